@@ -1,0 +1,67 @@
+"""The Information Elements flowtop uses, as the IANA IPFIX registry (RFC 7012) names and numbers them.
+
+One entry here feeds Flow Records, JSON keys, columns, templates and documentation; nothing else spells a number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One Information Element.
+
+    Attributes:
+        name: IANA name, also the key in JSON output.
+        number: element id; with `enterprise` 0 it is IANA's.
+        type: abstract data type of RFC 7012 section 3.1.
+        units: of the value, "" when it has none.
+        doc: what flowtop puts there.
+        enterprise: private enterprise number, 0 for IANA.
+    """
+
+    name: str
+    number: int
+    type: str
+    units: str = ""
+    doc: str = ""
+    enterprise: int = 0
+
+
+_ALL = (
+    Element("octetDeltaCount", 1, "unsigned64", "octets",
+            "IP octets since the previous report: header and payload, no frame bytes."),
+    Element("packetDeltaCount", 2, "unsigned64", "packets", "Wire packets since the previous report."),
+    Element("protocolIdentifier", 4, "unsigned8", doc="IP protocol number after all IPv6 extension headers."),
+    Element("ipClassOfService", 5, "unsigned8", doc="IPv4 TOS or IPv6 traffic class of the first packet."),
+    Element("tcpControlBits", 6, "unsigned16", doc="OR of the TCP control bits of all packets."),
+    Element("sourceTransportPort", 7, "unsigned16", doc="TCP, UDP, UDP-Lite, DCCP or SCTP source port; else 0."),
+    Element("sourceIPv4Address", 8, "ipv4Address", doc="Source address of an IPv4 packet."),
+    Element("ingressInterface", 10, "unsigned32", doc="ifindex of the Observation Point, for ingress."),
+    Element("destinationTransportPort", 11, "unsigned16", doc="Destination port; else 0."),
+    Element("destinationIPv4Address", 12, "ipv4Address", doc="Destination address of an IPv4 packet."),
+    Element("egressInterface", 14, "unsigned32", doc="ifindex of the Observation Point, for egress."),
+    Element("sourceIPv6Address", 27, "ipv6Address", doc="Source address of an IPv6 packet."),
+    Element("destinationIPv6Address", 28, "ipv6Address", doc="Destination address of an IPv6 packet."),
+    Element("icmpTypeCodeIPv4", 32, "unsigned16", doc="ICMP type * 256 + code."),
+    Element("sourceMacAddress", 56, "macAddress", doc="Source MAC address of the first packet."),
+    Element("vlanId", 58, "unsigned16", doc="VLAN ID of the outer tag, 0 when untagged."),
+    Element("ipVersion", 60, "unsigned8", doc="4 or 6."),
+    Element("flowDirection", 61, "unsigned8", doc="0 ingress, 1 egress, at the Observation Point."),
+    Element("destinationMacAddress", 80, "macAddress", doc="Destination MAC address of the first packet."),
+    Element("interfaceName", 82, "string", doc="Name of the Observation Point's interface."),
+    Element("octetTotalCount", 85, "unsigned64", "octets", "IP octets over the flow's life."),
+    Element("packetTotalCount", 86, "unsigned64", "packets", "Wire packets over the flow's life."),
+    Element("flowEndReason", 136, "unsigned8",
+            doc="1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources."),
+    Element("icmpTypeCodeIPv6", 139, "unsigned16", doc="ICMPv6 type * 256 + code."),
+    Element("flowId", 148, "unsigned64", doc="Unique in one run of flowtop."),
+    Element("flowStartMilliseconds", 152, "dateTimeMilliseconds", "ms", "First packet, since 1970 UTC."),
+    Element("flowEndMilliseconds", 153, "dateTimeMilliseconds", "ms", "Last packet, since 1970 UTC."),
+    Element("ipTTL", 192, "unsigned8", "hops", "TTL or hop limit of the first packet."),
+    Element("dot1qCustomerVlanId", 245, "unsigned16", doc="VLAN ID of the inner tag (QinQ), 0 when there is none."),
+)
+
+ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}
+"""Every element by IANA name, in ascending order of number."""

@@ -1,0 +1,155 @@
+"""Flow Key, counters and Flow Record as numpy dtypes, and the batch in which a capture hands them over.
+
+The first three dtypes mirror bpf/flow.h; tests/kernel compares them with the compiled C, field by field.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+FLOW_KEY_DTYPE = np.dtype([
+    ("source_address", "V16"),
+    ("destination_address", "V16"),
+    ("source_port", "u2"),
+    ("destination_port", "u2"),
+    ("protocol", "u1"),
+    ("ip_version", "u1"),
+    ("kind", "u1"),
+    ("direction", "u1"),
+    ("vlan_id", "u2"),
+    ("customer_vlan_id", "u2"),
+    ("ifindex", "u4"),
+])
+"""struct flow_key, 48 bytes: addresses and MACs as on the wire, the rest host order."""
+
+CONVERSATION_BYTES = 39
+"""The leading bytes of a Flow Key that do not depend on the Observation Point (all before `direction`)."""
+
+FLOW_COUNTERS_DTYPE = np.dtype([
+    ("packets", "u8"),
+    ("octets", "u8"),
+    ("first_ns", "u8"),
+    ("last_ns", "u8"),
+    ("socket_cookie", "u8"),
+    ("source_mac", "V6"),
+    ("destination_mac", "V6"),
+    ("tcp_bits_hint", "u2"),
+    ("tos", "u1"),
+    ("ttl", "u1"),
+    ("tcp_bit_seen", "u1", (12,)),
+    ("pad", "V4"),
+])
+"""struct flow_counters, 72 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns."""
+
+IGNORED_KINDS = ("arp", "llc", "other", "malformed")
+"""Names of enum flow_ignored, in order."""
+
+FLOW_TOTALS_DTYPE = np.dtype([
+    ("ifindex", "u4"),
+    ("pad", "u4"),
+    ("frames", "u8"),
+    ("frame_octets", "u8"),
+    ("vlan_stripped_frames", "u8"),
+    ("packets", "u8"),
+    ("octets", "u8"),
+    ("ignored_packets", "u8", (len(IGNORED_KINDS),)),
+    ("ignored_octets", "u8", (len(IGNORED_KINDS),)),
+    ("lost_packets", "u8"),
+    ("lost_octets", "u8"),
+    ("aggregated_packets", "u8"),
+    ("aggregated_octets", "u8"),
+    ("unjoined_fragments", "u8"),
+])
+"""struct flow_totals, 152 bytes."""
+
+OBSERVATION_DTYPE = np.dtype([
+    ("direction", "u1"),
+    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name != "pad"],
+    ("interface_packets", "u8"),
+    ("interface_octets", "u8"),
+])
+"""One Observation Point since it was attached (cumulative): the kernel's totals and the interface's own counters."""
+
+
+class Direction(enum.IntEnum):
+    """flowDirection (IE 61)."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class Kind(enum.IntEnum):
+    """What an entry stands for (enum flow_kind)."""
+
+    FLOW = 0
+    AGGREGATE = 1
+    FRAGMENT = 2
+
+
+class EndReason(enum.IntEnum):
+    """flowEndReason (IE 136); NONE while the flow is alive."""
+
+    NONE = 0
+    IDLE_TIMEOUT = 1
+    ACTIVE_TIMEOUT = 2
+    END_OF_FLOW = 3
+    FORCED_END = 4
+    LACK_OF_RESOURCES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBatch:
+    """What one drain of a capture gives.
+
+    Attributes:
+        keys: FLOW_KEY_DTYPE, shape (n,); each key at most once.
+        counters: FLOW_COUNTERS_DTYPE, shape (n,): what was added to each key since the previous batch.
+        observations: OBSERVATION_DTYPE, shape (m,): the books of each Observation Point ever attached, cumulative,
+            consistent with the flows: the sum of all batches' counters plus ignored plus lost equals the sum here.
+        now_ns: the drain's time on the clock of first_ns/last_ns.
+        unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
+        interfaces: name by ifindex of every Observation Point ever attached.
+        attached: names of the interfaces observed now, sorted.
+
+    The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
+    """
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    observations: npt.NDArray[np.void]
+    now_ns: int
+    unix_offset_ns: int
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    attached: tuple[str, ...] = ()
+
+
+FLOW_RECORD_DTYPE = np.dtype([
+    ("flow_id", "u8"),
+    *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
+    ("source_mac", "V6"),
+    ("destination_mac", "V6"),
+    ("tcp_control_bits", "u2"),
+    ("tos", "u1"),
+    ("ttl", "u1"),
+    ("end_reason", "u1"),
+    ("duplicate", "?"),
+    ("socket_cookie", "u8"),
+    ("packet_delta", "u8"),
+    ("octet_delta", "u8"),
+    ("packet_total", "u8"),
+    ("octet_total", "u8"),
+    ("start_ms", "u8"),
+    ("end_ms", "u8"),
+])
+"""A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
+
+`duplicate`: another Observation Point's flow stands for the same packets in the totals.
+"""
+
+FlowRecords = npt.NDArray[np.void]
+"""FLOW_RECORD_DTYPE, shape (n,)."""

@@ -1,0 +1,189 @@
+"""`Query` → `Page`: the only way in which screens and batch output see the flow table.
+
+A Query is asked in one thread and answered in the metering thread; a Page is small, immutable and safe to keep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+
+class State(Enum):
+    """Where a flow stands in its life, as the ST column shows it."""
+
+    ACTIVE = "·"
+    CLOSING = "fin"
+    """FIN or RST was seen; the flow ends when no packet follows."""
+    ENDED = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which flows to show, in which order.
+
+    Attributes:
+        sort: id of a column of `view.columns.COLUMNS`.
+        descending: largest first.
+        offset: flows to skip.
+        limit: flows to give at most; None for all.
+        anchor: flow_id whose rank is asked for (the cursor's flow), or None.
+        hold: None for live order. A number freezes the order: the first Query with a new number fixes the order of
+            that moment, later ones with the same number keep it, and flows born since follow after it.
+        filter, group, biflow: reserved for the filter language and grouping; None, () and False until then.
+    """
+
+    sort: str = "rate"
+    descending: bool = True
+    offset: int = 0
+    limit: int | None = 100
+    anchor: int | None = None
+    hold: int | None = None
+    filter: object | None = None
+    group: tuple[str, ...] = ()
+    biflow: bool = False
+
+
+class FlowRow(NamedTuple):
+    """One flow of a Page, in plain Python values. Order of fields = order in the view's row dtype.
+
+    Addresses are 16 bytes (IPv4 in the first 4), MACs 6 bytes, rates in octets/s and packets/s, times in ms since
+    1970 UTC, ages in seconds.
+    """
+
+    flow_id: int
+    source_address: bytes
+    destination_address: bytes
+    source_port: int
+    destination_port: int
+    protocol: int
+    ip_version: int
+    kind: int
+    direction: int
+    vlan_id: int
+    customer_vlan_id: int
+    ifindex: int
+    source_mac: bytes
+    destination_mac: bytes
+    tcp_control_bits: int
+    tos: int
+    ttl: int
+    end_reason: int
+    """EndReason; 0 while alive."""
+    closing: bool
+    """FIN or RST was seen."""
+    duplicate: bool
+    """Another Observation Point's flow stands for these packets in the totals."""
+    packet_delta: int
+    """Wire packets in the last tick."""
+    octet_delta: int
+    """IP octets in the last tick."""
+    packet_total: int
+    octet_total: int
+    octet_rate: float
+    octet_rate_10s: float
+    octet_rate_60s: float
+    octet_rate_peak: float
+    """Highest octet_rate of any tick so far."""
+    packet_rate: float
+    packet_rate_10s: float
+    packet_rate_60s: float
+    start_ms: int
+    end_ms: int
+    age_s: float
+    """Last packet minus first."""
+    idle_s: float
+    """Now minus last packet."""
+
+    @property
+    def state(self) -> State:
+        """Active, closing or ended."""
+        if self.end_reason:
+            return State.ENDED
+        return State.CLOSING if self.closing else State.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The accounts since start, summed over Observation Points. observed = accounted + ignored + lost, always.
+
+    Packets are wire packets; octets are IP octets, for ignored frames the octets above the link header.
+    `duplicate_*` is the part of accounted that another Observation Point's flow stands for already, so
+    accounted - duplicate counts each packet once. `aggregated_*` is the part of accounted that is in aggregate entries.
+    """
+
+    observed_packets: int = 0
+    observed_octets: int = 0
+    accounted_packets: int = 0
+    accounted_octets: int = 0
+    ignored_packets: int = 0
+    ignored_octets: int = 0
+    lost_packets: int = 0
+    lost_octets: int = 0
+    aggregated_packets: int = 0
+    aggregated_octets: int = 0
+    duplicate_packets: int = 0
+    duplicate_octets: int = 0
+    unjoined_fragments: int = 0
+    ignored_by_kind: tuple[int, ...] = (0, 0, 0, 0)
+    """Packets, in the order of record.IGNORED_KINDS."""
+    evicted_flows: int = 0
+    """Flows ended for lack of resources."""
+    interface_packets: int = 0
+    """What the interfaces' own counters say of the same time."""
+    coverage: float | None = None
+    """Seen / interface counters, 0..1 (may pass 1 by packets in flight); None before the counters moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Deduplicated traffic of one direction: now, and lately for a sparkline (oldest first, one value a tick)."""
+
+    octet_rate: float = 0.0
+    packet_rate: float = 0.0
+    octet_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SelfUsage:
+    """flowtop's own cost: CPU of one core over the last tick (0..1 a core), resident octets."""
+
+    cpu: float = 0.0
+    resident_octets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The answer to one Query at one tick.
+
+    Attributes:
+        query: what was asked.
+        tick: number of the drain it shows; several Pages may show one tick.
+        unix_ms: time of that drain.
+        uptime_s: since capture started.
+        tick_s: length of the last tick.
+        rows: `limit` flows at most, in order.
+        matched: flows that pass the filter; of `flows` in the table (ended ones that are still shown included).
+        anchor_rank: position of the anchor flow in the whole order, None when it is gone or was not asked for.
+        interfaces: name by ifindex, of Observation Points gone too.
+        attached: names of the interfaces observed now, sorted.
+    """
+
+    query: Query
+    tick: int
+    unix_ms: int
+    uptime_s: float
+    tick_s: float
+    rows: tuple[FlowRow, ...]
+    matched: int
+    flows: int
+    active_flows: int
+    anchor_rank: int | None
+    books: Books
+    ingress: Traffic
+    egress: Traffic
+    interfaces: dict[int, str] = field(default_factory=dict)
+    attached: tuple[str, ...] = ()
+    usage: SelfUsage = SelfUsage()
+    delay_s: float = 1.0
