@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs inside the machine that run_on_debian_kernel.sh boots: guest.sh PYTHON RESULTS-DIRECTORY
+set -uo pipefail
+python=$1 results=$2
+uname -r >"$results/release"
+. "$results/environment"
+mapfile -t arguments <"$results/arguments"
+ip link set lo up
+# The file system is the host's, read-only: no caches are written. Modules load on demand, as on any Debian.
+export PYTHONDONTWRITEBYTECODE=1 HOME=/tmp TERM=dumb
+"$python" -m pytest -p no:cacheprovider --junitxml="$results/junit.xml" tests/vm/guest_checks.py "${arguments[@]}" 2>&1
+echo $? >"$results/status"

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Runs tests on a real, older Linux: Debian 12's kernel (6.1: no TCX, so the clsact path), booted by virtme-ng
+# over this file system in software emulation. Nothing is installed: the kernel package is only unpacked.
+#
+#   tests/vm/run_on_debian_kernel.sh [PYTEST ARGUMENT...]     default: tests/kernel -m core
+#
+# Needs apt-get and dpkg, qemu-system-x86, kmod, udev, and a Python with flowtop[test] (its virtme-ng too).
+# Environment:
+#   PYTHON                that Python (default .venv/bin/python)
+#   FLOWTOP_VM_TIMEOUT    seconds for everything inside, boot included (default 1800)
+#   FLOWTOP_TEST_SCALE    share of the tests' usual work: emulation is about 20 times slower (default 0.05)
+#   FLOWTOP_VM_CPUS, FLOWTOP_VM_MEMORY   (defaults 2, 2G)
+# Exit status: pytest's own; 70 when the machine did not get as far as pytest; 124 when it took too long.
+set -euo pipefail
+
+series=6.1
+repository=$(cd "$(dirname "$0")/../.." && pwd)
+python=${PYTHON:-$repository/.venv/bin/python}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/flowtop/kernels
+
+say() { echo "vm: $*" >&2; }
+
+# The newest kernel package of the series that the given apt configuration knows, e.g. linux-image-6.1.0-44-amd64.
+newest_package() {
+    apt-cache "$@" depends linux-image-amd64 2>/dev/null |
+        sed -n "s/^ *Depends: \(linux-image-${series//./\\.}\.[^ ]*\)$/\1/p" | head -n 1
+}
+
+# Where linux-image-amd64 is not of this series (a newer Debian, Ubuntu), ask Debian 12's archive with an apt
+# configuration of our own: this machine's sources stay as they are.
+private_apt_options() {
+    local apt=$cache/apt
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    cat >"$apt/sources.list" <<LIST
+deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
+LIST
+    apt_options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=-
+        -o "Dir::State::lists=$apt/lists" -o "Dir::Cache::archives=$apt/archives" -o APT::Architecture=amd64
+        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o "APT::Sandbox::User=root")
+    apt-get "${apt_options[@]}" -qq update >&2
+}
+
+# Sets `image` to the unpacked vmlinuz; downloads it on first use.
+fetch_kernel() {
+    local package apt_options=() partial
+    package=$(newest_package)
+    if [ -z "$package" ]; then
+        say "linux-image-amd64 is not Linux $series here: asking Debian 12's archive"
+        private_apt_options
+        package=$(newest_package "${apt_options[@]}")
+    fi
+    [ -n "$package" ] || { say "no Linux $series package found (run apt-get update?)"; return 70; }
+    image=$cache/$package/boot/vmlinuz-${package#linux-image-}
+    [ -e "$image" ] && return
+    say "downloading $package"
+    partial=$(mktemp -d "$cache/partial.XXXXXX")
+    (cd "$partial" && apt-get "${apt_options[@]}" -qq -o APT::Sandbox::User=root download "$package" >&2 &&
+        dpkg -x "$package"_*.deb unpacked)
+    rm -rf "${cache:?}/$package"
+    mv "$partial/unpacked" "$cache/$package"
+    rm -rf "$partial"
+}
+
+mkdir -p "$cache"
+fetch_kernel
+
+# The guest can write here and nowhere else. The exit status travels in a file: a crash, a panic or a boot that
+# fails leaves none, and is never taken for success. (`| cat`: qemu reopens its standard output, which would
+# overwrite the start of a log file.)
+results=$(mktemp -d "$cache/results.XXXXXX")
+trap 'rm -rf "$results"' EXIT
+[ $# -gt 0 ] || set -- tests/kernel -m core
+printf '%s\n' "$@" >"$results/arguments"
+cat >"$results/environment" <<ENVIRONMENT
+export FLOWTOP_REQUIRE_KERNEL=1 FLOWTOP_VM_SERIES=$series FLOWTOP_TEST_SCALE=${FLOWTOP_TEST_SCALE:-0.05}
+ENVIRONMENT
+
+say "booting ${image##*/} (software emulation: about half a minute)"
+started=$SECONDS
+machine_status=0
+PATH=$(dirname "$python"):$PATH timeout --kill-after=10 "${FLOWTOP_VM_TIMEOUT:-1800}" \
+    vng --disable-kvm --disable-monitor --run "$image" --user root --cwd "$repository" --rwdir "$results" \
+    --cpus "${FLOWTOP_VM_CPUS:-2}" --memory "${FLOWTOP_VM_MEMORY:-2G}" \
+    -- "$repository/tests/vm/guest.sh" "$python" "$results" </dev/null 2>&1 | cat || machine_status=$?
+say "the machine ran $((SECONDS - started)) s on Linux $(cat "$results/release" 2>/dev/null || echo "(none: it did not boot)")"
+
+[ -z "${FLOWTOP_VM_JUNIT:-}" ] || cp "$results/junit.xml" "$FLOWTOP_VM_JUNIT" || say "no junit.xml came back"
+if [ "$machine_status" -eq 124 ] || [ "$machine_status" -eq 137 ]; then
+    say "stopped: still running after ${FLOWTOP_VM_TIMEOUT:-1800} s"
+    exit 124
+fi
+if [ ! -s "$results/status" ]; then
+    say "the machine ended without a result (virtme-ng said $machine_status)"
+    exit 70
+fi
+exit "$(cat "$results/status")"
