@@ -1,0 +1,232 @@
+"""The registry of columns: one entry feeds header, sort, screen, batch table and documentation.
+
+To add a column, add one entry to `_ALL`; tests/unit/view/test_columns.py covers it without being edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from flowtop.record import Direction, Kind
+from flowtop.view import units
+from flowtop.view.flows import Array, FlowColumns
+from flowtop.view.query import FlowRow
+
+Window = Literal["tick", "10s", "60s"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How values are put: rates in bits (or octets), and over which window the screen's first rate is."""
+
+    bits: bool = True
+    window: Window = "tick"
+
+
+TextOf = Callable[[FlowRow, Wording, Mapping[int, str]], str]
+SortKey = Callable[[FlowColumns], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        id: what `--sort` and Query.sort say.
+        header: fits `width`.
+        width: least cells; a flexible column grows past it.
+        flexible: takes a share of the cells that are left.
+        align: side on which the text stands.
+        doc: one line for help and README.
+        priority: 1 stays when the terminal is narrow, larger ones go first.
+        text: row, wording and interface names by ifindex -> text of printable single cells, any length.
+        sort: numeric keys, most significant first, ascending; each gives one value a flow. A key is only asked for
+            the flows that the keys before it leave tied.
+        descending_first: the order that a first press gives.
+    """
+
+    id: str
+    header: str
+    width: int
+    doc: str
+    text: TextOf
+    sort: tuple[SortKey, ...]
+    priority: int
+    align: Literal["left", "right"] = "left"
+    flexible: bool = False
+    descending_first: bool = False
+
+    def cell(self, row: FlowRow, wording: Wording, interfaces: Mapping[int, str], width: int) -> str:
+        """The text in exactly `width` cells: elided in the middle when too long, else padded."""
+        text = units.elide(self.text(row, wording, interfaces), width)
+        return text.rjust(width) if self.align == "right" else text.ljust(width)
+
+
+def _plain(name: str) -> SortKey:
+    return lambda columns: columns[name]
+
+
+def _address_words(name: str) -> tuple[SortKey, SortKey]:
+    """The two big-endian halves of an address, so that numeric order is address order."""
+    def half(part: int) -> SortKey:
+        dtype = np.dtype({"names": ["word"], "formats": [">u8"], "offsets": [8 * part], "itemsize": 16})
+        return lambda columns: columns[name].view(dtype)["word"].astype(np.uint64)
+    return half(0), half(1)
+
+
+def _age(columns: FlowColumns) -> Array:
+    return columns["last_ns"] - columns["first_ns"]
+
+
+def _state(columns: FlowColumns) -> Array:
+    """0 active, 1 closing, 2 duplicate, 3 ended."""
+    rank = (columns["tcp_control_bits"] & np.uint16(0b101) != 0).view(np.uint8)
+    rank = np.where(columns["duplicate"], np.uint8(2), rank)
+    return np.where(columns["end_reason"] != 0, np.uint8(3), rank)
+
+
+def _dscp(columns: FlowColumns) -> Array:
+    return columns["tos"] >> np.uint8(2)
+
+
+def _interface(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording
+    name = interfaces.get(row.ifindex)
+    return f"if{row.ifindex}" if name is None else units.printable(name, 16)
+
+
+def _source(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording, interfaces
+    if row.kind == Kind.AGGREGATE:
+        return "(all other flows)"
+    if row.kind == Kind.FLOW and row.protocol in units.PORT_PROTOCOLS:
+        return units.endpoint(row.source_address, row.ip_version, row.source_port)
+    return units.address(row.source_address, row.ip_version)
+
+
+def _destination(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording, interfaces
+    if row.kind == Kind.AGGREGATE:
+        return ""
+    if row.kind == Kind.FRAGMENT:
+        return f"{units.address(row.destination_address, row.ip_version)} frag"
+    if row.protocol in units.PORT_PROTOCOLS:
+        return units.endpoint(row.destination_address, row.ip_version, row.destination_port)
+    address = units.address(row.destination_address, row.ip_version)
+    if row.protocol in (1, 58):
+        return f"{address} {units.icmp(row.ip_version, row.destination_port)}"
+    return address
+
+
+def _vlan(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording, interfaces
+    if row.customer_vlan_id:
+        return f"{row.vlan_id}.{row.customer_vlan_id}"
+    return str(row.vlan_id) if row.vlan_id else ""
+
+
+def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording, interfaces
+    return "dup" if row.duplicate and not row.end_reason else row.state.value
+
+
+def _rate_column(column_id: str, header: str, field: str, key: str, priority: int, doc: str) -> Column:
+    return Column(column_id, header, 9, doc, lambda row, wording, _: units.rate(getattr(row, field), wording.bits),
+                  (_plain(key),), priority, "right", descending_first=True)
+
+
+_ALL = (
+    Column("interface", "IF", 6, "Interface of the Observation Point.", _interface, (_plain("ifindex"),), 1),
+    Column("direction", "D", 1, "← ingress, → egress, at that interface.",
+           lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1),
+    Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
+           (_plain("vlan_id"), _plain("customer_vlan_id")), 8),
+    Column("protocol", "PROTO", 5, "IP protocol.", lambda row, _, __: units.protocol(row.protocol),
+           (_plain("protocol"),), 1),
+    Column("source", "SOURCE", 15, "Source address and port.", _source,
+           (_plain("ip_version"), *_address_words("source_address"), _plain("source_port")), 1, flexible=True),
+    Column("destination", "DESTINATION", 15, "Destination address and port, or ICMP type.", _destination,
+           (_plain("ip_version"), *_address_words("destination_address"), _plain("destination_port")), 1,
+           flexible=True),
+    Column("dscp", "DSCP", 4, "Differentiated services code point of the first packet; empty for best effort.",
+           lambda row, _, __: units.dscp(row.tos), (_dscp,), 9),
+    Column("flags", "FLAGS", 9, "TCP control bits seen, in tcpdump's letters: F S R P . (ACK) U E W e.",
+           lambda row, _, __: units.tcp_flags(row.tcp_control_bits), (_plain("tcp_control_bits"),), 7),
+    _rate_column("rate", "RATE", "octet_rate", "octet_delta", 1, "Rate over the last tick (IP octets)."),
+    _rate_column("rate_10s", "10 s", "octet_rate_10s", "octets_10s", 3, "Rate over the last 10 s."),
+    _rate_column("rate_60s", "60 s", "octet_rate_60s", "octets_60s", 5, "Rate over the last 60 s."),
+    _rate_column("peak", "PEAK", "octet_rate_peak", "octet_rate_peak", 6, "Highest rate of any tick so far."),
+    Column("pps", "PPS", 5, "Wire packets a second over the last tick.",
+           lambda row, _, __: units.packet_rate(row.packet_rate), (_plain("packet_delta"),), 6, "right",
+           descending_first=True),
+    Column("bytes", "BYTES", 7, "IP octets over the flow's life.", lambda row, _, __: units.octets(row.octet_total),
+           (_plain("octet_total"),), 1, "right", descending_first=True),
+    Column("packets", "PKTS", 5, "Wire packets over the flow's life.",
+           lambda row, _, __: units.count(row.packet_total), (_plain("packet_total"),), 2, "right",
+           descending_first=True),
+    Column("age", "AGE", 7, "Time from first to last packet.", lambda row, _, __: units.duration(row.age_s), (_age,), 4,
+           "right", descending_first=True),
+    Column("state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, end ended.",
+           _state_text, (_state,), 1),
+)
+
+COLUMNS: dict[str, Column] = {column.id: column for column in _ALL}
+"""Every column by id, in the order of the screen."""
+
+_RATES: dict[Window, str] = {"tick": "rate", "10s": "rate_10s", "60s": "rate_60s"}
+
+
+def rate_column(window: Window) -> str:
+    """Id of the column that shows (and sorts by) the rate over `window`."""
+    return _RATES[window]
+
+
+def fit(width: int, window: Window = "tick", gap: int = 1) -> list[tuple[Column, int]]:
+    """The columns that fit a line, in order, each with its width; flexible ones share what is left.
+
+    Args:
+        width: cells of the line, gaps between columns included.
+        window: its rate column is the one that stays longest.
+        gap: cells between two columns.
+
+    Returns:
+        Columns of priority 1 always; others in order of priority while they fit and leave source and destination
+        room for an IPv4 address with its port, the least important ones for a short IPv6 one.
+    """
+    def priority(column: Column) -> int:
+        if column.id == rate_column(window):
+            return 1
+        return 4 if column.id == "rate" else column.priority
+
+    chosen: list[Column] = []
+    used = -gap
+    for column in sorted(_ALL, key=priority):
+        if not column.flexible:
+            used += column.width + gap
+        endpoint = _ENDPOINT if priority(column) < 5 else _ROOMY_ENDPOINT
+        if priority(column) > 1 and used + 2 * (endpoint + gap) > width:
+            break
+        chosen.append(column)
+    ordered = [column for column in _ALL if column in chosen]
+    fixed = sum(column.width for column in ordered if not column.flexible) + gap * (len(ordered) - 1)
+    shares = _shares(max(0, width - fixed), [column for column in ordered if column.flexible])
+    return [(column, shares.get(column.id, column.width)) for column in ordered]
+
+
+_ENDPOINT = len("255.255.255.255:65535")
+_ROOMY_ENDPOINT = len("[2001:db8:1111:2222::1]:65535")
+_LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
+
+
+def _shares(cells: int, flexible: list[Column]) -> dict[str, int]:
+    """Cells of each flexible column: equal shares, the first gets an odd cell; none below its width or past use."""
+    shares: dict[str, int] = {}
+    for position, column in enumerate(flexible):
+        share = -(-cells // (len(flexible) - position))
+        shares[column.id] = min(max(share, column.width), _LONGEST_ENDPOINT)
+        cells = max(0, cells - share)
+    return shares

@@ -1,0 +1,75 @@
+"""What the view needs to see of a flow table, structurally: the table satisfies it without being imported here."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.record import FLOW_KEY_DTYPE
+
+Array = npt.NDArray[Any]
+
+FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
+    "flow_id": np.dtype("u8"),
+    **{name: FLOW_KEY_DTYPE[name] for name in FLOW_KEY_DTYPE.names or ()},
+    "source_mac": np.dtype("V6"),
+    "destination_mac": np.dtype("V6"),
+    "tcp_control_bits": np.dtype("u2"),
+    "tos": np.dtype("u1"),
+    "ttl": np.dtype("u1"),
+    "end_reason": np.dtype("u1"),
+    "duplicate": np.dtype("?"),
+    "packet_delta": np.dtype("u8"),
+    "octet_delta": np.dtype("u8"),
+    "packet_total": np.dtype("u8"),
+    "octet_total": np.dtype("u8"),
+    "octets_10s": np.dtype("u8"),
+    "octets_60s": np.dtype("u8"),
+    "packets_10s": np.dtype("u8"),
+    "packets_60s": np.dtype("u8"),
+    "octet_rate_peak": np.dtype("f8"),
+    "first_ns": np.dtype("i8"),
+    "last_ns": np.dtype("i8"),
+}
+"""Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s."""
+
+
+class FlowColumns(Protocol):
+    """Columns of flows: one array a name of FLOW_COLUMN_DTYPES, all of one length. A structured array is one too."""
+
+    def __getitem__(self, name: str, /) -> Array:
+        """The column of that name, not to be written to."""
+
+
+class FlowSource(Protocol):
+    """A flow table at rest between two ticks, as a Query is answered from it."""
+
+    @property
+    def columns(self) -> FlowColumns:
+        """One element a slot, slots without a flow included."""
+
+    @property
+    def visible(self) -> npt.NDArray[np.bool_]:
+        """Which slots hold a flow to show."""
+
+    @property
+    def tick_s(self) -> float:
+        """Length of the last tick; deltas divide by it. > 0."""
+
+    @property
+    def window_10s_s(self) -> float:
+        """What the 10 s sums cover, in seconds. > 0."""
+
+    @property
+    def window_60s_s(self) -> float:
+        """What the 60 s sums cover, in seconds. > 0."""
+
+    @property
+    def now_ns(self) -> int:
+        """Time of the last tick, on the clock of first_ns and last_ns."""
+
+    @property
+    def unix_offset_ns(self) -> int:
+        """Add it to a time on that clock to get ns since 1970 UTC."""

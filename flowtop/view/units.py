@@ -1,0 +1,197 @@
+"""Numbers, times, addresses and names as people read them. Everything here gives single-cell characters only."""
+
+from __future__ import annotations
+
+import socket
+import unicodedata
+from collections.abc import Iterator
+
+_PREFIXES = (" ", "k", "M", "G", "T", "P", "E", "Z", "Y")
+
+PROTOCOL_NAMES: dict[int, str] = {
+    1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 8: "egp", 9: "igp", 17: "udp", 27: "rdp", 33: "dccp",
+    41: "ipv6", 46: "rsvp", 47: "gre", 50: "esp", 51: "ah", 58: "icmp6", 59: "nonxt", 88: "eigrp", 89: "ospf",
+    94: "ipip", 97: "ethip", 103: "pim", 108: "comp", 112: "vrrp", 115: "l2tp", 124: "isis", 132: "sctp", 133: "fc",
+    135: "mh", 136: "udpl", 137: "mpls", 139: "hip", 140: "shim6", 143: "eth",
+}
+"""Short names of IP protocol numbers, as in /etc/protocols where that is short enough for a column."""
+
+PORT_PROTOCOLS = frozenset({6, 17, 33, 132, 136})
+"""Protocols whose Flow Key holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
+
+_ICMP_TYPES: dict[int, str] = {
+    0: "echo-reply", 3: "unreachable", 4: "quench", 5: "redirect", 8: "echo-request", 9: "router-adv",
+    10: "router-sol", 11: "time-exceeded", 12: "param-problem", 13: "timestamp", 14: "timestamp-reply",
+}
+_ICMP6_TYPES: dict[int, str] = {
+    1: "unreachable", 2: "too-big", 3: "time-exceeded", 4: "param-problem", 128: "echo-request", 129: "echo-reply",
+    130: "mld-query", 131: "mld-report", 132: "mld-done", 133: "router-sol", 134: "router-adv", 135: "neighbor-sol",
+    136: "neighbor-adv", 137: "redirect", 143: "mld2-report",
+}
+
+_DSCP_NAMES: dict[int, str] = {
+    0: "", 1: "le", 8: "cs1", 10: "af11", 12: "af12", 14: "af13", 16: "cs2", 18: "af21", 20: "af22", 22: "af23",
+    24: "cs3", 26: "af31", 28: "af32", 30: "af33", 32: "cs4", 34: "af41", 36: "af42", 38: "af43", 40: "cs5",
+    44: "va", 46: "ef", 48: "cs6", 56: "cs7",
+}
+
+_TCP_LETTERS = "FSRP.UEWe"
+"""tcpdump's letter of each TCP control bit, from bit 0 (FIN); ACK is a dot."""
+
+
+def _three_digits(value: float) -> tuple[str, str]:
+    """`value` >= 0 to three significant digits (two decimals at most) and its SI prefix (a space for none)."""
+    for prefix in _PREFIXES:
+        if value < 9.995:
+            return ("0" if value == 0 else f"{value:.2f}"), prefix
+        if value < 99.95:
+            return f"{value:.1f}", prefix
+        if value < 999.5:
+            return f"{value:.0f}", prefix
+        value /= 1000
+    return f"{value * 1000:.0f}", _PREFIXES[-1]
+
+
+def rate(octets_per_s: float, bits: bool = True) -> str:
+    """A rate with SI prefix: `82.1 Mb/s`, `10.3 MB/s`, `250  b/s`. At most 9 cells; right-aligned, units line up."""
+    digits, prefix = _three_digits(octets_per_s * 8 if bits else octets_per_s)
+    return f"{digits} {prefix}{'b' if bits else 'B'}/s"
+
+
+def packet_rate(packets_per_s: float) -> str:
+    """Packets a second: `0.10`, `12.5`, `884k`. At most 5 cells."""
+    digits, prefix = _three_digits(packets_per_s)
+    return f"{digits}{prefix.strip()}"
+
+
+def octets(n: int) -> str:
+    """An amount of octets: `1.21 GB`, `512  B`. At most 7 cells; right-aligned, units line up."""
+    if n < 1000:
+        return f"{n}  B"
+    digits, prefix = _three_digits(n)
+    return f"{digits} {prefix}B"
+
+
+def count(n: int) -> str:
+    """A number of things: `12`, `884k`, `1.25M`. At most 5 cells."""
+    if n < 1000:
+        return str(n)
+    digits, prefix = _three_digits(n)
+    return f"{digits}{prefix}"
+
+
+def duration(seconds: float) -> str:
+    """A span of time, rounded down: `2:31`, `1:02:03`, `2d03h`. Less than 7 cells below 1,000 days."""
+    whole = max(0, int(seconds))
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d{hour:02}h"
+    if hours:
+        return f"{hours}:{minute:02}:{second:02}"
+    return f"{minute}:{second:02}"
+
+
+def protocol(number: int) -> str:
+    """Name of an IP protocol, its number when it has no short one. At most 5 cells."""
+    return PROTOCOL_NAMES.get(number) or str(number)
+
+
+def icmp(ip_version: int, type_code: int) -> str:
+    """ICMP or ICMPv6 type and code, packed type * 256 + code: `echo-request`, `unreachable/3`, `type 42/0`."""
+    number, code = divmod(type_code, 256)
+    name = (_ICMP6_TYPES if ip_version == 6 else _ICMP_TYPES).get(number)
+    if name is None:
+        return f"type {number}/{code}"
+    return f"{name}/{code}" if code else name
+
+
+def dscp(tos: int) -> str:
+    """Differentiated services code point of a TOS or traffic class octet: `ef`, `af41`, `7`; empty for best effort."""
+    point = tos >> 2
+    return _DSCP_NAMES.get(point, str(point))
+
+
+def tcp_flags(bits: int) -> str:
+    """TCP control bits in tcpdump's letters, a dot for ACK: `FSP.`; reserved bits above AE are left out."""
+    return "".join(letter for bit, letter in enumerate(_TCP_LETTERS) if bits >> bit & 1)
+
+
+def mac(address: bytes) -> str:
+    """A MAC address of 6 bytes: `02:00:00:00:00:01`."""
+    return address.hex(":")
+
+
+def address(raw: bytes, ip_version: int) -> str:
+    """An address of 16 bytes (IPv4: the first 4) in RFC 5952 or dotted form."""
+    return socket.inet_ntop(socket.AF_INET6, raw) if ip_version == 6 else socket.inet_ntop(socket.AF_INET, raw[:4])
+
+
+def endpoint(raw: bytes, ip_version: int, port: int) -> str:
+    """Address and port: `10.0.0.5:443`, `[2001:db8::1]:53`."""
+    text = address(raw, ip_version)
+    return f"[{text}]:{port}" if ip_version == 6 else f"{text}:{port}"
+
+
+def _keeps(character: str) -> bool:
+    """One printable cell: no control, format (bidi, zero width), surrogate, private or combining character."""
+    category = unicodedata.category(character)
+    if category[0] in "CMZ":
+        return character == " "
+    return unicodedata.east_asian_width(character) not in "WF"
+
+
+def printable(text: str, limit: int = 64) -> str:
+    """Text from outside, made harmless: escape sequences, control characters and bidi marks are gone.
+
+    Args:
+        text: anything: a name from the network, a process name, an interface name.
+        limit: longest result, in cells; a longer text ends in `…`.
+
+    Returns:
+        Characters of one cell each; wide and combining ones become `?`.
+    """
+    if text.isascii() and text.isprintable():
+        clean = text
+    else:
+        clean = "".join(_harmless(character) for character in _without_escapes(text[: 8 * limit]))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _harmless(character: str) -> str:
+    if _keeps(character):
+        return character
+    return "" if unicodedata.category(character)[0] == "C" else "?"
+
+
+def _without_escapes(text: str) -> str:
+    """`text` without ECMA-48 control sequences, so that no parameters of a stripped escape stay behind."""
+    kept: list[str] = []
+    rest = iter(text)
+    for character in rest:
+        if character == "\x1b":
+            if next(rest, "") == "[":
+                _skip_sequence(rest)
+        elif character == "\x9b":
+            _skip_sequence(rest)
+        else:
+            kept.append(character)
+    return "".join(kept)
+
+
+def _skip_sequence(rest: Iterator[str]) -> None:
+    """Move the iterator past parameters and the final byte of a control sequence."""
+    for character in rest:
+        if "\x40" <= character <= "\x7e":
+            return
+
+
+def elide(text: str, width: int) -> str:
+    """`text` in at most `width` cells; the middle gives way to `…`, because an endpoint's end (port) matters."""
+    if len(text) <= width:
+        return text
+    if width <= 1:
+        return "…"[:width]
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + text[len(text) - tail:]
