@@ -86,10 +86,23 @@ struct flow_totals {
 	flow_u64 unjoined_fragments;      /* in an entry of FLOW_KIND_FRAGMENT */
 };
 
+/* The array of totals: index = side * FLOW_TOTALS_SIDE + (ifindex % FLOW_TOTALS_SLOTS) * 2 + direction. */
+#define FLOW_TOTALS_SLOTS 512
+#define FLOW_TOTALS_SIDE (FLOW_TOTALS_SLOTS * 2)
+
+/* Key of totals_overflow: Observation Points whose slot in the array is another interface's. */
+struct flow_totals_key {
+	flow_u32 ifindex;
+	flow_u32 direction;               /* enum flow_direction */
+	flow_u32 side;                    /* 0: a, 1: b */
+	flow_u32 pad;
+};
+
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 48, "flow_key is 48 bytes without holes");
 _Static_assert(sizeof(struct flow_counters) == 72, "flow_counters is 72 bytes without holes");
 _Static_assert(sizeof(struct flow_totals) == 152, "flow_totals is 152 bytes without holes");
+_Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif
 
 #endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * tc programs that account every packet of an Observation Point: into its flow, into the aggregate entry when the map
+ * is full, into an ignored kind when it is not IP, into `lost` when nothing else worked. They never change, delay or
+ * drop a packet and never end classification.
+ *
+ * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11.
+ */
+#include "parse.h"
+
+#define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
+#define AGGREGATE_ENTRIES 4096
+#define FRAGMENT_ENTRIES 8192
+
+/* By number, not by bcc's declarations: some of those cut the 64-bit result, and old ones lack the coarse clock. */
+static u64 (*socket_cookie)(void *skb) = (void *)46;
+#ifdef FLOW_FINE_CLOCK
+static u64 (*monotonic_ns)(void) = (void *)5;
+#else
+static u64 (*monotonic_ns)(void) = (void *)160;
+#endif
+
+struct fragment_key {
+	u8  source_address[16];
+	u8  destination_address[16];
+	u32 id;
+	u8  protocol;                 /* IPv4; IPv6 fragments of one packet may differ in it (RFC 8200 4.5): 0 */
+	u8  ip_version;
+	u8  pad[2];
+};
+
+struct fragment_ports {
+	u16 source_port;
+	u16 destination_port;
+	u8  protocol;                 /* after the extension headers that only the first fragment has */
+	u8  pad[3];
+};
+
+BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_a, FLOW_MAP_ENTRIES);
+BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_b, FLOW_MAP_ENTRIES);
+BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_a, AGGREGATE_ENTRIES);
+BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_b, AGGREGATE_ENTRIES);
+BPF_TABLE("array", u32, u32, control, 1);                /* [0]: the active side */
+BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries since its last drain */
+BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE);
+BPF_TABLE("percpu_hash", struct flow_totals_key, struct flow_totals, totals_overflow, 4096);
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
+
+/* Keeps the compiler from merging the branches of both sides: one call with either map cannot be inlined by the kernel. */
+#define keep_apart() asm volatile("" ::: "memory")
+
+FLOW_INLINE struct flow_counters *find_flow(u32 side, struct flow_key *key)
+{
+	struct flow_counters *counters;
+
+	if (side) {
+		counters = flows_b.lookup(key);
+		keep_apart();
+	} else {
+		counters = flows_a.lookup(key);
+	}
+	return counters;
+}
+
+FLOW_INLINE int insert_flow(u32 side, struct flow_key *key, struct flow_counters *counters)
+{
+	if (side)
+		return flows_b.insert(key, counters);
+	return flows_a.insert(key, counters);
+}
+
+FLOW_INLINE struct flow_counters *find_aggregate(u32 side, struct flow_key *key)
+{
+	if (side)
+		return aggregates_b.lookup(key);
+	return aggregates_a.lookup(key);
+}
+
+FLOW_INLINE int insert_aggregate(u32 side, struct flow_key *key, struct flow_counters *counters)
+{
+	if (side)
+		return aggregates_b.insert(key, counters);
+	return aggregates_a.insert(key, counters);
+}
+
+/* This CPU's books of the Observation Point. Entry 0 is nobody's: packets seen before user space made room are in it. */
+FLOW_INLINE struct flow_totals *find_totals(u32 side, u32 ifindex, const u32 direction)
+{
+	u32 index = side * FLOW_TOTALS_SIDE + (ifindex % FLOW_TOTALS_SLOTS) * 2 + direction;
+	struct flow_totals *books = totals.lookup(&index);
+
+	if (books && books->ifindex != ifindex) {
+		struct flow_totals_key key = {.ifindex = ifindex, .direction = direction, .side = side};
+
+		books = totals_overflow.lookup(&key);
+		if (!books) {
+			index = side * FLOW_TOTALS_SIDE + direction;
+			books = totals.lookup(&index);
+		}
+	}
+	return books;
+}
+
+FLOW_INLINE void add_packet(struct flow_counters *counters, struct packet *packet, u64 now)
+{
+	u32 fresh = packet->tcp_bits & ~counters->tcp_bits_hint;
+
+	__sync_fetch_and_add(&counters->packets, packet->packets);
+	__sync_fetch_and_add(&counters->octets, packet->octets);
+	counters->last_ns = now;
+	if (fresh) {
+#pragma unroll
+		for (u32 i = 0; i < FLOW_TCP_BITS; i++)
+			if (fresh >> i & 1)
+				counters->tcp_bit_seen[i] = 1;
+		counters->tcp_bits_hint |= packet->tcp_bits;
+	}
+}
+
+FLOW_INLINE void first_packet(struct flow_counters *counters, struct packet *packet, u64 now)
+{
+	counters->packets = packet->packets;
+	counters->octets = packet->octets;
+	counters->first_ns = now;
+	counters->last_ns = now;
+	counters->tos = packet->tos;
+	counters->ttl = packet->ttl;
+	counters->tcp_bits_hint = packet->tcp_bits;
+#pragma unroll
+	for (u32 i = 0; i < FLOW_TCP_BITS; i++)
+		counters->tcp_bit_seen[i] = packet->tcp_bits >> i & 1;
+}
+
+/* The rest, when no entry of its own could be made: one per interface, direction, IP version and protocol. */
+FLOW_INLINE void aggregate(u32 side, struct flow_key *key, struct flow_counters *counters, struct packet *packet,
+			   u64 now, struct flow_totals *books)
+{
+	struct flow_key rest = {
+		.kind = FLOW_KIND_AGGREGATE,
+		.ifindex = key->ifindex,
+		.direction = key->direction,
+		.ip_version = key->ip_version,
+		.protocol = key->protocol,
+	};
+	struct flow_counters *entry = find_aggregate(side, &rest);
+
+	if (!entry) {
+		if (insert_aggregate(side, &rest, counters) == 0)
+			goto aggregated;
+		entry = find_aggregate(side, &rest);
+		if (!entry) {
+			books->lost_packets += packet->packets;
+			books->lost_octets += packet->octets;
+			return;
+		}
+	}
+	add_packet(entry, packet, now);
+aggregated:
+	books->aggregated_packets += packet->packets;
+	books->aggregated_octets += packet->octets;
+}
+
+/* First packet of its flow on this side, as far as the caller could see. */
+FLOW_INLINE void open_flow(struct __sk_buff *skb, u32 side, const u32 direction, const u32 ethernet,
+			   struct flow_key *key, struct packet *packet, u64 now, struct flow_totals *books)
+{
+	struct flow_counters counters = {}, *entry;
+	u32 *entries;
+
+	first_packet(&counters, packet, now);
+	if (ethernet) {
+		struct {
+			u8 destination[6];
+			u8 source[6];
+		} mac = {};
+
+		load_header(skb, 0, &mac, sizeof(mac));
+		__builtin_memcpy(counters.source_mac, mac.source, sizeof(mac.source));
+		__builtin_memcpy(counters.destination_mac, mac.destination, sizeof(mac.destination));
+	}
+	if (direction == FLOW_EGRESS)
+		counters.socket_cookie = socket_cookie(skb);
+	if (insert_flow(side, key, &counters) == 0) {
+		entries = inserted.lookup(&side);
+		if (entries)
+			__sync_fetch_and_add(entries, 1);
+		return;
+	}
+	entry = find_flow(side, key);     /* another CPU was first, or the map is full */
+	if (entry)
+		add_packet(entry, packet, now);
+	else
+		aggregate(side, key, &counters, packet, now, books);
+}
+
+/* Ports of later fragments from the first one's, which is remembered here. */
+FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, struct flow_totals *books)
+{
+	struct fragment_key whole = {
+		.id = packet->fragment_id,
+		.protocol = packet->fragment_protocol,
+		.ip_version = key->ip_version,
+	};
+	struct fragment_ports *found;
+
+	__builtin_memcpy(whole.source_address, key->source_address, 16);
+	__builtin_memcpy(whole.destination_address, key->destination_address, 16);
+	if (packet->fragment == FRAGMENT_FIRST) {
+		struct fragment_ports ports = {
+			.source_port = key->source_port,
+			.destination_port = key->destination_port,
+			.protocol = key->protocol,
+		};
+
+		fragments.update(&whole, &ports);
+		return;
+	}
+	found = fragments.lookup(&whole);
+	if (found) {
+		key->source_port = found->source_port;
+		key->destination_port = found->destination_port;
+		key->protocol = found->protocol;
+	} else {
+		key->kind = FLOW_KIND_FRAGMENT;
+		books->unjoined_fragments += packet->packets;
+	}
+}
+
+FLOW_INLINE void ignore(struct __sk_buff *skb, u32 kind, struct packet *packet, struct flow_totals *books)
+{
+	u64 packets = skb->gso_segs ? skb->gso_segs : 1;
+	u64 octets = skb->len > packet->ip_offset ? skb->len - packet->ip_offset : 0;
+
+	books->packets += packets;
+	books->octets += octets;
+	if (kind < FLOW_IGNORED_KINDS) {
+		books->ignored_packets[kind] += packets;
+		books->ignored_octets[kind] += octets;
+	}
+}
+
+FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 ethernet)
+{
+	struct flow_key key = {.ifindex = skb->ifindex, .direction = direction};
+	struct flow_counters *counters;
+	struct flow_totals *books;
+	struct packet packet = {};
+	u32 zero = 0, side, *active;
+	int parsed;
+	u64 now;
+
+	active = control.lookup(&zero);
+	if (!active)
+		return VERDICT_NEXT;
+	side = *(volatile u32 *)active & 1;   /* once: all of this packet goes to one side */
+	books = find_totals(side, key.ifindex, direction);
+	if (!books)
+		return VERDICT_NEXT;
+	books->frames++;
+	books->frame_octets += skb->len;
+	if (skb->vlan_present)
+		books->vlan_stripped_frames++;
+
+	parsed = parse_frame(skb, ethernet, &key, &packet);
+	if (parsed != PARSED_IP) {
+		ignore(skb, parsed, &packet, books);
+		return VERDICT_NEXT;
+	}
+	count_wire(skb, direction, &packet);
+	books->packets += packet.packets;
+	books->octets += packet.octets;
+	if (packet.fragment)
+		join_fragment(&key, &packet, books);
+
+	now = monotonic_ns();
+	counters = find_flow(side, &key);
+	if (counters)
+		add_packet(counters, &packet, now);
+	else
+		open_flow(skb, side, direction, ethernet, &key, &packet, now, books);
+	return VERDICT_NEXT;
+}
+
+int flow_ingress_ether(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_INGRESS, 1);
+}
+
+int flow_egress_ether(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_EGRESS, 1);
+}
+
+int flow_ingress_ip(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_INGRESS, 0);
+}
+
+int flow_egress_ip(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_EGRESS, 0);
+}

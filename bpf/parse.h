@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Frame -> Flow Key, wire packets and IP octets.
+ *
+ * Reads only, through struct __sk_buff: the packet is never changed or pulled. No maps here (bcc rewrites map
+ * accesses in the main file only), so fragments are told apart here and joined in flow.bpf.c.
+ */
+#ifndef FLOWTOP_PARSE_H
+#define FLOWTOP_PARSE_H
+
+#include "flow.h"
+
+#define FLOW_INLINE static inline __attribute__((always_inline))
+
+#define ETHERNET_HEADER 14
+#define ETHERNET_TYPE_OFFSET 12
+#define ETHERTYPE_MINIMUM 0x0600      /* below: an IEEE 802.3 length */
+#define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_ARP 0x0806
+#define ETHERTYPE_VLAN 0x8100
+#define ETHERTYPE_IPV6 0x86dd
+#define ETHERTYPE_SERVICE_VLAN 0x88a8
+#define ETHERTYPE_QINQ 0x9100         /* QinQ before IEEE 802.1ad */
+#define VLAN_TAG 4
+#define VLAN_ID_MASK 0x0fff
+#define VLAN_TAGS_MAX 4               /* in the frame, beside one in metadata */
+
+#define IPV4_HEADER 20
+#define IPV4_OFFSET_MASK 0x1fff
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV6_HEADER 40
+#define IPV6_OFFSET_MASK 0xfff8
+#define IPV6_MORE_FRAGMENTS 1
+#define IPV6_EXTENSIONS_MAX 10
+#define IPV6_EXTENSION_MINIMUM 8
+#define IPV6_JUMBO_OPTION 8           /* octets of a Hop-by-Hop header with nothing but the jumbo option */
+
+#define PROTOCOL_HOP_BY_HOP 0
+#define PROTOCOL_ICMP 1
+#define PROTOCOL_TCP 6
+#define PROTOCOL_UDP 17
+#define PROTOCOL_DCCP 33
+#define PROTOCOL_ROUTING 43
+#define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_AH 51
+#define PROTOCOL_ICMPV6 58
+#define PROTOCOL_DESTINATION_OPTIONS 60
+#define PROTOCOL_SCTP 132
+#define PROTOCOL_MOBILITY 135
+#define PROTOCOL_UDPLITE 136
+#define PROTOCOL_HIP 139
+#define PROTOCOL_SHIM6 140
+
+#define TCP_HEADER_READ 16            /* as far as the control bits, in whole words */
+#define TCP_HEADER_MINIMUM 20
+#define TCP_CONTROL_BITS 0x0fff
+#define UDP_HEADER 8
+#define SCTP_HEADER 12
+
+/* Direct access needs an offset the verifier can bound; beyond it bpf_skb_load_bytes reads. */
+#define DIRECT_OFFSET_MAX 0x1fff
+
+#define PARSED_IP (-1)                /* else an enum flow_ignored */
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define from_network_16(value) __builtin_bswap16(value)
+#else
+#define from_network_16(value) (value)
+#endif
+
+typedef u16 __attribute__((may_alias)) flow_half;
+typedef u32 __attribute__((may_alias)) flow_word;
+
+struct ipv4_header {
+	u8  version_ihl;
+	u8  tos;
+	u16 total_length;
+	u16 id;
+	u16 fragment;
+	u8  ttl;
+	u8  protocol;
+	u16 checksum;
+	u32 source;
+	u32 destination;
+};
+
+struct ipv6_header {
+	u8  version_class;
+	u8  class_label;
+	u16 label;
+	u16 payload_length;
+	u8  next_header;
+	u8  hop_limit;
+	u32 source[4];
+	u32 destination[4];
+};
+
+struct ipv6_extension {               /* any; what follows the length is the fragment header's */
+	u8  next_header;
+	u8  length;
+	u16 fragment;
+	u32 id;
+};
+
+struct tcp_header {
+	u16 source_port;
+	u16 destination_port;
+	u32 sequence;
+	u32 acknowledgement;
+	u8  offset_bits;
+	u8  bits;
+	u16 window;
+};
+
+struct ports {
+	u16 source;
+	u16 destination;
+};
+
+struct icmp_header {
+	u8 type;
+	u8 code;
+};
+
+enum fragment_place {
+	FRAGMENT_NONE = 0,
+	FRAGMENT_FIRST = 1,
+	FRAGMENT_LATER = 2,
+};
+
+/* One skb, parsed. Octets and packets are of the wire: a super-packet counts as the segments it stands for. */
+struct packet {
+	u64 packets;
+	u64 octets;                   /* IP octets */
+	u32 ip_offset;                /* where the IP header starts in the frame */
+	u32 ip_octets;                /* of the skb, before segmentation */
+	u32 header_octets;            /* IP, extension and transport header: what each segment repeats */
+	u32 phantom_octets;           /* part of both that is never on the wire: IPv6 BIG TCP's jumbo option */
+	u32 fragment_id;
+	u16 tcp_bits;
+	u8  fragment;                 /* enum fragment_place */
+	u8  fragment_protocol;        /* what identifies the fragmented packet beside addresses and id */
+	u8  tos;
+	u8  ttl;
+};
+
+/*
+ * Copy `size` (a constant, even) octets at `offset` of the frame. 0 when the frame is shorter.
+ * Headers of a non-linear skb may lie outside data..data_end: the helper reads those without pulling.
+ */
+FLOW_INLINE int load_header(struct __sk_buff *skb, u32 offset, void *to, const u32 size)
+{
+	if (offset <= DIRECT_OFFSET_MAX) {
+		void *from = (void *)(long)skb->data + offset;
+
+		if (from + size <= (void *)(long)skb->data_end) {
+			u32 i;
+
+			if (size % 4) {
+#pragma unroll
+				for (i = 0; i < size / 2; i++)
+					((flow_half *)to)[i] = ((flow_half *)from)[i];
+			} else {
+#pragma unroll
+				for (i = 0; i < size / 4; i++)
+					((flow_word *)to)[i] = ((flow_word *)from)[i];
+			}
+			return 1;
+		}
+	}
+	return bpf_skb_load_bytes(skb, offset, to, size) == 0;
+}
+
+/* Ports, ICMP type and code, TCP control bits. `end`: end of the IP packet; what the frame holds after it is padding. */
+FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, struct flow_key *key,
+				 struct packet *packet)
+{
+	struct tcp_header tcp;
+	struct ports ports;
+	struct icmp_header icmp;
+
+	switch (key->protocol) {
+	case PROTOCOL_TCP:
+		if (offset + TCP_HEADER_READ <= end && load_header(skb, offset, &tcp, TCP_HEADER_READ)) {
+			u32 length = (tcp.offset_bits >> 4) * 4;
+
+			key->source_port = from_network_16(tcp.source_port);
+			key->destination_port = from_network_16(tcp.destination_port);
+			packet->tcp_bits = (tcp.offset_bits << 8 | tcp.bits) & TCP_CONTROL_BITS;
+			packet->header_octets += length < TCP_HEADER_MINIMUM ? TCP_HEADER_MINIMUM : length;
+			return;
+		}
+		break;                /* cut: its ports may still be there */
+	case PROTOCOL_UDP:
+		packet->header_octets += UDP_HEADER;
+		break;
+	case PROTOCOL_SCTP:
+		packet->header_octets += SCTP_HEADER;
+		break;
+	case PROTOCOL_DCCP:
+	case PROTOCOL_UDPLITE:
+		break;
+	case PROTOCOL_ICMP:
+	case PROTOCOL_ICMPV6:
+		if (offset + sizeof(icmp) <= end && load_header(skb, offset, &icmp, sizeof(icmp)))
+			key->destination_port = icmp.type << 8 | icmp.code;
+		return;
+	default:
+		return;
+	}
+	if (offset + sizeof(ports) <= end && load_header(skb, offset, &ports, sizeof(ports))) {
+		key->source_port = from_network_16(ports.source);
+		key->destination_port = from_network_16(ports.destination);
+	}
+}
+
+FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u32 offset, struct flow_key *key, struct packet *packet)
+{
+	u32 available = skb->len - offset;
+	u32 header_octets, octets, fragment;
+	struct ipv4_header ip;
+
+	if (!load_header(skb, offset, &ip, IPV4_HEADER))
+		return FLOW_IGNORED_MALFORMED;
+	header_octets = (ip.version_ihl & 15) * 4;
+	octets = from_network_16(ip.total_length);
+	if (skb->gso_size)            /* BIG TCP writes 0: too long for 16 bits. Super-packets have no padding */
+		octets = available;
+	if (ip.version_ihl >> 4 != 4 || header_octets < IPV4_HEADER || octets < header_octets || octets > available)
+		return FLOW_IGNORED_MALFORMED;
+
+	*(flow_word *)key->source_address = ip.source;
+	*(flow_word *)key->destination_address = ip.destination;
+	key->protocol = ip.protocol;
+	key->ip_version = 4;
+	packet->tos = ip.tos;
+	packet->ttl = ip.ttl;
+	packet->ip_octets = octets;
+	packet->header_octets = header_octets;
+
+	fragment = from_network_16(ip.fragment);
+	if (fragment & (IPV4_OFFSET_MASK | IPV4_MORE_FRAGMENTS)) {
+		packet->fragment_id = ip.id;
+		packet->fragment_protocol = ip.protocol;
+		packet->fragment = fragment & IPV4_OFFSET_MASK ? FRAGMENT_LATER : FRAGMENT_FIRST;
+	}
+	if (packet->fragment != FRAGMENT_LATER)
+		parse_transport(skb, offset + header_octets, offset + octets, key, packet);
+	return PARSED_IP;
+}
+
+/*
+ * Walk extension headers from `offset` (RFC 8200, RFC 7045's list) and give the offset of what follows them, or 0 when
+ * that is not in this packet: key->protocol is then the last header type that could be told.
+ */
+FLOW_INLINE u32 skip_extensions(struct __sk_buff *skb, u32 offset, u32 end, struct flow_key *key,
+				struct packet *packet)
+{
+	struct ipv6_extension extension;
+	u32 i, octets;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < IPV6_EXTENSIONS_MAX; i++) {
+		switch (key->protocol) {
+		case PROTOCOL_HOP_BY_HOP:
+		case PROTOCOL_ROUTING:
+		case PROTOCOL_FRAGMENT:
+		case PROTOCOL_AH:
+		case PROTOCOL_DESTINATION_OPTIONS:
+		case PROTOCOL_MOBILITY:
+		case PROTOCOL_HIP:
+		case PROTOCOL_SHIM6:
+			break;
+		default:
+			return offset;
+		}
+		if (offset + IPV6_EXTENSION_MINIMUM > end ||
+		    bpf_skb_load_bytes(skb, offset, &extension, IPV6_EXTENSION_MINIMUM))
+			return 0;
+		octets = (extension.length + 1) * 8;
+		if (key->protocol == PROTOCOL_AH)
+			octets = (extension.length + 2) * 4;
+		if (key->protocol == PROTOCOL_FRAGMENT) {
+			u32 fragment = from_network_16(extension.fragment);
+
+			octets = IPV6_EXTENSION_MINIMUM;
+			if (fragment & (IPV6_OFFSET_MASK | IPV6_MORE_FRAGMENTS)) {  /* else atomic (RFC 6946): whole */
+				packet->fragment_id = extension.id;
+				packet->fragment = fragment & IPV6_OFFSET_MASK ? FRAGMENT_LATER : FRAGMENT_FIRST;
+			}
+		}
+		if (offset + octets > end)
+			return 0;
+		key->protocol = extension.next_header;
+		offset += octets;
+		if (packet->fragment == FRAGMENT_LATER)
+			return 0;
+	}
+	return 0;
+}
+
+FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u32 offset, struct flow_key *key, struct packet *packet)
+{
+	u32 available = skb->len - offset;
+	struct ipv6_header ip;
+	u32 octets, transport;
+
+	if (!load_header(skb, offset, &ip, IPV6_HEADER))
+		return FLOW_IGNORED_MALFORMED;
+	octets = from_network_16(ip.payload_length) + IPV6_HEADER;
+	if (skb->gso_size) {
+		octets = available;   /* as in IPv4; and BIG TCP may bring a jumbo option that segmentation removes */
+		if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP)
+			packet->phantom_octets = IPV6_JUMBO_OPTION;
+	} else if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP) {
+		octets = available;   /* jumbogram (RFC 2675) */
+	}
+	if (ip.version_class >> 4 != 6 || octets > available)
+		return FLOW_IGNORED_MALFORMED;
+
+#pragma unroll
+	for (u32 i = 0; i < 4; i++) {
+		((flow_word *)key->source_address)[i] = ip.source[i];
+		((flow_word *)key->destination_address)[i] = ip.destination[i];
+	}
+	key->protocol = ip.next_header;
+	key->ip_version = 6;
+	packet->tos = ip.version_class << 4 | ip.class_label >> 4;
+	packet->ttl = ip.hop_limit;
+	packet->ip_octets = octets;
+	transport = skip_extensions(skb, offset + IPV6_HEADER, offset + octets, key, packet);
+	packet->header_octets = IPV6_HEADER;
+	if (transport) {
+		packet->header_octets = transport - offset;
+		parse_transport(skb, transport, offset + octets, key, packet);
+	}
+	return PARSED_IP;
+}
+
+/* VLAN tags, those in metadata before those in the frame. Gives the EtherType after them. */
+FLOW_INLINE u32 parse_ethernet(struct __sk_buff *skb, u32 *offset, struct flow_key *key)
+{
+	u32 tags = 0, i;
+	u16 type;
+	struct {
+		u16 control;
+		u16 type;
+	} tag;
+
+	if (!load_header(skb, ETHERNET_TYPE_OFFSET, &type, sizeof(type)))
+		return ETHERTYPE_MINIMUM;    /* a stump: no EtherType, so none that is IP */
+	*offset = ETHERNET_HEADER;
+	type = from_network_16(type);
+	if (skb->vlan_present) {
+		key->vlan_id = skb->vlan_tci & VLAN_ID_MASK;
+		tags = 1;
+	}
+#pragma unroll
+	for (i = 0; i < VLAN_TAGS_MAX; i++) {
+		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_SERVICE_VLAN && type != ETHERTYPE_QINQ)
+			break;
+		if (!load_header(skb, *offset, &tag, VLAN_TAG))
+			break;
+		if (tags == 0)
+			key->vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
+		else if (tags == 1)
+			key->customer_vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
+		tags++;
+		type = from_network_16(tag.type);
+		*offset += VLAN_TAG;
+	}
+	return type;
+}
+
+FLOW_INLINE int parse_frame(struct __sk_buff *skb, const u32 ethernet, struct flow_key *key, struct packet *packet)
+{
+	u32 type;
+
+	if (ethernet)
+		type = parse_ethernet(skb, &packet->ip_offset, key);
+	else
+		type = from_network_16((u16)skb->protocol);
+	if (type == ETHERTYPE_IPV4)
+		return parse_ipv4(skb, packet->ip_offset, key, packet);
+	if (type == ETHERTYPE_IPV6)
+		return parse_ipv6(skb, packet->ip_offset, key, packet);
+	if (type == ETHERTYPE_ARP)
+		return FLOW_IGNORED_ARP;
+	return type < ETHERTYPE_MINIMUM ? FLOW_IGNORED_LLC : FLOW_IGNORED_OTHER;
+}
+
+/*
+ * Wire packets and octets of a parsed skb. A super-packet's segments each repeat its headers, so its octets on the
+ * wire are its own length and one more set of headers a segment after the first.
+ *
+ * The headers of a tunnelled super-packet include inner ones this parser has not read. At egress the kernel has worked
+ * the sum out for the queueing discipline (wire_len, link headers included); that is taken when it is at least ours.
+ * At ingress wire_len leaves the MAC header out and knows no segments: not used.
+ */
+FLOW_INLINE void count_wire(struct __sk_buff *skb, const u32 direction, struct packet *packet)
+{
+	u32 size = skb->gso_size, segments, header, octets;
+
+	packet->packets = 1;
+	packet->octets = packet->ip_octets;
+	if (!size)
+		return;
+	header = packet->header_octets;
+	octets = packet->ip_octets;
+	segments = skb->gso_segs;
+	if (!segments)                /* a guest's or a raw socket's super-packet: nobody has counted yet */
+		segments = octets > header ? (octets - header + size - 1) / size : 1;
+	if (direction == FLOW_EGRESS && !packet->phantom_octets) {
+		u32 repeated = skb->wire_len - skb->len;
+		u32 link = (segments - 1) * packet->ip_offset;
+
+		if (skb->wire_len > skb->len && repeated >= link + (segments - 1) * header) {
+			packet->packets = segments;
+			packet->octets = (u64)octets + repeated - link;
+			return;
+		}
+	}
+	header -= packet->phantom_octets;
+	packet->packets = segments;
+	packet->octets = (u64)octets - packet->phantom_octets + (u64)(segments - 1) * header;
+}
+
+#endif

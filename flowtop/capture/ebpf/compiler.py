@@ -1,0 +1,178 @@
+"""The kernel programs of bpf/, compiled by bcc and loaded: `compile_program` gives their file descriptors.
+
+bcc runs in a child process (see loader.py), so this process keeps its working directory, environment and terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
+
+MINIMUM_KERNEL = (5, 7)
+"""First Linux whose __sk_buff has everything bpf/parse.h reads (gso_size); some vendors carry it in older ones."""
+
+COARSE_CLOCK_KERNEL = (5, 11)
+"""First Linux with bpf_ktime_get_coarse_ns."""
+
+_ANSWER_OCTETS = 65536
+_INSTALL_HINT = "apt-get install python3-bpfcc (Debian, Ubuntu) or dnf install python3-bcc (Fedora)"
+
+
+def kernel_release() -> tuple[int, int]:
+    """Version of the running Linux, (major, minor)."""
+    match = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def import_bcc() -> ModuleType:
+    """The bcc package, from wherever the distribution put it, for any Python.
+
+    Raises:
+        FlowtopError: it or its library libbcc.so.0 is not installed (EXIT_UNAVAILABLE).
+    """
+    try:
+        return find_bcc()
+    except BccMissingError as error:
+        raise _bcc_missing(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class FlowProgram:
+    """Programs and maps of bpf/flow.bpf.c, loaded into the kernel and attached nowhere.
+
+    Attributes:
+        programs: file descriptor by function name: flow_{ingress,egress}_{ether,ip}.
+        maps: file descriptor by map name.
+        map_entries: capacity of flows_a and of flows_b.
+    """
+
+    programs: dict[str, int]
+    maps: dict[str, int]
+    map_entries: int
+
+    def close(self) -> None:
+        """Close every descriptor; the kernel frees what is attached nowhere. A second call does nothing."""
+        for descriptors in (self.programs, self.maps):
+            while descriptors:
+                os.close(descriptors.popitem()[1])
+
+
+def source_directory() -> Path:
+    """bpf/: inside the installed package, or beside the package in a checkout.
+
+    Raises:
+        FlowtopError: neither is there.
+    """
+    package = Path(__file__).resolve().parents[2]
+    for directory in (package / "_bpf", package.parent / "bpf"):
+        if (directory / "flow.bpf.c").is_file():
+            return directory
+    raise FlowtopError("flowtop's kernel programs are missing from its installation", hint="install flowtop again")
+
+
+def compile_program(*, map_entries: int, coarse_clock: bool, python: str = sys.executable) -> FlowProgram:
+    """Compile bpf/flow.bpf.c for `map_entries` flows a map side and load it.
+
+    Takes a fraction of a second to seconds; prints nothing. Tries without the host's kernel headers first, then with.
+
+    Args:
+        map_entries: capacity of each of the two flow maps.
+        coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
+        python: interpreter of the child process.
+
+    Raises:
+        FlowtopError: bcc is missing or the kernel too old (EXIT_UNAVAILABLE), no permission (EXIT_NO_PERMISSION), or
+            bcc or the kernel refused for another reason (EXIT_FAILURE).
+    """
+    directory = source_directory()
+    cflags = [f"-I{directory}", f"-DFLOW_MAP_ENTRIES={map_entries}"]
+    if not coarse_clock:
+        cflags.append("-DFLOW_FINE_CLOCK")
+    request = {"source": str(directory / "flow.bpf.c"), "cflags": cflags, "headers": str(directory / "headers")}
+    answer, descriptors, log = _ask_child(python, request)
+    if answer["stage"] == "compile" and "fatal error" in log:
+        second, descriptors, second_log = _ask_child(python, {**request, "headers": ""})
+        if second["stage"] == "done":  # else the first complaint is the one to tell
+            answer, log = second, second_log
+    if answer["stage"] != "done":
+        raise _refusal(answer, log, map_entries)
+    found = iter(descriptors)
+    programs = {name: next(found) for name in answer["programs"]}
+    return FlowProgram(programs, {name: next(found) for name in answer["maps"]}, map_entries)
+
+
+def _ask_child(python: str, request: dict[str, Any]) -> tuple[dict[str, Any], list[int], str]:
+    """Run loader.py: its answer, the descriptors it handed over, and what bcc and clang printed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    loader = str(Path(__file__).with_name("loader.py"))
+    with ours, tempfile.TemporaryFile() as log:
+        with theirs:
+            # A session of its own: Ctrl-C at the terminal is this process's to handle.
+            child = subprocess.Popen(
+                [python, "-P", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(ours, _ANSWER_OCTETS, len(PROGRAMS) + len(MAPS),
+                                                              socket.MSG_CMSG_CLOEXEC)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            status = child.wait()
+        log.seek(0)
+        text = log.read().decode(errors="replace")
+    if not message:
+        return {"stage": "compile", "message": f"the compiler process ended with status {status}", "errno": 0}, [], text
+    return json.loads(message), list(descriptors), text
+
+
+def _refusal(answer: dict[str, Any], log: str, map_entries: int) -> FlowtopError:
+    """The error to show for what the child could not do."""
+    if answer["stage"] == "import":
+        return _bcc_missing(answer["message"])
+    number = answer["errno"]
+    if number == errno.EPERM or "Operation not permitted" in log or "super-user" in answer["message"]:
+        return FlowtopError(
+            "cannot load the eBPF programs: operation not permitted",
+            hint="run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
+                 "a container also needs them from its host, and a locked-down kernel refuses root too",
+            exit_code=EXIT_NO_PERMISSION)
+    cause = _cause(answer["message"], log)
+    release = kernel_release()
+    if release < MINIMUM_KERNEL:
+        return FlowtopError(
+            f"Linux {release[0]}.{release[1]} cannot run the eBPF programs: {cause}",
+            hint=f"Linux {MINIMUM_KERNEL[0]}.{MINIMUM_KERNEL[1]} or later is needed", exit_code=EXIT_UNAVAILABLE)
+    if "could not open bpf map" in log and re.search(r"Cannot allocate memory|Argument list too long", log):
+        return FlowtopError(f"no memory for maps of {map_entries} flows", hint="choose fewer with --map-entries",
+                            exit_code=EXIT_FAILURE)
+    return FlowtopError(f"cannot load the eBPF programs: {cause}",
+                        hint="flowtop --check shows what this host can do", exit_code=EXIT_FAILURE)
+
+
+def _cause(message: str, log: str) -> str:
+    """The line of `log` that says most, else bcc's own message."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for mark in ("error:", "could not open", "invalid", "Permission denied"):
+        for line in lines:
+            if mark in line:
+                return line
+    return message
+
+
+def _bcc_missing(cause: str) -> FlowtopError:
+    return FlowtopError("bcc is not installed" if cause == "no package named bcc" else f"bcc is not installed: {cause}",
+                        hint=_INSTALL_HINT, exit_code=EXIT_UNAVAILABLE)
