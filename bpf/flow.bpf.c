@@ -109,7 +109,7 @@ FLOW_INLINE void add_packet(struct flow_counters *counters, struct packet *packe
 	__sync_fetch_and_add(&counters->octets, packet->octets);
 	counters->last_ns = now;
 	if (fresh) {
-#pragma unroll
+#pragma clang loop unroll(disable)
 		for (u32 i = 0; i < FLOW_TCP_BITS; i++)
 			if (fresh >> i & 1)
 				counters->tcp_bit_seen[i] = 1;
@@ -131,9 +131,12 @@ FLOW_INLINE void first_packet(struct flow_counters *counters, struct packet *pac
 		counters->tcp_bit_seen[i] = packet->tcp_bits >> i & 1;
 }
 
-/* The rest, when no entry of its own could be made: one per interface, direction, IP version and protocol. */
-FLOW_INLINE void aggregate(u32 side, struct flow_key *key, struct flow_counters *counters, struct packet *packet,
-			   u64 now, struct flow_totals *books)
+/*
+ * The rest, when no entry of its own could be made: one per interface, direction, IP version and protocol.
+ * Gives the entry to add the packet to, or NULL when nothing is left to do.
+ */
+FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key, struct flow_counters *counters,
+						 struct packet *packet, struct flow_totals *books)
 {
 	struct flow_key rest = {
 		.kind = FLOW_KIND_AGGREGATE,
@@ -144,25 +147,26 @@ FLOW_INLINE void aggregate(u32 side, struct flow_key *key, struct flow_counters 
 	};
 	struct flow_counters *entry = find_aggregate(side, &rest);
 
-	if (!entry) {
-		if (insert_aggregate(side, &rest, counters) == 0)
-			goto aggregated;
+	if (!entry && insert_aggregate(side, &rest, counters) != 0) {
 		entry = find_aggregate(side, &rest);
 		if (!entry) {
 			books->lost_packets += packet->packets;
 			books->lost_octets += packet->octets;
-			return;
+			return 0;
 		}
 	}
-	add_packet(entry, packet, now);
-aggregated:
 	books->aggregated_packets += packet->packets;
 	books->aggregated_octets += packet->octets;
+	return entry;
 }
 
-/* First packet of its flow on this side, as far as the caller could see. */
-FLOW_INLINE void open_flow(struct __sk_buff *skb, u32 side, const u32 direction, const u32 ethernet,
-			   struct flow_key *key, struct packet *packet, u64 now, struct flow_totals *books)
+/*
+ * First packet of its flow on this side, as far as the caller could see.
+ * Gives the entry to add the packet to, or NULL when nothing is left to do.
+ */
+FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, const u32 direction, const u32 ethernet,
+					    struct flow_key *key, struct packet *packet, u64 now,
+					    struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
 	u32 *entries;
@@ -174,7 +178,7 @@ FLOW_INLINE void open_flow(struct __sk_buff *skb, u32 side, const u32 direction,
 			u8 source[6];
 		} mac = {};
 
-		load_header(skb, 0, &mac, sizeof(mac));
+		bpf_skb_load_bytes(skb, 0, &mac, sizeof(mac));
 		__builtin_memcpy(counters.source_mac, mac.source, sizeof(mac.source));
 		__builtin_memcpy(counters.destination_mac, mac.destination, sizeof(mac.destination));
 	}
@@ -184,13 +188,10 @@ FLOW_INLINE void open_flow(struct __sk_buff *skb, u32 side, const u32 direction,
 		entries = inserted.lookup(&side);
 		if (entries)
 			__sync_fetch_and_add(entries, 1);
-		return;
+		return 0;
 	}
 	entry = find_flow(side, key);     /* another CPU was first, or the map is full */
-	if (entry)
-		add_packet(entry, packet, now);
-	else
-		aggregate(side, key, &counters, packet, now, books);
+	return entry ? entry : open_aggregate(side, key, &counters, packet, books);
 }
 
 /* Ports of later fragments from the first one's, which is remembered here. */
@@ -274,10 +275,10 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 et
 
 	now = monotonic_ns();
 	counters = find_flow(side, &key);
+	if (!counters)
+		counters = open_flow(skb, side, direction, ethernet, &key, &packet, now, books);
 	if (counters)
 		add_packet(counters, &packet, now);
-	else
-		open_flow(skb, side, direction, ethernet, &key, &packet, now, books);
 	return VERDICT_NEXT;
 }
 

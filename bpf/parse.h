@@ -51,14 +51,17 @@
 #define PROTOCOL_HIP 139
 #define PROTOCOL_SHIM6 140
 
-#define TCP_HEADER_READ 16            /* as far as the control bits, in whole words */
 #define TCP_HEADER_MINIMUM 20
 #define TCP_CONTROL_BITS 0x0fff
 #define UDP_HEADER 8
 #define SCTP_HEADER 12
 
-/* Direct access needs an offset the verifier can bound; beyond it bpf_skb_load_bytes reads. */
-#define DIRECT_OFFSET_MAX 0x1fff
+/*
+ * Offsets in a frame, bounded for the verifier. Ten extension headers of 2048 octets end below this, so masking changes
+ * no offset; it makes every path into what follows look the same, and the verifier walks that once, not per path.
+ */
+#define OFFSET_MASK 0x7fff
+#define IP_OFFSET_MASK 0x1f           /* Ethernet header and four tags: 30 */
 
 #define PARSED_IP (-1)                /* else an enum flow_ignored */
 
@@ -68,7 +71,6 @@
 #define from_network_16(value) (value)
 #endif
 
-typedef u16 __attribute__((may_alias)) flow_half;
 typedef u32 __attribute__((may_alias)) flow_word;
 
 struct ipv4_header {
@@ -102,7 +104,7 @@ struct ipv6_extension {               /* any; what follows the length is the fra
 	u32 id;
 };
 
-struct tcp_header {
+struct tcp_header {                   /* as far as the control bits, in whole words */
 	u16 source_port;
 	u16 destination_port;
 	u32 sequence;
@@ -115,7 +117,7 @@ struct tcp_header {
 struct ports {
 	u16 source;
 	u16 destination;
-};
+} __attribute__((aligned(4)));        /* one load */
 
 struct icmp_header {
 	u8 type;
@@ -145,31 +147,27 @@ struct packet {
 };
 
 /*
- * Copy `size` (a constant, even) octets at `offset` of the frame. 0 when the frame is shorter.
+ * load_NAME(skb, offset, to): copy the header at `offset` of the frame. 0 when the frame is shorter.
  * Headers of a non-linear skb may lie outside data..data_end: the helper reads those without pulling.
+ * The empty asm keeps one pointer for check and access; computed twice, the verifier does not see that they agree.
  */
-FLOW_INLINE int load_header(struct __sk_buff *skb, u32 offset, void *to, const u32 size)
-{
-	if (offset <= DIRECT_OFFSET_MAX) {
-		void *from = (void *)(long)skb->data + offset;
-
-		if (from + size <= (void *)(long)skb->data_end) {
-			u32 i;
-
-			if (size % 4) {
-#pragma unroll
-				for (i = 0; i < size / 2; i++)
-					((flow_half *)to)[i] = ((flow_half *)from)[i];
-			} else {
-#pragma unroll
-				for (i = 0; i < size / 4; i++)
-					((flow_word *)to)[i] = ((flow_word *)from)[i];
-			}
-			return 1;
-		}
+#define DEFINE_LOAD(name, type)                                                              \
+	FLOW_INLINE int load_##name(struct __sk_buff *skb, u32 offset, type *to)             \
+	{                                                                                    \
+		type *from = (void *)(long)skb->data + offset;                               \
+                                                                                             \
+		asm volatile("" : "+r"(from));                                               \
+		if ((void *)(from + 1) > (void *)(long)skb->data_end)                        \
+			return bpf_skb_load_bytes(skb, offset, to, sizeof(*to)) == 0;        \
+		*to = *from;                                                                 \
+		return 1;                                                                    \
 	}
-	return bpf_skb_load_bytes(skb, offset, to, size) == 0;
-}
+
+DEFINE_LOAD(ethertype, u16)
+DEFINE_LOAD(ipv4, struct ipv4_header)
+DEFINE_LOAD(ipv6, struct ipv6_header)
+DEFINE_LOAD(tcp, struct tcp_header)
+DEFINE_LOAD(ports, struct ports)
 
 /* Ports, ICMP type and code, TCP control bits. `end`: end of the IP packet; what the frame holds after it is padding. */
 FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, struct flow_key *key,
@@ -181,7 +179,7 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, str
 
 	switch (key->protocol) {
 	case PROTOCOL_TCP:
-		if (offset + TCP_HEADER_READ <= end && load_header(skb, offset, &tcp, TCP_HEADER_READ)) {
+		if (offset + sizeof(tcp) <= end && load_tcp(skb, offset, &tcp)) {
 			u32 length = (tcp.offset_bits >> 4) * 4;
 
 			key->source_port = from_network_16(tcp.source_port);
@@ -202,13 +200,13 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, str
 		break;
 	case PROTOCOL_ICMP:
 	case PROTOCOL_ICMPV6:
-		if (offset + sizeof(icmp) <= end && load_header(skb, offset, &icmp, sizeof(icmp)))
+		if (offset + sizeof(icmp) <= end && bpf_skb_load_bytes(skb, offset, &icmp, sizeof(icmp)) == 0)
 			key->destination_port = icmp.type << 8 | icmp.code;
 		return;
 	default:
 		return;
 	}
-	if (offset + sizeof(ports) <= end && load_header(skb, offset, &ports, sizeof(ports))) {
+	if (offset + sizeof(ports) <= end && load_ports(skb, offset, &ports)) {
 		key->source_port = from_network_16(ports.source);
 		key->destination_port = from_network_16(ports.destination);
 	}
@@ -220,7 +218,7 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u32 offset, struct flow_key *k
 	u32 header_octets, octets, fragment;
 	struct ipv4_header ip;
 
-	if (!load_header(skb, offset, &ip, IPV4_HEADER))
+	if (!load_ipv4(skb, offset, &ip))
 		return FLOW_IGNORED_MALFORMED;
 	header_octets = (ip.version_ihl & 15) * 4;
 	octets = from_network_16(ip.total_length);
@@ -292,7 +290,7 @@ FLOW_INLINE u32 skip_extensions(struct __sk_buff *skb, u32 offset, u32 end, stru
 		if (offset + octets > end)
 			return 0;
 		key->protocol = extension.next_header;
-		offset += octets;
+		offset = (offset + octets) & OFFSET_MASK;
 		if (packet->fragment == FRAGMENT_LATER)
 			return 0;
 	}
@@ -305,7 +303,7 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u32 offset, struct flow_key *k
 	struct ipv6_header ip;
 	u32 octets, transport;
 
-	if (!load_header(skb, offset, &ip, IPV6_HEADER))
+	if (!load_ipv6(skb, offset, &ip))
 		return FLOW_IGNORED_MALFORMED;
 	octets = from_network_16(ip.payload_length) + IPV6_HEADER;
 	if (skb->gso_size) {
@@ -337,29 +335,23 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u32 offset, struct flow_key *k
 	return PARSED_IP;
 }
 
-/* VLAN tags, those in metadata before those in the frame. Gives the EtherType after them. */
-FLOW_INLINE u32 parse_ethernet(struct __sk_buff *skb, u32 *offset, struct flow_key *key)
+/* VLAN tags in the frame. Gives the EtherType after them; tags beyond VLAN_TAGS_MAX are left, as not IP. */
+FLOW_INLINE u32 skip_tags(struct __sk_buff *skb, u32 type, u32 *ip_offset, struct flow_key *key)
 {
-	u32 tags = 0, i;
-	u16 type;
+	u32 offset = ETHERNET_HEADER, tags = skb->vlan_present ? 1 : 0, i;
 	struct {
 		u16 control;
 		u16 type;
 	} tag;
 
-	if (!load_header(skb, ETHERNET_TYPE_OFFSET, &type, sizeof(type)))
-		return ETHERTYPE_MINIMUM;    /* a stump: no EtherType, so none that is IP */
-	*offset = ETHERNET_HEADER;
-	type = from_network_16(type);
-	if (skb->vlan_present) {
-		key->vlan_id = skb->vlan_tci & VLAN_ID_MASK;
-		tags = 1;
-	}
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (i = 0; i < VLAN_TAGS_MAX; i++) {
+		long missing;
+
 		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_SERVICE_VLAN && type != ETHERTYPE_QINQ)
 			break;
-		if (!load_header(skb, *offset, &tag, VLAN_TAG))
+		missing = bpf_skb_load_bytes(skb, offset, &tag, VLAN_TAG);
+		if (missing < 0)
 			break;
 		if (tags == 0)
 			key->vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
@@ -367,8 +359,26 @@ FLOW_INLINE u32 parse_ethernet(struct __sk_buff *skb, u32 *offset, struct flow_k
 			key->customer_vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
 		tags++;
 		type = from_network_16(tag.type);
-		*offset += VLAN_TAG;
+		/* `missing` is 0, but the verifier does not know it: so it takes all numbers of tags for one case. */
+		offset = (offset + VLAN_TAG + missing) & IP_OFFSET_MASK;
 	}
+	*ip_offset = offset;
+	return type;
+}
+
+/* VLAN tags, the one in metadata before those in the frame. Gives the EtherType after them. */
+FLOW_INLINE u32 parse_ethernet(struct __sk_buff *skb, u32 *ip_offset, struct flow_key *key)
+{
+	u16 type;
+
+	if (!load_ethertype(skb, ETHERNET_TYPE_OFFSET, &type))
+		return ETHERTYPE_MINIMUM;    /* a stump: no EtherType, so none that is IP */
+	*ip_offset = ETHERNET_HEADER;
+	if (skb->vlan_present)
+		key->vlan_id = skb->vlan_tci & VLAN_ID_MASK;
+	type = from_network_16(type);
+	if (type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN || type == ETHERTYPE_QINQ)
+		return skip_tags(skb, type, ip_offset, key);
 	return type;
 }
 
