@@ -1,0 +1,134 @@
+"""The same packet at several Observation Points (veth, bridge, bond, VLAN device, uplink): counted once in totals.
+
+Flows with the same conversation (CONVERSATION_BYTES: addresses, ports, protocol, version, kind) are one stream of
+packets seen more than once, unless they are of one Observation Point (interface and direction): then they differ in
+VLAN, which are different packets. The Observation Point that saw the conversation first is its primary; flows of any
+other are duplicates. "First" is by first_ns, then ingress before egress, then ifindex, among those of one batch;
+later batches do not change it. When the primary ends, or is quiet for TAKEOVER_NS while another goes on (the route
+changed), another takes its place: what it carried until then stays counted as duplicate, so nothing counts twice.
+
+What this cannot tell: two streams with equal addresses and ports in different VLANs that are seen only on different
+VLAN devices; and address translation, where the two sides are different conversations and both count.
+
+In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: takes no part), and `members`,
+at the head, how many live flows it has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.metering.key_index import KeyIndex, Slots
+from flowtop.metering.store import FlowStore
+from flowtop.record import CONVERSATION_BYTES, Kind
+
+TAKEOVER_NS = 2_000_000_000
+
+
+class Deduplicator:
+    """Keeps `duplicate`, `head` and `members` of a FlowStore."""
+
+    def __init__(self, store: FlowStore, rng: np.random.Generator) -> None:
+        self._store = store
+        self._index = KeyIndex(rng, CONVERSATION_BYTES)
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of memory held, the store's fields not included."""
+        return self._index.nbytes
+
+    def join(self, new: list[Slots]) -> None:
+        """Flows born in this tick find their conversations. Aggregates stand for many flows: they have none."""
+        store = self._store
+        newcomers: list[Slots] = []
+        for part in new:
+            store.head[part] = -1
+            slots = part[store.keys["kind"][part] != Kind.AGGREGATE]
+            owners = self._index.find_or_insert(store.key_words[slots], slots, store.key_words)
+            store.head[slots] = owners
+            np.add.at(store.members, owners, 1)
+            newcomers.append(slots[owners != slots])
+        joined = np.concatenate(newcomers) if newcomers else np.empty(0, np.int64)
+        if len(joined) == 0:
+            return
+        heads = store.head[joined].astype(np.int64)
+        fresh = np.zeros(store.top, np.bool_)
+        for part in new:
+            fresh[part] = True
+        undecided = fresh[heads]
+        candidates = np.concatenate((joined[undecided], np.unique(heads[undecided])))
+        self._elect(candidates, np.zeros(len(candidates), np.int64))
+        settled = joined[~undecided]
+        store.duplicate[settled] = self._differs(settled, heads[~undecided])
+
+    def leave(self, ended: Slots) -> None:
+        """Flows that have just ended (end_reason is set) leave; where a head left others behind, one takes over."""
+        store = self._store
+        ended = ended[store.head[ended] >= 0]
+        heads = store.head[ended].astype(np.int64)
+        np.subtract.at(store.members, heads, 1)
+        leaving = ended[heads == ended]
+        store.head[ended] = -1
+        alone = leaving[store.members[leaving] == 0]
+        self._index.remove(store.key_words[alone], alone)
+        bereft = leaving[store.members[leaving] > 0]
+        if len(bereft):
+            left = self._members_of(bereft)
+            self._elect(left, self._differs(left, store.head[left].astype(np.int64)).astype(np.int64))
+
+    def take_over(self, touched: Slots) -> None:
+        """Where duplicates go on and their primary has been quiet, one of them becomes primary."""
+        store = self._store
+        duplicates = touched[store.duplicate[touched]]
+        heads = store.head[duplicates].astype(np.int64)
+        quiet = store.last_ns[duplicates] - store.last_ns[heads] > TAKEOVER_NS
+        if not quiet.any():
+            return
+        members = self._members_of(np.unique(heads[quiet]))
+        heads, group = np.unique(store.head[members].astype(np.int64), return_inverse=True)
+        newest = np.zeros(len(heads), np.int64)
+        np.maximum.at(newest, group, store.last_ns[members])
+        # The primary may hold several flows (VLANs): it is quiet when all of them are.
+        primary = ~self._differs(members, heads[group])
+        newest_primary = np.zeros(len(heads), np.int64)
+        np.maximum.at(newest_primary, group[primary], store.last_ns[members[primary]])
+        yields = (newest - newest_primary > TAKEOVER_NS)[group]
+        stale = newest[group] - store.last_ns[members] > TAKEOVER_NS
+        self._elect(members[yields], stale[yields].astype(np.int64))
+
+    def _differs(self, slots: Slots, heads: Slots) -> npt.NDArray[np.bool_]:
+        """Which flows are not of their head's Observation Point."""
+        differs: npt.NDArray[np.bool_]
+        differs = self._store.observation_points(slots) != self._store.observation_points(heads)
+        return differs
+
+    def _members_of(self, heads: Slots) -> Slots:
+        """Live flows of these conversations, by one look at all flows: rare enough not to keep lists of members."""
+        store = self._store
+        wanted = np.zeros(store.top, np.bool_)
+        wanted[heads] = True
+        slots = np.flatnonzero(store.live & (store.head[:store.top] >= 0))
+        return slots[wanted[store.head[slots]]]
+
+    def _elect(self, members: Slots, rank: npt.NDArray[np.int64]) -> None:
+        """Give each conversation whose live flows these all are the head of lowest rank, then the first seen."""
+        store = self._store
+        if len(members) == 0:
+            return
+        old = store.head[members].astype(np.int64)
+        keys = store.keys
+        order = np.lexsort((store.flow_id[members], keys["ifindex"][members], keys["direction"][members],
+                            store.first_ns[members], rank, old))
+        members, old = members[order], old[order]
+        starts = np.flatnonzero(np.concatenate(([True], old[1:] != old[:-1])))
+        sizes = np.diff(np.append(starts, len(old)))
+        new = members[starts]
+        changed = new != old[starts]
+        gone, come = old[starts][changed], new[changed]
+        self._index.replace(store.key_words[gone], gone, come)
+        store.members[gone] = 0
+        store.members[new] = sizes
+        heads = np.repeat(new, sizes)
+        store.head[members] = heads
+        store.duplicate[members] = self._differs(members, heads)

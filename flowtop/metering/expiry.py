@@ -1,0 +1,93 @@
+"""When flows end (RFC 7011 section 5.1.1, flowEndReason), and how long ended ones stay visible."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from flowtop.metering.key_index import Slots
+from flowtop.metering.store import FlowStore
+from flowtop.record import EndReason
+
+TCP_END_BITS = 0b101
+"""FIN and RST."""
+
+
+class Timeouts(NamedTuple):
+    """In ns; see TableConfig."""
+
+    idle_ns: int
+    active_ns: int
+    end_ns: int
+
+
+def due(store: FlowStore, now_ns: int, timeouts: Timeouts) -> list[tuple[EndReason, Slots]]:
+    """Live flows to report now, by reason; each slot at most once. ACTIVE_TIMEOUT flows go on, the others end.
+
+    A flow whose FIN or RST was seen ends by END_OF_FLOW after end_ns without a packet, any other by IDLE_TIMEOUT; a
+    flow that goes on is due active_ns after its first packet or its last record.
+    """
+    live = store.live
+    last_ns = store.last_ns[:store.top]
+    quiet = live & (last_ns <= now_ns - min(timeouts.end_ns, timeouts.idle_ns))
+    slots = np.flatnonzero(quiet)
+    closing = store.tcp_control_bits[slots] & np.uint16(TCP_END_BITS) != 0
+    over = closing & (last_ns[slots] <= now_ns - timeouts.end_ns)
+    idle = ~over & (last_ns[slots] <= now_ns - timeouts.idle_ns)
+    ended, timed_out = slots[over], slots[idle]
+    live[ended] = False
+    live[timed_out] = False
+    long = np.flatnonzero(live & (store.reported_ns[:store.top] <= now_ns - timeouts.active_ns))
+    found = ((EndReason.END_OF_FLOW, ended), (EndReason.IDLE_TIMEOUT, timed_out), (EndReason.ACTIVE_TIMEOUT, long))
+    return [(reason, slots) for reason, slots in found if len(slots)]
+
+
+def least_recent(store: FlowStore, n: int) -> Slots:
+    """The n live flows (of more) whose last packet is longest ago; of equal ones, those in the lowest slots."""
+    slots = np.flatnonzero(store.live)
+    last_ns = store.last_ns[slots]
+    limit = np.partition(last_ns, n - 1)[n - 1]
+    older = slots[last_ns < limit]
+    return np.concatenate((older, slots[last_ns == limit][:n - len(older)]))
+
+
+class Lingering:
+    """Ended flows that are still shown, oldest first."""
+
+    def __init__(self, linger_ns: int, at_most: int) -> None:
+        self._linger_ns = linger_ns
+        self._at_most = at_most
+        self._ended: deque[tuple[int, Slots]] = deque()
+        self.count = 0
+
+    def add(self, now_ns: int, slots: Slots) -> None:
+        """Flows that ended at `now_ns`."""
+        if len(slots):
+            self._ended.append((now_ns, slots))
+            self.count += len(slots)
+
+    def leave(self, now_ns: int) -> Slots:
+        """Whose time is over; to be asked before the `add` of the same tick, so that each is shown for a tick."""
+        over: list[Slots] = []
+        while self._ended and self._ended[0][0] <= now_ns - self._linger_ns:
+            over.append(self._ended.popleft()[1])
+        return self._gone(over)
+
+    def overflow(self) -> Slots:
+        """The oldest ones past the bound."""
+        over: list[Slots] = []
+        surplus = self.count - self._at_most
+        while surplus > 0:
+            ended_ns, slots = self._ended.popleft()
+            over.append(slots[:surplus])
+            if len(slots) > surplus:
+                self._ended.appendleft((ended_ns, slots[surplus:]))
+            surplus -= len(slots)
+        return self._gone(over)
+
+    def _gone(self, over: list[Slots]) -> Slots:
+        slots = np.concatenate(over) if over else np.empty(0, np.int64)
+        self.count -= len(slots)
+        return slots

@@ -1,0 +1,151 @@
+"""Rates of flows: last tick, sliding windows of 10 s and 60 s, peak. Sums are exact integers: nothing drifts.
+
+Traffic is kept in buckets of about a second (or a tick, when ticks are longer), each a sparse list of the slots that
+had any. A window's sum per flow gains what each tick brings and loses each bucket as it leaves the window: a bucket
+stays while its end is younger than the window, so a window covers its length and at most one bucket more, or all the
+time since capture started when that is less. Rates divide by what is covered: that is the true mean of that time, and
+the rates of all flows add up to the rate of all traffic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.metering.key_index import Slots
+from flowtop.metering.store import U8, FlowStore
+
+BUCKET_NS = 950_000_000
+"""A bucket closes with the first tick that makes it this long: a little under 1 s, so that ticks of 1 s with some
+jitter have a bucket each."""
+WINDOW_10S_NS = 10_000_000_000
+WINDOW_60S_NS = 60_000_000_000
+LEAST_PEAK_NS = 10_000_000
+"""Ticks shorter than this make no peak: a burst over next to no time says nothing."""
+_LEAST_TICK_NS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    number: int
+    start_ns: int
+    end_ns: int
+    slots: npt.NDArray[np.int32]
+    packets: npt.NDArray[np.unsignedinteger[npt.NBitBase]]
+    octets: npt.NDArray[np.unsignedinteger[npt.NBitBase]]
+
+    @property
+    def nbytes(self) -> int:
+        return self.slots.nbytes + self.packets.nbytes + self.octets.nbytes
+
+
+class Rates:
+    """Keeps the rate fields of a FlowStore. One tick: begin, add for each part of the batch, finish."""
+
+    def __init__(self, store: FlowStore) -> None:
+        self._store = store
+        self._in_10s: deque[_Bucket] = deque()
+        self._in_60s: deque[_Bucket] = deque()
+        self._tick: list[Slots] = []
+        self._listed: list[npt.NDArray[np.int32]] = []
+        self._bucket_start_ns = 0
+        self._now_ns = 0
+        self._tick_ns = _LEAST_TICK_NS
+        self._started = False
+        self.bucket_number = 0
+        """Number of the open bucket: what a new flow's born_bucket must be."""
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of history held, the store's fields not included."""
+        tick = sum(slots.nbytes for slots in self._tick)
+        open_bucket = sum(slots.nbytes for slots in self._listed)
+        return tick + open_bucket + sum(bucket.nbytes for bucket in self._in_60s)
+
+    @property
+    def tick_s(self) -> float:
+        """Length of the last tick; at least 1 ms."""
+        return self._tick_ns / 1e9
+
+    @property
+    def window_10s_s(self) -> float:
+        """What the 10 s sums cover."""
+        return self._covered_s(self._in_10s)
+
+    @property
+    def window_60s_s(self) -> float:
+        """What the 60 s sums cover."""
+        return self._covered_s(self._in_60s)
+
+    def _covered_s(self, window: deque[_Bucket]) -> float:
+        start_ns = window[0].start_ns if window else self._bucket_start_ns
+        return max(self._now_ns - start_ns, _LEAST_TICK_NS) / 1e9
+
+    def begin(self, now_ns: int, start_ns: int) -> None:
+        """Start a tick that ends at `now_ns`; `start_ns` is its start if it is the first."""
+        if not self._started:
+            self._started = True
+            self._now_ns = self._bucket_start_ns = start_ns
+        self._tick_ns = max(now_ns - self._now_ns, _LEAST_TICK_NS)
+        self._now_ns = max(now_ns, self._now_ns)
+        for slots in self._tick:
+            self._store.packet_delta[slots] = 0
+            self._store.octet_delta[slots] = 0
+        self._tick.clear()
+
+    def add(self, slots: Slots, packets: U8, octets: U8) -> None:
+        """Traffic of this tick; each slot at most once a tick."""
+        store = self._store
+        self._tick.append(slots)
+        store.packet_delta[slots] = packets
+        store.octet_delta[slots] = octets
+        store.packets_10s[slots] += packets
+        store.octets_10s[slots] += octets
+        store.packets_60s[slots] += packets
+        store.octets_60s[slots] += octets
+        store.bucket_packets[slots] += packets
+        store.bucket_octets[slots] += octets
+        unlisted = slots[~store.bucket_listed[slots]]
+        store.bucket_listed[unlisted] = True
+        self._listed.append(unlisted.astype(np.int32))
+        if self._tick_ns >= LEAST_PEAK_NS:
+            store.octet_rate_peak[slots] = np.maximum(store.octet_rate_peak[slots], octets / self.tick_s)
+
+    def finish(self) -> None:
+        """End the tick: close the bucket when it is long enough, let old ones leave the windows."""
+        if self._now_ns - self._bucket_start_ns >= BUCKET_NS:
+            self._close_bucket()
+        store = self._store
+        while self._in_10s and self._in_10s[0].end_ns <= self._now_ns - WINDOW_10S_NS:
+            self._leave(self._in_10s.popleft(), store.packets_10s, store.octets_10s)
+        while self._in_60s and self._in_60s[0].end_ns <= self._now_ns - WINDOW_60S_NS:
+            self._leave(self._in_60s.popleft(), store.packets_60s, store.octets_60s)
+
+    def _close_bucket(self) -> None:
+        store = self._store
+        slots = np.concatenate(self._listed) if self._listed else np.empty(0, np.int32)
+        self._listed.clear()
+        bucket = _Bucket(self.bucket_number, self._bucket_start_ns, self._now_ns, slots,
+                         _compact(store.bucket_packets[slots]), _compact(store.bucket_octets[slots]))
+        store.bucket_packets[slots] = 0
+        store.bucket_octets[slots] = 0
+        store.bucket_listed[slots] = False
+        self._in_10s.append(bucket)
+        self._in_60s.append(bucket)
+        self._bucket_start_ns = self._now_ns
+        self.bucket_number += 1
+
+    def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:
+        """Take a bucket out of the sums of the flows that were there; a slot's later flow has nothing of it."""
+        same = self._store.born_bucket[bucket.slots] <= bucket.number
+        slots = bucket.slots[same]
+        packets[slots] -= bucket.packets[same]
+        octets[slots] -= bucket.octets[same]
+
+
+def _compact(sums: U8) -> npt.NDArray[np.unsignedinteger[npt.NBitBase]]:
+    """The same numbers in the narrowest type that holds them: history is the largest thing a busy table keeps."""
+    return sums.astype(np.min_scalar_type(int(sums.max(initial=0))))

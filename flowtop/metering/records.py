@@ -1,0 +1,40 @@
+"""Flow Records out of the store."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowtop.metering.key_index import Slots
+from flowtop.metering.store import FlowStore
+from flowtop.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, EndReason, FlowRecords
+
+_COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "duplicate", "socket_cookie",
+           "packet_total", "octet_total")
+
+
+def no_records() -> FlowRecords:
+    """FLOW_RECORD_DTYPE, shape (0,)."""
+    return np.empty(0, FLOW_RECORD_DTYPE)
+
+
+def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_offset_ns: int) -> FlowRecords:
+    """One Flow Record for each slot, with what was not reported yet; from now on it is reported.
+
+    Args:
+        now_ns, unix_offset_ns: as in FlowBatch.
+    """
+    records = np.zeros(len(slots), FLOW_RECORD_DTYPE)
+    keys = store.keys[slots]
+    for name in FLOW_KEY_DTYPE.names or ():
+        records[name] = keys[name]
+    for name in _COPIED:
+        records[name] = getattr(store, name)[slots]
+    records["end_reason"] = reason
+    records["packet_delta"] = store.packet_total[slots] - store.packet_reported[slots]
+    records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
+    records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
+    records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
+    store.packet_reported[slots] = store.packet_total[slots]
+    store.octet_reported[slots] = store.octet_total[slots]
+    store.reported_ns[slots] = now_ns
+    return records

@@ -1,0 +1,142 @@
+"""Where flows live: one numpy array a field, one slot a flow, slots used again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.metering.key_index import KEY_WORDS, Slots, Words
+from flowtop.record import FLOW_KEY_DTYPE
+
+U8 = npt.NDArray[np.uint64]
+I8 = npt.NDArray[np.int64]
+
+_LEAST_CAPACITY = 1024
+
+_FIELDS: dict[str, str] = {
+    "flow_id": "u8", "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
+    "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2",
+    "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8",
+    "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
+    "head": "i4", "members": "i4",
+    "packet_delta": "u8", "octet_delta": "u8", "octet_rate_peak": "f8",
+    "packets_10s": "u8", "octets_10s": "u8", "packets_60s": "u8", "octets_60s": "u8",
+    "bucket_packets": "u8", "bucket_octets": "u8", "bucket_listed": "?", "born_bucket": "i4",
+}
+
+_KEPT_ON_REUSE = frozenset({"bucket_listed"})
+"""What belongs to the slot, not to the flow in it."""
+
+
+class FlowStore:
+    """Fields by slot; arrays are as long as `capacity`, slots from `top` on were never used.
+
+    A new slot's fields are zero, but for those that Rates keeps by slot. Growing makes new arrays: ask for a field each
+    time, keep none.
+
+    Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
+    reported_ns: when; head, members: see dedupe.py; packet_delta .. born_bucket: see rates.py.
+    """
+
+    flow_id: U8
+    source_mac: npt.NDArray[np.void]
+    destination_mac: npt.NDArray[np.void]
+    tos: npt.NDArray[np.uint8]
+    ttl: npt.NDArray[np.uint8]
+    socket_cookie: U8
+    occupied: npt.NDArray[np.bool_]
+    end_reason: npt.NDArray[np.uint8]
+    duplicate: npt.NDArray[np.bool_]
+    tcp_control_bits: npt.NDArray[np.uint16]
+    first_ns: I8
+    last_ns: I8
+    reported_ns: I8
+    packet_total: U8
+    octet_total: U8
+    packet_reported: U8
+    octet_reported: U8
+    head: npt.NDArray[np.int32]
+    members: npt.NDArray[np.int32]
+    packet_delta: U8
+    octet_delta: U8
+    octet_rate_peak: npt.NDArray[np.float64]
+    packets_10s: U8
+    octets_10s: U8
+    packets_60s: U8
+    octets_60s: U8
+    bucket_packets: U8
+    bucket_octets: U8
+    bucket_listed: npt.NDArray[np.bool_]
+    born_bucket: npt.NDArray[np.int32]
+
+    def __init__(self) -> None:
+        self.capacity = 0
+        self.top = 0
+        self.occupied_count = 0
+        self._free: npt.NDArray[np.int64] = np.empty(_LEAST_CAPACITY, np.int64)
+        self._free_count = 0
+        self.keys: npt.NDArray[np.void] = np.zeros(0, FLOW_KEY_DTYPE)
+        for name, dtype in _FIELDS.items():
+            setattr(self, name, np.zeros(0, dtype))
+        self._grow(_LEAST_CAPACITY)
+
+    @property
+    def key_words(self) -> Words:
+        """`keys` as u64 words, shape (capacity, KEY_WORDS)."""
+        return self.keys.view(np.uint64).reshape(-1, KEY_WORDS)
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of address space held; slots never used may not be resident."""
+        fields: list[npt.NDArray[Any]] = [getattr(self, name) for name in ("keys", *_FIELDS)]
+        return self._free.nbytes + sum(field.nbytes for field in fields)
+
+    @property
+    def live(self) -> npt.NDArray[np.bool_]:
+        """Which slots below `top` hold a flow that has not ended."""
+        live: npt.NDArray[np.bool_] = self.occupied[:self.top] & (self.end_reason[:self.top] == 0)
+        return live
+
+    def observation_points(self, slots: Slots) -> I8:
+        """The Observation Point of each flow as one number: ifindex and direction."""
+        ifindex: I8 = self.keys["ifindex"][slots].astype(np.int64)
+        return ifindex << 1 | self.keys["direction"][slots].astype(np.int64)
+
+    def allocate(self, n: int) -> Slots:
+        """n slots, occupied, all fields zero."""
+        reused = self._free[max(0, self._free_count - n):self._free_count].copy()
+        self._free_count -= len(reused)
+        fresh = n - len(reused)
+        if self.top + fresh > self.capacity:
+            self._grow(max(self.top + fresh, self.capacity + self.capacity // 2))
+        slots = np.concatenate((reused, np.arange(self.top, self.top + fresh)))
+        self.top += fresh
+        if len(reused):
+            for name in _FIELDS.keys() - _KEPT_ON_REUSE:
+                field: npt.NDArray[Any] = getattr(self, name)
+                field[reused] = np.zeros(1, field.dtype)
+        self.occupied[slots] = True
+        self.occupied_count += n
+        return slots
+
+    def release(self, slots: Slots) -> None:
+        """Give slots back."""
+        self.occupied[slots] = False
+        self.occupied_count -= len(slots)
+        if self._free_count + len(slots) > len(self._free):
+            longer = np.empty(max(self._free_count + len(slots), 2 * len(self._free)), np.int64)
+            longer[:self._free_count] = self._free[:self._free_count]
+            self._free = longer
+        self._free[self._free_count:self._free_count + len(slots)] = slots
+        self._free_count += len(slots)
+
+    def _grow(self, capacity: int) -> None:
+        """Longer arrays, field by field, so that only one field is held twice."""
+        for name in ("keys", *_FIELDS):
+            old: npt.NDArray[Any] = getattr(self, name)
+            new = np.zeros(capacity, old.dtype)
+            new[:len(old)] = old
+            setattr(self, name, new)
+        self.capacity = capacity

@@ -1,0 +1,264 @@
+"""The flow table: FlowBatches in, Flow Records out, columns to look at in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.metering.dedupe import Deduplicator
+from flowtop.metering.expiry import Lingering, Timeouts, due, least_recent
+from flowtop.metering.key_index import KeyIndex, Slots, as_words
+from flowtop.metering.rates import Rates
+from flowtop.metering.records import no_records, report
+from flowtop.metering.store import FlowStore
+from flowtop.metering.totals import MeteringTotals, with_observed
+from flowtop.record import FLOW_KEY_DTYPE, Direction, EndReason, FlowBatch, FlowRecords, Kind
+
+CHUNK = 16_384
+"""Entries worked on at once: bounds how long other threads wait, and fits the caches."""
+
+
+_KEY_FIELDS = frozenset(FLOW_KEY_DTYPE.names or ())
+
+
+@dataclass(frozen=True, slots=True)
+class TableConfig:
+    """How flows end and what is kept.
+
+    Attributes:
+        idle_timeout_s: without a packet, until a flow ends.
+        active_timeout_s: between two records of a flow that goes on.
+        end_timeout_s: without a packet after FIN or RST, until a flow ends.
+        linger_s: how long an ended flow stays visible; always until the next tick.
+        max_flows: live flows; past it the least recently active end. A quarter more may linger.
+        dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
+            (neither shown nor in records, though in the books); or nothing is looked for.
+    """
+
+    idle_timeout_s: float = 15
+    active_timeout_s: float = 60
+    end_timeout_s: float = 2
+    linger_s: float = 10
+    max_flows: int = 1_000_000
+    dedupe: Literal["mark", "drop", "off"] = "mark"
+
+
+class TableColumns:
+    """The store's fields by name, one element a slot below top. Names: view.flows.FLOW_COLUMN_DTYPES."""
+
+    def __init__(self, store: FlowStore) -> None:
+        self._store = store
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        store = self._store
+        column: npt.NDArray[Any] = store.keys[name] if name in _KEY_FIELDS else getattr(store, name)
+        return column[:store.top]
+
+
+class FlowTable:
+    """All flows of one run. Used by one thread; time is what batches say it is.
+
+    Args:
+        config: timeouts and bounds.
+        rng: seeds the hash against chosen keys; unpredictable when not given.
+    """
+
+    def __init__(self, config: TableConfig, rng: np.random.Generator | None = None) -> None:
+        rng = np.random.default_rng() if rng is None else rng
+        self.config = config
+        self.now_ns = 0
+        self.unix_offset_ns = 0
+        self.totals = MeteringTotals()
+        self._store = FlowStore()
+        self._index = KeyIndex(rng)
+        self._rates = Rates(self._store)
+        self._dedupe = None if config.dedupe == "off" else Deduplicator(self._store, rng)
+        self._timeouts = Timeouts(*(round(s * 1e9) for s in (
+            config.idle_timeout_s, config.active_timeout_s, config.end_timeout_s)))
+        self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
+        self._next_id = 1
+
+    @property
+    def columns(self) -> TableColumns:
+        """Every column over all slots; `visible` says which hold a flow."""
+        return TableColumns(self._store)
+
+    @property
+    def visible(self) -> npt.NDArray[np.bool_]:
+        """Slots to show: live and lingering flows, without duplicates when they are dropped."""
+        store = self._store
+        occupied = store.occupied[:store.top]
+        return occupied & ~store.duplicate[:store.top] if self.config.dedupe == "drop" else occupied
+
+    @property
+    def live_flows(self) -> int:
+        """Flows that have not ended, duplicates included."""
+        return self._store.occupied_count - self._lingering.count
+
+    @property
+    def tick_s(self) -> float:
+        """Length of the last tick, in s, > 0."""
+        return self._rates.tick_s
+
+    @property
+    def window_10s_s(self) -> float:
+        """What the 10 s sums cover, in s, > 0."""
+        return self._rates.window_10s_s
+
+    @property
+    def window_60s_s(self) -> float:
+        """What the 60 s sums cover, in s, > 0."""
+        return self._rates.window_60s_s
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of memory held."""
+        dedupe = self._dedupe.nbytes if self._dedupe else 0
+        return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe
+
+    def update(self, batch: FlowBatch) -> FlowRecords:
+        """One tick: accumulate, dedupe, rates, expire.
+
+        Returns:
+            Records of flows that ended or whose active timeout came.
+        """
+        start_ns = int(batch.counters["first_ns"].min(initial=batch.now_ns))
+        self.now_ns = max(batch.now_ns, self.now_ns)
+        self.unix_offset_ns = batch.unix_offset_ns
+        self._rates.begin(self.now_ns, start_ns)
+        self._release(self._lingering.leave(self.now_ns))
+        slots = self._accumulate(batch)
+        self._book(batch, slots)
+        self._rates.finish()
+        return self._expire()
+
+    def end_all(self, now_ns: int) -> FlowRecords:
+        """End every live flow by FORCED_END: the last records of a run."""
+        self.now_ns = max(now_ns, self.now_ns)
+        return self._end(np.flatnonzero(self._store.live), EndReason.FORCED_END)
+
+    def _accumulate(self, batch: FlowBatch) -> Slots:
+        """Add the counters to flows, new ones are born; gives each entry's slot."""
+        parts: list[Slots] = [np.empty(0, np.int64)]
+        born: list[Slots] = []
+        words = as_words(batch.keys)
+        for start in range(0, len(words), CHUNK):
+            keys, counters = words[start:start + CHUNK], batch.counters[start:start + CHUNK]
+            slots = self._index.find(keys, self._store.key_words)
+            missing = np.flatnonzero(slots < 0)
+            if len(missing):
+                slots[missing] = self._give_birth(keys[missing], counters[missing])
+                born.append(slots[missing])
+            self._add(slots, counters)
+            parts.append(slots)
+        touched = np.concatenate(parts)
+        if self._dedupe:
+            self._dedupe.join(born)
+            self._dedupe.take_over(touched)
+        return touched
+
+    def _give_birth(self, keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.void]) -> Slots:
+        """New flows, with what they have from their first packet."""
+        store = self._store
+        slots = store.allocate(len(keys))
+        store.key_words[slots] = keys
+        self._index.insert(keys, slots)
+        store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
+        self._next_id += len(slots)
+        for name in ("source_mac", "destination_mac", "tos", "ttl", "socket_cookie"):
+            getattr(store, name)[slots] = counters[name]
+        store.first_ns[slots] = store.reported_ns[slots] = counters["first_ns"]
+        store.born_bucket[slots] = self._rates.bucket_number
+        return slots
+
+    def _add(self, slots: Slots, counters: npt.NDArray[np.void]) -> None:
+        store = self._store
+        packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
+        store.packet_total[slots] += packets
+        store.octet_total[slots] += octets
+        store.first_ns[slots] = np.minimum(store.first_ns[slots], counters["first_ns"].astype(np.int64))
+        store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
+        store.tcp_control_bits[slots] |= _tcp_control_bits(counters["tcp_bit_seen"])
+        self._rates.add(slots, packets, octets)
+
+    def _book(self, batch: FlowBatch, slots: Slots) -> None:
+        """Bring the totals up to this tick."""
+        store, old = self._store, with_observed(self.totals, batch.observations)
+        packets, octets = batch.counters["packets"], batch.counters["octets"]
+        aggregate = batch.keys["kind"] == Kind.AGGREGATE
+        duplicate = store.duplicate[slots]
+        if self.config.dedupe == "drop":  # no record will tell these: the primary's do
+            store.packet_reported[slots[duplicate]] += packets[duplicate]
+            store.octet_reported[slots[duplicate]] += octets[duplicate]
+        ingress = batch.keys["direction"] == Direction.INGRESS
+        counted_in, counted_out = ingress & ~duplicate, ~ingress & ~duplicate
+        self.totals = replace(
+            old,
+            accounted_packets=old.accounted_packets + int(packets.sum()),
+            accounted_octets=old.accounted_octets + int(octets.sum()),
+            aggregated_packets=old.aggregated_packets + int(packets[aggregate].sum()),
+            aggregated_octets=old.aggregated_octets + int(octets[aggregate].sum()),
+            duplicate_packets=old.duplicate_packets + int(packets[duplicate].sum()),
+            duplicate_octets=old.duplicate_octets + int(octets[duplicate].sum()),
+            tick_ingress_packets=int(packets[counted_in].sum()),
+            tick_ingress_octets=int(octets[counted_in].sum()),
+            tick_egress_packets=int(packets[counted_out].sum()),
+            tick_egress_octets=int(octets[counted_out].sum()))
+
+    def _expire(self) -> FlowRecords:
+        records: list[FlowRecords] = []
+        for reason, slots in due(self._store, self.now_ns, self._timeouts):
+            if reason == EndReason.ACTIVE_TIMEOUT:
+                records.append(self._report_active(slots))
+            else:
+                records.append(self._end(slots, reason))
+        surplus = self.live_flows - self.config.max_flows
+        if surplus > 0:
+            self.totals = replace(self.totals, evicted_flows=self.totals.evicted_flows + surplus)
+            records.append(self._end(least_recent(self._store, surplus), EndReason.LACK_OF_RESOURCES))
+        self._release(self._lingering.overflow())
+        return np.concatenate(records) if records else no_records()
+
+    def _report_active(self, slots: Slots) -> FlowRecords:
+        """Records of flows that go on; one that has nothing new to tell waits another active timeout."""
+        store = self._store
+        store.reported_ns[slots] = self.now_ns
+        news = slots[store.packet_total[slots] != store.packet_reported[slots]]
+        return self._report(news, EndReason.ACTIVE_TIMEOUT)
+
+    def _end(self, slots: Slots, reason: EndReason) -> FlowRecords:
+        """Flows end: out of the index, so that the next packet of that key starts another flow; still visible."""
+        store = self._store
+        store.end_reason[slots] = reason
+        records = self._report(slots, reason)
+        for start in range(0, len(slots), CHUNK):
+            part = slots[start:start + CHUNK]
+            self._index.remove(store.key_words[part], part)
+        if self._dedupe:
+            self._dedupe.leave(slots)
+        self._lingering.add(self.now_ns, slots)
+        return records
+
+    def _report(self, slots: Slots, reason: EndReason) -> FlowRecords:
+        store = self._store
+        dropping = self.config.dedupe == "drop"
+        if dropping:
+            slots = slots[~store.duplicate[slots] | (store.packet_total[slots] != store.packet_reported[slots])]
+        records = report(store, slots, reason, self.now_ns, self.unix_offset_ns)
+        if dropping:  # a former primary's: what it tells, nobody else does
+            records["duplicate"] = False
+        return records
+
+    def _release(self, slots: Slots) -> None:
+        if len(slots):
+            self._store.release(slots)
+
+
+def _tcp_control_bits(seen: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """tcp_bit_seen, shape (n, 12), as IE 6: bit i set where column i is."""
+    octets = np.packbits(seen, axis=1, bitorder="little").astype(np.uint16)
+    bits: npt.NDArray[np.uint16] = octets[:, 0] | octets[:, 1] << np.uint16(8)
+    return bits
