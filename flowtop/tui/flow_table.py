@@ -1,0 +1,282 @@
+"""The flow table: lines of cells, only those in view, and of those only what changed is painted.
+
+A widget of the line API in two panes side by side: what names a flow at the left, what changes every tick at the
+right. Textual sends a line from a widget's left edge to the last changed cell, so with one pane a new rate would send
+its line's addresses along. Textual's own scrolling (`ScrollView`) is not used for the same reason: it repaints a widget
+whole when its virtual size changes, and a flow table's does every tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from flowtop.tui import theme
+from flowtop.view.query import FlowRow
+
+if TYPE_CHECKING:
+    from flowtop.view.columns import Column, Wording
+
+MARGIN = 1
+"""Blank cells at the left edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableView:
+    """What the table shows.
+
+    Attributes:
+        rows: flows in view, in order; no more than the table has lines.
+        top: rank of the first of them in the list of `total`.
+        cursor: flow_id of the cursor's flow, or None.
+        interfaces: name by ifindex.
+        sort, descending: for the arrow in the header.
+        wording: how the cells are put.
+    """
+
+    wording: Wording
+    rows: tuple[FlowRow, ...] = ()
+    top: int = 0
+    total: int = 0
+    cursor: int | None = None
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    sort: str = "rate"
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A painted line of a pane: its cells without gaps, and one style for all of them."""
+
+    cells: tuple[str, ...]
+    style: Style
+
+
+class _Pane(Widget):
+    """Some columns of the table, or its scroll bar: strips by line, line 0 is the header."""
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's name
+        super().__init__(id=id)
+        self.columns: list[tuple[Column, int]] = []
+        self.margin_left = 0
+        self.notice = ""
+        self._head: Strip = Strip([])
+        self._lines: list[_Line | None] = []
+
+    def render_line(self, y: int) -> Strip:
+        """One line, header included."""
+        width = self.size.width
+        if self.notice:
+            text = self.notice if y == self.size.height // 2 else ""
+            return Strip([Segment(text[:width].center(width))], width)
+        if y == 0:
+            return self._head.adjust_cell_length(width, theme.PLAIN)
+        line = self._lines[y - 1] if y <= len(self._lines) else None
+        if line is None:
+            return Strip.blank(width)
+        text = " " * self.margin_left + " ".join(line.cells)
+        return Strip([Segment(text.ljust(width), line.style)], max(width, len(text))).crop(0, width)
+
+    def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
+        """Take other columns, or words in their place: everything is painted anew."""
+        self.columns, self.margin_left, self.notice = columns, margin_left, notice
+        self._lines = []
+        self.refresh()
+
+    def set_head(self, head: Strip) -> None:
+        """Take another header line."""
+        if head != self._head:
+            self._head = head
+            self.refresh(Region(0, 0, self.size.width, 1))
+
+    def set_lines(self, lines: list[_Line | None]) -> None:
+        """Take other lines; paints each from the pane's edge to the last cell that changed."""
+        width = self.size.width
+        for y in range(max(len(lines), len(self._lines))):
+            before = self._lines[y] if y < len(self._lines) else None
+            after = lines[y] if y < len(lines) else None
+            if before != after:
+                self.refresh(Region(0, y + 1, self._changed_cells(before, after, width), 1))
+        self._lines = lines
+
+    def _changed_cells(self, before: _Line | None, after: _Line | None, width: int) -> int:
+        if before is None or after is None or before.style != after.style or len(before.cells) != len(after.cells):
+            return width
+        last = max(index for index, cell in enumerate(after.cells) if cell != before.cells[index])
+        return self.margin_left + sum(len(cell) + 1 for cell in after.cells[:last]) + len(after.cells[last])
+
+    def column_at(self, x: int) -> str | None:
+        """Id of the column at a cell of the header; the gap after a column counts to it."""
+        edge = self.margin_left
+        for column, width in self.columns:
+            edge += width + 1
+            if x < edge:
+                return column.id
+        return None
+
+
+class FlowTable(Widget):
+    """Header line and flows. Give it a `TableView`; it tells what was done with the mouse.
+
+    Args:
+        notice: words in the place of flows, before there are any.
+    """
+
+    DEFAULT_CSS = """
+    FlowTable { layout: horizontal; height: 1fr; width: 1fr; }
+    FlowTable > _Pane { height: 100%; width: 1fr; }
+    FlowTable > #measures, FlowTable > #scroll { width: 0; }
+    """
+
+    class HeaderClicked(Message):
+        """A column's header was clicked."""
+
+        def __init__(self, column_id: str) -> None:
+            super().__init__()
+            self.column_id = column_id
+
+    class LineClicked(Message):
+        """A line was clicked, 0 is the first below the header."""
+
+        def __init__(self, line: int) -> None:
+            super().__init__()
+            self.line = line
+
+    class Wheeled(Message):
+        """The wheel was turned: lines to scroll, positive is down."""
+
+        def __init__(self, lines: int) -> None:
+            super().__init__()
+            self.lines = lines
+
+    class Resized(Message):
+        """The table has room for another number of lines."""
+
+        def __init__(self, lines: int) -> None:
+            super().__init__()
+            self.lines = lines
+
+    def __init__(self, notice: str) -> None:
+        super().__init__()
+        self._identity = _Pane(id="identity")
+        self._identity.notice = notice
+        self._measures = _Pane(id="measures")
+        self._scroll = _Pane(id="scroll")
+
+    def compose(self) -> ComposeResult:
+        """The panes, from left to right."""
+        yield self._identity
+        yield self._measures
+        yield self._scroll
+
+    @property
+    def lines(self) -> int:
+        """Flows there is room for."""
+        return max(1, self.size.height - 1)
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns on view, from left to right; empty before the first `show`."""
+        return [column for column, _ in [*self._identity.columns, *self._measures.columns]]
+
+    def show(self, view: TableView) -> None:
+        """Paint what differs from the view before."""
+        self._lay_out(view.wording)
+        rows = view.rows[: self.lines]
+        for pane in (self._identity, self._measures):
+            pane.set_head(_head(pane, view))
+            pane.set_lines([_line(row, pane.columns, view) for row in rows])
+        self._scroll.set_lines(_scroll_bar(view.top, view.total, self.lines))
+
+    def show_notice(self, notice: str) -> None:
+        """Words in the place of the flows, while there are none."""
+        if notice != self._identity.notice:
+            self._identity.set_columns([], 0, notice)
+            self._measures.set_columns([], 0)
+            self._measures.styles.width = self._scroll.styles.width = 0
+
+    def _lay_out(self, wording: Wording) -> None:
+        from flowtop.view.columns import fit  # brings numpy, which must not delay the first frame
+
+        chosen = fit(self.size.width - MARGIN - 1, wording.window)
+        split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), len(chosen))
+        identity, measures = chosen[:split], chosen[split:]
+        if (identity, measures) == (self._identity.columns, self._measures.columns):
+            return
+        self._identity.set_columns(identity, MARGIN)
+        self._measures.set_columns(measures, 1)
+        self._measures.styles.width = sum(width + 1 for _, width in measures)
+        self._scroll.styles.width = 1
+
+    def on_resize(self) -> None:
+        """Say how many lines there are now."""
+        self.post_message(self.Resized(self.lines))
+
+    def on_click(self, event: events.Click) -> None:
+        """Header: sort. Line: cursor."""
+        x, y = event.screen_x - self.region.x, event.screen_y - self.region.y
+        if y > 0:
+            self.post_message(self.LineClicked(y - 1))
+            return
+        left = self._identity.size.width
+        column_id = self._identity.column_at(x) if x < left else self._measures.column_at(x - left)
+        if column_id is not None:
+            self.post_message(self.HeaderClicked(column_id))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Wheel towards the reader."""
+        event.stop()
+        self.post_message(self.Wheeled(3))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Wheel away from the reader."""
+        event.stop()
+        self.post_message(self.Wheeled(-3))
+
+
+def _line(row: FlowRow, columns: list[tuple[Column, int]], view: TableView) -> _Line:
+    cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in columns)
+    return _Line(cells, theme.CURSOR if row.flow_id == view.cursor else _style(row))
+
+
+def _style(row: FlowRow) -> Style:
+    if row.end_reason or row.duplicate:
+        return theme.FADED
+    return theme.AGGREGATE if row.kind == _AGGREGATE else theme.PLAIN
+
+
+_AGGREGATE = 1
+"""record.Kind.AGGREGATE, without numpy; a test compares them."""
+
+
+def _head(pane: _Pane, view: TableView) -> Strip:
+    """The header line of a pane. The arrow takes the gap after a header that fills its column."""
+    segments = [Segment(" " * pane.margin_left)]
+    for column, width in pane.columns:
+        chosen = column.id == view.sort
+        arrow = (theme.DESCENDING if view.descending else theme.ASCENDING) if chosen else ""
+        text = column.header + arrow
+        room = max(width, len(text))
+        text = text.rjust(room) if column.align == "right" else text.ljust(room)
+        segments.append(Segment(text.ljust(width + 1), theme.SORTED if chosen else theme.HEADING))
+    return Strip(Segment.simplify(segments))
+
+
+def _scroll_bar(top: int, total: int, lines: int) -> list[_Line | None]:
+    """A thumb beside the lines it stands for; nothing when all flows are in view."""
+    if total <= lines:
+        return []
+    length = max(1, lines * lines // total)
+    start = round((lines - length) * top / (total - lines))
+    thumb, track = _Line((theme.THUMB,), theme.LABEL), _Line((theme.TRACK,), theme.PLAIN)
+    return [thumb if start <= line < start + length else track for line in range(lines)]

@@ -1,0 +1,142 @@
+"""The top two lines: whose traffic this is and how much; what is shown and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from flowtop.tui import theme
+from flowtop.tui.line import Part, justify
+from flowtop.view import units
+from flowtop.view.query import Page, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderView:
+    """What the header shows.
+
+    Attributes:
+        page: the page on view, None before the first.
+        bits: rates in bits, else in octets.
+        order: header of the sorted column and its arrow.
+        first, last: ranks of the flows in view, counted from 1; 0 and 0 when there are none.
+        banners: what the reader has to know about the picture (paused, order held), most important first.
+        alarm: what went wrong; takes the banners' place.
+    """
+
+    page: Page | None = None
+    bits: bool = True
+    order: str = ""
+    first: int = 0
+    last: int = 0
+    banners: tuple[str, ...] = field(default=())
+    alarm: str = ""
+
+
+class Header(Widget):
+    """Two lines; paints those that changed."""
+
+    DEFAULT_CSS = "Header { height: 2; width: 1fr; dock: top; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._view = HeaderView()
+        self._strips: list[Strip] = []
+
+    def show(self, view: HeaderView) -> None:
+        """Paint what differs from the view before."""
+        self._view = view
+        before, self._strips = self._strips, self._lines(self.size.width)
+        for y, strip in enumerate(self._strips):
+            if y >= len(before) or strip != before[y]:
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        """One line; made anew when the width is another one."""
+        if not self._strips or self._strips[0].cell_length != self.size.width:
+            self._strips = self._lines(self.size.width)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
+
+    def _lines(self, width: int) -> list[Strip]:
+        return [_traffic_line(self._view, width), _list_line(self._view, width)]
+
+
+def _traffic_line(view: HeaderView, width: int) -> Strip:
+    name = Part("flowtop", theme.NAME)
+    page = view.page
+    if page is None:
+        return justify([name], [], width)
+    left = [
+        name,
+        Part(shorten_interfaces(page.attached, 28 if width >= 100 else 14), rank=3),
+        Part(f"{page.flows:,}", label_style=theme.PLAIN, rank=4, gap=3),
+        Part("flows", theme.LABEL, rank=4, gap=1),
+        Part(clock(page.uptime_s), label="up ", rank=5, gap=3),
+    ]
+    ticks = max(0, min(24, (width - 88) // 4))
+    right = [*_direction("out", page.egress, view.bits, ticks), *_direction("in", page.ingress, view.bits, ticks)]
+    return justify(left, right, width)
+
+
+def _direction(name: str, traffic: Traffic, bits: bool, ticks: int) -> list[Part]:
+    parts = [Part(units.rate(traffic.octet_rate, bits).rjust(9), label=f"{name} ", gap=3)]
+    if ticks:
+        parts.append(Part(sparkline(traffic.octet_rates, ticks), rank=6, gap=1))
+    return parts
+
+
+def _list_line(view: HeaderView, width: int) -> Strip:
+    page = view.page
+    if view.alarm:
+        left = [Part(view.alarm, theme.ALARM)]
+    else:
+        left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
+    if page is None:
+        return justify(left, [], width)
+    position = f"{view.first:,}–{view.last:,} of {page.matched:,}" if view.last else ""
+    right = [Part(position, theme.LABEL, rank=3), Part(view.order, label="by ", rank=1)]
+    return justify(left, right, width)
+
+
+def clock(seconds: float) -> str:
+    """How long it has been: `00:12:31`, with days `3d 04:05:06`."""
+    minutes, second = divmod(max(0, int(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return f"{days}d {hour:02}:{minute:02}:{second:02}" if days else f"{hour:02}:{minute:02}:{second:02}"
+
+
+def sparkline(values: Sequence[float], ticks: int) -> str:
+    """The last `ticks` values as blocks, scaled to their maximum; blank where there was no tick yet.
+
+    A value above zero is never painted as zero is, so that a trickle beside a burst is seen.
+    """
+    shown = list(values[-ticks:]) if ticks else []
+    peak = max(shown, default=0.0)
+    steps = len(theme.SPARKS) - 1
+    blocks = "".join(theme.SPARKS[min(steps, -int(-value * steps // peak))] if peak else theme.SPARKS[0]
+                     for value in shown)
+    return blocks.rjust(ticks)
+
+
+def shorten_interfaces(names: Sequence[str], width: int) -> str:
+    """Names in at most about `width` cells: three or more that differ in their number only become `veth×12`."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        clean = units.printable(name, 16)
+        stems.setdefault(re.sub(r"[0-9a-f]*[0-9][0-9a-f]*$", "", clean) or clean, []).append(clean)
+    shown: list[str] = []
+    for stem, members in stems.items():
+        shown += [f"{stem}×{len(members)}"] if len(members) > 2 else members
+    kept: list[str] = []
+    for index, name in enumerate(shown):
+        left = len(shown) - index - 1
+        if kept and len(" ".join([*kept, name])) + (len(f" +{left}") if left else 0) > width:
+            return " ".join([*kept, f"+{left + 1}"])
+        kept.append(name)
+    return " ".join(kept)

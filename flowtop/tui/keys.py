@@ -1,0 +1,58 @@
+"""Every key of the screen, once: the bindings, the help screen, the hint line and the README read this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What one or more keys do.
+
+    Attributes:
+        names: textual's names of the keys.
+        caps: the keys as people know them, separated by spaces.
+        action: the app's action, as textual writes it.
+        doc: what it does, a sentence without its full stop.
+        section: heading in the help screen and the README.
+        hint: words for the hint line, "" when the key is not on it.
+    """
+
+    names: tuple[str, ...]
+    caps: str
+    action: str
+    doc: str
+    section: str
+    hint: str = ""
+
+
+KEYS: tuple[Key, ...] = (
+    Key(("up", "k"), "↑ k", "move(-1)", "Cursor to the flow above; the first press places it", "Move"),
+    Key(("down", "j"), "↓ j", "move(1)", "Cursor to the flow below; the first press places it", "Move"),
+    Key(("pageup",), "PgUp", "page_up", "One screen up", "Move"),
+    Key(("pagedown",), "PgDn", "page_down", "One screen down", "Move"),
+    Key(("home",), "Home", "first", "First flow of the list", "Move"),
+    Key(("end",), "End", "last", "Last flow of the list", "Move"),
+    Key(("escape",), "Esc", "clear_cursor", "Take the cursor off the list", "Move"),
+    Key(("s", "greater_than_sign"), "s >", "sort_next", "Sort by the next column to the right", "Order", "sort"),
+    Key(("S", "less_than_sign"), "S <", "sort_previous", "Sort by the next column to the left", "Order"),
+    Key(("r",), "r", "reverse", "Reverse the order", "Order", "reverse"),
+    Key(("o",), "o", "hold_order", "Freeze the order of the list, or let it go; numbers keep changing", "Order",
+        "freeze order"),
+    Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
+    Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),
+    Key(("1",), "1", "window('tick')", "Show and sort by rates over the last tick", "Show"),
+    Key(("2",), "2", "window('10s')", "Show and sort by rates over the last 10 seconds", "Show"),
+    Key(("3",), "3", "window('60s')", "Show and sort by rates over the last 60 seconds", "Show"),
+    Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
+    Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
+    Key(("colon", "ctrl+p"), ": Ctrl-P", "command_palette", "Search these commands by name", "More"),
+    Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "quit", "Last drain, detach, leave", "More", "quit"),
+)
+
+MOUSE: tuple[tuple[str, str], ...] = (
+    ("click a column's header", "Sort by it; click again to reverse"),
+    ("click a flow", "Cursor to it"),
+    ("wheel", "Scroll the list"),
+)
+"""What the mouse does: gesture and sentence."""

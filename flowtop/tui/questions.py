@@ -1,0 +1,125 @@
+"""Which Query to ask, from what the reader chose and what is in view; and which pages to show while paused.
+
+Pure state, no widget. A Query costs the metering thread a look at every flow, so none is asked that brings nothing:
+moving the cursor asks nothing, scrolling asks when the fetched rows run out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from flowtop.tui.viewport import Viewport
+from flowtop.view.query import Page, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What has gone by while the picture stood still."""
+
+    seconds: float
+    packets: int
+    lost_packets: int
+
+
+class Questions:
+    """The reader's choices and what has been asked for them.
+
+    Args:
+        query: sort, filter and grouping to begin with.
+        viewport: what is in view.
+    """
+
+    def __init__(self, query: Query, viewport: Viewport) -> None:
+        self._wanted = query
+        self._viewport = viewport
+        self._asked: Query | None = None
+        self._holds = 0
+        self._paused_at: Page | None = None
+        self._newest: Page | None = None
+        self._awaited: Query | None = None
+        self.order_held = False
+
+    @property
+    def sort(self) -> str:
+        """Id of the sorted column."""
+        return self._wanted.sort
+
+    @property
+    def descending(self) -> bool:
+        """Largest first."""
+        return self._wanted.descending
+
+    @property
+    def paused(self) -> bool:
+        """The picture stands still."""
+        return self._paused_at is not None
+
+    @property
+    def pause(self) -> Pause | None:
+        """What has gone by since the pause began, None when not paused."""
+        begin, end = self._paused_at, self._newest
+        if begin is None or end is None:
+            return None
+        return Pause(
+            seconds=end.uptime_s - begin.uptime_s,
+            packets=end.books.observed_packets - begin.books.observed_packets,
+            lost_packets=end.books.lost_packets - begin.books.lost_packets,
+        )
+
+    def order_by(self, sort: str, *, descending: bool) -> None:
+        """Sort by another column or the other way round. A held order is fixed anew; without a cursor, view the top."""
+        self._wanted = replace(self._wanted, sort=sort, descending=descending)
+        if self._wanted.hold is not None:
+            self._hold_anew()
+        if self._viewport.cursor is None:
+            self._viewport.scroll(-self._viewport.top)
+
+    def toggle_hold(self) -> None:
+        """Freeze the order, or let it go."""
+        self.order_held = not self.order_held
+        self._update_hold()
+
+    def toggle_pause(self) -> Page | None:
+        """Stand still, or go on; gives the newest page when it goes on."""
+        if self._paused_at is None:
+            self._paused_at = self._newest
+            self._update_hold()
+            return None
+        self._paused_at = self._awaited = None
+        self._update_hold()
+        return self._newest
+
+    def accept(self, page: Page) -> bool:
+        """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""
+        self._newest = page
+        if self._paused_at is None:
+            return True
+        if self._awaited is None or page.query != self._awaited:
+            return False
+        self._awaited = None
+        return True
+
+    def next(self) -> Query | None:
+        """The Query to ask now, None when the last one still serves."""
+        before = self._asked
+        offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
+            before.offset, before.limit)
+        query = replace(self._wanted, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
+        if query == before and (not self._viewport.needs_anchor or before.anchor == self._viewport.cursor):
+            return None
+        query = replace(query, anchor=self._viewport.cursor)
+        moved = before is None or replace(query, anchor=None, hold=None) != replace(before, anchor=None, hold=None)
+        if self.paused and moved:
+            self._awaited = query
+        self._asked = query
+        return query
+
+    def _update_hold(self) -> None:
+        if not (self.order_held or self.paused):
+            self._wanted = replace(self._wanted, hold=None)
+        elif self._wanted.hold is None:
+            self._hold_anew()
+
+    def _hold_anew(self) -> None:
+        self._holds += 1
+        self._wanted = replace(self._wanted, hold=self._holds)

@@ -1,0 +1,117 @@
+"""The bottom two lines: whether every packet is accounted for, and which keys there are."""
+
+from __future__ import annotations
+
+import math
+
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from flowtop.tui import theme
+from flowtop.tui.keys import KEYS
+from flowtop.tui.line import Part, justify
+from flowtop.view import units
+from flowtop.view.query import Books, Page
+
+
+class StatusLine(Widget):
+    """Accuracy and keys; paints what changed."""
+
+    DEFAULT_CSS = "StatusLine { height: 2; width: 1fr; dock: bottom; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._page: Page | None = None
+        self._notice = ""
+        self._strips: list[Strip] = []
+
+    def show(self, page: Page | None, notice: str = "") -> None:
+        """Paint what differs.
+
+        Args:
+            page: the page on view.
+            notice: what is being waited for; takes the place of the keys.
+        """
+        self._page, self._notice = page, notice
+        before, self._strips = self._strips, self._lines(self.size.width)
+        for y, strip in enumerate(self._strips):
+            if y >= len(before) or strip != before[y]:
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        """One line; made anew when the width is another one."""
+        if not self._strips or self._strips[0].cell_length != self.size.width:
+            self._strips = self._lines(self.size.width)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
+
+    def _lines(self, width: int) -> list[Strip]:
+        keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width)
+        return [accuracy_line(self._page, width), keys]
+
+
+def key_hints(width: int) -> Strip:
+    """The keys that have a hint; help and quit stay longest."""
+    hints = [key for key in KEYS if key.hint]
+    stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1}
+    parts = [
+        Part(key.hint, label=f"{key.caps.split()[0]} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3,
+             rank=stay.get(key.hint, index + 2))
+        for index, key in enumerate(hints)
+    ]
+    return justify(parts, [], width)
+
+
+def accuracy_line(page: Page | None, width: int) -> Strip:
+    """The books in one line, and flowtop's own cost at its right end."""
+    if page is None:
+        return Strip.blank(width)
+    usage = page.usage
+    cost = [
+        Part(f"{usage.cpu * 100:.1f} %", label="cpu ", rank=4),
+        Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
+    ]
+    return justify(_accounts(page.books), cost, width)
+
+
+def _accounts(books: Books) -> list[Part]:
+    parts = [_balance(books), *_coverage(books)]
+    parts.append(Part(f"{books.observed_packets:,}", rank=1, label="seen "))
+    parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
+    if books.lost_packets:
+        parts.append(Part(f"lost {books.lost_packets:,}", theme.ALARM))
+    else:
+        parts.append(Part("0", rank=1, label="lost "))
+    parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
+    optional = (("aggregated ", books.aggregated_packets), ("fragments ", books.unjoined_fragments),
+                ("evicted ", books.evicted_flows))
+    parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
+    return parts
+
+
+def _balance(books: Books) -> Part:
+    """Do the books balance, and which share of what was seen is in a flow or a named counter?"""
+    off = books.observed_packets - books.accounted_packets - books.ignored_packets - books.lost_packets
+    if off:
+        return Part(f"books off by {off:+,}", theme.ALARM)
+    observed = books.observed_packets
+    share = percent(100_000 * (observed - books.lost_packets) // observed if observed else 100_000)
+    return Part(f"exact {share}", theme.ALARM if books.lost_packets else theme.GOOD)
+
+
+def _coverage(books: Books) -> list[Part]:
+    """Seen beside the interfaces' own counters; a shortage stays on narrow screens, a match may go."""
+    if books.coverage is None:
+        return []
+    thousandths = math.floor(min(books.coverage, 1.0) * 100_000)
+    short = thousandths < SHORT_OF
+    return [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+
+
+SHORT_OF = 99_900
+"""Coverage below this many thousandths of a per cent is an alarm; above, packets in flight explain the difference."""
+
+
+def percent(thousandths: int) -> str:
+    """Thousandths of a per cent as per cent. Callers round down, so that 100.000 % is all of it."""
+    return f"{thousandths // 1000}.{thousandths % 1000:03} %"

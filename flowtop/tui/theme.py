@@ -1,0 +1,33 @@
+"""Styles and symbols: the terminal's own 16 colours, and never colour alone.
+
+Most cells have no style at all, so that a terminal's own colours stay and few bytes are sent.
+"""
+
+from __future__ import annotations
+
+from rich.style import Style
+
+PLAIN = Style.null()
+NAME = Style(bold=True)
+LABEL = Style(dim=True)
+FADED = Style(dim=True)
+"""Flows that ended, and duplicates; the ST column says which in words."""
+AGGREGATE = Style(italic=True)
+"""Rows that stand for many flows; their source says so in words."""
+HEADING = Style(bold=True)
+SORTED = Style(bold=True, color="cyan")
+"""Header of the sorted column; its arrow says it without colour."""
+CURSOR = Style(reverse=True)
+CHIP = Style(reverse=True, bold=True)
+"""Paused, order held, follow."""
+ALARM = Style(bold=True, color="red")
+"""Something was lost, or the books are off; the words say what."""
+GOOD = Style(color="green")
+KEY_CAP = Style(bold=True)
+
+DESCENDING = "↓"
+ASCENDING = "↑"
+ELLIPSIS = "…"
+SPARKS = "▁▂▃▄▅▆▇█"
+THUMB = "┃"
+TRACK = " "

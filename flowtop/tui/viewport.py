@@ -1,0 +1,200 @@
+"""Which flows of the list are in view, where the cursor is, and which part of the list has to be fetched.
+
+Pure state, no widget: ranks are positions in the whole ordered list, lines are positions in the view. The cursor is a
+flow, not a line: it stays on its flow when the order changes. The view shows only rows of the page it has; where it
+should go but has no rows for yet is remembered, and reached when a page brings them.
+"""
+
+from __future__ import annotations
+
+from flowtop.view.query import FlowRow, Page
+
+
+class Viewport:
+    """A window of `height` lines on a list of flows.
+
+    Attributes:
+        height: lines in view, at least 1.
+        top: rank of the first flow in view.
+        cursor: flow_id of the cursor's flow, or None.
+        follow: the view scrolls along when the cursor's flow changes its rank.
+        page: the page on view.
+    """
+
+    def __init__(self, height: int = 1) -> None:
+        self.height = height
+        self.top = 0
+        self.cursor: int | None = None
+        self.follow = False
+        self.page: Page | None = None
+        self._cursor_rank: int | None = None
+        self._wanted_top: int | None = None
+        self._wanted_rank: int | None = None
+
+    @property
+    def rows(self) -> tuple[FlowRow, ...]:
+        """The flows in view, `height` at most."""
+        if self.page is None:
+            return ()
+        first = self.top - self.page.query.offset
+        return self.page.rows[max(first, 0):max(first + self.height, 0)]
+
+    @property
+    def cursor_line(self) -> int | None:
+        """The line the cursor is on, None when it is out of view or nowhere."""
+        return next((line for line, row in enumerate(self.rows) if row.flow_id == self.cursor), None)
+
+    @property
+    def cursor_row(self) -> FlowRow | None:
+        """The cursor's flow when the page holds it."""
+        rows = () if self.page is None else self.page.rows
+        return next((row for row in rows if row.flow_id == self.cursor), None)
+
+    @property
+    def needs_anchor(self) -> bool:
+        """The page does not tell where the cursor's flow is: ask with it as the anchor."""
+        if self.page is None or self.cursor is None or self.page.query.anchor == self.cursor:
+            return False
+        return self.cursor_row is None
+
+    def window(self, offset: int, limit: int | None) -> tuple[int, int]:
+        """Which rows to ask for: `offset`, `limit`, given those asked for last, which are kept while they do.
+
+        One screen above and one below are fetched along, and asked for anew when half a screen is left of that.
+        """
+        goal = self._goal()
+        total = 0 if self.page is None else self.page.matched
+        margin = (self.height + 1) // 2
+        enough_above = offset == 0 or goal - offset >= margin
+        end = offset + (limit or 0)
+        enough_below = end >= total or end - (goal + self.height) >= margin
+        if limit is not None and limit >= 2 * self.height and goal >= offset and enough_above and enough_below:
+            return offset, limit
+        return max(0, goal - self.height), 3 * self.height
+
+    def show(self, page: Page) -> None:
+        """Take a newer page."""
+        self.page = page
+        if self._wanted_rank is not None:
+            self._settle_cursor()
+        elif self.cursor is not None:
+            self._find_cursor(page)
+        if self.follow and self._cursor_rank is not None and self.cursor is not None:
+            self._reveal(self._cursor_rank)
+        self._settle_top()
+
+    def resize(self, height: int) -> None:
+        """Take a new number of lines; the cursor stays in view when it was."""
+        in_view = self.cursor_line is not None
+        self.height = max(1, height)
+        if in_view and self._cursor_rank is not None:
+            self._reveal(self._cursor_rank)
+        self._settle_top()
+
+    def move(self, lines: int) -> None:
+        """Move the cursor; without one, place it at the view's edge it would enter from."""
+        if self._cursor_rank is None and self._wanted_rank is None:
+            shown = max(len(self.rows), 1)
+            self.go(self.top if lines > 0 else self.top + shown - 1)
+        else:
+            self.go(self._rank() + lines)
+
+    def move_pages(self, pages: int) -> None:
+        """Scroll by whole views less one line, the cursor along with it when there is one."""
+        lines = pages * max(self.height - 1, 1)
+        if self.cursor is None and self._wanted_rank is None:
+            self.scroll(lines)
+        else:
+            self._wanted_top = self._clamp_top(self._goal() + lines)
+            self.go(self._rank() + lines)
+
+    def move_to_end(self, *, last: bool) -> None:
+        """To the first or last flow: the cursor when there is one, else the view."""
+        total = 0 if self.page is None else self.page.matched
+        if self.cursor is None and self._wanted_rank is None:
+            self.scroll(total if last else -total)
+        else:
+            self.go(total - 1 if last else 0)
+
+    def scroll(self, lines: int) -> None:
+        """Move the view, not the cursor. Ends following, which would move it back."""
+        self.follow = False
+        self._wanted_top = self._clamp_top(self._goal() + lines)
+        self._settle_top()
+
+    def select(self, line: int) -> None:
+        """Put the cursor on a line of the view; on an empty line nothing happens."""
+        if 0 <= line < len(self.rows):
+            self.go(self.top + line)
+
+    def go(self, rank: int) -> None:
+        """Put the cursor on the flow at `rank` (the nearest there is), and bring it into view."""
+        if self.page is None or not self.page.matched:
+            return
+        self._wanted_rank = max(0, min(rank, self.page.matched - 1))
+        self._reveal(self._wanted_rank)
+        self._settle_cursor()
+        self._settle_top()
+
+    def clear_cursor(self) -> None:
+        """No cursor any more, nothing to follow."""
+        self.cursor = self._cursor_rank = self._wanted_rank = None
+        self.follow = False
+
+    def toggle_follow(self) -> None:
+        """Follow the cursor's flow, the first one in view when there is no cursor; or stop following."""
+        self.follow = not self.follow
+        if not self.follow:
+            return
+        if self.cursor is None:
+            self.move(1)
+        elif self._cursor_rank is not None:
+            self._reveal(self._cursor_rank)
+            self._settle_top()
+
+    def _rank(self) -> int:
+        return next((rank for rank in (self._wanted_rank, self._cursor_rank) if rank is not None), self.top)
+
+    def _goal(self) -> int:
+        return self.top if self._wanted_top is None else self._wanted_top
+
+    def _clamp_top(self, top: int) -> int:
+        total = 0 if self.page is None else self.page.matched
+        return max(0, min(top, total - self.height))
+
+    def _reveal(self, rank: int) -> None:
+        goal = self._goal()
+        self._wanted_top = self._clamp_top(min(max(goal, rank - self.height + 1), rank))
+
+    def _find_cursor(self, page: Page) -> None:
+        for index, row in enumerate(page.rows):
+            if row.flow_id == self.cursor:
+                self._cursor_rank = page.query.offset + index
+                return
+        if page.query.anchor == self.cursor:
+            if page.anchor_rank is None:
+                self.cursor = None  # the flow is gone; the next key press goes on from where it was
+            else:
+                self._cursor_rank = page.anchor_rank
+
+    def _settle_cursor(self) -> None:
+        """Put the cursor on the flow at the wanted rank if the page holds it."""
+        if self.page is None or self._wanted_rank is None:
+            return
+        if not self.page.matched:
+            self.clear_cursor()
+            return
+        rank = min(self._wanted_rank, self.page.matched - 1)
+        index = rank - self.page.query.offset
+        if 0 <= index < len(self.page.rows):
+            self.cursor, self._cursor_rank, self._wanted_rank = self.page.rows[index].flow_id, rank, None
+
+    def _settle_top(self) -> None:
+        """Bring the view as near to where it should be as the page's rows allow."""
+        if self.page is None:
+            return
+        goal = self._clamp_top(self._goal())
+        first = self.page.query.offset
+        last_top = max(first, first + len(self.page.rows) - self.height)
+        self.top = max(first, min(goal, last_top))
+        self._wanted_top = None if self.top == goal else goal

@@ -1,0 +1,158 @@
+"""A PageSource of fixed flows: pages come when the test says so, sorted in plain Python, on a clock that stands still."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flowtop.errors import FlowtopError
+from flowtop.tui.source import PageListener
+from flowtop.view.query import Books, FlowRow, Page, Query, SelfUsage, Traffic
+
+START_MS = 1_767_225_600_000
+"""2026-01-01 00:00:00 UTC."""
+
+INTERFACES = {1: "lo", 2: "eth0", 3: "wg0", 4: "eth0.20"}
+TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
+IN, OUT = 0, 1
+
+SORT_FIELDS: dict[str, Callable[[FlowRow], Any]] = {
+    "interface": lambda row: row.ifindex,
+    "direction": lambda row: row.direction,
+    "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),
+    "protocol": lambda row: row.protocol,
+    "source": lambda row: (row.ip_version, row.source_address, row.source_port),
+    "destination": lambda row: (row.ip_version, row.destination_address, row.destination_port),
+    "dscp": lambda row: row.tos >> 2,
+    "flags": lambda row: row.tcp_control_bits,
+    "rate": lambda row: row.octet_rate,
+    "rate_10s": lambda row: row.octet_rate_10s,
+    "rate_60s": lambda row: row.octet_rate_60s,
+    "peak": lambda row: row.octet_rate_peak,
+    "pps": lambda row: row.packet_rate,
+    "bytes": lambda row: row.octet_total,
+    "packets": lambda row: row.packet_total,
+    "age": lambda row: row.age_s,
+    "state": lambda row: (bool(row.end_reason), row.duplicate, row.closing),
+}
+"""How this fake orders each column of the registry; a test fails when one is missing."""
+
+
+def flow(flow_id: int, source: str, destination: str, ports: tuple[int, int] = (0, 0), *, protocol: int = TCP,
+         direction: int = IN, ifindex: int = 2, rate: float = 0.0, octets: int = 0, age_s: float = 1.0,
+         **other: Any) -> FlowRow:
+    """A row: addresses as text, `rate` in octets/s, the rest worked out from these unless given in `other`."""
+    addresses = [ipaddress.ip_address(text) for text in (source, destination)]
+    packed = [address.packed.ljust(16, b"\0") for address in addresses]
+    values: dict[str, Any] = {
+        "flow_id": flow_id, "source_address": packed[0], "destination_address": packed[1], "source_port": ports[0],
+        "destination_port": ports[1], "protocol": protocol, "ip_version": addresses[0].version, "kind": 0,
+        "direction": direction, "vlan_id": 0, "customer_vlan_id": 0, "ifindex": ifindex,
+        "source_mac": bytes.fromhex("02000000000a"), "destination_mac": bytes.fromhex("02000000000b"),
+        "tcp_control_bits": 0b11010 if protocol == TCP else 0, "tos": 0, "ttl": 64, "end_reason": 0,
+        "closing": False, "duplicate": False, "packet_delta": int(rate / 900), "octet_delta": int(rate),
+        "packet_total": max(1, octets // 900), "octet_total": octets, "octet_rate": rate,
+        "octet_rate_10s": rate * 0.9, "octet_rate_60s": rate * 0.7, "octet_rate_peak": rate * 1.6,
+        "packet_rate": rate / 900, "packet_rate_10s": rate / 1000, "packet_rate_60s": rate / 1300,
+        "start_ms": START_MS, "end_ms": START_MS + int(age_s * 1000), "age_s": age_s, "idle_s": 0.2,
+    }
+    return FlowRow(**{**values, **other})
+
+
+def random_flows(count: int, seed: int = 7) -> list[FlowRow]:
+    """`count` flows with ids from 1, of which no two have the same rate."""
+    dice = random.Random(seed)
+    rates = dice.sample(range(100, 100 + 40 * count), count)
+    return [
+        flow(index + 1, f"198.51.100.{dice.randrange(1, 255)}", f"10.0.{dice.randrange(4)}.{dice.randrange(1, 255)}",
+             (dice.choice((22, 53, 80, 443, 8080)), dice.randrange(32768, 61000)),
+             protocol=dice.choice((TCP, TCP, UDP)), direction=dice.choice((IN, OUT)), rate=float(rates[index]),
+             octets=rates[index] * dice.randrange(1, 500), age_s=float(dice.randrange(1, 4000)))
+        for index in range(count)
+    ]
+
+
+class FakeSource:
+    """Answers from a list of flows that the test may change between ticks.
+
+    Args:
+        flows: what is in the table.
+        silent: answer nothing until `tick` (so that a test sees what is on screen meanwhile).
+        fail: raised by `start`.
+    """
+
+    def __init__(self, flows: Iterable[FlowRow] = (), *, silent: bool = False, fail: FlowtopError | None = None) -> None:
+        self.flows = list(flows)
+        self.silent = silent
+        self.asked: list[Query] = []
+        self.stopped = 0
+        self.ticks = 0
+        self.books = Books(
+            observed_packets=12_345_678, observed_octets=9_876_543_210, accounted_packets=12_345_666,
+            accounted_octets=9_876_542_000, ignored_packets=12, ignored_octets=1_210, duplicate_packets=3_201,
+            duplicate_octets=2_900_000, ignored_by_kind=(12, 0, 0, 0), interface_packets=12_345_678, coverage=1.0,
+        )
+        self.attached: Sequence[str] = ("eth0", "eth0.20", "wg0")
+        self.interfaces = dict(INTERFACES)
+        self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
+        self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
+        self.listener: PageListener | None = None
+        self._fail = fail
+        self._holds: dict[int, dict[int, int]] = {}
+
+    def start(self, listener: PageListener) -> None:
+        """Keep the listener; pages come with `tick`."""
+        if self._fail is not None:
+            raise self._fail
+        self.listener = listener
+
+    def ask(self, query: Query) -> None:
+        """Answer at once, as the pipeline does once it has ticked."""
+        self.asked.append(query)
+        if self.ticks and not self.silent:
+            self._send()
+
+    def stop(self) -> None:
+        """Count it."""
+        self.stopped += 1
+
+    def tick(self, flows: Iterable[FlowRow] | None = None) -> None:
+        """A second passes; the flows may be others now."""
+        self.flows = self.flows if flows is None else list(flows)
+        self.ticks += 1
+        self.books = replace(self.books, observed_packets=self.books.observed_packets + 1_000,
+                             accounted_packets=self.books.accounted_packets + 1_000)
+        self._send()
+
+    def page(self, query: Query) -> Page:
+        """The answer to a query now."""
+        order = self._order(query)
+        end = None if query.limit is None else query.offset + query.limit
+        ranks = [rank for rank, row in enumerate(order) if row.flow_id == query.anchor]
+        return Page(
+            query=query, tick=self.ticks, unix_ms=START_MS + 1000 * self.ticks, uptime_s=750.0 + self.ticks, tick_s=1.0,
+            rows=tuple(order[query.offset:end]), matched=len(order), flows=len(order),
+            active_flows=sum(not row.end_reason for row in order), anchor_rank=ranks[0] if ranks else None,
+            books=self.books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
+            attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
+        )
+
+    def _order(self, query: Query) -> list[FlowRow]:
+        field = SORT_FIELDS[query.sort]
+        live = sorted(self.flows, key=lambda row: row.flow_id)
+        live.sort(key=field, reverse=query.descending)
+        if query.hold is None:
+            return live
+        held = self._holds.setdefault(query.hold, {row.flow_id: rank for rank, row in enumerate(live)})
+        return sorted(live, key=lambda row: held.get(row.flow_id, len(held)))
+
+    def _send(self) -> None:
+        if self.listener is not None and self.asked:
+            self.listener.on_page(self.page(self.asked[-1]))
+
+
+def _traffic(octet_rate: float, shape: tuple[int, ...]) -> Traffic:
+    return Traffic(octet_rate, octet_rate / 900, tuple(octet_rate * step / shape[-1] for step in shape))
