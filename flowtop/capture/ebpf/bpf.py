@@ -1,0 +1,185 @@
+"""bpf(2) and membarrier(2) through ctypes: the few commands flowtop needs, without an object per map entry.
+
+The layouts are those of `union bpf_attr` in the kernel's include/uapi/linux/bpf.h. Every function raises OSError with
+the kernel's errno unless it says otherwise. ctypes releases the GIL during the call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAP_TYPE_ARRAY = 2
+MAP_TYPE_HASH = 1
+MAP_TYPE_ARRAY_OF_MAPS = 12
+PROG_TYPE_SCHED_CLS = 3
+ATTACH_TCX_INGRESS = 46
+ATTACH_TCX_EGRESS = 47
+F_BEFORE = 1 << 3
+"""TCX: put the program at the head, before every other one."""
+
+_MAP_CREATE = 0
+_MAP_LOOKUP_ELEM = 1
+_MAP_UPDATE_ELEM = 2
+_MAP_DELETE_ELEM = 3
+_PROG_LOAD = 5
+_OBJ_GET_INFO_BY_FD = 15
+_MAP_LOOKUP_AND_DELETE_BATCH = 25
+_LINK_CREATE = 28
+
+_MEMBARRIER_CMD_QUERY = 0
+_MEMBARRIER_CMD_GLOBAL = 1
+
+_SYSCALL_NUMBERS = {  # machine: (bpf, membarrier)
+    "x86_64": (321, 324),
+    "aarch64": (280, 283),
+    "riscv64": (280, 283),
+    "loongarch64": (280, 283),
+    "s390x": (351, 356),
+    "ppc64le": (361, 365),
+    "armv7l": (386, 389),
+    "i686": (357, 375),
+}
+
+
+@functools.cache
+def _system_call() -> tuple[Callable[..., int], int, int]:
+    """libc's syscall(2) and this machine's numbers of bpf and membarrier."""
+    machine = os.uname().machine
+    if machine not in _SYSCALL_NUMBERS:
+        raise OSError(errno.ENOSYS, f"bpf(2) has no known system call number on {machine}")
+    function = ctypes.CDLL(None, use_errno=True).syscall
+    function.restype = ctypes.c_long
+    return function, *_SYSCALL_NUMBERS[machine]
+
+
+def _call_bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    """bpf(2); negative errno instead of an exception."""
+    function, number, _ = _system_call()
+    result = function(ctypes.c_long(number), ctypes.c_long(command), attributes, ctypes.c_long(len(attributes)))
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    result = _call_bpf(command, ctypes.create_string_buffer(attributes, len(attributes)))
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def map_create(map_type: int, key_size: int, value_size: int, max_entries: int, inner_map_fd: int = 0) -> int:
+    """A new map's file descriptor."""
+    return _bpf(_MAP_CREATE, struct.pack("=6I", map_type, key_size, value_size, max_entries, 0, inner_map_fd))
+
+
+def map_lookup(map_fd: int, key: bytes, value_address: int) -> bool:
+    """Copy the value of `key` to `value_address` (per-CPU maps: 8-aligned values of all possible CPUs).
+
+    Returns False when there is no such key.
+    """
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    try:
+        _bpf(_MAP_LOOKUP_ELEM, struct.pack("=I4xQQQ", map_fd, ctypes.addressof(key_buffer), value_address, 0))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def map_update(map_fd: int, key: bytes, value: bytes) -> None:
+    """Write the value of `key` (per-CPU maps: of all possible CPUs), creating it when absent."""
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    value_buffer = ctypes.create_string_buffer(value, len(value))
+    _bpf(_MAP_UPDATE_ELEM, struct.pack(
+        "=I4xQQQ", map_fd, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), 0))
+
+
+def map_delete(map_fd: int, key: bytes) -> None:
+    """Delete `key`; no fault when it is absent."""
+    key_buffer = ctypes.create_string_buffer(key, len(key))
+    try:
+        _bpf(_MAP_DELETE_ELEM, struct.pack("=I4xQQQ", map_fd, ctypes.addressof(key_buffer), 0, 0))
+    except FileNotFoundError:
+        return
+
+
+@dataclass
+class BatchCursor:
+    """Where a batch walk over a hash map stands: its bucket, None before the first."""
+
+    bucket: int | None = None
+
+
+def lookup_and_delete_batch(
+    map_fd: int, cursor: BatchCursor, keys_address: int, values_address: int, room: int
+) -> tuple[int, int]:
+    """Move up to `room` entries of a hash map to the two addresses and advance `cursor`.
+
+    Returns (entries moved, errno): errno 0 when there may be more, ENOENT at the end of the map, ENOSPC when the next
+    bucket alone holds more than `room` entries; then nothing was moved and nothing deleted.
+    Raises OSError for any other errno.
+    """
+    bucket = ctypes.c_uint32(cursor.bucket or 0)
+    attributes = ctypes.create_string_buffer(struct.pack(
+        "=QQQQIIQQ", ctypes.addressof(bucket) if cursor.bucket is not None else 0, ctypes.addressof(bucket),
+        keys_address, values_address, room, map_fd, 0, 0), 56)
+    result = -_call_bpf(_MAP_LOOKUP_AND_DELETE_BATCH, attributes)
+    if result not in (0, errno.ENOENT, errno.ENOSPC):
+        raise OSError(result, os.strerror(result))
+    cursor.bucket = bucket.value
+    (moved,) = struct.unpack_from("=I", attributes, 32)
+    return moved, result
+
+
+def load_pass_program() -> int:
+    """File descriptor of the smallest tc program: returns TCX_NEXT / TC_ACT_UNSPEC. For trying what the host can do."""
+    instructions = ctypes.create_string_buffer(
+        struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0), 16)  # r0 = -1; exit
+    licence = ctypes.create_string_buffer(b"GPL")
+    return _bpf(_PROG_LOAD, struct.pack(
+        "=IIQQ", PROG_TYPE_SCHED_CLS, 2, ctypes.addressof(instructions), ctypes.addressof(licence)) + bytes(24))
+
+
+def link_create_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:
+    """File descriptor of a TCX link at the head of the interface's programs (Linux 6.6)."""
+    return _bpf(_LINK_CREATE, struct.pack("=6IQ", program_fd, ifindex, attach_type, F_BEFORE, 0, 0, 0))
+
+
+def tcx_link_ifindex(link_fd: int) -> int:
+    """ifindex a TCX link is attached to; 0 once its interface is gone."""
+    information = ctypes.create_string_buffer(64)
+    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link_fd, len(information), ctypes.addressof(information)))
+    (ifindex,) = struct.unpack_from("=I", information, 16)
+    return int(ifindex)
+
+
+def tcx_supported(program_fd: int) -> bool:
+    """Whether the kernel knows TCX links, found out without touching any interface: no interface has this index."""
+    try:
+        os.close(link_create_tcx(program_fd, 0x7FFFFFFF, ATTACH_TCX_INGRESS))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return True
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
+def membarrier_supported() -> bool:
+    """Whether the kernel offers MEMBARRIER_CMD_GLOBAL (not under nohz_full)."""
+    function, _, number = _system_call()
+    commands = function(ctypes.c_long(number), ctypes.c_long(_MEMBARRIER_CMD_QUERY), ctypes.c_long(0), ctypes.c_long(0))
+    return commands > 0 and bool(commands & _MEMBARRIER_CMD_GLOBAL)
+
+
+def membarrier_global() -> None:
+    """Wait for an RCU grace period (with more than one CPU online): programs that ran before it have returned."""
+    function, _, number = _system_call()
+    if function(ctypes.c_long(number), ctypes.c_long(_MEMBARRIER_CMD_GLOBAL), ctypes.c_long(0), ctypes.c_long(0)) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

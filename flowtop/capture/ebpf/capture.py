@@ -1,0 +1,244 @@
+"""The eBPF capture: compiles, attaches, follows the interfaces that come and go, and drains without loss."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.ebpf import bpf, privileges
+from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
+from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
+from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
+from flowtop.capture.ebpf.interfaces import Layer, LinkChanges, LinkEvents, Links, Selection
+from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
+from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.points import ObservationPoints
+from flowtop.capture.ebpf.totals import Totals, possible_cpus
+from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
+from flowtop.record import Direction, FlowBatch
+
+MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
+ATTACH_VARIABLE = "FLOWTOP_ATTACH"
+"""Environment variable that overrides EbpfConfig.attach: the tests' switch to clsact on kernels that have TCX."""
+
+_POLL_NS = 20_000_000
+"""How often `wait` looks how full the map is: 20 ms hold 20,000 new flows at a million a second."""
+_OPEN_BUDGET_NS = 1_000_000_000
+_RECONCILE_BUDGET_NS = 200_000_000
+"""How long attaching may keep the thread before it drains again; the rest follows."""
+_RECONCILE_REST = 4
+"""After following changes for t, at least this many times t passes before the next time: a storm costs 20 % at most."""
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_C = TypeVar("_C", bound=_Closable)
+
+
+@dataclass(frozen=True)
+class EbpfConfig:
+    """What to capture and how.
+
+    Attributes:
+        interfaces: names and globs; none: every interface that is up.
+        map_entries: flows each of the two kernel maps can hold between drains, 1,024 to 16,777,216.
+        attach: "auto" takes TCX where the kernel has it.
+    """
+
+    interfaces: tuple[str, ...] = ()
+    map_entries: int = 65536
+    attach: AttachMode = "auto"
+
+    def __post_init__(self) -> None:
+        if not MIN_MAP_ENTRIES <= self.map_entries <= MAX_MAP_ENTRIES:
+            raise FlowtopError(f"map size {self.map_entries} is out of range",
+                               hint=f"--map-entries takes {MIN_MAP_ENTRIES} to {MAX_MAP_ENTRIES}", exit_code=EXIT_USAGE)
+
+
+class EbpfCapture:
+    """flowtop.capture.Capture of this host's packets, in the network namespace of the thread that opens it.
+
+    Args:
+        config: what to capture.
+        environ: environment variables.
+        clock_ns: CLOCK_MONOTONIC, the kernel programs' clock.
+        unix_ns: ns since 1970 UTC.
+        make_grace: what waits for running programs.
+    """
+
+    def __init__(
+        self, config: EbpfConfig, *, environ: Mapping[str, str] = os.environ,
+        clock_ns: Callable[[], int] = time.monotonic_ns, unix_ns: Callable[[], int] = time.time_ns,
+        make_grace: Callable[[], Grace] = Grace,
+    ) -> None:
+        self._config = config
+        self._environ = environ
+        self._clock_ns = clock_ns
+        self._unix_ns = unix_ns
+        self._make_grace = make_grace
+        self._resources = ExitStack()
+        self._wake_lock = threading.Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._changes = LinkChanges()
+        self._follow_at_ns: int | None = None
+        self._rest_until_ns = 0
+
+    @property
+    def attach_method(self) -> str:
+        """ "tcx" or "clsact", once open."""
+        return self._attacher.name
+
+    @property
+    def unobserved(self) -> dict[str, str]:
+        """Why a wanted interface is not observed, by name; once open."""
+        return self._points.unobserved
+
+    def open(self, progress: Callable[[str], None]) -> None:
+        """See Capture.open. May take a second or two, most of it the compiler's."""
+        try:
+            self._open(progress)
+        except BaseException:
+            self._close_resources()
+            raise
+
+    def _open(self, progress: Callable[[str], None]) -> None:
+        privileges.require()
+        selection = Selection(self._config.interfaces)
+        self._events = self._closing(LinkEvents())  # before the first list, so that no change falls between
+        route = self._closing(RouteSocket())
+        self._links = Links(route)
+        selection.require(self._links.list())
+        release = kernel_release()
+        privileges.raise_memory_lock(release)
+        progress("compiling the eBPF program")
+        program = self._closing(compile_program(
+            map_entries=self._config.map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL))
+        self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
+        self._totals = Totals(program.maps, possible_cpus())
+        clsact = ClsactAttacher(route, this_process())
+        clsact.sweep()
+        self._attacher = self._choose_attacher(clsact, program)
+        self._points = ObservationPoints(
+            selection, self._links, self._attacher, _program_table(program), self._totals, self._clock_ns)
+        self._resources.callback(self._points.detach)
+        wanted = sum(map(selection.wants, self._links.list()))
+        progress(f"attaching to {wanted} interface{'' if wanted == 1 else 's'}")
+        self._follow(_OPEN_BUDGET_NS)
+        for name, reason in self.unobserved.items():
+            progress(f"{name} is not observed: {reason}")
+
+    def _closing(self, resource: _C) -> _C:
+        self._resources.callback(resource.close)
+        return resource
+
+    def _choose_attacher(self, clsact: ClsactAttacher, program: FlowProgram) -> Attacher:
+        mode = self._environ.get(ATTACH_VARIABLE) or self._config.attach
+        if mode not in get_args(AttachMode):
+            raise FlowtopError(f"{ATTACH_VARIABLE}={mode} names no way to attach",
+                               hint=f"it takes {', '.join(get_args(AttachMode))}", exit_code=EXIT_USAGE)
+        if mode == "clsact":
+            return clsact
+        if bpf.tcx_supported(next(iter(program.programs.values()))):
+            return TcxAttacher()
+        if mode == "auto":
+            return clsact
+        raise FlowtopError("this kernel has no TCX links", hint="Linux 6.6 is the first; attach=auto does without",
+                           exit_code=EXIT_UNAVAILABLE)
+
+    def _note_changes(self) -> None:
+        """Take note of what the kernel says changed; plan to follow it."""
+        news = self._events.read()
+        if news.any:
+            self._changes = self._changes.then(news)
+            self._follow_at_ns = max(self._clock_ns(), self._rest_until_ns)
+
+    def _follow(self, budget_ns: int) -> None:
+        """Attach to what appeared, detach from what vanished."""
+        started = self._clock_ns()
+        changes, self._changes = self._changes, LinkChanges()
+        complete = self._points.reconcile(changes, budget_ns)
+        ended = self._clock_ns()
+        self._rest_until_ns = ended + max(_POLL_NS, _RECONCILE_REST * (ended - started)) if complete else ended
+        self._follow_at_ns = None if complete else ended
+
+    def _follow_if_due(self, budget_ns: int) -> None:
+        self._note_changes()
+        if self._follow_at_ns is not None and self._clock_ns() >= self._follow_at_ns:
+            self._follow(budget_ns)
+
+    def wait(self, timeout_s: float) -> None:
+        """See Capture.wait. Attaches to interfaces that appear meanwhile."""
+        deadline = self._clock_ns() + round(timeout_s * 1e9)
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        poll.register(self._events, select.POLLIN)
+        while (left := deadline - self._clock_ns()) > 0:
+            self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
+            if self._maps.inserted() > self._config.map_entries // 2:
+                return
+            ready = poll.poll(min(left, _POLL_NS) / 1e6)
+            if any(fd == self._wake_fd for fd, _ in ready):
+                os.eventfd_read(self._wake_fd)
+                return
+
+    def wake(self) -> None:
+        """See Capture.wake."""
+        with self._wake_lock:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def drain(self) -> FlowBatch:
+        """See Capture.drain. Takes an RCU grace period (8 to 40 ms); the arrays are reused by the next drain."""
+        self._follow_if_due(_RECONCILE_BUDGET_NS)
+        self._maps.buffer.count = 0
+        side = self._maps.flip()
+        now_ns, counters = self._clock_ns(), self._links.counters()
+        self._maps.settle()
+        self._maps.drain(side)
+        self._totals.read(side, counters)
+        return self._batch(now_ns, self._maps.buffer.keys, self._maps.buffer.counters)
+
+    def _batch(self, now_ns: int, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> FlowBatch:
+        return FlowBatch(
+            keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
+            self._points.names(), self._points.attached())
+
+    def close(self) -> FlowBatch:
+        """See Capture.close."""
+        try:
+            attached = self._points.attached()
+            self._points.detach()
+            now_ns = self._clock_ns()
+            self._maps.settle()
+            self._maps.buffer.count = 0
+            for side in range(SIDES):
+                self._maps.drain(side)
+                self._totals.read(side, {})
+            keys, counters = merge_duplicates(self._maps.buffer.keys, self._maps.buffer.counters)
+            return replace(self._batch(now_ns, keys, counters), attached=attached)
+        finally:
+            self._close_resources()
+
+    def _close_resources(self) -> None:
+        try:
+            self._resources.close()
+        finally:
+            with self._wake_lock:
+                os.close(self._wake_fd)
+                self._wake_fd = -1
+
+
+def _program_table(program: FlowProgram) -> dict[tuple[Layer, Direction], int]:
+    return {(layer, direction): program.programs[f"flow_{direction.name.lower()}_{layer.value}"]
+            for layer in Layer for direction in Direction}

@@ -1,0 +1,228 @@
+"""Attaching by clsact qdisc and direct-action filters, for kernels before TCX.
+
+Filters outlive their process, so each one's name says whose it is: `flowtop/PID/START/PIDNS/MARK`. START is the
+process's start time in clock ticks (a PID alone may be used again), PIDNS the inode of its PID namespace (a PID of
+another namespace says nothing here) and MARK `q` when flowtop made the qdisc, which then goes with its last filter.
+A flowtop that joins a marked one inherits the mark. Nothing is deleted that does not carry such a name.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowtop.capture.ebpf import netlink
+from flowtop.capture.ebpf.attach import Attachment
+from flowtop.record import Direction
+
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
+_RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
+_TCMSG = struct.Struct("=BxxxiIII")
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_FLAGS_GEN = 6, 7, 8, 9
+_DIRECT_ACTION, _SKIP_HARDWARE = 1, 1
+_CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
+_INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+_PARENTS = (_INGRESS, _EGRESS)
+_ETH_P_ALL = socket.htons(3)
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The flowtop process a filter belongs to."""
+
+    pid: int
+    start: int
+    pid_namespace: int
+
+    def filter_name(self, made_qdisc: bool) -> str:
+        """The name its filters carry."""
+        return f"flowtop/{self.pid}/{self.start}/{self.pid_namespace}/{'q' if made_qdisc else '-'}"
+
+
+def parse_filter_name(name: str) -> tuple[Owner, bool] | None:
+    """The owner in a filter's name, and whether flowtop made the qdisc; None when the filter is not flowtop's."""
+    parts = name.split("/")
+    numbers = parts[1:4]
+    if len(parts) != 5 or parts[0] != "flowtop" or parts[4] not in ("q", "-") or not all(map(str.isdecimal, numbers)):
+        return None
+    return Owner(*map(int, numbers)), parts[4] == "q"
+
+
+def start_time(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """When a process started, in clock ticks since boot (proc_pid_stat(5), field 22); None when there is none."""
+    try:
+        stat = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def this_process(proc: Path = Path("/proc")) -> Owner:
+    """This process as an owner of filters."""
+    pid = int((proc / "self").readlink().name)
+    return Owner(pid, start_time(pid, proc) or 0, (proc / "self/ns/pid").stat().st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    parent: int
+    priority: int
+    handle: int
+    protocol: int
+    name: str
+
+    @property
+    def info(self) -> int:
+        return self.priority << 16 | self.protocol
+
+
+class ClsactAttacher:
+    """Direct-action filters at the lowest free priority of a clsact qdisc.
+
+    Args:
+        route: rtnetlink in the network namespace meant.
+        owner: whose filters these become.
+        started: start time of a PID, as `start_time`; a test hands in its own.
+    """
+
+    name = "clsact"
+
+    def __init__(
+        self, route: netlink.RouteSocket, owner: Owner, started: Callable[[int], int | None] = start_time
+    ) -> None:
+        self._route = route
+        self._owner = owner
+        self._started = started
+
+    def attach(self, ifindex: int, direction: Direction, program_fd: int) -> Attachment:
+        """See Attacher."""
+        parent = _INGRESS if direction is Direction.INGRESS else _EGRESS
+        for attempt in range(_ATTEMPTS):
+            name = self._owner.filter_name(self._ensure_qdisc(ifindex))
+            try:
+                self._add(ifindex, parent, program_fd, name)
+            except OSError as error:
+                self.remove(ifindex, parent)
+                # Someone took the priority, or removed the qdisc, between our look and our request: look again.
+                if error.errno not in (errno.EEXIST, errno.ENOENT, errno.EINVAL) or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return _ClsactAttachment(self, ifindex, parent)
+        raise AssertionError("unreachable: the last attempt raises or returns")
+
+    def _ensure_qdisc(self, ifindex: int) -> bool:
+        """Make the clsact qdisc if there is none. Returns whether it is flowtop's own."""
+        try:
+            self._route.request(
+                _RTM_NEWQDISC, netlink.F_CREATE | netlink.F_EXCL,
+                _TCMSG.pack(0, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
+                + netlink.pack_attribute(_TCA_KIND, b"clsact\0"))
+        except FileExistsError:
+            owners = [parse_filter_name(found.name) for found in self._filters(ifindex)]
+            return any(owner is not None and owner[1] for owner in owners)
+        return True
+
+    def _filters(self, ifindex: int) -> list[_Filter]:
+        """All filters of both parents, with an entry of handle 0 for each priority in use."""
+        found: list[_Filter] = []
+        for parent in _PARENTS:
+            try:
+                bodies = self._route.dump(_RTM_GETTFILTER, _TCMSG.pack(0, ifindex, 0, parent, 0))
+            except OSError as error:
+                if error.errno in (errno.ENODEV, errno.ENOENT, errno.EINVAL):
+                    continue  # the interface, or its qdisc, is gone, and its filters with it
+                raise
+            found.extend(_parse_filter(body, parent) for body in bodies)
+        return found
+
+    def _add(self, ifindex: int, parent: int, program_fd: int, name: str) -> None:
+        taken = {found.priority for found in self._filters(ifindex) if found.parent == parent}
+        priority = next(number for number in range(1, 0xFFFF) if number not in taken)
+        options = b"".join((
+            netlink.pack_attribute(_TCA_BPF_FD, struct.pack("=I", program_fd)),
+            netlink.pack_attribute(_TCA_BPF_NAME, name.encode("ascii") + b"\0"),
+            netlink.pack_attribute(_TCA_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION)),
+            netlink.pack_attribute(_TCA_BPF_FLAGS_GEN, struct.pack("=I", _SKIP_HARDWARE)),
+        ))
+        self._route.request(
+            _RTM_NEWTFILTER, netlink.F_CREATE | netlink.F_EXCL,
+            _TCMSG.pack(0, ifindex, 1, parent, priority << 16 | _ETH_P_ALL)
+            + netlink.pack_attribute(_TCA_KIND, b"bpf\0") + netlink.pack_attribute(_TCA_OPTIONS, options))
+
+    def remove(self, ifindex: int, parent: int) -> None:
+        """Take this process's filters off a parent, and flowtop's qdisc away when nobody's filter is left in either."""
+        self._remove(ifindex, parent, lambda owner: owner == self._owner)
+
+    def _remove(self, ifindex: int, parent: int, whose: Callable[[Owner], bool]) -> int:
+        removed = 0
+        made_qdisc = False
+        left = 0
+        for found in self._filters(ifindex):
+            parsed = parse_filter_name(found.name)
+            if found.parent != parent or parsed is None or not whose(parsed[0]):
+                left += found.handle != 0
+                continue
+            made_qdisc |= parsed[1]
+            self._delete(_RTM_DELTFILTER, _TCMSG.pack(0, ifindex, found.handle, parent, found.info)
+                         + netlink.pack_attribute(_TCA_KIND, b"bpf\0"))
+            removed += 1
+        if made_qdisc and not left and not self._filters(ifindex):
+            self._delete(_RTM_DELQDISC, _TCMSG.pack(0, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
+                         + netlink.pack_attribute(_TCA_KIND, b"clsact\0"))
+        return removed
+
+    def _delete(self, kind: int, body: bytes) -> None:
+        try:
+            self._route.request(kind, 0, body)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+                raise  # those three: it, its qdisc or its interface went away by itself
+
+    def alive(self, ifindex: int, parent: int) -> bool:
+        """Whether this process has a filter on that parent."""
+        owners = [parse_filter_name(found.name) for found in self._filters(ifindex) if found.parent == parent]
+        return any(owner is not None and owner[0] == self._owner for owner in owners)
+
+    def sweep(self) -> int:
+        """Remove the filters of killed flowtops in this network namespace: of this PID namespace, the process gone.
+
+        Returns the number of filters removed.
+        """
+        removed = 0
+        for body in self._route.dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0)):
+            _, ifindex, _, parent, _ = _TCMSG.unpack_from(body)
+            kind = dict(netlink.attributes(body, _TCMSG.size)).get(_TCA_KIND)
+            if kind == b"clsact\0" and parent == _CLSACT_PARENT:
+                removed += sum(self._remove(ifindex, hook, self._is_dead) for hook in _PARENTS)
+        return removed
+
+    def _is_dead(self, owner: Owner) -> bool:
+        return owner.pid_namespace == self._owner.pid_namespace and self._started(owner.pid) != owner.start
+
+
+class _ClsactAttachment:
+    def __init__(self, attacher: ClsactAttacher, ifindex: int, parent: int) -> None:
+        self._attacher = attacher
+        self._ifindex = ifindex
+        self._parent = parent
+
+    def alive(self) -> bool:
+        return self._attacher.alive(self._ifindex, self._parent)
+
+    def close(self) -> None:
+        self._attacher.remove(self._ifindex, self._parent)
+
+
+def _parse_filter(body: bytes, parent: int) -> _Filter:
+    _, _, handle, _, info = _TCMSG.unpack_from(body)
+    top = dict(netlink.attributes(body, _TCMSG.size))
+    name = b""
+    if top.get(_TCA_KIND) == b"bpf\0":
+        name = dict(netlink.attributes(top.get(_TCA_OPTIONS, b""), 0)).get(_TCA_BPF_NAME, b"")
+    return _Filter(parent, info >> 16, handle, info & 0xFFFF, name.rstrip(b"\0").decode("utf-8", "replace"))

@@ -1,0 +1,220 @@
+"""Network interfaces of the thread's network namespace: which there are, which are wanted, when they change, what
+they count."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import fnmatch
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flowtop.capture.ebpf.netlink import EventSocket, RouteSocket, attributes
+from flowtop.errors import EXIT_NO_INTERFACE, FlowtopError
+
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
+_RTM_DELQDISC, _RTM_DELTFILTER = 37, 45
+_RTM_GETSTATS = 94
+_RTMGRP_LINK, _RTMGRP_TC = 1, 8
+_IFLA_IFNAME, _IFLA_STATS64, _IFLA_EXT_MASK = 3, 23, 29
+_RTEXT_FILTER_SKIP_STATS = 1 << 3
+_IFLA_STATS_LINK_64 = 1
+_IFF_UP = 1
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IF_STATS_MSG = struct.Struct("=BxxxII")
+_COUNTERS = struct.Struct("=4Q")  # the head of struct rtnl_link_stats64
+
+Counters = tuple[int, int, int, int]
+"""Interface counters since the kernel made them: (received packets, sent packets, received octets, sent octets)."""
+
+
+class Layer(enum.Enum):
+    """What a frame of a device begins with."""
+
+    ETHERNET = "ether"
+    IP = "ip"
+
+
+_LAYER_OF_ARPHRD = {
+    1: Layer.ETHERNET,
+    772: Layer.ETHERNET,  # loopback
+    512: Layer.IP,        # PPP
+    519: Layer.IP,        # RAWIP: mobile modems
+    768: Layer.IP,        # TUNNEL: IP in IP
+    769: Layer.IP,        # TUNNEL6
+    776: Layer.IP,        # SIT
+    778: Layer.IP,        # IPGRE
+    823: Layer.IP,        # IP6GRE
+    65534: Layer.IP,      # NONE: tun, WireGuard
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One network interface.
+
+    Attributes:
+        index: ifindex.
+        name: its name now.
+        link_type: ARPHRD_* (uapi/linux/if_arp.h).
+        up: IFF_UP is set.
+    """
+
+    index: int
+    name: str
+    link_type: int
+    up: bool
+
+    @property
+    def layer(self) -> Layer | None:
+        """What its frames begin with; None when flowtop cannot observe such a device."""
+        return _LAYER_OF_ARPHRD.get(self.link_type)
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether an interface pattern may match more than one name."""
+    return any(character in pattern for character in "*?[")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which interfaces to observe: names and globs as of `-i`; none of them means every interface that is up."""
+
+    patterns: tuple[str, ...] = ()
+
+    def wants(self, interface: Interface) -> bool:
+        """Whether this interface is to be observed. One that is asked for by name or glob need not be up."""
+        if not self.patterns:
+            return interface.up
+        return any(fnmatch.fnmatchcase(interface.name, pattern) if is_glob(pattern) else interface.name == pattern
+                   for pattern in self.patterns)
+
+    def require(self, existing: Iterable[Interface]) -> None:
+        """Check the names against what exists. A glob may match nothing yet: it waits.
+
+        Raises:
+            FlowtopError: a name without wildcards is not there.
+        """
+        names = sorted(interface.name for interface in existing)
+        for pattern in self.patterns:
+            if is_glob(pattern) or pattern in names:
+                continue
+            near = difflib.get_close_matches(pattern, names, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise FlowtopError(
+                f"no such interface: {pattern}",
+                hint=f"{meant}there are: {shown}; a glob such as '{pattern}*' waits for its interface",
+                exit_code=EXIT_NO_INTERFACE)
+
+
+def _c_string(value: bytes) -> str:
+    return value.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+class Links:
+    """Asks the kernel about interfaces, a few milliseconds for 400 of them.
+
+    Args:
+        route: a socket of the network namespace meant.
+    """
+
+    def __init__(self, route: RouteSocket) -> None:
+        self._route = route
+
+    def list(self) -> list[Interface]:
+        """Every interface, in order of ifindex."""
+        body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + struct.pack("=HHI", 8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+        found = []
+        for reply in self._route.dump(_RTM_GETLINK, body):
+            _, link_type, index, flags, _ = _IFINFOMSG.unpack_from(reply)
+            for kind, value in attributes(reply, _IFINFOMSG.size):
+                if kind == _IFLA_IFNAME:
+                    found.append(Interface(index, _c_string(value), link_type, bool(flags & _IFF_UP)))
+                    break
+        return sorted(found, key=lambda interface: interface.index)
+
+    def counters(self) -> dict[int, Counters]:
+        """The counters of every interface, by ifindex: what /proc/net/dev shows, without its text."""
+        replies = self._route.dump(_RTM_GETSTATS, _IF_STATS_MSG.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1)))
+        return dict(pair for reply in replies for pair in _stats(reply))
+
+    def counters_of(self, ifindex: int) -> Counters | None:
+        """The counters of one interface; None when it is gone."""
+        try:
+            answer = self._route.request(
+                _RTM_GETSTATS, 0, _IF_STATS_MSG.pack(0, ifindex, 1 << (_IFLA_STATS_LINK_64 - 1)))
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+        return dict(_stats(answer[1])).get(ifindex) if answer is not None else None
+
+
+_GONE = (19, 6)  # ENODEV, ENXIO
+
+
+def _stats(reply: bytes) -> Sequence[tuple[int, Counters]]:
+    _, ifindex, _ = _IF_STATS_MSG.unpack_from(reply)
+    return [(ifindex, _COUNTERS.unpack_from(value))
+            for kind, value in attributes(reply, _IF_STATS_MSG.size)
+            if kind == _IFLA_STATS_LINK_64 and len(value) >= _COUNTERS.size]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanges:
+    """What happened since the last look.
+
+    Attributes:
+        any: something changed: list the interfaces again.
+        suspect: ifindexes whose attachment may be dead although the interface is listed (deleted and created again
+            with the same index, its qdisc removed by someone).
+        all_suspect: notifications were dropped, so any attachment may be.
+        final: last counters of interfaces that were deleted.
+    """
+
+    any: bool = False
+    suspect: frozenset[int] = frozenset()
+    all_suspect: bool = False
+    final: Mapping[int, Counters] = field(default_factory=dict)
+
+    def then(self, later: LinkChanges) -> LinkChanges:
+        """These changes followed by `later` ones."""
+        return LinkChanges(self.any or later.any, self.suspect | later.suspect,
+                           self.all_suspect or later.all_suspect, {**self.final, **later.final})
+
+
+class LinkEvents:
+    """Notifications that interfaces, or the tc hooks on them, changed."""
+
+    def __init__(self) -> None:
+        self._events = EventSocket(_RTMGRP_LINK | _RTMGRP_TC)
+
+    def fileno(self) -> int:
+        """For poll(2)."""
+        return self._events.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._events.close()
+
+    def read(self) -> LinkChanges:
+        """What has happened since the last call; never waits."""
+        messages, dropped = self._events.read()
+        suspect: set[int] = set()
+        final: dict[int, Counters] = {}
+        changed = dropped
+        for kind, body in messages:
+            # ifinfomsg and tcmsg both begin with the family and have the ifindex at byte 4.
+            family, _, ifindex, _, _ = _IFINFOMSG.unpack_from(body)
+            if kind in (_RTM_DELQDISC, _RTM_DELTFILTER):
+                suspect.add(ifindex)
+            elif kind == _RTM_DELLINK and family == 0:  # a bridge port's end comes as AF_BRIDGE: no deletion
+                suspect.add(ifindex)
+                final.update((ifindex, _COUNTERS.unpack_from(value)) for attribute, value
+                             in attributes(body, _IFINFOMSG.size) if attribute == _IFLA_STATS64)
+            elif kind != _RTM_NEWLINK:
+                continue
+            changed = True
+        return LinkChanges(changed, frozenset(suspect), dropped, final)

@@ -1,0 +1,184 @@
+"""Draining the flow maps without loss: two sides, a flip, an RCU grace period, batch moves into numpy buffers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.ebpf import bpf
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+
+SIDES = 2
+_U32 = struct.Struct("=I")
+
+
+class FlowBuffer:
+    """Keys and counters of drained entries: two arrays that are kept between drains and grow when they must.
+
+    Attributes:
+        count: entries in use, at the front of both arrays.
+    """
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self._keys = np.empty(capacity, FLOW_KEY_DTYPE)
+        self._counters = np.empty(capacity, FLOW_COUNTERS_DTYPE)
+        self.count = 0
+
+    @property
+    def capacity(self) -> int:
+        """Entries there is memory for."""
+        return len(self._keys)
+
+    @property
+    def keys(self) -> npt.NDArray[np.void]:
+        """FLOW_KEY_DTYPE, shape (count,): a view."""
+        return self._keys[:self.count]
+
+    @property
+    def counters(self) -> npt.NDArray[np.void]:
+        """FLOW_COUNTERS_DTYPE, shape (count,): a view."""
+        return self._counters[:self.count]
+
+    def reserve(self, capacity: int) -> None:
+        """Have memory for at least `capacity` entries; those in use are kept."""
+        if capacity <= self.capacity:
+            return
+        keys, counters = np.empty(capacity, FLOW_KEY_DTYPE), np.empty(capacity, FLOW_COUNTERS_DTYPE)
+        keys[:self.count], counters[:self.count] = self.keys, self.counters
+        self._keys, self._counters = keys, counters
+
+    def move_from(self, map_fd: int) -> None:
+        """Append every entry of a hash map and delete it there. Nobody else may write to the map meanwhile."""
+        cursor = bpf.BatchCursor()
+        code = 0
+        while code != errno.ENOENT:
+            if code == errno.ENOSPC or self.count == self.capacity:
+                self.reserve(2 * self.capacity)
+            moved, code = bpf.lookup_and_delete_batch(
+                map_fd, cursor, self._keys.ctypes.data + self.count * FLOW_KEY_DTYPE.itemsize,
+                self._counters.ctypes.data + self.count * FLOW_COUNTERS_DTYPE.itemsize, self.capacity - self.count)
+            self.count += moved
+
+
+class Grace:
+    """Waits until every eBPF program that was running has returned (an RCU grace period).
+
+    membarrier(2) does it, except under nohz_full (EINVAL) and with a single CPU online (it returns at once); there an
+    element of an ARRAY_OF_MAPS is replaced, which the kernel ends with synchronize_rcu() (maybe_wait_bpf_programs).
+
+    Args:
+        membarrier: waits, or raises OSError; a test hands in one that fails.
+        online_cpus: number of CPUs online now.
+    """
+
+    def __init__(
+        self,
+        membarrier: Callable[[], None] = bpf.membarrier_global,
+        online_cpus: Callable[[], int] = lambda: os.sysconf("SC_NPROCESSORS_ONLN"),
+    ) -> None:
+        self._membarrier = membarrier
+        self._online_cpus = online_cpus
+        # Made now, while the privileges for it are there.
+        self._inner_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY, 4, 4, 1)
+        try:
+            self._outer_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, self._inner_fd)
+        except OSError:
+            os.close(self._inner_fd)
+            raise
+
+    def wait(self) -> None:
+        """Return after a grace period: 8 to 40 ms."""
+        if self._online_cpus() > 1:
+            try:
+                self._membarrier()
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+                    raise
+            else:
+                return
+        bpf.map_update(self._outer_fd, _U32.pack(0), _U32.pack(self._inner_fd))
+
+    def close(self) -> None:
+        """Give the maps back."""
+        os.close(self._outer_fd)
+        os.close(self._inner_fd)
+
+
+class FlowMaps:
+    """The two sides of the flow and aggregate maps.
+
+    Args:
+        maps: file descriptors by name: control, inserted, flows_a, flows_b, aggregates_a, aggregates_b.
+        grace: what waits for running programs.
+        buffer: where drained entries go; a test hands in a small one.
+    """
+
+    def __init__(self, maps: Mapping[str, int], grace: Grace, buffer: FlowBuffer | None = None) -> None:
+        self._control_fd = maps["control"]
+        self._inserted_fd = maps["inserted"]
+        self._sides = (("flows_a", "aggregates_a"), ("flows_b", "aggregates_b"))
+        self._maps = maps
+        self._grace = grace
+        self._word = np.zeros(1, "u4")
+        self.buffer = buffer if buffer is not None else FlowBuffer()
+        self.active = self._read(self._control_fd, 0)
+
+    def _read(self, map_fd: int, index: int) -> int:
+        bpf.map_lookup(map_fd, _U32.pack(index), self._word.ctypes.data)
+        return int(self._word[0])
+
+    def inserted(self) -> int:
+        """Entries that were added to the active side since it was last drained."""
+        return self._read(self._inserted_fd, self.active)
+
+    def flip(self) -> int:
+        """Make the other side active. Returns the side that becomes idle once `settle` has returned."""
+        idle, self.active = self.active, 1 - self.active
+        bpf.map_update(self._control_fd, _U32.pack(0), _U32.pack(self.active))
+        return idle
+
+    def settle(self) -> None:
+        """Wait until no program writes to the idle side any more."""
+        self._grace.wait()
+
+    def drain(self, side: int) -> None:
+        """Append the idle side's flows and aggregates to `buffer`, leaving the side empty."""
+        expected = self._read(self._inserted_fd, side)
+        self.buffer.reserve(self.buffer.count + expected + expected // 64 + 64)
+        for name in self._sides[side]:
+            self.buffer.move_from(self._maps[name])
+        bpf.map_update(self._inserted_fd, _U32.pack(side), _U32.pack(0))
+
+
+def merge_duplicates(
+    keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    """Each key once: sums added, first and last times and TCP bits joined, the rest from the earliest entry.
+
+    Args:
+        keys: FLOW_KEY_DTYPE, shape (n,).
+        counters: FLOW_COUNTERS_DTYPE, shape (n,).
+
+    Returns:
+        The same two arrays with m <= n entries; new memory when anything was merged.
+    """
+    order = np.argsort(counters["first_ns"], kind="stable")
+    # Comparing as S48 ignores trailing zeros only, which fixed-width keys pad with anyway: it is byte equality.
+    identity = np.ascontiguousarray(keys[order]).view(f"S{FLOW_KEY_DTYPE.itemsize}")
+    _, first, group = np.unique(identity, return_index=True, return_inverse=True)
+    if len(first) == len(keys):
+        return keys, counters
+    entries = counters[order]
+    merged = entries[first]
+    for name in ("packets", "octets"):
+        merged[name] = 0
+        np.add.at(merged[name], group, entries[name])
+    np.maximum.at(merged["last_ns"], group, entries["last_ns"])
+    np.maximum.at(merged["tcp_bit_seen"], group, entries["tcp_bit_seen"])
+    np.bitwise_or.at(merged["tcp_bits_hint"], group, entries["tcp_bits_hint"])
+    return keys[order][first], merged

@@ -1,0 +1,133 @@
+"""The Observation Points: keeps the programs attached to the interfaces that are wanted, as those come and go."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flowtop.capture.ebpf import privileges
+from flowtop.capture.ebpf.attach import Attacher, Attachment
+from flowtop.capture.ebpf.interfaces import Counters, Interface, Layer, LinkChanges, Links, Selection
+from flowtop.capture.ebpf.totals import NOBODY, Totals
+from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
+from flowtop.record import Direction
+
+ProgramTable = Mapping[tuple[Layer, Direction], int]
+"""File descriptor of the program for each kind of device and direction."""
+
+
+@dataclass(slots=True)
+class _Observed:
+    name: str
+    attachments: dict[Direction, Attachment]
+
+
+class ObservationPoints:
+    """Attaches to wanted interfaces and opens their books first; detaches from vanished ones.
+
+    Args:
+        selection: which interfaces are wanted.
+        links: asks the kernel about interfaces.
+        attacher: how to attach.
+        programs: what to attach.
+        totals: the books.
+        clock_ns: monotonic time.
+    """
+
+    def __init__(
+        self, selection: Selection, links: Links, attacher: Attacher, programs: ProgramTable, totals: Totals,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self._selection = selection
+        self._links = links
+        self._attacher = attacher
+        self._programs = programs
+        self._totals = totals
+        self._clock_ns = clock_ns
+        self._observed: dict[int, _Observed] = {}
+        self._names: dict[int, str] = {}
+        self._refused: dict[int, tuple[str, str]] = {}
+
+    @property
+    def unobserved(self) -> dict[str, str]:
+        """Why a wanted interface is not observed, by name."""
+        return dict(self._refused.values())
+
+    def attached(self) -> tuple[str, ...]:
+        """Names of the interfaces observed now, sorted."""
+        return tuple(sorted(observed.name for observed in self._observed.values()))
+
+    def names(self) -> dict[int, str]:
+        """Name by ifindex of every interface with books."""
+        known = self._totals.known()
+        self._names = {ifindex: name for ifindex, name in self._names.items() if ifindex in known}
+        return self._names | ({NOBODY: "?"} if self._totals.nobody_counted() else {})
+
+    def reconcile(self, changes: LinkChanges, budget_ns: int) -> bool:
+        """Make what is attached agree with what exists and is wanted.
+
+        Each attaching costs an RCU grace period, so with hundreds of interfaces this stops after about `budget_ns`.
+
+        Returns:
+            Whether everything wanted is attached; when not, call again (with no changes) for the rest.
+        """
+        deadline = self._clock_ns() + budget_ns
+        existing = {interface.index: interface for interface in self._links.list()}
+        for ifindex in list(self._observed):
+            if ifindex not in existing or not self._alive(ifindex, changes):
+                self._forget(ifindex, changes.final.get(ifindex))
+            else:
+                self._observed[ifindex].name = self._names[ifindex] = existing[ifindex].name
+        self._refused = {ifindex: refusal for ifindex, refusal in self._refused.items()
+                         if ifindex in existing and ifindex not in changes.suspect}
+        waiting = [interface for interface in existing.values() if self._selection.wants(interface)
+                   and interface.index not in self._observed and interface.index not in self._refused]
+        for interface in waiting:
+            self._observe(interface)
+            if self._clock_ns() > deadline:
+                return interface is waiting[-1]
+        return True
+
+    def _alive(self, ifindex: int, changes: LinkChanges) -> bool:
+        if not (changes.all_suspect or ifindex in changes.suspect):
+            return True
+        return all(attachment.alive() for attachment in self._observed[ifindex].attachments.values())
+
+    def _observe(self, interface: Interface) -> None:
+        if interface.layer is None:
+            self._refused[interface.index] = (interface.name, f"link type {interface.link_type} carries no plain IP")
+            return
+        self._totals.claim(interface.index)
+        observed = _Observed(interface.name, {})
+        self._observed[interface.index], self._names[interface.index] = observed, interface.name
+        try:
+            for direction in Direction:
+                counters = self._links.counters_of(interface.index)
+                if counters is None:
+                    raise OSError(errno.ENODEV, "the interface is gone")
+                self._totals.baseline(interface.index, direction, counters)
+                observed.attachments[direction] = self._attacher.attach(
+                    interface.index, direction, self._programs[interface.layer, direction])
+        except OSError as error:
+            self._forget(interface.index, None)
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise FlowtopError(f"cannot attach to {interface.name}: operation not permitted",
+                                   hint=privileges.HINT, exit_code=EXIT_NO_PERMISSION) from error
+            if error.errno != errno.ENODEV:
+                self._refused[interface.index] = (interface.name, f"cannot attach: {error.strerror}")
+
+    def _forget(self, ifindex: int, final: Counters | None) -> None:
+        """Detach, and close the books of the interface. `final`: its counters when it went, if it did."""
+        observed = self._observed.pop(ifindex)
+        for direction, attachment in observed.attachments.items():
+            counters = final or self._links.counters_of(ifindex)
+            if counters is not None:
+                self._totals.count_interface(ifindex, direction, counters)
+            attachment.close()
+        self._totals.vanish(ifindex)
+
+    def detach(self) -> None:
+        """Take every program off; each interface's own counters are read just before."""
+        for ifindex in list(self._observed):
+            self._forget(ifindex, None)
