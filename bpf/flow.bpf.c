@@ -14,6 +14,7 @@
 
 /* By number, not by bcc's declarations: some of those cut the 64-bit result, and old ones lack the coarse clock. */
 static u64 (*socket_cookie)(void *skb) = (void *)46;
+static u64 (*jiffies)(void) = (void *)118;
 #ifdef FLOW_FINE_CLOCK
 static u64 (*monotonic_ns)(void) = (void *)5;
 #else
@@ -45,6 +46,14 @@ BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries sin
 BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE);
 BPF_TABLE("percpu_hash", struct flow_totals_key, struct flow_totals, totals_overflow, 4096);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
+
+/* The clock as this CPU last read it. */
+struct reading {
+	u64 jiffies;
+	u64 ns;
+};
+
+BPF_TABLE("percpu_array", u32, struct reading, readings, 1);
 
 /* Keeps the compiler from merging the branches of both sides: one call with either map cannot be inlined by the kernel. */
 #define keep_apart() asm volatile("" ::: "memory")
@@ -99,6 +108,29 @@ FLOW_INLINE struct flow_totals *find_totals(u32 side, u32 ifindex, const u32 dir
 		}
 	}
 	return books;
+}
+
+/*
+ * Monotonic time, as coarse as the tick. The coarse clock moves with jiffies, which the kernel inlines to one load, so
+ * the helper is called once a tick and CPU, not once a packet.
+ */
+FLOW_INLINE u64 now_ns(void)
+{
+#ifdef FLOW_FINE_CLOCK
+	return monotonic_ns();
+#else
+	u32 zero = 0;
+	struct reading *last = readings.lookup(&zero);
+	u64 tick = jiffies();
+
+	if (!last)
+		return monotonic_ns();
+	if (last->jiffies != tick) {
+		last->ns = monotonic_ns();
+		last->jiffies = tick;
+	}
+	return last->ns;
+#endif
 }
 
 FLOW_INLINE void add_packet(struct flow_counters *counters, struct packet *packet, u64 now)
@@ -273,7 +305,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 et
 	if (packet.fragment)
 		join_fragment(&key, &packet, books);
 
-	now = monotonic_ns();
+	now = now_ns();
 	counters = find_flow(side, &key);
 	if (!counters)
 		counters = open_flow(skb, side, direction, ethernet, &key, &packet, now, books);

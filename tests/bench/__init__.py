@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench NAME`. The last line printed is one JSON object."""

@@ -1,0 +1,78 @@
+"""Builds frames, octet by octet as the RFCs draw them. Nothing here is shared with the code under test."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+SOURCE_MAC = bytes.fromhex("02000000000a")
+DESTINATION_MAC = bytes.fromhex("02000000000b")
+ICMP, TCP, UDP, DCCP, ESP, AH, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 50, 51, 58, 132, 136
+HOP_BY_HOP, ROUTING, FRAGMENT, NO_NEXT_HEADER, DESTINATION_OPTIONS = 0, 43, 44, 59, 60
+IPV4, IPV6, ARP, VLAN, SERVICE_VLAN, OLD_QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x9100
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE = (1 << bit for bit in range(9))
+
+
+def ethernet(ethertype: int, payload: bytes, *, tags: tuple[tuple[int, int], ...] = (), pad: int = 0) -> bytes:
+    """A frame; `tags` outermost first as (TPID, TCI); padded with 0xEE up to `pad` octets."""
+    head = DESTINATION_MAC + SOURCE_MAC + b"".join(struct.pack(">HH", tpid, tci) for tpid, tci in tags)
+    frame = head + struct.pack(">H", ethertype) + payload
+    return frame + b"\xee" * (pad - len(frame))
+
+
+def ipv4(payload: bytes, protocol: int, *, source: str = "10.0.0.1", destination: str = "10.0.0.2", tos: int = 0,
+         ttl: int = 64, options: bytes = b"", identification: int = 0, offset: int = 0, more: bool = False,
+         total_length: int | None = None, version: int = 4, ihl: int | None = None) -> bytes:
+    """An IPv4 packet (RFC 791); `offset` in octets."""
+    header_octets = 20 + len(options)
+    if total_length is None:
+        total_length = header_octets + len(payload)
+    first = version << 4 | (header_octets // 4 if ihl is None else ihl)
+    header = struct.pack(">BBHHHBBH", first, tos, total_length, identification, offset // 8 | (0x2000 if more else 0),
+                         ttl, protocol, 0)
+    return header + _packed(source) + _packed(destination) + options + payload
+
+
+def ipv6(payload: bytes, next_header: int, *, source: str = "2001:db8::1", destination: str = "2001:db8::2",
+         traffic_class: int = 0, hop_limit: int = 64, flow_label: int = 0, payload_length: int | None = None,
+         version: int = 6) -> bytes:
+    """An IPv6 packet (RFC 8200); extension headers are part of `payload`."""
+    word = version << 28 | traffic_class << 20 | flow_label
+    length = len(payload) if payload_length is None else payload_length
+    return struct.pack(">IHBB", word, length, next_header, hop_limit) + _packed(source) + _packed(destination) + payload
+
+
+def extension(next_header: int, octets: int = 8) -> bytes:
+    """An options or routing header of `octets` octets (a multiple of 8): a PadN option fills it."""
+    return struct.pack(">BBBB", next_header, octets // 8 - 1, 1, octets - 4) + bytes(octets - 4)
+
+
+def authentication(next_header: int, octets: int = 24) -> bytes:
+    """An Authentication Header (RFC 4302); its length field counts words less two."""
+    return struct.pack(">BB", next_header, octets // 4 - 2) + b"\xaa" * (octets - 2)
+
+
+def fragment_header(next_header: int, identification: int, *, offset: int, more: bool) -> bytes:
+    """An IPv6 Fragment header; `offset` in octets."""
+    return struct.pack(">BBHI", next_header, 0, offset | more, identification)
+
+
+def tcp(source_port: int, destination_port: int, bits: int, payload: bytes = b"", *, options: bytes = b"") -> bytes:
+    """A TCP segment (RFC 9293)."""
+    offset = (20 + len(options)) // 4
+    return struct.pack(">HHIIHHHH", source_port, destination_port, 0x01020304, 0x05060708, offset << 12 | bits, 0xFFFF, 0,
+                       0) + options + payload
+
+
+def udp(source_port: int, destination_port: int, payload: bytes = b"") -> bytes:
+    """A UDP datagram (RFC 768)."""
+    return struct.pack(">HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
+
+
+def icmp(kind: int, code: int, payload: bytes = bytes(4)) -> bytes:
+    """An ICMP or ICMPv6 message."""
+    return struct.pack(">BBH", kind, code, 0) + payload
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
