@@ -27,8 +27,8 @@ class Key:
 
 
 KEYS: tuple[Key, ...] = (
-    Key(("up", "k"), "↑ k", "move(-1)", "Cursor to the flow above; the first press places it", "Move"),
-    Key(("down", "j"), "↓ j", "move(1)", "Cursor to the flow below; the first press places it", "Move"),
+    Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one flow; the first press places it", "Move"),
+    Key(("down", "j"), "↓ j", "move(1)", "Cursor down one flow; the first press places it", "Move"),
     Key(("pageup",), "PgUp", "page_up", "One screen up", "Move"),
     Key(("pagedown",), "PgDn", "page_down", "One screen down", "Move"),
     Key(("home",), "Home", "first", "First flow of the list", "Move"),
@@ -37,13 +37,13 @@ KEYS: tuple[Key, ...] = (
     Key(("s", "greater_than_sign"), "s >", "sort_next", "Sort by the next column to the right", "Order", "sort"),
     Key(("S", "less_than_sign"), "S <", "sort_previous", "Sort by the next column to the left", "Order"),
     Key(("r",), "r", "reverse", "Reverse the order", "Order", "reverse"),
-    Key(("o",), "o", "hold_order", "Freeze the order of the list, or let it go; numbers keep changing", "Order",
+    Key(("o",), "o", "hold_order", "Freeze the order of the list, or let it go", "Order",
         "freeze order"),
     Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
     Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),
-    Key(("1",), "1", "window('tick')", "Show and sort by rates over the last tick", "Show"),
-    Key(("2",), "2", "window('10s')", "Show and sort by rates over the last 10 seconds", "Show"),
-    Key(("3",), "3", "window('60s')", "Show and sort by rates over the last 60 seconds", "Show"),
+    Key(("1",), "1", "window('tick')", "Rate over the last tick; sorts by it when a rate is sorted", "Show"),
+    Key(("2",), "2", "window('10s')", "Rate over the last 10 seconds, likewise", "Show"),
+    Key(("3",), "3", "window('60s')", "Rate over the last 60 seconds, likewise", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "command_palette", "Search these commands by name", "More"),
@@ -51,8 +51,8 @@ KEYS: tuple[Key, ...] = (
 )
 
 MOUSE: tuple[tuple[str, str], ...] = (
-    ("click a column's header", "Sort by it; click again to reverse"),
-    ("click a flow", "Cursor to it"),
-    ("wheel", "Scroll the list"),
+    ("Click a header", "Sort by its column; click again to reverse"),
+    ("Click a flow", "Cursor to it"),
+    ("Wheel", "Scroll the list"),
 )
 """What the mouse does: gesture and sentence."""

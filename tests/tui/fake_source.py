@@ -1,4 +1,4 @@
-"""A PageSource of fixed flows: pages come when the test says so, sorted in plain Python, on a clock that stands still."""
+"""A PageSource of fixed flows: pages come when the test says so, sorted in plain Python, on a clock that stands."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ class FakeSource:
         fail: raised by `start`.
     """
 
-    def __init__(self, flows: Iterable[FlowRow] = (), *, silent: bool = False, fail: FlowtopError | None = None) -> None:
+    def __init__(self, flows: Iterable[FlowRow] = (), *, silent: bool = False,
+                 fail: FlowtopError | None = None) -> None:
         self.flows = list(flows)
         self.silent = silent
         self.asked: list[Query] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import ClassVar
 
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -31,10 +33,12 @@ ACCURACY: tuple[tuple[str, str], ...] = (
 class HelpScreen(ModalScreen[None]):
     """Keys and words; the usual keys scroll, any of help, Esc and quit close it."""
 
+    AUTO_FOCUS = "VerticalScroll"
+
     CSS = """
     HelpScreen { align: center middle; background: ansi_default; }
     HelpScreen > VerticalScroll {
-        width: 78; max-width: 100%; height: auto; max-height: 100%; padding: 0 1; border: round ansi_default;
+        width: 80; max-width: 100%; height: auto; max-height: 100%; padding: 0 1; border: round ansi_default;
         background: ansi_default; scrollbar-size-vertical: 1;
         scrollbar-color: ansi_default; scrollbar-background: ansi_default;
     }
@@ -50,33 +54,33 @@ class HelpScreen(ModalScreen[None]):
         """One scrolling text."""
         with VerticalScroll() as scroll:
             scroll.border_title = "flowtop: keys and words"
-            scroll.border_subtitle = "Esc closes"
-            yield Static(help_text())
+            scroll.border_subtitle = "↑ ↓ PgUp PgDn scroll, Esc closes"
+            yield Static(_grid())
 
     def action_scroll(self, lines: int) -> None:
         """Scroll by lines."""
         self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
 
 
-def help_text() -> Text:
-    """Everything the help screen says."""
+def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """Everything the help screen says: headings, each with terms and their meanings."""
     from flowtop.view.columns import COLUMNS  # brings numpy: not before it is asked for
 
-    text = Text()
     for section, keys in groupby(KEYS, key=lambda key: key.section):
-        _section(text, section, [(key.caps, key.doc) for key in keys])
-    _section(text, "Mouse", MOUSE)
-    _section(text, "Columns", [(column.header, column.doc) for column in COLUMNS.values()])
-    _section(text, "Accuracy, in packets", ACCURACY)
-    text.rstrip()
-    return text
+        yield section, [(key.caps, key.doc) for key in keys]
+    yield "Mouse", MOUSE
+    yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
+    yield "Accuracy line", ACCURACY
 
 
-def _section(text: Text, title: str, entries: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> None:
-    text.append(f"{title}\n", theme.HEADING)
-    width = 13
-    for term, meaning in entries:
-        gap = "\n" + " " * (width + 2) if len(term) > width else " " * (width - len(term))
-        text.append(f"  {term}", theme.SORTED)
-        text.append(f"{gap}{meaning}\n")
-    text.append("\n")
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=16, no_wrap=True)
+    grid.add_column(ratio=1)
+    for index, (title, entries) in enumerate(help_sections()):
+        if index:
+            grid.add_row()
+        grid.add_row(Text(title, theme.HEADING))
+        for term, meaning in entries:
+            grid.add_row(Text(f"  {term}", theme.SORTED), Text(meaning))
+    return grid
