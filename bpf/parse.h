@@ -134,10 +134,11 @@ enum fragment_place {
 struct packet {
 	u64 packets;
 	u64 octets;                   /* IP octets */
-	u32 ip_offset;                /* where the IP header starts in the frame */
-	u32 ip_octets;                /* of the skb, before segmentation */
-	u32 header_octets;            /* IP, extension and transport header: what each segment repeats */
-	u32 phantom_octets;           /* part of both that is never on the wire: IPv6 BIG TCP's jumbo option */
+	u64 ip_offset;                /* where the IP header starts in the frame */
+	u64 ip_octets;                /* of the skb, before segmentation */
+	u64 transport_offset;         /* 0: this packet holds no start of a transport header */
+	u64 header_octets;            /* IP, extension and transport header: what each segment repeats */
+	u64 phantom_octets;           /* part of both that is never on the wire: IPv6 BIG TCP's jumbo option */
 	u32 fragment_id;
 	u16 tcp_bits;
 	u8  fragment;                 /* enum fragment_place */
@@ -152,7 +153,7 @@ struct packet {
  * The empty asm keeps one pointer for check and access; computed twice, the verifier does not see that they agree.
  */
 #define DEFINE_LOAD(name, type)                                                              \
-	FLOW_INLINE int load_##name(struct __sk_buff *skb, u32 offset, type *to)             \
+	FLOW_INLINE int load_##name(struct __sk_buff *skb, u64 offset, type *to)             \
 	{                                                                                    \
 		type *from = (void *)(long)skb->data + offset;                               \
                                                                                              \
@@ -170,7 +171,7 @@ DEFINE_LOAD(tcp, struct tcp_header)
 DEFINE_LOAD(ports, struct ports)
 
 /* Ports, ICMP type and code, TCP control bits. `end`: end of the IP packet; what the frame holds after it is padding. */
-FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, struct flow_key *key,
+FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key,
 				 struct packet *packet)
 {
 	struct tcp_header tcp;
@@ -180,7 +181,7 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, str
 	switch (key->protocol) {
 	case PROTOCOL_TCP:
 		if (offset + sizeof(tcp) <= end && load_tcp(skb, offset, &tcp)) {
-			u32 length = (tcp.offset_bits >> 4) * 4;
+			u64 length = (tcp.offset_bits >> 4) * 4;
 
 			key->source_port = from_network_16(tcp.source_port);
 			key->destination_port = from_network_16(tcp.destination_port);
@@ -212,10 +213,10 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u32 offset, u32 end, str
 	}
 }
 
-FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u32 offset, struct flow_key *key, struct packet *packet)
+FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, struct flow_key *key, struct packet *packet)
 {
-	u32 available = skb->len - offset;
-	u32 header_octets, octets, fragment;
+	u64 available = skb->len - offset;
+	u64 header_octets, octets, fragment;
 	struct ipv4_header ip;
 
 	if (!load_ipv4(skb, offset, &ip))
@@ -243,7 +244,7 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u32 offset, struct flow_key *k
 		packet->fragment = fragment & IPV4_OFFSET_MASK ? FRAGMENT_LATER : FRAGMENT_FIRST;
 	}
 	if (packet->fragment != FRAGMENT_LATER)
-		parse_transport(skb, offset + header_octets, offset + octets, key, packet);
+		packet->transport_offset = offset + header_octets;
 	return PARSED_IP;
 }
 
@@ -251,11 +252,11 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u32 offset, struct flow_key *k
  * Walk extension headers from `offset` (RFC 8200, RFC 7045's list) and give the offset of what follows them, or 0 when
  * that is not in this packet: key->protocol is then the last header type that could be told.
  */
-FLOW_INLINE u32 skip_extensions(struct __sk_buff *skb, u32 offset, u32 end, struct flow_key *key,
+FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key,
 				struct packet *packet)
 {
 	struct ipv6_extension extension;
-	u32 i, octets;
+	u64 i, octets;
 
 #pragma clang loop unroll(disable)
 	for (i = 0; i < IPV6_EXTENSIONS_MAX; i++) {
@@ -279,7 +280,7 @@ FLOW_INLINE u32 skip_extensions(struct __sk_buff *skb, u32 offset, u32 end, stru
 		if (key->protocol == PROTOCOL_AH)
 			octets = (extension.length + 2) * 4;
 		if (key->protocol == PROTOCOL_FRAGMENT) {
-			u32 fragment = from_network_16(extension.fragment);
+			u64 fragment = from_network_16(extension.fragment);
 
 			octets = IPV6_EXTENSION_MINIMUM;
 			if (fragment & (IPV6_OFFSET_MASK | IPV6_MORE_FRAGMENTS)) {  /* else atomic (RFC 6946): whole */
@@ -297,11 +298,11 @@ FLOW_INLINE u32 skip_extensions(struct __sk_buff *skb, u32 offset, u32 end, stru
 	return 0;
 }
 
-FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u32 offset, struct flow_key *key, struct packet *packet)
+FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, struct flow_key *key, struct packet *packet)
 {
-	u32 available = skb->len - offset;
+	u64 available = skb->len - offset;
 	struct ipv6_header ip;
-	u32 octets, transport;
+	u64 octets;
 
 	if (!load_ipv6(skb, offset, &ip))
 		return FLOW_IGNORED_MALFORMED;
@@ -326,19 +327,15 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u32 offset, struct flow_key *k
 	packet->tos = ip.version_class << 4 | ip.class_label >> 4;
 	packet->ttl = ip.hop_limit;
 	packet->ip_octets = octets;
-	transport = skip_extensions(skb, offset + IPV6_HEADER, offset + octets, key, packet);
-	packet->header_octets = IPV6_HEADER;
-	if (transport) {
-		packet->header_octets = transport - offset;
-		parse_transport(skb, transport, offset + octets, key, packet);
-	}
+	packet->transport_offset = skip_extensions(skb, offset + IPV6_HEADER, offset + octets, key, packet);
+	packet->header_octets = packet->transport_offset ? packet->transport_offset - offset : IPV6_HEADER;
 	return PARSED_IP;
 }
 
 /* VLAN tags in the frame. Gives the EtherType after them; tags beyond VLAN_TAGS_MAX are left, as not IP. */
-FLOW_INLINE u32 skip_tags(struct __sk_buff *skb, u32 type, u32 *ip_offset, struct flow_key *key)
+FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, struct flow_key *key)
 {
-	u32 offset = ETHERNET_HEADER, tags = skb->vlan_present ? 1 : 0, i;
+	u64 offset = ETHERNET_HEADER, tags = skb->vlan_present ? 1 : 0, i;
 	struct {
 		u16 control;
 		u16 type;
@@ -367,7 +364,7 @@ FLOW_INLINE u32 skip_tags(struct __sk_buff *skb, u32 type, u32 *ip_offset, struc
 }
 
 /* VLAN tags, the one in metadata before those in the frame. Gives the EtherType after them. */
-FLOW_INLINE u32 parse_ethernet(struct __sk_buff *skb, u32 *ip_offset, struct flow_key *key)
+FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flow_key *key)
 {
 	u16 type;
 
@@ -384,19 +381,25 @@ FLOW_INLINE u32 parse_ethernet(struct __sk_buff *skb, u32 *ip_offset, struct flo
 
 FLOW_INLINE int parse_frame(struct __sk_buff *skb, const u32 ethernet, struct flow_key *key, struct packet *packet)
 {
-	u32 type;
+	u64 type;
+	int parsed;
 
 	if (ethernet)
 		type = parse_ethernet(skb, &packet->ip_offset, key);
 	else
 		type = from_network_16((u16)skb->protocol);
 	if (type == ETHERTYPE_IPV4)
-		return parse_ipv4(skb, packet->ip_offset, key, packet);
-	if (type == ETHERTYPE_IPV6)
-		return parse_ipv6(skb, packet->ip_offset, key, packet);
-	if (type == ETHERTYPE_ARP)
+		parsed = parse_ipv4(skb, packet->ip_offset, key, packet);
+	else if (type == ETHERTYPE_IPV6)
+		parsed = parse_ipv6(skb, packet->ip_offset, key, packet);
+	else if (type == ETHERTYPE_ARP)
 		return FLOW_IGNORED_ARP;
-	return type < ETHERTYPE_MINIMUM ? FLOW_IGNORED_LLC : FLOW_IGNORED_OTHER;
+	else
+		return type < ETHERTYPE_MINIMUM ? FLOW_IGNORED_LLC : FLOW_IGNORED_OTHER;
+	if (parsed == PARSED_IP && packet->transport_offset)
+		parse_transport(skb, packet->transport_offset & OFFSET_MASK, packet->ip_offset + packet->ip_octets, key,
+				packet);
+	return parsed;
 }
 
 /*
@@ -409,7 +412,7 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, const u32 ethernet, struct fl
  */
 FLOW_INLINE void count_wire(struct __sk_buff *skb, const u32 direction, struct packet *packet)
 {
-	u32 size = skb->gso_size, segments, header, octets;
+	u64 size = skb->gso_size, segments, header, octets;
 
 	packet->packets = 1;
 	packet->octets = packet->ip_octets;
@@ -421,8 +424,8 @@ FLOW_INLINE void count_wire(struct __sk_buff *skb, const u32 direction, struct p
 	if (!segments)                /* a guest's or a raw socket's super-packet: nobody has counted yet */
 		segments = octets > header ? (octets - header + size - 1) / size : 1;
 	if (direction == FLOW_EGRESS && !packet->phantom_octets) {
-		u32 repeated = skb->wire_len - skb->len;
-		u32 link = (segments - 1) * packet->ip_offset;
+		u64 repeated = skb->wire_len - skb->len;
+		u64 link = (segments - 1) * packet->ip_offset;
 
 		if (skb->wire_len > skb->len && repeated >= link + (segments - 1) * header) {
 			packet->packets = segments;
