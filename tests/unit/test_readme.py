@@ -1,0 +1,175 @@
+"""The README's tables say what the code says. After a change: `python tests/unit/test_readme.py` rewrites them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+import pytest
+
+from flowtop import batch, errors
+from flowtop.cli import command
+from flowtop.elements import ELEMENTS
+from flowtop.tui.keys import KEYS, MOUSE
+from flowtop.view.columns import COLUMNS
+from flowtop.view.query import Books, Page, Query, Traffic
+
+REPOSITORY = Path(__file__).parents[2]
+README = REPOSITORY / "README.md"
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; a vertical bar inside a cell is escaped."""
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    headings = list(headings)
+    return "\n".join([line(headings), "|" + "---|" * len(headings), *(line(row) for row in rows)])
+
+
+def keys_table() -> str:
+    """Keys and mouse, in the order of the help screen."""
+    keys = [(" ".join(f"`{cap}`" for cap in key.caps.split()), key.doc) for key in KEYS]
+    return table(("key", "what it does"), [*keys, *MOUSE])
+
+
+def options_table() -> str:
+    """Options as `flowtop --help` words them."""
+    context = click.Context(command, info_name="flowtop", **command.context_settings)
+    records = filter(None, (parameter.get_help_record(context) for parameter in command.get_params(context)))
+    return table(("option", "what it does"), [(f"`{names}`", " ".join(doc.split())) for names, doc in records])
+
+
+def columns_table() -> str:
+    """Columns by id."""
+    return table(("column", "header", "what it shows"),
+                 [(f"`{column.id}`", column.header, column.doc) for column in COLUMNS.values()])
+
+
+def statuses_table() -> str:
+    """Exit statuses, each worded by the docstring that follows its constant."""
+    source = Path(errors.__file__).read_text()
+    found = re.findall(r'^EXIT_(\w+) = (\d+)\n(?:"""(.*?)"""\n)?', source, re.M | re.S)
+    return table(("status", "meaning"), [
+        (number, " ".join(doc.split()) or {"OK": "All went well.", "FAILURE": "Any other failure."}[name])
+        for name, number, doc in found
+    ])
+
+
+def elements_table() -> str:
+    """Information Elements a flow can have in JSON and CSV."""
+    elements = [ELEMENTS[name] for name in batch.RECORD_ELEMENTS]
+    return table(("key", "IE", "what it holds"),
+                 [(f"`{element.name}`", str(element.number), element.doc) for element in elements])
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "keys": keys_table, "options": options_table, "columns": columns_table, "statuses": statuses_table,
+    "elements": elements_table,
+}
+
+
+def generated_part(text: str, name: str) -> re.Match[str]:
+    """What stands between <!-- name --> and <!-- /name -->."""
+    match = re.search(rf"(?<=<!-- {name} -->\n)(.*?)\n?(?=<!-- /{name} -->)", text, re.S)
+    assert match, f"README.md has lost its <!-- {name} --> marks"
+    return match
+
+
+def code_block(name: str) -> str:
+    """The fenced block that follows <!-- name -->."""
+    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README.read_text(), re.S)
+    assert match, f"README.md has lost its {name} block"
+    return match[1]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_table_says_what_the_code_says(name: str) -> None:
+    assert generated_part(README.read_text(), name)[1] == GENERATED[name](), "run python tests/unit/test_readme.py"
+
+
+def test_every_exit_status_of_the_code_is_listed() -> None:
+    listed = set(re.findall(r"^\| (\d+) \|", generated_part(README.read_text(), "statuses")[1], re.M))
+    assert listed == {str(value) for name, value in vars(errors).items() if name.startswith("EXIT_")}
+
+
+def test_the_json_example_has_the_keys_that_json_output_has() -> None:
+    example = json.loads(code_block("json"))
+    page = Page(Query(), tick=1, unix_ms=0, uptime_s=1, tick_s=1, rows=(), matched=0, flows=0, active_flows=0,
+                anchor_rank=None, books=Books(), ingress=Traffic(), egress=Traffic())
+    assert set(example) == {"round", "time", "totals", "flows"}
+    assert list(example["totals"]) == list(batch.totals_record(page))
+    for flow in example["flows"]:
+        assert set(flow) <= set(batch.RECORD_ELEMENTS)
+        assert set(flow) <= set(ELEMENTS)
+
+
+def test_the_json_examples_books_balance() -> None:
+    totals = json.loads(code_block("json"))["totals"]
+    for unit in ("Packets", "Octets"):
+        parts = sum(totals[part + unit] for part in ("accounted", "ignored", "lost"))
+        assert totals["observed" + unit] == parts
+
+
+def test_every_benchmark_is_listed_and_there() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", generated_part(README.read_text(), "bench")[1], re.M)
+    modules = {path.stem for path in (REPOSITORY / "tests" / "bench").glob("*.py") if not path.stem.startswith("_")}
+    with_main = {name for name in modules
+                 if re.search(r"^def main\(", (REPOSITORY / "tests" / "bench" / f"{name}.py").read_text(), re.M)}
+    assert set(listed) == with_main
+
+
+def test_every_file_the_readme_names_is_there() -> None:
+    text = README.read_text()
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    named = re.findall(r"`((?:tests|bpf|flowtop|screenshots|\.ci)/[\w./]*)`", text)
+    assert linked and named
+    assert [path for path in linked + named if not (REPOSITORY / path).exists()] == []
+
+
+def test_every_dependency_is_justified() -> None:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    text = README.read_text()
+
+    def names(requirements: list[str]) -> list[str]:
+        return [re.split(r"[^A-Za-z0-9-]", requirement)[0] for requirement in requirements]
+
+    rows = re.findall(r"^\| ([\w-]+)[^|]*\|", text[text.index("### Dependencies"):text.index("## Tests")], re.M)
+    assert rows == ["package", "bcc", *names(project["dependencies"])]
+    tests_only = text[text.index("Only for tests:"):text.index("## Tests")]
+    assert [name for name in names(project["optional-dependencies"]["test"]) if name not in tests_only] == []
+
+
+@pytest.mark.parametrize("name", ["run", "test"])
+def test_an_install_command_is_one_command_that_bare_sh_takes(name: str) -> None:
+    block = code_block(name)
+    subprocess.run(["sh", "-n"], input=block, text=True, check=True)
+    lines = block.strip().split("\n")
+    assert all(line.endswith(("&&", "\\")) for line in lines[:-1]), "pasted whole, it must stop at the first failure"
+    assert "sudo" not in block
+
+
+def test_the_options_in_examples_exist() -> None:
+    known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+    examples = re.findall(r"\bflowtop ((?:-[\w-]+(?: [\w.,*'-]+)? ?)+)", README.read_text())
+    used = {word for example in examples for word in example.split() if re.fullmatch(r"--?[a-z][\w-]*", word)}
+    assert used and used <= known
+
+
+def rewrite() -> None:
+    """Write the generated tables into README.md."""
+    text = README.read_text()
+    for name, make in GENERATED.items():
+        match = generated_part(text, name)
+        text = text[:match.start()] + make() + "\n" + text[match.end():]
+    README.write_text(text)
+
+
+if __name__ == "__main__":
+    rewrite()
