@@ -1,0 +1,119 @@
+"""The import rule: one way through the layers, and each heavy or privileged library in one place only."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "flowtop"
+
+HOME_OF = {"bcc": "capture/ebpf/", "textual": "tui/", "click": "cli.py"}
+"""The only place, below flowtop/, that may import this library."""
+
+HEAVY = {"bcc", "numpy", "rich", "textual"}
+
+
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of root's pyproject.toml against root's flowtop package."""
+    return subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()",
+         "--config", str(root / "pyproject.toml"), "--no-cache", "--no-logo"],
+        cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False,
+    )
+
+
+def test_the_contracts_hold() -> None:
+    result = lint_imports(REPOSITORY)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("module", "line"), [
+    ("record.py", "import textual"),
+    ("record.py", "import flowtop.metering"),
+    ("view/query.py", "import bcc"),
+    ("view/query.py", "import flowtop.metering"),
+    ("metering/__init__.py", "import flowtop.export"),
+    ("capture/__init__.py", "import flowtop.view.query"),
+    ("errors.py", "import click"),
+    ("wire/__init__.py", "import flowtop.tui"),
+])
+def test_the_contracts_notice_a_forbidden_import(tmp_path: Path, module: str, line: str) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "flowtop", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    with (tmp_path / "flowtop" / module).open("a") as source:
+        source.write(f"\n{line}\n")
+    result = lint_imports(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert line.split()[1] in result.stdout
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The first words of every absolute import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module" and node.args:
+            argument = node.args[0]
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                yield argument.value.split(".")[0]
+
+
+@pytest.mark.parametrize("library", HOME_OF)
+def test_a_library_is_imported_in_its_home_only(library: str) -> None:
+    importers = {
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in set(imports(path))
+    }
+    assert importers, f"nothing imports {library} any more: drop it from HOME_OF"
+    assert {path for path in importers if not path.startswith(HOME_OF[library])} == set()
+
+
+def test_every_top_level_module_has_its_layer() -> None:
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    named = {name.strip().removeprefix("flowtop.") for layer in layers for name in layer.split("|")}
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    modules |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert modules - {"__init__", "__main__"} <= named
+
+
+def run_flowtop(*arguments: str) -> tuple[int, set[str], str]:
+    """Run the command itself; its exit status, every module it imported, and what it wrote for the user."""
+    # In a network namespace of its own, where that is possible, nothing of this host is watched.
+    isolated = ["unshare", "--net"] if os.geteuid() == 0 and shutil.which("unshare") else []
+    result = subprocess.run(
+        [*isolated, sys.executable, "-X", "importtime", "-m", "flowtop", *arguments],
+        cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+    )
+    timings, narration = [], []
+    for line in result.stderr.splitlines():
+        (timings if line.startswith("import time:") else narration).append(line)
+    modules = {line.rpartition("|")[2].strip() for line in timings}
+    return result.returncode, modules, result.stdout + "\n".join(narration)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_quick_answer_loads_nothing_heavy(option: str) -> None:
+    status, modules, output = run_flowtop(option)
+    assert status == 0, output
+    assert {"flowtop.cli", "click"} <= modules
+    assert {name for name in modules if name.split(".")[0] in HEAVY} == set()
+
+
+def test_a_headless_run_never_loads_the_screen() -> None:
+    status, modules, output = run_flowtop("-b", "-c", "1", "-d", "0.1", "-i", "lo", "-o", "json")
+    # 69 and 77: no bcc or no root here. Everything a headless run imports has been imported by then.
+    assert status in ((0,) if os.environ.get("FLOWTOP_REQUIRE_KERNEL") == "1" else (0, 69, 77)), output
+    assert {"flowtop.batch", "flowtop.pipeline", "flowtop.capture.ebpf.capture"} <= modules
+    assert {name for name in modules if name.split(".")[0] in ("textual", "rich")} == set()
+    assert not any(name.startswith("flowtop.tui") for name in modules)
