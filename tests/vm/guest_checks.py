@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import subprocess
+import sys
+from pathlib import Path
+
+WATCH_THREE_PINGS = """
+ip link set lo up
+"$0" -m flowtop -b -o json -i lo >"$1" & flowtop=$!
+until [ -s "$1" ]; do kill -0 "$flowtop"; sleep 0.5; done
+ping -q -c 3 -i 0.2 127.0.0.1 >&2
+tc filter show dev lo ingress
+tc filter show dev lo egress
+echo ---
+kill -TERM "$flowtop"
+wait "$flowtop"
+tc filter show dev lo ingress
+tc filter show dev lo egress
+tc qdisc show dev lo
+"""
 
 
 def test_this_is_the_kernel_series_asked_for() -> None:
     assert platform.release().startswith(os.environ["FLOWTOP_VM_SERIES"] + ".")
+
+
+def test_flowtop_counts_by_clsact_and_leaves_nothing(tmp_path: Path) -> None:
+    rounds = tmp_path / "rounds.json"
+    result = subprocess.run(["unshare", "--net", "bash", "-euc", WATCH_THREE_PINGS, sys.executable, str(rounds)],
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    attached, left = result.stdout.split("---\n")
+    assert attached.count("flowtop") == 2, "one clsact filter each way: this kernel has no TCX"
+    assert "flowtop" not in left and "clsact" not in left
+    totals = json.loads(rounds.read_text().splitlines()[-1])["totals"]
+    # Three echo requests and three replies of 84 octets, each leaving and arriving on loopback.
+    assert (totals["observedPackets"], totals["accountedPackets"]) == (12, 12)
+    assert totals["observedOctets"] == totals["accountedOctets"] == 12 * 84
