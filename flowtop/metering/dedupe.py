@@ -47,8 +47,9 @@ class Deduplicator:
             slots = part[store.keys["kind"][part] != Kind.AGGREGATE]
             owners = self._index.find_or_insert(store.key_words[slots], slots, store.key_words)
             store.head[slots] = owners
-            np.add.at(store.members, owners, 1)
+            store.members[slots[owners == slots]] = 1
             newcomers.append(slots[owners != slots])
+            np.add.at(store.members, owners[owners != slots], 1)
         joined = np.concatenate(newcomers) if newcomers else np.empty(0, np.int64)
         if len(joined) == 0:
             return

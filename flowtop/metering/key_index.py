@@ -6,6 +6,8 @@ instead of about 200, about as fast to look up, faster to insert, and no bytes o
 
 The hash is multilinear over 32-bit words with random 64-bit multipliers (strongly universal: Carter and Wegman 1979,
 Lemire and Kaser 2014), because senders choose their keys: without knowing the multipliers nobody can make keys collide.
+A sum of products is linear, though, and counters make keys of even steps (port after port), whose hashes then would
+come in even steps too and crowd the cells: so the sum is mixed before its bits are used.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class KeyIndex:
         self._whole = octets % 8 == 0
         self._multipliers = rng.integers(0, 1 << 64, 2 * self._words, np.uint64, endpoint=False)
         self._offset = np.uint64(rng.integers(0, 1 << 64, None, np.uint64, endpoint=False))
+        self._mixers = rng.integers(0, 1 << 64, 2, np.uint64, endpoint=False) | np.uint64(1)
         self._cells = np.zeros(_LEAST, np.uint64)
         self._used = 0
         self._deleted = 0
@@ -66,27 +69,33 @@ class KeyIndex:
         part = keys[:, : self._words]
         return part if self._whole else part & self._mask
 
+    def hash(self, keys: Words) -> Words:
+        """The 32-bit hash of each key as u64, shape (n,); with the same `rng` state the same."""
+        return self._hash(self._masked(keys))
+
     def _hash(self, part: Words) -> Words:
-        """32-bit hashes as u64, shape (n,), of masked words."""
         halves = np.ascontiguousarray(part).view(np.uint32)
         total = np.full(len(part), self._offset, np.uint64)
         for position, multiplier in enumerate(self._multipliers):
             total += halves[:, position] * multiplier
+        for multiplier in self._mixers:
+            total ^= total >> _SHIFT
+            total *= multiplier
         return total >> _SHIFT
 
     def _step(self, hashes: Words) -> Words:
         """Odd strides: with a power of two of cells every probe sequence visits all of them."""
         return (hashes >> np.uint64(15)) | np.uint64(1)
 
-    def find(self, keys: Words, stored: Words) -> Slots:
+    def find(self, keys: Words, hashes: Words, stored: Words) -> Slots:
         """The slot of each key, -1 where it has none.
 
         Args:
             keys: shape (n, KEY_WORDS).
+            hashes: what `hash` says of them.
             stored: the key of each slot, shape (capacity, KEY_WORDS).
         """
         part = self._masked(keys)
-        hashes = self._hash(part)
         found = np.full(len(keys), -1, np.int64)
         where = np.arange(len(keys))
         at, step = hashes, self._step(hashes)
@@ -109,12 +118,11 @@ class KeyIndex:
         taken: npt.NDArray[np.bool_] = (low != _EMPTY) & (low != _DELETED)
         return taken
 
-    def insert(self, keys: Words, slots: Slots) -> None:
-        """Add keys that are not in the index and differ from each other."""
-        self._reserve(len(keys))
-        hashes = self._hash(self._masked(keys))
+    def insert(self, hashes: Words, slots: Slots) -> None:
+        """Add keys, of which the hashes are enough, that are not in the index and differ from each other."""
+        self._reserve(len(hashes))
         self._place(hashes << _SHIFT | (slots + 1).astype(np.uint64))
-        self._used += len(keys)
+        self._used += len(hashes)
 
     def _place(self, entries: Words) -> None:
         """Put packed entries into cells, each the first empty one of its probe sequence."""
@@ -172,7 +180,7 @@ class KeyIndex:
 
     def _rewrite(self, keys: Words, slots: Slots, low: Words) -> None:
         """Find entries by hash and slot (no key is compared: a slot is in the index once) and set their low half."""
-        hashes = self._hash(self._masked(keys))
+        hashes = self.hash(keys)
         entries = hashes << _SHIFT | (slots + 1).astype(np.uint64)
         at, step = hashes, self._step(hashes)
         last = np.uint64(len(self._cells) - 1)

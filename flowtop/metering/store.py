@@ -110,7 +110,7 @@ class FlowStore:
         self._free_count -= len(reused)
         fresh = n - len(reused)
         if self.top + fresh > self.capacity:
-            self._grow(max(self.top + fresh, self.capacity + self.capacity // 2))
+            self._grow(max(self.top + fresh, 2 * self.capacity))
         slots = np.concatenate((reused, np.arange(self.top, self.top + fresh)))
         self.top += fresh
         if len(reused):

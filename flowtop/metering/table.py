@@ -147,10 +147,12 @@ class FlowTable:
         words = as_words(batch.keys)
         for start in range(0, len(words), CHUNK):
             keys, counters = words[start:start + CHUNK], batch.counters[start:start + CHUNK]
-            slots = self._index.find(keys, self._store.key_words)
+            hashes = self._index.hash(keys)
+            slots = self._index.find(keys, hashes, self._store.key_words)
             missing = np.flatnonzero(slots < 0)
             if len(missing):
                 slots[missing] = self._give_birth(keys[missing], counters[missing])
+                self._index.insert(hashes[missing], slots[missing])
                 born.append(slots[missing])
             self._add(slots, counters)
             parts.append(slots)
@@ -165,7 +167,6 @@ class FlowTable:
         store = self._store
         slots = store.allocate(len(keys))
         store.key_words[slots] = keys
-        self._index.insert(keys, slots)
         store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
         self._next_id += len(slots)
         for name in ("source_mac", "destination_mac", "tos", "ttl", "socket_cookie"):

@@ -168,6 +168,7 @@ class Page:
         anchor_rank: position of the anchor flow in the whole order, None when it is gone or was not asked for.
         interfaces: name by ifindex, of Observation Points gone too.
         attached: names of the interfaces observed now, sorted.
+        last: capturing has ended and this is after the last drain; no Page of a later tick follows.
     """
 
     query: Query
@@ -187,3 +188,4 @@ class Page:
     attached: tuple[str, ...] = ()
     usage: SelfUsage = SelfUsage()
     delay_s: float = 1.0
+    last: bool = False
