@@ -1,0 +1,145 @@
+"""The registry's contract: holds for every column, also ones added later."""
+
+from __future__ import annotations
+
+import ipaddress
+import unicodedata
+
+import numpy as np
+import pytest
+
+from flowtop.record import Kind
+from flowtop.view.columns import COLUMNS, Column, Window, Wording, fit, rate_column
+from flowtop.view.flows import FLOW_COLUMN_DTYPES
+from flowtop.view.query import FlowRow
+from tests.unit.factories import flow_row, packed
+
+INTERFACES = {2: "eth0", 3: "\x1b[31mevil\u202e\n"}
+BIG = 2**64 - 1
+V6 = {"ip_version": 6, "source_address": packed("2001:db8::1"),
+      "destination_address": packed("2001:db8:1111:2222:3333:4444:5555:6666")}
+
+ROWS = {
+    "tcp": flow_row(),
+    "udp6": flow_row(protocol=17, **V6),
+    "icmp": flow_row(protocol=1, source_port=0, destination_port=8 << 8),
+    "icmp6": flow_row(protocol=58, source_port=0, destination_port=200 << 8 | 7, **V6),
+    "esp": flow_row(protocol=50, source_port=0, destination_port=0),
+    "unknown protocol": flow_row(protocol=253),
+    "aggregate": flow_row(kind=Kind.AGGREGATE, source_address=bytes(16), destination_address=bytes(16), source_port=0,
+                          destination_port=0),
+    "fragment": flow_row(kind=Kind.FRAGMENT, protocol=17, source_port=0, destination_port=0),
+    "huge": flow_row(packet_total=BIG, octet_total=BIG, octet_rate=1e18, octet_rate_10s=1e18, octet_rate_60s=1e18,
+                     octet_rate_peak=1e18, packet_rate=1e18, age_s=86_400 * 999.0, tcp_control_bits=0xFFF,
+                     vlan_id=4094, customer_vlan_id=4094, tos=255),
+    "ended": flow_row(end_reason=1),
+    "closing": flow_row(closing=True, tcp_control_bits=1),
+    "duplicate": flow_row(duplicate=True),
+    "hostile interface": flow_row(ifindex=3),
+    "interface gone": flow_row(ifindex=4_000_000_000),
+}
+every_column = pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
+every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+
+
+@every_column
+def test_a_column_is_whole(column: Column) -> None:
+    assert COLUMNS[column.id] is column
+    assert column.id.isidentifier() and column.id.islower()
+    assert 0 < len(column.header) <= column.width
+    assert column.doc.endswith(".")
+    assert column.priority >= 1
+    assert column.sort
+
+
+@every_column
+@every_row
+@pytest.mark.parametrize("bits", [True, False])
+def test_text_is_of_printable_single_cells_and_fits(column: Column, row: FlowRow, bits: bool) -> None:
+    wording = Wording(bits=bits)
+    text = column.text(row, wording, INTERFACES)
+    assert all(unicodedata.category(c)[0] not in "CM" and unicodedata.east_asian_width(c) not in "WF" for c in text)
+    if not column.flexible and column.id != "interface":
+        assert len(text) <= column.width
+    for width in (column.width, column.width + 30):
+        assert len(column.cell(row, wording, INTERFACES, width)) == width
+
+
+@every_column
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_sort_keys_are_numbers_one_a_flow(column: Column, n: int) -> None:
+    columns = np.zeros(n, np.dtype(list(FLOW_COLUMN_DTYPES.items())))
+    for key in column.sort:
+        values = key(columns)
+        assert values.shape == (n,)
+        assert values.dtype.kind in "uifb"
+
+
+@every_column
+def test_sorting_reads_only_columns_that_a_table_has(column: Column) -> None:
+    class Recording(dict[str, object]):
+        def __missing__(self, asked: str) -> object:
+            assert asked in FLOW_COLUMN_DTYPES
+            return np.zeros(3, FLOW_COLUMN_DTYPES[asked])
+
+    for key in column.sort:
+        key(Recording())  # type: ignore[arg-type]
+
+
+def test_numeric_order_of_address_keys_is_address_order() -> None:
+    addresses = ["9.255.255.255", "10.0.0.1", "10.0.0.2", "192.168.0.1", "2001:db8::", "2001:db8::1", "2001:db8:0:1::"]
+    columns = np.zeros(len(addresses), np.dtype(list(FLOW_COLUMN_DTYPES.items())))
+    for position, address in enumerate(addresses):
+        columns[position]["source_address"] = packed(address)
+        columns[position]["ip_version"] = ipaddress.ip_address(address).version
+    keys = list(zip(*(key(columns).tolist() for key in COLUMNS["source"].sort), strict=True))
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(addresses)
+
+
+@pytest.mark.parametrize(("row", "source", "destination"), [
+    ("tcp", "10.0.0.1:1000", "10.0.0.2:80"),
+    ("udp6", "[2001:db8::1]:1000", "[2001:db8:1111:2222:3333:4444:5555:6666]:80"),
+    ("icmp", "10.0.0.1", "10.0.0.2 echo-request"),
+    ("icmp6", "2001:db8::1", "2001:db8:1111:2222:3333:4444:5555:6666 type 200/7"),
+    ("esp", "10.0.0.1", "10.0.0.2"),
+    ("aggregate", "(all other flows)", ""),
+    ("fragment", "10.0.0.1", "10.0.0.2 frag"),
+])
+def test_endpoints_by_kind(row: str, source: str, destination: str) -> None:
+    assert COLUMNS["source"].text(ROWS[row], Wording(), {}) == source
+    assert COLUMNS["destination"].text(ROWS[row], Wording(), {}) == destination
+
+
+def test_states_and_interfaces() -> None:
+    def state(row: str) -> str:
+        return COLUMNS["state"].text(ROWS[row], Wording(), {})
+
+    assert [state(row) for row in ("tcp", "closing", "ended", "duplicate")] == ["·", "fin", "end", "dup"]
+    interface = COLUMNS["interface"].text
+    assert interface(ROWS["tcp"], Wording(), INTERFACES) == "eth0"
+    assert interface(ROWS["hostile interface"], Wording(), INTERFACES) == "evil"
+    assert interface(ROWS["interface gone"], Wording(), INTERFACES) == "if4000000000"
+
+
+def test_80_columns_have_what_a_reader_needs_and_room_for_ipv4_endpoints() -> None:
+    chosen = {column.id: width for column, width in fit(80)}
+    assert list(chosen) == ["interface", "direction", "protocol", "source", "destination", "rate", "bytes", "state"]
+    assert chosen["source"] >= len("255.255.255.255:65535") <= chosen["destination"]
+
+
+def test_120_columns_are_those_of_the_design_and_200_all() -> None:
+    chosen = [column.id for column, _ in fit(120)]
+    assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
+                      "packets", "age", "state"]
+    assert [column.id for column, _ in fit(200)] == list(COLUMNS)
+
+
+@pytest.mark.parametrize("window", ["tick", "10s", "60s"])
+@pytest.mark.parametrize("width", [20, 72, 80, 81, 100, 120, 159, 160, 200, 300])
+def test_columns_fill_a_line_and_never_overflow_one_that_is_wide_enough(width: int, window: Window) -> None:
+    chosen = fit(width, window)
+    used = sum(cells for _, cells in chosen) + len(chosen) - 1
+    assert used <= max(width, 68)
+    assert rate_column(window) in [column.id for column, _ in chosen]
+    assert all(cells >= column.width for column, cells in chosen)
