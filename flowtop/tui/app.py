@@ -22,7 +22,7 @@ from flowtop.tui.flow_table import FlowTable, TableView
 from flowtop.tui.header import Header, HeaderView, clock
 from flowtop.tui.keys import KEYS
 from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
-from flowtop.tui.questions import Pause, Questions
+from flowtop.tui.questions import Questions
 from flowtop.tui.source import PageSource
 from flowtop.tui.status import StatusLine
 from flowtop.tui.viewport import Viewport
@@ -70,6 +70,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
         self._rate_window: Window = "tick"
         self._quitting = False
         self._quit_early = False
+        self._draining = False
         self._starting: Worker[None] | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
 
@@ -117,7 +118,8 @@ class FlowtopApp(App[None], inherit_bindings=False):
             self.run_worker(self._finish())
 
     def _announce_drain(self) -> None:
-        self._status.show(self.page, "last drain …")
+        self._draining = True
+        self._status.show(self._questions.newest, "last drain …")
 
     async def _finish(self) -> None:
         try:
@@ -149,11 +151,12 @@ class FlowtopApp(App[None], inherit_bindings=False):
             self._table.show_notice(message.text)
 
     def on_page_ready(self, message: PageReady) -> None:
-        """Show a page, unless the picture is paused."""
+        """Show a page. While paused: only what has gone by since, and the accuracy line, which never stands still."""
         if self._questions.accept(message.page):
             self.page = message.page
         else:
             self._paint_header()
+            self._paint_status(message.page)
 
     def watch_page(self, page: Page | None) -> None:
         """Another page is on view."""
@@ -184,7 +187,10 @@ class FlowtopApp(App[None], inherit_bindings=False):
             self._paint_table(page)
         else:
             self._table.show_notice("no flows: waiting for packets")
-        if not self._quitting:
+        self._paint_status(self._questions.newest or page)
+
+    def _paint_status(self, page: Page) -> None:
+        if not self._draining:
             self._status.show(page)
 
     def _paint_table(self, page: Page) -> None:
@@ -223,7 +229,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
     def _banners(self) -> Iterable[str]:
         pause = self._questions.pause
         if pause is not None:
-            yield _pause_words(pause)
+            yield f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
         if self._questions.order_held:
             yield "ORDER FROZEN"
         if self._viewport.follow:
@@ -354,8 +360,3 @@ class FlowtopApp(App[None], inherit_bindings=False):
         for key in KEYS:
             if key.action != "command_palette":
                 yield SystemCommand(key.doc, key.caps, partial(self.run_action, key.action))
-
-
-def _pause_words(pause: Pause) -> str:
-    words = f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
-    return f"{words}, {pause.lost_packets:,} LOST" if pause.lost_packets else words

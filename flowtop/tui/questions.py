@@ -18,7 +18,6 @@ class Pause:
 
     seconds: float
     packets: int
-    lost_packets: int
 
 
 class Questions:
@@ -27,6 +26,10 @@ class Questions:
     Args:
         query: sort, filter and grouping to begin with.
         viewport: what is in view.
+
+    Attributes:
+        order_held: the reader froze the order.
+        newest: the newest page, shown or not.
     """
 
     def __init__(self, query: Query, viewport: Viewport) -> None:
@@ -35,7 +38,7 @@ class Questions:
         self._asked: Query | None = None
         self._holds = 0
         self._paused_at: Page | None = None
-        self._newest: Page | None = None
+        self.newest: Page | None = None
         self._awaited: Query | None = None
         self.order_held = False
 
@@ -57,13 +60,12 @@ class Questions:
     @property
     def pause(self) -> Pause | None:
         """What has gone by since the pause began, None when not paused."""
-        begin, end = self._paused_at, self._newest
+        begin, end = self._paused_at, self.newest
         if begin is None or end is None:
             return None
         return Pause(
             seconds=end.uptime_s - begin.uptime_s,
             packets=end.books.observed_packets - begin.books.observed_packets,
-            lost_packets=end.books.lost_packets - begin.books.lost_packets,
         )
 
     def order_by(self, sort: str, *, descending: bool) -> None:
@@ -82,16 +84,16 @@ class Questions:
     def toggle_pause(self) -> Page | None:
         """Stand still, or go on; gives the newest page when it goes on."""
         if self._paused_at is None:
-            self._paused_at = self._newest
+            self._paused_at = self.newest
             self._update_hold()
             return None
         self._paused_at = self._awaited = None
         self._update_hold()
-        return self._newest
+        return self.newest
 
     def accept(self, page: Page) -> bool:
         """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""
-        self._newest = page
+        self.newest = page
         if self._paused_at is None:
             return True
         if self._awaited is None or page.query != self._awaited:

@@ -1,0 +1,90 @@
+"""Make every picture the README shows, from fixed flows and a clock that stands still: `python -m screenshots.render`.
+
+The same scenes are the screen's snapshot tests: tests/tui/test_screenshots.py renders them again and compares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flowtop.record import EndReason, Kind
+from flowtop.view.query import FlowRow
+from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
+from tests.tui.screen import running
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One picture: terminal size, keys pressed once the flows are shown, whether packets were lost."""
+
+    width: int
+    height: int
+    keys: tuple[str, ...] = ()
+    alarm: bool = False
+
+
+SCENES: dict[str, Scene] = {
+    "main": Scene(120, 40, ("down", "down", "down")),
+    "narrow": Scene(80, 24),
+    "wide": Scene(200, 60, ("o", "F")),
+    "help": Scene(100, 58, ("question_mark",)),
+    "lost": Scene(120, 20, ("space",), alarm=True),
+}
+"""Every picture by the name of its file."""
+
+
+def scene_flows() -> list[FlowRow]:
+    """A small server's afternoon: backups, web, name service, a tunnel, and what is left of flows that ended."""
+    hand_made = [
+        flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=10.26e6, octets=1_210_000_000, age_s=151),
+        flow(2, "10.0.0.5", "198.51.100.7", (51514, 443), direction=OUT, rate=152_400, octets=17_300_000, age_s=151),
+        flow(3, "2001:db8:40::1f", "2001:db8:40:7::22", (873, 40960), rate=8.41e6, octets=48_200_000_000, age_s=4212),
+        flow(4, "10.0.0.5", "203.0.113.80", (22, 60122), direction=OUT, rate=5_840, octets=912_000, age_s=3_720),
+        flow(5, "10.8.0.2", "10.8.0.1", (40112, 53), protocol=UDP, ifindex=3, rate=112, octets=1_096, age_s=4),
+        flow(6, "10.8.0.1", "10.8.0.2", (53, 40112), protocol=UDP, ifindex=3, direction=OUT, rate=388, octets=3_104,
+             age_s=4),
+        flow(7, "203.0.113.9", "10.0.0.5", (51820, 51820), protocol=UDP, rate=1.31e6, octets=602_000_000, age_s=98_100),
+        flow(8, "192.0.2.33", "10.0.0.5", (0, 8 * 256), protocol=ICMP, rate=84, octets=50_400, age_s=600),
+        flow(9, "fe80::1", "ff02::1", (0, 134 * 256), protocol=ICMP6, octets=2_304, age_s=812, rate=0),
+        flow(10, "10.0.20.4", "10.0.20.1", (5432, 38114), ifindex=4, rate=640_000, octets=88_000_000, age_s=2_400),
+        flow(11, "10.0.20.4", "10.0.20.1", (5432, 38114), rate=640_000, octets=88_000_000, age_s=2_400, vlan_id=20,
+             duplicate=True),
+        flow(12, "198.51.100.23", "10.0.0.5", (39022, 443), octets=48_310, age_s=2, tcp_control_bits=0b11011,
+             end_reason=int(EndReason.END_OF_FLOW)),
+        flow(13, "198.51.100.24", "10.0.0.5", (39400, 443), octets=9_120, age_s=1, rate=310, tcp_control_bits=0b11011,
+             closing=True),
+        flow(14, "0.0.0.0", "0.0.0.0", protocol=UDP, kind=int(Kind.AGGREGATE), rate=71_000, octets=4_400_000,
+             age_s=12),
+    ]
+    return hand_made + [row._replace(
+        flow_id=row.flow_id + 100, octet_rate=row.octet_rate / 40, octet_rate_10s=row.octet_rate / 44,
+        octet_rate_60s=row.octet_rate / 51, octet_rate_peak=row.octet_rate / 21, packet_rate=row.packet_rate / 40,
+    ) for row in random_flows(1_234)]
+
+
+async def render(scene: Scene) -> str:
+    """A scene as SVG text."""
+    source = FakeSource(scene_flows())
+    async with running(source, scene.width, scene.height) as pilot:
+        await pilot.press(*scene.keys)
+        if scene.alarm:
+            source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,
+                                   accounted_packets=source.books.accounted_packets - 1_204)
+            source.ticks += 74
+            source.tick()
+        await pilot.pause()
+        return pilot.app.export_screenshot(title="flowtop")
+
+
+def main() -> None:
+    """Write every scene."""
+    for name, scene in SCENES.items():
+        FOLDER.joinpath(f"{name}.svg").write_text(asyncio.run(render(scene)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Every key of the key table does what its doc says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from textual.pilot import Pilot
+
+from flowtop.tui.flow_table import FlowTable
+from flowtop.tui.keys import KEYS
+from flowtop.tui.screens.help import HelpScreen
+from tests.tui.fake_source import FakeSource, random_flows
+from tests.tui.screen import cursor_line, flow_lines, line, running, shown
+
+FLOWS = random_flows(200)
+BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
+LINES = 19
+"""Flows in view at 80x24: two lines above, the header, two lines below."""
+
+Check = Callable[["Pilot[None]", FakeSource, str], Awaitable[None]]
+
+
+async def check_up(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("down", "down", "down", key)
+    assert cursor_line(pilot.app) == 1
+
+
+async def check_down(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert cursor_line(pilot.app) == 0
+    await pilot.press(key)
+    assert cursor_line(pilot.app) == 1
+
+
+async def check_page_up(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("pagedown", "pagedown", key)
+    assert shown(pilot.app) == BY_RATE[LINES - 1:2 * LINES - 1]
+
+
+async def check_page_down(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert shown(pilot.app) == BY_RATE[LINES - 1:2 * LINES - 1]
+    assert cursor_line(pilot.app) is None
+
+
+async def check_first(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("pagedown", "pagedown", "down", key)
+    assert shown(pilot.app) == BY_RATE[:LINES]
+    assert cursor_line(pilot.app) == 0
+
+
+async def check_last(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert shown(pilot.app) == BY_RATE[-LINES:]
+    await pilot.press("up", key)
+    assert cursor_line(pilot.app) == LINES - 1
+
+
+async def check_clear_cursor(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("down", "down", key)
+    assert cursor_line(pilot.app) is None
+    await pilot.press("down")
+    assert cursor_line(pilot.app) == 0
+
+
+async def check_sort_next(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)  # at 80 columns BYTES stands right of RATE
+    assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", True)
+    assert "BYTES↓" in line(pilot.app, 2)
+    assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_total).flow_id
+
+
+async def check_sort_previous(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert (source.asked[-1].sort, source.asked[-1].descending) == ("destination", False)
+    assert "DESTINATION↑" in line(pilot.app, 2)
+
+
+async def check_reverse(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert "RATE↑" in line(pilot.app, 2)
+    assert shown(pilot.app) == BY_RATE[::-1][:LINES]
+    await pilot.press(key)
+    assert shown(pilot.app) == BY_RATE[:LINES]
+
+
+async def check_hold_order(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    source.tick([row._replace(octet_rate=5000.0 * row.flow_id) for row in FLOWS])
+    await pilot.pause()
+    assert "ORDER FROZEN" in line(pilot.app, 1)
+    assert shown(pilot.app) == BY_RATE[:LINES]
+    first = BY_RATE[0]
+    assert f"{5000 * first * 8 / 1e6:.3g}"[:3] in flow_lines(pilot.app)[0], "numbers go on changing"
+    await pilot.press(key)
+    assert shown(pilot.app) == list(range(200, 200 - LINES, -1))
+
+
+async def check_follow(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", "down", key)
+    assert "FOLLOW" in line(pilot.app, 1)
+    second = BY_RATE[1]
+    source.tick([row._replace(octet_rate=1.0 if row.flow_id == second else row.octet_rate) for row in FLOWS])
+    await pilot.pause()
+    assert shown(pilot.app)[-1] == second
+    assert cursor_line(pilot.app) == LINES - 1
+    await pilot.press(key)
+    source.tick(FLOWS)
+    await pilot.pause()
+    assert second not in shown(pilot.app)
+
+
+async def check_pause(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    before = flow_lines(pilot.app)
+    for _ in range(3):
+        source.tick([row._replace(octet_rate=5000.0 * row.flow_id) for row in FLOWS])
+        await pilot.pause()
+    assert flow_lines(pilot.app) == before
+    assert "PAUSED 00:00:03, 3,000 packets since" in line(pilot.app, 1)
+    await pilot.press(key)
+    assert shown(pilot.app) == list(range(200, 200 - LINES, -1))
+    assert "PAUSED" not in line(pilot.app, 1)
+
+
+def check_window(column: str, header: str) -> Check:
+    async def check(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+        await pilot.press("2" if key == "1" else "1", key)
+        assert source.asked[-1].sort == column
+        assert f"{header}↓" in line(pilot.app, 2)
+    return check
+
+
+async def check_bits(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    rate = max(row.octet_rate for row in FLOWS)
+    assert f"{rate * 8 / 1000:.3g} kb/s" in flow_lines(pilot.app)[0]
+    await pilot.press(key)
+    assert f"{rate / 1000:.2f} kB/s" in flow_lines(pilot.app)[0]
+    assert "51.5 MB/s" in line(pilot.app, 0)
+
+
+async def check_help(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, HelpScreen)
+    await pilot.press(key)
+    assert not isinstance(pilot.app.screen, HelpScreen)
+
+
+async def check_palette(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    await pilot.press(*"reverse the")
+    await pilot.pause(0.5)
+    await pilot.press("enter")
+    await pilot.pause(0.1)
+    assert "RATE↑" in line(pilot.app, 2)
+
+
+async def check_quit(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key, key)
+    await pilot.app.workers.wait_for_complete()
+    assert source.stopped == 1
+    assert pilot.app.return_code == 0
+
+
+CHECKS: dict[str, Check] = {
+    "move(-1)": check_up,
+    "move(1)": check_down,
+    "page_up": check_page_up,
+    "page_down": check_page_down,
+    "first": check_first,
+    "last": check_last,
+    "clear_cursor": check_clear_cursor,
+    "sort_next": check_sort_next,
+    "sort_previous": check_sort_previous,
+    "reverse": check_reverse,
+    "hold_order": check_hold_order,
+    "follow": check_follow,
+    "pause": check_pause,
+    "window('tick')": check_window("rate", "RATE"),
+    "window('10s')": check_window("rate_10s", "10 s"),
+    "window('60s')": check_window("rate_60s", "60 s"),
+    "bits": check_bits,
+    "help": check_help,
+    "command_palette": check_palette,
+    "quit": check_quit,
+}
+"""A check of every action of the key table: a new key fails here until it has one."""
+
+
+@pytest.mark.parametrize(("name", "action"), [(name, key.action) for key in KEYS for name in key.names])
+async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        assert pilot.app.query_one(FlowTable).lines == LINES
+        await CHECKS[action](pilot, source, name)
+
+
+def test_no_key_is_bound_twice() -> None:
+    names = [name for key in KEYS for name in key.names]
+    assert len(names) == len(set(names))
+
+
+def test_keys_of_later_features_are_free() -> None:
+    reserved = {"g", "slash", "enter", "e", "B", "n", "p", "c", "m", "w"}
+    assert not reserved & {name for key in KEYS for name in key.names}
