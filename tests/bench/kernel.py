@@ -63,7 +63,8 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in samples.items()}
     print(f"{'program':<18}{'ns':>6}{'above empty':>13}   spread")
     for name, median in medians.items():
-        print(f"{name:<18}{median:>6.0f}{median - medians['empty']:>13.0f}   {min(samples[name])}..{max(samples[name])}")
+        spread = f"{min(samples[name])}..{max(samples[name])}"
+        print(f"{name:<18}{median:>6.0f}{median - medians['empty']:>13.0f}   {spread}")
     above = {name: median - medians["empty"] for name, median in medians.items() if name != "empty"}
     print(json.dumps({"benchmark": "kernel", "empty_ns": medians["empty"], "above_empty_ns": above, "aim_ns": AIM_NS,
                       "met": max(above.values()) <= AIM_NS, "repeat": arguments.repeat, "rounds": arguments.rounds}))

@@ -43,8 +43,8 @@ def ipv6(payload: bytes, next_header: int, *, source: str = "2001:db8::1", desti
 
 
 def extension(next_header: int, octets: int = 8) -> bytes:
-    """An options or routing header of `octets` octets (a multiple of 8): a PadN option fills it."""
-    return struct.pack(">BBBB", next_header, octets // 8 - 1, 1, octets - 4) + bytes(octets - 4)
+    """An options or routing header of `octets` octets (a multiple of 8), filled with Pad1 options."""
+    return struct.pack(">BB", next_header, octets // 8 - 1) + bytes(octets - 2)
 
 
 def authentication(next_header: int, octets: int = 24) -> bytes:
@@ -60,8 +60,9 @@ def fragment_header(next_header: int, identification: int, *, offset: int, more:
 def tcp(source_port: int, destination_port: int, bits: int, payload: bytes = b"", *, options: bytes = b"") -> bytes:
     """A TCP segment (RFC 9293)."""
     offset = (20 + len(options)) // 4
-    return struct.pack(">HHIIHHHH", source_port, destination_port, 0x01020304, 0x05060708, offset << 12 | bits, 0xFFFF, 0,
-                       0) + options + payload
+    header = struct.pack(">HHIIHHHH", source_port, destination_port, 0x01020304, 0x05060708, offset << 12 | bits,
+                         0xFFFF, 0, 0)
+    return header + options + payload
 
 
 def udp(source_port: int, destination_port: int, payload: bytes = b"") -> bytes:

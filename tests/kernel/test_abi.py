@@ -1,0 +1,67 @@
+"""The C structs of bpf/flow.h, as a C compiler lays them out, are the numpy dtypes of flowtop/record.py."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind
+
+BPF = Path(__file__).parents[2] / "bpf"
+STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE}
+ENUMS = {
+    **{f"FLOW_KIND_{kind.name}": int(kind) for kind in Kind},
+    **{f"FLOW_{direction.name}": int(direction) for direction in Direction},
+    **{f"FLOW_IGNORED_{name.upper()}": number for number, name in enumerate(IGNORED_KINDS)},
+    "FLOW_IGNORED_KINDS": len(IGNORED_KINDS),
+    "FLOW_TCP_BITS": FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0],
+}
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Numbers printed by a C program: "struct.field.offset", "struct.field.size", "struct.size", enumerators."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("needs a C compiler: apt-get install gcc")
+    lines = []
+    for struct, dtype in STRUCTS.items():
+        lines.append(f'printf("{struct}.size %zu\\n", sizeof(struct {struct}));')
+        for name in dtype.names or ():
+            lines.append(f'printf("{struct}.{name}.offset %zu\\n", offsetof(struct {struct}, {name}));')
+            lines.append(f'printf("{struct}.{name}.size %zu\\n", sizeof(((struct {struct} *)0)->{name}));')
+    lines += [f'printf("{name} %d\\n", {name});' for name in ENUMS]
+    directory = tmp_path_factory.mktemp("abi")
+    source, program = directory / "layout.c", directory / "layout"
+    source.write_text('#include <stddef.h>\n#include <stdio.h>\n#include "flow.h"\nint main(void) {\n'
+                      + "\n".join(lines) + "\nreturn 0;\n}\n")
+    subprocess.run([compiler, "-std=c11", "-Wall", "-Werror", f"-I{BPF}", str(source), "-o", str(program)], check=True)
+    printed = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
+    return {name: int(number) for name, number in (line.split() for line in printed.splitlines())}
+
+
+@pytest.mark.parametrize("struct", STRUCTS)
+def test_every_field_has_the_same_offset_and_size(layout: dict[str, int], struct: str) -> None:
+    dtype: np.dtype[np.void] = STRUCTS[struct]
+    for name in dtype.names or ():
+        field, offset = dtype.fields[name][:2]  # type: ignore[index]
+        assert (layout[f"{struct}.{name}.offset"], layout[f"{struct}.{name}.size"]) == (offset, field.itemsize), name
+    assert layout[f"{struct}.size"] == dtype.itemsize
+
+
+@pytest.mark.parametrize("struct", STRUCTS)
+def test_c_has_no_field_the_dtype_lacks(layout: dict[str, int], struct: str) -> None:
+    """The fields known to the dtype tile the C struct: no octet is left for another one."""
+    end = 0
+    for name in STRUCTS[struct].names or ():
+        assert layout[f"{struct}.{name}.offset"] == end, name
+        end += layout[f"{struct}.{name}.size"]
+    assert end == layout[f"{struct}.size"]
+
+
+def test_enumerators_have_the_same_values(layout: dict[str, int]) -> None:
+    assert {name: layout[name] for name in ENUMS} == ENUMS
