@@ -43,12 +43,13 @@ class _Bucket:
 
 
 class Rates:
-    """Keeps the rate fields of a FlowStore. One tick: begin, add for each part of the batch, finish."""
+    """Keeps the rate fields of a FlowStore. One tick: begin, add for each part of its batches, finish."""
 
     def __init__(self, store: FlowStore) -> None:
         self._store = store
         self._in_10s: deque[_Bucket] = deque()
         self._in_60s: deque[_Bucket] = deque()
+        self._open: list[tuple[Slots, U8, U8]] = []
         self._tick: list[Slots] = []
         self._listed: list[npt.NDArray[np.int32]] = []
         self._bucket_start_ns = 0
@@ -61,7 +62,7 @@ class Rates:
     @property
     def nbytes(self) -> int:
         """Octets of history held, the store's fields not included."""
-        tick = sum(slots.nbytes for slots in self._tick)
+        tick = sum(slots.nbytes for slots in self._tick) + sum(3 * slots.nbytes for slots, _, _ in self._open)
         open_bucket = sum(slots.nbytes for slots in self._listed)
         return tick + open_bucket + sum(bucket.nbytes for bucket in self._in_60s)
 
@@ -84,38 +85,47 @@ class Rates:
         start_ns = window[0].start_ns if window else self._bucket_start_ns
         return max(self._now_ns - start_ns, _LEAST_TICK_NS) / 1e9
 
-    def begin(self, now_ns: int, start_ns: int) -> None:
-        """Start a tick that ends at `now_ns`; `start_ns` is its start if it is the first."""
+    def start(self, start_ns: int) -> None:
+        """Say when capture started; only the first call counts."""
         if not self._started:
             self._started = True
             self._now_ns = self._bucket_start_ns = start_ns
+
+    def add(self, slots: Slots, packets: U8, octets: U8) -> None:
+        """Traffic of the open tick, each slot at most once a call. Nothing to see before `close_tick`: so rates asked
+        for in mid-tick are those of whole ticks."""
+        self._open.append((slots, packets, octets))
+
+    def close_tick(self, now_ns: int) -> None:
+        """The open tick ended at `now_ns`: its traffic becomes rates, and old traffic leaves the windows."""
+        store = self._store
         self._tick_ns = max(now_ns - self._now_ns, _LEAST_TICK_NS)
         self._now_ns = max(now_ns, self._now_ns)
         for slots in self._tick:
-            self._store.packet_delta[slots] = 0
-            self._store.octet_delta[slots] = 0
-        self._tick.clear()
+            store.packet_delta[slots] = 0
+            store.octet_delta[slots] = 0
+        self._tick = [slots for slots, _, _ in self._open]
+        for slots, packets, octets in self._open:
+            self._gain(slots, packets, octets)
+        self._open.clear()
+        if self._tick_ns >= LEAST_PEAK_NS:
+            for slots in self._tick:
+                rates = store.octet_delta[slots] / self.tick_s
+                store.octet_rate_peak[slots] = np.maximum(store.octet_rate_peak[slots], rates)
+        self._slide()
 
-    def add(self, slots: Slots, packets: U8, octets: U8) -> None:
-        """Traffic of this tick; each slot at most once a tick."""
+    def _gain(self, slots: Slots, packets: U8, octets: U8) -> None:
         store = self._store
-        self._tick.append(slots)
-        store.packet_delta[slots] = packets
-        store.octet_delta[slots] = octets
-        store.packets_10s[slots] += packets
-        store.octets_10s[slots] += octets
-        store.packets_60s[slots] += packets
-        store.octets_60s[slots] += octets
-        store.bucket_packets[slots] += packets
-        store.bucket_octets[slots] += octets
+        for sums in (store.packet_delta, store.packets_10s, store.packets_60s, store.bucket_packets):
+            sums[slots] += packets
+        for sums in (store.octet_delta, store.octets_10s, store.octets_60s, store.bucket_octets):
+            sums[slots] += octets
         unlisted = slots[~store.bucket_listed[slots]]
         store.bucket_listed[unlisted] = True
         self._listed.append(unlisted.astype(np.int32))
-        if self._tick_ns >= LEAST_PEAK_NS:
-            store.octet_rate_peak[slots] = np.maximum(store.octet_rate_peak[slots], octets / self.tick_s)
 
-    def finish(self) -> None:
-        """End the tick: close the bucket when it is long enough, let old ones leave the windows."""
+    def _slide(self) -> None:
+        """Close the bucket when it is long enough, let old ones leave the windows."""
         if self._now_ns - self._bucket_start_ns >= BUCKET_NS:
             self._close_bucket()
         store = self._store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from flowtop.metering.expiry import Lingering, Timeouts, due, least_recent
 from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.rates import Rates
 from flowtop.metering.records import no_records, report
-from flowtop.metering.store import FlowStore
+from flowtop.metering.store import U8, FlowStore
 from flowtop.metering.totals import MeteringTotals, with_observed
 from flowtop.record import FLOW_KEY_DTYPE, Direction, EndReason, FlowBatch, FlowRecords, Kind
 
@@ -80,6 +80,8 @@ class FlowTable:
             config.idle_timeout_s, config.active_timeout_s, config.end_timeout_s)))
         self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
         self._next_id = 1
+        self._open_tick = _TickSums()
+        self._tick_is_open = False
 
     @property
     def columns(self) -> TableColumns:
@@ -120,19 +122,30 @@ class FlowTable:
         return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe
 
     def update(self, batch: FlowBatch) -> FlowRecords:
-        """One tick: accumulate, dedupe, rates, expire.
+        """A tick of one batch: `accumulate`, then `close_tick`."""
+        self.accumulate(batch)
+        return self.close_tick()
+
+    def accumulate(self, batch: FlowBatch) -> None:
+        """Add a batch to flows and books, find duplicates. A tick may have several batches, or none."""
+        self._rates.start(int(batch.counters["first_ns"].min(initial=batch.now_ns)))
+        self.now_ns = max(batch.now_ns, self.now_ns)
+        self.unix_offset_ns = batch.unix_offset_ns
+        slots = self._add_entries(batch)
+        if self._dedupe:
+            self._dedupe.take_over(slots)
+        self._book(batch, slots)
+
+    def close_tick(self) -> FlowRecords:
+        """End the tick at the last batch's time: rates, then expiry.
 
         Returns:
             Records of flows that ended or whose active timeout came.
         """
-        start_ns = int(batch.counters["first_ns"].min(initial=batch.now_ns))
-        self.now_ns = max(batch.now_ns, self.now_ns)
-        self.unix_offset_ns = batch.unix_offset_ns
-        self._rates.begin(self.now_ns, start_ns)
+        self.totals = replace(self.totals, **self._open_tick._asdict())
+        self._open_tick = _TickSums()
+        self._rates.close_tick(self.now_ns)
         self._release(self._lingering.leave(self.now_ns))
-        slots = self._accumulate(batch)
-        self._book(batch, slots)
-        self._rates.finish()
         return self._expire()
 
     def end_all(self, now_ns: int) -> FlowRecords:
@@ -140,7 +153,7 @@ class FlowTable:
         self.now_ns = max(now_ns, self.now_ns)
         return self._end(np.flatnonzero(self._store.live), EndReason.FORCED_END)
 
-    def _accumulate(self, batch: FlowBatch) -> Slots:
+    def _add_entries(self, batch: FlowBatch) -> Slots:
         """Add the counters to flows, new ones are born; gives each entry's slot."""
         parts: list[Slots] = [np.empty(0, np.int64)]
         born: list[Slots] = []
@@ -156,11 +169,9 @@ class FlowTable:
                 born.append(slots[missing])
             self._add(slots, counters)
             parts.append(slots)
-        touched = np.concatenate(parts)
         if self._dedupe:
             self._dedupe.join(born)
-            self._dedupe.take_over(touched)
-        return touched
+        return np.concatenate(parts)
 
     def _give_birth(self, keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.void]) -> Slots:
         """New flows, with what they have from their first packet."""
@@ -177,7 +188,7 @@ class FlowTable:
 
     def _add(self, slots: Slots, counters: npt.NDArray[np.void]) -> None:
         store = self._store
-        packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
+        packets, octets = counters["packets"].copy(), counters["octets"].copy()  # kept until the tick closes
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets
         store.first_ns[slots] = np.minimum(store.first_ns[slots], counters["first_ns"].astype(np.int64))
@@ -186,7 +197,7 @@ class FlowTable:
         self._rates.add(slots, packets, octets)
 
     def _book(self, batch: FlowBatch, slots: Slots) -> None:
-        """Bring the totals up to this tick."""
+        """Bring the totals up to this batch."""
         store, old = self._store, with_observed(self.totals, batch.observations)
         packets, octets = batch.counters["packets"], batch.counters["octets"]
         aggregate = batch.keys["kind"] == Kind.AGGREGATE
@@ -194,8 +205,7 @@ class FlowTable:
         if self.config.dedupe == "drop":  # no record will tell these: the primary's do
             store.packet_reported[slots[duplicate]] += packets[duplicate]
             store.octet_reported[slots[duplicate]] += octets[duplicate]
-        ingress = batch.keys["direction"] == Direction.INGRESS
-        counted_in, counted_out = ingress & ~duplicate, ~ingress & ~duplicate
+        self._open_tick = self._open_tick.plus(batch.keys["direction"], packets, octets, ~duplicate)
         self.totals = replace(
             old,
             accounted_packets=old.accounted_packets + int(packets.sum()),
@@ -203,11 +213,7 @@ class FlowTable:
             aggregated_packets=old.aggregated_packets + int(packets[aggregate].sum()),
             aggregated_octets=old.aggregated_octets + int(octets[aggregate].sum()),
             duplicate_packets=old.duplicate_packets + int(packets[duplicate].sum()),
-            duplicate_octets=old.duplicate_octets + int(octets[duplicate].sum()),
-            tick_ingress_packets=int(packets[counted_in].sum()),
-            tick_ingress_octets=int(octets[counted_in].sum()),
-            tick_egress_packets=int(packets[counted_out].sum()),
-            tick_egress_octets=int(octets[counted_out].sum()))
+            duplicate_octets=old.duplicate_octets + int(octets[duplicate].sum()))
 
     def _expire(self) -> FlowRecords:
         records: list[FlowRecords] = []
@@ -256,6 +262,23 @@ class FlowTable:
     def _release(self, slots: Slots) -> None:
         if len(slots):
             self._store.release(slots)
+
+
+class _TickSums(NamedTuple):
+    """MeteringTotals' tick_* of a tick that is not over."""
+
+    tick_ingress_packets: int = 0
+    tick_ingress_octets: int = 0
+    tick_egress_packets: int = 0
+    tick_egress_octets: int = 0
+
+    def plus(self, direction: npt.NDArray[np.uint8], packets: U8, octets: U8,
+             counts: npt.NDArray[np.bool_]) -> _TickSums:
+        """With the traffic of those entries that count."""
+        ingress = counts & (direction == Direction.INGRESS)
+        egress = counts & ~ingress
+        return _TickSums(*(old + int(sums[chosen].sum()) for old, sums, chosen in zip(
+            self, (packets, octets, packets, octets), (ingress, ingress, egress, egress), strict=True)))
 
 
 def _tcp_control_bits(seen: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:

@@ -1,0 +1,275 @@
+"""Headless output: one round a tick on standard output, as a table, JSON Lines or CSV.
+
+stdout is data; nothing else is ever written there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import queue
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, TextIO
+
+from flowtop.elements import ELEMENTS
+from flowtop.errors import FlowtopError
+from flowtop.pipeline import Pipeline
+from flowtop.record import Kind
+from flowtop.view.columns import Wording, fit
+from flowtop.view.query import Books, FlowRow, Page, Query
+from flowtop.view.units import count, duration, printable, rate
+
+OutputFormat = Literal["table", "json", "csv"]
+
+_ICMP, _ICMPV6 = 1, 58
+_IPV4 = 4
+
+RECORD_ELEMENTS = (
+    "flowId", "interfaceName", "flowDirection", "ipVersion", "protocolIdentifier",
+    "sourceIPv4Address", "sourceIPv6Address", "sourceTransportPort",
+    "destinationIPv4Address", "destinationIPv6Address", "destinationTransportPort",
+    "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "vlanId", "dot1qCustomerVlanId",
+    "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
+    "flowStartMilliseconds", "flowEndMilliseconds",
+    "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
+)
+"""Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
+
+assert all(name in ELEMENTS for name in RECORD_ELEMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """How rounds are written.
+
+    Attributes:
+        output: table, json (JSON Lines) or csv.
+        query: which flows a round lists, and in which order.
+        width: columns of a table.
+        wording: units of a table.
+    """
+
+    output: OutputFormat = "table"
+    query: Query = Query(limit=None)
+    width: int = 120
+    wording: Wording = Wording()
+
+
+class PageQueue:
+    """Pages on their way from the pipeline's threads to the thread that writes them."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Page | FlowtopError] = queue.SimpleQueue()
+
+    def ready(self) -> bool:
+        """Whether every page handed over so far has been taken: rounds wait for their reader, packets do not."""
+        return self._queue.empty()
+
+    def on_progress(self, text: str) -> None:
+        """Batch output does not narrate its start."""
+
+    def on_page(self, page: Page) -> None:
+        """Hand over one round."""
+        self._queue.put(page)
+
+    def on_error(self, error: FlowtopError) -> None:
+        """Hand over what ended the run."""
+        self._queue.put(error)
+
+    def __iter__(self) -> Iterator[Page]:
+        last = False
+        while not last:
+            item = self._queue.get()
+            if isinstance(item, FlowtopError):
+                raise item
+            yield item
+            last = item.last
+
+
+class RoundWriter(Protocol):
+    """Writes one round."""
+
+    def write(self, number: int, page: Page) -> None:
+        """Write round `number` (from 1)."""
+
+
+def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, out: TextIO | None = None) -> int:
+    """Write rounds until the pipeline has ended; the last round shows what the last drain brought.
+
+    Args:
+        config: format and query.
+        pipeline: not started yet; built with `ready=pages.ready`.
+        pages: becomes the pipeline's listener.
+        out: text stream to write to, standard output by default.
+
+    Returns:
+        How many rounds were written. A reader that went away (broken pipe) ends the run quietly.
+
+    Raises:
+        FlowtopError: capturing could not start, or failed.
+    """
+    writer = round_writer(config, sys.stdout if out is None else out)
+    pipeline.ask(config.query)
+    pipeline.start(pages)
+    rounds = 0
+    try:
+        for page in pages:
+            writer.write(rounds + 1, page)
+            rounds += 1
+    except BrokenPipeError:
+        pass  # `flowtop -b | head`: the reader has what it wanted
+    finally:
+        pipeline.stop()
+    return rounds
+
+
+def round_writer(config: BatchConfig, out: TextIO) -> RoundWriter:
+    """The writer for one output format."""
+    if config.output == "json":
+        return _JsonWriter(out)
+    if config.output == "csv":
+        return _CsvWriter(out)
+    return _TableWriter(out, config)
+
+
+def flow_record(row: FlowRow, interfaces: dict[int, str]) -> dict[str, Any]:
+    """One flow as IANA element names and plain values.
+
+    An aggregate entry (map full) has no addresses and no ports. `duplicate` (not an IANA element) is there, and true,
+    only when another Observation Point's flow stands for the same packets.
+    """
+    family, ip = (socket.AF_INET, "IPv4") if row.ip_version == _IPV4 else (socket.AF_INET6, "IPv6")
+    record: dict[str, Any] = {
+        "flowId": row.flow_id,
+        "interfaceName": printable(interfaces.get(row.ifindex, str(row.ifindex))),
+        "flowDirection": row.direction,
+        "ipVersion": row.ip_version,
+        "protocolIdentifier": row.protocol,
+    }
+    if row.kind != Kind.AGGREGATE:
+        size = 4 if ip == "IPv4" else 16
+        record[f"source{ip}Address"] = socket.inet_ntop(family, row.source_address[:size])
+        record["sourceTransportPort"] = row.source_port
+        record[f"destination{ip}Address"] = socket.inet_ntop(family, row.destination_address[:size])
+        record["destinationTransportPort"] = row.destination_port
+        if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
+            record["destinationTransportPort"] = 0
+            record["icmpTypeCodeIPv4" if row.protocol == _ICMP else "icmpTypeCodeIPv6"] = row.destination_port
+        record |= {
+            "vlanId": row.vlan_id,
+            "dot1qCustomerVlanId": row.customer_vlan_id,
+            "sourceMacAddress": row.source_mac.hex(":"),
+            "destinationMacAddress": row.destination_mac.hex(":"),
+            "ipClassOfService": row.tos,
+            "ipTTL": row.ttl,
+            "tcpControlBits": row.tcp_control_bits,
+        }
+    record |= {
+        "flowStartMilliseconds": row.start_ms,
+        "flowEndMilliseconds": row.end_ms,
+        "octetDeltaCount": row.octet_delta,
+        "packetDeltaCount": row.packet_delta,
+        "octetTotalCount": row.octet_total,
+        "packetTotalCount": row.packet_total,
+    }
+    if row.end_reason:
+        record["flowEndReason"] = row.end_reason
+    if row.duplicate:
+        record["duplicate"] = True
+    return record
+
+
+def totals_record(page: Page) -> dict[str, int]:
+    """The books of one round: observed = accounted + ignored + lost."""
+    books = page.books
+    return {
+        "observedPackets": books.observed_packets,
+        "observedOctets": books.observed_octets,
+        "accountedPackets": books.accounted_packets,
+        "accountedOctets": books.accounted_octets,
+        "ignoredPackets": books.ignored_packets,
+        "ignoredOctets": books.ignored_octets,
+        "lostPackets": books.lost_packets,
+        "lostOctets": books.lost_octets,
+        "aggregatedPackets": books.aggregated_packets,
+        "aggregatedOctets": books.aggregated_octets,
+        "duplicatePackets": books.duplicate_packets,
+        "duplicateOctets": books.duplicate_octets,
+        "unjoinedFragments": books.unjoined_fragments,
+        "interfacePackets": books.interface_packets,
+        "flows": page.matched,
+    }
+
+
+def _iso_time(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _JsonWriter:
+    """JSON Lines: one object a round."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, number: int, page: Page) -> None:
+        flows = [flow_record(row, page.interfaces) for row in page.rows]
+        line = {"round": number, "time": _iso_time(page.unix_ms), "totals": totals_record(page), "flows": flows}
+        self._out.write(json.dumps(line, separators=(",", ":")) + "\n")
+        self._out.flush()
+
+
+class _CsvWriter:
+    """CSV (RFC 4180) with one header line; each row begins with its round and time."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._writer = csv.DictWriter(out, ("round", "time", *RECORD_ELEMENTS, "duplicate"), lineterminator="\n")
+
+    def write(self, number: int, page: Page) -> None:
+        if number == 1:
+            self._writer.writeheader()
+        stamp = {"round": number, "time": _iso_time(page.unix_ms)}
+        for row in page.rows:
+            self._writer.writerow(stamp | flow_record(row, page.interfaces))
+        self._out.flush()
+
+
+class _TableWriter:
+    """A plain table: the books in one line, then the flows."""
+
+    def __init__(self, out: TextIO, config: BatchConfig) -> None:
+        self._out = out
+        self._config = config
+        self._layout = fit(config.width)
+
+    def write(self, number: int, page: Page) -> None:
+        lines = [] if number == 1 else [""]
+        lines += _summary(number, page)
+        lines.append(" ".join(
+            column.header.rjust(width) if column.align == "right" else column.header.ljust(width)
+            for column, width in self._layout).rstrip())
+        for row in page.rows:
+            cells = [column.cell(row, self._config.wording, page.interfaces, width) for column, width in self._layout]
+            lines.append(" ".join(cells).rstrip())
+        self._out.write("\n".join(lines) + "\n")
+        self._out.flush()
+
+
+def _summary(number: int, page: Page) -> list[str]:
+    books: Books = page.books
+    out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
+    first = (
+        f"flowtop  round {number}  {_iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
+        f"{page.matched} flows  out {out.strip()}  in {into.strip()}"
+    )
+    second = (
+        f"seen {books.observed_packets}  accounted {books.accounted_packets}  ignored {books.ignored_packets}  "
+        f"lost {books.lost_packets}  dup {books.duplicate_packets}"
+    )
+    if books.aggregated_packets:
+        second += f"  aggregated {count(books.aggregated_packets).strip()}"
+    return [first, second]

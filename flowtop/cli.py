@@ -1,0 +1,254 @@
+"""The command line: options, settings, signals, exit statuses. The only place that writes stderr or ends the process.
+
+Everything heavy is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowtop import __version__
+from flowtop.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    FlowtopError,
+)
+
+if TYPE_CHECKING:
+    from flowtop.capture import Capture
+    from flowtop.pipeline import Pipeline, PipelineConfig
+    from flowtop.view.query import Query
+
+SCREEN_FIRST_DELAY_S = 0.25
+"""The screen's first tick comes early: nobody should look at an empty list for a whole second."""
+
+
+def _settings_path() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "flowtop" / "config.toml"
+
+
+def _load_settings(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Make the TOML file's values the options' defaults: command line, then FLOWTOP_*, then the file."""
+    chosen = path or _settings_path()
+    if path is None and not chosen.is_file():
+        return None
+    try:
+        settings = tomllib.loads(chosen.read_text())
+    except (OSError, ValueError) as error:
+        raise FlowtopError(f"cannot read settings from {chosen}: {error}",
+                           hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
+    known = {p.name for p in context.command.params if p.name} - {"config", "version", "help", "check"}
+    defaults = {name.replace("-", "_"): value for name, value in settings.items()}
+    for name in defaults.keys() - known:
+        raise FlowtopError(f"unknown setting in {chosen}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
+    context.default_map = defaults
+    return chosen
+
+
+def _near(word: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOWTOP",
+                                 "max_content_width": 110})
+@click.option("-i", "--interface", multiple=True, metavar="NAME",
+              help="Observe this interface; repeatable, globs such as 'veth*'. Default: every interface that is up.")
+@click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
+              help="Column to sort by: rate, bytes, packets, age, source, ...")
+@click.option("-d", "--delay", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
+              help="Time between refreshes.")
+@click.option("-b", "--batch", is_flag=True, help="No screen: write rounds to standard output.")
+@click.option("-c", "--count", type=click.IntRange(1), metavar="N",
+              help="With -b: end after N rounds. Default: until Ctrl-C.")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
+              help="With -b: the format. json is one object a round (JSON Lines).")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="With -b: list the first N flows. Default: all.")
+@click.option("--idle-timeout", type=click.FloatRange(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
+              help="A flow without packets for this long has ended.")
+@click.option("--active-timeout", type=click.FloatRange(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
+              help="A flow that goes on is reported this often.")
+@click.option("--max-flows", type=click.IntRange(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
+              help="Flows kept at most; the least recently active are ended first.")
+@click.option("--map-entries", type=int, default=65_536, show_default=True, metavar="N",
+              help="Entries of each kernel map: different flows between two drains.")
+@click.option("--dedupe", type=click.Choice(["mark", "drop", "off"]), default="mark", show_default=True,
+              help="The same packet seen at several interfaces: mark repeats, drop them from the list, or count all.")
+@click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_load_settings, metavar="FILE",
+              help="Settings (TOML), after options and FLOWTOP_* variables. Default: ~/.config/flowtop/config.toml.")
+@click.option("--check", is_flag=True, help="Say what this host can do, and the remedy for what it cannot.")
+@click.version_option(__version__, "--version", prog_name="flowtop", message="%(prog)s %(version)s")
+def command(**options: Any) -> int:
+    """Show this host's network flows, exactly, as they happen.
+
+    Every packet is in a flow or in a visible counter. Needs root, as tcpdump does. Press ? in the screen for its keys.
+    """
+    if options["check"]:
+        return _check()
+    if options["batch"]:
+        return _batch(options)
+    return _screen(options)
+
+
+def main() -> None:
+    """Entry point: run the command, print what went wrong in two lines, exit with the documented status."""
+    try:
+        status = command.main(standalone_mode=False) or EXIT_OK
+    except FlowtopError as error:
+        _complain(error.message, error.hint)
+        status = error.exit_code
+    except click.UsageError as error:
+        _complain(_one_line(error.format_message()), "see flowtop --help")
+        status = EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        status = EXIT_OK
+    sys.exit(_flush(status))
+
+
+def _complain(message: str, hint: str) -> None:
+    click.echo(f"flowtop: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
+
+
+def _flush(status: int) -> int:
+    """Flush standard output here, where a reader that went away can be met quietly."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more at exit: give it somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _complain(f"cannot write to standard output: {error.strerror}", "")
+        return status or EXIT_FAILURE
+    return status
+
+
+def _check() -> int:
+    from flowtop.capture.ebpf.check import check_host
+
+    findings = check_host()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")
+        if not finding.ok and finding.remedy:
+            click.echo(f"      {' ' * width}  remedy: {finding.remedy}")
+    return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILURE
+
+
+def _query(options: dict[str, Any], limit: int | None) -> Query:
+    from flowtop.view.query import Query
+
+    query = Query(limit=limit)
+    if options["sort"] == query.sort:
+        return query  # without the columns, which bring numpy: the screen's first frame should not wait for it
+    from flowtop.view.answer import sort_column
+
+    column = sort_column(options["sort"])
+    return replace(query, sort=column.id, descending=column.descending_first)
+
+
+def _pipeline_config(options: dict[str, Any], *, first_delay_s: float | None = None) -> PipelineConfig:
+    from flowtop.metering.table import TableConfig
+    from flowtop.pipeline import PipelineConfig
+
+    table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
+                        max_flows=options["max_flows"], dedupe=options["dedupe"])
+    return PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s, ticks=options["count"], table=table)
+
+
+def _capture(options: dict[str, Any]) -> Capture:
+    from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+
+    return EbpfCapture(EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"]))
+
+
+def _batch(options: dict[str, Any]) -> int:
+    from flowtop.batch import BatchConfig, PageQueue, run_batch
+    from flowtop.pipeline import Pipeline
+
+    pages = PageQueue()
+    config = BatchConfig(output=options["output"], query=_query(options, options["top"]), width=_table_width())
+    pipeline = Pipeline(_pipeline_config(options), _capture(options), ready=pages.ready)
+    caught = _stop_on_signals(pipeline.request_stop)
+    rounds = run_batch(config, pipeline, pages)
+    if not caught or options["count"] is None or rounds >= options["count"]:
+        return EXIT_OK
+    return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
+
+
+def _table_width() -> int:
+    if "COLUMNS" in os.environ and os.environ["COLUMNS"].isdigit():
+        return int(os.environ["COLUMNS"])
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 160
+
+
+def _screen(options: dict[str, Any]) -> int:
+    for option in ("count", "top"):
+        if options[option] is not None:
+            raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
+                               exit_code=EXIT_USAGE)
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if not stream.isatty():
+            raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
+                               exit_code=EXIT_USAGE)
+    from flowtop.tui.app import FlowtopApp
+
+    opened: list[Pipeline] = []
+
+    def open_pipeline() -> Pipeline:
+        opened.append(_screen_pipeline(options))
+        return opened[0]
+
+    app = FlowtopApp(open_pipeline, _query(options, None))
+    _stop_on_signals(app.request_quit)
+    try:
+        app.run()
+    finally:
+        for pipeline in opened:  # has stopped already unless the screen itself broke
+            pipeline.stop()
+    if app.error is not None:
+        raise app.error
+    return app.return_code or EXIT_OK
+
+
+def _screen_pipeline(options: dict[str, Any]) -> Pipeline:
+    from flowtop.pipeline import Pipeline
+
+    return Pipeline(_pipeline_config(options, first_delay_s=SCREEN_FIRST_DELAY_S), _capture(options))
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> list[int]:
+    """Let SIGINT, SIGTERM and SIGHUP (the SSH line is gone) end the run with a last drain.
+
+    Returns:
+        The signals caught so far; it grows.
+    """
+    caught: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        caught.append(number)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handle)
+    return caught

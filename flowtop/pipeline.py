@@ -1,0 +1,322 @@
+"""The metering pipeline: capture → flow table → pages for whoever watches, Flow Records for whoever exports.
+
+Two threads. The *capture thread* opens the capture, waits, drains; a drain spends most of its time in the kernel.
+The *metering thread* owns the flow table: it takes batches, closes ticks, answers queries. So a key press is answered
+while a drain waits for its grace period, and nobody but the metering thread ever touches the table.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from flowtop.capture import Capture
+from flowtop.errors import FlowtopError
+from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.record import FlowBatch, FlowRecords
+from flowtop.view.answer import Answerer
+from flowtop.view.books import close_books
+from flowtop.view.query import Page, Query, SelfUsage, Traffic
+
+SPARKLINE_TICKS = 60
+
+
+class PipelineListener(Protocol):
+    """Who watches. Called from the pipeline's threads, never from two at once."""
+
+    def on_progress(self, text: str) -> None:
+        """What is being waited for before the first page, in words."""
+
+    def on_page(self, page: Page) -> None:
+        """The newest answer to the newest query: after each tick, and at once after `ask`."""
+
+    def on_error(self, error: FlowtopError) -> None:
+        """Capturing failed and has ended; nothing is attached any more."""
+
+
+class FlowRecordConsumer(Protocol):
+    """Who is handed every expired Flow Record. Called from the metering thread: must not block."""
+
+    def consume(self, records: FlowRecords) -> None:
+        """Take records (FLOW_RECORD_DTYPE, never empty). The array is the consumer's to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """How the pipeline runs.
+
+    Attributes:
+        delay_s: seconds between ticks.
+        first_delay_s: seconds from attaching to the first tick; a screen wants its first flows early.
+        ticks: end by itself with this tick, made by the last drain; None: run until `stop`.
+        table: timeouts and bounds of the flow table.
+    """
+
+    delay_s: float = 1.0
+    first_delay_s: float | None = None
+    ticks: int | None = None
+    table: TableConfig = TableConfig()
+
+
+def _always_ready() -> bool:
+    return True
+
+
+@dataclass(slots=True)
+class _Handover:
+    """One batch on its way from the capture thread to the metering thread."""
+
+    batch: FlowBatch
+    close_tick: bool
+    last: bool
+
+
+class Pipeline:
+    """Runs one capture into one flow table.
+
+    Args:
+        config: delays, timeouts, bounds.
+        capture: where flows come from; owned from here on.
+        consumers: get every expired Flow Record, the forced ones at the end included.
+        ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
+            batch output makes rounds longer, and loses none of their packets.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        capture: Capture,
+        consumers: Sequence[FlowRecordConsumer] = (),
+        *,
+        ready: Callable[[], bool] = _always_ready,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._capture = capture
+        self._consumers = tuple(consumers)
+        self._ready = ready
+        self._clock = clock
+        self._table = FlowTable(config.table)
+        self._answerer = Answerer()
+        self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
+        self._egress = deque[float](maxlen=SPARKLINE_TICKS)
+        self._usage = _UsageMeter(clock)
+        self._changed = threading.Condition()
+        self._handover: _Handover | None = None
+        self._query = Query()
+        self._asked = False
+        self._stopping = False
+        self._over = False
+        self._failure: FlowtopError | None = None
+        self._last = False
+        self._tick = 0
+        self._tick_closed_at = 0.0
+        self._started_at = 0.0
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def start(self, listener: PipelineListener) -> None:
+        """Start capturing; returns at once. Called once."""
+        self._listener = listener
+        self._threads = (
+            threading.Thread(target=self._run_metering, name="metering"),
+            threading.Thread(target=self._run_capture, name="capture"),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, query: Query) -> None:
+        """Set the query every later page answers, and answer it now. Any thread; the latest wins."""
+        with self._changed:
+            self._query = query
+            self._asked = True
+            self._changed.notify_all()
+
+    def request_stop(self) -> None:
+        """Ask for the last drain without waiting for it. Any thread, and signal handlers."""
+        self._stopping = True
+        self._capture.wake()
+
+    def stop(self) -> None:
+        """Detach, drain once more, report what is left to consumers and the listener; returns when all that is done."""
+        self.request_stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the pipeline has ended, by itself or by `stop`."""
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def failure(self) -> FlowtopError | None:
+        """Why the pipeline ended, when it was not asked to."""
+        return self._failure
+
+    # ---- capture thread
+
+    def _run_capture(self) -> None:
+        try:
+            self._capture.open(self._listener.on_progress)
+            self._listener.on_progress("waiting for the first packets")
+            self._started_at = self._tick_closed_at = self._clock()
+            try:
+                self._drain_until_stopped()
+            finally:
+                last = self._capture.close()
+            self._hand_over(_Handover(last, close_tick=True, last=True))
+        except FlowtopError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a thread's last resort: the user must see it, not the interpreter
+            self._fail(_unexpected("capturing", error))
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+
+    def _drain_until_stopped(self) -> None:
+        config = self._config
+        first = config.delay_s if config.first_delay_s is None else config.first_delay_s
+        due_at = self._clock() + first
+        ticks = 0
+        while not self._stopping:
+            self._capture.wait(max(0.0, due_at - self._clock()))
+            if self._stopping:
+                return
+            due = self._clock() >= due_at
+            if due and config.ticks is not None and ticks + 1 >= config.ticks:
+                return
+            close_tick = due and self._ready()
+            self._hand_over(_Handover(self._capture.drain(), close_tick, last=False))
+            if close_tick:
+                ticks += 1
+                due_at = max(due_at + config.delay_s, self._clock() + config.delay_s / 2)
+            elif due:
+                self._capture.wait(min(0.05, config.delay_s))
+
+    def _hand_over(self, handover: _Handover) -> None:
+        """Give a batch to the metering thread and wait until it is in the table: its arrays may be reused then."""
+        with self._changed:
+            self._handover = handover
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._handover is None)
+
+    def _fail(self, error: FlowtopError) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._listener.on_error(error)
+
+    # ---- metering thread
+
+    def _run_metering(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._handover or (self._asked and self._tick) or self._over)
+                handover = self._handover
+                if handover is None and self._over:
+                    return
+            try:
+                if self._failure is None:
+                    self._meter(handover)
+            except FlowtopError as error:
+                self._fail(error)
+                self.request_stop()
+            except Exception as error:  # noqa: BLE001 - as in the capture thread; hooks must come off all the same
+                self._fail(_unexpected("metering", error))
+                self.request_stop()
+            finally:
+                with self._changed:
+                    if handover is not None:
+                        self._handover = None
+                        self._changed.notify_all()
+
+    def _meter(self, handover: _Handover | None) -> None:
+        if handover is None:
+            self._listener.on_page(self._page())
+            return
+        self._table.accumulate(handover.batch)
+        self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
+        self._interfaces, self._attached = dict(handover.batch.interfaces), handover.batch.attached
+        self._observations = handover.batch.observations.copy()
+        if not handover.close_tick:
+            return
+        self._close_tick()
+        if handover.last:
+            self._last = True
+            self._export(self._table.end_all(self._batch_time[0]))
+        self._listener.on_page(self._page())
+
+    def _close_tick(self) -> None:
+        self._export(self._table.close_tick())
+        self._tick += 1
+        self._tick_closed_at = self._clock()
+        self._usage.tick()
+        totals = self._table.totals
+        self._ingress.append(totals.tick_ingress_octets / self._table.tick_s)
+        self._egress.append(totals.tick_egress_octets / self._table.tick_s)
+
+    def _export(self, records: FlowRecords) -> None:
+        if len(records):
+            for consumer in self._consumers:
+                consumer.consume(records)
+
+    def _page(self) -> Page:
+        with self._changed:
+            query, self._asked = self._query, False
+        found = self._answerer.answer(query, self._table)
+        totals, tick_s = self._table.totals, self._table.tick_s
+        now_ns, unix_offset_ns = self._batch_time
+        return Page(
+            query=query,
+            tick=self._tick,
+            unix_ms=(now_ns + unix_offset_ns) // 1_000_000,
+            uptime_s=self._tick_closed_at - self._started_at,
+            tick_s=tick_s,
+            rows=found.rows,
+            matched=found.matched,
+            flows=found.flows,
+            active_flows=found.active_flows,
+            anchor_rank=found.anchor_rank,
+            books=close_books(totals, self._observations),
+            ingress=Traffic(self._ingress[-1], totals.tick_ingress_packets / tick_s, tuple(self._ingress)),
+            egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
+            interfaces=self._interfaces,
+            attached=self._attached,
+            usage=self._usage.usage,
+            delay_s=self._config.delay_s,
+            last=self._last,
+        )
+
+
+class _UsageMeter:
+    """flowtop's own CPU and memory, once a tick."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._cpu_s = time.process_time()
+        self._statm = Path("/proc/self/statm")
+        self.usage = SelfUsage()
+
+    def tick(self) -> None:
+        at, cpu_s = self._clock(), time.process_time()
+        resident_pages = int(self._statm.read_text().split()[1])
+        self.usage = SelfUsage(
+            cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
+            resident_octets=resident_pages * resource.getpagesize(),
+        )
+        self._at, self._cpu_s = at, cpu_s
+
+
+def _unexpected(activity: str, error: Exception) -> FlowtopError:
+    failure = FlowtopError(
+        f"{activity} failed unexpectedly: {type(error).__name__}: {error}",
+        hint="please report this, with what you ran and the output of flowtop --check",
+    )
+    failure.__cause__ = error
+    return failure

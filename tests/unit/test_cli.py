@@ -1,0 +1,89 @@
+"""The command line without a capture: settings, usage errors, exit statuses. tests/kernel/test_command.py has the rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowtop import __version__
+
+
+def flowtop(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "flowtop", *arguments], capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL, env=os.environ | (env or {}), check=False)
+
+
+def assert_two_lines(done: subprocess.CompletedProcess[str], status: int, message: str, hint: str) -> None:
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert lines[0].startswith("flowtop: ")
+    assert message in lines[0]
+    assert lines[1].startswith("hint: ")
+    assert hint in lines[1]
+    assert done.returncode == status
+    assert done.stdout == ""
+
+
+def test_version() -> None:
+    done = flowtop("--version")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"flowtop {__version__}", "")
+
+
+def test_help_names_every_option_on_stdout() -> None:
+    done = flowtop("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for option in ("--interface", "--batch", "--count", "--delay", "--output", "--sort", "--check", "--map-entries"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "message", "hint"), [
+    (["--nonsense"], "--nonsense", "--help"),
+    (["-d", "soon"], "soon", "--help"),
+    (["-d", "0.001"], "0.001", "--help"),
+    (["-b", "-c", "0"], "0", "--help"),
+    (["-b", "-o", "xml"], "xml", "--help"),
+    (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),
+    (["-c", "3"], "--count needs -b", "-b"),
+    ([], "is not a terminal", "-b"),
+])
+def test_usage_errors_are_two_lines_and_status_2(arguments: list[str], message: str, hint: str) -> None:
+    assert_two_lines(flowtop(*arguments), 2, message, hint)
+
+
+def test_map_size_out_of_range() -> None:
+    assert_two_lines(flowtop("-b", "--map-entries", "7"), 2, "map size 7", "1024")
+
+
+def test_settings_file_gives_defaults_and_environment_goes_before_it(tmp_path: Path) -> None:
+    settings = tmp_path / "flowtop.toml"
+    settings.write_text('sort = "byts"\n')
+    assert "byts" in flowtop("-b", "--config", str(settings)).stderr
+    assert "paquets" in flowtop("-b", "--config", str(settings), env={"FLOWTOP_SORT": "paquets"}).stderr
+    assert "agee" in flowtop("-b", "--config", str(settings), "-s", "agee", env={"FLOWTOP_SORT": "paquets"}).stderr
+
+
+def test_settings_are_found_in_the_user_s_configuration_directory(tmp_path: Path) -> None:
+    (tmp_path / "flowtop").mkdir()
+    (tmp_path / "flowtop" / "config.toml").write_text('sort = "byts"\n')
+    assert "byts" in flowtop("-b", env={"XDG_CONFIG_HOME": str(tmp_path)}).stderr
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("sort = ", "cannot read settings"),
+    ("sorte = 'rate'", "unknown setting"),
+])
+def test_bad_settings_are_two_lines_and_status_2(tmp_path: Path, text: str, message: str) -> None:
+    settings = tmp_path / "flowtop.toml"
+    settings.write_text(text)
+    done = flowtop("-b", "--config", str(settings))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_settings_file_that_is_not_there() -> None:
+    assert_two_lines(flowtop("-b", "--config", "/nonexistent/flowtop.toml"), 2, "cannot read settings", "--config")
