@@ -60,10 +60,18 @@ def scene_flows() -> list[FlowRow]:
         flow(14, "0.0.0.0", "0.0.0.0", protocol=UDP, kind=int(Kind.AGGREGATE), rate=71_000, octets=4_400_000,
              age_s=12),
     ]
-    return hand_made + [row._replace(
-        flow_id=row.flow_id + 100, octet_rate=row.octet_rate / 40, octet_rate_10s=row.octet_rate / 44,
-        octet_rate_60s=row.octet_rate / 51, octet_rate_peak=row.octet_rate / 21, packet_rate=row.packet_rate / 40,
-    ) for row in random_flows(1_234)]
+    return hand_made + [_ranked(row, rank) for rank, row in enumerate(random_flows(1_234), 3)]
+
+
+def _ranked(row: FlowRow, rank: int) -> FlowRow:
+    """Few flows carry most of the traffic: the rate falls with the rank, as it does on a real host."""
+    rate = 7.2e6 / rank**1.4
+    wobble = 0.8 + (rank * 7 % 10) / 25
+    return row._replace(
+        flow_id=row.flow_id + 100, octet_rate=rate, octet_rate_10s=rate * wobble, octet_rate_60s=rate * wobble * 0.9,
+        octet_rate_peak=rate * 1.6, packet_rate=rate / 900, octet_total=int(rate * row.age_s * wobble),
+        packet_total=int(rate * row.age_s * wobble / 900) + 1, closing=rank % 23 == 0,
+    )
 
 
 async def render(scene: Scene) -> str:

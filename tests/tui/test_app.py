@@ -121,7 +121,8 @@ async def test_scrolling_asks_for_rows_before_they_run_out() -> None:
     async with running(source) as pilot:
         for _ in range(12):
             await pilot.press("pagedown")
-        assert shown(pilot.app) == [row.flow_id for row in sorted(source.flows, key=lambda row: -row.octet_rate)][216:235]
+        by_rate = [row.flow_id for row in sorted(source.flows, key=lambda row: -row.octet_rate)]
+        assert shown(pilot.app) == by_rate[12 * 18:12 * 18 + 19]
         assert all(query.limit is not None and query.limit <= 3 * 19 for query in source.asked)
 
 
@@ -300,7 +301,7 @@ async def test_columns_line_up_with_their_headers() -> None:
         right_edge = line(pilot.app, 2).index("10 s") + len("10 s")
         assert all(text[:right_edge].endswith("b/s") for text in flow_lines(pilot.app))
         left_edge = line(pilot.app, 2).index("DESTINATION")
-        assert all(text[left_edge - 1] == " " and text[left_edge:].startswith("10.0.") for text in flow_lines(pilot.app))
+        assert all(text[left_edge - 1:].startswith(" 10.0.") for text in flow_lines(pilot.app))
 
 
 async def test_long_ipv6_endpoints_keep_both_ends_when_narrow() -> None:

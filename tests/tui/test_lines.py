@@ -1,0 +1,143 @@
+"""Header and status in words: what is said, what makes room, what is rounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from rich.style import Style
+
+from flowtop.tui import theme
+from flowtop.tui.header import clock, shorten_interfaces, sparkline
+from flowtop.tui.line import Part, justify
+from flowtop.tui.status import accuracy_line, key_hints
+from flowtop.view.query import Books, Page, Query
+from tests.tui.fake_source import FakeSource
+
+
+def page_with(**changes: object) -> Page:
+    page = FakeSource().page(Query())
+    books = Books(observed_packets=1_000_000, accounted_packets=999_990, ignored_packets=10, coverage=1.0)
+    return replace(page, books=replace(books, **changes))  # type: ignore[arg-type]
+
+
+def words(page: Page, width: int = 200) -> str:
+    return accuracy_line(page, width).text
+
+
+def style_of(page: Page, text: str) -> Style | None:
+    return next(segment.style for segment in accuracy_line(page, 200) if text in segment.text)
+
+
+# ---- accuracy
+
+def test_balanced_books_are_exact() -> None:
+    assert "exact 100.000 %" in words(page_with())
+    assert style_of(page_with(), "exact") == theme.GOOD
+
+
+def test_one_packet_in_a_million_million_is_not_rounded_away() -> None:
+    page = page_with(observed_packets=10**12, accounted_packets=10**12 - 11, ignored_packets=10, lost_packets=1)
+    assert "exact 99.999 %" in words(page)
+    assert "lost 1" in words(page)
+    assert style_of(page, "lost 1") == theme.ALARM
+
+
+def test_books_that_do_not_balance_say_by_how_much() -> None:
+    page = page_with(accounted_packets=999_987)
+    assert "books off by +3" in words(page)
+    assert "exact" not in words(page)
+    assert style_of(page, "books off") == theme.ALARM
+    assert "books off by -2" in words(page_with(accounted_packets=999_992))
+
+
+def test_no_packet_yet_is_exact() -> None:
+    assert "exact 100.000 %" in words(page_with(observed_packets=0, accounted_packets=0, ignored_packets=0))
+
+
+@pytest.mark.parametrize(("coverage", "expected", "alarm"), [
+    (1.0, "100.000 %", False), (1.0004, "100.000 %", False), (0.999999, "99.999 %", False), (0.9989, "99.890 %", True),
+])
+def test_coverage_is_rounded_down_and_packets_in_flight_are_not_more_than_all(
+        coverage: float, expected: str, alarm: bool) -> None:
+    page = page_with(coverage=coverage)
+    assert f"coverage {expected}" in words(page)
+    assert (style_of(page, expected if alarm else f"{expected}") == theme.ALARM) is alarm
+
+
+def test_coverage_is_silent_before_the_counters_moved() -> None:
+    assert "coverage" not in words(page_with(coverage=None))
+
+
+def test_rare_counters_show_only_when_they_count() -> None:
+    assert not any(word in words(page_with()) for word in ("aggregated", "fragments", "evicted"))
+    page = page_with(aggregated_packets=5, unjoined_fragments=6, evicted_flows=7)
+    assert all(word in words(page) for word in ("aggregated 5", "fragments 6", "evicted 7"))
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100])
+def test_narrow_lines_keep_what_matters(width: int) -> None:
+    page = page_with(lost_packets=10, accounted_packets=999_980, coverage=0.5, aggregated_packets=5, evicted_flows=7)
+    line = accuracy_line(page, width)
+    assert line.cell_length == len(line.text) == width
+    assert "exact 99.999 %" in line.text
+    if width >= 40:
+        assert "lost 10" in line.text
+
+
+def test_cost_stands_at_the_right_edge() -> None:
+    assert words(page_with(), 120).endswith("cpu 1.3 %  84 MB ")
+
+
+@pytest.mark.parametrize("width", [30, 80, 120])
+def test_key_hints_keep_help_and_quit(width: int) -> None:
+    text = key_hints(width).text
+    assert len(text) == width
+    assert "? help" in text
+    assert "q quit" in text
+
+
+# ---- header
+
+def test_clock() -> None:
+    assert clock(751.9) == "00:12:31"
+    assert clock(3 * 86400 + 4 * 3600 + 5 * 60 + 6) == "3d 04:05:06"
+
+
+def test_sparkline_scales_to_its_highest_value() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+
+
+def test_sparkline_shows_a_trickle_beside_a_burst_and_the_newest_last() -> None:
+    assert sparkline([5, 1, 0, 10**9], 3) == "▂▁█"
+
+
+def test_sparkline_of_silence_and_of_few_ticks() -> None:
+    assert sparkline([0.0, 0.0], 4) == "  ▁▁"
+    assert sparkline([], 3) == "   "
+
+
+@pytest.mark.parametrize(("names", "width", "expected"), [
+    (["eth0", "wg0"], 28, "eth0 wg0"),
+    (["eth0", "veth0a1", "veth0a2", "veth0b7"], 28, "eth0 veth×3"),
+    (["eth0", "eth1", "wg0"], 10, "eth0 +2"),
+    (["enp0s31f6", "lo"], 40, "enp0s31f6 lo"),
+    (["averylongname0"], 5, "averylongname0"),
+    ([], 28, ""),
+])
+def test_interfaces_are_shortened(names: list[str], width: int, expected: str) -> None:
+    assert shorten_interfaces(names, width) == expected
+
+
+# ---- parts
+
+def test_the_highest_rank_makes_room_first() -> None:
+    left = [Part("aaaa"), Part("bbbb", rank=2)]
+    right = [Part("cccc", rank=1)]
+    assert justify(left, right, 18).text == " aaaa  bbbb  cccc "
+    assert justify(left, right, 17).text == " aaaa       cccc "
+    assert justify(left, right, 11).text == " aaaa      "
+
+
+def test_rank_zero_is_cut_rather_than_wrapped() -> None:
+    assert justify([Part("aaaaaaaa")], [], 5).text == " aaaa"

@@ -1,0 +1,34 @@
+"""The README's pictures are what `screenshots/render.py` makes of the screen as it is: snapshots of every layout."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from screenshots.render import FOLDER, SCENES, render
+from tests.tui.screen import running
+from tests.tui.test_keys import FLOWS, FakeSource
+
+
+@pytest.mark.parametrize("name", SCENES)
+async def test_committed_picture_is_what_the_screen_shows(name: str) -> None:
+    committed = FOLDER.joinpath(f"{name}.svg").read_text()
+    assert _texts(await render(SCENES[name])) == _texts(committed), "run python -m screenshots.render and look at it"
+    assert await render(SCENES[name]) == committed, "same words, other looks: run python -m screenshots.render"
+
+
+def test_every_committed_picture_has_its_scene() -> None:
+    assert {path.stem for path in FOLDER.glob("*.svg")} == SCENES.keys()
+
+
+async def test_two_runs_paint_the_same_picture() -> None:
+    async def picture() -> str:
+        async with running(FakeSource(FLOWS)) as pilot:
+            return pilot.app.export_screenshot()
+
+    assert await picture() == await picture()
+
+
+def _texts(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
