@@ -87,11 +87,11 @@ class Observer:
         self.own_slot(LOOPBACK_IFINDEX)
         self._empty("fragments", 40, 8)
 
-    def own_slot(self, ifindex: int, owner: int | None = None) -> None:
-        """Write an owner (default: ifindex) into the totals slots of `ifindex`, as attaching does."""
+    def own_slot(self, ifindex: int, owner: int | None = None, sides: tuple[int, ...] = (0, 1)) -> None:
+        """Write an owner (default: ifindex) into the totals slots of `ifindex`, as attaching does, all else zero."""
         value = np.zeros(self.cpus, FLOW_TOTALS_DTYPE)
         value["ifindex"] = ifindex if owner is None else owner
-        for side in (0, 1):
+        for side in sides:
             for direction in Direction:
                 bpf.map_update(self.program.maps["totals"], _slot(side, ifindex, direction), value.tobytes())
 
@@ -118,7 +118,7 @@ class Observer:
         bpf.map_update(self.program.maps["inserted"], inserted_key, bytes(4))
         books = Books(self._flows(f"flows_{letter}"), self._flows(f"aggregates_{letter}"),
                       self.totals(direction, ifindex=ifindex), inserted.value)
-        self.own_slot(ifindex, int(books.totals["ifindex"]))
+        self.own_slot(ifindex, int(books.totals["ifindex"]), (self.side,))
         return books
 
     def totals(self, direction: Direction, *, ifindex: int = LOOPBACK_IFINDEX, side: int | None = None,
