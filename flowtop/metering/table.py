@@ -81,7 +81,6 @@ class FlowTable:
         self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
         self._next_id = 1
         self._open_tick = _TickSums()
-        self._tick_is_open = False
 
     @property
     def columns(self) -> TableColumns:
