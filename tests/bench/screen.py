@@ -1,0 +1,186 @@
+"""The screen on a real terminal path: keypress to painted frame, and octets written a tick.
+
+The app runs in a child on a pseudo-terminal of 160x50, with the real pipeline and flow table behind it and a capture
+that brings every flow anew each tick. The clock runs from writing a key until the octets that show its effect were
+read: the cursor's new line, the new place in the list, the flow that now comes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import json
+import os
+import pty
+import random
+import re
+import select
+import statistics
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+COLUMNS, LINES = 160, 50
+FLOW_LINES = LINES - 5
+SIZES = (1_000, 10_000, 100_000)
+AIM_P95_MS = 50.0
+AIM_OCTETS = 6_000
+
+
+class Terminal:
+    """The master side of a pseudo-terminal with the app on the other."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+
+    def press(self, key: bytes) -> None:
+        """Write a key."""
+        os.write(self._master, key)
+
+    def read(self, timeout_s: float) -> bytes:
+        """What the app wrote; empty when it wrote nothing in time or has ended."""
+        ready, _, _ = select.select([self._master], [], [], timeout_s)
+        try:
+            return os.read(self._master, 1 << 20) if ready else b""
+        except OSError as error:
+            if error.errno != errno.EIO:  # Linux's way to say that the other side is closed
+                raise
+            return b""
+
+    def wait_for(self, pattern: bytes, timeout_s: float = 60.0) -> float:
+        """Seconds until the output matches a pattern; the frame that matches is read to its end."""
+        begin = time.perf_counter()
+        output = b""
+        while not re.search(pattern, output, re.DOTALL):
+            left = begin + timeout_s - time.perf_counter()
+            if left <= 0:
+                raise TimeoutError(f"the screen did not show {pattern!r}: {output[-400:]!r}")
+            output += self.read(left)
+        return time.perf_counter() - begin
+
+    def drain(self, quiet_s: float) -> bytes:
+        """Everything written until nothing comes for `quiet_s`."""
+        output = b""
+        while piece := self.read(quiet_s):
+            output += piece
+        return output
+
+
+@contextmanager
+def screen(flows: int) -> Iterator[Terminal]:
+    """The app in a child, showing its flows."""
+    pid, master = pty.fork()
+    if not pid:
+        os.environ["TERM"] = "xterm-256color"
+        os.environ.pop("NO_COLOR", None)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.bench.screen", "--app", str(flows)])
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    terminal = Terminal(master)
+    try:
+        terminal.wait_for(rf"of {flows:,}".encode())
+        terminal.drain(0.2)
+        yield terminal
+        terminal.press(b"q")
+        terminal.drain(5.0)
+    finally:
+        os.close(master)
+        _, status = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise RuntimeError(f"the screen ended with status {os.waitstatus_to_exitcode(status)}")
+
+
+def latencies(terminal: Terminal, flows: int, presses: int, dice: random.Random) -> dict[str, list[float]]:
+    """Milliseconds by kind of key: one that scrolls, that turns the order round, that moves the cursor."""
+    found: dict[str, list[float]] = {"page": [], "sort": []}
+    for _ in range(presses // 2):
+        found["page"].append(timed(terminal, b"\x1b[6~", f"{FLOW_LINES}–{2 * FLOW_LINES - 1} of", dice))
+        found["page"].append(timed(terminal, b"\x1b[5~", f"1–{FLOW_LINES} of", dice))
+        found["sort"].append(timed(terminal, b"r", first_line(flows - 1), dice))
+        found["sort"].append(timed(terminal, b"r", first_line(0), dice))
+    below = [rf"\x1b\[{line + 4};1H\x1b\[7m" for line in range(min(presses, FLOW_LINES))]
+    return found | {"cursor": [timed(terminal, b"j", pattern, dice) for pattern in below]}
+
+
+def first_line(number: int) -> str:
+    """What the first line of flows begins with when it shows this one of the made-up flows."""
+    return rf"\x1b\[4;1H[^\x1b]*10\.20\.{number >> 8 & 0xFF}\.{number & 0xFF}:{1024 + number % 60_000} "
+
+
+def timed(terminal: Terminal, key: bytes, pattern: str, dice: random.Random) -> float:
+    """Milliseconds from a key, pressed at some moment of the tick, to its effect."""
+    deadline = time.perf_counter() + dice.uniform(0.03, 0.2)
+    while (left := deadline - time.perf_counter()) > 0:
+        terminal.read(left)
+    terminal.press(key)
+    return terminal.wait_for(pattern.encode()) * 1000
+
+
+def octets_a_tick(terminal: Terminal, ticks: int) -> list[int]:
+    """Octets written in each of some ticks in which nobody presses a key."""
+    terminal.drain(0.3)
+    found: list[int] = []
+    while len(found) < ticks:
+        first = terminal.read(5.0)
+        found.append(len(first) + len(terminal.drain(0.3)))
+    return found
+
+
+def show(flows: int) -> None:
+    """The child: the app over the real pipeline."""
+    from flowtop.tui.app import FlowtopApp
+
+    def open_source() -> object:
+        from flowtop.pipeline import Pipeline, PipelineConfig
+        from tests.bench._synthetic import SyntheticCapture
+
+        return Pipeline(PipelineConfig(delay_s=1.0, first_delay_s=0.2), SyntheticCapture(flows))
+
+    app = FlowtopApp(open_source)  # type: ignore[arg-type]
+    app.run()
+    sys.exit(app.return_code or (app.error is not None))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least `share` of the values do not pass."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, max(0, -int(-share * len(ranked)) - 1))]
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench screen", description=__doc__)
+    parser.add_argument("--presses", type=int, default=40, help="key presses of each kind at each size")
+    parser.add_argument("--ticks", type=int, default=8, help="ticks whose octets are counted")
+    parser.add_argument("--app", type=int, metavar="FLOWS", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.app:
+        show(arguments.app)
+    results: dict[str, dict[str, float]] = {}
+    print(f"{'flows':>8} {'key':<8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}")
+    written: list[int] = []
+    for flows in SIZES:
+        with screen(flows) as terminal:
+            if flows == SIZES[0]:
+                written = octets_a_tick(terminal, arguments.ticks)
+            by_kind = latencies(terminal, flows, arguments.presses, random.Random(1))
+        by_kind["all"] = [value for values in by_kind.values() for value in values]
+        for kind, values in by_kind.items():
+            p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
+            result = results.setdefault(str(flows), {})
+            result[f"{kind}_p50_ms"], result[f"{kind}_p95_ms"] = round(p50, 1), round(p95, 1)
+            print(f"{flows:>8,} {kind:<8}{p50:>8.1f}{p95:>8.1f}{max(values):>8.1f}")
+    octets = statistics.median(written)
+    print(f"octets a tick at {COLUMNS}x{LINES}, {SIZES[0]:,} flows, only rates and counts change: {written}")
+    worst = max(result["all_p95_ms"] for result in results.values())
+    print(json.dumps({
+        "benchmark": "screen", "latency": results, "octets_a_tick": octets, "aim_p95_ms": AIM_P95_MS,
+        "aim_octets": AIM_OCTETS, "met": worst <= AIM_P95_MS and octets <= AIM_OCTETS,
+    }))
+
+
+if __name__ == "__main__":
+    main()
