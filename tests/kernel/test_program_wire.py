@@ -21,7 +21,7 @@ from tests.kernel.wire import Wire
 CAPTURES = Path(__file__).parents[2].parent / "shared" / "data" / "pcap"
 EXPECTED = CAPTURES / "expected.json"
 LONGER_THAN_ITS_FRAME = "ntp-corrupted.pcap"
-"""Its one packet says 220 octets, of which its frame of 50 with a VLAN tag holds 32: no host takes it, we call it malformed."""
+"""Its one packet says 220 octets; its frame of 50 with a VLAN tag holds 32. No host takes it: malformed."""
 TEST_RUN_OCTETS = 3000
 """A test run takes what fits into one page with its room to spare."""
 

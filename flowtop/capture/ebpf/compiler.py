@@ -125,8 +125,9 @@ def _ask_child(python: str, request: dict[str, Any]) -> tuple[dict[str, Any], li
                 [python, "-P", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:
-            message, descriptors, _, _ = socket.recv_fds(ours, _ANSWER_OCTETS, len(PROGRAMS) + len(MAPS),
-                                                              socket.MSG_CMSG_CLOEXEC)
+            message, descriptors, _, _ = socket.recv_fds(ours, _ANSWER_OCTETS, len(PROGRAMS) + len(MAPS))
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)  # recv_fds takes no notice of MSG_CMSG_CLOEXEC
         except BaseException:
             child.kill()
             raise
