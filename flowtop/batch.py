@@ -6,14 +6,15 @@ stdout is data; nothing else is ever written there.
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import queue
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
 from flowtop.elements import ELEMENTS
 from flowtop.errors import FlowtopError
@@ -90,21 +91,21 @@ class PageQueue:
             last = item.last
 
 
-class RoundWriter(Protocol):
-    """Writes one round."""
+class RoundFormat(Protocol):
+    """Puts one round into text."""
 
-    def write(self, number: int, page: Page) -> None:
-        """Write round `number` (from 1)."""
+    def text(self, number: int, page: Page) -> str:
+        """Round `number` (from 1), lines complete."""
 
 
-def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, out: TextIO | None = None) -> int:
+def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None]) -> int:
     """Write rounds until the pipeline has ended; the last round shows what the last drain brought.
 
     Args:
         config: format and query.
         pipeline: not started yet; built with `ready=pages.ready`.
         pages: becomes the pipeline's listener.
-        out: text stream to write to, standard output by default.
+        write: takes one round's text; `descriptor_writer` makes one.
 
     Returns:
         How many rounds were written. A reader that went away (broken pipe) ends the run quietly.
@@ -112,13 +113,13 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, out: Te
     Raises:
         FlowtopError: capturing could not start, or failed.
     """
-    writer = round_writer(config, sys.stdout if out is None else out)
+    form = round_format(config)
     pipeline.ask(config.query)
     pipeline.start(pages)
     rounds = 0
     try:
         for page in pages:
-            writer.write(rounds + 1, page)
+            write(form.text(rounds + 1, page))
             rounds += 1
     except BrokenPipeError:
         pass  # `flowtop -b | head`: the reader has what it wanted
@@ -127,13 +128,27 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, out: Te
     return rounds
 
 
-def round_writer(config: BatchConfig, out: TextIO) -> RoundWriter:
-    """The writer for one output format."""
+def descriptor_writer(descriptor: int) -> Callable[[str], None]:
+    """Writes text to a file descriptor as UTF-8, all of it.
+
+    Not through sys.stdout: CPython's buffered text layer drops what is left of a large write when a signal that has
+    a handler interrupts it (seen with 3.11, a full pipe and SIGINT), and a recording must not end in half a line.
+    """
+    def write(text: str) -> None:
+        left = memoryview(text.encode())
+        while left:
+            left = left[os.write(descriptor, left):]
+
+    return write
+
+
+def round_format(config: BatchConfig) -> RoundFormat:
+    """The text of one output format."""
     if config.output == "json":
-        return _JsonWriter(out)
+        return _JsonLines()
     if config.output == "csv":
-        return _CsvWriter(out)
-    return _TableWriter(out, config)
+        return _Csv()
+    return _Table(config)
 
 
 def flow_record(row: FlowRow, interfaces: dict[int, str]) -> dict[str, Any]:
@@ -209,54 +224,45 @@ def _iso_time(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class _JsonWriter:
+class _JsonLines:
     """JSON Lines: one object a round."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def write(self, number: int, page: Page) -> None:
+    def text(self, number: int, page: Page) -> str:
         flows = [flow_record(row, page.interfaces) for row in page.rows]
         line = {"round": number, "time": _iso_time(page.unix_ms), "totals": totals_record(page), "flows": flows}
-        self._out.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self._out.flush()
+        return json.dumps(line, separators=(",", ":")) + "\n"
 
 
-class _CsvWriter:
+class _Csv:
     """CSV (RFC 4180) with one header line; each row begins with its round and time."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._writer = csv.DictWriter(out, ("round", "time", *RECORD_ELEMENTS, "duplicate"), lineterminator="\n")
-
-    def write(self, number: int, page: Page) -> None:
+    def text(self, number: int, page: Page) -> str:
+        out = io.StringIO()
+        writer = csv.DictWriter(out, ("round", "time", *RECORD_ELEMENTS, "duplicate"), lineterminator="\n")
         if number == 1:
-            self._writer.writeheader()
+            writer.writeheader()
         stamp = {"round": number, "time": _iso_time(page.unix_ms)}
-        for row in page.rows:
-            self._writer.writerow(stamp | flow_record(row, page.interfaces))
-        self._out.flush()
+        writer.writerows(stamp | flow_record(row, page.interfaces) for row in page.rows)
+        return out.getvalue()
 
 
-class _TableWriter:
-    """A plain table: the books in one line, then the flows."""
+class _Table:
+    """A plain table: the books in two lines, then the flows."""
 
-    def __init__(self, out: TextIO, config: BatchConfig) -> None:
-        self._out = out
-        self._config = config
+    def __init__(self, config: BatchConfig) -> None:
+        self._wording = config.wording
         self._layout = fit(config.width)
 
-    def write(self, number: int, page: Page) -> None:
+    def text(self, number: int, page: Page) -> str:
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(
             column.header.rjust(width) if column.align == "right" else column.header.ljust(width)
             for column, width in self._layout).rstrip())
         for row in page.rows:
-            cells = [column.cell(row, self._config.wording, page.interfaces, width) for column, width in self._layout]
+            cells = [column.cell(row, self._wording, page.interfaces, width) for column, width in self._layout]
             lines.append(" ".join(cells).rstrip())
-        self._out.write("\n".join(lines) + "\n")
-        self._out.flush()
+        return "\n".join(lines) + "\n"
 
 
 def _summary(number: int, page: Page) -> list[str]:

@@ -43,11 +43,11 @@ def _settings_path() -> Path:
 def _load_settings(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     """Make the TOML file's values the options' defaults: command line, then FLOWTOP_*, then the file."""
     chosen = path or _settings_path()
-    if path is None and not chosen.is_file():
-        return None
     try:
         settings = tomllib.loads(chosen.read_text())
     except (OSError, ValueError) as error:
+        if path is None and isinstance(error, OSError):
+            return None  # not there, or in a home directory this user may not look into
         raise FlowtopError(f"cannot read settings from {chosen}: {error}",
                            hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
     known = {p.name for p in context.command.params if p.name} - {"config", "version", "help", "check"}
@@ -183,14 +183,14 @@ def _capture(options: dict[str, Any]) -> Capture:
 
 
 def _batch(options: dict[str, Any]) -> int:
-    from flowtop.batch import BatchConfig, PageQueue, run_batch
+    from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, run_batch
     from flowtop.pipeline import Pipeline
 
     pages = PageQueue()
     config = BatchConfig(output=options["output"], query=_query(options, options["top"]), width=_table_width())
     pipeline = Pipeline(_pipeline_config(options), _capture(options), ready=pages.ready)
     caught = _stop_on_signals(pipeline.request_stop)
-    rounds = run_batch(config, pipeline, pages)
+    rounds = run_batch(config, pipeline, pages, descriptor_writer(sys.stdout.fileno()))
     if not caught or options["count"] is None or rounds >= options["count"]:
         return EXIT_OK
     return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED

@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 
-from flowtop.batch import RECORD_ELEMENTS, BatchConfig, PageQueue, round_writer, run_batch
+from flowtop.batch import RECORD_ELEMENTS, BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
 from flowtop.elements import ELEMENTS
 from flowtop.errors import FlowtopError
 from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
@@ -39,11 +44,8 @@ def page(*rows: FlowRow, **changes: object) -> Page:
 
 
 def written(output: str, *pages: Page, width: int = 120) -> str:
-    out = io.StringIO()
-    writer = round_writer(BatchConfig(output=output, width=width), out)  # type: ignore[arg-type]
-    for number, one in enumerate(pages, 1):
-        writer.write(number, one)
-    return out.getvalue()
+    form = round_format(BatchConfig(output=output, width=width))  # type: ignore[arg-type]
+    return "".join(form.text(number, one) for number, one in enumerate(pages, 1))
 
 
 def test_json_is_one_object_a_round_with_iana_names() -> None:
@@ -150,7 +152,7 @@ class PagesSource:
 
 def test_run_writes_rounds_up_to_the_last_page() -> None:
     source, out = PagesSource(page(row()), page(row(), last=True)), io.StringIO()
-    assert run_batch(BatchConfig("json"), source, PageQueue(), out) == 2  # type: ignore[arg-type]
+    assert run_batch(BatchConfig("json"), source, PageQueue(), out.write) == 2  # type: ignore[arg-type]
     assert len(out.getvalue().splitlines()) == 2
     assert source.stopped == 1
 
@@ -158,15 +160,29 @@ def test_run_writes_rounds_up_to_the_last_page() -> None:
 def test_run_raises_what_ended_the_capture_and_stops() -> None:
     source = PagesSource(page(row()), FlowtopError("gone"))
     with pytest.raises(FlowtopError, match="gone"):
-        run_batch(BatchConfig("json"), source, PageQueue(), io.StringIO())  # type: ignore[arg-type]
+        run_batch(BatchConfig("json"), source, PageQueue(), io.StringIO().write)  # type: ignore[arg-type]
     assert source.stopped == 1
 
 
 def test_a_reader_that_went_away_ends_the_run_quietly() -> None:
-    class Closed(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
     source = PagesSource(page(row()), page(row(), last=True))
-    assert run_batch(BatchConfig("json"), source, PageQueue(), Closed()) == 0  # type: ignore[arg-type]
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run_batch(BatchConfig("json"), source, PageQueue(), descriptor_writer(writer)) == 0  # type: ignore[arg-type]
+    os.close(writer)
     assert source.stopped == 1
+
+
+def test_a_signal_in_the_middle_of_a_large_write_costs_nothing() -> None:
+    """More than a pipe holds, while nobody reads, a signal with a handler: all of it still arrives."""
+    script = ("import signal, sys; from flowtop.batch import descriptor_writer\n"
+              "signal.signal(signal.SIGINT, lambda *_: None)\n"
+              "descriptor_writer(1)('x' * 1_000_000 + '\\n')")
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    first = process.stdout.read(1)  # it is writing now, and the pipe fills
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    rest, _ = process.communicate(timeout=30)
+    assert first + rest == b"x" * 1_000_000 + b"\n"
