@@ -1,0 +1,207 @@
+"""One packet at several Observation Points is counted once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.record import EndReason, FlowRecords, Kind
+from tests.unit.factories import FIN, SECOND, START_NS, batch, counters, key
+
+IN, OUT = 0, 1
+
+
+def table(**config: Any) -> FlowTable:
+    return FlowTable(TableConfig(**config), np.random.default_rng(0))
+
+
+def at(seconds: float) -> int:
+    return START_NS + round(seconds * SECOND)
+
+
+def tick(flows: FlowTable, seconds: float, *entries: Any) -> FlowRecords:
+    return flows.update(batch(entries, at(seconds)))
+
+
+def duplicates(flows: FlowTable) -> set[tuple[int, int, int]]:
+    """(ifindex, direction, vlan_id) of visible duplicates."""
+    columns = flows.columns
+    chosen = flows.visible & columns["duplicate"]
+    return set(zip(*(columns[name][chosen].tolist() for name in ("ifindex", "direction", "vlan_id")), strict=True))
+
+
+def test_a_forwarded_flow_counts_at_the_observation_point_that_saw_it_first() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=3, direction=OUT), counters(10, 1000, at(0.2))),
+         (key(ifindex=2, direction=IN), counters(10, 1000, at(0.1))))
+    assert duplicates(flows) == {(3, OUT, 0)}
+    totals = flows.totals
+    assert (totals.accounted_packets, totals.duplicate_packets, totals.duplicate_octets) == (20, 10, 1000)
+    assert (totals.tick_ingress_octets, totals.tick_egress_octets) == (1000, 0)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("points", "primary"), [
+    ([(2, OUT), (9, IN)], (9, IN)),
+    ([(2, IN), (9, IN)], (2, IN)),
+    ([(5, OUT), (2, OUT), (7, OUT)], (2, OUT)),
+])
+def test_first_seen_at_one_time_ingress_wins_then_the_lower_ifindex(
+        points: list[tuple[int, int]], primary: tuple[int, int], turned: bool) -> None:
+    flows = table()
+    entries = [(key(ifindex=i, direction=d), counters(first_ns=at(0))) for i, d in points]
+    tick(flows, 1, *(entries[::-1] if turned else entries))
+    assert duplicates(flows) == {(i, d, 0) for i, d in points if (i, d) != primary}
+
+
+def test_a_later_batch_does_not_change_who_is_primary() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=3, direction=OUT), counters(1, 100, at(0.5))))
+    tick(flows, 2, (key(ifindex=2, direction=IN), counters(1, 100, at(0.4))),
+         (key(ifindex=3, direction=OUT), counters(1, 100, at(1.5))))
+    assert duplicates(flows) == {(2, IN, 0)}
+    assert flows.totals.duplicate_packets == 1
+
+
+def test_a_vlan_device_repeats_its_parents_traffic() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=2, vlan_id=10), counters(first_ns=at(0))),
+         (key(ifindex=7, vlan_id=0), counters(first_ns=at(0))))
+    assert duplicates(flows) == {(7, IN, 0)}
+
+
+def test_equal_flows_in_two_vlans_of_one_interface_are_different_traffic() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=2, vlan_id=10), counters(first_ns=at(0))),
+         (key(ifindex=2, vlan_id=20), counters(first_ns=at(0))))
+    tick(flows, 2, (key(ifindex=2, vlan_id=30), counters(first_ns=at(1))),
+         (key(ifindex=3, vlan_id=30), counters(first_ns=at(1))))
+    assert duplicates(flows) == {(3, IN, 30)}
+
+
+def test_aggregates_are_never_duplicates() -> None:
+    flows = table()
+    tick(flows, 1, *((key(ifindex=i, kind=Kind.AGGREGATE), counters(first_ns=at(0))) for i in (2, 3)))
+    tick(flows, 30)
+    assert duplicates(flows) == set()
+    assert flows.totals.duplicate_packets == 0
+
+
+def test_different_conversations_are_not_duplicates() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=2), counters()), (key(ifindex=3, source_port=9), counters()),
+         (key(ifindex=4, protocol=17), counters()), (key(ifindex=5, kind=Kind.FRAGMENT), counters()))
+    assert duplicates(flows) == set()
+
+
+def test_off_looks_for_none() -> None:
+    flows = table(dedupe="off")
+    tick(flows, 1, (key(ifindex=2), counters()), (key(ifindex=3), counters()))
+    assert duplicates(flows) == set()
+    assert flows.totals.duplicate_packets == 0
+
+
+def test_when_the_primary_ends_a_duplicate_takes_its_place() -> None:
+    flows = table(idle_timeout_s=5, end_timeout_s=1)
+    tick(flows, 1, *((key(ifindex=i), counters(1, 100, at(0.1 * i), tcp_bits=FIN if i == 2 else 0)) for i in (2, 3, 4)))
+    records = tick(flows, 2, (key(ifindex=3), counters(1, 100, at(1.5))), (key(ifindex=4), counters(1, 100, at(1.6))))
+    assert records["ifindex"].tolist() == [2]
+    tick(flows, 3, (key(ifindex=3), counters(1, 100, at(2.5))), (key(ifindex=4), counters(1, 100, at(2.6))))
+    assert duplicates(flows) == {(4, IN, 0)}
+    assert flows.totals.duplicate_packets == 2 + 2 + 1
+
+
+def test_when_the_route_changes_the_duplicate_that_goes_on_takes_over() -> None:
+    flows = table(idle_timeout_s=15)
+    for n in range(4):
+        tick(flows, n + 1, *((key(ifindex=i), counters(1, 100, at(n + 0.1 * i))) for i in (2, 3)))
+    assert flows.totals.duplicate_packets == 4
+    # Now only interface 3 sees it. Its packet at 4.3 is 1.1 s after the last at interface 2 (3.2), still a duplicate;
+    # the one at 5.3 is 2.1 s after it and counts, as do all that follow.
+    for n in range(4, 14):
+        tick(flows, n + 1, (key(ifindex=3), counters(1, 100, at(n + 0.3))))
+    assert duplicates(flows) == {(2, IN, 0)}
+    assert flows.totals.duplicate_packets == 4 + 1
+
+
+def test_a_quiet_vlan_does_not_hand_over_while_another_of_its_observation_point_goes_on() -> None:
+    flows = table(idle_timeout_s=60)
+    tick(flows, 1, (key(ifindex=2, vlan_id=10), counters(first_ns=at(0))),
+         (key(ifindex=2, vlan_id=20), counters(first_ns=at(0.1))), (key(ifindex=7), counters(first_ns=at(0.1))))
+    for n in range(1, 10):
+        tick(flows, n + 1, (key(ifindex=2, vlan_id=20), counters(first_ns=at(n))),
+             (key(ifindex=7), counters(first_ns=at(n))))
+    assert duplicates(flows) == {(7, IN, 0)}
+    assert flows.totals.duplicate_packets == 10
+
+
+def test_dropped_duplicates_are_not_shown_nor_recorded_but_booked() -> None:
+    flows = table(dedupe="drop", idle_timeout_s=5)
+    tick(flows, 1, *((key(ifindex=i), counters(4, 400, at(0.1 * i))) for i in (2, 3)))
+    assert flows.columns["ifindex"][flows.visible].tolist() == [2]
+    records = tick(flows, 7)
+    assert records["ifindex"].tolist() == [2]
+    assert (flows.totals.accounted_packets, flows.totals.duplicate_packets) == (8, 4)
+
+
+def test_a_dropped_duplicate_that_takes_over_records_only_what_it_carried_since() -> None:
+    flows = table(dedupe="drop", idle_timeout_s=5, end_timeout_s=1)
+    tick(flows, 1, (key(ifindex=2), counters(4, 400, at(0.5), tcp_bits=FIN)),
+         (key(ifindex=3), counters(4, 400, at(0.6))))
+    first = tick(flows, 2)
+    tick(flows, 3, (key(ifindex=3), counters(2, 200, at(2.5))))
+    last = flows.end_all(at(3))
+    told = [(r["ifindex"], r["packet_delta"], r["duplicate"]) for r in (*first, *last)]
+    assert told == [(2, 4, False), (3, 2, False)]
+
+
+_entry = st.tuples(st.integers(0, 3), st.sampled_from(list(Kind)), st.integers(0, 1), st.integers(1, 4),
+                   st.sampled_from([0, 10]), st.integers(1, 50), st.sampled_from([0, 0, FIN]))
+_ticks = st.lists(st.tuples(st.integers(1, 9_000), st.lists(_entry, max_size=16)), max_size=20)
+
+
+@settings(deadline=None, max_examples=200)
+@given(_ticks, st.sampled_from([2, 1000]))
+def test_live_flows_of_a_conversation_count_at_exactly_one_observation_point(ticks: Any, max_flows: int) -> None:
+    flows = table(max_flows=max_flows)
+    now_ms, ended = 0, 0
+    for length_ms, entries in ticks:
+        distinct = {entry[:5]: entry for entry in entries}
+        now_ms += length_ms
+        records = tick(flows, now_ms / 1000, *(
+            (key(source_port=port, kind=kind, direction=direction, ifindex=ifindex, vlan_id=vlan),
+             counters(packets, packets * 9, at((now_ms - 0.9 * length_ms) / 1000), tcp_bits=bits))
+            for port, kind, direction, ifindex, vlan, packets, bits in distinct.values()))
+        ended += int(np.count_nonzero(records["end_reason"] != EndReason.ACTIVE_TIMEOUT))
+        columns = flows.columns
+        points: dict[tuple[int, int], dict[tuple[int, int], set[bool]]] = defaultdict(lambda: defaultdict(set))
+        for slot in np.flatnonzero(flows.visible & (columns["end_reason"] == 0)):
+            kind = int(columns["kind"][slot])
+            if kind == Kind.AGGREGATE:
+                assert not columns["duplicate"][slot]
+                continue
+            conversation = int(columns["source_port"][slot]), kind
+            point = int(columns["ifindex"][slot]), int(columns["direction"][slot])
+            points[conversation][point].add(bool(columns["duplicate"][slot]))
+        for by_point in points.values():
+            assert all(len(marks) == 1 for marks in by_point.values())
+            assert sum(marks == {False} for marks in by_point.values()) == 1
+    assert ended + len(flows.end_all(at(now_ms / 1000))) == int(flows.columns["flow_id"].max(initial=0))
+
+
+def test_many_conversations_on_two_interfaces_count_once() -> None:
+    flows, n = table(), 20_000
+    for second in range(3):
+        entries = [(key(source=f"10.0.{i >> 8}.{i & 255}", ifindex=ifindex, direction=ifindex - 2),
+                    counters(3, 300, at(second + 0.1 * ifindex))) for i in range(n) for ifindex in (2, 3)]
+        tick(flows, second + 1, *entries)
+    assert flows.totals.accounted_packets == 2 * 3 * 3 * n
+    assert flows.totals.duplicate_packets == 3 * 3 * n
+    records = flows.end_all(at(3))
+    assert int(records["packet_delta"][~records["duplicate"]].sum()) == 3 * 3 * n
