@@ -1,0 +1,229 @@
+"""Order, pages, anchors and held order; the oracle is Python's own stable sort of all rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.view.answer import Answerer
+from flowtop.view.columns import COLUMNS
+from flowtop.view.flows import FLOW_COLUMN_DTYPES, FlowColumns
+from flowtop.view.query import Query, State
+from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, packed
+
+DTYPE = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
+
+
+@dataclass
+class Source:
+    """A flow table at rest."""
+
+    columns: npt.NDArray[Any]
+    visible: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    tick_s: float = 2.0
+    window_10s_s: float = 10.0
+    window_60s_s: float = 20.0
+    now_ns: int = START_NS + 100 * SECOND
+    unix_offset_ns: int = UNIX_OFFSET_NS
+
+    def __post_init__(self) -> None:
+        if not len(self.visible):
+            self.visible = np.ones(len(self.columns), np.bool_)
+
+
+def source(n: int, **columns: Any) -> Source:
+    """n flows with ids from 1 in ascending slots, zero but for `columns`."""
+    table = np.zeros(n, DTYPE)
+    table["flow_id"] = np.arange(1, n + 1)
+    table["ip_version"] = 4
+    table["first_ns"] = table["last_ns"] = START_NS
+    for name, values in columns.items():
+        table[name] = values
+    return Source(table)
+
+
+def ids(answerer: Answerer, table: Source, **query: Any) -> list[int]:
+    return [row.flow_id for row in answerer.answer(Query(**query), table).rows]
+
+
+def in_order(table: Source, column: str, descending: bool) -> list[int]:
+    """Every visible flow_id in the order that Query asks for, by Python's sort."""
+    slots = np.flatnonzero(table.visible)
+    keys = list(zip(*(key(table.columns).tolist() for key in COLUMNS[column].sort), strict=True))
+    by_id = sorted(slots.tolist(), key=lambda slot: int(table.columns["flow_id"][slot]))
+    ordered = sorted(by_id, key=lambda slot: keys[slot], reverse=descending)
+    if descending:  # reverse=True keeps ties in their order of appearance
+        assert ordered == sorted(by_id, key=lambda slot: keys[slot], reverse=True)
+    return [int(table.columns["flow_id"][slot]) for slot in ordered]
+
+
+def scattered(n: int, seed: int, spread: int) -> Source:
+    """Flows with random values, many of them equal, in random slots of which a fifth is empty."""
+    rng = np.random.default_rng(seed)
+    table = source(n)
+    for name, dtype in FLOW_COLUMN_DTYPES.items():
+        if dtype.kind in "uif" and name not in ("flow_id", "first_ns"):
+            table.columns[name] = rng.integers(0, min(spread, 200), n) * (rng.random(n) < 0.5)
+    table.columns["last_ns"] += START_NS
+    table.columns["duplicate"] = rng.random(n) < 0.2
+    table.columns["ip_version"] = rng.choice([4, 6], n)
+    hosts = [packed("10.0.0.1"), packed("10.0.0.2"), packed("2001:db8::1"), packed("::1")]
+    for name in ("source_address", "destination_address"):
+        table.columns[name] = np.array(hosts, "V16")[rng.integers(0, len(hosts), n)]
+    table.columns["flow_id"] = rng.permutation(n) + 1
+    table.visible = rng.random(n) < 0.8
+    return table
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("descending", [True, False])
+def test_pages_of_any_column_put_together_are_the_whole_order(column: str, descending: bool) -> None:
+    table, answerer = scattered(700, 1, 20), Answerer()
+    wanted = in_order(table, column, descending)
+    pages = [ids(answerer, table, sort=column, descending=descending, offset=offset, limit=97)
+             for offset in range(0, 700, 97)]
+    assert [flow_id for page in pages for flow_id in page] == wanted
+    assert ids(answerer, table, sort=column, descending=descending, limit=None) == wanted
+
+
+@pytest.mark.parametrize("spread", [2, 1 << 40])
+@pytest.mark.parametrize("offset", [0, 30_000, 79_950])
+@pytest.mark.parametrize("descending", [True, False])
+def test_pages_of_large_tables_with_and_without_ties(spread: int, offset: int, descending: bool) -> None:
+    rng = np.random.default_rng(2)
+    table = source(100_000, octet_delta=rng.integers(0, spread, 100_000) * (rng.random(100_000) < 0.1))
+    table.visible = rng.random(100_000) < 0.8
+    wanted = in_order(table, "rate", descending)[offset:offset + 100]
+    assert ids(Answerer(), table, sort="rate", descending=descending, offset=offset, limit=100) == wanted
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.integers(0, 1000), st.sampled_from(list(COLUMNS)), st.booleans(), st.integers(0, 70),
+       st.integers(0, 70))
+def test_a_page_and_the_anchors_rank_agree_with_the_whole_order(
+        n: int, seed: int, column: str, descending: bool, offset: int, limit: int) -> None:
+    table = scattered(n, seed, 3)
+    wanted = in_order(table, column, descending)
+    query = Query(sort=column, descending=descending, offset=offset, limit=limit)
+    answer = Answerer().answer(query, table)
+    assert [row.flow_id for row in answer.rows] == wanted[offset:offset + limit]
+    assert answer.matched == answer.flows == len(wanted)
+    for flow_id in table.columns["flow_id"].tolist():
+        rank = Answerer().answer(replace(query, anchor=flow_id), table).anchor_rank
+        assert rank == (wanted.index(flow_id) if flow_id in wanted else None)
+
+
+def test_equal_values_keep_their_places_from_tick_to_tick() -> None:
+    table, answerer = source(500), Answerer()
+    first = ids(answerer, table, sort="rate", limit=50)
+    assert first == list(range(1, 51))
+    assert ids(answerer, table, sort="rate", limit=50) == first
+
+
+def test_a_row_has_the_columns_values_in_the_units_of_flow_row() -> None:
+    table = source(1, source_address=packed("10.0.0.1"), destination_address=packed("10.0.0.2"), source_port=5,
+                   destination_port=443, protocol=6, tcp_control_bits=0b10001, octet_delta=3000, packet_delta=4,
+                   octets_10s=5000, octets_60s=8000, packets_10s=20, packets_60s=60, octet_rate_peak=9e6,
+                   octet_total=10_000, packet_total=70, ifindex=3, direction=1, vlan_id=7, tos=8, ttl=63,
+                   source_mac=b"\2\0\0\0\0\1", first_ns=START_NS + 10 * SECOND, last_ns=START_NS + 96 * SECOND)
+    (row,) = Answerer().answer(Query(), table).rows
+    assert (row.source_address, row.destination_address) == (packed("10.0.0.1"), packed("10.0.0.2"))
+    assert (row.octet_rate, row.packet_rate) == (1500, 2)
+    assert (row.octet_rate_10s, row.octet_rate_60s, row.octet_rate_peak) == (500, 400, 9e6)
+    assert (row.packet_rate_10s, row.packet_rate_60s) == (2, 3)
+    assert (row.age_s, row.idle_s) == (86, 4)
+    assert row.start_ms == (START_NS + 10 * SECOND + UNIX_OFFSET_NS) // 10**6
+    assert row.end_ms == (START_NS + 96 * SECOND + UNIX_OFFSET_NS) // 10**6
+    assert (row.closing, row.state) == (True, State.CLOSING)
+    assert (row.source_port, row.destination_port, row.vlan_id, row.ttl) == (5, 443, 7, 63)
+    assert (row.source_mac, row.octet_total, row.packet_total) == (b"\2\0\0\0\0\1", 10_000, 70)
+    assert {type(value) for value in row} == {int, float, bool, bytes}
+
+
+def test_ended_flows_are_counted_as_flows_but_not_as_active() -> None:
+    answer = Answerer().answer(Query(), source(5, end_reason=[0, 1, 0, 3, 0]))
+    assert (answer.flows, answer.active_flows, answer.matched) == (5, 3, 5)
+
+
+# ---- held order
+
+
+def test_a_held_order_stays_while_rates_change_flows_vanish_and_slots_are_used_again() -> None:
+    table, answerer = source(5, octet_delta=[50, 40, 30, 20, 10]), Answerer()
+    assert ids(answerer, table, hold=1) == [1, 2, 3, 4, 5]
+    table.columns["octet_delta"] = [10, 20, 30, 40, 50]
+    assert ids(answerer, table, hold=1) == [1, 2, 3, 4, 5]
+    table.visible[1] = False  # flow 2 vanished
+    table.columns["flow_id"][3] = 8  # flow 4 vanished, its slot has flow 8
+    more = source(7, octet_delta=0)
+    more.columns[:5] = table.columns
+    more.columns["octet_delta"][5:] = [70, 90]
+    more.columns["flow_id"][5:] = [6, 7]
+    more.visible[:5] = table.visible
+    assert ids(answerer, more, hold=1) == [1, 3, 5, 7, 6, 8]  # those born since: live order, 90, 70, 40
+    assert ids(answerer, more, hold=1, offset=2, limit=2) == [5, 7]
+    assert [answerer.answer(Query(hold=1, anchor=i), more).anchor_rank for i in (5, 6, 2)] == [2, 4, None]
+    assert answerer.answer(Query(hold=1), more).matched == 6
+
+
+def test_another_number_fixes_the_order_anew_and_none_lets_go() -> None:
+    table, answerer = source(3, octet_delta=[1, 2, 3]), Answerer()
+    assert ids(answerer, table, hold=1) == [3, 2, 1]
+    table.columns["octet_delta"] = [3, 2, 1]
+    assert ids(answerer, table, hold=1) == [3, 2, 1]
+    assert ids(answerer, table, hold=2) == [1, 2, 3]
+    table.columns["octet_delta"] = [0, 2, 0]
+    assert ids(answerer, table) == [2, 1, 3]
+    assert ids(answerer, table, hold=2) == [2, 1, 3]
+
+
+# ---- the doors
+
+
+class PortFilter:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def mask(self, columns: FlowColumns) -> npt.NDArray[np.bool_]:
+        passes: npt.NDArray[np.bool_] = columns["source_port"] == self.port
+        return passes
+
+
+def test_a_filter_decides_what_matches() -> None:
+    table, answerer = source(6, source_port=[1, 2, 1, 2, 1, 2], octet_delta=range(6)), Answerer()
+    table.visible[0] = False
+    answer = answerer.answer(Query(filter=PortFilter(1), anchor=3), table)
+    assert [row.flow_id for row in answer.rows] == [5, 3]
+    assert (answer.matched, answer.flows, answer.anchor_rank) == (2, 5, 1)
+    assert ids(answerer, table, hold=1) == [6, 5, 4, 3, 2]
+    assert ids(answerer, table, hold=1, filter=PortFilter(2)) == [6, 4, 2]
+
+
+@pytest.mark.parametrize("query", [Query(group=("source",)), Query(biflow=True), Query(filter="tcp")])
+def test_what_is_not_there_yet_is_refused_not_ignored(query: Query) -> None:
+    with pytest.raises(FlowtopError) as caught:
+        Answerer().answer(query, source(1))
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_an_unknown_column_is_a_usage_error_that_names_near_ones() -> None:
+    with pytest.raises(FlowtopError) as caught:
+        Answerer().answer(Query(sort="packet"), source(1))
+    assert caught.value.exit_code == EXIT_USAGE
+    assert "packets" in caught.value.hint
+    with pytest.raises(FlowtopError) as caught:
+        Answerer().answer(Query(sort="zzz"), source(1))
+    assert all(column in caught.value.hint for column in COLUMNS)
+
+
+def test_an_empty_table_gives_an_empty_page() -> None:
+    empty = Source(np.zeros(0, DTYPE))
+    answer = Answerer().answer(Query(anchor=1, hold=1), empty)
+    assert (answer.rows, answer.matched, answer.flows, answer.anchor_rank) == ((), 0, 0, None)
