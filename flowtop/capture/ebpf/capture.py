@@ -131,7 +131,7 @@ class EbpfCapture:
         self._attacher = self._choose_attacher(clsact, program)
         self._points = ObservationPoints(
             selection, self._links, self._attacher, _program_table(program), self._totals, self._clock_ns)
-        self._resources.callback(self._points.detach)
+        self._resources.callback(self._points.detach, LinkChanges())
         wanted = sum(map(selection.wants, self._links.list()))
         progress(f"attaching to {wanted} interface{'' if wanted == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
@@ -218,7 +218,8 @@ class EbpfCapture:
         """See Capture.close."""
         try:
             attached = self._points.attached()
-            self._points.detach()
+            self._note_changes()
+            self._points.detach(self._changes)
             now_ns = self._clock_ns()
             self._maps.settle()
             self._maps.buffer.count = 0

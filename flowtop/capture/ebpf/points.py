@@ -16,6 +16,8 @@ from flowtop.record import Direction
 ProgramTable = Mapping[tuple[Layer, Direction], int]
 """File descriptor of the program for each kind of device and direction."""
 
+_LAST_WORDS_NS = 200_000_000
+
 
 @dataclass(slots=True)
 class _Observed:
@@ -48,6 +50,7 @@ class ObservationPoints:
         self._observed: dict[int, _Observed] = {}
         self._names: dict[int, str] = {}
         self._refused: dict[int, tuple[str, str]] = {}
+        self._missing_since: dict[int, int] = {}
 
     @property
     def unobserved(self) -> dict[str, str]:
@@ -75,9 +78,9 @@ class ObservationPoints:
         deadline = self._clock_ns() + budget_ns
         existing = {interface.index: interface for interface in self._links.list()}
         for ifindex in list(self._observed):
-            if ifindex not in existing or not self._alive(ifindex, changes):
+            if self._ended(ifindex, existing, changes):
                 self._forget(ifindex, changes.final.get(ifindex))
-            else:
+            elif ifindex in existing:
                 self._observed[ifindex].name = self._names[ifindex] = existing[ifindex].name
         self._refused = {ifindex: refusal for ifindex, refusal in self._refused.items()
                          if ifindex in existing and ifindex not in changes.suspect}
@@ -86,13 +89,19 @@ class ObservationPoints:
         for interface in waiting:
             self._observe(interface)
             if self._clock_ns() > deadline:
-                return interface is waiting[-1]
-        return True
+                return interface is waiting[-1] and not self._missing_since
+        return not self._missing_since
 
-    def _alive(self, ifindex: int, changes: LinkChanges) -> bool:
-        if not (changes.all_suspect or ifindex in changes.suspect):
-            return True
-        return all(attachment.alive() for attachment in self._observed[ifindex].attachments.values())
+    def _ended(self, ifindex: int, existing: Mapping[int, Interface], changes: LinkChanges) -> bool:
+        """Whether an interface, or what was attached to it, is gone."""
+        attachments = self._observed[ifindex].attachments.values()
+        if ifindex in existing:
+            self._missing_since.pop(ifindex, None)
+            suspect = changes.all_suspect or ifindex in changes.suspect
+            return suspect and not all(attachment.alive() for attachment in attachments)
+        # It leaves the list before the notification with its last counters comes: wait a little for that one.
+        since = self._missing_since.setdefault(ifindex, self._clock_ns())
+        return ifindex in changes.final or changes.all_suspect or self._clock_ns() - since > _LAST_WORDS_NS
 
     def _observe(self, interface: Interface) -> None:
         if interface.layer is None:
@@ -120,6 +129,7 @@ class ObservationPoints:
     def _forget(self, ifindex: int, final: Counters | None) -> None:
         """Detach, and close the books of the interface. `final`: its counters when it went, if it did."""
         observed = self._observed.pop(ifindex)
+        self._missing_since.pop(ifindex, None)
         for direction, attachment in observed.attachments.items():
             counters = final or self._links.counters_of(ifindex)
             if counters is not None:
@@ -127,7 +137,11 @@ class ObservationPoints:
             attachment.close()
         self._totals.vanish(ifindex)
 
-    def detach(self) -> None:
-        """Take every program off; each interface's own counters are read just before."""
+    def detach(self, changes: LinkChanges) -> None:
+        """Take every program off; each interface's own counters are read just before.
+
+        Args:
+            changes: what is known of interfaces that went unnoticed until now.
+        """
         for ifindex in list(self._observed):
-            self._forget(ifindex, None)
+            self._forget(ifindex, changes.final.get(ifindex))

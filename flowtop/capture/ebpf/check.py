@@ -1,0 +1,147 @@
+"""What this host can do: each thing capture rests on, tried for real where that has no side effect."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flowtop.capture.ebpf import bpf, privileges
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
+from flowtop.errors import FlowtopError
+
+_TCX_KERNEL = (6, 6)
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_JIT = Path("/proc/sys/net/core/bpf_jit_enable")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        name: what it is.
+        ok: nothing needs to be done about it.
+        detail: what was found.
+        remedy: what to do; empty when ok.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def check_host() -> tuple[Finding, ...]:
+    """Everything capture needs or can use, in the order it is needed. Attaches nothing, changes nothing."""
+    return (
+        check_kernel(kernel_release()),
+        check_privileges(),
+        check_lockdown(),
+        check_bcc(),
+        check_jit(),
+        _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
+        _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
+        _tried("grace period", _grace_period, ""),
+        check_memory_lock(kernel_release()),
+    )
+
+
+def check_kernel(release: tuple[int, int]) -> Finding:
+    """The version of Linux."""
+    return Finding("kernel", release >= MINIMUM_KERNEL, f"Linux {os.uname().release} {os.uname().machine}",
+                   "" if release >= MINIMUM_KERNEL else "Linux {}.{} or later is needed".format(*MINIMUM_KERNEL))
+
+
+def check_privileges(status: Path = Path("/proc/self/status")) -> Finding:
+    """The capabilities of this process."""
+    missing = privileges.missing_capabilities(status)
+    return Finding("privileges", not missing, f"missing: {', '.join(missing)}" if missing else "sufficient",
+                   privileges.HINT if missing else "")
+
+
+def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
+    """Kernel lockdown: at level "confidentiality" the kernel refuses some of eBPF even to root."""
+    if not path.exists():
+        return Finding("lockdown", True, "this kernel has none")
+    text = path.read_text(encoding="ascii").strip()
+    match = re.search(r"\[(\w+)\]", text)
+    level = match[1] if match else text
+    fatal = level == "confidentiality"
+    return Finding("lockdown", not fatal, level, "boot with lockdown=integrity or without lockdown" if fatal else "")
+
+
+def check_bcc() -> Finding:
+    """The bcc package and its library."""
+    try:
+        bcc = import_bcc()
+    except FlowtopError as error:
+        return Finding("bcc", False, error.message, error.hint)
+    return Finding("bcc", True, f"{getattr(bcc, '__version__', 'unknown version')} in {Path(bcc.__path__[0]).parent}")
+
+
+def check_jit(path: Path = _JIT) -> Finding:
+    """The eBPF just-in-time compiler: without it each packet costs several times more."""
+    try:
+        enabled = path.read_text(encoding="ascii").strip() != "0"
+    except OSError as error:
+        return Finding("JIT", True, f"unknown: {error.strerror}")
+    return Finding("JIT", enabled, "on" if enabled else "off", "" if enabled else "sysctl net.core.bpf_jit_enable=1")
+
+
+def check_memory_lock(release: tuple[int, int]) -> Finding:
+    """RLIMIT_MEMLOCK, where the kernel charges maps to it."""
+    if release >= privileges.UNCHARGED_RELEASE:
+        return Finding("memory lock limit", True, "not charged by this kernel")
+    if privileges.may_raise_memory_lock():
+        return Finding("memory lock limit", True, "will be raised")
+    return Finding("memory lock limit", False, "too low for the maps, and may not be raised",
+                   "ulimit -l unlimited, or run with sudo")
+
+
+def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(name, True, attempt())
+    except OSError as error:
+        refused = error.errno in (errno.EPERM, errno.EACCES)
+        return Finding(name, False, (error.strerror or str(error)).lower(), privileges.HINT if refused else remedy)
+
+
+def try_batches() -> str:
+    """Move two entries out of a hash map by BPF_MAP_LOOKUP_AND_DELETE_BATCH.
+
+    Raises:
+        OSError: the kernel refused, or did not give back what was written.
+    """
+    map_fd = bpf.map_create(bpf.MAP_TYPE_HASH, 4, 4, 64)
+    try:
+        written = {3: 30, 4: 40}
+        for key, value in written.items():
+            bpf.map_update(map_fd, struct.pack("=I", key), struct.pack("=I", value))
+        keys, values = np.zeros(64, "u4"), np.zeros(64, "u4")
+        moved, _ = bpf.lookup_and_delete_batch(map_fd, bpf.BatchCursor(), keys.ctypes.data, values.ctypes.data, 64)
+    finally:
+        os.close(map_fd)
+    if dict(zip(keys[:moved].tolist(), values[:moved].tolist(), strict=True)) != written:
+        raise OSError(errno.EIO, "the kernel gave back other entries than were written")
+    return "work"
+
+
+def _hooks() -> str:
+    program_fd = bpf.load_pass_program()
+    try:
+        if bpf.tcx_supported(program_fd):
+            return "TCX links"
+    finally:
+        os.close(program_fd)
+    return "clsact filters (TCX links need Linux {}.{})".format(*_TCX_KERNEL)
+
+
+def _grace_period() -> str:
+    return "membarrier" if bpf.membarrier_supported() else "map replacement (membarrier is not available)"

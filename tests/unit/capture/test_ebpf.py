@@ -1,0 +1,219 @@
+"""The parts of the eBPF backend that need no kernel: names, netlink text, privileges, merging."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowtop.capture.ebpf import netlink, privileges
+from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_privileges
+from flowtop.capture.ebpf.clsact import Owner, parse_filter_name, start_time
+from flowtop.capture.ebpf.interfaces import Interface, Layer, LinkChanges, Selection
+from flowtop.capture.ebpf.maps import merge_duplicates
+from flowtop.capture.ebpf.totals import possible_cpus
+from flowtop.errors import EXIT_NO_INTERFACE, EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+
+
+def interface(name: str, *, up: bool = True, link_type: int = 1) -> Interface:
+    return Interface(1, name, link_type, up)
+
+
+class TestSelection:
+    def test_default_wants_what_is_up(self) -> None:
+        assert Selection().wants(interface("eth0"))
+        assert not Selection().wants(interface("eth0", up=False))
+
+    @pytest.mark.parametrize(("pattern", "name", "wanted"), [
+        ("eth0", "eth0", True), ("eth0", "eth01", False), ("eth*", "eth01", True), ("eth?", "eth01", False),
+        ("[ew]*", "wlan0", True), ("[ew]*", "lo", False), ("ETH0", "eth0", False),
+    ])
+    def test_names_and_globs(self, pattern: str, name: str, wanted: bool) -> None:
+        assert Selection((pattern,)).wants(interface(name, up=False)) is wanted
+
+    def test_a_missing_name_is_an_error_that_suggests(self) -> None:
+        with pytest.raises(FlowtopError) as caught:
+            Selection(("eth0", "eht1")).require([interface("lo"), interface("eth0"), interface("eth1")])
+        assert caught.value.exit_code == EXIT_NO_INTERFACE
+        assert caught.value.message == "no such interface: eht1"
+        assert "did you mean eth1?" in caught.value.hint
+        assert "eth0, eth1, lo" in caught.value.hint
+
+    def test_a_glob_may_wait(self) -> None:
+        Selection(("wg*", "lo")).require([interface("lo")])
+
+
+@pytest.mark.parametrize(("link_type", "layer"), [
+    (1, Layer.ETHERNET), (772, Layer.ETHERNET), (65534, Layer.IP), (512, Layer.IP), (776, Layer.IP), (280, None),
+])
+def test_link_types(link_type: int, layer: Layer | None) -> None:
+    assert interface("x", link_type=link_type).layer is layer
+
+
+@pytest.mark.parametrize("entries", [0, 1023, 16_777_217])
+def test_map_size_out_of_range(entries: int) -> None:
+    with pytest.raises(FlowtopError) as caught:
+        EbpfConfig(map_entries=entries)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("entries", [1024, 16_777_216])
+def test_map_size_at_its_limits(entries: int) -> None:
+    assert EbpfConfig(map_entries=entries).map_entries == entries
+
+
+def test_changes_add_up() -> None:
+    one = LinkChanges(any=True, suspect=frozenset({1}), final={1: (1, 1, 1, 1)})
+    two = LinkChanges(suspect=frozenset({2}), all_suspect=True, final={1: (2, 2, 2, 2), 2: (3, 3, 3, 3)})
+    assert one.then(two) == LinkChanges(True, frozenset({1, 2}), True, {1: (2, 2, 2, 2), 2: (3, 3, 3, 3)})
+
+
+class TestFilterNames:
+    def test_round_trip(self) -> None:
+        owner = Owner(12, 3456, 4026531836)
+        assert parse_filter_name("flowtop/12/3456/4026531836/q") == (owner, True)
+        assert parse_filter_name(owner.filter_name(False)) == (owner, False)
+
+    @pytest.mark.parametrize("name", [
+        "", "flowtop", "flowtop/1/2/3", "flowtop/1/2/3/x", "flowtop/-1/2/3/q", "flowtop/1/2/3/q/", "flowtop/a/2/3/q",
+        "cilium/1/2/3/q", "flowtop/1//3/q", "flow.o:[classifier]",
+    ])
+    def test_names_of_others(self, name: str) -> None:
+        assert parse_filter_name(name) is None
+
+    def test_start_time_of_a_process_with_an_odd_name(self, tmp_path: Path) -> None:
+        (tmp_path / "7").mkdir()
+        fields = ["R", *map(str, range(4, 53))]  # field 3 is the state, field N has the value N
+        (tmp_path / "7/stat").write_text("7 (a) b) 9) " + " ".join(fields))
+        assert start_time(7, tmp_path) == 22
+        assert start_time(8, tmp_path) is None
+
+
+class TestNetlink:
+    def test_attributes_are_padded_and_found_again(self) -> None:
+        body = b"head" + netlink.pack_attribute(3, b"eth0\0") + netlink.pack_attribute(4 | 0x8000, b"x")
+        assert len(body) == 4 + 12 + 8
+        assert list(netlink.attributes(body, 4)) == [(3, b"eth0\0"), (4, b"x")]
+
+    @pytest.mark.parametrize("body", [b"\x03", b"\x03\0\x01\0", b"\0\0\0\0", b"\xff\xff\x01\0abcd"])
+    def test_impossible_lengths_end_the_walk(self, body: bytes) -> None:
+        assert list(netlink.attributes(body, 0)) == []
+
+    def test_a_datagram_is_cut_into_messages(self) -> None:
+        message = struct.pack("=IHHII", 19, 16, 2, 7, 0) + b"abc\0"
+        assert list(netlink.split(message * 2)) == [(16, 2, 7, b"abc")] * 2
+        assert list(netlink.split(message[:18])) == []
+
+
+@pytest.mark.parametrize(("text", "count"), [("0\n", 1), ("0-3\n", 4), ("0-1,4-7,9\n", 7)])
+def test_possible_cpus(tmp_path: Path, text: str, count: int) -> None:
+    (tmp_path / "possible").write_text(text)
+    assert possible_cpus(tmp_path / "possible") == count
+
+
+class TestPrivileges:
+    @staticmethod
+    def status(tmp_path: Path, *capabilities: int) -> Path:
+        path = tmp_path / "status"
+        path.write_text(f"Name:\tx\nCapEff:\t{sum(1 << number for number in capabilities):016x}\nSeccomp:\t0\n")
+        return path
+
+    def test_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(FlowtopError) as caught:
+            privileges.require(self.status(tmp_path))
+        assert caught.value.exit_code == EXIT_NO_PERMISSION
+        assert "sudo" in caught.value.hint
+        assert not check_privileges(self.status(tmp_path)).ok
+
+    def test_the_three_suffice(self, tmp_path: Path) -> None:
+        privileges.require(self.status(tmp_path, 12, 38, 39))
+
+    def test_sys_admin_is_not_net_admin(self, tmp_path: Path) -> None:
+        assert privileges.missing_capabilities(self.status(tmp_path, 21)) == ("CAP_NET_ADMIN",)
+        assert privileges.missing_capabilities(self.status(tmp_path, 12, 21)) == ()
+
+
+class TestCheck:
+    def test_kernel_release(self) -> None:
+        assert check_kernel((6, 1)).ok
+        assert "5.7" in check_kernel((4, 19)).remedy
+
+    @pytest.mark.parametrize(("text", "ok", "level"), [
+        ("[none] integrity confidentiality\n", True, "none"), ("none [integrity] confidentiality\n", True, "integrity"),
+        ("none integrity [confidentiality]\n", False, "confidentiality"),
+    ])
+    def test_lockdown(self, tmp_path: Path, text: str, ok: bool, level: str) -> None:
+        (tmp_path / "lockdown").write_text(text)
+        finding = check_lockdown(tmp_path / "lockdown")
+        assert (finding.ok, finding.detail, bool(finding.remedy)) == (ok, level, not ok)
+
+
+class TestMergeDuplicates:
+    @staticmethod
+    def entries(*rows: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """(source port, packets, first_ns, last_ns) each."""
+        keys, counters = np.zeros(len(rows), FLOW_KEY_DTYPE), np.zeros(len(rows), FLOW_COUNTERS_DTYPE)
+        for number, (port, packets, first, last) in enumerate(rows):
+            keys[number]["source_port"] = port
+            counters[number]["packets"], counters[number]["octets"] = packets, 100 * packets
+            counters[number]["first_ns"], counters[number]["last_ns"] = first, last
+            counters[number]["ttl"] = number + 1
+            counters[number]["tcp_bit_seen"][number] = 1
+            counters[number]["tcp_bits_hint"] = 1 << number
+        return keys, counters
+
+    def test_without_duplicates_nothing_changes(self) -> None:
+        keys, counters = self.entries((2, 1, 5, 6), (1, 1, 3, 9))
+        merged = merge_duplicates(keys, counters)
+        assert np.array_equal(merged[0], keys)
+        assert np.array_equal(merged[1], counters)
+
+    def test_the_first_packets_fields_come_from_the_earlier_entry(self) -> None:
+        keys, counters = merge_duplicates(*self.entries((7, 10, 50, 60), (8, 1, 1, 1), (7, 5, 20, 55)))
+        row = {int(key["source_port"]): counter for key, counter in zip(keys, counters, strict=True)}
+        assert sorted(row) == [7, 8]
+        seven = row[7]
+        assert (seven["packets"], seven["octets"], seven["first_ns"], seven["last_ns"]) == (15, 1500, 20, 60)
+        assert seven["ttl"] == 3
+        assert seven["tcp_bit_seen"].tolist() == [1, 0, 1] + [0] * 9
+        assert seven["tcp_bits_hint"] == 0b101
+        assert row[8]["packets"] == 1
+
+    def test_keys_that_differ_in_the_last_byte_only_stay_apart(self) -> None:
+        keys, counters = self.entries((1, 1, 1, 1), (1, 1, 1, 1))
+        keys["ifindex"] = (1, 1 | 1 << 24)
+        assert len(merge_duplicates(keys, counters)[0]) == 2
+
+    def test_nothing_at_all(self) -> None:
+        assert len(merge_duplicates(*self.entries())[0]) == 0
+
+
+def test_importing_the_capture_loads_neither_bcc_nor_textual() -> None:
+    code = ("import sys, flowtop.capture.ebpf.capture;"
+            "print([name for name in ('bcc', 'textual', 'pyroute2') if name in sys.modules])")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_an_unknown_way_to_attach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = EbpfCapture(EbpfConfig(), environ={"FLOWTOP_ATTACH": "xdp"})
+    with pytest.raises(FlowtopError) as caught:
+        capture.open(lambda said: None)
+    assert caught.value.exit_code in (EXIT_USAGE, EXIT_NO_PERMISSION)
+
+
+def test_a_kernel_error_keeps_its_number() -> None:
+    route = netlink.RouteSocket()
+    try:
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            route.request(94, 0, bytes(12))  # RTM_GETSTATS of no interface and no statistics
+    finally:
+        route.close()
+    assert caught.value.errno == errno.EINVAL
