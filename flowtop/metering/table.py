@@ -190,9 +190,16 @@ class FlowTable:
         packets, octets = counters["packets"].copy(), counters["octets"].copy()  # kept until the tick closes
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets
-        store.first_ns[slots] = np.minimum(store.first_ns[slots], counters["first_ns"].astype(np.int64))
         store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
-        store.tcp_control_bits[slots] |= _tcp_control_bits(counters["tcp_bit_seen"])
+        # Known flows seldom change in these: write only where they do.
+        first_ns = counters["first_ns"].astype(np.int64)
+        earlier = first_ns < store.first_ns[slots]
+        if earlier.any():
+            store.first_ns[slots[earlier]] = first_ns[earlier]
+        old_bits = store.tcp_control_bits[slots]
+        bits = old_bits | _tcp_control_bits(counters["tcp_bit_seen"])
+        changed = bits != old_bits
+        store.tcp_control_bits[slots[changed]] = bits[changed]
         self._rates.add(slots, packets, octets)
 
     def _book(self, batch: FlowBatch, slots: Slots) -> None:
