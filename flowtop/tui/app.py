@@ -6,6 +6,7 @@ Threads only post messages; a page sets one reactive, and whatever changed is pa
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -42,6 +43,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
             do not delay that.
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         bits: rates in bits, else in octets.
+        terminal: kind of terminal, TERM when not given.
 
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
@@ -59,8 +61,10 @@ class FlowtopApp(App[None], inherit_bindings=False):
 
     page: reactive[Page | None] = reactive(None, init=False, repaint=False)
 
-    def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True) -> None:
+    def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
+                 terminal: str | None = None) -> None:
         super().__init__(ansi_color=True)
+        self._linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
         self._open_source = open_source
         self._source: PageSource | None = None
@@ -78,7 +82,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
 
     def compose(self) -> ComposeResult:
         """Header, flow table, status."""
-        yield Header()
+        yield Header(theme.CONSOLE_SPARKS if self._linux_console else theme.SPARKS)
         yield FlowTable("starting …")
         yield StatusLine()
 

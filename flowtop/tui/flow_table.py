@@ -8,7 +8,7 @@ whole when its virtual size changes, and a flow table's does every tick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,16 @@ class _Pane(Widget):
         self.notice = ""
         self._head: Strip = Strip([])
         self._lines: list[_Line | None] = []
+        self._wording: Wording | None = None
+        self._worded: dict[int, tuple[FlowRow, tuple[str, ...]]] = {}
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Lines of the pane. Textual's own way lays CSS styles over each line first, which costs more than all else."""
+        strips = [self.render_line(y) for y in crop.line_range]
+        for line_filter in self.app.get_line_filters():
+            strips = [strip.apply_filter(line_filter, self.app.styles.background) for strip in strips]
+        first, last = crop.column_span
+        return strips if (first, last) == (0, self.size.width) else [strip.crop(first, last) for strip in strips]
 
     def render_line(self, y: int) -> Strip:
         """One line, header included."""
@@ -84,13 +94,12 @@ class _Pane(Widget):
         line = self._lines[y - 1] if y <= len(self._lines) else None
         if line is None:
             return Strip.blank(width)
-        text = " " * self.margin_left + " ".join(line.cells)
-        return Strip([Segment(text.ljust(width), line.style)], max(width, len(text))).crop(0, width)
+        return Strip([Segment((" " * self.margin_left + " ".join(line.cells))[:width].ljust(width), line.style)], width)
 
     def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
         """Take other columns, or words in their place: everything is painted anew."""
         self.columns, self.margin_left, self.notice = columns, margin_left, notice
-        self._lines = []
+        self._lines, self._worded = [], {}
         self.refresh()
 
     def set_head(self, head: Strip) -> None:
@@ -98,6 +107,22 @@ class _Pane(Widget):
         if head != self._head:
             self._head = head
             self.refresh(Region(0, 0, self.size.width, 1))
+
+    def show(self, rows: Sequence[FlowRow], view: TableView) -> None:
+        """Take other flows; a row that was shown already is not worded again."""
+        if view.wording != self._wording:
+            self._wording, self._worded = view.wording, {}
+        worded: dict[int, tuple[FlowRow, tuple[str, ...]]] = {}
+        lines: list[_Line | None] = []
+        for row in rows:
+            known = self._worded.get(row.flow_id)
+            if known is None or known[0] is not row:
+                known = row, tuple(
+                    column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
+            worded[row.flow_id] = known
+            lines.append(_Line(known[1], theme.CURSOR if row.flow_id == view.cursor else _style(row)))
+        self._worded = worded
+        self.set_lines(lines)
 
     def set_lines(self, lines: list[_Line | None]) -> None:
         """Take other lines; paints each from the pane's edge to the last cell that changed."""
@@ -195,7 +220,7 @@ class FlowTable(Widget):
         rows = view.rows[: self.lines]
         for pane in (self._identity, self._measures):
             pane.set_head(_head(pane, view))
-            pane.set_lines([_line(row, pane.columns, view) for row in rows])
+            pane.show(rows, view)
         self._scroll.set_lines(_scroll_bar(view.top, view.total, self.lines))
 
     def show_notice(self, notice: str) -> None:
@@ -242,11 +267,6 @@ class FlowTable(Widget):
         """Wheel away from the reader."""
         event.stop()
         self.post_message(self.Wheeled(-3))
-
-
-def _line(row: FlowRow, columns: list[tuple[Column, int]], view: TableView) -> _Line:
-    cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in columns)
-    return _Line(cells, theme.CURSOR if row.flow_id == view.cursor else _style(row))
 
 
 def _style(row: FlowRow) -> Style:

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
 from flowtop.view import units
-from flowtop.view.query import Page, Traffic
+from flowtop.view.query import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,17 @@ class HeaderView:
 
 
 class Header(Widget):
-    """Two lines; paints those that changed."""
+    """Two lines; paints those that changed.
+
+    Args:
+        sparks: characters of the sparklines, from low to high.
+    """
 
     DEFAULT_CSS = "Header { height: 2; width: 1fr; dock: top; }"
 
-    def __init__(self) -> None:
+    def __init__(self, sparks: str = theme.SPARKS) -> None:
         super().__init__()
+        self._sparks = sparks
         self._view = HeaderView()
         self._strips: list[Strip] = []
 
@@ -63,31 +68,28 @@ class Header(Widget):
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
 
     def _lines(self, width: int) -> list[Strip]:
-        return [_traffic_line(self._view, width), _list_line(self._view, width)]
+        return [_traffic_line(self._view, width, self._sparks), _list_line(self._view, width)]
 
 
-def _traffic_line(view: HeaderView, width: int) -> Strip:
+def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
     name = Part("flowtop", theme.NAME)
     page = view.page
     if page is None:
         return justify([name], [], width)
     left = [
         name,
-        Part(shorten_interfaces(page.attached, 28 if width >= 100 else 14), rank=3),
+        Part(shorten_interfaces(page.attached, 28 if width >= 100 else 16), rank=3),
         Part(f"{page.flows:,}", label_style=theme.PLAIN, rank=4, gap=3),
         Part("flows", theme.LABEL, rank=4, gap=1),
         Part(clock(page.uptime_s), label="up ", rank=5, gap=3),
     ]
     ticks = max(0, min(24, (width - 88) // 4))
-    right = [*_direction("out", page.egress, view.bits, ticks), *_direction("in", page.ingress, view.bits, ticks)]
+    right: list[Part] = []
+    for direction, traffic in (("out", page.egress), ("in", page.ingress)):
+        right.append(Part(units.rate(traffic.octet_rate, view.bits).rjust(9), label=f"{direction} ", gap=3))
+        if ticks:
+            right.append(Part(sparkline(traffic.octet_rates, ticks, sparks), rank=6, gap=1))
     return justify(left, right, width)
-
-
-def _direction(name: str, traffic: Traffic, bits: bool, ticks: int) -> list[Part]:
-    parts = [Part(units.rate(traffic.octet_rate, bits).rjust(9), label=f"{name} ", gap=3)]
-    if ticks:
-        parts.append(Part(sparkline(traffic.octet_rates, ticks), rank=6, gap=1))
-    return parts
 
 
 def _list_line(view: HeaderView, width: int) -> Strip:
@@ -111,16 +113,15 @@ def clock(seconds: float) -> str:
     return f"{days}d {hour:02}:{minute:02}:{second:02}" if days else f"{hour:02}:{minute:02}:{second:02}"
 
 
-def sparkline(values: Sequence[float], ticks: int) -> str:
-    """The last `ticks` values as blocks, scaled to their maximum; blank where there was no tick yet.
+def sparkline(values: Sequence[float], ticks: int, sparks: str = theme.SPARKS) -> str:
+    """The last `ticks` values as characters of `sparks`, scaled to their maximum; blank where there was no tick yet.
 
     A value above zero is never painted as zero is, so that a trickle beside a burst is seen.
     """
     shown = list(values[-ticks:]) if ticks else []
     peak = max(shown, default=0.0)
-    steps = len(theme.SPARKS) - 1
-    blocks = "".join(theme.SPARKS[min(steps, -int(-value * steps // peak))] if peak else theme.SPARKS[0]
-                     for value in shown)
+    steps = len(sparks) - 1
+    blocks = "".join(sparks[min(steps, -int(-value * steps // peak))] if peak else sparks[0] for value in shown)
     return blocks.rjust(ticks)
 
 

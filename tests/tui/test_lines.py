@@ -112,6 +112,10 @@ def test_sparkline_shows_a_trickle_beside_a_burst_and_the_newest_last() -> None:
     assert sparkline([5, 1, 0, 10**9], 3) == "▂▁█"
 
 
+def test_sparkline_of_the_linux_console_uses_characters_its_fonts_have() -> None:
+    assert sparkline([0, 1, 2, 3], 4, theme.CONSOLE_SPARKS) == "░▒▓█"
+
+
 def test_sparkline_of_silence_and_of_few_ticks() -> None:
     assert sparkline([0.0, 0.0], 4) == "  ▁▁"
     assert sparkline([], 3) == "   "
