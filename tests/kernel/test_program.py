@@ -54,6 +54,7 @@ def v6(payload: bytes, next_header: int, **fields: object) -> bytes:
     return f.ethernet(f.IPV6, f.ipv6(payload, next_header, **fields))  # type: ignore[arg-type]
 
 
+@pytest.mark.core
 def test_tcp_over_ipv4(observer: Observer) -> None:
     [flow] = flows_of(observer, v4(f.tcp(443, 51514, f.SYN | f.ACK, b"x" * 100), f.TCP, tos=0xB8, ttl=57))
     assert flow == SeenFlow(A4, B4, 6, 443, 51514, 1, 20 + 20 + 100)
@@ -62,6 +63,7 @@ def test_tcp_over_ipv4(observer: Observer) -> None:
     assert flow.first_ns == flow.last_ns > 0
 
 
+@pytest.mark.core
 def test_udp_over_ipv6(observer: Observer) -> None:
     [flow] = flows_of(observer, v6(f.udp(53, 40112, b"x" * 30), f.UDP, traffic_class=0x2E, hop_limit=3,
                                    flow_label=0xFEDCB))
@@ -95,6 +97,7 @@ def test_packets_of_one_flow_add_up(observer: Observer) -> None:
     assert books.inserted == 1
 
 
+@pytest.mark.core
 def test_tcp_bits_are_ored(observer: Observer) -> None:
     """PSH beside ACK, and bits that come one packet at a time; the reserved bits of IE 6 too."""
     seen = (f.SYN, f.ACK, f.PSH | f.ACK, f.FIN | f.ACK, f.AE | f.CWR, 0x800)
@@ -123,6 +126,7 @@ def test_cut_transport_headers(observer: Observer, present: int, ports: tuple[in
 
 
 class TestExtensionHeaders:
+    @pytest.mark.core
     def test_all_kinds_are_walked(self, observer: Observer) -> None:
         chain = (f.extension(f.DESTINATION_OPTIONS, 16) + f.extension(f.ROUTING, 8) + f.extension(f.AH, 24)
                  + f.authentication(135, 28) + f.extension(139, 8) + f.extension(140, 16) + f.extension(f.TCP, 8))
@@ -162,6 +166,7 @@ class TestExtensionHeaders:
 
 
 class TestFragments:
+    @pytest.mark.core
     def test_later_ones_join_the_first(self, observer: Observer) -> None:
         whole = f.udp(5000, 6000, b"\x77" * 3000)
         parts = [v4(whole[at:at + 1480], f.UDP, identification=7, offset=at, more=at + 1480 < len(whole))
@@ -190,6 +195,7 @@ class TestFragments:
                          v4(b"\x55" * 64, f.TCP, identification=7, offset=1480))
         assert [flow.kind for flow in books.flows if flow.protocol == f.TCP] == [Kind.FRAGMENT]
 
+    @pytest.mark.core
     def test_ipv6_fragments_join_across_the_headers_only_the_first_has(self, observer: Observer) -> None:
         first = f.fragment_header(f.DESTINATION_OPTIONS, 77, offset=0, more=True) + f.extension(f.UDP) + f.udp(5, 6)
         later = f.fragment_header(f.DESTINATION_OPTIONS, 77, offset=16, more=False) + b"\x44" * 40

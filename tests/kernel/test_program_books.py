@@ -57,6 +57,7 @@ class TestSuperPackets:
         observer.see(f.ethernet(f.IPV6, packet), gso_size=1000)
         assert observer.take().flows == [SeenFlow(A6, B6, 17, 1, 2, 3, 3 * (40 + 8 + 8) + 2500)]
 
+    @pytest.mark.core
     def test_big_tcp_says_no_length(self, observer: Observer) -> None:
         segment = f.tcp(443, 51514, f.ACK, bytes(3000))
         observer.see(f.ethernet(f.IPV4, f.ipv4(segment, f.TCP, total_length=0)), gso_size=1000, gso_segs=3)
@@ -134,6 +135,7 @@ class TestFullTable:
         books.assert_balanced()
         assert [flow.packets for flow in books.flows if flow.destination_port == known] == [2]
 
+    @pytest.mark.core
     def test_lost_is_what_not_even_an_aggregate_could_hold(self, observer: Observer, program: FlowProgram) -> None:
         """Aggregates are one per interface, direction, version and protocol: filled here by hand from user space."""
         for number in range(4096):
@@ -147,6 +149,7 @@ class TestFullTable:
 
 
 class TestSidesAndTotals:
+    @pytest.mark.core
     def test_everything_goes_to_the_active_side(self, observer: Observer) -> None:
         observer.see(udp_to(1))
         observer.flip(1)
