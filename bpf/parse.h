@@ -9,52 +9,12 @@
 #define FLOWTOP_PARSE_H
 
 #include "flow.h"
+#include "protocols.h"
 
 #define FLOW_INLINE static inline __attribute__((always_inline))
 
-#define ETHERNET_HEADER 14
-#define ETHERNET_TYPE_OFFSET 12
-#define ETHERTYPE_MINIMUM 0x0600      /* below: an IEEE 802.3 length */
-#define ETHERTYPE_IPV4 0x0800
-#define ETHERTYPE_ARP 0x0806
-#define ETHERTYPE_VLAN 0x8100
-#define ETHERTYPE_IPV6 0x86dd
-#define ETHERTYPE_SERVICE_VLAN 0x88a8
-#define ETHERTYPE_QINQ 0x9100         /* QinQ before IEEE 802.1ad */
-#define VLAN_TAG 4
-#define VLAN_ID_MASK 0x0fff
 #define VLAN_TAGS_MAX 4               /* in the frame, beside one in metadata */
-
-#define IPV4_HEADER 20
-#define IPV4_OFFSET_MASK 0x1fff
-#define IPV4_MORE_FRAGMENTS 0x2000
-#define IPV6_HEADER 40
-#define IPV6_OFFSET_MASK 0xfff8
-#define IPV6_MORE_FRAGMENTS 1
 #define IPV6_EXTENSIONS_MAX 10
-#define IPV6_EXTENSION_MINIMUM 8
-#define IPV6_JUMBO_OPTION 8           /* octets of a Hop-by-Hop header with nothing but the jumbo option */
-
-#define PROTOCOL_HOP_BY_HOP 0
-#define PROTOCOL_ICMP 1
-#define PROTOCOL_TCP 6
-#define PROTOCOL_UDP 17
-#define PROTOCOL_DCCP 33
-#define PROTOCOL_ROUTING 43
-#define PROTOCOL_FRAGMENT 44
-#define PROTOCOL_AH 51
-#define PROTOCOL_ICMPV6 58
-#define PROTOCOL_DESTINATION_OPTIONS 60
-#define PROTOCOL_SCTP 132
-#define PROTOCOL_MOBILITY 135
-#define PROTOCOL_UDPLITE 136
-#define PROTOCOL_HIP 139
-#define PROTOCOL_SHIM6 140
-
-#define TCP_HEADER_MINIMUM 20
-#define TCP_CONTROL_BITS 0x0fff
-#define UDP_HEADER 8
-#define SCTP_HEADER 12
 
 /*
  * Offsets in a frame, bounded for the verifier. Ten extension headers of 2048 octets end below this, so masking changes
@@ -65,64 +25,7 @@
 
 #define PARSED_IP (-1)                /* else an enum flow_ignored */
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define from_network_16(value) __builtin_bswap16(value)
-#else
-#define from_network_16(value) (value)
-#endif
-
 typedef u32 __attribute__((may_alias)) flow_word;
-
-struct ipv4_header {
-	u8  version_ihl;
-	u8  tos;
-	u16 total_length;
-	u16 id;
-	u16 fragment;
-	u8  ttl;
-	u8  protocol;
-	u16 checksum;
-	u32 source;
-	u32 destination;
-};
-
-struct ipv6_header {
-	u8  version_class;
-	u8  class_label;
-	u16 label;
-	u16 payload_length;
-	u8  next_header;
-	u8  hop_limit;
-	u32 source[4];
-	u32 destination[4];
-};
-
-struct ipv6_extension {               /* any; what follows the length is the fragment header's */
-	u8  next_header;
-	u8  length;
-	u16 fragment;
-	u32 id;
-};
-
-struct tcp_header {                   /* as far as the control bits, in whole words */
-	u16 source_port;
-	u16 destination_port;
-	u32 sequence;
-	u32 acknowledgement;
-	u8  offset_bits;
-	u8  bits;
-	u16 window;
-};
-
-struct ports {
-	u16 source;
-	u16 destination;
-} __attribute__((aligned(4)));        /* one load */
-
-struct icmp_header {
-	u8 type;
-	u8 code;
-};
 
 enum fragment_place {
 	FRAGMENT_NONE = 0,
