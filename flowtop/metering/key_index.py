@@ -1,8 +1,8 @@
 """A hash index from 48-byte Flow Keys to slots, vectorized over batches of keys.
 
 Open addressing in one numpy array of u64: 32 bits of hash beside the slot, so that a probe compares keys only when
-the hashes agree. Measured against `dict[bytes, int]` at 1,000,000 keys (tests/bench/table.py): 16 octets a key
-instead of about 200, about as fast to look up, faster to insert, and no bytes object is made of any key.
+the hashes agree. Measured against `dict[bytes, int]` at 1,000,000 keys (tests/bench/table.py): at most 48 octets a key
+while growing (34 there) instead of about 200, 0.18 us instead of 0.7 to insert, 0.11 instead of 0.33 to find.
 
 The hash is multilinear over 32-bit words with random 64-bit multipliers (strongly universal: Carter and Wegman 1979,
 Lemire and Kaser 2014), because senders choose their keys: without knowing the multipliers nobody can make keys collide.
@@ -105,7 +105,7 @@ class KeyIndex:
             hit = np.flatnonzero(cells >> _SHIFT == hashes)
             hit = hit[self._taken(cells[hit])]
             slots = (cells[hit] & _SLOT).astype(np.int64) - 1
-            same = (self._masked(stored[slots]) == part[where[hit]]).all(axis=1)
+            same = self._equal(stored, slots, part[where[hit]])
             found[where[hit[same]]] = slots[same]
             going = cells != _EMPTY
             going[hit[same]] = False
@@ -117,6 +117,14 @@ class KeyIndex:
         low: Words = cells & _SLOT
         taken: npt.NDArray[np.bool_] = (low != _EMPTY) & (low != _DELETED)
         return taken
+
+    def _equal(self, stored: Words, slots: Slots, part: Words) -> npt.NDArray[np.bool_]:
+        """Which of these slots hold the key beside them."""
+        kept = self._masked(stored.take(slots, axis=0))
+        if np.array_equal(kept, part):  # nearly always: their hashes are equal
+            return np.ones(len(slots), np.bool_)
+        equal: npt.NDArray[np.bool_] = (kept == part).all(axis=1)
+        return equal
 
     def insert(self, hashes: Words, slots: Slots) -> None:
         """Add keys, of which the hashes are enough, that are not in the index and differ from each other."""
@@ -162,7 +170,7 @@ class KeyIndex:
             hit = np.flatnonzero((cells >> _SHIFT == entries >> _SHIFT) & ~own)
             hit = hit[self._taken(cells[hit])]
             found = (cells[hit] & _SLOT).astype(np.int64) - 1
-            same = (self._masked(stored[found]) == part[where[hit]]).all(axis=1)
+            same = self._equal(stored, found, part[where[hit]])
             owners[where[hit[same]]] = found[same]
             going = ~own
             going[hit[same]] = False

@@ -51,7 +51,7 @@ class Rates:
         self._in_60s: deque[_Bucket] = deque()
         self._open: list[tuple[Slots, U8, U8]] = []
         self._tick: list[Slots] = []
-        self._listed: list[npt.NDArray[np.int32]] = []
+        self._listed: list[Slots] = []
         self._bucket_start_ns = 0
         self._now_ns = 0
         self._tick_ns = _LEAST_TICK_NS
@@ -122,7 +122,7 @@ class Rates:
             sums[slots] += octets
         unlisted = slots[~store.bucket_listed[slots]]
         store.bucket_listed[unlisted] = True
-        self._listed.append(unlisted.astype(np.int32))
+        self._listed.append(unlisted)
 
     def _slide(self) -> None:
         """Close the bucket when it is long enough, let old ones leave the windows."""
@@ -136,9 +136,9 @@ class Rates:
 
     def _close_bucket(self) -> None:
         store = self._store
-        slots = np.concatenate(self._listed) if self._listed else np.empty(0, np.int32)
+        slots = np.concatenate(self._listed) if self._listed else np.empty(0, np.int64)
         self._listed.clear()
-        bucket = _Bucket(self.bucket_number, self._bucket_start_ns, self._now_ns, slots,
+        bucket = _Bucket(self.bucket_number, self._bucket_start_ns, self._now_ns, slots.astype(np.int32),
                          _compact(store.bucket_packets[slots]), _compact(store.bucket_octets[slots]))
         store.bucket_packets[slots] = 0
         store.bucket_octets[slots] = 0
@@ -150,10 +150,14 @@ class Rates:
 
     def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:
         """Take a bucket out of the sums of the flows that were there; a slot's later flow has nothing of it."""
-        same = self._store.born_bucket[bucket.slots] <= bucket.number
-        slots = bucket.slots[same]
-        packets[slots] -= bucket.packets[same]
-        octets[slots] -= bucket.octets[same]
+        slots = bucket.slots.astype(np.int64)  # numpy indexes faster by its own kind of integer
+        same = self._store.born_bucket[slots] <= bucket.number
+        if same.all():
+            packets[slots] -= bucket.packets
+            octets[slots] -= bucket.octets
+        else:
+            packets[slots[same]] -= bucket.packets[same]
+            octets[slots[same]] -= bucket.octets[same]
 
 
 def _compact(sums: U8) -> npt.NDArray[np.unsignedinteger[npt.NBitBase]]:

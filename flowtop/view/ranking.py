@@ -56,7 +56,10 @@ class Ranking:
         for key, descending in self.keys:
             if k >= len(slots):
                 break
-            values = key(_Subset(columns, slots))
+            # Flow Key fields are 48 octets apart: read them through once, not at each look.
+            values = np.ascontiguousarray(key(_Subset(columns, slots)))
+            if values.min() == values.max():
+                continue
             edge = _value_at(values, k, descending)
             better = np.flatnonzero(values > edge if descending else values < edge)
             chosen.append(slots[better])
