@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import queue
+import struct
 import subprocess
 import threading
 import time
@@ -24,7 +25,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
-from flowtop.record import FlowBatch
+from flowtop.capture.ebpf.compiler import kernel_release
+from flowtop.record import FLOW_KEY_DTYPE, FlowBatch
 
 _T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000
@@ -106,6 +108,14 @@ class Namespace:
         statistics: dict[str, dict[str, int]] = link["stats64"]
         return statistics
 
+    def await_up(self, *interfaces: str) -> None:
+        """Wait until frames can leave: the carrier is seen a moment after both ends are up, and later under load."""
+        def ready() -> bool:
+            links = {link["ifname"]: link for link in json.loads(run("ip", "-n", self.name, "-j", "link"))}
+            return all(links[name]["operstate"] == "UP" and links[name]["qdisc"] != "noop" for name in interfaces)
+
+        eventually(ready, f"{interfaces} are up")
+
     def snmp(self, counter: str) -> int:
         """A counter of /proc/net/snmp since the namespace was made, as nstat names it."""
         found = json.loads(self.run("nstat", "-a", "-s", "-z", "-j", counter))["kernel"]
@@ -147,6 +157,8 @@ class Lab:
             namespace.ip(f"addr add 10.77.0.{number}/24 dev veth0")
             namespace.ip("link set veth0 up")
             namespace.ip(f"neigh add 10.77.0.{other} lladdr 02:00:00:00:77:0{other} dev veth0")
+        near.await_up("veth0")
+        far.await_up("veth0")
         # Destinations nobody has: the far end drops them after the hooks, silently.
         near.ip("route add 198.18.0.0/15 via 10.77.0.2")
         return near, far
@@ -196,11 +208,13 @@ class Books:
         self.drains += 1
         self.batch = batch
         keys, counters = batch.keys, batch.counters
-        if len({key.tobytes() for key in keys}) != len(keys):
+        octets_of_keys, size = keys.tobytes(), FLOW_KEY_DTYPE.itemsize
+        names = [octets_of_keys[start:start + size] for start in range(0, len(octets_of_keys), size)]
+        if len(set(names)) != len(names):
             self.imbalances.append(f"drain {self.drains}: a key twice")
-        for key, packets, octets in zip(keys, counters["packets"].tolist(), counters["octets"].tolist(), strict=True):
-            self.packets[key.tobytes()] += packets
-            self.octets[key.tobytes()] += octets
+        for name, packets, octets in zip(names, counters["packets"].tolist(), counters["octets"].tolist(), strict=True):
+            self.packets[name] += packets
+            self.octets[name] += octets
         for observation in batch.observations:
             ifindex, direction = int(observation["ifindex"]), int(observation["direction"])
             point = self.by_index.setdefault((ifindex, direction), Point())
@@ -222,8 +236,6 @@ class Books:
 
     def flows(self) -> list[tuple[Any, int, int]]:
         """(key as a FLOW_KEY_DTYPE scalar, packets, octets) of every flow."""
-        from flowtop.record import FLOW_KEY_DTYPE
-
         return [(np.frombuffer(key, FLOW_KEY_DTYPE)[0], packets, self.octets[key])
                 for key, packets in self.packets.items()]
 
@@ -297,6 +309,29 @@ def process(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
         for stream in (child.stdin, child.stdout):
             if stream is not None:
                 stream.close()
+
+
+def hooks(namespace: Namespace, interface: str) -> int:
+    """How many programs hang on an interface, both ways, by TCX or as bpf filters: asked of the kernel directly."""
+    shown = "".join(namespace.run("tc", "filter", "show", "dev", interface, way) for way in ("ingress", "egress"))
+    return shown.count("direct-action") + (tcx_programs(namespace, interface) if kernel_release() >= (6, 6) else 0)
+
+
+def tcx_programs(namespace: Namespace, interface: str) -> int:
+    """How many TCX programs an interface has, both ways: BPF_PROG_QUERY."""
+    ifindex = int(namespace.run("cat", f"/sys/class/net/{interface}/ifindex"))
+
+    def query() -> int:
+        found = 0
+        for attach_type in (46, 47):
+            attributes = ctypes.create_string_buffer(struct.pack("=IIIIQI", ifindex, attach_type, 0, 0, 0, 0), 64)
+            number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+            if ctypes.CDLL(None, use_errno=True).syscall(number, 16, attributes, 64) != 0:
+                raise OSError(ctypes.get_errno(), "BPF_PROG_QUERY")
+            found += struct.unpack_from("=I", attributes, 24)[0]
+        return found
+
+    return namespace.call(query)
 
 
 def compile_c(source: Path, output: Path) -> Path:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ import pytest
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INTERFACE, EXIT_NO_PERMISSION, FlowtopError
 from flowtop.record import Direction
-from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, scaled
+from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, scaled, tcx_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 SOMEONE_ELSES = "u32 match u32 0x01020304 0xffffffff at 12 flowid 1:1"
@@ -47,24 +45,6 @@ def capture_process(
 def await_ready(child: subprocess.Popen[str]) -> None:
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
-
-
-def tcx_programs(namespace: Namespace, interface: str) -> int:
-    """How many TCX programs an interface has, both ways: BPF_PROG_QUERY, asked of the kernel directly."""
-    ifindex = int(namespace.run("cat", f"/sys/class/net/{interface}/ifindex"))
-
-    def query() -> int:
-        found = 0
-        for attach_type in (46, 47):
-            attributes = ctypes.create_string_buffer(struct.pack("=IIIIQI", ifindex, attach_type, 0, 0, 0, 0), 64)
-            libc = ctypes.CDLL(None, use_errno=True)
-            number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-            if libc.syscall(number, 16, attributes, 64) != 0:
-                raise OSError(ctypes.get_errno(), "BPF_PROG_QUERY")
-            found += struct.unpack_from("=I", attributes, 24)[0]
-        return found
-
-    return namespace.call(query)
 
 
 def filters(namespace: Namespace, interface: str = "veth0") -> str:
@@ -120,7 +100,6 @@ def test_clsact_of_a_killed_run_is_gone_after_the_next(lab: Lab, udp_flood: Path
     assert not has_clsact(near), "flowtop made the qdisc, so it goes with the last filter"
 
 
-@pytest.mark.core
 def test_a_start_on_another_interface_cleans_up_too(lab: Lab, udp_flood: Path) -> None:
     near, _ = lab.pair()
     kill_under_load(near, udp_flood, "clsact")
@@ -129,8 +108,7 @@ def test_a_start_on_another_interface_cleans_up_too(lab: Lab, udp_flood: Path) -
         assert not has_clsact(near)
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("priority", [1, 7])
+@pytest.mark.parametrize("priority", [pytest.param(1, marks=pytest.mark.core), 7])
 def test_someone_elses_clsact_filter_survives_everything(lab: Lab, udp_flood: Path, priority: int) -> None:
     near, _ = lab.pair()
     add_someone_elses_filter(near, priority=priority)
@@ -143,7 +121,6 @@ def test_someone_elses_clsact_filter_survives_everything(lab: Lab, udp_flood: Pa
     assert has_clsact(near)
 
 
-@pytest.mark.core
 def test_a_filter_added_later_keeps_the_qdisc_flowtop_made(lab: Lab) -> None:
     near, _ = lab.pair()
     with Recorder(near, "veth0", attach="clsact"):
@@ -153,7 +130,6 @@ def test_a_filter_added_later_keeps_the_qdisc_flowtop_made(lab: Lab) -> None:
     assert has_clsact(near)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("first_out", [0, 1])
 def test_two_captures_on_one_interface_by_clsact(lab: Lab, first_out: int) -> None:
     """The qdisc goes with the last of them, whoever made it."""

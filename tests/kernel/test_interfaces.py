@@ -12,7 +12,7 @@ import pytest
 from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.record import Direction
-from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled
+from tests.kernel.netns import Lab, Namespace, Recorder, eventually, hooks, process, scaled
 
 
 @pytest.fixture
@@ -81,7 +81,8 @@ def test_an_interface_deleted_and_created_again(lab: Lab, method: str) -> None:
             near.ip("link set come0 up")
             far.ip("link set veth0 up")
             near.ip("neigh add 10.79.0.2 lladdr 02:00:00:00:79:02 dev come0")
-            eventually(lambda: "come0" in recorder.attached(), "attached")
+            near.await_up("come0")
+            eventually(lambda: hooks(near, "come0") == 2, "attached")
             count = 100 + generation
             send_datagrams(near, "10.79.0.2", count)
             total += count
@@ -110,6 +111,7 @@ def test_by_default_what_is_up_is_observed_and_down_does_no_harm(lab: Lab) -> No
         far.ip("link set veth0 down")
         near.ip("link set veth0 up")
         far.ip("link set veth0 up")
+        near.await_up("veth0")
         near.ip("route add 198.18.0.0/15 via 10.77.0.2")
         near.ip("neigh replace 10.77.0.2 lladdr 02:00:00:00:77:02 dev veth0")
         send_datagrams(near, "198.18.0.1", 10)
@@ -165,6 +167,7 @@ def test_200_veths_within_two_seconds(lab: Lab) -> None:
             child.communicate(batch)
             assert child.returncode == 0
         eventually(lambda: len(recorder.attached()) == 2 * pairs, "all are attached")
+        near.await_up(*(f"many{number}" for number in range(pairs)))
 
         def send() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -196,6 +199,7 @@ def test_interfaces_whose_slots_collide_have_books_of_their_own(lab: Lab) -> Non
         near.ip(f"link set slot{number} up")
         far.ip(f"link set peer{number} up")
         near.ip(f"neigh add 10.81.{number}.2 lladdr 02:00:00:00:81:02 dev slot{number}")
+    near.await_up(*(f"slot{number}" for number in range(3)))
     with Recorder(near, "slot*") as recorder:
         for number in range(3):
             send_datagrams(near, f"10.81.{number}.2", scaled(100) + number)

@@ -107,6 +107,29 @@ def map_delete(map_fd: int, key: bytes) -> None:
         return
 
 
+class MapReader:
+    """Looks up many keys of one map one by one, without building the call anew each time.
+
+    Args:
+        map_fd: the map.
+        key_size: octets of a key.
+    """
+
+    def __init__(self, map_fd: int, key_size: int) -> None:
+        self._key = ctypes.create_string_buffer(key_size)
+        self._attributes = ctypes.create_string_buffer(
+            struct.pack("=I4xQQQ", map_fd, ctypes.addressof(self._key), 0, 0), 32)
+
+    def read(self, key: bytes, value_address: int) -> bool:
+        """As `map_lookup`."""
+        self._key.raw = key
+        struct.pack_into("=Q", self._attributes, 16, value_address)
+        result = _call_bpf(_MAP_LOOKUP_ELEM, self._attributes)
+        if result < 0 and result != -errno.ENOENT:
+            raise OSError(-result, os.strerror(-result))
+        return result >= 0
+
+
 @dataclass
 class BatchCursor:
     """Where a batch walk over a hash map stands: its bucket, None before the first."""

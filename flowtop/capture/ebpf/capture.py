@@ -173,7 +173,6 @@ class EbpfCapture:
         self._follow_at_ns = None if complete else ended
 
     def _follow_if_due(self, budget_ns: int) -> None:
-        self._note_changes()
         if self._follow_at_ns is not None and self._clock_ns() >= self._follow_at_ns:
             self._follow(budget_ns)
 
@@ -184,11 +183,13 @@ class EbpfCapture:
         poll.register(self._wake_fd, select.POLLIN)
         poll.register(self._events, select.POLLIN)
         while (left := deadline - self._clock_ns()) > 0:
-            self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
             if self._maps.inserted() > self._config.map_entries // 2:
                 return
-            ready = poll.poll(min(left, _POLL_NS) / 1e6)
-            if any(fd == self._wake_fd for fd, _ in ready):
+            ready = [fd for fd, _ in poll.poll(min(left, _POLL_NS) / 1e6)]
+            if self._events.fileno() in ready:
+                self._note_changes()
+            self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
+            if self._wake_fd in ready:
                 os.eventfd_read(self._wake_fd)
                 return
 
@@ -200,6 +201,7 @@ class EbpfCapture:
 
     def drain(self) -> FlowBatch:
         """See Capture.drain. Takes an RCU grace period (8 to 40 ms); the arrays are reused by the next drain."""
+        self._note_changes()
         self._follow_if_due(_RECONCILE_BUDGET_NS)
         self._maps.buffer.count = 0
         side = self._maps.flip()

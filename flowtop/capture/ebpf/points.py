@@ -16,7 +16,8 @@ from flowtop.record import Direction
 ProgramTable = Mapping[tuple[Layer, Direction], int]
 """File descriptor of the program for each kind of device and direction."""
 
-_LAST_WORDS_NS = 200_000_000
+_LAST_WORDS_NS = 2_000_000_000
+"""How long to wait for the notification of an interface that left the list; load delays it."""
 
 
 @dataclass(slots=True)

@@ -37,24 +37,32 @@ def possible_cpus(path: Path = Path("/sys/devices/system/cpu/possible")) -> int:
     return count
 
 
-@dataclass
+@dataclass(slots=True)
 class _Point:
-    """The books of one interface; arrays have a row per direction.
+    """The books of one interface.
 
     Attributes:
+        row: its row for ingress in the arrays of `Totals`; the one after it is for egress.
         overflow: its totals live in the hash map, not in its array slot.
-        last: what was read before: side, direction, word.
         undrained: sides that may still hold something of it; empty once its slot was given up.
+        counters: what the interface's counters were when last looked at.
+        gained: what they gained: by direction, (packets, octets).
     """
 
     ifindex: int
+    row: int
     overflow: bool = False
     live: bool = True
-    last: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros((SIDES, 2, _WORDS), "u8"))
-    total: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros((2, _WORDS), "u8"))
-    counters: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    interface: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros((2, 2), "u8"))
     undrained: set[int] = field(default_factory=set)
+    counters: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    gained: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])
+
+    def count_interface(self, direction: int, now: Counters) -> None:
+        """Add packets and octets gained. A counter that fell was reset by its driver: it counts from zero."""
+        for unit, column in enumerate((direction, 2 + direction)):
+            new, old = now[column], self.counters[column]
+            self.gained[direction][unit] += new - old if new >= old else new
+            self.counters[column] = new
 
 
 class Totals:
@@ -70,36 +78,54 @@ class Totals:
     def __init__(self, maps: Mapping[str, int], cpus: int) -> None:
         self._array_fd = maps["totals"]
         self._overflow_fd = maps["totals_overflow"]
-        self._value = np.zeros(cpus, FLOW_TOTALS_DTYPE)
-        self._words = self._value.view("u8").reshape(cpus, -1)[:, 1:]
-        self._points: dict[int, _Point] = {NOBODY: _Point(NOBODY)}
+        self._array = bpf.MapReader(self._array_fd, 4)
+        self._overflow = bpf.MapReader(self._overflow_fd, 16)
+        self._cpus = cpus
+        self._scratch = np.zeros((0, cpus), FLOW_TOTALS_DTYPE)
+        self._last = np.zeros((SIDES, 0, _WORDS), "u8")
+        self._sums = np.zeros((0, _WORDS), "u8")
+        self._free_rows: list[int] = []
+        self._points: dict[int, _Point] = {}
         self._slot_owner: dict[int, int] = {0: NOBODY}
+        self._points[NOBODY] = _Point(NOBODY, self._take_rows())
+
+    def _take_rows(self) -> int:
+        """Two free rows, zeroed."""
+        if not self._free_rows:
+            rows, more = len(self._sums), max(16, len(self._sums))
+            self._last = np.concatenate([self._last, np.zeros((SIDES, more, _WORDS), "u8")], axis=1)
+            self._sums = np.concatenate([self._sums, np.zeros((more, _WORDS), "u8")])
+            self._free_rows = list(range(rows, rows + more, 2))
+        row = self._free_rows.pop()
+        self._last[:, row:row + 2] = 0
+        self._sums[row:row + 2] = 0
+        return row
 
     def claim(self, ifindex: int) -> None:
         """Open the books of an interface, before anything is attached to it.
 
         An interface that comes back with an ifindex seen before continues those books.
         """
-        point = self._points.pop(ifindex, None) or _Point(ifindex)
+        point = self._points.pop(ifindex, None) or _Point(ifindex, self._take_rows())
         self._points[ifindex] = point
         point.live = True
         if point.undrained:  # its slot was never given up, what is in there still counts
             point.undrained = set()
             return
-        point.last[:] = 0
+        self._last[:, point.row:point.row + 2] = 0
         point.overflow = self._slot_owner.setdefault(ifindex % SLOTS, ifindex) != ifindex
-        self._value[:] = 0
-        self._value["ifindex"] = ifindex
+        empty = np.zeros(self._cpus, FLOW_TOTALS_DTYPE)
+        empty["ifindex"] = ifindex
         for side in range(SIDES):
             for direction in Direction:
-                self._write(point, side, direction)
+                self._write(point, side, direction, empty.tobytes())
 
-    def _write(self, point: _Point, side: int, direction: int) -> None:
+    def _write(self, point: _Point, side: int, direction: int, value: bytes) -> None:
         if not point.overflow:
-            bpf.map_update(self._array_fd, _slot(side, point.ifindex, direction), self._value.tobytes())
+            bpf.map_update(self._array_fd, _slot(side, point.ifindex, direction), value)
             return
         try:
-            bpf.map_update(self._overflow_fd, _overflow_key(point.ifindex, direction, side), self._value.tobytes())
+            bpf.map_update(self._overflow_fd, _overflow_key(point.ifindex, direction, side), value)
         except OSError as error:
             if error.errno not in (errno.E2BIG, errno.ENOSPC):
                 raise
@@ -113,7 +139,7 @@ class Totals:
 
     def count_interface(self, ifindex: int, direction: Direction, counters: Counters) -> None:
         """Add what the interface itself has counted in that direction since it was last asked."""
-        _count_interface(self._points[ifindex], direction, counters)
+        self._points[ifindex].count_interface(direction, counters)
 
     def vanish(self, ifindex: int) -> None:
         """The interface is no longer observed; what its totals still hold is read with the next drain of each side."""
@@ -122,28 +148,33 @@ class Totals:
 
     def read(self, side: int, counters: Mapping[int, Counters]) -> None:
         """Add what an idle side's totals gained since they were read last, and the interfaces' own counters."""
-        for point in list(self._points.values()):
-            if not (point.live or point.undrained):
-                continue
-            for direction in Direction:
-                self._add(point, side, direction)
-                if point.live and point.ifindex in counters:
-                    _count_interface(point, direction, counters[point.ifindex])
+        readable = [point for point in self._points.values() if point.live or point.undrained]
+        if len(self._scratch) < 2 * len(readable):
+            self._scratch = np.zeros((4 * len(readable), self._cpus), FLOW_TOTALS_DTYPE)
+        rows = [row for number, point in enumerate(readable) for row in self._lookup(point, side, 2 * number)]
+        words = self._scratch[:len(rows)].view("u8").reshape(len(rows), self._cpus, -1)[:, :, 1:]
+        now = words.sum(axis=1, dtype="u8")
+        self._sums[rows] += now - self._last[side, rows]
+        self._last[side, rows] = now
+        for point in readable:
             if not point.live:
                 point.undrained.discard(side)
                 if not point.undrained:
                     self._release(point)
+            elif (mine := counters.get(point.ifindex)) is not None:
+                for direction in Direction:
+                    point.count_interface(direction, mine)
 
-    def _add(self, point: _Point, side: int, direction: int) -> None:
-        address = self._value.ctypes.data
-        if point.overflow:
-            if not bpf.map_lookup(self._overflow_fd, _overflow_key(point.ifindex, direction, side), address):
-                return
-        else:
-            bpf.map_lookup(self._array_fd, _slot(side, point.ifindex, direction), address)
-        now = self._words.sum(axis=0, dtype="u8")
-        point.total[direction] += now - point.last[side, direction]
-        point.last[side, direction] = now
+    def _lookup(self, point: _Point, side: int, place: int) -> tuple[int, int]:
+        """Copy a point's totals to `place` and the one after it in scratch memory. Returns its rows."""
+        stride = self._scratch.strides[0]
+        address = self._scratch.ctypes.data + place * stride
+        for direction in Direction:
+            if not point.overflow:
+                self._array.read(_slot(side, point.ifindex, direction), address + direction * stride)
+            elif not self._overflow.read(_overflow_key(point.ifindex, direction, side), address + direction * stride):
+                self._scratch[place + direction] = 0
+        return point.row, point.row + 1
 
     def _release(self, point: _Point) -> None:
         if point.overflow:
@@ -155,8 +186,11 @@ class Totals:
         gone = [other for other in self._points.values() if not other.live and not other.undrained]
         for old in gone[:-_KEPT_VANISHED]:
             nobody = self._points[NOBODY]
-            nobody.total += old.total
-            nobody.interface += old.interface
+            self._sums[nobody.row:nobody.row + 2] += self._sums[old.row:old.row + 2]
+            for direction in Direction:
+                for unit, gained in enumerate(old.gained[direction]):
+                    nobody.gained[direction][unit] += gained
+            self._free_rows.append(old.row)
             del self._points[old.ifindex]
 
     def known(self) -> frozenset[int]:
@@ -165,23 +199,25 @@ class Totals:
 
     def nobody_counted(self) -> bool:
         """Whether anything is booked under NOBODY."""
-        return bool(self._points[NOBODY].total.any())
+        row = self._points[NOBODY].row
+        return bool(self._sums[row:row + 2].any())
 
     def observations(self) -> npt.NDArray[np.void]:
         """OBSERVATION_DTYPE, shape (m,): a new array. NOBODY's rows only when there is something in them."""
         points = [point for point in self._points.values() if point.ifindex != NOBODY or self.nobody_counted()]
-        rows = np.zeros(2 * len(points), OBSERVATION_DTYPE)
+        found = np.zeros(2 * len(points), OBSERVATION_DTYPE)
         if not points:
-            return rows
-        sums = np.zeros(len(rows), FLOW_TOTALS_DTYPE)
-        sums.view("u8").reshape(len(rows), -1)[:, 1:] = np.concatenate([point.total for point in points])
+            return found
+        totals = np.zeros(len(found), FLOW_TOTALS_DTYPE)
+        rows = [row for point in points for row in (point.row, point.row + 1)]
+        totals.view("u8").reshape(len(found), -1)[:, 1:] = self._sums[rows]
         for name in _SUMS:
-            rows[name] = sums[name]
-        rows["ifindex"] = np.repeat([point.ifindex for point in points], 2)
-        rows["direction"] = np.tile([int(direction) for direction in Direction], len(points))
-        interface = np.concatenate([point.interface for point in points])
-        rows["interface_packets"], rows["interface_octets"] = interface[:, 0], interface[:, 1]
-        return rows
+            found[name] = totals[name]
+        found["ifindex"] = np.repeat([point.ifindex for point in points], 2)
+        found["direction"] = np.tile([int(direction) for direction in Direction], len(points))
+        gained = np.array([direction for point in points for direction in point.gained], "u8")
+        found["interface_packets"], found["interface_octets"] = gained[:, 0], gained[:, 1]
+        return found
 
 
 def _slot(side: int, ifindex: int, direction: int) -> bytes:
@@ -191,11 +227,3 @@ def _slot(side: int, ifindex: int, direction: int) -> bytes:
 
 def _overflow_key(ifindex: int, direction: int, side: int) -> bytes:
     return struct.pack("=4I", ifindex, direction, side, 0)
-
-
-def _count_interface(point: _Point, direction: int, now: Counters) -> None:
-    """Packets and octets gained. A counter that fell was reset by its driver: it counts from zero."""
-    for unit, column in enumerate((direction, 2 + direction)):
-        new, old = now[column], point.counters[column]
-        point.interface[direction, unit] += np.uint64(new - old if new >= old else new)
-        point.counters[column] = new
