@@ -210,6 +210,7 @@ def test_long_flows_are_reported_each_active_timeout_with_what_is_new() -> None:
     assert [r["end_reason"] for r in records] == [EndReason.ACTIVE_TIMEOUT] * 2
     assert [r["packet_delta"] for r in records] == [60, 60]
     assert [r["packet_total"] for r in records] == [60, 120]
+    assert [(r["octet_delta"], r["octet_total"]) for r in records] == [(600, 600), (600, 1200)]
     (last,) = flows.end_all(at(125))
     assert (last["end_reason"], last["packet_delta"], last["packet_total"]) == (EndReason.FORCED_END, 5, 125)
 
@@ -335,7 +336,7 @@ def _batch_of(entries: list[Any], now_ms: int, length_ms: int) -> FlowBatch:
 @given(_ticks, st.sampled_from(["mark", "drop", "off"]), st.sampled_from([1, 3, 1000]), st.booleans())
 def test_records_tell_every_packet_and_octet_of_every_key_once(
         ticks: list[tuple[int, list[Any]]], dedupe: str, max_flows: int, two_batches: bool) -> None:
-    flows = table(dedupe=dedupe, max_flows=max_flows)
+    flows = table(dedupe=dedupe, max_flows=max_flows, active_timeout_s=5)
     packets, octets, told_packets, told_octets = Counter[bytes](), Counter[bytes](), Counter[bytes](), Counter[bytes]()
     records: list[FlowRecords] = []
     now_ms = 0
