@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.worker import Worker
@@ -79,6 +80,12 @@ class FlowtopApp(App[None], inherit_bindings=False):
         self._event_loop: asyncio.AbstractEventLoop | None = None
 
     # ---- life
+
+    def get_driver_class(self) -> type[Driver]:
+        """The driver of a real terminal, which outlives it."""
+        from flowtop.tui.terminal import TerminalDriver  # tests have no terminal
+
+        return TerminalDriver
 
     def compose(self) -> ComposeResult:
         """Header, flow table, status."""

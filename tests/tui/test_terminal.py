@@ -1,0 +1,131 @@
+"""The screen on a real pseudo-terminal: it leaves in order however its terminal goes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+APP = """
+import signal, sys, threading, time
+from flowtop.tui.app import FlowtopApp
+from tests.tui.fake_source import FakeSource, random_flows
+
+class Ticking(FakeSource):
+    def start(self, listener):
+        super().start(listener)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while not self.stopped:
+            self.tick([row._replace(octet_rate=row.octet_rate + 1000) for row in self.flows])
+            time.sleep(0.02)
+
+    def stop(self):
+        super().stop()
+        with open(sys.argv[1], "w") as file:
+            file.write(f"stopped {self.stopped}")
+
+app = FlowtopApp(lambda: Ticking(random_flows(300)))
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN if sys.argv[2] == "ignore" else lambda *_: app.request_quit())
+app.run()
+sys.exit(app.return_code)
+"""
+
+
+@contextmanager
+def child(note: Path, signals: str = "handle") -> Iterator[tuple[int, int]]:
+    """(pid, master) of the app on a pseudo-terminal, once it shows flows; killed if it is still there in the end."""
+    pid, master = pty.fork()
+    if not pid:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(sys.executable, [sys.executable, "-c", APP, str(note), signals])
+    try:
+        read_until(master, b"of 300")
+        yield pid, master
+    finally:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def read_until(master: int, words: bytes) -> bytes:
+    """Read what the app writes until these words come."""
+    output = b""
+    deadline = time.monotonic() + 60
+    while words not in output:
+        ready, _, _ = select.select([master], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, output[-500:]
+        output += os.read(master, 65536)
+    return output
+
+
+def exit_status(pid: int, master: int | None) -> int:
+    """The child's exit status; reads on meanwhile, as a terminal does, when there is a master."""
+    deadline = time.monotonic() + 60
+    while (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+        assert time.monotonic() < deadline, "still running"
+        if master is not None and select.select([master], [], [], 0.05)[0]:
+            try:
+                os.read(master, 65536)
+            except OSError:
+                master = None
+        time.sleep(0.01)
+    assert ended.si_code == os.CLD_EXITED, ended
+    return ended.si_status
+
+
+@pytest.mark.parametrize("signals", ["handle", "ignore"])
+def test_a_vanished_terminal_ends_the_screen_after_a_last_drain(tmp_path: Path, signals: str) -> None:
+    note = tmp_path / "note"
+    with child(note, signals) as (pid, master):
+        os.close(master)
+        assert exit_status(pid, None) == 0
+        assert note.read_text() == "stopped 1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_screen_after_a_last_drain(tmp_path: Path, number: int) -> None:
+    note = tmp_path / "note"
+    with child(note) as (pid, master):
+        os.kill(pid, number)
+        assert exit_status(pid, master) == 0
+        assert note.read_text() == "stopped 1"
+        os.close(master)
+
+
+@pytest.mark.parametrize("key", [b"q", b"\x03", b"\x1b[21~"])
+def test_a_key_ends_the_screen_and_gives_the_terminal_back(tmp_path: Path, key: bytes) -> None:
+    note = tmp_path / "note"
+    with child(note) as (pid, master):
+        os.write(master, key)
+        read_until(master, b"\x1b[?1049l")
+        assert exit_status(pid, master) == 0
+        assert note.read_text() == "stopped 1"
+        os.close(master)
+
+
+def test_first_frame_needs_neither_numpy_nor_bcc_nor_netlink() -> None:
+    code = """
+import sys
+from flowtop.tui.app import FlowtopApp
+from flowtop.errors import FlowtopError
+
+def open_source():
+    print(sorted({"numpy", "bcc", "pyroute2", "click"} & sys.modules.keys()))
+    raise FlowtopError("enough seen")
+
+FlowtopApp(open_source).run(headless=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "[]" in done.stdout + done.stderr, done
