@@ -250,17 +250,17 @@ class _Table:
     """A plain table: the books in two lines, then the flows."""
 
     def __init__(self, config: BatchConfig) -> None:
-        self._wording = config.wording
-        self._layout = fit(config.width)
+        self._config = config
 
     def text(self, number: int, page: Page) -> str:
+        wording, layout = self._config.wording, fit(self._config.width, names=page.attached)
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(
             column.header.rjust(width) if column.align == "right" else column.header.ljust(width)
-            for column, width in self._layout).rstrip())
+            for column, width in layout).rstrip())
         for row in page.rows:
-            cells = [column.cell(row, self._wording, page.interfaces, width) for column, width in self._layout]
+            cells = [column.cell(row, wording, page.interfaces, width) for column, width in layout]
             lines.append(" ".join(cells).rstrip())
         return "\n".join(lines) + "\n"
 

@@ -5,7 +5,7 @@ To add a column, add one entry to `_ALL`; tests/unit/view/test_columns.py covers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,12 +185,13 @@ def rate_column(window: Window) -> str:
     return _RATES[window]
 
 
-def fit(width: int, window: Window = "tick", gap: int = 1) -> list[tuple[Column, int]]:
+def fit(width: int, window: Window = "tick", names: Iterable[str] = (), gap: int = 1) -> list[tuple[Column, int]]:
     """The columns that fit a line, in order, each with its width; flexible ones share what is left.
 
     Args:
         width: cells of the line, gaps between columns included.
         window: its rate column is the one that stays longest.
+        names: of interfaces: their column grows to the longest while addresses keep the room they need.
         gap: cells between two columns.
 
     Returns:
@@ -212,11 +213,18 @@ def fit(width: int, window: Window = "tick", gap: int = 1) -> list[tuple[Column,
             break
         chosen.append(column)
     ordered = [column for column in _ALL if column in chosen]
-    fixed = sum(column.width for column in ordered if not column.flexible) + gap * (len(ordered) - 1)
-    shares = _shares(max(0, width - fixed), [column for column in ordered if column.flexible])
-    return [(column, shares.get(column.id, column.width)) for column in ordered]
+    widths = {column.id: column.width for column in ordered if not column.flexible}
+    flexible = [column for column in ordered if column.flexible]
+    left = max(0, width - sum(widths.values()) - gap * (len(ordered) - 1))
+    wanted = min(max(map(len, names), default=0), _LONGEST_INTERFACE) - widths["interface"]
+    growth = max(0, min(wanted, left - len(flexible) * _ENDPOINT))
+    widths["interface"] += growth
+    widths |= _shares(left - growth, flexible)
+    return [(column, widths[column.id]) for column in ordered]
 
 
+_LONGEST_INTERFACE = 15
+"""IFNAMSIZ, without the zero that ends it."""
 _ENDPOINT = len("255.255.255.255:65535")
 _ROOMY_ENDPOINT = len("[2001:db8:1111:2222::1]:65535")
 _LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")

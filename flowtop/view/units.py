@@ -20,11 +20,11 @@ PORT_PROTOCOLS = frozenset({6, 17, 33, 132, 136})
 """Protocols whose Flow Key holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 
 _ICMP_TYPES: dict[int, str] = {
-    0: "echo-reply", 3: "unreachable", 4: "quench", 5: "redirect", 8: "echo-request", 9: "router-adv",
+    0: "echo-rep", 3: "unreachable", 4: "quench", 5: "redirect", 8: "echo-req", 9: "router-adv",
     10: "router-sol", 11: "time-exceeded", 12: "param-problem", 13: "timestamp", 14: "timestamp-reply",
 }
 _ICMP6_TYPES: dict[int, str] = {
-    1: "unreachable", 2: "too-big", 3: "time-exceeded", 4: "param-problem", 128: "echo-request", 129: "echo-reply",
+    1: "unreachable", 2: "too-big", 3: "time-exceeded", 4: "param-problem", 128: "echo-req", 129: "echo-rep",
     130: "mld-query", 131: "mld-report", 132: "mld-done", 133: "router-sol", 134: "router-adv", 135: "neighbor-sol",
     136: "neighbor-adv", 137: "redirect", 143: "mld2-report",
 }
@@ -99,7 +99,7 @@ def protocol(number: int) -> str:
 
 
 def icmp(ip_version: int, type_code: int) -> str:
-    """ICMP or ICMPv6 type and code, packed type * 256 + code: `echo-request`, `unreachable/3`, `type 42/0`."""
+    """ICMP or ICMPv6 type and code, packed type * 256 + code: `echo-req`, `unreachable/3`, `type 42/0`."""
     number, code = divmod(type_code, 256)
     name = (_ICMP6_TYPES if ip_version == 6 else _ICMP_TYPES).get(number)
     if name is None:

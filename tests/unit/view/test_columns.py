@@ -100,7 +100,7 @@ def test_numeric_order_of_address_keys_is_address_order() -> None:
 @pytest.mark.parametrize(("row", "source", "destination"), [
     ("tcp", "10.0.0.1:1000", "10.0.0.2:80"),
     ("udp6", "[2001:db8::1]:1000", "[2001:db8:1111:2222:3333:4444:5555:6666]:80"),
-    ("icmp", "10.0.0.1", "10.0.0.2 echo-request"),
+    ("icmp", "10.0.0.1", "10.0.0.2 echo-req"),
     ("icmp6", "2001:db8::1", "2001:db8:1111:2222:3333:4444:5555:6666 type 200/7"),
     ("esp", "10.0.0.1", "10.0.0.2"),
     ("aggregate", "(all other flows)", ""),
@@ -143,3 +143,17 @@ def test_columns_fill_a_line_and_never_overflow_one_that_is_wide_enough(width: i
     assert used <= max(width, 68)
     assert rate_column(window) in [column.id for column, _ in chosen]
     assert all(cells >= column.width for column, cells in chosen)
+
+
+def test_long_interface_names_are_shown_whole_where_addresses_leave_room() -> None:
+    names = ["lo", "enp0s31f6", "br-1234567890ab"]
+    widths = {width: {column.id: cells for column, cells in fit(width, names=names)} for width in (80, 120, 200)}
+    assert widths[120]["interface"] == widths[200]["interface"] == 15
+    for width, columns in widths.items():
+        assert sum(columns.values()) + len(columns) - 1 <= width
+        assert columns["source"] >= len("255.255.255.255:65535")
+        assert columns["destination"] >= len("255.255.255.255:65535")
+
+
+def test_short_interface_names_leave_the_layout_alone() -> None:
+    assert fit(100, names=["lo", "eth0"]) == fit(100)

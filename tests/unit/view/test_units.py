@@ -70,8 +70,8 @@ def test_endpoints_read_back_as_the_address_and_port(address: ipaddress.IPv4Addr
 
 
 @pytest.mark.parametrize(("version", "type_code", "text"), [
-    (4, 8 << 8, "echo-request"), (4, 3 << 8 | 3, "unreachable/3"), (4, 42 << 8, "type 42/0"),
-    (6, 128 << 8, "echo-request"), (6, 135 << 8, "neighbor-sol"), (6, 8 << 8 | 1, "type 8/1"),
+    (4, 8 << 8, "echo-req"), (4, 3 << 8 | 3, "unreachable/3"), (4, 42 << 8, "type 42/0"),
+    (6, 128 << 8, "echo-req"), (6, 135 << 8, "neighbor-sol"), (6, 8 << 8 | 1, "type 8/1"),
 ])
 def test_icmp_types(version: int, type_code: int, text: str) -> None:
     assert units.icmp(version, type_code) == text
