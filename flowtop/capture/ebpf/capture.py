@@ -30,8 +30,9 @@ MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
 ATTACH_VARIABLE = "FLOWTOP_ATTACH"
 """Environment variable that overrides EbpfConfig.attach: the tests' switch to clsact on kernels that have TCX."""
 
-_POLL_NS = 20_000_000
-"""How often `wait` looks how full the map is: 20 ms hold 20,000 new flows at a million a second."""
+_SHORTEST_POLL_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000
+_NEW_FLOWS_PER_S = 500_000
+"""How fast the map is taken to fill: `wait` looks again before it could be half full."""
 _OPEN_BUDGET_NS = 1_000_000_000
 _RECONCILE_BUDGET_NS = 200_000_000
 """How long attaching may keep the thread before it drains again; the rest follows."""
@@ -113,6 +114,7 @@ class EbpfCapture:
             raise
 
     def _open(self, progress: Callable[[str], None]) -> None:
+        mode = self._attach_mode()
         privileges.require()
         selection = Selection(self._config.interfaces)
         self._events = self._closing(LinkEvents())  # before the first list, so that no change falls between
@@ -128,7 +130,7 @@ class EbpfCapture:
         self._totals = Totals(program.maps, possible_cpus())
         clsact = ClsactAttacher(route, this_process())
         clsact.sweep()
-        self._attacher = self._choose_attacher(clsact, program)
+        self._attacher = self._choose_attacher(mode, clsact, program)
         self._points = ObservationPoints(
             selection, self._links, self._attacher, _program_table(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
@@ -142,11 +144,14 @@ class EbpfCapture:
         self._resources.callback(resource.close)
         return resource
 
-    def _choose_attacher(self, clsact: ClsactAttacher, program: FlowProgram) -> Attacher:
+    def _attach_mode(self) -> str:
         mode = self._environ.get(ATTACH_VARIABLE) or self._config.attach
         if mode not in get_args(AttachMode):
             raise FlowtopError(f"{ATTACH_VARIABLE}={mode} names no way to attach",
                                hint=f"it takes {', '.join(get_args(AttachMode))}", exit_code=EXIT_USAGE)
+        return mode
+
+    def _choose_attacher(self, mode: str, clsact: ClsactAttacher, program: FlowProgram) -> Attacher:
         if mode == "clsact":
             return clsact
         if bpf.tcx_supported(next(iter(program.programs.values()))):
@@ -169,7 +174,7 @@ class EbpfCapture:
         changes, self._changes = self._changes, LinkChanges()
         complete = self._points.reconcile(changes, budget_ns)
         ended = self._clock_ns()
-        self._rest_until_ns = ended + max(_POLL_NS, _RECONCILE_REST * (ended - started)) if complete else ended
+        self._rest_until_ns = ended + max(_SHORTEST_POLL_NS, _RECONCILE_REST * (ended - started)) if complete else ended
         self._follow_at_ns = None if complete else ended
 
     def _follow_if_due(self, budget_ns: int) -> None:
@@ -183,15 +188,22 @@ class EbpfCapture:
         poll.register(self._wake_fd, select.POLLIN)
         poll.register(self._events, select.POLLIN)
         while (left := deadline - self._clock_ns()) > 0:
-            if self._maps.inserted() > self._config.map_entries // 2:
+            room = self._config.map_entries // 2 - self._maps.inserted()
+            if room < 0:
                 return
-            ready = [fd for fd, _ in poll.poll(min(left, _POLL_NS) / 1e6)]
+            ready = [fd for fd, _ in poll.poll(min(left, self._poll_ns(room)) / 1e6)]
             if self._events.fileno() in ready:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
             if self._wake_fd in ready:
                 os.eventfd_read(self._wake_fd)
                 return
+
+    def _poll_ns(self, room: int) -> int:
+        """How long `wait` may sleep with `room` entries left until it must return."""
+        if self._follow_at_ns is not None:
+            return _SHORTEST_POLL_NS
+        return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_POLL_NS)
 
     def wake(self) -> None:
         """See Capture.wake."""
