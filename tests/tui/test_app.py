@@ -218,6 +218,23 @@ async def test_paused_picture_changes_only_for_what_is_asked() -> None:
         assert shown(pilot.app) == by_bytes[:19]
 
 
+async def test_a_late_answer_to_an_older_question_does_not_move_a_paused_picture() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("space")
+        older = source.asked[-1]
+        source.silent = True
+        await pilot.press("s")
+        source.flows = with_rates({BY_RATE[150]: 1e9})
+        assert source.listener is not None
+        source.listener.on_page(source.page(older))
+        await pilot.pause()
+        assert shown(pilot.app) == BY_RATE[:19]
+        source.listener.on_page(source.page(source.asked[-1]))
+        await pilot.pause()
+        assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_total).flow_id
+
+
 async def test_losses_are_said_while_paused() -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:

@@ -1,0 +1,98 @@
+"""What is sent to the terminal: exactly what changed, so that a terminal that got only that shows the whole truth."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from flowtop.tui.app import FlowtopApp
+from flowtop.view.query import FlowRow
+from tests.tui.fake_source import FakeSource, random_flows
+from tests.tui.screen import lines, running
+
+FLOWS = random_flows(500)
+
+
+class Terminal:
+    """The little of a terminal that textual's updates need: cursor addressing, text, line feeds, SGR ignored."""
+
+    def __init__(self, app: FlowtopApp, width: int, height: int) -> None:
+        self.cells = [[" "] * width for _ in range(height)]
+        self.octets = 0
+        display = app._display
+
+        def hook(screen: Any, renderable: Any) -> None:
+            if renderable is not None:
+                self.write(renderable.render_segments(app.console))
+            display(screen, renderable)
+
+        app._display = hook  # type: ignore[method-assign]
+
+    def write(self, output: str) -> None:
+        """Do what a terminal does."""
+        self.octets += len(output.encode())
+        x = y = 0
+        for move_y, move_x, feed, text in re.findall(r"\x1b\[(\d+);(\d+)H|(\n)|([^\x1b\n]+)|\x1b\[[\d;]*m", output):
+            if move_y:
+                x, y = int(move_x) - 1, int(move_y) - 1
+            elif feed:
+                x, y = 0, y + 1
+            else:
+                self.cells[y][x:x + len(text)] = text
+                x += len(text)
+
+    @property
+    def lines(self) -> list[str]:
+        """What the terminal shows."""
+        return ["".join(row) for row in self.cells]
+
+
+def grown(flows: list[FlowRow], tick: int) -> list[FlowRow]:
+    """The same order, other rates and counts."""
+    return [row._replace(octet_rate=row.octet_rate * (1 + tick / 50), octet_rate_10s=row.octet_rate * (1 + tick / 70),
+                         octet_total=row.octet_total * (10 + tick) // 10, packet_total=row.packet_total + 37 * tick,
+                         age_s=row.age_s + tick) for row in flows]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 60)])
+async def test_terminal_shows_the_truth_after_any_keys_and_ticks(width: int, height: int) -> None:
+    source = FakeSource(FLOWS)
+    async with running(source, width, height) as pilot:
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        terminal = Terminal(app, width, height)
+        app.screen.refresh()
+        await pilot.pause()
+        keys = "down down pagedown s r F end home b o 2 S space up space escape question_mark escape 1"
+        for tick, key in enumerate(keys.split()):
+            source.tick(grown(FLOWS, tick) if tick % 3 else random_flows(500 - tick, seed=tick))
+            await pilot.pause()
+            await pilot.press(key)
+            await pilot.pause(0.05)
+            assert terminal.lines == lines(app), key
+
+
+async def test_a_tick_that_changes_only_rates_sends_under_6_kb_at_160x50() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source, 160, 50) as pilot:
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        terminal = Terminal(app, 160, 50)
+        for tick in range(1, 6):
+            before = terminal.octets
+            source.tick(grown(FLOWS, tick))
+            await pilot.pause(0.05)
+            assert 1_000 < terminal.octets - before < 6_000
+
+
+async def test_a_tick_that_changes_nothing_sends_no_flows() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source, 160, 50) as pilot:
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        terminal = Terminal(app, 160, 50)
+        source.tick()
+        await pilot.pause(0.05)
+        assert terminal.octets < 1_000, "the clock and the packets seen"
