@@ -214,8 +214,8 @@ class FlowtopApp(App[None], inherit_bindings=False):
             total=page.matched,
             cursor=self._viewport.cursor,
             interfaces=page.interfaces,
-            sort=self._questions.sort,
-            descending=self._questions.descending,
+            sort=page.query.sort,
+            descending=page.query.descending,
         ))
 
     def _paint_header(self) -> None:
@@ -223,19 +223,12 @@ class FlowtopApp(App[None], inherit_bindings=False):
         self._header.show(HeaderView(
             page=self.page,
             bits=self._bits,
-            order=self._order(),
+            order="" if self.page is None else _order(self.page.query),
             first=self._viewport.top + 1 if rows else 0,
             last=self._viewport.top + rows,
             banners=tuple(self._banners()),
             alarm="" if self.error is None else f"capture ended: {self.error.message}",
         ))
-
-    def _order(self) -> str:
-        from flowtop.view.columns import COLUMNS  # as above
-
-        column = COLUMNS.get(self._questions.sort)
-        arrow = theme.DESCENDING if self._questions.descending else theme.ASCENDING
-        return f"{column.header if column else self._questions.sort}{arrow}"
 
     def _banners(self) -> Iterable[str]:
         pause = self._questions.pause
@@ -371,3 +364,11 @@ class FlowtopApp(App[None], inherit_bindings=False):
         for key in KEYS:
             if key.action != "command_palette":
                 yield SystemCommand(key.doc, key.caps, partial(self.run_action, key.action))
+
+
+def _order(query: Query) -> str:
+    """The sorted column of a page and its arrow: of what is on view, not of what was asked for since."""
+    from flowtop.view.columns import COLUMNS  # brings numpy, which must not delay the first frame
+
+    column = COLUMNS.get(query.sort)
+    return f"{column.header if column else query.sort}{theme.DESCENDING if query.descending else theme.ASCENDING}"

@@ -2,7 +2,8 @@
 
 The app runs in a child on a pseudo-terminal of 160x50, with the real pipeline and flow table behind it and a capture
 that brings every flow anew each tick. The clock runs from writing a key until the octets that show its effect were
-read: the cursor's new line, the new place in the list, the flow that now comes first.
+read: the cursor's new line, the new place in the list, the flow that now comes first. Run
+it alone: other work on the machine is in the latencies (`chrt -f 40 python -m tests.bench screen` keeps it out).
 """
 
 from __future__ import annotations
