@@ -1,5 +1,6 @@
-/* udp_flood ADDRESS FLOWS PACKETS PAYLOAD: sends PACKETS datagrams round robin to FLOWS ports from 10000 on, as fast as
- * the machine can. Prints how many were sent. Exits when its standard input is closed, with PACKETS 0. */
+/* udp_flood ADDRESS FLOWS PACKETS PAYLOAD [RATE]: sends PACKETS datagrams round robin to FLOWS ports from 10000 on, as
+ * fast as the machine can, or RATE a second. Prints how many were sent. Exits when its standard input is closed, with
+ * PACKETS 0. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -8,8 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum { BATCH = 64 };
+
+/* Sleep until `sent` packets are due at `rate` a second from `start` on. */
+static void pace(const struct timespec *start, unsigned long sent, unsigned long rate)
+{
+	unsigned long ns = start->tv_nsec + sent % rate * 1000000000UL / rate;
+	struct timespec due = {start->tv_sec + sent / rate + ns / 1000000000UL, ns % 1000000000UL};
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+}
 
 int main(int count, char **words)
 {
@@ -18,10 +29,13 @@ int main(int count, char **words)
 	static char payload[65536];
 	struct iovec part;
 	int number, fd = socket(AF_INET, SOCK_DGRAM, 0);
-	unsigned long flows, packets, sent = 0;
+	unsigned long flows, packets, rate, sent = 0;
+	struct timespec start;
 
-	if (count != 5 || fd < 0)
+	if (count < 5 || count > 6 || fd < 0)
 		return 2;
+	rate = count > 5 ? strtoul(words[5], 0, 10) : 0;
+	clock_gettime(CLOCK_MONOTONIC, &start);
 	flows = strtoul(words[2], 0, 10);
 	packets = strtoul(words[3], 0, 10);
 	part = (struct iovec){payload, strtoul(words[4], 0, 10)};
@@ -43,6 +57,8 @@ int main(int count, char **words)
 		}
 		if (number > 0)
 			sent += number;
+		if (rate)
+			pace(&start, sent, rate);
 		if (!packets) {
 			struct pollfd input = {.fd = 0, .events = POLLIN};
 
