@@ -207,7 +207,8 @@ def _screen(options: dict[str, Any]) -> int:
         if options[option] is not None:
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
-    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+    # textual paints on standard error.
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.stderr, "error")):
         if not stream.isatty():
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)

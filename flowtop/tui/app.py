@@ -214,6 +214,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
             total=page.matched,
             cursor=self._viewport.cursor,
             interfaces=page.interfaces,
+            attached=page.attached,
             sort=page.query.sort,
             descending=page.query.descending,
         ))

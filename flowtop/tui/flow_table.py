@@ -40,6 +40,7 @@ class TableView:
         top: rank of the first of them in the list of `total`.
         cursor: flow_id of the cursor's flow, or None.
         interfaces: name by ifindex.
+        attached: names of the interfaces observed now; their column is made for the longest.
         sort, descending: for the arrow in the header.
         wording: how the cells are put.
     """
@@ -50,6 +51,7 @@ class TableView:
     total: int = 0
     cursor: int | None = None
     interfaces: Mapping[int, str] = field(default_factory=dict)
+    attached: tuple[str, ...] = ()
     sort: str = "rate"
     descending: bool = True
 
@@ -216,7 +218,7 @@ class FlowTable(Widget):
 
     def show(self, view: TableView) -> None:
         """Paint what differs from the view before."""
-        self._lay_out(view.wording)
+        self._lay_out(view)
         rows = view.rows[: self.lines]
         for pane in (self._identity, self._measures):
             pane.set_head(_head(pane, view))
@@ -230,10 +232,10 @@ class FlowTable(Widget):
             self._measures.set_columns([], 0)
             self._measures.styles.width = self._scroll.styles.width = 0
 
-    def _lay_out(self, wording: Wording) -> None:
+    def _lay_out(self, view: TableView) -> None:
         from flowtop.view.columns import fit  # brings numpy, which must not delay the first frame
 
-        chosen = fit(self.size.width - MARGIN - 1, wording.window)
+        chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), len(chosen))
         identity, measures = chosen[:split], chosen[split:]
         if (identity, measures) == (self._identity.columns, self._measures.columns):

@@ -1,8 +1,8 @@
 """CPU under load: 60,000 packets/s over 10,000 flows through a veth pair; flowtop -b and its screen beside iftop.
 
-Each program in turn watches the same stream, alone, for the same time. CPU is what the kernel charged to the process: the
-eBPF programs run in the sender and in the receiving softirq, and so does libpcap's filter for iftop; those shares are in
-none of the figures (`kernel` measures ours).
+Each program in turn watches the same stream, alone, for the same time. CPU is what the kernel charged to the process.
+The eBPF programs run in the sender and in the receiving softirq, and so does libpcap's filter for iftop: those shares
+are in none of the figures (`kernel` measures ours).
 """
 
 from __future__ import annotations
