@@ -1,4 +1,4 @@
-"""Kernel tests load real eBPF. Where that cannot work they skip and say why; CI sets FLOWTOP_REQUIRE_KERNEL=1 to fail instead."""
+"""Kernel tests load real eBPF. Where that cannot work they skip and say why; FLOWTOP_REQUIRE_KERNEL=1 fails instead."""
 
 from __future__ import annotations
 

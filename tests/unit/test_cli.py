@@ -1,4 +1,4 @@
-"""The command line without a capture: settings, usage errors, exit statuses. tests/kernel/test_command.py has the rest."""
+"""The command line without a capture: settings, usage errors, exit statuses. See tests/kernel/test_command.py too."""
 
 from __future__ import annotations
 
