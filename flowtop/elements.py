@@ -45,6 +45,12 @@ _ALL = (
     Element("sourceIPv6Address", 27, "ipv6Address", doc="Source address of an IPv6 packet."),
     Element("destinationIPv6Address", 28, "ipv6Address", doc="Destination address of an IPv6 packet."),
     Element("icmpTypeCodeIPv4", 32, "unsigned16", doc="ICMP type * 256 + code."),
+    Element("exportedOctetTotalCount", 40, "unsigned64", "octets",
+            "Octets of IPFIX Messages sent to the collector in this Transport Session."),
+    Element("exportedMessageTotalCount", 41, "unsigned64", "messages",
+            "IPFIX Messages sent in this Transport Session."),
+    Element("exportedFlowRecordTotalCount", 42, "unsigned64", "flows",
+            "Flow Records sent in this Transport Session."),
     Element("sourceMacAddress", 56, "macAddress", doc="Source MAC address of the first packet."),
     Element("vlanId", 58, "unsigned16", doc="VLAN ID of the outer tag, 0 when untagged."),
     Element("ipVersion", 60, "unsigned8", doc="4 or 6."),
@@ -56,12 +62,29 @@ _ALL = (
     Element("flowEndReason", 136, "unsigned8",
             doc="1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources."),
     Element("icmpTypeCodeIPv6", 139, "unsigned16", doc="ICMPv6 type * 256 + code."),
+    Element("exportingProcessId", 144, "unsigned32", doc="Whose reliability is reported: one number an export."),
+    Element("templateId", 145, "unsigned16", doc="The Template that Flow Keys are told of."),
     Element("flowId", 148, "unsigned64", doc="Unique in one run of flowtop."),
+    Element("observationDomainId", 149, "unsigned32", doc="The Observation Domain that is reported on."),
     Element("flowStartMilliseconds", 152, "dateTimeMilliseconds", "ms", "First packet, since 1970 UTC."),
     Element("flowEndMilliseconds", 153, "dateTimeMilliseconds", "ms", "Last packet, since 1970 UTC."),
+    Element("ignoredPacketTotalCount", 164, "unsigned64", "packets", "Observed packets that are in no Flow Record."),
+    Element("ignoredOctetTotalCount", 165, "unsigned64", "octets", "Observed octets that are in no Flow Record."),
+    Element("notSentFlowTotalCount", 166, "unsigned64", "flows", "Flow Records this export has given up."),
+    Element("notSentPacketTotalCount", 167, "unsigned64", "packets", "Packets in Flow Records given up."),
+    Element("notSentOctetTotalCount", 168, "unsigned64", "octets", "Octets in Flow Records given up."),
+    Element("flowKeyIndicator", 173, "unsigned64",
+            doc="Bit i set: the Template's field i (from 0) is a Flow Key."),
     Element("ipTTL", 192, "unsigned8", "hops", "TTL or hop limit of the first packet."),
     Element("dot1qCustomerVlanId", 245, "unsigned16", doc="VLAN ID of the inner tag (QinQ), 0 when there is none."),
+    Element("observationTimeMilliseconds", 323, "dateTimeMilliseconds", "ms",
+            "When the first, and again when the last, of the packets or records reported as lost was lost."),
 )
 
 ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}
 """Every element by IANA name, in ascending order of number."""
+
+ELEMENTS_BY_NUMBER: dict[tuple[int, int], Element] = {
+    (element.enterprise, element.number): element for element in _ALL
+}
+"""Every element by enterprise number and element id."""

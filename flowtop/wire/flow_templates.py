@@ -1,0 +1,238 @@
+"""flowtop's own IPFIX Templates: Flow Records and what is reported about them (RFC 7011 section 4).
+
+Five Templates carry FLOW_RECORD_DTYPE: IPv4 and IPv6 Flows; the same without ports for later fragments whose first was
+not seen; and without addresses too for the aggregates that hold the rest when the kernel's map was full. ICMP type and
+code have their own element, and ports are 0 then. A collector adds up delta counters: Σ over all five is everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.record import FLOW_RECORD_DTYPE, Direction, FlowRecords, Kind
+from flowtop.wire.ipfix import RecordSet, encode_columns, encode_record, template_sets
+from flowtop.wire.ipfix_template import Template, field
+
+_ICMP, _ICMPV6 = 1, 58
+_MEASURED = ("flowId", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount")
+_OBSERVED = ("ingressInterface", "egressInterface", "protocolIdentifier", "ipVersion", "flowDirection", "flowEndReason")
+_PACKET = ("sourceMacAddress", "destinationMacAddress", "vlanId", "dot1qCustomerVlanId", "tcpControlBits",
+           "ipClassOfService")
+_PORTS = ("sourceTransportPort", "destinationTransportPort")
+_NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "tcpControlBits",
+                       "ipClassOfService"))
+_ADDRESSES = {4: ("sourceIPv4Address", "destinationIPv4Address"), 6: ("sourceIPv6Address", "destinationIPv6Address")}
+_ICMP_TYPE_CODE = {4: "icmpTypeCodeIPv4", 6: "icmpTypeCodeIPv6"}
+
+IPV4, IPV6, IPV4_FRAGMENT, IPV6_FRAGMENT, AGGREGATE = range(256, 261)
+"""Template ids of Flow Records."""
+METERING_STATISTICS, METERING_RELIABILITY, EXPORTING_RELIABILITY, FLOW_KEYS, INTERFACES = range(261, 266)
+"""Template ids of Options Data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is said differently because of who listens.
+
+    Attributes:
+        name: as in `?profile=`.
+        tcp_control_bits_octets: 2, or 1 for collectors that misread 2: the registry allows it, and the four bits above
+            CWR are not told then.
+        options_apart: Options Data go in Observation Domain 0 and name the domain they are about, for collectors
+            that don't count them among the Data Records when they check sequence numbers.
+        doc: for whom it is.
+    """
+
+    name: str
+    tcp_control_bits_octets: int
+    options_apart: bool
+    doc: str
+
+    def options_domain(self, domain: int) -> int:
+        """Observation Domain ID of messages with Options Data about `domain`."""
+        return 0 if self.options_apart else domain
+
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (
+    Profile("default", 1, True, "What nfdump, pmacct, tshark and libfixbuf all read right."),
+    Profile("strict", 2, False, "Every element at its full length, options in the flows' own Observation Domain."),
+    Profile("nfdump", 2, True, "All 12 TCP control bits; options apart: nfcapd reports no false sequence errors then."),
+    Profile("pmacct", 1, False, "One octet of TCP control bits: nfacctd reads two as 0."),
+)}
+"""By name; `default` is for any collector."""
+
+
+@dataclass(frozen=True)
+class FlowTemplates:
+    """The Templates of a profile.
+
+    Attributes:
+        profile: whose.
+        flows: by id, of Flow Records.
+        options: by id, of Options Data.
+    """
+
+    profile: Profile
+    flows: Mapping[int, Template]
+    options: Mapping[int, Template]
+
+
+def flow_templates(profile: Profile) -> FlowTemplates:
+    """The Templates of a profile: the same ids, always."""
+    shapes = {IPV4: (*_ADDRESSES[4], *_PORTS, _ICMP_TYPE_CODE[4], *_PACKET),
+              IPV6: (*_ADDRESSES[6], *_PORTS, _ICMP_TYPE_CODE[6], *_PACKET),
+              IPV4_FRAGMENT: (*_ADDRESSES[4], *_PACKET), IPV6_FRAGMENT: (*_ADDRESSES[6], *_PACKET), AGGREGATE: ()}
+    domain = ("observationDomainId",)
+    lost_between = ("observationTimeMilliseconds", "observationTimeMilliseconds")
+    options = {
+        METERING_STATISTICS: (domain, ("exportedMessageTotalCount", "exportedFlowRecordTotalCount",
+                                       "exportedOctetTotalCount")),
+        METERING_RELIABILITY: (domain, ("ignoredPacketTotalCount", "ignoredOctetTotalCount", *lost_between)),
+        EXPORTING_RELIABILITY: (("exportingProcessId",), ("notSentFlowTotalCount", "notSentPacketTotalCount",
+                                                          "notSentOctetTotalCount", *lost_between)),
+        FLOW_KEYS: ((*(domain if profile.options_apart else ()), "templateId"), ("flowKeyIndicator",)),
+        INTERFACES: (("ingressInterface",), ("interfaceName",)),
+    }
+    lengths = {"tcpControlBits": profile.tcp_control_bits_octets}
+    return FlowTemplates(
+        profile,
+        {id_: Template(id_, tuple(field(name, lengths.get(name)) for name in (*_MEASURED, *_OBSERVED, *names)))
+         for id_, names in shapes.items()},
+        {id_: Template(id_, tuple(map(field, (*scope, *names))), len(scope))
+         for id_, (scope, names) in options.items()},
+    )
+
+
+def announcement(templates: FlowTemplates) -> list[RecordSet]:
+    """Sets that announce the Flow Records' Templates, for the flows' Observation Domain."""
+    return template_sets(templates.flows.values())
+
+
+def options_announcement(templates: FlowTemplates) -> list[RecordSet]:
+    """Sets that announce the Options Templates, for Profile.options_domain."""
+    return template_sets(templates.options.values())
+
+
+def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+    """Flow Records as Sets for encode_messages, sorted by Template.
+
+    Gives the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
+    """
+    ids = _template_ids(records)
+    present = np.flatnonzero(np.bincount(ids - IPV4, minlength=1)) + IPV4
+    if len(present) < 2:
+        order = np.arange(len(records))
+        return [_flow_set(records, templates.flows[int(id_)]) for id_ in present], order
+    order = np.argsort(ids, kind="stable")
+    edges = np.searchsorted(ids[order], [*present, AGGREGATE + 1])
+    return [_flow_set(records[order[start:end]], templates.flows[int(id_)])
+            for id_, start, end in zip(present, edges[:-1], edges[1:], strict=True)], order
+
+
+def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
+    fragment = np.where(records["kind"] == Kind.FRAGMENT, IPV4_FRAGMENT, IPV4)
+    ids = fragment + (records["ip_version"] == 6)
+    return np.where(records["kind"] == Kind.AGGREGATE, AGGREGATE, ids).astype(np.intp)
+
+
+def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
+    """Flow Records of one Template."""
+    ingress = records["direction"] == Direction.INGRESS
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        "flowId": records["flow_id"],
+        "flowStartMilliseconds": records["start_ms"],
+        "flowEndMilliseconds": records["end_ms"],
+        "octetDeltaCount": records["octet_delta"],
+        "packetDeltaCount": records["packet_delta"],
+        "ingressInterface": records["ifindex"] * ingress,
+        "egressInterface": records["ifindex"] * ~ingress,
+        "protocolIdentifier": records["protocol"],
+        "ipVersion": records["ip_version"],
+        "flowDirection": records["direction"],
+        "flowEndReason": records["end_reason"],
+    }
+    if template.id != AGGREGATE:
+        columns |= _packet_columns(records, template)
+    if template.id in (IPV4, IPV6):
+        version = 4 if template.id == IPV4 else 6
+        icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
+        columns["sourceTransportPort"] = records["source_port"]
+        columns["destinationTransportPort"] = records["destination_port"] * ~icmp
+        columns[_ICMP_TYPE_CODE[version]] = records["destination_port"] * icmp
+    return encode_columns(template, columns)
+
+
+def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
+    """Addresses, and what is told of the first packet."""
+    version, octets = (4, 4) if template.id in (IPV4, IPV4_FRAGMENT) else (6, 16)
+    source, destination = _ADDRESSES[version]
+    bits = records["tcp_control_bits"]
+    bits_octets = next(specifier.length for name, specifier in template.named_fields if name == "tcpControlBits")
+    return {
+        source: _leading(records, "source_address", octets),
+        destination: _leading(records, "destination_address", octets),
+        "sourceMacAddress": records["source_mac"],
+        "destinationMacAddress": records["destination_mac"],
+        "vlanId": records["vlan_id"],
+        "dot1qCustomerVlanId": records["customer_vlan_id"],
+        "tcpControlBits": bits if bits_octets == 2 else bits.astype(np.uint8),
+        "ipClassOfService": records["tos"],
+    }
+
+
+def _leading(records: FlowRecords, name: str, octets: int) -> npt.NDArray[np.void]:
+    """The first octets of a field: a view."""
+    assert FLOW_RECORD_DTYPE.fields is not None
+    return records.getfield(np.dtype(f"V{octets}"), FLOW_RECORD_DTYPE.fields[name][1])
+
+
+def metering_statistics(templates: FlowTemplates, *, domain: int, messages: int, flow_records: int,
+                        octets: int) -> RecordSet:
+    """Metering Process Statistics (RFC 7011 section 4.1): what was exported from a domain in this Transport Session."""
+    return _options(templates, METERING_STATISTICS, [(domain, messages, flow_records, octets)])
+
+
+def metering_reliability(templates: FlowTemplates, *, domain: int, ignored_packets: int, ignored_octets: int,
+                         first_ms: int, last_ms: int) -> RecordSet:
+    """Metering Process Reliability Statistics (RFC 7011 section 4.2): what was observed and is in no Flow Record.
+
+    Args:
+        first_ms, last_ms: when the first and the last of them was ignored, since 1970 UTC; 0 when none was.
+    """
+    return _options(templates, METERING_RELIABILITY, [(domain, ignored_packets, ignored_octets, first_ms, last_ms)])
+
+
+def exporting_reliability(templates: FlowTemplates, *, exporting_process_id: int, not_sent_flows: int,
+                          not_sent_packets: int, not_sent_octets: int, first_ms: int, last_ms: int) -> RecordSet:
+    """Exporting Process Reliability Statistics (RFC 7011 section 4.3): what was given up.
+
+    Args:
+        first_ms, last_ms: when the first and the last record was given up, since 1970 UTC; 0 when none was.
+    """
+    return _options(templates, EXPORTING_RELIABILITY, [
+        (exporting_process_id, not_sent_flows, not_sent_packets, not_sent_octets, first_ms, last_ms)])
+
+
+def flow_keys(templates: FlowTemplates, *, domain: int) -> RecordSet:
+    """Which fields of each Flow Record Template are Flow Keys (RFC 7011 section 4.4)."""
+    about = (domain,) if templates.profile.options_apart else ()
+    return _options(templates, FLOW_KEYS, [(*about, template.id, key_indicator(template))
+                                           for template in templates.flows.values()])
+
+
+def key_indicator(template: Template) -> int:
+    """flowKeyIndicator: bit i is set when field i is a Flow Key."""
+    return sum(1 << i for i, name in enumerate(template.names) if name not in _NOT_KEYS)
+
+
+def interface_table(templates: FlowTemplates, interfaces: Mapping[int, str]) -> RecordSet:
+    """Name by ifindex: the scope ingressInterface stands for egressInterface too, as they share one numbering."""
+    return _options(templates, INTERFACES, sorted(interfaces.items()))
+
+
+def _options(templates: FlowTemplates, id_: int, rows: Iterable[tuple[int | str, ...]]) -> RecordSet:
+    return RecordSet(id_, [encode_record(templates.options[id_], row) for row in rows])

@@ -1,0 +1,181 @@
+"""IPFIX Templates (RFC 7011 sections 3.2 and 3.4): fields, their encodings, and the numpy dtypes of their records."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from flowtop.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
+
+TEMPLATE_SET = 2
+OPTIONS_TEMPLATE_SET = 3
+FIRST_TEMPLATE_ID = 256
+VARIABLE_LENGTH = 65_535
+"""Field length of a variable-length Information Element (RFC 7011 section 7)."""
+
+
+class IpfixEncodeError(ValueError):
+    """A value, a record or a Template that no IPFIX Message of the wanted size can hold."""
+
+
+class IpfixDecodeError(ValueError):
+    """Octets that are not an IPFIX Message (RFC 7011 section 9.1).
+
+    Attributes:
+        reason: what is wrong with them.
+        offset: of the first octet that is wrong, counted from the start of the message.
+    """
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(f"{reason}, at octet {offset}")
+        self.reason = reason
+        self.offset = offset
+
+
+_INTEGERS = {f"{sign}{bits}": (code, bits // 8)
+             for sign, code in (("unsigned", "u"), ("signed", "i")) for bits in (8, 16, 32, 64)}
+_FIXED = {"ipv4Address": ("V", 4), "ipv6Address": ("V", 16), "macAddress": ("V", 6), "boolean": ("u", 1),
+          "dateTimeSeconds": ("u", 4), "dateTimeMilliseconds": ("u", 8), "dateTimeMicroseconds": ("u", 8),
+          "dateTimeNanoseconds": ("u", 8), "float32": ("f", 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpecifier:
+    """One field of a Template (RFC 7011 section 3.2).
+
+    Attributes:
+        element_id: 0..32767.
+        length: octets of every value, or VARIABLE_LENGTH. Less than the type's own length is reduced-size encoding.
+        enterprise: private enterprise number, 0 for IANA.
+    """
+
+    element_id: int
+    length: int
+    enterprise: int = 0
+
+    @property
+    def element(self) -> Element | None:
+        """The registry's entry, None when it has none."""
+        return ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id))
+
+    @property
+    def name(self) -> str:
+        """The element's name; `ie999` or `ie29305.999` when the registry does not know it."""
+        element = self.element
+        if element:
+            return element.name
+        return f"ie{self.enterprise}.{self.element_id}" if self.enterprise else f"ie{self.element_id}"
+
+    @property
+    def format(self) -> tuple[str, int]:
+        """numpy kind and octets of a decoded value: `u`, `i`, `f`, `S` (string, NULs at its end cut) or `V` (octets).
+
+        `V` also where the length is not one that RFC 7011 section 6 allows for the element's type, and where the
+        element is unknown; `O` (a bytes object) for variable length. A `boolean` is 1 for true and 2 for false, and
+        `dateTimeMicroseconds` and `dateTimeNanoseconds` are NTP timestamps, as on the wire.
+        """
+        if self.length == VARIABLE_LENGTH:
+            return "O", 8
+        type_ = self.element.type if self.element else ""
+        if type_ in _INTEGERS and 0 < self.length <= _INTEGERS[type_][1]:
+            return _INTEGERS[type_]
+        if type_ in _FIXED and self.length == _FIXED[type_][1]:
+            return _FIXED[type_]
+        if type_ == "float64" and self.length in (4, 8):
+            return "f", 8
+        return ("S" if type_ == "string" else "V"), self.length
+
+    def octets(self) -> bytes:
+        """The specifier as in a Template Record."""
+        if self.enterprise:
+            return struct.pack(">HHI", self.element_id | 0x8000, self.length, self.enterprise)
+        return struct.pack(">HH", self.element_id, self.length)
+
+
+def field(name: str, length: int | None = None) -> FieldSpecifier:
+    """The specifier of a registered element, at its type's own length unless another is given.
+
+    Strings and octet arrays are of variable length then. Raises KeyError: no such element.
+    """
+    element = ELEMENTS[name]
+    if length is None:
+        _, length = (_INTEGERS | _FIXED | {"float64": ("f", 8)}).get(element.type, ("O", VARIABLE_LENGTH))
+    return FieldSpecifier(element.number, length, element.enterprise)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A Template Record, or an Options Template Record when it has Scope Fields (RFC 7011 section 3.4).
+
+    Attributes:
+        id: 256..65535.
+        fields: in the order of the record.
+        scope_count: how many of the first fields are Scope Fields.
+    """
+
+    id: int
+    fields: tuple[FieldSpecifier, ...]
+    scope_count: int = 0
+
+    @property
+    def set_id(self) -> int:
+        """The Set it is announced in."""
+        return OPTIONS_TEMPLATE_SET if self.scope_count else TEMPLATE_SET
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name a field; the second `x` is `x#2`, and so on."""
+        seen: dict[str, int] = {}
+        names = []
+        for specifier in self.fields:
+            name = specifier.name
+            seen[name] = seen.get(name, 0) + 1
+            names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        return tuple(names)
+
+    @cached_property
+    def named_fields(self) -> tuple[tuple[str, FieldSpecifier], ...]:
+        """Name and specifier of every field that has a value: those of length 0 have none and are in no array."""
+        return tuple(pair for pair in zip(self.names, self.fields, strict=True) if pair[1].length)
+
+    @cached_property
+    def fixed_length(self) -> bool:
+        """All records have the same length."""
+        return all(specifier.length != VARIABLE_LENGTH for specifier in self.fields)
+
+    @cached_property
+    def min_octets(self) -> int:
+        """Length of the shortest record: a variable-length field takes one octet at least."""
+        return sum(1 if specifier.length == VARIABLE_LENGTH else specifier.length for specifier in self.fields)
+
+    @cached_property
+    def wire_dtype(self) -> np.dtype[np.void]:
+        """The fixed-length fields as on the wire, without holes: big-endian numbers, octets for sizes numpy lacks."""
+        columns: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
+        for name, specifier in self.named_fields:
+            kind, _ = specifier.format
+            if kind in "VS":
+                columns.append((name, f"{kind}{specifier.length}"))
+            elif kind != "O" and specifier.length in (1, 2, 4, 8):
+                columns.append((name, f">{kind}{specifier.length}"))
+            elif kind != "O":
+                columns.append((name, "u1", (specifier.length,)))
+        return np.dtype(columns)
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """Decoded records: native numbers of the elements' own types, see FieldSpecifier.format."""
+        return np.dtype([(name, "O" if specifier.format[0] == "O" else "{}{}".format(*specifier.format))
+                         for name, specifier in self.named_fields])
+
+    def octets(self) -> bytes:
+        """The (Options) Template Record. Raises IpfixEncodeError: not one that RFC 7011 allows."""
+        if not FIRST_TEMPLATE_ID <= self.id <= 65_535 or not self.min_octets or self.scope_count > len(self.fields):
+            raise IpfixEncodeError(f"template {self.id} is not valid: {len(self.fields)} fields, "
+                                   f"{self.scope_count} of them scope, {self.min_octets} octets")
+        head = struct.pack(">HH", self.id, len(self.fields))
+        scope = struct.pack(">H", self.scope_count) if self.scope_count else b""
+        return head + scope + b"".join(specifier.octets() for specifier in self.fields)
