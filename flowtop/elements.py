@@ -53,6 +53,7 @@ _ALL = (
             "Flow Records sent in this Transport Session."),
     Element("sourceMacAddress", 56, "macAddress", doc="Source MAC address of the first packet."),
     Element("vlanId", 58, "unsigned16", doc="VLAN ID of the outer tag, 0 when untagged."),
+    Element("postVlanId", 59, "unsigned16", doc="As vlanId: for collectors that read this one at egress."),
     Element("ipVersion", 60, "unsigned8", doc="4 or 6."),
     Element("flowDirection", 61, "unsigned8", doc="0 ingress, 1 egress, at the Observation Point."),
     Element("destinationMacAddress", 80, "macAddress", doc="Destination MAC address of the first packet."),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.record import FLOW_RECORD_DTYPE, Direction, FlowRecords, Kind
-from flowtop.wire.ipfix import RecordSet, encode_columns, encode_record, template_sets
+from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
 
 _ICMP, _ICMPV6 = 1, 58
@@ -23,8 +23,8 @@ _OBSERVED = ("ingressInterface", "egressInterface", "protocolIdentifier", "ipVer
 _PACKET = ("sourceMacAddress", "destinationMacAddress", "vlanId", "dot1qCustomerVlanId", "tcpControlBits",
            "ipClassOfService")
 _PORTS = ("sourceTransportPort", "destinationTransportPort")
-_NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "tcpControlBits",
-                       "ipClassOfService"))
+_NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "postVlanId",
+                       "tcpControlBits", "ipClassOfService"))
 _ADDRESSES = {4: ("sourceIPv4Address", "destinationIPv4Address"), 6: ("sourceIPv6Address", "destinationIPv6Address")}
 _ICMP_TYPE_CODE = {4: "icmpTypeCodeIPv4", 6: "icmpTypeCodeIPv6"}
 
@@ -44,12 +44,14 @@ class Profile:
             CWR are not told then.
         options_apart: Options Data go in Observation Domain 0 and name the domain they are about, for collectors
             that don't count them among the Data Records when they check sequence numbers.
+        post_vlan: say the VLAN a second time as postVlanId, for collectors that take it from there at egress.
         doc: for whom it is.
     """
 
     name: str
     tcp_control_bits_octets: int
     options_apart: bool
+    post_vlan: bool
     doc: str
 
     def options_domain(self, domain: int) -> int:
@@ -58,10 +60,10 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (
-    Profile("default", 1, True, "What nfdump, pmacct, tshark and libfixbuf all read right."),
-    Profile("strict", 2, False, "Every element at its full length, options in the flows' own Observation Domain."),
-    Profile("nfdump", 2, True, "All 12 TCP control bits; options apart: nfcapd reports no false sequence errors then."),
-    Profile("pmacct", 1, False, "One octet of TCP control bits: nfacctd reads two as 0."),
+    Profile("default", 1, True, True, "What nfdump, pmacct, tshark and libfixbuf all read right."),
+    Profile("strict", 2, False, False, "Every element at full length; options in the flows' own Observation Domain."),
+    Profile("nfdump", 2, True, False, "All 12 TCP control bits; options apart: nfcapd sees no false sequence errors."),
+    Profile("pmacct", 1, False, True, "nfacctd reads two octets of TCP control bits as 0, and vlanId only at ingress."),
 )}
 """By name; `default` is for any collector."""
 
@@ -83,9 +85,10 @@ class FlowTemplates:
 
 def flow_templates(profile: Profile) -> FlowTemplates:
     """The Templates of a profile: the same ids, always."""
-    shapes = {IPV4: (*_ADDRESSES[4], *_PORTS, _ICMP_TYPE_CODE[4], *_PACKET),
-              IPV6: (*_ADDRESSES[6], *_PORTS, _ICMP_TYPE_CODE[6], *_PACKET),
-              IPV4_FRAGMENT: (*_ADDRESSES[4], *_PACKET), IPV6_FRAGMENT: (*_ADDRESSES[6], *_PACKET), AGGREGATE: ()}
+    packet = (*_PACKET, "postVlanId") if profile.post_vlan else _PACKET
+    shapes = {IPV4: (*_ADDRESSES[4], *_PORTS, _ICMP_TYPE_CODE[4], *packet),
+              IPV6: (*_ADDRESSES[6], *_PORTS, _ICMP_TYPE_CODE[6], *packet),
+              IPV4_FRAGMENT: (*_ADDRESSES[4], *packet), IPV6_FRAGMENT: (*_ADDRESSES[6], *packet), AGGREGATE: ()}
     domain = ("observationDomainId",)
     lost_between = ("observationTimeMilliseconds", "observationTimeMilliseconds")
     options = {
@@ -113,8 +116,11 @@ def announcement(templates: FlowTemplates) -> list[RecordSet]:
 
 
 def options_announcement(templates: FlowTemplates) -> list[RecordSet]:
-    """Sets that announce the Options Templates, for Profile.options_domain."""
-    return template_sets(templates.options.values())
+    """Sets that announce the Options Templates, for Profile.options_domain.
+
+    One each: nfacctd 1.7.7 takes a Set with several of them for malformed.
+    """
+    return [record_set for template in templates.options.values() for record_set in template_sets([template])]
 
 
 def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
@@ -178,6 +184,7 @@ def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.N
         "sourceMacAddress": records["source_mac"],
         "destinationMacAddress": records["destination_mac"],
         "vlanId": records["vlan_id"],
+        "postVlanId": records["vlan_id"],
         "dot1qCustomerVlanId": records["customer_vlan_id"],
         "tcpControlBits": bits if bits_octets == 2 else bits.astype(np.uint8),
         "ipClassOfService": records["tos"],
@@ -235,4 +242,4 @@ def interface_table(templates: FlowTemplates, interfaces: Mapping[int, str]) -> 
 
 
 def _options(templates: FlowTemplates, id_: int, rows: Iterable[tuple[int | str, ...]]) -> RecordSet:
-    return RecordSet(id_, [encode_record(templates.options[id_], row) for row in rows])
+    return encode_records(templates.options[id_], rows)

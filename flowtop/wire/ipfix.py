@@ -1,8 +1,8 @@
 """IPFIX Messages (RFC 7011): how records become messages. No sockets, no clock, no hidden state.
 
 `encode_messages` packs Sets into messages; what goes in is made by `template_sets`, `withdrawal_sets`, `encode_columns`
-(numpy columns, all records at once) and `encode_record` (one record, any field, variable-length ones too). Templates
-are in flowtop/wire/ipfix_template.py, flowtop's own in flow_templates.py, and the way back is ipfix_decoder.py.
+(numpy columns, all records at once) and `encode_records` (one by one, fields of variable length too). Templates are
+in flowtop/wire/ipfix_template.py, flowtop's own in flow_templates.py, and the way back is ipfix_decoder.py.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ MESSAGE_HEADER = struct.Struct(">HHIII")
 """Version, length, export time (s), sequence number, Observation Domain ID."""
 SET_HEADER = struct.Struct(">HH")
 """Set ID, length."""
+_MIN_TEMPLATE_OCTETS = 4  # A withdrawal.
 
 Value = int | float | str | bytes
 Records = npt.NDArray[np.void]
@@ -45,23 +46,25 @@ class RecordSet:
     Attributes:
         set_id: TEMPLATE_SET, OPTIONS_TEMPLATE_SET or a Template's id.
         records: encoded records: an array of shape (n,), one item a record, or bytes one by one.
+        min_octets: length of the shortest record that could be in the Set; padding has to be shorter than that.
     """
 
     set_id: int
     records: Records | Sequence[bytes]
+    min_octets: int = 1
 
 
 def template_sets(templates: Iterable[Template]) -> list[RecordSet]:
     """What announces the Templates: Template Set first, then Options Template Set."""
     templates = tuple(templates)
-    return [RecordSet(set_id, records) for set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)
+    return [RecordSet(set_id, records, _MIN_TEMPLATE_OCTETS) for set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)
             if (records := [template.octets() for template in templates if template.set_id == set_id])]
 
 
 def withdrawal_sets(templates: Iterable[Template]) -> list[RecordSet]:
     """What withdraws the Templates (RFC 7011 section 8.1; never to be sent over UDP)."""
     templates = tuple(templates)
-    return [RecordSet(set_id, records) for set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)
+    return [RecordSet(set_id, records, _MIN_TEMPLATE_OCTETS) for set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)
             if (records := [struct.pack(">HH", template.id, 0) for template in templates
                             if template.set_id == set_id])]
 
@@ -89,7 +92,7 @@ def encode_columns(template: Template, columns: Mapping[str, npt.NDArray[np.gene
             wire[name] = column
         else:
             _encode_integers(name, specifier, column, wire[name])
-    return RecordSet(template.id, wire)
+    return RecordSet(template.id, wire, template.min_octets)
 
 
 def _encode_integers(name: str, specifier: FieldSpecifier, column: npt.NDArray[np.generic],
@@ -111,6 +114,11 @@ def _encode_integers(name: str, specifier: FieldSpecifier, column: npt.NDArray[n
 def _integer_range(kind: str, length: int) -> tuple[int, int]:
     bits = 8 * length
     return (0, (1 << bits) - 1) if kind == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+
+
+def encode_records(template: Template, rows: Iterable[Sequence[Value]]) -> RecordSet:
+    """Data Records one by one, see encode_record: for few of them, or with fields of variable length."""
+    return RecordSet(template.id, [encode_record(template, row) for row in rows], template.min_octets)
 
 
 def encode_record(template: Template, values: Sequence[Value]) -> bytes:
@@ -208,7 +216,7 @@ class _Packer:
         if isinstance(record_set.records, np.ndarray):
             self._add_array(record_set.set_id, record_set.records)
         else:
-            self._add_octets(record_set.set_id, record_set.records)
+            self._add_octets(record_set.set_id, record_set.records, record_set.min_octets)
 
     def end_message(self) -> None:
         """Begin another message, when this one has anything in it."""
@@ -258,10 +266,9 @@ class _Packer:
         self.counts += [capacity] * count
         self.sequence = self.sequence + len(records) & 0xFFFF_FFFF
 
-    def _add_octets(self, set_id: int, records: Sequence[bytes]) -> None:
+    def _add_octets(self, set_id: int, records: Sequence[bytes], shortest: int) -> None:
         pending: list[bytes] = []
         size = 0
-        shortest = min(map(len, records), default=0)
         for record in records:
             self._check(len(record))
             if self._octets + SET_HEADER_OCTETS + size + len(record) > self._limit:
