@@ -196,7 +196,7 @@ FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key,
  * First packet of its flow on this side, as far as the caller could see.
  * Gives the entry to add the packet to, or NULL when nothing is left to do.
  */
-FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, const u32 direction, const u32 ethernet,
+FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, const u32 direction,
 					    struct flow_key *key, struct packet *packet, u64 now,
 					    struct flow_totals *books)
 {
@@ -204,7 +204,7 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 	u32 *entries;
 
 	first_packet(&counters, packet, now);
-	if (ethernet) {
+	if (books->layer == FLOW_LAYER_ETHERNET) {
 		struct {
 			u8 destination[6];
 			u8 source[6];
@@ -272,7 +272,7 @@ FLOW_INLINE void ignore(struct __sk_buff *skb, u32 kind, struct packet *packet, 
 	}
 }
 
-FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 ethernet)
+FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 {
 	struct flow_key key = {.ifindex = skb->ifindex, .direction = direction};
 	struct flow_counters *counters;
@@ -294,7 +294,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 et
 	if (skb->vlan_present)
 		books->vlan_stripped_frames++;
 
-	parsed = parse_frame(skb, ethernet, &key, &packet);
+	parsed = parse_frame(skb, books->layer, &key, &packet);
 	if (parsed != PARSED_IP) {
 		ignore(skb, parsed, &packet, books);
 		return VERDICT_NEXT;
@@ -308,28 +308,18 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 et
 	now = now_ns();
 	counters = find_flow(side, &key);
 	if (!counters)
-		counters = open_flow(skb, side, direction, ethernet, &key, &packet, now, books);
+		counters = open_flow(skb, side, direction, &key, &packet, now, books);
 	if (counters)
 		add_packet(counters, &packet, now);
 	return VERDICT_NEXT;
 }
 
-int flow_ingress_ether(struct __sk_buff *skb)
+int flow_ingress(struct __sk_buff *skb)
 {
-	return observe(skb, FLOW_INGRESS, 1);
+	return observe(skb, FLOW_INGRESS);
 }
 
-int flow_egress_ether(struct __sk_buff *skb)
+int flow_egress(struct __sk_buff *skb)
 {
-	return observe(skb, FLOW_EGRESS, 1);
-}
-
-int flow_ingress_ip(struct __sk_buff *skb)
-{
-	return observe(skb, FLOW_INGRESS, 0);
-}
-
-int flow_egress_ip(struct __sk_buff *skb)
-{
-	return observe(skb, FLOW_EGRESS, 0);
+	return observe(skb, FLOW_EGRESS);
 }

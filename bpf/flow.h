@@ -68,10 +68,15 @@ struct flow_counters {
 	flow_u8  pad[4];
 };
 
+enum flow_layer {              /* what the device's frames begin with */
+	FLOW_LAYER_ETHERNET = 0,
+	FLOW_LAYER_IP = 1,
+};
+
 /* The second set of books, per CPU, Observation Point and map side. Never reset: readers take differences. */
 struct flow_totals {
 	flow_u32 ifindex;                 /* whose slot this is; 0: nobody's */
-	flow_u32 pad;
+	flow_u32 layer;                   /* enum flow_layer */
 	flow_u64 frames;                  /* skbs: what a software device's own counter counts */
 	flow_u64 frame_octets;            /* their lengths with link header, as the hook saw them */
 	flow_u64 vlan_stripped_frames;    /* of those, frames whose outer tag was in metadata, not in frame_octets */

@@ -282,12 +282,12 @@ FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flo
 	return type;
 }
 
-FLOW_INLINE int parse_frame(struct __sk_buff *skb, const u32 ethernet, struct flow_key *key, struct packet *packet)
+FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *key, struct packet *packet)
 {
 	u64 type;
 	int parsed;
 
-	if (ethernet)
+	if (layer == FLOW_LAYER_ETHERNET)
 		type = parse_ethernet(skb, &packet->ip_offset, key);
 	else
 		type = from_network_16((u16)skb->protocol);

@@ -51,7 +51,7 @@ IGNORED_KINDS = ("arp", "llc", "other", "malformed")
 
 FLOW_TOTALS_DTYPE = np.dtype([
     ("ifindex", "u4"),
-    ("pad", "u4"),
+    ("layer", "u4"),
     ("frames", "u8"),
     ("frame_octets", "u8"),
     ("vlan_stripped_frames", "u8"),
@@ -69,7 +69,7 @@ FLOW_TOTALS_DTYPE = np.dtype([
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),
-    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name != "pad"],
+    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name != "layer"],
     ("interface_packets", "u8"),
     ("interface_octets", "u8"),
 ])
@@ -89,6 +89,13 @@ class Kind(enum.IntEnum):
     FLOW = 0
     AGGREGATE = 1
     FRAGMENT = 2
+
+
+class Layer(enum.IntEnum):
+    """What a device's frames begin with (enum flow_layer)."""
+
+    ETHERNET = 0
+    IP = 1
 
 
 class EndReason(enum.IntEnum):

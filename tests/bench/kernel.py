@@ -53,7 +53,7 @@ def main() -> None:
     subjects = {"empty": (empty, FRAMES["IPv4/TCP"])}
     for direction in ("ingress", "egress"):
         for name, frame in FRAMES.items():
-            subjects[f"{direction} {name}"] = (flow_program.programs[f"flow_{direction}_ether"], frame)
+            subjects[f"{direction} {name}"] = (flow_program.programs[f"flow_{direction}"], frame)
     samples: dict[str, list[int]] = {name: [] for name in subjects}
     for _ in range(arguments.rounds):
         for name, (program, frame) in subjects.items():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import FlowProgram
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind, Layer
 from tests.kernel.progrun import test_run
 
 LOOPBACK_IFINDEX = 1
@@ -83,6 +83,7 @@ class Observer:
         self.program = program
         self.cpus = possible_cpus()
         self.side = 0
+        self.layer3 = False
         self.flip(0)
         self.own_slot(LOOPBACK_IFINDEX)
         self._empty("fragments", 40, 8)
@@ -91,6 +92,7 @@ class Observer:
         """Write an owner (default: ifindex) into the totals slots of `ifindex`, as attaching does, all else zero."""
         value = np.zeros(self.cpus, FLOW_TOTALS_DTYPE)
         value["ifindex"] = ifindex if owner is None else owner
+        value["layer"] = Layer.IP if self.layer3 else Layer.ETHERNET
         for side in sides:
             for direction in Direction:
                 bpf.map_update(self.program.maps["totals"], _slot(side, ifindex, direction), value.tobytes())
@@ -103,8 +105,11 @@ class Observer:
     def see(self, frame: bytes, *, direction: Direction = Direction.INGRESS, layer3: bool = False, repeat: int = 1,
             gso_size: int = 0, gso_segs: int = 0, wire_len: int = 0) -> None:
         """Run the program of that direction and link type over `frame`; it must let the frame pass unchanged."""
-        name = f"flow_{'egress' if direction else 'ingress'}_{'ip' if layer3 else 'ether'}"
-        run = test_run(self.program.programs[name], frame, repeat=repeat, gso_size=gso_size, gso_segs=gso_segs,
+        if layer3 != self.layer3:
+            self.layer3 = layer3
+            self.own_slot(LOOPBACK_IFINDEX)
+        program = self.program.programs[f"flow_{direction.name.lower()}"]
+        run = test_run(program, frame, repeat=repeat, gso_size=gso_size, gso_segs=gso_segs,
                        wire_len=wire_len)
         assert run.verdict == -1
         assert run.frame == frame
@@ -156,6 +161,7 @@ def sum_over_cpus(per_cpu: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     for name in FLOW_TOTALS_DTYPE.names or ():
         total[name] = per_cpu[name].sum(axis=0)
     total["ifindex"] = per_cpu["ifindex"][0]
+    total["layer"] = per_cpu["layer"][0]
     return total
 
 

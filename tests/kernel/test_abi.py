@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind, Layer
 
 BPF = Path(__file__).parents[2] / "bpf"
 STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE}
 ENUMS = {
     **{f"FLOW_KIND_{kind.name}": int(kind) for kind in Kind},
+    **{f"FLOW_LAYER_{layer.name}": int(layer) for layer in Layer},
     **{f"FLOW_{direction.name}": int(direction) for direction in Direction},
     **{f"FLOW_IGNORED_{name.upper()}": number for number, name in enumerate(IGNORED_KINDS)},
     "FLOW_IGNORED_KINDS": len(IGNORED_KINDS),

@@ -18,7 +18,7 @@ from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.check import check_host
 from flowtop.capture.ebpf.maps import FlowBuffer, Grace
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, Layer
 from tests.kernel.netns import SCALE, Lab, Recorder, compile_c, scaled
 
 PERCPU_HASH, PERCPU_ARRAY = 5, 6
@@ -188,7 +188,7 @@ def test_memory_of_vanished_interfaces_is_bounded_and_their_sums_stay(
     totals = Totals({"totals": array, "totals_overflow": overflow}, cpus)
     expected = 0
     for ifindex in range(1, 3001):
-        totals.claim(ifindex)
+        totals.claim(ifindex, Layer.ETHERNET)
         totals.baseline(ifindex, Direction.INGRESS, (100, 0, 1000, 0))
         counted = np.zeros(cpus, FLOW_TOTALS_DTYPE)
         counted["ifindex"], counted["packets"] = ifindex, ifindex

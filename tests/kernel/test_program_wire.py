@@ -40,7 +40,7 @@ def observer(program: FlowProgram) -> Observer:
 
 @pytest.fixture
 def wire(observer: Observer) -> Iterator[Wire]:
-    if not bpf.tcx_supported(observer.program.programs["flow_ingress_ether"]):
+    if not bpf.tcx_supported(observer.program.programs["flow_ingress"]):
         pytest.skip("needs TCX (Linux 6.6) to attach without leaving anything")
     with Wire(observer) as ready:
         yield ready

@@ -76,7 +76,7 @@ class Wire:
         for direction, (name, attach_type) in ends.items():
             self.ifindex[direction] = socket.if_nametoindex(name)
             self._observer.own_slot(self.ifindex[direction])
-            program = self._observer.program.programs[f"flow_{direction.name.lower()}_ether"]
+            program = self._observer.program.programs[f"flow_{direction.name.lower()}"]
             self._descriptors.append(bpf.link_create_tcx(program, self.ifindex[direction], attach_type))
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)

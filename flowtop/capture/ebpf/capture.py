@@ -18,7 +18,7 @@ from flowtop.capture.ebpf import bpf, privileges
 from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
-from flowtop.capture.ebpf.interfaces import Layer, LinkChanges, LinkEvents, Links, Selection
+from flowtop.capture.ebpf.interfaces import LinkChanges, LinkEvents, Links, Selection
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.points import ObservationPoints
@@ -132,7 +132,7 @@ class EbpfCapture:
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
         self._points = ObservationPoints(
-            selection, self._links, self._attacher, _program_table(program), self._totals, self._clock_ns)
+            selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
         wanted = sum(map(selection.wants, self._links.list()))
         progress(f"attaching to {wanted} interface{'' if wanted == 1 else 's'}")
@@ -254,6 +254,5 @@ class EbpfCapture:
                 self._wake_fd = -1
 
 
-def _program_table(program: FlowProgram) -> dict[tuple[Layer, Direction], int]:
-    return {(layer, direction): program.programs[f"flow_{direction.name.lower()}_{layer.value}"]
-            for layer in Layer for direction in Direction}
+def _by_direction(program: FlowProgram) -> dict[Direction, int]:
+    return {direction: program.programs[f"flow_{direction.name.lower()}"] for direction in Direction}

@@ -54,7 +54,7 @@ class FlowProgram:
     """Programs and maps of bpf/flow.bpf.c, loaded into the kernel and attached nowhere.
 
     Attributes:
-        programs: file descriptor by function name: flow_{ingress,egress}_{ether,ip}.
+        programs: file descriptor by function name: flow_ingress, flow_egress.
         maps: file descriptor by map name.
         map_entries: capacity of flows_a and of flows_b.
     """

@@ -4,7 +4,6 @@ they count."""
 from __future__ import annotations
 
 import difflib
-import enum
 import fnmatch
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 
 from flowtop.capture.ebpf.netlink import EventSocket, RouteSocket, attributes
 from flowtop.errors import EXIT_NO_INTERFACE, FlowtopError
+from flowtop.record import Layer
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_DELQDISC, _RTM_DELTFILTER = 37, 45
@@ -27,13 +27,6 @@ _COUNTERS = struct.Struct("=4Q")  # the head of struct rtnl_link_stats64
 
 Counters = tuple[int, int, int, int]
 """Interface counters since the kernel made them: (received packets, sent packets, received octets, sent octets)."""
-
-
-class Layer(enum.Enum):
-    """What a frame of a device begins with."""
-
-    ETHERNET = "ether"
-    IP = "ip"
 
 
 _LAYER_OF_ARPHRD = {

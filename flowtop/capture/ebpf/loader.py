@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PROGRAMS = ("flow_ingress_ether", "flow_egress_ether", "flow_ingress_ip", "flow_egress_ip")
+PROGRAMS = ("flow_ingress", "flow_egress")
 """tc programs of bpf/flow.bpf.c (BPF_PROG_TYPE_SCHED_CLS)."""
 
 MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "control", "inserted", "totals", "totals_overflow",

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from flowtop.capture.ebpf import privileges
 from flowtop.capture.ebpf.attach import Attacher, Attachment
-from flowtop.capture.ebpf.interfaces import Counters, Interface, Layer, LinkChanges, Links, Selection
+from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.totals import NOBODY, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.record import Direction
 
-ProgramTable = Mapping[tuple[Layer, Direction], int]
-"""File descriptor of the program for each kind of device and direction."""
+ProgramTable = Mapping[Direction, int]
+"""File descriptor of the program for each direction."""
 
 _LAST_WORDS_NS = 2_000_000_000
 """How long to wait for the notification of an interface that left the list; load delays it."""
@@ -108,17 +108,17 @@ class ObservationPoints:
         if interface.layer is None:
             self._refused[interface.index] = (interface.name, f"link type {interface.link_type} carries no plain IP")
             return
-        self._totals.claim(interface.index)
         observed = _Observed(interface.name, {})
         self._observed[interface.index], self._names[interface.index] = observed, interface.name
         try:
+            self._totals.claim(interface.index, interface.layer)
             for direction in Direction:
                 counters = self._links.counters_of(interface.index)
                 if counters is None:
                     raise OSError(errno.ENODEV, "the interface is gone")
                 self._totals.baseline(interface.index, direction, counters)
                 observed.attachments[direction] = self._attacher.attach(
-                    interface.index, direction, self._programs[interface.layer, direction])
+                    interface.index, direction, self._programs[direction])
         except OSError as error:
             self._forget(interface.index, None)
             if error.errno in (errno.EPERM, errno.EACCES):

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.interfaces import Counters
 from flowtop.capture.ebpf.maps import SIDES
-from flowtop.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE, Direction
+from flowtop.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE, Direction, Layer
 
 SLOTS = 512
 """Interfaces with a slot of their own in the totals array; more of them go through totals_overflow."""
 
-_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "pad"))
+_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer"))
 _WORDS = FLOW_TOTALS_DTYPE.itemsize // 8 - 1
 """64-bit sums in struct flow_totals, after ifindex and pad."""
 _KEPT_VANISHED = 1024
@@ -101,35 +101,48 @@ class Totals:
         self._sums[row:row + 2] = 0
         return row
 
-    def claim(self, ifindex: int) -> None:
-        """Open the books of an interface, before anything is attached to it.
+    def claim(self, ifindex: int, layer: Layer) -> None:
+        """Open the books of an interface, before anything is attached to it: they tell the programs its layer.
 
         An interface that comes back with an ifindex seen before continues those books.
+
+        Raises:
+            OSError: ENOSPC: there is no room for the books of another layer 3 device.
         """
         point = self._points.pop(ifindex, None) or _Point(ifindex, self._take_rows())
         self._points[ifindex] = point
         point.live = True
-        if point.undrained:  # its slot was never given up, what is in there still counts
-            point.undrained = set()
-            return
-        self._last[:, point.row:point.row + 2] = 0
-        point.overflow = self._slot_owner.setdefault(ifindex % SLOTS, ifindex) != ifindex
-        empty = np.zeros(self._cpus, FLOW_TOTALS_DTYPE)
-        empty["ifindex"] = ifindex
+        kept = bool(point.undrained)  # its slot was never given up, what is in there still counts
+        point.undrained = set()
+        if not kept:
+            self._last[:, point.row:point.row + 2] = 0
+            point.overflow = self._slot_owner.setdefault(ifindex % SLOTS, ifindex) != ifindex
+        values = np.zeros(self._cpus, FLOW_TOTALS_DTYPE)
         for side in range(SIDES):
             for direction in Direction:
-                self._write(point, side, direction, empty.tobytes())
+                if kept:
+                    self._read(point, side, direction, values.ctypes.data)
+                values["ifindex"], values["layer"] = ifindex, layer
+                self._write(point, side, direction, values)
 
-    def _write(self, point: _Point, side: int, direction: int, value: bytes) -> None:
+    def _write(self, point: _Point, side: int, direction: int, values: npt.NDArray[np.void]) -> None:
         if not point.overflow:
-            bpf.map_update(self._array_fd, _slot(side, point.ifindex, direction), value)
+            bpf.map_update(self._array_fd, _slot(side, point.ifindex, direction), values.tobytes())
             return
         try:
-            bpf.map_update(self._overflow_fd, _overflow_key(point.ifindex, direction, side), value)
+            bpf.map_update(self._overflow_fd, _overflow_key(point.ifindex, direction, side), values.tobytes())
         except OSError as error:
             if error.errno not in (errno.E2BIG, errno.ENOSPC):
                 raise
-            # No room for its own books: the kernel books it under NOBODY, whose row says so.
+            # No room for its own books: the kernel books it under NOBODY, whose row says so, as an Ethernet device.
+            if values["layer"][0] != Layer.ETHERNET:
+                raise OSError(errno.ENOSPC, "too many interfaces") from error
+
+    def _read(self, point: _Point, side: int, direction: int, address: int) -> bool:
+        """Copy one direction's per-CPU totals to memory; False when it has none."""
+        if not point.overflow:
+            return self._array.read(_slot(side, point.ifindex, direction), address)
+        return self._overflow.read(_overflow_key(point.ifindex, direction, side), address)
 
     def baseline(self, ifindex: int, direction: Direction, counters: Counters) -> None:
         """Count the interface's own counters of that direction from here on."""
@@ -170,9 +183,7 @@ class Totals:
         stride = self._scratch.strides[0]
         address = self._scratch.ctypes.data + place * stride
         for direction in Direction:
-            if not point.overflow:
-                self._array.read(_slot(side, point.ifindex, direction), address + direction * stride)
-            elif not self._overflow.read(_overflow_key(point.ifindex, direction, side), address + direction * stride):
+            if not self._read(point, side, direction, address + direction * stride):
                 self._scratch[place + direction] = 0
         return point.row, point.row + 1
 

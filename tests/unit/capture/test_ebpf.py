@@ -15,11 +15,11 @@ from flowtop.capture.ebpf import netlink, privileges
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_privileges
 from flowtop.capture.ebpf.clsact import Owner, parse_filter_name, start_time
-from flowtop.capture.ebpf.interfaces import Interface, Layer, LinkChanges, Selection
+from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Selection
 from flowtop.capture.ebpf.maps import merge_duplicates
 from flowtop.capture.ebpf.totals import possible_cpus
 from flowtop.errors import EXIT_NO_INTERFACE, EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, Layer
 
 
 def interface(name: str, *, up: bool = True, link_type: int = 1) -> Interface:
