@@ -11,6 +11,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from flowtop.errors import (
 
 if TYPE_CHECKING:
     from flowtop.capture import Capture
+    from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.view.query import Query
 
@@ -176,10 +178,17 @@ def _pipeline_config(options: dict[str, Any], *, first_delay_s: float | None = N
     return PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s, ticks=options["count"], table=table)
 
 
-def _capture(options: dict[str, Any]) -> Capture:
+def _begin(options: dict[str, Any]) -> Compilation:
+    from flowtop.capture.ebpf.start import begin
+
+    return begin(options["map_entries"])
+
+
+def _capture(options: dict[str, Any], compilation: Compilation) -> Capture:
     from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
-    return EbpfCapture(EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"]))
+    config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"])
+    return EbpfCapture(config, compilation)
 
 
 def _batch(options: dict[str, Any]) -> int:
@@ -188,9 +197,10 @@ def _batch(options: dict[str, Any]) -> int:
 
     pages = PageQueue()
     config = BatchConfig(output=options["output"], query=_query(options, options["top"]), width=_table_width())
-    pipeline = Pipeline(_pipeline_config(options), _capture(options), ready=pages.ready)
-    caught = _stop_on_signals(pipeline.request_stop)
-    rounds = run_batch(config, pipeline, pages, descriptor_writer(sys.stdout.fileno()))
+    with closing(_begin(options)) as compilation:
+        pipeline = Pipeline(_pipeline_config(options), _capture(options, compilation), ready=pages.ready)
+        caught = _stop_on_signals(pipeline.request_stop)
+        rounds = run_batch(config, pipeline, pages, descriptor_writer(sys.stdout.fileno()))
     if not caught or options["count"] is None or rounds >= options["count"]:
         return EXIT_OK
     return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
@@ -212,15 +222,24 @@ def _screen(options: dict[str, Any]) -> int:
         if not stream.isatty():
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
+    query = _query(options, None)
+    with closing(_begin(options)) as compilation:  # it goes on while the screen is imported and painted
+        return _show(options, query, compilation)
+
+
+def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> int:
     from flowtop.tui.app import FlowtopApp
 
     opened: list[Pipeline] = []
 
     def open_pipeline() -> Pipeline:
-        opened.append(_screen_pipeline(options))
+        from flowtop.pipeline import Pipeline
+
+        config = _pipeline_config(options, first_delay_s=SCREEN_FIRST_DELAY_S)
+        opened.append(Pipeline(config, _capture(options, compilation)))
         return opened[0]
 
-    app = FlowtopApp(open_pipeline, _query(options, None))
+    app = FlowtopApp(open_pipeline, query)
     _stop_on_signals(app.request_quit)
     try:
         app.run()
@@ -230,12 +249,6 @@ def _screen(options: dict[str, Any]) -> int:
     if app.error is not None:
         raise app.error
     return app.return_code or EXIT_OK
-
-
-def _screen_pipeline(options: dict[str, Any]) -> Pipeline:
-    from flowtop.pipeline import Pipeline
-
-    return Pipeline(_pipeline_config(options, first_delay_s=SCREEN_FIRST_DELAY_S), _capture(options))
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> list[int]:

@@ -84,6 +84,15 @@ class TestCompile:
         assert (Path.cwd(), dict(os.environ), open_descriptors()) == before
         assert capfd.readouterr() == ("", "")
 
+    def test_one_that_nobody_waits_for_is_ended_and_leaves_nothing(self) -> None:
+        before = open_descriptors()
+        compilation = compiler.Compilation(map_entries=64, coarse_clock=False)
+        compilation.close()
+        compilation.close()
+        assert open_descriptors() == before
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
     def test_no_capabilities_is_no_permission(self, tmp_path: Path) -> None:
         """Root without its capabilities, as in a container."""
         setpriv = shutil.which("setpriv")

@@ -14,19 +14,19 @@ from typing import Protocol, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.ebpf import bpf, privileges
+from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
-from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
+from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
 from flowtop.capture.ebpf.interfaces import LinkChanges, LinkEvents, Links, Selection
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.points import ObservationPoints
+from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.record import Direction, FlowBatch
 
-MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
 ATTACH_VARIABLE = "FLOWTOP_ATTACH"
 """Environment variable that overrides EbpfConfig.attach: the tests' switch to clsact on kernels that have TCX."""
 
@@ -62,9 +62,7 @@ class EbpfConfig:
     attach: AttachMode = "auto"
 
     def __post_init__(self) -> None:
-        if not MIN_MAP_ENTRIES <= self.map_entries <= MAX_MAP_ENTRIES:
-            raise FlowtopError(f"map size {self.map_entries} is out of range",
-                               hint=f"--map-entries takes {MIN_MAP_ENTRIES} to {MAX_MAP_ENTRIES}", exit_code=EXIT_USAGE)
+        check_map_entries(self.map_entries)
 
 
 class EbpfCapture:
@@ -72,6 +70,7 @@ class EbpfCapture:
 
     Args:
         config: what to capture.
+        compilation: of the programs, begun already and with the same map_entries; None: begin with `open`.
         environ: environment variables.
         clock_ns: CLOCK_MONOTONIC, the kernel programs' clock.
         unix_ns: ns since 1970 UTC.
@@ -79,11 +78,12 @@ class EbpfCapture:
     """
 
     def __init__(
-        self, config: EbpfConfig, *, environ: Mapping[str, str] = os.environ,
+        self, config: EbpfConfig, compilation: Compilation | None = None, *, environ: Mapping[str, str] = os.environ,
         clock_ns: Callable[[], int] = time.monotonic_ns, unix_ns: Callable[[], int] = time.time_ns,
         make_grace: Callable[[], Grace] = Grace,
     ) -> None:
         self._config = config
+        self._compilation = compilation
         self._environ = environ
         self._clock_ns = clock_ns
         self._unix_ns = unix_ns
@@ -115,17 +115,14 @@ class EbpfCapture:
 
     def _open(self, progress: Callable[[str], None]) -> None:
         mode = self._attach_mode()
-        privileges.require()
+        compilation = self._closing(self._compilation or begin(self._config.map_entries))
         selection = Selection(self._config.interfaces)
         self._events = self._closing(LinkEvents())  # before the first list, so that no change falls between
         route = self._closing(RouteSocket())
         self._links = Links(route)
         selection.require(self._links.list())
-        release = kernel_release()
-        privileges.raise_memory_lock(release)
         progress("compiling the eBPF program")
-        program = self._closing(compile_program(
-            map_entries=self._config.map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL))
+        program = self._closing(compilation.result())
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
         clsact = ClsactAttacher(route, this_process())

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -83,8 +84,8 @@ def source_directory() -> Path:
     raise FlowtopError("flowtop's kernel programs are missing from its installation", hint="install flowtop again")
 
 
-def compile_program(*, map_entries: int, coarse_clock: bool, python: str = sys.executable) -> FlowProgram:
-    """Compile bpf/flow.bpf.c for `map_entries` flows a map side and load it.
+class Compilation:
+    """bpf/flow.bpf.c being compiled for `map_entries` flows a map side and loaded, by a child process.
 
     Takes a fraction of a second to seconds; prints nothing. Tries without the host's kernel headers first, then with.
 
@@ -92,52 +93,84 @@ def compile_program(*, map_entries: int, coarse_clock: bool, python: str = sys.e
         map_entries: capacity of each of the two flow maps.
         coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
         python: interpreter of the child process.
-
-    Raises:
-        FlowtopError: bcc is missing or the kernel too old (EXIT_UNAVAILABLE), no permission (EXIT_NO_PERMISSION), or
-            bcc or the kernel refused for another reason (EXIT_FAILURE).
     """
-    directory = source_directory()
-    cflags = [f"-I{directory}", f"-DFLOW_MAP_ENTRIES={map_entries}"]
-    if not coarse_clock:
-        cflags.append("-DFLOW_FINE_CLOCK")
-    request = {"source": str(directory / "flow.bpf.c"), "cflags": cflags, "headers": str(directory / "headers")}
-    answer, descriptors, log = _ask_child(python, request)
-    if answer["stage"] == "compile" and "fatal error" in log:
-        second, descriptors, second_log = _ask_child(python, {**request, "headers": ""})
-        if second["stage"] == "done":  # else the first complaint is the one to tell
-            answer, log = second, second_log
-    if answer["stage"] != "done":
-        raise _refusal(answer, log, map_entries)
-    found = iter(descriptors)
-    programs = {name: next(found) for name in answer["programs"]}
-    return FlowProgram(programs, {name: next(found) for name in answer["maps"]}, map_entries)
+
+    def __init__(self, *, map_entries: int, coarse_clock: bool, python: str = sys.executable) -> None:
+        directory = source_directory()
+        cflags = [f"-I{directory}", f"-DFLOW_MAP_ENTRIES={map_entries}"]
+        if not coarse_clock:
+            cflags.append("-DFLOW_FINE_CLOCK")
+        self._map_entries = map_entries
+        self._python = python
+        self._request = {"source": str(directory / "flow.bpf.c"), "cflags": cflags,
+                         "headers": str(directory / "headers")}
+        self._child = _Child(python, self._request)
+
+    def result(self) -> FlowProgram:
+        """Wait for the programs. Called once.
+
+        Raises:
+            FlowtopError: bcc is missing or the kernel too old (EXIT_UNAVAILABLE), no permission (EXIT_NO_PERMISSION),
+                or bcc or the kernel refused for another reason (EXIT_FAILURE).
+        """
+        answer, descriptors, log = self._child.answer()
+        if answer["stage"] == "compile" and "fatal error" in log:
+            second, descriptors, second_log = _Child(self._python, {**self._request, "headers": ""}).answer()
+            if second["stage"] == "done":  # else the first complaint is the one to tell
+                answer, log = second, second_log
+        if answer["stage"] != "done":
+            raise _refusal(answer, log, self._map_entries)
+        found = iter(descriptors)
+        programs = {name: next(found) for name in answer["programs"]}
+        return FlowProgram(programs, {name: next(found) for name in answer["maps"]}, self._map_entries)
+
+    def close(self) -> None:
+        """End the child if nobody waited for it. The programs that `result` gave are their owner's."""
+        self._child.close()
 
 
-def _ask_child(python: str, request: dict[str, Any]) -> tuple[dict[str, Any], list[int], str]:
-    """Run loader.py: its answer, the descriptors it handed over, and what bcc and clang printed."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    loader = str(Path(__file__).with_name("loader.py"))
-    with ours, tempfile.TemporaryFile() as log:
+def compile_program(*, map_entries: int, coarse_clock: bool, python: str = sys.executable) -> FlowProgram:
+    """A Compilation from start to end."""
+    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, python=python)) as compilation:
+        return compilation.result()
+
+
+class _Child:
+    """A running loader.py."""
+
+    def __init__(self, python: str, request: dict[str, Any]) -> None:
+        loader = str(Path(__file__).with_name("loader.py"))
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
         with theirs:
             # A session of its own: Ctrl-C at the terminal is this process's to handle.
-            child = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [python, "-P", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True)
+
+    def answer(self) -> tuple[dict[str, Any], list[int], str]:
+        """Its answer, the descriptors it handed over, and what bcc and clang printed."""
         try:
-            message, descriptors, _, _ = socket.recv_fds(ours, _ANSWER_OCTETS, len(PROGRAMS) + len(MAPS))
+            message, descriptors, _, _ = socket.recv_fds(self._socket, _ANSWER_OCTETS, len(PROGRAMS) + len(MAPS))
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)  # recv_fds takes no notice of MSG_CMSG_CLOEXEC
-        except BaseException:
-            child.kill()
-            raise
+            status = self._process.wait()
+            self._log.seek(0)
+            text = self._log.read().decode(errors="replace")
         finally:
-            status = child.wait()
-        log.seek(0)
-        text = log.read().decode(errors="replace")
-    if not message:
-        return {"stage": "compile", "message": f"the compiler process ended with status {status}", "errno": 0}, [], text
-    return json.loads(message), list(descriptors), text
+            self.close()
+        if not message:
+            failure = f"the compiler process ended with status {status}"
+            return {"stage": "compile", "message": failure, "errno": 0}, [], text
+        return json.loads(message), list(descriptors), text
+
+    def close(self) -> None:
+        """End it if it still runs. A second call does nothing."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._socket.close()
+        self._log.close()
 
 
 def _refusal(answer: dict[str, Any], log: str, map_entries: int) -> FlowtopError:
