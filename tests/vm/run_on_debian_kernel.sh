@@ -9,6 +9,7 @@
 #   PYTHON                that Python (default .venv/bin/python)
 #   FLOWTOP_VM_TIMEOUT    seconds for everything inside, boot included (default 1800)
 #   FLOWTOP_TEST_SCALE    share of the tests' usual work: emulation is about 20 times slower (default 0.05)
+#   FLOWTOP_DEBIAN_ARCHIVE  URL of a Debian archive, where the machine's own sources name none (Ubuntu)
 #   FLOWTOP_VM_CPUS, FLOWTOP_VM_MEMORY   (defaults 2, 2G)
 # Exit status: pytest's own; 70 when the machine did not get as far as pytest; 124 when it took too long.
 set -euo pipefail
@@ -26,13 +27,23 @@ newest_package() {
         sed -n "s/^ *Depends: \(linux-image-${series//./\\.}\.[^ ]*\)$/\1/p" | head -n 1
 }
 
-# Where linux-image-amd64 is not of this series (a newer Debian, Ubuntu), ask Debian 12's archive with an apt
+# The Debian archive this machine takes its packages from, or the one named in FLOWTOP_DEBIAN_ARCHIVE.
+debian_archive() {
+    local archive=${FLOWTOP_DEBIAN_ARCHIVE:-}
+    [ -n "$archive" ] || archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+        grep -m 1 '/debian/*$')
+    [ -n "$archive" ] || { say "no Debian archive known here: name one in FLOWTOP_DEBIAN_ARCHIVE (a URL)"; return 70; }
+    echo "$archive"
+}
+
+# Where linux-image-amd64 is not of this series (a newer Debian, Ubuntu), ask for Debian 12's with an apt
 # configuration of our own: this machine's sources stay as they are.
 private_apt_options() {
-    local apt=$cache/apt
+    local apt=$cache/apt archive
+    archive=$(debian_archive)
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
     cat >"$apt/sources.list" <<LIST
-deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
+deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive bookworm main
 LIST
     apt_options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=-
         -o "Dir::State::lists=$apt/lists" -o "Dir::Cache::archives=$apt/archives" -o APT::Architecture=amd64
