@@ -1,8 +1,9 @@
 """flowtop's own IPFIX Templates: Flow Records and what is reported about them (RFC 7011 section 4).
 
-Five Templates carry FLOW_RECORD_DTYPE: IPv4 and IPv6 Flows; the same without ports for later fragments whose first was
-not seen; and without addresses too for the aggregates that hold the rest when the kernel's map was full. ICMP type and
-code have their own element, and ports are 0 then. A collector adds up delta counters: Σ over all five is everything.
+Seven Templates carry FLOW_RECORD_DTYPE, each for IPv4 and for IPv6 but the last: Flows; ICMP, whose type and code have
+their own element while ports are 0; later fragments whose first was not seen, without ports; and without addresses too
+the aggregates that hold the rest when the kernel's map was full. A collector adds up: Σ over all seven is everything.
+ICMP stands apart because nfcapd 1.7.1 takes a type and code of 0 for the destination port of SCTP and its like.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destina
 _ADDRESSES = {4: ("sourceIPv4Address", "destinationIPv4Address"), 6: ("sourceIPv6Address", "destinationIPv6Address")}
 _ICMP_TYPE_CODE = {4: "icmpTypeCodeIPv4", 6: "icmpTypeCodeIPv6"}
 
-IPV4, IPV6, IPV4_FRAGMENT, IPV6_FRAGMENT, AGGREGATE = range(256, 261)
+IPV4, IPV6, IPV4_ICMP, IPV6_ICMP, IPV4_FRAGMENT, IPV6_FRAGMENT, AGGREGATE = range(256, 263)
 """Template ids of Flow Records."""
-METERING_STATISTICS, METERING_RELIABILITY, EXPORTING_RELIABILITY, FLOW_KEYS, INTERFACES = range(261, 266)
+METERING_STATISTICS, METERING_RELIABILITY, EXPORTING_RELIABILITY, FLOW_KEYS, INTERFACES = range(263, 268)
 """Template ids of Options Data."""
 
 
@@ -86,8 +87,9 @@ class FlowTemplates:
 def flow_templates(profile: Profile) -> FlowTemplates:
     """The Templates of a profile: the same ids, always."""
     packet = (*_PACKET, "postVlanId") if profile.post_vlan else _PACKET
-    shapes = {IPV4: (*_ADDRESSES[4], *_PORTS, _ICMP_TYPE_CODE[4], *packet),
-              IPV6: (*_ADDRESSES[6], *_PORTS, _ICMP_TYPE_CODE[6], *packet),
+    shapes = {IPV4: (*_ADDRESSES[4], *_PORTS, *packet), IPV6: (*_ADDRESSES[6], *_PORTS, *packet),
+              IPV4_ICMP: (*_ADDRESSES[4], *_PORTS, _ICMP_TYPE_CODE[4], *packet),
+              IPV6_ICMP: (*_ADDRESSES[6], *_PORTS, _ICMP_TYPE_CODE[6], *packet),
               IPV4_FRAGMENT: (*_ADDRESSES[4], *packet), IPV6_FRAGMENT: (*_ADDRESSES[6], *packet), AGGREGATE: ()}
     domain = ("observationDomainId",)
     lost_between = ("observationTimeMilliseconds", "observationTimeMilliseconds")
@@ -140,8 +142,9 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[Reco
 
 
 def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
-    fragment = np.where(records["kind"] == Kind.FRAGMENT, IPV4_FRAGMENT, IPV4)
-    ids = fragment + (records["ip_version"] == 6)
+    icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
+    ids = np.where(records["kind"] == Kind.FRAGMENT, IPV4_FRAGMENT, np.where(icmp, IPV4_ICMP, IPV4))
+    ids += records["ip_version"] == 6
     return np.where(records["kind"] == Kind.AGGREGATE, AGGREGATE, ids).astype(np.intp)
 
 
@@ -164,17 +167,16 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
     if template.id != AGGREGATE:
         columns |= _packet_columns(records, template)
     if template.id in (IPV4, IPV6):
-        version = 4 if template.id == IPV4 else 6
-        icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
-        columns["sourceTransportPort"] = records["source_port"]
-        columns["destinationTransportPort"] = records["destination_port"] * ~icmp
-        columns[_ICMP_TYPE_CODE[version]] = records["destination_port"] * icmp
+        columns |= dict(zip(_PORTS, (records["source_port"], records["destination_port"]), strict=True))
+    if template.id in (IPV4_ICMP, IPV6_ICMP):
+        columns |= dict.fromkeys(_PORTS, np.zeros(len(records), np.uint16))
+        columns[_ICMP_TYPE_CODE[4 if template.id == IPV4_ICMP else 6]] = records["destination_port"]
     return encode_columns(template, columns)
 
 
 def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
     """Addresses, and what is told of the first packet."""
-    version, octets = (4, 4) if template.id in (IPV4, IPV4_FRAGMENT) else (6, 16)
+    version, octets = (4, 4) if template.id in (IPV4, IPV4_ICMP, IPV4_FRAGMENT) else (6, 16)
     source, destination = _ADDRESSES[version]
     bits = records["tcp_control_bits"]
     bits_octets = next(specifier.length for name, specifier in template.named_fields if name == "tcpControlBits")

@@ -19,6 +19,7 @@ from flowtop.wire.ipfix import (
 )
 from flowtop.wire.ipfix_decoder import TemplateStore, decode_message
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, IpfixEncodeError, Template, field
+from tests.unit.wire.patience import patient
 
 LINE_CARD, NEXT_HOP = FieldSpecifier(141, 4), FieldSpecifier(15, 4)
 ENTERPRISE = 0xDEADBEEF
@@ -114,6 +115,7 @@ def test_withdrawals_name_the_set_their_templates_came_in() -> None:
         "0002 000c 0100 0000 0101 0000 0003 0008 0102 0000")
 
 
+@patient
 @given(records=st.integers(0, 400), size=st.integers(1, 60), max_octets=st.integers(90, 700),
        sequence=st.integers(0, 2**32 - 1), before=st.integers(0, 30))
 def test_records_fill_messages_in_order_and_none_is_too_long(
@@ -142,6 +144,7 @@ def test_records_fill_messages_in_order_and_none_is_too_long(
     assert len(encoded.messages) <= records // per_message + before // ((max_octets // 4 * 4 - 20) // 7) + 3
 
 
+@patient
 @given(size=st.integers(1, 9), count=st.integers(1, 9))
 def test_padding_is_zeros_shorter_than_a_record_up_to_four_octets(size: int, count: int) -> None:
     template = Template(300, (FieldSpecifier(999, size),))

@@ -22,6 +22,7 @@ from flowtop.wire.ipfix_decoder import (
     split_messages,
 )
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, IpfixDecodeError, Template, field
+from tests.unit.wire.patience import patient
 from tests.unit.wire.test_ipfix import (
     A_2_1,
     A_2_2,
@@ -104,6 +105,7 @@ def templates_with_records(draw: st.DrawFn) -> tuple[Template, list[tuple[Any, .
     return template, draw(st.lists(st.tuples(*(values for _, values in chosen)), max_size=12))
 
 
+@patient
 @given(templates_with_records(), st.integers(5_000, 65_535))
 def test_whatever_is_encoded_decodes_to_the_same(
     case: tuple[Template, list[tuple[Any, ...]]], max_octets: int,
@@ -121,6 +123,7 @@ def test_whatever_is_encoded_decodes_to_the_same(
     assert got == [tuple(record[i] for i in present) for record in records]
 
 
+@patient
 @given(st.lists(st.integers(-2**63, 2**63 - 1), min_size=1, max_size=20), st.integers(1, 8))
 def test_signed_integers_keep_their_sign_in_any_size(values: list[int], length: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -306,6 +309,7 @@ def test_a_stream_is_split_where_messages_end() -> None:
         assert caught.value.offset == len(messages[0])
 
 
+@patient
 @given(st.binary(max_size=2_000), st.booleans())
 def test_random_octets_end_in_a_result_or_a_clear_error(octets: bytes, with_header: bool) -> None:
     try:
@@ -319,7 +323,7 @@ GOOD = message_of(A_2_1, A_2_2, A_3, A_4_1, A_4_3, A_4_4,
                   set_of(272, b"\4eth0\0\0\1\3abc\3wg0\0\0\2\xff\0\2xy"))
 
 
-@settings(max_examples=400)
+@settings(patient, max_examples=400)
 @given(st.lists(st.tuples(st.integers(4, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6),
        st.integers(0, len(GOOD)), st.booleans())
 def test_mutated_messages_end_in_a_result_or_a_clear_error(
