@@ -307,6 +307,8 @@ def decode_data_set(template: Template, octets: bytes) -> DataSet:
 
 def _records(template: Template, octets: bytes, start: int, end: int) -> Records:
     """The records of a Data Set; what is shorter than the shortest record is padding."""
+    if end - start < template.min_octets:
+        return template.no_records  # A template may have thousands of fields, and a message thousands of empty sets.
     if template.fixed_length:
         count = (end - start) // template.min_octets
         return _from_wire(template, np.frombuffer(octets, template.wire_dtype, count, start), {})
@@ -344,8 +346,6 @@ def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
 def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes]]) -> Records:
     """Records of the Template's dtype: fixed-length fields column by column, variable-length ones from lists."""
     records = np.zeros(len(wire), template.dtype)
-    if not len(wire):
-        return records  # A template may have thousands of fields, and a message thousands of empty sets.
     for name, specifier in template.named_fields:
         if specifier.length == VARIABLE_LENGTH:
             records[name] = variable[name]

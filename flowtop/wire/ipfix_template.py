@@ -171,6 +171,11 @@ class Template:
         return np.dtype([(name, "O" if specifier.format[0] == "O" else "{}{}".format(*specifier.format))
                          for name, specifier in self.named_fields])
 
+    @cached_property
+    def no_records(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """No decoded records, shape (0,)."""
+        return np.zeros(0, self.dtype)
+
     def octets(self) -> bytes:
         """The (Options) Template Record. Raises IpfixEncodeError: not one that RFC 7011 allows."""
         if not FIRST_TEMPLATE_ID <= self.id <= 65_535 or not self.min_octets or self.scope_count > len(self.fields):

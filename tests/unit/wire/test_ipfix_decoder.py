@@ -352,6 +352,8 @@ def test_the_worst_templates_decode_in_bounded_memory() -> None:
     message = decode(message_of(set_of(300, b"\7") * 13_000), store)
     assert len(message.data_sets) == 13_000
     assert sum(part.records.nbytes for part in message.data_sets) == 13_000 * 8
+    empty = decode(message_of(set_of(300, b"") * 16_000), store)
+    assert sum(len(part.records) for part in empty.data_sets) == 0
     assert decode(message_of(set_of(300, b"\7" * 65_000)), store).data_sets[0].records.nbytes == 65_000 * 8
     withdrawals = set_of(2, bytes.fromhex("0002 0000") * 16_000)
     assert decode(message_of(withdrawals), store, datagram=False).withdrawn == (300,)
