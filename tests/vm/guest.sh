@@ -7,6 +7,6 @@ uname -r >"$results/release"
 mapfile -t arguments <"$results/arguments"
 ip link set lo up
 # The file system is the host's, read-only: no caches are written. Modules load on demand, as on any Debian.
-export PYTHONDONTWRITEBYTECODE=1 HOME=/tmp TERM=dumb
+export PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis HOME=/tmp TERM=dumb
 "$python" -m pytest -p no:cacheprovider --junitxml="$results/junit.xml" tests/vm/guest_checks.py "${arguments[@]}" 2>&1
 echo $? >"$results/status"

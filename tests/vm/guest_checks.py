@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.core
+
 WATCH_THREE_PINGS = """
 ip link set lo up
 "$0" -m flowtop -b -o json -i lo >"$1" & flowtop=$!
