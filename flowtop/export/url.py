@@ -1,0 +1,221 @@
+"""Where Flow Records go, as a URL: `ipfix+tcp://collector:4739?reconnect=5s`, `file:flows.ipfix`, `jsonl:-`."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.wire.flow_templates import PROFILES, Profile
+
+Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv"]
+
+IPFIX_PORT = 4739
+IPFIX_TLS_PORT = 4740
+RECONNECT_S = 60.0
+"""RFC 7011 section 10.4.4: a lost connection is tried again once a minute unless set otherwise."""
+TEMPLATE_REFRESH_S = 60.0
+TEMPLATE_REFRESH_PACKETS = 1_000
+
+_SCHEMES: dict[str, Kind] = {"ipfix": "udp", "ipfix+udp": "udp", "ipfix+tcp": "tcp", "ipfix+tls": "tls",
+                             "file": "file", "jsonl": "jsonl", "csv": "csv"}
+_COLLECTORS: tuple[Kind, ...] = ("udp", "tcp", "tls")
+_OPTIONS: dict[str, tuple[Kind, ...]] = {
+    "profile": (*_COLLECTORS, "file"),
+    "domain": (*_COLLECTORS, "file"),
+    "reconnect": ("tcp", "tls"),
+    "ca": ("tls",), "cert": ("tls",), "key": ("tls",), "servername": ("tls",),
+    "refresh": ("udp",), "refresh-packets": ("udp",),
+    "rotate-size": ("file", "jsonl", "csv"), "rotate-time": ("file", "jsonl", "csv"),
+    "compress": ("file", "jsonl", "csv"),
+}
+"""Query options, and what they are for."""
+
+_DURATION = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportUrl:
+    """A parsed export URL.
+
+    Attributes:
+        text: as it was given.
+        kind: which transport.
+        host: name or address of the collector, without brackets; "" for a file.
+        port: 1..65535; 0 for a file.
+        path: of the file, `-` for standard output (jsonl and csv); "" for a collector.
+        profile: whose Templates.
+        domain: Observation Domain ID, 1..2**32 - 1.
+        reconnect_s: seconds between attempts to connect.
+        ca: PEM file of the authorities a server is verified with; None: the system's.
+        cert, key: PEM files of the client's certificate and its private key; a certificate's file may hold both.
+        servername: the name the server's certificate has to be for.
+        refresh_s, refresh_packets: Templates are sent again over UDP after so long, and after so many datagrams.
+        rotate_octets, rotate_s: a file is closed and the next begun at this size or age; None: never.
+        compress: files are gzipped.
+    """
+
+    text: str
+    kind: Kind
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    profile: Profile = PROFILES["default"]
+    domain: int = 1
+    reconnect_s: float = RECONNECT_S
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    servername: str = ""
+    refresh_s: float = TEMPLATE_REFRESH_S
+    refresh_packets: int = TEMPLATE_REFRESH_PACKETS
+    rotate_octets: int | None = None
+    rotate_s: float | None = None
+    compress: bool = False
+
+
+def parse_export_url(text: str) -> ExportUrl:
+    """Parse an export URL.
+
+    Raises FlowtopError (EXIT_USAGE): unknown scheme, option or profile; a port, number, size or duration out of range.
+    """
+    scheme, colon, rest = text.partition(":")
+    kind = _SCHEMES.get(scheme.lower())
+    if not colon or kind is None:
+        raise _unknown("scheme", scheme if colon else text, _SCHEMES, text)
+    if kind in _COLLECTORS:
+        return _collector(text, kind)
+    path, _, query = rest.partition("?")
+    if path.startswith("//"):  # file:///var/log/flows.ipfix
+        path = "/" + path.lstrip("/")
+    path = unquote(path)
+    if not path:
+        raise _usage(f"export {text!r} names no file", f"say where to, for example {scheme}:flows")
+    options = _options(text, kind, query)
+    if path == "-" and kind == "file":
+        raise _usage("IPFIX does not go to standard output", "name a file, or use jsonl:- or csv:-")
+    if path == "-" and (options.keys() - {"compress"} or options.get("compress") == "gzip"):
+        raise _usage("standard output is neither rotated nor compressed", f"name a file, for example {scheme}:flows")
+    return ExportUrl(
+        text, kind, path=path, profile=_profile(options, text), domain=_domain(options),
+        rotate_octets=_size(options, "rotate-size"),
+        rotate_s=_duration(options, "rotate-time", 0.0) or None,
+        compress=_compress(options, path))
+
+
+def _collector(text: str, kind: Kind) -> ExportUrl:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise _usage(f"export {text!r}: {error}", "a port is 1 to 65535, an IPv6 address stands in brackets") from error
+    host = parts.hostname or ""
+    _check_authority(text, parts, host, port)
+    options = _options(text, kind, parts.query)
+    if "key" in options and "cert" not in options:
+        raise _usage("a private key without its certificate", "give both: cert=client.pem&key=client.key")
+    return ExportUrl(
+        text, kind, host, IPFIX_PORT if port is None and kind != "tls" else port or IPFIX_TLS_PORT,
+        profile=_profile(options, text), domain=_domain(options),
+        reconnect_s=_duration(options, "reconnect", RECONNECT_S),
+        ca=_path(options, "ca"), cert=_path(options, "cert"), key=_path(options, "key"),
+        servername=options.get("servername", host),
+        refresh_s=_duration(options, "refresh", TEMPLATE_REFRESH_S),
+        refresh_packets=_whole(options, "refresh-packets", TEMPLATE_REFRESH_PACKETS, 1, 2**32 - 1))
+
+
+def _check_authority(text: str, parts: SplitResult, host: str, port: int | None) -> None:
+    """Raises FlowtopError: what stands between // and ? is not HOST, HOST:PORT or [IPv6]:PORT."""
+    if not host:
+        raise _usage(f"export {text!r} names no collector", "for example ipfix+tcp://collector:4739")
+    if port == 0:
+        raise _usage(f"export {text!r}: port 0", "a port is 1 to 65535")
+    if "@" in parts.netloc or parts.path not in ("", "/") or parts.fragment:
+        raise _usage(f"export {text!r} has more than host, port and options",
+                     "write ipfix+tcp://collector:4739?option=value")
+    if "[" in parts.netloc or ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError as error:
+            raise _usage(f"export {text!r}: {error}", "an IPv6 address stands in brackets") from error
+
+
+def _options(text: str, kind: Kind, query: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if kind not in _OPTIONS.get(name, ()):
+            raise _unknown("option", name, [known for known, kinds in _OPTIONS.items() if kind in kinds], text)
+        if name in options:
+            raise _usage(f"option {name!r} is given twice in {text!r}", "give it once")
+        if not value:
+            raise _usage(f"option {name!r} has no value in {text!r}", f"write {name}=VALUE")
+        options[name] = value
+    return options
+
+
+def _profile(options: Mapping[str, str], text: str) -> Profile:
+    name = options.get("profile", "default")
+    if name not in PROFILES:
+        raise _unknown("profile", name, PROFILES, text)
+    return PROFILES[name]
+
+
+def _domain(options: Mapping[str, str]) -> int:
+    return _whole(options, "domain", 1, 1, 2**32 - 1)  # 0 is for reports about others (RFC 7011 section 3.1).
+
+
+def _whole(options: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+    text = options.get(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not lowest <= int(text) <= highest:
+        raise _usage(f"{name}={text} is out of range", f"a whole number from {lowest} to {highest}")
+    return int(text)
+
+
+def _duration(options: Mapping[str, str], name: str, default: float) -> float:
+    """Seconds."""
+    if name not in options:
+        return default
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", options[name])
+    seconds = float(found[1]) * _DURATION[found[2]] if found else 0.0
+    if not 0.01 <= seconds <= 366 * 86_400:
+        raise _usage(f"{name}={options[name]} is no duration", "for example 5s, 10m or 1h")
+    return seconds
+
+
+def _size(options: Mapping[str, str], name: str) -> int | None:
+    """Octets."""
+    if name not in options:
+        return None
+    found = re.fullmatch(r"([0-9]{1,12})([kmg]?i?)b?", options[name].lower())
+    octets = int(found[1]) * _SIZE.get(found[2], 0) if found else 0
+    if octets < 4096:
+        raise _usage(f"{name}={options[name]} is no size", "at least 4k; for example 100M or 1Gi")
+    return octets
+
+
+def _compress(options: Mapping[str, str], path: str) -> bool:
+    method = options.get("compress", "gzip" if path.endswith(".gz") else "none")
+    if method not in ("gzip", "none"):
+        raise _usage(f"compress={method} is not known", "compress=gzip or compress=none")
+    return method == "gzip"
+
+
+def _path(options: Mapping[str, str], name: str) -> Path | None:
+    return Path(options[name]) if name in options else None
+
+
+def _unknown(what: str, name: str, known: Mapping[str, object] | list[str], text: str) -> FlowtopError:
+    near = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return _usage(f"unknown {what} {name!r} in export {text!r}", f"{hint}known: {', '.join(known)}")
+
+
+def _usage(message: str, hint: str) -> FlowtopError:
+    return FlowtopError(message, hint=hint, exit_code=EXIT_USAGE)
