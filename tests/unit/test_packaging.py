@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from email.parser import HeaderParser
@@ -64,8 +63,8 @@ def test_the_wheel_asks_for_these_dependencies_and_never_for_bcc(wheel: zipfile.
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    with tarfile.open(build(REPOSITORY, "sdist", tmp_path / "sdist")) as sdist:
-        sdist.extractall(tmp_path, filter="data")
+    sdist = build(REPOSITORY, "sdist", tmp_path / "sdist")
+    subprocess.run(["tar", "-xf", str(sdist), "-C", str(tmp_path)], check=True)
     (source,) = tmp_path.glob("flowtop-*")
     rebuilt = zipfile.ZipFile(build(source, "wheel", tmp_path / "wheel"))
     assert sorted(rebuilt.namelist()) == sorted(wheel.namelist())
