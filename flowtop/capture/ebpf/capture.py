@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import select
-import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -89,8 +89,9 @@ class EbpfCapture:
         self._unix_ns = unix_ns
         self._make_grace = make_grace
         self._resources = ExitStack()
-        self._wake_lock = threading.Lock()
+        # Open as long as this object lives, so that `wake` needs no lock: signal handlers interrupt one another.
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._wake_fd)
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
@@ -110,7 +111,7 @@ class EbpfCapture:
         try:
             self._open(progress)
         except BaseException:
-            self._close_resources()
+            self._resources.close()
             raise
 
     def _open(self, progress: Callable[[str], None]) -> None:
@@ -203,10 +204,11 @@ class EbpfCapture:
         return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_POLL_NS)
 
     def wake(self) -> None:
-        """See Capture.wake."""
-        with self._wake_lock:
-            if self._wake_fd >= 0:
-                os.eventfd_write(self._wake_fd, 1)
+        """See Capture.wake. Signal handlers may call it, one inside another, before `open` and after `close` too."""
+        try:
+            os.eventfd_write(self._wake_fd, 1)
+        except BlockingIOError:
+            return  # 2**64 - 2 wakes that nobody has read yet: one more says nothing new
 
     def drain(self) -> FlowBatch:
         """See Capture.drain. Takes an RCU grace period (8 to 40 ms); the arrays are reused by the next drain."""
@@ -240,15 +242,7 @@ class EbpfCapture:
             keys, counters = merge_duplicates(self._maps.buffer.keys, self._maps.buffer.counters)
             return replace(self._batch(now_ns, keys, counters), attached=attached)
         finally:
-            self._close_resources()
-
-    def _close_resources(self) -> None:
-        try:
             self._resources.close()
-        finally:
-            with self._wake_lock:
-                os.close(self._wake_fd)
-                self._wake_fd = -1
 
 
 def _by_direction(program: FlowProgram) -> dict[Direction, int]:

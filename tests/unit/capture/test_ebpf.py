@@ -217,3 +217,23 @@ def test_a_kernel_error_keeps_its_number() -> None:
     finally:
         route.close()
     assert caught.value.errno == errno.EINVAL
+
+
+def test_waking_from_signal_handlers_that_interrupt_one_another() -> None:
+    """A lock here would be taken again by the handler that interrupts its holder: the process would hang."""
+    code = ("import signal\n"
+            "from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig\n"
+            "capture, depth, wakes = EbpfCapture(EbpfConfig()), 0, 0\n"
+            "def nest(number, frame):\n"
+            "    global depth, wakes\n"
+            "    depth += 1\n"
+            "    if depth < 50: signal.raise_signal(signal.SIGTERM)\n"
+            "    capture.wake(); wakes += 1; depth -= 1\n"
+            "signal.signal(signal.SIGTERM, nest)\n"
+            "signal.signal(signal.SIGALRM, lambda *_: capture.wake())\n"
+            "signal.setitimer(signal.ITIMER_REAL, 5e-4, 5e-4)\n"  # falls into the middle of the others
+            "for _ in range(1000): signal.raise_signal(signal.SIGTERM); capture.wake()\n"
+            "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+            "print(wakes)\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{1000 * 50}\n", "")
