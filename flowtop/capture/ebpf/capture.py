@@ -37,7 +37,8 @@ _OPEN_BUDGET_NS = 1_000_000_000
 _RECONCILE_BUDGET_NS = 200_000_000
 """How long attaching may keep the thread before it drains again; the rest follows."""
 _RECONCILE_REST = 4
-"""After following changes for t, at least this many times t passes before the next time: a storm costs 20 % at most."""
+"""After following changes for t of CPU time, at least this many times t passes before the next time: a storm costs 20 %
+of a CPU at most. The grace periods that attaching waits for cost nothing, and must not delay the next attaching."""
 
 
 class _Closable(Protocol):
@@ -74,19 +75,21 @@ class EbpfCapture:
         environ: environment variables.
         clock_ns: CLOCK_MONOTONIC, the kernel programs' clock.
         unix_ns: ns since 1970 UTC.
+        cpu_ns: CPU time of the calling thread.
         make_grace: what waits for running programs.
     """
 
     def __init__(
         self, config: EbpfConfig, compilation: Compilation | None = None, *, environ: Mapping[str, str] = os.environ,
         clock_ns: Callable[[], int] = time.monotonic_ns, unix_ns: Callable[[], int] = time.time_ns,
-        make_grace: Callable[[], Grace] = Grace,
+        cpu_ns: Callable[[], int] = time.thread_time_ns, make_grace: Callable[[], Grace] = Grace,
     ) -> None:
         self._config = config
         self._compilation = compilation
         self._environ = environ
         self._clock_ns = clock_ns
         self._unix_ns = unix_ns
+        self._cpu_ns = cpu_ns
         self._make_grace = make_grace
         self._resources = ExitStack()
         # Open as long as this object lives, so that `wake` needs no lock: signal handlers interrupt one another.
@@ -168,11 +171,12 @@ class EbpfCapture:
 
     def _follow(self, budget_ns: int) -> None:
         """Attach to what appeared, detach from what vanished."""
-        started = self._clock_ns()
+        started_ns = self._cpu_ns()
         changes, self._changes = self._changes, LinkChanges()
         complete = self._points.reconcile(changes, budget_ns)
+        spent_ns = self._cpu_ns() - started_ns
         ended = self._clock_ns()
-        self._rest_until_ns = ended + max(_SHORTEST_POLL_NS, _RECONCILE_REST * (ended - started)) if complete else ended
+        self._rest_until_ns = ended + max(_SHORTEST_POLL_NS, _RECONCILE_REST * spent_ns) if complete else ended
         self._follow_at_ns = None if complete else ended
 
     def _follow_if_due(self, budget_ns: int) -> None:

@@ -237,3 +237,20 @@ def test_waking_from_signal_handlers_that_interrupt_one_another() -> None:
             "print(wakes)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (f"{1000 * 50}\n", "")
+
+
+def test_waiting_for_the_kernel_while_attaching_does_not_delay_the_next_attaching(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attaching took 5 s, 10 ms of them CPU time: four times those 10 ms is the rest, so a storm costs a fifth."""
+    clock = iter([0, 5_000_000_000])
+    cpu = iter([70_000_000, 80_000_000])
+
+    class Points:
+        def reconcile(self, changes: LinkChanges, budget_ns: int) -> bool:
+            assert next(clock) == 0
+            return True
+
+    capture = EbpfCapture(EbpfConfig(), clock_ns=lambda: next(clock), cpu_ns=lambda: next(cpu))
+    monkeypatch.setattr(capture, "_points", Points(), raising=False)
+    capture._follow(1_000_000_000)
+    assert capture._rest_until_ns == 5_000_000_000 + 4 * 10_000_000
