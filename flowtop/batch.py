@@ -10,6 +10,7 @@ import io
 import json
 import os
 import queue
+import select
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from flowtop.pipeline import Pipeline
 from flowtop.record import Kind
 from flowtop.view.columns import Wording, fit
 from flowtop.view.query import Books, FlowRow, Page, Query
-from flowtop.view.units import count, duration, printable, rate
+from flowtop.view.units import duration, printable, rate
 
 OutputFormat = Literal["table", "json", "csv"]
 
@@ -131,13 +132,23 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
 def descriptor_writer(descriptor: int) -> Callable[[str], None]:
     """Writes text to a file descriptor as UTF-8, all of it.
 
+    The function made raises BrokenPipeError when the reader went away, FlowtopError when writing fails otherwise.
+
     Not through sys.stdout: CPython's buffered text layer drops what is left of a large write when a signal that has
     a handler interrupts it (seen with 3.11, a full pipe and SIGINT), and a recording must not end in half a line.
     """
     def write(text: str) -> None:
         left = memoryview(text.encode())
         while left:
-            left = left[os.write(descriptor, left):]
+            try:
+                left = left[os.write(descriptor, left):]
+            except BlockingIOError:  # somebody made the pipe non-blocking
+                select.select([], [descriptor], [])
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise FlowtopError(f"cannot write to standard output: {(error.strerror or str(error)).lower()}",
+                                   hint="see to the disk or file it goes to") from error
 
     return write
 
@@ -215,6 +226,9 @@ def totals_record(page: Page) -> dict[str, int]:
         "duplicatePackets": books.duplicate_packets,
         "duplicateOctets": books.duplicate_octets,
         "unjoinedFragments": books.unjoined_fragments,
+        "evictedFlows": books.evicted_flows,
+        "unlistedPackets": books.unlisted_packets,
+        "unlistedOctets": books.unlisted_octets,
         "interfacePackets": books.interface_packets,
         "flows": page.matched,
     }
@@ -276,6 +290,8 @@ def _summary(number: int, page: Page) -> list[str]:
         f"seen {books.observed_packets}  accounted {books.accounted_packets}  ignored {books.ignored_packets}  "
         f"lost {books.lost_packets}  dup {books.duplicate_packets}"
     )
-    if books.aggregated_packets:
-        second += f"  aggregated {count(books.aggregated_packets).strip()}"
+    for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
+                         ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets)):
+        if number:
+            second += f"  {word} {number}"
     return [first, second]

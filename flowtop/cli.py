@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it, so that `--help` answ
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.view.query import Query
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SCREEN_FIRST_DELAY_S = 0.25
 """The screen's first tick comes early: nobody should look at an empty list for a whole second."""
@@ -65,13 +68,26 @@ def _near(word: str, known: set[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds in a range; "nan" compares with nothing and is in none."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click.ParamType."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOWTOP",
                                  "max_content_width": 110})
 @click.option("-i", "--interface", multiple=True, metavar="NAME",
               help="Observe this interface; repeatable, globs such as 'veth*'. Default: every interface that is up.")
 @click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
               help="Column to sort by: rate, bytes, packets, age, source, ...")
-@click.option("-d", "--delay", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
+@click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
               help="Time between refreshes.")
 @click.option("-b", "--batch", is_flag=True, help="No screen: write rounds to standard output.")
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N",
@@ -79,9 +95,9 @@ def _near(word: str, known: set[str]) -> str:
 @click.option("-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
               help="With -b: the format. json is one object a round (JSON Lines).")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="With -b: list the first N flows. Default: all.")
-@click.option("--idle-timeout", type=click.FloatRange(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
+@click.option("--idle-timeout", type=_Seconds(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
               help="A flow without packets for this long has ended.")
-@click.option("--active-timeout", type=click.FloatRange(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
+@click.option("--active-timeout", type=_Seconds(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
               help="A flow that goes on is reported this often.")
 @click.option("--max-flows", type=click.IntRange(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
               help="Flows kept at most; the least recently active are ended first.")
@@ -119,6 +135,8 @@ def main() -> None:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         status = EXIT_OK
+    for number in _SIGNALS:  # the status stands: a late signal, while the interpreter ends, must not change it
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(_flush(status))
 
 
@@ -134,6 +152,8 @@ def _one_line(text: str) -> str:
 
 def _flush(status: int) -> int:
     """Flush standard output here, where a reader that went away can be met quietly."""
+    if sys.stdout is None:  # closed by whoever started us
+        return status
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -192,6 +212,8 @@ def _capture(options: dict[str, Any], compilation: Compilation) -> Capture:
 
 
 def _batch(options: dict[str, Any]) -> int:
+    if sys.stdout is None:
+        raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
     from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, run_batch
     from flowtop.pipeline import Pipeline
 
@@ -219,7 +241,7 @@ def _screen(options: dict[str, Any]) -> int:
                                exit_code=EXIT_USAGE)
     # textual paints on standard error.
     for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.stderr, "error")):
-        if not stream.isatty():
+        if stream is None or not stream.isatty():
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     query = _query(options, None)
@@ -261,8 +283,10 @@ def _stop_on_signals(stop: Callable[[], None]) -> list[int]:
 
     def handle(number: int, _: object) -> None:
         caught.append(number)
-        stop()
+        if len(caught) == 1:
+            stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handle)
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and `&` in a script, mean it
+            signal.signal(number, handle)
     return caught

@@ -25,6 +25,7 @@ from flowtop.view.books import close_books
 from flowtop.view.query import Page, Query, SelfUsage, Traffic
 
 SPARKLINE_TICKS = 60
+_READY_POLL_S = 0.05
 
 
 class PipelineListener(Protocol):
@@ -166,6 +167,8 @@ class Pipeline:
             self._listener.on_progress("waiting for the first packets")
             self._started_at = self._tick_closed_at = self._clock()
             try:
+                # Empty or nearly so; it tells the table when capturing began, which rates are counted from.
+                self._hand_over(_Handover(self._capture.drain(), close_tick=False, last=False))
                 self._drain_until_stopped()
             finally:
                 last = self._capture.close()
@@ -191,13 +194,21 @@ class Pipeline:
             due = self._clock() >= due_at
             if due and config.ticks is not None and ticks + 1 >= config.ticks:
                 return
-            close_tick = due and self._ready()
+            close_tick = due and self._await_ready(config.delay_s)
             self._hand_over(_Handover(self._capture.drain(), close_tick, last=False))
             if close_tick:
                 ticks += 1
                 due_at = max(due_at + config.delay_s, self._clock() + config.delay_s / 2)
-            elif due:
-                self._capture.wait(min(0.05, config.delay_s))
+
+    def _await_ready(self, patience_s: float) -> bool:
+        """Whether the reader is ready, or becomes so before a drain should be made without it."""
+        until = self._clock() + patience_s
+        while not self._ready():
+            begin = self._clock()
+            self._capture.wait(_READY_POLL_S)
+            if self._stopping or self._clock() >= until or self._clock() - begin < _READY_POLL_S / 2:
+                return False  # over, or for long enough, or the map is half full
+        return True
 
     def _hand_over(self, handover: _Handover) -> None:
         """Give a batch to the metering thread and wait until it is in the table: its arrays may be reused then."""
@@ -220,6 +231,8 @@ class Pipeline:
                 handover = self._handover
                 if handover is None and self._over:
                     return
+                if self._failure is not None:
+                    self._asked = False
             try:
                 if self._failure is None:
                     self._meter(handover)
@@ -239,7 +252,7 @@ class Pipeline:
         if handover is None:
             self._listener.on_page(self._page())
             return
-        self._table.accumulate(handover.batch)
+        self._export(self._table.accumulate(handover.batch))
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._interfaces, self._attached = dict(handover.batch.interfaces), handover.batch.attached
         self._observations = handover.batch.observations.copy()

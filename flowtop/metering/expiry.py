@@ -54,40 +54,61 @@ def least_recent(store: FlowStore, n: int) -> Slots:
 
 
 class Lingering:
-    """Ended flows that are still shown, oldest first."""
+    """Ended flows that are still shown, oldest first. Each stays until a page could show it: see `mark`.
+
+    Args:
+        linger_ns: how long a flow stays.
+        at_most: how many stay, of those that a page could show.
+
+    Attributes:
+        count: how many there are.
+        unshown: how many of them ended since `mark`.
+    """
 
     def __init__(self, linger_ns: int, at_most: int) -> None:
         self._linger_ns = linger_ns
         self._at_most = at_most
         self._ended: deque[tuple[int, Slots]] = deque()
         self.count = 0
+        self.unshown = 0
 
     def add(self, now_ns: int, slots: Slots) -> None:
         """Flows that ended at `now_ns`."""
         if len(slots):
             self._ended.append((now_ns, slots))
             self.count += len(slots)
+            self.unshown += len(slots)
+
+    def mark(self) -> None:
+        """The tick is over: a page of it shows all that have ended so far."""
+        self.unshown = 0
 
     def leave(self, now_ns: int) -> Slots:
-        """Whose time is over; to be asked before the `add` of the same tick, so that each is shown for a tick."""
-        over: list[Slots] = []
-        while self._ended and self._ended[0][0] <= now_ns - self._linger_ns:
-            over.append(self._ended.popleft()[1])
-        return self._gone(over)
+        """Take out whose time is over."""
+        over = 0
+        for ended_ns, slots in self._ended:
+            if ended_ns > now_ns - self._linger_ns:
+                break
+            over += len(slots)
+        return self._oldest(min(over, self.count - self.unshown))
 
     def overflow(self) -> Slots:
-        """The oldest ones past the bound."""
-        over: list[Slots] = []
-        surplus = self.count - self._at_most
-        while surplus > 0:
-            ended_ns, slots = self._ended.popleft()
-            over.append(slots[:surplus])
-            if len(slots) > surplus:
-                self._ended.appendleft((ended_ns, slots[surplus:]))
-            surplus -= len(slots)
-        return self._gone(over)
+        """Take out the oldest ones past the bound."""
+        return self._oldest(min(self.count - self._at_most, self.count - self.unshown))
 
-    def _gone(self, over: list[Slots]) -> Slots:
-        slots = np.concatenate(over) if over else np.empty(0, np.int64)
-        self.count -= len(slots)
-        return slots
+    def give_up(self, at_most: int) -> Slots:
+        """Take out the oldest ones past `at_most`, shown or not."""
+        return self._oldest(self.count - at_most)
+
+    def _oldest(self, n: int) -> Slots:
+        over: list[Slots] = [np.empty(0, np.int64)]
+        while n > 0:
+            ended_ns, slots = self._ended.popleft()
+            over.append(slots[:n])
+            if len(slots) > n:
+                self._ended.appendleft((ended_ns, slots[n:]))
+            n -= len(slots)
+        taken = np.concatenate(over)
+        self.count -= len(taken)
+        self.unshown = min(self.unshown, self.count)
+        return taken

@@ -49,8 +49,7 @@ class Rates:
         self._store = store
         self._in_10s: deque[_Bucket] = deque()
         self._in_60s: deque[_Bucket] = deque()
-        self._open: list[tuple[Slots, U8, U8]] = []
-        self._tick: list[Slots] = []
+        self._tick: Slots = np.empty(0, np.int64)
         self._listed: list[Slots] = []
         self._bucket_start_ns = 0
         self._now_ns = 0
@@ -62,9 +61,8 @@ class Rates:
     @property
     def nbytes(self) -> int:
         """Octets of history held, the store's fields not included."""
-        tick = sum(slots.nbytes for slots in self._tick) + sum(3 * slots.nbytes for slots, _, _ in self._open)
         open_bucket = sum(slots.nbytes for slots in self._listed)
-        return tick + open_bucket + sum(bucket.nbytes for bucket in self._in_60s)
+        return self._tick.nbytes + open_bucket + sum(bucket.nbytes for bucket in self._in_60s)
 
     @property
     def tick_s(self) -> float:
@@ -94,24 +92,23 @@ class Rates:
     def add(self, slots: Slots, packets: U8, octets: U8) -> None:
         """Traffic of the open tick, each slot at most once a call. Nothing to see before `close_tick`: so rates asked
         for in mid-tick are those of whole ticks."""
-        self._open.append((slots, packets, octets))
+        self._store.open_packets[slots] += packets
+        self._store.open_octets[slots] += octets
 
     def close_tick(self, now_ns: int) -> None:
         """The open tick ended at `now_ns`: its traffic becomes rates, and old traffic leaves the windows."""
         store = self._store
         self._tick_ns = max(now_ns - self._now_ns, _LEAST_TICK_NS)
         self._now_ns = max(now_ns, self._now_ns)
-        for slots in self._tick:
-            store.packet_delta[slots] = 0
-            store.octet_delta[slots] = 0
-        self._tick = [slots for slots, _, _ in self._open]
-        for slots, packets, octets in self._open:
-            self._gain(slots, packets, octets)
-        self._open.clear()
+        store.packet_delta[self._tick] = 0
+        store.octet_delta[self._tick] = 0
+        slots = self._tick = np.flatnonzero(store.open_packets[:store.top])
+        self._gain(slots, store.open_packets[slots], store.open_octets[slots])
+        store.open_packets[slots] = 0
+        store.open_octets[slots] = 0
         if self._tick_ns >= LEAST_PEAK_NS:
-            for slots in self._tick:
-                rates = store.octet_delta[slots] / self.tick_s
-                store.octet_rate_peak[slots] = np.maximum(store.octet_rate_peak[slots], rates)
+            rates = store.octet_delta[slots] / self.tick_s
+            store.octet_rate_peak[slots] = np.maximum(store.octet_rate_peak[slots], rates)
         self._slide()
 
     def _gain(self, slots: Slots, packets: U8, octets: U8) -> None:

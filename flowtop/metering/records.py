@@ -8,7 +8,7 @@ from flowtop.metering.key_index import Slots
 from flowtop.metering.store import FlowStore
 from flowtop.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, EndReason, FlowRecords
 
-_COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "duplicate", "socket_cookie",
+_COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "socket_cookie",
            "packet_total", "octet_total")
 
 
@@ -18,7 +18,10 @@ def no_records() -> FlowRecords:
 
 
 def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_offset_ns: int) -> FlowRecords:
-    """One Flow Record for each slot, with what was not reported yet; from now on it is reported.
+    """A Flow Record for each slot, with what was not reported yet; from now on it is reported.
+
+    A flow whose part changed, from counting to duplicate or back, since its last record gets two: one of what
+    counted, one of what was duplicate.
 
     Args:
         now_ns, unix_offset_ns: as in FlowBatch.
@@ -34,7 +37,20 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_
     records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
     records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
     records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
+    duplicate_packets, duplicate_octets = store.packet_duplicate[slots], store.octet_duplicate[slots]
+    duplicate = (duplicate_packets > 0) | (duplicate_octets > 0)
+    records["duplicate"] = duplicate | (store.duplicate[slots] & (records["packet_delta"] == 0))
+    store.packet_duplicate[slots] = 0
+    store.octet_duplicate[slots] = 0
     store.packet_reported[slots] = store.packet_total[slots]
     store.octet_reported[slots] = store.octet_total[slots]
     store.reported_ns[slots] = now_ns
-    return records
+    counting = (duplicate_packets < records["packet_delta"]) | (duplicate_octets < records["octet_delta"])
+    both = duplicate & counting
+    counted = records[both]
+    counted["duplicate"] = False
+    counted["packet_delta"] -= duplicate_packets[both]
+    counted["octet_delta"] -= duplicate_octets[both]
+    records["packet_delta"][both] = duplicate_packets[both]
+    records["octet_delta"][both] = duplicate_octets[both]
+    return np.concatenate((records, counted)) if len(counted) else records

@@ -21,7 +21,8 @@ _FIELDS: dict[str, str] = {
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4",
-    "packet_delta": "u8", "octet_delta": "u8", "octet_rate_peak": "f8",
+    "packet_duplicate": "u8", "octet_duplicate": "u8",
+    "open_packets": "u8", "open_octets": "u8", "packet_delta": "u8", "octet_delta": "u8", "octet_rate_peak": "f8",
     "packets_10s": "u8", "octets_10s": "u8", "packets_60s": "u8", "octets_60s": "u8",
     "bucket_packets": "u8", "bucket_octets": "u8", "bucket_listed": "?", "born_bucket": "i4",
 }
@@ -37,7 +38,8 @@ class FlowStore:
     time, keep none.
 
     Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
-    reported_ns: when; head, members: see dedupe.py; packet_delta .. born_bucket: see rates.py.
+    reported_ns: when; *_duplicate: the part of the rest that was booked as duplicate; head, members: see dedupe.py;
+    open_packets .. born_bucket: see rates.py.
     """
 
     flow_id: U8
@@ -57,8 +59,12 @@ class FlowStore:
     octet_total: U8
     packet_reported: U8
     octet_reported: U8
+    packet_duplicate: U8
+    octet_duplicate: U8
     head: npt.NDArray[np.int32]
     members: npt.NDArray[np.int32]
+    open_packets: U8
+    open_octets: U8
     packet_delta: U8
     octet_delta: U8
     octet_rate_peak: npt.NDArray[np.float64]

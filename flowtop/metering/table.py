@@ -21,6 +21,12 @@ CHUNK = 16_384
 """Entries worked on at once: bounds how long other threads wait, and fits the caches."""
 
 
+LONG_TICK_NS = 2_000_000_000
+"""In a tick that has gone on for this long flows end between batches too."""
+
+LINGER_ROOM = 131_072
+"""Flows past max_flows that may have ended in an open tick and wait to be shown: two full maps."""
+
 _KEY_FIELDS = frozenset(FLOW_KEY_DTYPE.names or ())
 
 
@@ -32,8 +38,9 @@ class TableConfig:
         idle_timeout_s: without a packet, until a flow ends.
         active_timeout_s: between two records of a flow that goes on.
         end_timeout_s: without a packet after FIN or RST, until a flow ends.
-        linger_s: how long an ended flow stays visible; always until the next tick.
-        max_flows: live flows; past it the least recently active end. A quarter more may linger.
+        linger_s: how long an ended flow stays visible; always until the end of the next tick.
+        max_flows: live flows; past it the least recently active end. A quarter more may linger, and those that end
+            in a tick until it is shown.
         dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
             (neither shown nor in records, though in the books); or nothing is looked for.
     """
@@ -81,6 +88,7 @@ class FlowTable:
         self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
         self._next_id = 1
         self._open_tick = _TickSums()
+        self._expired_ns = 0
 
     @property
     def columns(self) -> TableColumns:
@@ -122,11 +130,14 @@ class FlowTable:
 
     def update(self, batch: FlowBatch) -> FlowRecords:
         """A tick of one batch: `accumulate`, then `close_tick`."""
-        self.accumulate(batch)
-        return self.close_tick()
+        return np.concatenate((self.accumulate(batch), self.close_tick()))
 
-    def accumulate(self, batch: FlowBatch) -> None:
-        """Add a batch to flows and books, find duplicates. A tick may have several batches, or none."""
+    def accumulate(self, batch: FlowBatch) -> FlowRecords:
+        """Add a batch to flows and books, find duplicates. A tick may have several batches, or none.
+
+        Returns:
+            Records of flows that ended: past `max_flows`, and by their timeouts where the tick goes on for long.
+        """
         self._rates.start(int(batch.counters["first_ns"].min(initial=batch.now_ns)))
         self.now_ns = max(batch.now_ns, self.now_ns)
         self.unix_offset_ns = batch.unix_offset_ns
@@ -134,6 +145,11 @@ class FlowTable:
         if self._dedupe:
             self._dedupe.take_over(slots)
         self._book(batch, slots)
+        if self.live_flows <= self.config.max_flows and self.now_ns - self._expired_ns < LONG_TICK_NS:
+            return no_records()
+        records = self._expire()
+        self._give_up()
+        return records
 
     def close_tick(self) -> FlowRecords:
         """End the tick at the last batch's time: rates, then expiry.
@@ -145,7 +161,10 @@ class FlowTable:
         self._open_tick = _TickSums()
         self._rates.close_tick(self.now_ns)
         self._release(self._lingering.leave(self.now_ns))
-        return self._expire()
+        self._release(self._lingering.overflow())
+        records = self._expire()
+        self._lingering.mark()
+        return records
 
     def end_all(self, now_ns: int) -> FlowRecords:
         """End every live flow by FORCED_END: the last records of a run."""
@@ -187,7 +206,7 @@ class FlowTable:
 
     def _add(self, slots: Slots, counters: npt.NDArray[np.void]) -> None:
         store = self._store
-        packets, octets = counters["packets"].copy(), counters["octets"].copy()  # kept until the tick closes
+        packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets
         store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
@@ -208,9 +227,11 @@ class FlowTable:
         packets, octets = batch.counters["packets"], batch.counters["octets"]
         aggregate = batch.keys["kind"] == Kind.AGGREGATE
         duplicate = store.duplicate[slots]
-        if self.config.dedupe == "drop":  # no record will tell these: the primary's do
-            store.packet_reported[slots[duplicate]] += packets[duplicate]
-            store.octet_reported[slots[duplicate]] += octets[duplicate]
+        # In drop mode no record tells the duplicates' packets: the primary's do.
+        told = ((store.packet_reported, store.octet_reported) if self.config.dedupe == "drop"
+                else (store.packet_duplicate, store.octet_duplicate))
+        for sums, gained in zip(told, (packets, octets), strict=True):
+            sums[slots[duplicate]] += gained[duplicate]
         self._open_tick = self._open_tick.plus(batch.keys["direction"], packets, octets, ~duplicate)
         self.totals = replace(
             old,
@@ -232,8 +253,19 @@ class FlowTable:
         if surplus > 0:
             self.totals = replace(self.totals, evicted_flows=self.totals.evicted_flows + surplus)
             records.append(self._end(least_recent(self._store, surplus), EndReason.LACK_OF_RESOURCES))
-        self._release(self._lingering.overflow())
+        self._expired_ns = self.now_ns
         return np.concatenate(records) if records else no_records()
+
+    def _give_up(self) -> None:
+        """Bound what ended in an open tick: what no page will show is at least counted."""
+        slots = self._lingering.give_up(self.config.max_flows + LINGER_ROOM)
+        if len(slots):
+            store = self._store
+            self.totals = replace(
+                self.totals,
+                unlisted_packets=self.totals.unlisted_packets + int(store.open_packets[slots].sum()),
+                unlisted_octets=self.totals.unlisted_octets + int(store.open_octets[slots].sum()))
+            self._release(slots)
 
     def _report_active(self, slots: Slots) -> FlowRecords:
         """Records of flows that go on; one that has nothing new to tell waits another active timeout."""

@@ -14,7 +14,8 @@ from flowtop.record import IGNORED_KINDS
 class MeteringTotals:
     """Sums since start and of the last tick. Packets are wire packets, octets IP octets.
 
-    `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*` and `evicted_flows` are what the table counted;
+    `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*`, `evicted_flows` and `unlisted_*` (of flows that
+    came and went between two pages, too many to keep until the second) are what the table counted;
     observed, ignored, lost, unjoined and interface figures are the capture's, summed over Observation Points.
     `tick_*`: of the last tick, duplicates left out, by direction.
     """
@@ -26,6 +27,8 @@ class MeteringTotals:
     duplicate_packets: int = 0
     duplicate_octets: int = 0
     evicted_flows: int = 0
+    unlisted_packets: int = 0
+    unlisted_octets: int = 0
     observed_packets: int = 0
     observed_octets: int = 0
     ignored_packets: int = 0

@@ -130,6 +130,9 @@ class Books:
     """Packets, in the order of record.IGNORED_KINDS."""
     evicted_flows: int = 0
     """Flows ended for lack of resources."""
+    unlisted_packets: int = 0
+    """Of accounted: in flows that came and went between two pages, too many to keep until the second."""
+    unlisted_octets: int = 0
     interface_packets: int = 0
     """What the interfaces' own counters say of the same time."""
     coverage: float | None = None

@@ -170,6 +170,44 @@ def send_datagrams(ports: range) -> None:
             sender.sendto(b"x", ("10.77.0.2", port))
 
 
+def test_a_recording_under_nohup_outlives_the_terminal(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", prefix=("nohup",))
+    command.await_rounds()
+    command.process.send_signal(signal.SIGHUP)
+    command.await_rounds(len(command.rounds()) + 3)
+    assert command.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_told_in_two_lines(
+        pair: tuple[Namespace, Namespace], redirection: str) -> None:
+    near, _ = pair
+    words = f"exec {sys.executable} -m flowtop -b -d 0.1 -i veth0 {redirection}"
+    done = subprocess.run(near.command("sh", "-c", words), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                          cwd=REPOSITORY, timeout=PATIENCE_S, check=False)
+    assert done.returncode in (1, 2)
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["flowtop", "hint"]
+    assert "standard output" in done.stderr
+    assert_nothing_attached(near)
+
+
+def test_a_flood_past_max_flows_is_listed_once_and_the_rounds_add_up(
+        pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.2", "-i", "veth0", "--max-flows", "10")
+    command.await_rounds()
+    near.call(lambda: send_datagrams(range(3000, 5000)))
+    assert command.end(signal.SIGTERM) == 0
+    rounds = command.rounds()
+    totals = rounds[-1]["totals"]
+    assert totals["evictedFlows"] >= 1990
+    assert totals["unlistedPackets"] == 0
+    deltas = [f["packetDeltaCount"] for one in rounds for f in one["flows"] if f["protocolIdentifier"] == 17
+              and f["flowDirection"] == 1 and 3000 <= f["destinationTransportPort"] < 5000]
+    assert sum(deltas) == 2000
+
+
 def test_csv_and_table_show_the_same_flow(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
     near, _ = pair
     outputs = {}

@@ -44,6 +44,8 @@ def test_help_names_every_option_on_stdout() -> None:
     (["--nonsense"], "--nonsense", "--help"),
     (["-d", "soon"], "soon", "--help"),
     (["-d", "0.001"], "0.001", "--help"),
+    (["-d", "nan"], "nan", "--help"),
+    (["-b", "--idle-timeout", "nan"], "nan", "--help"),
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
     (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),

@@ -199,7 +199,7 @@ def test_pages_name_interfaces_time_and_traffic() -> None:
     page = watcher.pages[-1]
     assert page.interfaces == {2: "eth0"}
     assert page.attached == ("eth0",)
-    assert page.unix_ms == 12_000, "second drain at 2 s on the capture's clock, 10 s offset"
+    assert page.unix_ms == 13_000, "third drain, at 3 s on the capture's clock, 10 s offset"
     assert page.ingress.octet_rate == pytest.approx(3 * 5 * 100), "1,500 octets in the second between the drains"
     assert page.egress.octet_rate == 0
     assert page.usage.resident_octets > 1_000_000

@@ -170,7 +170,8 @@ _ticks = st.lists(st.tuples(st.integers(1, 9_000), st.lists(_entry, max_size=16)
 @given(_ticks, st.sampled_from([2, 1000]))
 def test_live_flows_of_a_conversation_count_at_exactly_one_observation_point(ticks: Any, max_flows: int) -> None:
     flows = table(max_flows=max_flows)
-    now_ms, ended = 0, 0
+    now_ms = 0
+    ended: set[int] = set()
     for length_ms, entries in ticks:
         distinct = {entry[:5]: entry for entry in entries}
         now_ms += length_ms
@@ -178,7 +179,7 @@ def test_live_flows_of_a_conversation_count_at_exactly_one_observation_point(tic
             (key(source_port=port, kind=kind, direction=direction, ifindex=ifindex, vlan_id=vlan),
              counters(packets, packets * 9, at((now_ms - 0.9 * length_ms) / 1000), tcp_bits=bits))
             for port, kind, direction, ifindex, vlan, packets, bits in distinct.values()))
-        ended += int(np.count_nonzero(records["end_reason"] != EndReason.ACTIVE_TIMEOUT))
+        ended |= set(records["flow_id"][records["end_reason"] != EndReason.ACTIVE_TIMEOUT].tolist())
         columns = flows.columns
         points: dict[tuple[int, int], dict[tuple[int, int], set[bool]]] = defaultdict(lambda: defaultdict(set))
         for slot in np.flatnonzero(flows.visible & (columns["end_reason"] == 0)):
@@ -192,7 +193,9 @@ def test_live_flows_of_a_conversation_count_at_exactly_one_observation_point(tic
         for by_point in points.values():
             assert all(len(marks) == 1 for marks in by_point.values())
             assert sum(marks == {False} for marks in by_point.values()) == 1
-    assert ended + len(flows.end_all(at(now_ms / 1000))) == int(flows.columns["flow_id"].max(initial=0))
+    rest = set(flows.end_all(at(now_ms / 1000))["flow_id"].tolist())
+    assert not ended & rest
+    assert len(ended) + len(rest) == int(flows.columns["flow_id"].max(initial=0))
 
 
 def test_many_conversations_on_two_interfaces_count_once() -> None:

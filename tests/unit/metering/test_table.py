@@ -261,7 +261,9 @@ def test_past_max_flows_the_least_recently_active_end_for_lack_of_resources() ->
     assert set(records["end_reason"].tolist()) == {EndReason.LACK_OF_RESOURCES}
     assert flows.totals.evicted_flows == 3
     assert flows.live_flows == 8
-    assert len(shown(flows)) == 8 + 2  # a quarter of max_flows may linger
+    assert len(shown(flows)) == 8 + 3  # what ended is shown once
+    tick(flows, 3)
+    assert len(shown(flows)) == 8 + 2  # then a quarter of max_flows may linger
 
 
 def test_a_flood_leaves_the_table_within_its_bounds() -> None:
@@ -271,9 +273,11 @@ def test_a_flood_leaves_the_table_within_its_bounds() -> None:
         entries = [(key(source=f"10.{n}.{i >> 8}.{i & 255}"), counters(first_ns=at(n))) for i in range(3000)]
         total += len(tick(flows, n + 1, *entries))
         assert flows.live_flows == 1000
-        assert len(shown(flows)) == 1250
+        assert len(shown(flows)) == 1000 + (3000 if n else 2000), "what ended in this tick is shown once"
     assert total == 12 * 3000 - 1000
-    assert len(flows.columns["flow_id"]) <= 1250 + 3000
+    tick(flows, 13)
+    assert len(shown(flows)) == 1250
+    assert len(flows.columns["flow_id"]) <= 1000 + 2 * 3000
 
 
 def test_aggregates_and_fragments_expire_like_other_flows() -> None:
@@ -345,7 +349,7 @@ def test_records_tell_every_packet_and_octet_of_every_key_once(
         parts = [entries[::2], entries[1::2]] if two_batches else [entries]
         for part in parts:
             added = _batch_of(part, now_ms, length_ms)
-            flows.accumulate(added)
+            records.append(flows.accumulate(added))
             for k, c in zip(added.keys, added.counters, strict=True):
                 packets[k.tobytes()] += int(c["packets"])
                 octets[k.tobytes()] += int(c["octets"])
@@ -361,9 +365,45 @@ def test_records_tell_every_packet_and_octet_of_every_key_once(
     totals = flows.totals
     assert totals.accounted_packets == packets.total()
     assert totals.accounted_octets == octets.total()
+    counting = np.concatenate(records)
+    counting = counting[~counting["duplicate"]]
+    assert int(counting["packet_delta"].sum()) == packets.total() - totals.duplicate_packets
+    assert int(counting["octet_delta"].sum()) == octets.total() - totals.duplicate_octets
     if dedupe == "drop":
         assert told_packets.total() == packets.total() - totals.duplicate_packets
         assert told_octets.total() == octets.total() - totals.duplicate_octets
     else:
         assert +told_packets == +packets
         assert +told_octets == +octets
+
+
+# ---- ticks that stay open
+
+
+def test_a_tick_that_stays_open_keeps_to_the_bounds_and_ends_idle_flows() -> None:
+    """A reader that does not come: drains go on, nobody closes the tick."""
+    flows = table(max_flows=100, idle_timeout_s=5)
+    flows.accumulate(batch([(key(source_port=1), counters(first_ns=at(1)))], at(1)))
+    ended = flows.accumulate(batch([], at(7)))
+    assert ended["end_reason"].tolist() == [EndReason.IDLE_TIMEOUT]
+    sizes = []
+    for n in range(60):
+        entries = [(key(source=f"10.{n}.{i >> 8}.{i & 255}"), counters(first_ns=at(8 + n))) for i in range(5000)]
+        flows.accumulate(batch(entries, at(8 + n)))
+        assert flows.live_flows <= 100
+        sizes.append(flows.nbytes)
+    assert sizes[-1] == sizes[40], "memory stands still once the room for unshown flows is full"
+    assert flows.totals.unlisted_packets > 0
+    flows.close_tick()
+    listed = int(flows.columns["packet_delta"][flows.visible].sum())
+    assert listed + flows.totals.unlisted_packets == flows.totals.accounted_packets == 60 * 5000 + 1
+
+
+def test_what_ended_in_an_open_tick_is_shown_once_however_long_the_tick() -> None:
+    flows = table(max_flows=1, linger_s=1)
+    for second in range(1, 30):
+        flows.accumulate(batch([(key(source_port=second), counters(first_ns=at(second)))], at(second)))
+    flows.close_tick()
+    assert sorted(row["source_port"] for row in shown(flows)) == list(range(1, 30))
+    tick(flows, 31)
+    assert [row["source_port"] for row in shown(flows)] == [29]
