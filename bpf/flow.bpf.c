@@ -10,6 +10,8 @@
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
 #define AGGREGATE_ENTRIES 4096
+#define REST_ENTRIES 8192             /* interfaces x directions x IP versions: 2048 interfaces */
+#define REST_PROTOCOL 255             /* reserved by IANA: packets that do carry it share the entry */
 #define FRAGMENT_ENTRIES 8192
 
 /* By number, not by bcc's declarations: some of those cut the 64-bit result, and old ones lack the coarse clock. */
@@ -41,6 +43,8 @@ BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_a, FLOW_MAP_ENTRI
 BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_b, FLOW_MAP_ENTRIES);
 BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_a, AGGREGATE_ENTRIES);
 BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_b, AGGREGATE_ENTRIES);
+BPF_TABLE("hash", struct flow_key, struct flow_counters, rest_a, REST_ENTRIES);
+BPF_TABLE("hash", struct flow_key, struct flow_counters, rest_b, REST_ENTRIES);
 BPF_TABLE("array", u32, u32, control, 1);                /* [0]: the active side */
 BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries since its last drain */
 BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE);
@@ -90,6 +94,20 @@ FLOW_INLINE int insert_aggregate(u32 side, struct flow_key *key, struct flow_cou
 	if (side)
 		return aggregates_b.insert(key, counters);
 	return aggregates_a.insert(key, counters);
+}
+
+FLOW_INLINE struct flow_counters *find_rest(u32 side, struct flow_key *key)
+{
+	if (side)
+		return rest_b.lookup(key);
+	return rest_a.lookup(key);
+}
+
+FLOW_INLINE int insert_rest(u32 side, struct flow_key *key, struct flow_counters *counters)
+{
+	if (side)
+		return rest_b.insert(key, counters);
+	return rest_a.insert(key, counters);
 }
 
 /* This CPU's books of the Observation Point. Entry 0 is nobody's: packets seen before user space made room are in it. */
@@ -164,7 +182,8 @@ FLOW_INLINE void first_packet(struct flow_counters *counters, struct packet *pac
 }
 
 /*
- * The rest, when no entry of its own could be made: one per interface, direction, IP version and protocol.
+ * What a packet without an entry of its own is added to: one entry per interface, direction, IP version and protocol;
+ * and one for all protocols together in a map apart, when a scan of protocols has filled the map of those.
  * Gives the entry to add the packet to, or NULL when nothing is left to do.
  */
 FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key, struct flow_counters *counters,
@@ -177,19 +196,30 @@ FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key,
 		.ip_version = key->ip_version,
 		.protocol = key->protocol,
 	};
-	struct flow_counters *entry = find_aggregate(side, &rest);
+	struct flow_counters *entry = 0;
 
-	if (!entry && insert_aggregate(side, &rest, counters) != 0) {
-		entry = find_aggregate(side, &rest);
-		if (!entry) {
-			books->lost_packets += packet->packets;
-			books->lost_octets += packet->octets;
-			return 0;
-		}
-	}
 	books->aggregated_packets += packet->packets;
 	books->aggregated_octets += packet->octets;
-	return entry;
+	if (rest.protocol != REST_PROTOCOL) {
+		entry = find_aggregate(side, &rest);
+		if (entry || insert_aggregate(side, &rest, counters) == 0)
+			return entry;
+		entry = find_aggregate(side, &rest);     /* another CPU was first, or the map is full */
+		if (entry)
+			return entry;
+	}
+	rest.protocol = REST_PROTOCOL;
+	entry = find_rest(side, &rest);
+	if (entry || insert_rest(side, &rest, counters) == 0)
+		return entry;
+	entry = find_rest(side, &rest);
+	if (entry)
+		return entry;
+	books->aggregated_packets -= packet->packets;
+	books->aggregated_octets -= packet->octets;
+	books->lost_packets += packet->packets;
+	books->lost_octets += packet->octets;
+	return 0;
 }
 
 /*

@@ -23,7 +23,8 @@ enum flow_direction {          /* IE 61 flowDirection */
 
 enum flow_kind {
 	FLOW_KIND_FLOW = 0,        /* one Flow: every key field is meant */
-	FLOW_KIND_AGGREGATE = 1,   /* the rest, when the map was full: only ifindex, direction, ip_version, protocol are meant */
+	FLOW_KIND_AGGREGATE = 1,   /* the rest, when the map was full: only ifindex, direction, ip_version, protocol are meant;
+	                            * protocol 255: any, when there was no room for one entry a protocol either */
 	FLOW_KIND_FRAGMENT = 2,    /* later fragments whose first was not seen: no ports */
 };
 

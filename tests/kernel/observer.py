@@ -121,8 +121,9 @@ class Observer:
         inserted = ctypes.c_uint32()
         bpf.map_lookup(self.program.maps["inserted"], inserted_key, ctypes.addressof(inserted))
         bpf.map_update(self.program.maps["inserted"], inserted_key, bytes(4))
-        books = Books(self._flows(f"flows_{letter}"), self._flows(f"aggregates_{letter}"),
-                      self.totals(direction, ifindex=ifindex), inserted.value)
+        aggregates = self._flows(f"aggregates_{letter}") + self._flows(f"rest_{letter}")
+        books = Books(self._flows(f"flows_{letter}"), aggregates, self.totals(direction, ifindex=ifindex),
+                      inserted.value)
         self.own_slot(ifindex, int(books.totals["ifindex"]), (self.side,))
         return books
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import itertools
 import struct
 import time
 from collections.abc import Iterator
@@ -104,6 +106,16 @@ def udp_to(port: int, octets: int = 10) -> bytes:
     return f.ethernet(f.IPV4, f.ipv4(f.udp(1, port, bytes(octets)), f.UDP))
 
 
+def fill(map_fd: int) -> None:
+    """Insert entries that no packet has until no more fit."""
+    for number in itertools.count(1):
+        try:
+            bpf.map_update(map_fd, struct.pack("=I44x", number), bytes(72))
+        except OSError as error:
+            assert error.errno in (errno.E2BIG, errno.ENOSPC)
+            return
+
+
 class TestFullTable:
     def test_the_rest_is_in_one_aggregate_a_protocol(self, observer: Observer) -> None:
         flows = 500
@@ -136,10 +148,39 @@ class TestFullTable:
         assert [flow.packets for flow in books.flows if flow.destination_port == known] == [2]
 
     @pytest.mark.core
+    def test_a_scan_of_all_protocols_beside_full_aggregates_loses_nothing(
+            self, observer: Observer, program: FlowProgram) -> None:
+        for port in range(ENTRIES):
+            observer.see(udp_to(port))
+        fill(program.maps["aggregates_a"])
+        for protocol in range(256):
+            observer.see(f.ethernet(f.IPV4, f.ipv4(bytes(20), protocol, source="10.0.0.9")))
+            observer.see(f.ethernet(f.IPV6, f.ipv6(bytes([f.NO_NEXT_HEADER]) + bytes(39), protocol)), repeat=2)
+        books = observer.take()
+        books.assert_balanced()
+        assert books.total("lost_packets") == books.total("lost_octets") == 0
+        rest = [(flow.ip_version, flow.protocol, flow.packets, flow.octets) for flow in books.aggregates if flow.packets]
+        assert rest == [(4, 255, 256, 256 * 40), (6, 255, 512, 512 * 80)]
+
+    @pytest.mark.core
+    def test_a_protocol_number_of_all_ones_is_in_one_entry_only(self, observer: Observer, program: FlowProgram) -> None:
+        """255 is what the entry for all protocols is called: no key may come twice from one drain."""
+        for port in range(ENTRIES):
+            observer.see(udp_to(port))
+        protocols = [17, 255, 99, 255]
+        for number, protocol in enumerate(protocols):
+            if number == 2:
+                fill(program.maps["aggregates_a"])
+            observer.see(f.ethernet(f.IPV4, f.ipv4(bytes(20), protocol, source="10.0.0.9")))
+        books = observer.take()
+        books.assert_balanced()
+        assert [(flow.protocol, flow.packets) for flow in books.aggregates if flow.packets] == [(17, 1), (255, 3)]
+
+    @pytest.mark.core
     def test_lost_is_what_not_even_an_aggregate_could_hold(self, observer: Observer, program: FlowProgram) -> None:
-        """Aggregates are one per interface, direction, version and protocol: filled here by hand from user space."""
-        for number in range(4096):
-            bpf.map_update(program.maps["aggregates_a"], struct.pack("=I44x", number + 1), bytes(72))
+        """Filled here by hand from user space: 4,096 interfaces could not have filled the second."""
+        fill(program.maps["aggregates_a"])
+        fill(program.maps["rest_a"])
         for port in range(ENTRIES + 30):
             observer.see(udp_to(port))
         totals = observer.totals(Direction.INGRESS)

@@ -25,8 +25,8 @@ from typing import Any
 PROGRAMS = ("flow_ingress", "flow_egress")
 """tc programs of bpf/flow.bpf.c (BPF_PROG_TYPE_SCHED_CLS)."""
 
-MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "control", "inserted", "totals", "totals_overflow",
-        "fragments")
+MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "rest_a", "rest_b", "control", "inserted", "totals",
+        "totals_overflow", "fragments")
 """Maps of bpf/flow.bpf.c."""
 
 _IMPORT_FAULTS = (ImportError, OSError, SyntaxError, AttributeError)

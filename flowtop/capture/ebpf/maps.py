@@ -110,10 +110,10 @@ class Grace:
 
 
 class FlowMaps:
-    """The two sides of the flow and aggregate maps.
+    """The two sides of the flow maps and of the aggregates' ones. No key is in two maps of a side.
 
     Args:
-        maps: file descriptors by name: control, inserted, flows_a, flows_b, aggregates_a, aggregates_b.
+        maps: file descriptors by name: control, inserted, and of each side flows, aggregates, rest (flows_a...).
         grace: what waits for running programs.
         buffer: where drained entries go; a test hands in a small one.
     """
@@ -121,7 +121,7 @@ class FlowMaps:
     def __init__(self, maps: Mapping[str, int], grace: Grace, buffer: FlowBuffer | None = None) -> None:
         self._control_fd = maps["control"]
         self._inserted_fd = maps["inserted"]
-        self._sides = (("flows_a", "aggregates_a"), ("flows_b", "aggregates_b"))
+        self._sides = (("flows_a", "aggregates_a", "rest_a"), ("flows_b", "aggregates_b", "rest_b"))
         self._maps = maps
         self._grace = grace
         self._word = np.zeros(1, "u4")
