@@ -103,7 +103,7 @@ def _coverage(books: Books) -> list[Part]:
     """Seen beside the interfaces' own counters; a shortage stays on narrow screens, a match may go."""
     if books.coverage is None:
         return []
-    thousandths = math.floor(min(books.coverage, 1.0) * 100_000)
+    thousandths = math.floor(books.coverage * 100_000)
     short = thousandths < SHORT_OF
     return [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
 

@@ -23,7 +23,7 @@ def close_books(totals: object, observations: npt.NDArray[np.void]) -> Books:
 
 
 def coverage(observations: npt.NDArray[np.void]) -> float | None:
-    """Seen / the interfaces' own counters, packets; None while those stand at 0.
+    """Seen / the interfaces' own counters, packets, 0..1; None while those stand at 0.
 
     A network card counts wire packets, a software device (veth, bridge, tun) counts buffers, in which GSO or GRO may
     hold many: each Observation Point is compared in the unit its counter is nearer to.
@@ -33,4 +33,5 @@ def coverage(observations: npt.NDArray[np.void]) -> float | None:
         return None
     packets, frames = observations["packets"].astype(np.int64), observations["frames"].astype(np.int64)
     seen = np.where(np.abs(frames - counted) <= np.abs(packets - counted), frames, packets)
-    return float(seen.sum() / counted.sum())
+    # Point by point, so that one device that forgot what it counted cannot hide what was missed at another.
+    return float(np.minimum(seen, counted).sum() / counted.sum())

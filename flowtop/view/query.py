@@ -136,7 +136,7 @@ class Books:
     interface_packets: int = 0
     """What the interfaces' own counters say of the same time."""
     coverage: float | None = None
-    """Seen / interface counters, 0..1 (may pass 1 by packets in flight); None before the counters moved."""
+    """Seen / interface counters, 0..1; None before the counters moved."""
 
 
 @dataclass(frozen=True, slots=True)
