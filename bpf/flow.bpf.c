@@ -13,6 +13,12 @@
 #define REST_ENTRIES 8192             /* interfaces x directions x IP versions: 2048 interfaces */
 #define REST_PROTOCOL 255             /* reserved by IANA: packets that do carry it share the entry */
 #define FRAGMENT_ENTRIES 8192
+/*
+ * How long a first fragment waits for later ones. IPv4 ids come round again, within seconds between busy hosts, and then
+ * a stale first would lend its ports to another packet. 30 s is what Linux itself waits for (ipfrag_time); RFC 8200
+ * allows 60 s, and what comes that late is counted as unjoined.
+ */
+#define FRAGMENT_LIFE_NS 30000000000ULL
 
 /* By number, not by bcc's declarations: some of those cut the 64-bit result, and old ones lack the coarse clock. */
 static u64 (*socket_cookie)(void *skb) = (void *)46;
@@ -37,6 +43,7 @@ struct fragment_ports {
 	u16 destination_port;
 	u8  protocol;                 /* after the extension headers that only the first fragment has */
 	u8  pad[3];
+	u64 seen_ns;                  /* the first fragment's time */
 };
 
 BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_a, FLOW_MAP_ENTRIES);
@@ -257,7 +264,7 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 }
 
 /* Ports of later fragments from the first one's, which is remembered here. */
-FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, struct flow_totals *books)
+FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 now, struct flow_totals *books)
 {
 	struct fragment_key whole = {
 		.id = packet->fragment_id,
@@ -273,13 +280,14 @@ FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, stru
 			.source_port = key->source_port,
 			.destination_port = key->destination_port,
 			.protocol = key->protocol,
+			.seen_ns = now,
 		};
 
 		fragments.update(&whole, &ports);
 		return;
 	}
 	found = fragments.lookup(&whole);
-	if (found) {
+	if (found && now - found->seen_ns < FRAGMENT_LIFE_NS) {
 		key->source_port = found->source_port;
 		key->destination_port = found->destination_port;
 		key->protocol = found->protocol;
@@ -332,10 +340,10 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	count_wire(skb, direction, &packet);
 	books->packets += packet.packets;
 	books->octets += packet.octets;
-	if (packet.fragment)
-		join_fragment(&key, &packet, books);
-
 	now = now_ns();
+	if (packet.fragment)
+		join_fragment(&key, &packet, now, books);
+
 	counters = find_flow(side, &key);
 	if (!counters)
 		counters = open_flow(skb, side, direction, &key, &packet, now, books);

@@ -86,7 +86,7 @@ class Observer:
         self.layer3 = False
         self.flip(0)
         self.own_slot(LOOPBACK_IFINDEX)
-        self._empty("fragments", 40, 8)
+        self._empty("fragments", 40, 16)
 
     def own_slot(self, ifindex: int, owner: int | None = None, sides: tuple[int, ...] = (0, 1)) -> None:
         """Write an owner (default: ifindex) into the totals slots of `ifindex`, as attaching does, all else zero."""

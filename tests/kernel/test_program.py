@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import ipaddress
 import struct
 from collections.abc import Iterator
 
 import pytest
 
+from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
 from flowtop.record import Direction, Kind
 from tests.kernel import frames as f
@@ -175,6 +178,25 @@ class TestFragments:
         assert len(parts) == 3
         assert books.flows == [SeenFlow(A4, B4, 17, 5000, 6000, 3, 3 * 20 + len(whole))]
         assert books.total("unjoined_fragments") == 0
+
+    @pytest.mark.core
+    @pytest.mark.parametrize(("age_s", "joins"), [(25, True), (35, False)])
+    def test_a_first_of_long_ago_is_another_packets(self, observer: Observer, age_s: int, joins: bool) -> None:
+        """IPv4 ids come round again. The map is written by hand: the same first fragment, `age_s` older."""
+        observer.see(v4(f.udp(5000, 6000, bytes(100)), f.UDP, identification=7, more=True))
+        fragments = observer.program.maps["fragments"]
+        key = ipaddress.ip_address(A4).packed.ljust(16, b"\0") + ipaddress.ip_address(B4).packed.ljust(16, b"\0")
+        key += struct.pack(">HxxBBxx", 7, f.UDP, 4)
+        value = ctypes.create_string_buffer(16)
+        assert bpf.map_lookup(fragments, key, ctypes.addressof(value))
+        source, destination, protocol, seen_ns = struct.unpack("=HHB3xQ", value.raw)
+        assert (source, destination, protocol) == (5000, 6000, f.UDP)
+        bpf.map_update(fragments, key, struct.pack("=HHB3xQ", 5000, 6000, f.UDP, (seen_ns - age_s * 10**9) % 2**64))
+        observer.see(v4(b"\x55" * 64, f.UDP, identification=7, offset=112))
+        books = observer.take()
+        books.assert_balanced()
+        assert [flow.packets for flow in books.flows if flow.source_port == 5000] == [2 if joins else 1]
+        assert books.total("unjoined_fragments") == (not joins)
 
     def test_icmp_fragments_join_too(self, observer: Observer) -> None:
         flows = flows_of(observer, v4(f.icmp(8, 0, bytes(100)), f.ICMP, identification=9, more=True),

@@ -159,7 +159,7 @@ class TestFullTable:
         books = observer.take()
         books.assert_balanced()
         assert books.total("lost_packets") == books.total("lost_octets") == 0
-        rest = [(flow.ip_version, flow.protocol, flow.packets, flow.octets) for flow in books.aggregates if flow.packets]
+        rest = [(row.ip_version, row.protocol, row.packets, row.octets) for row in books.aggregates if row.packets]
         assert rest == [(4, 255, 256, 256 * 40), (6, 255, 512, 512 * 80)]
 
     @pytest.mark.core
