@@ -56,6 +56,7 @@ def test_no_packet_yet_is_exact() -> None:
 
 
 @pytest.mark.parametrize(("coverage", "expected", "alarm"), [
+    (1.0, "100.000 %", False), (0.999999, "99.999 %", False), (0.9989, "99.890 %", True),
 ])
 def test_coverage_is_rounded_down(
         coverage: float, expected: str, alarm: bool) -> None:
