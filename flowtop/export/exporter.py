@@ -1,0 +1,374 @@
+"""One export: a bounded queue, a thread, a transport, perhaps a spool, and numbers that account for every record.
+
+Order is kept: records a broken connection may have lost come first, then the spool, then the queue.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flowtop.errors import FlowtopError
+from flowtop.export.context import Abandoned, Transport
+from flowtop.export.record_queue import QueueBounds, RecordQueue
+from flowtop.export.spool import Spool
+from flowtop.export.statistics import ExportState, ExportStatistics, GivenUp, MeteringFacts
+from flowtop.record import FlowRecords
+
+_CHUNK_RECORDS = 8_192
+"""Records encoded at once: a pause, a stop and the spool are looked at between two of them."""
+_JOIN_GRACE_S = 2.0
+_POLL_S = 0.25
+
+
+@dataclass(slots=True)
+class _Counters:
+    """Written by the exporter's thread only, but for `given_up`, which the exporter's lock guards."""
+
+    sent: int = 0
+    messages: int = 0
+    octets: int = 0
+    repeated: int = 0
+    held: int = 0
+    given_up: GivenUp = field(default_factory=GivenUp)
+    last_error: str = ""
+    announced_at: float | None = None
+
+
+class Exporter:
+    """Sends every Flow Record it is handed, and never makes its giver wait. A `pipeline.FlowRecordConsumer`.
+
+    Args:
+        url: as it was given, for statistics.
+        transport: the way out; owned from here on.
+        spool: where records go that the queue should not hold while the transport is away; None: nowhere.
+        bounds: of the queue.
+        monotonic, wall: seconds; injected for tests.
+    """
+
+    def __init__(self, url: str, transport: Transport, spool: Spool | None = None, *,
+                 bounds: QueueBounds = QueueBounds(), monotonic: Callable[[], float] = time.monotonic,  # noqa: B008
+                 wall: Callable[[], float] = time.time) -> None:
+        self._url = url
+        self._transport = transport
+        self._spool = spool
+        self._bounds = bounds
+        self._queue = RecordQueue(bounds)
+        self._monotonic = monotonic
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._counters = _Counters()
+        self._facts = MeteringFacts()
+        self._state = ExportState.STARTING
+        self._since = wall()
+        self._returned: list[FlowRecords] = []
+        self._sending = 0
+        self._open = False
+        self._paused = False
+        self._stop_by: float | None = None
+        self._closed = False
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        # A daemon: a disk or a resolver that hangs must not keep flowtop from ending after the flush time-out.
+        self._thread = threading.Thread(target=self._run, name=f"export {url}", daemon=True)
+
+    # ---- any thread
+
+    def start(self) -> None:
+        """Start exporting. Called once."""
+        self._thread.start()
+
+    def consume(self, records: FlowRecords) -> None:
+        """Take records; what the queue has no room for is counted as not sent. Never waits."""
+        with self._lock:
+            refused = records if self._closed else self._queue.put(records)
+        if len(refused):
+            self._give_up(refused)
+        self._wake()
+
+    def tell(self, facts: MeteringFacts) -> None:
+        """Facts to be reported in band from now on: once a tick is often enough."""
+        self._facts = facts
+
+    def pause(self) -> None:
+        """Send nothing until `resume`: records wait as if the collector were away."""
+        self._paused = True
+        self._wake()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._paused = False
+        self._wake()
+
+    def request_stop(self, timeout_s: float) -> None:
+        """Flush and end within so many seconds, without waiting for it: so several exports flush at once."""
+        with self._lock:
+            if self._stop_by is None:
+                self._stop_by = self._monotonic() + timeout_s
+        self._wake()
+
+    def stop(self, timeout_s: float = 5.0) -> ExportStatistics:
+        """Send what waits, for so long at most; the rest is spooled, or counted as not sent. Gives the last figures."""
+        self.request_stop(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s + _JOIN_GRACE_S)
+        self._close_queue()
+        if not self._thread.is_alive():
+            with self._lock:
+                self._wake_in.close()
+                self._wake_out.close()
+        return self.statistics()
+
+    def statistics(self) -> ExportStatistics:
+        """How it stands."""
+        with self._lock:
+            counters, lost = self._counters, self._counters.given_up
+            return ExportStatistics(
+                self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
+                len(self._queue) + counters.held, self._spool.records if self._spool else 0,
+                lost.records, lost.packets, lost.octets, counters.last_error, counters.announced_at, self._since,
+                self._transport.file_octets)
+
+    # ---- ExportContext, for the transport
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward."""
+        return self._monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970 UTC."""
+        return self._wall()
+
+    def metering(self) -> MeteringFacts:
+        """The newest facts of the Metering Process."""
+        return self._facts
+
+    def given_up(self) -> GivenUp:
+        """What this export has given up so far."""
+        with self._lock:
+            return self._counters.given_up
+
+    def wait(self, connection: socket.socket | None, *, write: bool, timeout_s: float) -> bool:
+        """Wait for a socket, and keep the queue short meanwhile. Raises Abandoned."""
+        deadline = self._monotonic() + timeout_s
+        while True:
+            left = min(deadline, self._stop_by or deadline) - self._monotonic()
+            reading: list[socket.socket] = [self._wake_out]
+            writing: list[socket.socket] = []
+            if connection is not None:
+                (writing if write else reading).append(connection)
+            readable, writable, _ = select.select(reading, writing, [], max(0.0, min(left, _POLL_S)))
+            self._drain_wake(readable)
+            if connection in readable or connection in writable:
+                return True
+            self._spill()
+            if self._stop_by is not None and self._monotonic() >= self._stop_by:
+                raise Abandoned
+            if self._monotonic() >= deadline:
+                return False
+
+    def blocked(self, blocked: bool) -> None:
+        """The collector does not read, or reads again."""
+        self._become(ExportState.BLOCKED if blocked else ExportState.EXPORTING)
+
+    def wrote(self, messages: int, octets: int) -> None:
+        """So much has been written."""
+        self._counters.messages += messages
+        self._counters.octets += octets
+
+    def announced(self) -> None:
+        """Templates have been written."""
+        self._counters.announced_at = self._wall()
+
+    # ---- the exporter's thread
+
+    def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    if self._round():
+                        break
+                except Abandoned:
+                    break
+                except (OSError, FlowtopError) as error:
+                    if self._fail(_words(error)):
+                        break
+        except Exception as error:  # noqa: BLE001 - a thread's last resort: records are accounted for, the user sees it
+            self._counters.last_error = f"unexpected: {type(error).__name__}: {error}"
+        finally:
+            self._end()
+
+    def _round(self) -> bool:
+        """Open, send, or wait once; gives whether all is done."""
+        if self._paused and self._stop_by is None:
+            self._pause_once()
+            return False
+        if not self._open:
+            self._become(ExportState.CONNECTING)
+            self._transport.open(self)
+            self._open = True
+        self._become(ExportState.EXPORTING)
+        if self._send_some():
+            if self._stop_by is not None and self._monotonic() >= self._stop_by:
+                raise Abandoned
+            return False
+        if self._stop_by is not None:
+            self._transport.finish(self)
+            self._open = False
+            return True
+        self._rest(self._transport.tick(self))
+        return False
+
+    def _pause_once(self) -> None:
+        if self._open:
+            self._transport.finish(self)
+            self._take_back(self._transport.abandon())
+            self._open = False
+        self._become(ExportState.PAUSED)
+        self._spill()
+        self._rest(60.0)
+
+    def _send_some(self) -> bool:
+        """Send the next records; gives whether there were any."""
+        if self._returned:
+            records = self._returned.pop(0)
+            self._send(records, held=len(records))
+            return True
+        if self._spool is not None and self._spool.records:
+            self._replay(self._spool)
+            return True
+        taken = self._queue.take(_CHUNK_RECORDS)
+        if taken is None:
+            return False
+        self._send(taken, held=len(taken))
+        return True
+
+    def _replay(self, spool: Spool) -> None:
+        """Send the oldest file of the spool."""
+        count = spool.oldest_records
+        try:
+            replay = spool.oldest()
+        except FlowtopError as error:
+            self._counters.last_error = _words(error)
+            self._count_given_up(count, 0, 0)  # What they had counted is as unreadable as they are.
+            spool.forget_oldest()
+            return
+        try:
+            self._send(replay, held=0)
+        finally:  # Sent, or given back by the transport when that failed.
+            spool.forget_oldest()
+
+    def _send(self, records: FlowRecords, *, held: int) -> None:
+        """Send records, so many of which are counted nowhere else; when this raises, `_take_back` gets them."""
+        self._sending = len(records)
+        self._counters.held = sum(map(len, self._returned)) + held
+        self._transport.send(records, self)
+        self._sending = 0
+        self._counters.sent += len(records)
+        self._counters.held -= held
+
+    def _fail(self, reason: str) -> bool:
+        """The transport failed: take back, wait, try again; gives whether it is time to end."""
+        self._counters.last_error = reason
+        self._take_back(self._transport.abandon())
+        self._open = False
+        self._become(ExportState.WAITING)
+        again_at = self._monotonic() + self._transport.retry_s
+        while not (self._paused and self._stop_by is None):
+            self._spill()
+            left = again_at - self._monotonic()
+            if left <= 0:
+                return False
+            if self._stop_by is not None and again_at >= self._stop_by:
+                return True
+            self._rest(left)
+        return False
+
+    def _take_back(self, records: FlowRecords) -> None:
+        """Records that may not have arrived: those that were being sent, and others that had been."""
+        before = len(records) - self._sending
+        self._sending = 0
+        self._counters.sent -= before
+        self._counters.repeated += max(before, 0)
+        if len(records):
+            self._returned.insert(0, records)
+        self._counters.held = sum(map(len, self._returned))
+
+    def _rest(self, timeout_s: float) -> None:
+        """Wait until woken or so long."""
+        left = timeout_s if self._stop_by is None else min(timeout_s, self._stop_by - self._monotonic())
+        readable, _, _ = select.select([self._wake_out], [], [], max(0.0, left))
+        self._drain_wake(readable)
+
+    def _spill(self) -> None:
+        """Records past what memory should hold go to the spool, the oldest first."""
+        while self._spool is not None and len(self._queue) > self._bounds.spill_records:
+            records = self._queue.take(_CHUNK_RECORDS)
+            if records is None:
+                return
+            self._store(records)
+
+    def _store(self, records: FlowRecords, *, first: bool = False) -> None:
+        """Into the spool; what does not fit is given up."""
+        refused, error = (records, "") if self._spool is None else self._spool.store(records, first=first)
+        if error:
+            self._counters.last_error = error
+        if len(refused):
+            self._give_up(refused)
+
+    def _end(self) -> None:
+        self._take_back(self._transport.abandon())
+        for records in reversed(self._returned):
+            self._store(records, first=True)
+        self._returned.clear()
+        self._counters.held = 0
+        self._close_queue()
+        self._become(ExportState.STOPPED)
+        if self._spool is not None:
+            self._spool.close()
+
+    def _close_queue(self) -> None:
+        """From now on nothing is taken, and what waits is spooled or given up."""
+        with self._lock:
+            self._closed = True
+        while (records := self._queue.take(_CHUNK_RECORDS)) is not None:
+            if self._thread is threading.current_thread():
+                self._store(records)
+            else:
+                self._give_up(records)
+
+    def _give_up(self, records: FlowRecords) -> None:
+        self._count_given_up(len(records), int(records["packet_delta"].sum()), int(records["octet_delta"].sum()))
+
+    def _count_given_up(self, records: int, packets: int, octets: int) -> None:
+        with self._lock:
+            self._counters.given_up = self._counters.given_up.plus(records, packets, octets, int(self._wall() * 1000))
+
+    def _become(self, state: ExportState) -> None:
+        if state is not self._state:
+            with self._lock:
+                self._state, self._since = state, self._wall()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._wake_in.fileno() < 0:
+                return
+            try:
+                self._wake_in.send(b"\0")
+            except BlockingIOError:
+                return  # The thread has not yet looked at the many calls before this one.
+
+    def _drain_wake(self, readable: list[socket.socket]) -> None:
+        if self._wake_out in readable:
+            self._wake_out.recv(4096)
+
+
+def _words(error: OSError | FlowtopError) -> str:
+    if isinstance(error, FlowtopError):
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return error.strerror or str(error) or type(error).__name__

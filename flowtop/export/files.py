@@ -1,0 +1,255 @@
+"""Flow Records into files: IPFIX as RFC 5655 has it, JSON Lines and CSV; rotated, gzipped, never over other files."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from flowtop.export.context import ExportContext
+from flowtop.export.records_text import CSV_COLUMNS, plain_records
+from flowtop.export.session import TransportSession
+from flowtop.export.url import ExportUrl
+from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.wire.flow_templates import flow_templates
+
+REPORT_S = 60.0
+FILE_MODE = 0o600
+"""Who talks to whom is nobody else's business."""
+_PART_RECORDS = 512
+_FLUSH_S = 1.0
+
+
+class FileFormat(Protocol):
+    """How records become octets, from the beginning of one file to its end."""
+
+    def begin(self, context: ExportContext) -> list[bytes]:
+        """What a file starts with."""
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Records, perhaps after what has to be known of them."""
+
+    def reports(self, context: ExportContext) -> list[bytes]:
+        """What is told once a minute and at the end."""
+
+
+class IpfixFile:
+    """RFC 5655: IPFIX Messages one after another; each file a Transport Session with its own Templates."""
+
+    def __init__(self, url: ExportUrl) -> None:
+        self._domain = url.domain
+        self._templates = flow_templates(url.profile)
+
+    def begin(self, context: ExportContext) -> list[bytes]:
+        """Templates and Options."""
+        self._session = TransportSession(self._templates, self._domain)
+        context.announced()
+        return self._session.announcement(context)
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Messages of Flow Records, after the interface table where it has changed."""
+        return [*self._session.changed_interfaces(context), *self._session.flows(records, context).messages]
+
+    def reports(self, context: ExportContext) -> list[bytes]:
+        """Statistics and reliability."""
+        return self._session.reports(context)
+
+
+class JsonLines:
+    """One JSON object a record, with the keys of `flowtop -b -o json`."""
+
+    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """Nothing."""
+        return []
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Lines."""
+        interfaces = context.metering().interfaces
+        return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
+                for record in plain_records(records, interfaces)]
+
+    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """Nothing."""
+        return []
+
+
+class Csv:
+    """CSV (RFC 4180) with one header line a file."""
+
+    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """The header line."""
+        return [",".join(CSV_COLUMNS).encode() + b"\n"]
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Lines."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+        lines = []
+        for record in plain_records(records, context.metering().interfaces):
+            writer.writerow(record)
+            lines.append(out.getvalue().encode())
+            out.seek(0)
+            out.truncate()
+        return lines
+
+    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """Nothing."""
+        return []
+
+
+class FileTransport:
+    """One file after another. A file that is there already is put aside, not written over.
+
+    Args:
+        url: kind file, jsonl or csv.
+        output: where `-` goes; None: file descriptor 1.
+    """
+
+    def __init__(self, url: ExportUrl, output: BinaryIO | None = None) -> None:
+        self._url = url
+        formats: dict[str, FileFormat] = {"file": IpfixFile(url), "jsonl": JsonLines(), "csv": Csv()}
+        self._format = formats[url.kind]
+        self._output = output
+        self._raw: BinaryIO | None = None
+        self._gzip: gzip.GzipFile | None = None
+        self._regular = False
+        self._unsent: FlowRecords | None = None
+        self._octets = 0
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds between attempts, when the disk is full or the like."""
+        return 5.0
+
+    @property
+    def file_octets(self) -> int | None:
+        """Octets of the file so far, before compression; None for standard output."""
+        return None if self._url.path == "-" else self._octets
+
+    def open(self, context: ExportContext) -> None:
+        """Begin a file. Raises OSError."""
+        self._raw, self._regular = self._begin_file(context)
+        if self._url.compress:
+            self._gzip = gzip.GzipFile(fileobj=self._raw, mode="wb", mtime=int(context.wall()))
+        self._octets = 0
+        self._opened_at = self._flushed_at = self._reported_at = context.monotonic()
+        self._write(self._format.begin(context), context)
+        self._flush(context)
+
+    def send(self, records: FlowRecords, context: ExportContext) -> None:
+        """Write records. Raises OSError; `abandon` gives those not written."""
+        for start in range(0, len(records), _PART_RECORDS):
+            self._unsent = records[start:]
+            self._rotate(context)
+            self._write(self._format.records(records[start:start + _PART_RECORDS], context), context)
+        self._unsent = None
+        if context.monotonic() - self._flushed_at >= _FLUSH_S:
+            self._flush(context)
+
+    def tick(self, context: ExportContext) -> float:
+        """Rotate by time, report once a minute, and let readers see what has been written."""
+        self._rotate(context)
+        if context.monotonic() - self._reported_at >= REPORT_S:
+            self._reported_at = context.monotonic()
+            self._write(self._format.reports(context), context)
+        self._flush(context)
+        return _FLUSH_S
+
+    def finish(self, context: ExportContext) -> None:
+        """The last reports, and onto the disk. Raises OSError."""
+        self._write(self._format.reports(context), context)
+        self._end_file()
+
+    def abandon(self) -> FlowRecords:
+        """Close; gives what was not written."""
+        raw, self._raw, self._gzip = self._raw, None, None  # A gzip trailer would only fail as the file did.
+        if raw is not None and raw is not self._output:
+            raw.close()
+        unsent, self._unsent = self._unsent, None
+        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent
+
+    def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
+        """The file, unbuffered, and whether it is a regular one. Raises OSError."""
+        if self._url.path == "-":
+            return self._output or os.fdopen(os.dup(1), "wb", buffering=0), False
+        path = Path(self._url.path)
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            return path.open("wb", buffering=0), False
+        if path.exists() and path.stat().st_size:
+            self._put_aside(path, context)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        return os.fdopen(descriptor, "wb", buffering=0), True
+
+    @staticmethod
+    def _put_aside(path: Path, context: ExportContext) -> None:
+        """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix."""
+        stamp = datetime.fromtimestamp(context.wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        stem, dot, suffixes = path.name.partition(".")
+        number = 1
+        while True:
+            end = f"-{number}" if number > 1 else ""
+            target = path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
+            try:
+                os.link(path, target)  # Unlike rename it does not replace what is there.
+            except FileExistsError:
+                number += 1
+            else:
+                path.unlink()
+                return
+
+    def _rotate(self, context: ExportContext) -> None:
+        size, age = self._url.rotate_octets, self._url.rotate_s
+        if (size is not None and self._octets >= size) or (
+                age is not None and context.monotonic() - self._opened_at >= age):
+            self._write(self._format.reports(context), context)
+            self._end_file()
+            self.open(context)
+
+    def _write(self, parts: list[bytes], context: ExportContext) -> None:
+        """Write all or nothing, where the file allows it: what ends in a half record is unreadable. Raises OSError."""
+        if not parts:
+            return
+        assert self._raw is not None
+        octets = b"".join(parts)
+        start = self._raw.tell() if self._regular else 0
+        try:
+            if self._gzip is not None:
+                self._gzip.write(octets)
+            else:
+                _write_all(self._raw, octets)
+        except OSError:
+            if self._regular and self._gzip is None:
+                self._raw.truncate(start)
+            raise
+        self._octets += len(octets)
+        context.wrote(len(parts), len(octets))
+
+    def _flush(self, context: ExportContext) -> None:
+        self._flushed_at = context.monotonic()
+        if self._gzip is not None:
+            self._gzip.flush()
+
+    def _end_file(self) -> None:
+        assert self._raw is not None
+        if self._gzip is not None:
+            self._gzip.close()
+        if self._regular:
+            os.fsync(self._raw.fileno())
+        if self._raw is not self._output:
+            self._raw.close()
+        self._raw = self._gzip = None
+
+
+def _write_all(raw: BinaryIO, octets: bytes) -> None:
+    """An unbuffered write may write less than all."""
+    left = memoryview(octets)
+    while left:
+        left = left[raw.write(left):]

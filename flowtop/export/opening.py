@@ -1,0 +1,116 @@
+"""From a URL to an Exporter: what can be wrong before the first record is found here, before the screen starts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.context import Transport
+from flowtop.export.exporter import Exporter
+from flowtop.export.files import FileTransport
+from flowtop.export.record_queue import QueueBounds
+from flowtop.export.spool import MAX_OCTETS, Spool, SpoolInUse
+from flowtop.export.tcp import TcpTransport
+from flowtop.export.udp import UdpTransport
+from flowtop.export.url import ExportUrl, parse_export_url
+
+_MAX_SPOOLS = 16
+
+
+def open_exporter(text: str, state_directory: Path, *, bounds: QueueBounds | None = None,
+                  spool_octets: int = MAX_OCTETS, monotonic: Callable[[], float] = time.monotonic,
+                  wall: Callable[[], float] = time.time) -> Exporter:
+    """An Exporter for a URL: `start` it, then hand it records.
+
+    Args:
+        text: see `export.url`.
+        state_directory: TCP and TLS exports have their spools below it; made when there is none.
+        bounds: of the queue in memory.
+        spool_octets: bound of each spool.
+        monotonic, wall: seconds.
+
+    Raises FlowtopError: a URL that means nothing, a certificate or key that cannot be read, a path or a spool that
+        cannot be written. A collector that cannot be reached is no error: the exporter waits for it.
+    """
+    url = parse_export_url(text)
+    transport: Transport
+    spool = None
+    if url.kind == "udp":
+        transport = UdpTransport(url)
+    elif url.kind in ("tcp", "tls"):
+        transport = TcpTransport(url, tls_context(url) if url.kind == "tls" else None)
+        spool = _spool(url, state_directory, spool_octets, wall)
+    else:
+        _check_writable(url)
+        transport = FileTransport(url)
+    return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall)
+
+
+def tls_context(url: ExportUrl) -> ssl.SSLContext:
+    """TLS 1.2 or newer, the server verified, with the client's certificate when there is one.
+
+    Raises FlowtopError: a certificate or key that cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Verifies certificate and name.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if url.ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(url.ca)
+    except OSError as error:
+        raise _certificate("the authorities' certificates", url.ca, error) from error
+    try:
+        if url.cert is not None:
+            context.load_cert_chain(url.cert, url.key, _no_password)
+    except OSError as error:
+        raise _certificate("the client's certificate and key", url.cert, error) from error
+    return context
+
+
+def _no_password() -> str:
+    raise FlowtopError("the client's private key is encrypted", exit_code=EXIT_USAGE,
+                       hint="decrypt it: openssl pkey -in client.key -out plain.key")
+
+
+def _certificate(what: str, path: Path | None, error: OSError) -> FlowtopError:
+    return FlowtopError(f"cannot read {what} from {path}: {error.strerror or error}", exit_code=EXIT_USAGE,
+                        hint="a PEM file that this user may read")
+
+
+def _spool(url: ExportUrl, state_directory: Path, max_octets: int, wall: Callable[[], float]) -> Spool:
+    """The first spool of this collector and domain that no other export holds."""
+    name = re.sub(r"[^a-z0-9.]", "_", url.host)[:80]
+    identity = hashlib.sha256(f"{url.kind}|{url.host}|{url.port}|{url.domain}".encode()).hexdigest()[:12]
+    for number in range(1, _MAX_SPOOLS + 1):
+        end = f"-{number}" if number > 1 else ""
+        try:
+            return Spool(state_directory / f"spool-{name}-{identity}{end}", domain=url.domain, wall=wall,
+                         max_octets=max_octets)
+        except SpoolInUse:
+            if number == _MAX_SPOOLS:
+                raise
+    raise AssertionError
+
+
+def _check_writable(url: ExportUrl) -> None:
+    """Raises FlowtopError: no file can be written there."""
+    if url.path == "-":
+        return
+    path = Path(url.path)
+    problem = ""
+    if path.is_dir():
+        problem = "it is a directory"
+    elif not path.parent.is_dir():
+        problem = f"there is no directory {path.parent}"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "permission denied"
+    if problem:
+        raise FlowtopError(f"cannot write {path}: {problem}", hint="name a file in a directory this user may write",
+                           exit_code=EXIT_USAGE)

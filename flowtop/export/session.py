@@ -1,0 +1,111 @@
+"""One Transport Session's side of IPFIX: which messages to send, with which sequence numbers (RFC 7011 section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowtop.export.context import ExportContext
+from flowtop.record import FlowRecords
+from flowtop.wire import flow_templates as ft
+from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
+
+EXPORTING_PROCESS_ID = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FlowMessages:
+    """Flow Records as messages.
+
+    Attributes:
+        messages: in order.
+        record_counts: Flow Records in each.
+        records: all of them, in the order of the messages, shape (n,).
+    """
+
+    messages: list[bytes]
+    record_counts: list[int]
+    records: FlowRecords
+
+
+class TransportSession:
+    """Sequence numbers and counters from the first message of a connection, socket or file to its last.
+
+    Args:
+        templates: of the profile.
+        domain: Observation Domain ID of the Flow Records.
+    """
+
+    def __init__(self, templates: ft.FlowTemplates, domain: int) -> None:
+        self._templates = templates
+        self._domain = domain
+        self._options_domain = templates.profile.options_domain(domain)
+        self._sequences = {domain: 0, self._options_domain: 0}
+        self._interfaces: dict[int, str] | None = None
+        self._messages = 0
+        self._flow_records = 0
+        self._octets = 0
+
+    def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
+        """Templates, Options Templates, Flow Keys, interfaces: what has to be known before the first Flow Record."""
+        interfaces = context.metering().interfaces
+        self._interfaces = dict(interfaces)
+        options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
+        if interfaces:
+            options.append(ft.interface_table(self._templates, interfaces))
+        return [*self._encode(ft.announcement(self._templates), self._domain, context, max_octets),
+                *self._encode(options, self._options_domain, context, max_octets)]
+
+    def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
+        """The interface table again when it is not what was sent last; nothing otherwise."""
+        interfaces = context.metering().interfaces
+        if not interfaces or interfaces == self._interfaces:
+            return []
+        self._interfaces = dict(interfaces)
+        return self._encode([ft.interface_table(self._templates, interfaces)], self._options_domain, context,
+                            max_octets)
+
+    def reports(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
+        """Statistics and reliability of metering and exporting, as they are now (RFC 7011 section 4)."""
+        facts, lost = context.metering(), context.given_up()
+        sets = [
+            ft.metering_statistics(self._templates, domain=self._domain, messages=self._messages,
+                                   flow_records=self._flow_records, octets=self._octets),
+            ft.metering_reliability(self._templates, domain=self._domain, ignored_packets=facts.ignored_packets,
+                                    ignored_octets=facts.ignored_octets, first_ms=facts.first_ignored_ms,
+                                    last_ms=facts.last_ignored_ms),
+            ft.exporting_reliability(self._templates, exporting_process_id=EXPORTING_PROCESS_ID,
+                                     not_sent_flows=lost.records, not_sent_packets=lost.packets,
+                                     not_sent_octets=lost.octets, first_ms=lost.first_ms, last_ms=lost.last_ms),
+        ]
+        return self._encode(sets, self._options_domain, context, max_octets)
+
+    def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
+        """Flow Records as messages: each must be sent, or its records be taken back by `not_sent`."""
+        sets, order = ft.flow_sets(records, self._templates)
+        encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
+                                  export_time_s=int(context.wall()), max_octets=max_octets)
+        self._sequences[self._domain] = encoded.next_sequence
+        self._flow_records += len(records)
+        self._count(encoded.messages)
+        return FlowMessages(encoded.messages, encoded.record_counts, records[order])
+
+    def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
+        """Of the last `flows` only the first messages left: the sequence goes on after them. Gives what did not."""
+        count = sum(flows.record_counts[sent:])
+        self._sequences[self._domain] = self._sequences[self._domain] - count & 0xFFFF_FFFF
+        self._flow_records -= count
+        self._messages -= len(flows.messages) - sent
+        self._octets -= sum(map(len, flows.messages[sent:]))
+        return flows.records[len(flows.records) - count:]
+
+    def _encode(self, sets: Sequence[RecordSet], domain: int, context: ExportContext, max_octets: int) -> list[bytes]:
+        encoded = encode_messages(sets, domain=domain, sequence=self._sequences[domain],
+                                  export_time_s=int(context.wall()), max_octets=max_octets)
+        self._sequences[domain] = encoded.next_sequence
+        self._count(encoded.messages)
+        return encoded.messages
+
+    def _count(self, messages: list[bytes]) -> None:
+        self._messages += len(messages)
+        self._octets += sum(map(len, messages))

@@ -1,0 +1,181 @@
+"""Flow Records on disk while their collector is away: RFC 5655 files, bounded, in order, kept over a restart."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowtop.errors import FlowtopError
+from flowtop.export.from_ipfix import flow_records
+from flowtop.record import FlowRecords
+from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
+from flowtop.wire.ipfix import encode_messages
+from flowtop.wire.ipfix_decoder import split_messages
+from flowtop.wire.ipfix_template import IpfixDecodeError
+
+MAX_OCTETS = 1 << 30
+_FIRST_NUMBER = 10**9
+"""Names count up from here, and down for what has to be sent before everything else."""
+
+
+class SpoolInUse(FlowtopError):  # noqa: N818 - a FlowtopError that a caller may step around
+    """Another export has the directory."""
+
+
+Write = Callable[[int, bytes], int]
+
+
+@dataclass(slots=True)
+class _File:
+    number: int
+    records: int
+    octets: int
+
+
+class Spool:
+    """A directory of files, each complete by itself: what one `store` was given, in the `strict` profile.
+
+    For one thread, but for `records`. One export owns the directory.
+
+    Args:
+        directory: made with mode 0700 when it is not there; its files are 0600.
+        domain: Observation Domain ID said in the files.
+        wall: seconds since 1970 UTC.
+        max_octets: of all files together.
+        write: os.write; injected for tests.
+
+    Raises FlowtopError: the directory cannot be made or read. Raises SpoolInUse.
+    """
+
+    def __init__(self, directory: Path, *, domain: int, wall: Callable[[], float], max_octets: int = MAX_OCTETS,
+                 write: Write = os.write) -> None:
+        self._directory = directory
+        self._domain = domain
+        self._wall = wall
+        self._max_octets = max_octets
+        self._write = write
+        self._templates = flow_templates(PROFILES["strict"])
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._files = self._found()
+            except OSError:
+                os.close(self._lock)
+                raise
+        except BlockingIOError as error:
+            raise SpoolInUse(f"another flowtop spools to {directory}",
+                             hint="stop it, or export to the collector from one of them") from error
+        except OSError as error:
+            raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
+                               hint="choose a directory that can be written") from error
+
+    @property
+    def records(self) -> int:
+        """Flow Records on disk."""
+        return sum(file.records for file in list(self._files))
+
+    @property
+    def oldest_records(self) -> int:
+        """Flow Records in the first file."""
+        return self._files[0].records
+
+    @property
+    def octets(self) -> int:
+        """Octets on disk."""
+        return sum(file.octets for file in list(self._files))
+
+    def store(self, records: FlowRecords, *, first: bool = False) -> tuple[FlowRecords, str]:
+        """Put records after all others, or before them; gives those that could not be stored, and why in words."""
+        messages = self._messages(records)
+        octets = sum(map(len, messages))
+        if self.octets + octets > self._max_octets:
+            return records, f"the spool is full: {self._max_octets} octets in {self._directory}"
+        number = self._number(first)
+        try:
+            self._write_file(number, b"".join(messages))
+        except OSError as error:
+            self._path(number).unlink(missing_ok=True)
+            return records, f"cannot spool to {self._directory}: {error.strerror}"
+        self._files.insert(0 if first else len(self._files), _File(number, len(records), octets))
+        return records[:0], ""
+
+    def oldest(self) -> FlowRecords:
+        """Records of the first file; what of it cannot be read is put aside as `.damaged`.
+
+        Raises FlowtopError: it cannot be read. Call only when `records` is not 0.
+        """
+        path = self._path(self._files[0].number)
+        try:
+            return flow_records(_whole_messages(path.read_bytes()))
+        except (OSError, IpfixDecodeError) as error:
+            with suppress(FileNotFoundError):
+                path.rename(path.with_suffix(".damaged"))
+            raise FlowtopError(f"cannot replay {path.name}: {error}",
+                               hint=f"it is kept as {path.with_suffix('.damaged')}") from error
+
+    def forget_oldest(self) -> None:
+        """The first file has been taken care of."""
+        self._path(self._files.pop(0).number).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Leave what is there for the next run; nothing otherwise."""
+        os.close(self._lock)
+        if not self._files:
+            with suppress(OSError):  # Not empty: damaged files are kept for who wants to look.
+                self._directory.rmdir()
+
+    def _messages(self, records: FlowRecords) -> list[bytes]:
+        sets, _ = flow_sets(records, self._templates)
+        return encode_messages([*announcement(self._templates), *sets], domain=self._domain, sequence=0,
+                               export_time_s=int(self._wall())).messages
+
+    def _number(self, first: bool) -> int:
+        if not self._files:
+            return _FIRST_NUMBER
+        return self._files[0].number - 1 if first else self._files[-1].number + 1
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{number:010d}.ipfix"
+
+    def _write_file(self, number: int, octets: bytes) -> None:
+        """Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = self._path(number).with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            left = memoryview(octets)
+            while left:
+                count = self._write(descriptor, left)  # type: ignore[arg-type]
+                if not count:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                left = left[count:]
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        partial.rename(self._path(number))
+
+    def _found(self) -> list[_File]:
+        """Files that an earlier run left, counted. Raises OSError."""
+        files = []
+        for path in sorted(self._directory.glob("[0-9]*.ipfix")):
+            octets = path.read_bytes()
+            try:
+                count = len(flow_records(_whole_messages(octets)))
+            except IpfixDecodeError:
+                count = 1  # It has to be met again, to be told of.
+            files.append(_File(int(path.stem), max(count, 1), len(octets)))
+        return files
+
+
+def _whole_messages(octets: bytes) -> list[bytes]:
+    return split_messages(octets)[0]

@@ -1,0 +1,157 @@
+"""IPFIX over UDP (RFC 7011 section 10.3): no message above the path MTU, Templates again and again."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import numpy as np
+
+from flowtop.export.context import ExportContext
+from flowtop.export.resolve import resolve
+from flowtop.export.session import TransportSession
+from flowtop.export.url import ExportUrl
+from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.wire.flow_templates import flow_templates
+
+UNKNOWN_MTU_OCTETS = 512
+"""Largest message where the path MTU is not known (RFC 7011 section 10.3.3)."""
+REPORT_S = 60.0
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # linux/in.h: Python's socket module lacks them.
+_IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
+_HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
+_MAX_DATAGRAM = 65_507
+_SMALLEST_MTU = 576
+
+
+class UdpTransport:
+    """Datagrams to one collector.
+
+    Args:
+        url: kind udp.
+    """
+
+    def __init__(self, url: ExportUrl) -> None:
+        self._url = url
+        self._templates = flow_templates(url.profile)
+        self._socket: socket.socket | None = None
+        self._family = socket.AF_INET
+        self._unsent: FlowRecords | None = None
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds between attempts to resolve and to send."""
+        return 5.0
+
+    @property
+    def file_octets(self) -> int | None:
+        """It is no file."""
+        return None
+
+    def open(self, context: ExportContext) -> None:
+        """Resolve and connect, and send the Templates. Raises OSError, Abandoned."""
+        addresses = resolve(self._url.host, self._url.port, socket.SOCK_DGRAM, context)
+        self._family, address = addresses[0]
+        self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
+        # Never fragment: the kernel answers EMSGSIZE when the path has become narrower.
+        if self._family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        self._socket.connect(address)
+        self._session = TransportSession(self._templates, self._url.domain)
+        self._reported_at = context.monotonic()
+        self._announce(context)
+
+    def send(self, records: FlowRecords, context: ExportContext) -> None:
+        """Send records. Raises OSError, Abandoned; `abandon` has what was not sent then."""
+        self._unsent = records
+        while self._unsent is not None:
+            self._refresh(context)
+            self._send_until_refresh(self._unsent, context)
+
+    def tick(self, context: ExportContext) -> float:
+        """Templates when they are due, and reports."""
+        self._refresh(context)
+        now = context.monotonic()
+        return max(0.0, min(self._announced_at + self._url.refresh_s, self._reported_at + REPORT_S) - now)
+
+    def finish(self, context: ExportContext) -> None:
+        """The last reports."""
+        self._write(self._session.reports(context, self.max_octets()), context)
+
+    def abandon(self) -> FlowRecords:
+        """Close; gives what was not sent of the last `send`."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        unsent, self._unsent = self._unsent, None
+        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent
+
+    def max_octets(self) -> int:
+        """Largest message that fits a datagram on the path as it is known now."""
+        assert self._socket is not None
+        try:
+            if self._family == socket.AF_INET6:
+                mtu = self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            else:
+                mtu = self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        except OSError:
+            return UNKNOWN_MTU_OCTETS
+        return min(max(mtu, _SMALLEST_MTU) - _HEADERS[self._family], _MAX_DATAGRAM)
+
+    def _refresh(self, context: ExportContext) -> None:
+        """Templates by seconds and by packets, the interface table when it has changed, reports once a minute."""
+        now = context.monotonic()
+        if now - self._announced_at >= self._url.refresh_s or self._since_announced >= self._url.refresh_packets:
+            self._announce(context)
+        self._write(self._session.changed_interfaces(context, self.max_octets()), context)
+        if now - self._reported_at >= REPORT_S:
+            self._reported_at = now
+            self._write(self._session.reports(context, self.max_octets()), context)
+
+    def _announce(self, context: ExportContext) -> None:
+        self._announced_at, self._since_announced = context.monotonic(), 0
+        self._write(self._session.announcement(context, self.max_octets()), context)
+        self._since_announced = 0
+        context.announced()
+
+    def _send_until_refresh(self, records: FlowRecords, context: ExportContext) -> None:
+        """Send until Templates are due or the path MTU has changed: `_unsent` is what is left."""
+        flows = self._session.flows(records, context, self.max_octets())
+        sent = octets = 0
+        try:
+            for message in flows.messages:
+                if self._since_announced >= self._url.refresh_packets:
+                    break
+                self._datagram(message, context)
+                sent, octets = sent + 1, octets + len(message)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE or self.max_octets() >= len(flows.messages[sent]):
+                raise
+        finally:
+            context.wrote(sent, octets)
+            self._unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else None
+
+    def _write(self, messages: list[bytes], context: ExportContext) -> None:
+        """Messages that are not Flow Records. Raises OSError: EMSGSIZE too, and then a new session begins."""
+        for message in messages:
+            self._datagram(message, context)
+        context.wrote(len(messages), sum(map(len, messages)))
+
+    def _datagram(self, message: bytes, context: ExportContext) -> None:
+        """Send one; that which meets the ICMP error of one before it is sent again."""
+        assert self._socket is not None
+        self._since_announced += 1
+        for attempt in range(3):
+            try:
+                self._socket.send(message)
+            except ConnectionRefusedError:
+                if attempt == 2:
+                    raise
+            except OSError as error:
+                if error.errno != errno.ENOBUFS or attempt == 2:
+                    raise
+                context.wait(None, write=False, timeout_s=0.01)
+            else:
+                return

@@ -1,0 +1,240 @@
+"""The exporter: never makes its giver wait, keeps order, and accounts for every record."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from flowtop.export.exporter import Exporter
+from flowtop.export.record_queue import QueueBounds, RecordQueue
+from flowtop.export.spool import Spool
+from flowtop.export.statistics import ExportState, ExportStatistics
+from tests.unit.export.flows import RecordingTransport, flows, until
+
+
+def wall() -> float:
+    return 1_700_000_100.0
+
+
+def spool(directory: Path, max_octets: int = 1 << 24) -> Spool:
+    return Spool(directory, domain=1, wall=wall, max_octets=max_octets)
+
+
+def accounted(figures: ExportStatistics) -> int:
+    return (figures.sent_records + figures.queued_records + figures.spooled_records + figures.not_sent_records)
+
+
+def test_everything_is_sent_in_order_and_the_end_waits_for_it() -> None:
+    transport = RecordingTransport()
+    exporter = Exporter("test:", transport)
+    exporter.start()
+    for start in range(1, 100_000, 10_000):
+        exporter.consume(flows(10_000, start))
+    figures = exporter.stop(20.0)
+    assert transport.received == list(range(1, 100_001))
+    assert transport.finished
+    assert (figures.state, figures.sent_records, figures.not_sent_records) == (ExportState.STOPPED, 100_000, 0)
+
+
+def test_what_the_queue_has_no_room_for_is_counted_with_its_packets_and_octets() -> None:
+    transport = RecordingTransport()
+    transport.hang.set()
+    exporter = Exporter("test:", transport, bounds=QueueBounds(records=100), wall=wall)
+    exporter.consume(flows(130))
+    figures = exporter.statistics()
+    assert (figures.queued_records, figures.not_sent_records) == (100, 30)
+    assert figures.not_sent_packets == sum(range(101, 131))
+    assert figures.not_sent_octets == 100 * sum(range(101, 131))
+    lost = exporter.given_up()
+    assert (lost.first_ms, lost.last_ms) == (1_700_000_100_000, 1_700_000_100_000)
+    exporter.start()
+    assert accounted(exporter.stop(0.1)) == 130
+
+
+def test_the_queue_is_bounded_in_octets_too() -> None:
+    size = flows(1).itemsize
+    queue = RecordQueue(QueueBounds(records=1_000, octets=10 * size))
+    assert len(queue.put(flows(11))) == 1
+    assert len(queue.put(flows(1))) == 1
+    taken = queue.take(4)
+    assert taken is not None and taken["flow_id"].tolist() == [1, 2, 3, 4]
+    assert len(queue.put(flows(5))) == 1
+
+
+def test_records_of_a_broken_connection_come_first_and_order_is_kept() -> None:
+    transport = RecordingTransport()
+    transport.fail_after, transport.lose = 8_200, 5
+    exporter = Exporter("test:", transport)
+    exporter.consume(flows(8_195))
+    exporter.consume(flows(100, 8_196))
+    exporter.start()
+    figures = exporter.stop(20.0)
+    assert transport.received == list(range(1, 8_296))
+    assert (figures.sent_records, figures.repeated_records) == (8_295, 5)
+    assert figures.last_error == "Connection reset by peer"
+
+
+def test_a_transport_that_hangs_does_not_hold_up_the_stop_and_its_records_are_spooled(tmp_path: Path) -> None:
+    transport = RecordingTransport()
+    transport.hang.set()
+    exporter = Exporter("test:", transport, spool(tmp_path / "s"))
+    exporter.start()
+    exporter.consume(flows(20_000))
+    figures = exporter.stop(0.2)
+    assert transport.received == []
+    assert figures.spooled_records == 20_000
+    assert figures.not_sent_records == 0
+
+
+def test_a_collector_that_is_away_costs_disk_not_memory_and_gets_everything_later(tmp_path: Path) -> None:
+    transport = RecordingTransport()
+    transport.fail_open = True
+    exporter = Exporter("test:", transport, spool(tmp_path / "s"), bounds=QueueBounds(spill_records=1_000))
+    exporter.start()
+    for start in range(1, 50_000, 5_000):
+        exporter.consume(flows(5_000, start))
+    until(lambda: exporter.statistics().spooled_records >= 49_000, exporter.statistics)
+    figures = exporter.statistics()
+    assert figures.queued_records <= 1_000
+    assert figures.last_error == "Connection refused"
+    assert accounted(figures) == 50_000
+    files = sorted((tmp_path / "s").iterdir())
+    assert files and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    transport.fail_open = False
+    until(lambda: exporter.statistics().sent_records == 50_000, exporter.statistics)
+    # What was spooled together is replayed by Template, as messages are: in order from one hand-over to the next.
+    assert [sorted(transport.received[start:start + 5_000]) for start in range(0, 50_000, 5_000)] == [
+        list(range(start, start + 5_000)) for start in range(1, 50_000, 5_000)]
+    exporter.stop(5.0)
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_waits_survives_a_restart_in_order(tmp_path: Path) -> None:
+    away = RecordingTransport()
+    away.fail_open = True
+    first = Exporter("test:", away, spool(tmp_path / "s"))
+    first.start()
+    first.consume(flows(100))
+    assert first.stop(0.05).spooled_records == 100
+    back = RecordingTransport()
+    second = Exporter("test:", back, spool(tmp_path / "s"))
+    assert second.statistics().spooled_records == 100
+    second.consume(flows(50, 101))
+    second.start()
+    second.stop(20.0)
+    assert sorted(back.received[:100]) == list(range(1, 101))
+    assert back.received[100:] == list(range(101, 151))
+
+
+def test_a_paused_export_sends_nothing_and_loses_nothing() -> None:
+    transport = RecordingTransport()
+    exporter = Exporter("test:", transport)
+    exporter.pause()
+    exporter.start()
+    exporter.consume(flows(10))
+    until(lambda: exporter.statistics().state is ExportState.PAUSED, exporter.statistics)
+    assert (transport.received, exporter.statistics().queued_records) == ([], 10)
+    exporter.resume()
+    until(lambda: exporter.statistics().sent_records == 10, exporter.statistics)
+    exporter.stop(5.0)
+
+
+def test_records_after_the_stop_are_counted_as_not_sent() -> None:
+    exporter = Exporter("test:", RecordingTransport())
+    exporter.start()
+    exporter.stop(5.0)
+    exporter.consume(flows(3))
+    assert exporter.statistics().not_sent_records == 3
+
+
+def test_an_unexpected_fault_is_told_and_the_records_are_accounted_for() -> None:
+    class Broken(RecordingTransport):
+        def tick(self, context: object) -> float:
+            raise ZeroDivisionError("a bug")
+
+    exporter = Exporter("test:", Broken())
+    exporter.start()
+    until(lambda: exporter.statistics().state is ExportState.STOPPED, exporter.statistics)
+    exporter.consume(flows(2))
+    figures = exporter.stop(1.0)
+    assert "ZeroDivisionError" in figures.last_error
+    assert figures.not_sent_records == 2
+
+
+def test_the_spool_is_bounded_and_says_so(tmp_path: Path) -> None:
+    store = spool(tmp_path / "s", 40_000)
+    refused, reason = store.store(flows(100))
+    assert (len(refused), reason) == (0, "")
+    refused, reason = store.store(flows(1_000, 101))
+    assert len(refused) == 1_000 and "full" in reason
+    assert store.records == 100
+    store.close()
+
+
+def test_a_full_disk_is_counted_and_leaves_no_half_file(tmp_path: Path) -> None:
+    def full(descriptor: int, octets: bytes) -> int:
+        if os.fstat(descriptor).st_size:
+            raise OSError(28, "No space left on device")
+        return os.write(descriptor, octets[:100])
+
+    store = Spool(tmp_path / "s", domain=1, wall=wall, write=full)
+    words = store.store(flows(10))[1]
+    transport = RecordingTransport()
+    transport.fail_open = True
+    exporter = Exporter("test:", transport, store, bounds=QueueBounds(spill_records=0))
+    exporter.start()
+    exporter.consume(flows(10))
+    until(lambda: exporter.statistics().not_sent_records == 10, exporter.statistics)
+    assert list((tmp_path / "s").iterdir()) == []
+    assert "No space left on device" in words
+    assert exporter.stop(0.05).not_sent_octets == 100 * sum(range(1, 11))
+
+
+def test_a_spool_gives_back_every_kind_of_flow_as_it_was(tmp_path: Path) -> None:
+    records = flows(8)
+    records["kind"] = [0, 0, 0, 0, 1, 2, 2, 0]
+    records["ip_version"] = [4, 6, 4, 6, 4, 4, 6, 4]
+    records["protocol"] = [6, 17, 1, 58, 17, 6, 6, 132]
+    for name in ("packet_total", "octet_total"):
+        records[name] = 0
+    icmp = [2, 3]
+    records["source_port"][icmp], records["destination_port"][icmp] = 0, [8 * 256, 128 * 256]
+    records["source_port"][[4, 5, 6]] = records["destination_port"][[4, 5, 6]] = 0
+    aggregate = records[4:5]
+    for name in ("source_address", "destination_address", "source_mac", "destination_mac"):
+        aggregate[name] = b""
+    for name in ("vlan_id", "customer_vlan_id", "tcp_control_bits", "tos"):
+        aggregate[name] = 0
+    v6 = bytes(range(16))
+    records["source_address"][[1, 3, 6]] = v6
+    store = spool(tmp_path / "s")
+    store.store(records)
+    found = store.oldest()
+    assert sorted(map(bytes, found)) == sorted(map(bytes, records))
+    store.close()
+
+
+def test_a_damaged_spool_file_is_put_aside_and_its_records_counted(tmp_path: Path) -> None:
+    store = spool(tmp_path / "s")
+    store.store(flows(5))
+    store.store(flows(5, 6))
+    first = min((tmp_path / "s").iterdir())
+    first.write_bytes(b"\0\1not a message")
+    transport = RecordingTransport()
+    exporter = Exporter("test:", transport, store)
+    exporter.start()
+    figures = exporter.stop(10.0)
+    assert sorted(transport.received) == [6, 7, 8, 9, 10]
+    assert (figures.not_sent_records, figures.sent_records) == (5, 5)
+    assert "cannot replay" in figures.last_error
+    assert [path.suffix for path in (tmp_path / "s").iterdir()] == [".damaged"]
+
+
+def test_two_exports_do_not_share_a_spool(tmp_path: Path) -> None:
+    first = spool(tmp_path / "s")
+    with pytest.raises(Exception, match="another flowtop"):
+        spool(tmp_path / "s")
+    first.close()
