@@ -217,3 +217,43 @@ def test_per_cpu_values_are_as_many_as_the_kernel_writes(new_map: Callable[[int,
 
 def test_this_host_passes_its_own_check() -> None:
     assert [finding for finding in check_host() if not finding.ok] == []
+
+
+@pytest.mark.parametrize(("last_word", "expected"), [
+    pytest.param((0, 0, 0, 0), (10 + 20, 1000 + 2000), id="a veth whose peer went first says 0"),
+    pytest.param((3, 0, 300, 0), (10 + 20, 1000 + 2000), id="started anew"),
+    pytest.param(None, (10 + 20, 1000 + 2000), id="gone without a word"),
+    pytest.param((35, 0, 3900, 0), (30, 3400), id="a counter that did not fall is believed"),
+])
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_what_a_device_forgot_is_what_the_hook_saw_since_the_last_look(
+    new_map: Callable[[int, int, int, int], int], last_word: tuple[int, int, int, int] | None,
+    expected: tuple[int, int], comes_back: bool,
+) -> None:
+    """Baseline 5 packets of 500 octets; 10 more until the last look; then the hook sees 20, of 100 octets each."""
+    cpus = possible_cpus()
+    array = new_map(PERCPU_ARRAY, 4, FLOW_TOTALS_DTYPE.itemsize, 2048)
+    totals = Totals({"totals": array, "totals_overflow": new_map(
+        PERCPU_HASH, 16, FLOW_TOTALS_DTYPE.itemsize, 64)}, cpus)
+
+    def hook_sees(side: int, frames: int) -> None:
+        counted = np.zeros(cpus, FLOW_TOTALS_DTYPE)
+        counted["ifindex"], counted["frames"][0], counted["frame_octets"][0] = 7, frames, 100 * frames
+        bpf.map_update(array, struct.pack("=I", side * 1024 + 7 * 2), counted.tobytes())
+
+    totals.claim(7, Layer.ETHERNET)
+    totals.baseline(7, Direction.INGRESS, (5, 0, 500, 0))
+    hook_sees(0, 10)
+    totals.read(0, {7: (15, 0, 1500, 0)})
+    hook_sees(1, 14)
+    hook_sees(0, 10 + 6)  # after the flip
+    totals.count_interface(7, Direction.INGRESS, last_word)
+    totals.vanish(7)
+    if comes_back:
+        totals.claim(7, Layer.ETHERNET)
+        totals.baseline(7, Direction.INGRESS, (0, 0, 0, 0))
+    totals.read(1, {7: (0, 0, 0, 0)} if comes_back else {})
+    totals.read(0, {7: (0, 0, 0, 0)} if comes_back else {})
+    [ingress] = [row for row in totals.observations() if row["direction"] == Direction.INGRESS]
+    assert int(ingress["frames"]) == 30
+    assert (int(ingress["interface_packets"]), int(ingress["interface_octets"])) == expected

@@ -132,9 +132,7 @@ class ObservationPoints:
         observed = self._observed.pop(ifindex)
         self._missing_since.pop(ifindex, None)
         for direction, attachment in observed.attachments.items():
-            counters = final or self._links.counters_of(ifindex)
-            if counters is not None:
-                self._totals.count_interface(ifindex, direction, counters)
+            self._totals.count_interface(ifindex, direction, final or self._links.counters_of(ifindex))
             attachment.close()
         self._totals.vanish(ifindex)
 

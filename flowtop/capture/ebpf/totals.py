@@ -47,6 +47,8 @@ class _Point:
         undrained: sides that may still hold something of it; empty once its slot was given up.
         counters: what the interface's counters were when last looked at.
         gained: what they gained: by direction, (packets, octets).
+        forgot: directions in which the device forgot what it had counted since then, with what the hook's own books
+            held when that was noticed, (frames, octets): see `_settle`.
     """
 
     ifindex: int
@@ -56,13 +58,16 @@ class _Point:
     undrained: set[int] = field(default_factory=set)
     counters: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     gained: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])
+    forgot: dict[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
-    def count_interface(self, direction: int, now: Counters) -> None:
-        """Add packets and octets gained. A counter that fell was reset by its driver: it counts from zero."""
-        for unit, column in enumerate((direction, 2 + direction)):
-            new, old = now[column], self.counters[column]
-            self.gained[direction][unit] += new - old if new >= old else new
-            self.counters[column] = new
+    def count_interface(self, direction: int, now: Counters) -> bool:
+        """Add packets and octets gained; False, and nothing added, when a counter fell: the device forgot."""
+        columns = (direction, 2 + direction)
+        fell = any(now[column] < self.counters[column] for column in columns)
+        for unit, column in enumerate(columns):
+            self.gained[direction][unit] += 0 if fell else now[column] - self.counters[column]
+            self.counters[column] = now[column]
+        return not fell
 
 
 class Totals:
@@ -113,6 +118,10 @@ class Totals:
         self._points[ifindex] = point
         point.live = True
         kept = bool(point.undrained)  # its slot was never given up, what is in there still counts
+        if kept and point.forgot:
+            for side in range(SIDES):
+                self._add([point], side)  # nothing is attached: this is the end of what the hook saw
+            self._settle(point)
         point.undrained = set()
         if not kept:
             self._last[:, point.row:point.row + 2] = 0
@@ -150,9 +159,29 @@ class Totals:
         for column in (direction, 2 + direction):
             point.counters[column] = counters[column]
 
-    def count_interface(self, ifindex: int, direction: Direction, counters: Counters) -> None:
-        """Add what the interface itself has counted in that direction since it was last asked."""
-        self._points[ifindex].count_interface(direction, counters)
+    def count_interface(self, ifindex: int, direction: Direction, counters: Counters | None) -> None:
+        """Add what the interface itself has counted in that direction since it was last asked: its last word.
+
+        A counter that fell says nothing of the time since: a veth forgets what it received with its peer (then it says
+        0, which what has received anything cannot say), a driver may start anew. Nor does an interface that left
+        without a word (None). The device forgot; so the hook's own books (frames and their octets) stand in for its
+        counters from the last look to the end, once they are complete.
+        """
+        point = self._points[ifindex]
+        forgot = counters is None or not point.count_interface(direction, counters)
+        if forgot or (direction == Direction.INGRESS and point.counters[direction] == 0):
+            point.forgot.setdefault(direction, self._hook_counted(point, direction))
+
+    def _hook_counted(self, point: _Point, direction: int) -> npt.NDArray[np.uint64]:
+        """(frames, octets) of the hook's books so far, as the device would count them."""
+        return _as_device(self._sums[point.row + direction], direction)
+
+    def _settle(self, point: _Point) -> None:
+        """Credit what the hook saw where the device forgot."""
+        for direction, before in point.forgot.items():
+            for unit, more in enumerate((self._hook_counted(point, direction) - before).tolist()):
+                point.gained[direction][unit] += more
+        point.forgot.clear()
 
     def vanish(self, ifindex: int) -> None:
         """The interface is no longer observed; what its totals still hold is read with the next drain of each side."""
@@ -162,21 +191,30 @@ class Totals:
     def read(self, side: int, counters: Mapping[int, Counters]) -> None:
         """Add what an idle side's totals gained since they were read last, and the interfaces' own counters."""
         readable = [point for point in self._points.values() if point.live or point.undrained]
-        if len(self._scratch) < 2 * len(readable):
-            self._scratch = np.zeros((4 * len(readable), self._cpus), FLOW_TOTALS_DTYPE)
-        rows = [row for number, point in enumerate(readable) for row in self._lookup(point, side, 2 * number)]
-        words = self._scratch[:len(rows)].view("u8").reshape(len(rows), self._cpus, -1)[:, :, 1:]
-        now = words.sum(axis=1, dtype="u8")
-        self._sums[rows] += now - self._last[side, rows]
-        self._last[side, rows] = now
-        for point in readable:
+        gained = self._add(readable, side)
+        for number, point in enumerate(readable):
             if not point.live:
                 point.undrained.discard(side)
                 if not point.undrained:
                     self._release(point)
             elif (mine := counters.get(point.ifindex)) is not None:
                 for direction in Direction:
-                    point.count_interface(direction, mine)
+                    if not point.count_interface(direction, mine):  # as in the method of that name
+                        seen = _as_device(gained[2 * number + direction], direction)
+                        for unit in range(2):
+                            point.gained[direction][unit] += int(seen[unit])
+
+    def _add(self, readable: list[_Point], side: int) -> npt.NDArray[np.uint64]:
+        """Add what a side's totals gained since they were read last; those gains, shape (2 * points, words)."""
+        if len(self._scratch) < 2 * len(readable):
+            self._scratch = np.zeros((4 * len(readable), self._cpus), FLOW_TOTALS_DTYPE)
+        rows = [row for number, point in enumerate(readable) for row in self._lookup(point, side, 2 * number)]
+        words = self._scratch[:len(rows)].view("u8").reshape(len(rows), self._cpus, -1)[:, :, 1:]
+        now = words.sum(axis=1, dtype="u8")
+        gained: npt.NDArray[np.uint64] = now - self._last[side, rows]
+        self._sums[rows] += gained
+        self._last[side, rows] = now
+        return gained
 
     def _lookup(self, point: _Point, side: int, place: int) -> tuple[int, int]:
         """Copy a point's totals to `place` and the one after it in scratch memory. Returns its rows."""
@@ -188,6 +226,7 @@ class Totals:
         return point.row, point.row + 1
 
     def _release(self, point: _Point) -> None:
+        self._settle(point)
         if point.overflow:
             for side in range(SIDES):
                 for direction in Direction:
@@ -229,6 +268,12 @@ class Totals:
         gained = np.array([direction for point in points for direction in point.gained], "u8")
         found["interface_packets"], found["interface_octets"] = gained[:, 0], gained[:, 1]
         return found
+
+
+def _as_device(words: npt.NDArray[np.uint64], direction: int) -> npt.NDArray[np.uint64]:
+    """(frames, octets) as the device counts them: with the tags it has taken off frames it received."""
+    frames, octets, stripped = (words[_SUMS.index(name)] for name in ("frames", "frame_octets", "vlan_stripped_frames"))
+    return np.array([frames, octets + 4 * stripped * (direction == Direction.INGRESS)], "u8")
 
 
 def _slot(side: int, ifindex: int, direction: int) -> bytes:
