@@ -84,6 +84,21 @@ class TestCompile:
         assert (Path.cwd(), dict(os.environ), open_descriptors()) == before
         assert capfd.readouterr() == ("", "")
 
+    def test_one_that_is_killed_says_what_may_help(self, tmp_path: Path) -> None:
+        python = tmp_path / "python"
+        python.write_text("#!/bin/sh\nkill -9 $$\n")
+        python.chmod(0o755)
+        with pytest.raises(FlowtopError) as caught:
+            compiler.compile_program(map_entries=64, coarse_clock=False, python=str(python))
+        assert (caught.value.message, caught.value.exit_code) == (
+            "the compiler was killed (out of memory?)", EXIT_FAILURE)
+        assert "150 MB" in caught.value.hint
+
+    def test_it_needs_no_place_for_temporary_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tempfile._candidate_tempdir_list", list)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        compiler.compile_program(map_entries=64, coarse_clock=False).close()
+
     def test_one_that_nobody_waits_for_is_ended_and_leaves_nothing(self) -> None:
         before = open_descriptors()
         compilation = compiler.Compilation(map_entries=64, coarse_clock=False)

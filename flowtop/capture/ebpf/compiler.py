@@ -9,10 +9,10 @@ import errno
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,7 @@ class _Child:
     def __init__(self, python: str, request: dict[str, Any]) -> None:
         loader = str(Path(__file__).with_name("loader.py"))
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
+        self._log = open(os.memfd_create("flowtop-compiler"), "w+b")  # noqa: SIM115, PTH123 - a descriptor, open as long as this is
         with theirs:
             # A session of its own: Ctrl-C at the terminal is this process's to handle.
             self._process = subprocess.Popen(
@@ -160,6 +160,8 @@ class _Child:
         finally:
             self.close()
         if not message:
+            if status == -signal.SIGKILL:
+                return {"stage": "killed", "message": "", "errno": 0}, [], text
             failure = f"the compiler process ended with status {status}"
             return {"stage": "compile", "message": failure, "errno": 0}, [], text
         return json.loads(message), list(descriptors), text
@@ -177,6 +179,9 @@ def _refusal(answer: dict[str, Any], log: str, map_entries: int) -> FlowtopError
     """The error to show for what the child could not do."""
     if answer["stage"] == "import":
         return _bcc_missing(answer["message"])
+    if answer["stage"] == "killed":
+        return FlowtopError("the compiler was killed (out of memory?)",
+                            hint="compiling needs about 150 MB; raise the memory limit", exit_code=EXIT_FAILURE)
     number = answer["errno"]
     if number == errno.EPERM or "Operation not permitted" in log or "super-user" in answer["message"]:
         return FlowtopError(

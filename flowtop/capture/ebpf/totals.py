@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,9 +30,13 @@ NOBODY = 0
 
 
 def possible_cpus(path: Path = Path("/sys/devices/system/cpu/possible")) -> int:
-    """How many CPUs per-CPU maps have values for: the possible ones, not those online."""
+    """How many CPUs per-CPU maps have values for: the possible ones, not those online. Without /sys, those set up."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return os.sysconf("SC_NPROCESSORS_CONF")
     count = 0
-    for part in path.read_text(encoding="ascii").strip().split(","):
+    for part in text.strip().split(","):
         first, _, last = part.partition("-")
         count += int(last or first) - int(first) + 1
     return count
