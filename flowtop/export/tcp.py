@@ -33,6 +33,7 @@ UNREAD_OCTETS = 16 * 1024 * 1024
 """Most that is kept of what the collector's kernel has taken."""
 _CLOSE_S = 1.0
 """At the end: how long a collector whose kernel has everything may take to read it and close."""
+_VERDICT_S = 0.3
 _BLOCKED_S = 1.0
 _CHECK_S = 1.0
 _MESSAGE_OCTETS = 16_384  # One TLS record; longer messages gain nothing over TCP.
@@ -185,7 +186,12 @@ class TcpTransport:
                 context.wait(connection, write=True, timeout_s=max(0.0, deadline - context.monotonic()))
             except ssl.SSLCertVerificationError as error:
                 raise OSError(error.errno, f"the collector's certificate is refused: {error.verify_message}") from error
+            except ssl.SSLError as error:
+                raise _tls_error(error) from error
             else:
+                # In TLS 1.3 our certificate is judged after the handshake: a ticket says yes, an alert no.
+                if context.wait(connection, write=False, timeout_s=_VERDICT_S):
+                    self._look_for_close()
                 return
         raise TimeoutError(f"no TLS handshake with {self._url.host} in {CONNECT_S:.0f} s")
 
@@ -250,6 +256,8 @@ class TcpTransport:
             return False
         except ssl.SSLEOFError:
             return True
+        except ssl.SSLError as error:
+            raise _tls_error(error) from error
         return True
 
     @staticmethod
@@ -263,3 +271,7 @@ class TcpTransport:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _tls_error(error: ssl.SSLError) -> OSError:
+    return OSError(error.errno, f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}")

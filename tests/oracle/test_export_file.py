@@ -1,0 +1,107 @@
+"""Files: each opens alone with ipfixDump and tshark; lines have the keys of the batch output."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowtop.batch import RECORD_ELEMENTS, flow_record
+from flowtop.errors import FlowtopError
+from flowtop.export.opening import open_exporter
+from flowtop.export.records_text import CSV_COLUMNS, plain_records
+from flowtop.export.statistics import ExportStatistics, MeteringFacts
+from flowtop.record import FlowRecords
+from flowtop.view.query import FlowRow
+from tests.oracle.collectors import ipfix_dump, tshark_file
+from tests.unit.export.flows import flows
+from tests.unit.factories import flow_row
+
+INTERFACES = {3: "eth0"}
+
+
+def export(url: str, tmp_path: Path, records: FlowRecords) -> ExportStatistics:
+    exporter = open_exporter(url, tmp_path / "state")
+    exporter.tell(MeteringFacts(INTERFACES))
+    exporter.start()
+    exporter.consume(records)
+    figures = exporter.stop(10.0)
+    assert (figures.sent_records, figures.not_sent_records, figures.last_error) == (len(records), 0, "")
+    return figures
+
+
+def flow_ids(octets: bytes, directory: Path) -> list[int]:
+    """As ipfixDump and tshark both read them, without complaint."""
+    records, complaints = ipfix_dump(octets, directory)
+    assert not complaints
+    ids = [int(dict(values)["flowId"]) for template, values in records if template < 263]
+    seen, complaints = tshark_file(directory / "messages.ipfix")
+    assert not complaints
+    assert len([template for template, _ in seen if template < 263]) == len(ids)
+    return ids
+
+
+def test_a_file_opens_with_ipfixdump_and_tshark_and_nobody_else_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "flows.ipfix"
+    figures = export(f"file:{path}", tmp_path, flows(3_000))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert figures.file_octets == figures.sent_octets == path.stat().st_size
+    assert sorted(flow_ids(path.read_bytes(), tmp_path)) == list(range(1, 3_001))
+
+
+def test_each_rotated_file_opens_alone_and_together_they_have_everything(tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    directory.mkdir()
+    export(f"file:{directory / 'flows.ipfix'}?rotate-size=64k", tmp_path, flows(3_000))
+    files = sorted(directory.iterdir())
+    assert len(files) >= 3
+    found = [flow_ids(path.read_bytes(), tmp_path) for path in files]
+    assert all(found)
+    assert sorted(identity for ids in found for identity in ids) == list(range(1, 3_001))
+
+
+def test_a_file_of_before_is_put_aside_and_gzip_is_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "flows.ipfix.gz"
+    export(f"file:{path}", tmp_path, flows(10))
+    export(f"file:{path}", tmp_path, flows(10, 11))
+    old, = tmp_path.glob("flows-*.ipfix.gz")
+    assert sorted(flow_ids(gzip.decompress(old.read_bytes()), tmp_path)) == list(range(1, 11))
+    assert sorted(flow_ids(gzip.decompress(path.read_bytes()), tmp_path)) == list(range(11, 21))
+
+
+def test_lines_are_what_the_batch_output_says_of_the_same_flow(tmp_path: Path) -> None:
+    records = flows(6)
+    records["protocol"][[1, 2]] = [1, 58]
+    records["kind"][[3, 4]] = [1, 2]
+    records["duplicate"][5] = True
+    path = tmp_path / "flows.jsonl"
+    export(f"jsonl:{path}", tmp_path, records)
+    expected = [flow_record(row_of(record), INTERFACES) for record in records]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == expected
+    path = tmp_path / "flows.csv"
+    export(f"csv:{path}", tmp_path, records)
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert [{name: value for name, value in row.items() if value} for row in rows] == [
+        {name: str(value) for name, value in record.items()} for record in expected]
+    assert (*RECORD_ELEMENTS, "duplicate") == CSV_COLUMNS
+
+
+def row_of(record: Any) -> FlowRow:
+    return flow_row(**{name: record[name].item() for name in record.dtype.names if name in FlowRow._fields})
+
+
+def test_an_interface_name_cannot_speak_to_a_terminal() -> None:
+    record, = plain_records(flows(1), {3: "e\x1b[2J"})
+    assert record["interfaceName"] == "e?[2J"
+
+
+@pytest.mark.parametrize("path", ["none/flows", "."])
+def test_a_path_that_cannot_be_written_is_said_before_anything_starts(tmp_path: Path, path: str) -> None:
+    with pytest.raises(FlowtopError, match="cannot write"):
+        open_exporter(f"file:{tmp_path / path}", tmp_path)
