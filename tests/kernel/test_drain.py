@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,6 +178,18 @@ def test_last_times_are_on_the_clock_of_now(lab: Lab, udp_flood: Path) -> None:
     assert before - tick <= first <= last <= after
     assert last <= batch.now_ns <= time.monotonic_ns()
     assert abs(batch.now_ns + batch.unix_offset_ns - unix) < 60 * 10**9
+
+
+def test_the_clock_is_the_kernels_in_a_time_namespace_too() -> None:
+    unshare = ["unshare", "--time", "--monotonic", "1000000", "--boottime", "5", "--fork", sys.executable, "-c"]
+    if subprocess.run([*unshare, ""], capture_output=True, check=False).returncode:
+        pytest.skip("cannot make time namespaces here")
+    code = "import time; from flowtop.capture.ebpf.clock import kernel_clock as k; print(k()(), time.monotonic_ns())"
+    before = time.monotonic_ns()
+    inside, shifted = map(int, subprocess.run([*unshare, code], capture_output=True, text=True,
+                                              check=True).stdout.split())
+    assert before <= inside <= time.monotonic_ns()
+    assert shifted > before + 10**15, "the namespace did shift the clock, or this proves nothing"
 
 
 def test_memory_of_vanished_interfaces_is_bounded_and_their_sums_stay(

@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
+from flowtop.capture.ebpf.clock import kernel_clock
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
-from flowtop.capture.ebpf.interfaces import LinkChanges, LinkEvents, Links, Selection
+from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
-from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
@@ -39,6 +40,8 @@ _RECONCILE_BUDGET_NS = 200_000_000
 _RECONCILE_REST = 4
 """After following changes for t of CPU time, at least this many times t passes before the next time: a storm costs 20 %
 of a CPU at most. The grace periods that attaching waits for cost nothing, and must not delay the next attaching."""
+
+_LIST_ATTEMPTS = 200
 
 
 class _Closable(Protocol):
@@ -73,7 +76,7 @@ class EbpfCapture:
         config: what to capture.
         compilation: of the programs, begun already and with the same map_entries; None: begin with `open`.
         environ: environment variables.
-        clock_ns: CLOCK_MONOTONIC, the kernel programs' clock.
+        clock_ns: the kernel programs' clock; None: `kernel_clock`.
         unix_ns: ns since 1970 UTC.
         cpu_ns: CPU time of the calling thread.
         make_grace: what waits for running programs.
@@ -81,13 +84,13 @@ class EbpfCapture:
 
     def __init__(
         self, config: EbpfConfig, compilation: Compilation | None = None, *, environ: Mapping[str, str] = os.environ,
-        clock_ns: Callable[[], int] = time.monotonic_ns, unix_ns: Callable[[], int] = time.time_ns,
+        clock_ns: Callable[[], int] | None = None, unix_ns: Callable[[], int] = time.time_ns,
         cpu_ns: Callable[[], int] = time.thread_time_ns, make_grace: Callable[[], Grace] = Grace,
     ) -> None:
         self._config = config
         self._compilation = compilation
         self._environ = environ
-        self._clock_ns = clock_ns
+        self._clock_ns = clock_ns or kernel_clock()
         self._unix_ns = unix_ns
         self._cpu_ns = cpu_ns
         self._make_grace = make_grace
@@ -124,7 +127,7 @@ class EbpfCapture:
         self._events = self._closing(LinkEvents())  # before the first list, so that no change falls between
         route = self._closing(RouteSocket())
         self._links = Links(route)
-        selection.require(self._links.list())
+        selection.require(self._list())
         progress("compiling the eBPF program")
         program = self._closing(compilation.result())
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
@@ -135,11 +138,21 @@ class EbpfCapture:
         self._points = ObservationPoints(
             selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
-        wanted = sum(map(selection.wants, self._links.list()))
+        wanted = sum(map(selection.wants, self._list()))
         progress(f"attaching to {wanted} interface{'' if wanted == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
         for name, reason in self.unobserved.items():
             progress(f"{name} is not observed: {reason}")
+
+    def _list(self) -> list[Interface]:
+        """Every interface; with patience, for there is nothing to go on with until the list is complete."""
+        for _ in range(_LIST_ATTEMPTS):
+            try:
+                return self._links.list()
+            except DumpInterruptedError:
+                time.sleep(0.01)
+        raise FlowtopError("network interfaces come and go too fast to be listed",
+                           hint="start flowtop again when fewer do", exit_code=EXIT_UNAVAILABLE)
 
     def _closing(self, resource: _C) -> _C:
         self._resources.callback(resource.close)

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowtop.capture.ebpf.netlink import EventSocket, RouteSocket, attributes
+from flowtop.capture.ebpf.netlink import DumpInterruptedError, EventSocket, RouteSocket, attributes
 from flowtop.errors import EXIT_NO_INTERFACE, FlowtopError
 from flowtop.record import Layer
 
@@ -117,7 +117,11 @@ class Links:
         self._route = route
 
     def list(self) -> list[Interface]:
-        """Every interface, in order of ifindex."""
+        """Every interface, in order of ifindex.
+
+        Raises:
+            DumpInterruptedError: interfaces come and go too fast: nothing can be said of what there is not.
+        """
         body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + struct.pack("=HHI", 8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
         found = []
         for reply in self._route.dump(_RTM_GETLINK, body):
@@ -129,8 +133,14 @@ class Links:
         return sorted(found, key=lambda interface: interface.index)
 
     def counters(self) -> dict[int, Counters]:
-        """The counters of every interface, by ifindex: what /proc/net/dev shows, without its text."""
-        replies = self._route.dump(_RTM_GETSTATS, _IF_STATS_MSG.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1)))
+        """The counters of every interface, by ifindex: what /proc/net/dev shows, without its text.
+
+        When interfaces come and go too fast to be listed some are missing: theirs are in the next answer.
+        """
+        try:
+            replies = self._route.dump(_RTM_GETSTATS, _IF_STATS_MSG.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1)))
+        except DumpInterruptedError as interrupted:
+            replies = interrupted.bodies
         return dict(pair for reply in replies for pair in _stats(reply))
 
     def counters_of(self, ifindex: int) -> Counters | None:

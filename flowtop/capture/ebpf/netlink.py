@@ -57,6 +57,18 @@ def split(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+class DumpInterruptedError(InterruptedError):
+    """The kernel's lists change faster than they can be read (NLM_F_DUMP_INTR).
+
+    Attributes:
+        bodies: what the last attempt gave: each of them true, but some may be missing or there twice.
+    """
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        super().__init__(errno.EINTR, "the list changed while it was read")
+        self.bodies = bodies
+
+
 class RouteSocket:
     """Requests to rtnetlink, in the network namespace of the thread that creates this."""
 
@@ -100,13 +112,14 @@ class RouteSocket:
         """The bodies of a dump. Asked again when it was interrupted by a change.
 
         Raises:
+            DumpInterruptedError: each of several times; what came may be incomplete.
             OSError: with the errno the kernel answered.
         """
         for _ in range(_DUMP_ATTEMPTS):
             bodies, interrupted = self._dump_once(kind, body)
             if not interrupted:
-                break
-        return bodies
+                return bodies
+        raise DumpInterruptedError(bodies)
 
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         sequence = self._send(kind, F_REQUEST | F_DUMP, body)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flowtop.capture.ebpf import privileges
 from flowtop.capture.ebpf.attach import Attacher, Attachment
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
+from flowtop.capture.ebpf.netlink import DumpInterruptedError
 from flowtop.capture.ebpf.totals import NOBODY, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.record import Direction
@@ -52,6 +53,7 @@ class ObservationPoints:
         self._names: dict[int, str] = {}
         self._refused: dict[int, tuple[str, str]] = {}
         self._missing_since: dict[int, int] = {}
+        self._postponed = LinkChanges()
 
     @property
     def unobserved(self) -> dict[str, str]:
@@ -77,7 +79,14 @@ class ObservationPoints:
             Whether everything wanted is attached; when not, call again (with no changes) for the rest.
         """
         deadline = self._clock_ns() + budget_ns
-        existing = {interface.index: interface for interface in self._links.list()}
+        changes = self._postponed.then(changes)
+        try:
+            listed = self._links.list()
+        except DumpInterruptedError:
+            self._postponed = changes  # nothing is detached on the word of a list that may be incomplete
+            return False
+        self._postponed = LinkChanges()
+        existing = {interface.index: interface for interface in listed}
         for ifindex in list(self._observed):
             if self._ended(ifindex, existing, changes):
                 self._forget(ifindex, changes.final.get(ifindex))
@@ -142,5 +151,6 @@ class ObservationPoints:
         Args:
             changes: what is known of interfaces that went unnoticed until now.
         """
+        changes = self._postponed.then(changes)
         for ifindex in list(self._observed):
             self._forget(ifindex, changes.final.get(ifindex))

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from flowtop.capture.ebpf import netlink, privileges
+from flowtop.capture.ebpf.attach import TcxAttacher
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_privileges
+from flowtop.capture.ebpf.clock import kernel_clock, monotonic_offset_ns
 from flowtop.capture.ebpf.clsact import Owner, parse_filter_name, start_time
-from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Selection
+from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.maps import merge_duplicates
+from flowtop.capture.ebpf.points import ObservationPoints, _Observed
 from flowtop.capture.ebpf.totals import possible_cpus
 from flowtop.errors import EXIT_NO_INTERFACE, EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, Layer
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, Direction, Layer
 
 
 def interface(name: str, *, up: bool = True, link_type: int = 1) -> Interface:
@@ -112,10 +115,87 @@ class TestNetlink:
         assert list(netlink.split(message[:18])) == []
 
 
+class TestInterruptedDumps:
+    """A socket that plays the kernel: `interruptions` answers are marked NLM_F_DUMP_INTR (16)."""
+
+    @staticmethod
+    def links(monkeypatch: pytest.MonkeyPatch, interruptions: int, names: list[str]) -> Links:
+        route = netlink.RouteSocket()
+        sent: list[int] = []
+
+        def message(kind: int, body: bytes) -> bytes:
+            flags = 16 if len(sent) <= interruptions else 0
+            return struct.pack("=IHHII", 16 + len(body), kind, flags, sent[-1], 0) + body
+
+        class Kernel:
+            def send(self, request: bytes) -> None:
+                sent.append(struct.unpack_from("=I", request, 8)[0])
+
+            def recv(self, octets: int) -> bytes:
+                links = [struct.pack("=BxHiII", 0, 1, number, 1, 0) + netlink.pack_attribute(3, name.encode() + b"\0")
+                         for number, name in enumerate(names, 1)]
+                return b"".join(message(16, link) for link in links) + message(3, bytes(4))
+
+        route.close()
+        monkeypatch.setattr(route, "_socket", Kernel())
+        return Links(route)
+
+    def test_a_few_are_asked_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert [found.name for found in self.links(monkeypatch, 4, ["lo", "eth0"]).list()] == ["lo", "eth0"]
+
+    def test_nothing_is_detached_on_the_word_of_an_incomplete_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        links = self.links(monkeypatch, 5, [])
+        with pytest.raises(netlink.DumpInterruptedError):
+            links.list()
+        assert links.list() == []
+
+        class Attached:
+            def alive(self) -> bool:
+                return True
+
+            def close(self) -> None:
+                closed.append(self)
+
+        class Books:
+            def count_interface(self, *_: object) -> None: ...
+            def vanish(self, ifindex: int) -> None: ...
+
+        closed: list[Attached] = []
+        points = ObservationPoints(Selection(), self.links(monkeypatch, 5, []), TcxAttacher(), {},
+                                   Books(), lambda: 0)  # type: ignore[arg-type]
+        points._observed[1] = _Observed("eth0", {Direction.EGRESS: Attached()})
+        gone = LinkChanges(any=True, final={1: (1, 1, 1, 1)})
+        assert points.reconcile(gone, 10**9) is False
+        assert (points.attached(), closed) == (("eth0",), [])
+        assert points.reconcile(LinkChanges(), 10**9) is True, "now the list is complete, and eth0 is not in it"
+        assert (points.attached(), len(closed)) == ((), 1)
+
+
 @pytest.mark.parametrize(("text", "count"), [("0\n", 1), ("0-3\n", 4), ("0-1,4-7,9\n", 7)])
 def test_possible_cpus(tmp_path: Path, text: str, count: int) -> None:
     (tmp_path / "possible").write_text(text)
     assert possible_cpus(tmp_path / "possible") == count
+
+
+def test_possible_cpus_where_sys_is_not_mounted(tmp_path: Path) -> None:
+    listed = subprocess.run(["getconf", "_NPROCESSORS_CONF"], capture_output=True, text=True, check=True).stdout
+    assert possible_cpus(tmp_path / "possible") == int(listed)
+
+
+class TestClock:
+    @pytest.mark.parametrize(("text", "offset_ns"), [
+        ("monotonic           0         0\nboottime            0         0\n", 0),
+        ("monotonic      864000 500000000\nboottime            7         0\n", 864_000_500_000_000),
+        ("monotonic          -2 999999999\nboottime            0         0\n", -1_000_000_001),
+        ("1 5 6\n7 8 9\n", 5_000_000_006),
+    ])
+    def test_the_offset_of_a_time_namespace_is_taken_off(self, tmp_path: Path, text: str, offset_ns: int) -> None:
+        (tmp_path / "timens_offsets").write_text(text)
+        assert monotonic_offset_ns(tmp_path / "timens_offsets") == offset_ns
+        assert kernel_clock(offset_ns, lambda: 10**18)() == 10**18 - offset_ns
+
+    def test_a_kernel_without_time_namespaces(self, tmp_path: Path) -> None:
+        assert monotonic_offset_ns(tmp_path / "timens_offsets") == 0
 
 
 class TestPrivileges:
