@@ -22,7 +22,7 @@ class Capture(Protocol):
         """Return after `timeout_s` seconds, or earlier when a drain should not wait (map half full)."""
 
     def wake(self) -> None:
-        """Make a `wait` in another thread return soon. The only method that may be called from any thread."""
+        """Make a `wait` in another thread return soon. The only method for any thread, and for signal handlers."""
 
     def drain(self) -> FlowBatch:
         """What was captured since the last call."""
