@@ -70,5 +70,8 @@ class Transport(Protocol):
     def finish(self, context: ExportContext) -> None:
         """Write the last reports, and see that everything arrives."""
 
-    def abandon(self) -> FlowRecords:
-        """Close at once; gives the records that may not have arrived, in order."""
+    def abandon(self) -> tuple[FlowRecords, int]:
+        """Close at once; gives the records that may not have arrived, in order, and how many were written all the same.
+
+        Those come first, and the collector may have them.
+        """

@@ -227,8 +227,7 @@ class Exporter:
     def _pause_once(self) -> None:
         if self._open:
             self._transport.finish(self)
-            self._take_back(self._transport.abandon())
-            self._open = False
+            self._take_back()
         self._become(ExportState.PAUSED)
         self._spill()
         self._rest(60.0)
@@ -275,8 +274,7 @@ class Exporter:
     def _fail(self, reason: str) -> bool:
         """The transport failed: take back, wait, try again; gives whether it is time to end."""
         self._counters.last_error = reason
-        self._take_back(self._transport.abandon())
-        self._open = False
+        self._take_back()
         self._become(ExportState.WAITING)
         again_at = self._monotonic() + self._transport.retry_s
         while not (self._paused and self._stop_by is None):
@@ -289,12 +287,13 @@ class Exporter:
             self._rest(left)
         return False
 
-    def _take_back(self, records: FlowRecords) -> None:
-        """Records that may not have arrived: those that were being sent, and others that had been."""
-        before = len(records) - self._sending
+    def _take_back(self) -> None:
+        """Close the transport; what was being sent and what may not have arrived is to be sent again."""
+        records, written = self._transport.abandon()
+        self._open = False
+        self._counters.sent -= len(records) - self._sending
+        self._counters.repeated += written
         self._sending = 0
-        self._counters.sent -= before
-        self._counters.repeated += max(before, 0)
         if len(records):
             self._returned.insert(0, records)
         self._counters.held = sum(map(len, self._returned))
@@ -307,10 +306,11 @@ class Exporter:
 
     def _spill(self) -> None:
         """Records past what memory should hold go to the spool, the oldest first."""
-        while self._spool is not None and len(self._queue) > self._bounds.spill_records:
-            records = self._queue.take(_CHUNK_RECORDS)
-            if records is None:
-                return
+        if self._spool is None or len(self._queue) <= self._bounds.spill_records:
+            return
+        # Down to half of it, so that there are few large files, not many small ones.
+        while len(self._queue) > self._bounds.spill_records // 2 and (
+                records := self._queue.take(_CHUNK_RECORDS)) is not None:
             self._store(records)
 
     def _store(self, records: FlowRecords, *, first: bool = False) -> None:
@@ -322,7 +322,7 @@ class Exporter:
             self._give_up(refused)
 
     def _end(self) -> None:
-        self._take_back(self._transport.abandon())
+        self._take_back()
         for records in reversed(self._returned):
             self._store(records, first=True)
         self._returned.clear()

@@ -168,13 +168,13 @@ class FileTransport:
         self._write(self._format.reports(context), context)
         self._end_file()
 
-    def abandon(self) -> FlowRecords:
-        """Close; gives what was not written."""
+    def abandon(self) -> tuple[FlowRecords, int]:
+        """Close; gives what was not written, and 0."""
         raw, self._raw, self._gzip = self._raw, None, None  # A gzip trailer would only fail as the file did.
         if raw is not None and raw is not self._output:
             raw.close()
         unsent, self._unsent = self._unsent, None
-        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent
+        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent, 0
 
     def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
         """The file, unbuffered, and whether it is a regular one. Raises OSError."""

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
+
 from flowtop.record import FlowRecords
 
 
@@ -60,10 +62,15 @@ class RecordQueue:
         with self._lock:
             if not self._parts:
                 return None
-            part = self._parts.popleft()
-            if len(part) > limit:
-                self._parts.appendleft(part[limit:])
-                part = part[:limit]
-            self._records -= len(part)
-            self._octets -= len(part) * part.itemsize
-            return part
+            parts: list[FlowRecords] = []
+            while self._parts and limit:
+                part = self._parts.popleft()
+                if len(part) > limit:
+                    self._parts.appendleft(part[limit:])
+                    part = part[:limit]
+                limit -= len(part)
+                parts.append(part)
+            taken = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self._records -= len(taken)
+            self._octets -= len(taken) * taken.itemsize
+            return taken

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,11 +77,13 @@ class Spool:
         except OSError as error:
             raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
                                hint="choose a directory that can be written") from error
+        self._records = sum(file.records for file in self._files)
+        self._octets = sum(file.octets for file in self._files)
 
     @property
     def records(self) -> int:
         """Flow Records on disk."""
-        return sum(file.records for file in list(self._files))
+        return self._records
 
     @property
     def oldest_records(self) -> int:
@@ -89,7 +93,7 @@ class Spool:
     @property
     def octets(self) -> int:
         """Octets on disk."""
-        return sum(file.octets for file in list(self._files))
+        return self._octets
 
     def store(self, records: FlowRecords, *, first: bool = False) -> tuple[FlowRecords, str]:
         """Put records after all others, or before them; gives those that could not be stored, and why in words."""
@@ -97,13 +101,17 @@ class Spool:
         octets = sum(map(len, messages))
         if self.octets + octets > self._max_octets:
             return records, f"the spool is full: {self._max_octets} octets in {self._directory}"
-        number = self._number(first)
+        file = _File(self._number(first), len(records), octets)
         try:
-            self._write_file(number, b"".join(messages))
+            self._write_file(self._path(file), b"".join(messages))
         except OSError as error:
-            self._path(number).unlink(missing_ok=True)
             return records, f"cannot spool to {self._directory}: {error.strerror}"
-        self._files.insert(0 if first else len(self._files), _File(number, len(records), octets))
+        if first:
+            self._files.appendleft(file)
+        else:
+            self._files.append(file)
+        self._records += file.records
+        self._octets += file.octets
         return records[:0], ""
 
     def oldest(self) -> FlowRecords:
@@ -111,7 +119,7 @@ class Spool:
 
         Raises FlowtopError: it cannot be read. Call only when `records` is not 0.
         """
-        path = self._path(self._files[0].number)
+        path = self._path(self._files[0])
         try:
             return flow_records(_whole_messages(path.read_bytes()))
         except (OSError, IpfixDecodeError) as error:
@@ -122,7 +130,10 @@ class Spool:
 
     def forget_oldest(self) -> None:
         """The first file has been taken care of."""
-        self._path(self._files.pop(0).number).unlink(missing_ok=True)
+        file = self._files.popleft()
+        self._records -= file.records
+        self._octets -= file.octets
+        self._path(file).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Leave what is there for the next run; nothing otherwise."""
@@ -141,13 +152,13 @@ class Spool:
             return _FIRST_NUMBER
         return self._files[0].number - 1 if first else self._files[-1].number + 1
 
-    def _path(self, number: int) -> Path:
-        return self._directory / f"{number:010d}.ipfix"
+    def _path(self, file: _File) -> Path:
+        return self._directory / f"{file.number:010d}-{file.records}.ipfix"
 
-    def _write_file(self, number: int, octets: bytes) -> None:
+    def _write_file(self, path: Path, octets: bytes) -> None:
         """Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = self._path(number).with_suffix(".partial")
+        partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -162,19 +173,15 @@ class Spool:
             raise
         finally:
             os.close(descriptor)
-        partial.rename(self._path(number))
+        partial.rename(path)
 
-    def _found(self) -> list[_File]:
-        """Files that an earlier run left, counted. Raises OSError."""
-        files = []
-        for path in sorted(self._directory.glob("[0-9]*.ipfix")):
-            octets = path.read_bytes()
-            try:
-                count = len(flow_records(_whole_messages(octets)))
-            except IpfixDecodeError:
-                count = 1  # It has to be met again, to be told of.
-            files.append(_File(int(path.stem), max(count, 1), len(octets)))
-        return files
+    def _found(self) -> deque[_File]:
+        """Files that an earlier run left, in order; what it did not finish goes. Raises OSError."""
+        for path in self._directory.glob("*.partial"):
+            path.unlink()
+        found = ((re.fullmatch(r"([0-9]{10})-([0-9]+)\.ipfix", path.name), path) for path in self._directory.iterdir())
+        files = [_File(int(name[1]), int(name[2]), path.stat().st_size) for name, path in found if name]
+        return deque(sorted(files, key=lambda file: file.number))
 
 
 def _whole_messages(octets: bytes) -> list[bytes]:

@@ -145,15 +145,16 @@ class TcpTransport:
         self._kept.clear()
         self._close()
 
-    def abandon(self) -> FlowRecords:
-        """Close; gives what the collector may not have read, in the order it was sent, and what was not sent."""
+    def abandon(self) -> tuple[FlowRecords, int]:
+        """Close; gives what the collector may not have read and what was not written, and how many the former are."""
         self._close()
         parts = [kept.records for kept in self._kept]
+        written = sum(map(len, parts))
         if self._unsent is not None:
             parts.append(self._unsent)
         self._kept.clear()
         self._unsent = None
-        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE)
+        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), written
 
     def _connect(self, address: Address, context: ExportContext) -> None:
         family, where = address

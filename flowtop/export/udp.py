@@ -80,13 +80,13 @@ class UdpTransport:
         """The last reports."""
         self._write(self._session.reports(context, self.max_octets()), context)
 
-    def abandon(self) -> FlowRecords:
-        """Close; gives what was not sent of the last `send`."""
+    def abandon(self) -> tuple[FlowRecords, int]:
+        """Close; gives what was not sent of the last `send`, and 0."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         unsent, self._unsent = self._unsent, None
-        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent
+        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent, 0
 
     def max_octets(self) -> int:
         """Largest message that fits a datagram on the path as it is known now."""

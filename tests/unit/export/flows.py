@@ -76,10 +76,10 @@ class RecordingTransport:
     def finish(self, context: object) -> None:
         self.finished = True
 
-    def abandon(self) -> FlowRecords:
+    def abandon(self) -> tuple[FlowRecords, int]:
         """The last `lose` records that were sent are given back as well."""
         again = self.received[len(self.received) - self.lose:]
         del self.received[len(self.received) - self.lose:]
         parts = [flows(1, identity) for identity in again] + [self._unsent]
         self._unsent, self.lose = flows(0), 0
-        return np.concatenate(parts)
+        return np.concatenate(parts), len(again)
