@@ -122,6 +122,13 @@ def _destination(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) 
     return address
 
 
+def _protocol(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording, interfaces
+    if row.kind == Kind.AGGREGATE and row.protocol == _ANY_PROTOCOL:
+        return "any"
+    return units.protocol(row.protocol)
+
+
 def _vlan(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del wording, interfaces
     if row.customer_vlan_id:
@@ -145,7 +152,7 @@ _ALL = (
            lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1),
     Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
            (_plain("vlan_id"), _plain("customer_vlan_id")), 8),
-    Column("protocol", "PROTO", 5, "IP protocol.", lambda row, _, __: units.protocol(row.protocol),
+    Column("protocol", "PROTO", 5, "IP protocol.", _protocol,
            (_plain("protocol"),), 1),
     Column("source", "SOURCE", 15, "Source address and port.", _source,
            (_plain("ip_version"), *_address_words("source_address"), _plain("source_port")), 1, flexible=True),
@@ -173,6 +180,9 @@ _ALL = (
     Column("state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, end ended.",
            _state_text, (_state,), 1),
 )
+
+_ANY_PROTOCOL = 255
+"""Of an aggregate: no room was left for one a protocol (bpf/flow.h)."""
 
 COLUMNS: dict[str, Column] = {column.id: column for column in _ALL}
 """Every column by id, in the order of the screen."""

@@ -157,3 +157,9 @@ def test_long_interface_names_are_shown_whole_where_addresses_leave_room() -> No
 
 def test_short_interface_names_leave_the_layout_alone() -> None:
     assert fit(100, names=["lo", "eth0"]) == fit(100)
+
+
+def test_an_aggregate_of_any_protocol_says_so() -> None:
+    text = COLUMNS["protocol"].text
+    assert text(ROWS["aggregate"]._replace(protocol=255), Wording(), {}) == "any"
+    assert text(ROWS["tcp"]._replace(protocol=255), Wording(), {}) == "255"
