@@ -27,13 +27,17 @@ _POLL_S = 0.25
 
 @dataclass(slots=True)
 class _Counters:
-    """Written by the exporter's thread only, but for `given_up`, which the exporter's lock guards."""
+    """Guarded by the exporter's lock where records move from one to another, so that they add up at any instant.
+
+    `held`: in the hands of the exporter's thread.
+    """
 
     sent: int = 0
     messages: int = 0
     octets: int = 0
     repeated: int = 0
     held: int = 0
+    spooled: int = 0
     given_up: GivenUp = field(default_factory=GivenUp)
     last_error: str = ""
     announced_at: float | None = None
@@ -61,7 +65,7 @@ class Exporter:
         self._monotonic = monotonic
         self._wall = wall
         self._lock = threading.Lock()
-        self._counters = _Counters()
+        self._counters = _Counters(spooled=spool.records if spool else 0)
         self._facts = MeteringFacts()
         self._state = ExportState.STARTING
         self._since = wall()
@@ -86,9 +90,7 @@ class Exporter:
     def consume(self, records: FlowRecords) -> None:
         """Take records; what the queue has no room for is counted as not sent. Never waits."""
         with self._lock:
-            refused = records if self._closed else self._queue.put(records)
-        if len(refused):
-            self._give_up(refused)
+            self._give_up(records if self._closed else self._queue.put(records))
         self._wake()
 
     def tell(self, facts: MeteringFacts) -> None:
@@ -115,8 +117,9 @@ class Exporter:
     def stop(self, timeout_s: float = 5.0) -> ExportStatistics:
         """Send what waits, for so long at most; the rest is spooled, or counted as not sent. Gives the last figures."""
         self.request_stop(timeout_s)
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s + _JOIN_GRACE_S)
+        if self._thread.ident is None:  # Never started: it may still send or spool what it was handed.
+            self._thread.start()
+        self._thread.join(timeout_s + _JOIN_GRACE_S)
         self._close_queue()
         if not self._thread.is_alive():
             with self._lock:
@@ -130,7 +133,7 @@ class Exporter:
             counters, lost = self._counters, self._counters.given_up
             return ExportStatistics(
                 self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
-                len(self._queue) + counters.held, self._spool.records if self._spool else 0,
+                len(self._queue) + counters.held, counters.spooled,
                 lost.records, lost.packets, lost.octets, counters.last_error, counters.announced_at, self._since,
                 self._transport.file_octets)
 
@@ -235,41 +238,56 @@ class Exporter:
     def _send_some(self) -> bool:
         """Send the next records; gives whether there were any."""
         if self._returned:
-            records = self._returned.pop(0)
-            self._send(records, held=len(records))
+            self._send(self._returned.pop(0))
             return True
         if self._spool is not None and self._spool.records:
             self._replay(self._spool)
             return True
-        taken = self._queue.take(_CHUNK_RECORDS)
+        taken = self._take()
         if taken is None:
             return False
-        self._send(taken, held=len(taken))
+        self._send(taken)
         return True
+
+    def _take(self) -> FlowRecords | None:
+        """The oldest records of the queue, held from now on."""
+        with self._lock:
+            records = self._queue.take(_CHUNK_RECORDS)
+            self._counters.held += 0 if records is None else len(records)
+        return records
 
     def _replay(self, spool: Spool) -> None:
         """Send the oldest file of the spool."""
         count = spool.oldest_records
+        with self._lock:
+            self._counters.spooled -= count
+            self._counters.held += count
         try:
             replay = spool.oldest()
         except FlowtopError as error:
             self._counters.last_error = _words(error)
-            self._count_given_up(count, 0, 0)  # What they had counted is as unreadable as they are.
             spool.forget_oldest()
+            with self._lock:
+                self._counters.held -= count
+                self._count_given_up(count, 0, 0)  # What they had counted is as unreadable as they are.
             return
+        if len(replay) < count:  # Cut off, by a crash of the machine perhaps.
+            with self._lock:
+                self._counters.held -= count - len(replay)
+                self._count_given_up(count - len(replay), 0, 0)
         try:
-            self._send(replay, held=0)
+            self._send(replay)
         finally:  # Sent, or given back by the transport when that failed.
             spool.forget_oldest()
 
-    def _send(self, records: FlowRecords, *, held: int) -> None:
-        """Send records, so many of which are counted nowhere else; when this raises, `_take_back` gets them."""
+    def _send(self, records: FlowRecords) -> None:
+        """Send records that are held; when this raises, `_take_back` gets them."""
         self._sending = len(records)
-        self._counters.held = sum(map(len, self._returned)) + held
         self._transport.send(records, self)
-        self._sending = 0
-        self._counters.sent += len(records)
-        self._counters.held -= held
+        with self._lock:
+            self._sending = 0
+            self._counters.sent += len(records)
+            self._counters.held -= len(records)
 
     def _fail(self, reason: str) -> bool:
         """The transport failed: take back, wait, try again; gives whether it is time to end."""
@@ -291,12 +309,13 @@ class Exporter:
         """Close the transport; what was being sent and what may not have arrived is to be sent again."""
         records, written = self._transport.abandon()
         self._open = False
-        self._counters.sent -= len(records) - self._sending
-        self._counters.repeated += written
-        self._sending = 0
+        with self._lock:
+            self._counters.sent -= len(records) - self._sending
+            self._counters.held += len(records) - self._sending
+            self._counters.repeated += written
+            self._sending = 0
         if len(records):
             self._returned.insert(0, records)
-        self._counters.held = sum(map(len, self._returned))
 
     def _rest(self, timeout_s: float) -> None:
         """Wait until woken or so long."""
@@ -310,15 +329,17 @@ class Exporter:
             return
         # Down to half of it, so that there are few large files, not many small ones.
         while len(self._queue) > self._bounds.spill_records // 2 and (
-                records := self._queue.take(_CHUNK_RECORDS)) is not None:
+                records := self._take()) is not None:
             self._store(records)
 
     def _store(self, records: FlowRecords, *, first: bool = False) -> None:
-        """Into the spool; what does not fit is given up."""
+        """Records that are held go into the spool; what does not fit is given up."""
         refused, error = (records, "") if self._spool is None else self._spool.store(records, first=first)
         if error:
             self._counters.last_error = error
-        if len(refused):
+        with self._lock:
+            self._counters.held -= len(records)
+            self._counters.spooled += len(records) - len(refused)
             self._give_up(refused)
 
     def _end(self) -> None:
@@ -326,7 +347,6 @@ class Exporter:
         for records in reversed(self._returned):
             self._store(records, first=True)
         self._returned.clear()
-        self._counters.held = 0
         self._close_queue()
         self._become(ExportState.STOPPED)
         if self._spool is not None:
@@ -336,18 +356,22 @@ class Exporter:
         """From now on nothing is taken, and what waits is spooled or given up."""
         with self._lock:
             self._closed = True
-        while (records := self._queue.take(_CHUNK_RECORDS)) is not None:
-            if self._thread is threading.current_thread():
+        if self._thread is threading.current_thread():
+            while (records := self._take()) is not None:
                 self._store(records)
-            else:
+            return
+        with self._lock:
+            while (records := self._queue.take(_CHUNK_RECORDS)) is not None:
                 self._give_up(records)
 
     def _give_up(self, records: FlowRecords) -> None:
-        self._count_given_up(len(records), int(records["packet_delta"].sum()), int(records["octet_delta"].sum()))
+        """Count records as not sent. The lock is held."""
+        if len(records):
+            self._count_given_up(len(records), int(records["packet_delta"].sum()), int(records["octet_delta"].sum()))
 
     def _count_given_up(self, records: int, packets: int, octets: int) -> None:
-        with self._lock:
-            self._counters.given_up = self._counters.given_up.plus(records, packets, octets, int(self._wall() * 1000))
+        """The lock is held."""
+        self._counters.given_up = self._counters.given_up.plus(records, packets, octets, int(self._wall() * 1000))
 
     def _become(self, state: ExportState) -> None:
         if state is not self._state:

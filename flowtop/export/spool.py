@@ -18,7 +18,6 @@ from flowtop.record import FlowRecords
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
 from flowtop.wire.ipfix import encode_messages
 from flowtop.wire.ipfix_decoder import split_messages
-from flowtop.wire.ipfix_template import IpfixDecodeError
 
 MAX_OCTETS = 1 << 30
 _FIRST_NUMBER = 10**9
@@ -122,7 +121,7 @@ class Spool:
         path = self._path(self._files[0])
         try:
             return flow_records(_whole_messages(path.read_bytes()))
-        except (OSError, IpfixDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: no messages, or not those of flowtop.
             with suppress(FileNotFoundError):
                 path.rename(path.with_suffix(".damaged"))
             raise FlowtopError(f"cannot replay {path.name}: {error}",

@@ -15,12 +15,13 @@ import pytest
 from flowtop.batch import RECORD_ELEMENTS, flow_record
 from flowtop.errors import FlowtopError
 from flowtop.export.opening import open_exporter
+from flowtop.export.record_queue import QueueBounds
 from flowtop.export.records_text import CSV_COLUMNS, plain_records
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.record import FlowRecords
 from flowtop.view.query import FlowRow
 from tests.oracle.collectors import ipfix_dump, tshark_file
-from tests.unit.export.flows import flows
+from tests.unit.export.flows import flows, until
 from tests.unit.factories import flow_row
 
 INTERFACES = {3: "eth0"}
@@ -105,3 +106,31 @@ def test_an_interface_name_cannot_speak_to_a_terminal() -> None:
 def test_a_path_that_cannot_be_written_is_said_before_anything_starts(tmp_path: Path, path: str) -> None:
     with pytest.raises(FlowtopError, match="cannot write"):
         open_exporter(f"file:{tmp_path / path}", tmp_path)
+
+
+def test_what_was_given_up_is_told_in_band(tmp_path: Path) -> None:
+    path = tmp_path / "flows.ipfix"
+    exporter = open_exporter(f"file:{path}", tmp_path, bounds=QueueBounds(records=100), wall=lambda: 1_700_000_100.0)
+    exporter.consume(flows(130))
+    exporter.start()
+    figures = exporter.stop(10.0)
+    assert (figures.sent_records, figures.not_sent_records) == (100, 30)
+    records, complaints = ipfix_dump(path.read_bytes(), tmp_path)
+    assert not complaints
+    report, = [dict(values) for _, values in records if "notSentFlowTotalCount" in dict(values)]
+    assert (report["notSentFlowTotalCount"], report["notSentPacketTotalCount"], report["notSentOctetTotalCount"]) == (
+        "30", str(sum(range(101, 131))), str(100 * sum(range(101, 131))))
+
+
+@pytest.mark.parametrize("profile", ["default", "strict", "nfdump", "pmacct"])
+def test_the_sequence_holds_while_the_clock_steps_back_and_interfaces_change(tmp_path: Path, profile: str) -> None:
+    path = tmp_path / "flows.ipfix"
+    wall = iter(range(1_700_000_000, 1_600_000_000, -1_000))
+    exporter = open_exporter(f"file:{path}?profile={profile}&domain=9", tmp_path, wall=lambda: float(next(wall)))
+    exporter.start()
+    for start in range(1, 501, 100):
+        exporter.tell(MeteringFacts({number: f"veth{number}" for number in range(3, 3 + start)}, start, start))
+        exporter.consume(flows(100, start))
+        until(lambda known=start + 99: exporter.statistics().sent_records == known, exporter.statistics)
+    exporter.stop(10.0)
+    assert sorted(flow_ids(path.read_bytes(), tmp_path)) == list(range(1, 501))

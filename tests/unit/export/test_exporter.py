@@ -233,6 +233,21 @@ def test_a_damaged_spool_file_is_put_aside_and_its_records_counted(tmp_path: Pat
     assert [path.suffix for path in (tmp_path / "s").iterdir()] == [".damaged"]
 
 
+def test_a_spool_file_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: Path) -> None:
+    store = spool(tmp_path / "s")
+    store.store(flows(2_000))
+    store.close()
+    path, = (tmp_path / "s").iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    transport = RecordingTransport()
+    exporter = Exporter("test:", transport, spool(tmp_path / "s"))
+    assert exporter.statistics().spooled_records == 2_000
+    exporter.start()
+    figures = exporter.stop(10.0)
+    assert 0 < len(transport.received) == figures.sent_records == 2_000 - figures.not_sent_records < 2_000
+    assert (figures.queued_records, figures.spooled_records) == (0, 0)
+
+
 def test_two_exports_do_not_share_a_spool(tmp_path: Path) -> None:
     first = spool(tmp_path / "s")
     with pytest.raises(Exception, match="another flowtop"):
