@@ -67,3 +67,14 @@ def test_a_server_that_never_answers_the_handshake_does_not_hold_up_the_stop(tmp
             assert connection.recv(1) == b"\x16"
             figures = export.stop(0.05)
     assert (figures.sent_records, figures.spooled_records) == (0, 5)
+
+
+@pytest.mark.parametrize("kind", ["file", "jsonl", "csv"])
+def test_a_full_disk_under_a_file_is_told_and_its_records_are_counted(tmp_path: Path, kind: str) -> None:
+    export = open_exporter(f"{kind}:/dev/full", tmp_path)
+    export.start()
+    export.consume(flows(5))
+    until(lambda: export.statistics().state is ExportState.WAITING, export.statistics)
+    figures = export.stop(0.05)
+    assert figures.last_error == "No space left on device"
+    assert (figures.sent_records, figures.not_sent_records, figures.not_sent_packets) == (0, 5, 15)
