@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
@@ -120,6 +121,11 @@ class FlowtopApp(App[None], inherit_bindings=False):
             self._quit_early = True
         else:
             self._event_loop.call_soon_threadsafe(self.post_message, QuitRequested())
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
+        if self.screen_stack or not isinstance(event, events.InputEvent):
+            await super().on_event(event)
 
     async def action_quit(self) -> None:
         """Last drain, then leave."""

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
@@ -14,6 +15,7 @@ from flowtop.record import Kind
 from flowtop.tui import flow_table
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.messages import PageReady
+from flowtop.tui.screens.help import HelpScreen
 from flowtop.view.columns import COLUMNS
 from flowtop.view.query import FlowRow, Query
 from tests.tui.fake_source import SORT_FIELDS, FakeSource, flow, random_flows
@@ -448,3 +450,27 @@ async def _exited(app: object) -> None:
     assert isinstance(app, FlowtopApp)
     while app.return_code is None:
         await asyncio.sleep(0.01)
+
+
+# ---- keys typed faster than screens come and go
+
+async def test_scrolling_help_before_it_is_composed_and_closing_it_twice_do_no_harm() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        help_screen = HelpScreen()
+        mounted = pilot.app.push_screen(help_screen)
+        help_screen.action_scroll(1)
+        await mounted
+        help_screen.action_close()
+        help_screen.action_close()
+        await pilot.pause()
+        await pilot.pause()
+        help_screen.action_close()
+        assert pilot.app.screen is not help_screen
+        assert len(flow_lines(pilot.app)) > 10
+
+
+async def test_a_key_that_finds_no_screen_any_more_does_no_harm() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        app = pilot.app
+    assert not app.screen_stack
+    await app.on_event(events.Key("j", "j"))

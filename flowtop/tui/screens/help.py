@@ -45,7 +45,7 @@ class HelpScreen(ModalScreen[None]):
     HelpScreen Static { height: auto; background: ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,h,f1,f10", "dismiss", show=False),
+        Binding("escape,q,question_mark,h,f1,f10", "close", show=False),
         Binding("j", "scroll(1)", show=False),
         Binding("k", "scroll(-1)", show=False),
     ]
@@ -58,8 +58,14 @@ class HelpScreen(ModalScreen[None]):
             yield Static(_grid())
 
     def action_scroll(self, lines: int) -> None:
-        """Scroll by lines."""
-        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+        """Scroll by lines. Keys typed ahead may come before there is anything to scroll."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_relative(y=lines, animate=False)
+
+    def action_close(self) -> None:
+        """Close, once: keys typed ahead may ask again while the screen is going."""
+        if self.is_current:
+            self.dismiss()
 
 
 def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
