@@ -4,7 +4,7 @@
 #
 #   tests/vm/run_on_debian_kernel.sh [PYTEST ARGUMENT...]     default: tests/kernel -m core
 #
-# Needs apt-get and dpkg, qemu-system-x86, kmod, udev, and a Python with flowtop[test] (its virtme-ng too).
+# Needs apt-get and dpkg, qemu-system-x86, kmod, udev, busybox-static, file, and a Python with flowtop[test] (its virtme-ng too).
 # Environment:
 #   PYTHON                that Python (default .venv/bin/python)
 #   FLOWTOP_VM_TIMEOUT    seconds for everything inside, boot included (default 1800)
