@@ -203,7 +203,8 @@ class FlowtopApp(App[None], inherit_bindings=False):
         if page.matched:
             self._paint_table(page)
         else:
-            self._table.show_notice("no flows: waiting for packets")
+            self._table.show_notice(
+                "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one")
         self._paint_status(self._questions.newest or page)
 
     def _paint_status(self, page: Page) -> None:

@@ -88,6 +88,13 @@ async def test_no_flows_is_said_and_flows_appear_later() -> None:
         assert any("no flows" in text for text in lines(pilot.app))
 
 
+async def test_no_interface_to_observe_is_said() -> None:
+    source = FakeSource()
+    source.attached = ()
+    async with running(source) as pilot:
+        assert any("no interface to observe" in text for text in lines(pilot.app))
+
+
 # ---- pages
 
 async def test_only_the_newest_page_is_painted_when_several_wait() -> None:
