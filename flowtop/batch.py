@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from flowtop.elements import ELEMENTS
 from flowtop.errors import FlowtopError
 from flowtop.pipeline import Pipeline
-from flowtop.record import Kind
+from flowtop.record import EndReason, Kind
 from flowtop.view.columns import Wording, fit
 from flowtop.view.query import Books, FlowRow, Page, Query
 from flowtop.view.units import duration, printable, rate
@@ -274,6 +274,8 @@ class _Table:
             column.header.rjust(width) if column.align == "right" else column.header.ljust(width)
             for column, width in layout).rstrip())
         for row in page.rows:
+            if row.end_reason == EndReason.FORCED_END:  # the run ended, the flow did not
+                row = row._replace(end_reason=EndReason.NONE)
             cells = [column.cell(row, wording, page.interfaces, width) for column, width in layout]
             lines.append(" ".join(cells).rstrip())
         return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from flowtop import __version__
 from flowtop.errors import (
@@ -57,10 +58,22 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
                            hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
     known = {p.name for p in context.command.params if p.name} - {"config", "version", "help", "check"}
     defaults = {name.replace("-", "_"): value for name, value in settings.items()}
-    for name in defaults.keys() - known:
-        raise FlowtopError(f"unknown setting in {chosen}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
+    for name in defaults:
+        if name not in known:
+            raise FlowtopError(f"unknown setting in {chosen}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
+        if not isinstance(defaults[name], _SETTING_TYPES[name == "interface"]):
+            raise FlowtopError(f"wrong kind of value for {name} in {chosen}: {defaults[name]!r}",
+                               hint=f"write it as in {name} = {_EXAMPLES.get(name, 1)}", exit_code=EXIT_USAGE)
+    if isinstance(defaults.get("interface"), str):
+        defaults["interface"] = [defaults["interface"]]
     context.default_map = defaults
     return chosen
+
+
+_SETTING_TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, bool), (str, list))
+"""TOML types a setting may have; and those of `interface`."""
+_EXAMPLES = {"interface": '["eth0", "veth*"]', "sort": '"bytes"', "output": '"json"', "dedupe": '"off"',
+             "batch": "true"}
 
 
 def _near(word: str, known: set[str]) -> str:
@@ -107,8 +120,10 @@ class _Seconds(click.FloatRange):
               help="The same packet seen at several interfaces: mark repeats, drop them from the list, or count all.")
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_load_settings, metavar="FILE",
               help="Settings (TOML), after options and FLOWTOP_* variables. Default: ~/.config/flowtop/config.toml.")
-@click.option("--check", is_flag=True, help="Say what this host can do, and the remedy for what it cannot.")
-@click.version_option(__version__, "--version", prog_name="flowtop", message="%(prog)s %(version)s")
+@click.option("--check", is_flag=True, allow_from_autoenv=False,
+              help="Say what this host can do, and the remedy for what it cannot.")
+@click.version_option(__version__, "--version", prog_name="flowtop", message="%(prog)s %(version)s",
+                      allow_from_autoenv=False)
 def command(**options: Any) -> int:
     """Show this host's network flows, exactly, as they happen.
 
@@ -135,6 +150,9 @@ def main() -> None:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         status = EXIT_OK
+    except OSError as error:  # click's own writing of help and the like
+        _complain(f"cannot write: {(error.strerror or str(error)).lower()}", "see to where the output goes")
+        status = EXIT_FAILURE
     for number in _SIGNALS:  # the status stands: a late signal, while the interpreter ends, must not change it
         signal.signal(number, signal.SIG_IGN)
     sys.exit(_flush(status))
@@ -195,7 +213,8 @@ def _pipeline_config(options: dict[str, Any], *, first_delay_s: float | None = N
 
     table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
                         max_flows=options["max_flows"], dedupe=options["dedupe"])
-    return PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s, ticks=options["count"], table=table)
+    return PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
+                          ticks=options["count"] if options["batch"] else None, table=table)
 
 
 def _begin(options: dict[str, Any]) -> Compilation:
@@ -222,21 +241,22 @@ def _batch(options: dict[str, Any]) -> int:
     with closing(_begin(options)) as compilation:
         pipeline = Pipeline(_pipeline_config(options), _capture(options, compilation), ready=pages.ready)
         caught = _stop_on_signals(pipeline.request_stop)
-        rounds = run_batch(config, pipeline, pages, descriptor_writer(sys.stdout.fileno()))
-    if not caught or options["count"] is None or rounds >= options["count"]:
+        run_batch(config, pipeline, pages, descriptor_writer(sys.stdout.fileno()))
+    if not caught or options["count"] is None or pipeline.completed:
         return EXIT_OK
     return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
 
 def _table_width() -> int:
-    if "COLUMNS" in os.environ and os.environ["COLUMNS"].isdigit():
+    if "COLUMNS" in os.environ and os.environ["COLUMNS"].isdecimal():
         return int(os.environ["COLUMNS"])
     return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 160
 
 
 def _screen(options: dict[str, Any]) -> int:
-    for option in ("count", "top"):
-        if options[option] is not None:
+    given = click.get_current_context().get_parameter_source
+    for option in ("count", "top"):  # from the environment or the settings file they wait for -b
+        if given(option) is ParameterSource.COMMANDLINE:
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
     # textual paints on standard error.
@@ -262,7 +282,14 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> in
         return opened[0]
 
     app = FlowtopApp(open_pipeline, query)
-    _stop_on_signals(app.request_quit)
+
+    def stop() -> None:
+        # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.
+        for pipeline in opened:
+            pipeline.request_stop()
+        app.request_quit()
+
+    _stop_on_signals(stop)
     try:
         app.run()
     finally:
@@ -270,7 +297,7 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> in
             pipeline.stop()
     if app.error is not None:
         raise app.error
-    return app.return_code or EXIT_OK
+    return EXIT_FAILURE if app.return_code is None else app.return_code  # None: the screen broke
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> list[int]:

@@ -116,6 +116,7 @@ class Pipeline:
         self._stopping = False
         self._over = False
         self._failure: FlowtopError | None = None
+        self._completed = False
         self._last = False
         self._tick = 0
         self._tick_closed_at = 0.0
@@ -159,6 +160,11 @@ class Pipeline:
         """Why the pipeline ended, when it was not asked to."""
         return self._failure
 
+    @property
+    def completed(self) -> bool:
+        """All `ticks` asked for were made in full: the pipeline ended by itself."""
+        return self._completed
+
     # ---- capture thread
 
     def _run_capture(self) -> None:
@@ -193,6 +199,7 @@ class Pipeline:
                 return
             due = self._clock() >= due_at
             if due and config.ticks is not None and ticks + 1 >= config.ticks:
+                self._completed = True
                 return
             close_tick = due and self._await_ready(config.delay_s)
             self._hand_over(_Handover(self._capture.drain(), close_tick, last=False))

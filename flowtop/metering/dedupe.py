@@ -3,7 +3,8 @@
 Flows with the same conversation (CONVERSATION_BYTES: addresses, ports, protocol, version, kind) are one stream of
 packets seen more than once, unless they are of one Observation Point (interface and direction): then they differ in
 VLAN, which are different packets. The Observation Point that saw the conversation first is its primary; flows of any
-other are duplicates. "First" is by first_ns, then ingress before egress, then ifindex, among those of one batch;
+other are duplicates. "First" is by first_ns, then where a local socket sends (the clock is coarse: a packet may pass
+several points in one tick of it), then ingress before egress, then ifindex, among those of one batch;
 later batches do not change it. When the primary ends, or is quiet for TAKEOVER_NS while another goes on (the route
 changed), another takes its place: what it carried until then stays counted as duplicate, so nothing counts twice.
 
@@ -120,7 +121,7 @@ class Deduplicator:
         old = store.head[members].astype(np.int64)
         keys = store.keys
         order = np.lexsort((store.flow_id[members], keys["ifindex"][members], keys["direction"][members],
-                            store.first_ns[members], rank, old))
+                            store.socket_cookie[members] == 0, store.first_ns[members], rank, old))
         members, old = members[order], old[order]
         starts = np.flatnonzero(np.concatenate(([True], old[1:] != old[:-1])))
         sizes = np.diff(np.append(starts, len(old)))

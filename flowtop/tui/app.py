@@ -58,7 +58,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
     AUTO_FOCUS = None
     CSS = "Screen { background: ansi_default; color: ansi_default; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(",".join(key.names), key.action, key.doc, show=False, priority="ctrl+c" in key.names) for key in KEYS
+        Binding(name, key.action, key.doc, show=False, priority=name == "ctrl+c") for key in KEYS for name in key.names
     ]
 
     page: reactive[Page | None] = reactive(None, init=False, repaint=False)

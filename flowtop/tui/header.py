@@ -130,7 +130,7 @@ def shorten_interfaces(names: Sequence[str], width: int) -> str:
     stems: dict[str, list[str]] = {}
     for name in names:
         clean = units.printable(name, 16)
-        stems.setdefault(re.sub(r"[0-9a-f]*[0-9][0-9a-f]*$", "", clean) or clean, []).append(clean)
+        stems.setdefault(re.sub(r"(\d+|[0-9a-f]{6,}|(?<=^veth)[0-9a-f]+)$", "", clean) or clean, []).append(clean)
     shown: list[str] = []
     for stem, members in stems.items():
         shown += [f"{stem}×{len(members)}"] if len(members) > 2 else members

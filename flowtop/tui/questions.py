@@ -99,6 +99,7 @@ class Questions:
         if self._awaited is None or page.query != self._awaited:
             return False
         self._awaited = None
+        self._paused_at = page  # the picture is of this moment now: what has gone by is counted from here
         return True
 
     def next(self) -> Query | None:

@@ -71,11 +71,12 @@ def accuracy_line(page: Page | None, width: int) -> Strip:
         Part(f"{usage.cpu * 100:.1f} %", label="cpu ", rank=4),
         Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
     ]
-    return justify(_accounts(page.books), cost, width)
+    return justify(_accounts(page), cost, width)
 
 
-def _accounts(books: Books) -> list[Part]:
-    parts = [_balance(books), *_coverage(books)]
+def _accounts(page: Page) -> list[Part]:
+    books = page.books
+    parts = [_balance(books), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
     parts.append(Part(f"{books.observed_packets:,}", rank=1, label="seen "))
     parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
     if books.lost_packets:
@@ -84,7 +85,7 @@ def _accounts(books: Books) -> list[Part]:
         parts.append(Part("0", rank=1, label="lost "))
     parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
     optional = (("aggregated ", books.aggregated_packets), ("fragments ", books.unjoined_fragments),
-                ("evicted ", books.evicted_flows))
+                ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     return parts
 
@@ -99,14 +100,18 @@ def _balance(books: Books) -> Part:
     return Part(f"exact {share}", theme.ALARM if books.lost_packets else theme.GOOD)
 
 
-def _coverage(books: Books) -> list[Part]:
+def _coverage(books: Books, packet_rate: float) -> list[Part]:
     """Seen beside the interfaces' own counters; a shortage stays on narrow screens, a match may go."""
     if books.coverage is None:
         return []
     thousandths = math.floor(books.coverage * 100_000)
-    short = thousandths < SHORT_OF
+    missing = books.interface_packets * (1 - books.coverage)
+    short = thousandths < SHORT_OF and missing > packet_rate * IN_FLIGHT_S
     return [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
 
+
+IN_FLIGHT_S = 0.2
+"""What the interfaces count in this time may be between their counters' reading and ours: no alarm for that much."""
 
 SHORT_OF = 99_900
 """Coverage below this many thousandths of a per cent is an alarm; above, packets in flight explain the difference."""

@@ -58,9 +58,12 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Read keys until told to stop, or until there is nobody to press any."""
-        try:
-            super().run_input_thread()
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-            self._on_gone()
+        while True:
+            try:
+                return super().run_input_thread()
+            except UnicodeDecodeError:
+                continue  # a byte that is no UTF-8 (line noise, an 8-bit Meta key): a key that means nothing
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                return self._on_gone()

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, run
+from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ETHERNET_HEADER = 14
@@ -130,6 +130,14 @@ def test_signals_end_with_a_last_drain_and_the_documented_status(
     last = command.rounds()[-1]
     assert sum(f["packetTotalCount"] for f in last["flows"] if f["protocolIdentifier"] == 1) == 20
     assert_nothing_attached(near)
+
+
+def test_a_round_that_was_cut_short_was_not_reached(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    command = Command(near, tmp_path, "-b", "-o", "json", "-c", "1", "-d", "600", "-i", "veth0")
+    eventually(lambda: hooks(near, "veth0") == 2, "hooks")
+    assert command.end(signal.SIGTERM) == 143
+    assert len(command.rounds()) == 1
 
 
 def test_a_broken_pipe_is_quiet(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:

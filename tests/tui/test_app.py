@@ -481,3 +481,16 @@ async def test_a_key_that_finds_no_screen_any_more_does_no_harm() -> None:
         app = pilot.app
     assert not app.screen_stack
     await app.on_event(events.Key("j", "j"))
+
+
+@pytest.mark.parametrize("key", ["q", "f10", "h", "question_mark", "escape"])
+async def test_keys_that_close_help_close_only_help(key: str) -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.press("h")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, HelpScreen)
+        await pilot.press(key)
+        await pilot.pause()
+        assert not isinstance(pilot.app.screen, HelpScreen)
+        assert pilot.app.return_code is None, "still running"
+        assert len(flow_lines(pilot.app)) > 10

@@ -11,7 +11,7 @@ from flowtop.tui import theme
 from flowtop.tui.header import clock, shorten_interfaces, sparkline
 from flowtop.tui.line import Part, justify
 from flowtop.tui.status import accuracy_line, key_hints
-from flowtop.view.query import Books, Page, Query
+from flowtop.view.query import Books, Page, Query, Traffic
 from tests.tui.fake_source import FakeSource
 
 
@@ -60,7 +60,7 @@ def test_no_packet_yet_is_exact() -> None:
 ])
 def test_coverage_is_rounded_down(
         coverage: float, expected: str, alarm: bool) -> None:
-    page = page_with(coverage=coverage)
+    page = page_with(coverage=coverage, interface_packets=10**12)
     assert f"coverage {expected}" in words(page)
     assert (style_of(page, expected if alarm else f"{expected}") == theme.ALARM) is alarm
 
@@ -145,3 +145,11 @@ def test_the_highest_rank_makes_room_first() -> None:
 
 def test_rank_zero_is_cut_rather_than_wrapped() -> None:
     assert justify([Part("aaaaaaaa")], [], 5).text == " aaaa"
+
+
+def test_what_may_be_between_two_readings_is_no_alarm() -> None:
+    page = page_with(coverage=0.9, interface_packets=1000)
+    page = replace(page, ingress=Traffic(packet_rate=400.0), egress=Traffic(packet_rate=200.0))
+    assert style_of(page, "90.000 %") != theme.ALARM, "100 packets are missing, 120 pass in 0.2 s"
+    page = replace(page, egress=Traffic(packet_rate=50.0))
+    assert style_of(page, "90.000 %") == theme.ALARM, "100 packets are missing, 90 pass in 0.2 s"

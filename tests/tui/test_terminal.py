@@ -129,3 +129,14 @@ FlowtopApp(open_source).run(headless=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "[]" in done.stdout + done.stderr, done
+
+
+@pytest.mark.parametrize("octets", [b"\xff", b"\xe9t\xe9", b"\xc3\x28", b"\x80" * 50])
+def test_octets_that_are_no_utf8_are_keys_that_mean_nothing(tmp_path: Path, octets: bytes) -> None:
+    note = tmp_path / "note"
+    with child(note) as (pid, master):
+        os.write(master, octets)
+        time.sleep(0.3)
+        os.write(master, b"q")
+        assert exit_status(pid, master) == 0
+        assert note.read_text() == "stopped 1"

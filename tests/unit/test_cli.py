@@ -76,6 +76,9 @@ def test_settings_are_found_in_the_user_s_configuration_directory(tmp_path: Path
 
 @pytest.mark.parametrize(("text", "message"), [
     ("sort = ", "cannot read settings"),
+    ("delay = 1979-05-27", "wrong kind of value for delay"),
+    ("count = [1]", "wrong kind of value for count"),
+    ("map-entries = {a = 1}", "wrong kind of value for map_entries"),
     ("sorte = 'rate'", "unknown setting"),
 ])
 def test_bad_settings_are_two_lines_and_status_2(tmp_path: Path, text: str, message: str) -> None:
@@ -89,3 +92,23 @@ def test_bad_settings_are_two_lines_and_status_2(tmp_path: Path, text: str, mess
 
 def test_settings_file_that_is_not_there() -> None:
     assert_two_lines(flowtop("-b", "--config", "/nonexistent/flowtop.toml"), 2, "cannot read settings", "--config")
+
+
+def test_settings_for_batch_output_wait_for_it(tmp_path: Path) -> None:
+    settings = tmp_path / "flowtop.toml"
+    settings.write_text('top = 20\ninterface = "lo"\n')
+    assert "is not a terminal" in flowtop("--config", str(settings), env={"FLOWTOP_COUNT": "3"}).stderr
+
+
+def test_variables_named_like_questions_answer_nothing() -> None:
+    assert "is not a terminal" in flowtop(env={"FLOWTOP_VERSION": "2.0", "FLOWTOP_CHECK": "1"}).stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_answers_that_cannot_be_written_are_told_in_two_lines(option: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "flowtop", option], stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("flowtop: cannot write")
