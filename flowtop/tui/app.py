@@ -312,10 +312,10 @@ class FlowtopApp(App[None], inherit_bindings=False):
         self._sort_by_neighbour(-1)
 
     def _sort_by_neighbour(self, step: int) -> None:
-        ids = [column.id for column in self._table.columns]
-        if ids:
-            position = ids.index(self._questions.sort) if self._questions.sort in ids else -max(step, 0)
-            self._sort_by(ids[(position + step) % len(ids)])
+        from flowtop.view.columns import COLUMNS  # as above
+
+        ids = list(COLUMNS)  # those too that have no room now: the sorted one gets some
+        self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
 
     def _sort_by(self, column_id: str) -> None:
         from flowtop.view.columns import COLUMNS  # as above

@@ -235,7 +235,7 @@ class FlowTable(Widget):
     def _lay_out(self, view: TableView) -> None:
         from flowtop.view.columns import fit  # brings numpy, which must not delay the first frame
 
-        chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached)
+        chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), len(chosen))
         identity, measures = chosen[:split], chosen[split:]
         if (identity, measures) == (self._identity.columns, self._measures.columns):

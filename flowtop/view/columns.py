@@ -195,13 +195,15 @@ def rate_column(window: Window) -> str:
     return _RATES[window]
 
 
-def fit(width: int, window: Window = "tick", names: Iterable[str] = (), gap: int = 1) -> list[tuple[Column, int]]:
+def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "",
+        gap: int = 1) -> list[tuple[Column, int]]:
     """The columns that fit a line, in order, each with its width; flexible ones share what is left.
 
     Args:
         width: cells of the line, gaps between columns included.
         window: its rate column is the one that stays longest.
         names: of interfaces: their column grows to the longest while addresses keep the room they need.
+        keep: id of a column that stays however narrow the line is: the sorted one.
         gap: cells between two columns.
 
     Returns:
@@ -209,7 +211,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), gap: int
         room for an IPv4 address with its port, the least important ones for a short IPv6 one.
     """
     def priority(column: Column) -> int:
-        if column.id == rate_column(window):
+        if column.id in (rate_column(window), keep):
             return 1
         return 4 if column.id == "rate" else column.priority
 

@@ -220,11 +220,11 @@ async def test_paused_picture_changes_only_for_what_is_asked() -> None:
         await pilot.pause()
         assert shown(pilot.app) == BY_RATE[:19]
         await pilot.press("s")
-        by_bytes = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_total)]
-        assert shown(pilot.app) == by_bytes[:19]
-        source.tick([row._replace(octet_total=row.flow_id) for row in FLOWS])
+        by_10s = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate_10s)]
+        assert shown(pilot.app) == by_10s[:19]
+        source.tick([row._replace(octet_rate_10s=row.flow_id) for row in FLOWS])
         await pilot.pause()
-        assert shown(pilot.app) == by_bytes[:19]
+        assert shown(pilot.app) == by_10s[:19]
 
 
 async def test_a_late_answer_to_an_older_question_does_not_move_a_paused_picture() -> None:
@@ -241,7 +241,7 @@ async def test_a_late_answer_to_an_older_question_does_not_move_a_paused_picture
         assert shown(pilot.app) == BY_RATE[:19]
         source.listener.on_page(source.page(source.asked[-1]))
         await pilot.pause()
-        assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_total).flow_id
+        assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_rate_10s).flow_id
 
 
 async def test_losses_are_said_while_paused() -> None:

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
 from flowtop.tui.screens.help import HelpScreen
+from flowtop.view.columns import COLUMNS
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, running, shown
 
@@ -65,16 +66,19 @@ async def check_clear_cursor(pilot: Pilot[None], _: FakeSource, key: str) -> Non
 
 
 async def check_sort_next(pilot: Pilot[None], source: FakeSource, key: str) -> None:
-    await pilot.press(key)  # at 80 columns BYTES stands right of RATE
-    assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", True)
-    assert "BYTES↓" in line(pilot.app, 2)
-    assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_total).flow_id
+    await pilot.press(key)  # right of RATE; at 80 columns it gets room because it is sorted by
+    assert (source.asked[-1].sort, source.asked[-1].descending) == ("rate_10s", True)
+    assert "10 s↓" in line(pilot.app, 2)
+    assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_rate_10s).flow_id
+    for _ in range(len(COLUMNS)):
+        await pilot.press(key)
+    assert {query.sort for query in source.asked} == set(COLUMNS), "every column can be reached"
 
 
 async def check_sort_previous(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     await pilot.press(key)
-    assert (source.asked[-1].sort, source.asked[-1].descending) == ("destination", False)
-    assert "DESTINATION↑" in line(pilot.app, 2)
+    assert (source.asked[-1].sort, source.asked[-1].descending) == ("flags", False)
+    assert "FLAGS↑" in line(pilot.app, 2)
 
 
 async def check_reverse(pilot: Pilot[None], _: FakeSource, key: str) -> None:

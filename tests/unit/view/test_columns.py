@@ -163,3 +163,12 @@ def test_an_aggregate_of_any_protocol_says_so() -> None:
     text = COLUMNS["protocol"].text
     assert text(ROWS["aggregate"]._replace(protocol=255), Wording(), {}) == "any"
     assert text(ROWS["tcp"]._replace(protocol=255), Wording(), {}) == "255"
+
+
+@pytest.mark.parametrize("column", list(COLUMNS))
+def test_the_sorted_column_has_room_at_80_cells(column: str) -> None:
+    chosen = {found.id: cells for found, cells in fit(80, keep=column)}
+    assert column in chosen
+    assert {"interface", "direction", "protocol", "source", "destination", "rate", "bytes", "state"} <= chosen.keys()
+    assert sum(chosen.values()) + len(chosen) - 1 <= 80
+    assert min(chosen["source"], chosen["destination"]) >= 15
