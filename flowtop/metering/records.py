@@ -39,7 +39,8 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_
     records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
     duplicate_packets, duplicate_octets = store.packet_duplicate[slots], store.octet_duplicate[slots]
     duplicate = (duplicate_packets > 0) | (duplicate_octets > 0)
-    records["duplicate"] = duplicate | (store.duplicate[slots] & (records["packet_delta"] == 0))
+    empty = (records["packet_delta"] == 0) & (records["octet_delta"] == 0)
+    records["duplicate"] = duplicate | (store.duplicate[slots] & empty)
     store.packet_duplicate[slots] = 0
     store.octet_duplicate[slots] = 0
     store.packet_reported[slots] = store.packet_total[slots]
