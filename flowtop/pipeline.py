@@ -18,6 +18,7 @@ from typing import Protocol
 
 from flowtop.capture import Capture
 from flowtop.errors import FlowtopError
+from flowtop.export.statistics import MeteringFacts
 from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.record import FlowBatch, FlowRecords
 from flowtop.view.answer import Answerer
@@ -43,6 +44,9 @@ class PipelineListener(Protocol):
 
 class FlowRecordConsumer(Protocol):
     """Who is handed every expired Flow Record. Called from the metering thread: must not block."""
+
+    def tell(self, facts: MeteringFacts) -> None:
+        """How metering stands, before the records that belong to it: each tick, and before the last records."""
 
     def consume(self, records: FlowRecords) -> None:
         """Take records (FLOW_RECORD_DTYPE, never empty). The array is the consumer's to keep."""
@@ -121,6 +125,7 @@ class Pipeline:
         self._tick = 0
         self._tick_closed_at = 0.0
         self._started_at = 0.0
+        self._facts = MeteringFacts()
         self._threads: tuple[threading.Thread, ...] = ()
 
     def start(self, listener: PipelineListener) -> None:
@@ -259,10 +264,12 @@ class Pipeline:
         if handover is None:
             self._listener.on_page(self._page())
             return
-        self._export(self._table.accumulate(handover.batch))
+        ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._interfaces, self._attached = dict(handover.batch.interfaces), handover.batch.attached
         self._observations = handover.batch.observations.copy()
+        self._tell()
+        self._export(ended)
         if not handover.close_tick:
             return
         self._close_tick()
@@ -279,6 +286,14 @@ class Pipeline:
         totals = self._table.totals
         self._ingress.append(totals.tick_ingress_octets / self._table.tick_s)
         self._egress.append(totals.tick_egress_octets / self._table.tick_s)
+
+    def _tell(self) -> None:
+        """What is in no Flow Record, whoever's fault: ignored and lost."""
+        totals, now_ms = self._table.totals, sum(self._batch_time) // 1_000_000
+        self._facts = self._facts.told(self._interfaces, totals.ignored_packets + totals.lost_packets,
+                                       totals.ignored_octets + totals.lost_octets, now_ms)
+        for consumer in self._consumers:
+            consumer.tell(self._facts)
 
     def _export(self, records: FlowRecords) -> None:
         if len(records):

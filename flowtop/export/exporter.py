@@ -108,10 +108,13 @@ class Exporter:
         self._wake()
 
     def request_stop(self, timeout_s: float) -> None:
-        """Flush and end within so many seconds, without waiting for it: so several exports flush at once."""
+        """Flush and end within so many seconds, without waiting for it: so several exports flush at once.
+
+        The shortest time that anyone has asked for stands.
+        """
+        stop_by = self._monotonic() + timeout_s
         with self._lock:
-            if self._stop_by is None:
-                self._stop_by = self._monotonic() + timeout_s
+            self._stop_by = stop_by if self._stop_by is None else min(self._stop_by, stop_by)
         self._wake()
 
     def stop(self, timeout_s: float = 5.0) -> ExportStatistics:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class ExportState(enum.Enum):
@@ -73,6 +73,13 @@ class MeteringFacts:
     ignored_octets: int = 0
     first_ignored_ms: int = 0
     last_ignored_ms: int = 0
+
+    def told(self, interfaces: Mapping[int, str], ignored_packets: int, ignored_octets: int,
+             now_ms: int) -> MeteringFacts:
+        """The facts of a later time; when counts have grown since, this is the time of the last that was ignored."""
+        if (ignored_packets, ignored_octets) == (self.ignored_packets, self.ignored_octets):
+            return replace(self, interfaces=interfaces)
+        return MeteringFacts(interfaces, ignored_packets, ignored_octets, self.first_ignored_ms or now_ms, now_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,9 @@ class Consumer:
     def __init__(self) -> None:
         self.records: list[FlowRecords] = []
 
+    def tell(self, facts: object) -> None:
+        """Not looked at."""
+
     def consume(self, records: FlowRecords) -> None:
         self.records.append(records.copy())
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flowtop.errors import FlowtopError
+from flowtop.export.statistics import MeteringFacts
 from flowtop.pipeline import Pipeline, PipelineConfig
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, EndReason, FlowBatch, FlowRecords
 from flowtop.view.query import Page, Query
@@ -95,6 +96,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.records: list[FlowRecords] = []
+        self.facts: list[MeteringFacts] = []
+
+    def tell(self, facts: MeteringFacts) -> None:
+        self.facts.append(facts)
 
     def consume(self, records: FlowRecords) -> None:
         self.records.append(records.copy())
@@ -179,7 +184,7 @@ def test_a_drain_that_breaks_is_told_and_the_hooks_still_come_off() -> None:
 
 
 def test_a_consumer_that_breaks_is_told_and_the_hooks_still_come_off() -> None:
-    class Broken:
+    class Broken(Recorder):
         def consume(self, records: FlowRecords) -> None:
             raise OSError("disk on fire")
 
@@ -189,6 +194,33 @@ def test_a_consumer_that_breaks_is_told_and_the_hooks_still_come_off() -> None:
     pipeline.join()
     assert capture.closed == 1
     assert "disk on fire" in watcher.errors[0].message
+
+
+def test_consumers_are_told_of_interfaces_and_of_what_is_in_no_record_before_the_records_come() -> None:
+    class InOrder(Recorder):
+        def consume(self, records: FlowRecords) -> None:
+            assert self.facts and self.facts[-1].interfaces == {2: "eth0"}
+            super().consume(records)
+
+    class Ignoring(ScriptedCapture):
+        """From the second drain on, 7 ARP frames of 46 octets each; then no more."""
+
+        def _batch(self) -> FlowBatch:
+            batch = super()._batch()
+            if self.drains >= 2:
+                for name, value in (("frames", 7), ("ignored_packets", 7), ("ignored_octets", 7 * 46)):
+                    batch.observations[name].reshape(-1)[0] += value
+            return batch
+
+    recorder = InOrder()
+    pipeline = Pipeline(PipelineConfig(delay_s=0.01, ticks=4), Ignoring(), [recorder])
+    pipeline.start(watcher := Watcher())
+    pipeline.join()
+    assert not watcher.errors and recorder.records
+    assert recorder.facts[0].ignored_packets == recorder.facts[0].first_ignored_ms == 0
+    last = recorder.facts[-1]
+    assert (last.ignored_packets, last.ignored_octets) == (7, 7 * 46)
+    assert last.first_ignored_ms == last.last_ignored_ms == 12_000, "second drain, at 2 s, 10 s offset"
 
 
 def test_pages_name_interfaces_time_and_traffic() -> None:

@@ -1,0 +1,179 @@
+"""Every export of one run: opened, fed with Flow Records, paused, ended; each with its own queue, thread and figures.
+
+Nothing heavy is imported before the first export is added: a run without any pays nothing for this.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.statistics import ExportStatistics, MeteringFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from flowtop.export.exporter import Exporter
+    from flowtop.record import FlowRecords
+
+    OpenExporter = Callable[[str, Path], Exporter]
+    Keep = Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]]
+    """Which records an export is for: records and interface names by ifindex -> shape (n,)."""
+
+FLUSH_S = 5.0
+"""How long an end waits for collectors before what is left goes to the spool, or is counted as not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One export of this run, as it stands.
+
+    Attributes:
+        number: 1, 2, ... in the order in which they were added.
+        statistics: its figures and its state.
+    """
+
+    number: int
+    statistics: ExportStatistics
+
+
+@dataclass(slots=True)
+class _Running:
+    exporter: Exporter
+    keep: Keep | None
+    file: Path | None
+    ended: bool = False
+
+
+class Exports:
+    """Every export of this run, stopped ones too. A `pipeline.FlowRecordConsumer`; any thread.
+
+    Args:
+        state_directory: spools are made below it.
+        open_exporter: `opening.open_exporter`; injected for tests.
+        monotonic: seconds.
+    """
+
+    def __init__(self, state_directory: Path, *, open_exporter: OpenExporter | None = None,
+                 monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._state_directory = state_directory
+        self._open_exporter = open_exporter
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._adding = threading.Lock()  # One at a time: two at once could both begin the same file.
+        self._running: list[_Running] = []
+        self._facts = MeteringFacts()
+        self._stopped = False
+
+    def add(self, url: str, keep: Keep | None = None) -> int:
+        """Open an export and start it; it gets the records that are handed over from now on. Gives its number.
+
+        May wait for a disk (certificates, a spool), never for a collector or its name.
+
+        Args:
+            url: see `export.url`.
+            keep: which records it is for; None: all.
+
+        Raises FlowtopError: as `opening.open_exporter`; a file that another export of this run writes.
+        """
+        from flowtop.export.url import parse_export_url
+
+        file = _file(parse_export_url(url).path)
+        with self._adding:
+            self._refuse(url, file)
+            exporter = self._opener()(url, self._state_directory)
+            with self._lock:
+                exporter.tell(self._facts)
+                self._running.append(_Running(exporter, keep, file))
+                number = len(self._running)
+                if self._stopped:  # Meanwhile: nothing will be handed to it any more.
+                    exporter.request_stop(0.0)
+            exporter.start()
+        return number
+
+    def consume(self, records: FlowRecords) -> None:
+        """Hand records (FLOW_RECORD_DTYPE, never empty) to every export that has not been ended. Never waits."""
+        with self._lock:
+            running, interfaces = tuple(self._running), self._facts.interfaces
+        for export in running:
+            if not export.ended:
+                kept = records if export.keep is None else records[export.keep(records, interfaces)]
+                if len(kept):
+                    export.exporter.consume(kept)
+
+    def tell(self, facts: MeteringFacts) -> None:
+        """Facts that exports report in band from now on; before the records they are about."""
+        with self._lock:
+            self._facts = facts
+            for export in self._running:
+                export.exporter.tell(facts)
+
+    def statistics(self) -> tuple[Export, ...]:
+        """How each stands, in order of number."""
+        with self._lock:
+            running = tuple(self._running)
+        return tuple(Export(number, export.exporter.statistics()) for number, export in enumerate(running, 1))
+
+    def pause(self, number: int) -> None:
+        """Send nothing until `resume`: records wait as if the collector were away."""
+        self._of(number).exporter.pause()
+
+    def resume(self, number: int) -> None:
+        """Go on after `pause`."""
+        self._of(number).exporter.resume()
+
+    def end(self, number: int, timeout_s: float = FLUSH_S) -> None:
+        """Take no more records, send what waits, stop: in the background. It stays listed, as STOPPED."""
+        export = self._of(number)
+        export.ended = True
+        export.exporter.request_stop(timeout_s)
+
+    def stop(self, timeout_s: float = FLUSH_S) -> tuple[Export, ...]:
+        """Stop all: each sends what waits, at the same time, for so long at most. Gives the last figures.
+
+        What is left then is spooled or counted as not sent, which a slow disk may delay by two seconds more. A second
+        call, from another thread perhaps, with a shorter time cuts the first one short.
+        """
+        deadline = self._monotonic() + timeout_s
+        with self._lock:
+            self._stopped = True
+            running = tuple(self._running)
+        for export in running:
+            export.exporter.request_stop(timeout_s)
+        for export in running:
+            export.exporter.stop(max(0.0, deadline - self._monotonic()))
+        return self.statistics()
+
+    def _of(self, number: int) -> _Running:
+        with self._lock:
+            if not 1 <= number <= len(self._running):
+                raise IndexError(f"there is no export {number}")
+            return self._running[number - 1]
+
+    def _opener(self) -> OpenExporter:
+        if self._open_exporter is None:
+            from flowtop.export.opening import open_exporter
+
+            self._open_exporter = open_exporter
+        return self._open_exporter
+
+    def _refuse(self, url: str, file: Path | None) -> None:
+        """Raises FlowtopError: this export must not be."""
+        with self._lock:
+            if self._stopped:
+                raise FlowtopError(f"cannot begin export {url!r}: flowtop is ending", exit_code=EXIT_USAGE)
+            for number, export in enumerate(self._running, 1):
+                if file is not None and export.file == file and not export.ended:
+                    raise FlowtopError(f"export {number} writes to {file} already", exit_code=EXIT_USAGE,
+                                       hint="name another file, or end that export first")
+
+
+def _file(path: str) -> Path | None:
+    """The file that an export's path means, whichever way it is spelled; None for a collector."""
+    return Path(path).resolve() if path else None

@@ -1,0 +1,139 @@
+"""All exports of a run: each gets every record it is for, from the moment it is added to the moment it is ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowtop.errors import FlowtopError
+from flowtop.export.exporter import Exporter
+from flowtop.export.exports import Exports
+from flowtop.export.statistics import ExportState, MeteringFacts
+from tests.unit.export.flows import RecordingTransport, flows, until
+
+
+class Opener:
+    """Opens exporters over transports that record; keeps them by URL."""
+
+    def __init__(self) -> None:
+        self.transports: dict[str, RecordingTransport] = {}
+
+    def __call__(self, url: str, state_directory: Path) -> Exporter:
+        self.transports[url] = RecordingTransport()
+        return Exporter(url, self.transports[url])
+
+
+def test_every_export_gets_what_is_handed_over_between_its_beginning_and_its_end(tmp_path: Path) -> None:
+    opener = Opener()
+    exports = Exports(tmp_path, open_exporter=opener)
+    exports.consume(flows(1))
+    assert exports.add("file:a") == 1
+    exports.consume(flows(1, 2))
+    assert exports.add("file:b") == 2
+    exports.consume(flows(1, 3))
+    exports.end(1)
+    exports.consume(flows(1, 4))
+    figures = exports.stop()
+    assert opener.transports["file:a"].received == [2, 3]
+    assert opener.transports["file:b"].received == [3, 4]
+    assert [(export.number, export.statistics.url, export.statistics.state) for export in figures] == [
+        (1, "file:a", ExportState.STOPPED), (2, "file:b", ExportState.STOPPED)]
+    assert sum(export.statistics.not_sent_records for export in figures) == 0
+
+
+def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(tmp_path: Path) -> None:
+    opener = Opener()
+    exports = Exports(tmp_path, open_exporter=opener)
+    exports.add("file:odd-on-eth0", keep=lambda records, interfaces: (records["flow_id"] % 2 == 1) & np.isin(
+        records["ifindex"], [index for index, name in interfaces.items() if name == "eth0"]))
+    exports.add("file:all")
+    exports.tell(MeteringFacts({3: "eth0"}))
+    exports.consume(flows(10))
+    exports.tell(MeteringFacts({3: "wg0"}))
+    exports.consume(flows(10, 11))
+    figures = exports.stop()
+    assert opener.transports["file:odd-on-eth0"].received == [1, 3, 5, 7, 9]
+    assert opener.transports["file:all"].received == list(range(1, 21))
+    assert [export.statistics.not_sent_records for export in figures] == [0, 0]
+
+
+def test_pausing_one_export_holds_its_records_and_no_others(tmp_path: Path) -> None:
+    opener = Opener()
+    exports = Exports(tmp_path, open_exporter=opener)
+    exports.add("file:a")
+    exports.add("file:b")
+    exports.pause(1)
+    until(lambda: exports.statistics()[0].statistics.state is ExportState.PAUSED, exports.statistics)
+    exports.consume(flows(5))
+    until(lambda: exports.statistics()[1].statistics.sent_records == 5, exports.statistics)
+    assert exports.statistics()[0].statistics.queued_records == 5
+    exports.resume(1)
+    until(lambda: exports.statistics()[0].statistics.sent_records == 5, exports.statistics)
+    exports.stop()
+
+
+def test_ending_all_takes_as_long_as_one_and_a_second_caller_can_cut_it_short(tmp_path: Path) -> None:
+    opener = Opener()
+    exports = Exports(tmp_path, open_exporter=opener)
+    for name in "abc":
+        exports.add(f"file:{name}")
+        opener.transports[f"file:{name}"].hang.set()
+    exports.consume(flows(5))
+    begin = time.monotonic()
+    waiting = threading.Thread(target=exports.stop, args=(3_600.0,))
+    waiting.start()
+    figures = exports.stop(0.0)
+    waiting.join()
+    assert time.monotonic() - begin < 60, "an hour was asked for first"
+    assert [export.statistics.not_sent_records for export in figures] == [5, 5, 5]
+
+
+def test_two_exports_of_a_run_never_write_the_same_file(tmp_path: Path) -> None:
+    exports = Exports(tmp_path)
+    path = tmp_path / "flows.jsonl"
+    assert exports.add(f"jsonl:{path}") == 1
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(FlowtopError, match=r"export 1 writes to .*flows\.jsonl already"):
+        exports.add(f"csv:{tmp_path}/sub/../flows.jsonl")
+    exports.end(1)
+    until(lambda: exports.statistics()[0].statistics.state is ExportState.STOPPED, exports.statistics)
+    assert exports.add(f"jsonl:{path}") == 2
+    exports.stop()
+
+
+def test_an_export_that_cannot_be_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    exports = Exports(tmp_path)
+    with pytest.raises(FlowtopError, match="scheme"):
+        exports.add("gopher://collector")
+    with pytest.raises(FlowtopError, match="cannot write"):
+        exports.add(f"file:{tmp_path}/nowhere/flows.ipfix")
+    assert exports.statistics() == exports.stop() == ()
+    with pytest.raises(FlowtopError, match="ending"):
+        exports.add("file:late")
+    with pytest.raises(IndexError):
+        exports.pause(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_exports_imports_nothing_of_them() -> None:
+    code = """
+import json, sys
+from pathlib import Path
+from flowtop.export.exports import Exports
+from flowtop.export.statistics import MeteringFacts
+exports = Exports(Path("unused"))
+exports.tell(MeteringFacts())
+exports.stop()
+print(json.dumps(sorted(sys.modules)))
+"""
+    modules = set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
+    assert "numpy" not in modules and "ssl" not in modules
+    assert {name for name in modules if name.startswith(("flowtop.wire", "flowtop.export."))} == {
+        "flowtop.export.exports", "flowtop.export.statistics"}
