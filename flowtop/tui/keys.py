@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from textual.binding import Binding, BindingType
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -12,7 +14,7 @@ class Key:
     Attributes:
         names: textual's names of the keys.
         caps: the keys as people know them, separated by spaces.
-        action: the app's action, as textual writes it.
+        action: as textual writes it; of the main view, with `app.` before it the app's own, which works everywhere.
         doc: what it does, a sentence without its full stop.
         section: heading in the help screen and the README.
         hint: words for the hint line, "" when the key is not on it.
@@ -46,9 +48,18 @@ KEYS: tuple[Key, ...] = (
     Key(("3",), "3", "window('60s')", "Rate over the last 60 seconds, likewise", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
-    Key(("colon", "ctrl+p"), ": Ctrl-P", "command_palette", "Search these commands by name", "More"),
-    Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "quit", "Last drain, detach, leave", "More", "quit"),
+    Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
+    Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Last drain, detach, leave", "More", "quit"),
 )
+
+
+def bindings(*, app: bool) -> list[BindingType]:
+    """The table as textual's bindings: those of the app, or those of the main view."""
+    return [
+        Binding(name, key.action, key.doc, show=False, priority=name == "ctrl+c")
+        for key in KEYS if key.action.startswith("app.") == app for name in key.names
+    ]
+
 
 MOUSE: tuple[tuple[str, str], ...] = (
     ("Click a header", "Sort by its column; click again to reverse"),

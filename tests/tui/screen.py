@@ -57,4 +57,4 @@ def cursor_line(app: App[None]) -> int | None:
 def shown(app: App[None]) -> list[int]:
     """flow_ids in view, from top to bottom."""
     assert isinstance(app, FlowtopApp)
-    return [row.flow_id for row in app._viewport.rows]
+    return [row.flow_id for row in app.main.viewport.rows]

@@ -103,7 +103,7 @@ async def test_only_the_newest_page_is_painted_when_several_wait() -> None:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
         painted: list[int] = []
-        app.watch(app, "page", lambda page: painted.append(page.tick), init=False)
+        app.watch(app.main, "page", lambda page: painted.append(page.tick), init=False)
         for _ in range(50):
             source.tick()
         await pilot.pause()
@@ -274,7 +274,7 @@ async def test_every_header_sorts_by_its_own_column(width: int) -> None:
     async with running(source, width, 24) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
-        for column in app._table.columns:
+        for column in app.main.table.columns:
             head = line(app, 2).replace("↓", " ").replace("↑", " ")
             await pilot.click(offset=(f" {head} ".index(f" {column.header} "), 2))
             assert source.asked[-1].sort == column.id

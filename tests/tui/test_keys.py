@@ -186,8 +186,8 @@ CHECKS: dict[str, Check] = {
     "window('60s')": check_window("rate_60s", "60 s"),
     "bits": check_bits,
     "help": check_help,
-    "command_palette": check_palette,
-    "quit": check_quit,
+    "app.command_palette": check_palette,
+    "app.quit": check_quit,
 }
 """A check of every action of the key table: a new key fails here until it has one."""
 

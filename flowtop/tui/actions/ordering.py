@@ -1,0 +1,47 @@
+"""The order of the list: by which column, which way, and whether it stands still."""
+
+from __future__ import annotations
+
+from flowtop.tui.flow_table import FlowTable
+from flowtop.tui.screens.flow_screen import FlowScreen
+
+
+class Ordering(FlowScreen):
+    """Sorts, reverses, holds the order."""
+
+    def action_sort_next(self) -> None:
+        """Sort by the column to the right."""
+        self._sort_by_neighbour(1)
+
+    def action_sort_previous(self) -> None:
+        """Sort by the column to the left."""
+        self._sort_by_neighbour(-1)
+
+    def action_reverse(self) -> None:
+        """The other way round."""
+        self.questions.order_by(self.questions.sort, descending=not self.questions.descending)
+        self.changed()
+
+    def action_hold_order(self) -> None:
+        """Freeze the order, or let it go."""
+        self.questions.toggle_hold()
+        self.changed()
+
+    def on_flow_table_header_clicked(self, message: FlowTable.HeaderClicked) -> None:
+        """Sort by the column, or reverse."""
+        if message.column_id == self.questions.sort:
+            self.action_reverse()
+        else:
+            self._sort_by(message.column_id)
+
+    def _sort_by_neighbour(self, step: int) -> None:
+        from flowtop.view.columns import COLUMNS  # brings numpy, which must not delay the first frame
+
+        ids = list(COLUMNS)  # those too that have no room now: the sorted one gets some
+        self._sort_by(ids[(ids.index(self.questions.sort) + step) % len(ids)])
+
+    def _sort_by(self, column_id: str) -> None:
+        from flowtop.view.columns import COLUMNS  # as above
+
+        self.questions.order_by(column_id, descending=COLUMNS[column_id].descending_first)
+        self.changed()

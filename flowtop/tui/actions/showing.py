@@ -1,0 +1,36 @@
+"""How flows are put: pause, rate windows, units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowtop.tui.screens.flow_screen import FlowScreen
+
+if TYPE_CHECKING:
+    from flowtop.view.columns import Window
+
+
+class Showing(FlowScreen):
+    """Pauses the picture, and words the numbers in it."""
+
+    def action_pause(self) -> None:
+        """Stand still, or go on with the newest page."""
+        newest = self.questions.toggle_pause()
+        if newest is not None:
+            self.page = newest
+        self.changed()
+
+    def action_window(self, window: Window) -> None:
+        """Rates over this window; when sorted by a rate, by this one."""
+        from flowtop.view.columns import rate_column  # brings numpy, which must not delay the first frame
+
+        rates = [rate_column(name) for name in ("tick", "10s", "60s")]
+        self.rate_window = window
+        if self.questions.sort in rates and self.questions.sort != rate_column(window):
+            self.questions.order_by(rate_column(window), descending=self.questions.descending)
+        self.changed()
+
+    def action_bits(self) -> None:
+        """Rates in bits or bytes."""
+        self.bits = not self.bits
+        self.changed()

@@ -1,0 +1,181 @@
+"""The flows on view: which page is shown, what the reader chose, and painting both. Keys come from `tui/actions/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.message import Message
+from textual.reactive import reactive
+from textual.screen import Screen
+
+from flowtop.tui import theme
+from flowtop.tui.flow_table import FlowTable, TableView
+from flowtop.tui.header import Header, HeaderView, clock
+from flowtop.tui.questions import Questions
+from flowtop.tui.status import StatusLine
+from flowtop.tui.viewport import Viewport
+from flowtop.view.query import Page, Query
+
+if TYPE_CHECKING:
+    from flowtop.view.columns import Window
+
+
+class FlowScreen(Screen[None]):
+    """Header, flow table, status; what groups of actions build on.
+
+    Args:
+        query: what to show first; its offset, limit, anchor and hold are the screen's own business.
+        bits: rates in bits, else in octets.
+        sparks: characters of the sparklines, from low to high.
+
+    Attributes:
+        page: the page on view, None before the first.
+        viewport, questions: where the reader looks, and what was asked for it.
+        bits, rate_window: how rates are put.
+        alarm: what went wrong, in words; "" when nothing did.
+        notice: what leaving waits for, "" until then.
+    """
+
+    AUTO_FOCUS = None
+
+    page: reactive[Page | None] = reactive(None, init=False, repaint=False)
+
+    class FirstPaint(Message):
+        """The empty screen has been painted."""
+
+    def __init__(self, query: Query, *, bits: bool = True, sparks: str = theme.SPARKS) -> None:
+        super().__init__()
+        self._ask_source: Callable[[Query], None] | None = None
+        self.viewport = Viewport()
+        self.questions = Questions(query, self.viewport)
+        self.bits = bits
+        self.rate_window: Window = "tick"
+        self.alarm = ""
+        self.notice = ""
+        self.header = Header(sparks)
+        self.table = FlowTable("starting …")
+        self.status = StatusLine()
+
+    def compose(self) -> ComposeResult:
+        """Header, flow table, status."""
+        yield self.header
+        yield self.table
+        yield self.status
+
+    def on_mount(self) -> None:
+        """Say when there is something to look at: capture starts after that."""
+        self.call_after_refresh(self.post_message, self.FirstPaint())
+
+    # ---- what the app hands over
+
+    def connect(self, ask_source: Callable[[Query], None] | None) -> None:
+        """From now on questions go there; nowhere any more when None."""
+        self._ask_source = ask_source
+        self.ask()
+
+    def show_progress(self, text: str) -> None:
+        """Say what is being waited for, until there is a page."""
+        if self.page is None:
+            self.table.show_notice(text)
+
+    def show_page(self, page: Page) -> None:
+        """Show a page. While paused: only what has gone by since, and the accuracy line, which never stands still."""
+        if self.questions.accept(page):
+            self.page = page
+        else:
+            self._paint_header()
+            self.paint_status()
+
+    def watch_page(self, page: Page | None) -> None:
+        """Another page is on view."""
+        if page is not None:
+            self.viewport.show(page)
+            self.changed()
+
+    def show_alarm(self, text: str) -> None:
+        """Say what went wrong, from now on."""
+        self.alarm = text
+        self.paint()
+
+    def show_notice(self, text: str) -> None:
+        """Say what leaving waits for, in the place of the key hints."""
+        self.notice = text
+        self.paint_status()
+
+    # ---- asking and painting
+
+    def ask(self) -> None:
+        """Ask for what is missing in view, if anything is."""
+        if self._ask_source is not None:
+            query = self.questions.next()
+            if query is not None:
+                self._ask_source(query)
+
+    def changed(self) -> None:
+        """The reader moved or chose something: ask what is missing, paint what there is."""
+        self.ask()
+        self.paint()
+
+    def paint(self) -> None:
+        """Paint what differs from what is on screen."""
+        page = self.page
+        if page is None:
+            return
+        self._paint_header()
+        if page.matched:
+            self._paint_table(page)
+        else:
+            self.table.show_notice(
+                "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one")
+        self.paint_status()
+
+    def paint_status(self) -> None:
+        """The bottom lines: always of the newest page."""
+        self.status.show(self.questions.newest or self.page, self.notice)
+
+    def _paint_table(self, page: Page) -> None:
+        from flowtop.view.columns import Wording  # brings numpy, which must not delay the first frame
+
+        self.table.show(TableView(
+            wording=Wording(bits=self.bits, window=self.rate_window),
+            rows=self.viewport.rows,
+            top=self.viewport.top,
+            total=page.matched,
+            cursor=self.viewport.cursor,
+            interfaces=page.interfaces,
+            attached=page.attached,
+            sort=page.query.sort,
+            descending=page.query.descending,
+        ))
+
+    def _paint_header(self) -> None:
+        rows = len(self.viewport.rows)
+        self.header.show(HeaderView(
+            page=self.page,
+            bits=self.bits,
+            order="" if self.page is None else _order(self.page.query),
+            first=self.viewport.top + 1 if rows else 0,
+            last=self.viewport.top + rows,
+            banners=tuple(self.banners()),
+            alarm=self.alarm,
+        ))
+
+    def banners(self) -> Iterator[str]:
+        """What the reader has to know about the picture, most important first. Groups of actions add theirs to it."""
+        pause = self.questions.pause
+        if pause is not None:
+            yield f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
+        if self.questions.order_held:
+            yield "ORDER FROZEN"
+        if self.viewport.follow:
+            yield "FOLLOW"
+
+
+def _order(query: Query) -> str:
+    """The sorted column of a page and its arrow: of what is on view, not of what was asked for since."""
+    from flowtop.view.columns import COLUMNS  # brings numpy, which must not delay the first frame
+
+    column = COLUMNS.get(query.sort)
+    return f"{column.header if column else query.sort}{theme.DESCENDING if query.descending else theme.ASCENDING}"

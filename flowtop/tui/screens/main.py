@@ -1,0 +1,19 @@
+"""The main view: the flow screen with every group of keys."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import BindingType
+
+from flowtop.tui.actions.moving import Moving
+from flowtop.tui.actions.opening import Opening
+from flowtop.tui.actions.ordering import Ordering
+from flowtop.tui.actions.showing import Showing
+from flowtop.tui.keys import bindings
+
+
+class MainScreen(Moving, Ordering, Showing, Opening):
+    """What flowtop shows first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(app=False)
