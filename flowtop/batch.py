@@ -13,11 +13,11 @@ import queue
 import select
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from flowtop.elements import ELEMENTS
+from flowtop.elements import FLOW_ELEMENTS
 from flowtop.errors import FlowtopError
 from flowtop.pipeline import Pipeline
 from flowtop.record import EndReason, Kind
@@ -25,23 +25,10 @@ from flowtop.view.columns import Wording, fit
 from flowtop.view.query import Books, FlowRow, Page, Query
 from flowtop.view.units import duration, printable, rate
 
-OutputFormat = Literal["table", "json", "csv"]
+OutputFormat = Literal["table", "json", "csv", "none"]
 
 _ICMP, _ICMPV6 = 1, 58
 _IPV4 = 4
-
-RECORD_ELEMENTS = (
-    "flowId", "interfaceName", "flowDirection", "ipVersion", "protocolIdentifier",
-    "sourceIPv4Address", "sourceIPv6Address", "sourceTransportPort",
-    "destinationIPv4Address", "destinationIPv6Address", "destinationTransportPort",
-    "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "vlanId", "dot1qCustomerVlanId",
-    "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
-    "flowStartMilliseconds", "flowEndMilliseconds",
-    "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
-)
-"""Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
-
-assert all(name in ELEMENTS for name in RECORD_ELEMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +36,7 @@ class BatchConfig:
     """How rounds are written.
 
     Attributes:
-        output: table, json (JSON Lines) or csv.
+        output: table, json (JSON Lines), csv, or none: rounds are counted and not written.
         query: which flows a round lists, and in which order.
         width: columns of a table.
         wording: units of a table.
@@ -115,7 +102,7 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
         FlowtopError: capturing could not start, or failed.
     """
     form = round_format(config)
-    pipeline.ask(config.query)
+    pipeline.ask(config.query if config.output != "none" else replace(config.query, limit=0))
     pipeline.start(pages)
     rounds = 0
     try:
@@ -153,12 +140,30 @@ def descriptor_writer(descriptor: int) -> Callable[[str], None]:
     return write
 
 
+def reader_watch(descriptor: int | None) -> Callable[[str], None]:
+    """Writes nothing, where an export writes instead.
+
+    The function made raises BrokenPipeError when the descriptor is a pipe whose reader went away.
+    """
+    poll = select.poll()
+    if descriptor is not None:
+        poll.register(descriptor, 0)  # errors are told unasked
+
+    def watch(_: str) -> None:
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError
+
+    return watch
+
+
 def round_format(config: BatchConfig) -> RoundFormat:
     """The text of one output format."""
     if config.output == "json":
         return _JsonLines()
     if config.output == "csv":
         return _Csv()
+    if config.output == "none":
+        return _Nothing()
     return _Table(config)
 
 
@@ -238,6 +243,13 @@ def _iso_time(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class _Nothing:
+    """No text."""
+
+    def text(self, number: int, page: Page) -> str:  # noqa: ARG002 - nothing to be told
+        return ""
+
+
 class _JsonLines:
     """JSON Lines: one object a round."""
 
@@ -252,7 +264,7 @@ class _Csv:
 
     def text(self, number: int, page: Page) -> str:
         out = io.StringIO()
-        writer = csv.DictWriter(out, ("round", "time", *RECORD_ELEMENTS, "duplicate"), lineterminator="\n")
+        writer = csv.DictWriter(out, ("round", "time", *FLOW_ELEMENTS, "duplicate"), lineterminator="\n")
         if number == 1:
             writer.writeheader()
         stamp = {"round": number, "time": _iso_time(page.unix_ms)}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -33,6 +33,7 @@ from flowtop.errors import (
 if TYPE_CHECKING:
     from flowtop.capture import Capture
     from flowtop.capture.ebpf.compiler import Compilation
+    from flowtop.export.exports import Exports
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.view.query import Query
 
@@ -61,19 +62,21 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
     for name in defaults:
         if name not in known:
             raise FlowtopError(f"unknown setting in {chosen}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
-        if not isinstance(defaults[name], _SETTING_TYPES[name == "interface"]):
+        if not isinstance(defaults[name], _SETTING_TYPES[name in _LISTS]):
             raise FlowtopError(f"wrong kind of value for {name} in {chosen}: {defaults[name]!r}",
                                hint=f"write it as in {name} = {_EXAMPLES.get(name, 1)}", exit_code=EXIT_USAGE)
-    if isinstance(defaults.get("interface"), str):
-        defaults["interface"] = [defaults["interface"]]
+    for name in _LISTS:
+        if isinstance(defaults.get(name), str):
+            defaults[name] = [defaults[name]]
     context.default_map = defaults
     return chosen
 
 
 _SETTING_TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, bool), (str, list))
-"""TOML types a setting may have; and those of `interface`."""
-_EXAMPLES = {"interface": '["eth0", "veth*"]', "sort": '"bytes"', "output": '"json"', "dedupe": '"off"',
-             "batch": "true"}
+"""TOML types a setting may have; and those of `_LISTS`."""
+_LISTS = ("interface", "export")
+_EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
+             "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true"}
 
 
 def _near(word: str, known: set[str]) -> str:
@@ -98,6 +101,9 @@ class _Seconds(click.FloatRange):
                                  "max_content_width": 110})
 @click.option("-i", "--interface", multiple=True, metavar="NAME",
               help="Observe this interface; repeatable, globs such as 'veth*'. Default: every interface that is up.")
+@click.option("-e", "--export", multiple=True, metavar="URL",
+              help="Export flows while watching: ipfix://host, ipfix+tcp://, ipfix+tls://, file:flows.ipfix, "
+                   "jsonl:flows.jsonl or csv:flows.csv; repeatable.")
 @click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
               help="Column to sort by: rate, bytes, packets, age, source, ...")
 @click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
@@ -105,8 +111,8 @@ class _Seconds(click.FloatRange):
 @click.option("-b", "--batch", is_flag=True, help="No screen: write rounds to standard output.")
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N",
               help="With -b: end after N rounds. Default: until Ctrl-C.")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
-              help="With -b: the format. json is one object a round (JSON Lines).")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "csv", "none"]), default="table", show_default=True,
+              help="With -b: the format. json is one object a round (JSON Lines); none leaves it to -e.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="With -b: list the first N flows. Default: all.")
 @click.option("--idle-timeout", type=_Seconds(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
               help="A flow without packets for this long has ended.")
@@ -118,6 +124,10 @@ class _Seconds(click.FloatRange):
               help="Entries of each kernel map: different flows between two drains.")
 @click.option("--dedupe", type=click.Choice(["mark", "drop", "off"]), default="mark", show_default=True,
               help="The same packet seen at several interfaces: mark repeats, drop them from the list, or count all.")
+@click.option("--export-timeout", type=_Seconds(0, 3600), default=5.0, show_default=True, metavar="SECONDS",
+              help="At the end, wait so long for collectors; then what is left is spooled, or counted as not sent.")
+@click.option("--state-directory", type=click.Path(path_type=Path), metavar="DIR",
+              help="Spools of exports. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop.")
 @click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=_load_settings, metavar="FILE",
               help="Settings (TOML), after options and FLOWTOP_* variables. Default: ~/.config/flowtop/config.toml.")
 @click.option("--check", is_flag=True, allow_from_autoenv=False,
@@ -230,27 +240,72 @@ def _capture(options: dict[str, Any], compilation: Compilation) -> Capture:
     return EbpfCapture(config, compilation)
 
 
+def _exporting(options: dict[str, Any], run: Callable[[Exports], int]) -> int:
+    """Run with the exports asked for; gives the exit status."""
+    from flowtop.export.exports import Exports, default_state_directory
+    from flowtop.export.run import exporting
+
+    exports = Exports(options["state_directory"] or default_state_directory(os.environ, os.geteuid()),
+                      flush_s=options["export_timeout"], standard_output=options["batch"])
+    return exporting(exports, options["export"], run, lambda line: click.echo(f"flowtop: {line}", err=True))
+
+
+def _check_exports(options: dict[str, Any]) -> None:
+    """What means nothing is said before anything begins, and before who may capture is asked."""
+    if options["export"]:
+        from flowtop.export.url import parse_export_url
+
+        for url in options["export"]:
+            parse_export_url(url)
+
+
 def _batch(options: dict[str, Any]) -> int:
-    if sys.stdout is None:
+    _check_exports(options)
+    output = _output(options)
+    if sys.stdout is None and output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
-    from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, run_batch
+    from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, reader_watch, run_batch
     from flowtop.pipeline import Pipeline
 
     pages = PageQueue()
-    config = BatchConfig(output=options["output"], query=_query(options, options["top"]), width=_table_width())
+    config = BatchConfig(output=output, query=_query(options, options["top"]), width=_table_width())
+    if output == "none":
+        write = reader_watch(None if sys.stdout is None else sys.stdout.fileno())
+    else:
+        write = descriptor_writer(sys.stdout.fileno())
+
+    def run(exports: Exports) -> int:
+        pipeline = Pipeline(_pipeline_config(options), _capture(options, compilation), [exports], ready=pages.ready)
+        caught = _stop_on_signals(pipeline.request_stop, exports.hurry)
+        run_batch(config, pipeline, pages, write)
+        if not caught or options["count"] is None or pipeline.completed:
+            return EXIT_OK
+        return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
+
     with closing(_begin(options)) as compilation:
-        pipeline = Pipeline(_pipeline_config(options), _capture(options, compilation), ready=pages.ready)
-        caught = _stop_on_signals(pipeline.request_stop)
-        run_batch(config, pipeline, pages, descriptor_writer(sys.stdout.fileno()))
-    if not caught or options["count"] is None or pipeline.completed:
-        return EXIT_OK
-    return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
+        return _exporting(options, run)
+
+
+def _output(options: dict[str, Any]) -> Literal["table", "json", "csv", "none"]:
+    """The format of rounds; standard output is theirs, or one export's."""
+    to_stdout = [url for url in options["export"] if url.partition(":")[2].partition("?")[0] == "-"]
+    chosen = click.get_current_context().get_parameter_source("output") is ParameterSource.COMMANDLINE
+    output: Literal["table", "json", "csv", "none"] = options["output"]
+    if to_stdout and not chosen:
+        return "none"
+    if to_stdout and output != "none":
+        raise FlowtopError(f"-o {output} and -e {to_stdout[0]} both want standard output", exit_code=EXIT_USAGE,
+                           hint=f"leave out -o, or export to a file: -e {to_stdout[0][:-1]}flows")
+    if output == "none" and not options["export"]:
+        raise FlowtopError("-o none without an export writes nothing", hint="add -e, for example -e file:flows.ipfix",
+                           exit_code=EXIT_USAGE)
+    return output
 
 
 def _table_width() -> int:
     if "COLUMNS" in os.environ and os.environ["COLUMNS"].isdecimal():
         return int(os.environ["COLUMNS"])
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 160
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout and sys.stdout.isatty() else 160
 
 
 def _screen(options: dict[str, Any]) -> int:
@@ -264,12 +319,13 @@ def _screen(options: dict[str, Any]) -> int:
         if stream is None or not stream.isatty():
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
+    _check_exports(options)
     query = _query(options, None)
     with closing(_begin(options)) as compilation:  # it goes on while the screen is imported and painted
-        return _show(options, query, compilation)
+        return _exporting(options, lambda exports: _show(options, query, compilation, exports))
 
 
-def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> int:
+def _show(options: dict[str, Any], query: Query, compilation: Compilation, exports: Exports) -> int:
     from flowtop.tui.app import FlowtopApp
 
     opened: list[Pipeline] = []
@@ -278,10 +334,10 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> in
         from flowtop.pipeline import Pipeline
 
         config = _pipeline_config(options, first_delay_s=SCREEN_FIRST_DELAY_S)
-        opened.append(Pipeline(config, _capture(options, compilation)))
+        opened.append(Pipeline(config, _capture(options, compilation), [exports]))
         return opened[0]
 
-    app = FlowtopApp(open_pipeline, query)
+    app = FlowtopApp(open_pipeline, query, exports=exports)
 
     def stop() -> None:
         # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.
@@ -289,7 +345,7 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> in
             pipeline.request_stop()
         app.request_quit()
 
-    _stop_on_signals(stop)
+    _stop_on_signals(stop, exports.hurry)
     try:
         app.run()
     finally:
@@ -300,8 +356,8 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation) -> in
     return EXIT_FAILURE if app.return_code is None else app.return_code  # None: the screen broke
 
 
-def _stop_on_signals(stop: Callable[[], None]) -> list[int]:
-    """Let SIGINT, SIGTERM and SIGHUP (the SSH line is gone) end the run with a last drain.
+def _stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list[int]:
+    """Let SIGINT, SIGTERM and SIGHUP (the SSH line is gone) end the run with a last drain; a second one hurries it.
 
     Returns:
         The signals caught so far; it grows.
@@ -312,6 +368,8 @@ def _stop_on_signals(stop: Callable[[], None]) -> list[int]:
         caught.append(number)
         if len(caught) == 1:
             stop()
+        else:
+            hurry()
 
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and `&` in a script, mean it

@@ -89,3 +89,16 @@ ELEMENTS_BY_NUMBER: dict[tuple[int, int], Element] = {
     (element.enterprise, element.number): element for element in _ALL
 }
 """Every element by enterprise number and element id."""
+
+FLOW_ELEMENTS = (
+    "flowId", "interfaceName", "flowDirection", "ipVersion", "protocolIdentifier",
+    "sourceIPv4Address", "sourceIPv6Address", "sourceTransportPort",
+    "destinationIPv4Address", "destinationIPv6Address", "destinationTransportPort",
+    "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "vlanId", "dot1qCustomerVlanId",
+    "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
+    "flowStartMilliseconds", "flowEndMilliseconds",
+    "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
+)
+"""Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
+
+assert all(name in ELEMENTS for name in FLOW_ELEMENTS)

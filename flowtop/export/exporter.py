@@ -122,7 +122,8 @@ class Exporter:
         self.request_stop(timeout_s)
         if self._thread.ident is None:  # Never started: it may still send or spool what it was handed.
             self._thread.start()
-        self._thread.join(timeout_s + _JOIN_GRACE_S)
+        assert self._stop_by is not None
+        self._thread.join(max(0.0, self._stop_by - self._monotonic()) + _JOIN_GRACE_S)
         self._close_queue()
         if not self._thread.is_alive():
             with self._lock:

@@ -29,6 +29,20 @@ if TYPE_CHECKING:
 FLUSH_S = 5.0
 """How long an end waits for collectors before what is left goes to the spool, or is counted as not sent."""
 
+HURRY_S = 0.5
+"""How long it waits when the user asked twice."""
+
+
+def default_state_directory(environment: Mapping[str, str], user: int) -> Path:
+    """Where spools are unless something else is said: root's is the system's, others have their own (XDG).
+
+    Args:
+        user: effective user id.
+    """
+    if user == 0:
+        return Path("/var/lib/flowtop")
+    return Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "flowtop"
+
 
 @dataclass(frozen=True, slots=True)
 class Export:
@@ -56,13 +70,18 @@ class Exports:
 
     Args:
         state_directory: spools are made below it.
+        flush_s: how long `stop` waits for collectors, unless it is told otherwise.
+        standard_output: whether an export may have it (`jsonl:-`).
         open_exporter: `opening.open_exporter`; injected for tests.
         monotonic: seconds.
     """
 
-    def __init__(self, state_directory: Path, *, open_exporter: OpenExporter | None = None,
+    def __init__(self, state_directory: Path, *, flush_s: float = FLUSH_S, standard_output: bool = False,
+                 open_exporter: OpenExporter | None = None,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._state_directory = state_directory
+        self._flush_s = flush_s
+        self._standard_output = standard_output
         self._open_exporter = open_exporter
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -70,6 +89,12 @@ class Exports:
         self._running: list[_Running] = []
         self._facts = MeteringFacts()
         self._stopped = False
+        self._hurried = False
+
+    @property
+    def flush_s(self) -> float:
+        """How long `stop` waits for collectors, unless it is told otherwise."""
+        return self._flush_s
 
     def add(self, url: str, keep: Keep | None = None) -> int:
         """Open an export and start it; it gets the records that are handed over from now on. Gives its number.
@@ -80,11 +105,16 @@ class Exports:
             url: see `export.url`.
             keep: which records it is for; None: all.
 
-        Raises FlowtopError: as `opening.open_exporter`; a file that another export of this run writes.
+        Raises FlowtopError: as `opening.open_exporter`; a file that another export of this run writes; standard output
+            when it is not free.
         """
         from flowtop.export.url import parse_export_url
 
-        file = _file(parse_export_url(url).path)
+        path = parse_export_url(url).path
+        if path == "-" and not self._standard_output:
+            raise FlowtopError(f"export {url!r}: standard output is the screen's", exit_code=EXIT_USAGE,
+                               hint="name a file, or run without a screen: flowtop -b")
+        file = _file(path)
         with self._adding:
             self._refuse(url, file)
             exporter = self._opener()(url, self._state_directory)
@@ -128,27 +158,37 @@ class Exports:
         """Go on after `pause`."""
         self._of(number).exporter.resume()
 
-    def end(self, number: int, timeout_s: float = FLUSH_S) -> None:
+    def end(self, number: int, timeout_s: float | None = None) -> None:
         """Take no more records, send what waits, stop: in the background. It stays listed, as STOPPED."""
         export = self._of(number)
         export.ended = True
-        export.exporter.request_stop(timeout_s)
+        export.exporter.request_stop(self._flush_s if timeout_s is None else timeout_s)
 
-    def stop(self, timeout_s: float = FLUSH_S) -> tuple[Export, ...]:
+    def stop(self, timeout_s: float | None = None) -> tuple[Export, ...]:
         """Stop all: each sends what waits, at the same time, for so long at most. Gives the last figures.
 
         What is left then is spooled or counted as not sent, which a slow disk may delay by two seconds more. A second
         call, from another thread perhaps, with a shorter time cuts the first one short.
         """
-        deadline = self._monotonic() + timeout_s
         with self._lock:
             self._stopped = True
             running = tuple(self._running)
+        left_s = self._flush_s if timeout_s is None else timeout_s
+        if self._hurried:
+            left_s = min(left_s, HURRY_S)
+        deadline = self._monotonic() + left_s
         for export in running:
-            export.exporter.request_stop(timeout_s)
+            export.exporter.request_stop(left_s)
         for export in running:
             export.exporter.stop(max(0.0, deadline - self._monotonic()))
         return self.statistics()
+
+    def hurry(self) -> None:
+        """Let `stop` wait for HURRY_S only, also when it waits already. Any thread, and signal handlers."""
+        self._hurried = True  # Before looking whether it waits: `stop` does both in the other order.
+        if self._stopped:
+            # Not here: a signal handler must not wait for locks that the code it interrupts may hold.
+            threading.Thread(target=self.stop, name="hurry", daemon=True).start()
 
     def _of(self, number: int) -> _Running:
         with self._lock:

@@ -6,21 +6,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowtop.elements import ELEMENTS
+from flowtop.elements import FLOW_ELEMENTS
 from flowtop.record import FlowRecords, Kind
 
-CSV_COLUMNS = (
-    "flowId", "interfaceName", "flowDirection", "ipVersion", "protocolIdentifier",
-    "sourceIPv4Address", "sourceIPv6Address", "sourceTransportPort",
-    "destinationIPv4Address", "destinationIPv6Address", "destinationTransportPort",
-    "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "vlanId", "dot1qCustomerVlanId",
-    "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
-    "flowStartMilliseconds", "flowEndMilliseconds",
-    "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason", "duplicate",
-)
+CSV_COLUMNS = (*FLOW_ELEMENTS, "duplicate")
 """Every key a record may have, in column order of CSV; `duplicate` is no Information Element."""
-
-assert all(name in ELEMENTS for name in CSV_COLUMNS[:-1])
 
 _COMMON = {"octetDeltaCount": "octet_delta", "packetDeltaCount": "packet_delta", "octetTotalCount": "octet_total",
            "packetTotalCount": "packet_total", "flowEndReason": "end_reason"}

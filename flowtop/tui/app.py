@@ -19,6 +19,7 @@ from textual.screen import Screen
 from textual.worker import Worker
 
 from flowtop.errors import FlowtopError
+from flowtop.export.exports import Exports
 from flowtop.tui import theme
 from flowtop.tui.keys import KEYS, bindings
 from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
@@ -39,6 +40,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         bits: rates in bits, else in octets.
         terminal: kind of terminal, TERM when not given.
+        exports: what the exports panel is about; None: there is none. Stopped by the caller at the latest.
 
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
@@ -53,8 +55,9 @@ class FlowtopApp(App[None], inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = bindings(app=True)
 
     def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
-                 terminal: str | None = None) -> None:
+                 terminal: str | None = None, exports: Exports | None = None) -> None:
         super().__init__(ansi_color=True)
+        self.exports = exports
         linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
         self.main = MainScreen(query or Query(), bits=bits,

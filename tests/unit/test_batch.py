@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import pytest
 
-from flowtop.batch import RECORD_ELEMENTS, BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
-from flowtop.elements import ELEMENTS
+from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
+from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.errors import FlowtopError
 from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
 
@@ -103,7 +103,7 @@ def test_json_says_how_a_flow_ended_and_which_are_duplicates_only_when_they_are(
 def test_every_key_is_an_information_element() -> None:
     [flow] = json.loads(written("json", page(row(end_reason=1))))["flows"]
     assert flow.keys() <= ELEMENTS.keys()
-    assert set(RECORD_ELEMENTS) <= ELEMENTS.keys()
+    assert set(FLOW_ELEMENTS) <= ELEMENTS.keys()
 
 
 def test_csv_has_one_header_and_a_row_a_flow() -> None:

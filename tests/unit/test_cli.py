@@ -49,6 +49,12 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
     (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),
+    (["-b", "-e", "ipfx://collector"], "unknown scheme 'ipfx'", "did you mean ipfix"),
+    (["-b", "-e", "ipfix://collector:99999"], "out of range", "1 to 65535"),
+    (["-b", "-e", "ipfix://collector?profile=nfdmp"], "unknown profile 'nfdmp'", "did you mean nfdump"),
+    (["-b", "-o", "json", "-e", "jsonl:-"], "both want standard output", "leave out -o"),
+    (["-b", "-o", "none"], "-o none without an export", "-e file:"),
+    (["-b", "--export-timeout", "soon"], "soon", "--help"),
     (["-c", "3"], "--count needs -b", "-b"),
     ([], "is not a terminal", "-b"),
 ])
@@ -102,6 +108,17 @@ def test_settings_for_batch_output_wait_for_it(tmp_path: Path) -> None:
 
 def test_variables_named_like_questions_answer_nothing() -> None:
     assert "is not a terminal" in flowtop(env={"FLOWTOP_VERSION": "2.0", "FLOWTOP_CHECK": "1"}).stderr
+
+
+def test_exports_come_from_the_command_line_the_environment_or_the_settings_one_or_many(tmp_path: Path) -> None:
+    settings = tmp_path / "flowtop.toml"
+    settings.write_text('export = ["file:/dev/null", "gopher:file"]\n')
+    assert "gopher" in flowtop("-b", "--config", str(settings)).stderr
+    settings.write_text('export = "gopher:file"\n')
+    assert "gopher" in flowtop("-b", "--config", str(settings)).stderr
+    environment = {"FLOWTOP_EXPORT": "file:/dev/null fax:5551234"}
+    assert "fax" in flowtop("-b", "--config", str(settings), env=environment).stderr
+    assert "telex" in flowtop("-b", "--config", str(settings), "-e", "telex:1", env=environment).stderr
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

@@ -13,7 +13,7 @@ import pytest
 
 from flowtop import batch, errors
 from flowtop.cli import command
-from flowtop.elements import ELEMENTS
+from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.tui.keys import KEYS, MOUSE
 from flowtop.view.columns import COLUMNS
 from flowtop.view.query import Books, Page, Query, Traffic
@@ -62,7 +62,7 @@ def statuses_table() -> str:
 
 def elements_table() -> str:
     """Information Elements a flow can have in JSON and CSV."""
-    elements = [ELEMENTS[name] for name in batch.RECORD_ELEMENTS]
+    elements = [ELEMENTS[name] for name in FLOW_ELEMENTS]
     return table(("key", "IE", "what it holds"),
                  [(f"`{element.name}`", str(element.number), element.doc) for element in elements])
 
@@ -104,7 +104,7 @@ def test_the_json_example_has_the_keys_that_json_output_has() -> None:
     assert set(example) == {"round", "time", "totals", "flows"}
     assert list(example["totals"]) == list(batch.totals_record(page))
     for flow in example["flows"]:
-        assert set(flow) <= set(batch.RECORD_ELEMENTS)
+        assert set(flow) <= set(FLOW_ELEMENTS)
         assert set(flow) <= set(ELEMENTS)
 
 

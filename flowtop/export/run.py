@@ -1,0 +1,68 @@
+"""The exports of one run, from the first URL to the last line about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flowtop.errors import EXIT_NOT_SENT, EXIT_OK
+from flowtop.export.exports import Exports
+from flowtop.export.statistics import ExportStatistics
+
+
+def exporting(exports: Exports, urls: Iterable[str], run: Callable[[Exports], int],
+              tell: Callable[[str], None]) -> int:
+    """Run with exports opened before and flushed after; then say of each what it sent, as tcpdump does.
+
+    Args:
+        exports: stopped when this returns.
+        urls: of exports to begin with.
+        run: gives an exit status.
+        tell: takes a line about each export; of a failed run, where there is something to tell.
+
+    Returns:
+        What `run` gave; EXIT_NOT_SENT for EXIT_OK when records were given up.
+
+    Raises FlowtopError: as `Exports.add`, and as `run`.
+    """
+    failed = True
+    try:
+        for url in urls:
+            exports.add(url)
+        status = run(exports)
+        failed = False
+    finally:
+        last = [export.statistics for export in exports.stop()]
+        for figures in last:
+            if not failed or records(figures):
+                tell(closing_line(figures))
+    return status or (EXIT_OK if all(map(complete, last)) else EXIT_NOT_SENT)
+
+
+def records(figures: ExportStatistics) -> int:
+    """Flow Records an export has had to do with."""
+    return figures.sent_records + figures.spooled_records + _lost(figures)
+
+
+def complete(figures: ExportStatistics) -> bool:
+    """Whether every Flow Record was sent, or waits in the spool for the next run."""
+    return not _lost(figures)
+
+
+def closing_line(figures: ExportStatistics) -> str:
+    """One line: what was sent, what was not and why. Without control characters."""
+    parts = [f"{figures.sent_records} flow records sent"]
+    if figures.repeated_records:
+        parts.append(f"{figures.repeated_records} of them perhaps twice")
+    if figures.spooled_records:
+        parts.append(f"{figures.spooled_records} spooled for the next run")
+    if _lost(figures):
+        parts.append(f"{_lost(figures)} NOT SENT")
+    if figures.last_error and (figures.spooled_records or _lost(figures) or not figures.sent_records):
+        parts.append(figures.last_error)
+    line = f"export {figures.url}: {', '.join(parts)}"
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _lost(figures: ExportStatistics) -> int:
+    """Given up, or still in memory when the flush time was over and the disk did not answer."""
+    return figures.not_sent_records + figures.queued_records
