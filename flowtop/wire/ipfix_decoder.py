@@ -1,5 +1,7 @@
 """IPFIX Messages (RFC 7011) back into records: for a Collecting Process, files of RFC 5655, and tests.
 
+NetFlow 9, IPFIX's elder, has Sets too (flowtop/wire/netflow9.py); flowtop/wire/exports.py tells the versions apart.
+
 What comes in is hostile until parsed. A message either decodes or raises IpfixDecodeError and changes nothing; memory
 and time are bounded by the message's length (65,535 octets at most) and by what a TemplateStore may hold.
 """
@@ -10,56 +12,33 @@ import struct
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-import numpy as np
-
-from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, SET_HEADER, SET_HEADER_OCTETS, VERSION, Records
+from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
+from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, SET_HEADER, SET_HEADER_OCTETS, VERSION
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
     OPTIONS_TEMPLATE_SET,
     TEMPLATE_SET,
-    VARIABLE_LENGTH,
+    DecodeFault,
     FieldSpecifier,
     IpfixDecodeError,
     Template,
 )
+from flowtop.wire.template_store import DomainTemplates, TemplateStore
+
+__all__ = ["DataSet", "Message", "SetsDecoder", "TemplateStore", "UndecodedSet", "decode_data_set", "decode_message",
+           "split_messages"]
 
 _MAX_REMARKS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class DataSet:
-    """Data Records of one Set.
-
-    Attributes:
-        template: what describes them; Options Data when it has Scope Fields.
-        records: `template.dtype`, shape (n,), its own memory.
-    """
-
-    template: Template
-    records: Records
-
-
-@dataclass(frozen=True, slots=True)
-class UndecodedSet:
-    """A Set whose Template is not known (yet): `decode_data_set` takes it once it is.
-
-    Attributes:
-        set_id: the Template's id.
-        octets: what follows the Set Header.
-    """
-
-    set_id: int
-    octets: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Message:
-    """One IPFIX Message.
+    """One IPFIX Message, or one of NetFlow 5 or 9, which say the same with other headers.
 
     Attributes:
         export_time_s: since 1970 UTC, modulo 2**32.
-        sequence: Data Records sent before it, modulo 2**32.
-        domain: Observation Domain ID.
+        sequence: Data Records sent before it, modulo 2**32 (NetFlow 9: messages; NetFlow 5: flows).
+        domain: Observation Domain ID (NetFlow 9: Source ID; NetFlow 5: engine type * 256 + engine id).
         templates: announced in it.
         withdrawn: ids of Templates it withdrew.
         data_sets: in order.
@@ -75,62 +54,16 @@ class Message:
     data_sets: tuple[DataSet, ...]
     undecoded: tuple[UndecodedSet, ...]
     remarks: tuple[str, ...]
+    version: int = VERSION
+    boot_ms: int | None = None
+    """When the exporter booted, ms since 1970 UTC, by its own clock: what NetFlow's flow times count from."""
+    sampling_interval: int = 0
+    """One in so many packets was looked at, by the header of NetFlow 5; 0: not said."""
 
-
-@dataclass(slots=True)
-class DomainTemplates:
-    """Templates of one Transport Session and Observation Domain, by id: Data Templates and Options Templates."""
-
-    data: dict[int, Template]
-    options: dict[int, Template]
-
-    def get(self, template_id: int) -> Template | None:
-        """The Template of that id, of either kind."""
-        return self.data.get(template_id) or self.options.get(template_id)
-
-    def fields(self) -> int:
-        """Field Specifiers held: what the memory goes into."""
-        return sum(len(template.fields) for kind in (self.data, self.options) for template in kind.values())
-
-
-class TemplateStore:
-    """Templates received, by Transport Session and Observation Domain. Not for several threads at once.
-
-    Args:
-        max_fields: Field Specifiers kept for one session, over all its domains; a message that brings more is refused.
-    """
-
-    def __init__(self, max_fields: int = 32_768) -> None:
-        self._max_fields = max_fields
-        self._sessions: dict[Hashable, dict[int, DomainTemplates]] = {}
-        self._fields: dict[Hashable, int] = {}
-
-    def get(self, session: Hashable, domain: int, template_id: int) -> Template | None:
-        """The Template, None when it is not known."""
-        return self.domain(session, domain).get(template_id)
-
-    def domain(self, session: Hashable, domain: int) -> DomainTemplates:
-        """Everything known of an Observation Domain: not to be changed."""
-        return self._sessions.get(session, {}).get(domain) or DomainTemplates({}, {})
-
-    def replace(self, session: Hashable, domain: int, templates: DomainTemplates) -> None:
-        """Take these for all that is known of an Observation Domain. Raises IpfixDecodeError: more than max_fields."""
-        added = templates.fields()
-        total = self._fields.get(session, 0) - self.domain(session, domain).fields() + added
-        if total > self._max_fields:
-            raise IpfixDecodeError(f"templates of more than {self._max_fields} fields in one session", HEADER_OCTETS)
-        domains = self._sessions.setdefault(session, {})
-        domains.pop(domain, None)
-        if added:
-            domains[domain] = templates
-        self._fields[session] = total
-        if not domains:
-            self.forget(session)
-
-    def forget(self, session: Hashable) -> None:
-        """The Transport Session has ended, and its Templates with it."""
-        self._sessions.pop(session, None)
-        self._fields.pop(session, None)
+    @property
+    def record_count(self) -> int:
+        """Data Records decoded from it."""
+        return sum(data_set.count for data_set in self.data_sets)
 
 
 def split_messages(stream: bytes) -> tuple[list[bytes], bytes]:
@@ -143,7 +76,8 @@ def split_messages(stream: bytes) -> tuple[list[bytes], bytes]:
     while len(stream) - offset >= 4:
         version, length = SET_HEADER.unpack_from(stream, offset)
         if version != VERSION or length < HEADER_OCTETS:
-            raise IpfixDecodeError(f"no message of version {VERSION} but {version}, length {length}", offset)
+            raise IpfixDecodeError(f"no message of version {VERSION} but {version}, length {length}", offset,
+                                   "version" if version != VERSION else "length")
         if len(stream) - offset < length:
             break
         messages.append(stream[offset:offset + length])
@@ -166,19 +100,25 @@ def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, da
         raise IpfixDecodeError(f"{len(octets)} octets are no message", 0)
     version, length, export_time_s, sequence, domain = MESSAGE_HEADER.unpack_from(octets)
     if version != VERSION:
-        raise IpfixDecodeError(f"version {version}, not {VERSION}", 0)
+        raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
     if length != len(octets):
         raise IpfixDecodeError(f"the header says {length} octets, the message has {len(octets)}", 2)
-    decoder = _MessageDecoder(bytes(octets), store.domain(session, domain), datagram)
-    decoder.decode()
+    decoder = SetsDecoder(bytes(octets), store.domain(session, domain), datagram)
+    decoder.decode(HEADER_OCTETS)
     if decoder.changed:
         store.replace(session, domain, decoder.known)
     return Message(export_time_s, sequence, domain, tuple(decoder.templates), tuple(decoder.withdrawn),
                    tuple(decoder.data_sets), tuple(decoder.undecoded), tuple(decoder.remarks))
 
 
-class _MessageDecoder:
-    """The Sets of one message, in order, with the Templates as they are from Set to Set."""
+class SetsDecoder:
+    """The Sets of one message, in order, with the Templates as they are from Set to Set.
+
+    Args:
+        octets: the message.
+        known: Templates of its Observation Domain; not changed, see `known` and `changed` afterwards.
+        datagram: as in decode_message.
+    """
 
     def __init__(self, octets: bytes, known: DomainTemplates, datagram: bool) -> None:
         self.known = known
@@ -191,30 +131,34 @@ class _MessageDecoder:
         self._octets = octets
         self._datagram = datagram
 
-    def decode(self) -> None:
-        """All Sets. Raises IpfixDecodeError."""
-        offset = HEADER_OCTETS
-        while offset < len(self._octets):
+    def decode(self, offset: int) -> None:
+        """All Sets from there on. Raises IpfixDecodeError."""
+        while offset < len(self._octets) and not self._padding_from(offset):
             if len(self._octets) - offset < SET_HEADER_OCTETS:
-                raise IpfixDecodeError("a set header is cut off", offset)
+                raise IpfixDecodeError("a set header is cut off", offset, "set")
             set_id, length = SET_HEADER.unpack_from(self._octets, offset)
             left = len(self._octets) - offset
             if not SET_HEADER_OCTETS <= length <= left:
-                raise IpfixDecodeError(f"set {set_id} says {length} octets, {left} are left", offset)
+                raise IpfixDecodeError(f"set {set_id} says {length} octets, {left} are left", offset, "set")
             self._set(set_id, offset + SET_HEADER_OCTETS, offset + length)
             offset += length
 
+    def _padding_from(self, offset: int) -> bool:
+        """Whether no Set follows any more: never in IPFIX, where the message's length says so."""
+        del offset
+        return False
+
     def _set(self, set_id: int, start: int, end: int) -> None:
-        if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
-            self._template_set(set_id, start, end)
-        elif set_id < FIRST_TEMPLATE_ID:
-            self._remark(f"set {set_id} is reserved")
-        else:
+        if set_id >= FIRST_TEMPLATE_ID:
             template = self.known.get(set_id)
             if template:
-                self.data_sets.append(DataSet(template, _records(template, self._octets, start, end)))
+                self.data_sets.append(decode_data_set(template, self._octets, start, end))
             else:
                 self.undecoded.append(UndecodedSet(set_id, self._octets[start:end]))
+        elif set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+            self._template_set(set_id, start, end)
+        else:
+            self._remark(f"set {set_id} is reserved")
 
     def _template_set(self, set_id: int, start: int, end: int) -> None:
         while end - start >= 4:
@@ -231,13 +175,12 @@ class _MessageDecoder:
     def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int]:
         """One Template Record, and where the next begins."""
         offset, scope_count = start + 4, 0
-        if template_id < FIRST_TEMPLATE_ID:
-            raise IpfixDecodeError(f"template id {template_id} is reserved", start)
+        self._check_id(template_id, start)
         if set_id == OPTIONS_TEMPLATE_SET:
             scope_count = self._unpack(">H", offset, end)[0]
             offset += 2
             if not 0 < scope_count <= count:
-                raise IpfixDecodeError(f"{scope_count} of {count} fields of template {template_id} are scope", start)
+                raise _bad(f"{scope_count} of {count} fields of template {template_id} are scope", start)
         fields = []
         for _ in range(count):
             number, length = self._unpack(">HH", offset, end)
@@ -247,14 +190,21 @@ class _MessageDecoder:
                 enterprise = self._unpack(">I", offset, end)[0]
                 offset += 4
             fields.append(FieldSpecifier(number & 0x7FFF, length, enterprise))
-        template = Template(template_id, tuple(fields), scope_count)
+        return self._checked(Template(template_id, tuple(fields), scope_count), start), offset
+
+    def _check_id(self, template_id: int, start: int) -> None:
+        if template_id < FIRST_TEMPLATE_ID:
+            raise _bad(f"template id {template_id} is reserved", start)
+
+    def _checked(self, template: Template, start: int) -> Template:
+        """A Template whose records have at least one octet: empty ones would be without number."""
         if not template.min_octets:
-            raise IpfixDecodeError(f"records of template {template_id} would be empty", start)
-        return template, offset
+            raise _bad(f"records of template {template.id} would be empty", start)
+        return template
 
     def _unpack(self, layout: str, offset: int, end: int) -> tuple[int, ...]:
         if end - offset < struct.calcsize(layout):
-            raise IpfixDecodeError("a template record is cut off", offset)
+            raise _bad("a template record is cut off", offset)
         return struct.unpack_from(layout, self._octets, offset)
 
     def _define(self, template: Template) -> None:
@@ -271,7 +221,7 @@ class _MessageDecoder:
 
     def _withdraw(self, template_id: int, set_id: int, offset: int) -> None:
         if template_id < FIRST_TEMPLATE_ID and template_id != set_id:
-            raise IpfixDecodeError(f"template id {template_id} is reserved", offset)
+            raise _bad(f"template id {template_id} is reserved", offset)
         if self._datagram:
             self._remark(f"withdrawal of template {template_id} over UDP was ignored")
             return
@@ -297,71 +247,6 @@ class _MessageDecoder:
             self.remarks.append(text)
 
 
-def decode_data_set(template: Template, octets: bytes) -> DataSet:
-    """Decode what follows a Set Header: an UndecodedSet whose Template has come.
-
-    Raises IpfixDecodeError: offsets count from the start of `octets`.
-    """
-    return DataSet(template, _records(template, octets, 0, len(octets)))
-
-
-def _records(template: Template, octets: bytes, start: int, end: int) -> Records:
-    """The records of a Data Set; what is shorter than the shortest record is padding."""
-    if end - start < template.min_octets:
-        return template.no_records  # A template may have thousands of fields, and a message thousands of empty sets.
-    if template.fixed_length:
-        count = (end - start) // template.min_octets
-        return _from_wire(template, np.frombuffer(octets, template.wire_dtype, count, start), {})
-    fixed: list[bytes] = []
-    variable: dict[str, list[bytes]] = {name: [] for name, specifier in template.named_fields
-                                        if specifier.length == VARIABLE_LENGTH}
-    count = 0
-    while end - start >= template.min_octets:
-        for name, specifier in template.named_fields:
-            if specifier.length == VARIABLE_LENGTH:
-                value, start = _variable_value(octets, start, end)
-                variable[name].append(value)
-            elif specifier.length > end - start:
-                raise IpfixDecodeError(f"{name} of {specifier.length} octets is cut off", start)
-            else:
-                fixed.append(octets[start:start + specifier.length])
-                start += specifier.length
-        count += 1
-    if not template.wire_dtype.itemsize:
-        return _from_wire(template, np.empty(count, template.wire_dtype), variable)
-    return _from_wire(template, np.frombuffer(b"".join(fixed), template.wire_dtype, count), variable)
-
-
-def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
-    """A variable-length value (RFC 7011 section 7) and where the next field begins."""
-    header = 1
-    if start < end and (length := octets[start]) == 255:
-        header = 3
-        length = int.from_bytes(octets[start + 1:start + 3], "big")
-    if end - start < header or end - start - header < length:
-        raise IpfixDecodeError("a variable-length value is longer than its set", start)
-    return octets[start + header:start + header + length], start + header + length
-
-
-def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes]]) -> Records:
-    """Records of the Template's dtype: fixed-length fields column by column, variable-length ones from lists."""
-    records = np.zeros(len(wire), template.dtype)
-    for name, specifier in template.named_fields:
-        if specifier.length == VARIABLE_LENGTH:
-            records[name] = variable[name]
-        elif wire[name].ndim == 1:
-            records[name] = wire[name]
-        else:
-            records[name] = _from_octets(wire[name], signed=specifier.format[0] == "i")
-    return records
-
-
-def _from_octets(octets: np.ndarray[tuple[int, int], np.dtype[np.uint8]], signed: bool) -> np.ndarray[
-        tuple[int], np.dtype[np.unsignedinteger] | np.dtype[np.signedinteger]]:
-    """Integers of a size numpy lacks: shape (n, length) to (n,)."""
-    count, length = octets.shape
-    full = np.zeros((count, 8), np.uint8)
-    full[:, 8 - length:] = octets
-    if signed:
-        full[:, :8 - length] = np.where(octets[:, :1] & 0x80, 0xFF, 0)
-    return full.view(">i8" if signed else ">u8").ravel()
+def _bad(reason: str, offset: int) -> IpfixDecodeError:
+    fault: DecodeFault = "template"
+    return IpfixDecodeError(reason, offset, fault)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from flowtop.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
+from flowtop.wire.iana import registered
 
 TEMPLATE_SET = 2
 OPTIONS_TEMPLATE_SET = 3
@@ -21,18 +23,24 @@ class IpfixEncodeError(ValueError):
     """A value, a record or a Template that no IPFIX Message of the wanted size can hold."""
 
 
+DecodeFault = Literal["version", "length", "set", "template", "value", "bound"]
+"""What is wrong with a message: what a Collecting Process counts apart."""
+
+
 class IpfixDecodeError(ValueError):
-    """Octets that are not an IPFIX Message (RFC 7011 section 9.1).
+    """Octets that are not an IPFIX Message (RFC 7011 section 9.1), nor one of the older kinds where those are read.
 
     Attributes:
         reason: what is wrong with them.
         offset: of the first octet that is wrong, counted from the start of the message.
+        fault: the kind of it.
     """
 
-    def __init__(self, reason: str, offset: int) -> None:
+    def __init__(self, reason: str, offset: int, fault: DecodeFault = "length") -> None:
         super().__init__(f"{reason}, at octet {offset}")
         self.reason = reason
         self.offset = offset
+        self.fault: DecodeFault = fault
 
 
 _INTEGERS = {f"{sign}{bits}": (code, bits // 8)
@@ -59,7 +67,8 @@ class FieldSpecifier:
     @property
     def element(self) -> Element | None:
         """The registry's entry, None when it has none."""
-        return ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id))
+        return ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id),
+                                      registered(self.element_id, self.enterprise))
 
     @property
     def name(self) -> str:

@@ -63,7 +63,7 @@ def appendix_a_flows() -> RecordSet:
     return encode_columns(FLOWS, {
         "sourceIPv4Address": ip("192.0.2.12", "192.0.2.27", "192.0.2.56"),
         "destinationIPv4Address": ip("192.0.2.254", "192.0.2.23", "192.0.2.65"),
-        "ie15": ip("192.0.2.1", "192.0.2.2", "192.0.2.3"),
+        "ipNextHopIPv4Address": ip("192.0.2.1", "192.0.2.2", "192.0.2.3"),
         "packetDeltaCount": np.array([5009, 748, 5], np.uint64),
         "octetDeltaCount": np.array([5344385, 388934, 6534], np.uint64),
     })

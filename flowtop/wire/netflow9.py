@@ -1,0 +1,93 @@
+"""NetFlow 9 datagrams (RFC 3954) as the Messages of IPFIX, which grew from it.
+
+Differences that are kept: sequence numbers count datagrams, times count from the exporter's boot, and there is no
+Enterprise bit: numbers from 32768 on are the vendor's. Scopes of Options get the IPFIX elements that mean the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Hashable
+
+from flowtop.wire.ipfix import SET_HEADER_OCTETS
+from flowtop.wire.ipfix_decoder import Message, SetsDecoder
+from flowtop.wire.ipfix_template import (
+    FIRST_TEMPLATE_ID,
+    OPTIONS_TEMPLATE_SET,
+    TEMPLATE_SET,
+    FieldSpecifier,
+    IpfixDecodeError,
+    Template,
+)
+from flowtop.wire.template_store import TemplateStore
+
+VERSION = 9
+HEADER = struct.Struct(">HHIIII")
+"""Version, count of records, ms since boot, s since 1970 UTC, sequence number, Source ID."""
+
+_TEMPLATE_FLOWSET, _OPTIONS_FLOWSET = 0, 1
+_SCOPES = {1: 144, 2: 10, 3: 141, 4: 143, 5: 145}
+"""System, Interface, Line Card, Cache, Template: exportingProcessId, ingressInterface, lineCardId, meteringProcessId,
+templateId."""
+_UNKNOWN_SCOPE = 0x7FFF
+
+
+def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable) -> Message:
+    """Decode one datagram, and keep the Templates it announces: see decode_message.
+
+    Raises IpfixDecodeError: not a NetFlow 9 datagram. The store is as before then.
+    """
+    if len(octets) < HEADER.size:
+        raise IpfixDecodeError(f"{len(octets)} octets are no message", 0)
+    version, _, uptime_ms, export_time_s, sequence, source_id = HEADER.unpack_from(octets)
+    if version != VERSION:
+        raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
+    decoder = _FlowSetsDecoder(bytes(octets), store.domain(session, source_id), datagram=True)
+    decoder.decode(HEADER.size)
+    if decoder.changed:
+        store.replace(session, source_id, decoder.known)
+    return Message(export_time_s, sequence, source_id, tuple(decoder.templates), (), tuple(decoder.data_sets),
+                   tuple(decoder.undecoded), tuple(decoder.remarks), VERSION, export_time_s * 1000 - uptime_ms)
+
+
+class _FlowSetsDecoder(SetsDecoder):
+    """FlowSets: Sets with other numbers, and Options Templates that count octets."""
+
+    def _padding_from(self, offset: int) -> bool:
+        """Zeros to the end: some exporters fill datagrams up, and there is no length in the header to tell."""
+        if any(self._octets[offset:offset + SET_HEADER_OCTETS]) or any(self._octets[offset:]):
+            return False
+        self._remark(f"{len(self._octets) - offset} octets of zeros follow the last flowset")
+        return True
+
+    def _set(self, set_id: int, start: int, end: int) -> None:
+        if set_id in (_TEMPLATE_FLOWSET, _OPTIONS_FLOWSET):
+            self._template_set(TEMPLATE_SET if set_id == _TEMPLATE_FLOWSET else OPTIONS_TEMPLATE_SET, start, end)
+        elif set_id < FIRST_TEMPLATE_ID:
+            self._remark(f"flowset {set_id} is reserved")
+        else:
+            super()._set(set_id, start, end)
+
+    def _withdraw(self, template_id: int, set_id: int, offset: int) -> None:
+        if set_id != OPTIONS_TEMPLATE_SET:
+            raise IpfixDecodeError(f"template {template_id} has no fields", offset, "template")
+        # Of an Options Template this number is the scope's octets: Options about nothing in particular.
+        raise IpfixDecodeError(f"options template {template_id} has no scope", offset, "template")
+
+    def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int]:
+        offset = start + 4
+        self._check_id(template_id, start)
+        scope_count = 0
+        if set_id == OPTIONS_TEMPLATE_SET:
+            scope_octets, option_octets = count, self._unpack(">H", offset, end)[0]
+            offset += 2
+            if scope_octets % 4 or option_octets % 4:
+                raise IpfixDecodeError(f"fields of options template {template_id} are cut off", start, "template")
+            scope_count, count = scope_octets // 4, (scope_octets + option_octets) // 4
+        fields = []
+        for number in range(count):
+            field_type, length = self._unpack(">HH", offset, end)
+            offset += 4
+            scope = number < scope_count
+            fields.append(FieldSpecifier(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length))
+        return self._checked(Template(template_id, tuple(fields), scope_count), start), offset
