@@ -18,7 +18,8 @@ NAMES = {
     "sourceIPv6Address": "cflow.srcaddrv6", "destinationIPv6Address": "cflow.dstaddrv6",
     "protocolIdentifier": "cflow.protocol", "tcpControlBits": "cflow.tcpflags", "ipClassOfService": "cflow.tos",
     "ingressInterface": "cflow.inputint", "egressInterface": "cflow.outputint", "applicationName": "cflow.appl_name",
-    "octetDeltaCount": "cflow.octets", "packetDeltaCount": "cflow.packets", "samplingInterval": "cflow.sampling_interval",
+    "octetDeltaCount": "cflow.octets", "packetDeltaCount": "cflow.packets",
+    "samplingInterval": "cflow.sampling_interval",
     "flowEndReason": "cflow.flow_end_reason",
     "octetTotalCount": "cflow.permanent_octets", "packetTotalCount": "cflow.permanent_packets",
 }

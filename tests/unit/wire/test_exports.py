@@ -35,8 +35,9 @@ def v5(count: int, records: bytes, sampling: int = 0) -> bytes:
 
 def v5_record() -> bytes:
     """Every field another number, in the order of Cisco's table."""
-    return struct.pack(">4s4s4sHHIIIIHHBBBBHHBBH", b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3", 4, 5, 6, 7, 8, 9, 10, 11,
-                       0, 13, 14, 15, 16, 17, 18, 19, 0)
+    addresses = (b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3")
+    numbers = (4, 5, 6, 7, 8, 9, 10, 11, 0, 13, 14, 15, 16, 17, 18, 19, 0)
+    return struct.pack(">4s4s4sHHIIIIHHBBBBHHBBH", *addresses, *numbers)
 
 
 def test_netflow_5_fields_stand_where_the_format_puts_them() -> None:
