@@ -265,8 +265,8 @@ class TcpTransport:
     def _close_notify(connection: ssl.SSLSocket) -> None:
         try:
             connection.unwrap()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return  # Sent: the answer is not waited for.
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError):
+            return  # Sent: the answer is not waited for, and a collector may read it and close without one.
 
     def _close(self) -> None:
         if self._socket is not None:
