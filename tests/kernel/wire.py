@@ -72,6 +72,10 @@ class Wire:
                        check=True)
         for name in (NEAR, FAR):
             subprocess.run([*ip, "set", name, "up"], check=True)
+        # Until the kernel's link watch has run, perhaps a second later on a busy machine, a sent frame passes the
+        # egress program and then falls to the no-op queue.
+        while subprocess.run([*ip, "show", "up"], check=True, capture_output=True).stdout.count(b"state UP") < 2:
+            time.sleep(0.005)
         ends = {Direction.EGRESS: (NEAR, bpf.ATTACH_TCX_EGRESS), Direction.INGRESS: (FAR, bpf.ATTACH_TCX_INGRESS)}
         for direction, (name, attach_type) in ends.items():
             self.ifindex[direction] = socket.if_nametoindex(name)
