@@ -303,7 +303,7 @@ class Pipeline:
     def _page(self) -> Page:
         with self._changed:
             query, self._asked = self._query, False
-        found = self._answerer.answer(query, self._table)
+        found = self._answerer.answer(query, self._table, self._interfaces)
         totals, tick_s = self._table.totals, self._table.tick_s
         now_ns, unix_offset_ns = self._batch_time
         return Page(

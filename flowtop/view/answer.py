@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,6 @@ from flowtop.view.ranking import Ranking, Slots
 
 _CLOSING_BITS = np.uint16(0b101)
 """FIN and RST."""
-
-
-@runtime_checkable
-class FlowFilter(Protocol):
-    """What Query.filter must be: says which flows pass."""
-
-    def mask(self, columns: FlowColumns) -> npt.NDArray[np.bool_]:
-        """One truth value a flow of `columns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +45,22 @@ class Answerer:
     def __init__(self) -> None:
         self._held: _Held | None = None
 
-    def answer(self, query: Query, source: FlowSource) -> Answer:
+    def answer(self, query: Query, source: FlowSource, interfaces: Mapping[int, str] | None = None) -> Answer:
         """Rows, counts and the anchor's rank, as of the source's last tick.
 
+        Args:
+            query: what is asked.
+            source: the flows.
+            interfaces: name by ifindex, for filters.
+
         Raises:
-            FlowtopError: no such column to sort by; or grouping, biflow or a filter that is not a FlowFilter.
+            FlowtopError: no such column to sort by; or grouping or biflow.
         """
         column = sort_column(query.sort)
         if query.group or query.biflow:
             raise FlowtopError("grouping and biflow are not there yet", hint="ask without them", exit_code=EXIT_USAGE)
         columns, visible = source.columns, source.visible
-        shown = visible & self._passes(query, columns)
+        shown = visible & self._passes(query, source, interfaces or {})
         ranking = Ranking.by(column, query.descending)
         start = max(0, query.offset)
         if query.hold is None:
@@ -80,12 +77,9 @@ class Answerer:
                       _anchor_rank(query.anchor, ranking, columns, lead, rest))
 
     @staticmethod
-    def _passes(query: Query, columns: FlowColumns) -> npt.NDArray[np.bool_] | np.bool_:
-        if query.filter is None:
-            return np.True_
-        if not isinstance(query.filter, FlowFilter):
-            raise FlowtopError(f"not a filter: {query.filter!r}", exit_code=EXIT_USAGE)
-        return query.filter.mask(columns)
+    def _passes(query: Query, source: FlowSource,
+                interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_] | np.bool_:
+        return np.True_ if query.filter is None else query.filter.mask(source, interfaces)
 
     def _hold(self, number: int, ranking: Ranking, columns: FlowColumns, visible: npt.NDArray[np.bool_],
               shown: npt.NDArray[np.bool_]) -> tuple[Slots, Slots]:

@@ -12,7 +12,9 @@ from typing import Literal
 import numpy as np
 
 from flowtop.record import Direction, Kind
+from flowtop.view import column_keys as keys
 from flowtop.view import units
+from flowtop.view.filter_key import FilterKey
 from flowtop.view.flows import Array, FlowColumns
 from flowtop.view.query import FlowRow
 
@@ -47,6 +49,8 @@ class Column:
         sort: numeric keys, most significant first, ascending; each gives one value a flow. A key is only asked for
             the flows that the keys before it leave tied.
         descending_first: the order that a first press gives.
+        term: a filter after the cell of a row: one that this row passes.
+        key: the filter word of the column, where it has one of its own.
     """
 
     id: str
@@ -56,6 +60,8 @@ class Column:
     text: TextOf
     sort: tuple[SortKey, ...]
     priority: int
+    term: keys.TermOf
+    key: FilterKey | None = None
     align: Literal["left", "right"] = "left"
     flexible: bool = False
     descending_first: bool = False
@@ -141,44 +147,50 @@ def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -
     return "dup" if row.duplicate and not row.end_reason else row.state.value
 
 
-def _rate_column(column_id: str, header: str, field: str, key: str, priority: int, doc: str) -> Column:
-    return Column(column_id, header, 9, doc, lambda row, wording, _: units.rate(getattr(row, field), wording.bits),
-                  (_plain(key),), priority, "right", descending_first=True)
+def _rate_column(header: str, field: str, sort: str, priority: int, key: FilterKey, doc: str) -> Column:
+    return Column(key.word, header, 9, doc, lambda row, wording, _: units.rate(getattr(row, field), wording.bits),
+                  (_plain(sort),), priority, keys.at_least(key.word, lambda row: getattr(row, field), "B/s"), key,
+                  "right", descending_first=True)
 
 
 _ALL = (
-    Column("interface", "IF", 6, "Interface of the Observation Point.", _interface, (_plain("ifindex"),), 1),
+    Column("interface", "IF", 6, "Interface of the Observation Point.", _interface, (_plain("ifindex"),), 1,
+           keys.interface_term, keys.INTERFACE),
     Column("direction", "D", 1, "← ingress, → egress, at that interface.",
-           lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1),
+           lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1,
+           keys.direction_term, keys.DIRECTION),
     Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
-           (_plain("vlan_id"), _plain("customer_vlan_id")), 8),
+           (_plain("vlan_id"), _plain("customer_vlan_id")), 8, keys.vlan_term),
     Column("protocol", "PROTO", 5, "IP protocol.", _protocol,
-           (_plain("protocol"),), 1),
+           (_plain("protocol"),), 1, keys.protocol_term, keys.PROTOCOL),
     Column("source", "SOURCE", 15, "Source address and port.", _source,
-           (_plain("ip_version"), *_address_words("source_address"), _plain("source_port")), 1, flexible=True),
+           (_plain("ip_version"), *_address_words("source_address"), _plain("source_port")), 1, keys.source_term,
+           flexible=True),
     Column("destination", "DESTINATION", 15, "Destination address and port, or ICMP type.", _destination,
            (_plain("ip_version"), *_address_words("destination_address"), _plain("destination_port")), 1,
-           flexible=True),
+           keys.destination_term, flexible=True),
     Column("dscp", "DSCP", 4, "Differentiated services code point of the first packet; empty for best effort.",
-           lambda row, _, __: units.dscp(row.tos), (_dscp,), 9),
+           lambda row, _, __: units.dscp(row.tos), (_dscp,), 9, keys.dscp_term, keys.DSCP),
     Column("flags", "FLAGS", 9, "TCP control bits seen, in tcpdump's letters: F S R P . (ACK) U E W e.",
-           lambda row, _, __: units.tcp_flags(row.tcp_control_bits), (_plain("tcp_control_bits"),), 7),
-    _rate_column("rate", "RATE", "octet_rate", "octet_delta", 1, "Rate over the last tick (IP octets)."),
-    _rate_column("rate_10s", "10 s", "octet_rate_10s", "octets_10s", 3, "Rate over the last 10 s."),
-    _rate_column("rate_60s", "60 s", "octet_rate_60s", "octets_60s", 5, "Rate over the last 60 s."),
-    _rate_column("peak", "PEAK", "octet_rate_peak", "octet_rate_peak", 6, "Highest rate of any tick so far."),
+           lambda row, _, __: units.tcp_flags(row.tcp_control_bits), (_plain("tcp_control_bits"),), 7,
+           keys.flags_term, keys.FLAGS),
+    _rate_column("RATE", "octet_rate", "octet_delta", 1, keys.RATE, "Rate over the last tick (IP octets)."),
+    _rate_column("10 s", "octet_rate_10s", "octets_10s", 3, keys.RATE_10S, "Rate over the last 10 s."),
+    _rate_column("60 s", "octet_rate_60s", "octets_60s", 5, keys.RATE_60S, "Rate over the last 60 s."),
+    _rate_column("PEAK", "octet_rate_peak", "octet_rate_peak", 6, keys.PEAK, "Highest rate of any tick so far."),
     Column("pps", "PPS", 5, "Wire packets a second over the last tick.",
-           lambda row, _, __: units.packet_rate(row.packet_rate), (_plain("packet_delta"),), 6, "right",
-           descending_first=True),
+           lambda row, _, __: units.packet_rate(row.packet_rate), (_plain("packet_delta"),), 6,
+           keys.at_least("pps", lambda row: row.packet_rate), keys.PPS, "right", descending_first=True),
     Column("bytes", "BYTES", 7, "IP octets over the flow's life.", lambda row, _, __: units.octets(row.octet_total),
-           (_plain("octet_total"),), 1, "right", descending_first=True),
-    Column("packets", "PKTS", 5, "Wire packets over the flow's life.",
-           lambda row, _, __: units.count(row.packet_total), (_plain("packet_total"),), 2, "right",
+           (_plain("octet_total"),), 1, keys.at_least("bytes", lambda row: row.octet_total), keys.BYTES, "right",
            descending_first=True),
+    Column("packets", "PKTS", 5, "Wire packets over the flow's life.",
+           lambda row, _, __: units.count(row.packet_total), (_plain("packet_total"),), 2,
+           keys.at_least("packets", lambda row: row.packet_total), keys.PACKETS, "right", descending_first=True),
     Column("age", "AGE", 7, "Time from first to last packet.", lambda row, _, __: units.duration(row.age_s), (_age,), 4,
-           "right", descending_first=True),
+           keys.at_least("age", lambda row: row.age_s, "s"), keys.AGE, "right", descending_first=True),
     Column("state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, end ended.",
-           _state_text, (_state,), 1),
+           _state_text, (_state,), 1, keys.state_term, keys.STATE),
 )
 
 _ANY_PROTOCOL = 255

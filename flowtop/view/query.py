@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from flowtop.view.filter import Filter
 
 
 class State(Enum):
@@ -31,7 +34,8 @@ class Query:
         anchor: flow_id whose rank is asked for (the cursor's flow), or None.
         hold: None for live order. A number freezes the order: the first Query with a new number fixes the order of
             that moment, later ones with the same number keep it, and flows born since follow after it.
-        filter, group, biflow: reserved for the filter language and grouping; None, () and False until then.
+        filter: which flows to show; None for all.
+        group, biflow: reserved for grouping; () and False until then.
     """
 
     sort: str = "rate"
@@ -40,7 +44,7 @@ class Query:
     limit: int | None = 100
     anchor: int | None = None
     hold: int | None = None
-    filter: object | None = None
+    filter: Filter | None = None
     group: tuple[str, ...] = ()
     biflow: bool = False
 

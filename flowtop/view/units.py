@@ -19,23 +19,23 @@ PROTOCOL_NAMES: dict[int, str] = {
 PORT_PROTOCOLS = frozenset({6, 17, 33, 132, 136})
 """Protocols whose Flow Key holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 
-_ICMP_TYPES: dict[int, str] = {
+ICMP_TYPES: dict[int, str] = {
     0: "echo-rep", 3: "unreachable", 4: "quench", 5: "redirect", 8: "echo-req", 9: "router-adv",
     10: "router-sol", 11: "time-exceeded", 12: "param-problem", 13: "timestamp", 14: "timestamp-reply",
 }
-_ICMP6_TYPES: dict[int, str] = {
+ICMP6_TYPES: dict[int, str] = {
     1: "unreachable", 2: "too-big", 3: "time-exceeded", 4: "param-problem", 128: "echo-req", 129: "echo-rep",
     130: "mld-query", 131: "mld-report", 132: "mld-done", 133: "router-sol", 134: "router-adv", 135: "neighbor-sol",
     136: "neighbor-adv", 137: "redirect", 143: "mld2-report",
 }
 
-_DSCP_NAMES: dict[int, str] = {
+DSCP_NAMES: dict[int, str] = {
     0: "", 1: "le", 8: "cs1", 10: "af11", 12: "af12", 14: "af13", 16: "cs2", 18: "af21", 20: "af22", 22: "af23",
     24: "cs3", 26: "af31", 28: "af32", 30: "af33", 32: "cs4", 34: "af41", 36: "af42", 38: "af43", 40: "cs5",
     44: "va", 46: "ef", 48: "cs6", 56: "cs7",
 }
 
-_TCP_LETTERS = "FSRP.UEWe"
+TCP_LETTERS = "FSRP.UEWe"
 """tcpdump's letter of each TCP control bit, from bit 0 (FIN); ACK is a dot."""
 
 
@@ -101,7 +101,7 @@ def protocol(number: int) -> str:
 def icmp(ip_version: int, type_code: int) -> str:
     """ICMP or ICMPv6 type and code, packed type * 256 + code: `echo-req`, `unreachable/3`, `type 42/0`."""
     number, code = divmod(type_code, 256)
-    name = (_ICMP6_TYPES if ip_version == 6 else _ICMP_TYPES).get(number)
+    name = (ICMP6_TYPES if ip_version == 6 else ICMP_TYPES).get(number)
     if name is None:
         return f"type {number}/{code}"
     return f"{name}/{code}" if code else name
@@ -110,12 +110,12 @@ def icmp(ip_version: int, type_code: int) -> str:
 def dscp(tos: int) -> str:
     """Differentiated services code point of a TOS or traffic class octet: `ef`, `af41`, `7`; empty for best effort."""
     point = tos >> 2
-    return _DSCP_NAMES.get(point, str(point))
+    return DSCP_NAMES.get(point, str(point))
 
 
 def tcp_flags(bits: int) -> str:
     """TCP control bits in tcpdump's letters, a dot for ACK: `FSP.`; reserved bits above AE are left out."""
-    return "".join(letter for bit, letter in enumerate(_TCP_LETTERS) if bits >> bit & 1)
+    return "".join(letter for bit, letter in enumerate(TCP_LETTERS) if bits >> bit & 1)
 
 
 def mac(address: bytes) -> str:

@@ -16,6 +16,7 @@ from flowtop.cli import command
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.tui.keys import KEYS, MOUSE
 from flowtop.view.columns import COLUMNS
+from flowtop.view.filter.keys import WORDS
 from flowtop.view.query import Books, Page, Query, Traffic
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,9 +68,18 @@ def elements_table() -> str:
                  [(f"`{element.name}`", str(element.number), element.doc) for element in elements])
 
 
+def words_table() -> str:
+    """Words of the filter language."""
+    def code(text: str) -> str:
+        return f"`{text}`" if text else ""
+
+    return table(("word", "value", "which flows", "example"),
+                 [(code(word.words), code(word.argument), word.doc, code(word.example)) for word in WORDS])
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "keys": keys_table, "options": options_table, "columns": columns_table, "statuses": statuses_table,
-    "elements": elements_table,
+    "elements": elements_table, "words": words_table,
 }
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.view.answer import Answerer
 from flowtop.view.columns import COLUMNS
-from flowtop.view.flows import FLOW_COLUMN_DTYPES, FlowColumns
+from flowtop.view.filter import compile_filter
+from flowtop.view.flows import FLOW_COLUMN_DTYPES
 from flowtop.view.query import Query, State
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, packed
 
@@ -187,26 +188,17 @@ def test_another_number_fixes_the_order_anew_and_none_lets_go() -> None:
 # ---- the doors
 
 
-class PortFilter:
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def mask(self, columns: FlowColumns) -> npt.NDArray[np.bool_]:
-        passes: npt.NDArray[np.bool_] = columns["source_port"] == self.port
-        return passes
-
-
 def test_a_filter_decides_what_matches() -> None:
-    table, answerer = source(6, source_port=[1, 2, 1, 2, 1, 2], octet_delta=range(6)), Answerer()
+    table, answerer = source(6, protocol=6, source_port=[1, 2, 1, 2, 1, 2], octet_delta=range(6)), Answerer()
     table.visible[0] = False
-    answer = answerer.answer(Query(filter=PortFilter(1), anchor=3), table)
+    answer = answerer.answer(Query(filter=compile_filter("src port 1"), anchor=3), table)
     assert [row.flow_id for row in answer.rows] == [5, 3]
     assert (answer.matched, answer.flows, answer.anchor_rank) == (2, 5, 1)
     assert ids(answerer, table, hold=1) == [6, 5, 4, 3, 2]
-    assert ids(answerer, table, hold=1, filter=PortFilter(2)) == [6, 4, 2]
+    assert ids(answerer, table, hold=1, filter=compile_filter("src port 2")) == [6, 4, 2]
 
 
-@pytest.mark.parametrize("query", [Query(group=("source",)), Query(biflow=True), Query(filter="tcp")])
+@pytest.mark.parametrize("query", [Query(group=("source",)), Query(biflow=True)])
 def test_what_is_not_there_yet_is_refused_not_ignored(query: Query) -> None:
     with pytest.raises(FlowtopError) as caught:
         Answerer().answer(query, source(1))

@@ -31,7 +31,7 @@ ROWS = {
     "fragment": flow_row(kind=Kind.FRAGMENT, protocol=17, source_port=0, destination_port=0),
     "huge": flow_row(packet_total=BIG, octet_total=BIG, octet_rate=1e18, octet_rate_10s=1e18, octet_rate_60s=1e18,
                      octet_rate_peak=1e18, packet_rate=1e18, age_s=86_400 * 999.0, tcp_control_bits=0xFFF,
-                     vlan_id=4094, customer_vlan_id=4094, tos=255),
+                     vlan_id=4094, customer_vlan_id=4094, tos=255, closing=True),
     "ended": flow_row(end_reason=1),
     "closing": flow_row(closing=True, tcp_control_bits=1),
     "duplicate": flow_row(duplicate=True),

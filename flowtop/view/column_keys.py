@@ -1,0 +1,161 @@
+"""The filter keys of columns, and the filter term that a cell stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from flowtop.record import Direction, EndReason, Kind
+from flowtop.view import units
+from flowtop.view.filter import values
+from flowtop.view.filter_key import FilterKey, stored
+from flowtop.view.flows import Array, FlowColumns, FlowSource
+from flowtop.view.query import FlowRow
+
+_SIZE = "a size such as 1500, 10M, 1Gi"
+_RATE = "a rate such as 1Mbit, 500k, 10MB/s"
+_COUNT = "a number such as 100, 10k, 1.5M"
+_SPAN = "a time such as 5s, 500ms, 2m, 1h"
+_CLOSING_BITS = np.uint16(0b101)
+"""FIN and RST."""
+
+TermOf = Callable[[FlowRow, Mapping[int, str]], str]
+"""A flow and interface names by ifindex → a filter that this flow passes, after what its cell shows."""
+
+
+def _state(columns: FlowColumns, ended: Array) -> Array:
+    """0 active, 1 closing, 2 ended."""
+    closing = (columns["tcp_control_bits"] & _CLOSING_BITS != 0).view(np.uint8)
+    return np.where(ended, np.uint8(2), closing)
+
+
+def _ended(records: FlowColumns) -> Array:
+    reasons = records["end_reason"]
+    ended: Array = (reasons != EndReason.NONE) & (reasons != EndReason.ACTIVE_TIMEOUT)
+    return ended
+
+
+def _rate(word: str, doc: str, field: str, span: Callable[[FlowSource], float]) -> FilterKey:
+    return FilterKey(word, doc, f"{word} >= 1Mbit", _RATE, values.rate,
+                     lambda source: source.columns[field] / span(source), of_aggregates=True)
+
+
+INTERFACE = FilterKey(
+    "if", "Interface; * and ? stand for any text, [ab] for one of these.", "if veth*",
+    "an interface's name, such as eth0 or veth*", values.number, *stored("ifindex"), kind="text", of_aggregates=True)
+DIRECTION = FilterKey(
+    "dir", "Direction at the interface.", "dir out", "in or out",
+    values.ReadChoice((("in", 0), ("out", 1), ("ingress", 0), ("egress", 1))), *stored("direction"),
+    choices=("in", "out"), packet="direction", of_aggregates=True)
+PROTOCOL = FilterKey(
+    "proto", "IP protocol, by name or number.", "proto 47", "a protocol's name or number (0 to 255)",
+    values.read_protocol, *stored("protocol"), choices=tuple(values.PROTOCOL_WORDS), packet="protocol",
+    of_aggregates=True)
+DSCP = FilterKey(
+    "dscp", "Differentiated services code point of the first packet.", "dscp ef",
+    "a code point: ef, af41, cs1, be, or 0 to 63",
+    values.named({**{name: point for point, name in units.DSCP_NAMES.items() if name}, "be": 0, "cs0": 0}, 0, 63),
+    lambda source: source.columns["tos"] >> np.uint8(2), lambda records: records["tos"] >> np.uint8(2),
+    choices=tuple(filter(None, units.DSCP_NAMES.values())))
+FLAGS = FilterKey(
+    "flags", "All these TCP flags were seen in the flow: names with +, or the letters of the FLAGS column.",
+    "flags syn+ack", f"TCP flags such as syn, syn+ack ({', '.join(values.FLAG_NAMES)})", values.tcp_flags,
+    *stored("tcp_control_bits"), kind="bits", choices=values.FLAG_NAMES)
+RATE = _rate("rate", "Rate over the last tick; bits a second unless it says bytes.", "octet_delta", lambda s: s.tick_s)
+RATE_10S = _rate("rate_10s", "Rate over the last 10 s.", "octets_10s", lambda s: s.window_10s_s)
+RATE_60S = _rate("rate_60s", "Rate over the last 60 s.", "octets_60s", lambda s: s.window_60s_s)
+PEAK = _rate("peak", "Highest rate of any tick so far.", "octet_rate_peak", lambda _: 1.0)
+PPS = FilterKey(
+    "pps", "Packets a second over the last tick.", "pps > 1000", _COUNT, values.number,
+    lambda source: source.columns["packet_delta"] / source.tick_s, of_aggregates=True)
+BYTES = FilterKey(
+    "bytes", "IP octets over the flow's life; of exported records: since the previous one.", "bytes > 10M", _SIZE,
+    values.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
+    of_aggregates=True)
+PACKETS = FilterKey(
+    "packets", "Wire packets over the flow's life; of exported records: since the previous one.", "packets = 1",
+    _COUNT, values.number, lambda source: source.columns["packet_total"], lambda records: records["packet_delta"],
+    of_aggregates=True)
+AGE = FilterKey(
+    "age", "Time from first to last packet.", "age < 5s", _SPAN, values.seconds,
+    lambda source: (source.columns["last_ns"] - source.columns["first_ns"]) / 1e9,
+    lambda records: (records["end_ms"].astype(np.int64) - records["start_ms"].astype(np.int64)) / 1e3,
+    of_aggregates=True)
+STATE = FilterKey(
+    "state", "Where the flow is in its life: active, closing (FIN or RST seen), ended.", "state ended",
+    "active, closing or ended", values.ReadChoice((("active", 0), ("closing", 1), ("ended", 2), ("end", 2))),
+    lambda source: _state(source.columns, source.columns["end_reason"] != 0),
+    lambda records: _state(records, _ended(records)), choices=("active", "closing", "ended"), of_aggregates=True)
+
+
+def interface_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`if eth0`; names with odd characters are quoted, globs in them disarmed."""
+    name = interfaces.get(row.ifindex, f"if{row.ifindex}")
+    plain = name.isascii() and all(character.isalnum() or character in "._-@" for character in name)
+    escaped = "".join(f"[{character}]" if character in "*?[" else character for character in name)
+    quote = "'" if '"' in escaped else '"'
+    return f"if {escaped}" if plain else f"if {quote}{escaped}{quote}"
+
+
+def _end(side: str, raw: bytes, row: FlowRow, port: int) -> str:
+    if row.kind == Kind.AGGREGATE:
+        return protocol_term(row, {})
+    host = f"{side} host {units.address(raw, row.ip_version)}"
+    with_port = row.kind == Kind.FLOW and row.protocol in units.PORT_PROTOCOLS
+    return f"{host} and {side} port {port}" if with_port else host
+
+
+def source_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`src host 10.0.0.5 and src port 443`."""
+    del interfaces
+    return _end("src", row.source_address, row, row.source_port)
+
+
+def destination_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`dst host 10.0.0.5 and dst port 443`."""
+    del interfaces
+    return _end("dst", row.destination_address, row, row.destination_port)
+
+
+def protocol_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`tcp`, or `proto 253`."""
+    del interfaces
+    name = units.protocol(row.protocol)
+    return name if values.PROTOCOL_WORDS.get(name) == row.protocol else f"proto {row.protocol}"
+
+
+def vlan_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`vlan 100`, or `not vlan`."""
+    del interfaces
+    return f"vlan {row.vlan_id}" if row.vlan_id else "not vlan"
+
+
+def flags_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`flags fin+syn`: at least those of the row."""
+    del interfaces
+    letters = units.tcp_flags(row.tcp_control_bits)
+    return f"flags {letters}" if letters else "flags none"
+
+
+def at_least(word: str, value: Callable[[FlowRow], float], unit: str = "") -> TermOf:
+    """`bytes >= 17300`: as much as this flow has, or more; whole numbers, rounded down."""
+    return lambda row, _: f"{word} >= {int(value(row))}{unit}"
+
+
+def direction_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`dir in`."""
+    del interfaces
+    return "dir in" if row.direction == Direction.INGRESS else "dir out"
+
+
+def state_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """What the ST column shows: `duplicate`, or `state active`."""
+    del interfaces
+    return "duplicate" if row.duplicate and not row.end_reason else f"state {row.state.name.lower()}"
+
+
+def dscp_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`dscp ef`."""
+    del interfaces
+    return f"dscp {units.dscp(row.tos) or 'be'}"

@@ -1,0 +1,63 @@
+"""`compile_filter`: text → `Filter`. Nothing heavy is imported before a filter is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from flowtop.view.filter.errors import FilterError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from flowtop.record import FlowRecords
+    from flowtop.view.filter.tree import Tree
+    from flowtop.view.flows import FlowSource
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Says which flows pass. Immutable: made in one thread, used in any. Filters of the same text are equal.
+
+    Aggregate rows stand for flows whose details are not known: what a filter asks of those details is taken as met.
+
+    Attributes:
+        text: as it was written.
+        tree: what it means.
+    """
+
+    text: str
+    tree: Tree = field(compare=False, repr=False)
+
+    def mask(self, source: FlowSource, interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+        """One truth value a slot of `source.columns`.
+
+        Args:
+            source: the flows.
+            interfaces: name by ifindex.
+        """
+        from flowtop.view.filter.masks import flow_mask
+
+        return flow_mask(self.tree, source, interfaces)
+
+    def record_mask(self, records: FlowRecords, interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+        """One truth value a Flow Record (FLOW_RECORD_DTYPE); for filters compiled for records."""
+        from flowtop.view.filter.masks import record_mask
+
+        return record_mask(self.tree, records, interfaces)
+
+
+def compile_filter(text: str, use: Literal["flows", "records"] = "flows") -> Filter:
+    """The filter that `text` means, for flows of a table or for exported Flow Records.
+
+    Raises:
+        FilterError: it means nothing, or speaks of what a Flow Record does not have.
+    """
+    from flowtop.view.filter.builder import build
+
+    return Filter(text, build(text, use))
+
+
+__all__ = ["Filter", "FilterError", "compile_filter"]
