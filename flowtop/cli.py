@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.export.exports import Exports
     from flowtop.pipeline import Pipeline, PipelineConfig
+    from flowtop.tui.looks import Looks
     from flowtop.view.query import Query
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -76,7 +77,8 @@ _SETTING_TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, b
 """TOML types a setting may have; and those of `_LISTS`."""
 _LISTS = ("interface", "export")
 _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
-             "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true"}
+             "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
+             "names": '"ports"', "numeric": "true"}
 
 
 def _near(word: str, known: set[str]) -> str:
@@ -108,6 +110,9 @@ class _Seconds(click.FloatRange):
               help="Column to sort by: rate, bytes, packets, age, source, ...")
 @click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
               help="Time between refreshes.")
+@click.option("--names", type=click.Choice(["none", "hosts", "ports", "all"]), default="none", show_default=True,
+              help="Names on the screen: of hosts by reverse DNS of what is in view, of ports by /etc/services.")
+@click.option("-n", "--numeric", is_flag=True, help="No names to begin with, whatever the settings say.")
 @click.option("-b", "--batch", is_flag=True, help="No screen: write rounds to standard output.")
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N",
               help="With -b: end after N rounds. Default: until Ctrl-C.")
@@ -325,6 +330,13 @@ def _screen(options: dict[str, Any]) -> int:
         return _exporting(options, lambda exports: _show(options, query, compilation, exports))
 
 
+def _looks(options: dict[str, Any]) -> Looks:
+    from flowtop.tui.looks import Looks
+
+    names = "none" if options["numeric"] else options["names"]
+    return Looks(hosts=names in ("hosts", "all"), services=names in ("ports", "all"))
+
+
 def _show(options: dict[str, Any], query: Query, compilation: Compilation, exports: Exports) -> int:
     from flowtop.tui.app import FlowtopApp
 
@@ -337,7 +349,7 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation, expor
         opened.append(Pipeline(config, _capture(options, compilation), [exports]))
         return opened[0]
 
-    app = FlowtopApp(open_pipeline, query, exports=exports)
+    app = FlowtopApp(open_pipeline, query, exports=exports, looks=_looks(options))
 
     def stop() -> None:
         # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.

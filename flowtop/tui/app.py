@@ -22,7 +22,9 @@ from flowtop.errors import FlowtopError
 from flowtop.export.exports import Exports
 from flowtop.tui import theme
 from flowtop.tui.keys import KEYS, bindings
+from flowtop.tui.looks import Looks
 from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
+from flowtop.tui.screens.flow_screen import DEFAULT_LOOKS
 from flowtop.tui.screens.main import MainScreen
 from flowtop.tui.source import PageSource
 from flowtop.view.query import Query
@@ -40,6 +42,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         bits: rates in bits, else in octets.
         terminal: kind of terminal, TERM when not given.
+        looks: how it looks to begin with.
         exports: what the exports panel is about; None: there is none. Stopped by the caller at the latest.
 
     Attributes:
@@ -55,13 +58,14 @@ class FlowtopApp(App[None], inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = bindings(app=True)
 
     def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
-                 terminal: str | None = None, exports: Exports | None = None) -> None:
+                 terminal: str | None = None, exports: Exports | None = None,
+                 looks: Looks = DEFAULT_LOOKS) -> None:
         super().__init__(ansi_color=True)
         self.exports = exports
         linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
         self.main = MainScreen(query or Query(), bits=bits,
-                               sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS)
+                               sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS, looks=looks)
         self._open_source = open_source
         self._source: PageSource | None = None
         self._quitting = False

@@ -47,6 +47,8 @@ KEYS: tuple[Key, ...] = (
     Key(("2",), "2", "window('10s')", "Rate over the last 10 seconds, likewise", "Show"),
     Key(("3",), "3", "window('60s')", "Rate over the last 60 seconds, likewise", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
+    Key(("n",), "n", "hosts", "Names of hosts (reverse DNS of what is in view) or addresses", "Show"),
+    Key(("p",), "p", "services", "Names of ports (/etc/services) or their numbers", "Show"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
     Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Last drain, detach, leave", "More", "quit"),

@@ -16,6 +16,7 @@ from flowtop.view import column_keys as keys
 from flowtop.view import units
 from flowtop.view.filter_key import FilterKey
 from flowtop.view.flows import Array, FlowColumns
+from flowtop.view.names import NUMBERS, Names
 from flowtop.view.query import FlowRow
 
 Window = Literal["tick", "10s", "60s"]
@@ -23,10 +24,11 @@ Window = Literal["tick", "10s", "60s"]
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How values are put: rates in bits (or octets), and over which window the screen's first rate is."""
+    """How values are put: rates in bits (or octets), over which window the screen's first rate is, which names."""
 
     bits: bool = True
     window: Window = "tick"
+    names: Names = NUMBERS
 
 
 TextOf = Callable[[FlowRow, Wording, Mapping[int, str]], str]
@@ -105,27 +107,37 @@ def _interface(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) ->
     return f"if{row.ifindex}" if name is None else units.printable(name, 16)
 
 
+def _host(raw: bytes, row: FlowRow, wording: Wording) -> str:
+    return wording.names.host(raw, row.ip_version) or units.address(raw, row.ip_version)
+
+
+def _endpoint(raw: bytes, port: int, row: FlowRow, wording: Wording) -> str:
+    host = wording.names.host(raw, row.ip_version)
+    service = wording.names.service(row.protocol, port) or str(port)
+    return f"{units.bracketed(raw, row.ip_version) if host is None else host}:{service}"
+
+
 def _source(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
-    del wording, interfaces
+    del interfaces
     if row.kind == Kind.AGGREGATE:
         return "(all other flows)"
     if row.kind == Kind.FLOW and row.protocol in units.PORT_PROTOCOLS:
-        return units.endpoint(row.source_address, row.ip_version, row.source_port)
-    return units.address(row.source_address, row.ip_version)
+        return _endpoint(row.source_address, row.source_port, row, wording)
+    return _host(row.source_address, row, wording)
 
 
 def _destination(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
-    del wording, interfaces
+    del interfaces
     if row.kind == Kind.AGGREGATE:
         return ""
     if row.kind == Kind.FRAGMENT:
-        return f"{units.address(row.destination_address, row.ip_version)} frag"
+        return f"{_host(row.destination_address, row, wording)} frag"
     if row.protocol in units.PORT_PROTOCOLS:
-        return units.endpoint(row.destination_address, row.ip_version, row.destination_port)
-    address = units.address(row.destination_address, row.ip_version)
+        return _endpoint(row.destination_address, row.destination_port, row, wording)
+    host = _host(row.destination_address, row, wording)
     if row.protocol in (1, 58):
-        return f"{address} {units.icmp(row.ip_version, row.destination_port)}"
-    return address
+        return f"{host} {units.icmp(row.ip_version, row.destination_port)}"
+    return host
 
 
 def _protocol(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:

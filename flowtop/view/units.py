@@ -128,10 +128,15 @@ def address(raw: bytes, ip_version: int) -> str:
     return socket.inet_ntop(socket.AF_INET6, raw) if ip_version == 6 else socket.inet_ntop(socket.AF_INET, raw[:4])
 
 
+def bracketed(raw: bytes, ip_version: int) -> str:
+    """An address as it stands before a port: IPv6 in brackets."""
+    text = address(raw, ip_version)
+    return f"[{text}]" if ip_version == 6 else text
+
+
 def endpoint(raw: bytes, ip_version: int, port: int) -> str:
     """Address and port: `10.0.0.5:443`, `[2001:db8::1]:53`."""
-    text = address(raw, ip_version)
-    return f"[{text}]:{port}" if ip_version == 6 else f"{text}:{port}"
+    return f"{bracketed(raw, ip_version)}:{port}"
 
 
 def _keeps(character: str) -> bool:

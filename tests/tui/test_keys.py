@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from textual.pilot import Pilot
 
+from flowtop.tui.app import FlowtopApp
 from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
 from flowtop.tui.screens.help import HelpScreen
@@ -144,6 +145,28 @@ async def check_bits(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert "51.5 MB/s" in line(pilot.app, 0)
 
 
+async def check_hosts(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    assert isinstance(pilot.app, FlowtopApp)
+    pilot.app.main.look_up = lambda address: f"host-{address.replace('.', '-')}.example"
+    first = max(FLOWS, key=lambda row: row.octet_rate)
+    await pilot.press(key)
+    while "host-" not in flow_lines(pilot.app)[0]:
+        await pilot.pause(0.05)
+    assert f":{first.source_port} " in flow_lines(pilot.app)[0]
+    await pilot.press(key)
+    assert "host-" not in flow_lines(pilot.app)[0]
+
+
+async def check_services(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    tcp = [index for index, flow_id in enumerate(BY_RATE[:LINES])
+           if FLOWS[flow_id - 1].source_port in (22, 80, 443) and FLOWS[flow_id - 1].protocol == 6]
+    names = {22: ":ssh ", 80: ":http ", 443: ":https "}
+    await pilot.press(key)
+    assert tcp and all(names[FLOWS[BY_RATE[index] - 1].source_port] in flow_lines(pilot.app)[index] for index in tcp)
+    await pilot.press(key)
+    assert all(f":{FLOWS[BY_RATE[index] - 1].source_port} " in flow_lines(pilot.app)[index] for index in tcp)
+
+
 async def check_help(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press(key)
     assert isinstance(pilot.app.screen, HelpScreen)
@@ -185,6 +208,8 @@ CHECKS: dict[str, Check] = {
     "window('10s')": check_window("rate_10s", "10 s"),
     "window('60s')": check_window("rate_60s", "60 s"),
     "bits": check_bits,
+    "hosts": check_hosts,
+    "services": check_services,
     "help": check_help,
     "app.command_palette": check_palette,
     "app.quit": check_quit,
@@ -206,5 +231,5 @@ def test_no_key_is_bound_twice() -> None:
 
 
 def test_keys_of_later_features_are_free() -> None:
-    reserved = {"g", "slash", "enter", "e", "B", "n", "p", "c", "m", "w"}
+    reserved = {"g", "slash", "enter", "e", "B", "c", "m", "w"}
     assert not reserved & {name for key in KEYS for name in key.names}

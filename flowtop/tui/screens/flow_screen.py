@@ -9,17 +9,25 @@ from textual.app import ComposeResult
 from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.timer import Timer
 
 from flowtop.tui import theme
 from flowtop.tui.flow_table import FlowTable, TableView
 from flowtop.tui.header import Header, HeaderView, clock
+from flowtop.tui.looks import Looks
 from flowtop.tui.questions import Questions
 from flowtop.tui.status import StatusLine
 from flowtop.tui.viewport import Viewport
 from flowtop.view.query import Page, Query
 
 if TYPE_CHECKING:
-    from flowtop.view.columns import Window
+    from flowtop.view.columns import Window, Wording
+
+SAID_S = 4.0
+"""How long words about what was just done take the place of the key hints."""
+
+
+DEFAULT_LOOKS = Looks()
 
 
 class FlowScreen(Screen[None]):
@@ -29,6 +37,7 @@ class FlowScreen(Screen[None]):
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         bits: rates in bits, else in octets.
         sparks: characters of the sparklines, from low to high.
+        looks: how it looks to begin with.
 
     Attributes:
         page: the page on view, None before the first.
@@ -45,8 +54,10 @@ class FlowScreen(Screen[None]):
     class FirstPaint(Message):
         """The empty screen has been painted."""
 
-    def __init__(self, query: Query, *, bits: bool = True, sparks: str = theme.SPARKS) -> None:
+    def __init__(self, query: Query, *, bits: bool = True, sparks: str = theme.SPARKS,
+                 looks: Looks = DEFAULT_LOOKS) -> None:
         super().__init__()
+        self.looks = looks
         self._ask_source: Callable[[Query], None] | None = None
         self.viewport = Viewport()
         self.questions = Questions(query, self.viewport)
@@ -54,6 +65,8 @@ class FlowScreen(Screen[None]):
         self.rate_window: Window = "tick"
         self.alarm = ""
         self.notice = ""
+        self._said = ""
+        self._forget_said: Timer | None = None
         self.header = Header(sparks)
         self.table = FlowTable("starting …")
         self.status = StatusLine()
@@ -104,6 +117,18 @@ class FlowScreen(Screen[None]):
         self.notice = text
         self.paint_status()
 
+    def say(self, text: str) -> None:
+        """Say what was just done, for a few seconds in the place of the key hints."""
+        self._said = text
+        if self._forget_said is not None:
+            self._forget_said.stop()
+        self._forget_said = self.set_timer(SAID_S, self._forget)
+        self.paint_status()
+
+    def _forget(self) -> None:
+        self._said = ""
+        self.paint_status()
+
     # ---- asking and painting
 
     def ask(self) -> None:
@@ -133,13 +158,17 @@ class FlowScreen(Screen[None]):
 
     def paint_status(self) -> None:
         """The bottom lines: always of the newest page."""
-        self.status.show(self.questions.newest or self.page, self.notice)
+        self.status.show(self.questions.newest or self.page, self.notice or self._said)
 
-    def _paint_table(self, page: Page) -> None:
+    def wording(self) -> Wording:
+        """How cells are put. Groups of actions add theirs to it."""
         from flowtop.view.columns import Wording  # brings numpy, which must not delay the first frame
 
+        return Wording(bits=self.bits, window=self.rate_window)
+
+    def _paint_table(self, page: Page) -> None:
         self.table.show(TableView(
-            wording=Wording(bits=self.bits, window=self.rate_window),
+            wording=self.wording(),
             rows=self.viewport.rows,
             top=self.viewport.top,
             total=page.matched,

@@ -7,13 +7,14 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from flowtop.tui.actions.moving import Moving
+from flowtop.tui.actions.naming import Naming
 from flowtop.tui.actions.opening import Opening
 from flowtop.tui.actions.ordering import Ordering
 from flowtop.tui.actions.showing import Showing
 from flowtop.tui.keys import bindings
 
 
-class MainScreen(Moving, Ordering, Showing, Opening):
+class MainScreen(Moving, Ordering, Showing, Naming, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(app=False)
