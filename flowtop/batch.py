@@ -235,7 +235,8 @@ def totals_record(page: Page) -> dict[str, int]:
         "unlistedPackets": books.unlisted_packets,
         "unlistedOctets": books.unlisted_octets,
         "interfacePackets": books.interface_packets,
-        "flows": page.matched,
+        "flows": page.flows,
+        "matchedFlows": page.matched,
     }
 
 
@@ -295,10 +296,11 @@ class _Table:
 
 def _summary(number: int, page: Page) -> list[str]:
     books: Books = page.books
+    flows = str(page.flows) if page.query.filter is None else f"{page.matched} of {page.flows}"
     out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
     first = (
         f"flowtop  round {number}  {_iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
-        f"{page.matched} flows  out {out.strip()}  in {into.strip()}"
+        f"{flows} flows  out {out.strip()}  in {into.strip()}"
     )
     second = (
         f"seen {books.observed_packets}  accounted {books.accounted_packets}  ignored {books.ignored_packets}  "

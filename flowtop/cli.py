@@ -58,7 +58,8 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
             return None  # not there, or in a home directory this user may not look into
         raise FlowtopError(f"cannot read settings from {chosen}: {error}",
                            hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
-    known = {p.name for p in context.command.params if p.name} - {"config", "version", "help", "check"}
+    options = {p.name for p in context.command.params if p.name and isinstance(p, click.Option)}
+    known = options - {"config", "version", "help", "check"}
     defaults = {name.replace("-", "_"): value for name, value in settings.items()}
     for name in defaults:
         if name not in known:
@@ -137,12 +138,16 @@ class _Seconds(click.FloatRange):
               help="Settings (TOML), after options and FLOWTOP_* variables. Default: ~/.config/flowtop/config.toml.")
 @click.option("--check", is_flag=True, allow_from_autoenv=False,
               help="Say what this host can do, and the remedy for what it cannot.")
+@click.argument("filter", nargs=-1, metavar="[FILTER]...")
 @click.version_option(__version__, "--version", prog_name="flowtop", message="%(prog)s %(version)s",
                       allow_from_autoenv=False)
 def command(**options: Any) -> int:
     """Show this host's network flows, exactly, as they happen.
 
     Every packet is in a flow or in a visible counter. Needs root, as tcpdump does. Press ? in the screen for its keys.
+
+    FILTER says which flows to list, in tcpdump's words and more: flowtop tcp and not private, flowtop 'rate > 1M'.
+    Totals are of all flows.
     """
     if options["check"]:
         return _check()
@@ -214,6 +219,10 @@ def _query(options: dict[str, Any], limit: int | None) -> Query:
     from flowtop.view.query import Query
 
     query = Query(limit=limit)
+    if options["filter"]:
+        from flowtop.view.filter import compile_filter
+
+        query = replace(query, filter=compile_filter(" ".join(options["filter"])))
     if options["sort"] == query.sort:
         return query  # without the columns, which bring numpy: the screen's first frame should not wait for it
     from flowtop.view.answer import sort_column

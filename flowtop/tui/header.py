@@ -100,7 +100,13 @@ def _list_line(view: HeaderView, width: int) -> Strip:
         left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
     if page is None:
         return justify(left, [], width)
-    position = f"{view.first:,}–{view.last:,} of {page.matched:,}" if view.last else ""
+    if page.query.filter is not None and not view.alarm:
+        room = max(12, width - 60 - sum(part.width for part in left))
+        left.insert(0, Part(units.printable(page.query.filter.text, room), label="filter ", rank=1))
+    if page.query.filter is not None:
+        position = f"{page.matched:,} of {page.flows:,} flows"
+    else:
+        position = f"{view.first:,}–{view.last:,} of {page.matched:,}" if view.last else ""
     right = [Part(position, theme.LABEL, rank=3), Part(view.order, label="by ", rank=1)]
     return justify(left, right, width)
 

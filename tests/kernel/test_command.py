@@ -107,6 +107,23 @@ def test_the_last_round_is_complete_and_equals_the_interface_counters(
     assert_nothing_attached(near)
 
 
+def test_a_filter_lists_what_passes_and_totals_are_of_all(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "icmp", "and", "dir out", "or",
+                      "bytes > 1G")
+    command.await_rounds()
+    seen_before = command.rounds()[-1]["totals"]["observedPackets"]
+    ping(near, 20)
+    status = command.end(signal.SIGINT)
+    last = command.rounds()[-1]
+    assert (status, command.errors()) == (0, "")
+    assert [(flow["icmpTypeCodeIPv4"], flow["flowDirection"], flow["packetTotalCount"]) for flow in last["flows"]] == [
+        (8 * 256, 1, 20)]
+    assert last["totals"]["observedPackets"] - seen_before == 40
+    assert last["totals"]["matchedFlows"] == 1
+    assert last["totals"]["flows"] >= 2
+
+
 def test_count_ends_after_that_many_rounds_with_status_0(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
     near, _ = pair
     command = Command(near, tmp_path, "-b", "-o", "json", "-c", "3", "-d", "0.1", "-i", "veth0")

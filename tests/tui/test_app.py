@@ -17,6 +17,7 @@ from flowtop.tui.app import FlowtopApp
 from flowtop.tui.messages import PageReady
 from flowtop.tui.screens.help import HelpScreen
 from flowtop.view.columns import COLUMNS
+from flowtop.view.filter import compile_filter
 from flowtop.view.query import FlowRow, Query
 from tests.tui.fake_source import SORT_FIELDS, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
@@ -86,6 +87,24 @@ async def test_no_flows_is_said_and_flows_appear_later() -> None:
         source.tick([])
         await pilot.pause()
         assert any("no flows" in text for text in lines(pilot.app))
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+async def test_the_filter_is_in_the_header_and_how_many_flows_pass(width: int) -> None:
+    source, text = FakeSource(random_flows(30)), "tcp and not private"
+    source.filtered_out = 1_218
+    async with running(source, width, query=Query(filter=compile_filter(text))) as pilot:
+        assert f"filter {text}" in line(pilot.app, 1)
+        assert "30 of 1,248 flows" in line(pilot.app, 1)
+        source.tick([])
+        await pilot.pause()
+        assert any("no flow passes the filter" in text for text in lines(pilot.app))
+
+
+async def test_a_filter_with_markup_and_escapes_reaches_the_screen_harmless() -> None:
+    text = "if '[red]\x1b[31mx\u202e'"
+    async with running(FakeSource(random_flows(30)), query=Query(filter=compile_filter(text))) as pilot:
+        assert "filter if '[red]x'" in line(pilot.app, 1)
 
 
 async def test_no_interface_to_observe_is_said() -> None:

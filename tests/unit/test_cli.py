@@ -62,6 +62,14 @@ def test_usage_errors_are_two_lines_and_status_2(arguments: list[str], message: 
     assert_two_lines(flowtop(*arguments), 2, message, hint)
 
 
+def test_a_filter_that_means_nothing_is_shown_with_its_place() -> None:
+    done = flowtop("-b", "tcp", "and", "prot", "80")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "flowtop: unknown word 'prot'", "  tcp and prot 80", "          ^",
+        "hint: expected proto (is that what you mean?)"]
+
+
 def test_map_size_out_of_range() -> None:
     assert_two_lines(flowtop("-b", "--map-entries", "7"), 2, "map size 7", "1024")
 

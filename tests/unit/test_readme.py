@@ -41,7 +41,8 @@ def keys_table() -> str:
 def options_table() -> str:
     """Options as `flowtop --help` words them."""
     context = click.Context(command, info_name="flowtop", **command.context_settings)
-    records = filter(None, (parameter.get_help_record(context) for parameter in command.get_params(context)))
+    records = filter(None, (parameter.get_help_record(context) for parameter in command.get_params(context)
+                           if isinstance(parameter, click.Option)))
     return table(("option", "what it does"), [(f"`{names}`", " ".join(doc.split())) for names, doc in records])
 
 

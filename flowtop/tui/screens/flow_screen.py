@@ -153,7 +153,7 @@ class FlowScreen(Screen[None]):
             self._paint_table(page)
         else:
             self.table.show_notice(
-                "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one")
+                _why_empty(page))
         self.paint_status()
 
     def paint_status(self) -> None:
@@ -208,3 +208,9 @@ def _order(query: Query) -> str:
 
     column = COLUMNS.get(query.sort)
     return f"{column.header if column else query.sort}{theme.DESCENDING if query.descending else theme.ASCENDING}"
+
+
+def _why_empty(page: Page) -> str:
+    if page.query.filter is not None and page.flows:
+        return "no flow passes the filter"
+    return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"

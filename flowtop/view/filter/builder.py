@@ -99,11 +99,12 @@ class _Builder:
         return built
 
     def _series(self, node: ParseTree[Any]) -> Tree:
-        factors = [_tree(child) for child in node.children]
-        for factor in factors[1:]:
+        built = [self._factor(_tree(node.children[0]))]
+        for factor in map(_tree, node.children[1:]):
             if factor.data == "bare" and not _looks_like_address(_plain(_token(factor.children[0]))):
-                raise self._unknown(_token(factor.children[0]))
-        return all_of(*map(self._factor, factors))
+                raise self._unknown(_token(factor.children[0]))  # `port 80 443`: nobody means and
+            built.append(self._factor(factor))
+        return all_of(*built)
 
     def _factor(self, node: ParseTree[Any]) -> Tree:
         if node.data == "negated":
