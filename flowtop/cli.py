@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.export.exports import Exports
     from flowtop.pipeline import Pipeline, PipelineConfig
+    from flowtop.reading import Reading
     from flowtop.tui.looks import Looks
     from flowtop.view.query import Query
 
@@ -96,8 +98,14 @@ class _Seconds(click.FloatRange):
         """See click.ParamType."""
         seconds = float(super().convert(value, param, ctx))
         if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return seconds
+
+
+class _Factor(_Seconds):
+    """A factor in a range."""
+
+    name = "factor"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOWTOP",
@@ -107,10 +115,15 @@ class _Seconds(click.FloatRange):
 @click.option("-e", "--export", multiple=True, metavar="URL",
               help="Export flows while watching: ipfix://host, ipfix+tcp://, ipfix+tls://, file:flows.ipfix, "
                    "jsonl:flows.jsonl or csv:flows.csv; repeatable.")
+@click.option("-r", "--read", metavar="FILE",
+              help="Read a capture (pcap, pcapng, gzipped too), not interfaces; - is standard input. Needs no root.")
+@click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
+@click.option("--speed", type=_Factor(0.001, 1_000_000), metavar="FACTOR",
+              help="With -r: replay, so many times as fast as it was recorded.")
 @click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
               help="Column to sort by: rate, bytes, packets, age, source, ...")
 @click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
-              help="Time between refreshes.")
+              help="Time between refreshes; in a file its own time. With -b -r FILE and no -d: one round for all.")
 @click.option("--names", type=click.Choice(["none", "hosts", "ports", "all"]), default="none", show_default=True,
               help="Names on the screen: of hosts by reverse DNS of what is in view, of ports by /etc/services.")
 @click.option("-n", "--numeric", is_flag=True, help="No names to begin with, whatever the settings say.")
@@ -151,9 +164,10 @@ def command(**options: Any) -> int:
     """
     if options["check"]:
         return _check()
+    reading = _reading(options)
     if options["batch"]:
-        return _batch(options)
-    return _screen(options)
+        return _batch(options, reading)
+    return _screen(options, reading)
 
 
 def main() -> None:
@@ -215,6 +229,31 @@ def _check() -> int:
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILURE
 
 
+def _given(option: str) -> bool:
+    """Whether it stands on the command line; what the environment or the settings file say may not fit every run."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def _reading(options: dict[str, Any]) -> Reading | None:
+    """The file to read, if any."""
+    if options["read"] is None:
+        for option in ("replay", "speed"):
+            if _given(option):
+                raise FlowtopError(f"--{option} needs -r", hint="flowtop -r FILE reads a capture", exit_code=EXIT_USAGE)
+        return None
+    if options["interface"] and _given("interface"):
+        raise FlowtopError("-r and -i exclude each other", hint="flowtop reads a file, or observes interfaces",
+                           exit_code=EXIT_USAGE)
+    from flowtop.reading import Reading
+
+    speed = options["speed"] or (1.0 if options["replay"] else None)
+    tick_s: float | None = options["delay"] * (speed or 1.0)
+    default = click.get_current_context().get_parameter_source("delay") is ParameterSource.DEFAULT
+    if options["batch"] and default and options["count"] is None and options["read"] != "-" and speed is None:
+        tick_s = None
+    return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed)
+
+
 def _query(options: dict[str, Any], limit: int | None) -> Query:
     from flowtop.view.query import Query
 
@@ -231,23 +270,32 @@ def _query(options: dict[str, Any], limit: int | None) -> Query:
     return replace(query, sort=column.id, descending=column.descending_first)
 
 
-def _pipeline_config(options: dict[str, Any], *, first_delay_s: float | None = None) -> PipelineConfig:
+def _pipeline_config(options: dict[str, Any], reading: Reading | None, *,
+                     first_delay_s: float | None = None) -> PipelineConfig:
     from flowtop.metering.table import TableConfig
     from flowtop.pipeline import PipelineConfig
 
     table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
                         max_flows=options["max_flows"], dedupe=options["dedupe"])
-    return PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
-                          ticks=options["count"] if options["batch"] else None, table=table)
+    config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
+                            ticks=options["count"] if options["batch"] else None, table=table)
+    return reading.pipeline_config(config) if reading else config
 
 
-def _begin(options: dict[str, Any]) -> Compilation:
+@contextmanager
+def _source(options: dict[str, Any], reading: Reading | None) -> Iterator[Callable[[], Capture]]:
+    """What makes the capture; the eBPF programs' compilation has begun and goes on while the screen is imported."""
+    if reading:
+        capture = reading.capture()
+        yield lambda: capture
+        return
     from flowtop.capture.ebpf.start import begin
 
-    return begin(options["map_entries"])
+    with closing(begin(options["map_entries"])) as compilation:
+        yield lambda: _ebpf_capture(options, compilation)
 
 
-def _capture(options: dict[str, Any], compilation: Compilation) -> Capture:
+def _ebpf_capture(options: dict[str, Any], compilation: Compilation) -> Capture:
     from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
     config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"])
@@ -273,7 +321,7 @@ def _check_exports(options: dict[str, Any]) -> None:
             parse_export_url(url)
 
 
-def _batch(options: dict[str, Any]) -> int:
+def _batch(options: dict[str, Any], reading: Reading | None) -> int:
     _check_exports(options)
     output = _output(options)
     if sys.stdout is None and output != "none":
@@ -289,14 +337,16 @@ def _batch(options: dict[str, Any]) -> int:
         write = descriptor_writer(sys.stdout.fileno())
 
     def run(exports: Exports) -> int:
-        pipeline = Pipeline(_pipeline_config(options), _capture(options, compilation), [exports], ready=pages.ready)
+        pipeline = Pipeline(_pipeline_config(options, reading), open_capture(), [exports], ready=pages.ready)
         caught = _stop_on_signals(pipeline.request_stop, exports.hurry)
         run_batch(config, pipeline, pages, write)
+        if pipeline.fault is not None:
+            raise pipeline.fault
         if not caught or options["count"] is None or pipeline.completed:
             return EXIT_OK
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
-    with closing(_begin(options)) as compilation:
+    with _source(options, reading) as open_capture:
         return _exporting(options, run)
 
 
@@ -322,21 +372,23 @@ def _table_width() -> int:
     return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout and sys.stdout.isatty() else 160
 
 
-def _screen(options: dict[str, Any]) -> int:
-    given = click.get_current_context().get_parameter_source
+def _screen(options: dict[str, Any], reading: Reading | None) -> int:
     for option in ("count", "top"):  # from the environment or the settings file they wait for -b
-        if given(option) is ParameterSource.COMMANDLINE:
+        if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
     # textual paints on standard error.
     for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.stderr, "error")):
+        if stream is sys.stdin and options["read"] == "-":
+            continue  # the capture; keys come from the terminal itself
         if stream is None or not stream.isatty():
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     _check_exports(options)
     query = _query(options, None)
-    with closing(_begin(options)) as compilation:  # it goes on while the screen is imported and painted
-        return _exporting(options, lambda exports: _show(options, query, compilation, exports))
+    with _source(options, reading) as open_capture:
+        config = partial(_pipeline_config, options, reading, first_delay_s=SCREEN_FIRST_DELAY_S)
+        return _exporting(options, lambda exports: _show(options, query, config, open_capture, exports))
 
 
 def _looks(options: dict[str, Any]) -> Looks:
@@ -346,7 +398,8 @@ def _looks(options: dict[str, Any]) -> Looks:
     return Looks(hosts=names in ("hosts", "all"), services=names in ("ports", "all"))
 
 
-def _show(options: dict[str, Any], query: Query, compilation: Compilation, exports: Exports) -> int:
+def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineConfig],
+          open_capture: Callable[[], Capture], exports: Exports) -> int:
     from flowtop.tui.app import FlowtopApp
 
     opened: list[Pipeline] = []
@@ -354,8 +407,7 @@ def _show(options: dict[str, Any], query: Query, compilation: Compilation, expor
     def open_pipeline() -> Pipeline:
         from flowtop.pipeline import Pipeline
 
-        config = _pipeline_config(options, first_delay_s=SCREEN_FIRST_DELAY_S)
-        opened.append(Pipeline(config, _capture(options, compilation), [exports]))
+        opened.append(Pipeline(config(), open_capture(), [exports]))
         return opened[0]
 
     app = FlowtopApp(open_pipeline, query, exports=exports, looks=_looks(options))

@@ -10,8 +10,10 @@ EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 """Wrong options or values out of range (click's own status)."""
-EXIT_NO_INTERFACE = 66
-"""No such interface (EX_NOINPUT)."""
+EXIT_DAMAGED = 65
+"""The file of -r is damaged, cut off, or not a capture (EX_DATAERR)."""
+EXIT_NO_INPUT = 66
+"""No such interface, or no such file (EX_NOINPUT)."""
 EXIT_UNAVAILABLE = 69
 """The host lacks what capture needs: kernel too old, bcc missing (EX_UNAVAILABLE)."""
 EXIT_NOT_SENT = 74

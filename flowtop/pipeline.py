@@ -7,13 +7,12 @@ while a drain waits for its grace period, and nobody but the metering thread eve
 
 from __future__ import annotations
 
-import resource
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from flowtop.capture import Capture
@@ -23,10 +22,13 @@ from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.record import FlowBatch, FlowRecords
 from flowtop.view.answer import Answerer
 from flowtop.view.books import close_books
-from flowtop.view.query import Page, Query, SelfUsage, Traffic
+from flowtop.view.query import Page, Query, Traffic
+from flowtop.view.usage import UsageMeter
 
 SPARKLINE_TICKS = 60
 _READY_POLL_S = 0.05
+_READER_POLL_S = 0.001
+_SOURCE_WAIT_S = 1.0
 
 
 class PipelineListener(Protocol):
@@ -60,12 +62,18 @@ class PipelineConfig:
         delay_s: seconds between ticks.
         first_delay_s: seconds from attaching to the first tick; a screen wants its first flows early.
         ticks: end by itself with this tick, made by the last drain; None: run until `stop`.
+        own_time: the capture keeps its own time (a file): its batches say where ticks end, and where it ends.
+        stay: when such a capture has ended, go on answering queries until `stop`.
+        page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
         table: timeouts and bounds of the flow table.
     """
 
     delay_s: float = 1.0
     first_delay_s: float | None = None
     ticks: int | None = None
+    own_time: bool = False
+    stay: bool = False
+    page_s: float = 0.0
     table: TableConfig = TableConfig()
 
 
@@ -79,7 +87,8 @@ class _Handover:
 
     batch: FlowBatch
     close_tick: bool
-    last: bool
+    last: bool = False
+    show: bool = True
 
 
 class Pipeline:
@@ -112,7 +121,7 @@ class Pipeline:
         self._answerer = Answerer()
         self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
         self._egress = deque[float](maxlen=SPARKLINE_TICKS)
-        self._usage = _UsageMeter(clock)
+        self._usage = UsageMeter(clock)
         self._changed = threading.Condition()
         self._handover: _Handover | None = None
         self._query = Query()
@@ -120,11 +129,13 @@ class Pipeline:
         self._stopping = False
         self._over = False
         self._failure: FlowtopError | None = None
+        self._fault: FlowtopError | None = None
         self._completed = False
         self._last = False
         self._tick = 0
         self._tick_closed_at = 0.0
         self._started_at = 0.0
+        self._first_ns: int | None = None
         self._facts = MeteringFacts()
         self._threads: tuple[threading.Thread, ...] = ()
 
@@ -170,6 +181,11 @@ class Pipeline:
         """All `ticks` asked for were made in full: the pipeline ended by itself."""
         return self._completed
 
+    @property
+    def fault(self) -> FlowtopError | None:
+        """Why a capture that keeps its own time ended before its end: a damaged file. All it gave is in the pages."""
+        return self._fault
+
     # ---- capture thread
 
     def _run_capture(self) -> None:
@@ -178,9 +194,12 @@ class Pipeline:
             self._listener.on_progress("waiting for the first packets")
             self._started_at = self._tick_closed_at = self._clock()
             try:
-                # Empty or nearly so; it tells the table when capturing began, which rates are counted from.
-                self._hand_over(_Handover(self._capture.drain(), close_tick=False, last=False))
-                self._drain_until_stopped()
+                if self._config.own_time:
+                    self._follow_source()
+                else:
+                    # Empty or nearly so; it tells the table when capturing began, which rates are counted from.
+                    self._hand_over(_Handover(self._capture.drain(), close_tick=False))
+                    self._drain_until_stopped()
             finally:
                 last = self._capture.close()
             self._hand_over(_Handover(last, close_tick=True, last=True))
@@ -207,7 +226,7 @@ class Pipeline:
                 self._completed = True
                 return
             close_tick = due and self._await_ready(config.delay_s)
-            self._hand_over(_Handover(self._capture.drain(), close_tick, last=False))
+            self._hand_over(_Handover(self._capture.drain(), close_tick))
             if close_tick:
                 ticks += 1
                 due_at = max(due_at + config.delay_s, self._clock() + config.delay_s / 2)
@@ -221,6 +240,44 @@ class Pipeline:
             if self._stopping or self._clock() >= until or self._clock() - begin < _READY_POLL_S / 2:
                 return False  # over, or for long enough, or the map is half full
         return True
+
+    def _follow_source(self) -> None:
+        """Close ticks where the batches say; at the end return, or stay until stopped."""
+        config = self._config
+        ticks, shown_at = 0, -math.inf
+        while not self._stopping:
+            self._capture.wait(_SOURCE_WAIT_S)
+            if self._stopping:
+                return
+            batch = self._capture.drain()
+            source = batch.source
+            assert source is not None, "a capture that keeps its own time says so in its batches"
+            ticks += source.closes_tick
+            self._completed = ticks == config.ticks
+            if source.closes_tick:
+                self._await_reader()
+            if self._completed or (source.ended and not config.stay):
+                self._fault = source.fault
+                self._hand_over(_Handover(batch, close_tick=False))
+                return
+            show = source.ended or self._clock() - shown_at >= config.page_s
+            self._hand_over(_Handover(batch, source.closes_tick, show=show))
+            if source.closes_tick and show:
+                shown_at = self._clock()
+            if source.ended:
+                self._stay(source.fault)
+
+    def _stay(self, fault: FlowtopError | None) -> None:
+        """The source has ended, somebody goes on looking."""
+        if fault is not None:
+            self._listener.on_error(fault)
+        while not self._stopping:
+            self._capture.wait(_SOURCE_WAIT_S)
+
+    def _await_reader(self) -> None:
+        """A file can wait for its reader for ever."""
+        while not self._ready() and not self._stopping:
+            time.sleep(_READER_POLL_S)
 
     def _hand_over(self, handover: _Handover) -> None:
         """Give a batch to the metering thread and wait until it is in the table: its arrays may be reused then."""
@@ -270,13 +327,17 @@ class Pipeline:
         self._observations = handover.batch.observations.copy()
         self._tell()
         self._export(ended)
+        if self._first_ns is None and len(handover.batch.counters):
+            self._first_ns = int(handover.batch.counters["first_ns"].min())
+        self._source = handover.batch.source
         if not handover.close_tick:
             return
         self._close_tick()
         if handover.last:
             self._last = True
             self._export(self._table.end_all(self._batch_time[0]))
-        self._listener.on_page(self._page())
+        if handover.show:
+            self._listener.on_page(self._page())
 
     def _close_tick(self) -> None:
         self._export(self._table.close_tick())
@@ -310,7 +371,7 @@ class Pipeline:
             query=query,
             tick=self._tick,
             unix_ms=(now_ns + unix_offset_ns) // 1_000_000,
-            uptime_s=self._tick_closed_at - self._started_at,
+            uptime_s=self._uptime_s(now_ns),
             tick_s=tick_s,
             rows=found.rows,
             matched=found.matched,
@@ -325,27 +386,13 @@ class Pipeline:
             usage=self._usage.usage,
             delay_s=self._config.delay_s,
             last=self._last,
+            source=self._source,
         )
 
-
-class _UsageMeter:
-    """flowtop's own CPU and memory, once a tick."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._at = clock()
-        self._cpu_s = time.process_time()
-        self._statm = Path("/proc/self/statm")
-        self.usage = SelfUsage()
-
-    def tick(self) -> None:
-        at, cpu_s = self._clock(), time.process_time()
-        resident_pages = int(self._statm.read_text().split()[1])
-        self.usage = SelfUsage(
-            cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
-            resident_octets=resident_pages * resource.getpagesize(),
-        )
-        self._at, self._cpu_s = at, cpu_s
+    def _uptime_s(self, now_ns: int) -> float:
+        if not self._config.own_time:
+            return self._tick_closed_at - self._started_at
+        return 0.0 if self._first_ns is None else (now_ns - self._first_ns) / 1e9
 
 
 def _unexpected(activity: str, error: Exception) -> FlowtopError:

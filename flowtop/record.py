@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.errors import FlowtopError
+
 FLOW_KEY_DTYPE = np.dtype([
     ("source_address", "V16"),
     ("destination_address", "V16"),
@@ -110,6 +112,25 @@ class EndReason(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SourceState:
+    """Where a source that keeps its own time stands, after a batch of it: a file does.
+
+    Attributes:
+        closes_tick: the batch ends a tick.
+        ended: nothing follows.
+        octets_read: of the source.
+        octets_total: of the source, None where it does not say (a pipe).
+        fault: why it ended before its time, once it has ended.
+    """
+
+    closes_tick: bool
+    ended: bool = False
+    octets_read: int = 0
+    octets_total: int | None = None
+    fault: FlowtopError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FlowBatch:
     """What one drain of a capture gives.
 
@@ -122,6 +143,7 @@ class FlowBatch:
         unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
         interfaces: name by ifindex of every Observation Point ever attached.
         attached: names of the interfaces observed now, sorted.
+        source: None of a live capture, whose ticks end when the pipeline says so.
 
     The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
     """
@@ -133,6 +155,7 @@ class FlowBatch:
     unix_offset_ns: int
     interfaces: Mapping[int, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
+    source: SourceState | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from flowtop.record import SourceState  # brings numpy, which must not delay the first frame
     from flowtop.view.filter import Filter
 
 
@@ -168,7 +169,7 @@ class Page:
         query: what was asked.
         tick: number of the drain it shows; several Pages may show one tick.
         unix_ms: time of that drain.
-        uptime_s: since capture started.
+        uptime_s: since capture started; of a file, from its first packet on, in its own time.
         tick_s: length of the last tick.
         rows: `limit` flows at most, in order.
         matched: flows that pass the filter; of `flows` in the table (ended ones that are still shown included).
@@ -176,6 +177,7 @@ class Page:
         interfaces: name by ifindex, of Observation Points gone too.
         attached: names of the interfaces observed now, sorted.
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
+        source: how far a file was read; None of a live capture.
     """
 
     query: Query
@@ -196,3 +198,4 @@ class Page:
     usage: SelfUsage = SelfUsage()
     delay_s: float = 1.0
     last: bool = False
+    source: SourceState | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flowtop.capture.ebpf.compiler import kernel_release
-from flowtop.errors import EXIT_NO_INTERFACE, EXIT_NO_PERMISSION, FlowtopError
+from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, FlowtopError
 from flowtop.record import Direction
 from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, scaled, tcx_programs
 
@@ -214,6 +214,6 @@ def test_an_unknown_interface_is_refused_with_a_near_name(lab: Lab) -> None:
     near, _ = lab.pair()
     with pytest.raises(FlowtopError) as caught, Recorder(near, "vteh0"):
         pass
-    assert caught.value.exit_code == EXIT_NO_INTERFACE
+    assert caught.value.exit_code == EXIT_NO_INPUT
     assert caught.value.message == "no such interface: vteh0"
     assert "did you mean veth0?" in caught.value.hint

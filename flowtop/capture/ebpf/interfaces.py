@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, EventSocket, RouteSocket, attributes
-from flowtop.errors import EXIT_NO_INTERFACE, FlowtopError
+from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 from flowtop.record import Layer
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
@@ -99,7 +99,7 @@ class Selection:
             raise FlowtopError(
                 f"no such interface: {pattern}",
                 hint=f"{meant}there are: {shown}; a glob such as '{pattern}*' waits for its interface",
-                exit_code=EXIT_NO_INTERFACE)
+                exit_code=EXIT_NO_INPUT)
 
 
 def _c_string(value: bytes) -> str:

@@ -18,9 +18,11 @@ from flowtop.tui.looks import Looks
 from flowtop.tui.questions import Questions
 from flowtop.tui.status import StatusLine
 from flowtop.tui.viewport import Viewport
+from flowtop.view import units
 from flowtop.view.query import Page, Query
 
 if TYPE_CHECKING:
+    from flowtop.record import SourceState
     from flowtop.view.columns import Window, Wording
 
 SAID_S = 4.0
@@ -152,8 +154,7 @@ class FlowScreen(Screen[None]):
         if page.matched:
             self._paint_table(page)
         else:
-            self.table.show_notice(
-                _why_empty(page))
+            self.table.show_notice(_why_empty(page))
         self.paint_status()
 
     def paint_status(self) -> None:
@@ -193,6 +194,9 @@ class FlowScreen(Screen[None]):
 
     def banners(self) -> Iterator[str]:
         """What the reader has to know about the picture, most important first. Groups of actions add theirs to it."""
+        newest = self.questions.newest or self.page
+        if newest is not None and newest.source is not None:
+            yield reading(newest.source)
         pause = self.questions.pause
         if pause is not None:
             yield f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
@@ -200,6 +204,15 @@ class FlowScreen(Screen[None]):
             yield "ORDER FROZEN"
         if self.viewport.follow:
             yield "FOLLOW"
+
+
+def reading(source: SourceState) -> str:
+    """How far a file was read."""
+    if source.ended:
+        return "END OF FILE"
+    if not source.octets_total:
+        return f"READING, {units.octets(source.octets_read)}"
+    return f"READING {100 * source.octets_read // source.octets_total} % of {units.octets(source.octets_total)}"
 
 
 def _order(query: Query) -> str:
@@ -213,4 +226,6 @@ def _order(query: Query) -> str:
 def _why_empty(page: Page) -> str:
     if page.query.filter is not None and page.flows:
         return "no flow passes the filter"
+    if page.source is not None:
+        return "no flows in this file" if page.source.ended else "no flows yet"
     return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"

@@ -21,7 +21,7 @@ from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Links, Selec
 from flowtop.capture.ebpf.maps import merge_duplicates
 from flowtop.capture.ebpf.points import ObservationPoints, _Observed
 from flowtop.capture.ebpf.totals import possible_cpus
-from flowtop.errors import EXIT_NO_INTERFACE, EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, Direction, Layer
 
 
@@ -44,7 +44,7 @@ class TestSelection:
     def test_a_missing_name_is_an_error_that_suggests(self) -> None:
         with pytest.raises(FlowtopError) as caught:
             Selection(("eth0", "eht1")).require([interface("lo"), interface("eth0"), interface("eth1")])
-        assert caught.value.exit_code == EXIT_NO_INTERFACE
+        assert caught.value.exit_code == EXIT_NO_INPUT
         assert caught.value.message == "no such interface: eht1"
         assert "did you mean eth1?" in caught.value.hint
         assert "eth0, eth1, lo" in caught.value.hint

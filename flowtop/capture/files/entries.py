@@ -1,0 +1,134 @@
+"""Packets of one interval → what a FlowBatch holds of it: an entry a flow, and the books of each Observation Point."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.files.frames import Integers
+from flowtop.capture.files.internet import PARSED_IP, Packets
+from flowtop.record import (
+    FLOW_COUNTERS_DTYPE,
+    FLOW_KEY_DTYPE,
+    IGNORED_KINDS,
+    OBSERVATION_DTYPE,
+    Direction,
+)
+
+_WORDS = FLOW_KEY_DTYPE.itemsize // 8
+_PLACE_BITS = 23
+"""Of a sort key: where the packet stands. The rest is its hash."""
+MOST_PACKETS = 1 << _PLACE_BITS
+"""That `flow_entries` takes at once."""
+_BITS = np.arange(12, dtype=np.uint16)
+
+
+def _multipliers() -> npt.NDArray[np.uint64]:
+    rng = np.random.default_rng()
+    return rng.integers(1, 1 << 63, _WORDS, np.uint64) << np.uint64(1) | np.uint64(1)
+
+
+def flow_entries(packets: Packets, start: int, end: int) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    """Keys (each once) and counters of the packets `start` to `end`, as in FlowBatch.
+
+    A flow's MACs, TOS and TTL are those of its first packet in the file; first_ns and last_ns are its earliest and
+    latest, in whatever order they stand there.
+    """
+    rows = np.flatnonzero(packets.outcome[start:end] == PARSED_IP) + start
+    if not len(rows):
+        return np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE)
+    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[rows]
+    order, begins = _by_flow(words)
+    rows = rows[order]
+    firsts = rows[begins]
+    counters = np.zeros(len(begins), FLOW_COUNTERS_DTYPE)
+    counters["packets"] = np.diff(np.append(begins, len(rows)))
+    counters["octets"] = np.add.reduceat(packets.octets[rows], begins)
+    times = packets.time_ns[rows]
+    counters["first_ns"] = np.minimum.reduceat(times, begins)
+    counters["last_ns"] = np.maximum.reduceat(times, begins)
+    bits = np.bitwise_or.reduceat(packets.tcp_bits[rows], begins)
+    counters["tcp_bits_hint"] = bits
+    counters["tcp_bit_seen"] = bits[:, np.newaxis] >> _BITS & 1
+    for name in ("source_mac", "destination_mac", "tos", "ttl"):
+        counters[name] = getattr(packets, name)[firsts]
+    return packets.keys[firsts], counters
+
+
+def _by_flow(words: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
+    """An order that puts packets of one flow together, in the file's order; and where each flow begins in it."""
+    hashes = (words * _MULTIPLIERS).sum(axis=1, dtype=np.uint64)
+    hashes = (hashes ^ hashes >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15)
+    prefix = hashes >> np.uint64(_PLACE_BITS)
+    places = np.sort(prefix << np.uint64(_PLACE_BITS) | np.arange(len(words), dtype=np.uint64))
+    order = (places & np.uint64(MOST_PACKETS - 1)).astype(np.int64)
+    prefix = places >> np.uint64(_PLACE_BITS)
+    begins = _changes(words[order])
+    if np.count_nonzero(begins) != np.count_nonzero(prefix[1:] != prefix[:-1]) + 1:  # two flows with one hash
+        order = np.lexsort(words.T)
+        begins = _changes(words[order])
+    return order, np.flatnonzero(begins)
+
+
+_MULTIPLIERS = _multipliers()
+
+
+def _changes(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which rows differ from the one before; the first does."""
+    changes = np.ones(len(ordered), np.bool_)
+    changes[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return changes
+
+
+class Observations:
+    """The books of a file's interfaces in both directions, added up as batches are handed over."""
+
+    def __init__(self) -> None:
+        self._rows = np.zeros(0, OBSERVATION_DTYPE)
+
+    def add(self, packets: Packets, unjoined: npt.NDArray[np.bool_], start: int, end: int) -> None:
+        """Count the packets `start` to `end`."""
+        if start == end:
+            return
+        keys, outcome = packets.keys[start:end], packets.outcome[start:end]
+        points = (keys["ifindex"].astype(np.int64) - 1) * len(Direction) + keys["direction"]
+        self._grow(int(points.max()) + 1)
+        room = len(self._rows)
+        octets, frame_octets = packets.octets[start:end], packets.frame_octets[start:end]
+        frames = np.bincount(points, minlength=room).astype(np.uint64)
+        self._rows["frames"] += frames
+        self._rows["packets"] += frames
+        self._rows["octets"] += _sums(points, octets, room)
+        self._rows["frame_octets"] += _sums(points, frame_octets, room)
+        if unjoined.any():
+            alone = np.bincount(points[unjoined[start:end]], minlength=room)
+            self._rows["unjoined_fragments"] += alone.astype(np.uint64)
+        for kind in range(len(IGNORED_KINDS)):
+            mine = outcome == kind
+            if mine.any():
+                self._rows["ignored_packets"][:, kind] += np.bincount(points[mine], minlength=room).astype(np.uint64)
+                self._rows["ignored_octets"][:, kind] += _sums(points[mine], octets[mine], room)
+
+    def _grow(self, points: int) -> None:
+        if points > len(self._rows):
+            points += -points % len(Direction)
+            old = len(self._rows)
+            self._rows = np.concatenate((self._rows, np.zeros(points - old, OBSERVATION_DTYPE)))
+            numbers = np.arange(points)
+            self._rows["ifindex"] = numbers // len(Direction) + 1
+            self._rows["direction"] = numbers % len(Direction)
+
+    def rows(self) -> npt.NDArray[np.void]:
+        """OBSERVATION_DTYPE, a row an interface and direction: cumulative, not to be changed."""
+        return self._rows
+
+
+def _sums(points: Integers, octets: Integers, room: int) -> npt.NDArray[np.uint64]:
+    """Octets by point, exactly: bincount's own weights are floats, exact below 2**53 only."""
+    if not points.any():
+        sums = np.zeros(room, np.uint64)
+        sums[0] = octets.sum()
+        return sums
+    low = np.bincount(points, octets & 0xFFFFF, room)
+    high = np.bincount(points, octets >> 20, room)
+    return low.astype(np.uint64) + (high.astype(np.uint64) << np.uint64(20))

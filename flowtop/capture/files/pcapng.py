@@ -1,0 +1,252 @@
+"""The pcapng format (draft-ietf-opsawg-pcapng): sections of either byte order, interfaces, packets; no more."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.files.frames import LATEST_NS, LONGEST_FRAME, FileInterface, Frames, Integers, gather
+from flowtop.capture.files.octets import DamagedError, Octets, OctetStream
+
+SECTION_HEADER = 0x0A0D0D0A
+_INTERFACE_DESCRIPTION, _PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
+_PACKETS = frozenset((_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET))
+_BYTE_ORDER_MAGIC = 0x1A2B3C4D
+_BLOCK_OCTETS = 12
+"""Type, length, and the length again at the end: of any block."""
+_PACKET_OCTETS, _SIMPLE_OCTETS = 28, 12
+"""From a block's start to its frame."""
+_LONGEST_BLOCK = LONGEST_FRAME + (1 << 20)
+"""Of a block that is not skipped: a frame and its options."""
+_MOST_INTERFACES = 1024
+_IF_NAME, _IF_TSRESOL, _IF_TSOFFSET, _EPB_FLAGS = 2, 9, 14, 2
+_OUTBOUND = 2
+_MOST_OPTIONS = 16
+"""Options of a packet that are looked at for its direction."""
+
+
+def is_pcapng(octets: bytes) -> bool:
+    """Whether a pcapng file begins with these octets: the type of a section header reads the same either way."""
+    return octets[:4] == SECTION_HEADER.to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class _Interface:
+    """One interface of a section.
+
+    Attributes:
+        number: index into PcapngReader.interfaces.
+        snap: octets that a frame was cut to, 0: none.
+        resolution: if_tsresol.
+        offset_s: if_tsoffset.
+    """
+
+    number: int
+    snap: int
+    resolution: int
+    offset_s: int
+
+
+class PcapngReader:
+    """Finds the frames of a pcapng file, from its first section header on.
+
+    Args:
+        name: of interfaces that have none in the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.interfaces: tuple[FileInterface, ...] = ()
+        self._name = name
+        self._order = "<"
+        self._section: list[_Interface] = []
+        self._skip = 0
+        self._time_ns = 0
+
+    def read(self, stream: OctetStream) -> Frames | None:
+        """See FrameReader."""
+        if self._skip:
+            skipped = min(self._skip, stream.end - stream.start)
+            self._skip -= skipped
+            stream.start += skipped
+            if self._skip:
+                if stream.at_end:
+                    raise DamagedError("is cut off in the middle of a block")
+                return None
+        at, kinds = self._walk(stream)
+        return self._frames(stream, np.array(at, np.int64), np.array(kinds, np.int64)) if at else None
+
+    def _walk(self, stream: OctetStream) -> tuple[list[int], list[int]]:
+        """Offsets and types of the packet blocks up to what is not whole, or to a section header after packets."""
+        at: list[int] = []
+        kinds: list[int] = []
+        view = stream.view
+        header = struct.Struct(f"{self._order}II").unpack_from
+        start, end = stream.start, stream.end
+        while end - start >= _BLOCK_OCTETS:
+            kind, length = header(view, start)
+            if kind == SECTION_HEADER:
+                if at:
+                    break
+                self._begin_section(view, start)
+                header = struct.Struct(f"{self._order}II").unpack_from
+                kind, length = header(view, start)
+            if kind in _PACKETS and _BLOCK_OCTETS <= length <= _LONGEST_BLOCK:
+                if start + length > end:
+                    break
+                at.append(start)
+                kinds.append(kind)
+                start += length
+                continue
+            try:
+                following = self._other_block(stream, kind, start, length)
+            except DamagedError:
+                if not at:
+                    raise
+                break  # met again when the packets before it are taken
+            if following == start:
+                break
+            start = following
+        left = end - start
+        if not at and left and stream.at_end and not self._skip:
+            raise DamagedError("is cut off in the middle of a block")
+        stream.start = start
+        return at, kinds
+
+    def _other_block(self, stream: OctetStream, kind: int, start: int, length: int) -> int:
+        """Take a block that is no packet; where the next begins, or `start`: it is not whole."""
+        wanted = kind in (SECTION_HEADER, _INTERFACE_DESCRIPTION)
+        if length < _BLOCK_OCTETS or (length > _LONGEST_BLOCK and (wanted or kind in _PACKETS)):
+            raise DamagedError(f"is damaged: a block of {length:,} octets")
+        length += -length % 4
+        if start + length > stream.end:
+            if wanted:
+                return start
+            self._skip = start + length - stream.end
+            return stream.end
+        if kind == _INTERFACE_DESCRIPTION:
+            self._describe(stream.buffer[start:start + length].tobytes())
+        return start + length
+
+    def _begin_section(self, view: memoryview, start: int) -> None:
+        for order in "<>":
+            if struct.unpack_from(f"{order}I", view, start + 8)[0] == _BYTE_ORDER_MAGIC:
+                self._order = order
+                self._section = []
+                return
+        raise DamagedError("is damaged: a section header without byte order")
+
+    def _describe(self, block: bytes) -> None:
+        """An Interface Description Block."""
+        if len(self._section) >= _MOST_INTERFACES:
+            raise DamagedError(f"describes more than {_MOST_INTERFACES:,} interfaces")
+        if len(block) < 20:
+            raise DamagedError("is damaged: an interface description that is too short")
+        link_type, snap = struct.unpack_from(f"{self._order}HxxI", block, 8)
+        options = self._options(block[16:-4])
+        resolution = options.get(_IF_TSRESOL, b"\x06")
+        offset = options.get(_IF_TSOFFSET, b"")
+        offset_s = struct.unpack(f"{self._order}q", offset)[0] if len(offset) == 8 else 0
+        name = options.get(_IF_NAME, b"").rstrip(b"\0")[:256].decode("utf-8", "replace") or self._name
+        described = FileInterface(link_type, name)
+        if described not in self.interfaces:
+            if len(self.interfaces) >= _MOST_INTERFACES:
+                raise DamagedError(f"describes more than {_MOST_INTERFACES:,} interfaces")
+            self.interfaces += (described,)
+        self._section.append(_Interface(self.interfaces.index(described), snap, resolution[0] if resolution else 6,
+                                        offset_s))
+
+    def _options(self, octets: bytes) -> dict[int, bytes]:
+        """The first value of each option."""
+        options: dict[int, bytes] = {}
+        at = 0
+        while at + 4 <= len(octets):
+            code, length = struct.unpack_from(f"{self._order}HH", octets, at)
+            if not code:
+                break
+            options.setdefault(code, octets[at + 4:at + 4 + length])
+            at += 4 + length + -length % 4
+        return options
+
+    def _frames(self, stream: OctetStream, at: Integers, kinds: Integers) -> Frames:
+        """Frames of these blocks; ends early at one that contradicts itself, which is damage when it is the first."""
+        words = gather(stream.buffer, at, np.dtype((f"{self._order}u4", (7,)))).astype(np.int64)
+        length, simple = words[:, 1], kinds == _SIMPLE_PACKET
+        interface = np.where(simple, 0, words[:, 2])
+        if (kinds == _PACKET).any():  # the obsolete block: two octets for the interface, two for a count of drops
+            halves = gather(stream.buffer, at + 8, np.dtype(f"{self._order}u2"))
+            interface = np.where(kinds == _PACKET, halves, interface)
+        wire = np.where(simple, words[:, 2], words[:, 6])
+        head = np.where(simple, _SIMPLE_OCTETS, _PACKET_OCTETS)
+        room = length - head - 4
+        captured = np.where(simple, np.minimum(wire, room), words[:, 5])
+        good = (interface < len(self._section)) & (captured <= room) & (room >= 0) & (captured <= LONGEST_FRAME)
+        if not good.all():
+            keep = int(np.argmin(good))
+            if not keep:
+                raise DamagedError("is damaged: a packet block that contradicts itself")
+            stream.start = int(at[keep])
+            at, simple, interface, wire, head, captured, words, length = (
+                part[:keep] for part in (at, simple, interface, wire, head, captured, words, length))
+        snaps = np.array([described.snap or LONGEST_FRAME for described in self._section], np.int64)
+        captured = np.where(simple, np.minimum(captured, snaps[interface]), captured)
+        return Frames(
+            octets=stream.buffer, offset=at + head, captured=captured, wire=np.maximum(wire, captured),
+            time_ns=self._times(words[:, 3] << 32 | words[:, 4], interface, simple),
+            interface=np.array([described.number for described in self._section], np.int64)[interface],
+            egress=self._egress(stream.buffer, at, head + captured + -captured % 4, length, simple),
+            interfaces=self.interfaces)
+
+    def _times(self, ticks: Integers, interface: Integers, simple: npt.NDArray[np.bool_]) -> Integers:
+        """ns since 1970 UTC; simple packets have no time: that of the packet before."""
+        time_ns = np.zeros(len(ticks), np.int64)
+        for number in np.unique(interface).tolist():
+            mine = interface == number
+            described = self._section[number]
+            time_ns[mine] = _nanoseconds(ticks[mine].view(np.uint64), described.resolution, described.offset_s)
+        if simple.any():
+            before = np.maximum.accumulate(np.where(simple, -1, np.arange(len(ticks))))
+            time_ns = np.where(before < 0, self._time_ns, time_ns[before])
+        self._time_ns = int(time_ns[-1])
+        return time_ns
+
+    def _egress(self, octets: Octets, at: Integers, head: Integers, length: Integers, simple: npt.NDArray[np.bool_],
+                ) -> npt.NDArray[np.bool_]:
+        """Which packets have flags that say outbound."""
+        egress = np.zeros(len(at), np.bool_)
+        rows = np.flatnonzero(~simple & (head + 8 + 4 <= length))
+        option = np.dtype([("code", f"{self._order}u2"), ("length", f"{self._order}u2"), ("value", f"{self._order}u4")])
+        position = head[rows]
+        for _ in range(_MOST_OPTIONS):
+            if not len(rows):
+                break
+            found = gather(octets, at[rows] + position, option)
+            flags = (found["code"] == _EPB_FLAGS) & (found["length"] == 4)
+            egress[rows[flags]] = found["value"][flags] & 3 == _OUTBOUND
+            size = found["length"].astype(np.int64)
+            position = position + 4 + size + -size % 4
+            more = (found["code"] != 0) & ~flags & (position + 12 <= length[rows])
+            rows, position = rows[more], position[more]
+        return egress
+
+
+def _nanoseconds(ticks: npt.NDArray[np.uint64], resolution: int, offset_s: int) -> Integers:
+    """Ticks of if_tsresol as ns since 1970 UTC, 0 to LATEST_NS."""
+    exponent = resolution & 0x7F
+    if resolution & 0x80:
+        seconds = ticks >> np.uint64(min(exponent, 63)) if exponent < 64 else np.zeros_like(ticks)
+        kept = min(exponent, 30)
+        dropped = np.uint64(min(exponent - kept, 63))
+        fraction = ((ticks >> dropped) & np.uint64((1 << kept) - 1)) * np.uint64(1_000_000_000) >> np.uint64(kept)
+    else:
+        per_s = 10 ** min(exponent, 19)
+        seconds = ticks // np.uint64(per_s)
+        fraction = ticks - seconds * np.uint64(per_s)
+        fraction = (fraction * np.uint64(10 ** (9 - exponent)) if exponent <= 9
+                    else fraction // np.uint64(10 ** (min(exponent, 19) - 9)))
+    latest_s = LATEST_NS // 1_000_000_000
+    whole = np.minimum(seconds, np.uint64(latest_s)).astype(np.int64)
+    shifted = np.clip(whole + max(-latest_s, min(offset_s, latest_s)), 0, latest_s)
+    return np.minimum(shifted * 1_000_000_000 + fraction.astype(np.int64), LATEST_NS)

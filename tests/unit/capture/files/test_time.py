@@ -1,0 +1,102 @@
+"""The clock of a replay is the file's: where ticks end, when flows do, and how fast it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowtop.capture.files.capture import FileCapture, FileConfig
+from flowtop.metering.table import FlowTable, TableConfig
+from tests.kernel import frames as f
+from tests.unit.capture.files import writers as w
+from tests.unit.capture.files.reading import Read, read
+
+S = w.SECOND
+T = 1_700_000_000 * S
+
+
+def frame(port: int = 1) -> bytes:
+    return f.ethernet(f.IPV4, f.ipv4(f.udp(port, 2, bytes(50)), f.UDP))
+
+
+def read_times(path: Path, *times_s: float, tick_s: float | None = 1.0) -> Read:
+    path.write_bytes(w.pcap([(T + round(time_s * 1000) * (S // 1000), frame()) for time_s in times_s]))
+    return read(path, FileConfig(str(path), tick_s))
+
+
+def ticks(found: Read) -> list[tuple[float, int]]:
+    """(seconds since the first packet, packets) of each tick."""
+    out, packets = [], 0
+    for batch in found.batches:
+        packets += int(batch.counters["packets"].sum())
+        if batch.source and batch.source.closes_tick:
+            out.append(((batch.now_ns - T) / S, packets))
+            packets = 0
+    return out
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x"
+
+
+def test_ticks_end_by_the_time_of_the_file(path: Path) -> None:
+    assert ticks(read_times(path, 0, 0.5, 0.999, 1.0, 1.5, 2.5)) == [(1.0, 3), (2.0, 2), (2.5, 1)]
+
+
+def test_a_stretch_without_packets_is_one_tick(path: Path) -> None:
+    assert ticks(read_times(path, 0, 100_000.5)) == [(1.0, 1), (100_000.0, 0), (100_000.5, 1)]
+
+
+def test_a_whole_file_can_be_one_tick(path: Path) -> None:
+    assert ticks(read_times(path, 0, 5, 100_000.5, tick_s=None)) == [(100_000.5, 3)]
+
+
+def test_long_ticks_are_handed_over_in_parts(path: Path) -> None:
+    found = read_times(path, *range(61), tick_s=30)
+    assert ticks(found) == [(30.0, 30), (60.0, 30), (60.0, 1)]
+    assert len(found.batches) > 30
+
+
+def test_times_that_go_back_are_part_of_the_open_tick(path: Path) -> None:
+    found = read_times(path, 10, 3, 10.5, 11.5, -5000, 12.5)
+    assert [packets for _, packets in ticks(found)] == [3, 2, 1]
+    assert all(batch.now_ns >= batch.counters["last_ns"].max(initial=0) for batch in found.batches)
+    assert all((batch.counters["last_ns"] >= batch.counters["first_ns"]).all() for batch in found.batches)
+
+
+def test_flows_end_by_the_time_of_the_file(path: Path) -> None:
+    table = FlowTable(TableConfig(idle_timeout_s=15, active_timeout_s=60))
+    records = [record for batch in read_times(path, 0, 5, 30, 31, tick_s=None).batches
+               for record in table.accumulate(batch).tolist()]
+    assert len(records) == 1, "the flow before the pause"
+    assert table.live_flows == 1
+
+
+def test_a_replay_waits_until_a_tick_is_over(path: Path) -> None:
+    path.write_bytes(w.pcap([(T, frame()), (T + 3 * S, frame())]))
+    now = 0
+    capture = FileCapture(FileConfig(str(path), tick_s=1, speed=2.0), clock_ns=lambda: now)
+    capture.open(lambda _: None)
+    closed = []
+    capture.drain()  # reads; the first step is over half a second after it began
+    for now in range(0, 2 * S, S // 8):
+        while capture._due_s() == 0:
+            batch = capture.drain()
+            if batch.source and batch.source.closes_tick:
+                closed.append(now / S)
+            if batch.source and batch.source.ended:
+                break
+    capture.close()
+    assert closed[:3] == [0.5, 1.0, 1.5]
+
+
+def test_waiting_ends_when_woken(path: Path) -> None:
+    path.write_bytes(w.pcap([(T, frame()), (T + 3000 * S, frame())]))
+    capture = FileCapture(FileConfig(str(path), tick_s=1, speed=1.0))
+    capture.open(lambda _: None)
+    capture.drain()
+    capture.wake()
+    capture.wait(3600)
+    capture.close()

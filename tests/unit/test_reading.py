@@ -1,0 +1,100 @@
+"""`flowtop -r`: as a command, without a screen and without root."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel import frames as f
+from tests.unit.capture.files import writers as w
+
+T = 1_700_000_000 * w.SECOND
+CAPTURE = w.pcap([
+    (T + round(time_s * 1000) * 1_000_000, f.ethernet(f.IPV4, f.ipv4(f.udp(port, 53, bytes(32)), f.UDP)))
+    for time_s, port in ((0, 1), (0.2, 1), (1.5, 2), (40, 1))
+] + [(T + 41 * w.SECOND, f.ethernet(f.ARP, bytes(46)))])
+
+
+def run(*options: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "flowtop", "-b", *options], input=given, capture_output=True,
+                          timeout=60, check=False)
+
+
+def rounds(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "x.pcap"
+    path.write_bytes(CAPTURE)
+    return path
+
+
+def test_a_file_is_one_round_with_every_flow_in_it(path: Path) -> None:
+    done = run("-o", "json", "-r", str(path))
+    assert (done.returncode, done.stderr) == (0, b"")
+    [only] = rounds(done)
+    totals = only["totals"]
+    assert (totals["observedPackets"], totals["accountedPackets"], totals["ignoredPackets"]) == (5, 4, 1)
+    assert (totals["observedOctets"], totals["accountedOctets"], totals["ignoredOctets"]) == (4 * 60 + 46, 4 * 60, 46)
+    flows = sorted((flow["sourceTransportPort"], flow["flowStartMilliseconds"] - T // 1_000_000,
+                    flow["packetTotalCount"], flow["packetDeltaCount"], flow["flowEndReason"])
+                   for flow in only["flows"])
+    assert flows == [(1, 0, 2, 2, 1), (1, 40_000, 1, 1, 4), (2, 1500, 1, 1, 1)], "port 1 was idle for 39.8 s"
+    assert {flow["interfaceName"] for flow in only["flows"]} == {"x.pcap"}
+    assert only["time"] == "2023-11-14T22:14:01.000Z"
+
+
+def test_rounds_follow_the_time_of_the_file_and_lose_nothing(path: Path) -> None:
+    first, second = (rounds(run("-o", "json", "-d", "1", "-r", str(path))) for _ in range(2))
+    assert first == second
+    assert [(one["round"], sum(flow["packetDeltaCount"] for flow in one["flows"])) for one in first] == [
+        (1, 2), (2, 1), (3, 0), (4, 1), (5, 0)]
+    assert [one["time"][17:23] for one in first] == ["21.000", "22.000", "00.000", "01.000", "01.000"]
+
+
+def test_a_count_ends_the_run(path: Path) -> None:
+    done = run("-o", "json", "-c", "2", "-r", str(path))
+    assert [one["totals"]["observedPackets"] for one in rounds(done)] == [2, 3]
+    assert done.returncode == 0
+
+
+def test_standard_input(path: Path) -> None:
+    done = run("-o", "json", "-r", "-", given=CAPTURE)
+    assert rounds(done)[-1]["totals"]["observedPackets"] == 5
+    assert {flow["interfaceName"] for one in rounds(done) for flow in one["flows"]} == {"stdin"}
+
+
+def test_what_is_cut_off_is_counted_as_far_as_it_goes_and_told_in_one_line(path: Path) -> None:
+    path.write_bytes(CAPTURE[:-10])
+    done = run("-o", "json", "-r", str(path))
+    assert rounds(done)[-1]["totals"]["observedPackets"] == 4
+    assert done.stderr.decode().splitlines() == [
+        "flowtop: x.pcap is cut off in the middle of a record", "hint: what stands before that is counted"]
+    assert done.returncode == 65
+
+
+@pytest.mark.parametrize(("options", "message", "status"), [
+    (("-r", "/nowhere/x.pcap"), "cannot read /nowhere/x.pcap: no such file or directory", 66),
+    (("-r", "/etc/hostname"), "/etc/hostname is not a capture file", 65),
+    (("-r", "x", "-i", "lo"), "-r and -i exclude each other", 2),
+    (("--replay",), "--replay needs -r", 2),
+    (("--speed", "2"), "--speed needs -r", 2),
+    (("-r", "-"), "standard input is empty", 65),
+])
+def test_what_cannot_be_read_is_told_in_one_line(options: tuple[str, ...], message: str, status: int) -> None:
+    done = run(*options)
+    assert (done.stdout, done.returncode) == (b"", status)
+    assert done.stderr.decode().splitlines()[0] == f"flowtop: {message}"
+
+
+def test_a_replay_takes_the_time_it_took(path: Path) -> None:
+    """41 s, a hundred times as fast: at least 0.4 s, and rounds of a tenth of a second each."""
+    done = run("-o", "json", "--speed", "100", "-d", "0.1", "-r", str(path))
+    assert [one["totals"]["observedPackets"] for one in rounds(done)] == [3, 3, 3, 3, 5]
