@@ -9,8 +9,10 @@ import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flowtop.export.statistics import ExportState, ExportStatistics
 from flowtop.record import EndReason, Kind
 from flowtop.view.query import FlowRow
+from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
 from tests.tui.screen import running
 
@@ -19,19 +21,42 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture: terminal size, keys pressed once the flows are shown, whether packets were lost."""
+    """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported."""
 
     width: int
     height: int
     keys: tuple[str, ...] = ()
     alarm: bool = False
+    exports: tuple[ExportStatistics, ...] = ()
 
+
+EXPORTS = (
+    statistics("ipfix+tcp://collector.example.net:4739", since_unix_s=NOW_S - 8_124, sent_records=184_812,
+               sent_messages=4_902, sent_octets=13_301_220, queued_records=38, last_template_unix_s=NOW_S - 8_124),
+    statistics("ipfix+tls://192.0.2.40:4740?ca=/etc/flowtop/ca.pem&reconnect=10s", ExportState.WAITING,
+               since_unix_s=NOW_S - 72, sent_records=160_090, sent_messages=4_204, sent_octets=11_522_800,
+               repeated_records=112, queued_records=1_204, spooled_records=23_480, last_error="connection refused",
+               last_template_unix_s=NOW_S - 4_410),
+    statistics("ipfix://[2001:db8::53]:2055?profile=nfdump", ExportState.EXPORTING, since_unix_s=NOW_S - 8_124,
+               sent_records=184_231, sent_messages=9_120, sent_octets=13_280_004, not_sent_records=619,
+               not_sent_packets=48_291, not_sent_octets=30_118_225, last_error="network is unreachable",
+               last_template_unix_s=NOW_S - 14),
+    statistics("file:flowtop-20260101-115412.ipfix", ExportState.PAUSED, since_unix_s=NOW_S - 9, sent_records=2_930,
+               sent_messages=402, sent_octets=214_118, queued_records=77, file_octets=214_662,
+               last_template_unix_s=NOW_S - 348),
+)
+"""A collector that reads, one that is away, one that was, and a recording that is paused."""
 
 SCENES: dict[str, Scene] = {
     "main": Scene(120, 40, ("down", "down", "down")),
     "narrow": Scene(80, 24),
     "wide": Scene(200, 60, ("o", "F")),
-    "help": Scene(100, 58, ("question_mark",)),
+    "help": Scene(100, 76, ("question_mark",)),
+    "exports": Scene(120, 40, ("e", "down"), exports=EXPORTS),
+    "exports-narrow": Scene(80, 24, ("e", "down", "down"), exports=EXPORTS),
+    "exports-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
+    "exports-first": Scene(80, 24, ("e",)),
+    "exporting": Scene(80, 24, exports=EXPORTS[:1]),
     "lost": Scene(120, 20, ("space",), alarm=True),
 }
 """Every picture by the name of its file."""
@@ -77,7 +102,7 @@ def _ranked(row: FlowRow, rank: int) -> FlowRow:
 async def render(scene: Scene) -> str:
     """A scene as SVG text."""
     source = FakeSource(scene_flows())
-    async with running(source, scene.width, scene.height) as pilot:
+    async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports)) as pilot:
         await pilot.press(*scene.keys)
         if scene.alarm:
             source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,

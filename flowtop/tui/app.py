@@ -19,14 +19,15 @@ from textual.screen import Screen
 from textual.worker import Worker
 
 from flowtop.errors import FlowtopError
-from flowtop.export.exports import Exports
 from flowtop.tui import theme
-from flowtop.tui.keys import KEYS, bindings
+from flowtop.tui.clock import SYSTEM_CLOCK, Clock
+from flowtop.tui.flush import Flush
+from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 from flowtop.tui.looks import Looks
 from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
 from flowtop.tui.screens.flow_screen import DEFAULT_LOOKS
 from flowtop.tui.screens.main import MainScreen
-from flowtop.tui.source import PageSource
+from flowtop.tui.source import ExportControl, PageSource
 from flowtop.view.query import Query
 
 DRAIN_NOTICE_AFTER_S = 0.2
@@ -43,7 +44,9 @@ class FlowtopApp(App[None], inherit_bindings=False):
         bits: rates in bits, else in octets.
         terminal: kind of terminal, TERM when not given.
         looks: how it looks to begin with.
-        exports: what the exports panel is about; None: there is none. Stopped by the caller at the latest.
+        exports: the exports of this run, stopped after the last drain; None: there are none, and none can be added.
+            Stopped by the caller should the screen break.
+        clock: the times that exports are told in.
 
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
@@ -55,17 +58,18 @@ class FlowtopApp(App[None], inherit_bindings=False):
     ALLOW_SELECT = False
     AUTO_FOCUS = None
     CSS = "Screen { background: ansi_default; color: ansi_default; }"
-    BINDINGS: ClassVar[list[BindingType]] = bindings(app=True)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(APP_KEYS)
 
     def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
-                 terminal: str | None = None, exports: Exports | None = None,
-                 looks: Looks = DEFAULT_LOOKS) -> None:
+                 terminal: str | None = None, exports: ExportControl | None = None, looks: Looks = DEFAULT_LOOKS,
+                 clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(ansi_color=True)
-        self.exports = exports
         linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
-        self.main = MainScreen(query or Query(), bits=bits,
-                               sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS, looks=looks)
+        self.main = MainScreen(query or Query(), exports, bits=bits, clock=clock, looks=looks,
+                               sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS)
+        self._exports = exports
+        self._leaving: Flush | None = None
         self._open_source = open_source
         self._source: PageSource | None = None
         self._quitting = False
@@ -130,12 +134,20 @@ class FlowtopApp(App[None], inherit_bindings=False):
         await self.action_quit()
 
     async def action_quit(self) -> None:
-        """Last drain, then leave."""
+        """Last drain, then leave. Once more, while exports are flushed: wait for them no longer."""
         if not self._quitting:
             self._quitting = True
             self.main.connect(None)
-            self.set_timer(DRAIN_NOTICE_AFTER_S, partial(self.main.show_notice, "last drain …"))
+            self.set_timer(DRAIN_NOTICE_AFTER_S, self._announce_drain)
             self.run_worker(self._finish())
+        elif self._leaving is not None:
+            self._leaving.cut_short()
+
+    def _announce_drain(self) -> None:
+        while self.screen is not self.main:
+            self.pop_screen()
+        if self._leaving is None:
+            self.main.show_notice("last drain …")
 
     async def _finish(self) -> None:
         try:
@@ -145,6 +157,9 @@ class FlowtopApp(App[None], inherit_bindings=False):
                 await asyncio.to_thread(self._source.stop)
         except FlowtopError as error:
             self.error = self.error or error
+        if self._exports is not None:
+            self._leaving = Flush(self._exports, self.main.show_notice)
+            await self._leaving.run()
         self.exit()
 
     # ---- what the pipeline says

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from textual.binding import Binding, BindingType
@@ -16,7 +17,7 @@ class Key:
         caps: the keys as people know them, separated by spaces.
         action: as textual writes it; of the main view, with `app.` before it the app's own, which works everywhere.
         doc: what it does, a sentence without its full stop.
-        section: heading in the help screen and the README.
+        section: heading in the help screen.
         hint: words for the hint line, "" when the key is not on it.
     """
 
@@ -24,7 +25,7 @@ class Key:
     caps: str
     action: str
     doc: str
-    section: str
+    section: str = ""
     hint: str = ""
 
 
@@ -49,18 +50,38 @@ KEYS: tuple[Key, ...] = (
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
     Key(("n",), "n", "hosts", "Names of hosts (reverse DNS of what is in view) or addresses", "Show"),
     Key(("p",), "p", "services", "Names of ports (/etc/services) or their numbers", "Show"),
+    Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
     Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Last drain, detach, leave", "More", "quit"),
 )
 
+EXPORT_KEYS: tuple[Key, ...] = (
+    Key(("a", "insert"), "a Ins", "add", "Type where to; Enter without a word records to a new file", hint="add"),
+    Key(("enter",), "Enter", "enter", "The first export: record to a new file; later: as a"),
+    Key(("space", "p"), "Space p", "pause", "Pause the export, or resume; meanwhile its records wait", hint="pause"),
+    Key(("x", "delete"), "x Del", "stop", "Stop it, after a second press; what waits is sent first", hint="stop"),
+    Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one export; while typing: what was typed before"),
+    Key(("down", "j"), "↓ j", "move(1)", "Cursor down one export"),
+    Key(("escape", "e", "q", "f10"), "Esc e q F10", "close", "Back to the flows; while typing: Esc back to the list",
+        hint="close"),
+)
+"""Keys of the exports panel, when nothing is being typed."""
 
-def bindings(*, app: bool) -> list[BindingType]:
-    """The table as textual's bindings: those of the app, or those of the main view."""
-    return [
-        Binding(name, key.action, key.doc, show=False, priority=name == "ctrl+c")
-        for key in KEYS if key.action.startswith("app.") == app for name in key.names
-    ]
+TYPING_KEYS: tuple[tuple[str, str], ...] = (
+    ("Tab", "While typing: complete it; again: the next choice"),
+)
+"""Keys of a line of text, beside those of any line editor."""
+
+
+def bindings(keys: Iterable[Key]) -> list[BindingType]:
+    """Entries of a table as textual's bindings."""
+    return [Binding(name, key.action, key.doc, show=False, priority=name == "ctrl+c")
+            for key in keys for name in key.names]
+
+
+APP_KEYS = tuple(key for key in KEYS if key.action.startswith("app."))
+"""Those that work wherever no other screen is on top."""
 
 
 MOUSE: tuple[tuple[str, str], ...] = (

@@ -1,14 +1,18 @@
-"""Where the screen's pages come from. `pipeline.Pipeline` satisfies `PageSource`; tests hand in a fake.
+"""Where the screen's pages come from, and where flows go. `pipeline.Pipeline` satisfies `PageSource`, `export.exports.
+Exports` satisfies `ExportControl`; tests hand in fakes.
 
-These protocols repeat the pipeline's own so that the screen can be painted before numpy is imported.
+These protocols repeat those classes' own so that the screen can be painted before numpy is imported.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flowtop.errors import FlowtopError
 from flowtop.view.query import Page, Query
+
+if TYPE_CHECKING:
+    from flowtop.export.exports import Export
 
 
 class PageListener(Protocol):
@@ -39,3 +43,36 @@ class PageSource(Protocol):
 
     def stop(self) -> None:
         """Last drain, detach, flush. Blocks; called once, also after `on_error`."""
+
+
+class ExportControl(Protocol):
+    """What the screen needs of the exports of this run. Any thread; only `add` and `stop` may take long."""
+
+    def add(self, url: str) -> int:
+        """Open an export and start it; gives its number.
+
+        Raises:
+            FlowtopError: it cannot be.
+        """
+
+    def statistics(self) -> tuple[Export, ...]:
+        """How each stands, in order of number, stopped ones too."""
+
+    def pause(self, number: int) -> None:
+        """Send nothing until `resume`."""
+
+    def resume(self, number: int) -> None:
+        """Go on."""
+
+    def end(self, number: int) -> None:
+        """Stop one, in the background."""
+
+    @property
+    def flush_s(self) -> float:
+        """How long `stop` waits for collectors at most."""
+
+    def stop(self) -> object:
+        """Send what waits, for `flush_s` at most, and stop all."""
+
+    def hurry(self) -> None:
+        """Let `stop` end soon, also when it waits already."""

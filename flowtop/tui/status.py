@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from textual.geometry import Region
 from textual.strip import Strip
@@ -14,6 +15,9 @@ from flowtop.tui.line import Part, justify
 from flowtop.view import units
 from flowtop.view.query import Books, Page
 
+if TYPE_CHECKING:
+    from flowtop.export.statistics import ExportStatistics
+
 
 class StatusLine(Widget):
     """Accuracy and keys; paints what changed."""
@@ -23,17 +27,19 @@ class StatusLine(Widget):
     def __init__(self) -> None:
         super().__init__()
         self._page: Page | None = None
+        self._exports: tuple[ExportStatistics, ...] = ()
         self._notice = ""
         self._strips: list[Strip] = []
 
-    def show(self, page: Page | None, notice: str = "") -> None:
+    def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "") -> None:
         """Paint what differs.
 
         Args:
             page: the page on view.
+            exports: how they stand.
             notice: what is being waited for; takes the place of the keys.
         """
-        self._page, self._notice = page, notice
+        self._page, self._exports, self._notice = page, exports, notice
         before, self._strips = self._strips, self._lines(self.size.width)
         for y, strip in enumerate(self._strips):
             if y >= len(before) or strip != before[y]:
@@ -47,13 +53,13 @@ class StatusLine(Widget):
 
     def _lines(self, width: int) -> list[Strip]:
         keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width)
-        return [accuracy_line(self._page, width), keys]
+        return [accuracy_line(self._page, width, self._exports), keys]
 
 
 def key_hints(width: int) -> Strip:
     """The keys that have a hint; help and quit stay longest."""
     hints = [key for key in KEYS if key.hint]
-    stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1}
+    stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1, "exports": 2}
     parts = [
         Part(key.hint, label=f"{key.caps.split()[0]} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3,
              rank=stay.get(key.hint, index + 2))
@@ -62,8 +68,8 @@ def key_hints(width: int) -> Strip:
     return justify(parts, [], width)
 
 
-def accuracy_line(page: Page | None, width: int) -> Strip:
-    """The books in one line, and flowtop's own cost at its right end."""
+def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = ()) -> Strip:
+    """The books in one line; at its right end how exports fare, and flowtop's own cost."""
     if page is None:
         return Strip.blank(width)
     usage = page.usage
@@ -71,13 +77,21 @@ def accuracy_line(page: Page | None, width: int) -> Strip:
         Part(f"{usage.cpu * 100:.1f} %", label="cpu ", rank=4),
         Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
     ]
-    return justify(_accounts(page), cost, width)
+    return justify(_accounts(page), [*_exports(exports), *cost], width)
+
+
+def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
+    if not exports:
+        return []
+    from flowtop.tui.export_words import accuracy_parts  # a run that exports nothing does without
+
+    return accuracy_parts(exports)
 
 
 def _accounts(page: Page) -> list[Part]:
     books = page.books
     parts = [_balance(books), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
-    parts.append(Part(f"{books.observed_packets:,}", rank=1, label="seen "))
+    parts.append(Part(f"{books.observed_packets:,}", rank=2, label="seen "))
     parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
     if books.lost_packets:
         parts.append(Part(f"lost {books.lost_packets:,}", theme.ALARM))

@@ -22,6 +22,8 @@ CHIP = Style(reverse=True, bold=True)
 """Paused, order held, follow."""
 ALARM = Style(bold=True, color="red")
 """Something was lost, or the books are off; the words say what."""
+WARNING = Style(color="yellow")
+"""Something stands still; the words say what."""
 GOOD = Style(color="green")
 KEY_CAP = Style(bold=True)
 

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
+from flowtop.tui.screens.exports import ExportsScreen
 from flowtop.tui.screens.help import HelpScreen
 from flowtop.view.columns import COLUMNS
 from tests.tui.fake_source import FakeSource, random_flows
@@ -183,6 +184,13 @@ async def check_palette(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert "RATE↑" in line(pilot.app, 2)
 
 
+async def check_exports(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, ExportsScreen)
+    await pilot.press("escape")
+    assert len(flow_lines(pilot.app)) == LINES
+
+
 async def check_quit(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     await pilot.press(key, key)
     await pilot.app.workers.wait_for_complete()
@@ -210,6 +218,7 @@ CHECKS: dict[str, Check] = {
     "bits": check_bits,
     "hosts": check_hosts,
     "services": check_services,
+    "exports": check_exports,
     "help": check_help,
     "app.command_palette": check_palette,
     "app.quit": check_quit,
@@ -231,5 +240,5 @@ def test_no_key_is_bound_twice() -> None:
 
 
 def test_keys_of_later_features_are_free() -> None:
-    reserved = {"g", "slash", "enter", "e", "B", "c", "m", "w"}
+    reserved = {"g", "slash", "enter", "B", "c", "m", "w"}
     assert not reserved & {name for key in KEYS for name in key.names}

@@ -14,7 +14,7 @@ import pytest
 from flowtop import batch, errors
 from flowtop.cli import command
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
-from flowtop.tui.keys import KEYS, MOUSE
+from flowtop.tui.keys import EXPORT_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
 from flowtop.view.query import Books, Page, Query, Traffic
@@ -34,8 +34,17 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def keys_table() -> str:
     """Keys and mouse, in the order of the help screen."""
-    keys = [(" ".join(f"`{cap}`" for cap in key.caps.split()), key.doc) for key in KEYS]
-    return table(("key", "what it does"), [*keys, *MOUSE])
+    return table(("key", "what it does"), [*key_rows(KEYS), *MOUSE])
+
+
+def export_keys_table() -> str:
+    """Keys of the exports panel."""
+    return table(("key", "what it does"), [*key_rows(EXPORT_KEYS), *((f"`{cap}`", doc) for cap, doc in TYPING_KEYS)])
+
+
+def key_rows(keys: Iterable[Key]) -> list[tuple[str, str]]:
+    """Keys as people know them, and what they do."""
+    return [(" ".join(f"`{cap}`" for cap in key.caps.split()), key.doc) for key in keys]
 
 
 def options_table() -> str:
@@ -79,8 +88,13 @@ def words_table() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    "keys": keys_table, "options": options_table, "columns": columns_table, "statuses": statuses_table,
-    "elements": elements_table, "words": words_table,
+    "keys": keys_table,
+    "export-keys": export_keys_table,
+    "options": options_table,
+    "columns": columns_table,
+    "statuses": statuses_table,
+    "elements": elements_table,
+    "words": words_table,
 }
 
 

@@ -12,10 +12,13 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from flowtop.tui import theme
+from flowtop.tui.clock import SYSTEM_CLOCK, Clock
+from flowtop.tui.export_pace import Pace
 from flowtop.tui.flow_table import FlowTable, TableView
 from flowtop.tui.header import Header, HeaderView, clock
 from flowtop.tui.looks import Looks
 from flowtop.tui.questions import Questions
+from flowtop.tui.source import ExportControl
 from flowtop.tui.status import StatusLine
 from flowtop.tui.viewport import Viewport
 from flowtop.view import units
@@ -37,14 +40,17 @@ class FlowScreen(Screen[None]):
 
     Args:
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
+        exports: the exports of this run; None: it has none, and none can be added.
         bits: rates in bits, else in octets.
         sparks: characters of the sparklines, from low to high.
         looks: how it looks to begin with.
+        clock: the times that exports are told in.
 
     Attributes:
         page: the page on view, None before the first.
         viewport, questions: where the reader looks, and what was asked for it.
         bits, rate_window: how rates are put.
+        exports, pace, clock: the exports, how fast they send, and their times.
         alarm: what went wrong, in words; "" when nothing did.
         notice: what leaving waits for, "" until then.
     """
@@ -56,10 +62,13 @@ class FlowScreen(Screen[None]):
     class FirstPaint(Message):
         """The empty screen has been painted."""
 
-    def __init__(self, query: Query, *, bits: bool = True, sparks: str = theme.SPARKS,
-                 looks: Looks = DEFAULT_LOOKS) -> None:
+    def __init__(self, query: Query, exports: ExportControl | None = None, *, bits: bool = True,
+                 sparks: str = theme.SPARKS, looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__()
         self.looks = looks
+        self.exports = exports
+        self.clock = clock
+        self.pace = Pace(clock.monotonic)
         self._ask_source: Callable[[Query], None] | None = None
         self.viewport = Viewport()
         self.questions = Questions(query, self.viewport)
@@ -159,7 +168,10 @@ class FlowScreen(Screen[None]):
 
     def paint_status(self) -> None:
         """The bottom lines: always of the newest page."""
-        self.status.show(self.questions.newest or self.page, self.notice or self._said)
+        exports = () if self.exports is None else self.exports.statistics()
+        self.pace.note(exports)
+        self.status.show(self.questions.newest or self.page, tuple(export.statistics for export in exports),
+                         self.notice or self._said)
 
     def wording(self) -> Wording:
         """How cells are put. Groups of actions add theirs to it."""

@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from flowtop.tui import theme
-from flowtop.tui.keys import KEYS, MOUSE
+from flowtop.tui.keys import EXPORT_KEYS, KEYS, MOUSE, TYPING_KEYS
 
 ACCURACY: tuple[tuple[str, str], ...] = (
     ("exact", "share of the packets seen that are in a flow or in a counter of this line"),
@@ -26,6 +26,10 @@ ACCURACY: tuple[tuple[str, str], ...] = (
     ("aggregated", "in the rows \"(all other flows)\": the kernel's table was full"),
     ("fragments", "later fragments whose first one was not seen; rows with \"frag\""),
     ("evicted", "flows ended early because the flow table was full"),
+    ("export", "● exporting, ○ waiting, ◐ blocked, ◌ connecting, ‖ paused, ■ stopped: one each"),
+    ("sent", "Flow Records handed to collectors and files, all exports together"),
+    ("queued, spooled", "wait to be sent, in memory and on disk"),
+    ("not sent", "Flow Records given up; 0 when all is well"),
 )
 """Words of the accuracy line and what they mean."""
 
@@ -77,6 +81,7 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     yield "Mouse", MOUSE
     yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
     yield "Accuracy line", ACCURACY
+    yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
 
 
 def _grid() -> Table:

@@ -11,10 +11,10 @@ from flowtop.tui.actions.naming import Naming
 from flowtop.tui.actions.opening import Opening
 from flowtop.tui.actions.ordering import Ordering
 from flowtop.tui.actions.showing import Showing
-from flowtop.tui.keys import bindings
+from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
 class MainScreen(Moving, Ordering, Showing, Naming, Opening):
     """What flowtop shows first."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(app=False)
+    BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)

@@ -1,0 +1,43 @@
+"""A widget of some lines of text that are made anew whenever it is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from textual.geometry import Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+
+class Lines(Widget):
+    """As high as it has lines.
+
+    Args:
+        make: gives the lines for a width in cells.
+        id: for style sheets.
+    """
+
+    DEFAULT_CSS = "Lines { height: auto; width: 1fr; }"
+
+    def __init__(self, make: Callable[[int], Sequence[Strip]], *,
+                 id: str | None = None) -> None:  # noqa: A002 - textual's name
+        super().__init__(id=id)
+        self._make = make
+        self._strips: Sequence[Strip] = ()
+
+    def again(self) -> None:
+        """Paint what differs, if anything does."""
+        before, self._strips = self._strips, self._make(self.size.width)
+        if list(before) != list(self._strips):
+            self.refresh(layout=len(before) != len(self._strips))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """A line each."""
+        del container, viewport
+        return len(self._make(width))
+
+    def render_line(self, y: int) -> Strip:
+        """One line, made for the width there is now."""
+        if not self._strips or self._strips[0].cell_length != self.size.width:
+            self._strips = self._make(self.size.width)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
