@@ -1,0 +1,132 @@
+"""Completion while typing, `=` and `!=` on cells, and a flow in another tool's words."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowtop.view.columns import COLUMNS
+from flowtop.view.filter import FilterError, compile_filter
+from flowtop.view.filter.complete import Completion, complete
+from flowtop.view.filter.terms import add_term, flow_as_filter, flow_as_tcpdump
+from tests.unit.factories import flow_row, packed
+from tests.unit.view.test_columns import ROWS
+
+SEEN = {"host": ["10.0.0.5", "192.0.2.1"], "port": ["443", "53"], "if": ["eth0", "veth1", "my if"]}
+INTERFACES = {2: "eth0", 3: "wg0"}
+
+
+def at_end(text: str) -> Completion:
+    return complete(text, len(text), SEEN)
+
+
+@pytest.mark.parametrize(("text", "start", "some", "none"), [
+    ("", 0, {"host", "net", "port", "tcp", "rate", "if", "not", "src", "private"},
+     {"and", "10.0.0.5", "eigrp", "eth0"}),
+    ("tc", 0, {"tcp"}, {"udp", "host"}),
+    ("tcp", 0, set(), {"tcp"}),
+    ("tcp ", 4, {"and", "or", "port", "host", "src", "rate"}, {"eth0"}),
+    ("tcp a", 4, {"and", "age"}, {"host"}),
+    ("if ", 3, {"eth0", "veth1", '"my if"'}, {"10.0.0.5", "and", "tcp"}),
+    ("if v", 3, {"veth1"}, {"eth0"}),
+    ("if = ve", 5, {"veth1"}, {"eth0"}),
+    ("state ", 6, {"active", "closing", "ended"}, {"and", "tcp"}),
+    ("state active or ", 16, {"state", "tcp", "not"}, {"or"}),
+    ("state active or cl", 16, {"closing"}, set()),
+    ("host ", 5, {"10.0.0.5", "192.0.2.1"}, {"tcp", "443"}),
+    ("src ", 4, {"host", "net", "port", "10.0.0.5", "or"}, {"tcp"}),
+    ("tcp dst port 4", 13, {"443"}, {"53"}),
+    ("(udp and po", 9, {"port", "portrange"}, {"pps"}),
+    ("proto g", 6, {"gre"}, {"tcp"}),
+    ("dscp e", 5, {"ef"}, {"af41"}),
+    ("rate ", 5, set(), {"tcp"}),
+])
+def test_candidates_are_words_and_values_that_may_stand_there(text: str, start: int, some: set[str],
+                                                               none: set[str]) -> None:
+    found = at_end(text)
+    assert found.start == start
+    assert some <= set(found.candidates)
+    assert not none & set(found.candidates)
+
+
+def test_a_word_in_the_middle_is_completed_by_what_stands_before_it() -> None:
+    assert complete("tc and port 80", 2).candidates[0] == "tcp"
+
+
+def test_nothing_is_offered_after_what_is_wrong() -> None:
+    assert at_end("tcp or or ").candidates == ()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="tcp host()!='\"10./and or eth~>", max_size=30), st.integers(0, 30))
+def test_completing_any_text_does_no_harm(text: str, cursor: int) -> None:
+    found = complete(text, min(cursor, len(text)), SEEN)
+    assert 0 <= found.start <= len(text)
+
+
+def test_what_is_completed_compiles() -> None:
+    for text in ("state ", "if ", "host ", "tcp dst port ", "dscp ", "dir ", "flags ", "proto "):
+        for candidate in at_end(text).candidates:
+            compile_filter(text + candidate)
+
+
+# ---- = and != on a cell
+
+ROW = flow_row(source_address=packed("10.0.0.5"), source_port=443, ifindex=3)
+
+
+@pytest.mark.parametrize(("text", "column", "negate", "expected"), [
+    ("", "source", False, "src host 10.0.0.5 and src port 443"),
+    ("", "source", True, "not (src host 10.0.0.5 and src port 443)"),
+    ("", "protocol", True, "not tcp"),
+    ("udp", "interface", False, "udp and if wg0"),
+    ("udp or icmp", "protocol", True, "(udp or icmp) and not tcp"),
+    ("tcp", "protocol", False, "tcp"),
+    ("bytes > 1k and tcp", "protocol", False, "bytes > 1k and tcp"),
+    ("not tcp", "protocol", False, "tcp"),
+    ("bytes > 1k and tcp", "protocol", True, "bytes > 1k and not tcp"),
+    ("dir in and (udp or tcp)", "direction", True, "(udp or tcp) and not dir in"),
+    ("", "vlan", False, "not vlan"),
+    ("", "vlan", True, "vlan"),
+])
+def test_a_cell_is_added_to_the_filter(text: str, column: str, negate: bool, expected: str) -> None:
+    assert add_term(text, column, ROW, negate, INTERFACES) == expected
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("text", ["", "tcp or udp", "not private and bytes > 5"])
+def test_what_comes_out_is_always_a_filter(column: str, row: object, text: str) -> None:
+    for negate in (False, True):
+        first = add_term(text, column, row, negate, INTERFACES)  # type: ignore[arg-type]
+        compile_filter(first)
+        assert add_term(first, column, row, negate, INTERFACES) == first  # type: ignore[arg-type]
+
+
+def test_a_text_that_is_no_filter_is_not_added_to() -> None:
+    with pytest.raises(FilterError):
+        add_term("tcp and", "protocol", ROW, False, INTERFACES)
+
+
+# ---- hand-off
+
+def test_a_flow_as_a_filter() -> None:
+    assert flow_as_filter(ROW, INTERFACES) == (
+        "if wg0 and dir in and tcp and src host 10.0.0.5 and src port 443 and dst host 10.0.0.2 and dst port 80")
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_flow_as_a_filter_is_one(row: object) -> None:
+    compile_filter(flow_as_filter(row, INTERFACES))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_tcpdump_takes_a_flow_in_its_words(row: object) -> None:
+    expression = flow_as_tcpdump(row)  # type: ignore[arg-type]
+    done = subprocess.run(["tcpdump", "-d", "-y", "EN10MB", expression], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "rejects all packets" in done.stderr, f"{expression}: {done.stderr}"
