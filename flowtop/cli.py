@@ -5,12 +5,10 @@ Everything heavy is imported by the command that needs it, so that `--help` answ
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import signal
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -34,7 +32,7 @@ from flowtop.errors import (
 if TYPE_CHECKING:
     from flowtop.capture import Capture
     from flowtop.capture.ebpf.compiler import Compilation
-    from flowtop.export.exports import Exports
+    from flowtop.export.exports import Exports, Keep
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.reading import Reading
     from flowtop.tui.looks import Looks
@@ -46,47 +44,18 @@ SCREEN_FIRST_DELAY_S = 0.25
 """The screen's first tick comes early: nobody should look at an empty list for a whole second."""
 
 
-def _settings_path() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "flowtop" / "config.toml"
+_NO_SETTINGS = {"config", "version", "help", "check", "export_filter"}
+"""Options that only the command line has."""
 
 
 def _load_settings(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     """Make the TOML file's values the options' defaults: command line, then FLOWTOP_*, then the file."""
-    chosen = path or _settings_path()
-    try:
-        settings = tomllib.loads(chosen.read_text())
-    except (OSError, ValueError) as error:
-        if path is None and isinstance(error, OSError):
-            return None  # not there, or in a home directory this user may not look into
-        raise FlowtopError(f"cannot read settings from {chosen}: {error}",
-                           hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
-    options = {p.name for p in context.command.params if p.name and isinstance(p, click.Option)}
-    known = options - {"config", "version", "help", "check"}
-    defaults = {name.replace("-", "_"): value for name, value in settings.items()}
-    for name in defaults:
-        if name not in known:
-            raise FlowtopError(f"unknown setting in {chosen}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
-        if not isinstance(defaults[name], _SETTING_TYPES[name in _LISTS]):
-            raise FlowtopError(f"wrong kind of value for {name} in {chosen}: {defaults[name]!r}",
-                               hint=f"write it as in {name} = {_EXAMPLES.get(name, 1)}", exit_code=EXIT_USAGE)
-    for name in _LISTS:
-        if isinstance(defaults.get(name), str):
-            defaults[name] = [defaults[name]]
-    context.default_map = defaults
-    return chosen
+    from flowtop.settings import read_settings, settings_path
 
-
-_SETTING_TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, bool), (str, list))
-"""TOML types a setting may have; and those of `_LISTS`."""
-_LISTS = ("interface", "export")
-_EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
-             "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
-             "names": '"ports"', "numeric": "true"}
-
-
-def _near(word: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
+    options = {option.name for option in context.command.params if option.name and isinstance(option, click.Option)}
+    context.default_map = read_settings(path or settings_path(os.environ), options - _NO_SETTINGS,
+                                        must_exist=path is not None)
+    return path
 
 
 class _Seconds(click.FloatRange):
@@ -108,13 +77,28 @@ class _Factor(_Seconds):
     name = "factor"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOWTOP",
-                                 "max_content_width": 110})
+class _Command(click.Command):
+    """Remembers in which order options stood: `--export-filter` is about the `-e` before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click.Command."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta[_ORDER] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+_ORDER = "flowtop.order"
+
+
+@click.command(cls=_Command, context_settings={
+    "help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOWTOP", "max_content_width": 110})
 @click.option("-i", "--interface", multiple=True, metavar="NAME",
               help="Observe this interface; repeatable, globs such as 'veth*'. Default: every interface that is up.")
 @click.option("-e", "--export", multiple=True, metavar="URL",
               help="Export flows while watching: ipfix://host, ipfix+tcp://, ipfix+tls://, file:flows.ipfix, "
                    "jsonl:flows.jsonl or csv:flows.csv; repeatable.")
+@click.option("--export-filter", multiple=True, metavar="EXPR", allow_from_autoenv=False,
+              help="Limit the -e before it to the flows that match. Default: every flow, whatever is shown.")
 @click.option("-r", "--read", metavar="FILE",
               help="Read a capture (pcap, pcapng, gzipped too), not interfaces; - is standard input. Needs no root.")
 @click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
@@ -309,16 +293,27 @@ def _exporting(options: dict[str, Any], run: Callable[[Exports], int]) -> int:
 
     exports = Exports(options["state_directory"] or default_state_directory(os.environ, os.geteuid()),
                       flush_s=options["export_timeout"], standard_output=options["batch"])
-    return exporting(exports, options["export"], run, lambda line: click.echo(f"flowtop: {line}", err=True))
+    return exporting(exports, _check_exports(options), run, lambda line: click.echo(f"flowtop: {line}", err=True))
 
 
-def _check_exports(options: dict[str, Any]) -> None:
-    """What means nothing is said before anything begins, and before who may capture is asked."""
-    if options["export"]:
-        from flowtop.export.url import parse_export_url
+def _check_exports(options: dict[str, Any]) -> list[tuple[str, Keep | None]]:
+    """URL and filter of each export. What means nothing is said before anything begins.
 
-        for url in options["export"]:
-            parse_export_url(url)
+    Raises FlowtopError: a URL or filter that means nothing, a filter that belongs to no export.
+    """
+    if not options["export"] and not options["export_filter"]:
+        return []
+    from flowtop.export.run import paired
+    from flowtop.export.url import parse_export_url
+
+    for url in options["export"]:
+        parse_export_url(url)
+    pairs = paired(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER])
+    if not options["export_filter"]:
+        return [(url, None) for url, _ in pairs]
+    from flowtop.view.filter import compile_filter
+
+    return [(url, None if text is None else compile_filter(text, "records").record_mask) for url, text in pairs]
 
 
 def _batch(options: dict[str, Any], reading: Reading | None) -> int:

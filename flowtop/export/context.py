@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Protocol
 
 from flowtop.export.statistics import GivenUp, MeteringFacts
@@ -11,6 +10,13 @@ from flowtop.record import FlowRecords
 
 class Abandoned(Exception):  # noqa: N818 - not an error: the time to stop has come
     """The flush time-out of a stop has passed: whatever is being waited for is not waited for any longer."""
+
+
+class Waitable(Protocol):
+    """A socket, or a file that may be a pipe."""
+
+    def fileno(self) -> int:
+        """Its file descriptor."""
 
 
 class ExportContext(Protocol):
@@ -28,8 +34,8 @@ class ExportContext(Protocol):
     def given_up(self) -> GivenUp:
         """What this export has given up so far."""
 
-    def wait(self, connection: socket.socket | None, *, write: bool, timeout_s: float) -> bool:
-        """Wait for a socket; the exporter goes on taking records meanwhile. Gives whether it is ready.
+    def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
+        """Wait for a socket or pipe; the exporter goes on taking records meanwhile. Gives whether it is ready.
 
         Raises Abandoned.
         """

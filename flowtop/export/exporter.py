@@ -9,38 +9,21 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from flowtop.errors import FlowtopError
-from flowtop.export.context import Abandoned, Transport
+from flowtop.export.context import Abandoned, Transport, Waitable
 from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
-from flowtop.export.statistics import ExportState, ExportStatistics, GivenUp, MeteringFacts
+from flowtop.export.statistics import Counters, ExportState, ExportStatistics, GivenUp, MeteringFacts
 from flowtop.record import FlowRecords
 
 _CHUNK_RECORDS = 8_192
 """Records encoded at once: a pause, a stop and the spool are looked at between two of them."""
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
-
-
-@dataclass(slots=True)
-class _Counters:
-    """Guarded by the exporter's lock where records move from one to another, so that they add up at any instant.
-
-    `held`: in the hands of the exporter's thread.
-    """
-
-    sent: int = 0
-    messages: int = 0
-    octets: int = 0
-    repeated: int = 0
-    held: int = 0
-    spooled: int = 0
-    given_up: GivenUp = field(default_factory=GivenUp)
-    last_error: str = ""
-    announced_at: float | None = None
+SPILL_S = 10.0
+"""A collector that has been away for so long costs disk, not memory: what kill -9 would take is bounded."""
 
 
 class Exporter:
@@ -65,12 +48,13 @@ class Exporter:
         self._monotonic = monotonic
         self._wall = wall
         self._lock = threading.Lock()
-        self._counters = _Counters(spooled=spool.records if spool else 0)
+        self._counters = Counters(spooled=spool.records if spool else 0)
         self._facts = MeteringFacts()
         self._state = ExportState.STARTING
         self._since = wall()
         self._returned: list[FlowRecords] = []
         self._sending = 0
+        self._spilled_at = monotonic()
         self._open = False
         self._paused = False
         self._stop_by: float | None = None
@@ -160,13 +144,13 @@ class Exporter:
         with self._lock:
             return self._counters.given_up
 
-    def wait(self, connection: socket.socket | None, *, write: bool, timeout_s: float) -> bool:
+    def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
         """Wait for a socket, and keep the queue short meanwhile. Raises Abandoned."""
         deadline = self._monotonic() + timeout_s
         while True:
             left = min(deadline, self._stop_by or deadline) - self._monotonic()
-            reading: list[socket.socket] = [self._wake_out]
-            writing: list[socket.socket] = []
+            reading: list[Waitable] = [self._wake_out]
+            writing: list[Waitable] = []
             if connection is not None:
                 (writing if write else reading).append(connection)
             readable, writable, _ = select.select(reading, writing, [], max(0.0, min(left, _POLL_S)))
@@ -228,6 +212,7 @@ class Exporter:
             self._transport.finish(self)
             self._open = False
             return True
+        self._spilled_at = self._monotonic()
         self._rest(self._transport.tick(self))
         return False
 
@@ -237,7 +222,7 @@ class Exporter:
             self._take_back()
         self._become(ExportState.PAUSED)
         self._spill()
-        self._rest(60.0)
+        self._rest(SPILL_S)
 
     def _send_some(self) -> bool:
         """Send the next records; gives whether there were any."""
@@ -288,6 +273,7 @@ class Exporter:
         """Send records that are held; when this raises, `_take_back` gets them."""
         self._sending = len(records)
         self._transport.send(records, self)
+        self._spilled_at = self._monotonic()
         with self._lock:
             self._sending = 0
             self._counters.sent += len(records)
@@ -306,7 +292,7 @@ class Exporter:
                 return False
             if self._stop_by is not None and again_at >= self._stop_by:
                 return True
-            self._rest(left)
+            self._rest(min(left, SPILL_S))
         return False
 
     def _take_back(self) -> None:
@@ -328,12 +314,17 @@ class Exporter:
         self._drain_wake(readable)
 
     def _spill(self) -> None:
-        """Records past what memory should hold go to the spool, the oldest first."""
-        if self._spool is None or len(self._queue) <= self._bounds.spill_records:
+        """What memory should not hold goes to the spool: what is too much at once, the rest every SPILL_S."""
+        if self._spool is None:
             return
-        # Down to half of it, so that there are few large files, not many small ones.
-        while len(self._queue) > self._bounds.spill_records // 2 and (
-                records := self._take()) is not None:
+        keep, limit = len(self._queue), self._bounds.spill_records
+        if keep > limit:
+            keep = limit // 2  # Half of it, so that there are few large files, not many small ones.
+        if self._monotonic() - self._spilled_at >= SPILL_S:
+            keep = 0
+            self._store_returned()
+            self._spilled_at = self._monotonic()
+        while len(self._queue) > keep and (records := self._take()) is not None:
             self._store(records)
 
     def _store(self, records: FlowRecords, *, first: bool = False) -> None:
@@ -346,11 +337,14 @@ class Exporter:
             self._counters.spooled += len(records) - len(refused)
             self._give_up(refused)
 
-    def _end(self) -> None:
-        self._take_back()
+    def _store_returned(self) -> None:
         for records in reversed(self._returned):
             self._store(records, first=True)
         self._returned.clear()
+
+    def _end(self) -> None:
+        self._take_back()
+        self._store_returned()
         self._close_queue()
         self._become(ExportState.STOPPED)
         if self._spool is not None:
@@ -391,7 +385,7 @@ class Exporter:
             except BlockingIOError:
                 return  # The thread has not yet looked at the many calls before this one.
 
-    def _drain_wake(self, readable: list[socket.socket]) -> None:
+    def _drain_wake(self, readable: Sequence[Waitable]) -> None:
         if self._wake_out in readable:
             self._wake_out.recv(4096)
 

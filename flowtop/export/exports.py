@@ -62,6 +62,7 @@ class _Running:
     exporter: Exporter
     keep: Keep | None
     file: Path | None
+    duplicates: bool
     ended: bool = False
 
 
@@ -110,7 +111,8 @@ class Exports:
         """
         from flowtop.export.url import parse_export_url
 
-        path = parse_export_url(url).path
+        parsed = parse_export_url(url)
+        path = parsed.path
         if path == "-" and not self._standard_output:
             raise FlowtopError(f"export {url!r}: standard output is the screen's", exit_code=EXIT_USAGE,
                                hint="name a file, or run without a screen: flowtop -b")
@@ -120,7 +122,7 @@ class Exports:
             exporter = self._opener()(url, self._state_directory)
             with self._lock:
                 exporter.tell(self._facts)
-                self._running.append(_Running(exporter, keep, file))
+                self._running.append(_Running(exporter, keep, file, parsed.duplicates))
                 number = len(self._running)
                 if self._stopped:  # Meanwhile: nothing will be handed to it any more.
                     exporter.request_stop(0.0)
@@ -133,7 +135,9 @@ class Exports:
             running, interfaces = tuple(self._running), self._facts.interfaces
         for export in running:
             if not export.ended:
-                kept = records if export.keep is None else records[export.keep(records, interfaces)]
+                kept = records if export.duplicates else records[~records["duplicate"]]
+                if export.keep is not None and len(kept):
+                    kept = kept[export.keep(kept, interfaces)]
                 if len(kept):
                     export.exporter.consume(kept)
 

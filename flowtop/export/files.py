@@ -1,19 +1,21 @@
-"""Flow Records into files: IPFIX as RFC 5655 has it, JSON Lines and CSV; rotated, gzipped, never over other files."""
+"""Flow Records into files: IPFIX (RFC 5655), JSON Lines and CSV; rotated, compressed, never over other files."""
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import os
+import select
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from flowtop.export.compression import Compressor, compressor
 from flowtop.export.context import ExportContext
 from flowtop.export.records_text import CSV_COLUMNS, plain_records
 from flowtop.export.session import TransportSession
@@ -26,6 +28,7 @@ FILE_MODE = 0o600
 """Who talks to whom is nobody else's business."""
 _PART_RECORDS = 512
 _FLUSH_S = 1.0
+_READER_S = 60.0
 
 
 class FileFormat(Protocol):
@@ -110,16 +113,18 @@ class FileTransport:
 
     Args:
         url: kind file, jsonl or csv.
+        owner: user and group that files made here are given to; None: nobody else's.
         output: where `-` goes; None: file descriptor 1.
     """
 
-    def __init__(self, url: ExportUrl, output: BinaryIO | None = None) -> None:
+    def __init__(self, url: ExportUrl, owner: tuple[int, int] | None = None, output: BinaryIO | None = None) -> None:
         self._url = url
+        self._owner = owner
         formats: dict[str, FileFormat] = {"file": IpfixFile(url), "jsonl": JsonLines(), "csv": Csv()}
         self._format = formats[url.kind]
         self._output = output
         self._raw: BinaryIO | None = None
-        self._gzip: gzip.GzipFile | None = None
+        self._compressor: Compressor | None = None
         self._regular = False
         self._unsent: FlowRecords | None = None
         self._octets = 0
@@ -138,7 +143,7 @@ class FileTransport:
         """Begin a file. Raises OSError."""
         self._raw, self._regular = self._begin_file(context)
         if self._url.compress:
-            self._gzip = gzip.GzipFile(fileobj=self._raw, mode="wb", mtime=int(context.wall()))
+            self._compressor = compressor(self._url.compress, self._raw, context.wall())
         self._octets = 0
         self._opened_at = self._flushed_at = self._reported_at = context.monotonic()
         self._write(self._format.begin(context), context)
@@ -170,7 +175,7 @@ class FileTransport:
 
     def abandon(self) -> tuple[FlowRecords, int]:
         """Close; gives what was not written, and 0."""
-        raw, self._raw, self._gzip = self._raw, None, None  # A gzip trailer would only fail as the file did.
+        raw, self._raw, self._compressor = self._raw, None, None  # A trailer would only fail as the file did.
         if raw is not None and raw is not self._output:
             raw.close()
         unsent, self._unsent = self._unsent, None
@@ -182,10 +187,17 @@ class FileTransport:
             return self._output or os.fdopen(os.dup(1), "wb", buffering=0), False
         path = Path(self._url.path)
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            return path.open("wb", buffering=0), False
+            # A named pipe that nobody reads is an error to be tried again, not a wait that nothing can end.
+            return os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0), False
         if path.exists() and path.stat().st_size:
             self._put_aside(path, context)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
+            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        else:
+            if self._owner is not None:
+                os.fchown(descriptor, *self._owner)
         return os.fdopen(descriptor, "wb", buffering=0), True
 
     @staticmethod
@@ -221,12 +233,14 @@ class FileTransport:
         octets = b"".join(parts)
         start = self._raw.tell() if self._regular else 0
         try:
-            if self._gzip is not None:
-                self._gzip.write(octets)
-            else:
+            if self._compressor is not None:
+                self._compressor.write(octets)
+            elif self._regular:
                 _write_all(self._raw, octets)
+            else:
+                _write_slowly(self._raw, parts, context)
         except OSError:
-            if self._regular and self._gzip is None:
+            if self._regular and self._compressor is None:
                 self._raw.truncate(start)
             raise
         self._octets += len(octets)
@@ -234,18 +248,18 @@ class FileTransport:
 
     def _flush(self, context: ExportContext) -> None:
         self._flushed_at = context.monotonic()
-        if self._gzip is not None:
-            self._gzip.flush()
+        if self._compressor is not None:
+            self._compressor.flush()
 
     def _end_file(self) -> None:
         assert self._raw is not None
-        if self._gzip is not None:
-            self._gzip.close()
+        if self._compressor is not None:
+            self._compressor.close()
         if self._regular:
             os.fsync(self._raw.fileno())
         if self._raw is not self._output:
             self._raw.close()
-        self._raw = self._gzip = None
+        self._raw = self._compressor = None
 
 
 def _write_all(raw: BinaryIO, octets: bytes) -> None:
@@ -253,3 +267,25 @@ def _write_all(raw: BinaryIO, octets: bytes) -> None:
     left = memoryview(octets)
     while left:
         left = left[raw.write(left):]
+
+
+def _write_slowly(raw: BinaryIO, parts: list[bytes], context: ExportContext) -> None:
+    """Into a pipe or terminal: whole lines, as far as they go, and never a wait that a stop cannot end."""
+    for octets in _gathered(parts, select.PIPE_BUF):
+        left = memoryview(octets)
+        while left:
+            if context.wait(raw, write=True, timeout_s=_READER_S):
+                # What select calls writable takes so much at once; a write may take less, or nothing after all.
+                left = left[raw.write(left[:select.PIPE_BUF]) or 0:]
+
+
+def _gathered(parts: list[bytes], limit: int) -> Iterator[bytes]:
+    """Parts joined up to so many octets; a longer part stays alone."""
+    joined = b""
+    for part in parts:
+        if joined and len(joined) + len(part) > limit:
+            yield joined
+            joined = b""
+        joined += part
+    if joined:
+        yield joined

@@ -7,10 +7,11 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.compression import check_compression
 from flowtop.export.context import Transport
 from flowtop.export.exporter import Exporter
 from flowtop.export.files import FileTransport
@@ -47,9 +48,22 @@ def open_exporter(text: str, state_directory: Path, *, bounds: QueueBounds | Non
         transport = TcpTransport(url, tls_context(url) if url.kind == "tls" else None)
         spool = _spool(url, state_directory, spool_octets, wall)
     else:
+        check_compression(url.compress)
         _check_writable(url)
-        transport = FileTransport(url)
+        transport = FileTransport(url, recording_owner(os.environ, os.geteuid()))
     return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall)
+
+
+def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:
+    """User and group behind sudo, to whom recordings belong; None when nobody is.
+
+    Args:
+        user: effective user id.
+    """
+    numbers = [environment.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
+    if user != 0 or not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
+        return None
+    return int(numbers[0]), int(numbers[1])
 
 
 def tls_context(url: ExportUrl) -> ssl.SSLContext:

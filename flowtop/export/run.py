@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from flowtop.errors import EXIT_NOT_SENT, EXIT_OK
+from flowtop.errors import EXIT_NOT_SENT, EXIT_OK, EXIT_USAGE, FlowtopError
 from flowtop.export.exports import Exports
 from flowtop.export.statistics import ExportStatistics
 
+if TYPE_CHECKING:
+    from flowtop.export.exports import Keep
 
-def exporting(exports: Exports, urls: Iterable[str], run: Callable[[Exports], int],
+
+def paired(urls: Sequence[str], filters: Sequence[str], order: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Each URL with the filter that followed it on the command line.
+
+    Args:
+        urls, filters: in the order in which they were given; URLs from elsewhere are in no order and have no filter.
+        order: names of the options as they stood: `export` and `export_filter`, and others that do not matter.
+
+    Raises FlowtopError: a filter that follows no URL, or another filter.
+    """
+    pairs: list[tuple[str, str | None]] = [(url, None) for url in urls]
+    left, number = iter(filters), 0
+    for name in order:
+        if name == "export":
+            number += 1
+        elif name == "export_filter":
+            text = next(left)
+            if not number or pairs[number - 1][1] is not None:
+                raise FlowtopError(f"--export-filter {text!r} follows no -e of its own", exit_code=EXIT_USAGE,
+                                   hint="write -e URL --export-filter EXPR; join two filters with and")
+            pairs[number - 1] = pairs[number - 1][0], text
+    return pairs
+
+
+def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: Callable[[Exports], int],
               tell: Callable[[str], None]) -> int:
     """Run with exports opened before and flushed after; then say of each what it sent, as tcpdump does.
 
     Args:
         exports: stopped when this returns.
-        urls: of exports to begin with.
+        begin: with these: URL, and which records it is for (None: all).
         run: gives an exit status.
         tell: takes a line about each export; of a failed run, where there is something to tell.
 
@@ -26,8 +53,8 @@ def exporting(exports: Exports, urls: Iterable[str], run: Callable[[Exports], in
     """
     failed = True
     try:
-        for url in urls:
-            exports.add(url)
+        for url, keep in begin:
+            exports.add(url, keep)
         status = run(exports)
         failed = False
     finally:

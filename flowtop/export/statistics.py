@@ -96,3 +96,21 @@ class GivenUp:
         """With these too."""
         return GivenUp(self.records + records, self.packets + packets, self.octets + octets,
                        self.first_ms or now_ms, now_ms)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Guarded by the exporter's lock where records move from one to another, so that they add up at any instant.
+
+    `held`: in the hands of the exporter's thread.
+    """
+
+    sent: int = 0
+    messages: int = 0
+    octets: int = 0
+    repeated: int = 0
+    held: int = 0
+    spooled: int = 0
+    given_up: GivenUp = field(default_factory=GivenUp)
+    last_error: str = ""
+    announced_at: float | None = None

@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.compression import SUFFIXES, Compression
 from flowtop.wire.flow_templates import PROFILES, Profile
 
 Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv"]
@@ -26,16 +27,43 @@ TEMPLATE_REFRESH_PACKETS = 1_000
 _SCHEMES: dict[str, Kind] = {"ipfix": "udp", "ipfix+udp": "udp", "ipfix+tcp": "tcp", "ipfix+tls": "tls",
                              "file": "file", "jsonl": "jsonl", "csv": "csv"}
 _COLLECTORS: tuple[Kind, ...] = ("udp", "tcp", "tls")
-_OPTIONS: dict[str, tuple[Kind, ...]] = {
-    "profile": (*_COLLECTORS, "file"),
-    "domain": (*_COLLECTORS, "file"),
-    "reconnect": ("tcp", "tls"),
-    "ca": ("tls",), "cert": ("tls",), "key": ("tls",), "servername": ("tls",),
-    "refresh": ("udp",), "refresh-packets": ("udp",),
-    "rotate-size": ("file", "jsonl", "csv"), "rotate-time": ("file", "jsonl", "csv"),
-    "compress": ("file", "jsonl", "csv"),
-}
-"""Query options, and what they are for."""
+_FILES: tuple[Kind, ...] = ("file", "jsonl", "csv")
+
+
+@dataclass(frozen=True, slots=True)
+class UrlOption:
+    """One option of the query string.
+
+    Attributes:
+        name: before the equals sign.
+        kinds: transports that have it.
+        default: as it would be written; in words where it could not.
+        doc: one line for the README.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    default: str
+    doc: str
+
+
+OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
+    UrlOption("profile", (*_COLLECTORS, "file"), "default", "Templates for a collector's quirks, see below."),
+    UrlOption("domain", (*_COLLECTORS, "file"), "1", "Observation Domain ID."),
+    UrlOption("duplicates", (*_COLLECTORS, *_FILES), "keep",
+              "`drop` leaves out flows that another interface's flow stands for: each packet is exported once."),
+    UrlOption("reconnect", ("tcp", "tls"), "60s", "Time between attempts to connect (RFC 7011: once a minute)."),
+    UrlOption("ca", ("tls",), "the system's", "PEM file of the authorities that the collector is verified with."),
+    UrlOption("cert", ("tls",), "none", "PEM file of our own certificate."),
+    UrlOption("key", ("tls",), "in `cert`", "PEM file of its private key."),
+    UrlOption("servername", ("tls",), "the host", "Name that the collector's certificate has to be for."),
+    UrlOption("refresh", ("udp",), "60s", "Templates are sent again after so long."),
+    UrlOption("refresh-packets", ("udp",), "1000", "Templates are sent again after so many datagrams."),
+    UrlOption("rotate-size", _FILES, "never", "Begin a new file at this size (`100M`, `1Gi`), before compression."),
+    UrlOption("rotate-time", _FILES, "never", "Begin a new file after so long (`10m`, `1h`)."),
+    UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; `.gz` and `.zst` say so too."),
+)}
+"""Query options by name: the only list of them."""
 
 _DURATION = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
@@ -59,7 +87,8 @@ class ExportUrl:
         servername: the name the server's certificate has to be for.
         refresh_s, refresh_packets: Templates are sent again over UDP after so long, and after so many datagrams.
         rotate_octets, rotate_s: a file is closed and the next begun at this size or age; None: never.
-        compress: files are gzipped.
+        compress: how files are compressed; "" when they are not.
+        duplicates: whether flows that another Observation Point's flow stands for are exported too.
     """
 
     text: str
@@ -78,7 +107,8 @@ class ExportUrl:
     refresh_packets: int = TEMPLATE_REFRESH_PACKETS
     rotate_octets: int | None = None
     rotate_s: float | None = None
-    compress: bool = False
+    compress: Compression = ""
+    duplicates: bool = True
 
 
 def parse_export_url(text: str) -> ExportUrl:
@@ -101,13 +131,14 @@ def parse_export_url(text: str) -> ExportUrl:
     options = _options(text, kind, query)
     if path == "-" and kind == "file":
         raise _usage("IPFIX does not go to standard output", "name a file, or use jsonl:- or csv:-")
-    if path == "-" and (options.keys() - {"compress"} or options.get("compress") == "gzip"):
+    if path == "-" and (options.keys() - {"compress", "duplicates"}
+                        or options.get("compress", "none") != "none"):
         raise _usage("standard output is neither rotated nor compressed", f"name a file, for example {scheme}:flows")
     return ExportUrl(
         text, kind, path=path, profile=_profile(options, text), domain=_domain(options),
         rotate_octets=_size(options, "rotate-size"),
         rotate_s=_duration(options, "rotate-time", 0.0) or None,
-        compress=_compress(options, path))
+        compress=_compress(options, path), duplicates=_duplicates(options))
 
 
 def _collector(text: str, kind: Kind) -> ExportUrl:
@@ -128,7 +159,8 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
         ca=_path(options, "ca"), cert=_path(options, "cert"), key=_path(options, "key"),
         servername=options.get("servername", host),
         refresh_s=_duration(options, "refresh", TEMPLATE_REFRESH_S),
-        refresh_packets=_whole(options, "refresh-packets", TEMPLATE_REFRESH_PACKETS, 1, 2**32 - 1))
+        refresh_packets=_whole(options, "refresh-packets", TEMPLATE_REFRESH_PACKETS, 1, 2**32 - 1),
+        duplicates=_duplicates(options))
 
 
 def _check_authority(text: str, parts: SplitResult, host: str, port: int | None) -> None:
@@ -150,8 +182,8 @@ def _check_authority(text: str, parts: SplitResult, host: str, port: int | None)
 def _options(text: str, kind: Kind, query: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if kind not in _OPTIONS.get(name, ()):
-            raise _unknown("option", name, [known for known, kinds in _OPTIONS.items() if kind in kinds], text)
+        if name not in OPTIONS or kind not in OPTIONS[name].kinds:
+            raise _unknown("option", name, [known.name for known in OPTIONS.values() if kind in known.kinds], text)
         if name in options:
             raise _usage(f"option {name!r} is given twice in {text!r}", "give it once")
         if not value:
@@ -200,11 +232,19 @@ def _size(options: Mapping[str, str], name: str) -> int | None:
     return octets
 
 
-def _compress(options: Mapping[str, str], path: str) -> bool:
-    method = options.get("compress", "gzip" if path.endswith(".gz") else "none")
-    if method not in ("gzip", "none"):
-        raise _usage(f"compress={method} is not known", "compress=gzip or compress=none")
-    return method == "gzip"
+def _compress(options: Mapping[str, str], path: str) -> Compression:
+    method = options.get("compress", SUFFIXES.get(Path(path).suffix, "none"))
+    methods: dict[str, Compression] = {"none": "", "gzip": "gzip", "zstd": "zstd"}
+    if method in methods:
+        return methods[method]
+    raise _usage(f"compress={method} is not known", "compress=gzip, compress=zstd or compress=none")
+
+
+def _duplicates(options: Mapping[str, str]) -> bool:
+    choice = options.get("duplicates", "keep")
+    if choice not in ("keep", "drop"):
+        raise _usage(f"duplicates={choice} is not known", "duplicates=keep or duplicates=drop")
+    return choice == "keep"
 
 
 def _path(options: Mapping[str, str], name: str) -> Path | None:

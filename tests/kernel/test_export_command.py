@@ -13,8 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks
-from tests.kernel.test_command import REPOSITORY, Command, assert_nothing_attached, failing, in_a_terminal, ping
+from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks, process
+from tests.kernel.test_command import (
+    REPOSITORY,
+    Command,
+    assert_nothing_attached,
+    failing,
+    in_a_terminal,
+    ping,
+    send_datagrams,
+)
+from tests.oracle.collectors import ipfix_dump
+from tests.oracle.test_export_tcp import COLLECTOR
 
 
 @pytest.fixture
@@ -40,6 +50,23 @@ def test_rounds_go_to_stdout_and_the_recording_is_complete_on_exit(
     assert [(record["packetTotalCount"], record["interfaceName"], record["flowEndReason"]) for record in requests] == [
         (20, "veth0", 4)]
     assert_nothing_attached(near)
+
+
+def test_a_filter_limits_the_export_before_it_and_no_other(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    urls = [f"jsonl:{tmp_path}/{name}.jsonl" for name in ("all", "udp", "pings")]
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "-e", urls[0], "-e", urls[1],
+                      "--export-filter", "udp and dst port 5001 and if veth*", "-e", urls[2], "--export-filter",
+                      "icmp and dir out")
+    command.await_rounds()
+    ping(near, 4)
+    near.call(lambda: send_datagrams(range(5_000, 5_003)))
+    assert command.end(signal.SIGINT) == 0
+    everything, udp, pings = ([json.loads(line) for line in Path(url.removeprefix("jsonl:")).read_text().splitlines()]
+                              for url in urls)
+    assert [(flow["destinationTransportPort"], flow["packetDeltaCount"]) for flow in udp] == [(5_001, 1)]
+    assert pings == [flow for flow in everything if flow["protocolIdentifier"] == 1 and flow["flowDirection"] == 1]
+    assert len(everything) == len(command.rounds()[-1]["flows"]) > 4
 
 
 def test_an_export_to_stdout_has_it_for_itself_and_its_reader_may_go(
@@ -124,7 +151,7 @@ def test_a_collector_that_never_reads_holds_up_nothing_and_what_it_did_not_take_
         command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "-e", url,
                           "--export-timeout", "0.3", "--state-directory", str(tmp_path / "state"))
         command.await_rounds()
-        near.call(lambda: many_flows(3_000))
+        near.call(lambda: send_datagrams(range(10_000, 13_000)))
         status = command.end(signal.SIGTERM)
     assert status == 0
     assert f"flowtop: export {url}: " in command.errors()
@@ -132,12 +159,6 @@ def test_a_collector_that_never_reads_holds_up_nothing_and_what_it_did_not_take_
         assert "0 flow records sent" in command.errors()
         assert "spooled for the next run" in command.errors()
     assert "NOT SENT" not in command.errors()
-
-
-def many_flows(count: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        for port in range(count):
-            sender.sendto(b"x", ("10.77.0.2", 10_000 + port))
 
 
 def test_a_name_that_does_not_resolve_holds_up_neither_start_nor_end(
@@ -167,3 +188,50 @@ def test_a_second_ctrl_c_does_not_wait_for_a_collector_that_is_away(
         eventually(lambda: hooks(near, "veth0") == 0, "a last drain")
         assert command.end(signal.SIGINT) == 0, "within PATIENCE_S, though an hour was asked for"
     assert "spooled for the next run" in command.errors()
+
+
+def test_a_full_disk_under_the_spool_is_counted_and_told_and_ends_with_its_own_status(
+        pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    near.run("ip", "link", "set", "lo", "up")
+    (tmp_path / "state").mkdir()
+    small = f'mount -t tmpfs -o size=64k none {tmp_path}/state && exec "$@"'
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "-e", "ipfix+tcp://127.0.0.1:9",
+                      "--export-timeout", "0.2", "--state-directory", str(tmp_path / "state"),
+                      prefix=("unshare", "-m", "sh", "-c", small, "sh"))
+    command.await_rounds()
+    near.call(lambda: send_datagrams(range(10_000, 15_000)))
+    assert command.end(signal.SIGTERM) == 74
+    flows = len(command.rounds()[-1]["flows"])
+    assert flows >= 5_000
+    assert f"0 flow records sent, {flows} NOT SENT, cannot spool to" in command.errors()
+    assert "No space left on device" in command.errors()
+
+
+def test_what_one_run_could_not_send_the_next_sends_first(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    near.run("ip", "link", "set", "lo", "up")
+    state, arrived = tmp_path / "state", tmp_path / "in"
+    arrived.mkdir()
+
+    def run(ports: range) -> str:
+        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "-e",
+                          "ipfix+tcp://127.0.0.1?reconnect=0.1s", "--state-directory", str(state),
+                          "--export-timeout", "0.3" if ports.start == 1 else "20")
+        command.await_rounds()
+        near.call(lambda: send_datagrams(ports))
+        assert command.end(signal.SIGTERM) == 0
+        return command.errors()
+
+    assert "spooled for the next run, cannot connect to 127.0.0.1 port 4739: Connection refused" in run(range(1, 101))
+    words = near.command(sys.executable, str(COLLECTOR), str(arrived), "4739")
+    with process(*words, stdout=subprocess.PIPE) as listening:
+        assert listening.stdout is not None and listening.stdout.readline()
+        assert "spooled" not in run(range(101, 201))
+    assert not list(state.rglob("*.ipfix"))
+    session, = arrived.iterdir()
+    records, complaints = ipfix_dump(session.read_bytes(), tmp_path)
+    assert not complaints
+    ports = [int(fields["destinationTransportPort"]) for fields in (dict(fields) for _, fields in records)
+             if fields.get("protocolIdentifier") == "17" and fields.get("flowDirection") == "1"]
+    assert (set(ports[:100]), set(ports[100:])) == (set(range(1, 101)), set(range(101, 201)))

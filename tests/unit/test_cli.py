@@ -54,6 +54,8 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "-e", "ipfix://collector?profile=nfdmp"], "unknown profile 'nfdmp'", "did you mean nfdump"),
     (["-b", "-o", "json", "-e", "jsonl:-"], "both want standard output", "leave out -o"),
     (["-b", "-o", "none"], "-o none without an export", "-e file:"),
+    (["-b", "--export-filter", "tcp"], "'tcp' follows no -e", "-e URL --export-filter EXPR"),
+    (["-b", "-e", "csv:x", "--export-filter", "tcp", "--export-filter", "udp"], "'udp' follows no -e", "with and"),
     (["-b", "--export-timeout", "soon"], "soon", "--help"),
     (["-c", "3"], "--count needs -b", "-b"),
     ([], "is not a terminal", "-b"),

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,10 +15,12 @@ import pytest
 from flowtop import batch, errors
 from flowtop.cli import command
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
+from flowtop.export.url import OPTIONS, parse_export_url
 from flowtop.tui.keys import EXPORT_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
 from flowtop.view.query import Books, Page, Query, Traffic
+from flowtop.wire.flow_templates import PROFILES
 
 REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
@@ -87,6 +90,19 @@ def words_table() -> str:
                  [(code(word.words), code(word.argument), word.doc, code(word.example)) for word in WORDS])
 
 
+def url_table() -> str:
+    """Options of export URLs."""
+    kinds = {("udp", "tcp", "tls", "file", "jsonl", "csv"): "all", ("udp", "tcp", "tls", "file"): "IPFIX",
+             ("file", "jsonl", "csv"): "files", ("tcp", "tls"): "TCP, TLS", ("tls",): "TLS", ("udp",): "UDP"}
+    return table(("option", "for", "default", "what it does"), [
+        (f"`{option.name}`", kinds[option.kinds], option.default, option.doc) for option in OPTIONS.values()])
+
+
+def profiles_table() -> str:
+    """Profiles of export URLs."""
+    return table(("profile", "for"), [(f"`{profile.name}`", profile.doc) for profile in PROFILES.values()])
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "keys": keys_table,
     "export-keys": export_keys_table,
@@ -95,6 +111,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "statuses": statuses_table,
     "elements": elements_table,
     "words": words_table,
+    "url": url_table,
+    "profiles": profiles_table,
 }
 
 
@@ -185,6 +203,26 @@ def test_the_options_in_examples_exist() -> None:
     examples = re.findall(r"\bflowtop ((?:-[\w-]+(?: [\w.,*'-]+)? ?)+)", README.read_text())
     used = {word for example in examples for word in example.split() if re.fullmatch(r"--?[a-z][\w-]*", word)}
     assert used and used <= known
+
+
+def test_the_export_urls_in_examples_mean_something() -> None:
+    examples = re.findall(r"-e '?((?:ipfix|file|jsonl|csv)[^\s']+)", code_of(README.read_text()))
+    assert len(examples) >= 5
+    for example in examples:
+        parse_export_url(example)
+
+
+def test_url_options_have_the_defaults_that_the_table_says() -> None:
+    for option in OPTIONS.values():
+        if re.fullmatch(r"[0-9]+s?|default|keep", option.default):
+            scheme = {"udp": "ipfix://c", "tcp": "ipfix+tcp://c", "tls": "ipfix+tls://c"}[option.kinds[0]]
+            said, unsaid = parse_export_url(f"{scheme}?{option.name}={option.default}"), parse_export_url(scheme)
+            assert replace(said, text="") == replace(unsaid, text=""), option.name
+
+
+def code_of(text: str) -> str:
+    """What stands in fenced blocks."""
+    return "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M))
 
 
 def rewrite() -> None:

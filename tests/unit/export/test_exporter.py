@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.export.exporter import Exporter
+from flowtop.export.exporter import SPILL_S, Exporter
 from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import ExportState, ExportStatistics
@@ -110,6 +110,37 @@ def test_a_collector_that_is_away_costs_disk_not_memory_and_gets_everything_late
     assert all(abs(identity - place) <= 8_192 for place, identity in enumerate(transport.received))
     exporter.stop(5.0)
     assert not (tmp_path / "s").exists()
+
+
+def test_after_some_seconds_of_outage_everything_is_on_disk_in_order(tmp_path: Path) -> None:
+    now = [0.0]
+    transport = RecordingTransport()
+    transport.fail_after, transport.lose = 5, 3
+    exporter = Exporter("test:", transport, spool(tmp_path / "s"), monotonic=lambda: now[0])
+    exporter.start()
+    exporter.consume(flows(5))
+    until(lambda: exporter.statistics().sent_records == 5, exporter.statistics)
+    transport.fail_open = True
+    exporter.consume(flows(5, 6))
+    until(lambda: exporter.statistics().last_error == "Connection reset by peer", exporter.statistics)
+    assert (exporter.statistics().queued_records, exporter.statistics().spooled_records) == (8, 0), "3 may be lost"
+    now[0] = SPILL_S - 0.1
+    exporter.consume(flows(5, 11))
+    assert exporter.statistics().spooled_records == 0
+    now[0] = SPILL_S + 0.1
+    exporter.consume(flows(5, 16))
+    until(lambda: exporter.statistics().spooled_records >= 13, exporter.statistics)
+    now[0] = 3 * SPILL_S
+    exporter.consume(flows(1, 21))
+    until(lambda: exporter.statistics().spooled_records == 19, exporter.statistics)
+    assert accounted(exporter.statistics()) == 21
+    transport.fail_open = False
+    now[0] += 1
+    exporter.consume(flows(1, 22))
+    until(lambda: exporter.statistics().sent_records == 22, exporter.statistics)
+    exporter.stop(5.0)
+    assert sorted(transport.received) == list(range(1, 23))
+    assert set(transport.received[:10]) == set(range(1, 11)) and transport.received[-2:] == [21, 22]
 
 
 def test_what_waits_survives_a_restart_in_order(tmp_path: Path) -> None:

@@ -64,6 +64,25 @@ def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(t
     assert [export.statistics.not_sent_records for export in figures] == [0, 0]
 
 
+def test_an_export_may_leave_out_what_another_interface_s_flow_stands_for(tmp_path: Path) -> None:
+    opener = Opener()
+    exports = Exports(tmp_path, open_exporter=opener)
+    exports.add("file:all")
+    exports.add("file:once?duplicates=drop")
+    exports.add("file:once-and-odd?duplicates=drop", keep=lambda records, interfaces: records["flow_id"] % 2 == 1)
+    records = flows(6)
+    records["duplicate"][[1, 2]] = True
+    exports.consume(records)
+    only_duplicates = flows(2, 7)
+    only_duplicates["duplicate"] = True
+    exports.consume(only_duplicates)
+    figures = exports.stop()
+    assert opener.transports["file:all"].received == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert opener.transports["file:once?duplicates=drop"].received == [1, 4, 5, 6]
+    assert opener.transports["file:once-and-odd?duplicates=drop"].received == [1, 5]
+    assert [export.statistics.not_sent_records for export in figures] == [0, 0, 0]
+
+
 def test_pausing_one_export_holds_its_records_and_no_others(tmp_path: Path) -> None:
     opener = Opener()
     exports = Exports(tmp_path, open_exporter=opener)

@@ -33,7 +33,7 @@ def run(tmp_path: Path, *, away: bool = False, spooling: bool = False, records: 
 
     lines: list[str] = []
     exports = Exports(tmp_path, flush_s=0.1 if away else 20.0, open_exporter=opened)
-    return exporting(exports, ["file:a\x1b[2J"], session, lines.append), lines
+    return exporting(exports, [("file:a\x1b[2J", None)], session, lines.append), lines
 
 
 def test_all_sent_is_status_0_and_one_line(tmp_path: Path) -> None:
@@ -63,9 +63,10 @@ def test_a_run_that_failed_at_once_says_only_why(tmp_path: Path) -> None:
         raise FlowtopError("no such interface")
 
     with pytest.raises(FlowtopError, match="no such interface"):
-        exporting(exports, [f"file:{tmp_path}/a"], fail, lines.append)
+        exporting(exports, [(f"file:{tmp_path}/a", None)], fail, lines.append)
     with pytest.raises(FlowtopError, match="cannot write"):
-        exporting(Exports(tmp_path), [f"file:{tmp_path}/b", f"file:{tmp_path}/none/c"], fail, lines.append)
+        exporting(Exports(tmp_path), [(f"file:{tmp_path}/{name}", None) for name in ("b", "none/c")], fail,
+                  lines.append)
     assert lines == []
 
 

@@ -40,14 +40,16 @@ def test_options_are_read_with_their_units() -> None:
     url = parse_export_url("ipfix://c?refresh=10&refresh-packets=20")
     assert (url.refresh_s, url.refresh_packets) == (10.0, 20)
     url = parse_export_url("file:x?rotate-size=2Mi&rotate-time=1h&compress=gzip")
-    assert (url.rotate_octets, url.rotate_s, url.compress) == (2 * 1024 * 1024, 3600.0, True)
+    assert (url.rotate_octets, url.rotate_s, url.compress) == (2 * 1024 * 1024, 3600.0, "gzip")
+    assert not parse_export_url("ipfix://c?duplicates=drop").duplicates and parse_export_url("csv:-").duplicates
 
 
 def test_what_is_not_said_has_the_standards_defaults() -> None:
     url = parse_export_url("ipfix+tls://collector")
     assert (url.profile.name, url.domain, url.reconnect_s, url.servername) == ("default", 1, 60.0, "collector")
     assert (url.ca, url.cert, url.key) == (None, None, None)
-    assert parse_export_url("jsonl:a.gz").compress and not parse_export_url("jsonl:a").compress
+    paths = ("a.gz", "a.zst", "a", "a.gz?compress=none")
+    assert [parse_export_url(f"jsonl:{path}").compress for path in paths] == ["gzip", "zstd", "", ""]
 
 
 @pytest.mark.parametrize(("text", "says"), [
@@ -56,12 +58,13 @@ def test_what_is_not_said_has_the_standards_defaults() -> None:
     ("ipfix://c:0", "1 to 65535"), ("ipfix://c:65536", "1 to 65535"), ("ipfix://c:http", "1 to 65535"),
     ("ipfix://2001:db8::1", "brackets"), ("ipfix://[2001:db8::g]", "brackets"), ("ipfix://", "collector"),
     ("ipfix://user@c", "option=value"), ("ipfix://c/path", "option=value"),
-    ("ipfix+tcp://c?ca=/x", "known: profile, domain, reconnect"), ("ipfix+tcp://c?reconnect=0", "5s"),
+    ("ipfix+tcp://c?ca=/x", "known: profile, domain, duplicates, reconnect"), ("ipfix+tcp://c?reconnect=0", "5s"),
     ("ipfix+tcp://c?reconnect=soon", "5s"), ("ipfix+tcp://c?reconnect=", "reconnect=VALUE"),
     ("ipfix+tls://c?key=/x", "cert="), ("ipfix://c?domain=0", "1 to 4294967295"),
     ("ipfix://c?domain=1&domain=2", "once"), ("file:", "file:flows"), ("file:-", "jsonl:-"),
     ("file:x?rotate-size=1k", "at least 4k"), ("file:x?compress=lzma", "compress=gzip"),
     ("jsonl:-?rotate-time=1h", "name a file"),
+    ("jsonl:-?compress=zstd", "name a file"), ("csv:x?duplicates=no", "duplicates=drop"),
 ])
 def test_a_url_that_means_nothing_is_a_usage_error_with_a_way_out(text: str, says: str) -> None:
     with pytest.raises(FlowtopError) as caught:

@@ -1,0 +1,104 @@
+"""Files beside the ordinary: whose they are, links, named pipes, readers that stop reading."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowtop.errors import FlowtopError
+from flowtop.export import compression
+from flowtop.export.opening import open_exporter, recording_owner
+from flowtop.export.statistics import ExportState, ExportStatistics
+from tests.unit.export.flows import flows, until
+
+NOBODY = 65_534
+
+
+def record(url: str, tmp_path: Path, count: int = 5) -> ExportStatistics:
+    exporter = open_exporter(url, tmp_path / "state")
+    exporter.start()
+    exporter.consume(flows(count))
+    return exporter.stop(10.0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_recording_belongs_to_the_user_behind_sudo_and_to_nobody_else(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    monkeypatch.setenv("SUDO_GID", str(NOBODY))
+    record(f"jsonl:{tmp_path}/own.jsonl", tmp_path)
+    own = (tmp_path / "own.jsonl").stat()
+    assert (own.st_uid, own.st_gid, stat.S_IMODE(own.st_mode)) == (NOBODY, NOBODY, 0o600)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_link_never_gives_away_what_it_points_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    monkeypatch.setenv("SUDO_GID", str(NOBODY))
+    precious = tmp_path / "precious"
+    precious.touch()
+    (tmp_path / "link").symlink_to(precious)
+    record(f"jsonl:{tmp_path}/link", tmp_path)
+    assert precious.stat().st_uid == 0
+    assert precious.read_text().count("\n") == 5, "written, as asked"
+
+
+def test_the_owner_is_who_sudo_says_and_only_to_root() -> None:
+    behind = {"SUDO_UID": "1000", "SUDO_GID": "100"}
+    assert recording_owner(behind, 0) == (1000, 100)
+    assert recording_owner(behind, 1000) is None
+    assert recording_owner({}, 0) is None
+    assert recording_owner(behind | {"SUDO_GID": "-1"}, 0) is None
+    assert recording_owner(behind | {"SUDO_UID": "root"}, 0) is None
+
+
+def test_a_named_pipe_without_a_reader_is_told_and_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    exporter = open_exporter(f"jsonl:{tmp_path}/pipe", tmp_path / "state")
+    exporter.start()
+    exporter.consume(flows(5))
+    until(lambda: exporter.statistics().state is ExportState.WAITING, exporter.statistics)
+    figures = exporter.stop(0.1)
+    assert (figures.sent_records, figures.not_sent_records) == (0, 5)
+
+
+def test_a_reader_that_stops_reading_gets_whole_lines_and_the_stop_does_not_wait_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    exporter = open_exporter(f"jsonl:{tmp_path}/pipe", tmp_path / "state")
+    exporter.start()
+    exporter.consume(flows(5_000))  # more than a megabyte: a pipe holds 64 KiB
+    os.set_blocking(reader, True)
+    first = os.read(reader, 1)
+    figures = exporter.stop(0.2)
+    assert figures.sent_records + figures.not_sent_records == 5_000 and figures.not_sent_records > 4_000
+    octets = first
+    while part := os.read(reader, 1 << 16):
+        octets += part
+    os.close(reader)
+    assert octets.endswith(b"\n")
+    assert [json.loads(line)["flowId"] for line in octets.splitlines()] == list(range(1, octets.count(b"\n") + 1))
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_compressed_recording_is_what_the_common_tools_unpack(tmp_path: Path, suffix: str) -> None:
+    tool = {"gz": "gzip", "zst": "zstd"}[suffix]
+    record(f"jsonl:{tmp_path}/flows.{suffix}", tmp_path, 3_000)
+    unpacked = subprocess.run([tool, "-dc", tmp_path / f"flows.{suffix}"], capture_output=True, check=True).stdout
+    assert [json.loads(line)["flowId"] for line in unpacked.splitlines()] == list(range(1, 3_001))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="the standard library has zstd")
+def test_zstd_that_is_not_installed_is_said_before_anything_starts(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FlowtopError, match="zstandard is not installed") as caught:
+        open_exporter(f"jsonl:{tmp_path}/flows.zst", tmp_path / "state")
+    assert "compress=gzip" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
