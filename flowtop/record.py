@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.collecting import CollectingStatistics
 from flowtop.errors import FlowtopError
 
 FLOW_KEY_DTYPE = np.dtype([
@@ -142,8 +143,9 @@ class FlowBatch:
         now_ns: the drain's time on the clock of first_ns/last_ns.
         unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
         interfaces: name by ifindex of every Observation Point ever attached.
-        attached: names of the interfaces observed now, sorted.
+        attached: names of the interfaces observed now, sorted; of a listener its addresses, as URLs.
         source: None of a live capture, whose ticks end when the pipeline says so.
+        collecting: what a Collecting Process says of its sources; None: the capture is none.
 
     The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
     """
@@ -156,6 +158,7 @@ class FlowBatch:
     interfaces: Mapping[int, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
     source: SourceState | None = None
+    collecting: CollectingStatistics | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([

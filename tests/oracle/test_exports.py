@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from flowtop.capture.listener.collecting import CollectingProcess, Session
 from flowtop.wire.data_set import DataSet
 from flowtop.wire.exports import decode_export, split_exports
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError
@@ -86,3 +88,33 @@ def test_broken_ones_are_refused(name: str) -> None:
 def test_every_file_is_looked_at() -> None:
     files = {path.stem for path in (data_directory() / "netflow").glob("*.dat")}
     assert files == {name for group in GROUPS.values() for name in group} | set(BROKEN)
+
+
+COUNTERS = (("cflow.octets", "cflow.packets"), ("cflow.permanent_octets", "cflow.permanent_packets"))
+
+
+@pytest.mark.parametrize("group", ["barracuda", "ixia256", "ixia271", "ipfix", "netflow5", "0length", "1941K9", "aci",
+                                   "asr9k", "nbar"])
+def test_flows_are_those_that_tshark_reads(group: str, tmp_path: Path) -> None:
+    datagrams = [part for octets in export_files(GROUPS[group]) for part in split_exports(octets)]
+    process, session = CollectingProcess(), Session("s", "192.0.2.1", True)
+    expected: Counter[tuple[bytes, bytes, int]] = Counter()
+    for message in tshark_exports(datagrams, tmp_path):
+        for _, _, fields in message.records:
+            if "cflow.srcaddr" not in fields and "cflow.srcaddrv6" not in fields:
+                continue
+            octets, packets = next((int.from_bytes(fields[octets][0], "big"), int.from_bytes(fields[packets][0], "big"))
+                                   for octets, packets in COUNTERS if octets in fields)
+            ends = [fields.get(name, fields.get(f"{name}v6", [b""]))[0] for name in ("cflow.srcaddr", "cflow.dstaddr")]
+            protocol = fields["cflow.protocol"][0][0]
+            key = ends[0].ljust(16, b"\0"), ends[1].ljust(16, b"\0"), protocol
+            expected[*key, "octets"] += octets  # type: ignore[index]
+            expected[*key, "packets"] += packets  # type: ignore[index]
+    for datagram in datagrams:
+        assert process.receive(datagram, session, 1_780_000_000.0)
+    found: Counter[tuple[bytes, bytes, int]] = Counter()
+    for key, counters in zip(*process.drain(), strict=True):
+        ends = [bytes(key[name]).ljust(16, b"\0") for name in ("source_address", "destination_address")]
+        for name in ("octets", "packets"):
+            found[*ends, int(key["protocol"]), name] += int(counters[name])  # type: ignore[index]
+    assert found == +expected and found

@@ -1,0 +1,350 @@
+"""The Collecting Process without its sockets: messages in, FlowBatch arrays out, everything refused counted.
+
+Whatever arrives is hostile until parsed. Bounded are: sessions, Templates over all of them, Observation Domains a
+session, Observation Points, samplers, names, sets that wait for a Template, and records between two drains (`full`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.listener.entries import flow_entries
+from flowtop.capture.listener.held import HeldSet, HeldSets, MessageTimes
+from flowtop.capture.listener.points import ObservationPoints
+from flowtop.capture.listener.sampling import Samplers
+from flowtop.capture.listener.sequence import SequenceTracker
+from flowtop.collecting import CollectingStatistics
+from flowtop.wire import ipfix, netflow5
+from flowtop.wire.collected import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.data_set import DataSet, decode_data_set, join
+from flowtop.wire.exports import decode_export
+from flowtop.wire.ipfix_decoder import Message
+from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.template_store import TemplateStore
+
+MAX_SESSIONS = 1_024
+MAX_DOMAINS = 256
+"""Observation Domains of one session whose sequence and samplers are followed."""
+MAX_FIELDS = 262_144
+"""Field Specifiers over all sessions; a session has a bound of its own too."""
+MAX_PENDING = 400_000
+"""Records that may wait for a drain."""
+TEMPLATE_LIFE_S = 1_800.0
+"""Over UDP a Template lives so long unless announced again: three times the usual 10 min (RFC 7011 section 8.4)."""
+CLOCK_TOLERANCE_MS = 120_000
+"""An exporter's clock that is further off than this is not believed: its times are moved to ours."""
+LARGEST_COUNT = 1 << 46
+"""Octets or packets of one record beyond which it is not believed: 70 TB."""
+_SWEEP_S = 60.0
+_MAX_OPTIONS = 4_096
+"""Records of one set of Options Data that are looked at."""
+_NO_BOOT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A Transport Session.
+
+    Attributes:
+        key: tells sessions apart.
+        exporter: address, as text.
+        datagram: over UDP, where Templates have a lifetime and are not withdrawn.
+    """
+
+    key: Hashable
+    exporter: str
+    datagram: bool
+
+
+@dataclass(slots=True)
+class _Domain:
+    """What is known of one Observation Domain of a session."""
+
+    sequence: SequenceTracker = field(default_factory=SequenceTracker)
+    samplers: Samplers = field(default_factory=Samplers)
+    boot_ms: int = _NO_BOOT
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a session. `announced`: when each Template was last, by domain and id."""
+
+    session: Session
+    domains: dict[int, _Domain] = field(default_factory=dict)
+    announced: dict[tuple[int, int], float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Data Sets of one Template that wait for the drain, with their messages' times."""
+
+    known: _Known
+    domain: int
+    template: Template
+    header_interval: int
+    sets: list[DataSet] = field(default_factory=list)
+    times: list[MessageTimes] = field(default_factory=list)
+
+
+class CollectingProcess:
+    """Takes messages one by one. One thread.
+
+    Args:
+        correct_clocks: move the times of exporters whose clock is far off; not for files, whose time is long ago.
+    """
+
+    def __init__(self, correct_clocks: bool = True) -> None:
+        self.points = ObservationPoints()
+        self._correct_clocks = correct_clocks
+        self._store = TemplateStore()
+        self._sessions: OrderedDict[Hashable, _Known] = OrderedDict()
+        self._held = HeldSets()
+        self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
+        self._pending_records = 0
+        self._extra: list[Collected] = []
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._interval = 1.0
+        self._swept_s: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """So much waits that a drain should come."""
+        return self._pending_records >= MAX_PENDING
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a counter of CollectingStatistics that only the sockets' owner can see."""
+        self._counts[what] += number
+
+    def refuse(self, fault: str) -> None:
+        """Count something that could not be read."""
+        self._refused[fault] += 1
+
+    def receive(self, octets: bytes, session: Session, now_s: float) -> bool:
+        """Take one message.
+
+        Args:
+            octets: all of it.
+            session: where it came from.
+            now_s: since 1970 UTC.
+
+        Returns:
+            False when it was refused (and counted): over TCP the session has to end then (RFC 7011 section 10.2.5).
+        """
+        known = self._know(session)
+        try:
+            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram)
+        except IpfixDecodeError as refusal:
+            self.refuse(refusal.fault)
+            return False
+        self._counts["messages"] += 1
+        domain = self._domain(known, message.domain)
+        self._follow(message, domain)
+        times = self._times(message, domain, round(now_s * 1000))
+        for data_set in message.data_sets:
+            self._take(known, message.domain, data_set, times, message.sampling_interval)
+        if message.templates:
+            self._learn(known, message, now_s)
+        for waiting in message.undecoded:
+            self._held.hold((session.key, message.domain, waiting.set_id),
+                            HeldSet(waiting.octets, times, now_s))
+        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
+            self._sweep(now_s)
+        return True
+
+    def receive_rows(self, rows: Collected, exporter: str, domain: int) -> None:
+        """Take flows that need no Template (sFlow's): their ifindex is the exporter's, and is changed here."""
+        rows["ifindex"] = self.points.numbers(exporter, domain, rows["ifindex"])
+        self._extra.append(rows)
+        self._pending_records += len(rows)
+
+    def end(self, session: Session) -> None:
+        """A Transport Session is over, and its Templates with it."""
+        self._flush(session.key)
+        self._forget(session.key)
+
+    def drain(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+        """Flow Keys and counters since the last call; the points' books are up to them. See flow_entries."""
+        self._flush(None)
+        rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
+        self._extra, self._pending_records = [], 0
+        if len(rows):
+            self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+        return flow_entries(rows)
+
+    def statistics(self) -> CollectingStatistics:
+        """As it stands."""
+        return CollectingStatistics(
+            **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+
+    # ---- sessions
+
+    def _know(self, session: Session) -> _Known:
+        known = self._sessions.get(session.key)
+        if known is None:
+            known = self._sessions[session.key] = _Known(session)
+            if len(self._sessions) > MAX_SESSIONS:
+                self._evict()
+        else:
+            self._sessions.move_to_end(session.key)
+        return known
+
+    def _evict(self) -> None:
+        """Forget the session that has been silent longest."""
+        key = next(iter(self._sessions))
+        self._flush(key)
+        self._forget(key)
+        self._counts["evicted_sessions"] += 1
+
+    def _forget(self, key: Hashable) -> None:
+        self._sessions.pop(key, None)
+        self._store.forget(key)
+        self._held.forget(key)
+
+    def _domain(self, known: _Known, number: int) -> _Domain:
+        domain = known.domains.get(number)
+        if domain is None:
+            domain = _Domain()
+            if len(known.domains) < MAX_DOMAINS:
+                known.domains[number] = domain
+        return domain
+
+    def _sweep(self, now_s: float) -> None:
+        """Let go of what is too old."""
+        self._swept_s = now_s
+        self._held.expire(now_s)
+        for known in self._sessions.values():
+            if not known.session.datagram:
+                continue
+            for (domain, id_), announced_s in list(known.announced.items()):
+                if now_s - announced_s > TEMPLATE_LIFE_S:
+                    del known.announced[domain, id_]
+                    self._store.expire(known.session.key, domain, id_)
+
+    # ---- messages
+
+    def _follow(self, message: Message, domain: _Domain) -> None:
+        """Look for gaps in the sequence."""
+        if message.version == ipfix.VERSION:
+            units, name = (None if message.undecoded else message.record_count), "lost_records"
+        elif message.version == netflow5.VERSION:
+            units, name = message.record_count, "lost_flows"
+        else:
+            units, name = 1, "lost_messages"
+        verdict = domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms)
+        self._counts[name] += verdict.lost
+        self._counts["late_messages"] += verdict.late
+        self._counts["sequence_resets"] += verdict.reset
+
+    def _times(self, message: Message, domain: _Domain, now_ms: int) -> MessageTimes:
+        """When a message was exported and its exporter booted, and what brings its clock to ours."""
+        export_ms = message.export_time_s * 1000
+        boot_ms = domain.boot_ms if message.boot_ms is None else message.boot_ms
+        shift_ms = now_ms - export_ms if self._correct_clocks else 0
+        if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
+            shift_ms = 0
+        self._counts["corrected_clocks"] += shift_ms != 0
+        return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else _NO_BOOT, shift_ms)
+
+    def _learn(self, known: _Known, message: Message, now_s: float) -> None:
+        """Templates have come: decode what waited for them."""
+        key = known.session.key
+        for template in message.templates:
+            if known.session.datagram:
+                known.announced[message.domain, template.id] = now_s
+            for held in self._held.take((key, message.domain, template.id)):
+                try:
+                    data_set = decode_data_set(template, held.octets)
+                except IpfixDecodeError as refusal:
+                    self.refuse(refusal.fault)
+                    continue
+                self._take(known, message.domain, data_set, held.times, 0)
+        while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
+            self._evict()
+
+    def _take(self, known: _Known, domain: int, data_set: DataSet, times: MessageTimes,
+              header_interval: int) -> None:
+        """Data Records: Options are used at once, flows wait for the drain."""
+        if data_set.template.scope_count:
+            self._counts["options_records"] += data_set.count
+            self._use_options(known, domain, data_set)
+            return
+        self._counts["records"] += data_set.count
+        key = known.session.key, domain, id(data_set.template), header_interval
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = _Pending(known, domain, data_set.template, header_interval)
+        pending.sets.append(data_set)
+        pending.times.append(times)
+        self._pending_records += data_set.count
+
+    def _use_options(self, known: _Known, domain: int, data_set: DataSet) -> None:
+        """Sampling, interface names, and when the exporter booted."""
+        place = self._domain(known, domain)
+        names = data_set.template.names
+        for row in data_set.records[:_MAX_OPTIONS].tolist():
+            values = {name: _number_or_octets(value, specifier)
+                      for (name, specifier), value in zip(data_set.template.named_fields, row, strict=True)}
+            place.samplers.announce(values)
+            booted = values.get("systemInitTimeMilliseconds")
+            if isinstance(booted, int):
+                place.boot_ms = booted & 0x7FFF_FFFF_FFFF
+            if "interfaceName" in names or "interfaceDescription" in names:
+                self._name_interface(known.session.exporter, domain, values)
+
+    def _name_interface(self, exporter: str, domain: int, values: dict[str, object]) -> None:
+        for number_name in ("ingressInterface", "egressInterface", "ingressPhysicalInterface"):
+            number = values.get(number_name)
+            text = values.get("interfaceName") or values.get("interfaceDescription")
+            if isinstance(number, int) and isinstance(text, bytes):
+                name = text.rstrip(b"\0").decode("utf-8", "replace").strip()[:64]
+                if name:
+                    self.points.name(exporter, domain, number, name)
+                return
+
+    # ---- records
+
+    def _flush(self, session: Hashable | None) -> None:
+        """Turn what waits (of one session, or of all) into rows."""
+        for key in [key for key in self._pending if session is None or key[0] == session]:
+            self._extra.append(self._rows(self._pending.pop(key)))
+
+    def _rows(self, pending: _Pending) -> Collected:
+        records = join(pending.sets)
+        counts = [data_set.count for data_set in pending.sets]
+        export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
+        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
+        rows, sources = collected.rows, collected.sources
+        for name in ("start_ms", "end_ms"):
+            rows[name] += shift_ms[sources]
+        intervals = self._domain(pending.known, pending.domain).samplers.intervals(records, pending.header_interval)
+        if intervals is not None and len(rows):
+            self._multiply(rows, intervals[sources])
+        believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
+        self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
+        rows = rows[believed]
+        rows["ifindex"] = self.points.numbers(pending.known.session.exporter, pending.domain, rows["ifindex"])
+        return rows
+
+    def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
+        """What was sampled stands for so many times as much."""
+        sampled = intervals > 1
+        self._interval = max(self._interval, float(intervals.max()))
+        self._counts["sampled_packets"] += int(rows["packets"][sampled].sum())
+        for name in ("packets", "octets"):
+            product = np.minimum(np.round(rows[name] * intervals), 2.0**62).astype(np.uint64)
+            rows[name] = np.where(sampled, product, rows[name])
+
+
+def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
+    """A value of Options Data; integers as numbers, also where their length is not their type's (2 of samplerId)."""
+    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
+        return int.from_bytes(value, "big")
+    return value

@@ -1,0 +1,90 @@
+"""Data Sets that came before their Template: held for a bounded time, in bounded room."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import NamedTuple
+
+MAX_OCTETS = 8_000_000
+MAX_SETS = 20_000
+MAX_AGE_S = 1_800.0
+"""As long as a Template lives over UDP: an exporter that has not announced it by then will not."""
+
+_Key = tuple[Hashable, int, int]
+"""Session, Observation Domain, Set ID."""
+
+
+class MessageTimes(NamedTuple):
+    """What one message says of time, in ms.
+
+    Attributes:
+        export_ms, boot_ms: as in ExportTimes.
+        shift_ms: what to add to its times to have them on our clock.
+    """
+
+    export_ms: int
+    boot_ms: int
+    shift_ms: int
+
+
+class HeldSet(NamedTuple):
+    """One Data Set.
+
+    Attributes:
+        octets: what follows the Set Header.
+        times: of its message.
+        since_s: when it came.
+    """
+
+    octets: bytes
+    times: MessageTimes
+    since_s: float
+
+
+class HeldSets:
+    """Oldest first; the oldest go when there is no more room."""
+
+    def __init__(self) -> None:
+        self._sets: OrderedDict[int, tuple[_Key, HeldSet]] = OrderedDict()
+        self._by_key: dict[_Key, list[int]] = {}
+        self._next = 0
+        self._octets = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def hold(self, key: _Key, held: HeldSet) -> None:
+        """Keep a set."""
+        self._sets[self._next] = key, held
+        self._by_key.setdefault(key, []).append(self._next)
+        self._next += 1
+        self._octets += len(held.octets)
+        while self._octets > MAX_OCTETS or len(self._sets) > MAX_SETS:
+            self._drop_oldest()
+
+    def take(self, key: _Key) -> list[HeldSet]:
+        """The sets of that Template, which has come, in order."""
+        taken = [self._sets.pop(number)[1] for number in self._by_key.pop(key, ())]
+        self._octets -= sum(len(held.octets) for held in taken)
+        return taken
+
+    def expire(self, now_s: float) -> None:
+        """Give up what has waited for too long."""
+        while self._sets and now_s - next(iter(self._sets.values()))[1].since_s > MAX_AGE_S:
+            self._drop_oldest()
+
+    def forget(self, session: Hashable) -> None:
+        """The session has ended: so have its sets."""
+        for key in [key for key in self._by_key if key[0] == session]:
+            self.dropped += len(self.take(key))
+
+    def _drop_oldest(self) -> None:
+        number, (key, held) = self._sets.popitem(last=False)
+        numbers = self._by_key[key]
+        numbers.remove(number)  # The oldest of all is the first of its own.
+        if not numbers:
+            del self._by_key[key]
+        self._octets -= len(held.octets)
+        self.dropped += 1
