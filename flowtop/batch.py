@@ -21,7 +21,8 @@ from flowtop.elements import FLOW_ELEMENTS
 from flowtop.errors import FlowtopError
 from flowtop.pipeline import Pipeline
 from flowtop.record import EndReason, Kind
-from flowtop.view.columns import Wording, fit
+from flowtop.view.columns import Wording
+from flowtop.view.fitting import fit
 from flowtop.view.query import Books, FlowRow, Page, Query
 from flowtop.view.units import duration, printable, rate
 

@@ -15,7 +15,7 @@ _TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, bool), (s
 """TOML types a setting may have; and those of `_LISTS`."""
 _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
              "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
-             "names": '"ports"', "numeric": "true"}
+             "names": '"ports"', "numeric": "true", "theme": '"dark"'}
 
 
 def settings_path(environment: Mapping[str, str]) -> Path:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import ClassVar
 
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.driver import Driver
 from textual.screen import Screen
@@ -28,13 +28,14 @@ from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, Qu
 from flowtop.tui.screens.flow_screen import DEFAULT_LOOKS
 from flowtop.tui.screens.main import MainScreen
 from flowtop.tui.source import ExportControl, PageSource
+from flowtop.tui.themed import ThemedApp, palette_commands
 from flowtop.view.query import Query
 
 DRAIN_NOTICE_AFTER_S = 0.2
 """A last drain that takes longer is announced."""
 
 
-class FlowtopApp(App[None], inherit_bindings=False):
+class FlowtopApp(ThemedApp, inherit_bindings=False):
     """The flow table on screen: its life, from the first paint to the last drain. What it shows is in `screens/`.
 
     Args:
@@ -63,7 +64,7 @@ class FlowtopApp(App[None], inherit_bindings=False):
     def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
                  terminal: str | None = None, exports: ExportControl | None = None, looks: Looks = DEFAULT_LOOKS,
                  clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(ansi_color=True)
+        super().__init__(looks.theme)
         linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
         self.main = MainScreen(query or Query(), exports, bits=bits, clock=clock, looks=looks,
@@ -88,11 +89,12 @@ class FlowtopApp(App[None], inherit_bindings=False):
         return self.main
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The command palette offers what the keys do."""
+        """The command palette offers what the keys do, and each theme."""
         del screen
         for key in KEYS:
             if key.action != "app.command_palette":
                 yield SystemCommand(key.doc, key.caps, partial(self.run_action, key.action, self.main))
+        yield from palette_commands(self.main.choose_theme)
 
     async def on_event(self, event: events.Event) -> None:
         """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""

@@ -8,7 +8,7 @@ whole when its virtual size changes, and a flow table's does every tick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from flowtop.tui import theme
+from flowtop.view import units
 from flowtop.view.query import FlowRow
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ class TableView:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A painted line of a pane: its cells without gaps, and one style for all of them."""
+    """A painted line of a pane: its cells without gaps, each with its style, which the gap after it has too."""
 
     cells: tuple[str, ...]
-    style: Style
+    styles: tuple[Style, ...]
 
 
 class _Pane(Widget):
@@ -75,7 +76,7 @@ class _Pane(Widget):
         self._head: Strip = Strip([])
         self._lines: list[_Line | None] = []
         self._wording: Wording | None = None
-        self._worded: dict[int, tuple[FlowRow, tuple[str, ...]]] = {}
+        self._worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Lines of the pane. Textual's own way lays CSS styles over each line first, which costs more than all else."""
@@ -94,9 +95,9 @@ class _Pane(Widget):
         if y == 0:
             return self._head.adjust_cell_length(width, theme.PLAIN)
         line = self._lines[y - 1] if y <= len(self._lines) else None
-        if line is None:
+        if line is None or not line.cells:
             return Strip.blank(width)
-        return Strip([Segment((" " * self.margin_left + " ".join(line.cells))[:width].ljust(width), line.style)], width)
+        return Strip(list(_segments(line, self.margin_left)), None).adjust_cell_length(width, line.styles[-1])
 
     def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
         """Take other columns, or words in their place: everything is painted anew."""
@@ -114,17 +115,27 @@ class _Pane(Widget):
         """Take other flows; a row that was shown already is not worded again."""
         if view.wording != self._wording:
             self._wording, self._worded = view.wording, {}
-        worded: dict[int, tuple[FlowRow, tuple[str, ...]]] = {}
+        worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
+        cursor = (theme.CURSOR,) * len(self.columns)
         lines: list[_Line | None] = []
         for row in rows:
             known = self._worded.get(row.flow_id)
             if known is None or known[0] is not row:
-                known = row, tuple(
-                    column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
+                cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
+                known = row, cells, self._styles(row, view.wording)
             worded[row.flow_id] = known
-            lines.append(_Line(known[1], theme.CURSOR if row.flow_id == view.cursor else _style(row)))
+            lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))
         self._worded = worded
         self.set_lines(lines)
+
+    def _styles(self, row: FlowRow, wording: Wording) -> tuple[Style, ...]:
+        """Lines that stand out have one style; in others rates have the colour of their magnitude."""
+        style = _style(row)
+        if style is not theme.PLAIN:
+            return (style,) * len(self.columns)
+        rates = (column.octet_rate for column, _ in self.columns)
+        return tuple(style if rate is None else theme.MAGNITUDES[units.magnitude(rate(row), wording.bits)]
+                     for rate in rates)
 
     def set_lines(self, lines: list[_Line | None]) -> None:
         """Take other lines; paints each from the pane's edge to the last cell that changed."""
@@ -137,9 +148,12 @@ class _Pane(Widget):
         self._lines = lines
 
     def _changed_cells(self, before: _Line | None, after: _Line | None, width: int) -> int:
-        if before is None or after is None or before.style != after.style or len(before.cells) != len(after.cells):
+        if before is None or after is None or len(before.cells) != len(after.cells):
             return width
-        last = max(index for index, cell in enumerate(after.cells) if cell != before.cells[index])
+        last = max(index for index, cell in enumerate(after.cells)
+                   if cell != before.cells[index] or after.styles[index] != before.styles[index])
+        if last == len(after.cells) - 1 and after.styles[last] != before.styles[last]:
+            return width
         return self.margin_left + sum(len(cell) + 1 for cell in after.cells[:last]) + len(after.cells[last])
 
     def column_at(self, x: int) -> str | None:
@@ -233,7 +247,7 @@ class FlowTable(Widget):
             self._measures.styles.width = self._scroll.styles.width = 0
 
     def _lay_out(self, view: TableView) -> None:
-        from flowtop.view.columns import fit  # brings numpy, which must not delay the first frame
+        from flowtop.view.fitting import fit  # brings numpy, which must not delay the first frame
 
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), len(chosen))
@@ -271,6 +285,17 @@ class FlowTable(Widget):
         self.post_message(self.Wheeled(-3))
 
 
+def _segments(line: _Line, margin_left: int) -> Iterator[Segment]:
+    """Cells of one style are one segment: each change of style costs octets on the way to the terminal."""
+    text, style = " " * margin_left, line.styles[0]
+    for cell, own in zip(line.cells, line.styles, strict=True):
+        if own != style:
+            yield Segment(text, style)
+            text, style = "", own
+        text += cell + " "
+    yield Segment(text, style)
+
+
 def _style(row: FlowRow) -> Style:
     if row.end_reason or row.duplicate:
         return theme.FADED
@@ -300,5 +325,5 @@ def _scroll_bar(top: int, total: int, lines: int) -> list[_Line | None]:
         return []
     length = max(1, lines * lines // total)
     start = round((lines - length) * top / (total - lines))
-    thumb, track = _Line((theme.THUMB,), theme.LABEL), _Line((theme.TRACK,), theme.PLAIN)
+    thumb, track = _Line((theme.THUMB,), (theme.LABEL,)), _Line((theme.TRACK,), (theme.PLAIN,))
     return [thumb if start <= line < start + length else track for line in range(lines)]

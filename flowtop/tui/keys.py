@@ -51,6 +51,7 @@ KEYS: tuple[Key, ...] = (
     Key(("n",), "n", "hosts", "Names of hosts (reverse DNS of what is in view) or addresses", "Show"),
     Key(("p",), "p", "services", "Names of ports (/etc/services) or their numbers", "Show"),
     Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
+    Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
     Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Last drain, detach, leave", "More", "quit"),

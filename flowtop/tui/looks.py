@@ -12,7 +12,9 @@ class Looks:
     Attributes:
         hosts: names of hosts by reverse DNS, in the place of addresses.
         services: names of ports, in the place of their numbers.
+        theme: one of `palettes.THEMES`.
     """
 
     hosts: bool = False
     services: bool = False
+    theme: str = "terminal"

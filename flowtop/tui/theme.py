@@ -25,6 +25,8 @@ ALARM = Style(bold=True, color="red")
 WARNING = Style(color="yellow")
 """Something stands still; the words say what."""
 GOOD = Style(color="green")
+MAGNITUDES = (Style(dim=True), PLAIN, PLAIN, Style(color="green"), Style(bold=True, color="magenta"))
+"""Of rates: none, below a thousand, thousands, millions, thousand millions. The unit says it in letters."""
 KEY_CAP = Style(bold=True)
 
 DESCENDING = "↓"

@@ -5,7 +5,7 @@ To add a column, add one entry to `_ALL`; tests/unit/view/test_columns.py covers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,7 @@ class Column:
         descending_first: the order that a first press gives.
         term: a filter after the cell of a row: one that this row passes.
         key: the filter word of the column, where it has one of its own.
+        octet_rate: of columns that show a rate: octets/s of a row, which its colour tells the magnitude of.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Column:
     align: Literal["left", "right"] = "left"
     flexible: bool = False
     descending_first: bool = False
+    octet_rate: Callable[[FlowRow], float] | None = None
 
     def cell(self, row: FlowRow, wording: Wording, interfaces: Mapping[int, str], width: int) -> str:
         """The text in exactly `width` cells: elided in the middle when too long, else padded."""
@@ -160,13 +162,16 @@ def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -
 
 
 def _rate_column(header: str, field: str, sort: str, priority: int, key: FilterKey, doc: str) -> Column:
-    return Column(key.word, header, 9, doc, lambda row, wording, _: units.rate(getattr(row, field), wording.bits),
-                  (_plain(sort),), priority, keys.at_least(key.word, lambda row: getattr(row, field), "B/s"), key,
-                  "right", descending_first=True)
+    def octet_rate(row: FlowRow) -> float:
+        return getattr(row, field)  # type: ignore[no-any-return]
+
+    return Column(key.word, header, 10, doc, lambda row, wording, _: units.rate_cell(octet_rate(row), wording.bits),
+                  (_plain(sort),), priority, keys.at_least(key.word, octet_rate, "B/s"), key, "right",
+                  descending_first=True, octet_rate=octet_rate)
 
 
 _ALL = (
-    Column("interface", "IF", 6, "Interface of the Observation Point.", _interface, (_plain("ifindex"),), 1,
+    Column("interface", "IF", 4, "Interface of the Observation Point.", _interface, (_plain("ifindex"),), 1,
            keys.interface_term, keys.INTERFACE),
     Column("direction", "D", 1, "← ingress, → egress, at that interface.",
            lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1,
@@ -190,14 +195,14 @@ _ALL = (
     _rate_column("10 s", "octet_rate_10s", "octets_10s", 3, keys.RATE_10S, "Rate over the last 10 s."),
     _rate_column("60 s", "octet_rate_60s", "octets_60s", 5, keys.RATE_60S, "Rate over the last 60 s."),
     _rate_column("PEAK", "octet_rate_peak", "octet_rate_peak", 6, keys.PEAK, "Highest rate of any tick so far."),
-    Column("pps", "PPS", 5, "Wire packets a second over the last tick.",
-           lambda row, _, __: units.packet_rate(row.packet_rate), (_plain("packet_delta"),), 6,
+    Column("pps", "PPS", 6, "Wire packets a second over the last tick.",
+           lambda row, _, __: units.count_cell(row.packet_rate), (_plain("packet_delta"),), 6,
            keys.at_least("pps", lambda row: row.packet_rate), keys.PPS, "right", descending_first=True),
-    Column("bytes", "BYTES", 7, "IP octets over the flow's life.", lambda row, _, __: units.octets(row.octet_total),
-           (_plain("octet_total"),), 1, keys.at_least("bytes", lambda row: row.octet_total), keys.BYTES, "right",
-           descending_first=True),
-    Column("packets", "PKTS", 5, "Wire packets over the flow's life.",
-           lambda row, _, __: units.count(row.packet_total), (_plain("packet_total"),), 2,
+    Column("bytes", "BYTES", 8, "IP octets over the flow's life.",
+           lambda row, _, __: units.octets_cell(row.octet_total), (_plain("octet_total"),), 1,
+           keys.at_least("bytes", lambda row: row.octet_total), keys.BYTES, "right", descending_first=True),
+    Column("packets", "PKTS", 6, "Wire packets over the flow's life.",
+           lambda row, _, __: units.count_cell(row.packet_total), (_plain("packet_total"),), 2,
            keys.at_least("packets", lambda row: row.packet_total), keys.PACKETS, "right", descending_first=True),
     Column("age", "AGE", 7, "Time from first to last packet.", lambda row, _, __: units.duration(row.age_s), (_age,), 4,
            keys.at_least("age", lambda row: row.age_s, "s"), keys.AGE, "right", descending_first=True),
@@ -217,60 +222,3 @@ _RATES: dict[Window, str] = {"tick": "rate", "10s": "rate_10s", "60s": "rate_60s
 def rate_column(window: Window) -> str:
     """Id of the column that shows (and sorts by) the rate over `window`."""
     return _RATES[window]
-
-
-def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "",
-        gap: int = 1) -> list[tuple[Column, int]]:
-    """The columns that fit a line, in order, each with its width; flexible ones share what is left.
-
-    Args:
-        width: cells of the line, gaps between columns included.
-        window: its rate column is the one that stays longest.
-        names: of interfaces: their column grows to the longest while addresses keep the room they need.
-        keep: id of a column that stays however narrow the line is: the sorted one.
-        gap: cells between two columns.
-
-    Returns:
-        Columns of priority 1 always; others in order of priority while they fit and leave source and destination
-        room for an IPv4 address with its port, the least important ones for a short IPv6 one.
-    """
-    def priority(column: Column) -> int:
-        if column.id in (rate_column(window), keep):
-            return 1
-        return 4 if column.id == "rate" else column.priority
-
-    chosen: list[Column] = []
-    used = -gap
-    for column in sorted(_ALL, key=priority):
-        if not column.flexible:
-            used += column.width + gap
-        endpoint = _ENDPOINT if priority(column) < 5 else _ROOMY_ENDPOINT
-        if priority(column) > 1 and used + 2 * (endpoint + gap) > width:
-            break
-        chosen.append(column)
-    ordered = [column for column in _ALL if column in chosen]
-    widths = {column.id: column.width for column in ordered if not column.flexible}
-    flexible = [column for column in ordered if column.flexible]
-    left = max(0, width - sum(widths.values()) - gap * (len(ordered) - 1))
-    wanted = min(max(map(len, names), default=0), _LONGEST_INTERFACE) - widths["interface"]
-    growth = max(0, min(wanted, left - len(flexible) * _ENDPOINT))
-    widths["interface"] += growth
-    widths |= _shares(left - growth, flexible)
-    return [(column, widths[column.id]) for column in ordered]
-
-
-_LONGEST_INTERFACE = 15
-"""IFNAMSIZ, without the zero that ends it."""
-_ENDPOINT = len("255.255.255.255:65535")
-_ROOMY_ENDPOINT = len("[2001:db8:1111:2222::1]:65535")
-_LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
-
-
-def _shares(cells: int, flexible: list[Column]) -> dict[str, int]:
-    """Cells of each flexible column: equal shares, the first gets an odd cell; none below its width or past use."""
-    shares: dict[str, int] = {}
-    for position, column in enumerate(flexible):
-        share = -(-cells // (len(flexible) - position))
-        shares[column.id] = min(max(share, column.width), _LONGEST_ENDPOINT)
-        cells = max(0, cells - share)
-    return shares

@@ -80,6 +80,40 @@ def count(n: int) -> str:
     return f"{digits}{prefix}"
 
 
+def _aligned(value: float) -> tuple[str, str]:
+    """`value` >= 0 in 5 cells at most, its decimal point two from their end, and its SI prefix (a space for none)."""
+    power = 0
+    while value >= (999.95 if power else 999.5) and power < len(_PREFIXES) - 1:
+        value /= 1000
+        power += 1
+    if power or (0 < value < 9.95 and value != int(value)):
+        return f"{value:.1f}", _PREFIXES[power]
+    return f"{value:.0f}  ", _PREFIXES[0]
+
+
+def rate_cell(octets_per_s: float, bits: bool = True) -> str:
+    """A rate for a column: `  82.1 Mb/s`, `250    b/s`. At most 10 cells; right-aligned, decimal points line up."""
+    digits, prefix = _aligned(octets_per_s * 8 if bits else octets_per_s)
+    return f"{digits} {prefix}{'b' if bits else 'B'}/s"
+
+
+def octets_cell(n: int) -> str:
+    """An amount of octets for a column: `1.2 GB`, `512    B`. At most 8 cells; decimal points line up."""
+    digits, prefix = _aligned(n)
+    return f"{digits} {prefix}B"
+
+
+def count_cell(n: float) -> str:
+    """A number of things for a column: `884.4k`, `12   `. At most 6 cells; decimal points line up."""
+    return "".join(_aligned(n))
+
+
+def magnitude(octets_per_s: float, bits: bool = True) -> int:
+    """How large a rate is: 0 nothing, 1 below a thousand, 2 thousands, 3 millions, 4 thousand millions and above."""
+    value = octets_per_s * 8 if bits else octets_per_s
+    return 0 if not value else 1 + sum(value >= edge for edge in (999.5, 999_950.0, 999_950_000.0))
+
+
 def duration(seconds: float) -> str:
     """A span of time, rounded down: `2:31`, `1:02:03`, `2d03h`. Less than 7 cells below 1,000 days."""
     whole = max(0, int(seconds))

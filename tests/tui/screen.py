@@ -61,3 +61,11 @@ def shown(app: App[None]) -> list[int]:
     """flow_ids in view, from top to bottom."""
     assert isinstance(app, FlowtopApp)
     return [row.flow_id for row in app.main.viewport.rows]
+
+
+def background(app: App[None]) -> str:
+    """The background colour that every cell of the screen has, by name."""
+    found = {segment.style.bgcolor.name if segment.style and segment.style.bgcolor else "default"
+             for strip in app.screen._compositor.render_strips() for segment in strip}
+    assert len(found) == 1, found
+    return found.pop()

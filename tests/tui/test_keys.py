@@ -10,11 +10,12 @@ from textual.pilot import Pilot
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
+from flowtop.tui.palettes import THEMES
 from flowtop.tui.screens.exports import ExportsScreen
 from flowtop.tui.screens.help import HelpScreen
 from flowtop.view.columns import COLUMNS
 from tests.tui.fake_source import FakeSource, random_flows
-from tests.tui.screen import cursor_line, flow_lines, line, running, shown
+from tests.tui.screen import background, cursor_line, flow_lines, line, running, shown
 
 FLOWS = random_flows(200)
 BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
@@ -140,9 +141,9 @@ def check_window(column: str, header: str) -> Check:
 
 async def check_bits(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     rate = max(row.octet_rate for row in FLOWS)
-    assert f"{rate * 8 / 1000:.3g} kb/s" in flow_lines(pilot.app)[0]
+    assert f" {rate * 8 / 1000:.1f} kb/s" in flow_lines(pilot.app)[0]
     await pilot.press(key)
-    assert f"{rate / 1000:.2f} kB/s" in flow_lines(pilot.app)[0]
+    assert f" {rate / 1000:.1f} kB/s" in flow_lines(pilot.app)[0]
     assert "51.5 MB/s" in line(pilot.app, 0)
 
 
@@ -166,6 +167,19 @@ async def check_services(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert tcp and all(names[FLOWS[BY_RATE[index] - 1].source_port] in flow_lines(pilot.app)[index] for index in tcp)
     await pilot.press(key)
     assert all(f":{FLOWS[BY_RATE[index] - 1].source_port} " in flow_lines(pilot.app)[index] for index in tcp)
+
+
+async def check_next_theme(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    seen = [background(pilot.app)]
+    for name in THEMES[1:]:
+        await pilot.press(key)
+        await pilot.pause()
+        assert f"theme {name}" in line(pilot.app, -1)
+        seen.append(background(pilot.app))
+    assert len(set(seen)) == len(THEMES)
+    await pilot.press(key)
+    await pilot.pause()
+    assert background(pilot.app) == seen[0]
 
 
 async def check_help(pilot: Pilot[None], _: FakeSource, key: str) -> None:
@@ -219,6 +233,7 @@ CHECKS: dict[str, Check] = {
     "hosts": check_hosts,
     "services": check_services,
     "exports": check_exports,
+    "next_theme": check_next_theme,
     "help": check_help,
     "app.command_palette": check_palette,
     "app.quit": check_quit,

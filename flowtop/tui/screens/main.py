@@ -11,10 +11,11 @@ from flowtop.tui.actions.naming import Naming
 from flowtop.tui.actions.opening import Opening
 from flowtop.tui.actions.ordering import Ordering
 from flowtop.tui.actions.showing import Showing
+from flowtop.tui.actions.theming import Theming
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
-class MainScreen(Moving, Ordering, Showing, Naming, Opening):
+class MainScreen(Moving, Ordering, Showing, Naming, Theming, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)

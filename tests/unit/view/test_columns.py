@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flowtop.record import Kind
-from flowtop.view.columns import COLUMNS, Column, Window, Wording, fit, rate_column
+from flowtop.view.columns import COLUMNS, Column, Wording
 from flowtop.view.flows import FLOW_COLUMN_DTYPES
 from flowtop.view.query import FlowRow
 from tests.unit.factories import flow_row, packed
@@ -122,53 +122,7 @@ def test_states_and_interfaces() -> None:
     assert interface(ROWS["interface gone"], Wording(), INTERFACES) == "if4000000000"
 
 
-def test_80_columns_have_what_a_reader_needs_and_room_for_ipv4_endpoints() -> None:
-    chosen = {column.id: width for column, width in fit(80)}
-    assert list(chosen) == ["interface", "direction", "protocol", "source", "destination", "rate", "bytes", "state"]
-    assert chosen["source"] >= len("255.255.255.255:65535") <= chosen["destination"]
-
-
-def test_120_columns_are_those_of_the_design_and_200_all() -> None:
-    chosen = [column.id for column, _ in fit(120)]
-    assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
-                      "packets", "age", "state"]
-    assert [column.id for column, _ in fit(200)] == list(COLUMNS)
-
-
-@pytest.mark.parametrize("window", ["tick", "10s", "60s"])
-@pytest.mark.parametrize("width", [20, 72, 80, 81, 100, 120, 159, 160, 200, 300])
-def test_columns_fill_a_line_and_never_overflow_one_that_is_wide_enough(width: int, window: Window) -> None:
-    chosen = fit(width, window)
-    used = sum(cells for _, cells in chosen) + len(chosen) - 1
-    assert used <= max(width, 68)
-    assert rate_column(window) in [column.id for column, _ in chosen]
-    assert all(cells >= column.width for column, cells in chosen)
-
-
-def test_long_interface_names_are_shown_whole_where_addresses_leave_room() -> None:
-    names = ["lo", "enp0s31f6", "br-1234567890ab"]
-    widths = {width: {column.id: cells for column, cells in fit(width, names=names)} for width in (80, 120, 200)}
-    assert widths[120]["interface"] == widths[200]["interface"] == 15
-    for width, columns in widths.items():
-        assert sum(columns.values()) + len(columns) - 1 <= width
-        assert columns["source"] >= len("255.255.255.255:65535")
-        assert columns["destination"] >= len("255.255.255.255:65535")
-
-
-def test_short_interface_names_leave_the_layout_alone() -> None:
-    assert fit(100, names=["lo", "eth0"]) == fit(100)
-
-
 def test_an_aggregate_of_any_protocol_says_so() -> None:
     text = COLUMNS["protocol"].text
     assert text(ROWS["aggregate"]._replace(protocol=255), Wording(), {}) == "any"
     assert text(ROWS["tcp"]._replace(protocol=255), Wording(), {}) == "255"
-
-
-@pytest.mark.parametrize("column", list(COLUMNS))
-def test_the_sorted_column_has_room_at_80_cells(column: str) -> None:
-    chosen = {found.id: cells for found, cells in fit(80, keep=column)}
-    assert column in chosen
-    assert {"interface", "direction", "protocol", "source", "destination", "rate", "bytes", "state"} <= chosen.keys()
-    assert sum(chosen.values()) + len(chosen) - 1 <= 80
-    assert min(chosen["source"], chosen["destination"]) >= 15

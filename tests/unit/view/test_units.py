@@ -51,6 +51,40 @@ def test_amounts(n: int, octets: str, count: str) -> None:
     assert units.count(n) == count
 
 
+@pytest.mark.parametrize(("value", "rate", "octets", "count"), [
+    (0, "0    B/s", "0    B", "0   "), (5, "5    B/s", "5    B", "5   "), (512, "512    B/s", "512    B", "512   "),
+    (999, "999    B/s", "999    B", "999   "), (1000, "1.0 kB/s", "1.0 kB", "1.0k"),
+    (999_949, "999.9 kB/s", "999.9 kB", "999.9k"), (999_950, "1.0 MB/s", "1.0 MB", "1.0M"),
+    (82_100_000, "82.1 MB/s", "82.1 MB", "82.1M"), (1_210_000_000, "1.2 GB/s", "1.2 GB", "1.2G"),
+])
+def test_in_columns_there_is_one_decimal_behind_a_prefix(value: int, rate: str, octets: str, count: str) -> None:
+    assert (units.rate_cell(value, False), units.octets_cell(value), units.count_cell(value)) == (rate, octets, count)
+
+
+def test_small_rates_have_a_decimal_too() -> None:
+    assert [units.rate_cell(value, False) for value in (0.3, 9.94, 9.96, 999.4, 999.6)] == [
+        "0.3  B/s", "9.9  B/s", "10    B/s", "999    B/s", "1.0 kB/s"]
+
+
+@given(st.floats(0, 2**64), st.booleans())
+def test_decimal_points_and_units_of_a_column_line_up(value: float, bits: bool) -> None:
+    for cell, width, unit in ((units.rate_cell(value, bits), 10, 4), (units.octets_cell(int(value)), 8, 2),
+                              (units.count_cell(value), 6, 1)):
+        text = cell.rjust(width)
+        assert len(text) == width
+        place = width - unit - (2 if unit == 1 else 3)
+        assert text[place] in ". ", "the point, or nothing after a whole number"
+        assert text[place - 1].isdecimal(), "the last digit before it"
+        assert float(text[:width - unit]) >= 0
+
+
+@given(st.floats(0, 2**64), st.booleans())
+def test_the_magnitude_of_a_rate_is_that_of_its_unit(value: float, bits: bool) -> None:
+    prefix = units.rate_cell(value, bits)[-4]
+    expected = {" ": 1, "k": 2, "M": 3}.get(prefix, 4)
+    assert units.magnitude(value, bits) == (expected if value else 0)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [
     (0, "0:00"), (59.99, "0:59"), (151, "2:31"), (3599, "59:59"), (3723, "1:02:03"), (86_399, "23:59:59"),
     (2 * 86_400 + 3 * 3600 + 59, "2d03h"), (-0.5, "0:00"),

@@ -1,0 +1,129 @@
+"""Which columns fit a line, how wide and in which order: by importance, or as the reader arranged them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flowtop.view.columns import COLUMNS, Column, Window, rate_column
+
+WIDEST = 60
+"""Cells that a reader may give a column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """What a reader chose for columns. Ids that are not there any more mean nothing.
+
+    Attributes:
+        order: ids from left to right; columns that are not named stand behind their neighbours of the registry.
+        hidden: never shown, unless the list is sorted by it.
+        shown: shown as long as anything is.
+        widths: cells of columns that the reader set, by id.
+    """
+
+    order: tuple[str, ...] = ()
+    hidden: frozenset[str] = frozenset()
+    shown: frozenset[str] = frozenset()
+    widths: tuple[tuple[str, int], ...] = ()
+
+    def ordered(self, columns: Iterable[Column]) -> list[Column]:
+        """All of these columns in the reader's order."""
+        every = list(columns)
+        by_id = {column.id: column for column in every}
+        found = [by_id[column_id] for column_id in dict.fromkeys(self.order) if column_id in by_id]
+        for position, column in enumerate(every):
+            if column not in found:
+                found.insert(found.index(every[position - 1]) + 1 if position else 0, column)
+        return found
+
+
+AUTOMATIC = Arrangement()
+"""Nothing chosen."""
+
+
+def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,
+        columns: Iterable[Column] = COLUMNS.values(), arrangement: Arrangement = AUTOMATIC) -> list[tuple[Column, int]]:
+    """The columns that fit a line, in order, each with its width; flexible ones share what is left.
+
+    Args:
+        width: cells of the line, gaps between columns included.
+        window: its rate column is the one that stays longest.
+        names: of interfaces: their column grows to the longest while addresses keep the room they need.
+        keep: id of a column that stays however narrow the line is: the sorted one.
+        gap: cells between two columns.
+        columns: that there are.
+        arrangement: what the reader chose.
+
+    Returns:
+        Columns of priority 1 as long as they leave flexible ones some room; others in order of priority while they fit
+        and leave source and destination room for an IPv4 address with its port, the least important ones for a
+        short IPv6 one.
+    """
+    set_widths = dict(arrangement.widths)
+    every = [column for column in arrangement.ordered(columns)
+             if column.id not in arrangement.hidden or column.id == keep]
+    least = {column.id: set_widths.get(column.id, column.width) for column in every}
+    if "interface" in least and "interface" not in set_widths:
+        least["interface"] = min(max(map(len, names), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
+        least["interface"] = max(least["interface"], COLUMNS["interface"].width)
+    flexible = [column for column in every if column.flexible and column.id not in set_widths]
+    priorities = _priorities(every, window, {keep} | arrangement.shown)
+    chosen = _chosen(every, flexible, priorities, least, width, gap)
+    for column_id in _LEAVE_WHEN_NARROW:
+        used = sum(least[column.id] for column in chosen if column not in flexible) + gap * (len(chosen) - 1)
+        if width - used >= len(flexible) * _SHORT_ENDPOINT:
+            break
+        chosen = [column for column in chosen if column.id != column_id or column.id in arrangement.shown | {keep}]
+    widths = {column.id: least[column.id] for column in chosen if column not in flexible}
+    left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
+    if "interface" in widths and "interface" not in set_widths:
+        wanted = min(max(map(len, names), default=0), _LONGEST_INTERFACE) - widths["interface"]
+        growth = max(0, min(wanted, left - len(flexible) * _ENDPOINT))
+        widths["interface"] += growth
+        left -= growth
+    widths |= _shares(left, flexible)
+    return [(column, widths[column.id]) for column in chosen]
+
+
+def _priorities(every: Sequence[Column], window: Window, stay: frozenset[str] | set[str]) -> dict[str, int]:
+    """Of each column: 1 stays."""
+    found = {column.id: 4 if column.id == "rate" else column.priority for column in every}
+    return found | dict.fromkeys(stay | {rate_column(window)}, 1)
+
+
+def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dict[str, int], least: dict[str, int],
+            width: int, gap: int) -> list[Column]:
+    """The columns there is room for, most important ones first into the room, in order."""
+    found: list[str] = []
+    used = -gap
+    for column in sorted(every, key=lambda column: priorities[column.id]):
+        priority = priorities[column.id]
+        if column not in flexible:
+            used += least[column.id] + gap
+        endpoint = _ENDPOINT if priority < 5 else _ROOMY_ENDPOINT
+        if priority > 1 and used + sum(max(endpoint, least[each.id]) + gap for each in flexible) > width:
+            break
+        found.append(column.id)
+    return [column for column in every if column.id in found]
+
+
+_LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol")
+"""What gives way first where not even addresses are legible any more."""
+_USUAL_INTERFACE = len("enp0s3")
+_LONGEST_INTERFACE = 15
+"""IFNAMSIZ, without the zero that ends it."""
+_SHORT_ENDPOINT = len("198.51.100.7:443")
+_ENDPOINT = len("255.255.255.255:65535")
+_ROOMY_ENDPOINT = len("[2001:db8:1111:2222::1]:65535")
+_LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
+
+
+def _shares(cells: int, flexible: Sequence[Column]) -> dict[str, int]:
+    """Cells of each flexible column: equal shares, the first gets an odd cell; none below its width or past use."""
+    shares: dict[str, int] = {}
+    for position, column in enumerate(flexible):
+        share = -(-cells // (len(flexible) - position))
+        shares[column.id] = min(max(share, column.width), _LONGEST_ENDPOINT)
+        cells = max(0, cells - share)
+    return shares

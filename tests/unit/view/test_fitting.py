@@ -1,0 +1,104 @@
+"""Columns on a line: what fits, what stays, and what the reader arranged."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowtop.view.columns import COLUMNS, Window, rate_column
+from flowtop.view.fitting import Arrangement, fit
+
+
+def test_80_columns_have_what_a_reader_needs_and_room_for_ipv4_endpoints() -> None:
+    chosen = {column.id: width for column, width in fit(80)}
+    assert list(chosen) == ["interface", "direction", "protocol", "source", "destination", "rate", "bytes", "state"]
+    assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.123:51514")
+    assert min(width for column, width in fit(80, names=["eth0"]) if column.flexible) >= len("255.255.255.255:65535")
+
+
+def test_120_columns_are_those_of_the_design_and_200_all() -> None:
+    chosen = [column.id for column, _ in fit(120)]
+    assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
+                      "packets", "age", "state"]
+    assert [column.id for column, _ in fit(200)] == list(COLUMNS)
+
+
+@pytest.mark.parametrize("window", ["tick", "10s", "60s"])
+@pytest.mark.parametrize("width", [20, 72, 80, 81, 100, 120, 159, 160, 200, 300])
+def test_columns_fill_a_line_and_never_overflow_one_that_is_wide_enough(width: int, window: Window) -> None:
+    chosen = fit(width, window)
+    used = sum(cells for _, cells in chosen) + len(chosen) - 1
+    assert used <= max(width, 49)
+    assert rate_column(window) in [column.id for column, _ in chosen]
+    assert all(cells >= column.width for column, cells in chosen)
+
+
+def test_long_interface_names_are_shown_whole_where_addresses_leave_room() -> None:
+    names = ["lo", "enp0s31f6", "br-1234567890ab"]
+    widths = {width: {column.id: cells for column, cells in fit(width, names=names)} for width in (80, 120, 200)}
+    assert widths[120]["interface"] == widths[200]["interface"] == 15
+    for width, columns in widths.items():
+        assert sum(columns.values()) + len(columns) - 1 <= width
+        assert min(columns["source"], columns["destination"]) >= 21 - (width == 80)
+
+
+def test_short_interface_names_leave_the_layout_alone() -> None:
+    assert fit(100, names=["lo", "enp0s3"]) == fit(100)
+
+
+@pytest.mark.parametrize("column", list(COLUMNS))
+def test_the_sorted_column_has_room_at_80_cells(column: str) -> None:
+    chosen = {found.id: cells for found, cells in fit(80, keep=column)}
+    assert column in chosen
+    assert {"interface", "direction", "protocol", "source", "destination", "rate", "bytes"} <= chosen.keys()
+    assert sum(chosen.values()) + len(chosen) - 1 <= 80
+    assert min(chosen["source"], chosen["destination"]) >= 15
+
+
+@pytest.mark.parametrize("width", range(40, 80))
+def test_on_narrow_lines_columns_go_before_addresses_become_illegible(width: int) -> None:
+    chosen = {column.id: cells for column, cells in fit(width, names=["eth0"])}
+    assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
+    assert {"direction", "source", "destination", "rate"} <= chosen.keys()
+    if width >= 49:
+        assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
+
+
+def test_a_reader_hides_moves_widens_and_keeps_columns() -> None:
+    arrangement = Arrangement(order=("rate", "destination", "source"), hidden=frozenset({"bytes", "vlan"}),
+                              shown=frozenset({"flags"}), widths=(("source", 30),))
+    chosen = fit(100, arrangement=arrangement)
+    ids = [column.id for column, _ in chosen]
+    assert [column_id for column_id in ids if column_id in ("rate", "destination", "source")] == [
+        "rate", "destination", "source"]
+    assert "flags" in ids and not {"bytes", "vlan"} & set(ids)
+    assert {column.id: cells for column, cells in chosen}["source"] == 30
+    assert sum(cells for _, cells in chosen) + len(chosen) - 1 <= 100
+
+
+def test_a_hidden_column_is_shown_while_the_list_is_sorted_by_it() -> None:
+    hidden = Arrangement(hidden=frozenset({"rate", "bytes"}))
+    assert "rate" in [column.id for column, _ in fit(100, keep="rate", arrangement=hidden)]
+    assert "bytes" not in [column.id for column, _ in fit(100, keep="rate", arrangement=hidden)]
+
+
+def test_columns_that_an_order_does_not_name_stand_behind_their_neighbours() -> None:
+    ids = [column.id for column in Arrangement(order=("bytes", "gone", "interface", "bytes")).ordered(COLUMNS.values())]
+    assert sorted(ids) == sorted(COLUMNS)
+    assert ids[:2] == ["bytes", "packets"], "packets stands behind bytes in the registry"
+    assert ids[ids.index("interface") + 1] == "direction"
+
+
+_ids = st.sampled_from([*COLUMNS, "gone"])
+
+
+@given(st.builds(Arrangement, st.lists(_ids).map(tuple), st.frozensets(_ids), st.frozensets(_ids),
+                 st.lists(st.tuples(_ids, st.integers(1, 60)), max_size=4).map(tuple)),
+       st.integers(1, 250), st.sampled_from(list(COLUMNS)))
+def test_whatever_was_chosen_the_sorted_column_is_there_and_none_is_there_twice(
+        arrangement: Arrangement, width: int, keep: str) -> None:
+    ids = [column.id for column, _ in fit(width, keep=keep, arrangement=arrangement)]
+    assert keep in ids
+    assert len(ids) == len(set(ids))
+    assert not (arrangement.hidden - {keep}) & set(ids)
