@@ -29,6 +29,7 @@ from flowtop.tui.screens.flow_screen import DEFAULT_LOOKS
 from flowtop.tui.screens.main import MainScreen
 from flowtop.tui.source import ExportControl, PageSource
 from flowtop.tui.themed import ThemedApp, palette_commands
+from flowtop.tui.typing_ahead import TakesTyping
 from flowtop.view.query import Query
 
 DRAIN_NOTICE_AFTER_S = 0.2
@@ -100,6 +101,11 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
         if self.screen_stack or not isinstance(event, events.InputEvent):
             await super().on_event(event)
+
+    def on_key(self, event: events.Key) -> None:
+        """Before the keys' own actions."""
+        if self.screen_stack and isinstance(self.screen, TakesTyping) and self.screen.typed_ahead(event):
+            event.prevent_default()
 
     # ---- starting
 

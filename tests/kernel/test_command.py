@@ -340,12 +340,14 @@ def test_bcc_missing_names_the_package(pair: tuple[Namespace, Namespace]) -> Non
     assert "python3-bpfcc" in hint
 
 
-def in_a_terminal(namespace: Namespace, *arguments: str, act: Callable[[int, int], None]) -> tuple[int, bytes]:
+def in_a_terminal(namespace: Namespace, *arguments: str, act: Callable[[int, int], None],
+                  directory: Path = REPOSITORY) -> tuple[int, bytes]:
     """Run the screen in a pseudo-terminal; `act(pid, fd)` plays the user. Gives exit status and what was painted."""
     child, terminal = pty.fork()
     if child == 0:
-        os.chdir(REPOSITORY)
-        words = namespace.command("env", "TERM=xterm-256color", sys.executable, "-m", "flowtop", *arguments)
+        os.chdir(directory)
+        words = namespace.command("env", "TERM=xterm-256color", f"PYTHONPATH={REPOSITORY}", sys.executable, "-m",
+                                  "flowtop", *arguments)
         os.execvp(words[0], words)
     painted = bytearray()
     deadline = time.monotonic() + PATIENCE_S

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from textual.events import Key, Paste
 from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
@@ -76,6 +77,14 @@ async def test_keys_typed_ahead_of_the_panel_record_too() -> None:
         await app.run_action("exports", app.main)  # type: ignore[attr-defined]
         app.screen.action_enter()  # type: ignore[attr-defined]
         await until(lambda: exports.asked == [("add", RECORDING)], pilot)
+
+
+async def test_a_url_typed_ahead_of_the_panel_is_not_lost() -> None:
+    exports = FakeExports()
+    async with running(FakeSource(random_flows(5)), exports=exports) as pilot:
+        for key, character in (("e", "e"), *((each, each) for each in "csv:pxq"), ("enter", "\r")):
+            pilot.app.post_message(Key(key, character))
+        await until(lambda: exports.asked == [("add", "csv:pxq")], pilot)
 
 
 async def test_enter_records_nothing_more_while_something_is_exported() -> None:
@@ -237,7 +246,7 @@ async def test_ctrl_c_leaves_from_within_the_panel() -> None:
 async def test_keys_on_an_empty_list_say_what_to_do() -> None:
     exports = FakeExports()
     async with panel(exports) as pilot:
-        pilot.app.screen.set_focus(None)
+        pilot.app.screen._stop_typing()  # type: ignore[attr-defined]
         await pilot.press("p")
         assert "a adds one" in text(pilot)
         await pilot.press("x", "x")
@@ -305,8 +314,6 @@ async def test_untrusted_text_is_shown_harmless() -> None:
 
 
 async def test_pasted_text_loses_what_a_terminal_would_obey() -> None:
-    from textual.events import Paste
-
     exports = FakeExports()
     async with panel(exports) as pilot:
         pilot.app.screen.post_message(Paste("file:\x1b[2Ja\x07b\u202ec.ipfix\nrm"))

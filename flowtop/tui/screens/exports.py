@@ -27,6 +27,7 @@ from flowtop.tui.keys import EXPORT_KEYS, bindings
 from flowtop.tui.line import Part, justify
 from flowtop.tui.line_input import LineInput
 from flowtop.tui.lines import Lines
+from flowtop.tui.typing_ahead import TakesTyping
 from flowtop.view import units
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ DETAIL_LINES = 3
 """Lines that a long URL or error may take."""
 
 
-class ExportsScreen(ModalScreen[None]):
+class ExportsScreen(ModalScreen[None], TakesTyping):
     """The panel. Opens with the line to type in when there is no export yet: Enter alone begins a recording.
 
     Args:
@@ -72,6 +73,9 @@ class ExportsScreen(ModalScreen[None]):
         self._history = history
         self._tell = tell
         self._clock = clock
+        self._typing = not exports.statistics()
+        self._ahead = ""
+        self._ready = False
         self._opening = ""
         self._doomed: int | None = None
         self._said: tuple[Part, ...] = ()
@@ -97,8 +101,10 @@ class ExportsScreen(ModalScreen[None]):
         """Begin at what the reader is likely to want."""
         self._again()
         self.set_interval(REFRESH_S, self._again)
-        if not self._list.exports:
+        if self._typing:
             self.action_add()
+            self._input.show_text(self._ahead)
+        self._ready = True
 
     # ---- painting
 
@@ -133,12 +139,13 @@ class ExportsScreen(ModalScreen[None]):
         return strips + [Strip.blank(width)] * (2 - len(strips))
 
     def _hint_lines(self, width: int) -> list[Strip]:
-        hints = TYPING_HINTS if self._input.has_focus else HINTS
+        hints = TYPING_HINTS if self._typing else HINTS
         return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
                          for cap, hint in hints], [], width)]
 
     def on_descendant_focus(self) -> None:
-        """Other keys now."""
+        """Other keys now; by a click, perhaps."""
+        self._typing = True
         self._hints.again()
 
     def on_descendant_blur(self) -> None:
@@ -153,15 +160,26 @@ class ExportsScreen(ModalScreen[None]):
 
     def action_add(self) -> None:
         """Type where to."""
+        self._typing = True
         self._say()
-        self._input.focus()
+        self.set_focus(self._input)
+
+    def typed_ahead(self, event: events.Key) -> bool:
+        """Letters that come while the line should have the focus were typed before it had."""
+        if not self._typing or not event.is_printable or not event.character:
+            return False
+        if self._ready:
+            self._input.insert_text_at_cursor(event.character)
+        else:
+            self._ahead += event.character
+        return True
 
     def action_enter(self) -> None:
         """Begin a recording, if it comes before there is a line to type in; else type."""
-        if self._list.exports or self._exports.statistics():
-            self.action_add()
+        if self._typing:
+            self._begin(self._input.value or self._ahead)
         else:
-            self._begin("")
+            self.action_add()
 
     def on_input_changed(self) -> None:
         """What was wrong with the text before is no news any more."""
@@ -191,10 +209,14 @@ class ExportsScreen(ModalScreen[None]):
             self._history.remove(url)
         self._history.append(url)
         if self.is_attached:
-            self._input.clear()
-            self.set_focus(None)
+            self._stop_typing()
             self._list.choose(number)
             self._again()
+
+    def _stop_typing(self) -> None:
+        self._typing = False
+        self._input.clear()
+        self.set_focus(None)
 
     def _refused(self, error: FlowtopError) -> None:
         message = units.printable(error.message, 1_000)
@@ -213,6 +235,7 @@ class ExportsScreen(ModalScreen[None]):
 
     def on_export_list_clicked(self, message: ExportList.Clicked) -> None:
         """Cursor to it."""
+        self._typing = False
         self.set_focus(None)
         self._list.choose(message.number)
         self._again()
@@ -266,9 +289,8 @@ class ExportsScreen(ModalScreen[None]):
 
     def action_close(self) -> None:
         """Leave the line that is typed in; else close, once: keys typed ahead may ask again meanwhile."""
-        if self._input.has_focus and self._list.exports:
-            self._input.clear()
-            self.set_focus(None)
+        if self._typing and self._list.exports:
+            self._stop_typing()
             self._say()
         elif self.is_current:
             self.dismiss()
