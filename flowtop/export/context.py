@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from flowtop.errors import FlowtopError
 from flowtop.export.statistics import GivenUp, MeteringFacts
 from flowtop.record import FlowRecords
 
@@ -81,3 +82,10 @@ class Transport(Protocol):
 
         Those come first, and the collector may have them.
         """
+
+
+def in_words(error: OSError | FlowtopError) -> str:
+    """What went wrong, for `last_error`."""
+    if isinstance(error, FlowtopError):
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return error.strerror or str(error) or type(error).__name__

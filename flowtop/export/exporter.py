@@ -5,6 +5,7 @@ Order is kept: records a broken connection may have lost come first, then the sp
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import threading
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from flowtop.errors import FlowtopError
-from flowtop.export.context import Abandoned, Transport, Waitable
+from flowtop.export.context import Abandoned, Transport, Waitable, in_words
 from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import Counters, ExportState, ExportStatistics, GivenUp, MeteringFacts
@@ -58,6 +59,7 @@ class Exporter:
         self._open = False
         self._paused = False
         self._stop_by: float | None = None
+        self._retry_by = math.inf
         self._closed = False
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
@@ -91,23 +93,30 @@ class Exporter:
         self._paused = False
         self._wake()
 
-    def request_stop(self, timeout_s: float) -> None:
+    def request_stop(self, timeout_s: float, patience_s: float = 0.0) -> None:
         """Flush and end within so many seconds, without waiting for it: so several exports flush at once.
 
-        The shortest time that anyone has asked for stands.
+        While it gets on, `patience_s` stands instead, when that is longer: what fails is tried again for `timeout_s`
+        only. The shortest times that anyone has asked for stand.
         """
-        stop_by = self._monotonic() + timeout_s
+        now = self._monotonic()
+        stop_by = now + max(timeout_s, patience_s)
         with self._lock:
+            self._retry_by = min(self._retry_by, now + timeout_s)
             self._stop_by = stop_by if self._stop_by is None else min(self._stop_by, stop_by)
         self._wake()
 
-    def stop(self, timeout_s: float = 5.0) -> ExportStatistics:
+    def stop(self, timeout_s: float = 5.0, patience_s: float = 0.0) -> ExportStatistics:
         """Send what waits, for so long at most; the rest is spooled, or counted as not sent. Gives the last figures."""
-        self.request_stop(timeout_s)
+        self.request_stop(timeout_s, patience_s)
         if self._thread.ident is None:  # Never started: it may still send or spool what it was handed.
             self._thread.start()
-        assert self._stop_by is not None
-        self._thread.join(max(0.0, self._stop_by - self._monotonic()) + _JOIN_GRACE_S)
+        before = None
+        while self._thread.is_alive() and before != (before := self.statistics()):
+            # A shorter time may be asked for meanwhile. After it, spooling has as long as it gets on.
+            while self._thread.is_alive() and self._stop_by is not None and self._monotonic() < self._stop_by:
+                self._thread.join(min(_POLL_S, self._stop_by - self._monotonic()))
+            self._thread.join(_JOIN_GRACE_S)
         self._close_queue()
         if not self._thread.is_alive():
             with self._lock:
@@ -187,7 +196,7 @@ class Exporter:
                 except Abandoned:
                     break
                 except (OSError, FlowtopError) as error:
-                    if self._fail(_words(error)):
+                    if self._fail(in_words(error)):
                         break
         except Exception as error:  # noqa: BLE001 - a thread's last resort: records are accounted for, the user sees it
             self._counters.last_error = f"unexpected: {type(error).__name__}: {error}"
@@ -254,7 +263,7 @@ class Exporter:
         try:
             replay = spool.oldest()
         except FlowtopError as error:
-            self._counters.last_error = _words(error)
+            self._counters.last_error = in_words(error)
             spool.forget_oldest()
             with self._lock:
                 self._counters.held -= count
@@ -290,7 +299,7 @@ class Exporter:
             left = again_at - self._monotonic()
             if left <= 0:
                 return False
-            if self._stop_by is not None and again_at >= self._stop_by:
+            if again_at >= self._retry_by:
                 return True
             self._rest(min(left, SPILL_S))
         return False
@@ -388,9 +397,3 @@ class Exporter:
     def _drain_wake(self, readable: Sequence[Waitable]) -> None:
         if self._wake_out in readable:
             self._wake_out.recv(4096)
-
-
-def _words(error: OSError | FlowtopError) -> str:
-    if isinstance(error, FlowtopError):
-        return f"{error.message} ({error.hint})" if error.hint else error.message
-    return error.strerror or str(error) or type(error).__name__

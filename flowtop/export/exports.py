@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FLUSH_S = 5.0
 """How long an end waits for collectors before what is left goes to the spool, or is counted as not sent."""
 
+FILE_FLUSH_S = 600.0
+"""How long it goes on writing a file, while the disk takes it: whoever records wants all of it."""
 HURRY_S = 0.5
 """How long it waits when the user asked twice."""
 
@@ -166,26 +168,38 @@ class Exports:
         """Take no more records, send what waits, stop: in the background. It stays listed, as STOPPED."""
         export = self._of(number)
         export.ended = True
-        export.exporter.request_stop(self._flush_s if timeout_s is None else timeout_s)
+        left_s, patience_s = self._patience(export, timeout_s)
+        export.exporter.request_stop(left_s, patience_s)
 
     def stop(self, timeout_s: float | None = None) -> tuple[Export, ...]:
-        """Stop all: each sends what waits, at the same time, for so long at most. Gives the last figures.
+        """Stop all: each sends what waits, at the same time. Gives the last figures.
 
-        What is left then is spooled or counted as not sent, which a slow disk may delay by two seconds more. A second
-        call, from another thread perhaps, with a shorter time cuts the first one short.
+        Args:
+            timeout_s: at most so long; None: `flush_s`, and for files FILE_FLUSH_S as long as they are being written.
+
+        What is left then is spooled or counted as not sent, which takes as long as the disk gets on. A second call,
+        from another thread perhaps, with a shorter time cuts the first one short.
         """
         with self._lock:
             self._stopped = True
             running = tuple(self._running)
-        left_s = self._flush_s if timeout_s is None else timeout_s
-        if self._hurried:
-            left_s = min(left_s, HURRY_S)
-        deadline = self._monotonic() + left_s
+        asked_at = self._monotonic()
         for export in running:
-            export.exporter.request_stop(left_s)
+            export.exporter.request_stop(*self._patience(export, timeout_s))
         for export in running:
-            export.exporter.stop(max(0.0, deadline - self._monotonic()))
+            left_s, patience_s = self._patience(export, timeout_s)
+            waited_s = self._monotonic() - asked_at
+            export.exporter.stop(max(0.0, left_s - waited_s), max(0.0, patience_s - waited_s))
         return self.statistics()
+
+    def _patience(self, export: _Running, timeout_s: float | None) -> tuple[float, float]:
+        """How long an export may try, and how long it may take while it gets on."""
+        if self._hurried:
+            return min(HURRY_S, self._flush_s if timeout_s is None else timeout_s), 0.0
+        if timeout_s is not None:
+            return timeout_s, 0.0
+        ordinary = export.file is not None and (export.file.is_file() or not export.file.exists())
+        return self._flush_s, FILE_FLUSH_S if ordinary else 0.0
 
     def hurry(self) -> None:
         """Let `stop` wait for HURRY_S only, also when it waits already. Any thread, and signal handlers."""

@@ -52,7 +52,22 @@ class UdpTransport:
     def open(self, context: ExportContext) -> None:
         """Resolve and connect, and send the Templates. Raises OSError, Abandoned."""
         addresses = resolve(self._url.host, self._url.port, socket.SOCK_DGRAM, context)
-        self._family, address = addresses[0]
+        for number, address in enumerate(addresses, 1):
+            try:
+                self._connect(*address)
+                break
+            except OSError:  # No route, for example: to IPv6 where there is none.
+                if number == len(addresses):
+                    raise
+        self._session = TransportSession(self._templates, self._url.domain)
+        self._reported_at = context.monotonic()
+        self._announce(context)
+
+    def _connect(self, family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        """Raises OSError."""
+        if self._socket is not None:
+            self._socket.close()
+        self._family = family
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
         # Never fragment: the kernel answers EMSGSIZE when the path has become narrower.
         if self._family == socket.AF_INET6:
@@ -60,9 +75,6 @@ class UdpTransport:
         else:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
         self._socket.connect(address)
-        self._session = TransportSession(self._templates, self._url.domain)
-        self._reported_at = context.monotonic()
-        self._announce(context)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Send records. Raises OSError, Abandoned; `abandon` has what was not sent then."""

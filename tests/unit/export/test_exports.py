@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -156,3 +157,38 @@ print(json.dumps(sorted(sys.modules)))
     assert "numpy" not in modules and "ssl" not in modules
     assert {name for name in modules if name.startswith(("flowtop.wire", "flowtop.export."))} == {
         "flowtop.export.exports", "flowtop.export.statistics"}
+
+
+def test_a_file_is_written_to_its_end_however_long_that_takes_unless_somebody_hurries(tmp_path: Path) -> None:
+    exports = Exports(tmp_path, flush_s=0.0)
+    exports.add(f"jsonl:{tmp_path}/flows.jsonl")
+    for start in range(1, 30_000, 1_000):
+        exports.consume(flows(1_000, start))
+    figures, = exports.stop()
+    assert (figures.statistics.sent_records, figures.statistics.not_sent_records) == (30_000, 0)
+    assert (tmp_path / "flows.jsonl").read_text().count("\n") == 30_000
+
+    opener = Opener()
+    hurried = Exports(tmp_path, flush_s=3_600.0, open_exporter=opener)
+    hurried.add("file:a")
+    opener.transports["file:a"].hang.set()
+    hurried.consume(flows(5))
+    hurried.hurry()
+    figures, = hurried.stop()
+    assert figures.statistics.not_sent_records == 5
+
+
+def test_a_udp_export_takes_the_first_address_that_there_is_a_way_to(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        # 255.255.255.255 is refused (EACCES) to a socket that did not ask for broadcast.
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: [
+            (socket.AF_INET, socket.SOCK_DGRAM, 17, "", (host, port)) for host in ("255.255.255.255", "127.0.0.1")])
+        exports = Exports(tmp_path)
+        exports.add(f"ipfix://collector.test:{port}")
+        exports.consume(flows(3))
+        figures, = exports.stop()
+        assert (figures.statistics.sent_records, figures.statistics.last_error) == (3, "")
+        assert listener.recv(65_535)[:2] == b"\0\x0a"
