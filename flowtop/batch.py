@@ -12,13 +12,13 @@ import os
 import queue
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from flowtop.elements import FLOW_ELEMENTS
-from flowtop.errors import FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.pipeline import Pipeline
 from flowtop.record import EndReason, Kind
 from flowtop.view.columns import Wording
@@ -47,6 +47,30 @@ class BatchConfig:
     query: Query = Query(limit=None)
     width: int = 120
     wording: Wording = Wording()
+
+
+def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: Sequence[str]) -> OutputFormat:
+    """The format of rounds: standard output is theirs, or one export's.
+
+    Args:
+        chosen: on the command line.
+        default: what stands otherwise.
+        exports: URLs.
+
+    Raises:
+        FlowtopError: two want standard output, or nobody writes anything.
+    """
+    to_stdout = [url for url in exports if url.partition(":")[2].partition("?")[0] == "-"]
+    if to_stdout and chosen in (None, "none"):
+        return "none"
+    if to_stdout:
+        raise FlowtopError(f"-o {chosen} and -e {to_stdout[0]} both want standard output", exit_code=EXIT_USAGE,
+                           hint=f"leave out -o, or export to a file: -e {to_stdout[0].partition('-')[0]}flows")
+    output = chosen or default
+    if output == "none" and not exports:
+        raise FlowtopError("-o none without an export writes nothing", hint="add -e, for example -e file:flows.ipfix",
+                           exit_code=EXIT_USAGE)
+    return output
 
 
 class PageQueue:

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -28,6 +28,7 @@ from flowtop.errors import (
     EXIT_USAGE,
     FlowtopError,
 )
+from flowtop.signals import SIGNALS, stop_on_signals
 
 if TYPE_CHECKING:
     from flowtop.capture import Capture
@@ -38,11 +39,8 @@ if TYPE_CHECKING:
     from flowtop.tui.looks import Looks
     from flowtop.view.query import Query
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 SCREEN_FIRST_DELAY_S = 0.25
 """The screen's first tick comes early: nobody should look at an empty list for a whole second."""
-
 
 _NO_SETTINGS = {"config", "version", "help", "check", "export_filter"}
 """Options that only the command line has."""
@@ -173,7 +171,7 @@ def main() -> None:
     except OSError as error:  # click's own writing of help and the like
         _complain(f"cannot write: {(error.strerror or str(error)).lower()}", "see to where the output goes")
         status = EXIT_FAILURE
-    for number in _SIGNALS:  # the status stands: a late signal, while the interpreter ends, must not change it
+    for number in SIGNALS:  # the status stands: a late signal, while the interpreter ends, must not change it
         signal.signal(number, signal.SIG_IGN)
     sys.exit(_flush(status))
 
@@ -299,43 +297,36 @@ def _exporting(options: dict[str, Any], run: Callable[[Exports], int]) -> int:
 
 
 def _check_exports(options: dict[str, Any]) -> list[tuple[str, Keep | None]]:
-    """URL and filter of each export. What means nothing is said before anything begins.
-
-    Raises FlowtopError: a URL or filter that means nothing, a filter that belongs to no export.
-    """
+    """URL and filter of each export. What means nothing is said before anything begins."""
     if not options["export"] and not options["export_filter"]:
         return []
-    from flowtop.export.run import paired
-    from flowtop.export.url import parse_export_url
+    from flowtop.export.run import planned
 
-    for url in options["export"]:
-        parse_export_url(url)
-    pairs = paired(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER])
-    if not options["export_filter"]:
-        return [(url, None) for url, _ in pairs]
-    from flowtop.view.filter import compile_filter
+    def keep(text: str) -> Keep:
+        from flowtop.view.filter import compile_filter
 
-    return [(url, None if text is None else compile_filter(text, "records").record_mask) for url, text in pairs]
+        return compile_filter(text, "records").record_mask
+
+    return planned(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER], keep)
 
 
 def _batch(options: dict[str, Any], reading: Reading | None) -> int:
     _check_exports(options)
-    output = _output(options)
+    from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, output_format, reader_watch, run_batch
+
+    output = output_format(options["output"] if _given("output") else None, options["output"], options["export"])
     if sys.stdout is None and output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
-    from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, reader_watch, run_batch
     from flowtop.pipeline import Pipeline
 
     pages = PageQueue()
     config = BatchConfig(output=output, query=_query(options, options["top"]), width=_table_width())
-    if output == "none":
-        write = reader_watch(None if sys.stdout is None else sys.stdout.fileno())
-    else:
-        write = descriptor_writer(sys.stdout.fileno())
+    stdout = None if sys.stdout is None else sys.stdout.fileno()
+    write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
 
     def run(exports: Exports) -> int:
         pipeline = Pipeline(_pipeline_config(options, reading), open_capture(), [exports], ready=pages.ready)
-        caught = _stop_on_signals(pipeline.request_stop, exports.hurry)
+        caught = stop_on_signals(pipeline.request_stop, exports.hurry)
         run_batch(config, pipeline, pages, write)
         if pipeline.fault is not None:
             raise pipeline.fault
@@ -345,22 +336,6 @@ def _batch(options: dict[str, Any], reading: Reading | None) -> int:
 
     with _source(options, reading) as open_capture:
         return _exporting(options, run)
-
-
-def _output(options: dict[str, Any]) -> Literal["table", "json", "csv", "none"]:
-    """The format of rounds; standard output is theirs, or one export's."""
-    to_stdout = [url for url in options["export"] if url.partition(":")[2].partition("?")[0] == "-"]
-    chosen = click.get_current_context().get_parameter_source("output") is ParameterSource.COMMANDLINE
-    output: Literal["table", "json", "csv", "none"] = options["output"]
-    if to_stdout and not chosen:
-        return "none"
-    if to_stdout and output != "none":
-        raise FlowtopError(f"-o {output} and -e {to_stdout[0]} both want standard output", exit_code=EXIT_USAGE,
-                           hint=f"leave out -o, or export to a file: -e {to_stdout[0][:-1]}flows")
-    if output == "none" and not options["export"]:
-        raise FlowtopError("-o none without an export writes nothing", hint="add -e, for example -e file:flows.ipfix",
-                           exit_code=EXIT_USAGE)
-    return output
 
 
 def _table_width() -> int:
@@ -415,7 +390,7 @@ def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineCo
             pipeline.request_stop()
         app.request_quit()
 
-    _stop_on_signals(stop, exports.hurry)
+    stop_on_signals(stop, exports.hurry)
     try:
         app.run()
     finally:
@@ -424,24 +399,3 @@ def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineCo
     if app.error is not None:
         raise app.error
     return EXIT_FAILURE if app.return_code is None else app.return_code  # None: the screen broke
-
-
-def _stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list[int]:
-    """Let SIGINT, SIGTERM and SIGHUP (the SSH line is gone) end the run with a last drain; a second one hurries it.
-
-    Returns:
-        The signals caught so far; it grows.
-    """
-    caught: list[int] = []
-
-    def handle(number: int, _: object) -> None:
-        caught.append(number)
-        if len(caught) == 1:
-            stop()
-        else:
-            hurry()
-
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and `&` in a script, mean it
-            signal.signal(number, handle)
-    return caught

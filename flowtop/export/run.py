@@ -36,6 +36,19 @@ def paired(urls: Sequence[str], filters: Sequence[str], order: Iterable[str]) ->
     return pairs
 
 
+def planned(urls: Sequence[str], filters: Sequence[str], order: Iterable[str],
+            keep: Callable[[str], Keep]) -> list[tuple[str, Keep | None]]:
+    """What `exporting` begins with, checked: `paired`, and each filter's text made into what it keeps.
+
+    Raises FlowtopError: as `parse_export_url`, `paired`, `keep`.
+    """
+    from flowtop.export.url import parse_export_url
+
+    for url in urls:
+        parse_export_url(url)
+    return [(url, None if text is None else keep(text)) for url, text in paired(urls, filters, order)]
+
+
 def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: Callable[[Exports], int],
               tell: Callable[[str], None]) -> int:
     """Run with exports opened before and flushed after; then say of each what it sent, as tcpdump does.
