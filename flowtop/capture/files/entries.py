@@ -34,12 +34,17 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[npt.NDArray[np
     A flow's MACs, TOS and TTL are those of its first packet in the file; first_ns and last_ns are its earliest and
     latest, in whatever order they stand there.
     """
-    rows = np.flatnonzero(packets.outcome[start:end] == PARSED_IP) + start
-    if not len(rows):
+    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[start:end]
+    ip = packets.outcome[start:end] == PARSED_IP
+    if not ip.any():
         return np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE)
-    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[rows]
-    order, begins = _by_flow(words)
-    rows = rows[order]
+    if ip.all():
+        order, begins = _by_flow(words)
+        rows = order + start
+    else:
+        rows = np.flatnonzero(ip)
+        order, begins = _by_flow(words[rows])
+        rows = rows[order] + start
     firsts = rows[begins]
     counters = np.zeros(len(begins), FLOW_COUNTERS_DTYPE)
     counters["packets"] = np.diff(np.append(begins, len(rows)))
@@ -57,7 +62,9 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[npt.NDArray[np
 
 def _by_flow(words: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
     """An order that puts packets of one flow together, in the file's order; and where each flow begins in it."""
-    hashes = (words * _MULTIPLIERS).sum(axis=1, dtype=np.uint64)
+    hashes = words[:, 0] * _MULTIPLIERS[0]
+    for number in range(1, _WORDS):
+        hashes += words[:, number] * _MULTIPLIERS[number]
     hashes = (hashes ^ hashes >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15)
     prefix = hashes >> np.uint64(_PLACE_BITS)
     places = np.sort(prefix << np.uint64(_PLACE_BITS) | np.arange(len(words), dtype=np.uint64))
@@ -76,7 +83,9 @@ _MULTIPLIERS = _multipliers()
 def _changes(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Which rows differ from the one before; the first does."""
     changes = np.ones(len(ordered), np.bool_)
-    changes[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    changes[1:] = ordered[1:, 0] != ordered[:-1, 0]
+    for number in range(1, _WORDS):
+        changes[1:] |= ordered[1:, number] != ordered[:-1, number]
     return changes
 
 

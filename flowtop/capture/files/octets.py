@@ -122,9 +122,12 @@ class OctetStream:
         self.start, self.end = 0, left
 
     def _read(self, room: int) -> None:
+        first = not self.octets_read
+        if self._unzip is None and not first:
+            self._read_plain()
+            return
         piece = b""
         if self._unzip is None or not self._unzip.pending:
-            first = not self.octets_read
             piece = self._piece(room)
             while first and len(piece) == 1 and (more := self._piece(room)):
                 piece += more  # two octets tell whether it is gzipped
@@ -136,6 +139,15 @@ class OctetStream:
             piece, self.at_end = self._unzip.more(piece, room)
         self.buffer[self.end:self.end + len(piece)] = np.frombuffer(piece, np.uint8)
         self.end += len(piece)
+
+    def _read_plain(self) -> None:
+        try:
+            count = os.readv(self._descriptor, [self.view[self.end:self._room]])
+        except OSError as error:
+            raise DamagedError(f"cannot be read on: {(error.strerror or str(error)).lower()}") from error
+        self.octets_read += count
+        self.end += count
+        self.at_end = not count
 
     def _piece(self, room: int) -> bytes:
         try:
