@@ -1,7 +1,7 @@
 """Packets a second out of a pcap file into the flow table, beside `softflowd -r` and `tshark -q -z conv,ip`.
 
 The file: 1,000,000 packets of 10,000 TCP and UDP flows, 60 to 1,514 octets, over 100 s. flowtop is measured twice:
-in one thread from the first octet to the last expiry (CPU time), and as the command `flowtop -b -r FILE`, start included.
+in one thread from the first octet to the last expiry (CPU time), and as the command `flowtop -b -r FILE`.
 """
 
 from __future__ import annotations

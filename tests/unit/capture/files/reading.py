@@ -46,6 +46,17 @@ class Read:
         octets = self.last.observations["ignored_octets"].sum(axis=0).tolist()
         return {name: (p, o) for name, p, o in zip(IGNORED_KINDS, packets, octets, strict=True) if p or o}
 
+    def table(self) -> dict[tuple[Any, ...], list[Any]]:
+        """What the one batch that had packets holds: (packets, octets, TCP bits, TOS, TTL, MACs) by all of the key."""
+        [batch] = [batch for batch in self.batches if len(batch.keys)] or [self.last]
+        table = {}
+        for key, counters in zip(batch.keys, batch.counters, strict=True):
+            conversation, facts = _plain(key), _facts(key, counters)
+            table[(*conversation, facts["vlan_id"], facts["customer_vlan_id"], facts["kind"])] = [
+                int(counters["packets"]), int(counters["octets"]), facts["tcp_bits"], facts["tos"], facts["ttl"],
+                facts["macs"]]
+        return table
+
     def assert_balanced(self) -> None:
         """observed = accounted + ignored, at the end of every batch."""
         packets = octets = 0
@@ -79,15 +90,23 @@ def read(path: Path | str, config: FileConfig | None = None) -> Read:
 
 def _add(found: Read, batch: FlowBatch) -> None:
     for key, counters in zip(batch.keys, batch.counters, strict=True):
-        size = 4 if key["ip_version"] == 4 else 16
-        source, destination = (str(ipaddress.ip_address(bytes(key[name])[:size]))
-                               for name in ("source_address", "destination_address"))
-        plain = (source, destination, int(key["protocol"]), int(key["source_port"]), int(key["destination_port"]))
+        plain = _plain(key)
         packets, octets = found.flows[plain]
         found.flows[plain] = packets + int(counters["packets"]), octets + int(counters["octets"])
-        facts = {name: int(key[name]) for name in ("vlan_id", "customer_vlan_id", "ifindex", "direction")}
-        facts |= {name: int(counters[name]) for name in ("tos", "ttl", "first_ns", "last_ns")}
-        facts["kind"] = Kind(int(key["kind"]))
-        facts["tcp_bits"] = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
-        facts["macs"] = bytes(counters["source_mac"]) + bytes(counters["destination_mac"])
-        found.facts.setdefault(plain, facts)
+        found.facts.setdefault(plain, _facts(key, counters))
+
+
+def _plain(key: np.void) -> Key:
+    size = 4 if key["ip_version"] == 4 else 16
+    source, destination = (str(ipaddress.ip_address(bytes(key[name])[:size]))
+                           for name in ("source_address", "destination_address"))
+    return source, destination, int(key["protocol"]), int(key["source_port"]), int(key["destination_port"])
+
+
+def _facts(key: np.void, counters: np.void) -> dict[str, Any]:
+    facts: dict[str, Any] = {name: int(key[name]) for name in ("vlan_id", "customer_vlan_id", "ifindex", "direction")}
+    facts |= {name: int(counters[name]) for name in ("tos", "ttl", "first_ns", "last_ns")}
+    facts["kind"] = Kind(int(key["kind"]))
+    facts["tcp_bits"] = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
+    facts["macs"] = bytes(counters["source_mac"]) + bytes(counters["destination_mac"])
+    return facts
