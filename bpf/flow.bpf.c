@@ -4,7 +4,8 @@
  * is full, into an ignored kind when it is not IP, into `lost` when nothing else worked. They never change, delay or
  * drop a packet and never end classification.
  *
- * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11.
+ * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. With a capture filter,
+ * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/view/filter/pushdown.py).
  */
 #include "parse.h"
 
@@ -343,6 +344,16 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	now = now_ns();
 	if (packet.fragment)
 		join_fragment(&key, &packet, now, books);
+#ifdef FLOW_WANTED
+	/* After fragments are joined: a flow is counted whole or not at all. */
+	if (!(FLOW_WANTED((&key)))) {
+		books->filtered_packets += packet.packets;
+		books->filtered_octets += packet.octets;
+		if (key.kind == FLOW_KIND_FRAGMENT)
+			books->unjoined_fragments -= packet.packets;
+		return VERDICT_NEXT;
+	}
+#endif
 
 	counters = find_flow(side, &key);
 	if (!counters)

@@ -90,6 +90,8 @@ struct flow_totals {
 	flow_u64 aggregated_packets;      /* in an aggregate entry */
 	flow_u64 aggregated_octets;
 	flow_u64 unjoined_fragments;      /* in an entry of FLOW_KIND_FRAGMENT */
+	flow_u64 filtered_packets;        /* in no entry because the capture filter did not want them */
+	flow_u64 filtered_octets;
 };
 
 /* The array of totals: index = side * FLOW_TOTALS_SIDE + (ifindex % FLOW_TOTALS_SLOTS) * 2 + direction. */
@@ -107,7 +109,7 @@ struct flow_totals_key {
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 48, "flow_key is 48 bytes without holes");
 _Static_assert(sizeof(struct flow_counters) == 72, "flow_counters is 72 bytes without holes");
-_Static_assert(sizeof(struct flow_totals) == 152, "flow_totals is 152 bytes without holes");
+_Static_assert(sizeof(struct flow_totals) == 168, "flow_totals is 168 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif
 

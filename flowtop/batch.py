@@ -240,7 +240,7 @@ def flow_record(row: FlowRow, interfaces: dict[int, str]) -> dict[str, Any]:
 
 
 def totals_record(page: Page) -> dict[str, int]:
-    """The books of one round: observed = accounted + ignored + lost."""
+    """The books of one round: observed = accounted + ignored + filtered + lost."""
     books = page.books
     return {
         "observedPackets": books.observed_packets,
@@ -249,6 +249,8 @@ def totals_record(page: Page) -> dict[str, int]:
         "accountedOctets": books.accounted_octets,
         "ignoredPackets": books.ignored_packets,
         "ignoredOctets": books.ignored_octets,
+        "filteredPackets": books.filtered_packets,
+        "filteredOctets": books.filtered_octets,
         "lostPackets": books.lost_packets,
         "lostOctets": books.lost_octets,
         "aggregatedPackets": books.aggregated_packets,

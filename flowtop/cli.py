@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.reading import Reading
     from flowtop.tui.looks import Looks
+    from flowtop.view.filter.places import Split
     from flowtop.view.query import Query
 
 SCREEN_FIRST_DELAY_S = 0.25
@@ -144,10 +145,10 @@ def command(**options: Any) -> int:
     Every packet is in a flow or in a visible counter. Needs root, as tcpdump does. Press ? in the screen for its keys.
 
     FILTER says which flows to list, in tcpdump's words and more: flowtop tcp and not private, flowtop 'rate > 1M'.
-    Totals are of all flows.
+    What of it speaks of packets runs in the kernel, and is counted as filtered.
     """
     if options["check"]:
-        return _check()
+        return _check(options)
     reading = _reading(options)
     if options["batch"]:
         return _batch(options, reading)
@@ -201,15 +202,19 @@ def _flush(status: int) -> int:
     return status
 
 
-def _check() -> int:
+def _check(options: dict[str, Any]) -> int:
     from flowtop.capture.ebpf.check import check_host
 
+    split = _split(options, None, _query(options, None))
     findings = check_host()
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")
         if not finding.ok and finding.remedy:
             click.echo(f"      {' ' * width}  remedy: {finding.remedy}")
+    if options["filter"]:
+        click.echo(f"      filter in the kernel: {split.kernel or 'nothing'}")
+        click.echo(f"      filter in the flow table: {split.rest or 'nothing'}")
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILURE
 
 
@@ -254,7 +259,20 @@ def _query(options: dict[str, Any], limit: int | None) -> Query:
     return replace(query, sort=column.id, descending=column.descending_first)
 
 
-def _pipeline_config(options: dict[str, Any], reading: Reading | None, *,
+def _split(options: dict[str, Any], reading: Reading | None, query: Query) -> Split:
+    """Which part of the filter runs in the kernel program. None when there are exports: they are of all flows."""
+    from flowtop.view.filter.places import Split, everything_in_the_table
+
+    if query.filter is None:
+        return Split()
+    if reading or options["export"]:
+        return everything_in_the_table(query.filter)
+    from flowtop.view.filter.pushdown import split
+
+    return split(query.filter, observation_points=options["dedupe"] == "off")
+
+
+def _pipeline_config(options: dict[str, Any], reading: Reading | None, capture_filter: str, *,
                      first_delay_s: float | None = None) -> PipelineConfig:
     from flowtop.metering.table import TableConfig
     from flowtop.pipeline import PipelineConfig
@@ -262,12 +280,13 @@ def _pipeline_config(options: dict[str, Any], reading: Reading | None, *,
     table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
                         max_flows=options["max_flows"], dedupe=options["dedupe"])
     config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
-                            ticks=options["count"] if options["batch"] else None, table=table)
+                            ticks=options["count"] if options["batch"] else None, table=table,
+                            capture_filter=capture_filter)
     return reading.pipeline_config(config) if reading else config
 
 
 @contextmanager
-def _source(options: dict[str, Any], reading: Reading | None) -> Iterator[Callable[[], Capture]]:
+def _source(options: dict[str, Any], reading: Reading | None, wanted: str) -> Iterator[Callable[[], Capture]]:
     """What makes the capture; the eBPF programs' compilation has begun and goes on while the screen is imported."""
     if reading:
         capture = reading.capture()
@@ -275,7 +294,7 @@ def _source(options: dict[str, Any], reading: Reading | None) -> Iterator[Callab
         return
     from flowtop.capture.ebpf.start import begin
 
-    with closing(begin(options["map_entries"])) as compilation:
+    with closing(begin(options["map_entries"], wanted)) as compilation:
         yield lambda: _ebpf_capture(options, compilation)
 
 
@@ -320,12 +339,15 @@ def _batch(options: dict[str, Any], reading: Reading | None) -> int:
     from flowtop.pipeline import Pipeline
 
     pages = PageQueue()
-    config = BatchConfig(output=output, query=_query(options, options["top"]), width=_table_width())
+    query = _query(options, options["top"])
+    split = _split(options, reading, query)
+    config = BatchConfig(output=output, query=query, width=_table_width())
     stdout = None if sys.stdout is None else sys.stdout.fileno()
     write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
 
     def run(exports: Exports) -> int:
-        pipeline = Pipeline(_pipeline_config(options, reading), open_capture(), [exports], ready=pages.ready)
+        pipeline = Pipeline(_pipeline_config(options, reading, split.kernel), open_capture(), [exports],
+                            ready=pages.ready)
         caught = stop_on_signals(pipeline.request_stop, exports.hurry)
         run_batch(config, pipeline, pages, write)
         if pipeline.fault is not None:
@@ -334,7 +356,7 @@ def _batch(options: dict[str, Any], reading: Reading | None) -> int:
             return EXIT_OK
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
-    with _source(options, reading) as open_capture:
+    with _source(options, reading, split.expression) as open_capture:
         return _exporting(options, run)
 
 
@@ -358,8 +380,9 @@ def _screen(options: dict[str, Any], reading: Reading | None) -> int:
                                exit_code=EXIT_USAGE)
     _check_exports(options)
     query = _query(options, None)
-    with _source(options, reading) as open_capture:
-        config = partial(_pipeline_config, options, reading, first_delay_s=SCREEN_FIRST_DELAY_S)
+    split = _split(options, reading, query)
+    with _source(options, reading, split.expression) as open_capture:
+        config = partial(_pipeline_config, options, reading, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
         return _exporting(options, lambda exports: _show(options, query, config, open_capture, exports))
 
 

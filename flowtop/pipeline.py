@@ -65,6 +65,7 @@ class PipelineConfig:
         own_time: the capture keeps its own time (a file): its batches say where ticks end, and where it ends.
         stay: when such a capture has ended, go on answering queries until `stop`.
         page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
+        capture_filter: what the capture leaves out already, in the filter language: told on every page.
         table: timeouts and bounds of the flow table.
     """
 
@@ -74,6 +75,7 @@ class PipelineConfig:
     own_time: bool = False
     stay: bool = False
     page_s: float = 0.0
+    capture_filter: str = ""
     table: TableConfig = TableConfig()
 
 
@@ -349,10 +351,11 @@ class Pipeline:
         self._egress.append(totals.tick_egress_octets / self._table.tick_s)
 
     def _tell(self) -> None:
-        """What is in no Flow Record, whoever's fault: ignored and lost."""
+        """What is in no Flow Record, whoever's fault: ignored, filtered and lost."""
         totals, now_ms = self._table.totals, sum(self._batch_time) // 1_000_000
-        self._facts = self._facts.told(self._interfaces, totals.ignored_packets + totals.lost_packets,
-                                       totals.ignored_octets + totals.lost_octets, now_ms)
+        self._facts = self._facts.told(self._interfaces,
+                                       totals.ignored_packets + totals.filtered_packets + totals.lost_packets,
+                                       totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms)
         for consumer in self._consumers:
             consumer.tell(self._facts)
 
@@ -383,6 +386,7 @@ class Pipeline:
             egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
             interfaces=self._interfaces,
             attached=self._attached,
+            capture_filter=self._config.capture_filter,
             usage=self._usage.usage,
             delay_s=self._config.delay_s,
             last=self._last,

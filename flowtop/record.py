@@ -67,8 +67,10 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("aggregated_packets", "u8"),
     ("aggregated_octets", "u8"),
     ("unjoined_fragments", "u8"),
+    ("filtered_packets", "u8"),
+    ("filtered_octets", "u8"),
 ])
-"""struct flow_totals, 152 bytes."""
+"""struct flow_totals, 168 bytes."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),

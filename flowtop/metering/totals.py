@@ -16,7 +16,8 @@ class MeteringTotals:
 
     `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*`, `evicted_flows` and `unlisted_*` (of flows that
     came and went between two pages, too many to keep until the second) are what the table counted;
-    observed, ignored, lost, unjoined and interface figures are the capture's, summed over Observation Points.
+    observed, ignored, filtered (by the capture filter), lost, unjoined and interface figures are the capture's, summed
+    over Observation Points.
     `tick_*`: of the last tick, duplicates left out, by direction.
     """
 
@@ -36,6 +37,8 @@ class MeteringTotals:
     ignored_by_kind: tuple[int, ...] = (0,) * len(IGNORED_KINDS)
     lost_packets: int = 0
     lost_octets: int = 0
+    filtered_packets: int = 0
+    filtered_octets: int = 0
     unjoined_fragments: int = 0
     interface_packets: int = 0
     tick_ingress_packets: int = 0
@@ -45,13 +48,15 @@ class MeteringTotals:
 
     @property
     def unexplained_packets(self) -> int:
-        """observed - accounted - ignored - lost: 0, or there is a fault in flowtop."""
-        return self.observed_packets - self.accounted_packets - self.ignored_packets - self.lost_packets
+        """observed - accounted - ignored - filtered - lost: 0, or there is a fault in flowtop."""
+        return (self.observed_packets - self.accounted_packets - self.ignored_packets - self.filtered_packets
+                - self.lost_packets)
 
     @property
     def unexplained_octets(self) -> int:
         """As unexplained_packets."""
-        return self.observed_octets - self.accounted_octets - self.ignored_octets - self.lost_octets
+        return (self.observed_octets - self.accounted_octets - self.ignored_octets - self.filtered_octets
+                - self.lost_octets)
 
 
 def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) -> MeteringTotals:
@@ -66,6 +71,8 @@ def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) ->
         ignored_by_kind=by_kind,
         lost_packets=int(observations["lost_packets"].sum()),
         lost_octets=int(observations["lost_octets"].sum()),
+        filtered_packets=int(observations["filtered_packets"].sum()),
+        filtered_octets=int(observations["filtered_octets"].sum()),
         unjoined_fragments=int(observations["unjoined_fragments"].sum()),
         interface_packets=int(observations["interface_packets"].sum()),
     )

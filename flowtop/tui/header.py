@@ -103,6 +103,8 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if page.query.filter is not None and not view.alarm:
         room = max(12, width - 60 - sum(part.width for part in left))
         left.insert(0, Part(units.printable(page.query.filter.text, room), label="filter ", rank=1))
+    if page.capture_filter and not view.alarm:  # whatever is filtered now: other flows are not counted at all
+        left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
     if page.query.filter is not None:
         position = f"{page.matched:,} of {page.flows:,} flows"
     else:

@@ -98,15 +98,17 @@ def _accounts(page: Page) -> list[Part]:
     else:
         parts.append(Part("0", rank=1, label="lost "))
     parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
-    optional = (("aggregated ", books.aggregated_packets), ("fragments ", books.unjoined_fragments),
-                ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
+    optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
+                ("fragments ", books.unjoined_fragments), ("evicted ", books.evicted_flows),
+                ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     return parts
 
 
 def _balance(books: Books) -> Part:
     """Do the books balance, and which share of what was seen is in a flow or a named counter?"""
-    off = books.observed_packets - books.accounted_packets - books.ignored_packets - books.lost_packets
+    explained = books.accounted_packets + books.ignored_packets + books.filtered_packets + books.lost_packets
+    off = books.observed_packets - explained
     if off:
         return Part(f"books off by {off:+,}", theme.ALARM)
     observed = books.observed_packets

@@ -111,7 +111,9 @@ class FlowRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """The accounts since start, summed over Observation Points. observed = accounted + ignored + lost, always.
+    """The accounts since start, summed over Observation Points.
+
+    observed = accounted + ignored + filtered + lost, always.
 
     Packets are wire packets; octets are IP octets, for ignored frames the octets above the link header.
     `duplicate_*` is the part of accounted that another Observation Point's flow stands for already, so
@@ -126,6 +128,9 @@ class Books:
     ignored_octets: int = 0
     lost_packets: int = 0
     lost_octets: int = 0
+    filtered_packets: int = 0
+    """In no flow because the capture filter, which runs in the kernel program, did not want them."""
+    filtered_octets: int = 0
     aggregated_packets: int = 0
     aggregated_octets: int = 0
     duplicate_packets: int = 0
@@ -176,6 +181,7 @@ class Page:
         anchor_rank: position of the anchor flow in the whole order, None when it is gone or was not asked for.
         interfaces: name by ifindex, of Observation Points gone too.
         attached: names of the interfaces observed now, sorted.
+        capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
         source: how far a file was read; None of a live capture.
     """
@@ -195,6 +201,7 @@ class Page:
     egress: Traffic
     interfaces: dict[int, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
+    capture_filter: str = ""
     usage: SelfUsage = SelfUsage()
     delay_s: float = 1.0
     last: bool = False

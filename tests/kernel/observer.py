@@ -68,11 +68,12 @@ class Books:
         return {name: pair for name, pair in zip(IGNORED_KINDS, pairs, strict=True) if pair != (0, 0)}
 
     def assert_balanced(self) -> None:
-        """observed = accounted + ignored + lost, in packets and in octets."""
+        """observed = accounted + ignored + filtered + lost, in packets and in octets."""
         for unit in ("packets", "octets"):
             accounted = sum(getattr(flow, unit) for flow in self.flows + self.aggregates)
             ignored = int(self.totals[f"ignored_{unit}"].sum())
-            assert self.total(unit) == accounted + ignored + self.total(f"lost_{unit}"), unit
+            named = ignored + self.total(f"filtered_{unit}") + self.total(f"lost_{unit}")
+            assert self.total(unit) == accounted + named, unit
             assert sum(getattr(flow, unit) for flow in self.aggregates) == self.total(f"aggregated_{unit}"), unit
 
 

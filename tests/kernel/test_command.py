@@ -396,6 +396,34 @@ def test_the_screen_that_cannot_start_leaves_two_lines_behind(pair: tuple[Namesp
     assert b"Traceback" not in painted
 
 
+def test_what_the_kernel_filters_is_a_number_in_the_books(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0",
+                      "udp or icmptype 8 and bytes > 10")
+    command.await_rounds()
+    before = near.link_statistics("veth0")
+    start = command.rounds()[-1]["totals"]
+    ping(near, 20)
+    status = command.end(signal.SIGINT)
+    after = near.link_statistics("veth0")
+    last = command.rounds()[-1]
+    totals = {name: last["totals"][name] - start[name] for name in start}
+    assert (status, command.errors()) == (0, "")
+    counted = sum(after[way]["packets"] - before[way]["packets"] for way in ("rx", "tx"))
+    assert totals["observedPackets"] == counted == 40
+    assert totals["filteredPackets"] == 20, "the replies, in the kernel"
+    assert totals["filteredOctets"] == 20 * (20 + 8 + 100)
+    assert (totals["accountedPackets"], totals["ignoredPackets"], totals["lostPackets"]) == (20, 0, 0)
+    assert [flow["packetTotalCount"] for flow in last["flows"]] == [20]
+
+
+def test_check_says_which_part_of_a_filter_runs_where(pair: tuple[Namespace, Namespace]) -> None:
+    done = subprocess.run(pair[0].command(sys.executable, "-m", "flowtop", "--check", "udp port 53 and rate > 1M"),
+                          capture_output=True, text=True, timeout=PATIENCE_S, cwd=REPOSITORY, check=False)
+    assert "in the kernel: udp port 53\n" in done.stdout
+    assert "in the flow table: rate > 1M\n" in done.stdout
+
+
 def test_check_says_what_this_host_can_do(pair: tuple[Namespace, Namespace]) -> None:
     done = subprocess.run(pair[0].command(sys.executable, "-m", "flowtop", "--check"), capture_output=True, text=True,
                           timeout=PATIENCE_S, cwd=REPOSITORY, check=False)

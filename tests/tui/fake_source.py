@@ -99,6 +99,7 @@ class FakeSource:
         self.attached: Sequence[str] = ("eth0", "eth0.20", "wg0")
         self.interfaces = dict(INTERFACES)
         self.filtered_out = 0
+        self.capture_filter = ""
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
         self.listener: PageListener | None = None
@@ -137,7 +138,7 @@ class FakeSource:
         return Page(
             query=query, tick=self.ticks, unix_ms=START_MS + 1000 * self.ticks, uptime_s=750.0 + self.ticks, tick_s=1.0,
             rows=tuple(order[query.offset:end]), matched=len(order),
-            flows=len(order) + self.filtered_out,
+            flows=len(order) + self.filtered_out, capture_filter=self.capture_filter,
             active_flows=sum(not row.end_reason for row in order), anchor_rank=ranks[0] if ranks else None,
             books=self.books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),

@@ -101,6 +101,13 @@ async def test_the_filter_is_in_the_header_and_how_many_flows_pass(width: int) -
         assert any("no flow passes the filter" in text for text in lines(pilot.app))
 
 
+async def test_what_the_kernel_leaves_out_is_said_whatever_is_filtered_now() -> None:
+    source = FakeSource(random_flows(30))
+    source.capture_filter = "tcp"
+    async with running(source, 120) as pilot:
+        assert "in kernel tcp" in line(pilot.app, 1)
+
+
 async def test_a_filter_with_markup_and_escapes_reaches_the_screen_harmless() -> None:
     text = "if '[red]\x1b[31mx\u202e'"
     async with running(FakeSource(random_flows(30)), query=Query(filter=compile_filter(text))) as pilot:

@@ -51,6 +51,13 @@ def test_books_that_do_not_balance_say_by_how_much() -> None:
     assert "books off by -2" in words(page_with(accounted_packets=999_992))
 
 
+def test_what_the_capture_filter_left_out_is_told_and_balances() -> None:
+    page = page_with(accounted_packets=399_990, filtered_packets=600_000)
+    assert "exact 100.000 %" in words(page)
+    assert "filtered 600k" in words(page)
+    assert "filtered" not in words(page_with())
+
+
 def test_no_packet_yet_is_exact() -> None:
     assert "exact 100.000 %" in words(page_with(observed_packets=0, accounted_packets=0, ignored_packets=0))
 

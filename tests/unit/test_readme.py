@@ -154,7 +154,7 @@ def test_the_json_example_has_the_keys_that_json_output_has() -> None:
 def test_the_json_examples_books_balance() -> None:
     totals = json.loads(code_block("json"))["totals"]
     for unit in ("Packets", "Octets"):
-        parts = sum(totals[part + unit] for part in ("accounted", "ignored", "lost"))
+        parts = sum(totals[part + unit] for part in ("accounted", "ignored", "filtered", "lost"))
         assert totals["observed" + unit] == parts
 
 

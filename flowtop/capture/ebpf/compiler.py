@@ -92,14 +92,18 @@ class Compilation:
     Args:
         map_entries: capacity of each of the two flow maps.
         coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
+        wanted: C expression over `key`, a pointer to struct flow_key, of one line: only flows for which it is not 0 are
+            counted. Empty: all. Never a user's text: see flowtop/view/filter/pushdown.py.
         python: interpreter of the child process.
     """
 
-    def __init__(self, *, map_entries: int, coarse_clock: bool, python: str = sys.executable) -> None:
+    def __init__(self, *, map_entries: int, coarse_clock: bool, wanted: str = "", python: str = sys.executable) -> None:
         directory = source_directory()
         cflags = [f"-I{directory}", f"-DFLOW_MAP_ENTRIES={map_entries}"]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
+        if wanted:
+            cflags.append(f"-DFLOW_WANTED(key)={wanted}")
         self._map_entries = map_entries
         self._python = python
         self._request = {"source": str(directory / "flow.bpf.c"), "cflags": cflags,
@@ -129,9 +133,11 @@ class Compilation:
         self._child.close()
 
 
-def compile_program(*, map_entries: int, coarse_clock: bool, python: str = sys.executable) -> FlowProgram:
+def compile_program(*, map_entries: int, coarse_clock: bool, wanted: str = "",
+                    python: str = sys.executable) -> FlowProgram:
     """A Compilation from start to end."""
-    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, python=python)) as compilation:
+    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, wanted=wanted,
+                             python=python)) as compilation:
         return compilation.result()
 
 

@@ -1,0 +1,96 @@
+"""What of a filter the kernel program can do: a C expression over the Flow Key, made of numbers only.
+
+The kernel sees packets, a filter speaks of flows: only tests of the Flow Key are pushed down, which all packets of a
+flow answer alike, so that a flow is counted whole or not at all. What is pushed down is implied by the whole filter,
+which is still asked of every flow that was counted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flowtop.view.filter.language import Filter
+from flowtop.view.filter.places import Split, everything_in_the_table
+from flowtop.view.filter.tree import And, Compare, Match, Not, Or, Term, Tree, Within, all_of, any_of, as_text, leaves
+from flowtop.view.filter.values import Network
+
+MOST_TESTS = 64
+"""Tests in the kernel program at most: past that every packet would pay more than the flows saved are worth, and the
+verifier of an old kernel may give up."""
+
+_OF_THE_CONVERSATION = frozenset({"protocol", "ip_version", "kind", "source_port", "destination_port"})
+_OF_THE_OBSERVATION_POINT = frozenset({"direction", "vlan_id", "customer_vlan_id"})
+_SIGNS = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+
+
+def split(whole: Filter, *, observation_points: bool) -> Split:
+    """Which part of a filter runs where.
+
+    Args:
+        whole: the filter.
+        observation_points: direction and VLAN may be asked in the kernel too. Not while the same packets are looked for
+            at several Observation Points: then those that are not wanted are still needed to tell which one counts.
+    """
+    fields = _OF_THE_CONVERSATION | (_OF_THE_OBSERVATION_POINT if observation_points else frozenset())
+    parts = whole.tree.parts if isinstance(whole.tree, And) else (whole.tree,)
+    known: list[Tree] = []
+    rest: list[Tree] = []
+    for part in parts:
+        (known if _knows(part, fields) else rest).append(part)
+    weaker = [part for part in (_weakened(part, fields, negated=False) for part in rest) if part is not None]
+    kernel = all_of(*known, *weaker)
+    if isinstance(kernel, And) and not kernel.parts:
+        return everything_in_the_table(whole)
+    if sum(len(leaf.networks) if isinstance(leaf, Within) else 1 for leaf in leaves(kernel)) > MOST_TESTS:
+        return everything_in_the_table(whole)
+    return Split(as_text(kernel), to_c(kernel), as_text(all_of(*rest)) if rest else "")
+
+
+def _knows(tree: Tree, fields: frozenset[str]) -> bool:
+    """Whether the Flow Key answers all of it."""
+    return all(isinstance(leaf, Within) or (isinstance(leaf, Compare) and leaf.key.packet in fields)
+               for leaf in leaves(tree))
+
+
+def _weakened(tree: Tree, fields: frozenset[str], *, negated: bool) -> Tree | None:
+    """What the Flow Key must answer for `tree` (or its opposite) to hold at all; None: anything."""
+    if isinstance(tree, Not):
+        return _weakened(tree.part, fields, negated=not negated)
+    if isinstance(tree, And | Or):
+        parts = [_weakened(part, fields, negated=negated) for part in tree.parts]
+        needed = [part for part in parts if part is not None]
+        if isinstance(tree, And) != negated:
+            return all_of(*needed) if needed else None
+        return any_of(*needed) if len(needed) == len(parts) else None
+    if not _knows(tree, fields):
+        return None
+    return Not(tree) if negated else tree
+
+
+def to_c(tree: Tree) -> str:
+    """The tree as a C expression over `key`."""
+    if isinstance(tree, Term):
+        return to_c(tree.meaning)
+    if isinstance(tree, Not):
+        return f"!{to_c(tree.part)}"
+    if isinstance(tree, And):
+        return f"({' && '.join(map(to_c, tree.parts))})" if tree.parts else "1"
+    if isinstance(tree, Or):
+        return f"({' || '.join(map(to_c, tree.parts))})" if tree.parts else "0"
+    if isinstance(tree, Within):
+        return f"({' || '.join(_network(tree.side, network) for network in tree.networks)})"
+    if isinstance(tree, Match) or not tree.key.packet:
+        raise TypeError(f"{tree.key.word} is not of the Flow Key")
+    return f"((key)->{tree.key.packet} {_SIGNS[tree.operator]} {int(tree.value)})"
+
+
+def _network(side: str, network: Network) -> str:
+    """Words of the wire's bytes against constants as this machine reads them."""
+    tests = [f"(key)->ip_version == {network.version}"]
+    for start in range(0, len(network.packed), 4):
+        value, mask = (int.from_bytes(octets[start:start + 4], sys.byteorder)
+                       for octets in (network.packed, network.mask))
+        if mask:
+            word = f"((flow_word *)(key)->{side}_address)[{start // 4}]"
+            tests.append(f"({word} & {mask:#x}u) == {value:#x}u")
+    return f"({' && '.join(tests)})"
