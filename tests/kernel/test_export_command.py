@@ -25,6 +25,7 @@ from tests.kernel.test_command import (
 )
 from tests.oracle.collectors import ipfix_dump
 from tests.oracle.test_export_tcp import COLLECTOR
+from tests.oracle.test_export_tls import pki  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -67,6 +68,24 @@ def test_a_filter_limits_the_export_before_it_and_no_other(pair: tuple[Namespace
     assert [(flow["destinationTransportPort"], flow["packetDeltaCount"]) for flow in udp] == [(5_001, 1)]
     assert pings == [flow for flow in everything if flow["protocolIdentifier"] == 1 and flow["flowDirection"] == 1]
     assert len(everything) == len(command.rounds()[-1]["flows"]) > 4
+
+
+def test_packets_seen_twice_are_exported_twice_or_once_as_the_export_asks(
+        pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    """On loopback every packet leaves and arrives."""
+    near, _ = pair
+    urls = [f"jsonl:{tmp_path}/all.jsonl", f"jsonl:{tmp_path}/once.jsonl?duplicates=drop"]
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "lo", "-e", urls[0], "-e", urls[1])
+    command.await_rounds()
+    near.run("ping", "-q", "-c", "9", "-i", "0.01", "127.0.0.1")
+    assert command.end(signal.SIGINT) == 0
+    everything, once = ([json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+                        for name in ("all.jsonl", "once.jsonl"))
+    sent = 9 * 2  # requests and replies
+    assert sum(flow["packetDeltaCount"] for flow in everything) == 2 * sent
+    assert sum(flow["packetDeltaCount"] for flow in once) == sent
+    assert sum(flow["octetDeltaCount"] for flow in once) == 84 * sent
+    assert not any(flow.get("duplicate") for flow in once)
 
 
 def test_an_export_to_stdout_has_it_for_itself_and_its_reader_may_go(
@@ -235,3 +254,27 @@ def test_what_one_run_could_not_send_the_next_sends_first(pair: tuple[Namespace,
     ports = [int(fields["destinationTransportPort"]) for fields in (dict(fields) for _, fields in records)
              if fields.get("protocolIdentifier") == "17" and fields.get("flowDirection") == "1"]
     assert (set(ports[:100]), set(ports[100:])) == (set(range(1, 101)), set(range(101, 201)))
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("stranger", "unable to get local issuer certificate"), ("expired", "certificate has expired"),
+    ("elsewhere", "IP address mismatch"),
+])
+def test_a_collector_that_is_not_who_it_should_be_gets_nothing_and_the_user_is_told_why(
+        pair: tuple[Namespace, Namespace], pki: Path, tmp_path: Path, name: str, says: str) -> None:  # noqa: F811
+    near, _ = pair
+    arrived = tmp_path / "in"
+    arrived.mkdir()
+    words = near.command(sys.executable, str(COLLECTOR), str(arrived), "4740", str(pki / f"{name}.pem"),
+                         str(pki / f"{name}.key"))
+    with process(*words, stdout=subprocess.PIPE) as listening:
+        assert listening.stdout is not None and listening.stdout.readline()
+        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "-e",
+                          f"ipfix+tls://127.0.0.1?ca={pki / 'own.pem'}", "--export-timeout", "0.3",
+                          "--state-directory", str(tmp_path / "state"))
+        command.await_rounds()
+        ping(near, 3)
+        assert command.end(signal.SIGINT) == 0
+    assert not any(path.stat().st_size for path in arrived.iterdir())
+    assert "0 flow records sent" in command.errors()
+    assert f"spooled for the next run, the collector's certificate is refused: {says}" in command.errors()
