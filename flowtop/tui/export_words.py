@@ -184,8 +184,9 @@ def _not_sent(statistics: ExportStatistics) -> str:
 def _growth(export: Export, pace: Pace) -> str:
     words = _octets(export.statistics.file_octets or 0)
     rate = pace.file_octets_per_s(export.number)
-    return words if rate is None or export.statistics.state is ExportState.STOPPED else (
-        f"{words}, growing {units.rate(rate, bits=False).strip()}" if rate else f"{words}, not growing now")
+    if rate is None or export.statistics.state is ExportState.STOPPED:
+        return words
+    return f"{words}, growing {' '.join(units.rate(rate, bits=False).split())}" if rate else f"{words}, not growing now"
 
 
 def _octets(amount: int) -> str:
