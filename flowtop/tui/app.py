@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar
 
-from textual import events
+from textual import events, on
 from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.driver import Driver
@@ -101,6 +101,11 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
         if self.screen_stack or not isinstance(event, events.InputEvent):
             await super().on_event(event)
+
+    @on(Driver.SignalResume)
+    def repaint(self) -> None:
+        """After Ctrl-Z and fg the terminal is blank."""
+        self.refresh(layout=True)
 
     def on_key(self, event: events.Key) -> None:
         """Before the keys' own actions."""

@@ -54,6 +54,7 @@ KEYS: tuple[Key, ...] = (
     Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
+    Key(("ctrl+z",), "Ctrl-Z", "app.suspend_process", "To the shell; fg comes back. Hooks go on counting", "More"),
     Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Last drain, detach, leave", "More", "quit"),
 )
 
@@ -77,7 +78,7 @@ TYPING_KEYS: tuple[tuple[str, str], ...] = (
 
 def bindings(keys: Iterable[Key]) -> list[BindingType]:
     """Entries of a table as textual's bindings."""
-    return [Binding(name, key.action, key.doc, show=False, priority=name == "ctrl+c")
+    return [Binding(name, key.action, key.doc, show=False, priority=name in ("ctrl+c", "ctrl+z"))
             for key in keys for name in key.names]
 
 

@@ -205,6 +205,13 @@ async def check_exports(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert len(flow_lines(pilot.app)) == LINES
 
 
+async def check_suspend(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    stopped: list[str] = []
+    pilot.app.action_suspend_process = lambda: stopped.append(key)  # type: ignore[method-assign]
+    await pilot.press(key)
+    assert stopped == [key], "a real terminal is stopped in test_terminal.py"
+
+
 async def check_quit(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     await pilot.press(key, key)
     await pilot.app.workers.wait_for_complete()
@@ -236,6 +243,7 @@ CHECKS: dict[str, Check] = {
     "next_theme": check_next_theme,
     "help": check_help,
     "app.command_palette": check_palette,
+    "app.suspend_process": check_suspend,
     "app.quit": check_quit,
 }
 """A check of every action of the key table: a new key fails here until it has one."""

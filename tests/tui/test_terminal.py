@@ -115,6 +115,22 @@ def test_a_key_ends_the_screen_and_gives_the_terminal_back(tmp_path: Path, key: 
         os.close(master)
 
 
+def test_ctrl_z_stops_it_with_the_terminal_given_back_and_it_goes_on_when_told(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    with child(note) as (pid, master):
+        os.write(master, b"\x1a")
+        read_until(master, b"\x1b[?1049l")
+        stopped = os.waitid(os.P_PID, pid, os.WSTOPPED)
+        assert stopped is not None
+        assert stopped.si_code == os.CLD_STOPPED
+        os.kill(pid, signal.SIGCONT)
+        read_until(master, b"of 300")
+        os.write(master, b"q")
+        assert exit_status(pid, master) == 0
+        assert note.read_text() == "stopped 1"
+        os.close(master)
+
+
 def test_first_frame_needs_neither_numpy_nor_bcc_nor_netlink() -> None:
     code = """
 import sys
