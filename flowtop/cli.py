@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,32 +243,17 @@ def _reading(options: dict[str, Any]) -> Reading | None:
 
 
 def _query(options: dict[str, Any], limit: int | None) -> Query:
-    from flowtop.view.query import Query
+    from flowtop.view.first_query import first_query
 
-    query = Query(limit=limit)
-    if options["filter"]:
-        from flowtop.view.filter import compile_filter
-
-        query = replace(query, filter=compile_filter(" ".join(options["filter"])))
-    if options["sort"] == query.sort:
-        return query  # without the columns, which bring numpy: the screen's first frame should not wait for it
-    from flowtop.view.answer import sort_column
-
-    column = sort_column(options["sort"])
-    return replace(query, sort=column.id, descending=column.descending_first)
+    return first_query(options["sort"], " ".join(options["filter"]), limit)
 
 
 def _split(options: dict[str, Any], reading: Reading | None, query: Query) -> Split:
     """Which part of the filter runs in the kernel program. None when there are exports: they are of all flows."""
-    from flowtop.view.filter.places import Split, everything_in_the_table
+    from flowtop.view.filter.places import places
 
-    if query.filter is None:
-        return Split()
-    if reading or options["export"]:
-        return everything_in_the_table(query.filter)
-    from flowtop.view.filter.pushdown import split
-
-    return split(query.filter, observation_points=options["dedupe"] == "off")
+    return places(query.filter, in_kernel=not (reading or options["export"]),
+                  observation_points=options["dedupe"] == "off")
 
 
 def _pipeline_config(options: dict[str, Any], reading: Reading | None, capture_filter: str, *,

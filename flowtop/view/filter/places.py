@@ -25,3 +25,20 @@ class Split:
 def everything_in_the_table(whole: Filter) -> Split:
     """Nothing of it in the kernel."""
     return Split(rest=whole.text)
+
+
+def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool) -> Split:
+    """Where the parts of a filter run.
+
+    Args:
+        whole: the filter, if any.
+        in_kernel: there is a kernel program, and nobody needs the flows that do not pass.
+        observation_points: see pushdown.split.
+    """
+    if whole is None:
+        return Split()
+    if not in_kernel:
+        return everything_in_the_table(whole)
+    from flowtop.view.filter.pushdown import split
+
+    return split(whole, observation_points=observation_points)
