@@ -98,7 +98,7 @@ _ORDER = "flowtop.order"
 @click.option("--export-filter", multiple=True, metavar="EXPR", allow_from_autoenv=False,
               help="Limit the -e before it to the flows that match. Default: every flow, whatever is shown.")
 @click.option("-r", "--read", metavar="FILE",
-              help="Read a capture (pcap, pcapng, gzipped too), not interfaces; - is standard input. Needs no root.")
+              help="Read a pcap, pcapng or IPFIX file, gzipped or not; - is standard input. Needs no root.")
 @click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
 @click.option("--speed", type=_Factor(0.001, 1_000_000), metavar="FACTOR",
               help="With -r: replay, so many times as fast as it was recorded.")

@@ -12,23 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from flowtop.capture.files.entries import Observations, flow_entries
-from flowtop.capture.files.fragments import FragmentJoiner
-from flowtop.capture.files.frames import FrameReader, Frames, Integers
-from flowtop.capture.files.internet import Packets, parse
-from flowtop.capture.files.link import LINK_TYPES
+from flowtop.capture.files.formats import Reader, identify
 from flowtop.capture.files.octets import DamagedError, OctetStream
-from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
-from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
+from flowtop.capture.files.pieces import Entries, Piece
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FlowBatch, SourceState
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState
 
 STEP_NS = 2_000_000_000
 """File time that one batch may cover: flows end between batches."""
 _LIVE_NS = 60_000_000_000
 """A pipe whose newest packet is younger than this is a capture that goes on: its time goes on while it is silent."""
+_NOTHING: Entries = (np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE))
 
 
 @dataclass(frozen=True)
@@ -46,21 +41,6 @@ class FileConfig:
     tick_s: float | None = 1.0
     speed: float | None = None
     descriptor: int | None = None
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Parsed packets and how far they were handed over.
-
-    Attributes:
-        clock_ns: at each packet, the latest time so far: never falls, whatever the order of the packets' own times.
-        taken: packets handed over.
-    """
-
-    packets: Packets
-    unjoined: npt.NDArray[np.bool_]
-    clock_ns: Integers
-    taken: int = 0
 
 
 class FileCapture:
@@ -89,11 +69,9 @@ class FileCapture:
         self._resources = ExitStack()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._wake_fd)
-        self._reader: FrameReader | None = None
-        self._joiner = FragmentJoiner()
-        self._observations = Observations()
-        self._piece: _Piece | None = None
-        self._names: dict[int, str] = {}
+        self._reader: Reader | None = None
+        self._piece: Piece | None = None
+        self._taken = 0
         self._start_ns = self._boundary_ns = self._now_ns = 0
         self._latest_ns = -1
         self._ticks = 0
@@ -101,7 +79,6 @@ class FileCapture:
         self._live = False
         self._ended = False
         self._fault: FlowtopError | None = None
-        self._unread_link_types: set[int] = set()
 
     def open(self, progress: Callable[[str], None]) -> None:
         """See Capture.open. A pipe may not have said yet what it is: that comes with `drain` then."""
@@ -110,7 +87,7 @@ class FileCapture:
         self._resources.callback(self._stream.close)
         try:
             if self._stream.octets_total is not None:
-                self._identify()
+                self._reader = identify(self._stream)
         except BaseException:
             self._resources.close()
             raise
@@ -159,19 +136,17 @@ class FileCapture:
             return self._pass_time()
         return self._next_batch(self._piece)
 
-    def _next_batch(self, piece: _Piece) -> FlowBatch:
-        """Packets of the open step."""
+    def _next_batch(self, piece: Piece) -> FlowBatch:
+        """What is left of the piece, of the open step."""
         stop = int(np.searchsorted(piece.clock_ns, self._boundary_ns, "left"))
-        start, piece.taken = piece.taken, stop
+        start, self._taken = self._taken, stop
         if stop == len(piece.clock_ns):
             self._piece = None
             self._now_ns = int(piece.clock_ns[-1])
             closes_tick = False
         else:
             closes_tick = self._close_step(int(piece.clock_ns[stop]))
-        keys, counters = flow_entries(piece.packets, start, stop)
-        self._observations.add(piece.packets, piece.unjoined, start, stop)
-        return self._batch(closes_tick, keys, counters)
+        return self._batch(closes_tick, piece.entries(start, stop))
 
     def _close_step(self, next_ns: int) -> bool:
         """The step is over, the next packet comes at `next_ns` or later; whether that ends a tick."""
@@ -191,14 +166,15 @@ class FileCapture:
             return self._batch(self._close_step(now_ns))
         return self._batch(closes_tick=False)
 
-    def _batch(self, closes_tick: bool, keys: npt.NDArray[np.void] | None = None,
-               counters: npt.NDArray[np.void] | None = None) -> FlowBatch:
+    def _batch(self, closes_tick: bool, entries: Entries = _NOTHING) -> FlowBatch:
+        reader, stream = self._reader, self._stream
+        names = reader.names() if reader else {}
+        observations = reader.observations() if reader else np.zeros(0, OBSERVATION_DTYPE)
         return FlowBatch(
-            np.zeros(0, FLOW_KEY_DTYPE) if keys is None else keys,
-            np.zeros(0, FLOW_COUNTERS_DTYPE) if counters is None else counters,
-            self._observations.rows(), self._now_ns, 0, self._names, tuple(sorted(set(self._names.values()))),
-            SourceState(closes_tick, self._ended and self._piece is None, self._stream.octets_read,
-                        self._stream.octets_total, self._fault))
+            *entries, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
+            SourceState(closes_tick, self._ended and self._piece is None, stream.octets_read, stream.octets_total,
+                        self._fault),
+            reader.statistics if reader else None)
 
     def close(self) -> FlowBatch:
         """See Capture.close. What was not drained was not observed."""
@@ -211,86 +187,41 @@ class FileCapture:
     def _read(self) -> None:
         """The next piece, if there is one and it can be had without waiting; else note the end."""
         try:
-            frames = self._frames()
+            piece = self._next_piece()
         except DamagedError as error:
-            self._end(str(error))
+            self._end(str(error), "what stands before that is counted")
             return
-        if frames is not None:
-            self._take(frames)
-        elif self._stream.at_end:
-            self._end("")
+        if piece is not None:
+            self._take(piece)
+        elif self._stream.at_end and self._reader is not None:
+            self._end(self._reader.fault, "the rest of it is counted")
 
-    def _frames(self) -> Frames | None:
+    def _next_piece(self) -> Piece | None:
         while True:
             if self._reader is None:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
-                self._identify()
-            elif (frames := self._reader.read(self._stream)) is not None:
-                return frames
+                self._reader = identify(self._stream)
+            elif (piece := self._reader.read(self._stream, self._latest_ns)) is not None:
+                return piece
             elif self._stream.at_end or not self._stream.ready:
                 return None
             else:
                 self._stream.fill()
 
-    def _identify(self) -> None:
-        """Tell the format from the first octets. Raises FlowtopError: none that is read here."""
-        stream = self._stream
-        try:
-            stream.fill()
-            head = stream.buffer[stream.start:stream.end][:HEADER_OCTETS].tobytes()
-            if len(head) < HEADER_OCTETS and not stream.at_end:
-                return
-            name = "stdin" if self._config.path == "-" else Path(self._config.path).name
-            if pcap_order(head):
-                self._reader = PcapReader(stream, name)
-                self._require(self._reader.interfaces[0].link_type)
-            elif is_pcapng(head):
-                self._reader = PcapngReader(name)
-            else:
-                what = "is not a capture file" if head else "is empty"
-                raise FlowtopError(f"{stream.name} {what}", hint="-r reads pcap and pcapng, gzipped too",
-                                   exit_code=EXIT_DAMAGED)
-        except DamagedError as error:
-            raise FlowtopError(f"{stream.name} {error}", hint="nothing of it could be read",
-                               exit_code=EXIT_DAMAGED) from error
-
-    def _require(self, link_type: int) -> None:
-        if link_type not in LINK_TYPES:
-            raise FlowtopError(f"{self._stream.name} has link type {link_type}, which is not read here",
-                               hint=_LINK_TYPES_HINT, exit_code=EXIT_DAMAGED)
-
-    def _take(self, frames: Frames) -> None:
-        """Parse."""
-        self._names = {number + 1: interface.name for number, interface in enumerate(frames.interfaces)}
-        for number in np.unique(frames.interface).tolist():
-            if (link_type := frames.interfaces[number].link_type) not in LINK_TYPES:
-                self._unread_link_types.add(link_type)
-        packets = parse(frames)
-        if self._latest_ns < 0:
-            self._start(int(frames.time_ns[0]))
-        clock_ns = np.maximum(np.maximum.accumulate(frames.time_ns), self._latest_ns)
+    def _take(self, piece: Piece) -> None:
+        clock_ns = piece.clock_ns
+        if self._latest_ns < 0:  # the file's time begins
+            self._start_ns = self._now_ns = int(clock_ns[0])
+            self._boundary_ns = self._start_ns + self._step_ns
+            self._started_ns = self._clock_ns()
         self._latest_ns = int(clock_ns[-1])
         self._arrived_ns = self._clock_ns()
         self._live = self._stream.octets_total is None and abs(self._unix_ns() - self._latest_ns) < _LIVE_NS
-        self._piece = _Piece(packets, self._joiner.join(packets), clock_ns)
+        self._piece, self._taken = piece, 0
 
-    def _start(self, first_ns: int) -> None:
-        """The first packet: the file's time begins."""
-        self._start_ns = self._now_ns = first_ns
-        self._boundary_ns = first_ns + self._step_ns
-        self._started_ns = self._clock_ns()
-
-    def _end(self, damage: str) -> None:
+    def _end(self, fault: str, hint: str) -> None:
         self._ended = True
-        name = Path(self._stream.name).name  # there may be little room to say it in
-        if damage:
-            self._fault = FlowtopError(f"{name} {damage}", hint="what stands before that is counted",
-                                       exit_code=EXIT_DAMAGED)
-        elif self._unread_link_types:
-            numbers = ", ".join(map(str, sorted(self._unread_link_types)))
-            self._fault = FlowtopError(f"{name} has frames of link type {numbers}, which count as ignored",
-                                       hint=_LINK_TYPES_HINT, exit_code=EXIT_DAMAGED)
-
-
-_LINK_TYPES_HINT = "read are Ethernet, Linux cooked v1 and v2, raw IP, null and loopback"
+        if fault:
+            name = Path(self._stream.name).name  # there may be little room to say it in
+            self._fault = FlowtopError(f"{name} {fault}", hint=hint, exit_code=EXIT_DAMAGED)

@@ -171,12 +171,17 @@ class CollectingProcess:
 
     def drain(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
         """Flow Keys and counters since the last call; the points' books are up to them. See flow_entries."""
-        self._flush(None)
-        rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
-        self._extra, self._pending_records = [], 0
+        rows = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
         return flow_entries(rows)
+
+    def take_rows(self) -> Collected:
+        """Flows since the last call as they were told, in no book yet: for who hands them over bit by bit."""
+        self._flush(None)
+        rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
+        self._extra, self._pending_records = [], 0
+        return rows
 
     def statistics(self) -> CollectingStatistics:
         """As it stands."""

@@ -122,3 +122,45 @@ def test_mutated_files_end_in_books_that_balance_or_in_one_line(
         assert "\n" not in error.message
     else:
         assert found.total("packets") <= 64
+
+
+def ipfix_file() -> bytes:
+    """A message with a template and two records, and one with a record (RFC 7011, drawn by hand)."""
+    fields = ((8, 4), (12, 4), (4, 1), (7, 2), (11, 2), (1, 8), (2, 8), (152, 8), (153, 8))
+    template = struct.pack(">HH", 256, len(fields)) + b"".join(struct.pack(">HH", *field) for field in fields)
+    record = struct.pack(">4s4sBHHQQQQ", b"\x0a\0\0\1", b"\x0a\0\0\2", 17, 53, 4000, 300, 3, 1_700_000_000_000,
+                         1_700_000_001_000)
+    out = b""
+    for sequence, sets in ((0, ((2, template), (256, record * 2))), (2, ((256, record),))):
+        body = b"".join(struct.pack(">HH", id_, 4 + len(octets)) + octets for id_, octets in sets)
+        out += struct.pack(">HHIII", 10, 16 + len(body), 1_700_000_002, sequence, 0) + body
+    return out
+
+
+def test_ipfix_records(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(gzip.compress(ipfix_file()))
+    found = read(path)
+    assert dict(found.flows) == {("10.0.0.1", "10.0.0.2", 17, 53, 4000): (9, 900)}
+    assert found.fault == ""
+
+
+def test_ipfix_records_without_template_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    whole = ipfix_file()
+    path.write_bytes(whole[-(16 + 4 + 45):])
+    assert read(path).fault == "x has 1 sets without template"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_ipfix_files_end_in_books_that_balance_or_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
+    octets = bytearray(ipfix_file() * 2)
+    for _ in range(data.draw(st.integers(1, 8))):
+        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "x"
+    path.write_bytes(octets[:data.draw(st.integers(0, len(octets)))])
+    try:
+        read(path)
+    except FlowtopError as error:
+        assert "\n" not in error.message

@@ -1,0 +1,52 @@
+"""What was read of a file and not yet handed over, packet by packet or record by record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.files.entries import Observations, flow_entries
+from flowtop.capture.files.frames import Integers
+from flowtop.capture.files.internet import Packets
+
+Entries = tuple[npt.NDArray[np.void], npt.NDArray[np.void]]
+"""Keys and counters, as in FlowBatch."""
+
+
+class Piece(Protocol):
+    """Part of a file."""
+
+    @property
+    def clock_ns(self) -> Integers:
+        """At each packet or record, the latest time so far: never falls, whatever the order in the file."""
+
+    def entries(self, start: int, stop: int) -> Entries:
+        """The packets or records `start` to `stop`; from now on they are in the books."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketPiece:
+    """Parsed packets.
+
+    Attributes:
+        unjoined: which are fragments whose first was not seen.
+        observations: the books of the whole file.
+    """
+
+    packets: Packets
+    unjoined: npt.NDArray[np.bool_]
+    clock_ns: Integers
+    observations: Observations
+
+    def entries(self, start: int, stop: int) -> Entries:
+        """See Piece."""
+        self.observations.add(self.packets, self.unjoined, start, stop)
+        return flow_entries(self.packets, start, stop)
+
+
+def rising(times_ns: Integers, latest_ns: int) -> Integers:
+    """Times that never fall, nor below `latest_ns`."""
+    return np.maximum(np.maximum.accumulate(times_ns), latest_ns)

@@ -1,0 +1,105 @@
+"""Flow Records of an IPFIX file (RFC 5655): messages one after another, through the Collecting Process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.files.frames import LATEST_NS, Integers
+from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.pieces import Entries, rising
+from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.entries import flow_entries
+from flowtop.capture.listener.points import ObservationPoints
+from flowtop.collecting import CollectingStatistics
+from flowtop.wire.collected import Collected
+from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION
+
+
+def is_ipfix(octets: bytes) -> bool:
+    """Whether an IPFIX message begins with these octets."""
+    return (len(octets) >= HEADER_OCTETS and int.from_bytes(octets[:2], "big") == VERSION
+            and int.from_bytes(octets[2:4], "big") >= HEADER_OCTETS)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPiece:
+    """Flow Records in order of their ends: that is about the order in which they were exported."""
+
+    rows: Collected
+    clock_ns: Integers
+    points: ObservationPoints
+
+    def entries(self, start: int, stop: int) -> Entries:
+        """See Piece."""
+        rows = self.rows[start:stop]
+        self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+        return flow_entries(rows)
+
+
+class RecordReader:
+    """Reads an IPFIX file.
+
+    Args:
+        name: of interfaces that have none in the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._collecting = CollectingProcess(correct_clocks=False)
+        self._session = Session(key=None, exporter="", datagram=False)
+
+    def read(self, stream: OctetStream, latest_ns: int) -> RecordPiece | None:
+        """The complete messages in the stream's buffer, which are taken; None: no Flow Record before more is read.
+
+        Raises DamagedError: no message begins where the next one should. Records before it were given first.
+        """
+        while stream.end - stream.start >= HEADER_OCTETS and not self._collecting.full:
+            version, length, export_s, *_ = MESSAGE_HEADER.unpack_from(stream.view, stream.start)
+            if version != VERSION or length < HEADER_OCTETS:
+                break
+            if stream.end - stream.start < length:
+                break
+            octets = stream.buffer[stream.start:stream.start + length].tobytes()
+            self._collecting.receive(octets, self._session, export_s)
+            stream.start += length
+        rows = self._collecting.take_rows()
+        if not len(rows):
+            self._refuse_damage(stream)
+            return None
+        rows = rows[np.argsort(rows["end_ms"], kind="stable")]
+        ends_ns = rows["end_ms"].clip(0, LATEST_NS // 1_000_000) * 1_000_000
+        return RecordPiece(rows, rising(ends_ns, latest_ns), self._collecting.points)
+
+    @staticmethod
+    def _refuse_damage(stream: OctetStream) -> None:
+        left = stream.end - stream.start
+        if left >= HEADER_OCTETS and not is_ipfix(stream.buffer[stream.start:stream.end][:HEADER_OCTETS].tobytes()):
+            raise DamagedError("is damaged: something that is no IPFIX message")
+        if left and stream.at_end:
+            raise DamagedError("is cut off in the middle of a message")
+
+    @property
+    def fault(self) -> str:
+        """What was in the messages and could not be used, in words that follow the file's name; "" for nothing."""
+        statistics = self.statistics
+        faults = [f"{number:,} {what}" for number, what in (
+            (statistics.refused_messages, "messages that cannot be read"),
+            (statistics.waiting_sets + statistics.dropped_sets, "sets without template")) if number]
+        return f"has {' and '.join(faults)}" if faults else ""
+
+    @property
+    def statistics(self) -> CollectingStatistics:
+        """Of all messages so far."""
+        return self._collecting.statistics()
+
+    def observations(self) -> npt.NDArray[np.void]:
+        """OBSERVATION_DTYPE: cumulative."""
+        return self._collecting.points.observations()
+
+    def names(self) -> dict[int, str]:
+        """Interfaces by number; the file tells of one host's, so the exporter is no part of them."""
+        return {number: text.partition(" ")[2] or self._name
+                for number, text in self._collecting.points.interfaces().items()}
