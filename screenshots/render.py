@@ -9,8 +9,11 @@ import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from textual.pilot import Pilot
+
 from flowtop.export.statistics import ExportState, ExportStatistics
 from flowtop.record import EndReason, Kind
+from flowtop.tui.filter_bar import GATHER_S
 from flowtop.view.query import FlowRow
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
@@ -47,11 +50,17 @@ EXPORTS = (
 )
 """A collector that reads, one that is away, one that was, and a recording that is paused."""
 
+LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
+
 SCENES: dict[str, Scene] = {
     "main": Scene(120, 40, ("down", "down", "down")),
     "narrow": Scene(80, 24),
     "wide": Scene(200, 60, ("o", "F")),
-    "help": Scene(100, 76, ("question_mark",)),
+    "help": Scene(100, 92, ("question_mark",)),
+    "filter": Scene(120, 40, ("slash", *"tcp and port 443", "enter", "down", "down", "right")),
+    "filter-error": Scene(80, 24, ("slash", *"tcp and port 443 and prot")),
+    "filter-narrow": Scene(80, 24, ("slash", *LONG_FILTER, "enter")),
+    "filter-completion": Scene(200, 60, ("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
     "exports": Scene(120, 40, ("e", "down"), exports=EXPORTS),
     "exports-narrow": Scene(80, 24, ("e", "down", "down"), exports=EXPORTS),
     "exports-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
@@ -99,11 +108,20 @@ def _ranked(row: FlowRow, rank: int) -> FlowRow:
     )
 
 
+async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
+    """Press keys; what is typed behind the first of them is read when the parser of filters is there."""
+    await pilot.press(*keys[:1])
+    await pilot.app.workers.wait_for_complete()
+    await pilot.press(*keys[1:])
+    if "slash" in keys:
+        await pilot.pause(2 * GATHER_S)
+
+
 async def render(scene: Scene) -> str:
     """A scene as SVG text."""
     source = FakeSource(scene_flows())
     async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports)) as pilot:
-        await pilot.press(*scene.keys)
+        await press(pilot, scene.keys)
         if scene.alarm:
             source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,
                                    accounted_packets=source.books.accounted_packets - 1_204)

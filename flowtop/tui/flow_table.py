@@ -40,6 +40,7 @@ class TableView:
         rows: flows in view, in order; no more than the table has lines.
         top: rank of the first of them in the list of `total`.
         cursor: flow_id of the cursor's flow, or None.
+        cell: id of the column whose cell of that flow is chosen; "" when none is.
         interfaces: name by ifindex.
         attached: names of the interfaces observed now; their column is made for the longest.
         sort, descending: for the arrow in the header.
@@ -51,6 +52,7 @@ class TableView:
     top: int = 0
     total: int = 0
     cursor: int | None = None
+    cell: str = ""
     interfaces: Mapping[int, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
     sort: str = "rate"
@@ -116,7 +118,7 @@ class _Pane(Widget):
         if view.wording != self._wording:
             self._wording, self._worded = view.wording, {}
         worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
-        cursor = (theme.CURSOR,) * len(self.columns)
+        cursor = tuple(theme.CELL if column.id == view.cell else theme.CURSOR for column, _ in self.columns)
         lines: list[_Line | None] = []
         for row in rows:
             known = self._worded.get(row.flow_id)
@@ -187,11 +189,15 @@ class FlowTable(Widget):
             self.column_id = column_id
 
     class LineClicked(Message):
-        """A line was clicked, 0 is the first below the header."""
+        """A cell was clicked, with any button: line 0 is the first below the header; the id of the column."""
 
-        def __init__(self, line: int) -> None:
+        def __init__(self, line: int, column_id: str) -> None:
             super().__init__()
             self.line = line
+            self.column_id = column_id
+
+    class RightClicked(Message):
+        """The click before this was made with the right button."""
 
     class Wheeled(Message):
         """The wheel was turned: lines to scroll, positive is down."""
@@ -266,12 +272,13 @@ class FlowTable(Widget):
     def on_click(self, event: events.Click) -> None:
         """Header: sort. Line: cursor."""
         x, y = event.screen_x - self.region.x, event.screen_y - self.region.y
-        if y > 0:
-            self.post_message(self.LineClicked(y - 1))
-            return
         left = self._identity.size.width
         column_id = self._identity.column_at(x) if x < left else self._measures.column_at(x - left)
-        if column_id is not None:
+        if y > 0:
+            self.post_message(self.LineClicked(y - 1, column_id or ""))
+            if event.button == _RIGHT:
+                self.post_message(self.RightClicked())
+        elif column_id is not None:
             self.post_message(self.HeaderClicked(column_id))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
@@ -294,6 +301,10 @@ def _segments(line: _Line, margin_left: int) -> Iterator[Segment]:
             text, style = "", own
         text += cell + " "
     yield Segment(text, style)
+
+
+_RIGHT = 3
+"""Textual's number of the right mouse button."""
 
 
 def _style(row: FlowRow) -> Style:

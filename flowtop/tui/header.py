@@ -100,17 +100,27 @@ def _list_line(view: HeaderView, width: int) -> Strip:
         left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
     if page is None:
         return justify(left, [], width)
-    if page.query.filter is not None and not view.alarm:
-        room = max(12, width - 60 - sum(part.width for part in left))
-        left.insert(0, Part(units.printable(page.query.filter.text, room), label="filter ", rank=1))
-    if page.capture_filter and not view.alarm:  # whatever is filtered now: other flows are not counted at all
-        left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
-    if page.query.filter is not None:
-        position = f"{page.matched:,} of {page.flows:,} flows"
+    shown = page.query.filter
+    position = f"{view.first:,}–{view.last:,}" if view.last else ""
+    if shown is None:
+        right = [Part(f"{position} of {page.matched:,}" if position else "", theme.LABEL, rank=3)]
     else:
-        position = f"{view.first:,}–{view.last:,} of {page.matched:,}" if view.last else ""
-    right = [Part(position, theme.LABEL, rank=3), Part(view.order, label="by ", rank=1)]
+        right = [Part(position, theme.LABEL, rank=5),
+                 Part(f"{page.matched:,} of {page.flows:,} flows", theme.LABEL, rank=3, gap=3)]
+    right.append(Part(view.order, label="by ", rank=1))
+    if shown is not None:
+        room = width - 4 - sum(part.width + part.gap for part in [*left, *right[1:]]) - len(_FILTER)
+        text = units.elide(units.printable(shown.text, _LONGEST_FILTER), max(room, _LEAST_FILTER))
+        left.append(Part(text, label=_FILTER, rank=1))
+    if page.capture_filter:  # whatever is filtered now: other flows are not counted at all
+        left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
     return justify(left, right, width)
+
+
+_FILTER = "filter "
+_LONGEST_FILTER = 500
+_LEAST_FILTER = 16
+"""Cells that the filter gets before others make room."""
 
 
 def clock(seconds: float) -> str:

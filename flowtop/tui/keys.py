@@ -37,6 +37,14 @@ KEYS: tuple[Key, ...] = (
     Key(("home",), "Home", "first", "First flow of the list", "Move"),
     Key(("end",), "End", "last", "Last flow of the list", "Move"),
     Key(("escape",), "Esc", "clear_cursor", "Take the cursor off the list", "Move"),
+    Key(("slash",), "/", "edit_filter", "Filter: the list follows as you type; Enter keeps it, Esc does not", "Filter",
+        "filter"),
+    Key(("left",), "←", "choose_cell(-1)", "Choose the cell to the left in the cursor's flow", "Filter"),
+    Key(("right",), "→", "choose_cell(1)", "Choose the cell to the right in the cursor's flow", "Filter"),
+    Key(("equals_sign",), "=", "filter_by_cell(False)", "Only flows that are like the chosen cell", "Filter"),
+    Key(("exclamation_mark",), "!", "filter_by_cell(True)", "Not those (!=): all but flows like the chosen cell",
+        "Filter"),
+    Key(("backslash",), "\\", "clear_filter", "All flows again", "Filter"),
     Key(("s", "greater_than_sign"), "s >", "sort_next", "Sort by the next column to the right", "Order", "sort"),
     Key(("S", "less_than_sign"), "S <", "sort_previous", "Sort by the next column to the left", "Order"),
     Key(("r",), "r", "reverse", "Reverse the order", "Order", "reverse"),
@@ -70,6 +78,16 @@ EXPORT_KEYS: tuple[Key, ...] = (
 )
 """Keys of the exports panel, when nothing is being typed."""
 
+FILTER_KEYS: tuple[tuple[str, str], ...] = (
+    ("Tab", "Complete the word; again, or ↓ ↑: the next choice, which Enter takes and Esc leaves"),
+    ("↑ ↓", "Filters typed before"),
+    ("Ctrl-A Ctrl-E", "To the start, to the end"),
+    ("Ctrl-W Ctrl-U Ctrl-K", "Delete the word before, all before, all after"),
+    ("Enter", "Keep the filter"),
+    ("Esc", "Back to the filter there was"),
+)
+"""Keys while a filter is typed."""
+
 TYPING_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "While typing: complete it; again: the next choice"),
 )
@@ -78,7 +96,7 @@ TYPING_KEYS: tuple[tuple[str, str], ...] = (
 
 def bindings(keys: Iterable[Key]) -> list[BindingType]:
     """Entries of a table as textual's bindings."""
-    return [Binding(name, key.action, key.doc, show=False, priority=name in ("ctrl+c", "ctrl+z"))
+    return [Binding(name, key.action, key.doc, show=False, priority=name in AT_ONCE)
             for key in keys for name in key.names]
 
 
@@ -86,9 +104,13 @@ APP_KEYS = tuple(key for key in KEYS if key.action.startswith("app."))
 """Those that work wherever no other screen is on top."""
 
 
+AT_ONCE = ("ctrl+c", "ctrl+z", "slash")
+"""Keys that act before the ones typed after them go anywhere: what follows `/` is text."""
+
 MOUSE: tuple[tuple[str, str], ...] = (
     ("Click a header", "Sort by its column; click again to reverse"),
-    ("Click a flow", "Cursor to it"),
+    ("Click a flow", "Cursor to it, and to the cell"),
+    ("Right click", "Only flows that are like the cell"),
     ("Wheel", "Scroll the list"),
 )
 """What the mouse does: gesture and sentence."""

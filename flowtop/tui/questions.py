@@ -7,9 +7,13 @@ moving the cursor asks nothing, scrolling asks when the fetched rows run out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from flowtop.tui.viewport import Viewport
 from flowtop.view.query import Page, Query
+
+if TYPE_CHECKING:
+    from flowtop.view.filter import Filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,19 @@ class Questions:
         if self._viewport.cursor is None:
             self._viewport.scroll(-self._viewport.top)
 
+    @property
+    def filter(self) -> Filter | None:
+        """Which flows are wanted; None for all."""
+        return self._wanted.filter
+
+    def filter_by(self, wanted: Filter | None) -> None:
+        """Show other flows. Without a cursor, view the top."""
+        if wanted == self._wanted.filter:
+            return
+        self._wanted = replace(self._wanted, filter=wanted)
+        if self._viewport.anchor is None:
+            self._viewport.scroll(-self._viewport.top)
+
     def toggle_hold(self) -> None:
         """Freeze the order, or let it go."""
         self.order_held = not self.order_held
@@ -108,9 +125,9 @@ class Questions:
         offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
             before.offset, before.limit)
         query = replace(self._wanted, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
-        if query == before and (not self._viewport.needs_anchor or before.anchor == self._viewport.cursor):
+        if query == before and (not self._viewport.needs_anchor or before.anchor == self._viewport.anchor):
             return None
-        query = replace(query, anchor=self._viewport.cursor)
+        query = replace(query, anchor=self._viewport.anchor)
         moved = before is None or replace(query, anchor=None, hold=None) != replace(before, anchor=None, hold=None)
         if self.paused and moved:
             self._awaited = query

@@ -18,6 +18,10 @@ HEADING = Style(bold=True)
 SORTED = Style(bold=True, color="cyan")
 """Header of the sorted column; its arrow says it without colour."""
 CURSOR = Style(reverse=True)
+HINT = Style(color="cyan")
+"""Words that Tab offers; apart from the flows around them."""
+CELL = Style(bold=True, underline=True)
+"""The chosen cell of the cursor's line: a gap in its bar, which every terminal shows."""
 CHIP = Style(reverse=True, bold=True)
 """Paused, order held, follow."""
 ALARM = Style(bold=True, color="red")

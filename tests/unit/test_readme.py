@@ -16,7 +16,7 @@ from flowtop import batch, errors
 from flowtop.cli import command
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.export.url import OPTIONS, parse_export_url
-from flowtop.tui.keys import EXPORT_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
+from flowtop.tui.keys import EXPORT_KEYS, FILTER_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
 from flowtop.view.query import Books, Page, Query, Traffic
@@ -43,6 +43,12 @@ def keys_table() -> str:
 def export_keys_table() -> str:
     """Keys of the exports panel."""
     return table(("key", "what it does"), [*key_rows(EXPORT_KEYS), *((f"`{cap}`", doc) for cap, doc in TYPING_KEYS)])
+
+
+def filter_keys_table() -> str:
+    """Keys while a filter is typed."""
+    return table(("key", "what it does"),
+                 [(" ".join(f"`{cap}`" for cap in caps.split()), doc) for caps, doc in FILTER_KEYS])
 
 
 def key_rows(keys: Iterable[Key]) -> list[tuple[str, str]]:
@@ -105,6 +111,7 @@ def profiles_table() -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "keys": keys_table,
+    "filter-keys": filter_keys_table,
     "export-keys": export_keys_table,
     "options": options_table,
     "columns": columns_table,

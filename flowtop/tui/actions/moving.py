@@ -55,6 +55,7 @@ class Moving(FlowScreen):
         self.changed()
 
     def on_flow_table_line_clicked(self, message: FlowTable.LineClicked) -> None:
-        """Cursor to the flow."""
+        """Cursor to the flow, and to the cell."""
         self.viewport.select(message.line)
+        self.cell = message.column_id
         self.changed()

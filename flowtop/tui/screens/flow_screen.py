@@ -49,6 +49,7 @@ class FlowScreen(Screen[None]):
     Attributes:
         page: the page on view, None before the first.
         viewport, questions: where the reader looks, and what was asked for it.
+        cell: id of the column in which the cursor's cell is; "" when none is chosen.
         bits, rate_window: how rates are put.
         exports, pace, clock: the exports, how fast they send, and their times.
         alarm: what went wrong, in words; "" when nothing did.
@@ -56,6 +57,7 @@ class FlowScreen(Screen[None]):
     """
 
     AUTO_FOCUS = None
+    DEFAULT_CSS = "FlowScreen { layers: default over; }"
 
     page: reactive[Page | None] = reactive(None, init=False, repaint=False)
 
@@ -72,6 +74,7 @@ class FlowScreen(Screen[None]):
         self._ask_source: Callable[[Query], None] | None = None
         self.viewport = Viewport()
         self.questions = Questions(query, self.viewport)
+        self.cell = ""
         self.bits = bits
         self.rate_window: Window = "tick"
         self.alarm = ""
@@ -186,6 +189,7 @@ class FlowScreen(Screen[None]):
             top=self.viewport.top,
             total=page.matched,
             cursor=self.viewport.cursor,
+            cell=self.cell,
             interfaces=page.interfaces,
             attached=page.attached,
             sort=page.query.sort,
@@ -237,7 +241,7 @@ def _order(query: Query) -> str:
 
 def _why_empty(page: Page) -> str:
     if page.query.filter is not None and page.flows:
-        return "no flow passes the filter"
+        return "no flow matches: / edits the filter, \\ clears it"
     if page.source is not None:
         return "no flows in this file" if page.source.ended else "no flows yet"
     return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"

@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from flowtop.tui import theme
-from flowtop.tui.keys import EXPORT_KEYS, KEYS, MOUSE, TYPING_KEYS
+from flowtop.tui.keys import EXPORT_KEYS, FILTER_KEYS, KEYS, MOUSE, TYPING_KEYS
 
 ACCURACY: tuple[tuple[str, str], ...] = (
     ("exact", "share of the packets seen that are in a flow or in a counter of this line"),
@@ -78,6 +78,7 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
 
     for section, keys in groupby(KEYS, key=lambda key: key.section):
         yield section, [(key.caps, key.doc) for key in keys]
+    yield "While a filter is typed", FILTER_KEYS
     yield "Mouse", MOUSE
     yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
     yield "Accuracy line", ACCURACY

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from textual.binding import BindingType
 
+from flowtop.tui.actions.filtering import Filtering
 from flowtop.tui.actions.moving import Moving
 from flowtop.tui.actions.naming import Naming
 from flowtop.tui.actions.opening import Opening
@@ -15,7 +16,7 @@ from flowtop.tui.actions.theming import Theming
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
-class MainScreen(Moving, Ordering, Showing, Naming, Theming, Opening):
+class MainScreen(Moving, Ordering, Showing, Filtering, Naming, Theming, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)
