@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+from flowtop.collecting import CollectingStatistics, point_elements
 from flowtop.elements import FLOW_ELEMENTS
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.pipeline import Pipeline
 from flowtop.record import EndReason, Kind
+from flowtop.view.collected import collecting_record, facts, faults
 from flowtop.view.columns import Wording
 from flowtop.view.fitting import fit
 from flowtop.view.query import Books, FlowRow, Page, Query
@@ -201,7 +203,7 @@ def flow_record(row: FlowRow, interfaces: dict[int, str]) -> dict[str, Any]:
     family, ip = (socket.AF_INET, "IPv4") if row.ip_version == _IPV4 else (socket.AF_INET6, "IPv6")
     record: dict[str, Any] = {
         "flowId": row.flow_id,
-        "interfaceName": printable(interfaces.get(row.ifindex, str(row.ifindex))),
+        **point_elements(interfaces.get(row.ifindex, str(row.ifindex)), printable),
         "flowDirection": row.direction,
         "ipVersion": row.ip_version,
         "protocolIdentifier": row.protocol,
@@ -284,6 +286,8 @@ class _JsonLines:
     def text(self, number: int, page: Page) -> str:
         flows = [flow_record(row, page.interfaces) for row in page.rows]
         line = {"round": number, "time": _iso_time(page.unix_ms), "totals": totals_record(page), "flows": flows}
+        if page.collecting:
+            line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 
@@ -337,4 +341,13 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets)):
         if number:
             second += f"  {word} {number}"
-    return [first, second]
+    return [first, second, *_collecting_lines(page.collecting)]
+
+
+def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:
+    """How a Collecting Process fares, in one line."""
+    if statistics is None:
+        return []
+    words = [*(f"{label} {value}" for label, value in facts(statistics)),
+             *(f"{label} {count}" for label, count in faults(statistics))]
+    return [f"collecting  {'  '.join(words)}"]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flowtop.capture import Capture
     from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.export.exports import Exports, Keep
+    from flowtop.listening import Listening
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.reading import Reading
     from flowtop.tui.looks import Looks
@@ -99,6 +100,9 @@ _ORDER = "flowtop.order"
               help="Limit the -e before it to the flows that match. Default: every flow, whatever is shown.")
 @click.option("-r", "--read", metavar="FILE",
               help="Read a pcap, pcapng or IPFIX file, gzipped or not; - is standard input. Needs no root.")
+@click.option("-l", "--listen", multiple=True, metavar="URL",
+              help="Collect NetFlow 5, NetFlow 9 and IPFIX, not interfaces: udp://[ADDRESS][:PORT] or just a port, "
+                   "tcp://, tls://. Loopback unless an address is named; repeatable. Needs no root.")
 @click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
 @click.option("--speed", type=_Factor(0.001, 1_000_000), metavar="FACTOR",
               help="With -r: replay, so many times as fast as it was recorded.")
@@ -148,10 +152,10 @@ def command(**options: Any) -> int:
     """
     if options["check"]:
         return _check(options)
-    reading = _reading(options)
+    elsewhere = _elsewhere(options)
     if options["batch"]:
-        return _batch(options, reading)
-    return _screen(options, reading)
+        return _batch(options, elsewhere)
+    return _screen(options, elsewhere)
 
 
 def main() -> None:
@@ -222,6 +226,30 @@ def _given(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
+def _elsewhere(options: dict[str, Any]) -> Reading | Listening | None:
+    """Where flows come from, if not from this host's interfaces; the command line goes before other settings."""
+    given = [option for option in ("listen", "read", "interface") if _given(option)]
+    if len(given) > 1:
+        raise FlowtopError(f"-{given[0][0]} and -{given[1][0]} exclude each other", exit_code=EXIT_USAGE,
+                           hint="flowtop observes interfaces, or reads a file, or listens to exporters")
+    for option in {"read", "listen"} - set(given) if given else ():
+        options[option] = None
+    reading = _reading(options)
+    if reading is not None or not options["listen"]:
+        return reading
+    from flowtop.listening import SORT, Listening, parse_urls
+
+    if _default("sort"):
+        options["sort"] = SORT
+    return Listening(parse_urls(options["listen"]), own_idle_timeout=not _default("idle_timeout"),
+                     own_dedupe=not _default("dedupe"))
+
+
+def _default(option: str) -> bool:
+    """Whether nobody has said anything about it."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.DEFAULT
+
+
 def _reading(options: dict[str, Any]) -> Reading | None:
     """The file to read, if any."""
     if options["read"] is None:
@@ -229,15 +257,11 @@ def _reading(options: dict[str, Any]) -> Reading | None:
             if _given(option):
                 raise FlowtopError(f"--{option} needs -r", hint="flowtop -r FILE reads a capture", exit_code=EXIT_USAGE)
         return None
-    if options["interface"] and _given("interface"):
-        raise FlowtopError("-r and -i exclude each other", hint="flowtop reads a file, or observes interfaces",
-                           exit_code=EXIT_USAGE)
     from flowtop.reading import Reading
 
     speed = options["speed"] or (1.0 if options["replay"] else None)
     tick_s: float | None = options["delay"] * (speed or 1.0)
-    default = click.get_current_context().get_parameter_source("delay") is ParameterSource.DEFAULT
-    if options["batch"] and default and options["count"] is None and options["read"] != "-" and speed is None:
+    if options["batch"] and _default("delay") and options["count"] is None and options["read"] != "-" and speed is None:
         tick_s = None
     return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed)
 
@@ -248,15 +272,15 @@ def _query(options: dict[str, Any], limit: int | None) -> Query:
     return first_query(options["sort"], " ".join(options["filter"]), limit)
 
 
-def _split(options: dict[str, Any], reading: Reading | None, query: Query) -> Split:
+def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query: Query) -> Split:
     """Which part of the filter runs in the kernel program. None when there are exports: they are of all flows."""
     from flowtop.view.filter.places import places
 
-    return places(query.filter, in_kernel=not (reading or options["export"]),
+    return places(query.filter, in_kernel=not (elsewhere or options["export"]),
                   observation_points=options["dedupe"] == "off")
 
 
-def _pipeline_config(options: dict[str, Any], reading: Reading | None, capture_filter: str, *,
+def _pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, capture_filter: str, *,
                      first_delay_s: float | None = None) -> PipelineConfig:
     from flowtop.metering.table import TableConfig
     from flowtop.pipeline import PipelineConfig
@@ -266,14 +290,15 @@ def _pipeline_config(options: dict[str, Any], reading: Reading | None, capture_f
     config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
                             ticks=options["count"] if options["batch"] else None, table=table,
                             capture_filter=capture_filter)
-    return reading.pipeline_config(config) if reading else config
+    return elsewhere.pipeline_config(config) if elsewhere else config
 
 
 @contextmanager
-def _source(options: dict[str, Any], reading: Reading | None, wanted: str) -> Iterator[Callable[[], Capture]]:
+def _source(options: dict[str, Any], elsewhere: Reading | Listening | None,
+            wanted: str) -> Iterator[Callable[[], Capture]]:
     """What makes the capture; the eBPF programs' compilation has begun and goes on while the screen is imported."""
-    if reading:
-        capture = reading.capture()
+    if elsewhere:
+        capture = elsewhere.capture()
         yield lambda: capture
         return
     from flowtop.capture.ebpf.start import begin
@@ -313,7 +338,7 @@ def _check_exports(options: dict[str, Any]) -> list[tuple[str, Keep | None]]:
     return planned(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER], keep)
 
 
-def _batch(options: dict[str, Any], reading: Reading | None) -> int:
+def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:
     _check_exports(options)
     from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, output_format, reader_watch, run_batch
 
@@ -324,13 +349,13 @@ def _batch(options: dict[str, Any], reading: Reading | None) -> int:
 
     pages = PageQueue()
     query = _query(options, options["top"])
-    split = _split(options, reading, query)
+    split = _split(options, elsewhere, query)
     config = BatchConfig(output=output, query=query, width=_table_width())
     stdout = None if sys.stdout is None else sys.stdout.fileno()
     write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
 
     def run(exports: Exports) -> int:
-        pipeline = Pipeline(_pipeline_config(options, reading, split.kernel), open_capture(), [exports],
+        pipeline = Pipeline(_pipeline_config(options, elsewhere, split.kernel), open_capture(), [exports],
                             ready=pages.ready)
         caught = stop_on_signals(pipeline.request_stop, exports.hurry)
         run_batch(config, pipeline, pages, write)
@@ -340,7 +365,7 @@ def _batch(options: dict[str, Any], reading: Reading | None) -> int:
             return EXIT_OK
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
-    with _source(options, reading, split.expression) as open_capture:
+    with _source(options, elsewhere, split.expression) as open_capture:
         return _exporting(options, run)
 
 
@@ -350,7 +375,7 @@ def _table_width() -> int:
     return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout and sys.stdout.isatty() else 160
 
 
-def _screen(options: dict[str, Any], reading: Reading | None) -> int:
+def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:
     for option in ("count", "top"):  # from the environment or the settings file they wait for -b
         if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
@@ -364,9 +389,9 @@ def _screen(options: dict[str, Any], reading: Reading | None) -> int:
                                exit_code=EXIT_USAGE)
     _check_exports(options)
     query = _query(options, None)
-    split = _split(options, reading, query)
-    with _source(options, reading, split.expression) as open_capture:
-        config = partial(_pipeline_config, options, reading, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
+    split = _split(options, elsewhere, query)
+    with _source(options, elsewhere, split.expression) as open_capture:
+        config = partial(_pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
         return _exporting(options, lambda exports: _show(options, query, config, open_capture, exports))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -92,3 +93,24 @@ def exporter_of(name: str) -> Exporter | None:
     except ValueError:
         return None
     return Exporter(address, int(domain), interface)
+
+
+def point_elements(name: str, clean: Callable[[str], str]) -> dict[str, str | int]:
+    """An Observation Point as IANA element names and values: its interface, and the exporter that told of it, if any.
+
+    Args:
+        name: of the point.
+        clean: makes an interface's name fit to be written.
+    """
+    exporter = exporter_of(name)
+    if exporter is None:
+        return {"interfaceName": clean(name)}
+    version = "IPv6" if ":" in exporter.address else "IPv4"
+    return {"interfaceName": clean(exporter.interface), f"exporter{version}Address": exporter.address,
+            "observationDomainId": exporter.domain}
+
+
+def interface_of(name: str) -> str:
+    """The interface in an Observation Point's name, whoever told of it."""
+    exporter = exporter_of(name)
+    return name if exporter is None else exporter.interface

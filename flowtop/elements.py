@@ -60,13 +60,16 @@ _ALL = (
     Element("interfaceName", 82, "string", doc="Name of the Observation Point's interface."),
     Element("octetTotalCount", 85, "unsigned64", "octets", "IP octets over the flow's life."),
     Element("packetTotalCount", 86, "unsigned64", "packets", "Wire packets over the flow's life."),
+    Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that told of the flow."),
+    Element("exporterIPv6Address", 131, "ipv6Address", doc="The same, over IPv6."),
     Element("flowEndReason", 136, "unsigned8",
             doc="1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources."),
     Element("icmpTypeCodeIPv6", 139, "unsigned16", doc="ICMPv6 type * 256 + code."),
     Element("exportingProcessId", 144, "unsigned32", doc="Whose reliability is reported: one number an export."),
     Element("templateId", 145, "unsigned16", doc="The Template that Flow Keys are told of."),
     Element("flowId", 148, "unsigned64", doc="Unique in one run of flowtop."),
-    Element("observationDomainId", 149, "unsigned32", doc="The Observation Domain that is reported on."),
+    Element("observationDomainId", 149, "unsigned32",
+            doc="The Observation Domain that is reported on; with -l: the exporter's."),
     Element("flowStartMilliseconds", 152, "dateTimeMilliseconds", "ms", "First packet, since 1970 UTC."),
     Element("flowEndMilliseconds", 153, "dateTimeMilliseconds", "ms", "Last packet, since 1970 UTC."),
     Element("ignoredPacketTotalCount", 164, "unsigned64", "packets", "Observed packets that are in no Flow Record."),
@@ -98,6 +101,7 @@ FLOW_ELEMENTS = (
     "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
     "flowStartMilliseconds", "flowEndMilliseconds",
     "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
+    "exporterIPv4Address", "exporterIPv6Address", "observationDomainId",
 )
 """Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
 

@@ -331,7 +331,7 @@ class Pipeline:
         self._export(ended)
         if self._first_ns is None and len(handover.batch.counters):
             self._first_ns = int(handover.batch.counters["first_ns"].min())
-        self._source = handover.batch.source
+        self._source, self._collecting = handover.batch.source, handover.batch.collecting
         if not handover.close_tick:
             return
         self._close_tick()
@@ -391,6 +391,7 @@ class Pipeline:
             delay_s=self._config.delay_s,
             last=self._last,
             source=self._source,
+            collecting=self._collecting,
         )
 
     def _uptime_s(self, now_ns: int) -> float:

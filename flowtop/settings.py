@@ -10,11 +10,11 @@ from typing import Any
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 
-_LISTS = ("interface", "export")
+_LISTS = ("interface", "export", "listen")
 _TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, bool), (str, list))
 """TOML types a setting may have; and those of `_LISTS`."""
 _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
-             "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
+             "listen": '["udp://:2055"]', "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
              "names": '"ports"', "numeric": "true", "theme": '"dark"'}
 
 

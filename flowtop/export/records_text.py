@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flowtop.collecting import point_elements
 from flowtop.elements import FLOW_ELEMENTS
 from flowtop.record import FlowRecords, Kind
 
@@ -32,7 +33,7 @@ def plain_records(records: FlowRecords, interfaces: Mapping[int, str]) -> Iterat
 def _plain(row: dict[str, Any], interfaces: Mapping[int, str]) -> dict[str, Any]:
     record: dict[str, Any] = {
         "flowId": row["flow_id"],
-        "interfaceName": _harmless(interfaces.get(row["ifindex"], str(row["ifindex"]))),
+        **point_elements(interfaces.get(row["ifindex"], str(row["ifindex"])), _harmless),
         "flowDirection": row["direction"],
         "ipVersion": row["ip_version"],
         "protocolIdentifier": row["protocol"],

@@ -9,10 +9,12 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from flowtop.collecting import CollectingStatistics
 from flowtop.tui import theme
 from flowtop.tui.keys import KEYS
 from flowtop.tui.line import Part, justify
 from flowtop.view import units
+from flowtop.view.collected import facts, faults
 from flowtop.view.query import Books, Page
 
 if TYPE_CHECKING:
@@ -102,7 +104,13 @@ def _accounts(page: Page) -> list[Part]:
                 ("fragments ", books.unjoined_fragments), ("evicted ", books.evicted_flows),
                 ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
-    return parts
+    return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
+
+
+def _collecting(statistics: CollectingStatistics) -> list[Part]:
+    """How exporters' flows arrive: what was refused or lost on the way, in the units of their protocols."""
+    parts = [Part(value, rank=4, label=f"{label} ") for label, value in facts(statistics)]
+    return parts + [Part(f"{words} {count:,}", theme.ALARM, rank=2) for words, count in faults(statistics)]
 
 
 def _balance(books: Books) -> Part:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from flowtop.collecting import exporter_of, interface_of
 from flowtop.record import Direction, EndReason, Kind
 from flowtop.view import units
 from flowtop.view.filter import values
@@ -43,7 +44,16 @@ def _rate(word: str, doc: str, field: str, span: Callable[[FlowSource], float]) 
 
 INTERFACE = FilterKey(
     "if", "Interface; * and ? stand for any text, [ab] for one of these.", "if veth*",
-    "an interface's name, such as eth0 or veth*", values.number, *stored("ifindex"), kind="text", of_aggregates=True)
+    "an interface's name, such as eth0 or veth*", values.number, *stored("ifindex"), kind="text", of_aggregates=True,
+    part=interface_of)
+EXPORTER = FilterKey(
+    "exporter", "With -l: the exporter that told of the flow; * and ? stand for any text.", "exporter 192.0.2.*",
+    "an exporter's address, such as 192.0.2.1", values.number, *stored("ifindex"), kind="text", of_aggregates=True,
+    part=lambda name: exporter.address if (exporter := exporter_of(name)) else "")
+DOMAIN = FilterKey(
+    "domain", "With -l: the exporter's Observation Domain or Source ID.", "domain 7",
+    "an Observation Domain, such as 7", values.number, *stored("ifindex"), kind="text", of_aggregates=True,
+    part=lambda name: str(exporter.domain) if (exporter := exporter_of(name)) else "")
 DIRECTION = FilterKey(
     "dir", "Direction at the interface.", "dir out", "in or out",
     values.ReadChoice((("in", 0), ("out", 1), ("ingress", 0), ("egress", 1))), *stored("direction"),
@@ -89,9 +99,21 @@ STATE = FilterKey(
     lambda records: _state(records, _ended(records)), choices=("active", "closing", "ended"), of_aggregates=True)
 
 
+def exporter_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`exporter 192.0.2.1`; of a flow that no exporter told of, its interface."""
+    exporter = exporter_of(interfaces.get(row.ifindex, ""))
+    return f"exporter {exporter.address}" if exporter else interface_term(row, interfaces)
+
+
+def domain_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`exporter 192.0.2.1 and domain 7`: domains mean something at one exporter only."""
+    exporter = exporter_of(interfaces.get(row.ifindex, ""))
+    return f"exporter {exporter.address} and domain {exporter.domain}" if exporter else interface_term(row, interfaces)
+
+
 def interface_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     """`if eth0`; names with odd characters are quoted, globs in them disarmed."""
-    name = interfaces.get(row.ifindex, f"if{row.ifindex}")
+    name = interface_of(interfaces.get(row.ifindex, f"if{row.ifindex}"))
     plain = name.isascii() and all(character.isalnum() or character in "._-@" for character in name)
     escaped = "".join(f"[{character}]" if character in "*?[" else character for character in name)
     quote = "'" if '"' in escaped else '"'

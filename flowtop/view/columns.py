@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from flowtop.collecting import exporter_of, interface_of
 from flowtop.record import Direction, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
@@ -54,6 +55,7 @@ class Column:
         term: a filter after the cell of a row: one that this row passes.
         key: the filter word of the column, where it has one of its own.
         octet_rate: of columns that show a rate: octets/s of a row, which its colour tells the magnitude of.
+        of_exporters: has something to show only where flows come from exporters.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Column:
     flexible: bool = False
     descending_first: bool = False
     octet_rate: Callable[[FlowRow], float] | None = None
+    of_exporters: bool = False
 
     def cell(self, row: FlowRow, wording: Wording, interfaces: Mapping[int, str], width: int) -> str:
         """The text in exactly `width` cells: elided in the middle when too long, else padded."""
@@ -106,7 +109,19 @@ def _dscp(columns: FlowColumns) -> Array:
 def _interface(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del wording
     name = interfaces.get(row.ifindex)
-    return f"if{row.ifindex}" if name is None else units.printable(name, 16)
+    return f"if{row.ifindex}" if name is None else units.printable(interface_of(name), 16)
+
+
+def _exporter(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording
+    exporter = exporter_of(interfaces.get(row.ifindex, ""))
+    return exporter.address if exporter else ""
+
+
+def _domain(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    del wording
+    exporter = exporter_of(interfaces.get(row.ifindex, ""))
+    return str(exporter.domain) if exporter else ""
 
 
 def _host(raw: bytes, row: FlowRow, wording: Wording) -> str:
@@ -176,6 +191,10 @@ _ALL = (
     Column("direction", "D", 1, "← ingress, → egress, at that interface.",
            lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1,
            keys.direction_term, keys.DIRECTION),
+    Column("exporter", "EXPORTER", 9, "With -l: who told of the flow.", _exporter, (_plain("ifindex"),), 2,
+           keys.exporter_term, keys.EXPORTER, of_exporters=True),
+    Column("domain", "DOMAIN", 8, "With -l: the exporter's Observation Domain or Source ID.", _domain,
+           (_plain("ifindex"),), 9, keys.domain_term, keys.DOMAIN, "right", of_exporters=True),
     Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
            (_plain("vlan_id"), _plain("customer_vlan_id")), 8, keys.vlan_term),
     Column("protocol", "PROTO", 5, "IP protocol.", _protocol,

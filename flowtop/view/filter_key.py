@@ -30,6 +30,7 @@ class FilterKey:
         packet: the field of struct flow_key in bpf/flow.h that holds the number, for the kernel program; "" when it is
             no part of the Flow Key, so that two packets of one flow may differ in it.
         of_aggregates: aggregate entries have it too.
+        part: of a text key, the part of the code's name that is matched.
         optional: may stand without an operand, and then asks for any number but 0.
     """
 
@@ -45,6 +46,7 @@ class FilterKey:
     packet: str = ""
     of_aggregates: bool = False
     optional: bool = False
+    part: Callable[[str], str] = str
 
 
 def stored(name: str) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:

@@ -49,7 +49,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     Args:
         width: cells of the line, gaps between columns included.
         window: its rate column is the one that stays longest.
-        names: of interfaces: their column grows to the longest while addresses keep the room they need.
+        names: of interfaces: their column grows to the longest while addresses keep the room they need. URLs are
+            where exporters are listened to, who have columns of their own then.
         keep: id of a column that stays however narrow the line is: the sorted one.
         gap: cells between two columns.
         columns: that there are.
@@ -61,11 +62,14 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         short IPv6 one.
     """
     set_widths = dict(arrangement.widths)
-    every = [column for column in arrangement.ordered(columns)
-             if column.id not in arrangement.hidden or column.id == keep]
+    names = tuple(names)
+    local = [name for name in names if "://" not in name]
+    listening = len(local) < len(names)
+    every = [column for column in arrangement.ordered(columns) if column.id == keep
+             or (column.id not in arrangement.hidden and (listening or not column.of_exporters))]
     least = {column.id: set_widths.get(column.id, column.width) for column in every}
     if "interface" in least and "interface" not in set_widths:
-        least["interface"] = min(max(map(len, names), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
+        least["interface"] = min(max(map(len, local), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
         least["interface"] = max(least["interface"], COLUMNS["interface"].width)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     priorities = _priorities(every, window, {keep} | arrangement.shown)
@@ -78,12 +82,18 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:
-        wanted = min(max(map(len, names), default=0), _LONGEST_INTERFACE) - widths["interface"]
-        growth = max(0, min(wanted, left - len(flexible) * _ENDPOINT))
-        widths["interface"] += growth
-        left -= growth
+        left -= _grow(widths, "interface", min(max(map(len, local), default=0), _LONGEST_INTERFACE), left, flexible)
+    if "exporter" in widths and "exporter" not in set_widths:
+        left -= _grow(widths, "exporter", _ADDRESS, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
+
+
+def _grow(widths: dict[str, int], column_id: str, wanted: int, left: int, flexible: Sequence[Column]) -> int:
+    """Widen a column while addresses keep the room they need; gives by how much."""
+    growth = max(0, min(wanted - widths[column_id], left - len(flexible) * _ENDPOINT))
+    widths[column_id] += growth
+    return growth
 
 
 def _priorities(every: Sequence[Column], window: Window, stay: frozenset[str] | set[str]) -> dict[str, int]:
@@ -114,6 +124,7 @@ _USUAL_INTERFACE = len("enp0s3")
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ, without the zero that ends it."""
 _SHORT_ENDPOINT = len("198.51.100.7:443")
+_ADDRESS = len("255.255.255.255")
 _ENDPOINT = len("255.255.255.255:65535")
 _ROOMY_ENDPOINT = len("[2001:db8:1111:2222::1]:65535")
 _LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")

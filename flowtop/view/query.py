@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowtop.collecting import CollectingStatistics
+
 if TYPE_CHECKING:
     from flowtop.record import SourceState  # brings numpy, which must not delay the first frame
     from flowtop.view.filter import Filter
@@ -184,6 +186,7 @@ class Page:
         capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
         source: how far a file was read; None of a live capture.
+        collecting: what a Collecting Process says of its exporters; None of any other capture.
     """
 
     query: Query
@@ -206,3 +209,4 @@ class Page:
     delay_s: float = 1.0
     last: bool = False
     source: SourceState | None = None
+    collecting: CollectingStatistics | None = None

@@ -21,6 +21,8 @@ TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 IN, OUT = 0, 1
 
 SORT_FIELDS: dict[str, Callable[[FlowRow], Any]] = {
+    "exporter": lambda row: row.ifindex,
+    "domain": lambda row: row.ifindex,
     "interface": lambda row: row.ifindex,
     "direction": lambda row: row.direction,
     "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),

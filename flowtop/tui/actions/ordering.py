@@ -37,7 +37,10 @@ class Ordering(FlowScreen):
     def _sort_by_neighbour(self, step: int) -> None:
         from flowtop.view.columns import COLUMNS  # brings numpy, which must not delay the first frame
 
-        ids = list(COLUMNS)  # those too that have no room now: the sorted one gets some
+        newest = self.questions.newest
+        listening = newest is not None and newest.collecting is not None
+        ids = [id_ for id_, column in COLUMNS.items()  # those too that have no room now: the sorted one gets some
+               if listening or not column.of_exporters or id_ == self.questions.sort]
         self._sort_by(ids[(ids.index(self.questions.sort) + step) % len(ids)])
 
     def _sort_by(self, column_id: str) -> None:

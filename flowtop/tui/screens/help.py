@@ -80,7 +80,8 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
         yield section, [(key.caps, key.doc) for key in keys]
     yield "While a filter is typed", FILTER_KEYS
     yield "Mouse", MOUSE
-    yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
+    yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()
+                      if not column.of_exporters]
     yield "Accuracy line", ACCURACY
     yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
 

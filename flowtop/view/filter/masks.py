@@ -212,11 +212,12 @@ def _has_bits(numbers: Array, wanted: int) -> Mask:
 
 def matching_codes(test: Match, codes: list[int], names: Mapping[int, str]) -> list[int]:
     """Those codes whose text fits the pattern; a code without a name is called as the screen does."""
+    texts = [(code, test.key.part(names.get(code, f"if{code}"))) for code in codes]
     if test.operator == "~":
         part = test.pattern.casefold()
-        return [code for code in codes if part in names.get(code, f"if{code}").casefold()]
+        return [code for code, text in texts if part in text.casefold()]
     glob = re.compile(fnmatch.translate(test.pattern))
-    return [code for code in codes if glob.match(names.get(code, f"if{code}"))]
+    return [code for code, text in texts if glob.match(text)]
 
 
 def _within(test: Within, subject: _Subject) -> Mask:

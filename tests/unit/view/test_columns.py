@@ -126,3 +126,9 @@ def test_an_aggregate_of_any_protocol_says_so() -> None:
     text = COLUMNS["protocol"].text
     assert text(ROWS["aggregate"]._replace(protocol=255), Wording(), {}) == "any"
     assert text(ROWS["tcp"]._replace(protocol=255), Wording(), {}) == "255"
+
+
+def test_flows_of_exporters_say_who_told_of_them() -> None:
+    row = flow_row(ifindex=7)
+    for point, texts in (("192.0.2.1/8 Gi0/1", ["192.0.2.1", "8", "Gi0/1"]), ("eth0", ["", "", "eth0"])):
+        assert [COLUMNS[name].text(row, Wording(), {7: point}) for name in ("exporter", "domain", "interface")] == texts
