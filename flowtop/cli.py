@@ -113,8 +113,8 @@ _ORDER = "flowtop.order"
 @click.option("--names", type=click.Choice(["none", "hosts", "ports", "all"]), default="none", show_default=True,
               help="Names on the screen: of hosts by reverse DNS of what is in view, of ports by /etc/services.")
 @click.option("-n", "--numeric", is_flag=True, help="No names to begin with, whatever the settings say.")
-@click.option("--theme", type=click.Choice(["terminal", "dark", "light", "contrast"]), default="terminal",
-              show_default=True, help="Colours of the screen. terminal: its own 16 colours, whatever they are.")
+@click.option("--theme", type=click.Choice(["terminal", "dark", "light", "contrast"]),
+              help="Colours of the screen. terminal: its own 16 colours. Default: as chosen last, at first terminal.")
 @click.option("-b", "--batch", is_flag=True, help="No screen: write rounds to standard output.")
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N",
               help="With -b: end after N rounds. Default: until Ctrl-C.")
@@ -396,10 +396,11 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
 
 
 def _looks(options: dict[str, Any]) -> Looks:
-    from flowtop.tui.looks import Looks
+    from flowtop.tui.looks import opening_looks
 
     names = "none" if options["numeric"] else options["names"]
-    return Looks(hosts=names in ("hosts", "all"), services=names in ("ports", "all"), theme=options["theme"])
+    return opening_looks(os.environ, os.geteuid(), hosts=names in ("hosts", "all"), services=names in ("ports", "all"),
+                         theme=options["theme"])
 
 
 def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineConfig],

@@ -7,7 +7,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
@@ -20,6 +20,7 @@ from flowtop.export.spool import MAX_OCTETS, Spool, SpoolInUse
 from flowtop.export.tcp import TcpTransport
 from flowtop.export.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
+from flowtop.ownership import recording_owner
 
 _MAX_SPOOLS = 16
 
@@ -52,18 +53,6 @@ def open_exporter(text: str, state_directory: Path, *, bounds: QueueBounds | Non
         _check_writable(url)
         transport = FileTransport(url, recording_owner(os.environ, os.geteuid()))
     return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall)
-
-
-def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:
-    """User and group behind sudo, to whom recordings belong; None when nobody is.
-
-    Args:
-        user: effective user id.
-    """
-    numbers = [environment.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
-    if user != 0 or not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
-        return None
-    return int(numbers[0]), int(numbers[1])
 
 
 def tls_context(url: ExportUrl) -> ssl.SSLContext:

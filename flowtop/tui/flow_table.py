@@ -23,6 +23,7 @@ from textual.widget import Widget
 
 from flowtop.tui import theme
 from flowtop.view import units
+from flowtop.view.arrangement import AUTOMATIC, Arrangement
 from flowtop.view.query import FlowRow
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class TableView:
         attached: names of the interfaces observed now; their column is made for the longest.
         sort, descending: for the arrow in the header.
         wording: how the cells are put.
+        arrangement: of columns.
     """
 
     wording: Wording
@@ -57,6 +59,7 @@ class TableView:
     attached: tuple[str, ...] = ()
     sort: str = "rate"
     descending: bool = True
+    arrangement: Arrangement = AUTOMATIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,10 @@ class FlowTable(Widget):
         """The columns on view, from left to right; empty before the first `show`."""
         return [column for column, _ in [*self._identity.columns, *self._measures.columns]]
 
+    def widths(self) -> dict[str, int]:
+        """Cells of each column on view, by id."""
+        return {column.id: width for column, width in [*self._identity.columns, *self._measures.columns]}
+
     def show(self, view: TableView) -> None:
         """Paint what differs from the view before."""
         self._lay_out(view)
@@ -255,8 +262,9 @@ class FlowTable(Widget):
     def _lay_out(self, view: TableView) -> None:
         from flowtop.view.fitting import fit  # brings numpy, which must not delay the first frame
 
-        chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort)
-        split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), len(chosen))
+        chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
+                     arrangement=view.arrangement)
+        split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
         identity, measures = chosen[:split], chosen[split:]
         if (identity, measures) == (self._identity.columns, self._measures.columns):
             return

@@ -58,8 +58,9 @@ KEYS: tuple[Key, ...] = (
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
     Key(("n",), "n", "hosts", "Names of hosts (reverse DNS of what is in view) or addresses", "Show"),
     Key(("p",), "p", "services", "Names of ports (/etc/services) or their numbers", "Show"),
-    Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
+    Key(("C",), "C", "columns", "Columns: which, in which order, how wide; kept for the next run", "Show"),
     Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
+    Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
     Key(("ctrl+z",), "Ctrl-Z", "app.suspend_process", "To the shell; fg comes back. Hooks go on counting", "More"),
@@ -87,6 +88,18 @@ FILTER_KEYS: tuple[tuple[str, str], ...] = (
     ("Esc", "Back to the filter there was"),
 )
 """Keys while a filter is typed."""
+COLUMN_KEYS: tuple[Key, ...] = (
+    Key(("space", "enter"), "Space Enter", "show", "Show the column if there is room, always, or never", hint="show"),
+    Key(("J", "shift+down"), "J Shift-↓", "shift(1)", "Move the column to the right in the list", hint="right"),
+    Key(("K", "shift+up"), "K Shift-↑", "shift(-1)", "Move the column to the left in the list", hint="left"),
+    Key(("plus", "right"), "+ →", "widen(1)", "Wider", hint="wider"),
+    Key(("minus", "left"), "- ←", "widen(-1)", "Narrower", hint="narrower"),
+    Key(("R",), "R", "reset", "All columns as they were at first", hint="reset"),
+    Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one column"),
+    Key(("down", "j"), "↓ j", "move(1)", "Cursor down one column"),
+    Key(("escape", "C", "q", "f10"), "Esc C q F10", "close", "Back to the flows", hint="close"),
+)
+"""Keys of the column chooser."""
 
 TYPING_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "While typing: complete it; again: the next choice"),

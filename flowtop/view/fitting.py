@@ -3,43 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from flowtop.view.arrangement import AUTOMATIC, Arrangement
 from flowtop.view.columns import COLUMNS, Column, Window, rate_column
-
-WIDEST = 60
-"""Cells that a reader may give a column."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrangement:
-    """What a reader chose for columns. Ids that are not there any more mean nothing.
-
-    Attributes:
-        order: ids from left to right; columns that are not named stand behind their neighbours of the registry.
-        hidden: never shown, unless the list is sorted by it.
-        shown: shown as long as anything is.
-        widths: cells of columns that the reader set, by id.
-    """
-
-    order: tuple[str, ...] = ()
-    hidden: frozenset[str] = frozenset()
-    shown: frozenset[str] = frozenset()
-    widths: tuple[tuple[str, int], ...] = ()
-
-    def ordered(self, columns: Iterable[Column]) -> list[Column]:
-        """All of these columns in the reader's order."""
-        every = list(columns)
-        by_id = {column.id: column for column in every}
-        found = [by_id[column_id] for column_id in dict.fromkeys(self.order) if column_id in by_id]
-        for position, column in enumerate(every):
-            if column not in found:
-                found.insert(found.index(every[position - 1]) + 1 if position else 0, column)
-        return found
-
-
-AUTOMATIC = Arrangement()
-"""Nothing chosen."""
 
 
 def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,

@@ -11,6 +11,7 @@ from flowtop.tui.app import FlowtopApp
 from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
 from flowtop.tui.palettes import THEMES
+from flowtop.tui.screens.columns import ColumnsScreen
 from flowtop.tui.screens.exports import ExportsScreen
 from flowtop.tui.screens.help import HelpScreen
 from flowtop.view.columns import COLUMNS
@@ -226,6 +227,14 @@ async def check_next_theme(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert background(pilot.app) == seen[0]
 
 
+async def check_columns(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    assert "VLAN" not in line(pilot.app, 2)
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, ColumnsScreen)
+    await pilot.press("down", "down", "space", "escape")
+    assert "VLAN" in line(pilot.app, 2)
+
+
 async def check_help(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press(key)
     assert isinstance(pilot.app.screen, HelpScreen)
@@ -291,6 +300,7 @@ CHECKS: dict[str, Check] = {
     "services": check_services,
     "exports": check_exports,
     "next_theme": check_next_theme,
+    "columns": check_columns,
     "help": check_help,
     "app.command_palette": check_palette,
     "app.suspend_process": check_suspend,

@@ -16,7 +16,7 @@ from flowtop import batch, errors
 from flowtop.cli import command
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.export.url import OPTIONS, parse_export_url
-from flowtop.tui.keys import EXPORT_KEYS, FILTER_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
+from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, FILTER_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
 from flowtop.view.query import Books, Page, Query, Traffic
@@ -87,6 +87,11 @@ def elements_table() -> str:
                  [(f"`{element.name}`", str(element.number), element.doc) for element in elements])
 
 
+def column_keys_table() -> str:
+    """Keys of the column chooser."""
+    return table(("key", "what it does"), key_rows(COLUMN_KEYS))
+
+
 def words_table() -> str:
     """Words of the filter language."""
     def code(text: str) -> str:
@@ -113,6 +118,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "keys": keys_table,
     "filter-keys": filter_keys_table,
     "export-keys": export_keys_table,
+    "column-keys": column_keys_table,
     "options": options_table,
     "columns": columns_table,
     "statuses": statuses_table,

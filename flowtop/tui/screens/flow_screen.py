@@ -51,6 +51,7 @@ class FlowScreen(Screen[None]):
         viewport, questions: where the reader looks, and what was asked for it.
         cell: id of the column in which the cursor's cell is; "" when none is chosen.
         bits, rate_window: how rates are put.
+        arrangement: of columns.
         exports, pace, clock: the exports, how fast they send, and their times.
         alarm: what went wrong, in words; "" when nothing did.
         notice: what leaving waits for, "" until then.
@@ -68,6 +69,7 @@ class FlowScreen(Screen[None]):
                  sparks: str = theme.SPARKS, looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__()
         self.looks = looks
+        self.arrangement = looks.columns
         self.exports = exports
         self.clock = clock
         self.pace = Pace(clock.monotonic)
@@ -94,6 +96,8 @@ class FlowScreen(Screen[None]):
     def on_mount(self) -> None:
         """Say when there is something to look at: capture starts after that."""
         self.call_after_refresh(self.post_message, self.FirstPaint())
+        if self.looks.complaint:
+            self.say(self.looks.complaint)
 
     # ---- what the app hands over
 
@@ -194,6 +198,7 @@ class FlowScreen(Screen[None]):
             attached=page.attached,
             sort=page.query.sort,
             descending=page.query.descending,
+            arrangement=self.arrangement,
         ))
 
     def _paint_header(self) -> None:

@@ -1,9 +1,9 @@
-"""The help screen: keys, columns and the words of the accuracy line, from the tables that define them."""
+"""The help screen: all keys on one page at 80x24; then the words on screen, then those of filters. All of it from the
+tables that define them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from rich.table import Table
@@ -15,7 +15,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from flowtop.tui import theme
-from flowtop.tui.keys import EXPORT_KEYS, FILTER_KEYS, KEYS, MOUSE, TYPING_KEYS
+from flowtop.tui.key_page import key_page
+from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, FILTER_KEYS, MOUSE, TYPING_KEYS
 
 ACCURACY: tuple[tuple[str, str], ...] = (
     ("exact", "share of the packets seen that are in a flow or in a counter of this line"),
@@ -34,8 +35,11 @@ ACCURACY: tuple[tuple[str, str], ...] = (
 """Words of the accuracy line and what they mean."""
 
 
+PAGES = ("keys", "words", "filters")
+
+
 class HelpScreen(ModalScreen[None]):
-    """Keys and words; the usual keys scroll, any of help, Esc and quit close it."""
+    """Three pages, Tab turns them; the usual keys scroll, any of help, Esc and quit close it."""
 
     AUTO_FOCUS = "VerticalScroll"
 
@@ -52,14 +56,37 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,q,question_mark,h,f1,f10", "close", show=False),
         Binding("j", "scroll(1)", show=False),
         Binding("k", "scroll(-1)", show=False),
+        Binding("tab,right", "turn(1)", show=False, priority=True),
+        Binding("shift+tab,left", "turn(-1)", show=False, priority=True),
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._page = 0
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
         with VerticalScroll() as scroll:
-            scroll.border_title = "flowtop: keys and words"
-            scroll.border_subtitle = "↑ ↓ PgUp PgDn scroll, Esc closes"
-            yield Static(_grid())
+            scroll.border_subtitle = "Tab next page · ↑ ↓ PgUp PgDn scroll · Esc closes"
+            yield Static()
+
+    def on_mount(self) -> None:
+        """The keys first."""
+        self._show()
+
+    def action_turn(self, pages: int) -> None:
+        """To another page."""
+        self._page = (self._page + pages) % len(PAGES)
+        self._show()
+
+    def _show(self) -> None:
+        make: tuple[Callable[[], Text | Table], ...] = (key_page, lambda: _grid(help_sections()), filter_page)
+        for scroll in self.query(VerticalScroll):
+            scroll.border_title = "flowtop help: " + "  ".join(
+                f"[b]{page.upper()}[/b]" if at == self._page else page for at, page in enumerate(PAGES))
+            scroll.scroll_home(animate=False)
+        for text in self.query(Static):
+            text.update(make[self._page]())
 
     def action_scroll(self, lines: int) -> None:
         """Scroll by lines. Keys typed ahead may come before there is anything to scroll."""
@@ -73,24 +100,29 @@ class HelpScreen(ModalScreen[None]):
 
 
 def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
-    """Everything the help screen says: headings, each with terms and their meanings."""
+    """What the page of words says: headings, each with terms and their meanings."""
     from flowtop.view.columns import COLUMNS  # brings numpy: not before it is asked for
 
-    for section, keys in groupby(KEYS, key=lambda key: key.section):
-        yield section, [(key.caps, key.doc) for key in keys]
-    yield "While a filter is typed", FILTER_KEYS
-    yield "Mouse", MOUSE
-    yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()
-                      if not column.of_exporters]
+    yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
     yield "Accuracy line", ACCURACY
+    yield "Mouse", MOUSE
     yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
+    yield "Columns: choosing them", [(key.caps, key.doc) for key in COLUMN_KEYS]
 
 
-def _grid() -> Table:
+def filter_page() -> Table:
+    """Every word of the filter language, with an example."""
+    from flowtop.view.filter.keys import WORDS  # as above
+
+    return _grid([("While a filter is typed", FILTER_KEYS), ("Words of filters, with examples",
+                   [(word.words, f"{word.doc}  {word.example}") for word in WORDS])])
+
+
+def _grid(sections: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=16, no_wrap=True)
     grid.add_column(ratio=1)
-    for index, (title, entries) in enumerate(help_sections()):
+    for index, (title, entries) in enumerate(sections):
         if index:
             grid.add_row()
         grid.add_row(Text(title, theme.HEADING))

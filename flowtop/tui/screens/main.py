@@ -6,17 +6,17 @@ from typing import ClassVar
 
 from textual.binding import BindingType
 
+from flowtop.tui.actions.arranging import Arranging
 from flowtop.tui.actions.filtering import Filtering
 from flowtop.tui.actions.moving import Moving
 from flowtop.tui.actions.naming import Naming
 from flowtop.tui.actions.opening import Opening
 from flowtop.tui.actions.ordering import Ordering
 from flowtop.tui.actions.showing import Showing
-from flowtop.tui.actions.theming import Theming
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
-class MainScreen(Moving, Ordering, Showing, Filtering, Naming, Theming, Opening):
+class MainScreen(Moving, Ordering, Showing, Filtering, Naming, Arranging, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)

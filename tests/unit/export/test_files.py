@@ -13,8 +13,9 @@ import pytest
 
 from flowtop.errors import FlowtopError
 from flowtop.export import compression
-from flowtop.export.opening import open_exporter, recording_owner
+from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportState, ExportStatistics
+from flowtop.ownership import recording_owner
 from tests.unit.export.flows import flows, until
 
 NOBODY = 65_534

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowtop.view.arrangement import Arrangement
 from flowtop.view.columns import COLUMNS, Window, rate_column
-from flowtop.view.fitting import Arrangement, fit
+from flowtop.view.fitting import fit
 
 
 def test_80_columns_have_what_a_reader_needs_and_room_for_ipv4_endpoints() -> None:
