@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "flowtop"
 
-HOME_OF = {"bcc": "capture/ebpf/", "textual": "tui/", "click": "cli.py"}
+HOME_OF = {"bcc": "capture/ebpf/", "textual": "tui/", "click": "cli"}
 """The only place, below flowtop/, that may import this library."""
 
 HEAVY = {"bcc", "numpy", "rich", "textual"}
