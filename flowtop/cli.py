@@ -101,8 +101,8 @@ _ORDER = "flowtop.order"
 @click.option("-r", "--read", metavar="FILE",
               help="Read a pcap, pcapng or IPFIX file, gzipped or not; - is standard input. Needs no root.")
 @click.option("-l", "--listen", multiple=True, metavar="URL",
-              help="Collect NetFlow 5, NetFlow 9 and IPFIX, not interfaces: udp://[ADDRESS][:PORT] or just a port, "
-                   "tcp://, tls://. Loopback unless an address is named; repeatable. Needs no root.")
+              help="Collect NetFlow 5 and 9, IPFIX and sFlow 5, not interfaces: udp://[ADDRESS][:PORT] or just a port, "
+                   "tcp://, tls://, sflow://. Loopback unless an address is named; repeatable. Needs no root.")
 @click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
 @click.option("--speed", type=_Factor(0.001, 1_000_000), metavar="FACTOR",
               help="With -r: replay, so many times as fast as it was recorded.")

@@ -18,9 +18,10 @@ from flowtop.capture.listener.entries import flow_entries
 from flowtop.capture.listener.held import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.listener.points import ObservationPoints
 from flowtop.capture.listener.sampling import Samplers
-from flowtop.capture.listener.sequence import SequenceTracker
+from flowtop.capture.listener.sequence import SequenceTracker, Verdict
+from flowtop.capture.listener.sflow import SampledPackets
 from flowtop.collecting import CollectingStatistics
-from flowtop.wire import ipfix, netflow5
+from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.collected import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.exports import decode_export
@@ -69,6 +70,15 @@ class _Domain:
     sequence: SequenceTracker = field(default_factory=SequenceTracker)
     samplers: Samplers = field(default_factory=Samplers)
     boot_ms: int = _NO_BOOT
+    dropped: dict[int, int] = field(default_factory=dict)
+
+    def newly_dropped(self, source: int, dropped: int) -> int:
+        """What an sFlow data source has dropped since it was heard last, by its counter, which wraps."""
+        before = self.dropped.get(source, dropped)
+        if source in self.dropped or len(self.dropped) < MAX_DOMAINS:
+            self.dropped[source] = dropped
+        newly = (dropped - before) % (1 << 32)
+        return newly if newly < 1 << 31 else 0
 
 
 @dataclass(slots=True)
@@ -107,6 +117,7 @@ class CollectingProcess:
         self._held = HeldSets()
         self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
         self._pending_records = 0
+        self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
         self._extra: list[Collected] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -138,6 +149,8 @@ class CollectingProcess:
             False when it was refused (and counted): over TCP the session has to end then (RFC 7011 section 10.2.5).
         """
         known = self._know(session)
+        if octets[:4] == sflow.MARK and session.datagram:
+            return self._receive_sflow(octets, known, now_s)
         try:
             message = decode_export(octets, self._store, session=session.key, datagram=session.datagram)
         except IpfixDecodeError as refusal:
@@ -158,11 +171,25 @@ class CollectingProcess:
             self._sweep(now_s)
         return True
 
-    def receive_rows(self, rows: Collected, exporter: str, domain: int) -> None:
-        """Take flows that need no Template (sFlow's): their ifindex is the exporter's, and is changed here."""
-        rows["ifindex"] = self.points.numbers(exporter, domain, rows["ifindex"])
-        self._extra.append(rows)
-        self._pending_records += len(rows)
+    def _receive_sflow(self, octets: bytes, known: _Known, now_s: float) -> bool:
+        """Take one sFlow datagram: the agent it names is the exporter, whoever passed it on."""
+        try:
+            datagram = sflow.decode_sflow(octets)
+        except IpfixDecodeError as refusal:
+            self.refuse(refusal.fault)
+            return False
+        now_ms = round(now_s * 1000)
+        domain = self._domain(known, datagram.sub_agent)
+        self._judge(domain.sequence.see(datagram.sequence, 1, now_ms // 1000, now_ms - datagram.uptime_ms),
+                    "lost_messages")
+        for source, dropped in datagram.dropped:
+            self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
+        self._counts["messages"] += 1
+        self._counts["records"] += len(datagram.packets)
+        key = known.session.key, datagram.agent, datagram.sub_agent
+        self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
+        self._pending_records += len(datagram.packets)
+        return True
 
     def end(self, session: Session) -> None:
         """A Transport Session is over, and its Templates with it."""
@@ -243,7 +270,10 @@ class CollectingProcess:
             units, name = message.record_count, "lost_flows"
         else:
             units, name = 1, "lost_messages"
-        verdict = domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms)
+        self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
+
+    def _judge(self, verdict: Verdict, name: str) -> None:
+        """Count what a sequence number says."""
         self._counts[name] += verdict.lost
         self._counts["late_messages"] += verdict.late
         self._counts["sequence_resets"] += verdict.reset
@@ -320,6 +350,13 @@ class CollectingProcess:
         """Turn what waits (of one session, or of all) into rows."""
         for key in [key for key in self._pending if session is None or key[0] == session]:
             self._extra.append(self._rows(self._pending.pop(key)))
+        for place in [place for place in self._sampled if session is None or place[0] == session]:
+            rows, intervals, unusable = self._sampled.pop(place).rows()
+            self._counts["unusable_records"] += unusable
+            if len(rows):
+                self._multiply(rows, intervals)
+            rows["ifindex"] = self.points.numbers(*place[1:], rows["ifindex"])
+            self._extra.append(rows)
 
     def _rows(self, pending: _Pending) -> Collected:
         records = join(pending.sets)

@@ -12,7 +12,8 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 Transport = Literal["udp", "tcp", "tls"]
 
 SCHEMES: dict[str, tuple[Transport, int, str]] = {
-    "udp": ("udp", 2055, "NetFlow 5, NetFlow 9 and IPFIX in datagrams, told apart by their version"),
+    "udp": ("udp", 2055, "NetFlow 5, NetFlow 9, IPFIX and sFlow 5 in datagrams, told apart by their version"),
+    "sflow": ("udp", 6343, "the same on sFlow's port"),
     "ipfix": ("udp", 4739, "the same on IPFIX's port"),
     "tcp": ("tcp", 4739, "IPFIX over TCP"),
     "tls": ("tls", 4740, "IPFIX over TLS: `?cert=FILE&key=FILE`, and `ca=FILE` to ask exporters for certificates"),
@@ -47,7 +48,7 @@ class ListenUrl:
 
 
 def parse_listen_url(text: str) -> ListenUrl:
-    """Read `udp://192.0.2.1:2055`, `tcp://:4739`, or a bare port.
+    """Read `udp://192.0.2.1:2055`, `tcp://:4739`, `sflow://`, or a bare port.
 
     Raises FlowtopError: it names no place to listen at (EXIT_USAGE).
     """

@@ -53,6 +53,7 @@ def batch_with(capture: ListenerCapture, records: int) -> FlowBatch:
 @pytest.mark.parametrize(("text", "expected"), [
     ("udp://", "udp://127.0.0.1:2055"), ("2055", "udp://127.0.0.1:2055"), (":9995", "udp://127.0.0.1:9995"),
     ("udp://:9996", "udp://127.0.0.1:9996"), ("ipfix://", "udp://127.0.0.1:4739"),
+    ("sflow://", "udp://127.0.0.1:6343"),
     ("tcp://0.0.0.0", "tcp://0.0.0.0:4739"), ("udp://[::]:2055", "udp://[::]:2055"), ("netflow://[::1]", "udp://[::1]:2055"),
     ("tls://192.0.2.1?cert=a&key=b", "tls://192.0.2.1:4740"), ("udp://localhost:1", "udp://127.0.0.1:1"),
 ])
