@@ -89,11 +89,11 @@ async def check_wider(pilot: Pilot[None], key: str) -> None:
 
 
 async def check_narrower(pilot: Pilot[None], key: str) -> None:
-    await pilot.press(*["down"] * 4, key)
+    await pilot.press(*["down"] * IDS.index("source"), key)
     now = dict(chosen(pilot).widths)["source"]
     await pilot.press("escape")
     assert line(pilot.app, 2).index("DESTINATION") - line(pilot.app, 2).index("SOURCE") == now + 1
-    await pilot.press("C", *["down"] * 4, *[key] * 80)
+    await pilot.press("C", *["down"] * IDS.index("source"), *[key] * 80)
     assert dict(chosen(pilot).widths)["source"] == 7, "an address keeps some cells"
 
 
@@ -135,7 +135,7 @@ async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
 async def test_what_was_changed_is_seen_and_kept_once_when_the_chooser_closes() -> None:
     kept: list[SavedView] = []
     async with choosing(Looks(theme="dark", keep=kept.append)) as pilot:
-        await pilot.press("down", "space", "space", "J")  # the direction: never, and further right
+        await pilot.press(*["down"] * IDS.index("direction"), "space", "space", "J")
         assert not kept
         await pilot.press("escape")
         await pilot.app.workers.wait_for_complete()
