@@ -92,7 +92,7 @@ def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
 
 def _accounts(page: Page) -> list[Part]:
     books = page.books
-    parts = [_balance(books), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
+    parts = [_balance(books, page.collecting), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
     parts.append(Part(f"{books.observed_packets:,}", rank=2, label="seen "))
     parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
     if books.lost_packets:
@@ -113,12 +113,17 @@ def _collecting(statistics: CollectingStatistics) -> list[Part]:
     return parts + [Part(f"{words} {count:,}", theme.ALARM, rank=2) for words, count in faults(statistics)]
 
 
-def _balance(books: Books) -> Part:
-    """Do the books balance, and which share of what was seen is in a flow or a named counter?"""
+def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
+    """Do the books balance, and which share of what was seen is in a flow or a named counter?
+
+    What others have metered is as exact as they are, and what they have sampled is an estimate.
+    """
     explained = books.accounted_packets + books.ignored_packets + books.filtered_packets + books.lost_packets
     off = books.observed_packets - explained
     if off:
         return Part(f"books off by {off:+,}", theme.ALARM)
+    if statistics is not None:
+        return Part("as reported" if statistics.sampling_interval == 1 else "estimates (sampled)")
     observed = books.observed_packets
     share = percent(100_000 * (observed - books.lost_packets) // observed if observed else 100_000)
     return Part(f"exact {share}", theme.ALARM if books.lost_packets else theme.GOOD)

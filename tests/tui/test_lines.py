@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.style import Style
 
+from flowtop.collecting import CollectingStatistics
 from flowtop.tui import theme
 from flowtop.tui.header import clock, shorten_interfaces, sparkline
 from flowtop.tui.line import Part, justify
@@ -41,6 +42,19 @@ def test_one_packet_in_a_million_million_is_not_rounded_away() -> None:
     assert "exact 99.999 %" in words(page)
     assert "lost 1" in words(page)
     assert style_of(page, "lost 1") == theme.ALARM
+
+
+def test_what_exporters_told_is_not_called_exact_and_what_was_lost_on_the_way_is_seen() -> None:
+    told = CollectingStatistics(records=1_234, exporters=2)
+    page = replace(page_with(), collecting=told)
+    assert "as reported" in words(page) and "exact" not in words(page)
+    assert "exporters 2" in words(page) and "records 1,234" in words(page)
+    troubled = replace(told, sampling_interval=1000, lost_flows=7, refused=(("length", 3),))
+    page = replace(page, collecting=troubled)
+    assert "estimates (sampled)" in words(page) and "sampled 1 in 1,000" in words(page)
+    assert style_of(page, "flows lost 7") == style_of(page, "refused (length) 3") == theme.ALARM
+    assert "flows lost 7" in words(page, 80)
+    assert "books off by +3" in words(replace(page_with(accounted_packets=999_987), collecting=told))
 
 
 def test_books_that_do_not_balance_say_by_how_much() -> None:
