@@ -32,6 +32,10 @@ from flowtop.wire.template_store import TemplateStore
 MAX_SESSIONS = 1_024
 MAX_DOMAINS = 256
 """Observation Domains of one session whose sequence and samplers are followed."""
+MAX_ALL_DOMAINS = 8_192
+"""The same over all sessions."""
+MAX_SOURCES = 64
+"""sFlow data sources of a domain whose drops are followed."""
 MAX_FIELDS = 262_144
 """Field Specifiers over all sessions; a session has a bound of its own too."""
 MAX_PENDING = 400_000
@@ -75,7 +79,7 @@ class _Domain:
     def newly_dropped(self, source: int, dropped: int) -> int:
         """What an sFlow data source has dropped since it was heard last, by its counter, which wraps."""
         before = self.dropped.get(source, dropped)
-        if source in self.dropped or len(self.dropped) < MAX_DOMAINS:
+        if source in self.dropped or len(self.dropped) < MAX_SOURCES:
             self.dropped[source] = dropped
         newly = (dropped - before) % (1 << 32)
         return newly if newly < 1 << 31 else 0
@@ -114,6 +118,7 @@ class CollectingProcess:
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
         self._sessions: OrderedDict[Hashable, _Known] = OrderedDict()
+        self._domains = 0
         self._held = HeldSets()
         self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
         self._pending_records = 0
@@ -193,7 +198,6 @@ class CollectingProcess:
 
     def end(self, session: Session) -> None:
         """A Transport Session is over, and its Templates with it."""
-        self._flush(session.key)
         self._forget(session.key)
 
     def drain(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
@@ -205,7 +209,7 @@ class CollectingProcess:
 
     def take_rows(self) -> Collected:
         """Flows since the last call as they were told, in no book yet: for who hands them over bit by bit."""
-        self._flush(None)
+        self._flush()
         rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
         self._extra, self._pending_records = [], 0
         return rows
@@ -231,12 +235,12 @@ class CollectingProcess:
     def _evict(self) -> None:
         """Forget the session that has been silent longest."""
         key = next(iter(self._sessions))
-        self._flush(key)
         self._forget(key)
         self._counts["evicted_sessions"] += 1
 
     def _forget(self, key: Hashable) -> None:
-        self._sessions.pop(key, None)
+        known = self._sessions.pop(key, None)
+        self._domains -= len(known.domains) if known else 0
         self._store.forget(key)
         self._held.forget(key)
 
@@ -244,8 +248,9 @@ class CollectingProcess:
         domain = known.domains.get(number)
         if domain is None:
             domain = _Domain()
-            if len(known.domains) < MAX_DOMAINS:
+            if len(known.domains) < MAX_DOMAINS and self._domains < MAX_ALL_DOMAINS:
                 known.domains[number] = domain
+                self._domains += known.session.key in self._sessions
         return domain
 
     def _sweep(self, now_s: float) -> None:
@@ -346,16 +351,17 @@ class CollectingProcess:
 
     # ---- records
 
-    def _flush(self, session: Hashable | None) -> None:
-        """Turn what waits (of one session, or of all) into rows."""
-        for key in [key for key in self._pending if session is None or key[0] == session]:
-            self._extra.append(self._rows(self._pending.pop(key)))
-        for place in [place for place in self._sampled if session is None or place[0] == session]:
-            rows, intervals, unusable = self._sampled.pop(place).rows()
+    def _flush(self) -> None:
+        """Turn what waits into rows, of sessions that are over too."""
+        pending, self._pending = self._pending, {}
+        self._extra += [self._rows(part) for part in pending.values()]
+        sampled, self._sampled = self._sampled, {}
+        for (_, agent, sub_agent), packets in sampled.items():
+            rows, intervals, unusable = packets.rows()
             self._counts["unusable_records"] += unusable
             if len(rows):
                 self._multiply(rows, intervals)
-            rows["ifindex"] = self.points.numbers(*place[1:], rows["ifindex"])
+            rows["ifindex"] = self.points.numbers(agent, sub_agent, rows["ifindex"])
             self._extra.append(rows)
 
     def _rows(self, pending: _Pending) -> Collected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -47,7 +47,8 @@ class HeldSets:
 
     def __init__(self) -> None:
         self._sets: OrderedDict[int, tuple[_Key, HeldSet]] = OrderedDict()
-        self._by_key: dict[_Key, list[int]] = {}
+        self._by_key: dict[_Key, deque[int]] = {}
+        self._by_session: dict[Hashable, set[_Key]] = {}
         self._next = 0
         self._octets = 0
         self.dropped = 0
@@ -58,7 +59,8 @@ class HeldSets:
     def hold(self, key: _Key, held: HeldSet) -> None:
         """Keep a set."""
         self._sets[self._next] = key, held
-        self._by_key.setdefault(key, []).append(self._next)
+        self._by_key.setdefault(key, deque()).append(self._next)
+        self._by_session.setdefault(key[0], set()).add(key)
         self._next += 1
         self._octets += len(held.octets)
         while self._octets > MAX_OCTETS or len(self._sets) > MAX_SETS:
@@ -66,8 +68,11 @@ class HeldSets:
 
     def take(self, key: _Key) -> list[HeldSet]:
         """The sets of that Template, which has come, in order."""
-        taken = [self._sets.pop(number)[1] for number in self._by_key.pop(key, ())]
+        if key not in self._by_key:
+            return []
+        taken = [self._sets.pop(number)[1] for number in self._by_key[key]]
         self._octets -= sum(len(held.octets) for held in taken)
+        self._forget_key(key)
         return taken
 
     def expire(self, now_s: float) -> None:
@@ -77,14 +82,22 @@ class HeldSets:
 
     def forget(self, session: Hashable) -> None:
         """The session has ended: so have its sets."""
-        for key in [key for key in self._by_key if key[0] == session]:
+        for key in list(self._by_session.get(session, ())):
             self.dropped += len(self.take(key))
 
     def _drop_oldest(self) -> None:
         number, (key, held) = self._sets.popitem(last=False)
         numbers = self._by_key[key]
-        numbers.remove(number)  # The oldest of all is the first of its own.
+        oldest = numbers.popleft()  # The oldest of all is the first of its own.
+        assert oldest == number
         if not numbers:
-            del self._by_key[key]
+            self._forget_key(key)
         self._octets -= len(held.octets)
         self.dropped += 1
+
+    def _forget_key(self, key: _Key) -> None:
+        del self._by_key[key]
+        mine = self._by_session[key[0]]
+        mine.discard(key)
+        if not mine:
+            del self._by_session[key[0]]

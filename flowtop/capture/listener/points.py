@@ -16,7 +16,8 @@ OTHERS = 1
 """The number of all that exceed MAX_POINTS."""
 MAX_NAMES = 4_096
 """Interface names kept of one exporter and domain."""
-_MAX_NAMED_DOMAINS = 1_024
+MAX_ALL_NAMES = 65_536
+"""The same over all of them."""
 
 _Domain = tuple[str, int]
 """Exporter address, Observation Domain ID."""
@@ -28,6 +29,7 @@ class ObservationPoints:
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._names: dict[_Domain, dict[int, str]] = {}
+        self._named = 0
         self._texts: dict[int, str] | None = None
         self._sums = np.zeros((64, len(Direction), 2), np.uint64)
 
@@ -53,12 +55,13 @@ class ObservationPoints:
 
     def name(self, exporter: str, domain: int, interface: int, name: str) -> None:
         """An exporter has told an interface's name."""
-        if (exporter, domain) not in self._names and len(self._names) >= _MAX_NAMED_DOMAINS:
+        names = self._names.get((exporter, domain), {})
+        known = interface in names
+        if names.get(interface) == name or (not known and (len(names) >= MAX_NAMES or self._named >= MAX_ALL_NAMES)):
             return
-        names = self._names.setdefault((exporter, domain), {})
-        if names.get(interface) != name and (interface in names or len(names) < MAX_NAMES):
-            names[interface] = name
-            self._texts = None
+        self._named += not known
+        self._names.setdefault((exporter, domain), names)[interface] = name
+        self._texts = None
 
     def interfaces(self) -> Mapping[int, str]:
         """Name by synthetic ifindex."""

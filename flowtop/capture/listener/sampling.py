@@ -11,7 +11,7 @@ import numpy.typing as npt
 from flowtop.wire.collected import big_endian
 from flowtop.wire.ipfix import Records
 
-MAX_SAMPLERS = 1_024
+MAX_SAMPLERS = 64
 """Samplers kept of one Observation Domain."""
 _SELECTORS = ("samplerId", "selectorId", "selectionSequenceId", "ingressInterface", "egressInterface")
 """What a record may have in common with the Options about its sampler, the most particular first."""
