@@ -168,6 +168,23 @@ def test_a_capture_exported_by_flowtop_and_collected_by_flowtop_is_the_same(sche
     assert {flow["interfaceName"] for one in collector.rounds() for flow in one["flows"]} == {"in.pcap"}
 
 
+def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
+    packets, octets = capture_file(tmp_path / "in.pcap")
+    port = free_udp_port()
+    for name in ("collector", "exporter"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", "-days", "2",
+                        "-addext", "subjectAltName=IP:127.0.0.1"], cwd=tmp_path, check=True, capture_output=True)
+    url = f"tls://:{port}?cert={tmp_path}/collector.pem&key={tmp_path}/collector.key&ca={tmp_path}/exporter.pem"
+    to = (f"ipfix+tls://127.0.0.1:{port}?ca={tmp_path}/collector.pem&cert={tmp_path}/exporter.pem"
+          f"&key={tmp_path}/exporter.key")
+    with collecting(tmp_path, url) as collector:
+        command = [sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", tmp_path / "in.pcap", "-e", to]
+        run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+        assert run.returncode == 0, run.stderr
+        check(collector, packets, octets)
+
+
 def test_a_port_in_use_is_told_in_two_lines(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
