@@ -11,28 +11,22 @@ import json
 import os
 import queue
 import select
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from flowtop.collecting import CollectingStatistics, point_elements
-from flowtop.elements import FLOW_ELEMENTS
+from flowtop.collecting import CollectingStatistics
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.pipeline import Pipeline
-from flowtop.record import EndReason, Kind
+from flowtop.record import EndReason
 from flowtop.view.collected import collecting_record, facts, faults
 from flowtop.view.columns import Wording
 from flowtop.view.fitting import fit
-from flowtop.view.query import Books, FlowRow, Page, Query
-from flowtop.view.units import duration, printable, rate
+from flowtop.view.query import Books, Page, Query
+from flowtop.view.records import CSV_NAMES, flow_record, iso_time
+from flowtop.view.units import duration, rate
 
 OutputFormat = Literal["table", "json", "csv", "none"]
-
-_ICMP, _ICMPV6 = 1, 58
-_IPV4 = 4
-
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
@@ -194,53 +188,6 @@ def round_format(config: BatchConfig) -> RoundFormat:
     return _Table(config)
 
 
-def flow_record(row: FlowRow, interfaces: dict[int, str]) -> dict[str, Any]:
-    """One flow as IANA element names and plain values.
-
-    An aggregate entry (map full) has no addresses and no ports. `duplicate` (not an IANA element) is there, and true,
-    only when another Observation Point's flow stands for the same packets.
-    """
-    family, ip = (socket.AF_INET, "IPv4") if row.ip_version == _IPV4 else (socket.AF_INET6, "IPv6")
-    record: dict[str, Any] = {
-        "flowId": row.flow_id,
-        **point_elements(interfaces.get(row.ifindex, str(row.ifindex)), printable),
-        "flowDirection": row.direction,
-        "ipVersion": row.ip_version,
-        "protocolIdentifier": row.protocol,
-    }
-    if row.kind != Kind.AGGREGATE:
-        size = 4 if ip == "IPv4" else 16
-        record[f"source{ip}Address"] = socket.inet_ntop(family, row.source_address[:size])
-        record["sourceTransportPort"] = row.source_port
-        record[f"destination{ip}Address"] = socket.inet_ntop(family, row.destination_address[:size])
-        record["destinationTransportPort"] = row.destination_port
-        if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
-            record["destinationTransportPort"] = 0
-            record["icmpTypeCodeIPv4" if row.protocol == _ICMP else "icmpTypeCodeIPv6"] = row.destination_port
-        record |= {
-            "vlanId": row.vlan_id,
-            "dot1qCustomerVlanId": row.customer_vlan_id,
-            "sourceMacAddress": row.source_mac.hex(":"),
-            "destinationMacAddress": row.destination_mac.hex(":"),
-            "ipClassOfService": row.tos,
-            "ipTTL": row.ttl,
-            "tcpControlBits": row.tcp_control_bits,
-        }
-    record |= {
-        "flowStartMilliseconds": row.start_ms,
-        "flowEndMilliseconds": row.end_ms,
-        "octetDeltaCount": row.octet_delta,
-        "packetDeltaCount": row.packet_delta,
-        "octetTotalCount": row.octet_total,
-        "packetTotalCount": row.packet_total,
-    }
-    if row.end_reason:
-        record["flowEndReason"] = row.end_reason
-    if row.duplicate:
-        record["duplicate"] = True
-    return record
-
-
 def totals_record(page: Page) -> dict[str, int]:
     """The books of one round: observed = accounted + ignored + filtered + lost."""
     books = page.books
@@ -269,10 +216,6 @@ def totals_record(page: Page) -> dict[str, int]:
     }
 
 
-def _iso_time(unix_ms: int) -> str:
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class _Nothing:
     """No text."""
 
@@ -285,7 +228,7 @@ class _JsonLines:
 
     def text(self, number: int, page: Page) -> str:
         flows = [flow_record(row, page.interfaces) for row in page.rows]
-        line = {"round": number, "time": _iso_time(page.unix_ms), "totals": totals_record(page), "flows": flows}
+        line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page), "flows": flows}
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
@@ -296,10 +239,10 @@ class _Csv:
 
     def text(self, number: int, page: Page) -> str:
         out = io.StringIO()
-        writer = csv.DictWriter(out, ("round", "time", *FLOW_ELEMENTS, "duplicate"), lineterminator="\n")
+        writer = csv.DictWriter(out, ("round", "time", *CSV_NAMES), lineterminator="\n")
         if number == 1:
             writer.writeheader()
-        stamp = {"round": number, "time": _iso_time(page.unix_ms)}
+        stamp = {"round": number, "time": iso_time(page.unix_ms)}
         writer.writerows(stamp | flow_record(row, page.interfaces) for row in page.rows)
         return out.getvalue()
 
@@ -330,7 +273,7 @@ def _summary(number: int, page: Page) -> list[str]:
     flows = str(page.flows) if page.query.filter is None else f"{page.matched} of {page.flows}"
     out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
     first = (
-        f"flowtop  round {number}  {_iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
+        f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
         f"{flows} flows  out {out.strip()}  in {into.strip()}"
     )
     second = (

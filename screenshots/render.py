@@ -6,6 +6,7 @@ The same scenes are the screen's snapshot tests: tests/tui/test_screenshots.py r
 from __future__ import annotations
 
 import asyncio
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,9 @@ SCENES: dict[str, Scene] = {
     "columns": Scene(120, 40, ("C", "down", "down", "space", "down", "J")),
     "columns-narrow": Scene(80, 24, ("C",)),
     "columns-wide": Scene(200, 60, ("C", "down", "space", "space", "K", "escape")),
+    "copy": Scene(120, 20, ("down", "c")),
+    "copy-narrow": Scene(80, 24, ("down", "down", "c")),
+    "write-narrow": Scene(80, 24, ("w", "ctrl+u", *"flows.csv")),
     "dark": Scene(120, 40, ("T", "down")),
     "light": Scene(80, 24, ("T", "T", "down")),
     "contrast": Scene(200, 60, ("T", "T", "T", "down")),
@@ -127,8 +131,13 @@ async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
 
 
 async def render(scene: Scene) -> str:
-    """A scene as SVG text."""
+    """A scene as SVG text, the same wherever it is made."""
     source = FakeSource(scene_flows())
+    with chdir("/"):
+        return await _rendered(scene, source)
+
+
+async def _rendered(scene: Scene, source: FakeSource) -> str:
     async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports)) as pilot:
         await press(pilot, scene.keys)
         if scene.alarm:

@@ -33,6 +33,8 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("hosts",): "Names of hosts (DNS)",
     ("services",): "Names of ports",
     ("columns",): "Choose columns",
+    ("copy",): "Copy the flow",
+    ("write",): "Write the list",
     ("next_theme",): "Next theme",
     ("app.command_palette",): "Search commands",
     ("app.suspend_process",): "To the shell (fg)",

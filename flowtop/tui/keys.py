@@ -61,6 +61,8 @@ KEYS: tuple[Key, ...] = (
     Key(("C",), "C", "columns", "Columns: which, in which order, how wide; kept for the next run", "Show"),
     Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
     Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
+    Key(("c",), "c", "copy", "Copy the cursor's flow: as filter, tcpdump expression or JSON (OSC 52)", "More"),
+    Key(("w",), "w", "write", "Write the list to a file: CSV or JSON, in the order on view", "More"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
     Key(("ctrl+z",), "Ctrl-Z", "app.suspend_process", "To the shell; fg comes back. Hooks go on counting", "More"),
@@ -100,6 +102,14 @@ COLUMN_KEYS: tuple[Key, ...] = (
     Key(("escape", "C", "q", "f10"), "Esc C q F10", "close", "Back to the flows", hint="close"),
 )
 """Keys of the column chooser."""
+
+COPY_KEYS: tuple[Key, ...] = (
+    Key(("f", "enter"), "f Enter", "copy(0)", "As a filter of flowtop's"),
+    Key(("t",), "t", "copy(1)", "As a tcpdump expression"),
+    Key(("j",), "j", "copy(2)", "As JSON, with IANA element names"),
+    Key(("escape", "q", "c"), "Esc q c", "close", "Copy nothing"),
+)
+"""Keys once a flow is to be copied."""
 
 TYPING_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "While typing: complete it; again: the next choice"),

@@ -57,6 +57,11 @@ class Questions:
         return self._wanted.descending
 
     @property
+    def asked(self) -> Query | None:
+        """What was asked last, None before anything was."""
+        return self._asked
+
+    @property
     def paused(self) -> bool:
         """The picture stands still."""
         return self._paused_at is not None

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from flowtop.batch import flow_record
 from flowtop.errors import FlowtopError
 from flowtop.export.opening import open_exporter
 from flowtop.export.record_queue import QueueBounds
@@ -20,6 +19,7 @@ from flowtop.export.records_text import plain_records
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.record import FlowRecords
 from flowtop.view.query import FlowRow
+from flowtop.view.records import flow_record
 from tests.oracle.collectors import ipfix_dump, tshark_file
 from tests.unit.export.flows import flows, until
 from tests.unit.factories import flow_row

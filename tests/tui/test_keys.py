@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address as address
 
 import pytest
 from textual.pilot import Pilot
@@ -12,8 +13,10 @@ from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
 from flowtop.tui.palettes import THEMES
 from flowtop.tui.screens.columns import ColumnsScreen
+from flowtop.tui.screens.copying import CopyScreen
 from flowtop.tui.screens.exports import ExportsScreen
 from flowtop.tui.screens.help import HelpScreen
+from flowtop.tui.screens.writing import WriteScreen
 from flowtop.view.columns import COLUMNS
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import background, cursor_line, flow_lines, line, running, shown
@@ -235,6 +238,22 @@ async def check_columns(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert "VLAN" in line(pilot.app, 2)
 
 
+async def check_copy(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("down", key)
+    assert isinstance(pilot.app.screen, CopyScreen)
+    await pilot.press("f")
+    first = next(row for row in FLOWS if row.flow_id == BY_RATE[0])
+    assert str(address(first.source_address[:4])) in pilot.app.clipboard
+    assert "copied as filter" in line(pilot.app, -1)
+
+
+async def check_write(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, WriteScreen)
+    await pilot.press("escape")
+    assert not isinstance(pilot.app.screen, WriteScreen)
+
+
 async def check_help(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press(key)
     assert isinstance(pilot.app.screen, HelpScreen)
@@ -301,6 +320,8 @@ CHECKS: dict[str, Check] = {
     "exports": check_exports,
     "next_theme": check_next_theme,
     "columns": check_columns,
+    "copy": check_copy,
+    "write": check_write,
     "help": check_help,
     "app.command_palette": check_palette,
     "app.suspend_process": check_suspend,
@@ -323,5 +344,5 @@ def test_no_key_is_bound_twice() -> None:
 
 
 def test_keys_of_later_features_are_free() -> None:
-    reserved = {"g", "enter", "B", "c", "m", "w"}
+    reserved = {"g", "enter", "B", "m"}
     assert not reserved & {name for key in KEYS for name in key.names}

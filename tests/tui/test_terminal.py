@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -156,3 +158,17 @@ def test_octets_that_are_no_utf8_are_keys_that_mean_nothing(tmp_path: Path, octe
         os.write(master, b"q")
         assert exit_status(pid, master) == 0
         assert note.read_text() == "stopped 1"
+
+
+def test_a_flow_is_handed_to_the_terminals_clipboard(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    with child(note) as (pid, master):
+        os.write(master, b"jct")
+        sent = read_until(master, b"\x1b]52;c;").partition(b"\x1b]52;c;")[2]
+        if b"\x07" not in sent:
+            sent += read_until(master, b"\x07")
+        sent = sent.partition(b"\x07")[0]
+        assert re.fullmatch(r"(tcp|udp) and src host [\d.]+ and src port \d+ and dst host [\d.]+ and dst port \d+",
+                            base64.b64decode(sent, validate=True).decode())
+        os.write(master, b"q")
+        assert exit_status(pid, master) == 0

@@ -137,7 +137,7 @@ class FlowScreen(Screen[None]):
 
     def say(self, text: str) -> None:
         """Say what was just done, for a few seconds in the place of the key hints."""
-        self._said = text
+        self._said = units.printable(text, 500)
         if self._forget_said is not None:
             self._forget_said.stop()
         self._forget_said = self.set_timer(SAID_S, self._forget)

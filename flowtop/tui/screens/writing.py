@@ -1,0 +1,104 @@
+"""Where the list on view is written to: a line to type, with a name that will do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.strip import Strip
+from textual.widgets import Input, Label
+
+from flowtop.errors import FlowtopError
+from flowtop.tui import theme
+from flowtop.tui.line import Part, justify
+from flowtop.tui.line_input import LineInput
+from flowtop.tui.lines import Lines
+from flowtop.view import units
+
+SUFFIXES = (".csv", ".json", ".jsonl")
+
+
+class WriteScreen(ModalScreen[None]):
+    """The line.
+
+    Args:
+        name: what Enter alone takes.
+        write: writes to a path, raises FlowtopError; what it gives is said when the screen has closed.
+        say: says it.
+    """
+
+    AUTO_FOCUS = "LineInput"
+    CSS = """
+    WriteScreen, WriteScreen:ansi { align: center bottom; background: transparent; }
+    WriteScreen > Vertical { width: 100%; height: auto; border: round ansi_default; background: ansi_default; }
+    WriteScreen Horizontal { height: 1; padding: 0 1; }
+    WriteScreen Label { width: auto; background: ansi_default; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", show=False)]
+
+    def __init__(self, name: str, write: Callable[[Path], Awaitable[str]], say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+        self._say = say
+        self._words = Part(f"in {units.printable(str(Path.cwd()), 200)}", theme.LABEL)
+        self._busy = False
+        self._input = LineInput(self._completions, ())
+        self._input.value = name
+        self._message = Lines(lambda width: [justify([self._words], [], width)])
+
+    def compose(self) -> ComposeResult:
+        """The line, what there is to say about it, keys."""
+        with Vertical() as box:
+            box.border_title = "write this list to a new file"
+            with Horizontal():
+                yield Label("to ", markup=False)
+                yield self._input
+            yield self._message
+            yield Lines(_hint_lines)
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        """Write, once at a time."""
+        message.stop()
+        if not self._busy:
+            self._busy = True
+            self._tell(Part("writing …"))
+            self.run_worker(self._try(message.value.strip()))
+
+    async def _try(self, text: str) -> None:
+        try:
+            said = await self._write(Path(text).expanduser())
+        except (FlowtopError, RuntimeError) as error:  # RuntimeError: ~nobody
+            hint = error.hint if isinstance(error, FlowtopError) else ""
+            self._tell(Part("; ".join(filter(None, (units.printable(str(error), 300), hint))), theme.ALARM))
+            self._busy = False
+            return
+        self.action_close()
+        self._say(said)
+
+    def action_close(self) -> None:
+        """Back to the flows, once."""
+        if self.is_current:
+            self.dismiss()
+
+    def _tell(self, words: Part) -> None:
+        self._words = words
+        self._message.again()
+
+    @staticmethod
+    def _completions(text: str) -> Sequence[str]:
+        """The same name in each format."""
+        stem = next((text[: -len(suffix)] for suffix in reversed(SUFFIXES) if text.endswith(suffix)), text)
+        now = text[len(stem):]
+        at = SUFFIXES.index(now) + 1 if now else 0
+        return [stem + SUFFIXES[(at + step) % len(SUFFIXES)] for step in range(len(SUFFIXES))]
+
+
+def _hint_lines(width: int) -> list[Strip]:
+    hints = (("Enter", "write"), ("Tab", "csv, json, jsonl"), ("Esc", "leave"))
+    return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
+                     for cap, hint in hints], [], width)]

@@ -1,0 +1,205 @@
+"""Handing on: what is in the clipboard and in files is the flow, and the list, on view."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from flowtop.elements import FLOW_ELEMENTS
+from flowtop.errors import FlowtopError
+from flowtop.tui.app import FlowtopApp
+from flowtop.tui.keys import COPY_KEYS
+from flowtop.tui.row_files import write_rows
+from flowtop.tui.screens.copying import LONGEST, CopyScreen
+from flowtop.tui.screens.writing import WriteScreen
+from flowtop.view.query import Query
+from tests.tui.fake_source import ICMP, OUT, FakeSource, flow, random_flows
+from tests.tui.screen import line, lines, running, shown
+
+FLOWS = [
+    flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=9e6, octets=90_000, ifindex=2),
+    flow(2, "2001:db8::1", "2001:db8::2", (22, 40000), rate=8e6, octets=80_000, direction=OUT),
+    flow(3, "192.0.2.33", "10.0.0.5", (0, 8 * 256), protocol=ICMP, rate=7e6, octets=70_000),
+]
+
+
+TCPDUMP = "tcp and src host 198.51.100.7 and src port 443 and dst host 10.0.0.5 and dst port 51514"
+
+
+# ---- the clipboard
+
+@pytest.mark.parametrize(("key", "expected"), [
+    ("f", "if eth0 and dir in and " + TCPDUMP),
+    ("enter", "if eth0 and dir in and " + TCPDUMP),
+    ("t", TCPDUMP),
+])
+async def test_a_flow_is_copied_as_words_that_find_it_again(key: str, expected: str) -> None:
+    async with running(FakeSource(FLOWS), 200, 24) as pilot:
+        await pilot.press("down", "c")
+        assert any(expected in text for text in lines(pilot.app)), "seen before it is copied"
+        await pilot.press(key)
+        assert pilot.app.clipboard == expected
+        assert expected in line(pilot.app, -1)
+
+
+async def test_a_flow_is_copied_as_json_with_element_names() -> None:
+    async with running(FakeSource(FLOWS), 120, 24) as pilot:
+        await pilot.press("down", "down", "c", "j")
+        copied = json.loads(pilot.app.clipboard)
+        assert (copied["sourceIPv6Address"], copied["sourceTransportPort"], copied["octetTotalCount"]) == (
+            "2001:db8::1", 22, 80_000)
+        assert set(copied) <= {*FLOW_ELEMENTS, "duplicate"}
+
+
+async def test_numbers_are_copied_where_names_are_shown() -> None:
+    async with running(FakeSource(FLOWS), 120, 24) as pilot:
+        assert isinstance(pilot.app, FlowtopApp)
+        pilot.app.main.look_up = lambda address: "name.example"
+        await pilot.press("n", "p", "down", "c", "f")
+        assert "host 198.51.100.7 and src port 443" in pilot.app.clipboard and "name" not in pilot.app.clipboard
+
+
+@pytest.mark.parametrize("name", [name for key in COPY_KEYS if key.action == "close" for name in key.names])
+async def test_nothing_is_copied_when_the_reader_thinks_better_of_it(name: str) -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.press("down", "c", name)
+        assert not isinstance(pilot.app.screen, CopyScreen)
+        assert pilot.app.clipboard == "" and pilot.app.return_code is None
+
+
+async def test_without_a_cursor_there_is_nothing_to_copy_and_it_says_so() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.press("c")
+        assert not isinstance(pilot.app.screen, CopyScreen)
+        assert "put the cursor on one" in line(pilot.app, -1)
+
+
+async def test_what_is_too_long_for_a_terminal_is_not_sent() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        assert isinstance(pilot.app, FlowtopApp)
+        pilot.app.main._copy("JSON", "x" * (LONGEST + 1))
+        await pilot.pause()
+        assert pilot.app.clipboard == ""
+        assert "too long" in line(pilot.app, -1)
+
+
+# ---- files
+
+async def write(pilot: Pilot[None], name: str) -> None:
+    """Type a path into the line, and wait until it is written or refused."""
+    await pilot.press("w")
+    await pilot.pause()
+    await pilot.press("ctrl+u", *name, "enter")
+    for _ in range(200):
+        if not isinstance(pilot.app.screen, WriteScreen) or not pilot.app.screen._busy:
+            break
+        await asyncio.sleep(0.02)
+    await pilot.pause()
+
+
+async def test_the_whole_list_is_written_in_its_order_not_only_what_is_in_view(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = FakeSource(random_flows(300))
+    async with running(source) as pilot:
+        await pilot.press("s", "s", "pagedown")
+        before, asked = shown(pilot.app), source.asked[-1]
+        await write(pilot, "flows.csv")
+        assert "300 flows written to" in line(pilot.app, -1)
+        assert source.asked[-1] == asked, "the screen asks for what is in view again"
+        assert shown(pilot.app) == before
+    rows = list(csv.DictReader((tmp_path / "flows.csv").read_text().splitlines()))
+    sort = asked.sort
+    assert sort == "rate_60s"
+    expected = sorted(source.flows, key=lambda row: -row.octet_rate_60s)
+    assert [int(row["flowId"]) for row in rows] == [row.flow_id for row in expected]
+    assert sum(int(row["octetTotalCount"]) for row in rows) == sum(row.octet_total for row in source.flows)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_json_says_what_the_list_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paused: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.press(*["space"] * paused)
+        await write(pilot, "a.json")
+        await write(pilot, "b.jsonl")
+    whole = json.loads((tmp_path / "a.json").read_text())
+    assert (whole["sort"], whole["descending"], whole["filter"], whole["matched"]) == ("rate", True, None, 3)
+    assert [row["flowId"] for row in whole["flows"]] == [1, 2, 3]
+    assert [json.loads(text) for text in (tmp_path / "b.jsonl").read_text().splitlines()] == whole["flows"]
+
+
+async def test_enter_alone_writes_to_a_file_named_by_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.press("w")
+        await pilot.pause()
+        assert any(str(tmp_path)[:40] in text for text in lines(pilot.app)), "says where"
+        await pilot.press("tab", "enter")
+        for _ in range(100):
+            if list(tmp_path.iterdir()):
+                break
+            await asyncio.sleep(0.02)
+    [path] = tmp_path.iterdir()
+    assert path.name.startswith("flowtop-20") and path.suffix == ".json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("there.csv", "is there already"), ("link.csv", "is there already"), ("flows.txt", "which format"),
+    ("nowhere/flows.csv", "no such file or directory"), ("~nobody-of-that-name/x.csv", "home"), ("x", "which format"),
+])
+async def test_what_cannot_be_written_is_said_under_the_line_and_harms_nothing(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "elsewhere")
+    async with running(FakeSource(FLOWS), 120, 24) as pilot:
+        await write(pilot, name)
+        assert isinstance(pilot.app.screen, WriteScreen), "another try"
+        assert any(words in text for text in lines(pilot.app))
+        await pilot.press("escape")
+        assert not isinstance(pilot.app.screen, WriteScreen)
+    assert (tmp_path / "there.csv").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "there.csv"]
+
+
+async def test_a_flow_table_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flowtop.tui.actions.handing.PATIENCE_S", 0.05)
+    source = FakeSource(FLOWS)
+    async with running(source, 120, 24) as pilot:
+        source.silent = True
+        await write(pilot, "x.csv")
+        assert any("does not answer" in text for text in lines(pilot.app))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_half_a_list_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = FakeSource(random_flows(2_000)).page(Query(limit=None))
+    real = os.open
+
+    def full(path: Path, flags: int, mode: int) -> int:
+        os.close(real(path, flags, mode))
+        return real("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(FlowtopError, match="no space left"):
+        write_rows(tmp_path / "x.csv", page)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_behind_sudo_the_file_belongs_to_who_typed_it(tmp_path: Path) -> None:
+    page = FakeSource(FLOWS).page(Query(limit=None))
+    write_rows(tmp_path / "x.csv", page, (65534, 65534))
+    found = (tmp_path / "x.csv").stat()
+    assert (found.st_uid, found.st_gid) == (65534, 65534)
