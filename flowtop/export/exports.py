@@ -118,10 +118,16 @@ class Exports:
         if path == "-" and not self._standard_output:
             raise FlowtopError(f"export {url!r}: standard output is the screen's", exit_code=EXIT_USAGE,
                                hint="name a file, or run without a screen: flowtop -b")
-        file = _file(path)
+        try:
+            file = _file(path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13.
+            raise _unusable(url, error) from error
         with self._adding:
             self._refuse(url, file)
-            exporter = self._opener()(url, self._state_directory)
+            try:
+                exporter = self._opener()(url, self._state_directory)
+            except OSError as error:  # A name that is too long, a path through a file, ...
+                raise _unusable(url, error) from error
             with self._lock:
                 exporter.tell(self._facts)
                 self._running.append(_Running(exporter, keep, file, parsed.duplicates))
@@ -230,6 +236,11 @@ class Exports:
                 if file is not None and export.file == file and not export.ended:
                     raise FlowtopError(f"export {number} writes to {file} already", exit_code=EXIT_USAGE,
                                        hint="name another file, or end that export first")
+
+
+def _unusable(url: str, error: OSError | RuntimeError) -> FlowtopError:
+    return FlowtopError(f"cannot begin export {url!r}: {getattr(error, 'strerror', None) or error}",
+                        hint="name a file in a directory this user may write", exit_code=EXIT_USAGE)
 
 
 def _file(path: str) -> Path | None:

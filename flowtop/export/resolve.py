@@ -23,6 +23,8 @@ def resolve(host: str, port: int, kind: socket.SocketKind, context: ExportContex
             found = socket.getaddrinfo(host, port, type=kind)
         except OSError as error:
             answers.put(OSError(error.errno, f"cannot resolve {host}: {error.strerror}"))
+        except Exception as error:  # noqa: BLE001 - whatever it is: who waits gets an answer, the screen no traceback
+            answers.put(OSError(f"cannot resolve {host}: {error}"))
         else:
             answers.put([(family, address) for family, _, _, _, address in found  # type: ignore[misc]
                          if family in (socket.AF_INET, socket.AF_INET6)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,11 @@ class ExportUrl:
 def parse_export_url(text: str) -> ExportUrl:
     """Parse an export URL.
 
-    Raises FlowtopError (EXIT_USAGE): unknown scheme, option or profile; a port, number, size or duration out of range.
+    Raises FlowtopError (EXIT_USAGE): unknown scheme, option or profile; a port, number, size or duration out of range;
+        what can be no name of a host; control characters.
     """
+    if any(unicodedata.category(character) == "Cc" for character in unquote(text)):
+        raise _usage(f"control characters in export {text!r}", "no path, name or option has any")
     scheme, colon, rest = text.partition(":")
     kind = _SCHEMES.get(scheme.lower())
     if not colon or kind is None:
@@ -150,6 +154,8 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
     host = parts.hostname or ""
     _check_authority(text, parts, host, port)
     options = _options(text, kind, parts.query)
+    for name in (host, options.get("servername", host)):
+        _check_name(text, name)
     if "key" in options and "cert" not in options:
         raise _usage("a private key without its certificate", "give both: cert=client.pem&key=client.key")
     return ExportUrl(
@@ -177,6 +183,15 @@ def _check_authority(text: str, parts: SplitResult, host: str, port: int | None)
             ipaddress.IPv6Address(host)
         except ValueError as error:
             raise _usage(f"export {text!r}: {error}", "an IPv6 address stands in brackets") from error
+
+
+def _check_name(text: str, name: str) -> None:
+    """Raises FlowtopError: no resolver and no certificate could have such a name."""
+    try:
+        name.encode("idna")
+    except UnicodeError as error:
+        raise _usage(f"export {text!r}: {name!r} is no name of a host",
+                     "labels of 1 to 63 characters with a dot between two") from error
 
 
 def _options(text: str, kind: Kind, query: str) -> dict[str, str]:

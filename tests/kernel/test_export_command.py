@@ -118,6 +118,13 @@ def test_a_recorder_needs_no_standard_output(pair: tuple[Namespace, Namespace], 
 
 
 @pytest.mark.parametrize(("url", "message", "hint"), [
+    ("ipfx+tcp://collector", "unknown scheme 'ipfx+tcp'", "did you mean ipfix+tcp?"),
+    ("ipfix+tcp://collector:70000", "Port out of range", "a port is 1 to 65535"),
+    ("ipfix://collector?profile=nfdmp", "unknown profile 'nfdmp'", "did you mean nfdump?"),
+    ("ipfix://a..b", "'a..b' is no name of a host", "1 to 63 characters"),
+    ("file:a%00b", "control characters in export 'file:a%00b'", "no path"),
+    ("ipfix+tls://127.0.0.1?ca=%00", "control characters in export", "no path"),
+    ("file:{tmp}/" + "a" * 300, "File name too long", "may write"),
     ("file:{tmp}/none/x.ipfix", "there is no directory", "may write"),
     ("file:{tmp}", "it is a directory", "may write"),
     ("ipfix+tls://collector?ca={tmp}/none.pem", "cannot read the authorities' certificates", "PEM"),

@@ -78,3 +78,15 @@ def test_a_full_disk_under_a_file_is_told_and_its_records_are_counted(tmp_path: 
     figures = export.stop(0.05)
     assert figures.last_error == "No space left on device"
     assert (figures.sent_records, figures.not_sent_records, figures.not_sent_packets) == (0, 5, 15)
+
+
+def test_a_resolver_that_fails_in_its_own_way_is_an_answer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", broken)
+    export = open_exporter("ipfix://collector.invalid", tmp_path)
+    export.start()
+    until(lambda: export.statistics().state is ExportState.WAITING, export.statistics)
+    assert export.statistics().last_error == "cannot resolve collector.invalid: label empty or too long"
+    export.stop(0.05)

@@ -134,6 +134,10 @@ def test_an_export_that_cannot_be_is_refused_and_leaves_nothing_behind(tmp_path:
         exports.add("gopher://collector")
     with pytest.raises(FlowtopError, match="cannot write"):
         exports.add(f"file:{tmp_path}/nowhere/flows.ipfix")
+    with pytest.raises(FlowtopError, match="File name too long"):
+        exports.add(f"file:{tmp_path}/{'a' * 300}")
+    with pytest.raises(FlowtopError, match="control characters"):
+        exports.add(f"file:{tmp_path}/a%00b")
     assert exports.statistics() == exports.stop() == ()
     with pytest.raises(FlowtopError, match="ending"):
         exports.add("file:late")

@@ -33,7 +33,7 @@ def run(tmp_path: Path, *, away: bool = False, spooling: bool = False, records: 
 
     lines: list[str] = []
     exports = Exports(tmp_path, flush_s=0.1 if away else 20.0, open_exporter=opened)
-    return exporting(exports, [("file:a\x1b[2J", None)], session, lines.append), lines
+    return exporting(exports, [("file:a\u202e[2J", None)], session, lines.append), lines
 
 
 def test_all_sent_is_status_0_and_one_line(tmp_path: Path) -> None:
