@@ -6,13 +6,12 @@ Order is kept: records a broken connection may have lost come first, then the sp
 from __future__ import annotations
 
 import math
-import select
-import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from flowtop.errors import FlowtopError
+from flowtop.export.alarm import Alarm
 from flowtop.export.context import Abandoned, Transport, Waitable, in_words
 from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
@@ -23,8 +22,14 @@ _CHUNK_RECORDS = 8_192
 """Records encoded at once: a pause, a stop and the spool are looked at between two of them."""
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
+PAUSE_S = 1.0
+"""How long a pause waits for a collector that does not read; then the connection is given up, its records are kept."""
 SPILL_S = 10.0
 """A collector that has been away for so long costs disk, not memory: what kill -9 would take is bounded."""
+
+
+class _PausedError(Abandoned):
+    """A pause has been asked for, and the collector does not get on."""
 
 
 class Exporter:
@@ -58,12 +63,11 @@ class Exporter:
         self._spilled_at = monotonic()
         self._open = False
         self._paused = False
+        self._paused_at = 0.0
         self._stop_by: float | None = None
         self._retry_by = math.inf
         self._closed = False
-        self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
+        self._alarm = Alarm()
         # A daemon: a disk or a resolver that hangs must not keep flowtop from ending after the flush time-out.
         self._thread = threading.Thread(target=self._run, name=f"export {url}", daemon=True)
 
@@ -77,7 +81,7 @@ class Exporter:
         """Take records; what the queue has no room for is counted as not sent. Never waits."""
         with self._lock:
             self._give_up(records if self._closed else self._queue.put(records))
-        self._wake()
+        self._alarm.ring()
 
     def tell(self, facts: MeteringFacts) -> None:
         """Facts to be reported in band from now on: once a tick is often enough."""
@@ -85,13 +89,14 @@ class Exporter:
 
     def pause(self) -> None:
         """Send nothing until `resume`: records wait as if the collector were away."""
+        self._paused_at = self._monotonic()
         self._paused = True
-        self._wake()
+        self._alarm.ring()
 
     def resume(self) -> None:
         """Go on after `pause`."""
         self._paused = False
-        self._wake()
+        self._alarm.ring()
 
     def request_stop(self, timeout_s: float, patience_s: float = 0.0) -> None:
         """Flush and end within so many seconds, without waiting for it: so several exports flush at once.
@@ -104,7 +109,7 @@ class Exporter:
         with self._lock:
             self._retry_by = min(self._retry_by, now + timeout_s)
             self._stop_by = stop_by if self._stop_by is None else min(self._stop_by, stop_by)
-        self._wake()
+        self._alarm.ring()
 
     def stop(self, timeout_s: float = 5.0, patience_s: float = 0.0) -> ExportStatistics:
         """Send what waits, for so long at most; the rest is spooled, or counted as not sent. Gives the last figures."""
@@ -119,9 +124,7 @@ class Exporter:
             self._thread.join(_JOIN_GRACE_S)
         self._close_queue()
         if not self._thread.is_alive():
-            with self._lock:
-                self._wake_in.close()
-                self._wake_out.close()
+            self._alarm.close()
         return self.statistics()
 
     def statistics(self) -> ExportStatistics:
@@ -158,17 +161,13 @@ class Exporter:
         deadline = self._monotonic() + timeout_s
         while True:
             left = min(deadline, self._stop_by or deadline) - self._monotonic()
-            reading: list[Waitable] = [self._wake_out]
-            writing: list[Waitable] = []
-            if connection is not None:
-                (writing if write else reading).append(connection)
-            readable, writable, _ = select.select(reading, writing, [], max(0.0, min(left, _POLL_S)))
-            self._drain_wake(readable)
-            if connection in readable or connection in writable:
+            if self._alarm.wait(min(left, _POLL_S), connection, write=write):
                 return True
             self._spill()
             if self._stop_by is not None and self._monotonic() >= self._stop_by:
                 raise Abandoned
+            if self._must_pause() and self._monotonic() - self._paused_at >= PAUSE_S:
+                raise _PausedError
             if self._monotonic() >= deadline:
                 return False
 
@@ -193,6 +192,8 @@ class Exporter:
                 try:
                     if self._round():
                         break
+                except _PausedError:
+                    self._take_back()
                 except Abandoned:
                     break
                 except (OSError, FlowtopError) as error:
@@ -205,7 +206,7 @@ class Exporter:
 
     def _round(self) -> bool:
         """Open, send, or wait once; gives whether all is done."""
-        if self._paused and self._stop_by is None:
+        if self._must_pause():
             self._pause_once()
             return False
         if not self._open:
@@ -224,6 +225,9 @@ class Exporter:
         self._spilled_at = self._monotonic()
         self._rest(self._transport.tick(self))
         return False
+
+    def _must_pause(self) -> bool:
+        return self._paused and self._stop_by is None
 
     def _pause_once(self) -> None:
         if self._open:
@@ -294,7 +298,7 @@ class Exporter:
         self._take_back()
         self._become(ExportState.WAITING)
         again_at = self._monotonic() + self._transport.retry_s
-        while not (self._paused and self._stop_by is None):
+        while not self._must_pause():
             self._spill()
             left = again_at - self._monotonic()
             if left <= 0:
@@ -319,8 +323,7 @@ class Exporter:
     def _rest(self, timeout_s: float) -> None:
         """Wait until woken or so long."""
         left = timeout_s if self._stop_by is None else min(timeout_s, self._stop_by - self._monotonic())
-        readable, _, _ = select.select([self._wake_out], [], [], max(0.0, left))
-        self._drain_wake(readable)
+        self._alarm.wait(left)
 
     def _spill(self) -> None:
         """What memory should not hold goes to the spool: what is too much at once, the rest every SPILL_S."""
@@ -384,16 +387,3 @@ class Exporter:
         if state is not self._state:
             with self._lock:
                 self._state, self._since = state, self._wall()
-
-    def _wake(self) -> None:
-        with self._lock:
-            if self._wake_in.fileno() < 0:
-                return
-            try:
-                self._wake_in.send(b"\0")
-            except BlockingIOError:
-                return  # The thread has not yet looked at the many calls before this one.
-
-    def _drain_wake(self, readable: Sequence[Waitable]) -> None:
-        if self._wake_out in readable:
-            self._wake_out.recv(4096)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
 import pytest
 
 from flowtop.export.exporter import SPILL_S, Exporter
+from flowtop.export.opening import open_exporter
 from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import ExportState, ExportStatistics
@@ -284,3 +286,36 @@ def test_two_exports_do_not_share_a_spool(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="another flowtop"):
         spool(tmp_path / "s")
     first.close()
+
+
+def test_a_pause_does_not_wait_for_a_collector_that_never_reads() -> None:
+    transport = RecordingTransport()
+    transport.hang.set()
+    exporter = Exporter("test:", transport)
+    exporter.start()
+    exporter.consume(flows(10))
+    until(lambda: exporter.statistics().state is ExportState.EXPORTING, exporter.statistics)
+    exporter.pause()
+    until(lambda: exporter.statistics().state is ExportState.PAUSED, exporter.statistics)
+    assert (transport.received, exporter.statistics().queued_records) == ([], 10)
+    transport.hang.clear()
+    exporter.resume()
+    until(lambda: transport.received == list(range(1, 11)), exporter.statistics)
+    assert exporter.stop(5.0).not_sent_records == 0
+
+
+def test_an_export_works_where_a_thousand_descriptors_are_open_already(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2_048:
+        pytest.skip("this user may not open so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2_048, hard))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1_100)]
+    try:
+        exporter = open_exporter(f"jsonl:{tmp_path}/flows.jsonl", tmp_path)
+        exporter.start()
+        exporter.consume(flows(3))
+        assert (exporter.stop(10.0).sent_records, exporter.statistics().last_error) == (3, "")
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
