@@ -273,12 +273,14 @@ class Exporter:
                 self._counters.held -= count
                 self._count_given_up(count, 0, 0)  # What they had counted is as unreadable as they are.
             return
-        if len(replay) < count:  # Cut off, by a crash of the machine perhaps.
-            with self._lock:
-                self._counters.held -= count - len(replay)
+        with self._lock:  # What is in the file counts, not what its name says.
+            self._counters.held += len(replay) - count
+            if len(replay) < count:
+                self._counters.last_error = f"a spool file was cut off: {count - len(replay)} records of it are lost"
                 self._count_given_up(count - len(replay), 0, 0)
         try:
-            self._send(replay)
+            if len(replay):
+                self._send(replay)
         finally:  # Sent, or given back by the transport when that failed.
             spool.forget_oldest()
 

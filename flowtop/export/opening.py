@@ -88,18 +88,35 @@ def _certificate(what: str, path: Path | None, error: OSError) -> FlowtopError:
 
 
 def _spool(url: ExportUrl, state_directory: Path, max_octets: int, wall: Callable[[], float]) -> Spool:
-    """The first spool of this collector and domain that no other export holds."""
+    """The first spool of this collector and domain that no other export holds, with what is left in such others."""
     name = re.sub(r"[^a-z0-9.]", "_", url.host)[:80]
     identity = hashlib.sha256(f"{url.kind}|{url.host}|{url.port}|{url.domain}".encode()).hexdigest()[:12]
+    found: Spool | None = None
     for number in range(1, _MAX_SPOOLS + 1):
         end = f"-{number}" if number > 1 else ""
+        directory = state_directory / f"spool-{name}-{identity}{end}"
+        if found is not None and not directory.is_dir():
+            continue
         try:
-            return Spool(state_directory / f"spool-{name}-{identity}{end}", domain=url.domain, wall=wall,
-                         max_octets=max_octets)
+            spool = Spool(directory, domain=url.domain, wall=wall, max_octets=max_octets)
         except SpoolInUse:
-            if number == _MAX_SPOOLS:
+            if number == _MAX_SPOOLS and found is None:
                 raise
-    raise AssertionError
+        else:
+            if found is None:
+                found = spool
+            else:
+                _adopt(found, spool)
+    assert found is not None
+    return found
+
+
+def _adopt(spool: Spool, left: Spool) -> None:
+    """What an export beside another left behind: nobody else would send it."""
+    try:
+        spool.adopt(left)
+    except OSError as error:
+        raise FlowtopError(f"cannot take over a spool: {error.strerror}", hint="see to the state directory") from error
 
 
 def _check_writable(url: ExportUrl) -> None:

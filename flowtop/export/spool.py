@@ -105,18 +105,13 @@ class Spool:
             self._write_file(self._path(file), b"".join(messages))
         except OSError as error:
             return records, f"cannot spool to {self._directory}: {error.strerror}"
-        if first:
-            self._files.appendleft(file)
-        else:
-            self._files.append(file)
-        self._records += file.records
-        self._octets += file.octets
+        self._add(file, first=first)
         return records[:0], ""
 
     def oldest(self) -> FlowRecords:
-        """Records of the first file; what of it cannot be read is put aside as `.damaged`.
+        """Records of the first file: fewer than `oldest_records` when it was cut off.
 
-        Raises FlowtopError: it cannot be read. Call only when `records` is not 0.
+        Raises FlowtopError: it cannot be read, and is put aside as `.damaged`. Call only when `records` is not 0.
         """
         path = self._path(self._files[0])
         try:
@@ -134,12 +129,32 @@ class Spool:
         self._octets -= file.octets
         self._path(file).unlink(missing_ok=True)
 
+    def adopt(self, other: Spool) -> None:
+        """Take over another spool's files, after those there are, and close it. Raises OSError: not all of them."""
+        try:
+            while other._files:
+                theirs = other._files[0]
+                ours = _File(self._number(first=False), theirs.records, theirs.octets)
+                other._path(theirs).rename(self._path(ours))
+                self._add(ours)
+                other.forget_oldest()
+        finally:
+            other.close()
+
     def close(self) -> None:
         """Leave what is there for the next run; nothing otherwise."""
         os.close(self._lock)
         if not self._files:
             with suppress(OSError):  # Not empty: damaged files are kept for who wants to look.
                 self._directory.rmdir()
+
+    def _add(self, file: _File, *, first: bool = False) -> None:
+        if first:
+            self._files.appendleft(file)
+        else:
+            self._files.append(file)
+        self._records += file.records
+        self._octets += file.octets
 
     def _messages(self, records: FlowRecords) -> list[bytes]:
         sets, _ = flow_sets(records, self._templates)
@@ -177,8 +192,10 @@ class Spool:
     def _found(self) -> deque[_File]:
         """Files that an earlier run left, in order; what it did not finish goes. Raises OSError."""
         for path in self._directory.glob("*.partial"):
-            path.unlink()
-        found = ((re.fullmatch(r"([0-9]{10})-([0-9]+)\.ipfix", path.name), path) for path in self._directory.iterdir())
+            if path.is_file():
+                path.unlink()
+        found = ((re.fullmatch(r"([0-9]{10})-([0-9]{1,9})\.ipfix", path.name), path)
+                 for path in self._directory.iterdir() if path.is_file())
         files = [_File(int(name[1]), int(name[2]), path.stat().st_size) for name, path in found if name]
         return deque(sorted(files, key=lambda file: file.number))
 

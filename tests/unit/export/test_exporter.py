@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import stat
 from pathlib import Path
 
@@ -279,6 +280,40 @@ def test_a_spool_file_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: P
     figures = exporter.stop(10.0)
     assert 0 < len(transport.received) == figures.sent_records == 2_000 - figures.not_sent_records < 2_000
     assert (figures.queued_records, figures.spooled_records) == (0, 0)
+    assert f"{figures.not_sent_records} records of it are lost" in figures.last_error
+
+
+def test_a_spool_file_counts_as_what_is_in_it_not_as_what_its_name_says(tmp_path: Path) -> None:
+    store = spool(tmp_path / "s")
+    store.store(flows(9))
+    store.close()
+    path, = (tmp_path / "s").iterdir()
+    path.rename(path.with_name("1000000000-5.ipfix"))
+    (tmp_path / "s" / "x.partial").mkdir()
+    transport = RecordingTransport()
+    exporter = Exporter("test:", transport, spool(tmp_path / "s"))
+    exporter.start()
+    figures = exporter.stop(10.0)
+    assert sorted(transport.received) == list(range(1, 10))
+    assert (figures.sent_records, figures.queued_records, figures.spooled_records) == (9, 0, 0)
+
+
+def test_what_two_exports_to_one_collector_spooled_is_sent_by_the_one_that_comes_next(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unanswering:  # Never accepts a handshake.
+        url = f"ipfix+tls://127.0.0.1:{unanswering.getsockname()[1]}"
+        both = [open_exporter(url, tmp_path) for _ in range(2)]
+        for start, exporter in zip((1, 101), both, strict=True):
+            exporter.consume(flows(100, start))
+            exporter.start()
+        assert [exporter.stop(0.05).spooled_records for exporter in both] == [100, 100]
+        assert len(list(tmp_path.iterdir())) == 2
+        following = open_exporter(url, tmp_path)
+        assert following.statistics().spooled_records == 200
+        assert len(list(tmp_path.iterdir())) == 1, "the other's directory is gone"
+        beside = open_exporter(url, tmp_path)
+        assert beside.statistics().spooled_records == 0, "what an export that runs has is its own"
+        assert following.stop(0.05).spooled_records == 200
+        beside.stop(0.05)
 
 
 def test_two_exports_do_not_share_a_spool(tmp_path: Path) -> None:
