@@ -22,11 +22,14 @@ from flowtop.record import EndReason
 from flowtop.view.collected import collecting_record, facts, faults
 from flowtop.view.columns import Wording
 from flowtop.view.fitting import fit
+from flowtop.view.groups import group_fields
+from flowtop.view.layout import columns_of
 from flowtop.view.query import Books, Page, Query
-from flowtop.view.records import CSV_NAMES, flow_record, iso_time
+from flowtop.view.records import iso_time, record, record_names
 from flowtop.view.units import duration, rate
 
 OutputFormat = Literal["table", "json", "csv", "none"]
+
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
@@ -212,7 +215,7 @@ def totals_record(page: Page) -> dict[str, int]:
         "unlistedOctets": books.unlisted_octets,
         "interfacePackets": books.interface_packets,
         "flows": page.flows,
-        "matchedFlows": page.matched,
+        "matchedFlows": page.matched_flows,
     }
 
 
@@ -224,11 +227,12 @@ class _Nothing:
 
 
 class _JsonLines:
-    """JSON Lines: one object a round."""
+    """JSON Lines: one object a round, with `flows`, or `groups`."""
 
     def text(self, number: int, page: Page) -> str:
-        flows = [flow_record(row, page.interfaces) for row in page.rows]
-        line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page), "flows": flows}
+        rows = [record(row, page.query, page.interfaces) for row in page.rows]
+        line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page),
+                "groups" if group_fields(page.query.group) else "flows": rows}
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
@@ -239,11 +243,15 @@ class _Csv:
 
     def text(self, number: int, page: Page) -> str:
         out = io.StringIO()
-        writer = csv.DictWriter(out, ("round", "time", *CSV_NAMES), lineterminator="\n")
+        writer = csv.DictWriter(out, ("round", "time", *record_names(page.query)), lineterminator="\n")
         if number == 1:
             writer.writeheader()
         stamp = {"round": number, "time": iso_time(page.unix_ms)}
-        writer.writerows(stamp | flow_record(row, page.interfaces) for row in page.rows)
+        for row in page.rows:
+            cells = record(row, page.query, page.interfaces)
+            # A host pair is a list in JSON.
+            writer.writerow(stamp | {name: " ".join(cell) if isinstance(cell, list) else cell
+                                     for name, cell in cells.items()})
         return out.getvalue()
 
 
@@ -254,7 +262,8 @@ class _Table:
         self._config = config
 
     def text(self, number: int, page: Page) -> str:
-        wording, layout = self._config.wording, fit(self._config.width, names=page.attached)
+        wording = self._config.wording
+        layout = fit(self._config.width, names=page.attached, columns=columns_of(page.query).values())
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(
@@ -270,7 +279,9 @@ class _Table:
 
 def _summary(number: int, page: Page) -> list[str]:
     books: Books = page.books
-    flows = str(page.flows) if page.query.filter is None else f"{page.matched} of {page.flows}"
+    flows = str(page.flows) if page.query.filter is None else f"{page.matched_flows} of {page.flows}"
+    if group_fields(page.query.group):
+        flows = f"{page.matched} groups of {flows}"
     out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
     first = (
         f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "

@@ -392,6 +392,7 @@ class Pipeline:
             last=self._last,
             source=self._source,
             collecting=self._collecting,
+            matched_flows=found.matched_flows,
         )
 
     def _uptime_s(self, now_ns: int) -> float:

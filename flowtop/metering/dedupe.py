@@ -11,8 +11,8 @@ changed), another takes its place: what it carried until then stays counted as d
 What this cannot tell: two streams with equal addresses and ports in different VLANs that are seen only on different
 VLAN devices; and address translation, where the two sides are different conversations and both count.
 
-In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: takes no part), and `members`,
-at the head, how many live flows it has.
+In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: takes no part; -2 - head: it
+took part until it ended), and `members`, at the head, how many live flows it has.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Deduplicator:
         heads = store.head[ended].astype(np.int64)
         np.subtract.at(store.members, heads, 1)
         leaving = ended[heads == ended]
-        store.head[ended] = -1
+        store.head[ended] = -2 - heads
         alone = leaving[store.members[leaving] == 0]
         self._index.remove(store.key_words[alone], alone)
         bereft = leaving[store.members[leaving] > 0]
@@ -134,3 +134,12 @@ class Deduplicator:
         heads = np.repeat(new, sizes)
         store.head[members] = heads
         store.duplicate[members] = self._differs(members, heads)
+
+
+def heads_of(store: FlowStore) -> npt.NDArray[np.int32]:
+    """Slot of the head of each flow's conversation, i4, one a slot below top; -1 where there is none.
+
+    An ended flow's head may have ended as well, and its slot may be another conversation's by now.
+    """
+    head = store.head[:store.top]
+    return np.where(head < -1, -2 - head, head)

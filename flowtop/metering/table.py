@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.metering.dedupe import Deduplicator
+from flowtop.metering.dedupe import Deduplicator, heads_of
 from flowtop.metering.expiry import Lingering, Timeouts, due, least_recent
 from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.rates import Rates
@@ -61,6 +61,8 @@ class TableColumns:
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         store = self._store
+        if name == "conversation":
+            return heads_of(store)
         column: npt.NDArray[Any] = store.keys[name] if name in _KEY_FIELDS else getattr(store, name)
         return column[:store.top]
 
@@ -101,6 +103,11 @@ class FlowTable:
         store = self._store
         occupied = store.occupied[:store.top]
         return occupied & ~store.duplicate[:store.top] if self.config.dedupe == "drop" else occupied
+
+    @property
+    def dedupes(self) -> bool:
+        """Whether duplicates are looked for."""
+        return self._dedupe is not None
 
     @property
     def live_flows(self) -> int:

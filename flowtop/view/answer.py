@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.view.columns import COLUMNS, Column
-from flowtop.view.flows import Array, FlowColumns, FlowSource
+from flowtop.view.flows import FlowColumns, FlowSource, Slots
+from flowtop.view.grouping import Groups
+from flowtop.view.groups import group_fields
+from flowtop.view.layout import sorted_column
 from flowtop.view.query import FlowRow, Query
-from flowtop.view.ranking import Ranking, Slots
-
-_CLOSING_BITS = np.uint16(0b101)
-"""FIN and RST."""
+from flowtop.view.ranking import Ranking
+from flowtop.view.rows import flow_rows, group_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +25,60 @@ class Answer:
 
     rows: tuple[FlowRow, ...]
     matched: int
+    matched_flows: int
     flows: int
     active_flows: int
     anchor_rank: int | None
 
 
 @dataclass(frozen=True, slots=True)
+class _Rows:
+    """What is ranked and paged: flows, or groups of them.
+
+    Attributes:
+        shown: which of the source's visible elements; the same array when all.
+        take: the rows of chosen slots, in their order.
+        grouped: whether slots are other rows' at each look.
+    """
+
+    source: FlowSource
+    shown: npt.NDArray[np.bool_]
+    take: Callable[[Slots], tuple[FlowRow, ...]]
+    grouped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
-    """An order that was fixed: slots, and who was in them."""
+    """An order that was fixed: slots, and who was in them. Groups have other slots each time: they are looked for."""
 
     number: int
+    group: tuple[str, ...]
     slots: Slots
-    flow_ids: npt.NDArray[np.uint64]
+    ids: npt.NDArray[np.uint64]
+
+    def find(self, columns: FlowColumns) -> Slots:
+        """Slots of those that are still there, in held order."""
+        ids, slots = columns["flow_id"], self.slots
+        if self.group:
+            if not len(ids):
+                return slots[:0]
+            order = np.argsort(ids)
+            slots = order[np.minimum(np.searchsorted(ids, self.ids, sorter=order), len(ids) - 1)]
+        found: Slots = slots[ids[slots] == self.ids]
+        return found
 
 
 class Answerer:
-    """Answers the Queries of one asker; it keeps the order that this asker holds."""
+    """Answers the Queries of one asker; it keeps the order that this asker holds.
 
-    def __init__(self) -> None:
+    Args:
+        rng: makes the ids of groups; unpredictable when not given.
+    """
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
         self._held: _Held | None = None
+        rng = np.random.default_rng() if rng is None else rng
+        self._seed = int(rng.integers(1 << 62))
 
     def answer(self, query: Query, source: FlowSource, interfaces: Mapping[int, str] | None = None) -> Answer:
         """Rows, counts and the anchor's rank, as of the source's last tick.
@@ -54,59 +89,53 @@ class Answerer:
             interfaces: name by ifindex, for filters.
 
         Raises:
-            FlowtopError: no such column to sort by; or grouping or biflow.
+            FlowtopError: nothing of that name to group by; or biflow.
         """
-        column = sort_column(query.sort)
-        if query.group or query.biflow:
-            raise FlowtopError("grouping and biflow are not there yet", hint="ask without them", exit_code=EXIT_USAGE)
-        columns, visible = source.columns, source.visible
-        shown = visible & self._passes(query, source, interfaces or {})
-        ranking = Ranking.by(column, query.descending)
+        visible = source.visible
+        passing = visible & self._passes(query, source, interfaces or {})
+        rows = self._rows(query, source, passing)
+        columns = rows.source.columns
+        ranking = Ranking.by(sorted_column(query), query.descending)
         start = max(0, query.offset)
-        if query.hold is None:
-            self._held = None
-            lead, rest = np.empty(0, np.int64), np.flatnonzero(shown)
-        else:
-            lead, rest = self._hold(query.hold, ranking, columns, visible, shown)
+        lead, rest = self._hold(query, ranking, rows)
         stop = len(lead) + len(rest) if query.limit is None else start + query.limit
         after = ranking.span(columns, rest, max(0, start - len(lead)), max(0, stop - len(lead)))
         chosen = np.concatenate((lead[start:stop], after))
         flows = int(np.count_nonzero(visible))
-        ended = int(np.count_nonzero(visible & (columns["end_reason"] != 0)))
-        return Answer(flow_rows(source, chosen), len(lead) + len(rest), flows, flows - ended,
+        ended = int(np.count_nonzero(visible & (source.columns["end_reason"] != 0)))
+        return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows, flows - ended,
                       _anchor_rank(query.anchor, ranking, columns, lead, rest))
+
+    def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_]) -> _Rows:
+        if query.biflow:
+            raise FlowtopError("biflow is not there yet", hint="ask without it", exit_code=EXIT_USAGE)
+        fields = group_fields(query.group)
+        if not fields:
+            return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
+        seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
+        groups = Groups(source, np.flatnonzero(passing), fields, seed)
+        return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields), True)
 
     @staticmethod
     def _passes(query: Query, source: FlowSource,
                 interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_] | np.bool_:
         return np.True_ if query.filter is None else query.filter.mask(source, interfaces)
 
-    def _hold(self, number: int, ranking: Ranking, columns: FlowColumns, visible: npt.NDArray[np.bool_],
-              shown: npt.NDArray[np.bool_]) -> tuple[Slots, Slots]:
+    def _hold(self, query: Query, ranking: Ranking, rows: _Rows) -> tuple[Slots, Slots]:
         """Shown slots in held order, and shown slots that the order does not know, ascending."""
-        if self._held is None or self._held.number != number:
-            slots = ranking.ordered(columns, np.flatnonzero(visible))
-            self._held = _Held(number, slots, columns["flow_id"][slots].copy())
+        if query.hold is None:
+            self._held = None
+            return np.empty(0, np.int64), np.flatnonzero(rows.shown)
+        columns = rows.source.columns
+        group = query.group if rows.grouped else ()
         held = self._held
-        same = columns["flow_id"][held.slots] == held.flow_ids
-        known = np.zeros(len(shown), np.bool_)
-        known[held.slots[same]] = True
-        lead = held.slots[same & shown[held.slots]]
-        return lead, np.flatnonzero(shown & ~known)
-
-
-def sort_column(column_id: str) -> Column:
-    """The column of that id.
-
-    Raises:
-        FlowtopError: there is none; the hint names near ones.
-    """
-    column = COLUMNS.get(column_id)
-    if column is None:
-        near = difflib.get_close_matches(column_id, COLUMNS, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"columns: {', '.join(COLUMNS)}"
-        raise FlowtopError(f"no column {column_id!r} to sort by", hint=hint, exit_code=EXIT_USAGE)
-    return column
+        if held is None or (held.number, held.group) != (query.hold, group):
+            slots = ranking.ordered(columns, np.flatnonzero(rows.source.visible))
+            held = self._held = _Held(query.hold, group, slots, columns["flow_id"][slots].copy())
+        slots = held.find(columns)
+        known = np.zeros(len(rows.shown), np.bool_)
+        known[slots] = True
+        return slots[rows.shown[slots]], np.flatnonzero(rows.shown & ~known)
 
 
 def _anchor_rank(anchor: int | None, ranking: Ranking, columns: FlowColumns, lead: Slots, rest: Slots) -> int | None:
@@ -118,31 +147,3 @@ def _anchor_rank(anchor: int | None, ranking: Ranking, columns: FlowColumns, lea
         if len(at):
             return offset + (int(at[0]) if slots is lead else ranking.rank(columns, slots, int(slots[at[0]])))
     return None
-
-
-_COPIED = frozenset(FlowRow._fields) - {
-    "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
-    "start_ms", "end_ms", "age_s", "idle_s"}
-
-
-def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
-    """The flows in these slots, in this order, as plain Python values."""
-    columns = source.columns
-
-    def take(name: str) -> Array:
-        return columns[name][slots]
-
-    first_ns, last_ns = take("first_ns"), take("last_ns")
-    fields: dict[str, Array] = {name: take(name) for name in _COPIED}
-    fields["closing"] = take("tcp_control_bits") & _CLOSING_BITS != 0
-    fields["octet_rate"] = fields["octet_delta"] / source.tick_s
-    fields["octet_rate_10s"] = take("octets_10s") / source.window_10s_s
-    fields["octet_rate_60s"] = take("octets_60s") / source.window_60s_s
-    fields["packet_rate"] = fields["packet_delta"] / source.tick_s
-    fields["packet_rate_10s"] = take("packets_10s") / source.window_10s_s
-    fields["packet_rate_60s"] = take("packets_60s") / source.window_60s_s
-    fields["start_ms"] = (first_ns + source.unix_offset_ns) // 1_000_000
-    fields["end_ms"] = (last_ns + source.unix_offset_ns) // 1_000_000
-    fields["age_s"] = (last_ns - first_ns) / 1e9
-    fields["idle_s"] = (source.now_ns - last_ns) / 1e9
-    return tuple(map(FlowRow._make, zip(*(fields[name].tolist() for name in FlowRow._fields), strict=True)))

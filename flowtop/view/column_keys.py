@@ -112,12 +112,23 @@ def domain_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
 
 
 def interface_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
-    """`if eth0`; names with odd characters are quoted, globs in them disarmed."""
-    name = interface_of(interfaces.get(row.ifindex, f"if{row.ifindex}"))
+    """`if eth0`, as `interface_words` has it."""
+    return interface_words(interface_of(interfaces.get(row.ifindex, f"if{row.ifindex}")))
+
+
+def interface_words(name: str) -> str:
+    """`if eth0`; names with odd characters are quoted, globs in them disarmed; what does not print matches as `?`."""
     plain = name.isascii() and all(character.isalnum() or character in "._-@" for character in name)
-    escaped = "".join(f"[{character}]" if character in "*?[" else character for character in name)
+    escaped = "".join(f"[{character}]" if character in "*?[" else character if character.isprintable() else "?"
+                      for character in name)
     quote = "'" if '"' in escaped else '"'
     return f"if {escaped}" if plain else f"if {quote}{escaped}{quote}"
+
+
+def protocol_words(protocol: int) -> str:
+    """`tcp`, or `proto 253`."""
+    name = units.protocol(protocol)
+    return name if values.PROTOCOL_WORDS.get(name) == protocol else f"proto {protocol}"
 
 
 def _end(side: str, raw: bytes, row: FlowRow, port: int) -> str:
@@ -143,8 +154,7 @@ def destination_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
 def protocol_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     """`tcp`, or `proto 253`."""
     del interfaces
-    name = units.protocol(row.protocol)
-    return name if values.PROTOCOL_WORDS.get(name) == row.protocol else f"proto {row.protocol}"
+    return protocol_words(row.protocol)
 
 
 def vlan_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:

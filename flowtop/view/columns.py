@@ -16,7 +16,7 @@ from flowtop.record import Direction, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
 from flowtop.view.filter_key import FilterKey
-from flowtop.view.flows import Array, FlowColumns
+from flowtop.view.flows import Array, FlowColumns, address_words
 from flowtop.view.names import NUMBERS, Names
 from flowtop.view.query import FlowRow
 
@@ -84,11 +84,7 @@ def _plain(name: str) -> SortKey:
 
 
 def _address_words(name: str) -> tuple[SortKey, SortKey]:
-    """The two big-endian halves of an address, so that numeric order is address order."""
-    def half(part: int) -> SortKey:
-        dtype = np.dtype({"names": ["word"], "formats": [">u8"], "offsets": [8 * part], "itemsize": 16})
-        return lambda columns: columns[name].view(dtype)["word"].astype(np.uint64)
-    return half(0), half(1)
+    return (lambda columns: address_words(columns, name)[0]), (lambda columns: address_words(columns, name)[1])
 
 
 def _age(columns: FlowColumns) -> Array:

@@ -7,25 +7,26 @@ from dataclasses import replace
 from flowtop.view.query import Query
 
 
-def first_query(sort: str, filter_text: str, limit: int | None) -> Query:
+def first_query(sort: str, filter_text: str, limit: int | None, group: str = "") -> Query:
     """What to show first; the plainest without the columns: they bring numpy, and a first frame should not wait for it.
 
     Args:
         sort: id of a column.
         filter_text: empty: every flow.
         limit: as in Query.
+        group: fields to group by, separated by commas; empty: none.
 
     Raises:
-        FlowtopError: no such column, or no filter.
+        FlowtopError: no such column, or no filter, or nothing of that name to group by.
     """
-    query = Query(limit=limit)
+    query = Query(limit=limit, group=tuple(field.strip() for field in group.split(",")) if group else ())
     if filter_text.strip():
         from flowtop.view.filter import compile_filter
 
         query = replace(query, filter=compile_filter(filter_text))
-    if sort == query.sort:
+    if sort == query.sort and not group:
         return query
-    from flowtop.view.answer import sort_column
+    from flowtop.view.layout import sort_column
 
-    column = sort_column(sort)
+    column = sort_column(sort, query)
     return replace(query, sort=column.id, descending=column.descending_first)

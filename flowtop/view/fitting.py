@@ -44,7 +44,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         used = sum(least[column.id] for column in chosen if column not in flexible) + gap * (len(chosen) - 1)
         if width - used >= len(flexible) * _SHORT_ENDPOINT:
             break
-        chosen = [column for column in chosen if column.id != column_id or column.id in arrangement.shown | {keep}]
+        chosen = [column for column in chosen if column.id != column_id or column.id in arrangement.shown | {keep}
+                  or column is not COLUMNS[column_id]]  # what groups are made by stays
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:

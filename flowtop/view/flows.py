@@ -10,6 +10,7 @@ import numpy.typing as npt
 from flowtop.record import FLOW_KEY_DTYPE
 
 Array = npt.NDArray[Any]
+Slots = npt.NDArray[np.int64]
 
 FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "flow_id": np.dtype("u8"),
@@ -21,6 +22,7 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "ttl": np.dtype("u1"),
     "end_reason": np.dtype("u1"),
     "duplicate": np.dtype("?"),
+    "conversation": np.dtype("i4"),
     "packet_delta": np.dtype("u8"),
     "octet_delta": np.dtype("u8"),
     "packet_total": np.dtype("u8"),
@@ -33,7 +35,11 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "first_ns": np.dtype("i8"),
     "last_ns": np.dtype("i8"),
 }
-"""Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s."""
+"""Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
+
+`conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;
+of an ended flow it may be a slot that another conversation has by now.
+"""
 
 
 class FlowColumns(Protocol):
@@ -41,6 +47,25 @@ class FlowColumns(Protocol):
 
     def __getitem__(self, name: str, /) -> Array:
         """The column of that name, not to be written to."""
+
+
+class Subset:
+    """Some flows of some columns, each column taken when asked for. Slots ascend: as many as there are means all."""
+
+    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
+        self._columns = columns
+        self._slots = slots
+
+    def __getitem__(self, name: str) -> Array:
+        column = self._columns[name]
+        return column if len(column) == len(self._slots) else column[self._slots]
+
+
+def address_words(columns: FlowColumns, name: str) -> tuple[Array, Array]:
+    """The two big-endian halves of an address column, u8, so that numeric order is address order."""
+    raw = np.ascontiguousarray(columns[name])
+    words = raw.view(">u8").reshape(-1, 2).astype(np.uint64)
+    return words[:, 0], words[:, 1]
 
 
 class FlowSource(Protocol):
@@ -69,6 +94,10 @@ class FlowSource(Protocol):
     @property
     def now_ns(self) -> int:
         """Time of the last tick, on the clock of first_ns and last_ns."""
+
+    @property
+    def dedupes(self) -> bool:
+        """Whether duplicates are looked for: then each packet is in exactly one flow that is none."""
 
     @property
     def unix_offset_ns(self) -> int:

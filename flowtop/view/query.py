@@ -30,15 +30,17 @@ class Query:
     """Which flows to show, in which order.
 
     Attributes:
-        sort: id of a column of `view.columns.COLUMNS`.
+        sort: id of a column of `view.layout.columns_of` this query; where rows have no such column, they are by rate.
         descending: largest first.
-        offset: flows to skip.
-        limit: flows to give at most; None for all.
-        anchor: flow_id whose rank is asked for (the cursor's flow), or None.
+        offset: rows to skip.
+        limit: rows to give at most; None for all.
+        anchor: flow_id of the row whose rank is asked for (the cursor's), or None.
         hold: None for live order. A number freezes the order: the first Query with a new number fixes the order of
             that moment, later ones with the same number keep it, and flows born since follow after it.
         filter: which flows to show; None for all.
-        group, biflow: reserved for grouping; () and False until then.
+        group: ids of fields of `view.groups.GROUPS`: rows are groups of flows that agree in all of them. Filters are
+            for flows and apply before. () (or only "flow"): rows are flows.
+        biflow: reserved; False until then.
     """
 
     sort: str = "rate"
@@ -53,7 +55,11 @@ class Query:
 
 
 class FlowRow(NamedTuple):
-    """One flow of a Page, in plain Python values. Order of fields = order in the view's row dtype.
+    """One flow of a Page, or one group of flows, in plain Python values.
+
+    A group has sums of its flows (each packet once), its first and last packet, and a flow_id of its own, which stays
+    as long as the same fields are asked for; what flows of a group may differ in (addresses ... ttl) is 0. It has
+    ended when all its flows have. Its peak is the highest of its flows'.
 
     Addresses are 16 bytes (IPv4 in the first 4), MACs 6 bytes, rates in octets/s and packets/s, times in ms since
     1970 UTC, ages in seconds.
@@ -102,6 +108,10 @@ class FlowRow(NamedTuple):
     """Last packet minus first."""
     idle_s: float
     """Now minus last packet."""
+    flows: int = 1
+    """How many flows a group has; one seen at several Observation Points counts once."""
+    group: tuple[tuple[int, ...], ...] = ()
+    """Of a group, its key: for each of Query.group's fields what the registry's `keys`, `text` and `term` know."""
 
     @property
     def state(self) -> State:
@@ -178,9 +188,11 @@ class Page:
         unix_ms: time of that drain.
         uptime_s: since capture started; of a file, from its first packet on, in its own time.
         tick_s: length of the last tick.
-        rows: `limit` flows at most, in order.
-        matched: flows that pass the filter; of `flows` in the table (ended ones that are still shown included).
-        anchor_rank: position of the anchor flow in the whole order, None when it is gone or was not asked for.
+        rows: `limit` flows, or groups, at most, in order.
+        matched: rows there are in all.
+        matched_flows: flows that pass the filter, of `flows` in the table (ended ones that are still shown included):
+            the same number as `matched` while rows are flows.
+        anchor_rank: position of the anchor in the whole order, None when it is gone or was not asked for.
         interfaces: name by ifindex, of Observation Points gone too.
         attached: names of the interfaces observed now, sorted.
         capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
@@ -210,3 +222,4 @@ class Page:
     last: bool = False
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
+    matched_flows: int = 0

@@ -8,28 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from flowtop.view.columns import Column, SortKey
-from flowtop.view.flows import Array, FlowColumns
-
-Slots = npt.NDArray[np.int64]
+from flowtop.view.flows import Array, FlowColumns, Slots, Subset
 
 _FEW = 16_384
 """Sorted at once."""
 _SAMPLE = 4_096
-
-
-class _Subset:
-    """Some flows of some columns, each column taken when asked for. Slots ascend: as many as there are means all."""
-
-    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
-        self._columns = columns
-        self._slots = slots
-
-    def __getitem__(self, name: str) -> Array:
-        column = self._columns[name]
-        return column if len(column) == len(self._slots) else column[self._slots]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +42,7 @@ class Ranking:
             if k >= len(slots):
                 break
             # Flow Key fields are 48 octets apart: read them through once, not at each look.
-            values = np.ascontiguousarray(key(_Subset(columns, slots)))
+            values = np.ascontiguousarray(key(Subset(columns, slots)))
             if values.min() == values.max():
                 continue
             edge = _value_at(values, k, descending)
@@ -69,7 +54,7 @@ class Ranking:
 
     def ordered(self, columns: FlowColumns, slots: Slots) -> Slots:
         """These slots, first one first."""
-        subset = _Subset(columns, slots)
+        subset = Subset(columns, slots)
         keys = [_flipped(key(subset)) if descending else key(subset) for key, descending in self.keys]
         return slots[np.lexsort(keys[::-1])]
 
@@ -86,9 +71,9 @@ class Ranking:
     def rank(self, columns: FlowColumns, slots: Slots, slot: int) -> int:
         """How many of these slots come before `slot`, which is one of them."""
         before = 0
-        one = _Subset(columns, np.array([slot]))
+        one = Subset(columns, np.array([slot]))
         for key, descending in self.keys:
-            values, own = key(_Subset(columns, slots)), key(one)[0]
+            values, own = key(Subset(columns, slots)), key(one)[0]
             before += int(np.count_nonzero(values > own if descending else values < own))
             slots = slots[values == own]
             if len(slots) == 1:

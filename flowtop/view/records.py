@@ -8,13 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowtop.collecting import point_elements
-from flowtop.elements import FLOW_ELEMENTS
+from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.record import Kind
-from flowtop.view.query import FlowRow
+from flowtop.view.groups import group_fields, member_names
+from flowtop.view.query import FlowRow, Query
 from flowtop.view.units import printable
 
 _ICMP, _ICMPV6 = 1, 58
 _IPV4 = 4
+
+GROUP_ELEMENTS = ("deltaFlowCount", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount",
+                  "packetDeltaCount", "octetTotalCount", "packetTotalCount")
+"""What a group has after the members of its fields."""
+
+assert all(name in ELEMENTS for name in GROUP_ELEMENTS)
 
 CSV_NAMES = (*FLOW_ELEMENTS, "duplicate")
 """Every name that `flow_record` may give, in column order of CSV."""
@@ -25,14 +32,24 @@ def iso_time(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def record_names(query: Query) -> tuple[str, ...]:
+    """Every name that `record` may give for rows of this query, in column order of CSV."""
+    fields = group_fields(query.group)
+    return (*member_names(fields), *GROUP_ELEMENTS) if fields else CSV_NAMES
+
+
+def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
+    """One row of a page of this query."""
+    return group_record(row, query.group, interfaces) if row.group else flow_record(row, interfaces)
+
+
 def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
-    """One flow as IANA element names and plain values.
+    """One flow.
 
     An aggregate entry (map full) has no addresses and no ports. `duplicate` (not an IANA element) is there, and true,
     only when another Observation Point's flow stands for the same packets.
     """
-    family, ip = (socket.AF_INET, "IPv4") if row.ip_version == _IPV4 else (socket.AF_INET6, "IPv6")
-    record: dict[str, Any] = {
+    found: dict[str, Any] = {
         "flowId": row.flow_id,
         **point_elements(interfaces.get(row.ifindex, str(row.ifindex)), printable),
         "flowDirection": row.direction,
@@ -40,24 +57,49 @@ def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
         "protocolIdentifier": row.protocol,
     }
     if row.kind != Kind.AGGREGATE:
-        size = 4 if ip == "IPv4" else 16
-        record[f"source{ip}Address"] = socket.inet_ntop(family, row.source_address[:size])
-        record["sourceTransportPort"] = row.source_port
-        record[f"destination{ip}Address"] = socket.inet_ntop(family, row.destination_address[:size])
-        record["destinationTransportPort"] = row.destination_port
-        if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
-            record["destinationTransportPort"] = 0
-            record["icmpTypeCodeIPv4" if row.protocol == _ICMP else "icmpTypeCodeIPv6"] = row.destination_port
-        record |= {
-            "vlanId": row.vlan_id,
-            "dot1qCustomerVlanId": row.customer_vlan_id,
-            "sourceMacAddress": row.source_mac.hex(":"),
-            "destinationMacAddress": row.destination_mac.hex(":"),
-            "ipClassOfService": row.tos,
-            "ipTTL": row.ttl,
-            "tcpControlBits": row.tcp_control_bits,
-        }
-    record |= {
+        found |= _of_packets(row)
+    found |= _sums(row)
+    if row.end_reason:
+        found["flowEndReason"] = row.end_reason
+    if row.duplicate:
+        found["duplicate"] = True
+    return found
+
+
+def group_record(row: FlowRow, group: tuple[str, ...], interfaces: Mapping[int, str]) -> dict[str, Any]:
+    """One group: what its flows have in common, then sums. A group of aggregates has no member for what they hide."""
+    found: dict[str, Any] = {}
+    for field, key in zip(group_fields(group), row.group, strict=True):
+        found |= field.values(key, interfaces)
+    return found | {"deltaFlowCount": row.flows} | _sums(row)
+
+
+def _of_packets(row: FlowRow) -> dict[str, Any]:
+    """What the packets of a flow had in common."""
+    family, ip = (socket.AF_INET, "IPv4") if row.ip_version == _IPV4 else (socket.AF_INET6, "IPv6")
+    size = 4 if ip == "IPv4" else 16
+    found: dict[str, Any] = {
+        f"source{ip}Address": socket.inet_ntop(family, row.source_address[:size]),
+        "sourceTransportPort": row.source_port,
+        f"destination{ip}Address": socket.inet_ntop(family, row.destination_address[:size]),
+        "destinationTransportPort": row.destination_port,
+    }
+    if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
+        found["destinationTransportPort"] = 0
+        found["icmpTypeCodeIPv4" if row.protocol == _ICMP else "icmpTypeCodeIPv6"] = row.destination_port
+    return found | {
+        "vlanId": row.vlan_id,
+        "dot1qCustomerVlanId": row.customer_vlan_id,
+        "sourceMacAddress": row.source_mac.hex(":"),
+        "destinationMacAddress": row.destination_mac.hex(":"),
+        "ipClassOfService": row.tos,
+        "ipTTL": row.ttl,
+        "tcpControlBits": row.tcp_control_bits,
+    }
+
+
+def _sums(row: FlowRow) -> dict[str, Any]:
+    return {
         "flowStartMilliseconds": row.start_ms,
         "flowEndMilliseconds": row.end_ms,
         "octetDeltaCount": row.octet_delta,
@@ -65,8 +107,3 @@ def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
         "octetTotalCount": row.octet_total,
         "packetTotalCount": row.packet_total,
     }
-    if row.end_reason:
-        record["flowEndReason"] = row.end_reason
-    if row.duplicate:
-        record["duplicate"] = True
-    return record

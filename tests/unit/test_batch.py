@@ -18,7 +18,10 @@ import pytest
 from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.errors import FlowtopError
+from flowtop.view.answer import Answerer
 from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
+from tests.unit.factories import packed
+from tests.unit.view.test_answer import source
 
 
 def row(**changes: object) -> FlowRow:
@@ -36,7 +39,7 @@ def row(**changes: object) -> FlowRow:
 
 def page(*rows: FlowRow, **changes: object) -> Page:
     whole = Page(query=Query(limit=None), tick=1, unix_ms=1_700_000_002_345, uptime_s=2.0, tick_s=1.0, rows=rows,
-                 matched=len(rows), flows=len(rows), active_flows=len(rows), anchor_rank=None,
+                 matched=len(rows), matched_flows=len(rows), flows=len(rows), active_flows=len(rows), anchor_rank=None,
                  books=Books(observed_packets=41, observed_octets=4100, accounted_packets=40, accounted_octets=4000,
                              ignored_packets=1, ignored_octets=100), ingress=Traffic(1000.0), egress=Traffic(125_000.0),
                  interfaces={2: "eth0"}, attached=("eth0",))
@@ -104,6 +107,43 @@ def test_every_key_is_an_information_element() -> None:
     [flow] = json.loads(written("json", page(row(end_reason=1))))["flows"]
     assert flow.keys() <= ELEMENTS.keys()
     assert set(FLOW_ELEMENTS) <= ELEMENTS.keys()
+
+
+def group_page(*group: str) -> Page:
+    """Two flows of 10.0.0.5, grouped by a real Answerer."""
+    table = source(2, octet_delta=[300, 50], octet_total=[3000, 500], packet_total=[30, 5], packet_delta=[3, 1],
+                   ifindex=2, protocol=6, source_port=51514, destination_port=[443, 80], ip_version=4,
+                   source_address=packed("10.0.0.5"), destination_address=packed("198.51.100.7"))
+    query = Query(limit=None, group=group)
+    answer = Answerer().answer(query, table)
+    return page(*answer.rows, query=query, matched=answer.matched, matched_flows=answer.matched_flows,
+                flows=answer.flows)
+
+
+def test_json_of_groups() -> None:
+    whole = json.loads(written("json", group_page("source", "service")))
+    assert "flows" not in whole
+    assert whole["totals"]["flows"] == 2
+    first, second = whole["groups"]
+    assert {name: first[name] for name in list(first)[:4]} == {
+        "sourceIPv4Address": "10.0.0.5", "protocolIdentifier": 6, "servicePort": 443, "deltaFlowCount": 1}
+    assert (first["octetDeltaCount"], first["octetTotalCount"], first["packetTotalCount"]) == (300, 3000, 30)
+    assert (second["servicePort"], second["packetDeltaCount"]) == (80, 1)
+
+
+def test_csv_of_groups_has_the_columns_of_its_fields() -> None:
+    [cells] = csv.DictReader(io.StringIO(written("csv", group_page("pair"))))
+    assert list(cells)[:4] == ["round", "time", "hosts", "deltaFlowCount"]
+    assert (cells["hosts"], cells["deltaFlowCount"], cells["octetTotalCount"]) == ("10.0.0.5 198.51.100.7", "2", "3500")
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_table_of_groups(width: int) -> None:
+    text = written("table", group_page("interface", "source"), width=width)
+    assert "1 groups of 2 flows" in text
+    [line] = [line for line in text.splitlines() if "10.0.0.5" in line]
+    assert "3.5 kB" in line and len(line) <= width
+    assert line.startswith("eth0 ")
 
 
 def test_csv_has_one_header_and_a_row_a_flow() -> None:

@@ -19,7 +19,9 @@ from flowtop.export.url import OPTIONS, parse_export_url
 from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, FILTER_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
+from flowtop.view.groups import GROUPS
 from flowtop.view.query import Books, Page, Query, Traffic
+from flowtop.view.records import GROUP_ELEMENTS
 from flowtop.wire.flow_templates import PROFILES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,6 +103,13 @@ def words_table() -> str:
                  [(code(word.words), code(word.argument), word.doc, code(word.example)) for word in WORDS])
 
 
+def groups_table() -> str:
+    """Group fields, and the JSON members of each."""
+    fields = [(f"`{field.id}`" + (f" `{field.id}:{field.argument}`" if field.argument else ""), field.doc,
+               " ".join(f"`{name}`" for name in field.members)) for field in GROUPS.values()]
+    return table(("field", "what is put together", "keys in JSON and CSV"), fields)
+
+
 def url_table() -> str:
     """Options of export URLs."""
     kinds = {("udp", "tcp", "tls", "file", "jsonl", "csv"): "all", ("udp", "tcp", "tls", "file"): "IPFIX",
@@ -126,6 +135,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "words": words_table,
     "url": url_table,
     "profiles": profiles_table,
+    "groups": groups_table,
 }
 
 
@@ -162,6 +172,13 @@ def test_the_json_example_has_the_keys_that_json_output_has() -> None:
     for flow in example["flows"]:
         assert set(flow) <= set(FLOW_ELEMENTS)
         assert set(flow) <= set(ELEMENTS)
+
+
+def test_every_key_of_groups_is_an_element_or_said_to_be_none() -> None:
+    ours = {name for field in GROUPS.values() for name in field.members} - ELEMENTS.keys()
+    text = README.read_text()
+    assert [name for name in sorted(ours) if f"`{name}` (not an IANA element)" not in text] == []
+    assert [name for name in GROUP_ELEMENTS if f"`{name}`" not in text] == []
 
 
 def test_the_json_examples_books_balance() -> None:

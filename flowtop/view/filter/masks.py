@@ -106,6 +106,7 @@ class _ChosenSource:
         self.visible = source.visible[rows]
         self.tick_s, self.window_10s_s, self.window_60s_s = source.tick_s, source.window_10s_s, source.window_60s_s
         self.now_ns, self.unix_offset_ns = source.now_ns, source.unix_offset_ns
+        self.dedupes = source.dedupes
 
 
 class _Flows(_Subject):

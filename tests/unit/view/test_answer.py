@@ -16,6 +16,7 @@ from flowtop.view.answer import Answerer
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter import compile_filter
 from flowtop.view.flows import FLOW_COLUMN_DTYPES
+from flowtop.view.layout import sort_column
 from flowtop.view.query import Query, State
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, packed
 
@@ -33,6 +34,7 @@ class Source:
     window_60s_s: float = 20.0
     now_ns: int = START_NS + 100 * SECOND
     unix_offset_ns: int = UNIX_OFFSET_NS
+    dedupes: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.visible):
@@ -145,7 +147,8 @@ def test_a_row_has_the_columns_values_in_the_units_of_flow_row() -> None:
     assert (row.closing, row.state) == (True, State.CLOSING)
     assert (row.source_port, row.destination_port, row.vlan_id, row.ttl) == (5, 443, 7, 63)
     assert (row.source_mac, row.octet_total, row.packet_total) == (b"\2\0\0\0\0\1", 10_000, 70)
-    assert {type(value) for value in row} == {int, float, bool, bytes}
+    assert {type(value) for value in row} == {int, float, bool, bytes, tuple}
+    assert (row.flows, row.group) == (1, ())
 
 
 def test_ended_flows_are_counted_as_flows_but_not_as_active() -> None:
@@ -198,7 +201,7 @@ def test_a_filter_decides_what_matches() -> None:
     assert ids(answerer, table, hold=1, filter=compile_filter("src port 2")) == [6, 4, 2]
 
 
-@pytest.mark.parametrize("query", [Query(group=("source",)), Query(biflow=True)])
+@pytest.mark.parametrize("query", [Query(biflow=True)])
 def test_what_is_not_there_yet_is_refused_not_ignored(query: Query) -> None:
     with pytest.raises(FlowtopError) as caught:
         Answerer().answer(query, source(1))
@@ -207,12 +210,20 @@ def test_what_is_not_there_yet_is_refused_not_ignored(query: Query) -> None:
 
 def test_an_unknown_column_is_a_usage_error_that_names_near_ones() -> None:
     with pytest.raises(FlowtopError) as caught:
-        Answerer().answer(Query(sort="packet"), source(1))
+        sort_column("packet")
     assert caught.value.exit_code == EXIT_USAGE
     assert "packets" in caught.value.hint
     with pytest.raises(FlowtopError) as caught:
-        Answerer().answer(Query(sort="zzz"), source(1))
+        sort_column("zzz")
     assert all(column in caught.value.hint for column in COLUMNS)
+
+
+def test_rows_without_the_sorted_column_are_by_rate() -> None:
+    table = source(3, octet_delta=[1, 3, 2], octet_total=[9, 8, 7], protocol=[6, 17, 1])
+    answerer = Answerer()
+    by_rate = ids(answerer, table, group=("protocol",), sort="rate")
+    assert ids(answerer, table, group=("protocol",), sort="destination") == by_rate
+    assert ids(answerer, table, group=("protocol",), sort="bytes") != by_rate
 
 
 def test_an_empty_table_gives_an_empty_page() -> None:

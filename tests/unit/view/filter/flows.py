@@ -31,6 +31,7 @@ class Source:
     window_60s_s: float = 20.0
     now_ns: int = NOW_NS
     unix_offset_ns: int = UNIX_OFFSET_NS
+    dedupes: bool = True
 
     def __post_init__(self) -> None:
         self.visible = np.ones(len(self.columns), np.bool_)

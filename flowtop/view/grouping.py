@@ -1,0 +1,125 @@
+"""Flows put together by what they have in common: groups look like flows to whoever ranks and pages them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset
+from flowtop.view.groups import GroupField, key_name
+from flowtop.view.labels import Labels, label
+from flowtop.view.once import counted_once
+
+SUMMED = frozenset({
+    "packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s", "packets_10s",
+    "packets_60s",
+})
+"""Columns in which a group has the sum of its flows, each packet once."""
+
+
+class DerivedColumns:
+    """Columns that are worked out when they are first asked for."""
+
+    def __init__(self, make: Callable[[str], Array]) -> None:
+        self._make = make
+        self._made: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+
+class DerivedSource:
+    """A FlowSource of other columns than the table's, of the same tick.
+
+    Attributes:
+        columns: one element a row; all of them are visible.
+        visible: all true.
+    """
+
+    def __init__(self, source: FlowSource, columns: FlowColumns, count: int) -> None:
+        self.columns = columns
+        self.visible: npt.NDArray[np.bool_] = np.ones(count, np.bool_)
+        self.tick_s = source.tick_s
+        self.window_10s_s = source.window_10s_s
+        self.window_60s_s = source.window_60s_s
+        self.now_ns = source.now_ns
+        self.unix_offset_ns = source.unix_offset_ns
+        self.dedupes = source.dedupes
+
+
+class Groups:
+    """The groups of some flows.
+
+    Args:
+        source: of the flows.
+        slots: of the flows, ascending.
+        fields: one or more; flows are together when they agree in all.
+        seed: groups keep their ids (column `flow_id`) as long as it stays.
+
+    Attributes:
+        source: one element a group. What flows of one group differ in, and has no sum, is 0.
+    """
+
+    def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int) -> None:
+        flows = Subset(source.columns, slots)
+        keys = {key_name(position, part): key for position, field in enumerate(fields)
+                for part, key in enumerate(field.keys(flows))}
+        self._table = source
+        self._slots = slots
+        self._keys = keys
+        self._labels = label(list(keys.values()), seed)
+        self._counts = counted_once(source.columns, slots, self._labels.of)
+        self.source = self._source(flows, self._labels, self._counts, keys)
+
+    def take(self, chosen: Slots) -> DerivedSource:
+        """Only the chosen groups, in that order: their columns are made of their flows alone."""
+        place = np.full(self._labels.count, -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        of = place[self._labels.of]
+        members = np.flatnonzero(of >= 0)
+        keys = {name: key[self._labels.one[chosen]] for name, key in self._keys.items()}
+        labels = Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen])
+        flows = Subset(self._table.columns, self._slots[members])
+        return self._source(flows, labels, self._counts[members], keys)
+
+    def _source(self, flows: FlowColumns, labels: Labels, counts: npt.NDArray[np.bool_],
+                keys: dict[str, Array]) -> DerivedSource:
+        def column(name: str) -> Array:
+            if name == "flow_id":
+                return labels.ids
+            if name == "flows":
+                return np.bincount(labels.of[counts], minlength=labels.count)
+            if name in keys:
+                return keys[name][labels.one]
+            if name in SUMMED:
+                return summed(flows[name], labels, counts)
+            if name in ("first_ns", "end_reason", "duplicate"):
+                return extreme(np.minimum, flows[name], labels)
+            if name in ("last_ns", "octet_rate_peak"):
+                return extreme(np.maximum, flows[name], labels)
+            return np.zeros(labels.count, FLOW_COLUMN_DTYPES[name])
+
+        return DerivedSource(self._table, DerivedColumns(column), labels.count)
+
+
+def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_]) -> Array:
+    """Sum of a group's values that count, exact."""
+    if not counts.all():
+        values, of = values[counts], labels.of[counts]
+    else:
+        of = labels.of
+    sums = np.zeros(labels.count, values.dtype)
+    np.add.at(sums, of, values)
+    return sums
+
+
+def extreme(least_or_most: np.ufunc, values: Array, labels: Labels) -> Array:
+    """Least (np.minimum) or most (np.maximum) of each group's values."""
+    worst = values.max(initial=values.dtype.type(0)) if least_or_most is np.minimum else values.min(initial=0)
+    found = np.full(labels.count, worst, values.dtype)
+    least_or_most.at(found, labels.of, values)
+    return found

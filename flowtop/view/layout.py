@@ -1,0 +1,60 @@
+"""Which columns a Query's rows have: those of flows, of groups."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.view import units
+from flowtop.view.columns import COLUMNS, Column
+from flowtop.view.groups import group_fields
+from flowtop.view.query import Query
+
+FLOWS_COLUMN = Column("flows", "FLOWS", 5, "Flows in the group; one seen at several interfaces counts once.",
+                      lambda row, _, __: units.count(row.flows), (lambda columns: columns["flows"],), 1,
+                      term=lambda _, __: "", align="right", descending_first=True)
+"""Has no filter: filters are for flows."""
+
+_MEASURES_OF_GROUPS = ("rate", "rate_10s", "rate_60s", "pps", "bytes", "packets")
+
+
+def columns_of(query: Query) -> Mapping[str, Column]:
+    """The columns that rows of this query have, by id, in the order of the screen.
+
+    Raises:
+        FlowtopError: Query.group names something that is not there.
+    """
+    return _columns_of_groups(query.group) if group_fields(query.group) else COLUMNS
+
+
+@lru_cache(maxsize=64)
+def _columns_of_groups(group: tuple[str, ...]) -> Mapping[str, Column]:
+    keys = [field.column(position) for position, field in enumerate(group_fields(group))]
+    measures = [COLUMNS[column_id] for column_id in _MEASURES_OF_GROUPS]
+    return {column.id: column for column in (*keys, *measures, FLOWS_COLUMN, COLUMNS["age"])}
+
+
+def sorted_column(query: Query) -> Column:
+    """The column a query is sorted by: where its rows have no such column, but others have, the rate.
+
+    So a screen may keep its order while it groups and ungroups; `sort_column` is for people's words.
+    """
+    columns = columns_of(query)
+    return columns.get(query.sort) or columns["rate"]
+
+
+def sort_column(column_id: str, query: Query | None = None) -> Column:
+    """The column of that id among those that rows of the query have.
+
+    Raises:
+        FlowtopError: there is none; the hint names near ones.
+    """
+    columns = columns_of(query or Query())
+    column = columns.get(column_id)
+    if column is None:
+        near = difflib.get_close_matches(column_id, columns, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"columns: {', '.join(columns)}"
+        raise FlowtopError(f"no column {column_id!r} to sort by", hint=hint, exit_code=EXIT_USAGE)
+    return column

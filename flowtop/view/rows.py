@@ -1,0 +1,62 @@
+"""Chosen flows, or groups of flows, as plain Python values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowtop.view.flows import FlowSource, Slots
+from flowtop.view.groups import GroupField, Key, key_name
+from flowtop.view.query import FlowRow
+
+_CLOSING_BITS = np.uint16(0b101)
+"""FIN and RST."""
+
+_COPIED = frozenset(FlowRow._fields) - {
+    "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
+    "start_ms", "end_ms", "age_s", "idle_s", "flows", "group"}
+
+
+def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
+    """The flows in these slots, in this order."""
+    fields = _values(source, slots)
+    fields["flows"], fields["group"] = [1] * len(slots), [()] * len(slots)
+    return _rows(fields)
+
+
+def group_rows(source: FlowSource, group: tuple[GroupField, ...]) -> tuple[FlowRow, ...]:
+    """All groups of a `grouping.Groups`'s source by these fields, in its order."""
+    slots = np.arange(len(source.visible))
+    fields = _values(source, slots)
+    fields["flows"] = source.columns["flows"].tolist()
+    keys = [_keys(source, position, field.parts) for position, field in enumerate(group)]
+    fields["group"] = list(zip(*keys, strict=True))
+    return _rows(fields)
+
+
+def _keys(source: FlowSource, position: int, parts: int) -> list[Key]:
+    columns = [source.columns[key_name(position, part)].tolist() for part in range(parts)]
+    return list(zip(*columns, strict=True))
+
+
+def _rows(fields: dict[str, list[Any]]) -> tuple[FlowRow, ...]:
+    return tuple(map(FlowRow._make, zip(*(fields[name] for name in FlowRow._fields), strict=True)))
+
+
+def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
+    columns = source.columns
+    fields = {name: columns[name][slots] for name in _COPIED}
+    first_ns, last_ns = columns["first_ns"][slots], columns["last_ns"][slots]
+    fields["closing"] = fields["tcp_control_bits"] & _CLOSING_BITS != 0
+    fields["octet_rate"] = fields["octet_delta"] / source.tick_s
+    fields["octet_rate_10s"] = columns["octets_10s"][slots] / source.window_10s_s
+    fields["octet_rate_60s"] = columns["octets_60s"][slots] / source.window_60s_s
+    fields["packet_rate"] = fields["packet_delta"] / source.tick_s
+    fields["packet_rate_10s"] = columns["packets_10s"][slots] / source.window_10s_s
+    fields["packet_rate_60s"] = columns["packets_60s"][slots] / source.window_60s_s
+    fields["start_ms"] = (first_ns + source.unix_offset_ns) // 1_000_000
+    fields["end_ms"] = (last_ns + source.unix_offset_ns) // 1_000_000
+    fields["age_s"] = (last_ns - first_ns) / 1e9
+    fields["idle_s"] = (source.now_ns - last_ns) / 1e9
+    return {name: values.tolist() for name, values in fields.items()}
