@@ -63,14 +63,16 @@ class ColumnsScreen(ModalScreen[None]):
 
     @property
     def columns(self) -> list[Column]:
-        """Every column in the order chosen."""
-        return self.arrangement.ordered(COLUMNS.values())
+        """Every column in the order chosen; those of exporters only where there are some."""
+        shown = self._shown()
+        return [column for column in self.arrangement.ordered(COLUMNS.values())
+                if not column.of_exporters or column.id in shown]
 
     # ---- keys
 
     def action_move(self, lines: int) -> None:
         """Cursor."""
-        self._at = max(0, min(self._at + lines, len(COLUMNS) - 1))
+        self._at = max(0, min(self._at + lines, len(self.columns) - 1))
         self._lines.again()
 
     def action_show(self) -> None:
@@ -108,7 +110,7 @@ class ColumnsScreen(ModalScreen[None]):
     def on_click(self, event: events.Click) -> None:
         """Cursor to the column; again: toggle."""
         line = event.screen_y - self._lines.region.y - 1 + self._first()
-        if 0 <= line < len(COLUMNS) and self._lines.region.contains(event.screen_x, event.screen_y):
+        if 0 <= line < len(self.columns) and self._lines.region.contains(event.screen_x, event.screen_y):
             if line == self._at:
                 self.action_show()
             self.action_move(line - self._at)
@@ -123,7 +125,7 @@ class ColumnsScreen(ModalScreen[None]):
     def _first(self) -> int:
         """The first column in view, where there is not room for all."""
         room = max(1, self.app.size.height - 4)
-        return max(0, min(self._at - room // 2, len(COLUMNS) - room))
+        return max(0, min(self._at - room // 2, len(self.columns) - room))
 
     def _list(self, width: int) -> list[Strip]:
         head = Part("show      column        width   what it shows", theme.HEADING)

@@ -159,6 +159,15 @@ def test_ended_flows_are_counted_as_flows_but_not_as_active() -> None:
 # ---- held order
 
 
+def test_an_ended_flow_sinks_while_it_fades_not_at_once() -> None:
+    table = source(4, octet_delta=[500, 0, 0, 100], octets_10s=[5_000, 4_000, 4_000, 1_000], end_reason=[0, 3, 0, 0])
+    assert ids(Answerer(), table) == [1, 2, 4, 3], "its last 10 s are 400 octets a second; a live flow's nothing counts"
+    table.columns["octets_10s"][1] = 500  # later: most of it has left the window
+    assert ids(Answerer(), table) == [1, 4, 2, 3]
+    table.columns["octets_10s"][1] = 0
+    assert ids(Answerer(), table) == [1, 4, 2, 3], "ties in order of birth"
+
+
 def test_a_held_order_stays_while_rates_change_flows_vanish_and_slots_are_used_again() -> None:
     table, answerer = source(5, octet_delta=[50, 40, 30, 20, 10]), Answerer()
     assert ids(answerer, table, hold=1) == [1, 2, 3, 4, 5]
