@@ -168,7 +168,7 @@ FLOW_INLINE void add_packet(struct flow_counters *counters, struct packet *packe
 	counters->last_ns = now;
 	if (fresh) {
 #pragma clang loop unroll(disable)
-		for (u32 i = 0; i < FLOW_TCP_BITS; i++)
+		for (u32 i = 0; i < FLOW_TCP_SEEN; i++)
 			if (fresh >> i & 1)
 				counters->tcp_bit_seen[i] = 1;
 		counters->tcp_bits_hint |= packet->tcp_bits;
@@ -185,7 +185,7 @@ FLOW_INLINE void first_packet(struct flow_counters *counters, struct packet *pac
 	counters->ttl = packet->ttl;
 	counters->tcp_bits_hint = packet->tcp_bits;
 #pragma unroll
-	for (u32 i = 0; i < FLOW_TCP_BITS; i++)
+	for (u32 i = 0; i < FLOW_TCP_SEEN; i++)
 		counters->tcp_bit_seen[i] = packet->tcp_bits >> i & 1;
 }
 

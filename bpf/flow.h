@@ -52,6 +52,8 @@ struct flow_key {
 };
 
 #define FLOW_TCP_BITS 12              /* RFC 9293 flags and the reserved bits beside them, as in IE 6 */
+#define FLOW_TCP_OPENING 12           /* one more, of no header: SYN without ACK, so the sender opens the connection */
+#define FLOW_TCP_SEEN 13
 
 /* What is not a sum is of the first packet, except last_ns and the TCP bits. */
 struct flow_counters {
@@ -65,8 +67,8 @@ struct flow_counters {
 	flow_u16 tcp_bits_hint;           /* which tcp_bit_seen are set already; may miss some, never invents */
 	flow_u8  tos;
 	flow_u8  ttl;
-	flow_u8  tcp_bit_seen[FLOW_TCP_BITS]; /* 1: bit i of the TCP control bits was seen. Byte stores: no lost OR between CPUs */
-	flow_u8  pad[4];
+	flow_u8  tcp_bit_seen[FLOW_TCP_SEEN]; /* 1: bit i of the TCP control bits was seen. Byte stores: no lost OR between CPUs */
+	flow_u8  pad[3];
 };
 
 enum flow_layer {              /* what the device's frames begin with */

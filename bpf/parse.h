@@ -89,6 +89,8 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, str
 			key->source_port = from_network_16(tcp.source_port);
 			key->destination_port = from_network_16(tcp.destination_port);
 			packet->tcp_bits = (tcp.offset_bits << 8 | tcp.bits) & TCP_CONTROL_BITS;
+			if ((packet->tcp_bits & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+				packet->tcp_bits |= 1 << FLOW_TCP_OPENING;
 			packet->header_octets += length < TCP_HEADER_MINIMUM ? TCP_HEADER_MINIMUM : length;
 			return;
 		}

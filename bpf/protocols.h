@@ -42,6 +42,8 @@
 
 #define TCP_HEADER_MINIMUM 20
 #define TCP_CONTROL_BITS 0x0fff
+#define TCP_SYN 0x0002
+#define TCP_ACK 0x0010
 #define UDP_HEADER 8
 #define SCTP_HEADER 12
 

@@ -44,10 +44,23 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("tcp_bits_hint", "u2"),
     ("tos", "u1"),
     ("ttl", "u1"),
-    ("tcp_bit_seen", "u1", (12,)),
-    ("pad", "V4"),
+    ("tcp_bit_seen", "u1", (13,)),
+    ("pad", "V3"),
 ])
-"""struct flow_counters, 72 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns."""
+"""struct flow_counters, 72 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
+
+tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen.
+"""
+
+TCP_OPENING_BIT = 12
+"""Of tcp_bit_seen and tcp_bits_hint: SYN without ACK."""
+
+
+def with_opening(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """TCP control bits of single packets, with TCP_OPENING_BIT set where there is SYN without ACK."""
+    opening = (bits & np.uint16(0x12) == 0x02).astype(np.uint16)
+    found: npt.NDArray[np.uint16] = bits | opening << np.uint16(TCP_OPENING_BIT)
+    return found
 
 IGNORED_KINDS = ("arp", "llc", "other", "malformed")
 """Names of enum flow_ignored, in order."""

@@ -17,7 +17,7 @@ _LEAST_CAPACITY = 1024
 
 _FIELDS: dict[str, str] = {
     "flow_id": "u8", "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
-    "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2",
+    "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4",
@@ -52,6 +52,7 @@ class FlowStore:
     end_reason: npt.NDArray[np.uint8]
     duplicate: npt.NDArray[np.bool_]
     tcp_control_bits: npt.NDArray[np.uint16]
+    opening: npt.NDArray[np.bool_]
     first_ns: I8
     last_ns: I8
     reported_ns: I8

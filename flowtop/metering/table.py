@@ -15,7 +15,7 @@ from flowtop.metering.rates import Rates
 from flowtop.metering.records import no_records, report
 from flowtop.metering.store import U8, FlowStore
 from flowtop.metering.totals import MeteringTotals, with_observed
-from flowtop.record import FLOW_KEY_DTYPE, Direction, EndReason, FlowBatch, FlowRecords, Kind
+from flowtop.record import FLOW_KEY_DTYPE, TCP_OPENING_BIT, Direction, EndReason, FlowBatch, FlowRecords, Kind
 
 CHUNK = 16_384
 """Entries worked on at once: bounds how long other threads wait, and fits the caches."""
@@ -223,9 +223,10 @@ class FlowTable:
         if earlier.any():
             store.first_ns[slots[earlier]] = first_ns[earlier]
         old_bits = store.tcp_control_bits[slots]
-        bits = old_bits | _tcp_control_bits(counters["tcp_bit_seen"])
+        bits = old_bits | _tcp_control_bits(counters["tcp_bit_seen"][:, :TCP_OPENING_BIT])
         changed = bits != old_bits
         store.tcp_control_bits[slots[changed]] = bits[changed]
+        store.opening[slots[counters["tcp_bit_seen"][:, TCP_OPENING_BIT] != 0]] = True
         self._rates.add(slots, packets, octets)
 
     def _book(self, batch: FlowBatch, slots: Slots) -> None:

@@ -18,6 +18,7 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "source_mac": np.dtype("V6"),
     "destination_mac": np.dtype("V6"),
     "tcp_control_bits": np.dtype("u2"),
+    "opening": np.dtype("?"),
     "tos": np.dtype("u1"),
     "ttl": np.dtype("u1"),
     "end_reason": np.dtype("u1"),
@@ -37,6 +38,7 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
+`opening`: a TCP SYN without ACK was seen.
 `conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;
 of an ended flow it may be a slot that another conversation has by now.
 """

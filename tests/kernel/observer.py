@@ -42,6 +42,7 @@ class SeenFlow:
     tos: int = field(default=0, compare=False)
     ttl: int = field(default=0, compare=False)
     tcp_bits: int = field(default=0, compare=False)
+    opening: bool = field(default=False, compare=False)
     source_mac: bytes = field(default=b"", compare=False)
     destination_mac: bytes = field(default=b"", compare=False)
     first_ns: int = field(default=0, compare=False)
@@ -183,6 +184,6 @@ def _seen(key: np.void, counters: np.void) -> SeenFlow:
     bits = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
     assert not int(counters["tcp_bits_hint"]) & ~bits, "the hint invents no bit"
     return SeenFlow(source=source, destination=destination, kind=Kind(int(key["kind"])),
-                    direction=Direction(int(key["direction"])), tcp_bits=bits,
+                    direction=Direction(int(key["direction"])), tcp_bits=bits & 0xFFF, opening=bool(bits >> 12),
                     source_mac=bytes(counters["source_mac"]), destination_mac=bytes(counters["destination_mac"]),
                     **plain)

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind, Layer
+from flowtop.record import (
+    FLOW_COUNTERS_DTYPE,
+    FLOW_KEY_DTYPE,
+    FLOW_TOTALS_DTYPE,
+    IGNORED_KINDS,
+    TCP_OPENING_BIT,
+    Direction,
+    Kind,
+    Layer,
+)
 
 BPF = Path(__file__).parents[2] / "bpf"
 STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE}
@@ -19,7 +28,8 @@ ENUMS = {
     **{f"FLOW_{direction.name}": int(direction) for direction in Direction},
     **{f"FLOW_IGNORED_{name.upper()}": number for number, name in enumerate(IGNORED_KINDS)},
     "FLOW_IGNORED_KINDS": len(IGNORED_KINDS),
-    "FLOW_TCP_BITS": FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0],
+    "FLOW_TCP_SEEN": FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0],
+    "FLOW_TCP_OPENING": TCP_OPENING_BIT,
 }
 
 

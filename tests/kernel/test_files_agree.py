@@ -98,9 +98,11 @@ def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any
         before = now
     books = observer.take()
     books.assert_balanced()
-    flows = {(flow.source, flow.destination, flow.protocol, flow.source_port, flow.destination_port, flow.vlan_id,
-              flow.customer_vlan_id, flow.kind): (flow.packets, flow.octets, flow.tcp_bits, flow.tos, flow.ttl,
-                                                  flow.source_mac + flow.destination_mac) for flow in books.flows}
+    flows = {
+        (flow.source, flow.destination, flow.protocol, flow.source_port, flow.destination_port, flow.vlan_id,
+         flow.customer_vlan_id, flow.kind):
+        (flow.packets, flow.octets, flow.tcp_bits | flow.opening << 12, flow.tos, flow.ttl,
+         flow.source_mac + flow.destination_mac) for flow in books.flows}
     return flows, books.ignored(), books.total("unjoined_fragments"), malformed
 
 

@@ -101,6 +101,16 @@ def test_packets_of_one_flow_add_up(observer: Observer) -> None:
 
 
 @pytest.mark.core
+@pytest.mark.parametrize(("bits", "opening"), [
+    ((f.SYN,), True), ((f.SYN | f.ECE | f.CWR,), True), ((f.SYN | f.ACK,), False), ((f.ACK,), False),
+    ((f.SYN, f.ACK), True), ((f.ACK, f.SYN), True), ((f.SYN | f.ACK, f.ACK), False)])
+def test_who_opens_a_connection_sends_syn_without_ack(observer: Observer, bits: tuple[int, ...], opening: bool) -> None:
+    """Not to be told from the OR of all bits, which has both for both ends."""
+    [flow] = flows_of(observer, *(v4(f.tcp(1, 2, control_bits), f.TCP) for control_bits in bits))
+    assert flow.opening is opening
+
+
+@pytest.mark.core
 def test_tcp_bits_are_ored(observer: Observer) -> None:
     """PSH beside ACK, and bits that come one packet at a time; the reserved bits of IE 6 too."""
     seen = (f.SYN, f.ACK, f.PSH | f.ACK, f.FIN | f.ACK, f.AE | f.CWR, 0x800)

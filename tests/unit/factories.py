@@ -43,9 +43,10 @@ def key(source: str = "10.0.0.1", destination: str = "10.0.0.2", source_port: in
 
 def counters(packets: int = 1, octets: int = 100, first_ns: int = START_NS, last_ns: int | None = None,
              tcp_bits: int = 0, tos: int = 0, ttl: int = 64, source_mac: bytes = b"\2\0\0\0\0\1",
-             destination_mac: bytes = b"\2\0\0\0\0\2", socket_cookie: int = 0) -> npt.NDArray[np.void]:
+             destination_mac: bytes = b"\2\0\0\0\0\2", socket_cookie: int = 0, opening: bool = False,
+             ) -> npt.NDArray[np.void]:
     """FLOW_COUNTERS_DTYPE, shape (1,)."""
-    seen = [tcp_bits >> bit & 1 for bit in range(12)]
+    seen = [*(tcp_bits >> bit & 1 for bit in range(12)), opening]
     last_ns = first_ns if last_ns is None else last_ns
     return np.array([(packets, octets, first_ns, last_ns, socket_cookie, source_mac, destination_mac, tcp_bits, tos,
                       ttl, seen, b"")], FLOW_COUNTERS_DTYPE)

@@ -20,7 +20,7 @@ _PLACE_BITS = 23
 """Of a sort key: where the packet stands. The rest is its hash."""
 MOST_PACKETS = 1 << _PLACE_BITS
 """That `flow_entries` takes at once."""
-_BITS = np.arange(12, dtype=np.uint16)
+_BITS = np.arange(13, dtype=np.uint16)
 
 
 def _multipliers() -> npt.NDArray[np.uint64]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from flowtop.capture.files.frames import Frames, Integers, gather
 from flowtop.capture.files.link import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, Link, read_link
-from flowtop.record import FLOW_KEY_DTYPE, IGNORED_KINDS, Direction
+from flowtop.record import FLOW_KEY_DTYPE, IGNORED_KINDS, Direction, with_opening
 
 PARSED_IP = -1
 """`Packets.outcome` of what has a Flow Key; else an index into IGNORED_KINDS."""
@@ -226,7 +226,8 @@ def _parse_transport(frames: Frames, packets: Packets, at: _Cursor) -> None:
     packets.keys["destination_port"][at.rows] = np.where(
         ported, header["destination_port"], np.where(icmp, header["source_port"], 0))  # ICMP: type and code lie there
     tcp = (protocol == _TCP) & (room >= _TRANSPORT.itemsize)
-    packets.tcp_bits[at.rows] = np.where(tcp, header["bits"] & _TCP_CONTROL_BITS, 0)
+    packets.tcp_bits[at.rows] = np.where(
+        tcp, with_opening(header["bits"].astype(np.uint16) & _TCP_CONTROL_BITS), 0)
 
 
 def _chosen(cursor: _Cursor, which: Bools) -> _Cursor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_opening
 from flowtop.wire.collected import Collected
 
 _LATEST_MS = (1 << 62) // 1_000_000
@@ -36,9 +36,10 @@ def flow_entries(rows: Collected) -> tuple[npt.NDArray[np.void], npt.NDArray[np.
         counters[name] = np.add.reduceat(rows[name][order], starts)
     counters["first_ns"] = np.minimum.reduceat(rows["start_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
     counters["last_ns"] = np.maximum.reduceat(rows["end_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
-    bits = np.bitwise_or.reduceat(rows["tcp_control_bits"][order], starts)
+    # Of a record with both bits nobody knows whether they came together.
+    bits = np.bitwise_or.reduceat(with_opening(rows["tcp_control_bits"][order] & np.uint16(0x0FFF)), starts)
     counters["tcp_bits_hint"] = bits
-    counters["tcp_bit_seen"] = bits[:, None] >> np.arange(12, dtype=np.uint16) & np.uint16(1)
+    counters["tcp_bit_seen"] = bits[:, None] >> np.arange(13, dtype=np.uint16) & np.uint16(1)
     arrival = np.argsort(firsts)  # whatever the hash: the same input gives the same flows in the same order
     return keys[firsts[arrival]], counters[arrival]
 

@@ -262,7 +262,7 @@ class TestMergeDuplicates:
         seven = row[7]
         assert (seven["packets"], seven["octets"], seven["first_ns"], seven["last_ns"]) == (15, 1500, 20, 60)
         assert seven["ttl"] == 3
-        assert seven["tcp_bit_seen"].tolist() == [1, 0, 1] + [0] * 9
+        assert seven["tcp_bit_seen"].tolist() == [1, 0, 1] + [0] * 10
         assert seven["tcp_bits_hint"] == 0b101
         assert row[8]["packets"] == 1
 

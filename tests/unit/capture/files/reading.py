@@ -53,8 +53,8 @@ class Read:
         for key, counters in zip(batch.keys, batch.counters, strict=True):
             conversation, facts = _plain(key), _facts(key, counters)
             table[(*conversation, facts["vlan_id"], facts["customer_vlan_id"], facts["kind"])] = [
-                int(counters["packets"]), int(counters["octets"]), facts["tcp_bits"], facts["tos"], facts["ttl"],
-                facts["macs"]]
+                int(counters["packets"]), int(counters["octets"]), facts["tcp_bits"] | facts["opening"] << 12,
+                facts["tos"], facts["ttl"], facts["macs"]]
         return table
 
     def assert_balanced(self) -> None:
@@ -107,6 +107,7 @@ def _facts(key: np.void, counters: np.void) -> dict[str, Any]:
     facts: dict[str, Any] = {name: int(key[name]) for name in ("vlan_id", "customer_vlan_id", "ifindex", "direction")}
     facts |= {name: int(counters[name]) for name in ("tos", "ttl", "first_ns", "last_ns")}
     facts["kind"] = Kind(int(key["kind"]))
-    facts["tcp_bits"] = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
+    bits = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
+    facts["tcp_bits"], facts["opening"] = bits & 0xFFF, bool(bits >> 12)
     facts["macs"] = bytes(counters["source_mac"]) + bytes(counters["destination_mac"])
     return facts
