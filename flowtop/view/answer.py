@@ -13,6 +13,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.view.flows import FlowColumns, FlowSource, Slots
 from flowtop.view.grouping import Groups
 from flowtop.view.groups import group_fields
+from flowtop.view.interface_order import by_name
 from flowtop.view.layout import sorted_column
 from flowtop.view.query import FlowRow, Query
 from flowtop.view.ranking import Ranking
@@ -86,7 +87,7 @@ class Answerer:
         Args:
             query: what is asked.
             source: the flows.
-            interfaces: name by ifindex, for filters.
+            interfaces: name by ifindex, for filters and for the order of interfaces.
 
         Raises:
             FlowtopError: nothing of that name to group by; or biflow.
@@ -95,7 +96,7 @@ class Answerer:
         passing = visible & self._passes(query, source, interfaces or {})
         rows = self._rows(query, source, passing)
         columns = rows.source.columns
-        ranking = Ranking.by(sorted_column(query), query.descending)
+        ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending)
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
         stop = len(lead) + len(rest) if query.limit is None else start + query.limit

@@ -168,6 +168,21 @@ def test_an_ended_flow_sinks_while_it_fades_not_at_once() -> None:
     assert ids(Answerer(), table) == [1, 4, 2, 3], "ties in order of birth"
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_interfaces_are_in_the_order_of_their_names(descending: bool) -> None:
+    names = {2: "eth10", 3: "eth2", 7: "lo", 9: "br-0a", 4_000_000_000: "eth2.30"}
+    table = source(7, ifindex=[7, 2, 3, 9, 4_000_000_000, 12, 3])
+    order = [4, 3, 7, 5, 2, 1, 6]
+    assert [names.get(int(table.columns["ifindex"][i - 1])) for i in order] == [
+        "br-0a", "eth2", "eth2", "eth2.30", "eth10", "lo", None]
+    expected = [6, 1, 2, 5, 3, 7, 4] if descending else order
+    answer = Answerer().answer(Query(sort="interface", descending=descending), table, names)
+    assert [row.flow_id for row in answer.rows] == expected
+    ranks = [Answerer().answer(Query(sort="interface", descending=descending, anchor=i), table, names).anchor_rank
+             for i in expected]
+    assert ranks == list(range(7))
+
+
 def test_a_held_order_stays_while_rates_change_flows_vanish_and_slots_are_used_again() -> None:
     table, answerer = source(5, octet_delta=[50, 40, 30, 20, 10]), Answerer()
     assert ids(answerer, table, hold=1) == [1, 2, 3, 4, 5]
