@@ -121,6 +121,7 @@ class FilterBar(Widget):
         self.editing = False
         self._input = FilterInput(self, history)
         self._count = Label("", markup=False)
+        self._counted = ""
         self._words = Lines(self._error_strips)
 
     def compose(self) -> ComposeResult:
@@ -150,7 +151,9 @@ class FilterBar(Widget):
 
     def show_count(self, words: str) -> None:
         """How much the filter leaves, in words."""
-        self._count.update(f"  {words} ")
+        if words != self._counted:  # a label that is told the same again is painted again
+            self._counted = words
+            self._count.update(f"  {words} ")
 
     def press(self, key: str, *, text: bool) -> bool:
         """A key that completes or ends editing; False for one of the text. `text`: it brings a character."""

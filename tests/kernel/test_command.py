@@ -388,6 +388,55 @@ def test_the_screen_shows_real_flows_and_leaves_with_status_0(
     assert_nothing_attached(near)
 
 
+def test_a_filter_typed_into_the_screen_leaves_the_flows_it_means(pair: tuple[Namespace, Namespace]) -> None:
+    """Real packets of two protocols, keys on a real terminal: /, a pasted escape sequence and Esc, \\, q."""
+    near, _ = pair
+
+    def act(pid: int, terminal: int) -> None:
+        del pid
+        for keys, shown in ((b"/", b"/ "), (b"udp and port 9", b"1 of "), (b"\r", b"filter "), (b"\\", b"by "),
+                            (b"/\x1b[200~icmp \x1b[31mand\n\x1b[201~", b"expected"), (b"\x1b", b"by ")):
+            os.write(terminal, keys)
+            seen.append(read_until(terminal, shown))
+        os.write(terminal, b"q")
+
+    seen: list[bytes] = []
+    pinger = subprocess.Popen(near.command("ping", "-q", "-i", "0.05", "10.77.0.2"), stdout=subprocess.DEVNULL)
+    talker = subprocess.Popen(near.command(sys.executable, "-c", TALK))
+    try:
+        status, painted = in_a_terminal(near, "-i", "veth0", "-d", "0.3", act=act)
+    finally:
+        for process in (pinger, talker):
+            process.kill()
+            process.wait()
+    assert status == 0, painted[-2000:]
+    assert b"Traceback" not in painted
+    assert b"udp and port 9" in seen[2]
+    assert b"\x1b[31mand" not in seen[4]
+    assert_nothing_attached(near)
+
+
+TALK = """
+import socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+    while True:
+        out.sendto(b"x" * 100, ("10.77.0.2", 9))
+        time.sleep(0.05)
+"""
+"""Datagrams to the discard port, which nobody there reads."""
+
+
+def read_until(terminal: int, words: bytes) -> bytes:
+    """What the screen paints, until it holds these words."""
+    painted = bytearray()
+    deadline = time.monotonic() + PATIENCE_S
+    while words not in painted:
+        assert time.monotonic() < deadline, (words, bytes(painted[-2000:]))
+        if select.select([terminal], [], [], 0.1)[0]:
+            painted += os.read(terminal, 65536)
+    return bytes(painted)
+
+
 def test_the_screen_that_cannot_start_leaves_two_lines_behind(pair: tuple[Namespace, Namespace]) -> None:
     status, painted = in_a_terminal(pair[0], "-i", "vteh0", act=lambda pid, fd: None)
     assert status == 66
