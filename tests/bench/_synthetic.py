@@ -19,12 +19,15 @@ class SyntheticCapture:
     Args:
         flows: how many.
         clock_ns: time of a drain.
+        active: how many of them bring packets after the second drain, the first ones; None: all.
     """
 
-    def __init__(self, flows: int, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, flows: int, clock_ns: Callable[[], int] = time.monotonic_ns,
+                 active: int | None = None) -> None:
         self._clock_ns = clock_ns
         self._wake = threading.Event()
         self._drains = 0
+        self._active = active
         self._keys = _keys(flows)
         self._packets = 4 * np.arange(flows, 0, -1, dtype=np.uint64)
         self._seen = np.zeros(1, OBSERVATION_DTYPE)
@@ -46,14 +49,15 @@ class SyntheticCapture:
         """Packets in every flow."""
         now = self._clock_ns()
         self._drains += 1
-        counters = np.zeros(len(self._keys), FLOW_COUNTERS_DTYPE)
-        counters["packets"] = self._packets + np.uint64(self._drains % 3)
+        keys = self._keys[:self._active if self._drains > 2 else None]
+        counters = np.zeros(len(keys), FLOW_COUNTERS_DTYPE)
+        counters["packets"] = self._packets[:len(keys)] + np.uint64(self._drains % 3)
         counters["octets"] = counters["packets"] * np.uint64(PACKET_OCTETS)
         counters["first_ns"] = counters["last_ns"] = now
         for field, amount in (("packets", counters["packets"]), ("frames", counters["packets"]),
                               ("interface_packets", counters["packets"]), ("octets", counters["octets"])):
             self._seen[field] += amount.sum()
-        return FlowBatch(self._keys, counters, self._seen.copy(), now, time.time_ns() - now, {2: "eth0"}, ("eth0",))
+        return FlowBatch(keys, counters, self._seen.copy(), now, time.time_ns() - now, {2: "eth0"}, ("eth0",))
 
     def close(self) -> FlowBatch:
         """The last packets."""

@@ -2,7 +2,8 @@
 
 The app runs in a child on a pseudo-terminal of 160x50, with the real pipeline and flow table behind it and a capture
 that brings every flow anew each tick. The clock runs from writing a key until the octets that show its effect were
-read: the cursor's new line, the new place in the list, the flow that now comes first. Run
+read: the cursor's new line, the new place in the list, the flow that now comes first, the count of
+what a filter leaves. With a million flows, 100,000 of them bring packets each tick. Run
 it alone: other work on the machine is in the latencies (`chrt -f 40 python -m tests.bench screen` keeps it out).
 """
 
@@ -28,7 +29,10 @@ from contextlib import contextmanager
 COLUMNS, LINES = 160, 50
 FLOW_LINES = LINES - 5
 SIZES = (1_000, 10_000, 100_000)
+MOST = 1_000_000
+"""Flows of a run in which filters are typed and nothing else is timed."""
 AIM_P95_MS = 50.0
+AIM_TYPING_P95_MS = {**dict.fromkeys(SIZES, 100.0), MOST: 150.0}
 AIM_OCTETS = 6_000
 
 
@@ -120,6 +124,23 @@ def timed(terminal: Terminal, key: bytes, pattern: str, dice: random.Random) -> 
     return terminal.wait_for(pattern.encode()) * 1000
 
 
+def typing(terminal: Terminal, flows: int, presses: int, dice: random.Random) -> list[float]:
+    """Milliseconds from a character of a filter to the list and the count of what it leaves."""
+    counts = {prefix: sum((number & 0xFFFF) >> (32 - prefix) == 0 for number in range(flows)) for prefix in (23, 24)}
+    terminal.press(b"/")
+    terminal.wait_for(rb"/ ")
+    terminal.press(b"src net 10.20.0.0/2")
+    terminal.wait_for(rb"bits set past")  # the parser has come
+    found: list[float] = []
+    for number in range(presses):
+        prefix = 23 + number % 2
+        found.append(timed(terminal, str(prefix % 10).encode(), f"{counts[prefix]:,} of {flows:,} flows", dice))
+        terminal.press(b"\x7f")  # 10.20.0.0/2 means nothing: the filter stays
+    terminal.press(b"\x1b")
+    terminal.wait_for(f"–{FLOW_LINES} of {flows:,}".encode())
+    return found
+
+
 def octets_a_tick(terminal: Terminal, ticks: int) -> list[int]:
     """Octets written in each of some ticks in which nobody presses a key."""
     terminal.drain(0.3)
@@ -135,10 +156,13 @@ def show(flows: int) -> None:
     from flowtop.tui.app import FlowtopApp
 
     def open_source() -> object:
+        from flowtop.metering.table import TableConfig
         from flowtop.pipeline import Pipeline, PipelineConfig
         from tests.bench._synthetic import SyntheticCapture
 
-        return Pipeline(PipelineConfig(delay_s=1.0, first_delay_s=0.2), SyntheticCapture(flows))
+        table = TableConfig(max_flows=2 * MOST, idle_timeout_s=3600.0)
+        return Pipeline(PipelineConfig(delay_s=1.0, first_delay_s=0.2, table=table),
+                        SyntheticCapture(flows, active=SIZES[-1]))
 
     app = FlowtopApp(open_source)  # type: ignore[arg-type]
     app.run()
@@ -163,12 +187,16 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     print(f"{'flows':>8} {'key':<8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}")
     written: list[int] = []
-    for flows in SIZES:
+    for flows in (*SIZES, MOST):
+        dice = random.Random(1)
         with screen(flows) as terminal:
             if flows == SIZES[0]:
                 written = octets_a_tick(terminal, arguments.ticks)
-            by_kind = latencies(terminal, flows, arguments.presses, random.Random(1))
-        by_kind["all"] = [value for values in by_kind.values() for value in values]
+            typed = typing(terminal, flows, arguments.presses, dice)
+            by_kind = latencies(terminal, flows, arguments.presses, dice) if flows < MOST else {}
+        if by_kind:
+            by_kind["all"] = [value for values in by_kind.values() for value in values]
+        by_kind["typing"] = typed
         for kind, values in by_kind.items():
             p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
             result = results.setdefault(str(flows), {})
@@ -176,10 +204,12 @@ def main() -> None:
             print(f"{flows:>8,} {kind:<8}{p50:>8.1f}{p95:>8.1f}{max(values):>8.1f}")
     octets = statistics.median(written)
     print(f"octets a tick at {COLUMNS}x{LINES}, {SIZES[0]:,} flows, only rates and counts change: {written}")
-    worst = max(result["all_p95_ms"] for result in results.values())
+    worst = max(result["all_p95_ms"] for result in results.values() if "all_p95_ms" in result)
+    typing_met = all(results[str(flows)]["typing_p95_ms"] <= aim for flows, aim in AIM_TYPING_P95_MS.items())
     print(json.dumps({
         "benchmark": "screen", "latency": results, "octets_a_tick": octets, "aim_p95_ms": AIM_P95_MS,
-        "aim_octets": AIM_OCTETS, "met": worst <= AIM_P95_MS and octets <= AIM_OCTETS,
+        "aim_octets": AIM_OCTETS, "aim_typing_p95_ms": AIM_TYPING_P95_MS,
+        "met": worst <= AIM_P95_MS and octets <= AIM_OCTETS and typing_met,
     }))
 
 
