@@ -25,7 +25,7 @@ from flowtop.view.fitting import fit
 from flowtop.view.groups import group_fields
 from flowtop.view.layout import columns_of
 from flowtop.view.query import Books, Page, Query
-from flowtop.view.records import iso_time, record, record_names
+from flowtop.view.records import iso_time, record, record_cells, record_names
 from flowtop.view.units import duration, rate
 
 OutputFormat = Literal["table", "json", "csv", "none"]
@@ -247,11 +247,7 @@ class _Csv:
         if number == 1:
             writer.writeheader()
         stamp = {"round": number, "time": iso_time(page.unix_ms)}
-        for row in page.rows:
-            cells = record(row, page.query, page.interfaces)
-            # A host pair is a list in JSON.
-            writer.writerow(stamp | {name: " ".join(cell) if isinstance(cell, list) else cell
-                                     for name, cell in cells.items()})
+        writer.writerows(stamp | record_cells(row, page.query, page.interfaces) for row in page.rows)
         return out.getvalue()
 
 
@@ -279,13 +275,13 @@ class _Table:
 
 def _summary(number: int, page: Page) -> list[str]:
     books: Books = page.books
-    flows = str(page.flows) if page.query.filter is None else f"{page.matched_flows} of {page.flows}"
-    if group_fields(page.query.group):
-        flows = f"{page.matched} groups of {flows}"
+    counted = str(page.flows) if page.query.filter is None else f"{page.matched_flows} of {page.flows}"
     out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
+    if group_fields(page.query.group):
+        counted = f"{page.matched} groups of {counted}"
     first = (
         f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
-        f"{flows} flows  out {out.strip()}  in {into.strip()}"
+        f"{counted} flows  out {out.strip()}  in {into.strip()}"
     )
     second = (
         f"seen {books.observed_packets}  accounted {books.accounted_packets}  ignored {books.ignored_packets}  "

@@ -109,7 +109,7 @@ _ORDER = "flowtop.order"
 @click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
               help="Column to sort by: rate, bytes, packets, age, source, ...")
 @click.option("-g", "--group", metavar="FIELD[,FIELD]",
-              help="With -b: add flows up by what they have in common: source, destination, pair, service, protocol, "
+              help="Add flows up by what they have in common: source, destination, pair, service, protocol, "
                    "interface, direction, subnet:24, ...")
 @click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
               help="Time between refreshes; in a file its own time. With -b -r FILE and no -d: one round for all.")
@@ -379,7 +379,7 @@ def _table_width() -> int:
 
 
 def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:
-    for option in ("count", "top", "group"):  # from the environment or the settings file they wait for -b
+    for option in ("count", "top"):  # from the environment or the settings file they wait for -b
         if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
@@ -391,7 +391,7 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     _check_exports(options)
-    query = _query(options | {"group": None}, None)
+    query = _query(options, None)
     split = _split(options, elsewhere, query)
     with _source(options, elsewhere, split.expression) as open_capture:
         config = partial(_pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)

@@ -46,6 +46,7 @@ class TableView:
         attached: names of the interfaces observed now; their column is made for the longest.
         sort, descending: for the arrow in the header.
         wording: how the cells are put.
+        columns: that there are, from left to right; not all have room.
         arrangement: of columns.
     """
 
@@ -59,6 +60,7 @@ class TableView:
     attached: tuple[str, ...] = ()
     sort: str = "rate"
     descending: bool = True
+    columns: tuple[Column, ...] = ()
     arrangement: Arrangement = AUTOMATIC
 
 
@@ -263,7 +265,7 @@ class FlowTable(Widget):
         from flowtop.view.fitting import fit  # brings numpy, which must not delay the first frame
 
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
-                     arrangement=view.arrangement)
+                     columns=view.columns, arrangement=view.arrangement)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
         identity, measures = chosen[:split], chosen[split:]
         if (identity, measures) == (self._identity.columns, self._measures.columns):

@@ -27,6 +27,7 @@ class HeaderView:
         first, last: ranks of the flows in view, counted from 1; 0 and 0 when there are none.
         banners: what the reader has to know about the picture (paused, order held), most important first.
         alarm: what went wrong; takes the banners' place.
+        trail: the groups that were opened one after the other, the first one first.
     """
 
     page: Page | None = None
@@ -36,6 +37,7 @@ class HeaderView:
     last: int = 0
     banners: tuple[str, ...] = field(default=())
     alarm: str = ""
+    trail: tuple[str, ...] = ()
 
 
 class Header(Widget):
@@ -101,13 +103,9 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if page is None:
         return justify(left, [], width)
     shown = page.query.filter
-    position = f"{view.first:,}–{view.last:,}" if view.last else ""
-    if shown is None:
-        right = [Part(f"{position} of {page.matched:,}" if position else "", theme.LABEL, rank=3)]
-    else:
-        right = [Part(position, theme.LABEL, rank=5),
-                 Part(f"{page.matched:,} of {page.flows:,} flows", theme.LABEL, rank=3, gap=3)]
-    right.append(Part(view.order, label="by ", rank=1))
+    right = [*_counts(view, page), Part(view.order, label="by ", rank=1)]
+    if view.trail:
+        left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2)), theme.NAME, rank=1))
     if shown is not None:
         room = width - 4 - sum(part.width + part.gap for part in [*left, *right[1:]]) - len(_FILTER)
         text = units.elide(units.printable(shown.text, _LONGEST_FILTER), max(room, _LEAST_FILTER))
@@ -117,6 +115,34 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     return justify(left, right, width)
 
 
+def _counts(view: HeaderView, page: Page) -> list[Part]:
+    """Which rows of how many are in view; with a filter or inside a group, how many flows of all these are."""
+    position = f"{view.first:,}–{view.last:,}" if view.last else ""
+    grouped = page.query.group not in ((), ("flow",))
+    some = page.query.filter is not None or page.query.scope is not None
+    if grouped or not some:
+        rows = f"{position} of {page.matched:,}{' groups' if grouped else ''}" if position else ""
+        parts = [Part(rows, theme.LABEL, rank=3)]
+    else:
+        parts = [Part(position, theme.LABEL, rank=5)]
+    if some:
+        parts.append(Part(f"{page.matched_flows:,} of {page.flows:,} flows", theme.LABEL, rank=4 if grouped else 3,
+                          gap=3))
+    return parts
+
+
+def trail_text(trail: Sequence[str], width: int) -> str:
+    """`all › 10.0.0.5 › tcp 443`; the last steps where there is no room for all."""
+    steps = ["all", *trail]
+    text = _STEP.join(steps)
+    while len(text) > width and len(steps) > 1:
+        steps = steps[1:]
+        text = _STEP.join([theme.ELLIPSIS, *steps])
+    return units.elide(text, width)
+
+
+_STEP = " › "
+_LEAST_TRAIL = 24
 _FILTER = "filter "
 _LONGEST_FILTER = 500
 _LEAST_FILTER = 16

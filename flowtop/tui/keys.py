@@ -51,6 +51,10 @@ KEYS: tuple[Key, ...] = (
     Key(("o",), "o", "hold_order", "Freeze the order of the list, or let it go", "Order",
         "freeze order"),
     Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
+    Key(("g",), "g", "group", "Group flows: by host, service, subnet, ...; g again, ↓ ↑ choose, Enter takes", "Group",
+        "group"),
+    Key(("enter",), "Enter", "open", "Into the cursor's group: its flows; g groups these in turn", "Group"),
+    Key(("backspace",), "Backspace", "back", "Out of the group, to where you were", "Group"),
     Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),
     Key(("1",), "1", "window('tick')", "Rate over the last tick; sorts by it when a rate is sorted", "Show"),
     Key(("2",), "2", "window('10s')", "Rate over the last 10 seconds, likewise", "Show"),
@@ -80,6 +84,16 @@ EXPORT_KEYS: tuple[Key, ...] = (
         hint="close"),
 )
 """Keys of the exports panel, when nothing is being typed."""
+
+GROUP_KEYS: tuple[Key, ...] = (
+    Key(("g", "down", "j"), "g ↓ j", "move(1)", "Next field", hint="next"),
+    Key(("up", "k"), "↑ k", "move(-1)", "Previous field"),
+    Key(("space",), "Space", "mark", "Group by this field and others: marked ones go together", hint="several"),
+    Key(("enter",), "Enter", "take", "Group by the marked fields, or by the cursor's", hint="take"),
+    Key(("backspace", "delete"), "Backspace", "erase", "Erase a digit of a prefix length"),
+    Key(("escape", "q", "f10"), "Esc q F10", "close", "Leave it as it was", hint="close"),
+)
+"""Keys of the group chooser, beside digits and /, which are a prefix length."""
 
 FILTER_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "Complete the word; again, or ↓ ↑: the next choice, which Enter takes and Esc leaves"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flowtop.tui.viewport import Viewport
+from flowtop.tui.viewport import START, Place, Viewport
 from flowtop.view.query import Page, Query
 
 if TYPE_CHECKING:
@@ -84,6 +84,30 @@ class Questions:
             self._hold_anew()
         if self._viewport.cursor is None:
             self._viewport.scroll(-self._viewport.top)
+
+    @property
+    def wanted(self) -> Query:
+        """What the reader chose; offset, limit and anchor mean nothing in it."""
+        return self._wanted
+
+    def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START) -> None:
+        """Show another list: grouped otherwise, or of other groups' flows. Where it has the sorted column it stays."""
+        from flowtop.view.layout import sorted_column  # brings numpy, which must not delay the first frame
+
+        if (group, scope) == (self._wanted.group, self._wanted.scope):
+            return
+        self._wanted = replace(self._wanted, group=group, scope=scope)
+        column = sorted_column(self._wanted)
+        if column.id != self._wanted.sort:
+            self._wanted = replace(self._wanted, sort=column.id, descending=column.descending_first)
+        if self._wanted.hold is not None:
+            self._hold_anew()
+        self._viewport.turn_to(place)
+
+    def return_to(self, before: Query, place: Place) -> None:
+        """Show a list again as it was: grouped and ordered so, with that filter."""
+        self.show_list(before.group, before.scope, place)
+        self._wanted = replace(self._wanted, sort=before.sort, descending=before.descending, filter=before.filter)
 
     @property
     def filter(self) -> Filter | None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flowtop.errors import FlowtopError
+from flowtop.view.groups import group_fields
 from flowtop.view.query import Page
-from flowtop.view.records import CSV_NAMES, flow_record, iso_time
+from flowtop.view.records import iso_time, record, record_cells, record_names
 
 MODE = 0o600
 """Who talks to whom is nobody else's business."""
@@ -53,10 +54,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _csv(page: Page) -> Iterable[str]:
     out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_NAMES, lineterminator="\n")
+    writer = csv.DictWriter(out, record_names(page.query), lineterminator="\n")
     writer.writeheader()
     for row in page.rows:
-        writer.writerow(flow_record(row, page.interfaces))
+        writer.writerow(record_cells(row, page.query, page.interfaces))
         yield out.getvalue()
         out.seek(0)
         out.truncate()
@@ -65,18 +66,20 @@ def _csv(page: Page) -> Iterable[str]:
 
 def _json(page: Page) -> Iterable[str]:
     query = page.query
-    filter_text = None if query.filter is None else query.filter.text
+    filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
+    filter_text = " and ".join(f"({text})" for text in filters) if len(filters) > 1 else next(iter(filters), None)
+    rows = "groups" if group_fields(query.group) else "flows"
     head = {"time": iso_time(page.unix_ms), "sort": query.sort, "descending": query.descending, "filter": filter_text,
             "matched": page.matched}
-    yield json.dumps(head, separators=(", ", ": "))[:-1] + ', "flows": ['
+    yield json.dumps(head, separators=(", ", ": "))[:-1] + f', "{rows}": ['
     for index, row in enumerate(page.rows):
-        yield (",\n" if index else "\n") + _object(flow_record(row, page.interfaces))
+        yield (",\n" if index else "\n") + _object(record(row, page.query, page.interfaces))
     yield "\n]}\n"
 
 
 def _json_lines(page: Page) -> Iterable[str]:
     for row in page.rows:
-        yield _object(flow_record(row, page.interfaces)) + "\n"
+        yield _object(record(row, page.query, page.interfaces)) + "\n"
 
 
 def _object(record: object) -> str:

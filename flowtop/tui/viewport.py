@@ -7,7 +7,30 @@ should go but has no rows for yet is remembered, and reached when a page brings 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flowtop.view.query import FlowRow, Page
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reader is in a list.
+
+    Attributes:
+        top: rank of the first row in view.
+        cursor: flow_id of the cursor's row, or None.
+        rank: of that row.
+        line: of the view that it is on, None when it is out of view.
+    """
+
+    top: int = 0
+    cursor: int | None = None
+    rank: int | None = None
+    line: int | None = None
+
+
+START = Place()
+"""The first rows, without a cursor."""
 
 
 class Viewport:
@@ -33,6 +56,18 @@ class Viewport:
         self._hand_on = False
         self._wanted_top: int | None = None
         self._wanted_rank: int | None = None
+        self._turn: Place | None = None
+        self._steps_ahead = 0
+
+    @property
+    def place(self) -> Place:
+        """Where the reader is, to come back to."""
+        return Place(self.top, self.cursor, self._cursor_rank, self.cursor_line)
+
+    def turn_to(self, place: Place = START) -> None:
+        """What is asked for next is another list: when its page comes it is shown from there. Until then: the old."""
+        self.clear_cursor()
+        self._turn, self._steps_ahead = place, 0
 
     @property
     def rows(self) -> tuple[FlowRow, ...]:
@@ -60,6 +95,8 @@ class Viewport:
     @property
     def anchor(self) -> int | None:
         """The flow whose rank is worth asking for: the cursor's, or the one it will be on again when that is back."""
+        if self._turn is not None:
+            return self._turn.cursor
         return self._absent if self.cursor is None else self.cursor
 
     @property
@@ -74,7 +111,7 @@ class Viewport:
 
         One screen above and one below are fetched along, and asked for anew when half a screen is left of that.
         """
-        goal = self._goal()
+        goal = self._goal() if self._turn is None else self._turn.top
         total = 0 if self.page is None else self.page.matched
         margin = (self.height + 1) // 2
         enough_above = offset == 0 or goal - offset >= margin
@@ -87,10 +124,14 @@ class Viewport:
     def show(self, page: Page) -> None:
         """Take a newer page. Where a filter leaves other flows, the cursor's one stays on its line if it can."""
         filtered = self.page is not None and page.query.filter != self.page.query.filter
+        turned = self.page is not None and _list_of(page) != _list_of(self.page)
         absent = self.cursor is None
         if not absent:
             self._line = self.cursor_line
         self.page = page
+        if turned:
+            self._begin(self._turn or START)
+            absent, filtered = False, True
         if self._wanted_rank is not None:
             self._settle_cursor()
         elif self.anchor is not None:
@@ -100,6 +141,16 @@ class Viewport:
         if self.follow and self._cursor_rank is not None and self.cursor is not None:
             self._reveal(self._cursor_rank)
         self._settle_top()
+        if turned:
+            steps, self._steps_ahead = self._steps_ahead, 0
+            for _ in range(abs(steps)):
+                self.move(1 if steps > 0 else -1)
+
+    def _begin(self, place: Place) -> None:
+        """The page on view is of another list."""
+        self._turn = self._wanted_rank = self._absent = None
+        self.cursor, self._cursor_rank, self._line = place.cursor, place.rank, place.line
+        self._wanted_top = place.top
 
     def resize(self, height: int) -> None:
         """Take a new number of lines; the cursor stays in view when it was."""
@@ -111,6 +162,9 @@ class Viewport:
 
     def move(self, lines: int) -> None:
         """Move the cursor; without one, place it at the view's edge it would enter from."""
+        if self._turn is not None:  # typed for the list to come
+            self._steps_ahead += lines
+            return
         if self._cursor_rank is None and self._wanted_rank is None:
             shown = max(len(self.rows), 1)
             self.go(self.top if lines > 0 else self.top + shown - 1)
@@ -226,3 +280,9 @@ class Viewport:
         last_top = max(first, first + len(self.page.rows) - self.height)
         self.top = max(first, min(goal, last_top))
         self._wanted_top = None if self.top == goal else goal
+
+
+def _list_of(page: Page) -> tuple[object, ...]:
+    """What makes a list another one, with rows of its own."""
+    query = page.query
+    return query.group, query.scope, query.biflow

@@ -120,7 +120,11 @@ class Answerer:
     @staticmethod
     def _passes(query: Query, source: FlowSource,
                 interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_] | np.bool_:
-        return np.True_ if query.filter is None else query.filter.mask(source, interfaces)
+        passing: npt.NDArray[np.bool_] | np.bool_ = np.True_
+        for wanted in (query.filter, query.scope):
+            if wanted is not None:
+                passing = passing & wanted.mask(source, interfaces)
+        return passing
 
     def _hold(self, query: Query, ranking: Ranking, rows: _Rows) -> tuple[Slots, Slots]:
         """Shown slots in held order, and shown slots that the order does not know, ascending."""

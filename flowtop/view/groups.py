@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flowtop.collecting import exporter_of, interface_of, point_elements
+from flowtop.collecting import exporter_of, point_elements
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.record import Direction, Kind
 from flowtop.view import column_keys as keys
@@ -46,6 +46,7 @@ class GroupField:
         term: a key -> the filter that passes this group's flows; "" when there is no such filter (aggregates).
         values: a key -> JSON members, IANA names where there are any.
         members: every name `values` may give.
+        named: as `text`, with names in the place of numbers where the wording has them; None: there are none.
         flexible: the column takes a share of the cells that are left.
         choose: the text after `:` in `--group` -> the field as chosen; None: takes none. Raises ValueError.
         argument: what that text is, for help and README.
@@ -60,14 +61,16 @@ class GroupField:
     term: Callable[[Key, Names], str]
     values: Callable[[Key, Names], dict[str, Any]]
     members: tuple[str, ...]
+    named: Callable[[Key, Wording], str] | None = None
     flexible: bool = False
     choose: Callable[[str], GroupField] | None = None
     argument: str = ""
 
     def column(self, position: int) -> Column:
         """The column that shows this field where it is the query's group field number `position`."""
-        def text(row: FlowRow, _: Wording, interfaces: Names) -> str:
-            return self.text(row.group[position], interfaces)
+        def text(row: FlowRow, wording: Wording, interfaces: Names) -> str:
+            key = row.group[position]
+            return self.named(key, wording) if self.named else self.text(key, interfaces)
 
         return Column(self.id, self.header, self.width, self.doc, text,
                       tuple(_key_part(position, part) for part in range(self.parts)), 1,
@@ -112,6 +115,12 @@ def drill_term(group: tuple[str, ...], row: FlowRow, interfaces: Names) -> str:
     return " and ".join(terms) if all(terms) else ""
 
 
+def group_text(group: tuple[str, ...], row: FlowRow, interfaces: Names) -> str:
+    """What the flows of a row of groups have in common: its fields' texts."""
+    fields = zip(group_fields(group), row.group, strict=True)
+    return " ".join(field.text(key, interfaces) for field, key in fields)
+
+
 def _field(text: str) -> GroupField:
     name, colon, argument = text.partition(":")
     field = GROUPS.get(name)
@@ -146,6 +155,11 @@ def _address(version: int, high: int, low: int) -> str:
     return units.address(_packed(high, low), version) if version else OTHERS
 
 
+def _named_address(version: int, high: int, low: int, wording: Wording) -> str:
+    name = wording.names.host(_packed(high, low), version) if version else None
+    return name or _address(version, high, low)
+
+
 def _host(field_id: str, header: str, side: str, word: str) -> GroupField:
     def values(key: Key, _: Names) -> dict[str, Any]:
         return {f"{side}IPv{key[0]}Address": _address(*key)} if key[0] else {}
@@ -154,6 +168,7 @@ def _host(field_id: str, header: str, side: str, word: str) -> GroupField:
         field_id, header, 15, f"{side.capitalize()} host.",
         keys=lambda columns: (_known_version(columns), *address_words(columns, f"{side}_address")),
         text=lambda key, _: _address(*key),
+        named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
         term=lambda key, _: f"{word} host {_address(*key)}" if key[0] else "",
         values=values, members=(f"{side}IPv4Address", f"{side}IPv6Address"), flexible=True)
 
@@ -169,6 +184,12 @@ def _pair_keys(columns: FlowColumns) -> tuple[Array, ...]:
 def _pair_hosts(key: Key) -> list[str]:
     version, high, low, other_high, other_low = key
     return [_address(version, high, low), _address(version, other_high, other_low)]
+
+
+def _named_pair(key: Key, wording: Wording) -> str:
+    version, high, low, other_high, other_low = key
+    ends = (_named_address(version, high, low, wording), _named_address(version, other_high, other_low, wording))
+    return " ↔ ".join(ends) if version else OTHERS
 
 
 def _pair_term(host: str, other: str) -> str:
@@ -206,7 +227,7 @@ def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int
         return f"{_address(*key)}/{length(key)}"
 
     return GroupField(
-        field_id, header, 18, f"{side.capitalize()} network: /24 of IPv4 and /64 of IPv6, or lengths of your choice.",
+        field_id, header, 18, f"{side.capitalize()} network: /24, IPv6 /64, or a length.",
         keys=keys,
         text=lambda key, _: network(key) if key[0] else OTHERS,
         term=lambda key, _: f"{word} net {network(key)}" if key[0] else "",
@@ -260,6 +281,13 @@ def _service_text(key: Key, _: Names) -> str:
     return f"{name} {units.icmp(_ICMP[protocol], number << 8)}" if protocol in _ICMP else name
 
 
+def _named_service(key: Key, wording: Wording) -> str:
+    kind, protocol, number = key
+    ports = kind == Kind.FLOW and protocol in units.PORT_PROTOCOLS
+    name = wording.names.service(protocol, number) if ports else None
+    return f"{units.protocol(protocol)} {name}" if name else _service_text(key, {})
+
+
 def _service_term(key: Key, names: Names) -> str:
     kind, protocol, number = key
     if kind == Kind.FLOW and protocol in units.PORT_PROTOCOLS:
@@ -292,15 +320,26 @@ def _protocol_term(key: Key, _: Names) -> str:
     return "" if key[0] == Kind.AGGREGATE else keys.protocol_words(key[1])
 
 
-def _interface_name(key: Key, names: Names) -> str:
-    return units.printable(names.get(key[0], f"if{key[0]}"))
+def _point(key: Key, names: Names) -> str:
+    return names.get(key[0], f"if{key[0]}")
 
 
-def _interface_term(key: Key, names: Names) -> str:
-    name = names.get(key[0], f"if{key[0]}")
+def _point_text(key: Key, names: Names) -> str:
+    return units.printable(_point(key, names), _LONGEST_POINT)
+
+
+_LONGEST_POINT = 80
+"""An exporter's address and domain, and an interface."""
+
+
+def _point_term(key: Key, names: Names) -> str:
+    """`if eth0`; of an exporter's interface with the exporter, as others have interfaces of that name too."""
+    name = _point(key, names)
     exporter = exporter_of(name)
-    words = keys.interface_words(interface_of(name))
-    return f"exporter {exporter.address} and domain {exporter.domain} and {words}" if exporter else words
+    if exporter is None:
+        return keys.interface_words(name)
+    return (f"exporter {exporter.address} and domain {exporter.domain} and {keys.interface_words(exporter.interface)}"
+            if exporter.interface else f"exporter {exporter.address} and domain {exporter.domain}")
 
 
 def _vlan_term(outer: int, inner: int) -> str:
@@ -322,19 +361,19 @@ _ALL = (
     _host("source", "SOURCE", "source", "src"),
     _host("destination", "DESTINATION", "destination", "dst"),
     GroupField("pair", "HOSTS", 33, "Two hosts, whoever sends.", _pair_keys,
-               text=lambda key, _: " ↔ ".join(_pair_hosts(key)) if key[0] else OTHERS,
+               text=lambda key, _: " ↔ ".join(_pair_hosts(key)) if key[0] else OTHERS, named=_named_pair,
                term=lambda key, _: _pair_term(*_pair_hosts(key)) if key[0] else "",
                values=lambda key, _: {"hosts": _pair_hosts(key)} if key[0] else {}, members=("hosts",), flexible=True),
-    GroupField("service", "SERVICE", 16, "Protocol and port, the lower of the two; ICMP by type.", _service_keys,
+    GroupField("service", "SERVICE", 16, "Protocol and lower port; ICMP by type.", _service_keys,
                _service_text, _service_term, _service_values,
-               ("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6")),
+               ("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service),
     GroupField("protocol", "PROTO", 5, "IP protocol.", _protocol_keys,
                text=lambda key, _: "any" if key[0] == Kind.AGGREGATE else units.protocol(key[1]),
                term=_protocol_term,
                values=lambda key, _: {"protocolIdentifier": key[1]}, members=("protocolIdentifier",)),
-    GroupField("interface", "IF", 15, "Interface of the Observation Point.", lambda columns: (columns["ifindex"],),
-               text=_interface_name, term=_interface_term,
-               values=lambda key, names: point_elements(names.get(key[0], str(key[0])), units.printable),
+    GroupField("interface", "IF", 4, "Interface of the Observation Point.", lambda columns: (columns["ifindex"],),
+               text=_point_text, term=_point_term,
+               values=lambda key, names: point_elements(_point(key, names), units.printable),
                members=("interfaceName", "exporterIPv4Address", "exporterIPv6Address", "observationDomainId")),
     GroupField("direction", "D", 1, "← ingress, → egress, at that interface.", lambda columns: (columns["direction"],),
                text=lambda key, _: "←" if key[0] == Direction.INGRESS else "→",
@@ -347,7 +386,7 @@ _ALL = (
                text=lambda key, _: _vlan_text(key), term=lambda key, _: _vlan_term(*key),
                values=lambda key, _: {"vlanId": key[0], "dot1qCustomerVlanId": key[1]},
                members=("vlanId", "dot1qCustomerVlanId")),
-    GroupField("dscp", "DSCP", 4, "Differentiated services code point of the first packet.",
+    GroupField("dscp", "DSCP", 4, "Service code point (DSCP) of the first packet.",
                lambda columns: (columns["tos"] >> np.uint8(2),),
                text=lambda key, _: _dscp_text(key), term=lambda key, _: f"dscp {_dscp_text(key)}",
                values=lambda key, _: {"ipDiffServCodePoint": key[0]}, members=("ipDiffServCodePoint",)),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.view import units
+from flowtop.view.arrangement import Arrangement
 from flowtop.view.columns import COLUMNS, Column
 from flowtop.view.groups import group_fields
 from flowtop.view.query import Query
@@ -33,7 +35,26 @@ def columns_of(query: Query) -> Mapping[str, Column]:
 def _columns_of_groups(group: tuple[str, ...]) -> Mapping[str, Column]:
     keys = [field.column(position) for position, field in enumerate(group_fields(group))]
     measures = [COLUMNS[column_id] for column_id in _MEASURES_OF_GROUPS]
-    return {column.id: column for column in (*keys, *measures, FLOWS_COLUMN, COLUMNS["age"])}
+    return {column.id: column for column in (*keys, *map(_unfiltered, measures), FLOWS_COLUMN,
+                                             _unfiltered(COLUMNS["age"]))}
+
+
+def _unfiltered(column: Column) -> Column:
+    """The column of a group's sum: filters are for flows, and none of them has as much."""
+    return replace(column, term=lambda _, __: "")
+
+
+def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:
+    """What of a reader's arrangement of flows' columns holds for rows of this query.
+
+    The columns that name a group are always there, at the left.
+    """
+    fields = group_fields(query.group)
+    if not fields:
+        return chosen
+    keys = {field.id for field in fields}
+    return replace(chosen, order=(), hidden=chosen.hidden - keys,
+                   widths=tuple((column_id, width) for column_id, width in chosen.widths if column_id not in keys))
 
 
 def sorted_column(query: Query) -> Column:

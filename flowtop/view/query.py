@@ -38,6 +38,7 @@ class Query:
         hold: None for live order. A number freezes the order: the first Query with a new number fixes the order of
             that moment, later ones with the same number keep it, and flows born since follow after it.
         filter: which flows to show; None for all.
+        scope: which of these: the flows of the groups that were opened one after the other; None for all.
         group: ids of fields of `view.groups.GROUPS`: rows are groups of flows that agree in all of them. Filters are
             for flows and apply before. () (or only "flow"): rows are flows.
         biflow: reserved; False until then.
@@ -50,6 +51,7 @@ class Query:
     anchor: int | None = None
     hold: int | None = None
     filter: Filter | None = None
+    scope: Filter | None = None
     group: tuple[str, ...] = ()
     biflow: bool = False
 

@@ -23,9 +23,6 @@ GROUP_ELEMENTS = ("deltaFlowCount", "flowStartMilliseconds", "flowEndMillisecond
 
 assert all(name in ELEMENTS for name in GROUP_ELEMENTS)
 
-CSV_NAMES = (*FLOW_ELEMENTS, "duplicate")
-"""Every name that `flow_record` may give, in column order of CSV."""
-
 
 def iso_time(unix_ms: int) -> str:
     """Milliseconds since 1970 UTC as RFC 3339 has it."""
@@ -35,12 +32,18 @@ def iso_time(unix_ms: int) -> str:
 def record_names(query: Query) -> tuple[str, ...]:
     """Every name that `record` may give for rows of this query, in column order of CSV."""
     fields = group_fields(query.group)
-    return (*member_names(fields), *GROUP_ELEMENTS) if fields else CSV_NAMES
+    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, "duplicate")
 
 
 def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
     """One row of a page of this query."""
     return group_record(row, query.group, interfaces) if row.group else flow_record(row, interfaces)
+
+
+def record_cells(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
+    """The same for CSV, which has no lists: the hosts of a pair stand side by side."""
+    cells = record(row, query, interfaces)
+    return {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in cells.items()}
 
 
 def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:

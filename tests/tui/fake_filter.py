@@ -54,7 +54,11 @@ def _term(row: FlowRow, term: str) -> bool:
         low, _, high = rest.partition("-")
         return any(int(low) <= ends[side][1] <= int(high or low) for side in sides)
     if word == "host":
-        return ipaddress.ip_address(rest).packed in {ends[side][0][:4] for side in sides}
+        wanted = ipaddress.ip_address(rest)
+        size = len(wanted.packed)
+        return row.ip_version == wanted.version and wanted.packed in {ends[side][0][:size] for side in sides}
     if word == "net":
-        return any(ipaddress.ip_address(ends[side][0][:4]) in ipaddress.ip_network(rest) for side in sides)
+        network = ipaddress.ip_network(rest)
+        size = network.max_prefixlen // 8
+        return any(ipaddress.ip_address(ends[side][0][:size]) in network for side in sides)
     raise ValueError(f"this fake knows no {term!r}")

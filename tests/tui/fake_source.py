@@ -12,6 +12,7 @@ from flowtop.errors import FlowtopError
 from flowtop.tui.source import PageListener
 from flowtop.view.query import Books, FlowRow, Page, Query, SelfUsage, Traffic
 from tests.tui.fake_filter import passes
+from tests.tui.fake_groups import grouped
 
 START_MS = 1_767_225_600_000
 """2026-01-01 00:00:00 UTC."""
@@ -38,6 +39,7 @@ SORT_FIELDS: dict[str, Callable[[FlowRow], Any]] = {
     "pps": lambda row: row.packet_rate,
     "bytes": lambda row: row.octet_total,
     "packets": lambda row: row.packet_total,
+    "flows": lambda row: row.flows,
     "age": lambda row: row.age_s,
     "state": lambda row: (bool(row.end_reason), row.duplicate, row.closing),
 }
@@ -136,21 +138,27 @@ class FakeSource:
         """The answer to a query now."""
         order = self._order(query)
         end = None if query.limit is None else query.offset + query.limit
-        if query.filter is not None:
-            order = [row for row in order if passes(row, query.filter.text)]
+        passing = self._passing(query)
         ranks = [rank for rank, row in enumerate(order) if row.flow_id == query.anchor]
         return Page(
             query=query, tick=self.ticks, unix_ms=START_MS + 1000 * self.ticks, uptime_s=750.0 + self.ticks, tick_s=1.0,
             rows=tuple(order[query.offset:end]), matched=len(order), flows=len(self.flows),
+            matched_flows=len(passing),
             active_flows=sum(not row.end_reason for row in self.flows), anchor_rank=ranks[0] if ranks else None,
             capture_filter=self.capture_filter,
             books=self.books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
         )
 
+    def _passing(self, query: Query) -> list[FlowRow]:
+        filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
+        return [row for row in self.flows if all(passes(row, text) for text in filters)]
+
     def _order(self, query: Query) -> list[FlowRow]:
-        field = SORT_FIELDS[query.sort]
-        live = sorted(self.flows, key=lambda row: row.flow_id)
+        group = tuple(field for field in query.group if field != "flow")
+        rows = grouped(self._passing(query), group) if group else self._passing(query)
+        field = (lambda row: row.group[group.index(query.sort)]) if query.sort in group else SORT_FIELDS[query.sort]
+        live = sorted(rows, key=lambda row: row.flow_id)
         live.sort(key=field, reverse=query.descending)
         if query.hold is None:
             return live

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flowtop.tui.key_page import TOGETHER, WIDTH, key_lines, key_page
-from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, KEYS, MOUSE
+from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, GROUP_KEYS, KEYS, MOUSE
 from flowtop.tui.screens.help import ACCURACY, HelpScreen
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
@@ -50,7 +50,7 @@ async def test_the_second_page_has_the_words_on_screen(keys: tuple[str, ...]) ->
         await pilot.pause()
         screen = " ".join(" ".join(text.strip("│ ") for text in lines(pilot.app)).split())
         for doc in [*(column.doc for column in COLUMNS.values()), *(doc for _, doc in (*ACCURACY, *MOUSE)),
-                    *(key.doc for key in (*EXPORT_KEYS, *COLUMN_KEYS))]:
+                    *(key.doc for key in (*EXPORT_KEYS, *COLUMN_KEYS, *GROUP_KEYS))]:
             assert doc in screen
 
 

@@ -15,9 +15,11 @@ from flowtop.tui.palettes import THEMES
 from flowtop.tui.screens.columns import ColumnsScreen
 from flowtop.tui.screens.copying import CopyScreen
 from flowtop.tui.screens.exports import ExportsScreen
+from flowtop.tui.screens.groups import GroupsScreen
 from flowtop.tui.screens.help import HelpScreen
 from flowtop.tui.screens.writing import WriteScreen
 from flowtop.view.columns import COLUMNS
+from flowtop.view.query import FlowRow
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import background, cursor_line, flow_lines, line, running, shown
 
@@ -230,6 +232,46 @@ async def check_next_theme(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert background(pilot.app) == seen[0]
 
 
+def sums_by(number: Callable[[FlowRow], object]) -> list[tuple[object, float]]:
+    """Rate of each group, largest first."""
+    sums: dict[object, float] = {}
+    for row in FLOWS:
+        sums[number(row)] = sums.get(number(row), 0.0) + row.octet_rate
+    return sorted(sums.items(), key=lambda item: -item[1])
+
+
+def source_text(row: FlowRow) -> str:
+    return str(address(row.source_address[:4]))
+
+
+async def check_group(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, GroupsScreen)
+    await pilot.press(key, "enter")
+    hosts = [host for host, _ in sums_by(source_text)]
+    assert [text.split()[0] for text in flow_lines(pilot.app)] == hosts[:LINES]
+    assert f"1–{LINES} of {len(hosts)} groups" in line(pilot.app, 1)
+
+
+async def check_open(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("g", "g", "enter", key, "down", key)  # the first Enter places the cursor
+    second = sums_by(source_text)[1][0]
+    assert f" all › {second} " in line(pilot.app, 1)
+    assert set(shown(pilot.app)) == {row.flow_id for row in FLOWS if source_text(row) == second}
+
+
+async def check_back(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press("g", "g", "enter", "down", "down")
+    before = flow_lines(pilot.app)
+    await pilot.press("enter", "s", key)
+    assert flow_lines(pilot.app) == before
+    assert cursor_line(pilot.app) == 1
+    assert "all ›" not in line(pilot.app, 1)
+    assert "RATE↓" in line(pilot.app, 1)
+    await pilot.press(key)
+    assert shown(pilot.app) == BY_RATE[:LINES]
+
+
 async def check_columns(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert "VLAN" not in line(pilot.app, 2)
     await pilot.press(key)
@@ -319,6 +361,9 @@ CHECKS: dict[str, Check] = {
     "services": check_services,
     "exports": check_exports,
     "next_theme": check_next_theme,
+    "group": check_group,
+    "open": check_open,
+    "back": check_back,
     "columns": check_columns,
     "copy": check_copy,
     "write": check_write,
@@ -344,5 +389,5 @@ def test_no_key_is_bound_twice() -> None:
 
 
 def test_keys_of_later_features_are_free() -> None:
-    reserved = {"g", "enter", "B", "m"}
+    reserved = {"B", "m"}
     assert not reserved & {name for key in KEYS for name in key.names}

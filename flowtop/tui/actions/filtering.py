@@ -46,7 +46,10 @@ class Filtering(FlowScreen):
         from flowtop.tui.seen import seen_values
 
         page = self.page
-        return {} if page is None else seen_values(page.rows, page.interfaces, page.attached)
+        if page is None:
+            return {}
+        flows = (row for row in page.rows if not row.group)
+        return seen_values(flows, page.interfaces, page.attached)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Show what the text means so far."""
@@ -86,10 +89,16 @@ class Filtering(FlowScreen):
             return
         from flowtop.view.filter import compile_filter
         from flowtop.view.filter.terms import add_term
+        from flowtop.view.layout import columns_of
 
-        current = self.questions.filter
-        interfaces = {} if self.page is None else self.page.interfaces
-        wanted = compile_filter(add_term(current.text if current else "", self.cell, row, negate, interfaces))
+        page, current = self.page, self.questions.filter
+        columns = columns_of(Query() if page is None else page.query)
+        interfaces = {} if page is None else page.interfaces
+        if not columns[self.cell].term(row, interfaces):
+            self.say("no filter asks for that")
+            return
+        before = current.text if current else ""
+        wanted = compile_filter(add_term(before, self.cell, row, negate, interfaces, columns))
         if negate:
             self.viewport.hand_cursor_on()
         self._filter_by(wanted)
@@ -108,5 +117,5 @@ class Filtering(FlowScreen):
         """The bar's count, too."""
         super().paint()
         if self._bar is not None and self._bar.editing and self.page is not None:
-            self._bar.show_count(f"{self.page.matched:,} of {self.page.flows:,} flows")
+            self._bar.show_count(f"{self.page.matched_flows:,} of {self.page.flows:,} flows")
 

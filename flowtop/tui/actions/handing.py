@@ -37,12 +37,17 @@ class Handing(FlowScreen):
             return
         from flowtop.tui.screens.copying import CopyScreen  # needed only now, and brings numpy
         from flowtop.view.filter.terms import flow_as_filter, flow_as_tcpdump
-        from flowtop.view.records import flow_record
+        from flowtop.view.groups import drill_term
+        from flowtop.view.records import record
 
+        if row.group:
+            as_filter, as_tcpdump = drill_term(page.query.group, row, page.interfaces), ""
+        else:
+            as_filter, as_tcpdump = flow_as_filter(row, page.interfaces), flow_as_tcpdump(row)
         self.app.push_screen(CopyScreen((
-            ("filter", flow_as_filter(row, page.interfaces)),
-            ("tcpdump", flow_as_tcpdump(row)),
-            ("JSON", json.dumps(flow_record(row, page.interfaces))),
+            ("filter", as_filter),
+            ("tcpdump", as_tcpdump),
+            ("JSON", json.dumps(record(row, page.query, page.interfaces))),
         ), self._copy))
 
     def _copy(self, what: str, text: str) -> None:

@@ -35,16 +35,19 @@ class Ordering(FlowScreen):
             self._sort_by(message.column_id)
 
     def _sort_by_neighbour(self, step: int) -> None:
-        from flowtop.view.columns import COLUMNS  # brings numpy, which must not delay the first frame
+        from flowtop.view.layout import columns_of  # brings numpy, which must not delay the first frame
 
         newest = self.questions.newest
         listening = newest is not None and newest.collecting is not None
-        ids = [id_ for id_, column in COLUMNS.items()  # those too that have no room now: the sorted one gets some
+        columns = columns_of(self.questions.wanted)
+        ids = [id_ for id_, column in columns.items()  # those too that have no room now: the sorted one gets some
                if listening or not column.of_exporters or id_ == self.questions.sort]
         self._sort_by(ids[(ids.index(self.questions.sort) + step) % len(ids)])
 
     def _sort_by(self, column_id: str) -> None:
-        from flowtop.view.columns import COLUMNS  # as above
+        from flowtop.view.layout import columns_of  # as above
 
-        self.questions.order_by(column_id, descending=COLUMNS[column_id].descending_first)
+        column = columns_of(self.questions.wanted).get(column_id)
+        if column is not None:
+            self.questions.order_by(column_id, descending=column.descending_first)
         self.changed()

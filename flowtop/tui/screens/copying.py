@@ -27,7 +27,7 @@ class CopyScreen(ModalScreen[None]):
     """Shows each text; a key takes one.
 
     Args:
-        texts: what it is, and the text: in the order of COPY_KEYS.
+        texts: what it is, and the text: in the order of COPY_KEYS. An empty one is not to be had.
         copy: takes what it is, and the text.
     """
 
@@ -50,7 +50,7 @@ class CopyScreen(ModalScreen[None]):
 
     def action_copy(self, which: int) -> None:
         """Copy one text, and close."""
-        if self.is_current:
+        if self.is_current and self._texts[which][1]:
             self.dismiss()
             self._copy(*self._texts[which])
 

@@ -187,6 +187,8 @@ class FlowScreen(Screen[None]):
         return Wording(bits=self.bits, window=self.rate_window)
 
     def _paint_table(self, page: Page) -> None:
+        from flowtop.view.layout import arrangement_of, columns_of, sorted_column  # as above
+
         self.table.show(TableView(
             wording=self.wording(),
             rows=self.viewport.rows,
@@ -196,9 +198,10 @@ class FlowScreen(Screen[None]):
             cell=self.cell,
             interfaces=page.interfaces,
             attached=page.attached,
-            sort=page.query.sort,
+            sort=sorted_column(page.query).id,
             descending=page.query.descending,
-            arrangement=self.arrangement,
+            arrangement=arrangement_of(page.query, self.arrangement),
+            columns=tuple(columns_of(page.query).values()),
         ))
 
     def _paint_header(self) -> None:
@@ -211,7 +214,12 @@ class FlowScreen(Screen[None]):
             last=self.viewport.top + rows,
             banners=tuple(self.banners()),
             alarm=self.alarm,
+            trail=self.trail(),
         ))
+
+    def trail(self) -> tuple[str, ...]:
+        """The groups that were opened one after the other. Groups of actions say it."""
+        return ()
 
     def banners(self) -> Iterator[str]:
         """What the reader has to know about the picture, most important first. Groups of actions add theirs to it."""
@@ -238,13 +246,14 @@ def reading(source: SourceState) -> str:
 
 def _order(query: Query) -> str:
     """The sorted column of a page and its arrow: of what is on view, not of what was asked for since."""
-    from flowtop.view.columns import COLUMNS  # brings numpy, which must not delay the first frame
+    from flowtop.view.layout import sorted_column  # brings numpy, which must not delay the first frame
 
-    column = COLUMNS.get(query.sort)
-    return f"{column.header if column else query.sort}{theme.DESCENDING if query.descending else theme.ASCENDING}"
+    return f"{sorted_column(query).header}{theme.DESCENDING if query.descending else theme.ASCENDING}"
 
 
 def _why_empty(page: Page) -> str:
+    if page.query.scope is not None:
+        return "no flow left here: Backspace goes back"
     if page.query.filter is not None and page.flows:
         return "no flow matches: / edits the filter, \\ clears it"
     if page.source is not None:

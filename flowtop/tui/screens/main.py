@@ -8,6 +8,7 @@ from textual.binding import BindingType
 
 from flowtop.tui.actions.arranging import Arranging
 from flowtop.tui.actions.filtering import Filtering
+from flowtop.tui.actions.grouping import Grouping
 from flowtop.tui.actions.handing import Handing
 from flowtop.tui.actions.moving import Moving
 from flowtop.tui.actions.naming import Naming
@@ -17,7 +18,7 @@ from flowtop.tui.actions.showing import Showing
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
-class MainScreen(Moving, Ordering, Showing, Filtering, Naming, Arranging, Handing, Opening):
+class MainScreen(Moving, Ordering, Showing, Filtering, Grouping, Naming, Arranging, Handing, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flowtop.record import Kind
 from flowtop.view import column_keys, units
-from flowtop.view.columns import COLUMNS
+from flowtop.view.columns import COLUMNS, Column
 from flowtop.view.filter.language import compile_filter
 from flowtop.view.filter.tree import And, Or, Tree, as_text
 from flowtop.view.query import FlowRow
@@ -14,15 +14,22 @@ from flowtop.view.query import FlowRow
 _ICMP, _ICMPV6 = 1, 58
 
 
-def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: Mapping[int, str]) -> str:
+def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: Mapping[int, str],
+             columns: Mapping[str, Column] = COLUMNS) -> str:
     """The filter `text`, narrowed to flows that show the same as `row` in that column, or that do not.
 
-    A term that is there already is not added again; its opposite gives way to it.
+    A term that is there already is not added again; its opposite gives way to it. A cell that no filter asks for
+    changes nothing.
+
+    Args:
+        columns: those of the row: of flows, or of groups.
 
     Raises:
         FilterError: `text` is no filter.
     """
-    said = COLUMNS[column_id].term(row, interfaces)
+    said = columns[column_id].term(row, interfaces)
+    if not said:
+        return text
     wanted, opposite = compile_filter(said), compile_filter(_not(said))
     if negate:
         wanted, opposite = opposite, wanted

@@ -1,0 +1,87 @@
+"""Groups of flows: what they are grouped by, into a group and out of it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowtop.tui.screens.flow_screen import FlowScreen
+from flowtop.tui.viewport import Place
+from flowtop.view.query import FlowRow, Page, Query
+
+if TYPE_CHECKING:
+    from flowtop.view.filter import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A group that was opened.
+
+    Attributes:
+        title: what its flows have in common.
+        before: what was asked then: its grouping, order, filter and scope are for coming back.
+        place: where the reader was.
+    """
+
+    title: str
+    before: Query
+    place: Place
+
+
+class Grouping(FlowScreen):
+    """Groups, goes into groups and comes back."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._steps: list[Step] = []
+
+    def trail(self) -> tuple[str, ...]:
+        """What the opened groups are."""
+        return tuple(step.title for step in self._steps)
+
+    def action_group(self) -> None:
+        """Choose what to group by."""
+        from flowtop.tui.screens.groups import GroupsScreen  # needed only now, and brings numpy
+
+        def chosen(group: tuple[str, ...] | None) -> None:
+            if group is not None:
+                self.questions.show_list(group, self.questions.wanted.scope)
+                self.changed()
+
+        self.app.push_screen(GroupsScreen(self.questions.wanted.group), chosen)
+
+    def action_open(self) -> None:
+        """Into the cursor's group."""
+        page, row = self.page, self.viewport.cursor_row
+        if page is None or row is None:
+            self.viewport.move(1)
+            self.changed()
+        elif row.group:
+            self._open_group(page, row)
+
+    def _open_group(self, page: Page, row: FlowRow) -> None:
+        from flowtop.view.groups import drill_term, group_text
+
+        term = drill_term(page.query.group, row, page.interfaces)
+        if not term:
+            self.say("the kernel's table was full: of these flows only the sum is known")
+            return
+        wanted = self.questions.wanted
+        self._steps.append(Step(group_text(page.query.group, row, page.interfaces), wanted, self.viewport.place))
+        self.questions.show_list((), _within(wanted.scope, term))
+        self.changed()
+
+    def action_back(self) -> None:
+        """Out of the group that was opened last; in the whole list: flows again, not groups."""
+        if self._steps:
+            step = self._steps.pop()
+            self.questions.return_to(step.before, step.place)
+        else:
+            self.questions.show_list((), None)
+        self.changed()
+
+
+def _within(scope: Filter | None, term: str) -> Filter:
+    from flowtop.view.filter import compile_filter
+
+    return compile_filter(term if scope is None else f"{scope.text} and {term}")

@@ -1,0 +1,270 @@
+"""Groups on screen: the chooser's keys, into groups and out of them, what goes on working meanwhile."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from flowtop.record import Kind
+from flowtop.tui.header import trail_text
+from flowtop.tui.keys import GROUP_KEYS
+from flowtop.tui.screens.groups import GroupsScreen
+from flowtop.view.groups import GROUPS
+from flowtop.view.query import FlowRow, Query
+from tests.tui.fake_groups import KEYS as FAKE_KEYS
+from tests.tui.fake_source import FakeSource, flow, random_flows
+from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
+
+FLOWS = random_flows(200)
+IDS = list(GROUPS)
+Check = Callable[["Pilot[None]", FakeSource, str], Awaitable[None]]
+
+
+@asynccontextmanager
+async def choosing() -> AsyncIterator[tuple[Pilot[None], FakeSource]]:
+    """The app with the chooser open."""
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g")
+        yield pilot, source
+
+
+def asked(source: FakeSource) -> tuple[str, ...]:
+    return source.asked[-1].group
+
+
+async def check_next(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key, key, "enter")
+    assert asked(source) == (IDS[1],)
+    await pilot.press("g", key, "enter")
+    assert asked(source) == (IDS[2],), "it begins at what the list is grouped by"
+
+
+async def check_previous(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key, "enter")
+    assert asked(source) == (IDS[-1],), "past the first comes the last"
+
+
+async def check_mark(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", key, "down", "down", "down", key, "down", "enter")
+    assert asked(source) == (IDS[0], IDS[3])
+    await pilot.press("g", key, "enter")
+    assert asked(source) == (IDS[3],), "marked again is not marked"
+    await pilot.press("g", "up", "up", "up", "up", key, "enter")
+    assert asked(source) == ()
+
+
+async def check_take(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", key)
+    assert asked(source) == (IDS[0],)
+    assert not isinstance(pilot.app.screen, GroupsScreen)
+
+
+async def check_erase(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(*["g"] * (1 + IDS.index("subnet")), "1", "6", "9", key, "enter")
+    assert asked(source) == ("subnet:16",)
+    networks = Counter(str(ipaddress.ip_network((row.source_address[:4], 16), strict=False)) for row in FLOWS)
+    assert {text.split()[0] for text in flow_lines(pilot.app) if text} == set(networks)
+    await pilot.press("g", key, key, "enter")
+    assert asked(source) == ("subnet",)
+
+
+async def check_close(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", key)
+    assert not isinstance(pilot.app.screen, GroupsScreen)
+    assert pilot.app.return_code is None
+    assert asked(source) == ()
+
+
+CHECKS: dict[str, Check] = {"move(1)": check_next, "move(-1)": check_previous, "mark": check_mark, "take": check_take,
+                            "erase": check_erase, "close": check_close}
+
+
+@pytest.mark.parametrize(("name", "action"), [(name, key.action) for key in GROUP_KEYS for name in key.names])
+async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
+    async with choosing() as (pilot, source):
+        await CHECKS[action](pilot, source, name)
+
+
+async def test_a_prefix_length_that_is_none_is_said_and_can_be_mended() -> None:
+    async with choosing() as (pilot, source):
+        await pilot.press(*["g"] * (1 + IDS.index("subnet")), "1", "2", "9", "enter")
+        assert "at most 32 bits" in "".join(lines(pilot.app))
+        await pilot.press("backspace", "slash", "4", "8", "enter")
+        assert asked(source) == ("subnet:12/48",)
+
+
+async def test_a_click_moves_the_cursor_and_a_second_one_takes() -> None:
+    async with choosing() as (pilot, source):
+        y = next(index for index, text in enumerate(lines(pilot.app)) if "│   service" in text)
+        await pilot.click(offset=(20, y))
+        assert asked(source) == ()
+        await pilot.click(offset=(20, y))
+        assert asked(source) == ("service",)
+
+
+def test_the_fake_knows_every_field() -> None:
+    assert FAKE_KEYS.keys() == GROUPS.keys()
+
+
+@pytest.mark.parametrize("group", IDS)
+@pytest.mark.parametrize("width", [80, 200])
+async def test_every_field_can_be_looked_into(group: str, width: int) -> None:
+    """Each group's line has its sums; Enter lists its flows."""
+    source = FakeSource([row for row in FLOWS if group != "dscp"] or [row._replace(tos=184) for row in FLOWS])
+    async with running(source, width, query=Query(group=(group,))) as pilot:
+        groups: Counter[object] = Counter()
+        for row in source.flows:
+            groups[FAKE_KEYS[group](row, "")] += 1
+        assert f"of {len(groups)} groups" in line(pilot.app, 1)
+        header = line(pilot.app, 2)
+        assert {"RATE↓", "BYTES", "PKTS", "FLOWS"} <= set(header.split())
+        await pilot.press("down")
+        [first] = [row for row in source.page(source.asked[-1]).rows if row.flow_id == shown(pilot.app)[0]]
+        if group == "vlan" or group == "dscp":
+            return  # the fake's filters have no such words; tests/unit/view/test_groups.py holds terms to their groups
+        if group in ("interface", "direction"):
+            return
+        await pilot.press("enter")
+        wanted = {row.flow_id for row in source.flows if (FAKE_KEYS[group](row, ""),) == first.group}
+        assert set(shown(pilot.app)) <= wanted
+        assert f"{len(wanted)} of 200 flows" in line(pilot.app, 1)
+
+
+async def test_groups_can_be_opened_one_in_the_other_and_each_way_back_leads_to_where_one_was() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g", "g", "enter", "s", "s", "down", "down", "down")  # by the 60 s rate
+        hosts, sort = flow_lines(pilot.app), source.asked[-1].sort
+        assert sort == "rate_60s"
+        await pilot.press("enter", *["g"] * 5, "enter")
+        assert source.asked[-1].group == ("service",)
+        host = hosts[2].split()[0]
+        services = flow_lines(pilot.app)
+        await pilot.press("down", "enter")
+        service = " ".join(services[0].split()[:2])
+        assert f"all › {host} › {service}" in line(pilot.app, 1)
+        number = int(service.split()[1])
+        wanted = {row.flow_id for row in FLOWS if str(ipaddress.ip_address(row.source_address[:4])) == host
+                  and min(row.source_port, row.destination_port) == number}
+        assert wanted and set(shown(pilot.app)) == wanted
+        await pilot.press("backspace")
+        assert flow_lines(pilot.app) == services
+        assert cursor_line(pilot.app) == 0
+        await pilot.press("backspace")
+        assert flow_lines(pilot.app) == hosts
+        assert (cursor_line(pilot.app), source.asked[-1].sort) == (2, "rate_60s")
+
+
+async def test_the_way_back_finds_the_cursors_group_far_down_and_where_its_rank_is_another_now() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g", "g", "enter", "down", "end", *["pageup"] * 3, "up", "up")
+        before = cursor_line(pilot.app)
+        assert before is not None
+        host = flow_lines(pilot.app)[before].split()[0]
+        await pilot.press("enter")
+        busy = [row._replace(octet_rate=row.octet_rate + 1e9) if number < 60 and host not in
+                str(ipaddress.ip_address(row.source_address[:4])) else row for number, row in enumerate(FLOWS)]
+        source.tick(busy)
+        await pilot.pause()
+        await pilot.press("backspace")
+        await pilot.pause()
+        now = cursor_line(pilot.app)
+        assert now is not None and flow_lines(pilot.app)[now].split()[0] == host
+        assert now == before, "on the same line"
+
+
+async def test_a_filter_typed_inside_a_group_is_for_that_group() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g", *["g"] * 4, "enter", "down", "enter")
+        inside = set(shown(pilot.app))
+        scope = source.asked[-1].scope
+        await pilot.press("slash", *"udp", "enter")
+        assert source.asked[-1].scope == scope
+        assert all(row.protocol == 17 for row in source.page(source.asked[-1]).rows)
+        assert "all › " in line(pilot.app, 1) and "filter udp" in line(pilot.app, 1)
+        await pilot.press("backslash")
+        assert set(shown(pilot.app)) == inside, "all flows of the group again"
+        await pilot.press("backspace")
+        assert "groups" in line(pilot.app, 1)
+
+
+async def test_groups_go_on_being_sorted_held_paused_and_followed() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g", "g", "enter", "o", "down", "F")
+        first = flow_lines(pilot.app)
+        assert "ORDER FROZEN" in line(pilot.app, 1)
+        source.tick([row._replace(octet_rate=1e6 / row.octet_rate) for row in FLOWS])
+        await pilot.pause()
+        assert [text.split()[0] for text in flow_lines(pilot.app)] == [text.split()[0] for text in first]
+        await pilot.press("o")
+        assert [text.split()[0] for text in flow_lines(pilot.app)] != [text.split()[0] for text in first]
+        await pilot.press("space")
+        held = flow_lines(pilot.app)
+        source.tick(FLOWS)
+        await pilot.pause()
+        assert flow_lines(pilot.app) == held
+        await pilot.press("down", "enter")
+        assert "PAUSED" in line(pilot.app, 1) and "all ›" in line(pilot.app, 1), "one may look into groups meanwhile"
+
+
+async def test_keys_typed_before_the_groups_are_there_reach_them() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        source.silent = True
+        await pilot.press("g", "g", "enter", "down", "down")
+        source.silent = False
+        source.tick()
+        await pilot.pause()
+        assert cursor_line(pilot.app) == 1
+        assert "groups" in line(pilot.app, 1)
+
+
+async def test_a_cell_of_a_group_makes_a_filter() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g", *["g"] * 4, "enter", "down", "right", "exclamation_mark")
+        hidden = source.asked[-1].filter
+        assert hidden is not None and hidden.text.startswith("not (")
+        await pilot.press("backslash", "down", *["right"] * 9, "equals_sign")
+        assert source.asked[-1].filter is None, "a flow has not as much as its group"
+        assert "no filter asks for that" in line(pilot.app, -1)
+
+
+async def test_what_only_a_sum_is_known_of_cannot_be_opened() -> None:
+    source = FakeSource([flow(1, "0.0.0.0", "0.0.0.0", kind=int(Kind.AGGREGATE), rate=10.0)])
+    async with running(source, query=Query(group=("source",))) as pilot:
+        assert "(all other flows)" in flow_lines(pilot.app)[0]
+        await pilot.press("down", "enter")
+        assert "only the sum is known" in line(pilot.app, -1)
+
+
+def test_a_trail_keeps_its_last_steps() -> None:
+    assert trail_text(("10.0.0.5", "tcp 443"), 40) == "all › 10.0.0.5 › tcp 443"
+    assert trail_text(("10.0.0.5", "tcp 443"), 23) == "… › 10.0.0.5 › tcp 443"
+    assert trail_text(("10.0.0.5", "tcp 443"), 22) == "… › 10.0.0.5 › tcp 443"
+    assert trail_text(("10.0.0.5", "tcp 443"), 21) == "… › tcp 443"
+    assert len(trail_text(("x" * 100,), 24)) == 24
+
+
+async def test_host_names_stand_in_groups_too() -> None:
+    def rows() -> list[FlowRow]:
+        return [flow(1, "192.0.2.9", "10.0.0.5", (443, 50000), rate=10.0)]
+
+    source = FakeSource(rows())
+    async with running(source, query=Query(group=("source", "service"))) as pilot:
+        pilot.app.main.look_up = lambda address: f"h-{address}.example"  # type: ignore[attr-defined]
+        await pilot.press("n", "p")
+        while "h-192.0.2.9.example" not in flow_lines(pilot.app)[0]:
+            await pilot.pause(0.05)
+        assert "tcp https" in flow_lines(pilot.app)[0]
+        await pilot.press("down", "enter")
+        assert "all › 192.0.2.9 tcp 443" in line(pilot.app, 1)
