@@ -22,6 +22,7 @@ from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.record import FlowBatch, FlowRecords
 from flowtop.view.answer import Answerer
 from flowtop.view.books import close_books
+from flowtop.view.details import Watch
 from flowtop.view.query import Page, Query, Traffic
 from flowtop.view.usage import UsageMeter
 
@@ -121,6 +122,7 @@ class Pipeline:
         self._clock = clock
         self._table = FlowTable(config.table)
         self._answerer = Answerer()
+        self._watch = Watch()
         self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
         self._egress = deque[float](maxlen=SPARKLINE_TICKS)
         self._usage = UsageMeter(clock)
@@ -393,6 +395,7 @@ class Pipeline:
             source=self._source,
             collecting=self._collecting,
             matched_flows=found.matched_flows,
+            details=self._watch.look(query.details, self._table),
         )
 
     def _uptime_s(self, now_ns: int) -> float:

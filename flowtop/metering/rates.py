@@ -10,7 +10,7 @@ the rates of all flows add up to the rate of all traffic.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ BUCKET_NS = 950_000_000
 jitter have a bucket each."""
 WINDOW_10S_NS = 10_000_000_000
 WINDOW_60S_NS = 60_000_000_000
+HISTORY_NS = 120_000_000_000
+"""How far back a flow's history goes; past the 60 s that windows need it is cut short before it takes more than
+HISTORY_OCTETS."""
+HISTORY_OCTETS = 16 << 20
 LEAST_PEAK_NS = 10_000_000
 """Ticks shorter than this make no peak: a burst over next to no time says nothing."""
 _LEAST_TICK_NS = 1_000_000
@@ -49,6 +53,8 @@ class Rates:
         self._store = store
         self._in_10s: deque[_Bucket] = deque()
         self._in_60s: deque[_Bucket] = deque()
+        self._past: deque[_Bucket] = deque()
+        self._past_octets = 0
         self._tick: Slots = np.empty(0, np.int64)
         self._listed: list[Slots] = []
         self._bucket_start_ns = 0
@@ -62,7 +68,7 @@ class Rates:
     def nbytes(self) -> int:
         """Octets of history held, the store's fields not included."""
         open_bucket = sum(slots.nbytes for slots in self._listed)
-        return self._tick.nbytes + open_bucket + sum(bucket.nbytes for bucket in self._in_60s)
+        return self._tick.nbytes + open_bucket + sum(bucket.nbytes for bucket in self._in_60s) + self._past_octets
 
     @property
     def tick_s(self) -> float:
@@ -129,7 +135,9 @@ class Rates:
         while self._in_10s and self._in_10s[0].end_ns <= self._now_ns - WINDOW_10S_NS:
             self._leave(self._in_10s.popleft(), store.packets_10s, store.octets_10s)
         while self._in_60s and self._in_60s[0].end_ns <= self._now_ns - WINDOW_60S_NS:
-            self._leave(self._in_60s.popleft(), store.packets_60s, store.octets_60s)
+            bucket = self._in_60s.popleft()
+            self._leave(bucket, store.packets_60s, store.octets_60s)
+            self._keep(bucket)
 
     def _close_bucket(self) -> None:
         store = self._store
@@ -144,6 +152,25 @@ class Rates:
         self._in_60s.append(bucket)
         self._bucket_start_ns = self._now_ns
         self.bucket_number += 1
+
+    def _keep(self, bucket: _Bucket) -> None:
+        """A bucket that no window needs any more is history, while there is room."""
+        self._past.append(replace(bucket, packets=bucket.packets[:0]))
+        self._past_octets += self._past[-1].nbytes
+        while self._past and (self._past[0].end_ns <= self._now_ns - HISTORY_NS or self._past_octets > HISTORY_OCTETS):
+            self._past_octets -= self._past.popleft().nbytes
+
+    def history(self, slot: int) -> list[tuple[int, int]]:
+        """What the flow in that slot sent of late: (length in ns, octets) of each bucket since it was born, and of the
+        time since the last one closed. The oldest first; HISTORY_NS at most, the windows' length at least."""
+        store, found = self._store, []
+        for bucket in (*self._past, *self._in_60s):
+            if bucket.number >= store.born_bucket[slot]:
+                at = np.flatnonzero(bucket.slots == slot)
+                found.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[at[0]]) if len(at) else 0))
+        if self._now_ns > self._bucket_start_ns:
+            found.append((self._now_ns - self._bucket_start_ns, int(store.bucket_octets[slot])))
+        return found
 
     def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:
         """Take a bucket out of the sums of the flows that were there; a slot's later flow has nothing of it."""

@@ -129,6 +129,18 @@ class FlowTable:
         """What the 60 s sums cover, in s, > 0."""
         return self._rates.window_60s_s
 
+    def history(self, slot: int) -> list[tuple[int, int]]:
+        """Of the flow in that slot: (length in ns, octets) of each second or so, oldest first; see Rates.history."""
+        return self._rates.history(slot)
+
+    def reporting(self, slot: int) -> tuple[int, int, int | None]:
+        """Of the flow in that slot: wire packets that Flow Records told of, when the last did (ns; the first packet's
+        time when none did), and when the next is due if packets go on coming (None: it has ended)."""
+        store = self._store
+        at_ns = int(store.reported_ns[slot])
+        due_ns = None if store.end_reason[slot] else at_ns + self._timeouts.active_ns
+        return int(store.packet_reported[slot]), at_ns, due_ns
+
     @property
     def nbytes(self) -> int:
         """Octets of memory held."""

@@ -41,6 +41,7 @@ class Query:
         scope: which of these: the flows of the groups that were opened one after the other; None for all.
         group: ids of fields of `view.groups.GROUPS`: rows are groups of flows that agree in all of them. Filters are
             for flows and apply before. () (or only "flow"): rows are flows.
+        details: flow_id of a flow of which Page.details are wanted, or None.
         biflow: reserved; False until then.
     """
 
@@ -54,6 +55,7 @@ class Query:
     scope: Filter | None = None
     group: tuple[str, ...] = ()
     biflow: bool = False
+    details: int | None = None
 
 
 class FlowRow(NamedTuple):
@@ -121,6 +123,33 @@ class FlowRow(NamedTuple):
         if self.end_reason:
             return State.ENDED
         return State.CLOSING if self.closing else State.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Everything that is known of one flow.
+
+    Attributes:
+        row: the flow; as it was last, once it is gone.
+        gone: it has left the table.
+        rates: octets/s of each second or so, the oldest first; up to two minutes.
+        rates_s: how long they are together.
+        reverse: the flow of the answers; None: none was seen.
+        points: the same packets at other Observation Points.
+        reported_packets: wire packets that Flow Records have told of; exports get these.
+        reported_ms: when the last record was made; None: none yet.
+        due_ms: when the next one is due if packets go on coming; None once the flow has ended.
+    """
+
+    row: FlowRow
+    rates: tuple[float, ...] = ()
+    rates_s: float = 0.0
+    reverse: FlowRow | None = None
+    points: tuple[FlowRow, ...] = ()
+    reported_packets: int = 0
+    reported_ms: int | None = None
+    due_ms: int | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +228,7 @@ class Page:
         attached: names of the interfaces observed now, sorted.
         capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
+        details: of the flow that the query wants them of; None: of none, or it was gone before.
         source: how far a file was read; None of a live capture.
         collecting: what a Collecting Process says of its exporters; None of any other capture.
     """
@@ -225,3 +255,4 @@ class Page:
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
     matched_flows: int = 0
+    details: Details | None = None

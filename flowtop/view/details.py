@@ -1,0 +1,130 @@
+"""Everything there is to know of one flow, and that still when it has left the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from flowtop.record import Kind
+from flowtop.view.flows import Array, FlowColumns, FlowSource, Slots, address_words
+from flowtop.view.query import Details
+from flowtop.view.rows import flow_rows
+
+MOST_POINTS = 16
+"""Other Observation Points of a flow that are told of."""
+_ICMP_REPLIES = {1: {8: 0, 0: 8, 13: 14, 14: 13, 17: 18, 18: 17}, 58: {128: 129, 129: 128}}
+"""By protocol: the type that answers a type."""
+
+
+class DetailSource(FlowSource, Protocol):
+    """A flow table that also keeps what was lately."""
+
+    def history(self, slot: int) -> Sequence[tuple[int, int]]:
+        """Of the flow in that slot: (length in ns, octets) of each second or so, the oldest first, the latest last."""
+
+    def reporting(self, slot: int) -> tuple[int, int, int | None]:
+        """Of the flow in that slot: wire packets that Flow Records told of, when the last did (ns), when the next is
+        due if packets go on coming (None: it has ended)."""
+
+
+class Watch:
+    """Keeps the last that was known of the flow that is looked at."""
+
+    def __init__(self) -> None:
+        self._last: Details | None = None
+
+    def look(self, flow_id: int | None, source: DetailSource) -> Details | None:
+        """The flow's details; its last ones when it has left; None: nobody asked, or it was never there."""
+        if flow_id is None:
+            self._last = None
+            return None
+        columns = source.columns
+        found = np.flatnonzero((columns["flow_id"] == np.uint64(flow_id)) & source.visible)
+        if len(found):
+            self._last = _details(int(found[0]), source)
+        elif self._last is not None and self._last.row.flow_id == flow_id:
+            self._last = replace(self._last, gone=True)
+        else:
+            self._last = None
+        return self._last
+
+
+def _details(slot: int, source: DetailSource) -> Details:
+    columns, offset_ns = source.columns, source.unix_offset_ns
+    history, (reported, at_ns, due_ns) = source.history(slot), source.reporting(slot)
+    points = [other for other in _same_packets(columns, slot) if source.visible[other]]
+    reverse = _reverse(columns, slot, source)
+    [row] = flow_rows(source, np.array([slot]))
+    return Details(
+        row=row,
+        rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
+        rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
+        reverse=next(iter(flow_rows(source, np.array([reverse], np.int64))), None) if reverse is not None else None,
+        points=flow_rows(source, np.array(points[:MOST_POINTS], np.int64)),
+        reported_packets=reported,
+        reported_ms=(at_ns + offset_ns) // 1_000_000 if reported else None,
+        due_ms=None if due_ns is None else (due_ns + offset_ns) // 1_000_000,
+    )
+
+
+def _like(columns: FlowColumns, wanted: dict[str, int], source: tuple[int, int], destination: tuple[int, int]) -> Slots:
+    """Slots whose flows have these values and addresses."""
+    same = np.ones(len(columns["flow_id"]), np.bool_)
+    for name, value in wanted.items():
+        same &= columns[name] == value
+    slots = np.flatnonzero(same)
+    for name, words in (("source_address", source), ("destination_address", destination)):
+        high, low = address_words(_Some(columns, slots), name)
+        slots = slots[(high == np.uint64(words[0])) & (low == np.uint64(words[1]))]
+    return slots
+
+
+class _Some:
+    """Columns at some slots."""
+
+    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
+        self._columns, self._slots = columns, slots
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name][self._slots]
+
+
+def _words(raw: bytes) -> tuple[int, int]:
+    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:16], "big")
+
+
+def _same_packets(columns: FlowColumns, slot: int) -> list[int]:
+    """Flows of the same conversation, the same way, at other Observation Points."""
+    wanted = {name: int(columns[name][slot])
+              for name in ("source_port", "destination_port", "protocol", "ip_version", "kind")}
+    ends = (_words(bytes(columns[name][slot])) for name in ("source_address", "destination_address"))
+    return [int(other) for other in _like(columns, wanted, *ends) if other != slot]
+
+
+def _reverse(columns: FlowColumns, slot: int, source: DetailSource) -> int | None:
+    """The flow of the answers: at the same interface if there is one, one that counts before a duplicate."""
+    key = {name: int(columns[name][slot]) for name in (
+        "source_port", "destination_port", "protocol", "ip_version", "kind")}
+    if key["kind"] == Kind.AGGREGATE:
+        return None
+    icmp = _ICMP_REPLIES.get(key["protocol"])
+    if icmp is None:
+        key["source_port"], key["destination_port"] = key["destination_port"], key["source_port"]
+    else:
+        answer = icmp.get(key["destination_port"] >> 8)
+        if answer is None:
+            return None
+        key["destination_port"] = answer << 8
+    ends = [_words(bytes(columns[name][slot])) for name in ("destination_address", "source_address")]
+    found = [int(other) for other in _like(columns, key, ends[0], ends[1])
+             if other != slot and source.visible[other]]
+
+    def merit(other: int) -> tuple[bool, bool, bool, int]:
+        here = columns["ifindex"][other] == columns["ifindex"][slot]
+        return (columns["end_reason"][other] == 0, bool(here), not columns["duplicate"][other],
+                int(columns["flow_id"][other]))
+
+    return max(found, key=merit, default=None)

@@ -1,0 +1,133 @@
+"""Details of a flow, of a real flow table: what it did lately, the way back, other Observation Points, its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowtop.metering import rates
+from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.record import Direction, EndReason
+from flowtop.view.details import Watch
+from tests.unit.factories import batch, counters, key
+
+SECOND = 1_000_000_000
+START_NS = 100 * SECOND
+THERE = ("10.0.0.1", "10.0.0.2", 1000, 443, 6)
+BACK = ("10.0.0.2", "10.0.0.1", 443, 1000, 6)
+
+
+def metered(*ticks: list[tuple[tuple[Any, ...], int, int]], **config: Any) -> FlowTable:
+    """A table after ticks of a second each: (key's fields, packets, octets) of each flow in each."""
+    table = FlowTable(TableConfig(**config))
+    for number, listed in enumerate(ticks):
+        now = START_NS + (number + 1) * SECOND
+        table.update(batch([(key(*fields), counters(packets, octets, now - SECOND // 4))
+                            for fields, packets, octets in listed], now))
+    return table
+
+
+def flow_ids(table: FlowTable) -> list[int]:
+    return [int(flow_id) for flow_id in table.columns["flow_id"][table.visible]]
+
+
+def test_history_is_what_the_flow_sent_each_second() -> None:
+    sizes = [500, 0, 1200, 70]
+    table = metered(*([(THERE, 1, size)] if size else [] for size in sizes))
+    details = Watch().look(1, table)
+    assert details is not None
+    assert details.rates == (500 / 1.25, 1200, 70), "what is too short for a bucket goes with the second after it"
+    assert details.rates_s == pytest.approx(1.25 + 1 + 1), "from the first packet on"
+    assert details.row.octet_total == sum(sizes)
+
+
+def test_history_goes_back_two_minutes_and_not_before_a_flows_birth() -> None:
+    other = ("10.0.0.3", "10.0.0.4", 5, 6, 17)
+    ticks = [[(THERE, 1, 100 + number)] + ([(other, 1, 50)] if number > 140 else []) for number in range(150)]
+    table = metered(*ticks)
+    details = Watch().look(1, table)
+    assert details is not None
+    assert [round(rate) for rate in details.rates] == [100 + number for number in range(150)][-len(details.rates):]
+    assert 119 <= details.rates_s <= 121
+    young = Watch().look(2, table)
+    assert young is not None and [round(rate) for rate in young.rates] == [50] * 9
+
+
+def test_history_past_the_windows_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "HISTORY_OCTETS", 10 * 5)
+    details = Watch().look(1, metered(*[[(THERE, 1, 100)] for _ in range(150)]))
+    assert details is not None
+    assert 70 <= details.rates_s <= 72, "ten buckets of one slot and one small number: 5 octets each"
+
+
+def test_a_slots_next_flow_has_nothing_of_the_last_ones_history() -> None:
+    other = ("10.0.0.3", "10.0.0.4", 5, 6, 17)
+    table = metered([(THERE, 1, 9000)], *[[] for _ in range(10)], [(other, 1, 50)], idle_timeout_s=2, linger_s=1)
+    [flow_id] = flow_ids(table)
+    details = Watch().look(flow_id, table)
+    assert details is not None and sum(details.rates) < 100
+
+
+@pytest.mark.parametrize(("there", "back"), [
+    (THERE, BACK),
+    (("10.0.0.1", "10.0.0.2", 0, 8 << 8, 1), ("10.0.0.2", "10.0.0.1", 0, 0, 1)),
+    (("2001:db8::1", "2001:db8::2", 0, 128 << 8, 58), ("2001:db8::2", "2001:db8::1", 0, 129 << 8, 58)),
+    (("10.0.0.1", "10.0.0.2", 0, 0, 47), ("10.0.0.2", "10.0.0.1", 0, 0, 47)),
+])
+def test_the_way_back_is_found(there: tuple[Any, ...], back: tuple[Any, ...]) -> None:
+    near = ("10.0.0.2", "10.0.0.1", 443, 1001, 6)
+    table = metered([((*there, Direction.INGRESS, 2), 1, 100), ((*near, Direction.EGRESS, 2), 1, 7),
+                     ((*back, Direction.EGRESS, 3), 1, 200), ((*back, Direction.EGRESS, 2), 1, 200)], dedupe="off")
+    details = Watch().look(1, table)
+    assert details is not None and details.reverse is not None
+    assert (details.reverse.octet_total, details.reverse.ifindex) == (200, 2), "at the same interface"
+    answer = Watch().look(details.reverse.flow_id, table)
+    assert answer is not None and answer.reverse is not None and answer.reverse.flow_id == 1
+
+
+def test_what_nobody_answers_has_no_way_back() -> None:
+    unreachable = ("10.0.0.2", "10.0.0.1", 0, 3 << 8, 1)
+    table = metered([(THERE, 1, 100), (unreachable, 1, 90)])
+    for flow_id in (1, 2):
+        details = Watch().look(flow_id, table)
+        assert details is not None and details.reverse is None
+
+
+def test_other_observation_points_of_the_same_packets() -> None:
+    table = metered([((*THERE, Direction.INGRESS, 2), 1, 100), ((*THERE, Direction.EGRESS, 3), 1, 100),
+                     ((*BACK, Direction.INGRESS, 3), 1, 100)])
+    details = Watch().look(1, table)
+    assert details is not None
+    assert [(row.ifindex, row.direction, row.duplicate) for row in details.points] == [(3, Direction.EGRESS, True)]
+
+
+def test_what_was_reported_and_what_is_due() -> None:
+    ticks = [[(THERE, 2, 100)] for _ in range(8)]
+    table = metered(*ticks, active_timeout_s=5)
+    details = Watch().look(1, table)
+    assert details is not None
+    first_ns = START_NS + SECOND - SECOND // 4
+    assert details.reported_packets in (10, 12), "by the tick after five seconds"
+    offset_ms = table.unix_offset_ns // 1_000_000
+    assert details.reported_ms is not None and details.due_ms == details.reported_ms + 5_000
+    assert details.reported_ms - offset_ms >= first_ns // 1_000_000 + 5_000
+    fresh = Watch().look(1, metered(ticks[0]))
+    assert fresh is not None and (fresh.reported_packets, fresh.reported_ms) == (0, None)
+
+
+def test_a_flow_can_be_read_of_after_it_has_ended_and_left() -> None:
+    table, watch = metered([(THERE, 3, 300)], idle_timeout_s=2, linger_s=2), Watch()
+    ends: list[tuple[int, bool]] = []
+    for number in range(2, 9):
+        details = watch.look(1, table)
+        assert details is not None
+        ends.append((details.row.end_reason, details.gone))
+        table.update(batch([], START_NS + number * SECOND))
+    assert ends[0] == (EndReason.NONE, False)
+    assert (EndReason.IDLE_TIMEOUT, False) in ends
+    assert ends[-1] == (EndReason.IDLE_TIMEOUT, True)
+    assert details.row.octet_total == 300 and details.due_ms is None
+    assert Watch().look(1, table) is None, "another asker never saw it"
+    assert watch.look(None, table) is None
+    assert watch.look(1, table) is None, "it was let go of"
