@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from flowtop.view.filter.places import Split
     from flowtop.view.query import Query
 
+SCREEN_PAST_S = 300.0
+"""How far back [ goes while paused; flowtop.view.past bounds what it takes."""
 SCREEN_FIRST_DELAY_S = 0.25
 """The screen's first tick comes early: nobody should look at an empty list for a whole second."""
 
@@ -292,6 +294,7 @@ def _pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | N
                         max_flows=options["max_flows"], dedupe=options["dedupe"])
     config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
                             ticks=options["count"] if options["batch"] else None, table=table,
+                            past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S,
                             capture_filter=capture_filter)
     return elsewhere.pipeline_config(config) if elsewhere else config
 

@@ -20,9 +20,9 @@ from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
 from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.record import FlowBatch, FlowRecords
-from flowtop.view.answer import Answerer
 from flowtop.view.books import close_books
-from flowtop.view.details import Watch
+from flowtop.view.paging import Pager
+from flowtop.view.past import Past
 from flowtop.view.query import Page, Query, Traffic
 from flowtop.view.usage import UsageMeter
 
@@ -66,6 +66,7 @@ class PipelineConfig:
         own_time: the capture keeps its own time (a file): its batches say where ticks end, and where it ends.
         stay: when such a capture has ended, go on answering queries until `stop`.
         page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
+        past_s: how much of the past can be asked for (Query.at); 0: nothing is kept.
         capture_filter: what the capture leaves out already, in the filter language: told on every page.
         table: timeouts and bounds of the flow table.
     """
@@ -76,6 +77,7 @@ class PipelineConfig:
     own_time: bool = False
     stay: bool = False
     page_s: float = 0.0
+    past_s: float = 0.0
     capture_filter: str = ""
     table: TableConfig = TableConfig()
 
@@ -121,8 +123,7 @@ class Pipeline:
         self._ready = ready
         self._clock = clock
         self._table = FlowTable(config.table)
-        self._answerer = Answerer()
-        self._watch = Watch()
+        self._pager = Pager(Past(config.past_s) if config.past_s else None)
         self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
         self._egress = deque[float](maxlen=SPARKLINE_TICKS)
         self._usage = UsageMeter(clock)
@@ -340,6 +341,7 @@ class Pipeline:
         if handover.last:
             self._last = True
             self._export(self._table.end_all(self._batch_time[0]))
+        self._pager.remember(self._table, self._now())
         if handover.show:
             self._listener.on_page(self._page())
 
@@ -369,20 +371,23 @@ class Pipeline:
     def _page(self) -> Page:
         with self._changed:
             query, self._asked = self._query, False
-        found = self._answerer.answer(query, self._table, self._interfaces)
+        return self._pager.page(query, self._table, self._now())
+
+    def _now(self) -> Page:
+        """A page of this tick but for what comes from the flows."""
         totals, tick_s = self._table.totals, self._table.tick_s
         now_ns, unix_offset_ns = self._batch_time
         return Page(
-            query=query,
+            query=Query(),
             tick=self._tick,
             unix_ms=(now_ns + unix_offset_ns) // 1_000_000,
             uptime_s=self._uptime_s(now_ns),
             tick_s=tick_s,
-            rows=found.rows,
-            matched=found.matched,
-            flows=found.flows,
-            active_flows=found.active_flows,
-            anchor_rank=found.anchor_rank,
+            rows=(),
+            matched=0,
+            flows=0,
+            active_flows=0,
+            anchor_rank=None,
             books=close_books(totals, self._observations),
             ingress=Traffic(self._ingress[-1], totals.tick_ingress_packets / tick_s, tuple(self._ingress)),
             egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
@@ -394,8 +399,6 @@ class Pipeline:
             last=self._last,
             source=self._source,
             collecting=self._collecting,
-            matched_flows=found.matched_flows,
-            details=self._watch.look(query.details, self._table),
         )
 
     def _uptime_s(self, now_ns: int) -> float:

@@ -15,6 +15,7 @@ from flowtop.view.grouping import Groups
 from flowtop.view.groups import group_fields
 from flowtop.view.interface_order import by_name
 from flowtop.view.layout import sorted_column
+from flowtop.view.mark import Mark
 from flowtop.view.query import FlowRow, Query
 from flowtop.view.ranking import Ranking
 from flowtop.view.rows import flow_rows, group_rows
@@ -78,6 +79,7 @@ class Answerer:
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
         self._held: _Held | None = None
+        self._mark = Mark()
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
@@ -94,7 +96,7 @@ class Answerer:
         """
         visible = source.visible
         passing = visible & self._passes(query, source, interfaces or {})
-        rows = self._rows(query, source, passing)
+        rows = self._rows(query, self._mark.since(query.mark, source), passing)
         columns = rows.source.columns
         ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending)
         start = max(0, query.offset)

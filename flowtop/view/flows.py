@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,3 +105,23 @@ class FlowSource(Protocol):
     @property
     def unix_offset_ns(self) -> int:
         """Add it to a time on that clock to get ns since 1970 UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsAtRest:
+    """A FlowSource that is nothing but its attributes."""
+
+    columns: FlowColumns
+    visible: npt.NDArray[np.bool_]
+    tick_s: float
+    window_10s_s: float
+    window_60s_s: float
+    now_ns: int
+    unix_offset_ns: int
+    dedupes: bool
+
+
+def with_columns(source: FlowSource, columns: FlowColumns, visible: npt.NDArray[np.bool_]) -> FlowsAtRest:
+    """Other flows, of the same tick as the source's."""
+    return FlowsAtRest(columns, visible, source.tick_s, source.window_10s_s, source.window_60s_s, source.now_ns,
+                       source.unix_offset_ns, source.dedupes)

@@ -41,6 +41,10 @@ class Query:
         scope: which of these: the flows of the groups that were opened one after the other; None for all.
         group: ids of fields of `view.groups.GROUPS`: rows are groups of flows that agree in all of them. Filters are
             for flows and apply before. () (or only "flow"): rows are flows.
+        mark: None for counters of the flows' life. A number counts packets and octets from a mark: the first Query with
+            a new number sets it at that moment. Filters go on seeing what flows had in their life.
+        at: number of a past tick to answer from, if Page.kept has it; None for now. Orders are not held there, and
+            counters are of life.
         details: flow_id of a flow of which Page.details are wanted, or None.
         biflow: reserved; False until then.
     """
@@ -56,6 +60,8 @@ class Query:
     group: tuple[str, ...] = ()
     biflow: bool = False
     details: int | None = None
+    mark: int | None = None
+    at: int | None = None
 
 
 class FlowRow(NamedTuple):
@@ -210,6 +216,20 @@ class SelfUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What of the past can be asked for.
+
+    Attributes:
+        first_tick, last_tick: numbers of the oldest and the newest kept tick, all between them are kept.
+        seconds: from the one to the other.
+    """
+
+    first_tick: int
+    last_tick: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """The answer to one Query at one tick.
 
@@ -229,6 +249,8 @@ class Page:
         capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
         details: of the flow that the query wants them of; None: of none, or it was gone before.
+        kept: the past that can be asked for, with Query.at; None: none.
+        past: this is of the past: `rows` and `matched` are of the flows that were kept, `flows` of all there were.
         source: how far a file was read; None of a live capture.
         collecting: what a Collecting Process says of its exporters; None of any other capture.
     """
@@ -256,3 +278,5 @@ class Page:
     collecting: CollectingStatistics | None = None
     matched_flows: int = 0
     details: Details | None = None
+    kept: Kept | None = None
+    past: bool = False

@@ -1,0 +1,65 @@
+"""Pages for one asker: of now, and of the last minutes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from flowtop.view.answer import Answer, Answerer
+from flowtop.view.details import DetailSource, Watch
+from flowtop.view.past import Past
+from flowtop.view.query import Kept, Page, Query
+
+
+class Pager:
+    """Answers one asker's Queries.
+
+    Args:
+        past: where ticks are kept; None: none are, and Query.at means nothing.
+    """
+
+    def __init__(self, past: Past | None = None) -> None:
+        self._past = past
+        self._answerer = Answerer()
+        self._answerer_of_past = Answerer()  # orders and marks are held in slots, which are others there
+        self._watch = Watch()
+
+    def remember(self, table: DetailSource, now: Page) -> None:
+        """Keep the tick that has just been closed."""
+        if self._past is None:
+            return
+        flows = int(np.count_nonzero(table.visible))
+        ended = int(np.count_nonzero(table.visible & (table.columns["end_reason"] != 0)))
+        self._past.remember(table, replace(now, flows=flows, active_flows=flows - ended))
+
+    def page(self, query: Query, table: DetailSource, now: Page) -> Page:
+        """The answer to a Query.
+
+        Args:
+            query: what is asked.
+            table: the flows.
+            now: a page with everything that does not come from the flows.
+
+        Raises FlowtopError: see Answerer.answer.
+        """
+        kept = self._kept()
+        past = None if self._past is None or query.at is None else self._past.at(query.at)
+        if past is None:
+            found = self._answerer.answer(query, table, now.interfaces)
+            return _filled(replace(now, details=self._watch.look(query.details, table), kept=kept), query, found)
+        page, source = past
+        found = self._answerer_of_past.answer(replace(query, hold=None, mark=None), source, page.interfaces)
+        return _filled(replace(page, kept=kept, past=True), query,
+                       replace(found, flows=page.flows, active_flows=page.active_flows))
+
+    def _kept(self) -> Kept | None:
+        past = self._past
+        if past is None or not past.ticks:
+            return None
+        return Kept(past.ticks.start, past.ticks.stop - 1, past.seconds)
+
+
+def _filled(page: Page, query: Query, found: Answer) -> Page:
+    return replace(page, query=query, rows=found.rows, matched=found.matched, matched_flows=found.matched_flows,
+                   flows=found.flows, active_flows=found.active_flows, anchor_rank=found.anchor_rank)

@@ -1,0 +1,101 @@
+"""Pages of the last minutes: what a page said then is what the past says of it later, within its bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.view.filter import compile_filter
+from flowtop.view.paging import Pager
+from flowtop.view.past import Past
+from flowtop.view.query import Books, Page, Query, Traffic
+from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, batch, counters, key
+
+QUERIES = (Query(limit=None), Query(sort="bytes", descending=False, limit=3), Query(group=("source",), limit=None),
+           Query(filter=compile_filter("port 1003 or port 1004")), Query(sort="source", offset=2, limit=4))
+
+
+def facts(table: FlowTable, tick: int) -> Page:
+    unix_ms = (table.now_ns + UNIX_OFFSET_NS) // 1_000_000
+    return Page(Query(), tick, unix_ms, float(tick), table.tick_s, (), 0, 0, 0, None,
+                Books(observed_packets=tick), Traffic(), Traffic(), {2: "eth0"})
+
+
+def run(ticks: int, past: Past, flows: int = 8) -> tuple[Pager, FlowTable, list[list[Page]]]:
+    """So many ticks; and the pages of each, as they were then, for QUERIES."""
+    rng = np.random.default_rng(3)
+    table, pager, pages = FlowTable(TableConfig(idle_timeout_s=3, linger_s=2)), Pager(past), []
+    for tick in range(1, ticks + 1):
+        now_ns = START_NS + tick * SECOND
+        table.accumulate(batch([
+            (key(source=f"10.0.0.{port % 3}", source_port=1000 + port), counters(n, 100 * n, now_ns))
+            for port, n in enumerate(rng.integers(0, 9, flows).tolist()) if n], now_ns))
+        table.close_tick()
+        pager.remember(table, facts(table, tick))
+        pages.append([pager.page(query, table, facts(table, tick)) for query in QUERIES])
+    return pager, table, pages
+
+
+@pytest.mark.parametrize("number", range(len(QUERIES)))
+def test_the_past_answers_as_it_did_then(number: int) -> None:
+    pager, table, pages = run(20, Past())
+    for tick, then in enumerate(pages, 1):
+        found = pager.page(replace(QUERIES[number], at=tick), table, facts(table, 20))
+        page = then[number]
+        assert found.past and (found.tick, found.books.observed_packets, found.unix_ms) == (tick, tick, page.unix_ms)
+        told, tells = [row[1:] for row in page.rows], [row[1:] for row in found.rows]  # groups have other ids
+        assert (sorted(told) == sorted(tells)) if page.query.group else (told == tells)  # and ties go by id
+        assert (found.matched, found.matched_flows, found.flows, found.active_flows) == (
+            page.matched, page.matched_flows, page.flows, page.active_flows)
+        if not page.query.group:
+            assert [row.flow_id for row in found.rows] == [row.flow_id for row in page.rows]
+
+
+def test_it_reaches_so_far_back_and_says_so() -> None:
+    pager, table, _ = run(30, Past(seconds=10))
+    kept = pager.page(Query(), table, facts(table, 30)).kept
+    assert kept is not None and (kept.first_tick, kept.last_tick, kept.seconds) == (20, 30, 10.0)
+    assert pager.page(Query(at=1), table, facts(table, 30)).tick == 20, "the nearest"
+    assert pager.page(Query(at=99), table, facts(table, 30)).tick == 30
+    live = pager.page(Query(), table, facts(table, 30))
+    assert not live.past and live.tick == 30
+
+
+def test_memory_is_bounded() -> None:
+    past = Past(octets=60_000, flows=50)
+    _, _, pages = run(60, past, flows=200)
+    assert past.octets <= 60_000
+    assert 2 <= len(past.ticks) < 60
+    assert past.ticks.stop - 1 == 60, "the newest stay"
+    assert pages
+
+
+def test_of_many_flows_the_fastest_and_the_largest_are_kept() -> None:
+    table, past = FlowTable(TableConfig(dedupe="off")), Past(flows=10)
+    totals = {port: 1 + port * 7 % 100 for port in range(100)}
+    table.accumulate(batch([(key(source_port=port), counters(1, 1000 * n, START_NS)) for port, n in totals.items()],
+                           START_NS))
+    table.close_tick()
+    deltas = {port: 1 + port * 31 % 100 for port in range(100)}
+    now_ns = START_NS + SECOND
+    table.accumulate(batch([(key(source_port=port), counters(1, n, now_ns)) for port, n in deltas.items()], now_ns))
+    table.close_tick()
+    past.remember(table, facts(table, 1))
+    kept = past.at(1)
+    assert kept is not None
+    fastest = sorted(deltas, key=lambda port: -deltas[port])[:5]
+    others = [port for port in totals if port not in fastest]
+    largest = sorted(others, key=lambda port: -(totals[port] * 1000 + deltas[port]))[:5]
+    assert set(kept[1].columns["source_port"].tolist()) == {*fastest, *largest}
+
+
+def test_nothing_kept_is_now() -> None:
+    pager, table, _ = run(3, Past())
+    without = Pager()
+    page = without.page(Query(at=1), table, facts(table, 3))
+    assert page.tick == 3 and page.kept is None and not page.past
+    assert Past().at(1) is None
+    assert pager.page(Query(at=1), table, facts(table, 3)).past
