@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar
@@ -78,6 +79,8 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         self._quit_early = False
         self._starting: Worker[None] | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._on_its_way: tuple[Screen[object], events.Key] | None = None
+        self._behind: deque[events.Key] = deque()
 
     def get_driver_class(self) -> type[Driver]:
         """The driver of a real terminal, which outlives it."""
@@ -99,8 +102,32 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
 
     async def on_event(self, event: events.Event) -> None:
         """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
-        if self.screen_stack or not isinstance(event, events.InputEvent):
+        if not self.screen_stack and isinstance(event, events.InputEvent):
+            return
+        if not isinstance(event, events.Key):
             await super().on_event(event)
+        elif not event.is_forwarded:
+            self._behind.append(event)
+            await self._next_keys()
+        else:  # It has come back from the screen.
+            await super().on_event(event)
+            if self._on_its_way is not None and self._on_its_way[1] is event:
+                self._on_its_way = None
+                await self._next_keys()
+
+    async def _next_keys(self) -> None:
+        """Each key when the one before has done what it does: in `e` and a URL, `/` is for the panel that `e` opens.
+
+        A key that goes to a screen, as nothing has the focus, comes back from it, unless the screen has been left.
+        """
+        if self._on_its_way is not None and self._on_its_way[0] not in self.screen_stack:
+            self._on_its_way = None
+        while self._behind and self._on_its_way is None and self.screen_stack:
+            key = self._behind.popleft()
+            to = None if self.focused is not None else self.screen
+            await super().on_event(key)
+            if to is not None and key.is_forwarded:
+                self._on_its_way = to, key
 
     @on(Driver.SignalResume)
     def repaint(self) -> None:

@@ -17,4 +17,4 @@ class TakesTyping:
 
     @abstractmethod
     def typed_ahead(self, event: events.Key) -> bool:
-        """Whether the key was meant for the line, and has been put there."""
+        """Whether the key was meant for the line, and has been put there, or has answered a question of the screen."""

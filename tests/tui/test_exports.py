@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from textual.events import Key, Paste
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
@@ -54,6 +55,10 @@ def reversed_lines(pilot: Pilot[None]) -> list[str]:
             if any(segment.style is not None and segment.style.reverse for segment in strip)]
 
 
+def typed(character: str) -> Key:
+    return Key("enter" if character == "\r" else _character_to_key(character), character)
+
+
 def two() -> FakeExports:
     return FakeExports([statistics(COLLECTOR), statistics("file:/tmp/b.ipfix", file_octets=5_000)])
 
@@ -79,12 +84,24 @@ async def test_keys_typed_ahead_of_the_panel_record_too() -> None:
         await until(lambda: exports.asked == [("add", RECORDING)], pilot)
 
 
-async def test_a_url_typed_ahead_of_the_panel_is_not_lost() -> None:
-    exports = FakeExports()
+@pytest.mark.parametrize("pauses", [(), (1,), (3, 9), (4, 5, 6)], ids=str)
+async def test_a_url_typed_ahead_of_the_panel_is_not_lost(pauses: tuple[int, ...]) -> None:
+    exports, url = FakeExports(), "ipfix+tls://127.0.0.1:4740/?=p,e:q"
     async with running(FakeSource(random_flows(5)), exports=exports) as pilot:
-        for key, character in (("e", "e"), *((each, each) for each in "csv:pxq"), ("enter", "\r")):
-            pilot.app.post_message(Key(key, character))
-        await until(lambda: exports.asked == [("add", "csv:pxq")], pilot)
+        for place, character in enumerate(f"e{url}\r"):
+            if place in pauses:
+                await asyncio.sleep(0)  # the panel is half open when the rest comes
+            pilot.app.post_message(typed(character))
+        await until(lambda: bool(exports.asked), pilot)
+        assert exports.asked == [("add", url)]
+
+
+async def test_keys_typed_at_once_are_done_in_their_order() -> None:
+    async with running(FakeSource(random_flows(5)), exports=FakeExports()) as pilot:
+        for character in "?q/tcp\r":
+            pilot.app.post_message(typed(character))
+        await until(lambda: pilot.app.main.questions.filter is not None, pilot)  # type: ignore[attr-defined]
+        assert pilot.app.main.questions.filter.text == "tcp"  # type: ignore[attr-defined]
 
 
 async def test_enter_records_nothing_more_while_something_is_exported() -> None:

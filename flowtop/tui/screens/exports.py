@@ -165,7 +165,10 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         self.set_focus(self._input)
 
     def typed_ahead(self, event: events.Key) -> bool:
-        """Letters that come while the line should have the focus were typed before it had."""
+        """Letters that come while the line should have the focus were typed before it had; a question is answered."""
+        if self._doomed is not None:
+            self._answer(event.key, self._doomed)
+            return True
         if not self._typing or not event.is_printable or not event.character:
             return False
         if self._ready:
@@ -263,13 +266,10 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             self._doomed = export.number
             self._again()
 
-    def on_key(self, event: events.Key) -> None:
+    def _answer(self, key: str, doomed: int) -> None:
         """While a question stands, the next key answers it."""
-        doomed, self._doomed = self._doomed, None
-        if doomed is None:
-            return
-        event.stop()
-        if event.key in ("x", "y", "delete"):
+        self._doomed = None
+        if key in ("x", "y", "delete"):
             self._exports.end(doomed)
         else:
             self._say(Part(f"export {doomed} goes on", theme.LABEL))
