@@ -44,6 +44,9 @@ class ExportContext(Protocol):
     def blocked(self, blocked: bool) -> None:
         """The collector does not read, or reads again."""
 
+    def refused(self, reason: str) -> None:
+        """What is sent is refused, in words; "": not any more."""
+
     def wrote(self, messages: int, octets: int) -> None:
         """So much has been written."""
 

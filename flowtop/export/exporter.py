@@ -62,6 +62,7 @@ class Exporter:
         self._sending = 0
         self._spilled_at = monotonic()
         self._open = False
+        self._refused = False
         self._paused = False
         self._paused_at = 0.0
         self._stop_by: float | None = None
@@ -175,6 +176,12 @@ class Exporter:
         """The collector does not read, or reads again."""
         self._become(ExportState.BLOCKED if blocked else ExportState.EXPORTING)
 
+    def refused(self, reason: str) -> None:
+        """What is sent is refused, in words; "": not any more."""
+        self._refused = bool(reason)
+        self._counters.last_error = reason or self._counters.last_error
+        self.blocked(self._refused)
+
     def wrote(self, messages: int, octets: int) -> None:
         """So much has been written."""
         self._counters.messages += messages
@@ -213,7 +220,7 @@ class Exporter:
             self._become(ExportState.CONNECTING)
             self._transport.open(self)
             self._open = True
-        self._become(ExportState.EXPORTING)
+        self._become(ExportState.BLOCKED if self._refused else ExportState.EXPORTING)
         if self._send_some():
             if self._stop_by is not None and self._monotonic() >= self._stop_by:
                 raise Abandoned

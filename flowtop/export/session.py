@@ -28,23 +28,31 @@ class FlowMessages:
     records: FlowRecords
 
 
+@dataclass(slots=True)
+class SentCounts:
+    """What has been sent to one Collecting Process, over all its Transport Sessions (IE 40-42)."""
+
+    messages: int = 0
+    flow_records: int = 0
+    octets: int = 0
+
+
 class TransportSession:
-    """Sequence numbers and counters from the first message of a connection, socket or file to its last.
+    """Sequence numbers from the first message of a connection, socket or file to its last.
 
     Args:
         templates: of the profile.
         domain: Observation Domain ID of the Flow Records.
+        counts: of the sessions before this one, and from now on of this one too.
     """
 
-    def __init__(self, templates: ft.FlowTemplates, domain: int) -> None:
+    def __init__(self, templates: ft.FlowTemplates, domain: int, counts: SentCounts | None = None) -> None:
         self._templates = templates
         self._domain = domain
         self._options_domain = templates.profile.options_domain(domain)
         self._sequences = {domain: 0, self._options_domain: 0}
         self._interfaces: dict[int, str] | None = None
-        self._messages = 0
-        self._flow_records = 0
-        self._octets = 0
+        self._counts = SentCounts() if counts is None else counts
 
     def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """Templates, Options Templates, Flow Keys, interfaces: what has to be known before the first Flow Record."""
@@ -69,8 +77,8 @@ class TransportSession:
         """Statistics and reliability of metering and exporting, as they are now (RFC 7011 section 4)."""
         facts, lost = context.metering(), context.given_up()
         sets = [
-            ft.metering_statistics(self._templates, domain=self._domain, messages=self._messages,
-                                   flow_records=self._flow_records, octets=self._octets),
+            ft.metering_statistics(self._templates, domain=self._domain, messages=self._counts.messages,
+                                   flow_records=self._counts.flow_records, octets=self._counts.octets),
             ft.metering_reliability(self._templates, domain=self._domain, ignored_packets=facts.ignored_packets,
                                     ignored_octets=facts.ignored_octets, first_ms=facts.first_ignored_ms,
                                     last_ms=facts.last_ignored_ms),
@@ -86,7 +94,7 @@ class TransportSession:
         encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
                                   export_time_s=int(context.wall()), max_octets=max_octets)
         self._sequences[self._domain] = encoded.next_sequence
-        self._flow_records += len(records)
+        self._counts.flow_records += len(records)
         self._count(encoded.messages)
         return FlowMessages(encoded.messages, encoded.record_counts, records[order])
 
@@ -94,9 +102,9 @@ class TransportSession:
         """Of the last `flows` only the first messages left: the sequence goes on after them. Gives what did not."""
         count = sum(flows.record_counts[sent:])
         self._sequences[self._domain] = self._sequences[self._domain] - count & 0xFFFF_FFFF
-        self._flow_records -= count
-        self._messages -= len(flows.messages) - sent
-        self._octets -= sum(map(len, flows.messages[sent:]))
+        self._counts.flow_records -= count
+        self._counts.messages -= len(flows.messages) - sent
+        self._counts.octets -= sum(map(len, flows.messages[sent:]))
         return flows.records[len(flows.records) - count:]
 
     def _encode(self, sets: Sequence[RecordSet], domain: int, context: ExportContext, max_octets: int) -> list[bytes]:
@@ -107,5 +115,5 @@ class TransportSession:
         return encoded.messages
 
     def _count(self, messages: list[bytes]) -> None:
-        self._messages += len(messages)
-        self._octets += sum(map(len, messages))
+        self._counts.messages += len(messages)
+        self._counts.octets += sum(map(len, messages))

@@ -14,7 +14,7 @@ class ExportState(enum.Enum):
     CONNECTING = "connecting"
     EXPORTING = "exporting"
     BLOCKED = "blocked"
-    """Connected, but the collector does not read."""
+    """Connected, but the collector does not read; over UDP, nobody listens there."""
     WAITING = "waiting"
     """It failed, and is tried again later: `last_error` says why."""
     PAUSED = "paused"

@@ -19,7 +19,7 @@ import numpy as np
 
 from flowtop.export.context import ExportContext
 from flowtop.export.resolve import Address, resolve
-from flowtop.export.session import TransportSession
+from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import flow_templates
@@ -66,6 +66,7 @@ class TcpTransport:
         self._unread_s = unread_s
         self._unread_octets = unread_octets
         self._templates = flow_templates(url.profile)
+        self._counts = SentCounts()
         self._socket: socket.socket | None = None
         self._kept: deque[_Kept] = deque()
         self._unsent: FlowRecords | None = None
@@ -95,7 +96,7 @@ class TcpTransport:
                     raise
         if self._tls is not None:
             self._handshake(self._tls, context)
-        self._session = TransportSession(self._templates, self._url.domain)
+        self._session = TransportSession(self._templates, self._url.domain, self._counts)
         self._written = self._kept_from = 0
         self._reported_at = context.monotonic()
         self._write_all(self._session.announcement(context, _MESSAGE_OCTETS), context)

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowtop.export.context import ExportContext
 from flowtop.export.resolve import resolve
-from flowtop.export.session import TransportSession
+from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import flow_templates
@@ -22,7 +22,11 @@ _IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 _MAX_DATAGRAM = 9_000 - 28
 """Loopback carries 64 KiB, but nfacctd 1.7.7 reads 10,000 octets: no more than fits a jumbo frame."""
-_SMALLEST_MTU = 576
+_SMALLEST_MTU = 296
+"""Of links as slow as they get; what the kernel says below that is not believed."""
+_LEAST_RECORD_OCTETS = 50
+_QUIET_DATAGRAMS = 3
+"""So many in a row that met no refusal mean that somebody listens (again)."""
 
 
 class UdpTransport:
@@ -35,9 +39,11 @@ class UdpTransport:
     def __init__(self, url: ExportUrl) -> None:
         self._url = url
         self._templates = flow_templates(url.profile)
+        self._counts = SentCounts()
         self._socket: socket.socket | None = None
         self._family = socket.AF_INET
         self._unsent: FlowRecords | None = None
+        self._quiet = 0
 
     @property
     def retry_s(self) -> float:
@@ -59,7 +65,7 @@ class UdpTransport:
             except OSError:  # No route, for example: to IPv6 where there is none.
                 if number == len(addresses):
                     raise
-        self._session = TransportSession(self._templates, self._url.domain)
+        self._session = TransportSession(self._templates, self._url.domain, self._counts)
         self._reported_at = context.monotonic()
         self._announce(context)
 
@@ -131,6 +137,10 @@ class UdpTransport:
 
     def _send_until_refresh(self, records: FlowRecords, context: ExportContext) -> None:
         """Send until Templates are due or the path MTU has changed: `_unsent` is what is left."""
+        # No more than may go until then: what does not is encoded again.
+        datagrams = max(1, self._url.refresh_packets - self._since_announced)
+        most = datagrams * (self.max_octets() // _LEAST_RECORD_OCTETS)
+        records, later = records[:most], records[most:]
         flows = self._session.flows(records, context, self.max_octets())
         sent = octets = 0
         try:
@@ -144,7 +154,9 @@ class UdpTransport:
                 raise
         finally:
             context.wrote(sent, octets)
-            self._unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else None
+            unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else records[:0]
+            unsent = np.concatenate((unsent, later)) if len(later) else unsent
+            self._unsent = unsent if len(unsent) else None
 
     def _write(self, messages: list[bytes], context: ExportContext) -> None:
         """Messages that are not Flow Records. Raises OSError: EMSGSIZE too, and then a new session begins."""
@@ -153,13 +165,15 @@ class UdpTransport:
         context.wrote(len(messages), sum(map(len, messages)))
 
     def _datagram(self, message: bytes, context: ExportContext) -> None:
-        """Send one; that which meets the ICMP error of one before it is sent again."""
+        """Send one; that which meets the ICMP error of one before it is sent again, and the refusal is told."""
         assert self._socket is not None
         self._since_announced += 1
         for attempt in range(3):
             try:
                 self._socket.send(message)
             except ConnectionRefusedError:
+                self._quiet = 0
+                context.refused(f"nothing listens on {self._url.host} port {self._url.port}: datagrams are refused")
                 if attempt == 2:
                     raise
             except OSError as error:
@@ -167,4 +181,7 @@ class UdpTransport:
                     raise
                 context.wait(None, write=False, timeout_s=0.01)
             else:
-                return
+                break
+        self._quiet += 1
+        if self._quiet == _QUIET_DATAGRAMS + 1:  # one that met a refusal was counted as well
+            context.refused("")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flowtop.export.opening import open_exporter
-from flowtop.export.statistics import MeteringFacts
+from flowtop.export.statistics import ExportState, MeteringFacts
 from flowtop.wire.ipfix_decoder import TemplateStore, decode_message
 from tests.oracle.collectors import ENVIRONMENT, NFACCTD, _listening, _queued, free_udp_port, needs, tshark_records
 from tests.unit.export.flows import flows, until
@@ -169,3 +169,61 @@ def test_a_burst_of_70_records_never_makes_a_packet_above_the_path_mtu(tmp_path:
     # IPv4 before and after the link became narrower, then IPv6: less IP and UDP headers.
     for sizes, limit in zip(bursts, (1500 - 28, 1300 - 28, 1500 - 48, 1400 - 48), strict=True):
         assert limit - 120 < max(sizes) <= limit
+
+
+def test_a_port_where_nobody_listens_is_shown_and_a_listener_ends_that(tmp_path: Path) -> None:
+    port = free_udp_port()
+    exporter = open_exporter(f"ipfix://127.0.0.1:{port}", tmp_path / "state")
+    exporter.start()
+    for start in range(1, 401, 40):
+        exporter.consume(flows(40, start))
+    until(lambda: exporter.statistics().sent_records == 400, exporter.statistics)
+    figures = exporter.statistics()
+    assert (figures.state, figures.last_error) == (
+        ExportState.BLOCKED, f"nothing listens on 127.0.0.1 port {port}: datagrams are refused")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", port))
+        for number in range(10):
+            exporter.consume(flows(1, 1000 + number))
+            until(lambda known=401 + number: exporter.statistics().sent_records == known, exporter.statistics)
+        until(lambda: exporter.statistics().state is ExportState.EXPORTING, exporter.statistics)
+        exporter.stop(5.0)
+
+
+def test_a_path_narrower_than_576_octets_is_used(tmp_path: Path) -> None:
+    """RFC 791 lets a link be narrow; tcpdump's view of the datagrams is the receiver's."""
+    script = f"""
+import socket, sys, time
+from pathlib import Path
+from flowtop.export.opening import open_exporter
+from tests.unit.export.flows import flows
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind(("127.0.0.1", 0)); listener.settimeout(5)
+exporter = open_exporter(f"ipfix://127.0.0.1:{{listener.getsockname()[1]}}", Path({str(tmp_path)!r}))
+exporter.start(); exporter.consume(flows(70)); figures = exporter.stop(5.0)
+largest = max(len(listener.recv(9999)) for _ in range(figures.sent_messages))
+print(figures.sent_records, figures.last_error or "no error", largest)
+"""
+    run = subprocess.run(["unshare", "--net", "sh", "-c", 'ip link set lo up mtu 548 && exec "$0" -c "$1"',
+                          sys.executable, script], capture_output=True, text=True, timeout=60,
+                         cwd=Path(__file__).parents[2])
+    assert run.returncode == 0, run.stderr
+    sent, *error, largest = run.stdout.split()
+    assert (sent, error) == ("70", ["no", "error"])
+    assert 300 < int(largest) <= 548 - 28
+
+
+def test_templates_with_every_datagram_and_no_record_twice(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        exporter = open_exporter(f"ipfix://127.0.0.1:{listener.getsockname()[1]}?refresh-packets=1", tmp_path / "s")
+        exporter.consume(flows(3000))
+        exporter.start()
+        figures = exporter.stop(10.0)
+        datagrams = received(listener)
+    assert (figures.sent_records, len(datagrams)) == (3000, figures.sent_messages)
+    records, complaints = tshark_records(datagrams, tmp_path)
+    assert not complaints
+    assert len([number for number, _ in records if number < 263]) == 3000
