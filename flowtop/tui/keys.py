@@ -53,7 +53,7 @@ KEYS: tuple[Key, ...] = (
     Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
     Key(("g",), "g", "group", "Group flows: by host, service, subnet, ...; g again, ↓ ↑ choose, Enter takes", "Group",
         "group"),
-    Key(("enter",), "Enter", "open", "Into the cursor's group: its flows; g groups these in turn", "Group"),
+    Key(("enter",), "Enter", "open", "Details of the cursor's flow, or the flows of its group", "Group"),
     Key(("backspace",), "Backspace", "back", "Out of the group, to where you were", "Group"),
     Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),
     Key(("1",), "1", "window('tick')", "Rate over the last tick; sorts by it when a rate is sorted", "Show"),
@@ -94,6 +94,17 @@ GROUP_KEYS: tuple[Key, ...] = (
     Key(("escape", "q", "f10"), "Esc q F10", "close", "Leave it as it was", hint="close"),
 )
 """Keys of the group chooser, beside digits and /, which are a prefix length."""
+
+DETAIL_KEYS: tuple[Key, ...] = (
+    Key(("up", "k"), "↑ k", "step(-1)", "The flow above in the list", hint="previous"),
+    Key(("down", "j"), "↓ j", "step(1)", "The flow below in the list", hint="next"),
+    Key(("pageup",), "PgUp", "scroll(-1)", "Scroll up, where there is not room for all"),
+    Key(("pagedown",), "PgDn", "scroll(1)", "Scroll down"),
+    Key(("c",), "c", "copy", "Copy the flow", hint="copy"),
+    Key(("escape", "enter", "backspace", "q", "f10"), "Esc Enter Backspace q F10", "close", "Back to the list",
+        hint="close"),
+)
+"""Keys of a flow's details."""
 
 FILTER_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "Complete the word; again, or ↓ ↑: the next choice, which Enter takes and Esc leaves"),

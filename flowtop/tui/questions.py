@@ -104,6 +104,10 @@ class Questions:
             self._hold_anew()
         self._viewport.turn_to(place)
 
+    def watch(self, flow_id: int | None) -> None:
+        """Ask for the details of a flow, or of none."""
+        self._wanted = replace(self._wanted, details=flow_id)
+
     def return_to(self, before: Query, place: Place) -> None:
         """Show a list again as it was: grouped and ordered so, with that filter."""
         self.show_list(before.group, before.scope, place)
@@ -157,7 +161,7 @@ class Questions:
         if query == before and (not self._viewport.needs_anchor or before.anchor == self._viewport.anchor):
             return None
         query = replace(query, anchor=self._viewport.anchor)
-        moved = before is None or replace(query, anchor=None, hold=None) != replace(before, anchor=None, hold=None)
+        moved = before is None or _list_of(query) != _list_of(before)
         if self.paused and moved:
             self._awaited = query
         self._asked = query
@@ -172,3 +176,8 @@ class Questions:
     def _hold_anew(self) -> None:
         self._holds += 1
         self._wanted = replace(self._wanted, hold=self._holds)
+
+
+def _list_of(query: Query) -> Query:
+    """What of a query says which rows come: an answer to another one is another picture."""
+    return replace(query, anchor=None, hold=None, details=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.tui.source import PageListener
-from flowtop.view.query import Books, FlowRow, Page, Query, SelfUsage, Traffic
+from flowtop.view.query import Books, Details, FlowRow, Page, Query, SelfUsage, Traffic
 from tests.tui.fake_filter import passes
 from tests.tui.fake_groups import grouped
 
@@ -107,6 +108,7 @@ class FakeSource:
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
         self.listener: PageListener | None = None
+        self._last_details: Details | None = None
         self._fail = fail
         self._holds: dict[int, dict[int, int]] = {}
 
@@ -143,12 +145,29 @@ class FakeSource:
         return Page(
             query=query, tick=self.ticks, unix_ms=START_MS + 1000 * self.ticks, uptime_s=750.0 + self.ticks, tick_s=1.0,
             rows=tuple(order[query.offset:end]), matched=len(order), flows=len(self.flows),
-            matched_flows=len(passing),
+            matched_flows=len(passing), details=self._details(query.details),
             active_flows=sum(not row.end_reason for row in self.flows), anchor_rank=ranks[0] if ranks else None,
             capture_filter=self.capture_filter,
             books=self.books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
         )
+
+    def _details(self, flow_id: int | None) -> Details | None:
+        """Two minutes of a rate that goes up and down, the answers, a second Observation Point; the last, once gone."""
+        row = next((row for row in self.flows if row.flow_id == flow_id), None)
+        if row is None:
+            last = self._last_details
+            return replace(last, gone=True) if last is not None and last.row.flow_id == flow_id else None
+        back = (row.destination_address, row.source_address, row.destination_port, row.source_port)
+        reverse = next((other for other in self.flows if back == (
+            other.source_address, other.destination_address, other.source_port, other.destination_port)), None)
+        points = tuple(other for other in self.flows if other is not row and other[1:6] == row[1:6])
+        ended = bool(row.end_reason)
+        now_ms = START_MS + 1000 * self.ticks
+        self._last_details = Details(
+            row, tuple(row.octet_rate * (1 + 0.6 * math.sin(tick / 7)) for tick in range(120)), 120.0, reverse, points,
+            row.packet_total * 9 // 10, now_ms - 12_000, None if ended else now_ms + 48_000)
+        return self._last_details
 
     def _passing(self, query: Query) -> list[FlowRow]:
         filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]

@@ -16,7 +16,17 @@ from flowtop import batch, errors
 from flowtop.cli import command
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.export.url import OPTIONS, parse_export_url
-from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, FILTER_KEYS, GROUP_KEYS, KEYS, MOUSE, TYPING_KEYS, Key
+from flowtop.tui.keys import (
+    COLUMN_KEYS,
+    DETAIL_KEYS,
+    EXPORT_KEYS,
+    FILTER_KEYS,
+    GROUP_KEYS,
+    KEYS,
+    MOUSE,
+    TYPING_KEYS,
+    Key,
+)
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter.keys import WORDS
 from flowtop.view.groups import GROUPS
@@ -94,6 +104,11 @@ def column_keys_table() -> str:
     return table(("key", "what it does"), key_rows(COLUMN_KEYS))
 
 
+def detail_keys_table() -> str:
+    """Keys of a flow's details."""
+    return table(("key", "what it does"), key_rows(DETAIL_KEYS))
+
+
 def group_keys_table() -> str:
     """Keys of the group chooser."""
     return table(("key", "what it does"), key_rows(GROUP_KEYS))
@@ -133,6 +148,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "filter-keys": filter_keys_table,
     "export-keys": export_keys_table,
     "column-keys": column_keys_table,
+    "detail-keys": detail_keys_table,
     "group-keys": group_keys_table,
     "options": options_table,
     "columns": columns_table,

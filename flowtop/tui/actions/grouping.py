@@ -51,13 +51,15 @@ class Grouping(FlowScreen):
         self.app.push_screen(GroupsScreen(self.questions.wanted.group), chosen)
 
     def action_open(self) -> None:
-        """Into the cursor's group."""
+        """Into the cursor's group, or the details of its flow."""
         page, row = self.page, self.viewport.cursor_row
         if page is None or row is None:
             self.viewport.move(1)
             self.changed()
         elif row.group:
             self._open_group(page, row)
+        else:
+            self.open_flow(page, row)
 
     def _open_group(self, page: Page, row: FlowRow) -> None:
         from flowtop.view.groups import drill_term, group_text

@@ -22,7 +22,7 @@ from flowtop.tui.source import ExportControl
 from flowtop.tui.status import StatusLine
 from flowtop.tui.viewport import Viewport
 from flowtop.view import units
-from flowtop.view.query import Page, Query
+from flowtop.view.query import FlowRow, Page, Query
 
 if TYPE_CHECKING:
     from flowtop.record import SourceState
@@ -83,6 +83,7 @@ class FlowScreen(Screen[None]):
         self.notice = ""
         self._said = ""
         self._forget_said: Timer | None = None
+        self.sparks = sparks
         self.header = Header(sparks)
         self.table = FlowTable("starting …")
         self.status = StatusLine()
@@ -216,6 +217,9 @@ class FlowScreen(Screen[None]):
             alarm=self.alarm,
             trail=self.trail(),
         ))
+
+    def open_flow(self, page: Page, row: FlowRow) -> None:
+        """Show more of a flow. Groups of actions do."""
 
     def trail(self) -> tuple[str, ...]:
         """The groups that were opened one after the other. Groups of actions say it."""

@@ -16,7 +16,16 @@ from textual.widgets import Static
 
 from flowtop.tui import theme
 from flowtop.tui.key_page import key_page
-from flowtop.tui.keys import COLUMN_KEYS, COPY_KEYS, EXPORT_KEYS, FILTER_KEYS, GROUP_KEYS, MOUSE, TYPING_KEYS
+from flowtop.tui.keys import (
+    COLUMN_KEYS,
+    COPY_KEYS,
+    DETAIL_KEYS,
+    EXPORT_KEYS,
+    FILTER_KEYS,
+    GROUP_KEYS,
+    MOUSE,
+    TYPING_KEYS,
+)
 
 ACCURACY: tuple[tuple[str, str], ...] = (
     ("exact", "share of the packets seen that are in a flow or in a counter of this line"),
@@ -108,6 +117,7 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     yield "Mouse", MOUSE
     yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
     yield "Copying a flow", [(key.caps, key.doc) for key in COPY_KEYS]
+    yield "Details of a flow", [(key.caps, key.doc) for key in DETAIL_KEYS]
     yield "Groups: choosing them", [(key.caps, key.doc) for key in GROUP_KEYS]
     yield "Columns: choosing them", [(key.caps, key.doc) for key in COLUMN_KEYS]
 

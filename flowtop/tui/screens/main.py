@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual.binding import BindingType
 
 from flowtop.tui.actions.arranging import Arranging
+from flowtop.tui.actions.detailing import Detailing
 from flowtop.tui.actions.filtering import Filtering
 from flowtop.tui.actions.grouping import Grouping
 from flowtop.tui.actions.handing import Handing
@@ -18,7 +19,7 @@ from flowtop.tui.actions.showing import Showing
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
-class MainScreen(Moving, Ordering, Showing, Filtering, Grouping, Naming, Arranging, Handing, Opening):
+class MainScreen(Moving, Ordering, Showing, Filtering, Grouping, Detailing, Naming, Arranging, Handing, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)

@@ -1,0 +1,154 @@
+"""A flow's details as lines of text: labels at the left, two columns where both ways are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rich.segment import Segment
+from textual.strip import Strip
+
+from flowtop.record import EndReason
+from flowtop.tui import theme
+from flowtop.tui.header import sparkline
+from flowtop.view import units
+from flowtop.view.columns import COLUMNS, Wording
+from flowtop.view.names import NUMBERS
+from flowtop.view.query import Details, FlowRow, Page
+
+ENDINGS: dict[int, str] = {
+    EndReason.IDLE_TIMEOUT: "ended: no packet for the idle timeout",
+    EndReason.ACTIVE_TIMEOUT: "ended: active timeout",
+    EndReason.END_OF_FLOW: "ended: FIN or RST was seen",
+    EndReason.FORCED_END: "ended: flowtop was stopped",
+    EndReason.LACK_OF_RESOURCES: "ended early: the flow table was full",
+}
+"""How a flow ended, by flowEndReason (IE 136)."""
+_LABEL = 14
+_WAY = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How details are put: the page they came with, the wording of cells, local time, characters of sparklines."""
+
+    page: Page
+    wording: Wording
+    local: Callable[[float], time.struct_time]
+    sparks: str = theme.SPARKS
+    exporting: bool = False
+
+    @property
+    def interfaces(self) -> Mapping[int, str]:
+        """Names by ifindex."""
+        return self.page.interfaces
+
+    def cell(self, column_id: str, row: FlowRow, *, numbers: bool = False) -> str:
+        """A cell of the list, as text without padding."""
+        wording = replace(self.wording, names=NUMBERS) if numbers else self.wording
+        return COLUMNS[column_id].text(row, wording, self.interfaces).strip()
+
+    def rate(self, octets_per_s: float) -> str:
+        """`82.1 Mb/s`."""
+        return " ".join(units.rate(octets_per_s, self.wording.bits).split())
+
+    def at(self, unix_ms: int) -> str:
+        """A time of day with its date, local."""
+        return time.strftime("%Y-%m-%d %H:%M:%S", self.local(unix_ms / 1000)) + f".{unix_ms % 1000:03}"
+
+    def ago(self, unix_ms: int) -> str:
+        """How long before the page that was."""
+        return f"{units.duration((self.page.unix_ms - unix_ms) / 1000)} ago"
+
+
+def title(row: FlowRow, telling: Telling) -> str:
+    """`tcp 10.0.0.5:51514 → 198.51.100.7:443`."""
+    source, destination = (telling.cell(side, row, numbers=True) for side in ("source", "destination"))
+    return f"{telling.cell('protocol', row)}  {source} → {destination}"
+
+
+def detail_lines(details: Details, telling: Telling, width: int) -> list[Strip]:
+    """All of it, each line `width` cells wide."""
+    return [_line(label, text, width) for label, text in _entries(details, telling, width - _LABEL - 2)]
+
+
+def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
+    row = details.row
+    yield "state", _state(details)
+    if details.gone:
+        yield "", "left the table: this is what was known last"
+    for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
+        named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
+        yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
+    yield "protocol", (f"{telling.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
+                       f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
+    yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
+    yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
+    yield "", ""
+    rates = _squeezed(details.rates, max(room, 8))
+    yield "rate", sparkline(rates, len(rates), telling.sparks)
+    high = max([*details.rates, row.octet_rate])
+    yield "", f"last {units.duration(details.rates_s)}  peak of these {telling.rate(high)}"
+    yield "", ""
+    yield from _both_ways(details, telling)
+    yield "seen at", _point(row, telling)
+    for point in details.points:
+        yield "", _point(point, telling)
+    yield from _reported(details, telling)
+
+
+def _state(details: Details) -> str:
+    row = details.row
+    if row.end_reason:
+        return ENDINGS.get(row.end_reason, "ended")
+    state = "closing: FIN or RST was seen" if row.closing else "active"
+    return f"{state}, duplicate: another interface's flow counts" if row.duplicate else state
+
+
+def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
+    back = details.reverse
+    yield "", f"{'this way':<{_WAY}}{'the way back' if back else 'no packet came back'}"
+    theirs = dict(_measures(back, telling)) if back else {}
+    for label, ours in _measures(details.row, telling):
+        yield label, f"{ours:<{_WAY}}{theirs.get(label, '')}"
+
+
+def _measures(row: FlowRow, telling: Telling) -> list[tuple[str, str]]:
+    return [
+        ("rate", telling.rate(row.octet_rate)),
+        ("10 s, 60 s", f"{telling.rate(row.octet_rate_10s)}, {telling.rate(row.octet_rate_60s)}"),
+        ("peak", telling.rate(row.octet_rate_peak)),
+        ("packets/s", units.packet_rate(row.packet_rate).strip()),
+        ("bytes", f"{row.octet_total:,}"),
+        ("packets", f"{row.packet_total:,}"),
+    ]
+
+
+def _point(row: FlowRow, telling: Telling) -> str:
+    name, arrow = telling.cell("interface", row), telling.cell("direction", row)
+    return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
+
+
+def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
+    """Records are made whether an export takes them or not."""
+    row = details.row
+    text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
+    if details.reported_ms is not None:
+        text += f", last {telling.ago(details.reported_ms)}"
+    yield "reported", text
+    words = [] if telling.exporting else ["no export takes records now"]
+    if details.due_ms is not None and not details.gone:
+        words.insert(0, f"next record due in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
+    yield "", "; ".join(words)
+
+
+def _squeezed(rates: Sequence[float], room: int) -> list[float]:
+    """At most `room` values, each the highest of as many as it takes: no burst is lost."""
+    step = max(1, -(-len(rates) // room))
+    return [max(rates[at:at + step]) for at in range(0, len(rates), step)]
+
+
+def _line(label: str, text: str, width: int) -> Strip:
+    segments = [Segment(f" {label:<{_LABEL}}", theme.LABEL), Segment(text)]
+    return Strip(segments).adjust_cell_length(width)

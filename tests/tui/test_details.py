@@ -1,0 +1,175 @@
+"""A flow's details on screen: its keys, what is told, what stays when the flow has ended and left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from flowtop.record import EndReason
+from flowtop.tui.flow_words import ENDINGS, _squeezed
+from flowtop.tui.keys import DETAIL_KEYS
+from flowtop.tui.screens.copying import CopyScreen
+from flowtop.tui.screens.details import DetailsScreen
+from tests.tui.fake_source import OUT, FakeSource, flow, random_flows
+from tests.tui.screen import cursor_line, flow_lines, lines, running
+
+FLOWS = [
+    flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=9e9, octets=1_210_000_000, age_s=151, ttl=57, tos=184),
+    flow(2, "10.0.0.5", "198.51.100.7", (51514, 443), direction=OUT, rate=8e9, octets=17_300_000, age_s=151),
+    flow(3, "198.51.100.7", "10.0.0.5", (443, 51514), rate=7e9, octets=1_210_000_000, ifindex=4, duplicate=True),
+    *[row._replace(flow_id=row.flow_id + 10) for row in random_flows(40)],
+]
+Check = Callable[["Pilot[None]", FakeSource, str], Awaitable[None]]
+
+
+@asynccontextmanager
+async def opened(width: int = 80, height: int = 24) -> AsyncIterator[tuple[Pilot[None], FakeSource]]:
+    """The app with the details of the first flow open."""
+    source = FakeSource(FLOWS)
+    async with running(source, width, height) as pilot:
+        await pilot.press("down", "enter")
+        await pilot.pause()
+        yield pilot, source
+
+
+def text(pilot: Pilot[None]) -> str:
+    return "\n".join(lines(pilot.app))
+
+
+async def check_above(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", "down", key)
+    assert source.asked[-1].details == 2
+
+
+async def check_below(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    await pilot.pause()
+    assert source.asked[-1].details == 2
+    assert "10.0.0.5:51514 → 198.51.100.7:443" in text(pilot)
+    await pilot.press("escape")
+    assert cursor_line(pilot.app) == 1, "the cursor went along"
+
+
+async def check_scroll_up(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    before = text(pilot)
+    await pilot.press("pagedown", key)
+    await pilot.pause()
+    assert text(pilot) == before
+
+
+async def check_scroll_down(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    await pilot.pause()
+    assert "Esc close" in text(pilot)
+
+
+async def check_copy(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    await pilot.app.workers.wait_for_complete()
+    assert isinstance(pilot.app.screen, CopyScreen)
+
+
+async def check_close(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert not isinstance(pilot.app.screen, DetailsScreen)
+    assert pilot.app.return_code is None
+    assert source.asked[-1].details is None, "nobody looks any more"
+    assert len(flow_lines(pilot.app)) == 19
+
+
+CHECKS: dict[str, Check] = {"step(-1)": check_above, "step(1)": check_below, "scroll(-1)": check_scroll_up,
+                            "scroll(1)": check_scroll_down, "copy": check_copy, "close": check_close}
+
+
+@pytest.mark.parametrize(("name", "action"), [(name, key.action) for key in DETAIL_KEYS for name in key.names])
+async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
+    async with opened() as (pilot, source):
+        await CHECKS[action](pilot, source, name)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 60)])
+async def test_everything_known_is_told(width: int, height: int) -> None:
+    async with opened(width, height) as (pilot, _):
+        screen = text(pilot)
+        for words in ("tcp  198.51.100.7:443 → 10.0.0.5:51514", "active", "mac 02:00:00:00:00:0a",
+                      "mac 02:00:00:00:00:0b", "ttl 57", "dscp ef", "last 2:00", "this way", "the way back",
+                      "1,210,000,000", "17,300,000", "72.0 Gb/s", "64.0 Gb/s", "eth0 ←", "eth0.20 ←", "duplicate",
+                      "2026-01-01 00:00:00.000", "lasted 2:31",
+                      "1,209,999 of 1,344,444 packets, last 0:12 ago", "next record due in 0:48",
+                      "no export takes records now"):
+            assert words in screen, words
+        assert any(spark in screen for spark in "▃▄▅▆")
+
+
+async def test_details_are_live_and_so_while_the_list_stands_still() -> None:
+    async with opened() as (pilot, source):
+        await pilot.press("escape", "space", "enter")
+        await pilot.pause()
+        held = source.asked[-1].details
+        assert held == 1
+        source.tick([FLOWS[0]._replace(octet_total=1_999_999_999), *FLOWS[1:]])
+        await pilot.pause()
+        assert "1,999,999,999" in text(pilot)
+        await pilot.press("escape")
+        assert "PAUSED" in text(pilot)
+
+
+@pytest.mark.parametrize("reason", list(ENDINGS))
+async def test_a_flow_that_ended_and_left_is_still_told_of_and_how_it_ended(reason: int) -> None:
+    async with opened() as (pilot, source):
+        source.tick([FLOWS[0]._replace(end_reason=reason, octet_rate=0.0), *FLOWS[1:]])
+        await pilot.pause()
+        assert ENDINGS[reason] in text(pilot)
+        assert "left the table" not in text(pilot)
+        source.tick(FLOWS[1:])
+        await pilot.pause()
+        assert ENDINGS[reason] in text(pilot) and "left the table" in text(pilot)
+        assert "1,210,000,000" in text(pilot)
+        assert "next record due" not in text(pilot)
+
+
+def test_every_way_to_end_has_words() -> None:
+    assert set(ENDINGS) == set(EndReason) - {EndReason.NONE}
+
+
+async def test_names_stand_beside_numbers_and_are_no_markup() -> None:
+    async with opened(120, 40) as (pilot, _):
+        await pilot.press("escape")
+        pilot.app.main.look_up = lambda address: "[red]x[/red].example"  # type: ignore[attr-defined]
+        await pilot.press("n")
+        while "example" not in flow_lines(pilot.app)[0]:
+            await pilot.pause(0.05)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "198.51.100.7:443  (?red?x??red?.example:443)" in text(pilot)
+
+
+async def test_a_flow_that_was_gone_before_anybody_looked_is_told_of_as_the_list_has_it() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("down", "space")
+        source.tick(FLOWS[1:])
+        await pilot.pause()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert "198.51.100.7:443 → 10.0.0.5:51514" in text(pilot)
+        assert "1,210,000,000" in text(pilot)
+
+
+async def test_brackets_of_ipv6_stay_in_the_title() -> None:
+    source = FakeSource([flow(1, "2001:db8::1", "2001:db8::2", (443, 50000), rate=10.0)])
+    async with running(source) as pilot:
+        await pilot.press("down", "enter")
+        await pilot.pause()
+        assert "[2001:db8::1]:443 → [2001:db8::2]:50000" in text(pilot)
+
+
+def test_a_sparkline_that_is_squeezed_keeps_its_bursts() -> None:
+    rates = [1.0] * 120
+    rates[77] = 900.0
+    assert _squeezed(rates, 62) == [900.0 if at == 38 else 1.0 for at in range(60)]
+    assert _squeezed(rates, 120) == rates
+    assert _squeezed([], 62) == []
