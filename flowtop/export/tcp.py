@@ -1,7 +1,9 @@
 """IPFIX over TCP (RFC 7011 section 10.4) and TLS (section 11.1): what a broken connection may have lost is sent again.
 
-TCP says what the collector's kernel has taken, not what the collector has read. So messages are kept until they have
-been taken, and for some seconds more; when the connection breaks, their records are given back and sent again.
+TCP says what the collector's kernel has taken, not what the collector has read. How much that kernel may hold unread is
+known: about the widest window it ever offered. So the newest messages of that size are kept, however old; when the
+connection breaks, their records are given back and sent again. A collector that closes in order had read everything:
+with something unread, its kernel resets the connection (RFC 2525 section 2.17).
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ CONNECT_S = 10.0
 """For the connection, and again for the TLS handshake."""
 REPORT_S = 60.0
 UNREAD_S = 5.0
-"""How long a message that the collector's kernel has taken may wait for the collector to read it."""
+"""A collector that closes in order may not yet have stored what it read so recently."""
 UNREAD_OCTETS = 16 * 1024 * 1024
 """Most that is kept of what the collector's kernel has taken."""
+_LEAST_UNREAD_OCTETS = 256 * 1024
+_SND_WND = 228  # Of tcpi_snd_wnd in struct tcp_info (linux/tcp.h), from Linux 5.4 on.
 _CLOSE_S = 1.0
 """At the end: how long a collector whose kernel has everything may take to read it and close."""
 _VERDICT_S = 0.3
@@ -54,7 +58,7 @@ class TcpTransport:
     Args:
         url: kind tcp or tls.
         tls: with certificates loaded; None: plain TCP, and never as a fall-back.
-        unread_s, unread_octets: how much is kept for how long, see UNREAD_S and UNREAD_OCTETS.
+        unread_s, unread_octets: see UNREAD_S and UNREAD_OCTETS.
     """
 
     def __init__(self, url: ExportUrl, tls: ssl.SSLContext | None = None, *, unread_s: float = UNREAD_S,
@@ -71,7 +75,7 @@ class TcpTransport:
         self._kept: deque[_Kept] = deque()
         self._unsent: FlowRecords | None = None
         self._written = 0
-        self._kept_from = 0
+        self._window = 0
 
     @property
     def retry_s(self) -> float:
@@ -97,7 +101,7 @@ class TcpTransport:
         if self._tls is not None:
             self._handshake(self._tls, context)
         self._session = TransportSession(self._templates, self._url.domain, self._counts)
-        self._written = self._kept_from = 0
+        self._written = self._window = 0
         self._reported_at = context.monotonic()
         self._write_all(self._session.announcement(context, _MESSAGE_OCTETS), context)
         context.announced()
@@ -105,7 +109,7 @@ class TcpTransport:
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Send records. Raises OSError, Abandoned; `abandon` gives them back then."""
         self._unsent = records
-        self._look_for_close()
+        self._look_for_close(context.monotonic())
         self._refresh(context)
         flows = self._session.flows(records, context, _MESSAGE_OCTETS)
         start = 0
@@ -121,7 +125,7 @@ class TcpTransport:
 
     def tick(self, context: ExportContext) -> float:
         """See whether the collector is still there, and report once a minute."""
-        self._look_for_close()
+        self._look_for_close(context.monotonic())
         self._refresh(context)
         self._forget_taken(context.monotonic())
         return _CHECK_S
@@ -193,7 +197,7 @@ class TcpTransport:
             else:
                 # In TLS 1.3 our certificate is judged after the handshake: a ticket says yes, an alert no.
                 if context.wait(connection, write=False, timeout_s=_VERDICT_S):
-                    self._look_for_close()
+                    self._look_for_close(context.monotonic())
                 return
         raise TimeoutError(f"no TLS handshake with {self._url.host} in {CONNECT_S:.0f} s")
 
@@ -233,19 +237,34 @@ class TcpTransport:
         return int(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
 
     def _forget_taken(self, now: float) -> None:
-        """Forget messages that have been with the collector's kernel for long enough, or are too many."""
+        """Forget messages that are further back than what the collector's kernel can hold unread."""
         taken = self._written - self._untaken()
-        for kept in self._kept:
-            if kept.end > taken:
+        for kept in reversed(self._kept):
+            if kept.taken_at is not None:
                 break
-            if kept.taken_at is None:
+            if kept.end <= taken:
                 kept.taken_at = now
-        while self._kept and self._kept[0].taken_at is not None and (
-                now - self._kept[0].taken_at >= self._unread_s or taken - self._kept_from > self._unread_octets):
-            self._kept_from = self._kept.popleft().end
+        self._window = max(self._window, self._offered_window())
+        held = min(max(2 * self._window, _LEAST_UNREAD_OCTETS), self._unread_octets)
+        while self._kept and self._kept[0].end <= taken - held:
+            self._kept.popleft()
 
-    def _look_for_close(self) -> None:
+    def _offered_window(self) -> int:
+        """Octets that the collector's kernel takes now; where ours does not say, more than is ever kept."""
+        assert self._socket is not None
+        facts = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        if len(facts) < _SND_WND + 4:
+            return self._unread_octets
+        return int(struct.unpack_from("I", facts, _SND_WND)[0])
+
+    def _forget_read(self, now: float) -> None:
+        """The collector has closed in order: it had read what its kernel had taken, some of it long ago."""
+        while self._kept and (taken_at := self._kept[0].taken_at) is not None and now - taken_at >= self._unread_s:
+            self._kept.popleft()
+
+    def _look_for_close(self, now: float) -> None:
         if self._closed_by_peer():
+            self._forget_read(now)
             raise ConnectionResetError("the collector closed the connection")
 
     def _closed_by_peer(self) -> bool:

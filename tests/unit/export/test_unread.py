@@ -1,0 +1,56 @@
+"""What a TCP collector's kernel took and the collector never read is sent again; what it has read is not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flowtop.export.exporter import Exporter
+from flowtop.export.opening import open_exporter
+from flowtop.export.statistics import ExportStatistics
+from tests.unit.export.flows import flows, until
+
+
+def sent_long_ago(tmp_path: Path, collector: Callable[[socket.socket], None]) -> ExportStatistics:
+    """Send 5 records; an hour later the collector does what it does, and goes. Gives the last figures."""
+    later_s = [0.0]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        exporter = open_exporter(f"ipfix+tcp://127.0.0.1:{listener.getsockname()[1]}", tmp_path,
+                                 monotonic=lambda: time.monotonic() + later_s[0])
+        exporter.start()
+        connection, _ = listener.accept()
+        exporter.consume(flows(5))
+        until(lambda: exporter.statistics().sent_records == 5, exporter.statistics)
+        until(lambda: ticks_on(exporter), exporter.statistics)  # the collector's kernel has it, and that was seen
+        later_s[0] = 3_600.0
+        collector(connection)
+    until(lambda: exporter.statistics().last_error != "", exporter.statistics)
+    return exporter.stop(0.0)
+
+
+def ticks_on(exporter: Exporter) -> bool:
+    """Make its thread look at its connection; whether it rests again."""
+    exporter.resume()
+    threading.Event().wait(0.05)
+    return exporter.statistics().queued_records == 0
+
+
+def test_what_a_collector_never_read_is_sent_again_however_long_ago_it_was_sent(tmp_path: Path) -> None:
+    figures = sent_long_ago(tmp_path, lambda connection: connection.close())  # with data unread: a reset
+    assert (figures.sent_records, figures.spooled_records, figures.repeated_records) == (0, 5, 5)
+
+
+def test_what_a_collector_has_read_long_ago_is_not_sent_again_when_it_closes(tmp_path: Path) -> None:
+    def read_and_close(connection: socket.socket) -> None:
+        connection.settimeout(0.3)
+        try:
+            while connection.recv(65_536):
+                pass
+        except TimeoutError:
+            connection.close()
+
+    figures = sent_long_ago(tmp_path, read_and_close)
+    assert (figures.sent_records, figures.spooled_records, figures.repeated_records) == (5, 0, 0)
