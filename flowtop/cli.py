@@ -9,8 +9,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from flowtop import __version__
+from flowtop import __version__, sources
 from flowtop.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -31,7 +30,6 @@ from flowtop.signals import SIGNALS, stop_on_signals
 
 if TYPE_CHECKING:
     from flowtop.capture import Capture
-    from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.export.exports import Exports, Keep
     from flowtop.listening import Listening
     from flowtop.pipeline import Pipeline, PipelineConfig
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from flowtop.view.filter.places import Split
     from flowtop.view.query import Query
 
-SCREEN_PAST_S = 300.0
-"""How far back [ goes while paused; flowtop.view.past bounds what it takes."""
 SCREEN_FIRST_DELAY_S = 0.25
 """The screen's first tick comes early: nobody should look at an empty list for a whole second."""
 
@@ -157,7 +153,7 @@ def command(**options: Any) -> int:
     """
     if options["check"]:
         return _check(options)
-    elsewhere = _elsewhere(options)
+    elsewhere = sources.elsewhere(options, _given, _default)
     if options["batch"]:
         return _batch(options, elsewhere)
     return _screen(options, elsewhere)
@@ -231,44 +227,9 @@ def _given(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
-def _elsewhere(options: dict[str, Any]) -> Reading | Listening | None:
-    """Where flows come from, if not from this host's interfaces; the command line goes before other settings."""
-    given = [option for option in ("listen", "read", "interface") if _given(option)]
-    if len(given) > 1:
-        raise FlowtopError(f"-{given[0][0]} and -{given[1][0]} exclude each other", exit_code=EXIT_USAGE,
-                           hint="flowtop observes interfaces, or reads a file, or listens to exporters")
-    for option in {"read", "listen"} - set(given) if given else ():
-        options[option] = None
-    reading = _reading(options)
-    if reading is not None or not options["listen"]:
-        return reading
-    from flowtop.listening import SORT, Listening, parse_urls
-
-    if _default("sort"):
-        options["sort"] = SORT
-    return Listening(parse_urls(options["listen"]), own_idle_timeout=not _default("idle_timeout"),
-                     own_dedupe=not _default("dedupe"))
-
-
 def _default(option: str) -> bool:
     """Whether nobody has said anything about it."""
     return click.get_current_context().get_parameter_source(option) is ParameterSource.DEFAULT
-
-
-def _reading(options: dict[str, Any]) -> Reading | None:
-    """The file to read, if any."""
-    if options["read"] is None:
-        for option in ("replay", "speed"):
-            if _given(option):
-                raise FlowtopError(f"--{option} needs -r", hint="flowtop -r FILE reads a capture", exit_code=EXIT_USAGE)
-        return None
-    from flowtop.reading import Reading
-
-    speed = options["speed"] or (1.0 if options["replay"] else None)
-    tick_s: float | None = options["delay"] * (speed or 1.0)
-    if options["batch"] and _default("delay") and options["count"] is None and options["read"] != "-" and speed is None:
-        tick_s = None
-    return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed)
 
 
 def _query(options: dict[str, Any], limit: int | None) -> Query:
@@ -283,41 +244,6 @@ def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query
 
     return places(query.filter, in_kernel=not (elsewhere or options["export"]),
                   observation_points=options["dedupe"] == "off")
-
-
-def _pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, capture_filter: str, *,
-                     first_delay_s: float | None = None) -> PipelineConfig:
-    from flowtop.metering.table import TableConfig
-    from flowtop.pipeline import PipelineConfig
-
-    table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
-                        max_flows=options["max_flows"], dedupe=options["dedupe"])
-    config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
-                            ticks=options["count"] if options["batch"] else None, table=table,
-                            past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S,
-                            capture_filter=capture_filter)
-    return elsewhere.pipeline_config(config) if elsewhere else config
-
-
-@contextmanager
-def _source(options: dict[str, Any], elsewhere: Reading | Listening | None,
-            wanted: str) -> Iterator[Callable[[], Capture]]:
-    """What makes the capture; the eBPF programs' compilation has begun and goes on while the screen is imported."""
-    if elsewhere:
-        capture = elsewhere.capture()
-        yield lambda: capture
-        return
-    from flowtop.capture.ebpf.start import begin
-
-    with closing(begin(options["map_entries"], wanted)) as compilation:
-        yield lambda: _ebpf_capture(options, compilation)
-
-
-def _ebpf_capture(options: dict[str, Any], compilation: Compilation) -> Capture:
-    from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
-
-    config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"])
-    return EbpfCapture(config, compilation)
 
 
 def _exporting(options: dict[str, Any], run: Callable[[Exports], int]) -> int:
@@ -361,7 +287,7 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
     write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
 
     def run(exports: Exports) -> int:
-        pipeline = Pipeline(_pipeline_config(options, elsewhere, split.kernel), open_capture(), [exports],
+        pipeline = Pipeline(sources.pipeline_config(options, elsewhere, split.kernel), open_capture(), [exports],
                             ready=pages.ready)
         caught = stop_on_signals(pipeline.request_stop, exports.hurry)
         run_batch(config, pipeline, pages, write)
@@ -371,7 +297,7 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
             return EXIT_OK
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
-    with _source(options, elsewhere, split.expression) as open_capture:
+    with sources.source(options, elsewhere, split.expression) as open_capture:
         return _exporting(options, run)
 
 
@@ -396,8 +322,8 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
     _check_exports(options)
     query = _query(options, None)
     split = _split(options, elsewhere, query)
-    with _source(options, elsewhere, split.expression) as open_capture:
-        config = partial(_pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
+    with sources.source(options, elsewhere, split.expression) as open_capture:
+        config = partial(sources.pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
         return _exporting(options, lambda exports: _show(options, query, config, open_capture, exports))
 
 

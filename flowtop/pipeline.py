@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from flowtop.capture import Capture
 from flowtop.errors import FlowtopError
@@ -25,34 +24,12 @@ from flowtop.view.paging import Pager
 from flowtop.view.past import Past
 from flowtop.view.query import Page, Query, Traffic
 from flowtop.view.usage import UsageMeter
+from flowtop.watching import FlowRecordConsumer, PipelineListener
 
 SPARKLINE_TICKS = 60
 _READY_POLL_S = 0.05
 _READER_POLL_S = 0.001
 _SOURCE_WAIT_S = 1.0
-
-
-class PipelineListener(Protocol):
-    """Who watches. Called from the pipeline's threads, never from two at once."""
-
-    def on_progress(self, text: str) -> None:
-        """What is being waited for before the first page, in words."""
-
-    def on_page(self, page: Page) -> None:
-        """The newest answer to the newest query: after each tick, and at once after `ask`."""
-
-    def on_error(self, error: FlowtopError) -> None:
-        """Capturing failed and has ended; nothing is attached any more."""
-
-
-class FlowRecordConsumer(Protocol):
-    """Who is handed every expired Flow Record. Called from the metering thread: must not block."""
-
-    def tell(self, facts: MeteringFacts) -> None:
-        """How metering stands, before the records that belong to it: each tick, and before the last records."""
-
-    def consume(self, records: FlowRecords) -> None:
-        """Take records (FLOW_RECORD_DTYPE, never empty). The array is the consumer's to keep."""
 
 
 @dataclass(frozen=True, slots=True)

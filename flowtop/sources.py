@@ -1,0 +1,105 @@
+"""Where flows come from, and how the pipeline runs for it: what the command line chose, as objects.
+
+Everything heavy is imported when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+
+if TYPE_CHECKING:
+    from flowtop.capture import Capture
+    from flowtop.capture.ebpf.compiler import Compilation
+    from flowtop.listening import Listening
+    from flowtop.pipeline import PipelineConfig
+    from flowtop.reading import Reading
+
+SCREEN_PAST_S = 300.0
+"""How far back [ goes while paused; flowtop.view.past bounds what it takes."""
+
+
+Said = Callable[[str], bool]
+"""Of an option: whether it was said where the name says."""
+
+
+def elsewhere(options: dict[str, Any], given: Said, default: Said) -> Reading | Listening | None:
+    """Where flows come from, if not from this host's interfaces; the command line goes before other settings.
+
+    Args:
+        options: by name; what does not hold for this run is changed in place.
+        given: on the command line.
+        default: nowhere.
+
+    Raises FlowtopError: they exclude each other, or mean nothing.
+    """
+    named = [option for option in ("listen", "read", "interface") if given(option)]
+    if len(named) > 1:
+        raise FlowtopError(f"-{named[0][0]} and -{named[1][0]} exclude each other", exit_code=EXIT_USAGE,
+                           hint="flowtop observes interfaces, or reads a file, or listens to exporters")
+    for option in {"read", "listen"} - set(named) if named else ():
+        options[option] = None
+    reading = _reading(options, given, default)
+    if reading is not None or not options["listen"]:
+        return reading
+    from flowtop.listening import SORT, Listening, parse_urls
+
+    if default("sort"):
+        options["sort"] = SORT
+    return Listening(parse_urls(options["listen"]), own_idle_timeout=not default("idle_timeout"),
+                     own_dedupe=not default("dedupe"))
+
+
+def _reading(options: dict[str, Any], given: Said, default: Said) -> Reading | None:
+    """The file to read, if any."""
+    if options["read"] is None:
+        for option in ("replay", "speed"):
+            if given(option):
+                raise FlowtopError(f"--{option} needs -r", hint="flowtop -r FILE reads a capture", exit_code=EXIT_USAGE)
+        return None
+    from flowtop.reading import Reading
+
+    speed = options["speed"] or (1.0 if options["replay"] else None)
+    tick_s: float | None = options["delay"] * (speed or 1.0)
+    if options["batch"] and default("delay") and options["count"] is None and options["read"] != "-" and speed is None:
+        tick_s = None
+    return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed)
+
+
+def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, capture_filter: str, *,
+                    first_delay_s: float | None = None) -> PipelineConfig:
+    """Delays, timeouts and bounds."""
+    from flowtop.metering.table import TableConfig
+    from flowtop.pipeline import PipelineConfig
+
+    table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
+                        max_flows=options["max_flows"], dedupe=options["dedupe"])
+    config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
+                            ticks=options["count"] if options["batch"] else None, table=table,
+                            past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S,
+                            capture_filter=capture_filter)
+    return elsewhere.pipeline_config(config) if elsewhere else config
+
+
+@contextmanager
+def source(options: dict[str, Any], elsewhere: Reading | Listening | None,
+           wanted: str) -> Iterator[Callable[[], Capture]]:
+    """What makes the capture; the eBPF programs' compilation has begun and goes on while the screen is imported."""
+    if elsewhere:
+        capture = elsewhere.capture()
+        yield lambda: capture
+        return
+    from flowtop.capture.ebpf.start import begin
+
+    with closing(begin(options["map_entries"], wanted)) as compilation:
+        yield lambda: _ebpf_capture(options, compilation)
+
+
+def _ebpf_capture(options: dict[str, Any], compilation: Compilation) -> Capture:
+    from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+
+    config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"])
+    return EbpfCapture(config, compilation)
