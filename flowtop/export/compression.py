@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO, Literal, Protocol, cast
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
@@ -26,6 +27,37 @@ class Compressor(Protocol):
         """The end of the compressed stream."""
 
 
+class WholeWriter:
+    """What a compressor writes into: all of it or OSError, and nothing any more after `abandon`.
+
+    Compressors take no notice of a write that wrote less, and write once more when they are forgotten.
+
+    Attributes:
+        failed: a write has failed: what was written ends somewhere.
+    """
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write: Callable[[bytes], None] | None = write
+        self.failed = False
+
+    def write(self, octets: bytes) -> int:
+        """Raises OSError."""
+        if self._write is not None:
+            try:
+                self._write(octets)
+            except OSError:
+                self.failed = True
+                raise
+        return len(octets)
+
+    def flush(self) -> None:
+        """Nothing is held here."""
+
+    def abandon(self) -> None:
+        """Drop what comes from now on."""
+        self._write = None
+
+
 def check_compression(kind: Compression) -> None:
     """Raises FlowtopError: this Python cannot compress so."""
     if kind == "zstd" and not _standard_zstd() and importlib.util.find_spec("zstandard") is None:
@@ -33,17 +65,17 @@ def check_compression(kind: Compression) -> None:
                            hint="install it beside flowtop (pip install zstandard), or use compress=gzip")
 
 
-def compressor(kind: Literal["gzip", "zstd"], raw: BinaryIO, unix_s: float) -> Compressor:
+def compressor(kind: Literal["gzip", "zstd"], raw: WholeWriter, unix_s: float) -> Compressor:
     """A compressor into `raw`. Call `check_compression` before."""
     if kind == "gzip":
-        return cast(Compressor, gzip.GzipFile(fileobj=raw, mode="wb", mtime=int(unix_s)))
+        return cast(Compressor, gzip.GzipFile(fileobj=cast(BinaryIO, raw), mode="wb", mtime=int(unix_s)))
     if _standard_zstd():
         from compression.zstd import ZstdFile
 
-        return cast(Compressor, ZstdFile(raw, mode="wb"))
+        return cast(Compressor, ZstdFile(cast(BinaryIO, raw), mode="wb"))
     import zstandard
 
-    return cast(Compressor, zstandard.ZstdCompressor().stream_writer(raw, closefd=False))
+    return cast(Compressor, zstandard.ZstdCompressor().stream_writer(cast(BinaryIO, raw), closefd=False))
 
 
 def _standard_zstd() -> bool:

@@ -9,13 +9,15 @@ import os
 import select
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from flowtop.export.compression import Compressor, compressor
+from flowtop.export.compression import Compressor, WholeWriter, compressor
 from flowtop.export.context import ExportContext
 from flowtop.export.records_text import CSV_COLUMNS, plain_records
 from flowtop.export.session import TransportSession
@@ -29,6 +31,8 @@ FILE_MODE = 0o600
 _PART_RECORDS = 512
 _FLUSH_S = 1.0
 _READER_S = 60.0
+_UNFLUSHED_RECORDS = 50_000
+"""Most that a compressor may hold: it is kept until it is written."""
 
 
 class FileFormat(Protocol):
@@ -127,6 +131,8 @@ class FileTransport:
         self._compressor: Compressor | None = None
         self._regular = False
         self._unsent: FlowRecords | None = None
+        self._unflushed: list[FlowRecords] = []
+        self._flushed_end = 0
         self._octets = 0
 
     @property
@@ -143,8 +149,9 @@ class FileTransport:
         """Begin a file. Raises OSError."""
         self._raw, self._regular = self._begin_file(context)
         if self._url.compress:
-            self._compressor = compressor(self._url.compress, self._raw, context.wall())
-        self._octets = 0
+            self._whole = WholeWriter(partial(self._write_raw, context=context))
+            self._compressor = compressor(self._url.compress, self._whole, context.wall())
+        self._octets = self._flushed_end = 0
         self._opened_at = self._flushed_at = self._reported_at = context.monotonic()
         self._write(self._format.begin(context), context)
         self._flush(context)
@@ -154,9 +161,14 @@ class FileTransport:
         for start in range(0, len(records), _PART_RECORDS):
             self._unsent = records[start:]
             self._rotate(context)
-            self._write(self._format.records(records[start:start + _PART_RECORDS], context), context)
+            part = records[start:start + _PART_RECORDS]
+            self._write(self._format.records(part, context), context)
+            if self._compressor is not None:
+                self._unflushed.append(part)
+                self._unsent = None if start + len(part) == len(records) else records[start + len(part):]
         self._unsent = None
-        if context.monotonic() - self._flushed_at >= _FLUSH_S:
+        if (context.monotonic() - self._flushed_at >= _FLUSH_S
+                or len(self._unflushed) * _PART_RECORDS > _UNFLUSHED_RECORDS):
             self._flush(context)
 
     def tick(self, context: ExportContext) -> float:
@@ -175,11 +187,14 @@ class FileTransport:
 
     def abandon(self) -> tuple[FlowRecords, int]:
         """Close; gives what was not written, and 0."""
-        raw, self._raw, self._compressor = self._raw, None, None  # A trailer would only fail as the file did.
+        if self._compressor is not None:
+            self._end_compressed(self._compressor)
+        raw, self._raw = self._raw, None
         if raw is not None and raw is not self._output:
             raw.close()
-        unsent, self._unsent = self._unsent, None
-        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent, 0
+        parts = [*self._unflushed, *([] if self._unsent is None else [self._unsent])]
+        self._unflushed, self._unsent = [], None
+        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
 
     def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
         """The file, unbuffered, and whether it is a regular one. Raises OSError."""
@@ -236,7 +251,7 @@ class FileTransport:
             if self._compressor is not None:
                 self._compressor.write(octets)
             elif self._regular:
-                _write_all(self._raw, octets)
+                self._write_raw(octets, context)
             else:
                 _write_slowly(self._raw, parts, context)
         except OSError:
@@ -246,15 +261,42 @@ class FileTransport:
         self._octets += len(octets)
         context.wrote(len(parts), len(octets))
 
+    def _write_raw(self, octets: bytes, context: ExportContext) -> None:
+        assert self._raw is not None
+        if self._regular:
+            _write_all(self._raw, octets)
+        else:
+            _write_slowly(self._raw, [octets], context)
+
     def _flush(self, context: ExportContext) -> None:
+        """What a compressor holds is written only now. Raises OSError."""
         self._flushed_at = context.monotonic()
         if self._compressor is not None:
             self._compressor.flush()
+            self._flushed()
+
+    def _flushed(self) -> None:
+        self._unflushed = []
+        if self._regular and self._raw is not None:
+            self._flushed_end = self._raw.tell()
+
+    def _end_compressed(self, compressed: Compressor) -> None:
+        """A trailer, where the file has not failed; else the file ends where it was flushed last."""
+        if self._regular and self._raw is not None:
+            with suppress(OSError):
+                if not self._whole.failed:
+                    compressed.close()
+                    self._flushed()
+            with suppress(OSError):
+                self._raw.truncate(self._flushed_end)
+        self._whole.abandon()
+        self._compressor = None
 
     def _end_file(self) -> None:
         assert self._raw is not None
         if self._compressor is not None:
             self._compressor.close()
+            self._flushed()
         if self._regular:
             os.fsync(self._raw.fileno())
         if self._raw is not self._output:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,32 @@ def test_zstd_that_is_not_installed_is_said_before_anything_starts(
         open_exporter(f"jsonl:{tmp_path}/flows.zst", tmp_path / "state")
     assert "compress=gzip" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_what_a_compressor_held_when_the_disk_was_full_is_not_sent(tmp_path: Path, suffix: str) -> None:
+    """The disk's part is played by a limit on the size of files: writes are cut short at it, then fail."""
+    tool = {"gz": "gzip", "zst": "zstd"}[suffix]
+    later_s = [0.0]
+    exporter = open_exporter(f"jsonl:{tmp_path}/flows.{suffix}", tmp_path / "state",
+                             monotonic=lambda: time.monotonic() + later_s[0])
+    exporter.start()
+    exporter.consume(flows(1_000))
+    until(lambda: exporter.statistics().sent_records == 1_000, exporter.statistics)
+    later_s[0] = 2.0  # what is written from now on is flushed
+    exporter.consume(flows(1, 1_001))
+    until(lambda: exporter.statistics().sent_records == 1_001, exporter.statistics)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        exporter.consume(flows(59_000, 1_002))
+        until(lambda: exporter.statistics().state is ExportState.WAITING, exporter.statistics)
+        figures = exporter.stop(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert figures.last_error == "File too large"
+    assert figures.sent_records + figures.not_sent_records == 60_001
+    assert figures.not_sent_records > 0
+    unpacked = subprocess.run([tool, "-dc", tmp_path / f"flows.{suffix}"], capture_output=True, check=False).stdout
+    assert [json.loads(line)["flowId"] for line in unpacked.splitlines()] == list(range(1, figures.sent_records + 1))
+    assert figures.sent_records >= 1_001
