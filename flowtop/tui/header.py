@@ -121,7 +121,7 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
     grouped = page.query.group not in ((), ("flow",))
     some = page.query.filter is not None or page.query.scope is not None
     if grouped or not some:
-        rows = f"{position} of {page.matched:,}{' groups' if grouped else ''}" if position else ""
+        rows = f"{position} of {page.matched:,}{_groups(page.matched) if grouped else ''}" if position else ""
         parts = [Part(rows, theme.LABEL, rank=3)]
     else:
         parts = [Part(position, theme.LABEL, rank=5)]
@@ -129,6 +129,10 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
         parts.append(Part(f"{page.matched_flows:,} of {page.flows:,} flows", theme.LABEL, rank=4 if grouped else 3,
                           gap=3))
     return parts
+
+
+def _groups(count: int) -> str:
+    return " group" if count == 1 else " groups"
 
 
 def trail_text(trail: Sequence[str], width: int) -> str:

@@ -3,7 +3,7 @@
 The app runs in a child on a pseudo-terminal of 160x50, with the real pipeline and flow table behind it and a capture
 that brings every flow anew each tick. The clock runs from writing a key until the octets that show its effect were
 read: the cursor's new line, the new place in the list, the flow that now comes first, the count of
-what a filter leaves. With a million flows, 100,000 of them bring packets each tick. Run
+what a filter leaves, groups in the place of flows. With a million flows, 100,000 of them bring packets each tick. Run
 it alone: other work on the machine is in the latencies (`chrt -f 40 python -m tests.bench screen` keeps it out).
 """
 
@@ -141,6 +141,18 @@ def typing(terminal: Terminal, flows: int, presses: int, dice: random.Random) ->
     return found
 
 
+def grouping(terminal: Terminal, flows: int, presses: int, dice: random.Random) -> list[float]:
+    """Milliseconds from a key to groups of all flows by source, to their order turned round, and to flows again."""
+    found: list[float] = []
+    for _ in range(presses // 4):
+        terminal.press(b"gg")
+        terminal.wait_for(b"group flows by")
+        found.append(timed(terminal, b"\r", "groups", dice))
+        found += [timed(terminal, b"r", arrow, dice) for arrow in ("RATE↑", "RATE↓")]
+        found.append(timed(terminal, b"\x7f", f"–{FLOW_LINES} of {flows:,}", dice))
+    return found
+
+
 def octets_a_tick(terminal: Terminal, ticks: int) -> list[int]:
     """Octets written in each of some ticks in which nobody presses a key."""
     terminal.drain(0.3)
@@ -194,6 +206,9 @@ def main() -> None:
                 written = octets_a_tick(terminal, arguments.ticks)
             typed = typing(terminal, flows, arguments.presses, dice)
             by_kind = latencies(terminal, flows, arguments.presses, dice) if flows < MOST else {}
+            if by_kind:
+                terminal.press(b"\x1b")  # no cursor: the list is viewed from its top
+                by_kind["group"] = grouping(terminal, flows, arguments.presses, dice)
         if by_kind:
             by_kind["all"] = [value for values in by_kind.values() for value in values]
         by_kind["typing"] = typed

@@ -121,7 +121,7 @@ async def test_every_field_can_be_looked_into(group: str, width: int) -> None:
         groups: Counter[object] = Counter()
         for row in source.flows:
             groups[FAKE_KEYS[group](row, "")] += 1
-        assert f"of {len(groups)} groups" in line(pilot.app, 1)
+        assert f"of {len(groups)} group{'s' * (len(groups) > 1)} " in line(pilot.app, 1)
         header = line(pilot.app, 2)
         assert {"RATE↓", "BYTES", "PKTS", "FLOWS"} <= set(header.split())
         await pilot.press("down")
