@@ -63,6 +63,8 @@ class Exporter:
         self._spilled_at = monotonic()
         self._open = False
         self._refused = False
+        self._spool_again_at = 0.0
+        self._spool_error = ""
         self._paused = False
         self._paused_at = 0.0
         self._stop_by: float | None = None
@@ -135,7 +137,8 @@ class Exporter:
             return ExportStatistics(
                 self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
                 len(self._queue) + counters.held, counters.spooled,
-                lost.records, lost.packets, lost.octets, counters.last_error, counters.announced_at, self._since,
+                lost.records, lost.packets, lost.octets,
+                "; ".join(filter(None, (self._spool_error, counters.last_error))), counters.announced_at, self._since,
                 self._transport.file_octets)
 
     # ---- ExportContext, for the transport
@@ -335,27 +338,47 @@ class Exporter:
         self._alarm.wait(left)
 
     def _spill(self) -> None:
-        """What memory should not hold goes to the spool: what is too much at once, the rest every SPILL_S."""
-        if self._spool is None:
+        """What memory should not hold goes to the spool: what is too much at once, the rest every SPILL_S.
+
+        What the spool has no room for stays in memory, as long as that has.
+        """
+        if self._spool is None or self._monotonic() < self._spool_again_at:
             return
         keep, limit = len(self._queue), self._bounds.spill_records
         if keep > limit:
             keep = limit // 2  # Half of it, so that there are few large files, not many small ones.
         if self._monotonic() - self._spilled_at >= SPILL_S:
             keep = 0
-            self._store_returned()
             self._spilled_at = self._monotonic()
+            while self._returned and not len(refused := self._to_spool(self._returned[-1], first=True)):
+                self._returned.pop()
+            if self._returned:
+                self._returned[-1] = refused
+                return
         while len(self._queue) > keep and (records := self._take()) is not None:
-            self._store(records)
+            refused = self._to_spool(records)
+            if len(refused):
+                with self._lock:
+                    self._queue.put_back(refused)
+                    self._counters.held -= len(refused)
+                return
+
+    def _to_spool(self, records: FlowRecords, *, first: bool = False) -> FlowRecords:
+        """Records that are held go into the spool; gives those it has no room for, which are still held."""
+        refused, error = (records, "") if self._spool is None else self._spool.store(records, first=first)
+        self._spool_error = error
+        if error:
+            self._spool_again_at = self._monotonic() + SPILL_S
+        with self._lock:
+            self._counters.held -= len(records) - len(refused)
+            self._counters.spooled += len(records) - len(refused)
+        return refused
 
     def _store(self, records: FlowRecords, *, first: bool = False) -> None:
-        """Records that are held go into the spool; what does not fit is given up."""
-        refused, error = (records, "") if self._spool is None else self._spool.store(records, first=first)
-        if error:
-            self._counters.last_error = error
+        """Records that are held go into the spool at the end; what does not fit is given up."""
+        refused = self._to_spool(records, first=first)
         with self._lock:
-            self._counters.held -= len(records)
-            self._counters.spooled += len(records) - len(refused)
+            self._counters.held -= len(refused)
             self._give_up(refused)
 
     def _store_returned(self) -> None:

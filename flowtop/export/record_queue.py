@@ -57,6 +57,13 @@ class RecordQueue:
                 self._octets += len(taken) * size
         return refused
 
+    def put_back(self, records: FlowRecords) -> None:
+        """What was taken last comes first again; whatever the bounds, as it had its room a moment ago."""
+        with self._lock:
+            self._parts.appendleft(records)
+            self._records += len(records)
+            self._octets += len(records) * records.itemsize
+
     def take(self, limit: int) -> FlowRecords | None:
         """The oldest records, `limit` of them at most; None when there are none."""
         with self._lock:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowtop.export.context import ExportContext
+from flowtop.export.context import Abandoned, ExportContext
 from flowtop.export.resolve import Address, resolve
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.url import ExportUrl
@@ -35,6 +35,7 @@ UNREAD_OCTETS = 16 * 1024 * 1024
 """Most that is kept of what the collector's kernel has taken."""
 _LEAST_UNREAD_OCTETS = 256 * 1024
 _SND_WND = 228  # Of tcpi_snd_wnd in struct tcp_info (linux/tcp.h), from Linux 5.4 on.
+_CHATTER_READS = 64
 _CLOSE_S = 1.0
 """At the end: how long a collector whose kernel has everything may take to read it and close."""
 _VERDICT_S = 0.3
@@ -142,9 +143,13 @@ class TcpTransport:
             self._close_notify(self._socket)
         self._socket.shutdown(socket.SHUT_WR)
         deadline = context.monotonic() + _CLOSE_S
-        while context.monotonic() < deadline or self._untaken():
-            if context.wait(self._socket, write=False, timeout_s=0.05) and self._closed_by_peer():
-                break
+        try:
+            while context.monotonic() < deadline or self._untaken():
+                if context.wait(self._socket, write=False, timeout_s=0.05) and self._closed_by_peer():
+                    break
+        except Abandoned:
+            if self._untaken():
+                raise
         if self._untaken():
             raise ConnectionResetError("the collector closed the connection before it had everything")
         self._kept.clear()
@@ -271,15 +276,14 @@ class TcpTransport:
         """Whether the other side has closed; what it says otherwise is read and dropped. Raises OSError: reset."""
         assert self._socket is not None
         try:
-            while self._socket.recv(4096):
-                pass
+            # One that goes on talking is heard out another time.
+            return any(not self._socket.recv(4096) for _ in range(_CHATTER_READS))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except ssl.SSLEOFError:
             return True
         except ssl.SSLError as error:
             raise _tls_error(error) from error
-        return True
 
     @staticmethod
     def _close_notify(connection: ssl.SSLSocket) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
@@ -169,3 +172,32 @@ def test_a_collector_that_never_reads_is_shown_and_neither_blocks_the_stop_nor_c
         figures = export.stop(0.2)
     assert figures.sent_records + figures.spooled_records == total
     assert figures.not_sent_records == 0
+
+
+@pytest.mark.parametrize("talks", [False, True])
+def test_a_short_flush_to_a_collector_that_has_it_all_and_does_not_close(tmp_path: Path, talks: bool) -> None:
+    """Nothing is kept for the next run; nor does a collector that talks without end hold anything up."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def collect() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(0.01)
+                while not done.is_set():
+                    with suppress(OSError):
+                        if talks:
+                            connection.send(bytes(65_536))
+                        connection.recv(1 << 20)
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        try:
+            process = exporter(f"ipfix+tcp://127.0.0.1:{listener.getsockname()[1]}", tmp_path / "state")
+            process.consume(flows(500))
+            until(lambda: process.statistics().sent_records == 500, process.statistics)
+            figures = process.stop(0.5)
+        finally:
+            done.set()
+            thread.join()
+    assert (figures.sent_records, figures.spooled_records, figures.not_sent_records) == (500, 0, 0)

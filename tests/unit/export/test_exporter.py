@@ -221,7 +221,9 @@ def test_a_full_disk_is_counted_and_leaves_no_half_file(tmp_path: Path) -> None:
     exporter = Exporter("test:", transport, store, bounds=QueueBounds(spill_records=0))
     exporter.start()
     exporter.consume(flows(10))
-    until(lambda: exporter.statistics().not_sent_records == 10, exporter.statistics)
+    until(lambda: "No space left on device" in exporter.statistics().last_error, exporter.statistics)
+    until(lambda: exporter.statistics().queued_records == 10, exporter.statistics)
+    assert exporter.statistics().not_sent_records == 0, "memory has room"
     assert list((tmp_path / "s").iterdir()) == []
     assert "No space left on device" in words
     assert exporter.stop(0.05).not_sent_octets == 100 * sum(range(1, 11))
@@ -354,3 +356,31 @@ def test_an_export_works_where_a_thousand_descriptors_are_open_already(tmp_path:
         for descriptor in held:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_a_full_spool_refuses_waits_in_memory(tmp_path: Path) -> None:
+    """Records are given up only when memory is full as well, or at the end."""
+    now = [0.0]
+    transport = RecordingTransport()
+    transport.fail_open = True
+    exporter = Exporter("test:", transport, spool(tmp_path / "s", 60_000), monotonic=lambda: now[0],
+                        bounds=QueueBounds(records=3_000))
+    exporter.start()
+    for step in range(1, 6):
+        exporter.consume(flows(400, 400 * step - 399))
+        now[0] += SPILL_S + 1
+        exporter.resume()  # wakes it
+        until(lambda step=step: accounted(exporter.statistics()) == 400 * step, exporter.statistics)
+        if step == 1:
+            until(lambda: exporter.statistics().spooled_records == 400, exporter.statistics)
+    until(lambda: "full" in exporter.statistics().last_error, exporter.statistics)
+    assert (exporter.statistics().not_sent_records, accounted(exporter.statistics())) == (0, 2_000)
+    exporter.consume(flows(3_000, 2_001))
+    refused = exporter.statistics().not_sent_records
+    assert 0 < refused < 3_000, "memory has room for 3,000 and no more"
+    transport.fail_open = False
+    now[0] += 60
+    exporter.resume()
+    until(lambda: exporter.statistics().sent_records == 5_000 - refused, exporter.statistics)
+    exporter.stop(5.0)
+    assert transport.received == list(range(1, 5_001 - refused))
