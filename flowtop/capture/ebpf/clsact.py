@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _PARENTS = (_INGRESS, _EGRESS)
 _ETH_P_ALL = socket.htons(3)
+_LOOK_AGAIN_S = 0.05
 _ATTEMPTS = 8
 
 
@@ -99,6 +101,7 @@ class ClsactAttacher:
         self._route = route
         self._owner = owner
         self._started = started
+        self._patience_s = 0.5  # for all interfaces together: an empty qdisc is nearly always just that
 
     def attach(self, ifindex: int, direction: Direction, program_fd: int) -> Attachment:
         """See Attacher."""
@@ -124,9 +127,16 @@ class ClsactAttacher:
                 _TCMSG.pack(0, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
                 + netlink.pack_attribute(_TCA_KIND, b"clsact\0"))
         except FileExistsError:
-            owners = [parse_filter_name(found.name) for found in self._filters(ifindex)]
+            owners = [parse_filter_name(found.name) for found in self._settled_filters(ifindex)]
             return any(owner is not None and owner[1] for owner in owners)
         return True
+
+    def _settled_filters(self, ifindex: int) -> list[_Filter]:
+        """The filters of a qdisc that somebody made; an empty one may be another flowtop's that is just starting."""
+        while not (found := self._filters(ifindex)) and self._patience_s > 0:
+            self._patience_s -= _LOOK_AGAIN_S
+            time.sleep(_LOOK_AGAIN_S)
+        return found
 
     def _filters(self, ifindex: int) -> list[_Filter]:
         """All filters of both parents, with an entry of handle 0 for each priority in use."""
