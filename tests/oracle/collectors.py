@@ -20,8 +20,8 @@ from xml.etree import ElementTree
 import pytest
 
 IPFIX_PORT = 4739
-PACKAGES = {"tshark": "tshark", "ipfixDump": "libfixbuf-tools", "nfcapd": "nfdump", "nfacctd": "pmacct",
-            "pmacctd": "pmacct", "softflowd": "softflowd"}
+PACKAGES = {"tshark": "tshark", "text2pcap": "wireshark-common", "ipfixDump": "libfixbuf-tools", "nfcapd": "nfdump",
+            "nfacctd": "pmacct", "pmacctd": "pmacct", "softflowd": "softflowd"}
 PATIENCE_S = 60.0
 ENVIRONMENT = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 

@@ -1,9 +1,9 @@
 """A Collecting Process in a process of its own, so that it can be killed: writes what arrives, a file a connection.
 
-python export_collector.py DIRECTORY PORT [CERTIFICATE KEY [CLIENT_CA]]
+python export_collector.py DIRECTORY HOST PORT [CERTIFICATE KEY [CLIENT_CA]]
 
-It listens on 127.0.0.1, prints the port, and appends each connection's octets to DIRECTORY/NUMBER.ipfix, unbuffered:
-what it has read is in the file, also when it is killed.
+It listens on an IPv4 or IPv6 address, prints the port, and appends each connection's octets to DIRECTORY/NUMBER.ipfix,
+unbuffered: what it has read is in the file, also when it is killed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def serve(connection: socket.socket, path: Path) -> None:
             print("ended:", error, flush=True)
 
 
-def main(directory: Path, port: int, certificates: list[str]) -> None:
-    listener = socket.create_server(("127.0.0.1", port))
+def main(directory: Path, host: str, port: int, certificates: list[str]) -> None:
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     context = None
     if certificates:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -48,4 +48,4 @@ def main(directory: Path, port: int, certificates: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
+import threading
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,8 @@ import pytest
 from flowtop.errors import FlowtopError
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportStatistics
-from tests.oracle.test_export_tcp import collector, exporter, flow_ids
+from tests.oracle.collectors import needs
+from tests.oracle.test_export_tcp import collector, exporter, flow_ids, killed_five_times
 from tests.unit.export.flows import flows, until
 
 
@@ -52,6 +58,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     certificate(directory, "elsewhere", own, "DNS:elsewhere.test,IP:127.0.0.2")
     certificate(directory, "expired", own, "IP:127.0.0.1", "-startdate", "20200101000000Z", "-enddate",
                 "20200102000000Z")
+    certificate(directory, "server6", own, "IP:::1")
     certificate(directory, "client", own, "DNS:exporter.test")
     return directory
 
@@ -66,6 +73,21 @@ def test_a_verified_server_gets_everything(tmp_path: Path, pki: Path) -> None:
         assert (figures.sent_records, figures.spooled_records) == (2_000, 0), figures
         octets, = server.sessions()
     assert sorted(flow_ids(octets, tmp_path)) == list(range(1, 2_001))
+
+
+def test_a_verified_server_on_ipv6_gets_everything(tmp_path: Path, pki: Path) -> None:
+    with collector(tmp_path / "in", pki / "server6.pem", pki / "server6.key", host="::1") as server:
+        export = exporter(f"ipfix+tls://[::1]:{server.port}?ca={pki / 'own.pem'}", tmp_path / "state")
+        export.consume(flows(500))
+        figures = export.stop(10.0)
+        octets, = server.sessions()
+    assert (figures.sent_records, figures.spooled_records) == (500, 0), figures
+    assert sorted(flow_ids(octets, tmp_path)) == list(range(1, 501))
+
+
+def test_a_tls_collector_killed_five_times_under_load_gets_every_record(tmp_path: Path, pki: Path) -> None:
+    with collector(tmp_path / "in", pki / "server.pem", pki / "server.key") as server:
+        killed_five_times(server, f"ipfix+tls://127.0.0.1:{server.port}?ca={pki / 'own.pem'}&reconnect=0.05s", tmp_path)
 
 
 @pytest.mark.parametrize(("name", "says"), [
@@ -85,6 +107,41 @@ def test_a_server_that_does_not_speak_tls_gets_no_record(tmp_path: Path, pki: Pa
         received = b"".join(path.read_bytes() for path in server.directory.iterdir())
     assert received[:1] == b"\x16"  # TLS handshake: a ClientHello, and nothing in the clear.
     assert b"eth0" not in received and bytes([192, 0, 2, 1]) not in received
+
+
+def test_no_tls_older_than_1_2_is_offered(tmp_path: Path, pki: Path) -> None:
+    with collector(tmp_path / "in") as server:
+        refused(f"ipfix+tls://127.0.0.1:{server.port}?ca={pki / 'own.pem'}&reconnect=60s", tmp_path, wait=False)
+        hello = b"".join(path.read_bytes() for path in server.directory.iterdir())
+    (tmp_path / "hello.txt").write_text("000000 " + hello.hex(" "))
+    subprocess.run([needs("text2pcap"), "-q", "-T", "40000,4740", tmp_path / "hello.txt", tmp_path / "hello.pcap"],
+                   check=True, capture_output=True)
+    read = subprocess.run([needs("tshark"), "-r", tmp_path / "hello.pcap", "-d", "tcp.port==4740,tls", "-T", "fields",
+                           "-e", "tls.handshake.extensions.supported_version"],
+                          check=True, capture_output=True, text=True)
+    assert set(read.stdout.strip().split(",")) == {"0x0304", "0x0303"}, "TLS 1.3 and 1.2"
+
+
+def test_a_server_that_speaks_tls_1_1_at_most_gets_nothing(tmp_path: Path, pki: Path) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    old.load_cert_chain(pki / "server.pem", pki / "server.key")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")  # Else OpenSSL 3 refuses to serve it at all.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_once, args=(listener, old))
+        thread.start()
+        url = f"ipfix+tls://127.0.0.1:{listener.getsockname()[1]}?ca={pki / 'own.pem'}&reconnect=60s"
+        figures = refused(url, tmp_path)
+        thread.join()
+    assert "alert protocol version" in figures.last_error
+
+
+def serve_once(listener: socket.socket, context: ssl.SSLContext) -> None:
+    connection, _ = listener.accept()
+    with connection, suppress(ssl.SSLError):
+        context.wrap_socket(connection, server_side=True).close()
 
 
 def test_a_server_that_asks_for_a_client_certificate_takes_ours_and_none_else(tmp_path: Path, pki: Path) -> None:
