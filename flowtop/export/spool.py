@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowtop.errors import FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.from_ipfix import flow_records
 from flowtop.record import FlowRecords
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
@@ -75,7 +75,7 @@ class Spool:
                              hint="stop it, or export to the collector from one of them") from error
         except OSError as error:
             raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
-                               hint="choose a directory that can be written") from error
+                               hint="choose a directory that can be written", exit_code=EXIT_USAGE) from error
         self._records = sum(file.records for file in self._files)
         self._octets = sum(file.octets for file in self._files)
 

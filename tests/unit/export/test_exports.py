@@ -196,3 +196,10 @@ def test_a_udp_export_takes_the_first_address_that_there_is_a_way_to(
         figures, = exports.stop()
         assert (figures.statistics.sent_records, figures.statistics.last_error) == (3, "")
         assert listener.recv(65_535)[:2] == b"\0\x0a"
+
+
+def test_a_state_directory_that_cannot_be_used_is_an_error_of_usage(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FlowtopError, match="Not a directory") as refused:
+        Exports(tmp_path / "file").add("ipfix+tcp://192.0.2.1")
+    assert refused.value.exit_code == 2, "as README says of a path that cannot work"
