@@ -85,12 +85,20 @@ class ExportList(Widget):
         room = width - STATE_WIDTH - 6 - sum(column.width + 2 for column in columns)
         if y == 0:
             heads = "".join(f"  {column.header:>{column.width}}" for column in columns)
-            return _line([(f" {'#':>2} {'STATE':<{STATE_WIDTH}} {'TO':<{max(0, room)}}{heads}", theme.HEADING)], width)
+            head = f" {'#':>2} {'STATE':<{STATE_WIDTH}} {self._heading(room):<{max(0, room)}}{heads}"
+            return _line([(head, theme.HEADING)], width)
         index = self._first() + y - 1
         if index >= len(self.exports):
             return Strip.blank(width)
         export = self.exports[index]
         return _line(self._cells(export, columns, room), width, cursor=export.number == self._number)
+
+    def _heading(self, room: int) -> str:
+        """Of the URLs: with how many exports there are above and below those in view."""
+        above = self._first()
+        below = max(0, len(self.exports) - above - (self.size.height - 1))
+        hidden = f"{f'  ↑ {above} more' if above else ''}{f'  ↓ {below} more' if below else ''}"
+        return f"TO{hidden}"[:max(0, room)]
 
     def _cells(self, export: Export, columns: Sequence[ExportColumn], room: int) -> list[tuple[str, Style]]:
         words = STATES[export.statistics.state]

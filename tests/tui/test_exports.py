@@ -279,8 +279,11 @@ async def test_a_click_chooses_an_export() -> None:
 async def test_the_chosen_export_is_in_view_however_many_there_are() -> None:
     exports = FakeExports([statistics(f"file:{number}.ipfix") for number in range(1, 31)])
     async with panel(exports) as pilot:
+        rows = sum(re.match(r"│ +\d+ .*file:\d+", line) is not None for line in lines(pilot.app))
+        assert f"TO  ↓ {30 - rows} more " in text(pilot)
         await pilot.press(*["down"] * 29)
         assert "file:30.ipfix" in reversed_lines(pilot)[0]
+        assert f"TO  ↑ {30 - rows} more " in text(pilot)
         await pilot.press(*["up"] * 29)
         assert "file:1.ipfix" in reversed_lines(pilot)[0]
 
