@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -31,6 +32,8 @@ FILE_MODE = 0o600
 _PART_RECORDS = 512
 _FLUSH_S = 1.0
 _READER_S = 60.0
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links say: vfat, many of FUSE and SMB."""
 _UNFLUSHED_RECORDS = 50_000
 """Most that a compressor may hold: it is kept until it is written."""
 
@@ -227,6 +230,13 @@ class FileTransport:
             try:
                 os.link(path, target)  # Unlike rename it does not replace what is there.
             except FileExistsError:
+                number += 1
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not os.path.lexists(target):
+                    path.rename(target)
+                    return
                 number += 1
             else:
                 path.unlink()

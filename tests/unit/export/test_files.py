@@ -134,3 +134,21 @@ def test_what_a_compressor_held_when_the_disk_was_full_is_not_sent(tmp_path: Pat
     unpacked = subprocess.run([tool, "-dc", tmp_path / f"flows.{suffix}"], capture_output=True, check=False).stdout
     assert [json.loads(line)["flowId"] for line in unpacked.splitlines()] == list(range(1, figures.sent_records + 1))
     assert figures.sent_records >= 1_001
+
+
+def test_a_file_is_put_aside_where_there_are_no_hard_links_too(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "flows.jsonl"
+    for texts in (["old\n"], ["old\n", "older\n"]):
+        path.write_text(texts[-1])
+        exporter = open_exporter(f"jsonl:{path}", tmp_path / "state", wall=lambda: 1_700_000_000.0)
+        exporter.start()
+        exporter.consume(flows(3))
+        assert exporter.stop(10.0).sent_records == 3
+        assert len(path.read_text().splitlines()) == 3
+        aside = sorted(other for other in tmp_path.glob("flows-*.jsonl"))
+        assert sorted(other.read_text() for other in aside) == texts
