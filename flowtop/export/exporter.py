@@ -86,6 +86,12 @@ class Exporter:
             self._give_up(records if self._closed else self._queue.put(records))
         self._alarm.ring()
 
+    def refuse(self, records: FlowRecords, reason: str) -> None:
+        """Count records as not sent, for a reason that is not the transport's. Never waits."""
+        with self._lock:
+            self._counters.last_error = reason
+            self._give_up(records)
+
     def tell(self, facts: MeteringFacts) -> None:
         """Facts to be reported in band from now on: once a tick is often enough."""
         self._facts = facts

@@ -145,7 +145,12 @@ class Exports:
             if not export.ended:
                 kept = records if export.duplicates else records[~records["duplicate"]]
                 if export.keep is not None and len(kept):
-                    kept = kept[export.keep(kept, interfaces)]
+                    try:
+                        kept = kept[export.keep(kept, interfaces)]
+                    except Exception as error:  # noqa: BLE001 - one export's fault: metering and the others go on
+                        export.exporter.refuse(kept, f"the filter failed: {type(error).__name__}: {error}")
+                        export.exporter.request_stop(self._flush_s)
+                        continue
                 if len(kept):
                     export.exporter.consume(kept)
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from flowtop.errors import FlowtopError
@@ -63,6 +64,23 @@ def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(t
     assert opener.transports["file:odd-on-eth0"].received == [1, 3, 5, 7, 9]
     assert opener.transports["file:all"].received == list(range(1, 21))
     assert [export.statistics.not_sent_records for export in figures] == [0, 0]
+
+
+def test_a_filter_that_fails_ends_its_export_with_a_word_and_no_other(tmp_path: Path) -> None:
+    def broken(*arguments: object) -> npt.NDArray[np.bool_]:
+        raise ZeroDivisionError("a bug")
+
+    opener = Opener()
+    exports = Exports(tmp_path, open_exporter=opener)
+    exports.add("file:broken", keep=broken)
+    exports.add("file:all")
+    exports.consume(flows(3))
+    until(lambda: exports.statistics()[0].statistics.state is ExportState.STOPPED, exports.statistics)
+    exports.consume(flows(2, 4))
+    first, second = (export.statistics for export in exports.stop())
+    assert (first.sent_records, first.not_sent_records, first.not_sent_packets) == (0, 5, 15)
+    assert first.last_error == "the filter failed: ZeroDivisionError: a bug"
+    assert (second.sent_records, second.not_sent_records) == (5, 0)
 
 
 def test_an_export_may_leave_out_what_another_interface_s_flow_stands_for(tmp_path: Path) -> None:
