@@ -25,13 +25,17 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported."""
+    """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported.
+
+    `ticks`: pass before the keys are pressed, each with rates of its own.
+    """
 
     width: int
     height: int
     keys: tuple[str, ...] = ()
     alarm: bool = False
     exports: tuple[ExportStatistics, ...] = ()
+    ticks: int = 0
 
 
 EXPORTS = (
@@ -52,6 +56,9 @@ EXPORTS = (
 """A collector that reads, one that is away, one that was, and a recording that is paused."""
 
 LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
+
+BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
+"""45 ticks back."""
 
 SCENES: dict[str, Scene] = {
     "main": Scene(120, 40, ("down", "down", "down")),
@@ -91,6 +98,9 @@ SCENES: dict[str, Scene] = {
     "exports-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
     "exports-first": Scene(80, 24, ("e",)),
     "exporting": Scene(80, 24, exports=EXPORTS[:1]),
+    "scrub": Scene(120, 40, ("down", "down", *BACK), ticks=75),
+    "scrub-narrow": Scene(80, 24, ("down", *BACK), ticks=75),
+    "mark": Scene(80, 24, ("m",)),
     "lost": Scene(120, 20, ("space",), alarm=True),
 }
 """Every picture by the name of its file."""
@@ -151,6 +161,9 @@ async def render(scene: Scene) -> str:
 
 async def _rendered(scene: Scene, source: FakeSource) -> str:
     async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports)) as pilot:
+        for tick in range(scene.ticks):
+            source.tick([row._replace(octet_rate=row.octet_rate * (1 + tick % 7 / 20)) for row in scene_flows()])
+        await pilot.pause()
         await press(pilot, scene.keys)
         if scene.alarm:
             source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,

@@ -29,6 +29,8 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("sort_next", "sort_previous"): "Sort by next, previous",
     ("hold_order",): "Freeze the order",
     ("follow",): "Follow the cursor's flow",
+    ("step(-1)", "step(1)", "step(-10)", "step(10)"): "Past: 1, 10 back, on",
+    ("mark", "unmark"): "Count from now, no more",
     ("window('tick')", "window('10s')", "window('60s')"): "Rate of tick, 10 s, 60 s",
     ("hosts",): "Names of hosts (DNS)",
     ("services",): "Names of ports",

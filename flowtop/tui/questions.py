@@ -33,7 +33,6 @@ class Questions:
 
     Attributes:
         order_held: the reader froze the order.
-        newest: the newest page, shown or not.
     """
 
     def __init__(self, query: Query, viewport: Viewport) -> None:
@@ -41,9 +40,11 @@ class Questions:
         self._viewport = viewport
         self._asked: Query | None = None
         self._holds = 0
+        self._marks = 0
         self._paused_at: Page | None = None
-        self.newest: Page | None = None
+        self._latest: Page | None = None
         self._awaited: Query | None = None
+        self._returning = False
         self.order_held = False
 
     @property
@@ -60,6 +61,11 @@ class Questions:
     def asked(self) -> Query | None:
         """What was asked last, None before anything was."""
         return self._asked
+
+    @property
+    def newest(self) -> Page | None:
+        """The newest page of now, shown or not; without rows while the past is looked at."""
+        return self._latest if self._latest is None or self._latest.present is None else self._latest.present
 
     @property
     def paused(self) -> bool:
@@ -131,24 +137,57 @@ class Questions:
         self.order_held = not self.order_held
         self._update_hold()
 
+    def mark(self) -> None:
+        """Count from now on; a mark set before is forgotten."""
+        self._marks += 1
+        self._wanted = replace(self._wanted, mark=self._marks)
+
+    def unmark(self) -> None:
+        """Count from the flows' first packets again."""
+        self._wanted = replace(self._wanted, mark=None)
+
+    def step(self, ticks: int) -> bool:
+        """Look at a later tick of those kept, an earlier one when negative, as far as they reach; the picture pauses.
+
+        Gives whether there was anywhere to go.
+        """
+        newest, view = self.newest, self._paused_at or self.newest
+        if newest is None or view is None or newest.kept is None:
+            return False
+        first, last = newest.kept.first_tick, newest.kept.last_tick
+        begin = max(first, min(view.tick if self._wanted.at is None else self._wanted.at, last))
+        goal = max(first, min(begin + ticks, last))
+        if goal == begin:
+            return False
+        if not self.paused:
+            self.toggle_pause()
+        self._wanted = replace(self._wanted, at=goal)
+        return True
+
     def toggle_pause(self) -> Page | None:
-        """Stand still, or go on; gives the newest page when it goes on."""
+        """Stand still, or go on, from the past too; gives the newest page when it goes on, if it is at hand."""
         if self._paused_at is None:
             self._paused_at = self.newest
+            if self._returning:  # the picture is still of the past
+                self._awaited = self._asked
             self._update_hold()
             return None
         self._paused_at = self._awaited = None
+        self._wanted = replace(self._wanted, at=None)
         self._update_hold()
-        return self.newest
+        self._returning = self._latest is not None and self._latest.past
+        return None if self._returning else self._latest
 
     def accept(self, page: Page) -> bool:
         """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""
-        self.newest = page
+        self._latest = page
         if self._paused_at is None:
-            return True
+            self._returning = self._returning and page.past
+            return not page.past  # a late one of the past comes when the reader is back already
         if self._awaited is None or page.query != self._awaited:
             return False
         self._awaited = None
+        self._returning = False
         self._paused_at = page  # the picture is of this moment now: what has gone by is counted from here
         return True
 
@@ -162,7 +201,7 @@ class Questions:
             return None
         query = replace(query, anchor=self._viewport.anchor)
         moved = before is None or _list_of(query) != _list_of(before)
-        if self.paused and moved:
+        if self.paused and (moved or self._returning or self._awaited is not None):
             self._awaited = query
         self._asked = query
         return query

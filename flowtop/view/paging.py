@@ -21,9 +21,11 @@ class Pager:
 
     def __init__(self, past: Past | None = None) -> None:
         self._past = past
-        self._answerer = Answerer()
-        self._answerer_of_past = Answerer()  # orders and marks are held in slots, which are others there
+        seed = np.random.SeedSequence().entropy  # the same for both: a group keeps its id when one looks back
+        self._answerer = Answerer(np.random.default_rng(seed))
+        self._answerer_of_past = Answerer(np.random.default_rng(seed))  # orders are held in slots, others there
         self._watch = Watch()
+        self._marked: tuple[int, float] | None = None
 
     def remember(self, table: DetailSource, now: Page) -> None:
         """Keep the tick that has just been closed."""
@@ -47,11 +49,22 @@ class Pager:
         past = None if self._past is None or query.at is None else self._past.at(query.at)
         if past is None:
             found = self._answerer.answer(query, table, now.interfaces)
-            return _filled(replace(now, details=self._watch.look(query.details, table), kept=kept), query, found)
+            details = self._watch.look(query.details, table)
+            return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
+                           found)
         page, source = past
         found = self._answerer_of_past.answer(replace(query, hold=None, mark=None), source, page.interfaces)
-        return _filled(replace(page, kept=kept, past=True), query,
+        return _filled(replace(page, kept=kept, present=replace(now, kept=kept), flows_kept=found.flows,
+                               details=self._watch.look(query.details, table)), query,
                        replace(found, flows=page.flows, active_flows=page.active_flows))
+
+    def _marked_s(self, mark: int | None, now: Page) -> float | None:
+        if mark is None:
+            self._marked = None
+            return None
+        if self._marked is None or self._marked[0] != mark:
+            self._marked = mark, now.uptime_s
+        return now.uptime_s - self._marked[1]
 
     def _kept(self) -> Kept | None:
         past = self._past

@@ -250,7 +250,9 @@ class Page:
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
         details: of the flow that the query wants them of; None: of none, or it was gone before.
         kept: the past that can be asked for, with Query.at; None: none.
-        past: this is of the past: `rows` and `matched` are of the flows that were kept, `flows` of all there were.
+        present: of a page of the past: the page of now, without what comes from the flows. None: this is of now.
+        flows_kept: of a page of the past: of its `flows`, those that were kept; `rows` and `matched` are of these.
+        marked_s: counters are of that many seconds, up to this tick; None: they are of life.
         source: how far a file was read; None of a live capture.
         collecting: what a Collecting Process says of its exporters; None of any other capture.
     """
@@ -279,4 +281,11 @@ class Page:
     matched_flows: int = 0
     details: Details | None = None
     kept: Kept | None = None
-    past: bool = False
+    present: Page | None = None
+    flows_kept: int = 0
+    marked_s: float | None = None
+
+    @property
+    def past(self) -> bool:
+        """It answers from what was kept of the past."""
+        return self.present is not None

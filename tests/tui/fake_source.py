@@ -11,7 +11,7 @@ from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.tui.source import PageListener
-from flowtop.view.query import Books, Details, FlowRow, Page, Query, SelfUsage, Traffic
+from flowtop.view.query import Books, Details, FlowRow, Kept, Page, Query, SelfUsage, Traffic
 from tests.tui.fake_filter import passes
 from tests.tui.fake_groups import grouped
 
@@ -111,6 +111,10 @@ class FakeSource:
         self._last_details: Details | None = None
         self._fail = fail
         self._holds: dict[int, dict[int, int]] = {}
+        self._past: dict[int, tuple[list[FlowRow], Books]] = {}
+        self._mark: tuple[int, int, dict[int, FlowRow]] | None = None
+        self.keep_ticks = 300
+        self.keep_flows = 1_000
 
     def start(self, listener: PageListener) -> None:
         """Keep the listener; pages come with `tick`."""
@@ -134,21 +138,50 @@ class FakeSource:
         self.ticks += 1
         self.books = replace(self.books, observed_packets=self.books.observed_packets + 1_000,
                              accounted_packets=self.books.accounted_packets + 1_000)
+        self._past[self.ticks] = self.flows, self.books
+        for tick in [tick for tick in self._past if tick <= self.ticks - self.keep_ticks]:
+            del self._past[tick]
         self._send()
 
     def page(self, query: Query) -> Page:
-        """The answer to a query now."""
-        order = self._order(query)
+        """The answer to a query now, of the past when it asks for that."""
+        kept = Kept(min(self._past), max(self._past), float(max(self._past) - min(self._past))) if self._past else None
+        if query.at is None or kept is None:
+            marked_s = self._marked_s(query)
+            return replace(self._page(query, self._since_mark(), self.ticks, self.books), kept=kept, marked_s=marked_s)
+        tick = min(max(query.at, kept.first_tick), kept.last_tick)
+        flows, books = self._past[tick]
+        present = replace(self._page(Query(), [], self.ticks, self.books), kept=kept)
+        fastest = sorted(flows, key=lambda row: -row.octet_rate)[:self.keep_flows]
+        page = self._page(replace(query, hold=None), fastest, tick, books)
+        return replace(page, query=query, kept=kept, present=present, flows=len(flows), flows_kept=len(fastest),
+                       details=self._details(query.details))
+
+    def _marked_s(self, query: Query) -> float | None:
+        if query.mark is None:
+            self._mark = None
+        elif self._mark is None or self._mark[0] != query.mark:
+            self._mark = query.mark, self.ticks, {row.flow_id: row for row in self.flows}
+        return None if self._mark is None else float(self.ticks - self._mark[1])
+
+    def _since_mark(self) -> list[FlowRow]:
+        then = {} if self._mark is None else self._mark[2]
+        return [row if row.flow_id not in then else row._replace(
+            octet_total=row.octet_total - then[row.flow_id].octet_total,
+            packet_total=row.packet_total - then[row.flow_id].packet_total) for row in self.flows]
+
+    def _page(self, query: Query, flows: list[FlowRow], tick: int, books: Books) -> Page:
+        order = self._order(query, flows)
         end = None if query.limit is None else query.offset + query.limit
-        passing = self._passing(query)
+        passing = self._passing(query, flows)
         ranks = [rank for rank, row in enumerate(order) if row.flow_id == query.anchor]
         return Page(
-            query=query, tick=self.ticks, unix_ms=START_MS + 1000 * self.ticks, uptime_s=750.0 + self.ticks, tick_s=1.0,
-            rows=tuple(order[query.offset:end]), matched=len(order), flows=len(self.flows),
+            query=query, tick=tick, unix_ms=START_MS + 1000 * tick, uptime_s=750.0 + tick, tick_s=1.0,
+            rows=tuple(order[query.offset:end]), matched=len(order), flows=len(flows),
             matched_flows=len(passing), details=self._details(query.details),
-            active_flows=sum(not row.end_reason for row in self.flows), anchor_rank=ranks[0] if ranks else None,
+            active_flows=sum(not row.end_reason for row in flows), anchor_rank=ranks[0] if ranks else None,
             capture_filter=self.capture_filter,
-            books=self.books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
+            books=books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
         )
 
@@ -169,13 +202,15 @@ class FakeSource:
             row.packet_total * 9 // 10, now_ms - 12_000, None if ended else now_ms + 48_000)
         return self._last_details
 
-    def _passing(self, query: Query) -> list[FlowRow]:
+    @staticmethod
+    def _passing(query: Query, flows: list[FlowRow]) -> list[FlowRow]:
         filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
-        return [row for row in self.flows if all(passes(row, text) for text in filters)]
+        return [row for row in flows if all(passes(row, text) for text in filters)]
 
-    def _order(self, query: Query) -> list[FlowRow]:
+    def _order(self, query: Query, flows: list[FlowRow]) -> list[FlowRow]:
         group = tuple(field for field in query.group if field != "flow")
-        rows = grouped(self._passing(query), group) if group else self._passing(query)
+        passing = self._passing(query, flows)
+        rows = grouped(passing, group) if group else passing
         field = (lambda row: row.group[group.index(query.sort)]) if query.sort in group else SORT_FIELDS[query.sort]
         live = sorted(rows, key=lambda row: row.flow_id)
         live.sort(key=field, reverse=query.descending)

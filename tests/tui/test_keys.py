@@ -181,6 +181,55 @@ async def check_pause(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     assert "PAUSED" not in line(pilot.app, 1)
 
 
+def turned() -> list[FlowRow]:
+    """The order by rate is by number now, and each flow has had 40,000 octets in 40 packets more."""
+    return [row._replace(octet_rate=5000.0 * row.flow_id, octet_total=row.octet_total + 40_000,
+                         packet_total=row.packet_total + 40) for row in FLOWS]
+
+
+async def check_mark(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert "SINCE MARK 0:00" in line(pilot.app, 1)
+    for _ in range(83):
+        source.tick(turned())
+    await pilot.pause()
+    assert "SINCE MARK 1:23" in line(pilot.app, 1)
+    assert all("40.0 kB" in text for text in flow_lines(pilot.app))
+    await pilot.press(key)
+    assert "SINCE MARK 0:00" in line(pilot.app, 1)
+    assert not any("40.0 kB" in text for text in flow_lines(pilot.app)), "a new mark counts from itself"
+
+
+async def check_unmark(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("m")
+    source.tick(turned())
+    await pilot.pause()
+    assert all("40.0 kB" in text for text in flow_lines(pilot.app))
+    await pilot.press(key)
+    assert "SINCE MARK" not in line(pilot.app, 1)
+    assert not any("40.0 kB" in text for text in flow_lines(pilot.app)), "of life again"
+
+
+def check_step(keys: tuple[str, ...], ticks: int) -> Check:
+    """`keys`, then the key itself: `ticks` before the newest of forty, each with one flow ahead of all others."""
+    async def check(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+        for tick in range(2, 41):
+            source.tick([row._replace(octet_rate=1e9) if row.flow_id == tick else row for row in FLOWS])
+        await pilot.pause()
+        await pilot.press(*keys, key)
+        assert shown(pilot.app)[0] == 40 - ticks
+        assert f" −0:{ticks:02} of 0:39 kept, 00:00:{40 - ticks:02} " in line(pilot.app, 1)
+        before = flow_lines(pilot.app)
+        source.tick(FLOWS)
+        await pilot.pause()
+        assert flow_lines(pilot.app) == before, "it stands still"
+        assert f" −0:{ticks + 1:02} of 0:40 kept, 00:00:{40 - ticks:02} " in line(pilot.app, 1)
+        await pilot.press("space")
+        assert shown(pilot.app) == BY_RATE[:LINES], "now"
+        assert "kept" not in line(pilot.app, 1)
+    return check
+
+
 def check_window(column: str, header: str) -> Check:
     async def check(pilot: Pilot[None], source: FakeSource, key: str) -> None:
         await pilot.press("2" if key == "1" else "1", key)
@@ -353,6 +402,12 @@ CHECKS: dict[str, Check] = {
     "hold_order": check_hold_order,
     "follow": check_follow,
     "pause": check_pause,
+    "mark": check_mark,
+    "unmark": check_unmark,
+    "step(-1)": check_step((), 1),
+    "step(1)": check_step(("left_square_bracket",) * 3, 2),
+    "step(-10)": check_step((), 10),
+    "step(10)": check_step(("left_square_bracket",) * 5 + ("left_curly_bracket",) * 2, 15),
     "window('tick')": check_window("rate", "RATE"),
     "window('10s')": check_window("rate_10s", "10 s"),
     "window('60s')": check_window("rate_60s", "60 s"),
@@ -389,5 +444,5 @@ def test_no_key_is_bound_twice() -> None:
 
 
 def test_keys_of_later_features_are_free() -> None:
-    reserved = {"B", "m"}
+    reserved = {"B"}
     assert not reserved & {name for key in KEYS for name in key.names}

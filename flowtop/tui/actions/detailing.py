@@ -53,7 +53,7 @@ class Detailing(FlowScreen):
         """The details are live, though the list may stand still."""
         super().show_page(page)
         if page.details is not None:
-            self._feed(page, page.details)
+            self._feed(page.present or page, page.details)
 
     def _feed(self, page: Page, details: Any) -> None:
         if self._details is None or details.row.flow_id != self.questions.wanted.details:

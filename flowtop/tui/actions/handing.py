@@ -73,6 +73,8 @@ class Handing(FlowScreen):
         await asyncio.to_thread(write_rows, path, page, recording_owner(os.environ, os.geteuid()))
         rows, matched = len(page.rows), page.matched
         part = "" if rows >= matched else f", the first of {matched:,}"
+        if page.marked_s is not None:
+            part += ", counted since the mark,"
         return f"{rows:,} flows{part} written to {units.printable(str(path.absolute()), 200)}"
 
     async def _all_rows(self) -> Page:

@@ -231,7 +231,7 @@ class FlowScreen(Screen[None]):
         if newest is not None and newest.source is not None:
             yield reading(newest.source)
         pause = self.questions.pause
-        if pause is not None:
+        if pause is not None and not (self.page is not None and self.page.past):
             yield f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
         if self.questions.order_held:
             yield "ORDER FROZEN"
@@ -256,6 +256,8 @@ def _order(query: Query) -> str:
 
 
 def _why_empty(page: Page) -> str:
+    if page.past and not page.flows_kept:
+        return "no flows then"
     if page.query.scope is not None:
         return "no flow left here: Backspace goes back"
     if page.query.filter is not None and page.flows:

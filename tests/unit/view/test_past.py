@@ -46,12 +46,11 @@ def test_the_past_answers_as_it_did_then(number: int) -> None:
         found = pager.page(replace(QUERIES[number], at=tick), table, facts(table, 20))
         page = then[number]
         assert found.past and (found.tick, found.books.observed_packets, found.unix_ms) == (tick, tick, page.unix_ms)
-        told, tells = [row[1:] for row in page.rows], [row[1:] for row in found.rows]  # groups have other ids
-        assert (sorted(told) == sorted(tells)) if page.query.group else (told == tells)  # and ties go by id
+        assert found.rows == page.rows, "ids of groups, too: the cursor stays on its group"
+        assert found.flows_kept == page.flows, "8 flows are all kept"
+        assert found.present is not None and (found.present.tick, found.present.kept) == (20, found.kept)
         assert (found.matched, found.matched_flows, found.flows, found.active_flows) == (
             page.matched, page.matched_flows, page.flows, page.active_flows)
-        if not page.query.group:
-            assert [row.flow_id for row in found.rows] == [row.flow_id for row in page.rows]
 
 
 def test_it_reaches_so_far_back_and_says_so() -> None:
@@ -90,6 +89,17 @@ def test_of_many_flows_the_fastest_and_the_largest_are_kept() -> None:
     others = [port for port in totals if port not in fastest]
     largest = sorted(others, key=lambda port: -(totals[port] * 1000 + deltas[port]))[:5]
     assert set(kept[1].columns["source_port"].tolist()) == {*fastest, *largest}
+
+
+def test_a_mark_tells_since_when_it_counts_and_outlasts_a_look_back() -> None:
+    pager, table, _ = run(5, Past())
+
+    def marked_s(mark: int | None, tick: int, at: int | None = None) -> float | None:
+        return pager.page(Query(mark=mark, at=at), table, facts(table, tick)).marked_s
+
+    assert [marked_s(None, 5), marked_s(1, 5), marked_s(1, 8), marked_s(1, 9, at=2), marked_s(1, 12)] == [
+        None, 0.0, 3.0, None, 7.0]
+    assert [marked_s(2, 13), marked_s(2, 14), marked_s(None, 15), marked_s(2, 16)] == [0.0, 1.0, None, 0.0]
 
 
 def test_nothing_kept_is_now() -> None:
