@@ -22,10 +22,9 @@ from flowtop.record import EndReason
 from flowtop.view.collected import collecting_record, facts, faults
 from flowtop.view.columns import Wording
 from flowtop.view.fitting import fit
-from flowtop.view.groups import group_fields
 from flowtop.view.layout import columns_of
 from flowtop.view.query import Books, Page, Query
-from flowtop.view.records import iso_time, record, record_cells, record_names
+from flowtop.view.records import iso_time, record, record_cells, record_names, rows_name
 from flowtop.view.units import duration, rate
 
 OutputFormat = Literal["table", "json", "csv", "none"]
@@ -227,12 +226,12 @@ class _Nothing:
 
 
 class _JsonLines:
-    """JSON Lines: one object a round, with `flows`, or `groups`."""
+    """JSON Lines: one object a round, with `flows`, `groups` or `biflows`."""
 
     def text(self, number: int, page: Page) -> str:
         rows = [record(row, page.query, page.interfaces) for row in page.rows]
         line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page),
-                "groups" if group_fields(page.query.group) else "flows": rows}
+                rows_name(page.query): rows}
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
@@ -277,8 +276,8 @@ def _summary(number: int, page: Page) -> list[str]:
     books: Books = page.books
     counted = str(page.flows) if page.query.filter is None else f"{page.matched_flows} of {page.flows}"
     out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
-    if group_fields(page.query.group):
-        counted = f"{page.matched} groups of {counted}"
+    if rows_name(page.query) != "flows":
+        counted = f"{page.matched} {rows_name(page.query)} of {counted}"
     first = (
         f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
         f"{counted} flows  out {out.strip()}  in {into.strip()}"

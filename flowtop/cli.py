@@ -109,6 +109,8 @@ _ORDER = "flowtop.order"
 @click.option("-g", "--group", metavar="FIELD[,FIELD]",
               help="Add flows up by what they have in common: source, destination, pair, service, protocol, "
                    "interface, direction, subnet:24, ...")
+@click.option("-B", "--biflow", is_flag=True,
+              help="With -b: both ways of a conversation in one row, the initiator as source (RFC 5103). Not with -g.")
 @click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
               help="Time between refreshes; in a file its own time. With -b -r FILE and no -d: one round for all.")
 @click.option("--names", type=click.Choice(["none", "hosts", "ports", "all"]), default="none", show_default=True,
@@ -235,7 +237,8 @@ def _default(option: str) -> bool:
 def _query(options: dict[str, Any], limit: int | None) -> Query:
     from flowtop.view.first_query import first_query
 
-    return first_query(options["sort"], " ".join(options["filter"]), limit, options["group"] or "")
+    return first_query(options["sort"], " ".join(options["filter"]), limit, options["group"] or "",
+                       biflow=options["biflow"])
 
 
 def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query: Query) -> Split:
@@ -308,7 +311,7 @@ def _table_width() -> int:
 
 
 def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:
-    for option in ("count", "top"):  # from the environment or the settings file they wait for -b
+    for option in ("count", "top", "biflow"):  # from the environment or the settings file they wait for -b
         if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
@@ -320,7 +323,7 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     _check_exports(options)
-    query = _query(options, None)
+    query = _query(options | {"biflow": False}, None)
     split = _split(options, elsewhere, query)
     with sources.source(options, elsewhere, split.expression) as open_capture:
         config = partial(sources.pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)

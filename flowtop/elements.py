@@ -93,6 +93,8 @@ _ALL = (
     Element("icmpTypeIPv6", 178, "unsigned8", doc="ICMPv6 type."),
     Element("ipTTL", 192, "unsigned8", "hops", "TTL or hop limit of the first packet."),
     Element("ipDiffServCodePoint", 195, "unsigned8", doc="DSCP: the upper six bits of ipClassOfService."),
+    Element("biflowDirection", 239, "unsigned8",
+            doc="Of a biflow: 1, its source sent the SYN or ICMP request; 0, it was the first one seen."),
     Element("dot1qCustomerVlanId", 245, "unsigned16", doc="VLAN ID of the inner tag (QinQ), 0 when there is none."),
     Element("observationTimeMilliseconds", 323, "dateTimeMilliseconds", "ms",
             "When the first, and again when the last, of the packets or records reported as lost was lost."),

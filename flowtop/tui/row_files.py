@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flowtop.errors import FlowtopError
-from flowtop.view.groups import group_fields
 from flowtop.view.query import Page
-from flowtop.view.records import iso_time, record, record_cells, record_names
+from flowtop.view.records import iso_time, record, record_cells, record_names, rows_name
 
 MODE = 0o600
 """Who talks to whom is nobody else's business."""
@@ -68,7 +67,7 @@ def _json(page: Page) -> Iterable[str]:
     query = page.query
     filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
     filter_text = " and ".join(f"({text})" for text in filters) if len(filters) > 1 else next(iter(filters), None)
-    rows = "groups" if group_fields(query.group) else "flows"
+    rows = rows_name(query)
     head = {"time": iso_time(page.unix_ms), "sort": query.sort, "descending": query.descending, "filter": filter_text,
             "matched": page.matched}
     yield json.dumps(head, separators=(", ", ": "))[:-1] + f', "{rows}": ['

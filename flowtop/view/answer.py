@@ -9,16 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.view.biflows import Biflows
 from flowtop.view.flows import FlowColumns, FlowSource, Slots
 from flowtop.view.grouping import Groups
-from flowtop.view.groups import group_fields
 from flowtop.view.interface_order import by_name
-from flowtop.view.layout import sorted_column
+from flowtop.view.layout import row_fields, sorted_column
 from flowtop.view.mark import Mark
 from flowtop.view.query import FlowRow, Query
 from flowtop.view.ranking import Ranking
-from flowtop.view.rows import flow_rows, group_rows
+from flowtop.view.rows import biflow_rows, flow_rows, group_rows
+
+BIFLOWS = ("biflow",)
+"""What rows are, in the place of fields that groups have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,13 @@ class _Rows:
     Attributes:
         shown: which of the source's visible elements; the same array when all.
         take: the rows of chosen slots, in their order.
-        grouped: whether slots are other rows' at each look.
+        kind: what rows are, where slots are other rows' at each look: fields of groups, or biflows; () for flows.
     """
 
     source: FlowSource
     shown: npt.NDArray[np.bool_]
     take: Callable[[Slots], tuple[FlowRow, ...]]
-    grouped: bool = False
+    kind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,14 @@ class _Held:
     """An order that was fixed: slots, and who was in them. Groups have other slots each time: they are looked for."""
 
     number: int
-    group: tuple[str, ...]
+    kind: tuple[str, ...]
     slots: Slots
     ids: npt.NDArray[np.uint64]
 
     def find(self, columns: FlowColumns) -> Slots:
         """Slots of those that are still there, in held order."""
         ids, slots = columns["flow_id"], self.slots
-        if self.group:
+        if self.kind:
             if not len(ids):
                 return slots[:0]
             order = np.argsort(ids)
@@ -92,7 +94,7 @@ class Answerer:
             interfaces: name by ifindex, for filters and for the order of interfaces.
 
         Raises:
-            FlowtopError: nothing of that name to group by; or biflow.
+            FlowtopError: nothing of that name to group by; or groups and biflows at once.
         """
         visible = source.visible
         passing = visible & self._passes(query, source, interfaces or {})
@@ -110,14 +112,23 @@ class Answerer:
                       _anchor_rank(query.anchor, ranking, columns, lead, rest))
 
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_]) -> _Rows:
+        fields = row_fields(query)
         if query.biflow:
-            raise FlowtopError("biflow is not there yet", hint="ask without it", exit_code=EXIT_USAGE)
-        fields = group_fields(query.group)
+            return self._biflows(source, passing)
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
         groups = Groups(source, np.flatnonzero(passing), fields, seed)
-        return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields), True)
+        return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
+                     query.group)
+
+    def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_]) -> _Rows:
+        """Those of which a flow passes."""
+        slots = np.flatnonzero(source.visible)
+        biflows = Biflows(source, slots, self._seed)
+        shown = np.zeros(len(biflows.source.visible), np.bool_)
+        shown[biflows.of[passing[slots]]] = True
+        return _Rows(biflows.source, shown, lambda chosen: biflow_rows(biflows.take(chosen)), BIFLOWS)
 
     @staticmethod
     def _passes(query: Query, source: FlowSource,
@@ -134,11 +145,10 @@ class Answerer:
             self._held = None
             return np.empty(0, np.int64), np.flatnonzero(rows.shown)
         columns = rows.source.columns
-        group = query.group if rows.grouped else ()
         held = self._held
-        if held is None or (held.number, held.group) != (query.hold, group):
+        if held is None or (held.number, held.kind) != (query.hold, rows.kind):
             slots = ranking.ordered(columns, np.flatnonzero(rows.source.visible))
-            held = self._held = _Held(query.hold, group, slots, columns["flow_id"][slots].copy())
+            held = self._held = _Held(query.hold, rows.kind, slots, columns["flow_id"][slots].copy())
         slots = held.find(columns)
         known = np.zeros(len(rows.shown), np.bool_)
         known[slots] = True

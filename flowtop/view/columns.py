@@ -6,7 +6,7 @@ To add a column, add one entry to `_ALL`; tests/unit/view/test_columns.py covers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -233,6 +233,11 @@ _ALL = (
     Column("state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, end ended.",
            _state_text, (_state,), 1, keys.state_term, keys.STATE),
 )
+
+def unfiltered(column: Column) -> Column:
+    """The column of a sum of several flows: filters are for flows, and none of them has as much."""
+    return replace(column, term=lambda _, __: "")
+
 
 _ANY_PROTOCOL = 255
 """Of an aggregate: no room was left for one a protocol (bpf/flow.h)."""

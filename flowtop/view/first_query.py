@@ -7,7 +7,8 @@ from dataclasses import replace
 from flowtop.view.query import Query
 
 
-def first_query(sort: str, filter_text: str, limit: int | None, group: str = "") -> Query:
+def first_query(sort: str, filter_text: str, limit: int | None, group: str = "", *,
+                biflow: bool = False) -> Query:
     """What to show first; the plainest without the columns: they bring numpy, and a first frame should not wait for it.
 
     Args:
@@ -15,16 +16,18 @@ def first_query(sort: str, filter_text: str, limit: int | None, group: str = "")
         filter_text: empty: every flow.
         limit: as in Query.
         group: fields to group by, separated by commas; empty: none.
+        biflow: both ways of a conversation in one row.
 
     Raises:
-        FlowtopError: no such column, or no filter, or nothing of that name to group by.
+        FlowtopError: no such column, or no filter, or nothing of that name to group by, or groups and biflows at once.
     """
-    query = Query(limit=limit, group=tuple(field.strip() for field in group.split(",")) if group else ())
+    query = Query(limit=limit, group=tuple(field.strip() for field in group.split(",")) if group else (),
+                  biflow=biflow)
     if filter_text.strip():
         from flowtop.view.filter import compile_filter
 
         query = replace(query, filter=compile_filter(filter_text))
-    if sort == query.sort and not group:
+    if sort == query.sort and not group:  # biflows have that column too
         return query
     from flowtop.view.layout import sort_column
 

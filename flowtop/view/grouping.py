@@ -106,12 +106,11 @@ class Groups:
         return DerivedSource(self._table, DerivedColumns(column), labels.count)
 
 
-def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_]) -> Array:
-    """Sum of a group's values that count, exact."""
-    if not counts.all():
-        values, of = values[counts], labels.of[counts]
-    else:
-        of = labels.of
+def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None = None) -> Array:
+    """Sum of a group's values that count (None: all of them), exact."""
+    of = labels.of
+    if counts is not None and not counts.all():
+        values, of = values[counts], of[counts]
     sums = np.zeros(labels.count, values.dtype)
     np.add.at(sums, of, values)
     return sums

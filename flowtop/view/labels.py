@@ -41,7 +41,7 @@ def label(keys: Sequence[Array], seed: int) -> Labels:
         seed: makes ids that nobody outside can foretell.
     """
     hashes = _mixed(keys, seed)
-    leader = _leaders(keys, hashes)
+    leader = _leaders([key for key in keys if key.any()], hashes)  # the lower half of IPv4 addresses, for one
     leads = np.zeros(len(hashes), np.bool_)
     leads[leader] = True
     one = np.flatnonzero(leads)

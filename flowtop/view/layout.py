@@ -1,4 +1,4 @@
-"""Which columns a Query's rows have: those of flows, of groups."""
+"""Which columns a Query's rows have: those of flows, of groups, of biflows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from functools import lru_cache
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.view import units
 from flowtop.view.arrangement import Arrangement
-from flowtop.view.columns import COLUMNS, Column
-from flowtop.view.groups import group_fields
+from flowtop.view.biflow_columns import BIFLOW_COLUMNS
+from flowtop.view.columns import COLUMNS, Column, unfiltered
+from flowtop.view.groups import GroupField, group_fields
 from flowtop.view.query import Query
 
 FLOWS_COLUMN = Column("flows", "FLOWS", 5, "Flows in the group; one seen at several interfaces counts once.",
@@ -26,22 +27,32 @@ def columns_of(query: Query) -> Mapping[str, Column]:
     """The columns that rows of this query have, by id, in the order of the screen.
 
     Raises:
-        FlowtopError: Query.group names something that is not there.
+        FlowtopError: as row_fields.
     """
-    return _columns_of_groups(query.group) if group_fields(query.group) else COLUMNS
+    if row_fields(query):
+        return _columns_of_groups(query.group)
+    return BIFLOW_COLUMNS if query.biflow else COLUMNS
+
+
+def row_fields(query: Query) -> tuple[GroupField, ...]:
+    """What the query's rows are grouped by; () when they are flows or biflows.
+
+    Raises:
+        FlowtopError: Query.group names something that is not there; or there are groups and biflows at once.
+    """
+    fields = group_fields(query.group)
+    if fields and query.biflow:
+        raise FlowtopError("rows are groups or biflows, not both at once", exit_code=EXIT_USAGE,
+                           hint=f"leave out the biflows, or the grouping by {', '.join(query.group)}")
+    return fields
 
 
 @lru_cache(maxsize=64)
 def _columns_of_groups(group: tuple[str, ...]) -> Mapping[str, Column]:
     keys = [field.column(position) for position, field in enumerate(group_fields(group))]
     measures = [COLUMNS[column_id] for column_id in _MEASURES_OF_GROUPS]
-    return {column.id: column for column in (*keys, *map(_unfiltered, measures), FLOWS_COLUMN,
-                                             _unfiltered(COLUMNS["age"]))}
-
-
-def _unfiltered(column: Column) -> Column:
-    """The column of a group's sum: filters are for flows, and none of them has as much."""
-    return replace(column, term=lambda _, __: "")
+    return {column.id: column for column in (*keys, *map(unfiltered, measures), FLOWS_COLUMN,
+                                             unfiltered(COLUMNS["age"]))}
 
 
 def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:

@@ -46,7 +46,8 @@ class Query:
         at: number of a past tick to answer from, if Page.kept has it; None for now. Orders are not held there, and
             counters are of life.
         details: flow_id of a flow of which Page.details are wanted, or None.
-        biflow: reserved; False until then.
+        biflow: rows are biflows, both ways of a conversation; not together with `group`. A filter passes a biflow
+            when a flow of either way passes, and it is whole then.
     """
 
     sort: str = "rate"
@@ -65,11 +66,13 @@ class Query:
 
 
 class FlowRow(NamedTuple):
-    """One flow of a Page, or one group of flows, in plain Python values.
+    """One flow of a Page, or one group of flows, or a biflow, in plain Python values.
 
     A group has sums of its flows (each packet once), its first and last packet, and a flow_id of its own, which stays
     as long as the same fields are asked for; what flows of a group may differ in (addresses ... ttl) is 0. It has
     ended when all its flows have. Its peak is the highest of its flows'.
+
+    A biflow likewise has sums of both ways and a flow_id of its own; addresses ... ttl are the initiator's.
 
     Addresses are 16 bytes (IPv4 in the first 4), MACs 6 bytes, rates in octets/s and packets/s, times in ms since
     1970 UTC, ages in seconds.
@@ -122,6 +125,8 @@ class FlowRow(NamedTuple):
     """How many flows a group has; one seen at several Observation Points counts once."""
     group: tuple[tuple[int, ...], ...] = ()
     """Of a group, its key: for each of Query.group's fields what the registry's `keys`, `text` and `term` know."""
+    ways: Ways | None = None
+    """Of a biflow: each way."""
 
     @property
     def state(self) -> State:
@@ -129,6 +134,18 @@ class FlowRow(NamedTuple):
         if self.end_reason:
             return State.ENDED
         return State.CLOSING if self.closing else State.ACTIVE
+
+
+class Ways(NamedTuple):
+    """The two ways of a biflow: rows of the flows of that way (their sums, where it has several), with the flow_id of
+    the one that was seen first."""
+
+    forward: FlowRow
+    """From the initiator."""
+    reverse: FlowRow | None
+    """To the initiator; None: not seen."""
+    opened: bool
+    """The initiator is known by its SYN, or ICMP request; else it is who was seen first."""
 
 
 @dataclass(frozen=True, slots=True)

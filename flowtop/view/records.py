@@ -11,7 +11,7 @@ from flowtop.collecting import point_elements
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.record import Kind
 from flowtop.view.groups import group_fields, member_names
-from flowtop.view.query import FlowRow, Query
+from flowtop.view.query import FlowRow, Query, Ways
 from flowtop.view.units import printable
 
 _ICMP, _ICMPV6 = 1, 58
@@ -32,12 +32,21 @@ def iso_time(unix_ms: int) -> str:
 def record_names(query: Query) -> tuple[str, ...]:
     """Every name that `record` may give for rows of this query, in column order of CSV."""
     fields = group_fields(query.group)
+    if query.biflow:
+        return (*FLOW_ELEMENTS, "duplicate", *BIFLOW_ELEMENTS)
     return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, "duplicate")
 
 
 def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
     """One row of a page of this query."""
+    if row.ways is not None:
+        return biflow_record(row.ways, interfaces)
     return group_record(row, query.group, interfaces) if row.group else flow_record(row, interfaces)
+
+
+def rows_name(query: Query) -> str:
+    """What rows of this query are, together."""
+    return "groups" if group_fields(query.group) else "biflows" if query.biflow else "flows"
 
 
 def record_cells(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
@@ -75,6 +84,31 @@ def group_record(row: FlowRow, group: tuple[str, ...], interfaces: Mapping[int, 
     for field, key in zip(group_fields(group), row.group, strict=True):
         found |= field.values(key, interfaces)
     return found | {"deltaFlowCount": row.flows} | _sums(row)
+
+
+def biflow_record(ways: Ways, interfaces: Mapping[int, str]) -> dict[str, Any]:
+    """One biflow as RFC 5103 has it: the flow from the initiator, and the reverse elements of the flow to it.
+
+    One of which only one way was seen has none of these: it is a flow as any other.
+    """
+    found = flow_record(ways.forward, interfaces)
+    if ways.reverse is None:
+        return found
+    back = flow_record(ways.reverse, interfaces)
+    found["biflowDirection"] = _INITIATOR if ways.opened else _ARBITRARY
+    return found | {_reversed(name): back[name] for name in _REVERSED if name in back}
+
+
+def _reversed(name: str) -> str:
+    return f"reverse{name[0].upper()}{name[1:]}"
+
+
+_REVERSED = ("ipClassOfService", "ipTTL", "tcpControlBits", "flowStartMilliseconds", "flowEndMilliseconds",
+             "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason")
+_ARBITRARY, _INITIATOR = 0, 1
+"""biflowDirection (RFC 5103 section 6.3)."""
+BIFLOW_ELEMENTS = ("biflowDirection", *map(_reversed, _REVERSED))
+"""What a biflow has after the elements of its flow from the initiator."""
 
 
 def _of_packets(row: FlowRow) -> dict[str, Any]:

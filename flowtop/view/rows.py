@@ -6,22 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from flowtop.view.biflows import ChosenBiflows
 from flowtop.view.flows import FlowSource, Slots
 from flowtop.view.groups import GroupField, Key, key_name
-from flowtop.view.query import FlowRow
+from flowtop.view.query import FlowRow, Ways
 
 _CLOSING_BITS = np.uint16(0b101)
 """FIN and RST."""
 
 _COPIED = frozenset(FlowRow._fields) - {
     "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
-    "start_ms", "end_ms", "age_s", "idle_s", "flows", "group"}
+    "start_ms", "end_ms", "age_s", "idle_s", "flows", "group", "ways"}
 
 
 def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
     """The flows in these slots, in this order."""
     fields = _values(source, slots)
-    fields["flows"], fields["group"] = [1] * len(slots), [()] * len(slots)
+    fields["flows"], fields["group"], fields["ways"] = [1] * len(slots), [()] * len(slots), [None] * len(slots)
     return _rows(fields)
 
 
@@ -32,6 +33,18 @@ def group_rows(source: FlowSource, group: tuple[GroupField, ...]) -> tuple[FlowR
     fields["flows"] = source.columns["flows"].tolist()
     keys = [_keys(source, position, field.parts) for position, field in enumerate(group)]
     fields["group"] = list(zip(*keys, strict=True))
+    fields["ways"] = [None] * len(slots)
+    return _rows(fields)
+
+
+def biflow_rows(chosen: ChosenBiflows) -> tuple[FlowRow, ...]:
+    """All of these biflows, in their order."""
+    slots = np.arange(len(chosen.source.visible))
+    fields = _values(chosen.source, slots)
+    fields["flows"], fields["group"] = chosen.source.columns["flows"].tolist(), [()] * len(slots)
+    ways = flow_rows(chosen.ways, np.arange(2 * len(slots)))
+    fields["ways"] = [Ways(forward, reverse if seen else None, opened) for forward, reverse, seen, opened in zip(
+        ways[::2], ways[1::2], chosen.seen[:, 1].tolist(), chosen.opened.tolist(), strict=True)]
     return _rows(fields)
 
 

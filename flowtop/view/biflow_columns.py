@@ -1,0 +1,73 @@
+"""The columns of biflows: each way beside the sum of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from flowtop.view import units
+from flowtop.view.biflows import FORWARD, REVERSE
+from flowtop.view.columns import COLUMNS, Column, Wording, unfiltered
+from flowtop.view.query import FlowRow
+
+Text = Callable[[FlowRow, Wording], str]
+
+
+def _way(row: FlowRow, *, forward: bool) -> FlowRow | None:
+    if row.ways is None:
+        return None
+    return row.ways.forward if forward else row.ways.reverse
+
+
+def _of_way(column_id: str, priority: int, text: Text, field: str, doc: str, *, forward: bool) -> Column:
+    """The column beside the one of that id which shows one way alone; empty where that way was not seen."""
+    of = COLUMNS[column_id]
+    rate = of.octet_rate
+
+    def cell(row: FlowRow, wording: Wording, _: Mapping[int, str]) -> str:
+        way = _way(row, forward=forward)
+        return "" if way is None else text(way, wording)
+
+    def octet_rate(row: FlowRow) -> float:
+        way = _way(row, forward=forward)
+        return 0.0 if way is None or rate is None else rate(way)
+
+    name = f"{FORWARD if forward else REVERSE}{field}"
+    return replace(
+        unfiltered(of), id=f"{column_id}_{'forward' if forward else 'reverse'}", key=None, doc=doc, text=cell,
+        header=f"{of.header}{'→' if forward else '←'}", width=max(of.width, len(of.header) + 2), priority=priority,
+        sort=(lambda columns: columns[name],), octet_rate=octet_rate if rate else None)
+
+
+def _ways(column_id: str, priority: int, text: Text, field: str, what: str) -> tuple[Column, ...]:
+    """The sum, then each way."""
+    return (unfiltered(COLUMNS[column_id]),
+            _of_way(column_id, priority, text, field, f"{what} from the initiator.", forward=True),
+            _of_way(column_id, priority, text, field, f"{what} to the initiator.", forward=False))
+
+
+def _either_end(column_id: str) -> Column:
+    """The column with a filter for both ways: what one way has as source, the other has as destination."""
+    column = COLUMNS[column_id]
+
+    def term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+        return column.term(row, interfaces).replace("src ", "").replace("dst ", "")
+
+    return replace(column, term=term)
+
+
+_ALL = (
+    replace(COLUMNS["interface"], priority=3),
+    replace(unfiltered(COLUMNS["direction"]), priority=3),
+    COLUMNS["exporter"], COLUMNS["domain"], COLUMNS["vlan"], COLUMNS["protocol"],
+    _either_end("source"), _either_end("destination"),
+    *_ways("rate", 1, lambda way, wording: units.rate_cell(way.octet_rate, wording.bits), "octet_delta",
+           "Rate over the last tick,"),
+    *(unfiltered(COLUMNS[column_id]) for column_id in ("rate_10s", "rate_60s")),
+    *_ways("bytes", 2, lambda way, _: units.octets_cell(way.octet_total), "octet_total", "IP octets"),
+    *_ways("packets", 4, lambda way, _: units.count_cell(way.packet_total), "packet_total", "Wire packets"),
+    unfiltered(COLUMNS["age"]), COLUMNS["state"],
+)
+
+BIFLOW_COLUMNS: dict[str, Column] = {column.id: column for column in _ALL}
+"""Every column of biflows by id, in the order of the screen."""
