@@ -250,7 +250,7 @@ def test_what_one_run_could_not_send_the_next_sends_first(pair: tuple[Namespace,
         return command.errors()
 
     assert "spooled for the next run, cannot connect to 127.0.0.1 port 4739: Connection refused" in run(range(1, 101))
-    words = near.command(sys.executable, str(COLLECTOR), str(arrived), "4739")
+    words = near.command(sys.executable, str(COLLECTOR), str(arrived), "127.0.0.1", "4739")
     with process(*words, stdout=subprocess.PIPE) as listening:
         assert listening.stdout is not None and listening.stdout.readline()
         assert "spooled" not in run(range(101, 201))
@@ -272,7 +272,7 @@ def test_a_collector_that_is_not_who_it_should_be_gets_nothing_and_the_user_is_t
     near, _ = pair
     arrived = tmp_path / "in"
     arrived.mkdir()
-    words = near.command(sys.executable, str(COLLECTOR), str(arrived), "4740", str(pki / f"{name}.pem"),
+    words = near.command(sys.executable, str(COLLECTOR), str(arrived), "127.0.0.1", "4740", str(pki / f"{name}.pem"),
                          str(pki / f"{name}.key"))
     with process(*words, stdout=subprocess.PIPE) as listening:
         assert listening.stdout is not None and listening.stdout.readline()

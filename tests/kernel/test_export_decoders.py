@@ -21,7 +21,7 @@ import pytest
 
 from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks
 from tests.kernel.test_command import Command
-from tests.oracle.collectors import ENVIRONMENT, NFACCTD, ipfix_dump, needs, tshark_file
+from tests.oracle.collectors import ENVIRONMENT, NFACCTD, ipfix_dump, needs, tshark_file, tshark_json_sums
 from tests.oracle.test_export_tcp import COLLECTOR, whole
 from tests.oracle.test_export_tls import authority, certificate
 
@@ -165,8 +165,9 @@ def collectors(near: Namespace, directory: Path) -> Iterator[dict[str, InNamespa
             "nfcapd": begin("nfcapd", "Startup nfcapd", needs("nfcapd"), "-w", directory / "nfcapd", "-b", "127.0.0.1",
                             "-p", "2055", "-t", "3600"),
             "nfacctd": begin("nfacctd", "Purging cache - END", needs("nfacctd"), "-f", configuration),
-            "tcp": begin("tcp", "4739", sys.executable, COLLECTOR, directory / "tcp", "4739"),
-            "tls": begin("tls", "4740", sys.executable, COLLECTOR, directory / "tls", "4740", *server),
+            "tcp": begin("tcp", "4739", sys.executable, COLLECTOR, directory / "tcp", "127.0.0.1", "4739"),
+            "tls": begin("tls", "4740", sys.executable, COLLECTOR, directory / "tls", "127.0.0.1", "4740",
+                         *server),
         }
 
 
@@ -232,6 +233,7 @@ def test_what_every_decoder_reads_is_what_the_interface_counted(
     flows = [dict(fields) for template, fields in read if template < FIRST_OPTIONS_TEMPLATE]
     assert (sum(int.from_bytes(flow["cflow.packets"], "big") for flow in flows),
             sum(int.from_bytes(flow["cflow.octets"], "big") for flow in flows)) == (packets, octets)
+    assert tshark_json_sums(path) == (len(flows), packets, octets)
     for kept in (nfdump_flows(tmp_path / "nfcapd", running["nfcapd"].log.read_text()),
                  nfacctd_flows(tmp_path / "nfacctd.json")):
         assert kept[1:] == (packets, octets)
@@ -244,7 +246,8 @@ def test_a_collector_killed_five_times_under_load_has_every_record_at_least_once
     (tmp_path / "tcp").mkdir()
 
     def start() -> InNamespace:
-        running = InNamespace(near, tmp_path / "tcp.log", sys.executable, COLLECTOR, tmp_path / "tcp", "4739")
+        running = InNamespace(near, tmp_path / "tcp.log", sys.executable, COLLECTOR, tmp_path / "tcp", "127.0.0.1",
+                                "4739")
         running.said("4739")
         return running
 

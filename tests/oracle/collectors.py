@@ -71,6 +71,26 @@ def tshark_file(path: Path) -> tuple[list[tuple[int, Fields]], list[str]]:
     return records, complaints
 
 
+def tshark_json_sums(path: Path) -> tuple[int, int, int]:
+    """Flow Records, packets and octets by `tshark -T json`, of a capture file or an RFC 5655 file."""
+    run = subprocess.run([needs("tshark"), "-r", path, "-T", "json", "-J", "cflow", "--no-duplicate-keys"],
+                         capture_output=True, check=True, env=ENVIRONMENT)
+
+    def flows(node: object) -> Iterator[tuple[int, int]]:
+        if isinstance(node, dict):
+            if {"cflow.packets", "cflow.octets"} <= node.keys():
+                yield int(node["cflow.packets"]), int(node["cflow.octets"])
+            else:
+                for value in node.values():
+                    yield from flows(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from flows(value)
+
+    found = list(flows(json.loads(run.stdout)))
+    return len(found), sum(packets for packets, _ in found), sum(octets for _, octets in found)
+
+
 def _tshark_fields(flow: ElementTree.Element) -> Fields:
     """The fields that have octets, by position: start and end time stand below a duration that has none."""
     fields = []
