@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -185,6 +188,35 @@ def test_a_collector_that_never_reads_holds_up_nothing_and_what_it_did_not_take_
         assert "0 flow records sent" in command.errors()
         assert "spooled for the next run" in command.errors()
     assert "NOT SENT" not in command.errors()
+
+
+def test_a_collector_that_closes_at_once_is_told_and_costs_no_record(
+        pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    near.run("ip", "link", "set", "lo", "up")
+    state = tmp_path / "state"
+    with near.call(lambda: socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def refuse() -> None:
+            with suppress(OSError):  # the listener is closed at the end
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"ipfix+tcp://127.0.0.1:{listener.getsockname()[1]}?reconnect=0.1s"
+        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "-e", url,
+                          "--export-timeout", "1", "--state-directory", str(state))
+        command.await_rounds()
+        near.call(lambda: send_datagrams(range(10_000, 10_100)))
+        assert command.end(signal.SIGINT) == 0
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    told = re.search(r"(\d+) flow records sent,.* (\d+) spooled for the next run, (.*)", command.errors())
+    assert told is not None, command.errors()
+    assert int(told[1]) + int(told[2]) == len(command.rounds()[-1]["flows"]) >= 100
+    assert "closed the connection" in told[3] or "reset" in told[3] or "Broken pipe" in told[3]
+    assert len(list(state.rglob("*.ipfix"))) >= 1
 
 
 def test_a_name_that_does_not_resolve_holds_up_neither_start_nor_end(
