@@ -92,7 +92,7 @@ def closing_line(figures: ExportStatistics) -> str:
     """One line: what was sent, what was not and why. Without control characters."""
     parts = [f"{figures.sent_records} flow records sent"]
     if figures.repeated_records:
-        parts.append(f"{figures.repeated_records} of them perhaps twice")
+        parts.append(f"{figures.repeated_records} may arrive twice")
     if figures.spooled_records:
         parts.append(f"{figures.spooled_records} spooled for the next run")
     if _lost(figures):
