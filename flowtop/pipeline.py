@@ -318,7 +318,8 @@ class Pipeline:
         if handover.last:
             self._last = True
             self._export(self._table.end_all(self._batch_time[0]))
-        self._pager.remember(self._table, self._now())
+        if self._config.past_s:
+            self._pager.remember(self._table, self._now())
         if handover.show:
             self._listener.on_page(self._page())
 

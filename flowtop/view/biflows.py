@@ -10,12 +10,14 @@ import numpy.typing as npt
 from flowtop.record import Kind
 from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset, address_words
 from flowtop.view.grouping import SUMMED, DerivedColumns, DerivedSource, extreme, summed
+from flowtop.view.icmp import ANSWERS
 from flowtop.view.labels import Labels, label
 
 FORWARD, REVERSE = "forward ", "reverse "
 """Before the name of a summed column of biflows: that way alone."""
 
-_ANSWERS = {1: {8 << 8: 0, 13 << 8: 14 << 8, 17 << 8: 18 << 8}, 58: {128 << 8: 129 << 8}}
+_ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
+            for protocol, answers in ANSWERS.items()}
 """By ICMP protocol: the destination port (type and code) of a request, and that of its answer."""
 _NO_IDS = np.zeros(0, np.uint64)
 

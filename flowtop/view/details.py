@@ -10,12 +10,14 @@ import numpy as np
 
 from flowtop.record import Kind
 from flowtop.view.flows import Array, FlowColumns, FlowSource, Slots, address_words
+from flowtop.view.icmp import ANSWERS
 from flowtop.view.query import Details
 from flowtop.view.rows import flow_rows
 
 MOST_POINTS = 16
 """Other Observation Points of a flow that are told of."""
-_ICMP_REPLIES = {1: {8: 0, 0: 8, 13: 14, 14: 13, 17: 18, 18: 17}, 58: {128: 129, 129: 128}}
+_ICMP_REPLIES = {protocol: answers | {answer: request for request, answer in answers.items()}
+                 for protocol, answers in ANSWERS.items()}
 """By protocol: the type that answers a type."""
 
 
