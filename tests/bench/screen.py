@@ -145,8 +145,10 @@ def grouping(terminal: Terminal, flows: int, presses: int, dice: random.Random) 
     """Milliseconds from a key to groups of all flows by source, to their order turned round, and to flows again."""
     found: list[float] = []
     for _ in range(presses // 4):
-        terminal.press(b"gg")
+        terminal.press(b"g")
         terminal.wait_for(b"group flows by")
+        terminal.press(b"g")
+        terminal.drain(0.3)  # source is marked
         found.append(timed(terminal, b"\r", "groups", dice))
         found += [timed(terminal, b"r", arrow, dice) for arrow in ("RATE↑", "RATE↓")]
         found.append(timed(terminal, b"\x7f", f"–{FLOW_LINES} of {flows:,}", dice))
@@ -208,6 +210,7 @@ def main() -> None:
             by_kind = latencies(terminal, flows, arguments.presses, dice) if flows < MOST else {}
             if by_kind:
                 terminal.press(b"\x1b")  # no cursor: the list is viewed from its top
+                terminal.drain(0.3)  # an escape with a key right behind it is another key
                 by_kind["group"] = grouping(terminal, flows, arguments.presses, dice)
         if by_kind:
             by_kind["all"] = [value for values in by_kind.values() for value in values]
