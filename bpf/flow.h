@@ -26,6 +26,17 @@ enum flow_kind {
 	FLOW_KIND_AGGREGATE = 1,   /* the rest, when the map was full: only ifindex, direction, ip_version, protocol are meant;
 	                            * protocol 255: any, when there was no room for one entry a protocol either */
 	FLOW_KIND_FRAGMENT = 2,    /* later fragments whose first was not seen: no ports */
+	FLOW_KIND_PARENT = 3,      /* carries other flows, whose packets these are: in no sum */
+};
+
+enum flow_tunnel {             /* what carried a packet */
+	FLOW_TUNNEL_NONE = 0,
+	FLOW_TUNNEL_IP = 1,        /* IP-in-IP, 6in4 and the like */
+	FLOW_TUNNEL_GRE = 2,
+	FLOW_TUNNEL_ERSPAN = 3,
+	FLOW_TUNNEL_VXLAN = 4,
+	FLOW_TUNNEL_GENEVE = 5,
+	FLOW_TUNNEL_MPLS = 6,      /* over GRE or UDP */
 };
 
 enum flow_ignored {            /* why a frame is in no Flow */
@@ -49,6 +60,8 @@ struct flow_key {
 	flow_u16 vlan_id;                 /* outer tag's VLAN ID, 0: none */
 	flow_u16 customer_vlan_id;        /* inner tag's VLAN ID (QinQ), 0: none */
 	flow_u32 ifindex;
+	flow_u32 tunnel_id;               /* of the innermost tunnel: VNI, GRE key, ERSPAN session, MPLS label; 0: none */
+	flow_u32 tunnel;                  /* enum flow_tunnel */
 };
 
 #define FLOW_TCP_BITS 12              /* RFC 9293 flags and the reserved bits beside them, as in IE 6 */
@@ -84,7 +97,8 @@ struct flow_totals {
 	flow_u64 frame_octets;            /* their lengths with link header, as the hook saw them */
 	flow_u64 vlan_stripped_frames;    /* of those, frames whose outer tag was in metadata, not in frame_octets */
 	flow_u64 packets;                 /* observed wire packets */
-	flow_u64 octets;                  /* observed octets above the link header (and its VLAN tags) */
+	flow_u64 octets;                  /* observed octets above the link header (and its VLAN tags), of a carried packet its own */
+	flow_u64 encapsulation_octets;    /* beside them: what tunnels put around carried packets, above the link header */
 	flow_u64 ignored_packets[FLOW_IGNORED_KINDS];
 	flow_u64 ignored_octets[FLOW_IGNORED_KINDS];
 	flow_u64 lost_packets;            /* in no entry at all: not even the aggregate could be written */
@@ -109,9 +123,9 @@ struct flow_totals_key {
 };
 
 #ifndef __cplusplus
-_Static_assert(sizeof(struct flow_key) == 48, "flow_key is 48 bytes without holes");
+_Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
 _Static_assert(sizeof(struct flow_counters) == 72, "flow_counters is 72 bytes without holes");
-_Static_assert(sizeof(struct flow_totals) == 168, "flow_totals is 168 bytes without holes");
+_Static_assert(sizeof(struct flow_totals) == 176, "flow_totals is 176 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif
 

@@ -27,8 +27,10 @@ FLOW_KEY_DTYPE = np.dtype([
     ("vlan_id", "u2"),
     ("customer_vlan_id", "u2"),
     ("ifindex", "u4"),
+    ("tunnel_id", "u4"),
+    ("tunnel", "u4"),
 ])
-"""struct flow_key, 48 bytes: addresses and MACs as on the wire, the rest host order."""
+"""struct flow_key, 56 bytes: addresses and MACs as on the wire, the rest host order."""
 
 CONVERSATION_BYTES = 39
 """The leading bytes of a Flow Key that do not depend on the Observation Point (all before `direction`)."""
@@ -73,6 +75,7 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("vlan_stripped_frames", "u8"),
     ("packets", "u8"),
     ("octets", "u8"),
+    ("encapsulation_octets", "u8"),
     ("ignored_packets", "u8", (len(IGNORED_KINDS),)),
     ("ignored_octets", "u8", (len(IGNORED_KINDS),)),
     ("lost_packets", "u8"),
@@ -83,7 +86,7 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("filtered_packets", "u8"),
     ("filtered_octets", "u8"),
 ])
-"""struct flow_totals, 168 bytes."""
+"""struct flow_totals, 176 bytes."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),
@@ -107,6 +110,19 @@ class Kind(enum.IntEnum):
     FLOW = 0
     AGGREGATE = 1
     FRAGMENT = 2
+    PARENT = 3
+
+
+class Tunnel(enum.IntEnum):
+    """What carried a packet, the innermost if there are several (enum flow_tunnel)."""
+
+    NONE = 0
+    IP = 1
+    GRE = 2
+    ERSPAN = 3
+    VXLAN = 4
+    GENEVE = 5
+    MPLS = 6
 
 
 class Layer(enum.IntEnum):

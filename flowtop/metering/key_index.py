@@ -1,4 +1,4 @@
-"""A hash index from 48-byte Flow Keys to slots, vectorized over batches of keys.
+"""A hash index from Flow Keys to slots, vectorized over batches of keys.
 
 Open addressing in one numpy array of u64: 32 bits of hash beside the slot, so that a probe compares keys only when
 the hashes agree. Measured against `dict[bytes, int]` at 1,000,000 keys (tests/bench/table.py): at most 48 octets a key
@@ -15,7 +15,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-KEY_WORDS = 6
+from flowtop.record import FLOW_KEY_DTYPE
+
+KEY_WORDS = FLOW_KEY_DTYPE.itemsize // 8
 """u64 words of a Flow Key."""
 
 _LEAST = 1 << 12
@@ -44,7 +46,7 @@ class KeyIndex:
         octets: how many leading octets of a key tell keys apart.
     """
 
-    def __init__(self, rng: np.random.Generator, octets: int = 48) -> None:
+    def __init__(self, rng: np.random.Generator, octets: int = FLOW_KEY_DTYPE.itemsize) -> None:
         self._words = -(-octets // 8)
         self._mask = np.full(self._words, 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
         if octets % 8:

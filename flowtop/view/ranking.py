@@ -41,7 +41,7 @@ class Ranking:
         for key, descending in self.keys:
             if k >= len(slots):
                 break
-            # Flow Key fields are 48 octets apart: read them through once, not at each look.
+            # Flow Key fields are 56 octets apart: read them through once, not at each look.
             values = np.ascontiguousarray(key(Subset(columns, slots)))
             if values.min() == values.max():
                 continue

@@ -13,7 +13,7 @@ SECOND = 1_000_000_000
 def keys_of(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
     """A distinct key for each number below 2**32, FLOW_KEY_DTYPE, shape (n,): half IPv6/UDP, half IPv4/TCP."""
     keys = np.zeros(len(numbers), FLOW_KEY_DTYPE)
-    words = keys.view(np.uint64).reshape(-1, 6)
+    words = keys.view(np.uint64).reshape(len(keys), -1)
     scattered = numbers.astype(np.uint64) * np.uint64(2_654_435_761) & np.uint64(0xFFFF_FFFF)
     six = numbers % 2 == 0
     words[:, 0] = scattered

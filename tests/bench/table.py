@@ -76,15 +76,15 @@ def query_times(table: FlowTable, rounds: int) -> dict[str, float]:
 def index_against_dict(n: int) -> dict[str, float]:
     """Microseconds a key to insert and find n keys, of the hash index and of a dict of bytes."""
     keys = keys_of(np.arange(n))
-    words = as_words(keys)
+    words, whole = as_words(keys), f"V{keys.dtype.itemsize}"
     chunks = [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
     index, slots, known = KeyIndex(np.random.default_rng()), np.arange(n), dict[bytes, int]()
     steps: dict[str, Callable[[slice], object]] = {
         "index_insert": lambda part: index.insert(index.hash(words[part]), slots[part]),
         "index_find": lambda part: index.find(words[part], index.hash(words[part]), words),
         "dict_insert": lambda part: known.update(
-            zip(keys[part].view("V48").tolist(), slots[part].tolist(), strict=True)),
-        "dict_find": lambda part: np.fromiter(map(known.get, keys[part].view("V48").tolist()), np.int64),
+            zip(keys[part].view(whole).tolist(), slots[part].tolist(), strict=True)),
+        "dict_find": lambda part: np.fromiter(map(known.get, keys[part].view(whole).tolist()), np.int64),
     }
     return {name: 1e6 / n * sum(seconds(lambda part=part, step=step: step(part)) for part in chunks)
             for name, step in steps.items()}

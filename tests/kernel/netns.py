@@ -191,7 +191,7 @@ class Books:
 
     Attributes:
         by_index: by (ifindex, direction).
-        packets, octets: by Flow Key (48 bytes).
+        packets, octets: by Flow Key (its bytes).
         drains: how many batches there were, the one at close included.
         imbalances: what did not add up, at any drain.
     """

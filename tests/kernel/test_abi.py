@@ -18,12 +18,14 @@ from flowtop.record import (
     Direction,
     Kind,
     Layer,
+    Tunnel,
 )
 
 BPF = Path(__file__).parents[2] / "bpf"
 STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE}
 ENUMS = {
     **{f"FLOW_KIND_{kind.name}": int(kind) for kind in Kind},
+    **{f"FLOW_TUNNEL_{tunnel.name}": int(tunnel) for tunnel in Tunnel},
     **{f"FLOW_LAYER_{layer.name}": int(layer) for layer in Layer},
     **{f"FLOW_{direction.name}": int(direction) for direction in Direction},
     **{f"FLOW_IGNORED_{name.upper()}": number for number, name in enumerate(IGNORED_KINDS)},

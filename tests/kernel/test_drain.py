@@ -57,8 +57,8 @@ def test_a_buffer_too_small_for_a_bucket_grows_and_loses_nothing(
     map_fd = new_map(bpf.MAP_TYPE_HASH, FLOW_KEY_DTYPE.itemsize, FLOW_COUNTERS_DTYPE.itemsize, 2048)
     written = {}
     for number in range(2048):
-        key = struct.pack("=I44x", number)
-        written[key] = struct.pack("=QQ56x", number + 1, 10 * number)
+        key = struct.pack("=I", number).ljust(FLOW_KEY_DTYPE.itemsize, b"\0")
+        written[key] = struct.pack("=QQ", number + 1, 10 * number).ljust(FLOW_COUNTERS_DTYPE.itemsize, b"\0")
         bpf.map_update(map_fd, key, written[key])
     buffer = FlowBuffer(capacity)
     buffer.move_from(map_fd)

@@ -16,6 +16,7 @@ from flowtop.record import (
     Direction,
     FlowBatch,
     Kind,
+    Tunnel,
 )
 from flowtop.view.query import FlowRow
 
@@ -34,11 +35,12 @@ def packed(address: str) -> bytes:
 
 def key(source: str = "10.0.0.1", destination: str = "10.0.0.2", source_port: int = 1000, destination_port: int = 80,
         protocol: int = 6, direction: int = Direction.INGRESS, ifindex: int = 2, vlan_id: int = 0,
-        customer_vlan_id: int = 0, kind: int = Kind.FLOW) -> npt.NDArray[np.void]:
+        customer_vlan_id: int = 0, kind: int = Kind.FLOW, tunnel_id: int = 0, tunnel: int = Tunnel.NONE,
+        ) -> npt.NDArray[np.void]:
     """FLOW_KEY_DTYPE, shape (1,)."""
     version = ipaddress.ip_address(source).version
     return np.array([(packed(source), packed(destination), source_port, destination_port, protocol, version, kind,
-                      direction, vlan_id, customer_vlan_id, ifindex)], FLOW_KEY_DTYPE)
+                      direction, vlan_id, customer_vlan_id, ifindex, tunnel_id, tunnel)], FLOW_KEY_DTYPE)
 
 
 def counters(packets: int = 1, octets: int = 100, first_ns: int = START_NS, last_ns: int | None = None,

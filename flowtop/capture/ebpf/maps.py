@@ -168,7 +168,7 @@ def merge_duplicates(
         The same two arrays with m <= n entries; new memory when anything was merged.
     """
     order = np.argsort(counters["first_ns"], kind="stable")
-    # Comparing as S48 ignores trailing zeros only, which fixed-width keys pad with anyway: it is byte equality.
+    # Comparing as bytes ignores trailing zeros only, which fixed-width keys pad with anyway: it is byte equality.
     identity = np.ascontiguousarray(keys[order]).view(f"S{FLOW_KEY_DTYPE.itemsize}")
     _, first, group = np.unique(identity, return_index=True, return_inverse=True)
     if len(first) == len(keys):

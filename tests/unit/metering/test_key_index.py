@@ -5,17 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.metering.key_index import KeyIndex, Words, as_words
+from flowtop.metering.key_index import KEY_WORDS, KeyIndex, Words, as_words
+from flowtop.record import FLOW_KEY_DTYPE
 from tests.unit.factories import key
 
 
-def _index(seed: int = 0, octets: int = 48) -> KeyIndex:
+def _index(seed: int = 0, octets: int = FLOW_KEY_DTYPE.itemsize) -> KeyIndex:
     return KeyIndex(np.random.default_rng(seed), octets)
 
 
 def _keys(numbers: list[int]) -> Words:
     """A distinct key for each number."""
-    words = np.zeros((len(numbers), 6), np.uint64)
+    words = np.zeros((len(numbers), KEY_WORDS), np.uint64)
     words[:, 0] = numbers
     return words
 
@@ -46,7 +47,7 @@ def test_it_holds_what_a_dict_would_hold(operations: list[tuple[str, list[int]]]
 def test_it_finds_all_of_many_keys_while_growing_and_after_removals() -> None:
     index, n = _index(), 50_000
     rng = np.random.default_rng(1)
-    stored = rng.integers(0, 1 << 63, (n, 6), np.uint64)
+    stored = rng.integers(0, 1 << 63, (n, KEY_WORDS), np.uint64)
     for start in range(0, n, 3_000):
         slots = np.arange(start, min(n, start + 3_000))
         index.insert(index.hash(stored[slots]), slots)
@@ -61,7 +62,7 @@ def test_it_finds_all_of_many_keys_while_growing_and_after_removals() -> None:
 
 def test_churn_does_not_make_it_grow() -> None:
     index = _index()
-    stored = np.random.default_rng(1).integers(0, 1 << 63, (1_000, 6), np.uint64)
+    stored = np.random.default_rng(1).integers(0, 1 << 63, (1_000, KEY_WORDS), np.uint64)
     slots = np.arange(1_000)
     index.insert(index.hash(stored), slots)
     size = index.nbytes
@@ -77,7 +78,7 @@ def test_churn_does_not_make_it_grow() -> None:
 def test_keys_of_even_steps_do_not_crowd(seed: int, stride: int) -> None:
     """Port after port, address after address: hashes must be as good as random, or probing takes forever."""
     index = _index(seed)
-    stored = np.zeros((20_000, 6), np.uint64)
+    stored = np.zeros((20_000, KEY_WORDS), np.uint64)
     stored[:, 0] = stored[:, 3] = np.arange(20_000, dtype=np.uint64) * np.uint64(stride)
     hashes = index.hash(stored)
     counts = np.bincount((hashes & np.uint64(0xFFFF)).astype(np.int64), minlength=1 << 16)
