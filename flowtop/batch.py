@@ -47,25 +47,31 @@ class BatchConfig:
     wording: Wording = Wording()
 
 
-def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: Sequence[str]) -> OutputFormat:
-    """The format of rounds: standard output is theirs, or one export's.
+def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: Sequence[str],
+                  write: str | None = None) -> OutputFormat:
+    """The format of rounds: standard output is theirs, or one export's, or the packets'.
 
     Args:
         chosen: on the command line.
         default: what stands otherwise.
         exports: URLs.
+        write: where packets are written to, if they are.
 
     Raises:
         FlowtopError: two want standard output, or nobody writes anything.
     """
-    to_stdout = [url for url in exports if url.partition(":")[2].partition("?")[0] == "-"]
-    if to_stdout and chosen in (None, "none"):
+    others = [f"-e {url}" for url in exports if url.partition(":")[2].partition("?")[0] == "-"]
+    others += ["-w -"] if write == "-" else []
+    wanting = [*([f"-o {chosen}"] if chosen not in (None, "none") else []), *others]
+    if others and len(wanting) > 1:
+        first = wanting[0].split()[0] if wanting[0].startswith("-o") else "one of them"
+        hint = "-w packets.pcapng" if wanting[1] == "-w -" else f"{wanting[1].partition(':')[0]}:flows"
+        raise FlowtopError(f"{wanting[0]} and {wanting[1]} both want standard output", exit_code=EXIT_USAGE,
+                           hint=f"leave out {first}, or write to a file: {hint}")
+    if others:
         return "none"
-    if to_stdout:
-        raise FlowtopError(f"-o {chosen} and -e {to_stdout[0]} both want standard output", exit_code=EXIT_USAGE,
-                           hint=f"leave out -o, or export to a file: -e {to_stdout[0].partition('-')[0]}flows")
     output = chosen or default
-    if output == "none" and not exports:
+    if output == "none" and not exports and write is None:
         raise FlowtopError("-o none without an export writes nothing", hint="add -e, for example -e file:flows.ipfix",
                            exit_code=EXIT_USAGE)
     return output

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flowtop.listening import Listening
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.reading import Reading
+    from flowtop.recording import Recorder
     from flowtop.tui.looks import Looks
     from flowtop.view.filter.places import Split
     from flowtop.view.query import Query
@@ -104,6 +105,14 @@ _ORDER = "flowtop.order"
 @click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
 @click.option("--speed", type=_Factor(0.001, 1_000_000), metavar="FACTOR",
               help="With -r: replay, so many times as fast as it was recorded.")
+@click.option("-w", "--write", metavar="FILE",
+              help="Write packets of the flows that match to a pcapng file; - is standard output, with -b.")
+@click.option("--snaplen", type=click.IntRange(0, 262_144), default=256, show_default=True, metavar="N",
+              help="Octets of each packet that are written; 0: all. Its true length is written too.")
+@click.option("--write-per-flow", type=click.IntRange(0), default=10_000, show_default=True, metavar="N",
+              help="Packets of each flow that are written, from the first on; 0: all.")
+@click.option("--write-total", default="1Gi", show_default=True, metavar="SIZE",
+              help="Size of a file of packets at most; 0: as much as the disk takes.")
 @click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
               help="Column to sort by: rate, bytes, packets, age, source, ...")
 @click.option("-g", "--group", metavar="FIELD[,FIELD]",
@@ -277,7 +286,9 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
     _check_exports(options)
     from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, output_format, reader_watch, run_batch
 
-    output = output_format(options["output"] if _given("output") else None, options["output"], options["export"])
+    recorder = sources.recorder(options, _given)
+    output = output_format(options["output"] if _given("output") else None, options["output"], options["export"],
+                           options["write"])
     if sys.stdout is None and output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
     from flowtop.pipeline import Pipeline
@@ -290,9 +301,11 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
     write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
 
     def run(exports: Exports) -> int:
-        pipeline = Pipeline(sources.pipeline_config(options, elsewhere, split.kernel), open_capture(), [exports],
-                            ready=pages.ready)
-        caught = stop_on_signals(pipeline.request_stop, exports.hurry)
+        capture = open_capture()
+        recorder.connect(capture)
+        pipeline = Pipeline(sources.pipeline_config(options, elsewhere, split.kernel), capture, [exports],
+                            watcher=recorder, ready=pages.ready)
+        caught = stop_on_signals(lambda: recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
         run_batch(config, pipeline, pages, write)
         if pipeline.fault is not None:
             raise pipeline.fault
@@ -301,7 +314,15 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
     with sources.source(options, elsewhere, split.expression) as open_capture:
-        return _exporting(options, run)
+        return _exporting(options, lambda exports: _recording(options, recorder, query, lambda: run(exports)))
+
+
+def _recording(options: dict[str, Any], recorder: Recorder, query: Query, run: Callable[[], int]) -> int:
+    """Run with packets written if that is asked for; gives the exit status."""
+    from flowtop.recording import recording
+
+    return recording(recorder, options["write"], [query.filter] if query.filter else [], run,
+                     lambda line: click.echo(f"flowtop: {line}", err=True))
 
 
 def _table_width() -> int:
@@ -315,6 +336,7 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
         if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
+    recorder = sources.recorder(options, _given)
     # textual paints on standard error.
     for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.stderr, "error")):
         if stream is sys.stdin and options["read"] == "-":
@@ -327,7 +349,8 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
     split = _split(options, elsewhere, query)
     with sources.source(options, elsewhere, split.expression) as open_capture:
         config = partial(sources.pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
-        return _exporting(options, lambda exports: _show(options, query, config, open_capture, exports))
+        return _exporting(options, lambda exports: _recording(
+            options, recorder, query, lambda: _show(options, query, config, open_capture, exports, recorder)))
 
 
 def _looks(options: dict[str, Any]) -> Looks:
@@ -339,7 +362,7 @@ def _looks(options: dict[str, Any]) -> Looks:
 
 
 def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineConfig],
-          open_capture: Callable[[], Capture], exports: Exports) -> int:
+          open_capture: Callable[[], Capture], exports: Exports, recorder: Recorder) -> int:
     from flowtop.tui.app import FlowtopApp
 
     opened: list[Pipeline] = []
@@ -347,7 +370,9 @@ def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineCo
     def open_pipeline() -> Pipeline:
         from flowtop.pipeline import Pipeline
 
-        opened.append(Pipeline(config(), open_capture(), [exports]))
+        capture = open_capture()
+        recorder.connect(capture)
+        opened.append(Pipeline(config(), capture, [exports], watcher=recorder))
         return opened[0]
 
     app = FlowtopApp(open_pipeline, query, exports=exports, looks=_looks(options))
@@ -355,7 +380,7 @@ def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineCo
     def stop() -> None:
         # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.
         for pipeline in opened:
-            pipeline.request_stop()
+            recorder.stop_by_signal(pipeline.request_stop)
         app.request_quit()
 
     stop_on_signals(stop, exports.hurry)

@@ -17,7 +17,7 @@ EXIT_NO_INPUT = 66
 EXIT_UNAVAILABLE = 69
 """The host lacks what capture needs: kernel too old, bcc missing (EX_UNAVAILABLE)."""
 EXIT_NOT_SENT = 74
-"""All went well, but Flow Records were given up: neither sent nor spooled (EX_IOERR)."""
+"""All went well, but Flow Records were given up, neither sent nor spooled, or packets (-w) not written (EX_IOERR)."""
 EXIT_NO_PERMISSION = 77
 """Not root, or the kernel is locked down (EX_NOPERM)."""
 EXIT_INTERRUPTED = 130

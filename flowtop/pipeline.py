@@ -24,7 +24,7 @@ from flowtop.view.paging import Pager
 from flowtop.view.past import Past
 from flowtop.view.query import Page, Query, Traffic
 from flowtop.view.usage import UsageMeter
-from flowtop.watching import FlowRecordConsumer, PipelineListener
+from flowtop.watching import FlowRecordConsumer, FlowWatcher, PipelineListener
 
 SPARKLINE_TICKS = 60
 _READY_POLL_S = 0.05
@@ -80,6 +80,7 @@ class Pipeline:
         config: delays, timeouts, bounds.
         capture: where flows come from; owned from here on.
         consumers: get every expired Flow Record, the forced ones at the end included.
+        watcher: sees the flow table after each batch.
         ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
             batch output makes rounds longer, and loses none of their packets.
         clock: seconds, monotonic.
@@ -91,12 +92,14 @@ class Pipeline:
         capture: Capture,
         consumers: Sequence[FlowRecordConsumer] = (),
         *,
+        watcher: FlowWatcher | None = None,
         ready: Callable[[], bool] = _always_ready,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._capture = capture
         self._consumers = tuple(consumers)
+        self._watcher = watcher
         self._ready = ready
         self._clock = clock
         self._table = FlowTable(config.table)
@@ -312,9 +315,12 @@ class Pipeline:
         if self._first_ns is None and len(handover.batch.counters):
             self._first_ns = int(handover.batch.counters["first_ns"].min())
         self._source, self._collecting = handover.batch.source, handover.batch.collecting
+        if handover.close_tick:
+            self._close_tick()
+        if self._watcher is not None:
+            self._watcher.follow(self._table, self._interfaces)
         if not handover.close_tick:
             return
-        self._close_tick()
         if handover.last:
             self._last = True
             self._export(self._table.end_all(self._batch_time[0]))

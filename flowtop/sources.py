@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowtop.listening import Listening
     from flowtop.pipeline import PipelineConfig
     from flowtop.reading import Reading
+    from flowtop.recording import Recorder
 
 SCREEN_PAST_S = 300.0
 """How far back [ goes while paused; flowtop.view.past bounds what it takes."""
@@ -82,6 +83,31 @@ def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | No
                             past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S,
                             capture_filter=capture_filter)
     return elsewhere.pipeline_config(config) if elsewhere else config
+
+
+def recorder(options: dict[str, Any], given: Said) -> Recorder:
+    """What writes packets, with the limits that were chosen.
+
+    Raises FlowtopError: a size that is none; packets are to be written where there are none, or over the screen.
+    """
+    from flowtop.packets import WHOLE_PACKET
+    from flowtop.recording import Recorder, RecordingLimits
+    from flowtop.view.filter.values import octets
+
+    if options["listen"] and not given("write"):
+        options["write"] = None
+    if options["write"] and options["listen"]:
+        raise FlowtopError("-w needs packets: exporters tell of flows only", exit_code=EXIT_USAGE,
+                           hint="-e records what they tell: -e file:flows.ipfix")
+    if options["write"] == "-" and not options["batch"]:
+        raise FlowtopError("-w -: standard output is the screen's", exit_code=EXIT_USAGE,
+                           hint="name a file, or run without a screen: flowtop -b -w -")
+    try:
+        most_octets = int(octets(options["write_total"]))
+    except ValueError:
+        raise FlowtopError(f"--write-total {options['write_total']!r} is no size", exit_code=EXIT_USAGE,
+                           hint="for example 100M or 1Gi; 0 for as much as the disk takes") from None
+    return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"], most_octets))
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
 from flowtop.record import FlowRecords
+from flowtop.view.flows import FlowSource
 from flowtop.view.query import Page
 
 
@@ -31,3 +33,10 @@ class FlowRecordConsumer(Protocol):
 
     def consume(self, records: FlowRecords) -> None:
         """Take records (FLOW_RECORD_DTYPE, never empty). The array is the consumer's to keep."""
+
+
+class FlowWatcher(Protocol):
+    """Who looks at the flow table whenever it has been brought up to date. Called from the metering thread."""
+
+    def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
+        """The table at rest, and interfaces' names by ifindex: not to be kept."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
@@ -11,13 +10,13 @@ import select
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from flowtop.export.aside import FILE_MODE, put_aside
 from flowtop.export.compression import Compressor, WholeWriter, compressor
 from flowtop.export.context import ExportContext
 from flowtop.export.records_text import CSV_COLUMNS, plain_records
@@ -27,13 +26,9 @@ from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import flow_templates
 
 REPORT_S = 60.0
-FILE_MODE = 0o600
-"""Who talks to whom is nobody else's business."""
 _PART_RECORDS = 512
 _FLUSH_S = 1.0
 _READER_S = 60.0
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-"""What file systems without hard links say: vfat, many of FUSE and SMB."""
 _UNFLUSHED_RECORDS = 50_000
 """Most that a compressor may hold: it is kept until it is written."""
 
@@ -208,7 +203,7 @@ class FileTransport:
             # A named pipe that nobody reads is an error to be tried again, not a wait that nothing can end.
             return os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0), False
         if path.exists() and path.stat().st_size:
-            self._put_aside(path, context)
+            put_aside(path, context.wall())
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
@@ -217,30 +212,6 @@ class FileTransport:
             if self._owner is not None:
                 os.fchown(descriptor, *self._owner)
         return os.fdopen(descriptor, "wb", buffering=0), True
-
-    @staticmethod
-    def _put_aside(path: Path, context: ExportContext) -> None:
-        """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix."""
-        stamp = datetime.fromtimestamp(context.wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
-        stem, dot, suffixes = path.name.partition(".")
-        number = 1
-        while True:
-            end = f"-{number}" if number > 1 else ""
-            target = path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
-            try:
-                os.link(path, target)  # Unlike rename it does not replace what is there.
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                if not os.path.lexists(target):
-                    path.rename(target)
-                    return
-                number += 1
-            else:
-                path.unlink()
-                return
 
     def _rotate(self, context: ExportContext) -> None:
         size, age = self._url.rotate_octets, self._url.rotate_s

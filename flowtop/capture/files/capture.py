@@ -15,8 +15,10 @@ import numpy as np
 
 from flowtop.capture.files.formats import Reader, identify
 from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.outlet import PacketOutlet
 from flowtop.capture.files.pieces import Entries, Piece
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
+from flowtop.packets import PacketRequest
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState
 
 STEP_NS = 2_000_000_000
@@ -79,6 +81,7 @@ class FileCapture:
         self._live = False
         self._ended = False
         self._fault: FlowtopError | None = None
+        self._outlet = PacketOutlet()
 
     def open(self, progress: Callable[[str], None]) -> None:
         """See Capture.open. A pipe may not have said yet what it is: that comes with `drain` then."""
@@ -96,6 +99,7 @@ class FileCapture:
 
     def wait(self, timeout_s: float) -> None:
         """See Capture.wait: until there is something to drain, which in a replay is when its time has come."""
+        self._outlet.flush(ended=self._ended and self._piece is None)
         due_s = self._due_s()
         watched = [self._wake_fd]
         if due_s is None and not self._ended and not self._stream.ready:
@@ -126,6 +130,7 @@ class FileCapture:
 
     def drain(self) -> FlowBatch:
         """See Capture.drain. Raises FlowtopError when a pipe turns out to bring no capture."""
+        self._outlet.flush(ended=False)
         if self._piece is None and not self._ended:
             self._read()
             if self._due_s():
@@ -146,7 +151,9 @@ class FileCapture:
             closes_tick = False
         else:
             closes_tick = self._close_step(int(piece.clock_ns[stop]))
-        return self._batch(closes_tick, piece.entries(start, stop))
+        entries = piece.entries(start, stop)
+        self._outlet.hold(piece, start, stop)
+        return self._batch(closes_tick, entries)
 
     def _close_step(self, next_ns: int) -> bool:
         """The step is over, the next packet comes at `next_ns` or later; whether that ends a tick."""
@@ -178,9 +185,14 @@ class FileCapture:
 
     def close(self) -> FlowBatch:
         """See Capture.close. What was not drained was not observed."""
+        self._outlet.flush(ended=True)
         self._resources.close()
         self._piece = None
         return self._batch(closes_tick=True)
+
+    def write_packets(self, request: PacketRequest | None) -> None:
+        """See recording.PacketCapture. Packets come when the batch they are in has been metered: at the next call."""
+        self._outlet.ask(request)
 
     # ---- reading
 

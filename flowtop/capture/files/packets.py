@@ -44,7 +44,8 @@ class PacketReader:
             if (link_type := frames.interfaces[number].link_type) not in LINK_TYPES:
                 self._unread_link_types.add(link_type)
         packets = parse(frames)
-        return PacketPiece(packets, self._joiner.join(packets), rising(frames.time_ns, latest_ns), self._observations)
+        return PacketPiece(packets, self._joiner.join(packets), rising(frames.time_ns, latest_ns), self._observations,
+                           frames)
 
     @property
     def fault(self) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.files.entries import Observations, flow_entries
-from flowtop.capture.files.frames import Integers
-from flowtop.capture.files.internet import Packets
+from flowtop.capture.files.frames import Frames, Integers
+from flowtop.capture.files.internet import PARSED_IP, Packets
+from flowtop.packets import PacketBatch, PacketInterface
 
 Entries = tuple[npt.NDArray[np.void], npt.NDArray[np.void]]
 """Keys and counters, as in FlowBatch."""
@@ -26,6 +27,9 @@ class Piece(Protocol):
     def entries(self, start: int, stop: int) -> Entries:
         """The packets or records `start` to `stop`; from now on they are in the books."""
 
+    def packets_between(self, start: int, stop: int) -> PacketBatch | None:
+        """Those packets of `start` to `stop` that are in flows; None: these are records."""
+
 
 @dataclass(frozen=True, slots=True)
 class PacketPiece:
@@ -34,17 +38,30 @@ class PacketPiece:
     Attributes:
         unjoined: which are fragments whose first was not seen.
         observations: the books of the whole file.
+        frames: what they were parsed from.
     """
 
     packets: Packets
     unjoined: npt.NDArray[np.bool_]
     clock_ns: Integers
     observations: Observations
+    frames: Frames
 
     def entries(self, start: int, stop: int) -> Entries:
         """See Piece."""
         self.observations.add(self.packets, self.unjoined, start, stop)
         return flow_entries(self.packets, start, stop)
+
+    def packets_between(self, start: int, stop: int) -> PacketBatch:
+        """See Piece."""
+        rows = np.flatnonzero(self.packets.outcome[start:stop] == PARSED_IP) + start
+        frames = self.frames
+        return PacketBatch(
+            keys=self.packets.keys[rows], octets=frames.octets, offset=frames.offset[rows],
+            captured=frames.captured[rows], wire=frames.wire[rows], time_ns=frames.time_ns[rows],
+            interfaces={number: PacketInterface(interface.name, interface.link_type)
+                        for number, interface in enumerate(frames.interfaces, 1)},
+            directed=False)
 
 
 def rising(times_ns: Integers, latest_ns: int) -> Integers:

@@ -38,6 +38,9 @@ class RecordPiece:
         self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
         return flow_entries(rows)
 
+    def packets_between(self, start: int, stop: int) -> None:
+        """See Piece."""
+
 
 class RecordReader:
     """Reads an IPFIX file.

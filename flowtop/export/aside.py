@@ -1,0 +1,42 @@
+"""Recordings are never written over what is there already: that is put aside first."""
+
+from __future__ import annotations
+
+import errno
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+FILE_MODE = 0o600
+"""Who talks to whom is nobody else's business."""
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links say: vfat, many of FUSE and SMB."""
+
+
+def put_aside(path: Path, wall_s: float) -> None:
+    """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix. Raises OSError.
+
+    Args:
+        path: of a file that is there.
+        wall_s: now, seconds since 1970 UTC.
+    """
+    stamp = datetime.fromtimestamp(wall_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+    stem, dot, suffixes = path.name.partition(".")
+    number = 1
+    while True:
+        end = f"-{number}" if number > 1 else ""
+        target = path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
+        try:
+            os.link(path, target)  # Unlike rename it does not replace what is there.
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not os.path.lexists(target):
+                path.rename(target)
+                return
+            number += 1
+        else:
+            path.unlink()
+            return

@@ -1,0 +1,186 @@
+"""One recording of packets: which of them are written, how many, and what became of the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.export.packet_file import InterfaceCounts, PacketFile
+from flowtop.packets import PacketBatch, PacketLosses
+from flowtop.record import FLOW_KEY_DTYPE
+from flowtop.wire.pcapng import Integers, packet_octets
+
+RecordingState = Literal["writing", "full", "failed", "ended"]
+MOST_FLOWS = 1 << 20
+"""Flows whose share is remembered; past that the one that began first is forgotten, and begins anew."""
+_WHOLE_KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
+
+
+class Selection(Protocol):
+    """Which packets are wanted."""
+
+    def mask(self, keys: npt.NDArray[np.void], interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+        """Of packets with these Flow Keys (FLOW_KEY_DTYPE, shape (n,)), shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStatistics:
+    """How a recording stands. Every wanted packet is in one of `written`, `dropped` and `capped`.
+
+    Attributes:
+        path: of the file, "-" for standard output.
+        filter: whose packets are written, in the filter language; "" for all flows.
+        state: "full": the file has reached its size; "failed": `error` says why.
+        written: packets in the file.
+        octets: of the file.
+        dropped: the kernel had no room for them.
+        capped: their flow had had its share, or the file was full.
+        error: what went wrong.
+        broken_pipe: the reader of standard output has gone.
+    """
+
+    path: str
+    filter: str
+    state: RecordingState
+    written: int = 0
+    octets: int = 0
+    dropped: int = 0
+    capped: int = 0
+    error: str = ""
+    broken_pipe: bool = False
+
+
+class PacketRecording:
+    """A PacketSink that writes to a file.
+
+    Args:
+        path: of the file.
+        file: not begun yet.
+        selection: which packets.
+        text: that in the filter language.
+        per_flow: packets of each flow at most, 0: all.
+        most_octets: of the file at most, 0: as many as the disk takes.
+    """
+
+    def __init__(self, path: str, file: PacketFile, selection: Selection, text: str, *, per_flow: int = 0,
+                 most_octets: int = 0) -> None:
+        self._path = path
+        self._file = file
+        self._selection = selection
+        self._text = text
+        self._per_flow = per_flow
+        self._most_octets = most_octets
+        self._lock = threading.Lock()
+        self._of_flow: dict[bytes, int] = {}
+        self._written: Counter[int] = Counter()
+        self._capped: Counter[int] = Counter()
+        self._losses: Mapping[int, PacketLosses] = {}
+        self._state: RecordingState = "writing"
+        self._error = ""
+        self._broken_pipe = False
+
+    def begin(self) -> None:
+        """Write the file's header. Raises OSError."""
+        self._file.begin()
+
+    @property
+    def over(self) -> bool:
+        """See PacketSink."""
+        return self._state != "writing"
+
+    def write(self, packets: PacketBatch) -> None:
+        """See PacketSink."""
+        with self._lock:
+            if self.over or not len(packets.keys):
+                return
+            names = {ifindex: interface.name for ifindex, interface in packets.interfaces.items()}
+            rows = np.flatnonzero(self._selection.mask(packets.keys, names))
+            rows = self._within_share(packets.keys, rows)
+            room = self._room(packets.captured[rows])
+            self._count(self._capped, packets.keys, rows[room:])
+            if not self._attempt(lambda: self._file.write(packets, rows[:room])):
+                return
+            self._count(self._written, packets.keys, rows[:room])
+            if room < len(rows):
+                self._end("full")
+
+    def _within_share(self, keys: npt.NDArray[np.void], rows: Integers) -> Integers:
+        """Those of the rows whose flow has not had its share; the others are counted."""
+        if not self._per_flow:
+            return rows
+        wanted = np.zeros(len(rows), np.bool_)
+        of_flow, most = self._of_flow, self._per_flow
+        for place, key in enumerate(np.ascontiguousarray(keys[rows]).view(_WHOLE_KEY).tolist()):
+            count = of_flow.get(key, 0)
+            if count < most:
+                of_flow[key] = count + 1
+                wanted[place] = True
+        while len(of_flow) > MOST_FLOWS:
+            del of_flow[next(iter(of_flow))]
+        self._count(self._capped, keys, rows[~wanted])
+        return rows[wanted]
+
+    def _room(self, captured: Integers) -> int:
+        """How many of the packets the file may take."""
+        if not self._most_octets:
+            return len(captured)
+        ends = np.cumsum(packet_octets(self._file.cut(captured))) + self._file.octets
+        return int(np.searchsorted(ends, self._most_octets, "right"))
+
+    @staticmethod
+    def _count(counter: Counter[int], keys: npt.NDArray[np.void], rows: Integers) -> None:
+        ifindexes, counts = np.unique(keys["ifindex"][rows], return_counts=True)
+        counter.update(dict(zip(ifindexes.tolist(), counts.tolist(), strict=True)))
+
+    def note_losses(self, losses: Mapping[int, PacketLosses]) -> None:
+        """See PacketSink."""
+        self._losses = dict(losses)
+
+    def finish(self) -> None:
+        """See PacketSink."""
+        with self._lock:
+            if not self.over:
+                self._end("ended")
+
+    def hurry(self, seconds: float) -> None:
+        """See PacketFile.hurry."""
+        self._file.hurry(seconds)
+
+    def _end(self, state: RecordingState) -> None:
+        if self._attempt(lambda: self._file.finish(self._counts())):
+            self._state = state
+
+    def _attempt(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; the recording has failed when it could not."""
+        try:
+            write()
+        except OSError as error:
+            self._error = (error.strerror or str(error)).lower()
+            self._broken_pipe = isinstance(error, BrokenPipeError)
+            self._state = "failed"
+            self._file.close()
+            return False
+        return True
+
+    def _counts(self) -> dict[int, InterfaceCounts]:
+        counts = {}
+        for ifindex in self._written:
+            losses = self._losses.get(ifindex, PacketLosses())
+            written, capped = self._written[ifindex], self._capped[ifindex] + losses.capped
+            counts[ifindex] = InterfaceCounts(written + capped + losses.dropped, losses.dropped, written)
+        return counts
+
+    def statistics(self) -> RecordingStatistics:
+        """How it stands. Any thread."""
+        losses = tuple(self._losses.values())
+        return RecordingStatistics(
+            self._path, self._text, self._state, written=sum(list(self._written.values())), octets=self._file.octets,
+            dropped=sum(one.dropped for one in losses),
+            capped=sum(list(self._capped.values())) + sum(one.capped for one in losses),
+            error=self._error, broken_pipe=self._broken_pipe)

@@ -1,0 +1,144 @@
+"""The pcapng format, written (draft-ietf-opsawg-pcapng): one section, little-endian, times in nanoseconds."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[np.int64]
+
+_SECTION_HEADER, _INTERFACE_DESCRIPTION, _INTERFACE_STATISTICS, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 5, 6
+_BYTE_ORDER_MAGIC = 0x1A2B3C4D
+_UNKNOWN_LENGTH = 0xFFFFFFFFFFFFFFFF
+_END_OF_OPTIONS = b"\0\0\0\0"
+_SHB_HARDWARE, _SHB_OS, _SHB_USERAPPL = 2, 3, 4
+_IF_NAME, _IF_TSRESOL = 2, 9
+_ISB_FILTERACCEPT, _ISB_OSDROP, _ISB_USRDELIV = 6, 7, 8
+_NANOSECONDS = b"\x09"
+_EPB_FLAGS, _FLAGS_OCTETS = 2, 4
+_LONGEST_TEXT = 1000
+INBOUND, OUTBOUND = 1, 2
+"""Directions of a packet (epb_flags)."""
+
+_HEAD = np.dtype([("type", "<u4"), ("length", "<u4"), ("interface", "<u4"), ("time_high", "<u4"), ("time_low", "<u4"),
+                  ("captured", "<u4"), ("wire", "<u4")])
+_TAIL = np.dtype([("code", "<u2"), ("octets", "<u2"), ("flags", "<u4"), ("end", "<u4"), ("length", "<u4")])
+PACKET_OVERHEAD = _HEAD.itemsize + _TAIL.itemsize
+"""Octets of an Enhanced Packet Block beside its frame, which is padded to four."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketBlocks:
+    """What Enhanced Packet Blocks are made of; one element a packet, shape (n,).
+
+    Attributes:
+        octets: uint8: the buffer in which the frames lie.
+        offset: where each begins in it.
+        captured: octets of each that are written.
+        wire: octets it had.
+        time_ns: since 1970 UTC, >= 0.
+        interface: number of its Interface Description Block in the section, from 0.
+        direction: 0 not known, INBOUND, OUTBOUND.
+    """
+
+    octets: npt.NDArray[np.uint8]
+    offset: Integers
+    captured: Integers
+    wire: Integers
+    time_ns: Integers
+    interface: Integers
+    direction: Integers
+
+
+def section_header(hardware: str, system: str, application: str) -> bytes:
+    """Section Header Block; its length is not told, for the section goes on while it is written."""
+    body = struct.pack("<IHHQ", _BYTE_ORDER_MAGIC, 1, 0, _UNKNOWN_LENGTH)
+    texts = ((_SHB_HARDWARE, hardware), (_SHB_OS, system), (_SHB_USERAPPL, application))
+    return _block(_SECTION_HEADER, body, [(code, _text(text)) for code, text in texts if text])
+
+
+def interface_description(name: str, link_type: int, snap: int) -> bytes:
+    """Interface Description Block.
+
+    Args:
+        name: untrusted text; "" for none.
+        link_type: LINKTYPE_ number (tcpdump.org/linktypes.html).
+        snap: octets that frames are cut to, 0: they are not.
+    """
+    options = [(_IF_NAME, _text(name))] if name else []
+    return _block(_INTERFACE_DESCRIPTION, struct.pack("<HHI", link_type, 0, snap),
+                  [*options, (_IF_TSRESOL, _NANOSECONDS)])
+
+
+def interface_statistics(interface: int, time_ns: int, *, matched: int, dropped: int, written: int) -> bytes:
+    """Interface Statistics Block.
+
+    Args:
+        interface: number of its description.
+        time_ns: since 1970 UTC.
+        matched: packets that the filter took.
+        dropped: of those, packets that the kernel had no room for.
+        written: of those, packets in this file.
+    """
+    counts = ((_ISB_FILTERACCEPT, matched), (_ISB_OSDROP, dropped), (_ISB_USRDELIV, written))
+    return _block(_INTERFACE_STATISTICS, struct.pack("<III", interface, time_ns >> 32, time_ns & 0xFFFFFFFF),
+                  [(code, struct.pack("<Q", count)) for code, count in counts])
+
+
+def packet_octets(captured: Integers) -> Integers:
+    """Octets of the Enhanced Packet Blocks of frames of which so many octets are written, shape (n,)."""
+    padded: Integers = captured + -captured % 4
+    return padded + PACKET_OVERHEAD
+
+
+def enhanced_packets(packets: PacketBlocks) -> memoryview:
+    """Enhanced Packet Blocks with their direction, one after another."""
+    length = packet_octets(packets.captured)
+    ends = np.cumsum(length)
+    starts = ends - length
+    blocks = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
+    if len(ends):
+        _scatter(blocks, starts, _heads(packets, length))
+        _scatter(blocks, ends - _TAIL.itemsize, _tails(packets, length))
+    written, frames = memoryview(blocks.data), memoryview(packets.octets.data)
+    for to, start, octets in zip((starts + _HEAD.itemsize).tolist(), packets.offset.tolist(),
+                                 packets.captured.tolist(), strict=True):
+        written[to:to + octets] = frames[start:start + octets]
+    return written
+
+
+def _heads(packets: PacketBlocks, length: Integers) -> npt.NDArray[np.void]:
+    heads = np.zeros(len(length), _HEAD)
+    heads["type"], heads["length"], heads["interface"] = _ENHANCED_PACKET, length, packets.interface
+    heads["time_high"], heads["time_low"] = packets.time_ns >> 32, packets.time_ns & 0xFFFFFFFF
+    heads["captured"], heads["wire"] = packets.captured, packets.wire
+    return heads
+
+
+def _tails(packets: PacketBlocks, length: Integers) -> npt.NDArray[np.void]:
+    tails = np.zeros(len(length), _TAIL)
+    tails["code"], tails["octets"], tails["length"] = _EPB_FLAGS, _FLAGS_OCTETS, length
+    tails["flags"] = packets.direction
+    return tails
+
+
+def _scatter(blocks: npt.NDArray[np.uint8], at: Integers, items: npt.NDArray[np.void]) -> None:
+    """Write the items at these offsets, any alignment."""
+    size = items.itemsize
+    windows = np.ndarray((len(blocks) - size + 1,), f"V{size}", blocks, strides=(1,))
+    windows[at] = items.view(f"V{size}")
+
+
+def _block(kind: int, body: bytes, options: list[tuple[int, bytes]]) -> bytes:
+    parts = [struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4) for code, value in options]
+    inside = body + b"".join(parts) + _END_OF_OPTIONS
+    length = struct.pack("<I", len(inside) + 12)
+    return struct.pack("<I", kind) + length + inside + length
+
+
+def _text(text: str) -> bytes:
+    """UTF-8 without control characters."""
+    return "".join(character if character.isprintable() else "?" for character in text).encode()[:_LONGEST_TEXT]
