@@ -137,6 +137,8 @@ _ORDER = "flowtop.order"
               help="A flow without packets for this long has ended.")
 @click.option("--active-timeout", type=_Seconds(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
               help="A flow that goes on is reported this often.")
+@click.option("--linger", type=_Seconds(0, 3600), default=10.0, show_default=True, metavar="SECONDS",
+              help="Ended flows stay listed for this long, fading; 0: until the next refresh. Of a file: for good.")
 @click.option("--max-flows", type=click.IntRange(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
               help="Flows kept at most; the least recently active are ended first.")
 @click.option("--map-entries", type=int, default=65_536, show_default=True, metavar="N",

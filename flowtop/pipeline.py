@@ -380,6 +380,7 @@ class Pipeline:
             capture_filter=self._config.capture_filter,
             usage=self._usage.usage,
             delay_s=self._config.delay_s,
+            linger_s=self._config.table.linger_s,
             last=self._last,
             source=self._source,
             collecting=self._collecting,

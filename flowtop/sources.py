@@ -77,7 +77,7 @@ def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | No
     from flowtop.pipeline import PipelineConfig
 
     table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
-                        max_flows=options["max_flows"], dedupe=options["dedupe"])
+                        linger_s=options["linger"], max_flows=options["max_flows"], dedupe=options["dedupe"])
     config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
                             ticks=options["count"] if options["batch"] else None, table=table,
                             past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S,

@@ -123,7 +123,7 @@ def scene_flows() -> list[FlowRow]:
         flow(11, "10.0.20.4", "10.0.20.1", (5432, 38114), rate=640_000, octets=88_000_000, age_s=2_400, vlan_id=20,
              duplicate=True),
         flow(12, "198.51.100.23", "10.0.0.5", (39022, 443), octets=48_310, age_s=2, tcp_control_bits=0b11011,
-             end_reason=int(EndReason.END_OF_FLOW)),
+             end_reason=int(EndReason.END_OF_FLOW), ended_s=8.0),
         flow(13, "198.51.100.24", "10.0.0.5", (39400, 443), octets=9_120, age_s=1, rate=310, tcp_control_bits=0b11011,
              closing=True),
         flow(14, "0.0.0.0", "0.0.0.0", protocol=UDP, kind=int(Kind.AGGREGATE), rate=71_000, octets=4_400_000,

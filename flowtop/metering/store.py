@@ -38,7 +38,8 @@ class FlowStore:
     time, keep none.
 
     Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
-    reported_ns: when; *_duplicate: the part of the rest that was booked as duplicate; head, members: see dedupe.py;
+    reported_ns: when, and of an ended flow when it ended;
+    *_duplicate: the part of the rest that was booked as duplicate; head, members: see dedupe.py;
     open_packets .. born_bucket: see rates.py.
     """
 

@@ -38,7 +38,8 @@ class TableConfig:
         idle_timeout_s: without a packet, until a flow ends.
         active_timeout_s: between two records of a flow that goes on.
         end_timeout_s: without a packet after FIN or RST, until a flow ends.
-        linger_s: how long an ended flow stays visible; always until the end of the next tick.
+        linger_s: how long an ended flow stays visible; always until the end of the next tick, and one that is kept for
+            as long as that: see FlowTable.keep.
         max_flows: live flows; past it the least recently active end. A quarter more may linger, and those that end
             in a tick until it is shown.
         dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
@@ -89,6 +90,8 @@ class FlowTable:
             config.idle_timeout_s, config.active_timeout_s, config.end_timeout_s)))
         self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
         self._next_id = 1
+        self._kept: int | None = None
+        self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
         self._expired_ns = 0
 
@@ -112,7 +115,7 @@ class FlowTable:
     @property
     def live_flows(self) -> int:
         """Flows that have not ended, duplicates included."""
-        return self._store.occupied_count - self._lingering.count
+        return self._store.occupied_count - self._lingering.count - len(self._overdue)
 
     @property
     def tick_s(self) -> float:
@@ -128,6 +131,13 @@ class FlowTable:
     def window_60s_s(self) -> float:
         """What the 60 s sums cover, in s, > 0."""
         return self._rates.window_60s_s
+
+    def keep(self, flow_id: int | None) -> None:
+        """Somebody looks at this flow: when it has ended it stays visible until another one is kept, or none."""
+        if flow_id != self._kept:
+            self._kept = flow_id
+            overdue, self._overdue = self._overdue, self._overdue[:0]
+            self._release(overdue)
 
     def history(self, slot: int) -> list[tuple[int, int]]:
         """Of the flow in that slot: (length in ns, octets) of each second or so, oldest first; see Rates.history."""
@@ -299,6 +309,7 @@ class FlowTable:
         store = self._store
         store.end_reason[slots] = reason
         records = self._report(slots, reason)
+        store.reported_ns[slots] = self.now_ns
         for start in range(0, len(slots), CHUNK):
             part = slots[start:start + CHUNK]
             self._index.remove(store.key_words[part], part)
@@ -318,6 +329,11 @@ class FlowTable:
         return records
 
     def _release(self, slots: Slots) -> None:
+        """Forget flows, but for the one that is kept."""
+        if self._kept is not None:
+            kept = self._store.flow_id[slots] == np.uint64(self._kept)
+            self._overdue = np.concatenate((self._overdue, slots[kept]))
+            slots = slots[~kept]
         if len(slots):
             self._store.release(slots)
 

@@ -48,6 +48,7 @@ class TableView:
         wording: how the cells are put.
         columns: that there are, from left to right; not all have room.
         arrangement: of columns.
+        linger_s: how long flows are listed after their end: they fade over this time.
     """
 
     wording: Wording
@@ -62,6 +63,7 @@ class TableView:
     descending: bool = True
     columns: tuple[Column, ...] = ()
     arrangement: Arrangement = AUTOMATIC
+    linger_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +131,22 @@ class _Pane(Widget):
             known = self._worded.get(row.flow_id)
             if known is None or known[0] is not row:
                 cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
-                known = row, cells, self._styles(row, view.wording)
+                known = row, cells, self._styles(row, view)
             worded[row.flow_id] = known
             lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))
         self._worded = worded
         self.set_lines(lines)
 
-    def _styles(self, row: FlowRow, wording: Wording) -> tuple[Style, ...]:
+    def _styles(self, row: FlowRow, view: TableView) -> tuple[Style, ...]:
         """Lines that stand out have one style; in others rates have the colour of their magnitude."""
-        style = _style(row)
+        faded = _faded(row, view.linger_s)
+        style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == _AGGREGATE else theme.PLAIN
         if style is not theme.PLAIN:
             return (style,) * len(self.columns)
+        if row.end_reason:
+            return tuple(theme.FADED if faded and column.descending_first else style for column, _ in self.columns)
         rates = (column.octet_rate for column, _ in self.columns)
-        return tuple(style if rate is None else theme.MAGNITUDES[units.magnitude(rate(row), wording.bits)]
+        return tuple(style if rate is None else theme.MAGNITUDES[units.magnitude(rate(row), view.wording.bits)]
                      for rate in rates)
 
     def set_lines(self, lines: list[_Line | None]) -> None:
@@ -317,10 +322,16 @@ _RIGHT = 3
 """Textual's number of the right mouse button."""
 
 
-def _style(row: FlowRow) -> Style:
-    if row.end_reason or row.duplicate:
-        return theme.FADED
-    return theme.AGGREGATE if row.kind == _AGGREGATE else theme.PLAIN
+_ALL = 2
+"""Of a line's parts that fade one after the other: first what changed every tick, then all of it."""
+
+
+def _faded(row: FlowRow, linger_s: float) -> int:
+    """How much of a line is dim: an ended flow's more from third to third of the time it stays. No shades of grey: on
+    some terminals they are the background."""
+    if not row.end_reason:
+        return _ALL if row.duplicate else 0
+    return min(_ALL, int((_ALL + 1) * row.ended_s / linger_s)) if linger_s > 0 else _ALL
 
 
 _AGGREGATE = 1

@@ -103,7 +103,7 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if page is None:
         return justify(left, [], width)
     shown = page.query.filter
-    right = [*_counts(view, page), Part(view.order, label="by ", rank=1)]
+    right = [*_counts(view, page), Part(view.order, label="by ", rank=3)]
     if view.trail:
         left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2)), theme.NAME, rank=1))
     if shown is not None:

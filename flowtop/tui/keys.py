@@ -56,6 +56,7 @@ KEYS: tuple[Key, ...] = (
     Key(("enter",), "Enter", "open", "Details of the cursor's flow, or the flows of its group", "Group"),
     Key(("backspace",), "Backspace", "back", "Out of the group, to where you were", "Group"),
     Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),
+    Key(("E",), "E", "ended", "Ended flows: hide them, or list them for a while", "Show"),
     Key(("left_square_bracket",), "[", "step(-1)", "Back: pauses, shows the list as it was a tick before", "Show"),
     Key(("right_square_bracket",), "]", "step(1)", "A tick on again", "Show"),
     Key(("left_curly_bracket",), "{", "step(-10)", "Ten ticks back, as far as five minutes", "Show"),

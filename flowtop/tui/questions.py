@@ -132,6 +132,10 @@ class Questions:
         if self._viewport.anchor is None:
             self._viewport.scroll(-self._viewport.top)
 
+    def toggle_ended(self) -> None:
+        """List flows that have ended too, or no more."""
+        self._wanted = replace(self._wanted, ended=not self._wanted.ended)
+
     def toggle_hold(self) -> None:
         """Freeze the order, or let it go."""
         self.order_held = not self.order_held
@@ -197,7 +201,7 @@ class Questions:
         offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
             before.offset, before.limit)
         query = replace(self._wanted, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
-        if query == before and (not self._viewport.needs_anchor or before.anchor == self._viewport.anchor):
+        if query == before and (before.anchor == self._viewport.anchor or not self._anchor_matters):
             return None
         query = replace(query, anchor=self._viewport.anchor)
         moved = before is None or _list_of(query) != _list_of(before)
@@ -205,6 +209,13 @@ class Questions:
             self._awaited = query
         self._asked = query
         return query
+
+    @property
+    def _anchor_matters(self) -> bool:
+        """The source should know where the cursor is now. It keeps a flow that ends under the cursor; where that would
+        not be seen on the page on view, it has to know before."""
+        unseen = self._viewport.anchor is not None and (self.paused or not self._wanted.ended)
+        return unseen or self._viewport.needs_anchor
 
     def _update_hold(self) -> None:
         if not (self.order_held or self.paused):

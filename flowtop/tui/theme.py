@@ -11,7 +11,7 @@ PLAIN = Style.null()
 NAME = Style(bold=True)
 LABEL = Style(dim=True)
 FADED = Style(dim=True)
-"""Flows that ended, and duplicates; the ST column says which in words."""
+"""Flows that ended a while ago, and duplicates; the ST column says which in words."""
 AGGREGATE = Style(color="yellow")
 """Rows that stand for many flows; their source says so in words. (Italics are reverse video under TERM=screen.)"""
 HEADING = Style(bold=True)

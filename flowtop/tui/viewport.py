@@ -101,10 +101,14 @@ class Viewport:
 
     @property
     def needs_anchor(self) -> bool:
-        """The page does not tell where the cursor's flow is: ask with it as the anchor."""
-        if self.page is None or self.anchor is None or self.page.query.anchor == self.anchor:
+        """Ask with the cursor's flow as the anchor: the page does not tell where it is, or it has ended and stays as
+        long as it is asked for; or the one that was asked for has ended, and may go."""
+        if self.page is None or self.page.query.anchor == self.anchor:
             return False
-        return self.cursor_row is None
+        before = next((row for row in self.page.rows if row.flow_id == self.page.query.anchor), None)
+        row = self.cursor_row
+        missing = self.anchor is not None and (row is None or row.end_reason > 0)
+        return missing or (before is not None and before.end_reason > 0)
 
     def window(self, offset: int, limit: int | None) -> tuple[int, int]:
         """Which rows to ask for: `offset`, `limit`, given those asked for last, which are kept while they do.

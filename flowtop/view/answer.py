@@ -33,6 +33,8 @@ class Answer:
     flows: int
     active_flows: int
     anchor_rank: int | None
+    hidden: int = 0
+    joined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ class Answerer:
         """
         visible = source.visible
         passing = visible & self._passes(query, source, interfaces or {})
+        ended = visible & (source.columns["end_reason"] != 0)
+        hidden = 0
+        if not query.ended:
+            unwanted = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
+            passing, hidden = passing & ~unwanted, int(np.count_nonzero(unwanted))
         rows = self._rows(query, self._mark.since(query.mark, source), passing)
         columns = rows.source.columns
         ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending)
@@ -107,9 +114,9 @@ class Answerer:
         after = ranking.span(columns, rest, max(0, start - len(lead)), max(0, stop - len(lead)))
         chosen = np.concatenate((lead[start:stop], after))
         flows = int(np.count_nonzero(visible))
-        ended = int(np.count_nonzero(visible & (source.columns["end_reason"] != 0)))
-        return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows, flows - ended,
-                      _anchor_rank(query.anchor, ranking, columns, lead, rest))
+        return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
+                      flows - int(np.count_nonzero(ended)), _anchor_rank(query.anchor, ranking, columns, lead, rest),
+                      hidden, 0 if query.hold is None else len(rest))
 
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_]) -> _Rows:
         fields = row_fields(query)

@@ -151,7 +151,7 @@ class _Both:
             return bits
         if name in ("first_ns", "end_reason"):
             return extreme(np.minimum, flows[name], ways)
-        if name in ("last_ns", "octet_rate_peak"):
+        if name in ("last_ns", "reported_ns", "octet_rate_peak"):
             return extreme(np.maximum, flows[name], ways)
         if name == "earliest":
             return self._earliest(ways)
@@ -174,7 +174,7 @@ class _Both:
             return summed(flows[name], labels)
         if name in ("first_ns", "end_reason", "duplicate"):
             return extreme(np.minimum, flows[name], labels)
-        if name in ("last_ns", "octet_rate_peak"):
+        if name in ("last_ns", "reported_ns", "octet_rate_peak"):
             return extreme(np.maximum, flows[name], labels)
         if name == "tcp_control_bits":
             both = self._columns[name].reshape(-1, 2)

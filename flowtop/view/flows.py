@@ -36,10 +36,12 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "octet_rate_peak": np.dtype("f8"),
     "first_ns": np.dtype("i8"),
     "last_ns": np.dtype("i8"),
+    "reported_ns": np.dtype("i8"),
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
 `opening`: a TCP SYN without ACK was seen.
+`reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
 `conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;
 of an ended flow it may be a slot that another conversation has by now.
 """

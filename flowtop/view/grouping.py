@@ -99,7 +99,7 @@ class Groups:
                 return summed(flows[name], labels, counts)
             if name in ("first_ns", "end_reason", "duplicate"):
                 return extreme(np.minimum, flows[name], labels)
-            if name in ("last_ns", "octet_rate_peak"):
+            if name in ("last_ns", "reported_ns", "octet_rate_peak"):
                 return extreme(np.maximum, flows[name], labels)
             return np.zeros(labels.count, FLOW_COLUMN_DTYPES[name])
 

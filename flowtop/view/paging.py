@@ -45,6 +45,7 @@ class Pager:
 
         Raises FlowtopError: see Answerer.answer.
         """
+        table.keep(None if query.group or query.biflow else query.anchor)
         kept = self._kept()
         past = None if self._past is None or query.at is None else self._past.at(query.at)
         if past is None:
@@ -75,4 +76,5 @@ class Pager:
 
 def _filled(page: Page, query: Query, found: Answer) -> Page:
     return replace(page, query=query, rows=found.rows, matched=found.matched, matched_flows=found.matched_flows,
-                   flows=found.flows, active_flows=found.active_flows, anchor_rank=found.anchor_rank)
+                   flows=found.flows, active_flows=found.active_flows, anchor_rank=found.anchor_rank,
+                   hidden=found.hidden, joined=found.joined)

@@ -45,6 +45,7 @@ class Query:
             a new number sets it at that moment. Filters go on seeing what flows had in their life.
         at: number of a past tick to answer from, if Page.kept has it; None for now. Orders are not held there, and
             counters are of life.
+        ended: flows that have ended are listed too; the anchor is in any case.
         details: flow_id of a flow of which Page.details are wanted, or None.
         biflow: rows are biflows, both ways of a conversation; not together with `group`. A filter passes a biflow
             when a flow of either way passes, and it is whole then.
@@ -63,6 +64,7 @@ class Query:
     details: int | None = None
     mark: int | None = None
     at: int | None = None
+    ended: bool = True
 
 
 class FlowRow(NamedTuple):
@@ -121,6 +123,8 @@ class FlowRow(NamedTuple):
     """Last packet minus first."""
     idle_s: float
     """Now minus last packet."""
+    ended_s: float = 0.0
+    """Now minus the flow's end; 0 while alive."""
     flows: int = 1
     """How many flows a group has; one seen at several Observation Points counts once."""
     group: tuple[tuple[int, ...], ...] = ()
@@ -269,6 +273,9 @@ class Page:
         kept: the past that can be asked for, with Query.at; None: none.
         present: of a page of the past: the page of now, without what comes from the flows. None: this is of now.
         flows_kept: of a page of the past: of its `flows`, those that were kept; `rows` and `matched` are of these.
+        hidden: ended flows that are not listed as the query does not want them, of those that pass the filter.
+        joined: rows that a held order does not know, as they came since; they are behind all others.
+        linger_s: how long flows are listed after their end.
         marked_s: counters are of that many seconds, up to this tick; None: they are of life.
         source: how far a file was read; None of a live capture.
         collecting: what a Collecting Process says of its exporters; None of any other capture.
@@ -301,6 +308,9 @@ class Page:
     present: Page | None = None
     flows_kept: int = 0
     marked_s: float | None = None
+    hidden: int = 0
+    joined: int = 0
+    linger_s: float = 10.0
 
     @property
     def past(self) -> bool:

@@ -16,7 +16,7 @@ _CLOSING_BITS = np.uint16(0b101)
 
 _COPIED = frozenset(FlowRow._fields) - {
     "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
-    "start_ms", "end_ms", "age_s", "idle_s", "flows", "group", "ways"}
+    "start_ms", "end_ms", "age_s", "idle_s", "ended_s", "flows", "group", "ways"}
 
 
 def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
@@ -72,4 +72,6 @@ def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
     fields["end_ms"] = (last_ns + source.unix_offset_ns) // 1_000_000
     fields["age_s"] = (last_ns - first_ns) / 1e9
     fields["idle_s"] = (source.now_ns - last_ns) / 1e9
+    since_report_s = (source.now_ns - columns["reported_ns"][slots]) / 1e9
+    fields["ended_s"] = np.where(fields["end_reason"] != 0, since_report_s, 0.0)
     return {name: values.tolist() for name, values in fields.items()}

@@ -115,6 +115,7 @@ class FakeSource:
         self._mark: tuple[int, int, dict[int, FlowRow]] | None = None
         self.keep_ticks = 300
         self.keep_flows = 1_000
+        self.linger_s = 10.0
 
     def start(self, listener: PageListener) -> None:
         """Keep the listener; pages come with `tick`."""
@@ -179,6 +180,8 @@ class FakeSource:
             query=query, tick=tick, unix_ms=START_MS + 1000 * tick, uptime_s=750.0 + tick, tick_s=1.0,
             rows=tuple(order[query.offset:end]), matched=len(order), flows=len(flows),
             matched_flows=len(passing), details=self._details(query.details),
+            hidden=len(self._passing(replace(query, ended=True), flows)) - len(passing),
+            joined=self._joined(query, order), linger_s=self.linger_s,
             active_flows=sum(not row.end_reason for row in flows), anchor_rank=ranks[0] if ranks else None,
             capture_filter=self.capture_filter,
             books=books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
@@ -205,7 +208,8 @@ class FakeSource:
     @staticmethod
     def _passing(query: Query, flows: list[FlowRow]) -> list[FlowRow]:
         filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
-        return [row for row in flows if all(passes(row, text) for text in filters)]
+        return [row for row in flows if all(passes(row, text) for text in filters)
+                and (query.ended or not row.end_reason or row.flow_id == query.anchor)]
 
     def _order(self, query: Query, flows: list[FlowRow]) -> list[FlowRow]:
         group = tuple(field for field in query.group if field != "flow")
@@ -218,6 +222,10 @@ class FakeSource:
             return live
         held = self._holds.setdefault(query.hold, {row.flow_id: rank for rank, row in enumerate(live)})
         return sorted(live, key=lambda row: held.get(row.flow_id, len(held)))
+
+    def _joined(self, query: Query, order: list[FlowRow]) -> int:
+        held = None if query.hold is None else self._holds[query.hold]
+        return 0 if held is None else sum(row.flow_id not in held for row in order)
 
     def _send(self) -> None:
         if self.listener is not None and self.asked:

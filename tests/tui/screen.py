@@ -12,10 +12,11 @@ from flowtop.tui.app import FlowtopApp
 from flowtop.view.query import Query
 from tests.tui.fake_exports import FakeExports, Now
 from tests.tui.fake_source import FakeSource
+from tests.tui.table_source import TableSource
 
 
 @asynccontextmanager
-async def running(source: FakeSource, width: int = 80, height: int = 24, query: Query | None = None,
+async def running(source: FakeSource | TableSource, width: int = 80, height: int = 24, query: Query | None = None,
                   *, tick: bool = True, exports: FakeExports | None = None,
                   now: Now | None = None) -> AsyncIterator[Pilot[None]]:
     """A running app of this size, once it has started its source and shows the first page."""
@@ -25,7 +26,7 @@ async def running(source: FakeSource, width: int = 80, height: int = 24, query: 
         while app._starting is None:
             await pilot.pause()
         await app._starting.wait()
-        if tick:
+        if tick and isinstance(source, FakeSource):
             source.tick()
             await pilot.pause()
         yield pilot

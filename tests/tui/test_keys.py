@@ -181,6 +181,17 @@ async def check_pause(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     assert "PAUSED" not in line(pilot.app, 1)
 
 
+async def check_ended(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    source.tick([row._replace(end_reason=1) if row.flow_id % 2 else row for row in FLOWS])
+    await pilot.pause()
+    await pilot.press(key)
+    assert shown(pilot.app) == [flow_id for flow_id in BY_RATE if not flow_id % 2][:LINES]
+    assert "NO ENDED, 100 hidden" in line(pilot.app, 1)
+    await pilot.press(key)
+    assert shown(pilot.app) == BY_RATE[:LINES]
+    assert "ENDED" not in line(pilot.app, 1)
+
+
 def turned() -> list[FlowRow]:
     """The order by rate is by number now, and each flow has had 40,000 octets in 40 packets more."""
     return [row._replace(octet_rate=5000.0 * row.flow_id, octet_total=row.octet_total + 40_000,
@@ -402,6 +413,7 @@ CHECKS: dict[str, Check] = {
     "hold_order": check_hold_order,
     "follow": check_follow,
     "pause": check_pause,
+    "ended": check_ended,
     "mark": check_mark,
     "unmark": check_unmark,
     "step(-1)": check_step((), 1),

@@ -9,7 +9,7 @@ import pytest
 
 from flowtop.tui.app import FlowtopApp
 from flowtop.view.query import FlowRow
-from tests.tui.fake_source import FakeSource, random_flows
+from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import lines, running
 
 FLOWS = random_flows(500)
@@ -96,3 +96,20 @@ async def test_a_tick_that_changes_nothing_sends_no_flows() -> None:
         source.tick()
         await pilot.pause(0.05)
         assert terminal.octets < 1_000, "the clock and the packets seen"
+
+
+@pytest.mark.parametrize(("ended_s", "linger_s", "dim"), [
+    (0.0, 9.0, (False, False)), (2.9, 9.0, (False, False)), (3.1, 9.0, (False, True)), (6.1, 9.0, (True, True)),
+    (500.0, 9.0, (True, True)), (0.0, 0.0, (True, True)), (500.0, 1e9, (False, False)),
+])
+async def test_an_ended_flow_fades_over_the_time_it_stays(
+        ended_s: float, linger_s: float, dim: tuple[bool, bool]) -> None:
+    source = FakeSource([flow(1, "10.0.0.1", "10.0.0.2", (5000, 80), octets=123_000_000, end_reason=1,
+                              ended_s=ended_s)])
+    source.linger_s = linger_s
+    async with running(source) as pilot:
+        strip = pilot.app.screen._compositor.render_strips()[3]
+        found = {words: bool(segment.style and segment.style.dim)
+                 for segment in strip for words in segment.text.split()}
+        assert (found["10.0.0.1:5000"], found["MB"]) == dim
+        assert "end" in found, "no colour is needed to tell it"

@@ -93,7 +93,7 @@ async def test_no_color_means_no_theme(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_rates_have_the_colour_of_their_magnitude_and_ended_flows_none() -> None:
     rates = {1: 0.0, 2: 50.0, 3: 50e3, 4: 50e6, 5: 50e9, 6: 40e9}
-    flows = [flow(number, f"10.0.0.{number}", "10.0.1.1", (1, 2), rate=rate, end_reason=3 * (number == 6))
+    flows = [flow(number, f"10.0.0.{number}", "10.0.1.1", (1, 2), rate=rate, end_reason=3 * (number == 6), ended_s=9.0)
              for number, rate in rates.items()]
     source = FakeSource(flows)
     app = FlowtopApp(lambda: source)

@@ -20,6 +20,11 @@ class Showing(FlowScreen):
             self.page = newest
         self.changed()
 
+    def action_ended(self) -> None:
+        """List flows that have ended for as long as they linger, or not at all."""
+        self.questions.toggle_ended()
+        self.changed()
+
     def action_window(self, window: Window) -> None:
         """Rates over this window; when sorted by a rate, by this one."""
         from flowtop.view.columns import rate_column  # brings numpy, which must not delay the first frame

@@ -203,6 +203,7 @@ class FlowScreen(Screen[None]):
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, self.arrangement),
             columns=tuple(columns_of(page.query).values()),
+            linger_s=page.linger_s,
         ))
 
     def _paint_header(self) -> None:
@@ -234,9 +235,16 @@ class FlowScreen(Screen[None]):
         if pause is not None and not (self.page is not None and self.page.past):
             yield f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
         if self.questions.order_held:
-            yield "ORDER FROZEN"
+            yield f"ORDER FROZEN{_joined(self.page)}"
         if self.viewport.follow:
             yield "FOLLOW"
+        if self.page is not None and not self.page.query.ended:
+            yield f"NO ENDED, {self.page.hidden:,} hidden" if self.page.hidden else "NO ENDED"
+
+
+def _joined(page: Page | None) -> str:
+    """What came since the order was frozen."""
+    return f", {page.joined:,} since" if page is not None and page.joined else ""
 
 
 def reading(source: SourceState) -> str:

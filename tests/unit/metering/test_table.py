@@ -410,3 +410,23 @@ def test_what_ended_in_an_open_tick_is_shown_once_however_long_the_tick() -> Non
     assert sorted(row["source_port"] for row in shown(flows)) == list(range(1, 30))
     tick(flows, 31)
     assert [row["source_port"] for row in shown(flows)] == [29]
+
+
+def test_a_flow_that_is_kept_stays_visible_after_its_end_until_another_one_is() -> None:
+    flows = table(idle_timeout_s=2, linger_s=1, max_flows=4)
+    now = START_NS + SECOND
+    flows.update(batch([(key(source_port=port), counters(1, 100, now)) for port in range(1, 5)], now))
+    ids = dict(zip(flows.columns["source_port"].tolist(), flows.columns["flow_id"].tolist(), strict=True))
+    flows.keep(ids[2])
+    for _ in range(20):
+        now += SECOND
+        flows.update(batch([], now))
+    assert flows.columns["source_port"][flows.visible].tolist() == [2]
+    assert flows.live_flows == 0
+    flows.update(batch([(key(source_port=port), counters(1, 100, now)) for port in range(1, 5)], now))
+    assert flows.live_flows == 4 and len(flows.columns["source_port"][flows.visible]) == 5, "its next flow is another"
+    assert flows.totals.evicted_flows == 0, "it takes no live flow's place"
+    flows.keep(None)
+    assert len(flows.columns["source_port"][flows.visible]) == 4
+    flows.update(batch([], now + SECOND))
+    assert flows.live_flows == 4

@@ -254,3 +254,30 @@ def test_an_empty_table_gives_an_empty_page() -> None:
     empty = Source(np.zeros(0, DTYPE))
     answer = Answerer().answer(Query(anchor=1, hold=1), empty)
     assert (answer.rows, answer.matched, answer.flows, answer.anchor_rank) == ((), 0, 0, None)
+
+
+def test_ended_flows_are_left_out_when_they_are_not_wanted_but_the_anchor_is_not() -> None:
+    table = source(6, end_reason=[0, 1, 0, 3, 0, 2], octet_delta=[60, 50, 40, 30, 20, 10])
+    answer = Answerer().answer(Query(ended=False), table)
+    assert [row.flow_id for row in answer.rows] == [1, 3, 5]
+    assert (answer.matched, answer.matched_flows, answer.flows, answer.active_flows, answer.hidden) == (3, 3, 6, 3, 3)
+    answer = Answerer().answer(Query(ended=False, anchor=4), table)
+    assert [row.flow_id for row in answer.rows] == [1, 3, 5, 4], "it has no rate any more"
+    assert (answer.matched, answer.hidden, answer.anchor_rank) == (4, 2, 3)
+    assert Answerer().answer(Query(), table).hidden == 0
+
+
+def test_what_came_since_an_order_was_frozen_is_counted() -> None:
+    table, answerer = source(5, octet_delta=[1, 2, 3, 4, 5]), Answerer()
+    table.visible[3:] = False
+    assert answerer.answer(Query(hold=1), table).joined == 0
+    table.visible[3:] = True
+    assert answerer.answer(Query(hold=1), table).joined == 2
+    assert answerer.answer(Query(), table).joined == 0
+
+
+def test_a_row_says_how_long_ago_its_flow_ended() -> None:
+    table = source(2, end_reason=[0, 1], reported_ns=[START_NS, START_NS - 4_500_000_000])
+    table.now_ns = START_NS + 500_000_000
+    alive, ended = Answerer().answer(Query(sort="source"), table).rows
+    assert (alive.ended_s, ended.ended_s) == (0.0, 5.0)
