@@ -5,7 +5,8 @@
  * drop a packet and never end classification.
  *
  * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. With a capture filter,
- * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/view/filter/pushdown.py).
+ * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/view/filter/pushdown.py)
+ * until FLOW_CONTROL_EVERYTHING lifts it.
  */
 #include "parse.h"
 
@@ -53,7 +54,7 @@ BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_a, AGGREGATE
 BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_b, AGGREGATE_ENTRIES);
 BPF_TABLE("hash", struct flow_key, struct flow_counters, rest_a, REST_ENTRIES);
 BPF_TABLE("hash", struct flow_key, struct flow_counters, rest_b, REST_ENTRIES);
-BPF_TABLE("array", u32, u32, control, 1);                /* [0]: the active side */
+BPF_TABLE("array", u32, u32, control, 1);                /* [0]: enum flow_control */
 BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries since its last drain */
 BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE);
 BPF_TABLE("percpu_hash", struct flow_totals_key, struct flow_totals, totals_overflow, 4096);
@@ -317,14 +318,15 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	struct flow_counters *counters;
 	struct flow_totals *books;
 	struct packet packet = {};
-	u32 zero = 0, side, *active;
+	u32 zero = 0, control_word, side, *active;
 	int parsed;
 	u64 now;
 
 	active = control.lookup(&zero);
 	if (!active)
 		return VERDICT_NEXT;
-	side = *(volatile u32 *)active & 1;   /* once: all of this packet goes to one side */
+	control_word = *(volatile u32 *)active;   /* once: all of this packet goes to one side */
+	side = control_word & FLOW_CONTROL_SIDE;
 	books = find_totals(side, key.ifindex, direction);
 	if (!books)
 		return VERDICT_NEXT;
@@ -346,7 +348,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 		join_fragment(&key, &packet, now, books);
 #ifdef FLOW_WANTED
 	/* After fragments are joined: a flow is counted whole or not at all. */
-	if (!(FLOW_WANTED((&key)))) {
+	if (!(control_word & FLOW_CONTROL_EVERYTHING) && !(FLOW_WANTED((&key)))) {
 		books->filtered_packets += packet.packets;
 		books->filtered_octets += packet.octets;
 		if (key.kind == FLOW_KIND_FRAGMENT)

@@ -64,6 +64,12 @@ struct flow_key {
 	flow_u32 tunnel;                  /* enum flow_tunnel */
 };
 
+/* The word of `control` that each packet reads once. */
+enum flow_control {
+	FLOW_CONTROL_SIDE = 1,     /* the active side: 0: a, 1: b */
+	FLOW_CONTROL_EVERYTHING = 2, /* the capture filter is lifted: every flow is counted */
+};
+
 #define FLOW_TCP_BITS 12              /* RFC 9293 flags and the reserved bits beside them, as in IE 6 */
 #define FLOW_TCP_OPENING 12           /* one more, of no header: SYN without ACK, so the sender opens the connection */
 #define FLOW_TCP_SEEN 13

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flowtop.reading import Reading
     from flowtop.recording import Recorder
     from flowtop.tui.looks import Looks
+    from flowtop.view.filter.narrowing import Narrowing
     from flowtop.view.filter.places import Split
     from flowtop.view.query import Query
 
@@ -260,13 +261,13 @@ def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query
                   observation_points=options["dedupe"] == "off")
 
 
-def _exporting(options: dict[str, Any], run: Callable[[Exports], int]) -> int:
+def _exporting(options: dict[str, Any], narrowing: Narrowing, run: Callable[[Exports], int]) -> int:
     """Run with the exports asked for; gives the exit status."""
     from flowtop.export.exports import Exports, default_state_directory
     from flowtop.export.run import exporting
 
     exports = Exports(options["state_directory"] or default_state_directory(os.environ, os.geteuid()),
-                      flush_s=options["export_timeout"], standard_output=options["batch"])
+                      flush_s=options["export_timeout"], standard_output=options["batch"], scope=narrowing.scope)
     return exporting(exports, _check_exports(options), run, lambda line: click.echo(f"flowtop: {line}", err=True))
 
 
@@ -294,10 +295,12 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
     if sys.stdout is None and output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
     from flowtop.pipeline import Pipeline
+    from flowtop.view.filter.narrowing import Narrowing
 
     pages = PageQueue()
     query = _query(options, options["top"])
     split = _split(options, elsewhere, query)
+    narrowing = Narrowing(split)
     config = BatchConfig(output=output, query=query, width=_table_width())
     stdout = None if sys.stdout is None else sys.stdout.fileno()
     write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
@@ -305,8 +308,8 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
     def run(exports: Exports) -> int:
         capture = open_capture()
         recorder.connect(capture)
-        pipeline = Pipeline(sources.pipeline_config(options, elsewhere, split.kernel), capture, [exports],
-                            watcher=recorder, ready=pages.ready)
+        pipeline = Pipeline(sources.pipeline_config(options, elsewhere), capture, [exports],
+                            watcher=recorder, narrowing=narrowing, ready=pages.ready)
         caught = stop_on_signals(lambda: recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
         run_batch(config, pipeline, pages, write)
         if pipeline.fault is not None:
@@ -316,7 +319,8 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
         return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
 
     with sources.source(options, elsewhere, split.expression) as open_capture:
-        return _exporting(options, lambda exports: _recording(options, recorder, query, lambda: run(exports)))
+        return _exporting(options, narrowing,
+                          lambda exports: _recording(options, recorder, query, lambda: run(exports)))
 
 
 def _recording(options: dict[str, Any], recorder: Recorder, query: Query, run: Callable[[], int]) -> int:
@@ -334,6 +338,8 @@ def _table_width() -> int:
 
 
 def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:
+    from flowtop.view.filter.narrowing import Narrowing
+
     for option in ("count", "top", "biflow"):  # from the environment or the settings file they wait for -b
         if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
@@ -349,10 +355,12 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
     _check_exports(options)
     query = _query(options | {"biflow": False}, None)
     split = _split(options, elsewhere, query)
+    narrowing = Narrowing(split)
     with sources.source(options, elsewhere, split.expression) as open_capture:
-        config = partial(sources.pipeline_config, options, elsewhere, split.kernel, first_delay_s=SCREEN_FIRST_DELAY_S)
-        return _exporting(options, lambda exports: _recording(
-            options, recorder, query, lambda: _show(options, query, config, open_capture, exports, recorder)))
+        config = partial(sources.pipeline_config, options, elsewhere, first_delay_s=SCREEN_FIRST_DELAY_S)
+        return _exporting(options, narrowing, lambda exports: _recording(
+            options, recorder, query,
+            lambda: _show(options, query, config, narrowing, open_capture, exports, recorder)))
 
 
 def _looks(options: dict[str, Any]) -> Looks:
@@ -363,7 +371,7 @@ def _looks(options: dict[str, Any]) -> Looks:
                          theme=options["theme"])
 
 
-def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineConfig],
+def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineConfig], narrowing: Narrowing,
           open_capture: Callable[[], Capture], exports: Exports, recorder: Recorder) -> int:
     from flowtop.tui.app import FlowtopApp
 
@@ -374,7 +382,7 @@ def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineCo
 
         capture = open_capture()
         recorder.connect(capture)
-        opened.append(Pipeline(config(), capture, [exports], watcher=recorder))
+        opened.append(Pipeline(config(), capture, [exports], watcher=recorder, narrowing=narrowing))
         return opened[0]
 
     app = FlowtopApp(open_pipeline, query, exports=exports, looks=_looks(options))

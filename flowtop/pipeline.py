@@ -20,6 +20,7 @@ from flowtop.export.statistics import MeteringFacts
 from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.record import FlowBatch, FlowRecords
 from flowtop.view.books import close_books
+from flowtop.view.filter.narrowing import Narrowing
 from flowtop.view.paging import Pager
 from flowtop.view.past import Past
 from flowtop.view.query import Page, Query, Traffic
@@ -44,7 +45,6 @@ class PipelineConfig:
         stay: when such a capture has ended, go on answering queries until `stop`.
         page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
         past_s: how much of the past can be asked for (Query.at); 0: nothing is kept.
-        capture_filter: what the capture leaves out already, in the filter language: told on every page.
         table: timeouts and bounds of the flow table.
     """
 
@@ -55,7 +55,6 @@ class PipelineConfig:
     stay: bool = False
     page_s: float = 0.0
     past_s: float = 0.0
-    capture_filter: str = ""
     table: TableConfig = TableConfig()
 
 
@@ -81,6 +80,7 @@ class Pipeline:
         capture: where flows come from; owned from here on.
         consumers: get every expired Flow Record, the forced ones at the end included.
         watcher: sees the flow table after each batch.
+        narrowing: when the capture filter holds.
         ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
             batch output makes rounds longer, and loses none of their packets.
         clock: seconds, monotonic.
@@ -93,6 +93,7 @@ class Pipeline:
         consumers: Sequence[FlowRecordConsumer] = (),
         *,
         watcher: FlowWatcher | None = None,
+        narrowing: Narrowing | None = None,
         ready: Callable[[], bool] = _always_ready,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,6 +101,7 @@ class Pipeline:
         self._capture = capture
         self._consumers = tuple(consumers)
         self._watcher = watcher
+        self._narrowing = narrowing or Narrowing()
         self._ready = ready
         self._clock = clock
         self._table = FlowTable(config.table)
@@ -138,8 +140,11 @@ class Pipeline:
         """Set the query every later page answers, and answer it now. Any thread; the latest wins."""
         with self._changed:
             self._query = query
+            turned = self._narrowing.follow(query.filter, query.scope)
             self._asked = True
             self._changed.notify_all()
+        if turned:  # by a drain at once
+            self._capture.wake()
 
     def request_stop(self) -> None:
         """Ask for the last drain without waiting for it. Any thread, and signal handlers."""
@@ -211,6 +216,7 @@ class Pipeline:
                 self._completed = True
                 return
             close_tick = due and self._await_ready(config.delay_s)
+            self._capture.lift_filter(self._narrowing.lifted)
             self._hand_over(_Handover(self._capture.drain(), close_tick))
             if close_tick:
                 ticks += 1
@@ -377,7 +383,7 @@ class Pipeline:
             egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
             interfaces=self._interfaces,
             attached=self._attached,
-            capture_filter=self._config.capture_filter,
+            capture_filter=self._narrowing.text,
             usage=self._usage.usage,
             delay_s=self._config.delay_s,
             linger_s=self._config.table.linger_s,

@@ -70,7 +70,7 @@ def _reading(options: dict[str, Any], given: Said, default: Said) -> Reading | N
     return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed)
 
 
-def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, capture_filter: str, *,
+def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, *,
                     first_delay_s: float | None = None) -> PipelineConfig:
     """Delays, timeouts and bounds."""
     from flowtop.metering.table import TableConfig
@@ -80,8 +80,7 @@ def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | No
                         linger_s=options["linger"], max_flows=options["max_flows"], dedupe=options["dedupe"])
     config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
                             ticks=options["count"] if options["batch"] else None, table=table,
-                            past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S,
-                            capture_filter=capture_filter)
+                            past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S)
     return elsewhere.pipeline_config(config) if elsewhere else config
 
 

@@ -27,5 +27,12 @@ class Capture(Protocol):
     def drain(self) -> FlowBatch:
         """What was captured since the last call."""
 
+    def lift_filter(self, lifted: bool) -> None:
+        """Count every flow from the next drain on, or (False, as at first) those that the capture filter wants.
+
+        No packet is counted twice or missed for it: what is not in a flow is in the books. Where there is no capture
+        filter this changes nothing.
+        """
+
     def close(self) -> FlowBatch:
         """Stop capturing, then drain: what was still there. Leaves nothing attached. Called once."""

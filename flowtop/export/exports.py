@@ -75,16 +75,18 @@ class Exports:
         state_directory: spools are made below it.
         flush_s: how long `stop` waits for collectors, unless it is told otherwise.
         standard_output: whether an export may have it (`jsonl:-`).
+        scope: asked which records an export is for that is added without a word of that.
         open_exporter: `opening.open_exporter`; injected for tests.
         monotonic: seconds.
     """
 
     def __init__(self, state_directory: Path, *, flush_s: float = FLUSH_S, standard_output: bool = False,
-                 open_exporter: OpenExporter | None = None,
+                 scope: Callable[[], Keep | None] = lambda: None, open_exporter: OpenExporter | None = None,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._state_directory = state_directory
         self._flush_s = flush_s
         self._standard_output = standard_output
+        self._scope = scope
         self._open_exporter = open_exporter
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -106,7 +108,7 @@ class Exports:
 
         Args:
             url: see `export.url`.
-            keep: which records it is for; None: all.
+            keep: which records it is for; None: as the run's `scope` says, all of them unless it has one.
 
         Raises FlowtopError: as `opening.open_exporter`; a file that another export of this run writes; standard output
             when it is not free.
@@ -128,6 +130,7 @@ class Exports:
                 exporter = self._opener()(url, self._state_directory)
             except OSError as error:  # A name that is too long, a path through a file, ...
                 raise _unusable(url, error) from error
+            keep = self._scope() if keep is None else keep
             with self._lock:
                 exporter.tell(self._facts)
                 self._running.append(_Running(exporter, keep, file, parsed.duplicates))

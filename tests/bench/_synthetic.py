@@ -45,6 +45,9 @@ class SyntheticCapture:
         """End the wait."""
         self._wake.set()
 
+    def lift_filter(self, lifted: bool) -> None:
+        """Nothing is filtered."""
+
     def drain(self) -> FlowBatch:
         """Packets in every flow."""
         now = self._clock_ns()

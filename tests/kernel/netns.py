@@ -224,7 +224,8 @@ class Books:
             point.flow_octets += int(counters["octets"][mine].sum())
             point.observation = observation.copy()
             for unit, flows in (("packets", point.flow_packets), ("octets", point.flow_octets)):
-                accounted = flows + int(observation[f"ignored_{unit}"].sum()) + int(observation[f"lost_{unit}"])
+                accounted = (flows + int(observation[f"ignored_{unit}"].sum()) + int(observation[f"lost_{unit}"])
+                             + int(observation[f"filtered_{unit}"]))
                 if accounted != observation[unit]:
                     self.imbalances.append(f"drain {self.drains}: {batch.interfaces[ifindex]}/{direction} {unit}: "
                                            f"accounted {accounted}, observed {observation[unit]}")

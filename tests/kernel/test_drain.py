@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.check import check_host
 from flowtop.capture.ebpf.maps import FlowBuffer, Grace
+from flowtop.capture.ebpf.start import begin
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, Layer
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, FlowBatch, Layer
 from tests.kernel.netns import SCALE, Lab, Recorder, compile_c, scaled
 
 PERCPU_HASH, PERCPU_ARRAY = 5, 6
@@ -110,6 +112,35 @@ def test_no_way_to_wait_loses_a_packet(lab: Lab, udp_flood: Path, make_grace: Ca
     assert counts == {10_000 + number: len(range(number, packets, flows)) for number in range(min(flows, packets))}
     assert books.points["veth0", Direction.EGRESS]["lost_packets"] == 0
     assert books.drains > 10 * min(SCALE, 1)
+
+
+class Turning(EbpfCapture):
+    """Counts what its capture filter wants, and at every other drain begins to count everything."""
+
+    lifted = False
+
+    def drain(self) -> FlowBatch:
+        self.lifted = not self.lifted
+        self.lift_filter(self.lifted)
+        return super().drain()
+
+
+@pytest.mark.core
+def test_a_capture_filter_is_lifted_and_holds_again_while_packets_flow(lab: Lab, udp_flood: Path) -> None:
+    near, _ = lab.pair()
+    packets = scaled(500_000)
+    before = near.link_statistics("veth0")["tx"]["packets"]
+    with closing(begin(65536, "((key)->destination_port == 10000)")) as compilation, Recorder(
+            near, "veth0", delay_s=0.005, capture=lambda config: Turning(config, compilation)) as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "2", str(packets), "18")
+    books, point = recorder.books, recorder.books.points["veth0", Direction.EGRESS]
+    counts = {int(key["destination_port"]): count for key, count, _ in books.flows() if key["protocol"] == 17}
+    assert books.imbalances == []
+    assert point["packets"] == near.link_statistics("veth0")["tx"]["packets"] - before
+    assert counts[10_000] == packets // 2, "what the filter wants is counted always"
+    assert 0 < counts[10_001] < packets // 2
+    assert counts[10_001] + point["filtered_packets"] == packets // 2, "the other flow: each packet in one of both"
+    assert point["lost_packets"] == 0
 
 
 def test_the_fallback_waits_for_the_kernel() -> None:

@@ -12,6 +12,9 @@ from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
 from flowtop.pipeline import Pipeline, PipelineConfig
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, EndReason, FlowBatch, FlowRecords
+from flowtop.view.filter import compile_filter
+from flowtop.view.filter.narrowing import Narrowing
+from flowtop.view.filter.pushdown import split
 from flowtop.view.query import Page, Query
 
 SECOND_NS = 1_000_000_000
@@ -25,6 +28,7 @@ class ScriptedCapture:
         self.flows, self.packets = flows, packets
         self.drains = 0
         self.closed = 0
+        self.lifted = threading.Event()
         self._open_error, self._fail_at = open_error, fail_at
         self._wake = threading.Event()
 
@@ -35,9 +39,14 @@ class ScriptedCapture:
 
     def wait(self, timeout_s: float) -> None:
         self._wake.wait(timeout_s)
+        self._wake.clear()
 
     def wake(self) -> None:
         self._wake.set()
+
+    def lift_filter(self, lifted: bool) -> None:
+        if lifted:
+            self.lifted.set()
 
     def drain(self) -> FlowBatch:
         if self._fail_at is not None and self.drains >= self._fail_at:
@@ -221,6 +230,23 @@ def test_consumers_are_told_of_interfaces_and_of_what_is_in_no_record_before_the
     last = recorder.facts[-1]
     assert (last.ignored_packets, last.ignored_octets) == (7, 7 * 46)
     assert last.first_ignored_ms == last.last_ignored_ms == 12_000, "second drain, at 2 s, 10 s offset"
+
+
+def test_asking_for_flows_the_capture_filter_leaves_out_lifts_it_at_once() -> None:
+    watcher, capture = Watcher(), ScriptedCapture()
+    web = compile_filter("tcp port 443")
+    pipeline = Pipeline(PipelineConfig(delay_s=3600, first_delay_s=0.01), capture,
+                        narrowing=Narrowing(split(web, observation_points=False)))
+    pipeline.ask(Query(filter=web))
+    pipeline.start(watcher)
+    watcher.wait_for(lambda: watcher.pages)
+    assert watcher.pages[0].capture_filter == "tcp port 443"
+    assert not capture.lifted.is_set()
+    pipeline.ask(Query())
+    assert capture.lifted.wait(20)
+    watcher.wait_for(lambda: watcher.pages[-1].query == Query())
+    pipeline.stop()
+    assert not watcher.pages[-1].capture_filter
 
 
 def test_pages_name_interfaces_time_and_traffic() -> None:

@@ -227,6 +227,10 @@ class EbpfCapture:
         except BlockingIOError:
             return  # 2**64 - 2 wakes that nobody has read yet: one more says nothing new
 
+    def lift_filter(self, lifted: bool) -> None:
+        """See Capture.lift_filter. The word that says so also says which side counts: a packet reads both at once."""
+        self._maps.everything = lifted
+
     def drain(self) -> FlowBatch:
         """See Capture.drain. Takes an RCU grace period (8 to 40 ms); the arrays are reused by the next drain."""
         self._note_changes()

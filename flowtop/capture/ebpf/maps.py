@@ -14,6 +14,8 @@ from flowtop.capture.ebpf import bpf
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 SIDES = 2
+CONTROL_SIDE, CONTROL_EVERYTHING = 1, 2
+"""Bits of the control word: enum flow_control."""
 _U32 = struct.Struct("=I")
 
 
@@ -116,6 +118,10 @@ class FlowMaps:
         maps: file descriptors by name: control, inserted, and of each side flows, aggregates, rest (flows_a...).
         grace: what waits for running programs.
         buffer: where drained entries go; a test hands in a small one.
+
+    Attributes:
+        active: the side that packets are counted on now.
+        everything: from the next flip on, lift the capture filter.
     """
 
     def __init__(self, maps: Mapping[str, int], grace: Grace, buffer: FlowBuffer | None = None) -> None:
@@ -126,7 +132,8 @@ class FlowMaps:
         self._grace = grace
         self._word = np.zeros(1, "u4")
         self.buffer = buffer if buffer is not None else FlowBuffer()
-        self.active = self._read(self._control_fd, 0)
+        self.everything = False
+        self.active = self._read(self._control_fd, 0) & CONTROL_SIDE
 
     def _read(self, map_fd: int, index: int) -> int:
         bpf.map_lookup(map_fd, _U32.pack(index), self._word.ctypes.data)
@@ -139,7 +146,8 @@ class FlowMaps:
     def flip(self) -> int:
         """Make the other side active. Returns the side that becomes idle once `settle` has returned."""
         idle, self.active = self.active, 1 - self.active
-        bpf.map_update(self._control_fd, _U32.pack(0), _U32.pack(self.active))
+        bpf.map_update(self._control_fd, _U32.pack(0),
+                       _U32.pack(self.active | (CONTROL_EVERYTHING if self.everything else 0)))
         return idle
 
     def settle(self) -> None:

@@ -128,6 +128,9 @@ class FileCapture:
 
     # ---- draining
 
+    def lift_filter(self, lifted: bool) -> None:
+        """See Capture.lift_filter: there is none."""
+
     def drain(self) -> FlowBatch:
         """See Capture.drain. Raises FlowtopError when a pipe turns out to bring no capture."""
         self._outlet.flush(ended=False)

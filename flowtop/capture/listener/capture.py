@@ -73,6 +73,9 @@ class ListenerCapture:
         except BlockingIOError:
             return  # 2**64 - 2 wakes that nobody has read yet: one more says nothing new
 
+    def lift_filter(self, lifted: bool) -> None:
+        """See Capture.lift_filter: there is none."""
+
     def drain(self) -> FlowBatch:
         """See Capture.drain. Every batch has arrays of its own."""
         for listener in self._listeners:

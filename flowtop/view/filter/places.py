@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowtop.view.filter.language import Filter
+
+if TYPE_CHECKING:
+    from flowtop.view.filter.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +19,13 @@ class Split:
         kernel: what the kernel program asks, in the filter language; empty: nothing.
         expression: that in C, one line, over `key`, a pointer to struct flow_key (bpf/flow.h); empty: nothing.
         rest: what only the flow table can answer, in the filter language; empty: nothing.
+        tree: `kernel` as a tree; None: nothing.
     """
 
     kernel: str = ""
     expression: str = ""
     rest: str = ""
+    tree: Tree | None = None
 
 
 def everything_in_the_table(whole: Filter) -> Split:

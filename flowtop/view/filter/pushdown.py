@@ -8,10 +8,25 @@ which is still asked of every flow that was counted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from flowtop.view.filter.language import Filter
 from flowtop.view.filter.places import Split, everything_in_the_table
-from flowtop.view.filter.tree import And, Compare, Match, Not, Or, Term, Tree, Within, all_of, any_of, as_text, leaves
+from flowtop.view.filter.tree import (
+    And,
+    Compare,
+    Match,
+    Not,
+    Or,
+    Term,
+    Tree,
+    Within,
+    all_of,
+    any_of,
+    as_text,
+    conjuncts,
+    leaves,
+)
 from flowtop.view.filter.values import Network
 
 MOST_TESTS = 64
@@ -19,7 +34,7 @@ MOST_TESTS = 64
 verifier of an old kernel may give up."""
 
 _OF_THE_CONVERSATION = frozenset({"protocol", "ip_version", "kind", "source_port", "destination_port"})
-_OF_THE_OBSERVATION_POINT = frozenset({"direction", "vlan_id", "customer_vlan_id"})
+_OF_THE_KEY = _OF_THE_CONVERSATION | {"direction", "vlan_id", "customer_vlan_id"}
 _SIGNS = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
@@ -31,19 +46,30 @@ def split(whole: Filter, *, observation_points: bool) -> Split:
         observation_points: direction and VLAN may be asked in the kernel too. Not while the same packets are looked for
             at several Observation Points: then those that are not wanted are still needed to tell which one counts.
     """
-    fields = _OF_THE_CONVERSATION | (_OF_THE_OBSERVATION_POINT if observation_points else frozenset())
-    parts = whole.tree.parts if isinstance(whole.tree, And) else (whole.tree,)
-    known: list[Tree] = []
-    rest: list[Tree] = []
-    for part in parts:
-        (known if _knows(part, fields) else rest).append(part)
-    weaker = [part for part in (_weakened(part, fields, negated=False) for part in rest) if part is not None]
-    kernel = all_of(*known, *weaker)
+    fields = _OF_THE_KEY if observation_points else _OF_THE_CONVERSATION
+    kernel, rest = _of_the_key(whole.tree, fields)
     if isinstance(kernel, And) and not kernel.parts:
         return everything_in_the_table(whole)
     if sum(len(leaf.networks) if isinstance(leaf, Within) else 1 for leaf in leaves(kernel)) > MOST_TESTS:
         return everything_in_the_table(whole)
-    return Split(as_text(kernel), to_c(kernel), as_text(all_of(*rest)) if rest else "")
+    return Split(as_text(kernel), to_c(kernel), as_text(all_of(*rest)) if rest else "", kernel)
+
+
+def implies(asked: Iterable[Filter], kernel: Tree) -> bool:
+    """Whether it can be told from the filters' words that flows which pass all of them pass `kernel` too."""
+    known = [part for one in asked for fields in (_OF_THE_CONVERSATION, _OF_THE_KEY)
+             for part in conjuncts(_of_the_key(one.tree, fields)[0])]  # whichever `split` went by
+    return all(part in known for part in conjuncts(kernel))
+
+
+def _of_the_key(tree: Tree, fields: frozenset[str]) -> tuple[Tree, list[Tree]]:
+    """What the Flow Key must answer for `tree` to hold, and the parts that it cannot answer in full."""
+    known: list[Tree] = []
+    rest: list[Tree] = []
+    for part in tree.parts if isinstance(tree, And) else (tree,):
+        (known if _knows(part, fields) else rest).append(part)
+    weaker = [part for part in (_weakened(part, fields, negated=False) for part in rest) if part is not None]
+    return all_of(*known, *weaker), rest
 
 
 def _knows(tree: Tree, fields: frozenset[str]) -> bool:

@@ -129,6 +129,22 @@ def leaves(tree: Tree) -> Iterator[Compare | Match | Within]:
         waiting.extend(children(node))
 
 
+def conjuncts(tree: Tree) -> tuple[Tree, ...]:
+    """What must all hold for the tree to hold, whatever the words it was said in: no Terms are left."""
+    bare = _bare(tree)
+    return bare.parts if isinstance(bare, And) else (bare,)
+
+
+def _bare(tree: Tree) -> Tree:
+    if isinstance(tree, Term):
+        return _bare(tree.meaning)
+    if isinstance(tree, Not):
+        return Not(_bare(tree.part))
+    if isinstance(tree, And | Or):
+        return (all_of if isinstance(tree, And) else any_of)(*map(_bare, tree.parts))
+    return tree
+
+
 def as_text(tree: Tree) -> str:
     """The tree in the filter language, in its shortest unambiguous form. Only of trees whose leaves are in Terms."""
     if isinstance(tree, Term):

@@ -66,6 +66,18 @@ def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(t
     assert [export.statistics.not_sent_records for export in figures] == [0, 0]
 
 
+def test_an_export_added_without_a_condition_has_the_runs_as_it_is_then(tmp_path: Path) -> None:
+    opener = Opener()
+    scopes = iter([lambda records, interfaces: records["flow_id"] > 8, None])
+    exports = Exports(tmp_path, open_exporter=opener, scope=lambda: next(scopes))
+    exports.add("file:own", keep=lambda records, interfaces: records["flow_id"] == 2)
+    exports.add("file:some")
+    exports.add("file:all")
+    exports.consume(flows(10))
+    exports.stop()
+    assert [transport.received for transport in opener.transports.values()] == [[2], [9, 10], list(range(1, 11))]
+
+
 def test_a_filter_that_fails_ends_its_export_with_a_word_and_no_other(tmp_path: Path) -> None:
     def broken(*arguments: object) -> npt.NDArray[np.bool_]:
         raise ZeroDivisionError("a bug")
