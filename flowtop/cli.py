@@ -29,10 +29,9 @@ from flowtop.errors import (
 from flowtop.signals import SIGNALS, stop_on_signals
 
 if TYPE_CHECKING:
-    from flowtop.capture import Capture
     from flowtop.export.exports import Exports, Keep
     from flowtop.listening import Listening
-    from flowtop.pipeline import Pipeline, PipelineConfig
+    from flowtop.pipeline import Pipeline
     from flowtop.reading import Reading
     from flowtop.recording import Recorder
     from flowtop.tui.looks import Looks
@@ -294,7 +293,6 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
                            options["write"])
     if sys.stdout is None and output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
-    from flowtop.pipeline import Pipeline
     from flowtop.view.filter.narrowing import Narrowing
 
     pages = PageQueue()
@@ -306,10 +304,8 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
     write = reader_watch(stdout) if stdout is None or output == "none" else descriptor_writer(stdout)
 
     def run(exports: Exports) -> int:
-        capture = open_capture()
-        recorder.connect(capture)
-        pipeline = Pipeline(sources.pipeline_config(options, elsewhere), capture, [exports],
-                            watcher=recorder, narrowing=narrowing, ready=pages.ready)
+        pipeline = sources.pipeline(options, elsewhere, open_capture(), exports, recorder, narrowing,
+                                    reader=pages.ready)
         caught = stop_on_signals(lambda: recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
         run_batch(config, pipeline, pages, write)
         if pipeline.fault is not None:
@@ -357,10 +353,13 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
     split = _split(options, elsewhere, query)
     narrowing = Narrowing(split)
     with sources.source(options, elsewhere, split.expression) as open_capture:
-        config = partial(sources.pipeline_config, options, elsewhere, first_delay_s=SCREEN_FIRST_DELAY_S)
+        def open_pipeline(exports: Exports) -> Pipeline:
+            return sources.pipeline(options, elsewhere, open_capture(), exports, recorder, narrowing,
+                                    first_delay_s=SCREEN_FIRST_DELAY_S)
+
         return _exporting(options, narrowing, lambda exports: _recording(
             options, recorder, query,
-            lambda: _show(options, query, config, narrowing, open_capture, exports, recorder)))
+            lambda: _show(options, query, partial(open_pipeline, exports), exports, recorder)))
 
 
 def _looks(options: dict[str, Any]) -> Looks:
@@ -371,18 +370,14 @@ def _looks(options: dict[str, Any]) -> Looks:
                          theme=options["theme"])
 
 
-def _show(options: dict[str, Any], query: Query, config: Callable[[], PipelineConfig], narrowing: Narrowing,
-          open_capture: Callable[[], Capture], exports: Exports, recorder: Recorder) -> int:
+def _show(options: dict[str, Any], query: Query, make_pipeline: Callable[[], Pipeline], exports: Exports,
+          recorder: Recorder) -> int:
     from flowtop.tui.app import FlowtopApp
 
     opened: list[Pipeline] = []
 
     def open_pipeline() -> Pipeline:
-        from flowtop.pipeline import Pipeline
-
-        capture = open_capture()
-        recorder.connect(capture)
-        opened.append(Pipeline(config(), capture, [exports], watcher=recorder, narrowing=narrowing))
+        opened.append(make_pipeline())
         return opened[0]
 
     app = FlowtopApp(open_pipeline, query, exports=exports, looks=_looks(options))

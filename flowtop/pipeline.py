@@ -82,7 +82,7 @@ class Pipeline:
         watcher: sees the flow table after each batch.
         narrowing: when the capture filter holds.
         ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
-            batch output makes rounds longer, and loses none of their packets.
+            batch output makes rounds longer, and loses none of their packets. A source with its own time waits.
         clock: seconds, monotonic.
     """
 
@@ -245,8 +245,7 @@ class Pipeline:
             assert source is not None, "a capture that keeps its own time says so in its batches"
             ticks += source.closes_tick
             self._completed = ticks == config.ticks
-            if source.closes_tick:
-                self._await_reader()
+            self._await_ready_source()
             if self._completed or (source.ended and not config.stay):
                 self._fault = source.fault
                 self._hand_over(_Handover(batch, close_tick=False))
@@ -265,8 +264,8 @@ class Pipeline:
         while not self._stopping:
             self._capture.wait(_SOURCE_WAIT_S)
 
-    def _await_reader(self) -> None:
-        """A file can wait for its reader for ever."""
+    def _await_ready_source(self) -> None:
+        """A file can wait for its reader, and for exports, for ever."""
         while not self._ready() and not self._stopping:
             time.sleep(_READER_POLL_S)
 

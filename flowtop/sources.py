@@ -14,10 +14,12 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 if TYPE_CHECKING:
     from flowtop.capture import Capture
     from flowtop.capture.ebpf.compiler import Compilation
+    from flowtop.export.exports import Exports
     from flowtop.listening import Listening
-    from flowtop.pipeline import PipelineConfig
+    from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.reading import Reading
     from flowtop.recording import Recorder
+    from flowtop.view.filter.narrowing import Narrowing
 
 SCREEN_PAST_S = 300.0
 """How far back [ goes while paused; flowtop.view.past bounds what it takes."""
@@ -107,6 +109,24 @@ def recorder(options: dict[str, Any], given: Said) -> Recorder:
         raise FlowtopError(f"--write-total {options['write_total']!r} is no size", exit_code=EXIT_USAGE,
                            hint="for example 100M or 1Gi; 0 for as much as the disk takes") from None
     return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"], most_octets))
+
+
+def pipeline(options: dict[str, Any], elsewhere: Reading | Listening | None, capture: Capture, exports: Exports,
+             recorder: Recorder, narrowing: Narrowing, *, reader: Callable[[], bool] = lambda: True,
+             first_delay_s: float | None = None) -> Pipeline:
+    """One capture into one flow table, for exports and a recorder of packets; not started yet.
+
+    Args:
+        reader: whether who reads the rounds takes the next. A file waits for exports too, packets on a wire do not.
+    """
+    from flowtop.pipeline import Pipeline
+    from flowtop.reading import Reading
+
+    recorder.connect(capture)
+    waits = isinstance(elsewhere, Reading)
+    return Pipeline(pipeline_config(options, elsewhere, first_delay_s=first_delay_s), capture, [exports],
+                    watcher=recorder, narrowing=narrowing,
+                    ready=(lambda: reader() and not exports.crowded()) if waits else reader)
 
 
 @contextmanager

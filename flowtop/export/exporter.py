@@ -20,6 +20,7 @@ from flowtop.record import FlowRecords
 
 _CHUNK_RECORDS = 8_192
 """Records encoded at once: a pause, a stop and the spool are looked at between two of them."""
+_GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
 PAUSE_S = 1.0
@@ -85,6 +86,12 @@ class Exporter:
         with self._lock:
             self._give_up(records if self._closed else self._queue.put(records))
         self._alarm.ring()
+
+    @property
+    def crowded(self) -> bool:
+        """Half of the queue is taken, and it gets on: who can wait with more records should."""
+        gets_on = self._state in _GETS_ON or (self._spool is not None and not self._spool_error)
+        return gets_on and not self._closed and self._queue.half_full
 
     def refuse(self, records: FlowRecords, reason: str) -> None:
         """Count records as not sent, for a reason that is not the transport's. Never waits."""

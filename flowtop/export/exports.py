@@ -157,6 +157,11 @@ class Exports:
                 if len(kept):
                     export.exporter.consume(kept)
 
+    def crowded(self) -> bool:
+        """Whether an export that gets on has so many records waiting that a file should not be read on. Never waits."""
+        with self._lock:
+            return any(export.exporter.crowded for export in self._running)
+
     def tell(self, facts: MeteringFacts) -> None:
         """Facts that exports report in band from now on; before the records they are about."""
         with self._lock:

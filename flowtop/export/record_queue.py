@@ -44,6 +44,11 @@ class RecordQueue:
         """Flow Records waiting."""
         return self._records
 
+    @property
+    def half_full(self) -> bool:
+        """Whether more than half of its bounds is taken."""
+        return self._records * 2 > self._bounds.records or self._octets * 2 > self._bounds.octets
+
     def put(self, records: FlowRecords) -> FlowRecords:
         """Take records; gives those refused. Never waits for more than the lock of another put or take."""
         with self._lock:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flowtop import sources
+from flowtop.export.exporter import Exporter
+from flowtop.export.exports import Exports
+from flowtop.export.record_queue import QueueBounds
+from flowtop.metering.table import TableConfig
+from flowtop.pipeline import Pipeline, PipelineConfig
+from flowtop.reading import Reading
+from flowtop.record import FlowBatch, SourceState
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
+from tests.unit.export.flows import RecordingTransport, until
+from tests.unit.test_pipeline import ScriptedCapture, Watcher
 
 T = 1_700_000_000 * w.SECOND
 CAPTURE = w.pcap([
@@ -98,3 +111,41 @@ def test_a_replay_takes_the_time_it_took(path: Path) -> None:
     """41 s, a hundred times as fast: at least 0.4 s, and rounds of a tenth of a second each."""
     done = run("-o", "json", "--speed", "100", "-d", "0.1", "-r", str(path))
     assert [one["totals"]["observedPackets"] for one in rounds(done)] == [3, 3, 3, 3, 5]
+
+
+class HastyFile(ScriptedCapture):
+    """400 ticks of 100 new flows each, which are idle at once, as fast as anybody drains."""
+
+    ticks = 400
+
+    def wait(self, timeout_s: float) -> None:
+        if self.drains >= self.ticks:
+            super().wait(timeout_s)
+
+    def drain(self) -> FlowBatch:
+        batch = super().drain()
+        batch.keys["source_port"] += self.drains * self.flows
+        return replace(batch, source=SourceState(closes_tick=True, ended=self.drains >= self.ticks))
+
+
+def test_a_file_is_read_no_faster_than_an_export_gets_on(tmp_path: Path) -> None:
+    transport, capture = RecordingTransport(), HastyFile(flows=100)
+    transport.hang.set()
+    bounds = QueueBounds(records=2_000)
+    exports = Exports(tmp_path, open_exporter=lambda url, _: Exporter(url, transport, bounds=bounds))
+    exports.add("ipfix://127.0.0.1:9")
+    reading = Reading("x.pcap", screen=False, tick_s=1.0, speed=None)
+    config = PipelineConfig(table=TableConfig(idle_timeout_s=0.5), own_time=True)
+    pipeline = Pipeline(config, capture, [exports], ready=sources.ready(reading, exports))
+    pipeline.start(watcher := Watcher())
+    until(exports.crowded, lambda: (capture.drains, watcher.errors, exports.statistics()))
+    reached = capture.drains
+    time.sleep(0.2)  # Nothing waits for this: read on, all would have come and gone.
+    assert capture.drains <= reached + 2 < HastyFile.ticks
+    transport.hang.clear()
+    joined = threading.Thread(target=pipeline.join)
+    joined.start()
+    joined.join(60)
+    [export] = exports.stop()
+    ticks = HastyFile.ticks + 1  # what closing brought
+    assert (len(transport.received), export.statistics.not_sent_records) == (ticks * capture.flows, 0)

@@ -70,6 +70,11 @@ class RecordingTransport:
         self.received += records["flow_id"].tolist()
         self._unsent = flows(0)
 
+    @property
+    def sending(self) -> bool:
+        """Whether it has taken records that it has not kept yet."""
+        return len(self._unsent) > 0
+
     def tick(self, context: object) -> float:
         return 10.0
 

@@ -386,3 +386,29 @@ def test_what_a_full_spool_refuses_waits_in_memory(tmp_path: Path) -> None:
     # What was spooled together comes by Template; before what waited in memory.
     assert sorted(transport.received[:400]) == list(range(1, 401))
     assert transport.received[400:] == list(range(401, 5_001 - refused))
+
+
+def test_half_a_queue_is_a_crowd_while_the_export_gets_on(tmp_path: Path) -> None:
+    """A file need not be read faster than its flows leave; but one that is away, with no spool, stops nothing."""
+    away, hanging = RecordingTransport(), RecordingTransport()
+    away.fail_open = True
+    hanging.hang.set()
+    bounds = QueueBounds(records=100, spill_records=1_000)
+    without, slow = Exporter("test:", away, bounds=bounds), Exporter("test:", hanging, bounds=bounds)
+    kept = Exporter("test:", away, spool(tmp_path), bounds=bounds)
+    for exporter in (without, kept, slow):
+        exporter.start()
+    until(lambda: without.statistics().state is ExportState.WAITING and kept.statistics().state is ExportState.WAITING
+          and slow.statistics().state is ExportState.EXPORTING, slow.statistics)
+    slow.consume(flows(1))
+    until(lambda: hanging.sending, slow.statistics)
+    for exporter in (without, kept, slow):
+        exporter.consume(flows(50))
+        assert not exporter.crowded
+        exporter.consume(flows(1))
+    assert (without.crowded, kept.crowded, slow.crowded) == (False, True, True)
+    hanging.hang.clear()
+    until(lambda: not slow.crowded, slow.statistics)
+    for exporter in (without, kept, slow):
+        exporter.stop(0.1)
+        assert not exporter.crowded
