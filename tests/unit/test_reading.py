@@ -17,10 +17,10 @@ from flowtop import sources
 from flowtop.export.exporter import Exporter
 from flowtop.export.exports import Exports
 from flowtop.export.record_queue import QueueBounds
-from flowtop.metering.table import TableConfig
-from flowtop.pipeline import Pipeline, PipelineConfig
 from flowtop.reading import Reading
 from flowtop.record import FlowBatch, SourceState
+from flowtop.recording import Recorder
+from flowtop.view.filter.narrowing import Narrowing
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.export.flows import RecordingTransport, until
@@ -135,8 +135,9 @@ def test_a_file_is_read_no_faster_than_an_export_gets_on(tmp_path: Path) -> None
     exports = Exports(tmp_path, open_exporter=lambda url, _: Exporter(url, transport, bounds=bounds))
     exports.add("ipfix://127.0.0.1:9")
     reading = Reading("x.pcap", screen=False, tick_s=1.0, speed=None)
-    config = PipelineConfig(table=TableConfig(idle_timeout_s=0.5), own_time=True)
-    pipeline = Pipeline(config, capture, [exports], ready=sources.ready(reading, exports))
+    options = dict(delay=1.0, count=None, batch=True, idle_timeout=0.5, active_timeout=60.0, linger=10.0,
+                   max_flows=1_000_000, dedupe="off")
+    pipeline = sources.pipeline(options, reading, capture, exports, Recorder(), Narrowing())
     pipeline.start(watcher := Watcher())
     until(exports.crowded, lambda: (capture.drains, watcher.errors, exports.statistics()))
     reached = capture.drains
