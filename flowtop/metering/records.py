@@ -27,7 +27,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_
         now_ns, unix_offset_ns: as in FlowBatch.
     """
     records = np.zeros(len(slots), FLOW_RECORD_DTYPE)
-    keys = store.keys[slots]
+    keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
     for name in FLOW_KEY_DTYPE.names or ():
         records[name] = keys[name]
     for name in _COPIED:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 
-ROOM = 4 << 20
+ROOM = 8 << 20
 """Octets of a file in memory at once; no frame and no block of a capture that is kept may be longer."""
 PAD = 128
 """Zeros after the octets: headers are fetched whole there, though less of them may be left."""
@@ -39,7 +39,7 @@ class OctetStream:
     Attributes:
         name: of the file, for people.
         buffer: uint8, shape (room + PAD,): `start` to `end` are read and not yet taken.
-        view: of the buffer.
+        raw, view: the same octets.
         at_end: nothing follows what is in the buffer.
         octets_read: of the file itself, compressed as it is.
         octets_total: of the file; None where that is not known (a pipe).
@@ -47,8 +47,9 @@ class OctetStream:
 
     def __init__(self, path: str, descriptor: int | None = None, room: int = ROOM) -> None:
         self.name = "standard input" if path == "-" else path
-        self.buffer: Octets = np.zeros(room + PAD, np.uint8)
-        self.view = memoryview(self.buffer.data)
+        self.raw = bytearray(room + PAD)
+        self.buffer: Octets = np.frombuffer(self.raw, np.uint8)
+        self.view = memoryview(self.raw)
         self.start = self.end = 0
         self.at_end = False
         self.octets_read = 0

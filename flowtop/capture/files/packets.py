@@ -40,7 +40,8 @@ class PacketReader:
         if frames is None:
             return None
         self._names = {number + 1: interface.name for number, interface in enumerate(frames.interfaces)}
-        for number in np.unique(frames.interface).tolist():
+        several = len(frames.interfaces) > 1
+        for number in np.unique(frames.interface).tolist() if several else (0,):
             if (link_type := frames.interfaces[number].link_type) not in LINK_TYPES:
                 self._unread_link_types.add(link_type)
         packets = parse(frames)

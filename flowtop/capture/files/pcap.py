@@ -48,7 +48,7 @@ class PcapReader:
 
     def read(self, stream: OctetStream) -> Frames | None:
         """See FrameReader."""
-        at, following = record_offsets(stream.buffer, stream.start, stream.end, self._order, LONGEST_FRAME)
+        at, following = record_offsets(stream.raw, stream.start, stream.end, self._order, LONGEST_FRAME)
         if not len(at):
             self._refuse_damage(stream)
             return None
