@@ -153,13 +153,16 @@ def descriptor_writer(descriptor: int) -> Callable[[str], None]:
     Not through sys.stdout: CPython's buffered text layer drops what is left of a large write when a signal that has
     a handler interrupts it (seen with 3.11, a full pipe and SIGINT), and a recording must not end in half a line.
     """
+    writable = select.poll()  # not select, which stops at 1,024
+    writable.register(descriptor, select.POLLOUT)
+
     def write(text: str) -> None:
         left = memoryview(text.encode())
         while left:
             try:
                 left = left[os.write(descriptor, left):]
             except BlockingIOError:  # somebody made the pipe non-blocking
-                select.select([], [descriptor], [])
+                writable.poll()
             except BrokenPipeError:
                 raise
             except OSError as error:

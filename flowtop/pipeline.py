@@ -263,6 +263,10 @@ class Pipeline:
             self._listener.on_error(fault)
         while not self._stopping:
             self._capture.wait(_SOURCE_WAIT_S)
+            if self._usage.settle():  # what reading cost is no more what flowtop costs
+                with self._changed:
+                    self._asked = True
+                    self._changed.notify_all()
 
     def _await_ready_source(self) -> None:
         """A file can wait for its reader, and for exports, for ever."""

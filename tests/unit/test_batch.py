@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.errors import FlowtopError
 from flowtop.view.answer import Answerer
 from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
+from tests.unit.descriptors import many_descriptors
 from tests.unit.factories import packed
 from tests.unit.view.test_answer import source
 
@@ -226,3 +229,23 @@ def test_a_signal_in_the_middle_of_a_large_write_costs_nothing() -> None:
     time.sleep(0.1)
     rest, _ = process.communicate(timeout=30)
     assert first + rest == b"x" * 1_000_000 + b"\n"
+
+
+def test_a_reader_that_does_not_block_behind_a_high_descriptor_gets_everything() -> None:
+    """select cannot wait for descriptors from 1,024 on."""
+    reader, low = os.pipe()
+    with many_descriptors() as number:
+        writer = fcntl.fcntl(low, fcntl.F_DUPFD, number)
+        os.close(low)
+        os.set_blocking(writer, False)
+        found: list[bytes] = []
+        thread = threading.Thread(target=lambda: found.extend(iter(lambda: os.read(reader, 65_536), b"")))
+        text = "x" * 1_000_000
+        starter = threading.Timer(0.1, thread.start)  # the pipe is full by then
+        starter.start()
+        descriptor_writer(writer)(text)
+        os.close(writer)
+        starter.join()
+        thread.join()
+        os.close(reader)
+    assert b"".join(found) == text.encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 import weakref
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from flowtop.capture.files.formats import Reader, identify
-from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.octets import DamagedError, OctetStream, readable
 from flowtop.capture.files.outlet import PacketOutlet
 from flowtop.capture.files.pieces import Entries, Piece
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
@@ -106,8 +105,7 @@ class FileCapture:
             watched.append(self._stream.fileno())
         elif due_s is None and not self._ended:
             due_s = 0.0
-        ready = select.select(watched, [], [], timeout_s if due_s is None else min(timeout_s, due_s))[0]
-        if self._wake_fd in ready:
+        if self._wake_fd in readable(watched, timeout_s if due_s is None else min(timeout_s, due_s)):
             os.eventfd_read(self._wake_fd)
 
     def _due_s(self) -> float | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import stat
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,14 @@ _GZIP = b"\x1f\x8b"
 _READ = 1 << 20
 
 Octets = npt.NDArray[np.uint8]
+
+
+def readable(descriptors: Sequence[int], timeout_s: float) -> set[int]:
+    """Which of them can be read, or have ended, within so long; whatever their numbers (select stops at 1,024)."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(math.ceil(timeout_s * 1000))}
 
 
 class DamagedError(Exception):
@@ -92,7 +102,7 @@ class OctetStream:
         """Whether `fill` will not have to wait."""
         if self.at_end or self.octets_total is not None or (self._unzip and self._unzip.pending):
             return True
-        return bool(select.select([self._descriptor], [], [], 0)[0])
+        return bool(readable((self._descriptor,), 0.0))
 
     def fill(self) -> bool:
         """Read on, to the end of the buffer or (a pipe) as far as there is something. Whether anything came.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
+import os
 import struct
+import threading
 from pathlib import Path
 
 import pytest
 
+from flowtop.capture.files.capture import FileConfig
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.reading import read
+from tests.unit.descriptors import many_descriptors
 
 T = 1_700_000_000 * w.SECOND
 PACKET4 = f.ipv4(f.udp(53, 4000, bytes(30)), f.UDP)
@@ -130,19 +135,23 @@ def test_cooked_captures_know_what_was_sent(path: Path, link_type: int, head: ty
     assert facts[next(iter(FLOWS))]["macs"] == f.SOURCE_MAC + bytes(6)
 
 
-def test_a_pipe_is_read_as_it_comes() -> None:
-    import os
-    import threading
-
-    inlet, outlet = os.pipe()
+@pytest.mark.parametrize("high", [False, True])
+def test_a_pipe_is_read_as_it_comes(high: bool) -> None:
+    """Whatever the number of its descriptor: select cannot wait for those from 1,024 on."""
+    low, outlet = os.pipe()
     data = w.pcap(FRAMES * 50)
+    with many_descriptors() as number:
+        inlet = fcntl.fcntl(low, fcntl.F_DUPFD, number if high else 0)
+        os.close(low)
+        read_as_it_comes(data, inlet, outlet)
+
+
+def read_as_it_comes(data: bytes, inlet: int, outlet: int) -> None:
 
     def write() -> None:
         with io.FileIO(outlet, "w") as pipe:
             for at in range(0, len(data), 37):
                 pipe.write(data[at:at + 37])
-
-    from flowtop.capture.files.capture import FileConfig
 
     thread = threading.Thread(target=write)
     thread.start()
