@@ -105,7 +105,7 @@ class Answerer:
         if not query.ended:
             unwanted = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~unwanted, int(np.count_nonzero(unwanted))
-        rows = self._rows(query, self._mark.since(query.mark, source), passing)
+        rows = self._rows(query, self._mark.since(query.mark, source), passing, interfaces or {})
         columns = rows.source.columns
         ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending)
         start = max(0, query.offset)
@@ -118,14 +118,15 @@ class Answerer:
                       flows - int(np.count_nonzero(ended)), _anchor_rank(query.anchor, ranking, columns, lead, rest),
                       hidden, 0 if query.hold is None else len(rest))
 
-    def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_]) -> _Rows:
+    def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_],
+              interfaces: Mapping[int, str]) -> _Rows:
         fields = row_fields(query)
         if query.biflow:
             return self._biflows(source, passing)
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
-        groups = Groups(source, np.flatnonzero(passing), fields, seed)
+        groups = Groups(source, np.flatnonzero(passing), fields, seed, interfaces)
         return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
                      query.group)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset
-from flowtop.view.groups import GroupField, key_name
+from flowtop.view.group_field import GroupField, Names, group_keys, key_name
 from flowtop.view.labels import Labels, label
 from flowtop.view.once import counted_once
 
@@ -59,15 +59,17 @@ class Groups:
         slots: of the flows, ascending.
         fields: one or more; flows are together when they agree in all.
         seed: groups keep their ids (column `flow_id`) as long as it stays.
+        interfaces: names of Observation Points by ifindex.
 
     Attributes:
         source: one element a group. What flows of one group differ in, and has no sum, is 0.
     """
 
-    def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int) -> None:
+    def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
+                 interfaces: Names) -> None:
         flows = Subset(source.columns, slots)
         keys = {key_name(position, part): key for position, field in enumerate(fields)
-                for part, key in enumerate(field.keys(flows))}
+                for part, key in enumerate(group_keys(field, flows, interfaces))}
         self._table = source
         self._slots = slots
         self._keys = keys

@@ -6,8 +6,7 @@ To add a field, add one entry to `_ALL`; tests/unit/view/test_groups.py covers i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -18,81 +17,14 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.record import Direction, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
-from flowtop.view.columns import Column, Wording
-from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, address_words
+from flowtop.view.columns import Wording
+from flowtop.view.flows import Array, FlowColumns, address_words
+from flowtop.view.group_field import GroupField, Key, Names
 from flowtop.view.query import FlowRow
-
-Key = tuple[int, ...]
-"""One field's values of one group, as its `keys` gave them."""
-Names = Mapping[int, str]
-"""Interface names by ifindex."""
 
 OTHERS = "(all other flows)"
 _IPV4, _IPV6 = 4, 6
 _ICMP = {1: _IPV4, 58: _IPV6}
-
-
-@dataclass(frozen=True, slots=True)
-class GroupField:
-    """Something flows have in common.
-
-    Attributes:
-        id: what `--group` and Query.group say.
-        header: of its column on screen.
-        width: least cells of that column.
-        doc: one line for help and README.
-        keys: integer arrays, one value a flow: flows are together when all are equal. Their order is the column's.
-        text: a key -> text of printable single cells.
-        term: a key -> the filter that passes this group's flows; "" when there is no such filter (aggregates).
-        values: a key -> JSON members, IANA names where there are any.
-        members: every name `values` may give.
-        named: as `text`, with names in the place of numbers where the wording has them; None: there are none.
-        flexible: the column takes a share of the cells that are left.
-        choose: the text after `:` in `--group` -> the field as chosen; None: takes none. Raises ValueError.
-        argument: what that text is, for help and README.
-    """
-
-    id: str
-    header: str
-    width: int
-    doc: str
-    keys: Callable[[FlowColumns], tuple[Array, ...]]
-    text: Callable[[Key, Names], str]
-    term: Callable[[Key, Names], str]
-    values: Callable[[Key, Names], dict[str, Any]]
-    members: tuple[str, ...]
-    named: Callable[[Key, Wording], str] | None = None
-    flexible: bool = False
-    choose: Callable[[str], GroupField] | None = None
-    argument: str = ""
-
-    def column(self, position: int) -> Column:
-        """The column that shows this field where it is the query's group field number `position`."""
-        def text(row: FlowRow, wording: Wording, interfaces: Names) -> str:
-            key = row.group[position]
-            return self.named(key, wording) if self.named else self.text(key, interfaces)
-
-        return Column(self.id, self.header, self.width, self.doc, text,
-                      tuple(_key_part(position, part) for part in range(self.parts)), 1,
-                      lambda row, interfaces: self.term(row.group[position], interfaces), flexible=self.flexible)
-
-    @property
-    def parts(self) -> int:
-        """How many arrays `keys` gives."""
-        return len(self.keys(_NO_FLOWS))
-
-
-def key_name(position: int, part: int) -> str:
-    """Name of the column (of groups) that holds a part of the key of the query's group field `position`."""
-    return f"group {position} {part}"
-
-
-def _key_part(position: int, part: int) -> Callable[[FlowColumns], Array]:
-    return lambda columns: columns[key_name(position, part)]
-
-
-_NO_FLOWS = np.zeros(0, list(FLOW_COLUMN_DTYPES.items()))
-"""To learn how many keys a field has."""
 
 
 @lru_cache(maxsize=64)
@@ -342,6 +274,40 @@ def _point_term(key: Key, names: Names) -> str:
             if exporter.interface else f"exporter {exporter.address} and domain {exporter.domain}")
 
 
+def _exporter_term(name: str) -> str:
+    """`exporter 192.0.2.1`; what no exporter told of is what no exporter's address fits."""
+    exporter = exporter_of(name)
+    return f"exporter {exporter.address}" if exporter else "not exporter ?*"
+
+
+def _domain_term(name: str) -> str:
+    exporter = exporter_of(name)
+    return f"exporter {exporter.address} and domain {exporter.domain}" if exporter else "not exporter ?*"
+
+
+def _domain_of(name: str) -> tuple[str, int] | None:
+    exporter = exporter_of(name)
+    return exporter and exporter[:2]
+
+
+def _exporter_text(name: str) -> str:
+    exporter = exporter_of(name)
+    return exporter.address if exporter else _NO_EXPORTER
+
+
+def _domain_text(name: str) -> str:
+    exporter = exporter_of(name)
+    return f"{exporter.address} {exporter.domain}" if exporter else _NO_EXPORTER
+
+
+_NO_EXPORTER = "this host"
+
+
+def _exporter_values(name: str, *left_out: str) -> dict[str, Any]:
+    values = point_elements(name, units.printable)
+    return {key: value for key, value in values.items() if key not in left_out}
+
+
 def _vlan_term(outer: int, inner: int) -> str:
     """Passes other stackings of the same tags too: the language does not tell them apart."""
     if not outer:
@@ -375,6 +341,17 @@ _ALL = (
                text=_point_text, term=_point_term,
                values=lambda key, names: point_elements(_point(key, names), units.printable),
                members=("interfaceName", "exporterIPv4Address", "exporterIPv6Address", "observationDomainId")),
+    GroupField("exporter", "EXPORTER", 15, "With -l: who told of the flow.", lambda columns: (columns["ifindex"],),
+               text=lambda key, names: _exporter_text(_point(key, names)),
+               term=lambda key, names: _exporter_term(_point(key, names)),
+               values=lambda key, names: _exporter_values(_point(key, names), "interfaceName", "observationDomainId"),
+               members=("exporterIPv4Address", "exporterIPv6Address"), alike=_exporter_text, of_exporters=True),
+    GroupField("domain", "DOMAIN", 17, "With -l: the exporter, and its Observation Domain or Source ID.",
+               lambda columns: (columns["ifindex"],), text=lambda key, names: _domain_text(_point(key, names)),
+               term=lambda key, names: _domain_term(_point(key, names)),
+               values=lambda key, names: _exporter_values(_point(key, names), "interfaceName"),
+               members=("exporterIPv4Address", "exporterIPv6Address", "observationDomainId"), alike=_domain_of,
+               of_exporters=True),
     GroupField("direction", "D", 1, "← ingress, → egress, at that interface.", lambda columns: (columns["direction"],),
                text=lambda key, _: "←" if key[0] == Direction.INGRESS else "→",
                term=lambda key, _: "dir in" if key[0] == Direction.INGRESS else "dir out",

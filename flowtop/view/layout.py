@@ -12,7 +12,8 @@ from flowtop.view import units
 from flowtop.view.arrangement import Arrangement
 from flowtop.view.biflow_columns import BIFLOW_COLUMNS
 from flowtop.view.columns import COLUMNS, Column, unfiltered
-from flowtop.view.groups import GroupField, group_fields
+from flowtop.view.group_field import GroupField
+from flowtop.view.groups import group_fields
 from flowtop.view.query import Query
 
 FLOWS_COLUMN = Column("flows", "FLOWS", 5, "Flows in the group; one seen at several interfaces counts once.",

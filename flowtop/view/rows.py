@@ -8,7 +8,7 @@ import numpy as np
 
 from flowtop.view.biflows import ChosenBiflows
 from flowtop.view.flows import FlowSource, Slots
-from flowtop.view.groups import GroupField, Key, key_name
+from flowtop.view.group_field import GroupField, Key, key_name
 from flowtop.view.query import FlowRow, Ways
 
 _CLOSING_BITS = np.uint16(0b101)

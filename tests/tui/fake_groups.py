@@ -50,6 +50,8 @@ KEYS: dict[str, Callable[[FlowRow, str], Key]] = {
     "service": lambda row, _: _service(row),
     "protocol": lambda row, _: (0, row.protocol),
     "interface": lambda row, _: (row.ifindex,),
+    "exporter": lambda row, _: (1,),
+    "domain": lambda row, _: (1,),
     "direction": lambda row, _: (row.direction,),
     "subnet": lambda row, lengths: _network(row, row.source_address, lengths),
     "destination_subnet": lambda row, lengths: _network(row, row.destination_address, lengths),

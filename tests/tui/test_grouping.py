@@ -21,7 +21,7 @@ from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 
 FLOWS = random_flows(200)
-IDS = list(GROUPS)
+IDS = [id_ for id_, field in GROUPS.items() if not field.of_exporters]
 Check = Callable[["Pilot[None]", FakeSource, str], Awaitable[None]]
 
 
@@ -268,3 +268,11 @@ async def test_host_names_stand_in_groups_too() -> None:
         assert "tcp https" in flow_lines(pilot.app)[0]
         await pilot.press("down", "enter")
         assert "all › 192.0.2.9 tcp 443" in line(pilot.app, 1)
+
+
+async def test_exporters_are_offered_where_flows_come_from_some() -> None:
+    async with choosing() as (pilot, _):
+        assert "With -l" not in "".join(lines(pilot.app))
+        pilot.app.push_screen(GroupsScreen((), listening=True))
+        await pilot.pause()
+        assert "With -l: who told of the flow." in "".join(lines(pilot.app))

@@ -48,7 +48,8 @@ class Grouping(FlowScreen):
                 self.questions.show_list(group, self.questions.wanted.scope)
                 self.changed()
 
-        self.app.push_screen(GroupsScreen(self.questions.wanted.group), chosen)
+        listening = self.page is not None and self.page.collecting is not None
+        self.app.push_screen(GroupsScreen(self.questions.wanted.group, listening), chosen)
 
     def action_open(self) -> None:
         """Into the cursor's group, or the details of its flow."""

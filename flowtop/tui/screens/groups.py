@@ -29,6 +29,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
 
     Args:
         group: what the list is grouped by now.
+        listening: flows come from exporters: they can be grouped by these too.
     """
 
     CSS = """
@@ -40,11 +41,12 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings(GROUP_KEYS)
 
-    def __init__(self, group: tuple[str, ...]) -> None:
+    def __init__(self, group: tuple[str, ...], listening: bool = False) -> None:
         super().__init__()
-        self._ids = [FLOWS, *GROUPS]
         self._lengths = dict(text.split(":") for text in group if ":" in text)
         current = [text.partition(":")[0] for text in group] or [FLOWS]
+        self._ids = [FLOWS, *(id_ for id_, field in GROUPS.items()
+                              if listening or not field.of_exporters or id_ in current)]
         self._marked = current if len(current) > 1 else []
         self._current = current
         self._at = self._ids.index(current[0])

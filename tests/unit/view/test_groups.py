@@ -20,7 +20,8 @@ from flowtop.view.answer import Answerer
 from flowtop.view.columns import Wording
 from flowtop.view.filter import Filter, compile_filter
 from flowtop.view.fitting import fit
-from flowtop.view.groups import GROUPS, GroupField, drill_term, group_fields
+from flowtop.view.group_field import GroupField
+from flowtop.view.groups import GROUPS, drill_term, group_fields
 from flowtop.view.layout import columns_of
 from flowtop.view.query import FlowRow, Query
 from flowtop.view.ranking import Ranking
@@ -192,6 +193,8 @@ PLAIN_KEYS: dict[str, Keys] = {
     "service": lambda row: (row.protocol, min(row.source_port, row.destination_port)),
     "protocol": lambda row: row.protocol,
     "interface": lambda row: row.ifindex,
+    "exporter": lambda row: "no exporter",
+    "domain": lambda row: "no exporter",
     "direction": lambda row: row.direction,
     "subnet": lambda row: (row.ip_version, row.source_address[:3 if row.ip_version == 4 else 8]),
     "destination_subnet": lambda row: (row.ip_version, row.destination_address[:3 if row.ip_version == 4 else 8]),
@@ -424,3 +427,27 @@ def test_sums_count_no_flow_twice_when_the_route_changes() -> None:
         table.update(batch([(point, counters(1, 100, now - 1000)) for point in alive], now))
         check_groups(table, ("source",))
         check_groups(table, ("interface",))
+
+
+EXPORTERS = {1: "192.0.2.1/7 eth0", 2: "192.0.2.1/7 if9", 3: "192.0.2.1/8 ", 4: "2001:db8::1/7 eth0", 5: "eth0"}
+
+
+@pytest.mark.parametrize(("field", "expected"), [
+    ("exporter", {"192.0.2.1": (3, {"exporterIPv4Address": "192.0.2.1"}),
+                  "2001:db8::1": (1, {"exporterIPv6Address": "2001:db8::1"}), "this host": (1, {})}),
+    ("domain", {"192.0.2.1 7": (2, {"exporterIPv4Address": "192.0.2.1", "observationDomainId": 7}),
+                "192.0.2.1 8": (1, {"exporterIPv4Address": "192.0.2.1", "observationDomainId": 8}),
+                "2001:db8::1 7": (1, {"exporterIPv6Address": "2001:db8::1", "observationDomainId": 7}),
+                "this host": (1, {})}),
+])
+def test_points_of_one_exporter_are_together_and_their_term_passes_them(
+        field: str, expected: dict[str, tuple[int, dict[str, Any]]]) -> None:
+    table = source(5, ifindex=[1, 2, 3, 4, 5])
+    rows = Answerer().answer(Query(group=(field,), limit=None), table, EXPORTERS).rows
+    found = GROUPS[field]
+    assert {found.text(row.group[0], EXPORTERS): (row.flows, found.values(row.group[0], EXPORTERS))
+            for row in rows} == expected
+    for row in rows:
+        only = compile_filter(drill_term((field,), row, EXPORTERS))
+        answer = Answerer().answer(Query(group=(field,), filter=only, limit=None), table, EXPORTERS)
+        assert [(one.group, one.flows) for one in answer.rows] == [(row.group, row.flows)]
