@@ -1,7 +1,4 @@
-"""One export: a bounded queue, a thread, a transport, perhaps a spool, and numbers that account for every record.
-
-Order is kept: records a broken connection may have lost come first, then the spool, then the queue.
-"""
+"""One export: a backlog of records, a thread, a transport, and numbers that account for every record."""
 
 from __future__ import annotations
 
@@ -12,21 +9,18 @@ from collections.abc import Callable
 
 from flowtop.errors import FlowtopError
 from flowtop.export.alarm import Alarm
+from flowtop.export.backlog import SPILL_S, Backlog
 from flowtop.export.context import Abandoned, Transport, Waitable, in_words
-from flowtop.export.record_queue import QueueBounds, RecordQueue
+from flowtop.export.record_queue import QueueBounds
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import Counters, ExportState, ExportStatistics, GivenUp, MeteringFacts
 from flowtop.record import FlowRecords
 
-_CHUNK_RECORDS = 8_192
-"""Records encoded at once: a pause, a stop and the spool are looked at between two of them."""
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
 PAUSE_S = 1.0
 """How long a pause waits for a collector that does not read; then the connection is given up, its records are kept."""
-SPILL_S = 10.0
-"""A collector that has been away for so long costs disk, not memory: what kill -9 would take is bounded."""
 
 
 class _PausedError(Abandoned):
@@ -50,27 +44,19 @@ class Exporter:
         self._url = url
         self._transport = transport
         self._spool = spool
-        self._bounds = bounds
-        self._queue = RecordQueue(bounds)
         self._monotonic = monotonic
         self._wall = wall
-        self._lock = threading.Lock()
         self._counters = Counters(spooled=spool.records if spool else 0)
+        self._backlog = Backlog(self._counters, spool, bounds, monotonic, wall)
         self._facts = MeteringFacts()
         self._state = ExportState.STARTING
         self._since = wall()
-        self._returned: list[FlowRecords] = []
-        self._sending = 0
-        self._spilled_at = monotonic()
         self._open = False
         self._refused = False
-        self._spool_again_at = 0.0
-        self._spool_error = ""
         self._paused = False
         self._paused_at = 0.0
         self._stop_by: float | None = None
         self._retry_by = math.inf
-        self._closed = False
         self._alarm = Alarm()
         # A daemon: a disk or a resolver that hangs must not keep flowtop from ending after the flush time-out.
         self._thread = threading.Thread(target=self._run, name=f"export {url}", daemon=True)
@@ -83,21 +69,17 @@ class Exporter:
 
     def consume(self, records: FlowRecords) -> None:
         """Take records; what the queue has no room for is counted as not sent. Never waits."""
-        with self._lock:
-            self._give_up(records if self._closed else self._queue.put(records))
+        self._backlog.put(records)
         self._alarm.ring()
 
     @property
     def crowded(self) -> bool:
         """Half of the queue is taken, and it gets on: who can wait with more records should."""
-        gets_on = self._state in _GETS_ON or (self._spool is not None and not self._spool_error)
-        return gets_on and not self._closed and self._queue.half_full
+        return self._backlog.half_full and (self._state in _GETS_ON or self._backlog.spools)
 
     def refuse(self, records: FlowRecords, reason: str) -> None:
         """Count records as not sent, for a reason that is not the transport's. Never waits."""
-        with self._lock:
-            self._counters.last_error = reason
-            self._give_up(records)
+        self._backlog.refuse(records, reason)
 
     def tell(self, facts: MeteringFacts) -> None:
         """Facts to be reported in band from now on: once a tick is often enough."""
@@ -122,7 +104,7 @@ class Exporter:
         """
         now = self._monotonic()
         stop_by = now + max(timeout_s, patience_s)
-        with self._lock:
+        with self._backlog.lock:
             self._retry_by = min(self._retry_by, now + timeout_s)
             self._stop_by = stop_by if self._stop_by is None else min(self._stop_by, stop_by)
         self._alarm.ring()
@@ -138,21 +120,22 @@ class Exporter:
             while self._thread.is_alive() and self._stop_by is not None and self._monotonic() < self._stop_by:
                 self._thread.join(min(_POLL_S, self._stop_by - self._monotonic()))
             self._thread.join(_JOIN_GRACE_S)
-        self._close_queue()
-        if not self._thread.is_alive():
+        if self._thread.is_alive():
+            self._backlog.abandon()
+        else:
             self._alarm.close()
         return self.statistics()
 
     def statistics(self) -> ExportStatistics:
         """How it stands."""
-        with self._lock:
+        with self._backlog.lock:
             counters, lost = self._counters, self._counters.given_up
+            errors = "; ".join(filter(None, (self._backlog.spool_error, counters.last_error)))
             return ExportStatistics(
                 self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
-                len(self._queue) + counters.held, counters.spooled,
+                self._backlog.waiting, counters.spooled,
                 lost.records, lost.packets, lost.octets,
-                "; ".join(filter(None, (self._spool_error, counters.last_error))), counters.announced_at, self._since,
-                self._transport.file_octets)
+                errors, counters.announced_at, self._since, self._transport.file_octets)
 
     # ---- ExportContext, for the transport
 
@@ -170,8 +153,7 @@ class Exporter:
 
     def given_up(self) -> GivenUp:
         """What this export has given up so far."""
-        with self._lock:
-            return self._counters.given_up
+        return self._backlog.given_up()
 
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
         """Wait for a socket, and keep the queue short meanwhile. Raises Abandoned."""
@@ -180,7 +162,7 @@ class Exporter:
             left = min(deadline, self._stop_by or deadline) - self._monotonic()
             if self._alarm.wait(min(left, _POLL_S), connection, write=write):
                 return True
-            self._spill()
+            self._backlog.spill()
             if self._stop_by is not None and self._monotonic() >= self._stop_by:
                 raise Abandoned
             if self._must_pause() and self._monotonic() - self._paused_at >= PAUSE_S:
@@ -245,7 +227,7 @@ class Exporter:
             self._transport.finish(self)
             self._open = False
             return True
-        self._spilled_at = self._monotonic()
+        self._backlog.rested()
         self._rest(self._transport.tick(self))
         return False
 
@@ -257,65 +239,17 @@ class Exporter:
             self._transport.finish(self)
             self._take_back()
         self._become(ExportState.PAUSED)
-        self._spill()
+        self._backlog.spill()
         self._rest(SPILL_S)
 
     def _send_some(self) -> bool:
-        """Send the next records; gives whether there were any."""
-        if self._returned:
-            self._send(self._returned.pop(0))
-            return True
-        if self._spool is not None and self._spool.records:
-            self._replay(self._spool)
-            return True
-        taken = self._take()
-        if taken is None:
+        """Send the next records; gives whether there were any. When it raises, `_take_back` gets them."""
+        records = self._backlog.next()
+        if records is None:
             return False
-        self._send(taken)
-        return True
-
-    def _take(self) -> FlowRecords | None:
-        """The oldest records of the queue, held from now on."""
-        with self._lock:
-            records = self._queue.take(_CHUNK_RECORDS)
-            self._counters.held += 0 if records is None else len(records)
-        return records
-
-    def _replay(self, spool: Spool) -> None:
-        """Send the oldest file of the spool."""
-        count = spool.oldest_records
-        with self._lock:
-            self._counters.spooled -= count
-            self._counters.held += count
-        try:
-            replay = spool.oldest()
-        except FlowtopError as error:
-            self._counters.last_error = in_words(error)
-            spool.forget_oldest()
-            with self._lock:
-                self._counters.held -= count
-                self._count_given_up(count, 0, 0)  # What they had counted is as unreadable as they are.
-            return
-        with self._lock:  # What is in the file counts, not what its name says.
-            self._counters.held += len(replay) - count
-            if len(replay) < count:
-                self._counters.last_error = f"a spool file was cut off: {count - len(replay)} records of it are lost"
-                self._count_given_up(count - len(replay), 0, 0)
-        try:
-            if len(replay):
-                self._send(replay)
-        finally:  # Sent, or given back by the transport when that failed.
-            spool.forget_oldest()
-
-    def _send(self, records: FlowRecords) -> None:
-        """Send records that are held; when this raises, `_take_back` gets them."""
-        self._sending = len(records)
         self._transport.send(records, self)
-        self._spilled_at = self._monotonic()
-        with self._lock:
-            self._sending = 0
-            self._counters.sent += len(records)
-            self._counters.held -= len(records)
+        self._backlog.sent()
+        return True
 
     def _fail(self, reason: str) -> bool:
         """The transport failed: take back, wait, try again; gives whether it is time to end."""
@@ -324,7 +258,7 @@ class Exporter:
         self._become(ExportState.WAITING)
         again_at = self._monotonic() + self._transport.retry_s
         while not self._must_pause():
-            self._spill()
+            self._backlog.spill()
             left = again_at - self._monotonic()
             if left <= 0:
                 return False
@@ -337,98 +271,21 @@ class Exporter:
         """Close the transport; what was being sent and what may not have arrived is to be sent again."""
         records, written = self._transport.abandon()
         self._open = False
-        with self._lock:
-            self._counters.sent -= len(records) - self._sending
-            self._counters.held += len(records) - self._sending
-            self._counters.repeated += written
-            self._sending = 0
-        if len(records):
-            self._returned.insert(0, records)
+        self._backlog.give_back(records, written)
 
     def _rest(self, timeout_s: float) -> None:
         """Wait until woken or so long."""
         left = timeout_s if self._stop_by is None else min(timeout_s, self._stop_by - self._monotonic())
         self._alarm.wait(left)
 
-    def _spill(self) -> None:
-        """What memory should not hold goes to the spool: what is too much at once, the rest every SPILL_S.
-
-        What the spool has no room for stays in memory, as long as that has.
-        """
-        if self._spool is None or self._monotonic() < self._spool_again_at:
-            return
-        keep, limit = len(self._queue), self._bounds.spill_records
-        if keep > limit:
-            keep = limit // 2  # Half of it, so that there are few large files, not many small ones.
-        if self._monotonic() - self._spilled_at >= SPILL_S:
-            keep = 0
-            self._spilled_at = self._monotonic()
-            while self._returned and not len(refused := self._to_spool(self._returned[-1], first=True)):
-                self._returned.pop()
-            if self._returned:
-                self._returned[-1] = refused
-                return
-        while len(self._queue) > keep and (records := self._take()) is not None:
-            refused = self._to_spool(records)
-            if len(refused):
-                with self._lock:
-                    self._queue.put_back(refused)
-                    self._counters.held -= len(refused)
-                return
-
-    def _to_spool(self, records: FlowRecords, *, first: bool = False) -> FlowRecords:
-        """Records that are held go into the spool; gives those it has no room for, which are still held."""
-        refused, error = (records, "") if self._spool is None else self._spool.store(records, first=first)
-        self._spool_error = error
-        if error:
-            self._spool_again_at = self._monotonic() + SPILL_S
-        with self._lock:
-            self._counters.held -= len(records) - len(refused)
-            self._counters.spooled += len(records) - len(refused)
-        return refused
-
-    def _store(self, records: FlowRecords, *, first: bool = False) -> None:
-        """Records that are held go into the spool at the end; what does not fit is given up."""
-        refused = self._to_spool(records, first=first)
-        with self._lock:
-            self._counters.held -= len(refused)
-            self._give_up(refused)
-
-    def _store_returned(self) -> None:
-        for records in reversed(self._returned):
-            self._store(records, first=True)
-        self._returned.clear()
-
     def _end(self) -> None:
         self._take_back()
-        self._store_returned()
-        self._close_queue()
+        self._backlog.close()
         self._become(ExportState.STOPPED)
         if self._spool is not None:
             self._spool.close()
 
-    def _close_queue(self) -> None:
-        """From now on nothing is taken, and what waits is spooled or given up."""
-        with self._lock:
-            self._closed = True
-        if self._thread is threading.current_thread():
-            while (records := self._take()) is not None:
-                self._store(records)
-            return
-        with self._lock:
-            while (records := self._queue.take(_CHUNK_RECORDS)) is not None:
-                self._give_up(records)
-
-    def _give_up(self, records: FlowRecords) -> None:
-        """Count records as not sent. The lock is held."""
-        if len(records):
-            self._count_given_up(len(records), int(records["packet_delta"].sum()), int(records["octet_delta"].sum()))
-
-    def _count_given_up(self, records: int, packets: int, octets: int) -> None:
-        """The lock is held."""
-        self._counters.given_up = self._counters.given_up.plus(records, packets, octets, int(self._wall() * 1000))
-
     def _become(self, state: ExportState) -> None:
         if state is not self._state:
-            with self._lock:
+            with self._backlog.lock:
                 self._state, self._since = state, self._wall()

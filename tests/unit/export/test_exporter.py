@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.export.exporter import SPILL_S, Exporter
+from flowtop.export.backlog import SPILL_S
+from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
 from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
