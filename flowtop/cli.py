@@ -297,6 +297,9 @@ def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> in
 
     pages = PageQueue()
     query = _query(options, options["top"])
+    if query.filter is not None and query.filter.of_names:
+        raise FlowtopError("names of hosts are only known on the screen", exit_code=EXIT_USAGE,
+                           hint="-b looks no names up: filter by address, as in 'net 192.0.2.0/24'")
     split = _split(options, elsewhere, query)
     narrowing = Narrowing(split)
     config = BatchConfig(output=output, query=query, width=_table_width())

@@ -14,6 +14,7 @@ from flowtop.view.query import Page, Query
 
 if TYPE_CHECKING:
     from flowtop.view.filter import Filter
+    from flowtop.view.known_names import KnownNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,12 @@ class Questions:
         self._wanted = replace(self._wanted, filter=wanted)
         if self._viewport.anchor is None:
             self._viewport.scroll(-self._viewport.top)
+
+    def know(self, names: KnownNames | None) -> None:
+        """Names of hosts for the filter that is wanted; None when it asks for none. A paused picture keeps its own."""
+        held = self.paused and self._asked is not None and self._asked.filter == self._wanted.filter
+        if not held:
+            self._wanted = replace(self._wanted, names=names)
 
     def toggle_ended(self) -> None:
         """List flows that have ended too, or no more."""

@@ -12,8 +12,9 @@ _FLOW = 0
 
 
 def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
-                attached: Iterable[str]) -> dict[str, Sequence[str]]:
-    """Values by the word they go with: "host", "port", "proto", "mac", "if"; each once, in the order of the rows."""
+                attached: Iterable[str], host_names: Iterable[str] = ()) -> dict[str, Sequence[str]]:
+    """Values by the word they go with: "host", "port", "proto", "mac", "if", "name"; each once, in the order of the
+    rows."""
     hosts: dict[str, None] = {}
     ports: dict[str, None] = {}
     protocols: dict[str, None] = {}
@@ -34,4 +35,5 @@ def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
             macs[units.mac(address)] = None
     names |= dict.fromkeys(attached)
     clean = [name for name in names if name == units.printable(name)]
-    return {"host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": clean}
+    return {"host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": clean,
+            "name": sorted(set(host_names))}

@@ -13,6 +13,7 @@ from flowtop.view.biflows import Biflows
 from flowtop.view.flows import FlowColumns, FlowSource, Slots
 from flowtop.view.grouping import Groups
 from flowtop.view.interface_order import by_name
+from flowtop.view.known_names import NO_NAMES
 from flowtop.view.layout import row_fields, sorted_column
 from flowtop.view.mark import Mark
 from flowtop.view.query import FlowRow, Query
@@ -144,7 +145,7 @@ class Answerer:
         passing: npt.NDArray[np.bool_] | np.bool_ = np.True_
         for wanted in (query.filter, query.scope):
             if wanted is not None:
-                passing = passing & wanted.mask(source, interfaces)
+                passing = passing & wanted.mask(source, interfaces, query.names or NO_NAMES)
         return passing
 
     def _hold(self, query: Query, ranking: Ranking, rows: _Rows) -> tuple[Slots, Slots]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowtop.view import units
+from flowtop.view.known_names import NO_NAMES, KnownNames
 
 NAME_S = 3600.0
 """A name is looked up again after this long; it is shown meanwhile."""
@@ -94,6 +95,7 @@ class HostNames:
         self._failures = 0
         self._silent_until = 0.0
         self._closed = False
+        self._told = NO_NAMES
         self.edition = 0
 
     def name(self, raw: bytes, ip_version: int) -> str | None:
@@ -107,6 +109,14 @@ class HostNames:
             if now >= expires_at and now >= self._silent_until and key not in self._busy and not self._closed:
                 self._want(key, units.address(raw, ip_version))
             return name
+
+    def known(self) -> KnownNames:
+        """The names there are now. The same object as long as these are the same."""
+        with self._changed:
+            if self._told.edition != self.edition:
+                self._told = KnownNames(self.edition, {
+                    address: name for address, (name, _) in self._known.items() if name is not None})
+            return self._told
 
     @property
     def silent(self) -> bool:
@@ -215,6 +225,12 @@ class ServiceNames:
     def name(self, protocol: int, port: int) -> str | None:
         """The name of a port of an IP protocol, None when it has none or is a client's."""
         return None if port in _NAMELESS_PORTS else self._names.get((protocol, port))
+
+    def ports(self, text: str) -> list[int]:
+        """Ports, ascending, whose names have this text in them, in any case."""
+        part = text.casefold()
+        return sorted({port for (_, port), name in self._names.items()
+                       if part in name.casefold() and port not in _NAMELESS_PORTS})
 
 
 def _host_services(path: Path = Path("/etc/services")) -> str:

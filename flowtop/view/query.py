@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowtop.collecting import CollectingStatistics
+from flowtop.view.known_names import KnownNames
 
 if TYPE_CHECKING:
     from flowtop.record import SourceState  # brings numpy, which must not delay the first frame
@@ -45,6 +46,7 @@ class Query:
             a new number sets it at that moment. Filters go on seeing what flows had in their life.
         at: number of a past tick to answer from, if Page.kept has it; None for now. Orders are not held there, and
             counters are of life.
+        names: of hosts, for filters that ask for them.
         ended: flows that have ended are listed too; the anchor is in any case.
         details: flow_id of a flow of which Page.details are wanted, or None.
         biflow: rows are biflows, both ways of a conversation; not together with `group`. A filter passes a biflow
@@ -65,6 +67,7 @@ class Query:
     mark: int | None = None
     at: int | None = None
     ended: bool = True
+    names: KnownNames | None = None
 
 
 class FlowRow(NamedTuple):

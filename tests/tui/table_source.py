@@ -13,7 +13,7 @@ from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, batch, counte
 
 
 class TableSource:
-    """Flows are known by their source port: 1 is `10.0.0.1:1 → 10.0.0.2:80`; even ones are udp.
+    """Flows are known by their source port: 7 is `10.0.0.7:7 → 192.0.2.1:80`; even ones are udp.
 
     Args:
         config: timeouts; a flow without packets ends after them.
@@ -49,7 +49,7 @@ class TableSource:
         self.ticks += 1
         self.packets += len(octets)
         self.table.update(batch([
-            (key(source_port=port, protocol=6 if port % 2 else 17),
+            (key(f"10.0.0.{port}", "192.0.2.1", port, protocol=6 if port % 2 else 17),
              counters(1, size, self.now_ns - SECOND // 2, tcp_bits=tcp_bits)) for port, size in octets.items()],
             self.now_ns))
         self.pager.remember(self.table, self._now())

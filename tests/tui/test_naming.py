@@ -9,10 +9,12 @@ import threading
 import pytest
 from rich.text import Text
 
+from flowtop.metering.table import TableConfig
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.looks import Looks
 from tests.tui.fake_source import FakeSource, flow
-from tests.tui.screen import flow_lines, line, lines, running
+from tests.tui.screen import flow_lines, line, lines, running, shown
+from tests.tui.table_source import TableSource
 
 FLOWS = [flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=9e6),
          flow(2, "2001:db8::1", "10.0.0.5", (22, 40000), rate=8e6)]
@@ -105,3 +107,63 @@ async def test_a_hostile_name_is_painted_harmless(hostile: str) -> None:
                 assert segment.style is None or segment.style.color is None or segment.style.color.name != "red"
         assert flow_lines(app)[0].startswith(" eth0"), "the columns still stand where they stood"
         assert ":https" in flow_lines(app)[0]
+
+
+def odd(address: str) -> str | None:
+    """A name for every host; those whose number is odd have another domain."""
+    number = int(address.rsplit(".", 1)[1])
+    return f"h{number}.{'odd' if number % 2 else 'even'}.example"
+
+
+async def test_a_filter_asks_the_names_that_are_known_and_says_how_many_these_are() -> None:
+    source = TableSource(TableConfig())
+    async with running(source, 120, 24) as pilot:
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        app.main.look_up = odd
+        source.tick({port: 1_000 - port for port in range(2, 41)})
+        await pilot.pause()
+        await pilot.press("slash", *"src name ~ odd", "enter")
+        await pilot.pause(0.5)
+        assert not shown(app)
+        assert "no names are known yet" in "".join(lines(app)) and "0 NAMES KNOWN" in line(app, 1)
+        await pilot.press("backslash", "n")
+        await until(pilot, "h20.even.example:20", app)
+        await pilot.press("slash", *"src name ~ odd", "enter")
+        await until(pilot, "NAMES KNOWN", app)
+        assert [row.source_port for row in app.main.viewport.rows] == [3, 5, 7, 9, 11, 13, 15, 17, 19], "in view before"
+        source.tick({port: 2_000 - port for port in range(2, 41)})
+        await pilot.pause()
+        assert len(app.main.viewport.rows) == 9
+
+
+async def test_names_that_come_late_change_what_a_filter_passes_but_no_paused_picture() -> None:
+    gates = {number: threading.Event() for number in (3, 5)}
+
+    def look_up(address: str) -> str | None:
+        number = int(address.rsplit(".", 1)[1])
+        assert number not in gates or gates[number].wait(30)
+        return odd(address)
+
+    source = TableSource(TableConfig())
+    async with running(source, 120, 24) as pilot:
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        app.main.look_up = look_up
+        source.tick({port: 1_000 - port for port in (2, 3, 5, 7)})
+        await pilot.pause()
+        await pilot.press("n")
+        await until(pilot, "h7.odd.example:7", app)
+        await pilot.press("slash", *"not src name ~ even", "enter")
+        await pilot.press("slash", "ctrl+u", *"src name ~ odd", "enter")
+        await pilot.pause(0.3)
+        assert [row.source_port for row in app.main.viewport.rows] == [7]
+        gates[3].set()
+        await until(pilot, "h3.odd.example:3", app)
+        await pilot.press("space")
+        gates[5].set()
+        await asyncio.sleep(0.3)
+        await pilot.pause()
+        assert [row.source_port for row in app.main.viewport.rows] == [3, 7], "the picture stands still"
+        await pilot.press("space")
+        await until(pilot, "h5.odd.example:5", app)

@@ -46,6 +46,8 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-d", "0.001"], "0.001", "--help"),
     (["-d", "nan"], "nan", "--help"),
     (["-b", "--idle-timeout", "nan"], "nan", "--help"),
+    (["-b", "--linger", "nan"], "nan", "--help"),
+    (["-b", "name", "~", "example"], "names of hosts are only known on the screen", "filter by address"),
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
     (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),

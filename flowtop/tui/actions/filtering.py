@@ -49,7 +49,9 @@ class Filtering(FlowScreen):
         if page is None:
             return {}
         flows = (row for row in page.rows if not row.group)
-        return seen_values(flows, page.interfaces, page.attached)
+        hosts = self.wording().names.hosts
+        names = () if hosts is None else hosts.known().names.values()
+        return seen_values(flows, page.interfaces, page.attached, names)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Show what the text means so far."""

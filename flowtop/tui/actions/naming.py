@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 from flowtop.tui.screens.flow_screen import FlowScreen
+from flowtop.view.known_names import NO_NAMES
 
 if TYPE_CHECKING:
     from flowtop.view.columns import Wording
@@ -53,9 +54,20 @@ class Naming(FlowScreen):
         return replace(super().wording(), names=Names(
             hosts, self._services if self._services_shown else None, hosts.edition if hosts else 0))
 
+    def ask(self) -> None:
+        """With the names that a filter asks for. Flows without a known name pass no such filter."""
+        wanted = self.questions.filter
+        names = None
+        if wanted is not None and wanted.of_names:
+            names = NO_NAMES if self._hosts is None else self._hosts.known()
+        self.questions.know(names)
+        super().ask()
+
     def banners(self) -> Iterator[str]:
-        """A resolver that does not answer is worth knowing, in an outage above all."""
+        """A resolver that does not answer is worth knowing, in an outage above all; and what a filter knows."""
         yield from super().banners()
+        if self.page is not None and self.page.query.names is not None:
+            yield f"{len(self.page.query.names.names):,} NAMES KNOWN"
         if self._hosts_shown and self._hosts is not None and self._hosts.silent:
             yield "DNS DOES NOT ANSWER"
 
@@ -89,4 +101,4 @@ class Naming(FlowScreen):
 
     def _paint_names(self) -> None:
         self._gathering = False
-        self.paint()
+        self.changed()

@@ -19,7 +19,7 @@ from flowtop.view import units
 from flowtop.view.filter import keys, tree, values
 from flowtop.view.filter.errors import FilterError
 from flowtop.view.filter.grammar import take_apart, unknown_word
-from flowtop.view.filter.tree import And, Compare, Match, Not, Operator, Side, Term, Tree, Within, all_of, any_of
+from flowtop.view.filter.tree import And, Compare, Match, Named, Not, Operator, Side, Term, Tree, Within, all_of, any_of
 from flowtop.view.filter_key import FilterKey
 from flowtop.view.units import printable
 
@@ -193,23 +193,25 @@ class _Builder:
         way, sign = _direction(direction), _operator(operator)
 
         def make(value: Token) -> Tree:
-            spans = [self._ports(value, part, sign) for part in _plain(value).split(",")]
+            spans = [span for part in _plain(value).split(",") for span in self._ports(value, part, sign)]
             found = any_of(*(way.join(partial(_port_in, span)) for span in spans))
-            comparison = "" if sign in ("=", "!=") else f"{sign} "
+            comparison = "" if sign in ("=", "!=") else f"{sign.removeprefix('!')} "
             term = Term(f"{words}{way.words}{word} {comparison}{_plain(value)}", all_of(found, limits, *_has_ports()))
-            return Not(term) if sign == "!=" else term
+            return Not(term) if sign.startswith("!") else term
 
         return self._remember(make)(operand)
 
-    def _ports(self, value: Token, part: str, sign: Operator) -> tuple[int, int]:
-        """The span of ports that `sign part` is."""
+    def _ports(self, value: Token, part: str, sign: Operator) -> list[tuple[int, int]]:
+        """The spans of ports that `sign part` is."""
         try:
+            if "~" in sign:
+                return [(port, port) for port in values.ports_named(part)]
             low, high = values.port_range(part)
         except ValueError as error:
             raise self._wrong(value, error, "a port, 0 to 65535, or a range such as 1-1024") from error
-        if sign in ("~", "!~") or (sign not in ("=", "!=") and low != high):
+        if sign not in ("=", "!=") and low != high:
             raise self._wrong(value, ValueError(), "a port after a comparison such as >=")
-        return {"<": (0, low - 1), "<=": (0, low), ">": (low + 1, 65535), ">=": (low, 65535)}.get(sign, (low, high))
+        return [{"<": (0, low - 1), "<=": (0, low), ">": (low + 1, 65535), ">=": (low, 65535)}.get(sign, (low, high))]
 
     def _proto(self, qualifier: Token | None, _: Token, operator: Token | None, name: Token) -> Tree:
         words, limits = self._qualified(qualifier)
@@ -232,6 +234,20 @@ class _Builder:
         way = replace(_EITHER, both=True) if direction is None else _direction(direction)
         return Term(f"{way.words}{word}",
                     way.join(lambda side: Within(_SIDES[side][0], PRIVATE)))
+
+    def _named(self, direction: ParseTree[Any] | None, word: Token, operator: Token | None, operand: Token) -> Tree:
+        way, sign = _direction(direction), _operator(operator)
+        if self._use == "records":
+            raise FilterError(self._text, _position(word), "exported records have no names of hosts",
+                              "what a Flow Record has: addresses, ports, bytes, ...")
+
+        def make(value: Token) -> Tree:
+            self._check_text(str(word), sign, value)
+            meaning = way.join(lambda side: Named(_SIDES[side][0], _plain(value), "~" not in sign))
+            term = Term(f"{way.words}{word} {'~ ' * ('~' in sign)}{value}", meaning)
+            return Not(term) if sign.startswith("!") else term
+
+        return self._remember(make)(operand)
 
     def _key(self, word: Token, operator: Token | None, name: Token) -> Tree:
         return self._keyed(keys.KEYS[word], _operator(operator), name)
@@ -257,9 +273,7 @@ class _Builder:
         return make(operand)
 
     def _text_test(self, key: FilterKey, sign: Operator, value: Token) -> Tree:
-        if sign not in ("=", "!=", "~", "!~"):
-            raise FilterError(self._text, _position(value), f"{key.word} is text: {sign} does not compare it",
-                              "=, !=, ~ or !~ before it")
+        self._check_text(key.word, sign, value)
         patterns = [_plain(value)] if value.type == "STRING" or sign in ("~", "!~") else value.split(",")
         positive: Operator = "~" if "~" in sign else "="
         found = any_of(*(Match(key, positive, pattern) for pattern in patterns))
@@ -285,6 +299,11 @@ class _Builder:
         """Values by themselves that follow go to this maker."""
         self._last, self._last_takes_addresses = make, addresses
         return make
+
+    def _check_text(self, word: str, sign: Operator, value: Token) -> None:
+        if sign not in ("=", "!=", "~", "!~"):
+            raise FilterError(self._text, _position(value), f"{word} is text: {sign} does not compare it",
+                              "=, !=, ~ or !~ before it")
 
     def _check_use(self, place: Token, key: FilterKey) -> None:
         if self._use == "records" and key.records is None:

@@ -13,9 +13,11 @@ from flowtop.view.filter.grammar import parser, token_types
 
 _WORD_AT_END = re.compile(r"[^\s()!&|<>=~,]*$")
 _BEGINS_A_TEST = frozenset({"KEY", "ADDRESS_WORD"})
-_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "SOURCE", "DESTINATION"})
+_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME", "SOURCE",
+                     "DESTINATION"})
 _SEEN_UNDER = {"host": "host", "net": "net", "port": "port", "portrange": "port", "src": "host", "dst": "host",
-               "ether": "mac", "mac": "mac", "proto": "proto"}
+               "ether": "mac", "mac": "mac", "proto": "proto",
+               "name": "name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def complete(text: str, cursor: int, seen: Mapping[str, Sequence[str]] | None = 
     accepted = set(state.accepts())  # type: ignore[no-untyped-call]  # lark's own annotations
     last = tokens[-1] if tokens else None
     found = [*_values(tokens, accepted, seen or {}, bool(partial)), *_words(accepted, bool(partial))]
-    if last is not None and last.type in ("KEY", "OPERATOR", "PROTO") and "WORD" in accepted:
+    if last is not None and last.type in ("KEY", "OPERATOR", "PROTO", "NAME") and "WORD" in accepted:
         found = [word for word in found if token_types().get(word) not in ("PROTOCOL", "VERSION")
                  or _is_value(tokens, word)]
     lead = partial.lower()

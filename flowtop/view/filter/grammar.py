@@ -37,6 +37,7 @@ primitive: qualifier -> protocol
     | [qualifier] PROTO [OPERATOR] name -> proto
     | ETHER [direction] [ADDRESS_WORD] operand -> ether
     | [direction] PRIVATE -> private
+    | [direction] NAME [OPERATOR] name -> named
     | KEY [OPERATOR] name -> key
     | OPTIONAL_KEY [[OPERATOR] operand] -> optional_key
     | operand -> bare
@@ -50,12 +51,13 @@ NOT: "!"
 OPERATOR: "<=" | ">=" | "==" | "!=" | "!~" | "<" | ">" | "=" | "~"
 STRING: /"[^"]*"|'[^']*'/
 WORD: /(\\(?=\w))?(\[[^\s\]()]*\])?[^\s()<>=!~"'&|]+|\[[^\s\]()]+\]/
-%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE KEY OPTIONAL_KEY SOURCE DESTINATION MASK
+%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME KEY OPTIONAL_KEY SOURCE DESTINATION MASK
 %ignore /\s+/
 """
 
 _FIXED = {"and": "AND", "or": "OR", "not": "NOT", "src": "SOURCE", "dst": "DESTINATION", "mask": "MASK",
-          "private": "PRIVATE", "ether": "ETHER", "mac": "ETHER", "proto": "PROTO"}
+          "private": "PRIVATE", "ether": "ETHER", "mac": "ETHER", "proto": "PROTO",
+          "name": "NAME"}
 
 _IN_WORDS = {
     "AND": "and", "OR": "or", "NOT": "not", "LPAR": "(", "RPAR": ")", "OPERATOR": "a comparison (< <= > >= = !=)",
@@ -63,12 +65,12 @@ _IN_WORDS = {
     "SOURCE": "src or dst", "DESTINATION": "src or dst", "KEY": "a word such as bytes, rate, if, state",
     "OPTIONAL_KEY": "a word such as bytes, rate, if, state", "PROTO": "a protocol",
     "ETHER": "a word such as bytes, rate, if, state",
-    "PRIVATE": "private", "WORD": "a value", "STRING": "a value", "MASK": "mask", "$END": "the end",
+    "PRIVATE": "private", "NAME": "name", "WORD": "a value", "STRING": "a value", "MASK": "mask", "$END": "the end",
 }
 _OF_A_TEST = frozenset({"PROTOCOL", "KEY", "ADDRESS_WORD", "WORD"})
 """What may come when a new test may begin."""
 _TEST_WORDS = frozenset({"PROTOCOL", "VERSION", "ADDRESS_WORD", "PORT_WORD", "SOURCE", "DESTINATION", "KEY",
-                         "OPTIONAL_KEY", "PROTO", "ETHER", "PRIVATE", "WORD", "STRING", "NOT", "LPAR"})
+                         "OPTIONAL_KEY", "PROTO", "ETHER", "PRIVATE", "NAME", "WORD", "STRING", "NOT", "LPAR"})
 
 
 def token_types() -> dict[str, str]:

@@ -102,7 +102,7 @@ class Word:
 _GRAMMAR_WORDS = (
     Word("host", "ADDRESS", "Either end has this address.", "host 10.0.0.1"),
     Word("net", "NETWORK", "Either end is in this network.", "net 10/8"),
-    Word("port", "PORT", "Either end has this port; several with commas, names too.", "port 80,443"),
+    Word("port", "PORT", "Either end has this port; several with commas, names too, `port ~ http`.", "port 80,443"),
     Word("portrange", "LOW-HIGH", "Either end's port is in this range.", "portrange 1-1024"),
     Word("src dst", "ADDRESS | host ... | port ...", "Only that end; `src or dst`, `src and dst` too.",
          "src host 10.0.0.1"),
@@ -112,6 +112,8 @@ _GRAMMAR_WORDS = (
     Word("ip ip6", "", "That version; also before src, dst, host, net, proto.", "ip6"),
     Word("private", "", "Both ends private, link-local, loopback or multicast; `src private`: that end.",
          "not private"),
+    Word("name", "TEXT", "Either end's host has this name, as far as `n` has found names; `src name`, `dst name`.",
+         "name ~ example"),
     Word("mac ether", "[host] MAC", "Either end's MAC address, of the first packet; `ether src`, `ether dst`.",
          "mac 02:00:00:00:00:0a"),
 )

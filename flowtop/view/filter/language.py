@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from flowtop.view.filter.errors import FilterError
+from flowtop.view.known_names import NO_NAMES, KnownNames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,16 +32,25 @@ class Filter:
     text: str
     tree: Tree = field(compare=False, repr=False)
 
-    def mask(self, source: FlowSource, interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+    @property
+    def of_names(self) -> bool:
+        """It asks for names of hosts."""
+        from flowtop.view.filter.tree import Named, leaves
+
+        return any(isinstance(test, Named) for test in leaves(self.tree))
+
+    def mask(self, source: FlowSource, interfaces: Mapping[int, str],
+             hosts: KnownNames = NO_NAMES) -> npt.NDArray[np.bool_]:
         """One truth value a slot of `source.columns`.
 
         Args:
             source: the flows.
             interfaces: name by ifindex.
+            hosts: names of hosts; one without a name has none that fits.
         """
         from flowtop.view.filter.masks import flow_mask
 
-        return flow_mask(self.tree, source, interfaces)
+        return flow_mask(self.tree, source, interfaces, hosts)
 
     def record_mask(self, records: FlowRecords, interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
         """One truth value a Flow Record (FLOW_RECORD_DTYPE); for filters compiled for records."""

@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from flowtop.record import FlowRecords, Kind
 from flowtop.view.filter import keys
-from flowtop.view.filter.tree import And, Compare, Match, Not, Or, Term, Tree, Within
+from flowtop.view.filter.address_sets import among_four, among_sixteen
+from flowtop.view.filter.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
 from flowtop.view.filter.values import Network
 from flowtop.view.filter_key import FilterKey
 from flowtop.view.flows import Array, FlowColumns, FlowSource
+from flowtop.view.known_names import NO_NAMES, KnownNames
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,9 +35,9 @@ _NAMED_BITS = np.uint16(0x1FF)
 """TCP control bits that have names."""
 
 
-def flow_mask(tree: Tree, source: FlowSource, interfaces: Mapping[int, str]) -> Mask:
+def flow_mask(tree: Tree, source: FlowSource, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> Mask:
     """Which slots of the source pass."""
-    return _with_aggregates(tree, _Flows(source, interfaces))
+    return _with_aggregates(tree, _Flows(source, interfaces, hosts))
 
 
 def record_mask(tree: Tree, records: FlowRecords, interfaces: Mapping[int, str]) -> Mask:
@@ -46,9 +48,10 @@ def record_mask(tree: Tree, records: FlowRecords, interfaces: Mapping[int, str])
 class _Subject:
     """Flows, or some of them: gives one number a flow for each key. Arrays are kept while it lives."""
 
-    def __init__(self, columns: FlowColumns, interfaces: Mapping[int, str]) -> None:
+    def __init__(self, columns: FlowColumns, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> None:
         self.columns = columns
         self.interfaces = interfaces
+        self.hosts = hosts
         self.lenient = False
         """What is not known of aggregates is taken as met."""
         self._kept: dict[object, Array] = {}
@@ -112,13 +115,13 @@ class _ChosenSource:
 class _Flows(_Subject):
     """Flows of a table."""
 
-    def __init__(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
-        super().__init__(source.columns, interfaces)
+    def __init__(self, source: FlowSource, interfaces: Mapping[int, str], hosts: KnownNames) -> None:
+        super().__init__(source.columns, interfaces, hosts)
         self._source = source
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
         """See _Subject."""
-        chosen = _Flows(_ChosenSource(self._source, rows), self.interfaces)
+        chosen = _Flows(_ChosenSource(self._source, rows), self.interfaces, self.hosts)
         chosen.lenient = self.lenient
         return chosen
 
@@ -187,13 +190,15 @@ def _any(parts: tuple[Tree, ...], subject: _Subject, negated: bool) -> Mask:
     return found
 
 
-def _known_of_aggregates(test: Compare | Match | Within) -> bool:
-    return not isinstance(test, Within) and test.key.of_aggregates
+def _known_of_aggregates(test: Test) -> bool:
+    return not isinstance(test, Within | Named) and test.key.of_aggregates
 
 
-def _test(test: Compare | Match | Within, subject: _Subject) -> Mask:
+def _test(test: Test, subject: _Subject) -> Mask:
     if isinstance(test, Within):
         return _within(test, subject)
+    if isinstance(test, Named):
+        return _named(test, subject)
     numbers = subject.numbers(test.key)
     found: Mask
     if isinstance(test, Match):
@@ -219,6 +224,17 @@ def matching_codes(test: Match, codes: list[int], names: Mapping[int, str]) -> l
         return [code for code, text in texts if part in text.casefold()]
     glob = re.compile(fnmatch.translate(test.pattern))
     return [code for code, text in texts if glob.match(text)]
+
+
+def _named(test: Named, subject: _Subject) -> Mask:
+    found = np.zeros(subject.size, np.bool_)
+    wanted = subject.hosts.matching(test.pattern, whole=test.whole)
+    four, sixteen = ([address for address in wanted if len(address) == size] for size in (4, 16))
+    if four:
+        found |= _of_version(among_four(subject.words(test.side, "u4"), four), 4, subject)
+    if sixteen:
+        found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), 6, subject)
+    return found
 
 
 def _within(test: Within, subject: _Subject) -> Mask:

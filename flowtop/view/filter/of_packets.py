@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.record import FLOW_KEY_DTYPE
 from flowtop.view.filter.language import Filter
 from flowtop.view.filter.masks import record_mask
 from flowtop.view.filter.pushdown import split
-from flowtop.view.filter.tree import Compare, Match, Within, all_of, leaves
+from flowtop.view.filter.tree import Named, Test, Within, all_of, leaves
 from flowtop.view.flows import FlowSource
 
 Mask = npt.NDArray[np.bool_]
@@ -31,6 +32,8 @@ class PacketSelection:
     Args:
         filters: none: every flow.
 
+    Raises FlowtopError: a filter asks for names of hosts, which are the screen's.
+
     Attributes:
         text: what passes, in the filter language; "" for everything.
         expression: what the kernel program may leave out (Split.expression), "" for nothing.
@@ -38,6 +41,9 @@ class PacketSelection:
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:
+        if any(one.of_names for one in filters):
+            raise FlowtopError("packets cannot be told by names of hosts", exit_code=EXIT_USAGE,
+                               hint="filter by address, as in 'net 192.0.2.0/24'")
         whole = Filter(_joined(filters), all_of(*(one.tree for one in filters)))
         self.text = whole.text
         self.expression = split(whole, observation_points=True).expression if filters else ""
@@ -84,5 +90,7 @@ def _joined(filters: Sequence[Filter]) -> str:
     return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)
 
 
-def _of_the_key(leaf: Compare | Match | Within) -> bool:
+def _of_the_key(leaf: Test) -> bool:
+    if isinstance(leaf, Named):
+        return False
     return isinstance(leaf, Within) or bool(leaf.key.packet) or leaf.key.word in _OF_THE_KEY

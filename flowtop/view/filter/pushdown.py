@@ -16,6 +16,7 @@ from flowtop.view.filter.tree import (
     And,
     Compare,
     Match,
+    Named,
     Not,
     Or,
     Term,
@@ -105,8 +106,8 @@ def to_c(tree: Tree) -> str:
         return f"({' || '.join(map(to_c, tree.parts))})" if tree.parts else "0"
     if isinstance(tree, Within):
         return f"({' || '.join(_network(tree.side, network) for network in tree.networks)})"
-    if isinstance(tree, Match) or not tree.key.packet:
-        raise TypeError(f"{tree.key.word} is not of the Flow Key")
+    if isinstance(tree, Named | Match) or not tree.key.packet:
+        raise TypeError("not of the Flow Key")
     return f"((key)->{tree.key.packet} {_SIGNS[tree.operator]} {int(tree.value)})"
 
 

@@ -46,6 +46,15 @@ class Within:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """The name of the host of that side, where one is known, fits `pattern`: a glob, or a part of it; in any case."""
+
+    side: Side
+    pattern: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
     """What was said in one go, as text, and what it means."""
 
@@ -74,7 +83,8 @@ class Or:
     parts: tuple[Tree, ...]
 
 
-Tree: TypeAlias = Compare | Match | Within | Term | Not | And | Or
+Test: TypeAlias = Compare | Match | Within | Named
+Tree: TypeAlias = Test | Term | Not | And | Or
 EVERYTHING = And(())
 
 
@@ -119,12 +129,12 @@ def children(tree: Tree) -> tuple[Tree, ...]:
     return (tree.meaning,) if isinstance(tree, Term) else ()
 
 
-def leaves(tree: Tree) -> Iterator[Compare | Match | Within]:
+def leaves(tree: Tree) -> Iterator[Test]:
     """Every test in the tree."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, Compare | Match | Within):
+        if isinstance(node, Compare | Match | Within | Named):
             yield node
         waiting.extend(children(node))
 

@@ -19,6 +19,8 @@ class OperandError(ValueError):
     """The text does not read; the message says what would, in the user's words."""
 
 
+MOST_PORTS = 32
+"""That one text may stand for."""
 _LARGEST = 2**64 - 1
 """What a counter can hold."""
 
@@ -260,6 +262,18 @@ def port(text: str) -> int:
         return socket.getservbyname(text.lower())
     except (OSError, UnicodeError) as error:
         raise ValueError from error
+
+
+def ports_named(text: str) -> list[int]:
+    """Ports of the services in this host's list (/etc/services) that have this text in their names."""
+    from flowtop.view.names import ServiceNames
+
+    found = ServiceNames().ports(text)
+    if not found:
+        raise OperandError("a part of a service's name in /etc/services")
+    if len(found) > MOST_PORTS:
+        raise OperandError(f"more of a name: {len(found)} ports have this in theirs")
+    return found
 
 
 def port_range(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from flowtop.record import Kind
 from flowtop.view.filter import FilterError, compile_filter
 from flowtop.view.filter.tree import as_text
+from flowtop.view.known_names import KnownNames
 from tests.unit.factories import ACK, FIN, SECOND, START_NS, SYN
 from tests.unit.view.filter.flows import INTERFACES, NOW_NS, passing, records, table
 
@@ -312,3 +314,62 @@ def test_private_is_what_python_calls_so_and_multicast() -> None:
                 for a in addresses]
     flows = [dict(source=address, first_ns=START_NS) for address in addresses]
     assert compile_filter("src private").mask(table(flows), {}).tolist() == expected
+
+
+HOSTS = KnownNames(1, {bytes([10, 0, 0, 5]): "Db.Example.org", bytes([198, 51, 100, 7]): "www.example.com",
+                       ipaddress.ip_address("2001:db8::1").packed: "six.example.org",
+                       bytes([192, 168, 1, 1]): "gateway"})
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("name ~ EXAMPLE", {"https", "dns6", "ssh"}),
+    ("name ~ example.org", {"https", "dns6", "ssh"}),
+    ("name ~ example.com", {"https"}),
+    ("name *.example.org", {"https", "dns6", "ssh"}),
+    ("name = example.org", set()),
+    ("name gateway", {"ssh"}),
+    ("name ~ six or gate", {"dns6", "ssh"}),
+    ("src name ~ example", {"https", "dns6"}),
+    ("dst name ~ example", {"https", "ssh"}),
+    ("src and dst name ~ example", {"https"}),
+    ("not name ~ example", ALL - {"https", "dns6", "ssh"}),
+    ("name !~ example", ALL - {"https", "dns6", "ssh"}),
+    ("name != gateway and tcp", {"https"}),
+    ("name ~ '['", set()),
+    ("udp and name ~ e", {"dns6"}),
+])
+def test_names_that_are_known_are_asked(text: str, names: set[str]) -> None:
+    wanted = compile_filter(text)
+    flows = table(list(FLOWS.values()))
+    assert wanted.of_names
+    found = wanted.mask(flows, INTERFACES, HOSTS)
+    assert {name for name, passes in zip(FLOWS, found, strict=True) if passes} == names
+    again = compile_filter(as_text(wanted.tree))
+    assert np.array_equal(again.mask(flows, INTERFACES, HOSTS), found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([4, 6]), st.integers(0, 3000))
+def test_many_names_are_found_as_python_finds_them(seed: int, version: int, known: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = 4 if version == 4 else 16
+    pool = [rng.bytes(size) for _ in range(5000)]
+    picked = [pool[index] for index in rng.integers(0, 5000, 400)]
+    flows = table([{"source": "::" if version == 6 else "0.0.0.0", "destination": "::1"}] * 400)
+    flows.columns["source_address"] = np.array([address.ljust(16, b"\0") for address in picked], "V16")
+    flows.columns["ip_version"] = version
+    names = KnownNames(1, dict.fromkeys(pool[:known], "x") | {rng.bytes(20 - size): "x"})
+    found = compile_filter("src name x").mask(flows, {}, names)
+    wanted = set(pool[:known])
+    assert found.tolist() == [address in wanted for address in picked]
+
+
+def test_ports_are_found_by_a_part_of_their_services_names() -> None:
+    lines = Path("/etc/services").read_text().splitlines()
+    found = {words[1] for words in map(str.split, lines)
+             if len(words) > 1 and "http" in words[0] and words[1].endswith(("/tcp", "/udp"))}
+    ports = {int(words.partition("/")[0]) for words in found}
+    flows = table([dict(destination_port=port) for port in range(1, 32768)])
+    mask = compile_filter("dst port ~ HTTP").mask(flows, {})
+    assert set((np.flatnonzero(mask) + 1).tolist()) == {port for port in ports if port < 32768}
+    assert np.array_equal(compile_filter("dst port !~ http").mask(flows, {}), ~mask)
