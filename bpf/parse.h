@@ -128,9 +128,10 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, struct flow_key *k
 		return FLOW_IGNORED_MALFORMED;
 	header_octets = (ip.version_ihl & 15) * 4;
 	octets = from_network_16(ip.total_length);
-	if (skb->gso_size)            /* BIG TCP writes 0: too long for 16 bits. Super-packets have no padding */
+	if (skb->gso_size || !octets) /* BIG TCP writes 0: too long for 16 bits. Super-packets have no padding */
 		octets = available;
-	if (ip.version_ihl >> 4 != 4 || header_octets < IPV4_HEADER || octets < header_octets || octets > available)
+	/* A length beyond the frame is believed: a capture that was cut shows such packets too, and means the same by them. */
+	if (ip.version_ihl >> 4 != 4 || header_octets < IPV4_HEADER || octets < header_octets)
 		return FLOW_IGNORED_MALFORMED;
 
 	*(flow_word *)key->source_address = ip.source;
@@ -219,7 +220,7 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, struct flow_key *k
 	} else if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP) {
 		octets = available;   /* jumbogram (RFC 2675) */
 	}
-	if (ip.version_class >> 4 != 6 || octets > available)
+	if (ip.version_class >> 4 != 6)
 		return FLOW_IGNORED_MALFORMED;
 
 #pragma unroll
@@ -232,7 +233,9 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, struct flow_key *k
 	packet->tos = ip.version_class << 4 | ip.class_label >> 4;
 	packet->ttl = ip.hop_limit;
 	packet->ip_octets = octets;
-	packet->transport_offset = skip_extensions(skb, offset + IPV6_HEADER, offset + octets, key, packet);
+	if (octets < available)       /* of a longer one, only what is there can be walked */
+		available = octets;
+	packet->transport_offset = skip_extensions(skb, offset + IPV6_HEADER, offset + available, key, packet);
 	packet->header_octets = packet->transport_offset ? packet->transport_offset - offset : IPV6_HEADER;
 	return PARSED_IP;
 }

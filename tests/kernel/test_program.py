@@ -281,15 +281,30 @@ class TestLink:
         pytest.param(f.ipv4(bytes(40), f.UDP, ihl=4), id="header of 16 octets"),
         pytest.param(f.ipv4(bytes(8), f.UDP, ihl=15), id="header longer than the packet"),
         pytest.param(f.ipv4(bytes(40), f.UDP, total_length=19), id="length below the header's"),
-        pytest.param(f.ipv4(bytes(40), f.UDP, total_length=0), id="no length"),
-        pytest.param(f.ipv4(bytes(40), f.UDP, total_length=61), id="longer than the frame"),
         pytest.param(f.ipv6(bytes(40), f.UDP, version=4), id="version 4 of IPv6"),
-        pytest.param(f.ipv6(bytes(40), f.UDP, payload_length=41), id="IPv6 longer than the frame"),
     ])
     def test_malformed_headers(self, observer: Observer, packet: bytes) -> None:
         ethertype = f.IPV6 if len(packet) == 80 else f.IPV4
         books = books_of(observer, f.ethernet(ethertype, packet))
         assert (books.flows, books.ignored()) == ([], {"malformed": (1, len(packet))})
+
+    @pytest.mark.parametrize(("packet", "octets"), [
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=0), 60, id="no length: the frame's"),
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=61), 61, id="longer than the frame"),
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=65535), 65535, id="much longer"),
+        pytest.param(f.ipv6(f.udp(1, 2, bytes(32)), f.UDP, payload_length=41), 81, id="IPv6 longer than the frame"),
+    ])
+    def test_lengths_are_those_that_the_headers_say(self, observer: Observer, packet: bytes, octets: int) -> None:
+        """As in a capture file, where frames may have been cut: one meaning of the same octets."""
+        books = books_of(observer, f.ethernet(f.IPV6 if packet[0] >> 4 == 6 else f.IPV4, packet))
+        [flow] = books.flows
+        assert (flow.source_port, flow.destination_port, flow.packets, flow.octets) == (1, 2, 1, octets)
+        assert books.ignored() == {}
+
+    def test_ports_beyond_the_frame_are_not_read(self, observer: Observer) -> None:
+        books = books_of(observer, f.ethernet(f.IPV4, f.ipv4(b"", f.UDP, total_length=1000)))
+        [flow] = books.flows
+        assert (flow.source_port, flow.destination_port, flow.octets) == (0, 0, 1000)
 
     def test_devices_without_link_header(self, observer: Observer) -> None:
         """A test run takes the protocol from octets 12 and 13: here the source address has the EtherType's value."""

@@ -6,6 +6,7 @@ The namespace has no name and no process; it lives in the descriptors held here 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -22,6 +23,7 @@ NEAR, FAR = "flowwire0", "flowwire1"
 _CLONE_NEWNET = 0x40000000
 _SOL_PACKET, _PACKET_VNET_HDR = 263, 15
 _ETH_P_ALL = 3
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
 class Wire:
@@ -91,3 +93,48 @@ class Wire:
             self._socket.close()
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+
+class Tunnel:
+    """A tun device in a network namespace of its own, the ingress program attached: packets without link header."""
+
+    NAME = "flowtun0"
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._descriptors: list[int] = []
+
+    def __enter__(self) -> Tunnel:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._build).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def bring(self, packet: bytes) -> None:
+        """A packet arrives."""
+        os.write(self._device, packet)
+
+    def take(self, frames: int) -> Books:
+        """The books once so many have passed."""
+        deadline = time.monotonic() + 60
+        while (self._observer.totals(Direction.INGRESS, ifindex=self._ifindex)["frames"] < frames
+               and time.monotonic() < deadline):
+            time.sleep(0.01)
+        return self._observer.take(Direction.INGRESS, ifindex=self._ifindex)
+
+    def _build(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWNET) < 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        self._device = os.open("/dev/net/tun", os.O_RDWR)
+        self._descriptors.append(self._device)
+        fcntl.ioctl(self._device, _TUNSETIFF, struct.pack("16sH22x", self.NAME.encode(), _IFF_TUN | _IFF_NO_PI))
+        subprocess.run(["ip", "link", "set", self.NAME, "up"], check=True)
+        self._ifindex = socket.if_nametoindex(self.NAME)
+        self._observer.layer3 = True
+        self._observer.own_slot(self._ifindex)
+        program = self._observer.program.programs["flow_ingress"]
+        self._descriptors.append(bpf.link_create_tcx(program, self._ifindex, bpf.ATTACH_TCX_INGRESS))

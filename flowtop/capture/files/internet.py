@@ -1,8 +1,8 @@
 """Frames → Flow Keys and what is counted: the meaning of bpf/parse.h, field by field, for many frames at once.
 
-Two things differ, because a file holds what is left of a frame. The lengths are those that the headers say, where a
-snap length or a tool has cut the frame: only what cannot be a header is malformed. And an IPv4 length of 0 stands for
-the frame's own: so captures show the large buffers that a network card was to segment.
+Lengths are those that the headers say, wherever a snap length or a tool has cut the frame, and in the kernel likewise:
+only what cannot be a header is malformed. An IPv4 length of 0 stands for the frame's own: so captures show the large
+buffers that a network card was to segment.
 """
 
 from __future__ import annotations
