@@ -22,9 +22,7 @@ from flowtop.record import Direction
 from flowtop.wire import pcapng
 from flowtop.wire.pcapng import Integers
 
-_WRITE_PACKETS = 8192
-"""Packets that are put into blocks at once."""
-_POLL_S = 0.1
+_POLL_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +105,14 @@ class PacketFile:
         return np.minimum(captured, self._snap)
 
     def write(self, packets: PacketBatch, rows: Integers) -> None:
-        """Write these packets of a batch, which ends with a whole one whatever happens. Raises OSError."""
+        """Write these packets of a batch; a regular file has all of them then, or none. Raises OSError."""
+        keys = packets.keys[rows]
         received = pcapng.INBOUND if packets.directed else 0
-        for start in range(0, len(rows), _WRITE_PACKETS):
-            chosen = rows[start:start + _WRITE_PACKETS]
-            keys = packets.keys[chosen]
-            numbers = self._numbers(keys["ifindex"].astype(np.int64), packets.interfaces)
-            self._write(pcapng.enhanced_packets(pcapng.PacketBlocks(
-                octets=packets.octets, offset=packets.offset[chosen], captured=self.cut(packets.captured[chosen]),
-                wire=packets.wire[chosen], time_ns=packets.time_ns[chosen], interface=numbers,
-                direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND, received))))
+        numbers = self._numbers(keys["ifindex"].astype(np.int64), packets.interfaces)
+        self._write(pcapng.enhanced_packets(pcapng.PacketBlocks(
+            octets=packets.octets, offset=packets.offset[rows], captured=self.cut(packets.captured[rows]),
+            wire=packets.wire[rows], time_ns=packets.time_ns[rows], interface=numbers,
+            direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND, received))))
 
     def _numbers(self, ifindexes: Integers, interfaces: Mapping[int, PacketInterface]) -> Integers:
         """Numbers of the packets' interface descriptions, which are written before the first packet of each."""
@@ -177,10 +173,12 @@ class PacketFile:
     def _write_some(self, octets: memoryview) -> int:
         if self._regular:
             return os.write(self._descriptor, octets)
-        while not select.select([], [self._descriptor], [], _POLL_S)[1]:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while not poll.poll(_POLL_MS):
             if self._give_up_at is not None and time.monotonic() > self._give_up_at:
                 raise TimeoutError(0, "its reader does not read")
-        # What select calls writable takes so much at once.
+        # What poll calls writable takes so much at once.
         return os.write(self._descriptor, octets[:select.PIPE_BUF])
 
 

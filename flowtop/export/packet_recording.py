@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ from flowtop.wire.pcapng import Integers, packet_octets
 RecordingState = Literal["writing", "full", "failed", "ended"]
 MOST_FLOWS = 1 << 20
 """Flows whose share is remembered; past that the one that began first is forgotten, and begins anew."""
+_AT_ONCE = 8192
+"""Packets that are written at once."""
 _WHOLE_KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
 
 
@@ -99,16 +102,24 @@ class PacketRecording:
         with self._lock:
             if self.over or not len(packets.keys):
                 return
-            names = {ifindex: interface.name for ifindex, interface in packets.interfaces.items()}
-            rows = np.flatnonzero(self._selection.mask(packets.keys, names))
-            rows = self._within_share(packets.keys, rows)
-            room = self._room(packets.captured[rows])
-            self._count(self._capped, packets.keys, rows[room:])
-            if not self._attempt(lambda: self._file.write(packets, rows[:room])):
+            try:
+                self._write(packets)
+            except Exception as error:  # noqa: BLE001 - a thread's last resort: it must be seen
+                self._fail(f"{type(error).__name__}: {error}")
+
+    def _write(self, packets: PacketBatch) -> None:
+        names = {ifindex: interface.name for ifindex, interface in packets.interfaces.items()}
+        rows = np.flatnonzero(self._selection.mask(packets.keys, names))
+        rows = self._within_share(packets.keys, rows)
+        room = self._room(packets.captured[rows])
+        self._count(self._capped, packets.keys, rows[room:])
+        for start in range(0, room, _AT_ONCE):
+            part = rows[start:min(start + _AT_ONCE, room)]
+            if not self._attempt(partial(self._file.write, packets, part)):
                 return
-            self._count(self._written, packets.keys, rows[:room])
-            if room < len(rows):
-                self._end("full")
+            self._count(self._written, packets.keys, part)
+        if room < len(rows):
+            self._end("full")
 
     def _within_share(self, keys: npt.NDArray[np.void], rows: Integers) -> Integers:
         """Those of the rows whose flow has not had its share; the others are counted."""
@@ -161,12 +172,14 @@ class PacketRecording:
         try:
             write()
         except OSError as error:
-            self._error = (error.strerror or str(error)).lower()
             self._broken_pipe = isinstance(error, BrokenPipeError)
-            self._state = "failed"
-            self._file.close()
+            self._fail((error.strerror or str(error)).lower())
             return False
         return True
+
+    def _fail(self, error: str) -> None:
+        self._error, self._state = error, "failed"
+        self._file.close()
 
     def _counts(self) -> dict[int, InterfaceCounts]:
         counts = {}

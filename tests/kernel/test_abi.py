@@ -1,4 +1,4 @@
-"""The C structs of bpf/flow.h, as a C compiler lays them out, are the numpy dtypes of flowtop/record.py."""
+"""The C structs of bpf/flow.h and packets.h, as a C compiler lays them out, are the numpy dtypes that read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowtop.capture.ebpf.ring import LOSSES_DTYPE, RECORD_DTYPE
 from flowtop.record import (
     FLOW_COUNTERS_DTYPE,
     FLOW_KEY_DTYPE,
@@ -22,7 +23,8 @@ from flowtop.record import (
 )
 
 BPF = Path(__file__).parents[2] / "bpf"
-STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE}
+STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE,
+           "packet_record": RECORD_DTYPE, "packet_losses": LOSSES_DTYPE}
 ENUMS = {
     **{f"FLOW_KIND_{kind.name}": int(kind) for kind in Kind},
     **{f"FLOW_TUNNEL_{tunnel.name}": int(tunnel) for tunnel in Tunnel},
@@ -50,7 +52,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     lines += [f'printf("{name} %d\\n", {name});' for name in ENUMS]
     directory = tmp_path_factory.mktemp("abi")
     source, program = directory / "layout.c", directory / "layout"
-    source.write_text('#include <stddef.h>\n#include <stdio.h>\n#include "flow.h"\nint main(void) {\n'
+    source.write_text('#include <stddef.h>\n#include <stdio.h>\n#include "packets.h"\nint main(void) {\n'
                       + "\n".join(lines) + "\nreturn 0;\n}\n")
     subprocess.run([compiler, "-std=c11", "-Wall", "-Werror", f"-I{BPF}", str(source), "-o", str(program)], check=True)
     printed = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout

@@ -22,10 +22,12 @@ from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
+from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
+from flowtop.packets import PacketRequest
 from flowtop.record import Direction, FlowBatch
 
 ATTACH_VARIABLE = "FLOWTOP_ATTACH"
@@ -101,6 +103,7 @@ class EbpfCapture:
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
+        self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle())
 
     @property
     def attach_method(self) -> str:
@@ -121,6 +124,7 @@ class EbpfCapture:
             raise
 
     def _open(self, progress: Callable[[str], None]) -> None:
+        self._resources.callback(self._packets.finish)  # last of all, when nothing is attached any more
         mode = self._attach_mode()
         compilation = self._closing(self._compilation or begin(self._config.map_entries))
         selection = Selection(self._config.interfaces)
@@ -138,6 +142,7 @@ class EbpfCapture:
         self._points = ObservationPoints(
             selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
+        self._packets.begin(self._points)
         wanted = sum(map(selection.wants, self._list()))
         progress(f"attaching to {wanted} interface{'' if wanted == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
@@ -193,6 +198,8 @@ class EbpfCapture:
         self._follow_at_ns = None if complete else ended
 
     def _follow_if_due(self, budget_ns: int) -> None:
+        if self._packets.changed(self._points):
+            self._follow_at_ns = self._clock_ns()
         if self._follow_at_ns is not None and self._clock_ns() >= self._follow_at_ns:
             self._follow(budget_ns)
 
@@ -219,6 +226,10 @@ class EbpfCapture:
         if self._follow_at_ns is not None:
             return _SHORTEST_POLL_NS
         return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_POLL_NS)
+
+    def write_packets(self, request: PacketRequest | None) -> None:
+        """See recording.PacketCapture."""
+        self._packets.ask(request)
 
     def wake(self) -> None:
         """See Capture.wake. Signal handlers may call it, one inside another, before `open` and after `close` too."""

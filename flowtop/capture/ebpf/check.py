@@ -49,6 +49,7 @@ def check_host() -> tuple[Finding, ...]:
         _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
         _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
         _tried("grace period", _grace_period, ""),
+        check_packets(),
         check_memory_lock(kernel_release()),
     )
 
@@ -93,6 +94,26 @@ def check_jit(path: Path = _JIT) -> Finding:
     except OSError as error:
         return Finding("JIT", True, f"unknown: {error.strerror}")
     return Finding("JIT", enabled, "on" if enabled else "off", "" if enabled else "sysctl net.core.bpf_jit_enable=1")
+
+
+def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
+    """Ring buffers, which packets are written through; everything else goes without them.
+
+    Args:
+        attempt: makes one, or raises OSError.
+    """
+    try:
+        (attempt or try_ring_buffer)()
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(), privileges.HINT)
+        return Finding("packets (-w)", True, "cannot be written: ring buffers need Linux 5.8")
+    return Finding("packets (-w)", True, "ring buffer")
+
+
+def try_ring_buffer() -> None:
+    """Make a small ring buffer. Raises OSError: the kernel refused."""
+    os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, 1 << 16))
 
 
 def check_memory_lock(release: tuple[int, int]) -> Finding:

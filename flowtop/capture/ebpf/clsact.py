@@ -109,14 +109,13 @@ class ClsactAttacher:
         for attempt in range(_ATTEMPTS):
             name = self._owner.filter_name(self._ensure_qdisc(ifindex))
             try:
-                self._add(ifindex, parent, program_fd, name)
+                priority = self._add(ifindex, parent, program_fd, name)
             except OSError as error:
-                self.remove(ifindex, parent)
                 # Someone took the priority, or removed the qdisc, between our look and our request: look again.
                 if error.errno not in (errno.EEXIST, errno.ENOENT, errno.EINVAL) or attempt == _ATTEMPTS - 1:
                     raise
             else:
-                return _ClsactAttachment(self, ifindex, parent)
+                return _ClsactAttachment(self, ifindex, parent, priority)
         raise AssertionError("unreachable: the last attempt raises or returns")
 
     def _ensure_qdisc(self, ifindex: int) -> bool:
@@ -151,7 +150,8 @@ class ClsactAttacher:
             found.extend(_parse_filter(body, parent) for body in bodies)
         return found
 
-    def _add(self, ifindex: int, parent: int, program_fd: int, name: str) -> None:
+    def _add(self, ifindex: int, parent: int, program_fd: int, name: str) -> int:
+        """Add a filter; gives its priority."""
         taken = {found.priority for found in self._filters(ifindex) if found.parent == parent}
         priority = next(number for number in range(1, 0xFFFF) if number not in taken)
         options = b"".join((
@@ -164,18 +164,21 @@ class ClsactAttacher:
             _RTM_NEWTFILTER, netlink.F_CREATE | netlink.F_EXCL,
             _TCMSG.pack(0, ifindex, 1, parent, priority << 16 | _ETH_P_ALL)
             + netlink.pack_attribute(_TCA_KIND, b"bpf\0") + netlink.pack_attribute(_TCA_OPTIONS, options))
+        return priority
 
-    def remove(self, ifindex: int, parent: int) -> None:
-        """Take this process's filters off a parent, and flowtop's qdisc away when nobody's filter is left in either."""
-        self._remove(ifindex, parent, lambda owner: owner == self._owner)
+    def remove(self, ifindex: int, parent: int, priority: int) -> None:
+        """Take this process's filter of that priority off a parent, and flowtop's qdisc away when nobody's filter is
+        left in either."""
+        self._remove(ifindex, parent, lambda owner, found: owner == self._owner and found == priority)
 
-    def _remove(self, ifindex: int, parent: int, whose: Callable[[Owner], bool]) -> int:
+    def _remove(self, ifindex: int, parent: int, which: Callable[[Owner, int], bool]) -> int:
+        """Remove the filters whose owner and priority are meant; gives their number."""
         removed = 0
         made_qdisc = False
         left = 0
         for found in self._filters(ifindex):
             parsed = parse_filter_name(found.name)
-            if found.parent != parent or parsed is None or not whose(parsed[0]):
+            if found.parent != parent or parsed is None or not which(parsed[0], found.priority):
                 left += found.handle != 0
                 continue
             made_qdisc |= parsed[1]
@@ -194,9 +197,10 @@ class ClsactAttacher:
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
                 raise  # those three: it, its qdisc or its interface went away by itself
 
-    def alive(self, ifindex: int, parent: int) -> bool:
-        """Whether this process has a filter on that parent."""
-        owners = [parse_filter_name(found.name) for found in self._filters(ifindex) if found.parent == parent]
+    def alive(self, ifindex: int, parent: int, priority: int) -> bool:
+        """Whether this process has a filter of that priority on that parent."""
+        owners = [parse_filter_name(found.name) for found in self._filters(ifindex)
+                  if found.parent == parent and found.priority == priority]
         return any(owner is not None and owner[0] == self._owner for owner in owners)
 
     def sweep(self) -> int:
@@ -212,21 +216,20 @@ class ClsactAttacher:
                 removed += sum(self._remove(ifindex, hook, self._is_dead) for hook in _PARENTS)
         return removed
 
-    def _is_dead(self, owner: Owner) -> bool:
+    def _is_dead(self, owner: Owner, _: int) -> bool:
         return owner.pid_namespace == self._owner.pid_namespace and self._started(owner.pid) != owner.start
 
 
 class _ClsactAttachment:
-    def __init__(self, attacher: ClsactAttacher, ifindex: int, parent: int) -> None:
+    def __init__(self, attacher: ClsactAttacher, ifindex: int, parent: int, priority: int) -> None:
         self._attacher = attacher
-        self._ifindex = ifindex
-        self._parent = parent
+        self._place = ifindex, parent, priority
 
     def alive(self) -> bool:
-        return self._attacher.alive(self._ifindex, self._parent)
+        return self._attacher.alive(*self._place)
 
     def close(self) -> None:
-        self._attacher.remove(self._ifindex, self._parent)
+        self._attacher.remove(*self._place)
 
 
 def _parse_filter(body: bytes, parent: int) -> _Filter:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ COARSE_CLOCK_KERNEL = (5, 11)
 """First Linux with bpf_ktime_get_coarse_ns."""
 
 _ANSWER_OCTETS = 65536
+_MOST_DESCRIPTORS = 64
 _INSTALL_HINT = "apt-get install python3-bpfcc (Debian, Ubuntu) or dnf install python3-bcc (Fedora)"
 
 
@@ -84,34 +86,30 @@ def source_directory() -> Path:
     raise FlowtopError("flowtop's kernel programs are missing from its installation", hint="install flowtop again")
 
 
-class Compilation:
-    """bpf/flow.bpf.c being compiled for `map_entries` flows a map side and loaded, by a child process.
+class Build:
+    """One source of bpf/ being compiled and loaded, by a child process. Takes a fraction of a second to seconds.
 
-    Takes a fraction of a second to seconds; prints nothing. Tries without the host's kernel headers first, then with.
+    Prints nothing. Tries without the host's kernel headers first, then with.
 
     Args:
-        map_entries: capacity of each of the two flow maps.
-        coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
-        wanted: C expression over `key`, a pointer to struct flow_key, of one line: only flows for which it is not 0 are
-            counted. Empty: all. Never a user's text: see flowtop/view/filter/pushdown.py.
+        source: name of the file.
+        cflags: for clang.
+        programs, maps: names of what is wanted of it.
+        contents: what its maps hold, in words, for when there is no memory for them; and what to do then.
         python: interpreter of the child process.
     """
 
-    def __init__(self, *, map_entries: int, coarse_clock: bool, wanted: str = "", python: str = sys.executable) -> None:
+    def __init__(self, source: str, cflags: Sequence[str], programs: Sequence[str], maps: Sequence[str],
+                 contents: tuple[str, str], python: str = sys.executable) -> None:
         directory = source_directory()
-        cflags = [f"-I{directory}", f"-DFLOW_MAP_ENTRIES={map_entries}"]
-        if not coarse_clock:
-            cflags.append("-DFLOW_FINE_CLOCK")
-        if wanted:
-            cflags.append(f"-DFLOW_WANTED(key)={wanted}")
-        self._map_entries = map_entries
+        self._contents = contents
         self._python = python
-        self._request = {"source": str(directory / "flow.bpf.c"), "cflags": cflags,
-                         "headers": str(directory / "headers")}
+        self._request = {"source": str(directory / source), "cflags": [f"-I{directory}", *cflags],
+                         "headers": str(directory / "headers"), "programs": list(programs), "maps": list(maps)}
         self._child = _Child(python, self._request)
 
-    def result(self) -> FlowProgram:
-        """Wait for the programs. Called once.
+    def result(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Wait for the file descriptors of programs and maps, by name. Called once.
 
         Raises:
             FlowtopError: bcc is missing or the kernel too old (EXIT_UNAVAILABLE), no permission (EXIT_NO_PERMISSION),
@@ -123,14 +121,44 @@ class Compilation:
             if second["stage"] == "done":  # else the first complaint is the one to tell
                 answer, log = second, second_log
         if answer["stage"] != "done":
-            raise _refusal(answer, log, self._map_entries)
+            raise _refusal(answer, log, self._contents)
         found = iter(descriptors)
         programs = {name: next(found) for name in answer["programs"]}
-        return FlowProgram(programs, {name: next(found) for name in answer["maps"]}, self._map_entries)
+        return programs, {name: next(found) for name in answer["maps"]}
 
     def close(self) -> None:
         """End the child if nobody waited for it. The programs that `result` gave are their owner's."""
         self._child.close()
+
+
+class Compilation:
+    """bpf/flow.bpf.c being compiled for `map_entries` flows a map side and loaded: a Build.
+
+    Args:
+        map_entries: capacity of each of the two flow maps.
+        coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
+        wanted: C expression over `key`, a pointer to struct flow_key, of one line: only flows for which it is not 0 are
+            counted. Empty: all. Never a user's text: see flowtop/view/filter/pushdown.py.
+        python: interpreter of the child process.
+    """
+
+    def __init__(self, *, map_entries: int, coarse_clock: bool, wanted: str = "", python: str = sys.executable) -> None:
+        cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}"]
+        if not coarse_clock:
+            cflags.append("-DFLOW_FINE_CLOCK")
+        if wanted:
+            cflags.append(f"-DFLOW_WANTED(key)={wanted}")
+        self._map_entries = map_entries
+        self._build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
+                            (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python)
+
+    def result(self) -> FlowProgram:
+        """Wait for the programs. Called once. Raises FlowtopError as Build.result."""
+        return FlowProgram(*self._build.result(), self._map_entries)
+
+    def close(self) -> None:
+        """As Build.close."""
+        self._build.close()
 
 
 def compile_program(*, map_entries: int, coarse_clock: bool, wanted: str = "",
@@ -157,7 +185,7 @@ class _Child:
     def answer(self) -> tuple[dict[str, Any], list[int], str]:
         """Its answer, the descriptors it handed over, and what bcc and clang printed."""
         try:
-            message, descriptors, _, _ = socket.recv_fds(self._socket, _ANSWER_OCTETS, len(PROGRAMS) + len(MAPS))
+            message, descriptors, _, _ = socket.recv_fds(self._socket, _ANSWER_OCTETS, _MOST_DESCRIPTORS)
             for descriptor in descriptors:
                 os.set_inheritable(descriptor, False)  # recv_fds takes no notice of MSG_CMSG_CLOEXEC
             status = self._process.wait()
@@ -181,7 +209,7 @@ class _Child:
         self._log.close()
 
 
-def _refusal(answer: dict[str, Any], log: str, map_entries: int) -> FlowtopError:
+def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> FlowtopError:
     """The error to show for what the child could not do."""
     if answer["stage"] == "import":
         return _bcc_missing(answer["message"])
@@ -202,8 +230,8 @@ def _refusal(answer: dict[str, Any], log: str, map_entries: int) -> FlowtopError
             f"Linux {release[0]}.{release[1]} cannot run the eBPF programs: {cause}",
             hint=f"Linux {MINIMUM_KERNEL[0]}.{MINIMUM_KERNEL[1]} or later is needed", exit_code=EXIT_UNAVAILABLE)
     if "could not open bpf map" in log and re.search(r"Cannot allocate memory|Argument list too long", log):
-        return FlowtopError(f"no memory for maps of {map_entries} flows", hint="choose fewer with --map-entries",
-                            exit_code=EXIT_FAILURE)
+        what, hint = contents
+        return FlowtopError(f"no memory for {what}", hint=hint, exit_code=EXIT_FAILURE)
     return FlowtopError(f"cannot load the eBPF programs: {cause}",
                         hint="flowtop --check shows what this host can do", exit_code=EXIT_FAILURE)
 

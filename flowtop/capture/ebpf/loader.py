@@ -125,14 +125,23 @@ class LoadError(Exception):
         self.errno = number
 
 
-def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None) -> dict[str, dict[str, int]]:
+PACKET_PROGRAMS = ("packets_ingress_ethernet", "packets_egress_ethernet", "packets_ingress_ip", "packets_egress_ip")
+"""tc programs of bpf/packets.bpf.c."""
+PACKET_MAPS = ("packets", "losses")
+"""Maps of bpf/packets.bpf.c that are read."""
+
+
+def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
+                  program_names: Iterable[str] = PROGRAMS, map_names: Iterable[str] = MAPS,
+                  ) -> dict[str, dict[str, int]]:
     """Compile `source` and load its programs into the kernel.
 
     Args:
         bcc: as `find_bcc` gives it.
-        source: path of flow.bpf.c.
+        source: path of flow.bpf.c, or of another source.
         cflags: for clang.
         headers: what bcc shall take for kernel headers; None: let it look for the host's.
+        program_names, map_names: of what is wanted of the source.
 
     Returns:
         File descriptors: {"programs": {name: fd}, "maps": {name: fd}}; open while the BPF object lives, which is kept.
@@ -148,13 +157,13 @@ def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Pat
     except Exception as error:  # bcc raises plain Exception
         raise LoadError("compile", _one_line(error), ctypes.get_errno()) from error
     programs = {}
-    for name in PROGRAMS:
+    for name in program_names:
         ctypes.set_errno(0)
         try:
             programs[name] = module.load_func(name, bcc.BPF.SCHED_CLS).fd
         except Exception as error:
             raise LoadError("load", _one_line(error), ctypes.get_errno()) from error
-    maps = {name: bcc.lib.bpf_table_fd(module.module, name.encode()) for name in MAPS}
+    maps = {name: bcc.lib.bpf_table_fd(module.module, name.encode()) for name in map_names}
     return {"programs": programs, "maps": maps}
 
 
@@ -163,7 +172,8 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     try:
         bcc = find_bcc()
         loaded = load_programs(bcc, Path(request["source"]), request["cflags"],
-                               Path(request["headers"]) if request["headers"] else None)
+                               Path(request["headers"]) if request["headers"] else None,
+                               request["programs"], request["maps"])
     except BccMissingError as error:
         return {"stage": "import", "message": str(error), "errno": 0}, []
     except LoadError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from flowtop.capture.ebpf import privileges
 from flowtop.capture.ebpf.attach import Attacher, Attachment
@@ -12,7 +13,7 @@ from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Li
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
 from flowtop.capture.ebpf.totals import NOBODY, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
-from flowtop.record import Direction
+from flowtop.record import Direction, Layer
 
 ProgramTable = Mapping[Direction, int]
 """File descriptor of the program for each direction."""
@@ -21,10 +22,29 @@ _LAST_WORDS_NS = 2_000_000_000
 """How long to wait for the notification of an interface that left the list; load delays it."""
 
 
+class Companion(Protocol):
+    """Programs that stand beside those that count, for a while."""
+
+    def programs(self, layer: Layer) -> ProgramTable:
+        """What to attach to an interface of this layer."""
+
+    def describe(self, ifindex: int, name: str, layer: Layer) -> None:
+        """What an interface is, before anything is attached to it."""
+
+
 @dataclass(slots=True)
 class _Observed:
+    """One interface.
+
+    Attributes:
+        attachments: of the programs that count.
+        beside: of the companion; None: it is not there yet.
+    """
+
     name: str
+    layer: Layer
     attachments: dict[Direction, Attachment]
+    beside: dict[Direction, Attachment] | None = None
 
 
 class ObservationPoints:
@@ -54,6 +74,7 @@ class ObservationPoints:
         self._refused: dict[int, tuple[str, str]] = {}
         self._missing_since: dict[int, int] = {}
         self._postponed = LinkChanges()
+        self._companion: Companion | None = None
 
     @property
     def unobserved(self) -> dict[str, str]:
@@ -99,8 +120,40 @@ class ObservationPoints:
         for interface in waiting:
             self._observe(interface)
             if self._clock_ns() > deadline:
-                return interface is waiting[-1] and not self._missing_since
-        return not self._missing_since
+                return interface is waiting[-1] and not self._missing_since and self._accompanied(deadline)
+        return self._accompanied(deadline) and not self._missing_since
+
+    def accompany(self, companion: Companion | None) -> None:
+        """From now on attach its programs too, the next `reconcile` to what is observed already; None: take them off.
+
+        Whatever comes for as long as the programs of an interface count, theirs see.
+        """
+        for observed in self._observed.values():
+            _close(observed)
+        self._companion = companion
+
+    def _accompanied(self, deadline: int) -> bool:
+        """Attach the companion's programs where they are not yet; whether they are everywhere."""
+        if self._companion is None:
+            return True
+        for ifindex, observed in self._observed.items():
+            if observed.beside is None:
+                if self._clock_ns() > deadline:
+                    return False
+                try:
+                    self._attach_companion(ifindex, observed)
+                except OSError:
+                    _close(observed)
+                    observed.beside = {}  # gone, or full: what counts stays
+        return True
+
+    def _attach_companion(self, ifindex: int, observed: _Observed) -> None:
+        """Raises OSError."""
+        if self._companion is not None:
+            observed.beside = {}
+            self._companion.describe(ifindex, observed.name, observed.layer)
+            for direction, program in self._companion.programs(observed.layer).items():
+                observed.beside[direction] = self._attacher.attach(ifindex, direction, program)
 
     def _ended(self, ifindex: int, existing: Mapping[int, Interface], changes: LinkChanges) -> bool:
         """Whether an interface, or what was attached to it, is gone."""
@@ -117,10 +170,11 @@ class ObservationPoints:
         if interface.layer is None:
             self._refused[interface.index] = (interface.name, f"link type {interface.link_type} carries no plain IP")
             return
-        observed = _Observed(interface.name, {})
+        observed = _Observed(interface.name, interface.layer, {})
         self._observed[interface.index], self._names[interface.index] = observed, interface.name
         try:
             self._totals.claim(interface.index, interface.layer)
+            self._attach_companion(interface.index, observed)
             for direction in Direction:
                 counters = self._links.counters_of(interface.index)
                 if counters is None:
@@ -143,6 +197,7 @@ class ObservationPoints:
         for direction, attachment in observed.attachments.items():
             self._totals.count_interface(ifindex, direction, final or self._links.counters_of(ifindex))
             attachment.close()
+        _close(observed)
         self._totals.vanish(ifindex)
 
     def detach(self, changes: LinkChanges) -> None:
@@ -154,3 +209,10 @@ class ObservationPoints:
         changes = self._postponed.then(changes)
         for ifindex in list(self._observed):
             self._forget(ifindex, changes.final.get(ifindex))
+
+
+def _close(observed: _Observed) -> None:
+    """Take the companion's programs off an interface."""
+    for attachment in (observed.beside or {}).values():
+        attachment.close()
+    observed.beside = None

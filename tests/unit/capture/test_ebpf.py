@@ -14,7 +14,7 @@ import pytest
 from flowtop.capture.ebpf import netlink, privileges
 from flowtop.capture.ebpf.attach import TcxAttacher
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
-from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_privileges
+from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_packets, check_privileges
 from flowtop.capture.ebpf.clock import kernel_clock, monotonic_offset_ns
 from flowtop.capture.ebpf.clsact import Owner, parse_filter_name, start_time
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Links, Selection
@@ -163,7 +163,7 @@ class TestInterruptedDumps:
         closed: list[Attached] = []
         points = ObservationPoints(Selection(), self.links(monkeypatch, 5, []), TcxAttacher(), {},
                                    Books(), lambda: 0)  # type: ignore[arg-type]
-        points._observed[1] = _Observed("eth0", {Direction.EGRESS: Attached()})
+        points._observed[1] = _Observed("eth0", Layer.ETHERNET, {Direction.EGRESS: Attached()})
         gone = LinkChanges(any=True, final={1: (1, 1, 1, 1)})
         assert points.reconcile(gone, 10**9) is False
         assert (points.attached(), closed) == (("eth0",), [])
@@ -233,6 +233,13 @@ class TestCheck:
         (tmp_path / "lockdown").write_text(text)
         finding = check_lockdown(tmp_path / "lockdown")
         assert (finding.ok, finding.detail, bool(finding.remedy)) == (ok, level, not ok)
+
+    def test_a_kernel_without_ring_buffers_is_fine_but_for_packets(self) -> None:
+        def refuse() -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        finding = check_packets(refuse)
+        assert (finding.ok, finding.detail) == (True, "cannot be written: ring buffers need Linux 5.8")
 
 
 class TestMergeDuplicates:

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * tc programs that copy packets of wanted flows into a ring buffer. They stand beside those of flow.bpf.c only while
+ * packets are being written, so whoever does not ask for packets pays nothing, and the books never know of them. As
+ * those they never change, delay or drop a packet and never end classification.
+ *
+ * Compiled by bcc, with -DFLOW_SNAP=N octets of a frame at most, -DFLOW_RING_PAGES=N (of 4096 octets, a power of two)
+ * and, where there is a filter, -DFLOW_WANTED(key)=EXPRESSION as in flow.bpf.c. -DFLOW_SHARE=N: packets of each flow at
+ * most, by a map that forgets who was silent longest: user space counts again.
+ */
+#include "parse.h"
+#include "packets.h"
+
+#define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
+#define NO_WAKEUP 1                   /* BPF_RB_NO_WAKEUP: the reader looks by itself, many times a second */
+#define FRAGMENT_ENTRIES 8192
+#define FRAGMENT_LIFE_NS 30000000000ULL
+#define SHARE_ENTRIES 65536
+#define LOSS_ENTRIES 4096
+
+/* By number: bcc's declaration cuts the 64-bit result. The fine clock: packets are told apart by it. */
+static u64 (*monotonic_ns)(void) = (void *)5;
+
+struct fragment_key {
+	u8  source_address[16];
+	u8  destination_address[16];
+	u32 id;
+	u8  protocol;
+	u8  ip_version;
+	u8  pad[2];
+};
+
+struct fragment_ports {
+	u16 source_port;
+	u16 destination_port;
+	u8  protocol;
+	u8  pad[3];
+	u64 seen_ns;
+};
+
+BPF_RINGBUF_OUTPUT(packets, FLOW_RING_PAGES);
+BPF_TABLE("percpu_hash", u32, struct packet_losses, losses, LOSS_ENTRIES);
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
+#ifdef FLOW_SHARE
+BPF_TABLE("lru_hash", struct flow_key, u64, shares, SHARE_ENTRIES);
+#endif
+
+/* As in flow.bpf.c, with fragments of its own: bcc lets no function on maps be shared. */
+FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 now)
+{
+	struct fragment_key whole = {
+		.id = packet->fragment_id,
+		.protocol = packet->fragment_protocol,
+		.ip_version = key->ip_version,
+	};
+	struct fragment_ports *found;
+
+	__builtin_memcpy(whole.source_address, key->source_address, 16);
+	__builtin_memcpy(whole.destination_address, key->destination_address, 16);
+	if (packet->fragment == FRAGMENT_FIRST) {
+		struct fragment_ports ports = {
+			.source_port = key->source_port,
+			.destination_port = key->destination_port,
+			.protocol = key->protocol,
+			.seen_ns = now,
+		};
+
+		fragments.update(&whole, &ports);
+		return;
+	}
+	found = fragments.lookup(&whole);
+	if (found && now - found->seen_ns < FRAGMENT_LIFE_NS) {
+		key->source_port = found->source_port;
+		key->destination_port = found->destination_port;
+		key->protocol = found->protocol;
+	} else {
+		key->kind = FLOW_KIND_FRAGMENT;
+	}
+}
+
+FLOW_INLINE struct packet_losses *find_losses(u32 ifindex)
+{
+	struct packet_losses *found = losses.lookup(&ifindex);
+
+	if (!found) {
+		struct packet_losses none = {};
+
+		losses.insert(&ifindex, &none);
+		found = losses.lookup(&ifindex);
+	}
+	return found;
+}
+
+/*
+ * Copy `octets` of the frame from `from` on: at least one and at most `room`, and the verifier has to see both. The
+ * empty asm keeps the compiler from making one comparison of the two.
+ */
+FLOW_INLINE void copy_frame(struct __sk_buff *skb, u32 from, u8 *to, u64 octets, const u64 room)
+{
+	asm volatile("" : "+r"(octets));
+	if (octets > room)
+		return;
+	asm volatile("" : "+r"(octets));
+	if (octets < 1)
+		return;
+	bpf_skb_load_bytes(skb, from, to, octets);
+}
+
+/* A record with room for so much of a frame, which the verifier wants to be a constant. 0: the ring buffer is full. */
+FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now, u32 wire, u32 captured,
+		     const u32 room)
+{
+	struct packet_record *record = packets.ringbuf_reserve(sizeof(*record) + room);
+	u8 *frame;
+
+	if (!record)
+		return 0;
+	frame = (u8 *)(record + 1);
+	__builtin_memcpy(&record->key, key, sizeof(*key));
+	record->time_ns = now;
+	record->wire = wire;
+	record->captured = captured;
+	if (layer == FLOW_LAYER_ETHERNET && skb->vlan_present && captured > 16) {
+		/* The tag is in metadata: back between the MAC addresses and what follows them. */
+		u16 type = skb->vlan_proto, control = skb->vlan_tci;
+
+		bpf_skb_load_bytes(skb, 0, frame, 12);
+		__builtin_memcpy(frame + 12, &type, 2);
+		frame[14] = control >> 8;
+		frame[15] = control;
+		copy_frame(skb, 12, frame + 16, captured - 16, room - 16);
+	} else {
+		copy_frame(skb, 0, frame, captured, room);
+	}
+	packets.ringbuf_submit(record, NO_WAKEUP);
+	return 1;
+}
+
+/* In the smallest record that will do: the ring buffer holds the more. */
+FLOW_INLINE int emit_snapped(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now)
+{
+	u32 wire = skb->len, captured;
+
+	if (layer == FLOW_LAYER_ETHERNET && skb->vlan_present)
+		wire += VLAN_TAG;
+	captured = wire < FLOW_SNAP ? wire : FLOW_SNAP;
+#if FLOW_SNAP > 128
+	if (captured <= 128)
+		return emit(skb, layer, key, now, wire, captured, 128);
+#endif
+#if FLOW_SNAP > 512
+	if (captured <= 512)
+		return emit(skb, layer, key, now, wire, captured, 512);
+#endif
+#if FLOW_SNAP > 1664
+	if (captured <= 1664)
+		return emit(skb, layer, key, now, wire, captured, 1664);
+#endif
+#if FLOW_SNAP > 16384
+	if (captured <= 16384)
+		return emit(skb, layer, key, now, wire, captured, 16384);
+#endif
+#if FLOW_SNAP > 69632
+	if (captured <= 69632)
+		return emit(skb, layer, key, now, wire, captured, 69632);
+#endif
+	return emit(skb, layer, key, now, wire, captured, FLOW_SNAP < 20 ? 20 : FLOW_SNAP);
+}
+
+FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 layer)
+{
+	struct flow_key key = {.ifindex = skb->ifindex, .direction = direction};
+	struct packet_losses *lost;
+	struct packet packet = {};
+	u64 now;
+
+	if (parse_frame(skb, layer, &key, &packet) != PARSED_IP)
+		return VERDICT_NEXT;
+	now = monotonic_ns();
+	if (packet.fragment)
+		join_fragment(&key, &packet, now);
+#ifdef FLOW_WANTED
+	if (!(FLOW_WANTED((&key))))
+		return VERDICT_NEXT;
+#endif
+#ifdef FLOW_SHARE
+	u64 one = 1, *had = shares.lookup(&key);
+
+	if (had && *had >= FLOW_SHARE) {
+		lost = find_losses(key.ifindex);
+		if (lost)
+			lost->capped++;
+		return VERDICT_NEXT;
+	}
+#endif
+	if (!emit_snapped(skb, layer, &key, now)) {
+		lost = find_losses(key.ifindex);
+		if (lost)
+			lost->dropped++;
+		return VERDICT_NEXT;
+	}
+#ifdef FLOW_SHARE
+	if (had)
+		__sync_fetch_and_add(had, 1);
+	else
+		shares.update(&key, &one);
+#endif
+	return VERDICT_NEXT;
+}
+
+int packets_ingress_ethernet(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_INGRESS, FLOW_LAYER_ETHERNET);
+}
+
+int packets_egress_ethernet(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_EGRESS, FLOW_LAYER_ETHERNET);
+}
+
+int packets_ingress_ip(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_INGRESS, FLOW_LAYER_IP);
+}
+
+int packets_egress_ip(struct __sk_buff *skb)
+{
+	return observe(skb, FLOW_EGRESS, FLOW_LAYER_IP);
+}

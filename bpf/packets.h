@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The ABI between bpf/packets.bpf.c and flowtop/capture/ebpf/ring.py. As flow.h: explicit, without kernel headers. */
+#ifndef FLOWTOP_PACKETS_H
+#define FLOWTOP_PACKETS_H
+
+#include "flow.h"
+
+/* What goes before a frame in the ring buffer. */
+struct packet_record {
+	struct flow_key key;
+	flow_u64 time_ns;                 /* CLOCK_MONOTONIC */
+	flow_u32 wire;                    /* octets of the frame, a VLAN tag in metadata included */
+	flow_u32 captured;                /* of those, octets that follow here */
+};
+
+/* By ifindex, per CPU: packets that were wanted and are not in the ring buffer. Never reset. */
+struct packet_losses {
+	flow_u64 dropped;                 /* no room */
+	flow_u64 capped;                  /* their flow had had its share */
+};
+
+#ifndef __cplusplus
+_Static_assert(sizeof(struct packet_record) == sizeof(struct flow_key) + 16, "packet_record has no holes");
+_Static_assert(sizeof(struct packet_losses) == 16, "packet_losses is 16 bytes without holes");
+#endif
+
+#endif
