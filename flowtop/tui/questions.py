@@ -42,6 +42,7 @@ class Questions:
         self._asked: Query | None = None
         self._holds = 0
         self._marks = 0
+        self._freezes = 0
         self._paused_at: Page | None = None
         self._latest: Page | None = None
         self._awaited: Query | None = None
@@ -179,12 +180,14 @@ class Questions:
         """Stand still, or go on, from the past too; gives the newest page when it goes on, if it is at hand."""
         if self._paused_at is None:
             self._paused_at = self.newest
+            self._freezes += 1
+            self._wanted = replace(self._wanted, freeze=self._freezes)
             if self._returning:  # the picture is still of the past
                 self._awaited = self._asked
             self._update_hold()
             return None
         self._paused_at = self._awaited = None
-        self._wanted = replace(self._wanted, at=None)
+        self._wanted = replace(self._wanted, freeze=None, at=None)
         self._update_hold()
         self._returning = self._latest is not None and self._latest.past
         return None if self._returning else self._latest
@@ -199,7 +202,7 @@ class Questions:
             return False
         self._awaited = None
         self._returning = False
-        self._paused_at = page  # the picture is of this moment now: what has gone by is counted from here
+        self._paused_at = page  # what has gone by is counted from the moment it is of
         return True
 
     def next(self) -> Query | None:
@@ -237,4 +240,4 @@ class Questions:
 
 def _list_of(query: Query) -> Query:
     """What of a query says which rows come: an answer to another one is another picture."""
-    return replace(query, anchor=None, hold=None, details=None)
+    return replace(query, anchor=None, hold=None, freeze=None, details=None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowtop.view.answer import Answer, Answerer
 from flowtop.view.details import DetailSource, Watch
+from flowtop.view.freeze import Freeze, Moment
 from flowtop.view.past import Past
 from flowtop.view.query import Kept, Page, Query
 
@@ -17,10 +18,12 @@ class Pager:
 
     Args:
         past: where ticks are kept; None: none are, and Query.at means nothing.
+        freeze: where the moment is kept at which the picture stands still.
     """
 
-    def __init__(self, past: Past | None = None) -> None:
+    def __init__(self, past: Past | None = None, freeze: Freeze | None = None) -> None:
         self._past = past
+        self._freeze = freeze or Freeze(past)
         seed = np.random.SeedSequence().entropy  # the same for both: a group keeps its id when one looks back
         self._answerer = Answerer(np.random.default_rng(seed))
         self._answerer_of_past = Answerer(np.random.default_rng(seed))  # orders are held in slots, others there
@@ -47,17 +50,26 @@ class Pager:
         """
         table.keep(None if query.group or query.biflow else query.anchor)
         kept = self._kept()
-        past = None if self._past is None or query.at is None else self._past.at(query.at)
-        if past is None:
+        details = self._watch.look(query.details, table)
+        moment = self._moment(query, table, now)
+        if moment is None:
             found = self._answerer.answer(query, table, now.interfaces)
-            details = self._watch.look(query.details, table)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
                            found)
-        page, source = past
-        found = self._answerer_of_past.answer(replace(query, hold=None, mark=None), source, page.interfaces)
-        return _filled(replace(page, kept=kept, present=replace(now, kept=kept), flows_kept=found.flows,
-                               details=self._watch.look(query.details, table)), query,
+        page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept))
+        if moment.whole:
+            found = self._answerer.answer(query, moment.source, page.interfaces)
+            page = replace(page, flows_kept=found.flows, marked_s=self._marked_s(query.mark, page))
+            return _filled(page, query, found)
+        found = self._answerer_of_past.answer(replace(query, hold=None, mark=None), moment.source, page.interfaces)
+        return _filled(replace(page, flows_kept=found.flows), query,
                        replace(found, flows=page.flows, active_flows=page.active_flows))
+
+    def _moment(self, query: Query, table: DetailSource, now: Page) -> Moment | None:
+        """Which the answer is of, when not of now."""
+        frozen = self._freeze.moment(query.freeze, table, now)
+        past = None if self._past is None or query.at is None else self._past.at(query.at)
+        return frozen if past is None else Moment(*past, False)
 
     def _marked_s(self, mark: int | None, now: Page) -> float | None:
         if mark is None:

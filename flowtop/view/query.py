@@ -44,6 +44,8 @@ class Query:
             for flows and apply before. () (or only "flow"): rows are flows.
         mark: None for counters of the flows' life. A number counts packets and octets from a mark: the first Query with
             a new number sets it at that moment. Filters go on seeing what flows had in their life.
+        freeze: None for the newest tick. A number makes the picture stand still: the first Query with a new number
+            takes that moment, later ones with the same number are answered from it, whatever they ask.
         at: number of a past tick to answer from, if Page.kept has it; None for now. Orders are not held there, and
             counters are of life.
         names: of hosts, for filters that ask for them.
@@ -65,6 +67,7 @@ class Query:
     biflow: bool = False
     details: int | None = None
     mark: int | None = None
+    freeze: int | None = None
     at: int | None = None
     ended: bool = True
     names: KnownNames | None = None
@@ -274,7 +277,8 @@ class Page:
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
         details: of the flow that the query wants them of; None: of none, or it was gone before.
         kept: the past that can be asked for, with Query.at; None: none.
-        present: of a page of the past: the page of now, without what comes from the flows. None: this is of now.
+        present: of a page of the past (Query.at, Query.freeze): the page of now, without what comes from the flows.
+            None: this is of now.
         flows_kept: of a page of the past: of its `flows`, those that were kept; `rows` and `matched` are of these.
         hidden: ended flows that are not listed as the query does not want them, of those that pass the filter.
         joined: rows that a held order does not know, as they came since; they are behind all others.

@@ -111,6 +111,7 @@ class FakeSource:
         self._last_details: Details | None = None
         self._fail = fail
         self._holds: dict[int, dict[int, int]] = {}
+        self._frozen: tuple[int, tuple[list[FlowRow], int, Books]] | None = None
         self._past: dict[int, tuple[list[FlowRow], Books]] = {}
         self._mark: tuple[int, int, dict[int, FlowRow]] | None = None
         self.keep_ticks = 300
@@ -147,9 +148,13 @@ class FakeSource:
     def page(self, query: Query) -> Page:
         """The answer to a query now, of the past when it asks for that."""
         kept = Kept(min(self._past), max(self._past), float(max(self._past) - min(self._past))) if self._past else None
+        frozen = self._moment(query)
         if query.at is None or kept is None:
             marked_s = self._marked_s(query)
-            return replace(self._page(query, self._since_mark(), self.ticks, self.books), kept=kept, marked_s=marked_s)
+            flows, ticks, books = frozen or (self.flows, self.ticks, self.books)
+            page = replace(self._page(query, self._since_mark(flows), ticks, books), kept=kept, marked_s=marked_s)
+            present = replace(self._page(Query(), [], self.ticks, self.books), kept=kept)
+            return page if frozen is None else replace(page, present=present, flows_kept=len(flows))
         tick = min(max(query.at, kept.first_tick), kept.last_tick)
         flows, books = self._past[tick]
         present = replace(self._page(Query(), [], self.ticks, self.books), kept=kept)
@@ -158,6 +163,13 @@ class FakeSource:
         return replace(page, query=query, kept=kept, present=present, flows=len(flows), flows_kept=len(fastest),
                        details=self._details(query.details))
 
+    def _moment(self, query: Query) -> tuple[list[FlowRow], int, Books] | None:
+        if query.freeze is None:
+            self._frozen = None
+        elif self._frozen is None or self._frozen[0] != query.freeze:
+            self._frozen = query.freeze, (self.flows, self.ticks, self.books)
+        return None if self._frozen is None else self._frozen[1]
+
     def _marked_s(self, query: Query) -> float | None:
         if query.mark is None:
             self._mark = None
@@ -165,11 +177,11 @@ class FakeSource:
             self._mark = query.mark, self.ticks, {row.flow_id: row for row in self.flows}
         return None if self._mark is None else float(self.ticks - self._mark[1])
 
-    def _since_mark(self) -> list[FlowRow]:
+    def _since_mark(self, flows: list[FlowRow]) -> list[FlowRow]:
         then = {} if self._mark is None else self._mark[2]
         return [row if row.flow_id not in then else row._replace(
             octet_total=row.octet_total - then[row.flow_id].octet_total,
-            packet_total=row.packet_total - then[row.flow_id].packet_total) for row in self.flows]
+            packet_total=row.packet_total - then[row.flow_id].packet_total) for row in flows]
 
     def _page(self, query: Query, flows: list[FlowRow], tick: int, books: Books) -> Page:
         order = self._order(query, flows)

@@ -245,6 +245,24 @@ async def test_paused_picture_changes_only_for_what_is_asked() -> None:
         assert shown(pilot.app) == by_10s[:19]
 
 
+@pytest.mark.parametrize("keys", [("S", "s"), ("end", "home"), ("slash", *"tcp", "ctrl+u", "enter"), ("o", "o"),
+                                  ("E", "E"), ("g", "g", "enter", "backspace"), ("enter", "escape"), ("1",)])
+async def test_whatever_is_asked_while_paused_the_picture_is_of_the_moment_it_was_paused_at(
+        keys: tuple[str, ...]) -> None:
+    source = FakeSource(FLOWS)
+    async with running(source, 120) as pilot:
+        await pilot.press("space")
+        before = flow_lines(pilot.app)
+        source.tick(with_rates({BY_RATE[150]: 1e9}))
+        await pilot.press(*keys)
+        source.tick(with_rates({BY_RATE[160]: 1e9}))
+        await pilot.pause(0.3)  # a filter is asked for when typing has paused
+        assert flow_lines(pilot.app) == before
+        assert "PAUSED 00:00:02, 2,000 packets since" in line(pilot.app, 1)
+        await pilot.press("space")
+        assert shown(pilot.app)[0] == BY_RATE[160]
+
+
 async def test_a_late_answer_to_an_older_question_does_not_move_a_paused_picture() -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:

@@ -38,8 +38,9 @@ class Scrubbing(FlowScreen):
     def banners(self) -> Iterator[str]:
         """Which time the numbers are of."""
         page = self.page
-        if page is not None and page.present is not None:
-            yield self._back()
+        if page is not None and page.past:
+            if page.query.at is not None:
+                yield self._back()
             if page.flows_kept < page.flows:
                 yield f"of {page.flows:,} flows, {page.flows_kept:,} kept"
         yield from super().banners()

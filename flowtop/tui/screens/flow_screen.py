@@ -232,7 +232,7 @@ class FlowScreen(Screen[None]):
         if newest is not None and newest.source is not None:
             yield reading(newest.source)
         pause = self.questions.pause
-        if pause is not None and not (self.page is not None and self.page.past):
+        if pause is not None and not (self.page is not None and self.page.past and self.page.query.at is not None):
             yield f"PAUSED {clock(pause.seconds)}, {pause.packets:,} packets since"
         if self.questions.order_held:
             yield f"ORDER FROZEN{_joined(self.page)}"

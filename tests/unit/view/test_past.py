@@ -9,6 +9,7 @@ import pytest
 
 from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.view.filter import compile_filter
+from flowtop.view.freeze import Freeze
 from flowtop.view.paging import Pager
 from flowtop.view.past import Past
 from flowtop.view.query import Books, Page, Query, Traffic
@@ -100,6 +101,59 @@ def test_a_mark_tells_since_when_it_counts_and_outlasts_a_look_back() -> None:
     assert [marked_s(None, 5), marked_s(1, 5), marked_s(1, 8), marked_s(1, 9, at=2), marked_s(1, 12)] == [
         None, 0.0, 3.0, None, 7.0]
     assert [marked_s(2, 13), marked_s(2, 14), marked_s(None, 15), marked_s(2, 16)] == [0.0, 1.0, None, 0.0]
+
+
+FROZEN = (*QUERIES, Query(group=("protocol", "destination"), limit=None), Query(hold=3), Query(anchor=2, limit=2))
+
+
+def test_the_moment_that_was_frozen_first_stays_for_every_question() -> None:
+    pager, table, _ = run(9, Past())
+    live = [pager.page(query, table, facts(table, 9)) for query in FROZEN]
+    pager.page(Query(sort="age", freeze=7), table, facts(table, 9))
+    turn(table, 5)
+    for query, then in zip(FROZEN, live, strict=True):
+        found = pager.page(replace(query, freeze=7), table, facts(table, 14))
+        assert (found.rows, found.matched, found.flows, found.anchor_rank, found.tick, found.books) == (
+            then.rows, then.matched, then.flows, then.anchor_rank, 9, then.books)
+        assert found.present is not None and found.present.tick == 14
+        assert found.flows_kept == found.flows
+
+
+def test_a_mark_goes_on_counting_up_to_the_frozen_moment() -> None:
+    pager, table, _ = run(5, Past())
+    pager.page(Query(mark=1), table, facts(table, 5))
+    turn(table, 2)
+    then = pager.page(Query(mark=1), table, facts(table, 7))
+    pager.page(Query(mark=1, freeze=1), table, facts(table, 7))
+    turn(table, 2)
+    found = pager.page(Query(mark=1, freeze=1, sort="bytes"), table, facts(table, 9))
+    assert found.marked_s == 2.0
+    assert {row.flow_id: row.octet_total for row in found.rows} == {row.flow_id: row.octet_total for row in then.rows}
+
+
+def test_of_a_table_too_large_to_hold_the_kept_flows_of_the_tick_stand_still() -> None:
+    past = Past(flows=4)
+    table = FlowTable(TableConfig())
+    pager = Pager(past, Freeze(past, slots=3))
+    turn(table, 3)
+    pager.remember(table, facts(table, 3))
+    first = pager.page(Query(freeze=1), table, facts(table, 3))
+    assert (len(first.rows), first.flows_kept, first.flows) == (4, 4, 8)
+    turn(table, 3)
+    pager.remember(table, facts(table, 6))
+    again = pager.page(Query(freeze=1), table, facts(table, 6))
+    assert again.rows == first.rows and again.tick == 3
+    assert not Pager(None, Freeze(None, slots=3)).page(Query(freeze=1), table, facts(table, 6)).past
+
+
+def turn(table: FlowTable, ticks: int) -> None:
+    """So many seconds of 8 flows, other octets each."""
+    for _ in range(ticks):
+        now_ns = (table.now_ns or START_NS) + SECOND
+        table.accumulate(batch([(key(source=f"10.0.0.{port % 3}", source_port=1000 + port),
+                                 counters(port + 1, 100 * (now_ns // SECOND * (port + 3) % 17 + 1), now_ns))
+                                for port in range(8)], now_ns))
+        table.close_tick()
 
 
 def test_nothing_kept_is_now() -> None:
