@@ -119,7 +119,7 @@ _ORDER = "flowtop.order"
               help="Add flows up by what they have in common: source, destination, pair, service, protocol, "
                    "interface, direction, subnet:24, ...")
 @click.option("-B", "--biflow", is_flag=True,
-              help="With -b: both ways of a conversation in one row, the initiator as source (RFC 5103). Not with -g.")
+              help="Both ways of a conversation in one row, the initiator as source (RFC 5103). Not with -g.")
 @click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
               help="Time between refreshes; in a file its own time. With -b -r FILE and no -d: one round for all.")
 @click.option("--names", type=click.Choice(["none", "hosts", "ports", "all"]), default="none", show_default=True,
@@ -248,8 +248,10 @@ def _default(option: str) -> bool:
 def _query(options: dict[str, Any], limit: int | None) -> Query:
     from flowtop.view.first_query import first_query
 
-    return first_query(options["sort"], " ".join(options["filter"]), limit, options["group"] or "",
-                       biflow=options["biflow"])
+    group, biflow = options["group"] or "", options["biflow"]
+    if group and biflow and (typed := _given("group")) != _given("biflow"):  # it counts, not what the settings say
+        group, biflow = group if typed else "", not typed
+    return first_query(options["sort"], " ".join(options["filter"]), limit, group, biflow=biflow)
 
 
 def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query: Query) -> Split:
@@ -339,7 +341,7 @@ def _table_width() -> int:
 def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:
     from flowtop.view.filter.narrowing import Narrowing
 
-    for option in ("count", "top", "biflow"):  # from the environment or the settings file they wait for -b
+    for option in ("count", "top"):  # from the environment or the settings file they wait for -b
         if _given(option):
             raise FlowtopError(f"--{option} needs -b", hint="flowtop -b writes rounds instead of showing a screen",
                                exit_code=EXIT_USAGE)
@@ -352,7 +354,7 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     _check_exports(options)
-    query = _query(options | {"biflow": False}, None)
+    query = _query(options, None)
     split = _split(options, elsewhere, query)
     narrowing = Narrowing(split)
     with sources.source(options, elsewhere, split.expression) as open_capture:

@@ -16,6 +16,7 @@ from flowtop.export.statistics import ExportState, ExportStatistics
 from flowtop.record import EndReason, Kind
 from flowtop.tui.filter_bar import GATHER_S
 from flowtop.view.query import FlowRow
+from tests.tui.fake_biflows import answered
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
 from tests.tui.screen import running
@@ -28,6 +29,7 @@ class Scene:
     """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported.
 
     `ticks`: pass before the keys are pressed, each with rates of its own.
+    `conversations`: most flows have a way back, which was seen first: those who ask send less.
     """
 
     width: int
@@ -36,6 +38,7 @@ class Scene:
     alarm: bool = False
     exports: tuple[ExportStatistics, ...] = ()
     ticks: int = 0
+    conversations: bool = False
 
 
 EXPORTS = (
@@ -68,15 +71,18 @@ SCENES: dict[str, Scene] = {
     "filter-error": Scene(80, 24, ("slash", *"tcp and port 443 and prot")),
     "filter-narrow": Scene(80, 24, ("slash", *LONG_FILTER, "enter")),
     "filter-completion": Scene(200, 60, ("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
-    "grouped": Scene(120, 40, ("g", "g", "space", "g", "g", "g", "space", "enter", "down", "down", "down")),
-    "grouped-narrow": Scene(80, 24, ("g", *["g"] * 4, "enter", "down")),
-    "grouped-wide": Scene(200, 60, ("g", *["g"] * 3, "enter", "down", "down")),
-    "groups": Scene(80, 24, ("g", *["g"] * 8, "1", "6", "space", "up", "up")),
-    "groups-middle": Scene(120, 40, ("g", "g")),
-    "groups-wide": Scene(200, 60, ("g", "g")),
-    "group-open": Scene(80, 24, ("g", "g", "enter", "down", "enter", *["g"] * 5, "enter", "down", "enter", "down")),
-    "group-open-middle": Scene(120, 40, ("g", "g", "enter", *["down"] * 6, "enter", "down")),
-    "group-open-wide": Scene(200, 60, ("g", *["g"] * 4, "enter", "down", "enter", "slash", *"port 443", "enter")),
+    "grouped": Scene(120, 40, ("g", "g", "g", "space", "g", "g", "g", "space", "enter", "down", "down", "down")),
+    "grouped-narrow": Scene(80, 24, ("g", *["g"] * 5, "enter", "down")),
+    "grouped-wide": Scene(200, 60, ("g", *["g"] * 4, "enter", "down", "down")),
+    "groups": Scene(80, 24, ("g", *["g"] * 9, "1", "6", "space", "up", "up")),
+    "groups-middle": Scene(120, 40, ("g", "g", "g")),
+    "groups-wide": Scene(200, 60, ("g", "g", "g")),
+    "group-open": Scene(80, 24, (*["g"] * 3, "enter", "down", "enter", *["g"] * 6, "enter", "down", "enter", "down")),
+    "group-open-middle": Scene(120, 40, ("g", "g", "g", "enter", *["down"] * 6, "enter", "down")),
+    "group-open-wide": Scene(200, 60, ("g", *["g"] * 5, "enter", "down", "enter", "slash", *"port 443", "enter")),
+    "biflows": Scene(120, 40, ("B", "down", "down"), conversations=True),
+    "biflows-narrow": Scene(80, 24, ("B", "s", "s", "down"), conversations=True),
+    "biflows-wide": Scene(200, 60, ("B", "slash", *"port 443", "enter", "down", "o"), conversations=True),
     "details": Scene(120, 40, ("down", "enter")),
     "details-narrow": Scene(80, 24, ("down", "down", "enter")),
     "details-wide": Scene(200, 60, ("down", "enter", "down")),
@@ -154,7 +160,8 @@ async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
 
 async def render(scene: Scene) -> str:
     """A scene as SVG text, the same wherever it is made."""
-    source = FakeSource(scene_flows())
+    flows = scene_flows()
+    source = FakeSource([*flows[:14], *answered(flows[14:], 5, -1)] if scene.conversations else flows)
     with chdir("/"):
         return await _rendered(scene, source)
 

@@ -118,10 +118,14 @@ def _list_line(view: HeaderView, width: int) -> Strip:
 def _counts(view: HeaderView, page: Page) -> list[Part]:
     """Which rows of how many are in view; with a filter or inside a group, how many flows of all these are."""
     position = f"{view.first:,}–{view.last:,}" if view.last else ""
-    grouped = page.query.group not in ((), ("flow",))
+    from flowtop.view.records import rows_name  # brings numpy, which must not delay the first frame
+
+    name = rows_name(page.query)
+    grouped = name != "flows"
     some = page.query.filter is not None or page.query.scope is not None
     if grouped or not some:
-        rows = f"{position} of {page.matched:,}{_groups(page.matched) if grouped else ''}" if position else ""
+        rows = f"{position} of {page.matched:,}{f' {_counted(page.matched, name)}' if grouped else ''}"
+        rows = rows if position else ""
         parts = [Part(rows, theme.LABEL, rank=3)]
     else:
         parts = [Part(position, theme.LABEL, rank=5)]
@@ -131,8 +135,9 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
     return parts
 
 
-def _groups(count: int) -> str:
-    return " group" if count == 1 else " groups"
+def _counted(count: int, name: str) -> str:
+    """The plural `name`, of one the singular."""
+    return name.removesuffix("s") if count == 1 else name
 
 
 def trail_text(trail: Sequence[str], width: int) -> str:

@@ -34,6 +34,7 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("window('tick')", "window('10s')", "window('60s')"): "Rate of tick, 10 s, 60 s",
     ("hosts",): "Names of hosts (DNS)",
     ("services",): "Names of ports",
+    ("biflow",): "Both ways in one row",
     ("open",): "Details, or into the group",
     ("columns",): "Choose columns",
     ("copy",): "Copy the flow",

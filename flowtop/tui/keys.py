@@ -53,6 +53,8 @@ KEYS: tuple[Key, ...] = (
     Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
     Key(("g",), "g", "group", "Group flows: by host, service, subnet, ...; g again, ↓ ↑ choose, Enter takes", "Group",
         "group"),
+    Key(("B",), "B", "biflow", "Biflows: both ways of a conversation in one row, the initiator first; or each flow",
+        "Group"),
     Key(("enter",), "Enter", "open", "Details of the cursor's flow, or the flows of its group", "Group"),
     Key(("backspace",), "Backspace", "back", "Out of the group, to where you were", "Group"),
     Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),

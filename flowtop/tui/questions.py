@@ -98,13 +98,18 @@ class Questions:
         """What the reader chose; offset, limit and anchor mean nothing in it."""
         return self._wanted
 
-    def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START) -> None:
-        """Show another list: grouped otherwise, or of other groups' flows. Where it has the sorted column it stays."""
+    def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START, *,
+                  biflow: bool = False) -> None:
+        """Show another list: grouped otherwise, of biflows, or of other groups' flows.
+
+        Where it has the sorted column it stays.
+        """
         from flowtop.view.layout import sorted_column  # brings numpy, which must not delay the first frame
 
-        if (group, scope) == (self._wanted.group, self._wanted.scope):
+        wanted = replace(self._wanted, group=group, scope=scope, biflow=biflow)
+        if wanted == self._wanted:
             return
-        self._wanted = replace(self._wanted, group=group, scope=scope)
+        self._wanted = wanted
         column = sorted_column(self._wanted)
         if column.id != self._wanted.sort:
             self._wanted = replace(self._wanted, sort=column.id, descending=column.descending_first)
@@ -118,7 +123,7 @@ class Questions:
 
     def return_to(self, before: Query, place: Place) -> None:
         """Show a list again as it was: grouped and ordered so, with that filter."""
-        self.show_list(before.group, before.scope, place)
+        self.show_list(before.group, before.scope, place, biflow=before.biflow)
         self._wanted = replace(self._wanted, sort=before.sort, descending=before.descending, filter=before.filter)
 
     @property

@@ -251,6 +251,8 @@ class Viewport:
             rank = page.anchor_rank
             if rank is None:  # gone, or the filter hides it; the next key press goes on from where it was
                 self.cursor, self._absent = None, anchor
+            else:
+                anchor = page.anchor_row
         if rank is not None:
             self.cursor, self._absent, self._cursor_rank = anchor, None, rank
 

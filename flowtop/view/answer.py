@@ -36,6 +36,7 @@ class Answer:
     anchor_rank: int | None
     hidden: int = 0
     joined: int = 0
+    anchor_row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ class _Rows:
         shown: which of the source's visible elements; the same array when all.
         take: the rows of chosen slots, in their order.
         kind: what rows are, where slots are other rows' at each look: fields of groups, or biflows; () for flows.
+        row_of: flow_id of the row that the flow of a flow_id is in; None: of no row, or rows are what was asked for.
     """
 
     source: FlowSource
     shown: npt.NDArray[np.bool_]
     take: Callable[[Slots], tuple[FlowRow, ...]]
     kind: tuple[str, ...] = ()
+    row_of: Callable[[int], int | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,11 @@ class Answerer:
         visible = source.visible
         passing = visible & self._passes(query, source, interfaces or {})
         ended = visible & (source.columns["end_reason"] != 0)
-        hidden = 0
+        hidden, wanted = 0, passing
         if not query.ended:
             unwanted = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~unwanted, int(np.count_nonzero(unwanted))
-        rows = self._rows(query, self._mark.since(query.mark, source), passing, interfaces or {})
+        rows = self._rows(query, self._mark.since(query.mark, source), passing, wanted, interfaces or {})
         columns = rows.source.columns
         ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending)
         start = max(0, query.offset)
@@ -115,15 +118,19 @@ class Answerer:
         after = ranking.span(columns, rest, max(0, start - len(lead)), max(0, stop - len(lead)))
         chosen = np.concatenate((lead[start:stop], after))
         flows = int(np.count_nonzero(visible))
+        anchor = query.anchor
+        rank = _anchor_rank(anchor, ranking, columns, lead, rest)
+        if rank is None and anchor is not None and (anchor := rows.row_of(anchor)) is not None:
+            rank = _anchor_rank(anchor, ranking, columns, lead, rest)
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
-                      flows - int(np.count_nonzero(ended)), _anchor_rank(query.anchor, ranking, columns, lead, rest),
-                      hidden, 0 if query.hold is None else len(rest))
+                      flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
+                      None if rank is None else anchor)
 
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_],
-              interfaces: Mapping[int, str]) -> _Rows:
+              wanted: npt.NDArray[np.bool_], interfaces: Mapping[int, str]) -> _Rows:
         fields = row_fields(query)
         if query.biflow:
-            return self._biflows(source, passing)
+            return self._biflows(source, passing, wanted, query.anchor)
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
@@ -131,13 +138,22 @@ class Answerer:
         return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
                      query.group)
 
-    def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_]) -> _Rows:
-        """Those of which a flow passes."""
+    def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_],
+                 anchor: int | None) -> _Rows:
+        """Those of which a flow passes; of the anchor one of the `wanted` is enough, ended or not."""
         slots = np.flatnonzero(source.visible)
         biflows = Biflows(source, slots, self._seed)
         shown = np.zeros(len(biflows.source.visible), np.bool_)
         shown[biflows.of[passing[slots]]] = True
-        return _Rows(biflows.source, shown, lambda chosen: biflow_rows(biflows.take(chosen)), BIFLOWS)
+        if passing is not wanted and anchor is not None:
+            here = np.flatnonzero(biflows.source.columns["flow_id"] == np.uint64(anchor))
+            shown[here] |= np.isin(here, biflows.of[wanted[slots]])
+
+        def row_of(flow_id: int) -> int | None:
+            at = np.flatnonzero(source.columns["flow_id"][slots] == np.uint64(flow_id))
+            return int(biflows.source.columns["flow_id"][biflows.of[at[0]]]) if len(at) else None
+
+        return _Rows(biflows.source, shown, lambda chosen: biflow_rows(biflows.take(chosen)), BIFLOWS, row_of)
 
     @staticmethod
     def _passes(query: Query, source: FlowSource,

@@ -12,6 +12,9 @@ from flowtop.view.query import FlowRow
 
 Text = Callable[[FlowRow, Wording], str]
 
+WAYS = ("_forward", "_reverse")
+"""What ids of columns of one way end in."""
+
 
 def _way(row: FlowRow, *, forward: bool) -> FlowRow | None:
     if row.ways is None:
@@ -34,7 +37,7 @@ def _of_way(column_id: str, priority: int, text: Text, field: str, doc: str, *, 
 
     name = f"{FORWARD if forward else REVERSE}{field}"
     return replace(
-        unfiltered(of), id=f"{column_id}_{'forward' if forward else 'reverse'}", key=None, doc=doc, text=cell,
+        unfiltered(of), id=f"{column_id}{WAYS[not forward]}", key=None, doc=doc, text=cell,
         header=f"{of.header}{'→' if forward else '←'}", width=max(of.width, len(of.header) + 2), priority=priority,
         sort=(lambda columns: columns[name],), octet_rate=octet_rate if rate else None)
 
@@ -44,6 +47,18 @@ def _ways(column_id: str, priority: int, text: Text, field: str, what: str) -> t
     return (unfiltered(COLUMNS[column_id]),
             _of_way(column_id, priority, text, field, f"{what} from the initiator.", forward=True),
             _of_way(column_id, priority, text, field, f"{what} to the initiator.", forward=False))
+
+
+def _rates(column_id: str, priority: int, field: str, what: str) -> tuple[Column, ...]:
+    """The same of a rate."""
+    rate = COLUMNS[column_id].octet_rate
+    assert rate is not None
+    return _ways(column_id, priority, lambda way, wording: units.rate_cell(rate(way), wording.bits), field, what)
+
+
+def of_both(column_id: str) -> str:
+    """The id of the column of both ways beside one of one way; any other id as it is."""
+    return next((column_id.removesuffix(way) for way in WAYS if column_id.endswith(way)), column_id)
 
 
 def _either_end(column_id: str) -> Column:
@@ -61,9 +76,9 @@ _ALL = (
     replace(unfiltered(COLUMNS["direction"]), priority=3),
     COLUMNS["exporter"], COLUMNS["domain"], COLUMNS["vlan"], COLUMNS["protocol"],
     _either_end("source"), _either_end("destination"),
-    *_ways("rate", 1, lambda way, wording: units.rate_cell(way.octet_rate, wording.bits), "octet_delta",
-           "Rate over the last tick,"),
-    *(unfiltered(COLUMNS[column_id]) for column_id in ("rate_10s", "rate_60s")),
+    *_rates("rate", 1, "octet_delta", "Rate over the last tick,"),
+    *_rates("rate_10s", 6, "octets_10s", "Rate over the last 10 s,"),
+    *_rates("rate_60s", 7, "octets_60s", "Rate over the last 60 s,"),
     *_ways("bytes", 2, lambda way, _: units.octets_cell(way.octet_total), "octet_total", "IP octets"),
     *_ways("packets", 4, lambda way, _: units.count_cell(way.packet_total), "packet_total", "Wire packets"),
     unfiltered(COLUMNS["age"]), COLUMNS["state"],

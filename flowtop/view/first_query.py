@@ -15,14 +15,15 @@ def first_query(sort: str, filter_text: str, limit: int | None, group: str = "",
         sort: id of a column.
         filter_text: empty: every flow.
         limit: as in Query.
-        group: fields to group by, separated by commas; empty: none.
+        group: fields to group by, separated by commas; empty: none. `flow` and `biflow` stand for themselves.
         biflow: both ways of a conversation in one row.
 
     Raises:
         FlowtopError: no such column, or no filter, or nothing of that name to group by, or groups and biflows at once.
     """
-    query = Query(limit=limit, group=tuple(field.strip() for field in group.split(",")) if group else (),
-                  biflow=biflow)
+    fields = [field.strip() for field in group.split(",")] if group else []
+    query = Query(limit=limit, group=tuple(field for field in fields if field not in ("flow", "biflow")),
+                  biflow=biflow or "biflow" in fields)
     if filter_text.strip():
         from flowtop.view.filter import compile_filter
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flowtop.view.arrangement import AUTOMATIC, Arrangement
+from flowtop.view.biflow_columns import WAYS, of_both
 from flowtop.view.columns import COLUMNS, Column, Window, rate_column
 
 
@@ -65,8 +66,9 @@ def _grow(widths: dict[str, int], column_id: str, wanted: int, left: int, flexib
 
 def _priorities(every: Sequence[Column], window: Window, stay: frozenset[str] | set[str]) -> dict[str, int]:
     """Of each column: 1 stays."""
-    found = {column.id: 4 if column.id == "rate" else column.priority for column in every}
-    return found | dict.fromkeys(stay | {rate_column(window)}, 1)
+    rate = rate_column(window)
+    found = {column.id: 4 if of_both(column.id) == "rate" else column.priority for column in every}
+    return found | dict.fromkeys(stay | {rate} | {rate + way for way in WAYS}, 1)
 
 
 def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dict[str, int], least: dict[str, int],

@@ -10,7 +10,7 @@ from functools import lru_cache
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.view import units
 from flowtop.view.arrangement import Arrangement
-from flowtop.view.biflow_columns import BIFLOW_COLUMNS
+from flowtop.view.biflow_columns import BIFLOW_COLUMNS, WAYS, of_both
 from flowtop.view.columns import COLUMNS, Column, unfiltered
 from flowtop.view.group_field import GroupField
 from flowtop.view.groups import group_fields
@@ -20,6 +20,10 @@ FLOWS_COLUMN = Column("flows", "FLOWS", 5, "Flows in the group; one seen at seve
                       lambda row, _, __: units.count(row.flows), (lambda columns: columns["flows"],), 1,
                       term=lambda _, __: "", align="right", descending_first=True)
 """Has no filter: filters are for flows."""
+
+ARRANGED = tuple(column for id_, one in COLUMNS.items() for column in (
+    one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
+"""The columns of flows and of biflows, each id once: what a reader arranges."""
 
 _MEASURES_OF_GROUPS = ("rate", "rate_10s", "rate_60s", "pps", "bytes", "packets")
 
@@ -70,12 +74,13 @@ def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:
 
 
 def sorted_column(query: Query) -> Column:
-    """The column a query is sorted by: where its rows have no such column, but others have, the rate.
+    """The column a query is sorted by: where its rows have no such column, but others have, the one of both ways, or
+    the rate.
 
     So a screen may keep its order while it groups and ungroups; `sort_column` is for people's words.
     """
     columns = columns_of(query)
-    return columns.get(query.sort) or columns["rate"]
+    return columns.get(query.sort) or columns.get(of_both(query.sort)) or columns["rate"]
 
 
 def sort_column(column_id: str, query: Query | None = None) -> Column:

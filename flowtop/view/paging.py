@@ -89,4 +89,4 @@ class Pager:
 def _filled(page: Page, query: Query, found: Answer) -> Page:
     return replace(page, query=query, rows=found.rows, matched=found.matched, matched_flows=found.matched_flows,
                    flows=found.flows, active_flows=found.active_flows, anchor_rank=found.anchor_rank,
-                   hidden=found.hidden, joined=found.joined)
+                   hidden=found.hidden, joined=found.joined, anchor_row=found.anchor_row)

@@ -35,7 +35,8 @@ class Query:
         descending: largest first.
         offset: rows to skip.
         limit: rows to give at most; None for all.
-        anchor: flow_id of the row whose rank is asked for (the cursor's), or None.
+        anchor: flow_id of the row whose rank is asked for (the cursor's), or None. Where rows are biflows it may be
+            that of a flow: its biflow is meant.
         hold: None for live order. A number freezes the order: the first Query with a new number fixes the order of
             that moment, later ones with the same number keep it, and flows born since follow after it.
         filter: which flows to show; None for all.
@@ -271,6 +272,7 @@ class Page:
         matched_flows: flows that pass the filter, of `flows` in the table (ended ones that are still shown included):
             the same number as `matched` while rows are flows.
         anchor_rank: position of the anchor in the whole order, None when it is gone or was not asked for.
+        anchor_row: flow_id of the row there: the anchor, or the biflow that the anchor is a flow of; None likewise.
         interfaces: name by ifindex, of Observation Points gone too.
         attached: names of the interfaces observed now, sorted.
         capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
@@ -318,6 +320,7 @@ class Page:
     hidden: int = 0
     joined: int = 0
     linger_s: float = 10.0
+    anchor_row: int | None = None
 
     @property
     def past(self) -> bool:

@@ -147,7 +147,7 @@ def grouping(terminal: Terminal, flows: int, presses: int, dice: random.Random) 
     for _ in range(presses // 4):
         terminal.press(b"g")
         terminal.wait_for(b"group flows by")
-        terminal.press(b"g")
+        terminal.press(b"gg")
         terminal.drain(0.3)  # source is marked
         found.append(timed(terminal, b"\r", "groups", dice))
         found += [timed(terminal, b"r", arrow, dice) for arrow in ("RATE↑", "RATE↓")]

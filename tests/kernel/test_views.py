@@ -26,7 +26,7 @@ def test_into_a_group_to_a_flow_and_back_over_real_traffic(pair: tuple[Namespace
     near, _ = pair
 
     def look(terminal: int) -> None:
-        for keys in (b"\x1b[B\r", b"\x1b[B\r", b"\x1b", b"\x7f", b"gg\r", b"q"):
+        for keys in (b"\x1b[B\r", b"\x1b[B\r", b"\x1b", b"\x7f", b"ggg\r", b"q"):
             os.write(terminal, keys)
             time.sleep(LOOKING_S)
 

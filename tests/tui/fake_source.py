@@ -7,11 +7,13 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.tui.source import PageListener
 from flowtop.view.query import Books, Details, FlowRow, Kept, Page, Query, SelfUsage, Traffic
+from tests.tui.fake_biflows import WAY_FIELDS, biflow_id, biflows, way_value
 from tests.tui.fake_filter import passes
 from tests.tui.fake_groups import grouped
 
@@ -45,6 +47,8 @@ SORT_FIELDS: dict[str, Callable[[FlowRow], Any]] = {
     "state": lambda row: (bool(row.end_reason), row.duplicate, row.closing),
 }
 """How this fake orders each column of the registry; a test fails when one is missing."""
+SORT_FIELDS |= {f"{column_id}_{way}": partial(way_value, column_id=f"{column_id}_{way}")
+                for column_id in WAY_FIELDS for way in ("forward", "reverse")}
 
 
 def flow(flow_id: int, source: str, destination: str, ports: tuple[int, int] = (0, 0), *, protocol: int = TCP,
@@ -117,6 +121,8 @@ class FakeSource:
         self.keep_ticks = 300
         self.keep_flows = 1_000
         self.linger_s = 10.0
+        self.openers: set[int] = set()
+        """flow_ids of those that sent a SYN without ACK."""
 
     def start(self, listener: PageListener) -> None:
         """Keep the listener; pages come with `tick`."""
@@ -187,7 +193,10 @@ class FakeSource:
         order = self._order(query, flows)
         end = None if query.limit is None else query.offset + query.limit
         passing = self._passing(query, flows)
-        ranks = [rank for rank, row in enumerate(order) if row.flow_id == query.anchor]
+        anchor = query.anchor
+        if query.biflow:
+            anchor = next((biflow_id(row) for row in flows if row.flow_id == anchor), anchor)
+        ranks = [rank for rank, row in enumerate(order) if row.flow_id == anchor]
         return Page(
             query=query, tick=tick, unix_ms=START_MS + 1000 * tick, uptime_s=750.0 + tick, tick_s=1.0,
             rows=tuple(order[query.offset:end]), matched=len(order), flows=len(flows),
@@ -195,6 +204,7 @@ class FakeSource:
             hidden=len(self._passing(replace(query, ended=True), flows)) - len(passing),
             joined=self._joined(query, order), linger_s=self.linger_s,
             active_flows=sum(not row.end_reason for row in flows), anchor_rank=ranks[0] if ranks else None,
+            anchor_row=anchor if ranks else None,
             capture_filter=self.capture_filter,
             books=books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
@@ -221,12 +231,14 @@ class FakeSource:
     def _passing(query: Query, flows: list[FlowRow]) -> list[FlowRow]:
         filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
         return [row for row in flows if all(passes(row, text) for text in filters)
-                and (query.ended or not row.end_reason or row.flow_id == query.anchor)]
+                and (query.ended or not row.end_reason
+                     or query.anchor in (row.flow_id, biflow_id(row) if query.biflow else row.flow_id))]
 
     def _order(self, query: Query, flows: list[FlowRow]) -> list[FlowRow]:
         group = tuple(field for field in query.group if field != "flow")
         passing = self._passing(query, flows)
-        rows = grouped(passing, group) if group else passing
+        rows = (grouped(passing, group) if group
+                else biflows(flows, passing, self.openers) if query.biflow else passing)
         field = (lambda row: row.group[group.index(query.sort)]) if query.sort in group else SORT_FIELDS[query.sort]
         live = sorted(rows, key=lambda row: row.flow_id)
         live.sort(key=field, reverse=query.descending)

@@ -16,6 +16,7 @@ from flowtop.tui import flow_table
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.messages import PageReady
 from flowtop.tui.screens.help import HelpScreen
+from flowtop.view.biflow_columns import BIFLOW_COLUMNS
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter import compile_filter
 from flowtop.view.query import FlowRow, Query
@@ -35,7 +36,7 @@ def x_of(pilot: Pilot[None], header: str) -> int:
 
 
 def test_fake_source_orders_every_column() -> None:
-    assert SORT_FIELDS.keys() == {*COLUMNS, "flows"}
+    assert SORT_FIELDS.keys() == {*COLUMNS, *BIFLOW_COLUMNS, "flows"}
 
 
 def test_aggregate_kind_is_the_records() -> None:

@@ -20,6 +20,7 @@ from flowtop.tui.screens.help import HelpScreen
 from flowtop.tui.screens.writing import WriteScreen
 from flowtop.view.columns import COLUMNS
 from flowtop.view.query import FlowRow
+from tests.tui.fake_biflows import answered, biflow_id
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import background, cursor_line, flow_lines, line, running, shown
 
@@ -307,21 +308,36 @@ def source_text(row: FlowRow) -> str:
 async def check_group(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press(key)
     assert isinstance(pilot.app.screen, GroupsScreen)
-    await pilot.press(key, "enter")
+    await pilot.press(key, key, "enter")
     hosts = [host for host, _ in sums_by(source_text)]
     assert [text.split()[0] for text in flow_lines(pilot.app)] == hosts[:LINES]
     assert f"1–{LINES} of {len(hosts)} groups" in line(pilot.app, 1)
 
 
+async def check_biflow(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", "down")
+    source.tick(answered(FLOWS))
+    await pilot.pause()
+    ends = " ".join(line(pilot.app, 4).split()[3:5])
+    await pilot.press(key)
+    assert cursor_line(pilot.app) == 1 and ends in " ".join(line(pilot.app, 4).split()), "the cursor's conversation"
+    assert f"1–{LINES} of 200 biflows" in line(pilot.app, 1)
+    assert {"RATE↓", "RATE→", "RATE←"} <= set(line(pilot.app, 2).split())
+    by_both = sorted(FLOWS, key=lambda row: -row.octet_rate * (4 / 3 if (row.flow_id - 1) % 3 else 1))
+    assert shown(pilot.app) == [biflow_id(row) for row in by_both][:LINES]
+    await pilot.press(key)
+    assert "biflows" not in line(pilot.app, 1)
+
+
 async def check_open(pilot: Pilot[None], _: FakeSource, key: str) -> None:
-    await pilot.press("g", "g", "enter", key, "down", key)  # the first Enter places the cursor
+    await pilot.press("g", "g", "g", "enter", key, "down", key)  # the first Enter places the cursor
     second = sums_by(source_text)[1][0]
     assert f" all › {second} " in line(pilot.app, 1)
     assert set(shown(pilot.app)) == {row.flow_id for row in FLOWS if source_text(row) == second}
 
 
 async def check_back(pilot: Pilot[None], _: FakeSource, key: str) -> None:
-    await pilot.press("g", "g", "enter", "down", "down")
+    await pilot.press("g", "g", "g", "enter", "down", "down")
     before = flow_lines(pilot.app)
     await pilot.press("enter", "s", key)
     assert flow_lines(pilot.app) == before
@@ -429,6 +445,7 @@ CHECKS: dict[str, Check] = {
     "exports": check_exports,
     "next_theme": check_next_theme,
     "group": check_group,
+    "biflow": check_biflow,
     "open": check_open,
     "back": check_back,
     "columns": check_columns,
@@ -453,8 +470,3 @@ async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
 def test_no_key_is_bound_twice() -> None:
     names = [name for key in KEYS for name in key.names]
     assert len(names) == len(set(names))
-
-
-def test_keys_of_later_features_are_free() -> None:
-    reserved = {"B"}
-    assert not reserved & {name for key in KEYS for name in key.names}

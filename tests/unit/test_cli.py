@@ -60,6 +60,9 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "-e", "csv:x", "--export-filter", "tcp", "--export-filter", "udp"], "'udp' follows no -e", "with and"),
     (["-b", "--export-timeout", "soon"], "soon", "--help"),
     (["-c", "3"], "--count needs -b", "-b"),
+    (["-B"], "is not a terminal", "-b"),
+    (["-b", "-B", "-g", "source"], "groups or biflows, not both", "leave out the biflows"),
+    (["-b", "-g", "biflow,source"], "groups or biflows, not both", "leave out the biflows"),
     ([], "is not a terminal", "-b"),
 ])
 def test_usage_errors_are_two_lines_and_status_2(arguments: list[str], message: str, hint: str) -> None:
@@ -116,6 +119,10 @@ def test_settings_for_batch_output_wait_for_it(tmp_path: Path) -> None:
     settings = tmp_path / "flowtop.toml"
     settings.write_text('top = 20\ninterface = "lo"\n')
     assert "is not a terminal" in flowtop("--config", str(settings), env={"FLOWTOP_COUNT": "3"}).stderr
+    both = {"FLOWTOP_BIFLOW": "1", "FLOWTOP_GROUP": "source"}
+    assert "is not a terminal" in flowtop("-B", env={"FLOWTOP_GROUP": "source"}).stderr, "what is typed counts"
+    assert "no such file" in flowtop("-b", "-g", "source", "-r", "/nothing", env=both).stderr.lower()
+    assert "not both" in flowtop("-b", env=both).stderr
 
 
 def test_variables_named_like_questions_answer_nothing() -> None:

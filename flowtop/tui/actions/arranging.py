@@ -22,6 +22,8 @@ class Arranging(FlowScreen):
     def action_columns(self) -> None:
         """Choose columns."""
         from flowtop.tui.screens.columns import ColumnsScreen  # needed only now, and brings numpy
+        from flowtop.view.layout import columns_of
+        from flowtop.view.query import Query
 
         before = self.arrangement
 
@@ -29,7 +31,8 @@ class Arranging(FlowScreen):
             if self.arrangement != before:
                 self._keep()
 
-        self.app.push_screen(ColumnsScreen(self.arrangement, self.table.widths, self._arrange), closed)
+        there = columns_of(Query(biflow=self.questions.wanted.biflow))  # of groups: those of flows
+        self.app.push_screen(ColumnsScreen(self.arrangement, there, self.table.widths, self._arrange), closed)
 
     def _arrange(self, arrangement: Arrangement) -> None:
         self.arrangement = arrangement

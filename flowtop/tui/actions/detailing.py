@@ -35,8 +35,11 @@ class Detailing(FlowScreen):
         """What the list has of it at once, the rest when its answer comes."""
         from flowtop.view.query import Details
 
+        reverse = None
+        if row.ways is not None:  # of a biflow: of the flow from its initiator, which the details tell both ways of
+            row, reverse, _ = row.ways
         self.questions.watch(row.flow_id)
-        self._feed(page, Details(row))
+        self._feed(page, Details(row, reverse=reverse))
         self.changed()
 
     def _step(self, lines: int) -> None:

@@ -1,12 +1,12 @@
-"""Groups of flows: what they are grouped by, into a group and out of it again."""
+"""What rows are: flows, biflows or groups of flows; into a group and out of it again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flowtop.tui.screens.flow_screen import FlowScreen
-from flowtop.tui.viewport import Place
+from flowtop.tui.viewport import START, Place
 from flowtop.view.query import FlowRow, Page, Query
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ class Step:
 
 
 class Grouping(FlowScreen):
-    """Groups, goes into groups and comes back."""
+    """Groups, goes into groups and comes back; both ways of a conversation in one row, or each by itself."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._steps: list[Step] = []
+        self._biflow = self.questions.wanted.biflow  # what rows are that are no groups
 
     def trail(self) -> tuple[str, ...]:
         """What the opened groups are."""
@@ -41,15 +42,36 @@ class Grouping(FlowScreen):
 
     def action_group(self) -> None:
         """Choose what to group by."""
-        from flowtop.tui.screens.groups import GroupsScreen  # needed only now, and brings numpy
+        from flowtop.tui.screens.groups import BIFLOWS, GroupsScreen  # needed only now, and brings numpy
+
+        wanted = self.questions.wanted
 
         def chosen(group: tuple[str, ...] | None) -> None:
-            if group is not None:
-                self.questions.show_list(group, self.questions.wanted.scope)
-                self.changed()
+            if group is None:
+                return
+            if group in ((), (BIFLOWS,)):
+                self._show_rows(biflow=group == (BIFLOWS,))
+                return
+            self.questions.show_list(group, self.questions.wanted.scope)
+            self.changed()
 
         listening = self.page is not None and self.page.collecting is not None
-        self.app.push_screen(GroupsScreen(self.questions.wanted.group, listening), chosen)
+        self.app.push_screen(GroupsScreen((BIFLOWS,) if wanted.biflow else wanted.group, listening), chosen)
+
+    def action_biflow(self) -> None:
+        """Both ways of a conversation in one row, or each by itself; of groups, the biflows in them."""
+        wanted = self.questions.wanted
+        self._show_rows(biflow=wanted.group != () or not wanted.biflow)
+
+    def _show_rows(self, *, biflow: bool) -> None:
+        """No groups. The cursor goes along: from a flow to its biflow, from a biflow to its initiator's flow."""
+        self._biflow = biflow
+        row, place = self.viewport.cursor_row, START
+        if row is not None and not row.group:
+            flow = row if row.ways is None else row.ways.forward
+            place = replace(self.viewport.place, cursor=flow.flow_id)
+        self.questions.show_list((), self.questions.wanted.scope, place, biflow=biflow)
+        self.changed()
 
     def action_open(self) -> None:
         """Into the cursor's group, or the details of its flow."""
@@ -71,16 +93,16 @@ class Grouping(FlowScreen):
             return
         wanted = self.questions.wanted
         self._steps.append(Step(group_text(page.query.group, row, page.interfaces), wanted, self.viewport.place))
-        self.questions.show_list((), _within(wanted.scope, term))
+        self.questions.show_list((), _within(wanted.scope, term), biflow=self._biflow)
         self.changed()
 
     def action_back(self) -> None:
-        """Out of the group that was opened last; in the whole list: flows again, not groups."""
+        """Out of the group that was opened last; in the whole list: flows or biflows again, not groups."""
         if self._steps:
             step = self._steps.pop()
             self.questions.return_to(step.before, step.place)
         else:
-            self.questions.show_list((), None)
+            self.questions.show_list((), None, biflow=self._biflow)
         self.changed()
 
 

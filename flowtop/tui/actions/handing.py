@@ -68,6 +68,7 @@ class Handing(FlowScreen):
 
     async def _write(self, path: Path) -> str:
         from flowtop.tui.row_files import write_rows  # needed only now, and brings numpy
+        from flowtop.view.records import rows_name
 
         page = await self._all_rows()
         await asyncio.to_thread(write_rows, path, page, recording_owner(os.environ, os.geteuid()))
@@ -75,7 +76,7 @@ class Handing(FlowScreen):
         part = "" if rows >= matched else f", the first of {matched:,}"
         if page.marked_s is not None:
             part += ", counted since the mark,"
-        return f"{rows:,} flows{part} written to {units.printable(str(path.absolute()), 200)}"
+        return f"{rows:,} {rows_name(page.query)}{part} written to {units.printable(str(path.absolute()), 200)}"
 
     async def _all_rows(self) -> Page:
         """The list as it is now, in the order on view, beyond what is in view."""

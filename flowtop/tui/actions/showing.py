@@ -27,12 +27,16 @@ class Showing(FlowScreen):
 
     def action_window(self, window: Window) -> None:
         """Rates over this window; when sorted by a rate, by this one."""
-        from flowtop.view.columns import rate_column  # brings numpy, which must not delay the first frame
+        from flowtop.view.biflow_columns import of_both  # bring numpy, which must not delay the first frame
+        from flowtop.view.columns import rate_column
 
         rates = [rate_column(name) for name in ("tick", "10s", "60s")]
         self.rate_window = window
-        if self.questions.sort in rates and self.questions.sort != rate_column(window):
-            self.questions.order_by(rate_column(window), descending=self.questions.descending)
+        before = self.questions.sort
+        rate = of_both(before)
+        if rate in rates and rate != rate_column(window):
+            self.questions.order_by(rate_column(window) + before.removeprefix(rate),
+                                    descending=self.questions.descending)
         self.changed()
 
     def action_bits(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,7 +18,8 @@ from flowtop.tui.keys import COLUMN_KEYS, bindings
 from flowtop.tui.line import Part, justify
 from flowtop.tui.lines import Lines
 from flowtop.view.arrangement import AUTOMATIC, WIDEST, Arrangement
-from flowtop.view.columns import COLUMNS, Column
+from flowtop.view.columns import Column
+from flowtop.view.layout import ARRANGED
 
 LEAST_FLEXIBLE = 7
 """Cells of an address, at least."""
@@ -31,6 +32,7 @@ class ColumnsScreen(ModalScreen[None]):
 
     Args:
         arrangement: what is chosen now.
+        columns: ids of those that the list can have.
         shown: cells of each column on view, by id.
         change: called with each change.
     """
@@ -44,10 +46,11 @@ class ColumnsScreen(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings(COLUMN_KEYS)
 
-    def __init__(self, arrangement: Arrangement, shown: Callable[[], Mapping[str, int]],
+    def __init__(self, arrangement: Arrangement, columns: Collection[str], shown: Callable[[], Mapping[str, int]],
                  change: Callable[[Arrangement], None]) -> None:
         super().__init__()
         self.arrangement = arrangement
+        self._there = columns
         self._shown = shown
         self._change = change
         self._at = 0
@@ -65,8 +68,8 @@ class ColumnsScreen(ModalScreen[None]):
     def columns(self) -> list[Column]:
         """Every column in the order chosen; those of exporters only where there are some."""
         shown = self._shown()
-        return [column for column in self.arrangement.ordered(COLUMNS.values())
-                if not column.of_exporters or column.id in shown]
+        return [column for column in self.arrangement.ordered(ARRANGED)
+                if column.id in self._there and (not column.of_exporters or column.id in shown)]
 
     # ---- keys
 
@@ -84,9 +87,13 @@ class ColumnsScreen(ModalScreen[None]):
 
     def action_shift(self, places: int) -> None:
         """The column to the left or to the right in the list, the cursor with it."""
-        ids = [column.id for column in self.columns]
-        to = max(0, min(self._at + places, len(ids) - 1))
-        ids.insert(to, ids.pop(self._at))
+        columns = self.columns
+        to = max(0, min(self._at + places, len(columns) - 1))
+        moved, neighbour = columns[self._at].id, columns[to].id
+        ids = [column.id for column in self.arrangement.ordered(ARRANGED)]  # of other lists too: each keeps its place
+        at = ids.index(neighbour)
+        ids.remove(moved)
+        ids.insert(at, moved)
         self._at = to
         self._take(replace(self.arrangement, order=tuple(ids)))
 

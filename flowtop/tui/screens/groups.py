@@ -1,4 +1,4 @@
-"""The group chooser: a short list of what flows can be grouped by."""
+"""The group chooser: a short list of what rows can be, flows and biflows, and what flows can be grouped by."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from flowtop.tui.line import Part, justify
 from flowtop.tui.lines import Lines
 from flowtop.view.groups import GROUPS, group_fields
 
-FLOWS = "flow"
-"""Stands for no grouping."""
+FLOWS, BIFLOWS = "flow", "biflow"
+"""Stand for no grouping."""
+_ROWS = {FLOWS: "Nothing: each flow by itself.", BIFLOWS: "Nothing: both ways of each conversation together."}
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in GROUP_KEYS if key.hint)
 _LONGEST_LENGTH = len("32/128")
 
 
 class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
-    """The chooser; gives ids of fields, () for flows, None when nothing is to change.
+    """The chooser; gives ids of fields, () for flows, (BIFLOWS,) for biflows, None when nothing is to change.
 
     Args:
-        group: what the list is grouped by now.
+        group: what the list is grouped by now, put like that.
         listening: flows come from exporters: they can be grouped by these too.
     """
 
@@ -45,7 +46,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         super().__init__()
         self._lengths = dict(text.split(":") for text in group if ":" in text)
         current = [text.partition(":")[0] for text in group] or [FLOWS]
-        self._ids = [FLOWS, *(id_ for id_, field in GROUPS.items()
+        self._ids = [*_ROWS, *(id_ for id_, field in GROUPS.items()
                               if listening or not field.of_exporters or id_ in current)]
         self._marked = current if len(current) > 1 else []
         self._current = current
@@ -71,7 +72,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     def action_mark(self) -> None:
         """This field, too, or not any more."""
         field = self._ids[self._at]
-        if field == FLOWS:
+        if field in _ROWS:
             self._marked = []
         elif field in self._marked:
             self._marked.remove(field)
@@ -83,7 +84,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         """Done, once."""
         ids = tuple(map(self._with_length, self._marked or [self._ids[self._at]]))
         try:
-            group_fields(ids)
+            group_fields(() if ids == (BIFLOWS,) else ids)
         except FlowtopError as error:
             self._fault = error.message
             self._paint()
@@ -106,7 +107,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         """Digits and / are a prefix length, at a field that has one."""
         field = self._ids[self._at]
         character = event.character or ""
-        if not character or character not in "0123456789/" or field == FLOWS or GROUPS[field].choose is None:
+        if not character or character not in "0123456789/" or field in _ROWS or GROUPS[field].choose is None:
             return
         self._lengths[field] = (self._lengths.get(field, "") + character)[:_LONGEST_LENGTH]
         self._paint()
@@ -153,10 +154,10 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
                       rank=0 if hint == "close" else index + 1) for index, (cap, hint) in enumerate(_HINTS)]
         field = self._ids[self._at]
-        if field != FLOWS and GROUPS[field].choose is not None:
+        if field not in _ROWS and GROUPS[field].choose is not None:
             hints.insert(0, Part("prefix length", label="0–9 / ", label_style=theme.KEY_CAP, style=theme.LABEL))
         return [justify(hints, [], width)]
 
 
 def _doc(field: str) -> str:
-    return "Nothing: each flow by itself." if field == FLOWS else GROUPS[field].doc
+    return _ROWS[field] if field in _ROWS else GROUPS[field].doc

@@ -110,9 +110,12 @@ class HelpScreen(ModalScreen[None]):
 
 def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     """What the page of words says: headings, each with terms and their meanings."""
-    from flowtop.view.columns import COLUMNS  # brings numpy: not before it is asked for
+    from flowtop.view.biflow_columns import BIFLOW_COLUMNS  # bring numpy: not before it is asked for
+    from flowtop.view.columns import COLUMNS
 
     yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
+    yield "Columns of biflows, too", [(column.header, column.doc) for id_, column in BIFLOW_COLUMNS.items()
+                                      if id_ not in COLUMNS]
     yield "Accuracy line", ACCURACY
     yield "Mouse", MOUSE
     yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]

@@ -9,7 +9,7 @@ from flowtop.view import column_keys, units
 from flowtop.view.columns import COLUMNS, Column
 from flowtop.view.filter.language import compile_filter
 from flowtop.view.filter.tree import And, Or, Tree, as_text
-from flowtop.view.query import FlowRow
+from flowtop.view.query import FlowRow, Ways
 
 _ICMP, _ICMPV6 = 1, 58
 
@@ -47,7 +47,9 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: 
 
 
 def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
-    """A filter that only flows of this row's Flow Key pass."""
+    """A filter that only flows of this row's Flow Key pass; of a biflow, only flows of these ends, both ways."""
+    if row.ways is not None and row.kind == Kind.FLOW:
+        return _ways_as_filter(row, row.ways)
     parts = [column_keys.interface_term(row, interfaces), column_keys.direction_term(row, interfaces)]
     if row.vlan_id:
         parts.append(column_keys.vlan_term(row, interfaces))
@@ -55,15 +57,56 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     if row.kind != Kind.AGGREGATE:
         parts += [column_keys.source_term(row, interfaces), column_keys.destination_term(row, interfaces)]
         if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
-            parts.append(f"icmptype {row.destination_port >> 8}")
+            parts.append(_icmp_type(row))
     return " and ".join(parts)
 
 
+def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
+    """Without interfaces and directions: the ways may differ in them."""
+    protocol = column_keys.protocol_term(row, {})
+    if row.protocol in (_ICMP, _ICMPV6):  # an answer has another type
+        each = [" and ".join((column_keys.source_term(way, {}), column_keys.destination_term(way, {}), _icmp_type(way)))
+                for way in (ways.forward, ways.reverse) if way is not None]
+        return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
+            f"{protocol} and {each[0]}")
+    ends = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
+    if row.protocol in units.PORT_PROTOCOLS:
+        ends = [units.endpoint(raw, row.ip_version, port) for raw, port in (
+            (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
+    return " and ".join([protocol, *ends])
+
+
+def _icmp_type(row: FlowRow) -> str:
+    return f"icmptype {row.destination_port >> 8}"
+
+
 def flow_as_tcpdump(row: FlowRow) -> str:
-    """The flow's packets as pcap-filter(7) puts it, for `tcpdump -i INTERFACE '...'`."""
+    """The flow's packets as pcap-filter(7) puts it, for `tcpdump -i INTERFACE '...'`; of a biflow, both ways' packets.
+
+    Empty where there is no such expression: the ways of a biflow have different VLANs.
+    """
+    tags = [f"vlan {vlan}" for vlan in (row.vlan_id, row.customer_vlan_id) if vlan]  # first: it moves the headers
+    back = None if row.ways is None else row.ways.reverse or _answer(row)
+    if row.ways is None or back is None:
+        return " and ".join([*tags, _packets(row)])
+    if (back.vlan_id, back.customer_vlan_id) != (row.vlan_id, row.customer_vlan_id):
+        return ""
+    both = f"({_packets(row.ways.forward)}) or ({_packets(back)})"
+    return " and ".join([*tags, f"({both})"]) if tags else both
+
+
+def _answer(row: FlowRow) -> FlowRow | None:
+    """What the way back would be that was not seen; None where nobody knows."""
+    if row.kind != Kind.FLOW or row.protocol in (_ICMP, _ICMPV6):
+        return None
+    return row._replace(source_address=row.destination_address, source_port=row.destination_port,
+                        destination_address=row.source_address, destination_port=row.source_port)
+
+
+def _packets(row: FlowRow) -> str:
+    """The packets of one way, without their VLAN tags."""
     name = {6: "tcp", 17: "udp", 132: "sctp", _ICMP: "icmp", _ICMPV6: "icmp6"}.get(row.protocol)
-    parts = [f"vlan {vlan}" for vlan in (row.vlan_id, row.customer_vlan_id) if vlan]  # first: it moves the headers
-    parts.append(name or f"{'ip6' if row.ip_version == 6 else 'ip'} proto {row.protocol}")
+    parts = [name or f"{'ip6' if row.ip_version == 6 else 'ip'} proto {row.protocol}"]
     if row.kind != Kind.AGGREGATE:
         ports = row.kind == Kind.FLOW and name in ("tcp", "udp", "sctp")
         for side, raw, port in (("src", row.source_address, row.source_port),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,14 @@ from flowtop.view.answer import Answerer
 from flowtop.view.biflow_columns import BIFLOW_COLUMNS
 from flowtop.view.columns import Wording
 from flowtop.view.filter import compile_filter
+from flowtop.view.filter.terms import flow_as_filter, flow_as_tcpdump
 from flowtop.view.fitting import fit
 from flowtop.view.query import FlowRow, Query
 from flowtop.view.records import record, record_names
 from flowtop.wire.iana import REVERSE_ENTERPRISE, registered
+from tests.kernel import frames
+from tests.kernel.frames import ethernet, ipv4, udp
+from tests.unit.capture.files.writers import pcap
 from tests.unit.factories import ACK, FIN, SECOND, START_NS, SYN, batch, counters, key
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -203,6 +210,33 @@ def test_without_what_a_cell_shows_the_biflow_is_away(column: str) -> None:
                              {2: "eth0"}).matched == 0
 
 
+def test_an_anchor_that_is_a_flow_finds_its_biflow() -> None:
+    table = table_of((key(A, B, 9000, 80), counters(1, 10)), (key(B, A, 80, 9000, direction=OUT), counters(1, 20)),
+                     (key(A, C, 9000, 80), counters(1, 40)))
+    answerer = Answerer()
+    flows = {row.octet_total: row.flow_id for row in answerer.answer(Query(), table).rows}
+    rows = answerer.answer(Query(biflow=True), table).rows
+    assert [row.octet_total for row in rows] == [40, 30]
+    for octets, rank in ((10, 1), (20, 1), (40, 0)):
+        answer = answerer.answer(Query(biflow=True, anchor=flows[octets]), table)
+        assert (answer.anchor_rank, answer.anchor_row) == (rank, rows[rank].flow_id)
+    away = answerer.answer(Query(biflow=True, anchor=flows[40], filter=compile_filter("host 10.0.0.2")), table)
+    assert (away.anchor_rank, away.anchor_row) == (None, None)
+    assert answerer.answer(Query(biflow=True, anchor=max(flows.values()) + 1), table).anchor_row is None
+
+
+def test_ended_biflows_can_be_left_out_but_for_the_anchor() -> None:
+    table = table_of((key(A, B, 9000, 80), counters(1, 10)), (key(B, A, 80, 9000, direction=OUT), counters(1, 20)),
+                     (key(A, C, 9000, 80), counters(1, 40)))
+    table.update(batch([(key(A, C, 9000, 80), counters(1, 1, at(14_000)))], START_NS + 16 * SECOND))
+    [alive, ended] = biflows(table, sort="bytes")
+    assert (bool(alive.end_reason), bool(ended.end_reason)) == (False, True)
+    assert biflows(table, ended=False) == [alive]
+    assert biflows(table, ended=False, anchor=ended.flow_id, sort="bytes") == [alive, ended]
+    other = compile_filter("host 10.0.0.3")
+    assert biflows(table, ended=False, anchor=ended.flow_id, filter=other) == [alive], "it does not pass at all"
+
+
 def test_held_order_and_anchor_know_a_biflow_by_its_id() -> None:
     table = table_of((key(A, B, 9000, 80), counters(1, 10)), (key(A, C, 9000, 80), counters(1, 20)))
     answerer = Answerer()
@@ -222,6 +256,64 @@ def test_state_is_of_both_ways() -> None:
     assert row.closing and not row.end_reason
     assert row.ways is not None and row.ways.reverse is not None
     assert (row.ways.forward.tcp_control_bits, row.ways.reverse.tcp_control_bits) == (0, FIN | ACK)
+
+
+# ---- a biflow handed on
+
+KINDS: tuple[Entry, ...] = (
+    (key(A, B, 1000, 80), counters()), (key(B, A, 80, 1000, direction=OUT), counters()),
+    (key(A, B, 80, 1000), counters()), (key(A, B, 1000, 80, 17), counters()), (key(A, A, 5, 80), counters()),
+    (key(A, B, 0, 8 << 8, 1), counters()), (key(B, A, 0, 0, 1, direction=OUT), counters()),
+    (key(B, A, 0, 8 << 8, 1), counters()), (key(A, B, 0, 3 << 8, 1), counters()), (key(A, B, 0, 0, 47), counters()),
+    (key(B, A, 0, 0, 47, direction=OUT), counters()), (key(A6, B6, 1000, 80), counters()),
+    (key(B6, A6, 80, 1000, direction=OUT), counters()), (key(A6, B6, 0, 128 << 8, 58), counters()),
+    (key(A, B, 0, 0, 17, kind=Kind.FRAGMENT), counters()), (key(A, C, 1000, 80, vlan_id=7), counters()),
+    (key(C, A, 80, 1000, direction=OUT, vlan_id=7), counters()))
+
+
+def test_as_a_filter_a_biflow_is_its_own_flows_both_ways() -> None:
+    table = table_of(*KINDS)
+    rows = biflows(table)
+    assert len(rows) == 12
+    for row in rows:
+        if row.kind == Kind.FRAGMENT:
+            continue  # the language has no word for fragments
+        answer = Answerer().answer(Query(filter=compile_filter(flow_as_filter(row, {2: "eth0"}))), table, {2: "eth0"})
+        assert row.ways is not None
+        ways = {way.flow_id for way in (row.ways.forward, row.ways.reverse) if way is not None}
+        assert {flow.flow_id for flow in answer.rows} == ways, flow_as_filter(row, {2: "eth0"})
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+def test_as_a_tcpdump_expression_a_biflow_is_its_own_packets_both_ways(tmp_path: Path) -> None:
+    """One frame a flow; which of them tcpdump takes."""
+    sent = [(A, B, udp(1000, 80), 17, ()), (B, A, udp(80, 1000), 17, ()), (A, B, udp(80, 1000), 17, ()),
+            (A, B, frames.icmp(8, 0), 1, ()), (B, A, frames.icmp(0, 0), 1, ()), (B, A, frames.icmp(8, 0), 1, ()),
+            (A, C, udp(1000, 80), 17, ((0x8100, 7),)), (C, A, udp(80, 1000), 17, ((0x8100, 7),)),
+            (C, B, udp(1000, 80), 17, ()), (B, C, udp(80, 1000), 17, ((0x8100, 8),))]
+    sent_frames = [(number * SECOND, ethernet(0x0800, ipv4(payload, protocol, source=source, destination=destination),
+                                         tags=tags))
+              for number, (source, destination, payload, protocol, tags) in enumerate(sent)]
+    path = tmp_path / "frames.pcap"
+    path.write_bytes(pcap(sent_frames))
+
+    def taken(row: FlowRow) -> list[int]:
+        done = subprocess.run(["tcpdump", "-n", "-tt", "-r", str(path), flow_as_tcpdump(row)], capture_output=True,
+                              text=True, check=True)
+        return [int(float(text.split()[0])) for text in done.stdout.splitlines()]
+
+    def one(*entries: Entry) -> FlowRow:
+        [row] = biflows(table_of(*entries))
+        return row
+
+    assert taken(one((key(A, B, 1000, 80, 17), counters()), (key(B, A, 80, 1000, 17), counters()))) == [0, 1]
+    assert taken(one((key(A, B, 1000, 80, 17), counters()))) == [0, 1], "an answer that was not seen yet, too"
+    assert taken(one((key(A, B, 80, 1000, 17), counters()))) == [2]
+    assert taken(one((key(A, B, 0, 8 << 8, 1), counters()), (key(B, A, 0, 0, 1), counters()))) == [3, 4]
+    assert taken(one((key(A, C, 1000, 80, 17, vlan_id=7), counters()),
+                     (key(C, A, 80, 1000, 17, vlan_id=7), counters()))) == [6, 7]
+    assert flow_as_tcpdump(one((key(C, B, 1000, 80, 17), counters()),
+                               (key(B, C, 80, 1000, 17, vlan_id=8), counters()))) == ""
 
 
 # ---- columns and records
