@@ -19,8 +19,9 @@ from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 def command(file: str, output: str) -> int:
     """Show the structure of a flow export: headers, templates, options, every record, with names.
 
-    FILE is a capture (pcap, pcapng) with NetFlow 5, NetFlow 9 or IPFIX datagrams in it, an IPFIX file (RFC 5655), or
-    raw datagrams; gzipped or not; - is standard input. Exits with 65 when something in it could not be read.
+    FILE is a capture (pcap, pcapng) with NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams in it, or IPFIX over TCP; an
+    IPFIX file (RFC 5655); or raw datagrams; gzipped or not; - is standard input. Exits with 65 when something in it
+    could not be read.
     """
     from flowtop.capture.files.octets import OctetStream
     from flowtop.capture.files.payloads import read_payloads
@@ -41,7 +42,7 @@ def command(file: str, output: str) -> int:
         stream.close()
     if not shown:
         raise FlowtopError(f"{stream.name} has no export in it", exit_code=EXIT_DAMAGED,
-                           hint="NetFlow 5, NetFlow 9 and IPFIX datagrams are looked for")
+                           hint="looked for are NetFlow 5, NetFlow 9, IPFIX and sFlow 5 datagrams, and IPFIX over TCP")
     return EXIT_DAMAGED if refused else EXIT_OK
 
 

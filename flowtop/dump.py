@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 from flowtop.capture.files.payloads import Payload
 from flowtop.capture.listener.held import HeldSet, HeldSets, MessageTimes
+from flowtop.dump_sflow import sflow_lines, sflow_record
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.exports import decode_export
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.sflow import MARK, SflowDatagram, decode_sflow
 from flowtop.wire.template_store import TemplateStore
 
 Format = Literal["text", "json"]
@@ -33,7 +35,8 @@ class Entry:
     Attributes:
         number: from 1.
         payload: where it came from.
-        message: what it is; None where it was refused.
+        message: what it is; None where it was refused, or is sFlow.
+        sflow: what it is, if that.
         late: Data Sets of earlier messages whose Template is in this one.
         refusals: what could not be read.
     """
@@ -41,6 +44,7 @@ class Entry:
     number: int
     payload: Payload
     message: Message | None = None
+    sflow: SflowDatagram | None = None
     late: list[DataSet] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
 
@@ -51,7 +55,13 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
     for number, payload in enumerate(payloads, 1):
         entry = Entry(number, payload)
         session = payload.sender, payload.receiver
+        if payload.gap:
+            entry.refusals.append("the stream lacks octets before it")
         try:
+            if payload.datagram and payload.octets[:4] == MARK:
+                entry.sflow = decode_sflow(payload.octets)
+                yield entry
+                continue
             message = entry.message = decode_export(payload.octets, store, session=session, datagram=payload.datagram)
         except IpfixDecodeError as refusal:
             entry.refusals.append(str(refusal))
@@ -121,9 +131,12 @@ def _record(entry: Entry) -> dict[str, Any]:
     found: dict[str, Any] = {"message": entry.number, "length": len(payload.octets)}
     if payload.sender:
         found |= {"sender": payload.sender, "receiver": payload.receiver}
+    if entry.sflow is not None:
+        return found | {"protocol": "sFlow 5"} | sflow_record(entry.sflow) | {"refused": entry.refusals}
     if message is None:
         return found | {"refused": entry.refusals}
-    found |= {"version": message.version, "exportTime": _time(_EPOCH, message.export_time_s * 1_000_000, 0),
+    found |= {"protocol": _PROTOCOLS[message.version], "version": message.version,
+              "exportTime": _time(_EPOCH, message.export_time_s * 1_000_000, 0),
               "sequence": message.sequence, "observationDomainId": message.domain}
     if message.boot_ms is not None:
         found["systemInitTimeMilliseconds"] = _time(_EPOCH, message.boot_ms * 1000, message.boot_ms)
@@ -155,6 +168,10 @@ def _data(data_set: DataSet, values: dict[str, str | int | float]) -> dict[str, 
 def _text(entry: Entry) -> str:
     message, payload = entry.message, entry.payload
     where = f"  {payload.sender} > {payload.receiver}" if payload.sender else ""
+    if entry.sflow is not None:
+        first, *rest = sflow_lines(entry.sflow)
+        lines = [f"message {entry.number}  sFlow 5{where}  {len(payload.octets)} octets  {first}", *rest]
+        return "\n".join(lines) + "\n" + _refusals(entry)
     if message is None:
         return f"message {entry.number}{where}  {len(payload.octets)} octets\n" + _refusals(entry)
     lines = [f"message {entry.number}  {_PROTOCOLS[message.version]}{where}  {len(payload.octets)} octets  "

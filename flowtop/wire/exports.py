@@ -30,8 +30,8 @@ def decode_export(octets: bytes, store: TemplateStore, *, session: Hashable, dat
 def split_exports(octets: bytes) -> list[bytes]:
     """Messages that were written to a file one after the other.
 
-    IPFIX says its length and NetFlow 5 its count; a NetFlow 9 datagram, which says neither, takes the rest. What is
-    left over, and is no message, is the last.
+    IPFIX says its length and NetFlow 5 its count; a datagram of NetFlow 9 or sFlow, which says neither, takes the rest.
+    What is left over, and is no message, is the last.
     """
     messages: list[bytes] = []
     offset = 0

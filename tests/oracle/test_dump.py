@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,14 @@ from typing import Any
 
 import pytest
 
+from flowtop.capture.files.octets import OctetStream
+from flowtop.capture.files.payloads import read_payloads
+from flowtop.dump import entries, entry_text
+from flowtop.errors import FlowtopError
 from flowtop.wire.exports import split_exports
 from tests.oracle.collectors import ENVIRONMENT, needs, write_pcap
 from tests.oracle.exports_data import BROKEN, GROUPS, export_files, tshark_exports
+from tests.unit.capture.listener import test_sflow as sflow
 
 
 def dump(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -104,6 +110,119 @@ def test_strings_of_strangers_are_quoted_and_harmless(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(struct.pack(">HHIII", 10, 16 + len(body), 0, 0, 0) + body)
     text = dump(tmp_path / "x")[1]
     assert "\x1b" not in text and 'interfaceName="\\u001b[31m\\\\xff\\n=x"' in text
+
+
+def tcp_capture(path: Path, stream: bytes, cuts: list[int], order: list[int]) -> None:
+    """A connection to port 4739 over IPv4 (LINKTYPE_RAW): its segments, cut at these places, in this order."""
+    import socket
+    import struct
+
+    address, first = socket.inet_aton("127.0.0.1"), 2**32 - 100
+    edges = [0, *cuts, len(stream)]
+    parts = [(first, 0x02, b"")] + [((first + 1 + edges[at]) % 2**32, 0x10, stream[edges[at]:edges[at + 1]])
+                                    for at in order]
+    out = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 101)]
+    for number, (sequence, flags, octets) in enumerate(parts):
+        tcp = struct.pack(">HHIIBBHHH", 40_000, 4739, sequence, 1, 0x50, flags, 60_000, 0, 0) + octets
+        packet = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), number, 0, 64, 6, 0, address, address) + tcp
+        out.append(struct.pack("<IIII", number, 0, len(packet), len(packet)) + packet)
+    path.write_bytes(b"".join(out))
+
+
+def test_ipfix_over_tcp_is_put_together_as_tshark_does(tmp_path: Path) -> None:
+    datagrams = [*export_files(GROUPS["barracuda"]), *export_files(GROUPS["yaf"])]
+    stream = b"".join(datagrams)
+    cuts = [7, 300, 301, 302, len(datagrams[0]) + 5, len(stream) - 3]
+    path = tmp_path / "x.pcap"
+    tcp_capture(path, stream, cuts, [0, 2, 1, 3, 3, 4, 6, 5])
+    run = subprocess.run([needs("tshark"), "-r", path, "-o", "tcp.reassemble_out_of_order:TRUE", "-d",
+                          "tcp.port==4739,cflow", "-T", "fields", "-e", "cflow.sequence", "-e", "cflow.od_id",
+                          "-Y", "cflow"], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    theirs = [(int(sequence), int(domain)) for line in run.stdout.splitlines()
+              for sequence, domain in zip(*(part.split(",") for part in line.split("\t")), strict=True)]
+    status, out, err = dump("-o", "json", path)
+    assert (status, err) == (0, "")
+    found = messages(out)
+    assert [(one["sequence"], one["observationDomainId"]) for one in found] == theirs and len(theirs) == len(datagrams)
+    assert {(one["sender"], one["receiver"]) for one in found} == {("127.0.0.1:40000", "127.0.0.1:4739")}
+    plain = tmp_path / "plain.pcap"
+    write_pcap(plain, datagrams)
+    assert [one["records"] for one in messages(dump("-o", "json", plain)[1])] == [one["records"] for one in found]
+
+
+def test_a_gap_in_a_stream_is_told_and_is_the_status(tmp_path: Path) -> None:
+    datagrams = export_files(GROUPS["yaf"])
+    cut = len(datagrams[0])
+    path = tmp_path / "x.pcap"
+    tcp_capture(path, b"".join(datagrams), [cut, cut + len(datagrams[1])], [0, 2])
+    status, out, _ = dump("-o", "json", path)
+    assert status == 65
+    assert [one["refused"] for one in messages(out)] == [[], ["the stream lacks octets before it"]]
+
+
+SFLOW = {"samplingInterval": "sflow.flow_sample.sampling_rate", "ingressInterface": "sflow.flow_sample.input_interface",
+         "egressInterface": "sflow.flow_sample.output_interface_value", "frameOctets": "sflow_245.header.frame_length",
+         "sourceIPv4Address": "ip.src", "destinationIPv4Address": "ip.dst", "protocolIdentifier": "ip.proto",
+         "sourceTransportPort": "tcp.srcport", "destinationTransportPort": "tcp.dstport", "ipTTL": "ip.ttl",
+         "ipTotalLength": "ip.len", "vlanId": "vlan.id", "sourceMacAddress": "eth.src",
+         "destinationMacAddress": "eth.dst"}
+"""Our names, and tshark's; of what stands in the sampled header it gives the innermost, the last."""
+
+
+def test_sflow_is_shown_as_tshark_reads_it(tmp_path: Path) -> None:
+    datagrams = [sflow.datagram(sflow.COUNTERS, sflow.sample(sflow.raw_header(sflow.frame(200 + 9 * number, vlan=7)),
+                                                             interval=100 + number, drops=number), sequence=number)
+                 for number in range(5)]
+    path = tmp_path / "x.pcap"
+    write_pcap(path, datagrams)
+    names = ["sflow_245.sequence_number", "sflow_245.sub_agent_id", "sflow_245.agent", *SFLOW.values()]
+    run = subprocess.run([needs("tshark"), "-r", path, "-d", "udp.port==4739,sflow", "-T", "fields", "-E",
+                          "occurrence=l", *(word for name in names for word in ("-e", name))],
+                         capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    status, out, err = dump("-o", "json", path)
+    assert (status, err) == (0, "")
+    found = messages(out)
+    assert [one["protocol"] for one in found] == ["sFlow 5"] * 5 and [one.get("dropped") for one in found] == [
+        None, *({"3": number} for number in range(1, 5))]
+    assert [[str(one[name]) for name in ("sequence", "subAgent", "agent")]
+            + [str(record["values"][name]) for record in one["records"] for name in SFLOW] for one in found] == [
+        line.split("\t") for line in run.stdout.splitlines()]
+    (tmp_path / "raw").write_bytes(datagrams[1])
+    status, text, _ = dump(tmp_path / "raw")
+    assert status == 0 and "sFlow 5" in text and "source 3 has dropped 1 packets" in text
+    assert "sourceIPv4Address=10.0.0.1" in text
+    (tmp_path / "raw").write_bytes(datagrams[1][:-9])
+    status, text, _ = dump(tmp_path / "raw")
+    assert status == 65 and "refused: " in text
+
+
+@pytest.mark.parametrize("way", ["cut", "hostile"])
+def test_any_cut_and_any_damage_ends_in_messages_or_refusals(way: str, tmp_path: Path) -> None:
+    """In this process: a thousand commands would take minutes."""
+    rng = random.Random(way)
+    whole = [octets for group in GROUPS.values() for octets in export_files(group)] + [
+        sflow.datagram(sflow.sample(sflow.raw_header(sflow.frame())))]
+    for number in range(400):
+        octets = bytearray(rng.choice(whole))
+        if way == "cut":
+            del octets[rng.randrange(1, len(octets)):]
+        else:
+            for _ in range(rng.randrange(1, 9)):
+                octets[rng.randrange(4, len(octets))] = rng.randrange(256)
+        path = tmp_path / f"{number}"
+        if number % 2:
+            write_pcap(path, [bytes(octets)])
+        else:
+            path.write_bytes(octets)
+        stream = OctetStream(str(path))
+        try:
+            for entry in entries(read_payloads(stream)):
+                assert entry.refusals or entry.message or entry.sflow
+                assert entry_text(entry, "text") and json.loads(entry_text(entry, "json"))
+        except FlowtopError as error:
+            assert "\n" not in error.message and len(octets) < 4
+        finally:
+            stream.close()
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
