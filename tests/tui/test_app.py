@@ -247,7 +247,8 @@ async def test_paused_picture_changes_only_for_what_is_asked() -> None:
 
 
 @pytest.mark.parametrize("keys", [("S", "s"), ("end", "home"), ("slash", *"tcp", "ctrl+u", "enter"), ("o", "o"),
-                                  ("E", "E"), ("g", "g", "enter", "backspace"), ("enter", "escape"), ("1",)])
+                                  ("E", "E"), ("g", "g", "g", "enter", "backspace"), ("B", "B"), ("enter", "escape"),
+                                  ("1",)])
 async def test_whatever_is_asked_while_paused_the_picture_is_of_the_moment_it_was_paused_at(
         keys: tuple[str, ...]) -> None:
     source = FakeSource(FLOWS)
