@@ -53,10 +53,21 @@ class Export:
     Attributes:
         number: 1, 2, ... in the order in which they were added.
         statistics: its figures and its state.
+        keep: which records it is for; None: all.
+        duplicates: flows that another Observation Point's flow stands for, too.
     """
 
     number: int
     statistics: ExportStatistics
+    keep: Keep | None = None
+    duplicates: bool = True
+
+    def takes(self, record: FlowRecords, interfaces: Mapping[int, str]) -> bool:
+        """Whether it is for this record (FLOW_RECORD_DTYPE, shape (1,)): neither its filter nor `duplicates=drop`
+        leaves it out."""
+        if not self.duplicates and record["duplicate"].any():
+            return False
+        return self.keep is None or bool(self.keep(record, interfaces).all())
 
 
 @dataclass(slots=True)
@@ -173,7 +184,8 @@ class Exports:
         """How each stands, in order of number."""
         with self._lock:
             running = tuple(self._running)
-        return tuple(Export(number, export.exporter.statistics()) for number, export in enumerate(running, 1))
+        return tuple(Export(number, export.exporter.statistics(), export.keep, export.duplicates)
+                     for number, export in enumerate(running, 1))
 
     def pause(self, number: int) -> None:
         """Send nothing until `resume`: records wait as if the collector were away."""

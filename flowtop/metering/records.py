@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from flowtop.metering.key_index import Slots
@@ -10,6 +12,23 @@ from flowtop.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, EndReason, FlowRec
 
 _COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "socket_cookie",
            "packet_total", "octet_total")
+
+
+class Reporting(NamedTuple):
+    """What the Flow Records of one flow have told so far.
+
+    Attributes:
+        records: how many there were.
+        packets, octets: that they told of.
+        at_ns: when the last one was made; without any, the first packet's time.
+        due_ns: when the next is due if packets go on coming; None: the flow has ended.
+    """
+
+    records: int
+    packets: int
+    octets: int
+    at_ns: int
+    due_ns: int | None
 
 
 def no_records() -> FlowRecords:
@@ -46,6 +65,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_
     store.packet_reported[slots] = store.packet_total[slots]
     store.octet_reported[slots] = store.octet_total[slots]
     store.reported_ns[slots] = now_ns
+    store.record_count[slots] += np.uint32(1)
     counting = (duplicate_packets < records["packet_delta"]) | (duplicate_octets < records["octet_delta"])
     both = duplicate & counting
     counted = records[both]

@@ -18,7 +18,7 @@ _LEAST_CAPACITY = 1024
 _FIELDS: dict[str, str] = {
     "flow_id": "u8", "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
-    "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8",
+    "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4",
     "packet_duplicate": "u8", "octet_duplicate": "u8",
@@ -38,9 +38,9 @@ class FlowStore:
     time, keep none.
 
     Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
-    reported_ns: when, and of an ended flow when it ended;
-    *_duplicate: the part of the rest that was booked as duplicate; head, members: see dedupe.py;
-    open_packets .. born_bucket: see rates.py.
+    reported_ns: when, and of an ended flow when it ended; record_count: how many records there were; *_duplicate: the
+    part of the rest that was booked as duplicate; head, members: see dedupe.py; open_packets .. born_bucket: see
+    rates.py.
     """
 
     flow_id: U8
@@ -57,6 +57,7 @@ class FlowStore:
     first_ns: I8
     last_ns: I8
     reported_ns: I8
+    record_count: npt.NDArray[np.uint32]
     packet_total: U8
     octet_total: U8
     packet_reported: U8

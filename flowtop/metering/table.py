@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from flowtop.metering.dedupe import Deduplicator, heads_of
 from flowtop.metering.expiry import Lingering, Timeouts, due, least_recent
+from flowtop.metering.flag_log import FlagLog
 from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.rates import Rates
-from flowtop.metering.records import no_records, report
+from flowtop.metering.records import Reporting, no_records, report
 from flowtop.metering.store import U8, FlowStore
 from flowtop.metering.totals import MeteringTotals, with_observed
 from flowtop.record import FLOW_KEY_DTYPE, TCP_OPENING_BIT, Direction, EndReason, FlowBatch, FlowRecords, Kind
@@ -90,6 +91,7 @@ class FlowTable:
             config.idle_timeout_s, config.active_timeout_s, config.end_timeout_s)))
         self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
         self._next_id = 1
+        self._flags = FlagLog()
         self._kept: int | None = None
         self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
@@ -143,19 +145,23 @@ class FlowTable:
         """Of the flow in that slot: (length in ns, octets) of each second or so, oldest first; see Rates.history."""
         return self._rates.history(slot)
 
-    def reporting(self, slot: int) -> tuple[int, int, int | None]:
-        """Of the flow in that slot: wire packets that Flow Records told of, when the last did (ns; the first packet's
-        time when none did), and when the next is due if packets go on coming (None: it has ended)."""
+    def flags(self, slot: int) -> list[tuple[int, int]]:
+        """Of the flow in that slot: (time in ns by which they had been seen, TCP control bits), as far as is known."""
+        return self._flags.of(int(self._store.flow_id[slot]))
+
+    def reporting(self, slot: int) -> Reporting:
+        """Of the flow in that slot: what its Flow Records have told."""
         store = self._store
         at_ns = int(store.reported_ns[slot])
         due_ns = None if store.end_reason[slot] else at_ns + self._timeouts.active_ns
-        return int(store.packet_reported[slot]), at_ns, due_ns
+        return Reporting(int(store.record_count[slot]), int(store.packet_reported[slot]),
+                         int(store.octet_reported[slot]), at_ns, due_ns)
 
     @property
     def nbytes(self) -> int:
         """Octets of memory held."""
         dedupe = self._dedupe.nbytes if self._dedupe else 0
-        return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe
+        return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe + self._flags.nbytes
 
     def update(self, batch: FlowBatch) -> FlowRecords:
         """A tick of one batch: `accumulate`, then `close_tick`."""
@@ -247,6 +253,7 @@ class FlowTable:
         old_bits = store.tcp_control_bits[slots]
         bits = old_bits | _tcp_control_bits(counters["tcp_bit_seen"][:, :TCP_OPENING_BIT])
         changed = bits != old_bits
+        self._flags.add(self.now_ns, store.flow_id[slots[changed]], (bits & ~old_bits)[changed])
         store.tcp_control_bits[slots[changed]] = bits[changed]
         store.opening[slots[counters["tcp_bit_seen"][:, TCP_OPENING_BIT] != 0]] = True
         self._rates.add(slots, packets, octets)

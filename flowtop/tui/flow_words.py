@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 from rich.segment import Segment
 from textual.strip import Strip
 
+from flowtop.export.exports import Export
+from flowtop.export.statistics import ExportState
 from flowtop.record import EndReason
 from flowtop.tui import theme
+from flowtop.tui.export_words import STATES
+from flowtop.tui.flag_words import flag_marks, flags_over_time
 from flowtop.tui.header import sparkline
 from flowtop.view import units
 from flowtop.view.columns import COLUMNS, Wording
@@ -25,19 +29,30 @@ ENDINGS: dict[int, str] = {
     EndReason.LACK_OF_RESOURCES: "ended early: the flow table was full",
 }
 """How a flow ended, by flowEndReason (IE 136)."""
+REASONS: dict[int, str] = {
+    EndReason.IDLE_TIMEOUT: "idle timeout",
+    EndReason.ACTIVE_TIMEOUT: "active timeout",
+    EndReason.END_OF_FLOW: "end of flow",
+    EndReason.FORCED_END: "forced end",
+    EndReason.LACK_OF_RESOURCES: "lack of resources",
+}
+"""Why a record was made."""
+MOST_EXPORTS = 8
+"""Told of one by one."""
 _LABEL = 14
 _WAY = 31
 
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How details are put: the page they came with, the wording of cells, local time, characters of sparklines."""
+    """How details are put: the page they came with, the wording of cells, local time, characters of sparklines, the
+    exports of this run."""
 
     page: Page
     wording: Wording
     local: Callable[[float], time.struct_time]
     sparks: str = theme.SPARKS
-    exporting: bool = False
+    exports: tuple[Export, ...] = ()
 
     @property
     def interfaces(self) -> Mapping[int, str]:
@@ -85,12 +100,17 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
                        f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
     yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
     yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
-    yield "", ""
+    seen = flags_over_time(details)
+    yield ("flags seen", seen) if seen else ("", "")
     rates = _squeezed(details.rates, max(room, 8))
     yield "rate", sparkline(rates, len(rates), telling.sparks)
+    marks = flag_marks(details, telling.page.unix_ms, len(rates))
+    if marks:
+        yield "flags", marks
     high = max([*details.rates, row.octet_rate])
     yield "", f"last {units.duration(details.rates_s)}  peak of these {telling.rate(high)}"
-    yield "", ""
+    if not marks:
+        yield "", ""
     yield from _both_ways(details, telling)
     yield "seen at", _point(row, telling)
     for point in details.points:
@@ -131,16 +151,38 @@ def _point(row: FlowRow, telling: Telling) -> str:
 
 
 def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
-    """Records are made whether an export takes them or not."""
+    """Records are made whether an export takes them or not; none of them tells which records it has sent."""
     row = details.row
     text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
+    words = []
     if details.reported_ms is not None:
-        text += f", last {telling.ago(details.reported_ms)}"
-    yield "reported", text
-    words = [] if telling.exporting else ["no export takes records now"]
+        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {telling.ago(details.reported_ms)}"
+        words.append(f"last: {REASONS.get(row.end_reason or EndReason.ACTIVE_TIMEOUT, '')}")
     if details.due_ms is not None and not details.gone:
-        words.insert(0, f"next record due in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
+        words.append(f"next in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
+    running = [export for export in telling.exports if export.statistics.state is not ExportState.STOPPED]
+    if not running:
+        words.append("no export takes records")
+    yield "reported", text
     yield "", "; ".join(words)
+    for export in running[:MOST_EXPORTS]:
+        yield f"export {export.number}", _export(export, details, telling)
+    if len(running) > MOST_EXPORTS:
+        yield "", f"{len(running) - MOST_EXPORTS} exports more: e shows them"
+
+
+def _export(export: Export, details: Details, telling: Telling) -> str:
+    """Where an export stands, and whether it is for this flow."""
+    statistics, words = export.statistics, STATES[export.statistics.state]
+    if details.record is None:
+        verdict = ""
+    elif export.takes(details.record, telling.interfaces):
+        verdict = "has this flow, " if details.row.end_reason else "takes this flow, "
+    else:
+        verdict = "leaves this flow out, "
+    waiting = statistics.queued_records + statistics.spooled_records
+    backlog = f"{waiting:,} records wait" if waiting else "none waits"
+    return f"{words.glyph} {words.word}, {verdict}{backlog}  {units.printable(statistics.url, 200)}"
 
 
 def _squeezed(rates: Sequence[float], room: int) -> list[float]:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from flowtop.record import Kind
-from flowtop.view.flows import Array, FlowColumns, FlowSource, Slots, address_words
+from flowtop.record import FLOW_RECORD_DTYPE, EndReason, FlowRecords, Kind
+from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, address_words
 from flowtop.view.icmp import ANSWERS
 from flowtop.view.query import Details
 from flowtop.view.rows import flow_rows
@@ -30,9 +30,35 @@ class DetailSource(FlowSource, Protocol):
     def history(self, slot: int) -> Sequence[tuple[int, int]]:
         """Of the flow in that slot: (length in ns, octets) of each second or so, the oldest first, the latest last."""
 
-    def reporting(self, slot: int) -> tuple[int, int, int | None]:
-        """Of the flow in that slot: wire packets that Flow Records told of, when the last did (ns), when the next is
-        due if packets go on coming (None: it has ended)."""
+    def flags(self, slot: int) -> Sequence[tuple[int, int]]:
+        """Of the flow in that slot: (time in ns by which they had been seen, TCP control bits), the oldest first."""
+
+    def reporting(self, slot: int) -> Reporting:
+        """Of the flow in that slot: what its Flow Records have told."""
+
+
+class Reporting(Protocol):
+    """What the Flow Records of a flow have told: see metering.records.Reporting."""
+
+    @property
+    def records(self) -> int:
+        """How many there were."""
+
+    @property
+    def packets(self) -> int:
+        """Wire packets they told of."""
+
+    @property
+    def octets(self) -> int:
+        """IP octets they told of."""
+
+    @property
+    def at_ns(self) -> int:
+        """When the last one was made."""
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next is due if packets go on coming; None: the flow has ended."""
 
 
 class Watch:
@@ -59,7 +85,7 @@ class Watch:
 
 def _details(slot: int, source: DetailSource) -> Details:
     columns, offset_ns = source.columns, source.unix_offset_ns
-    history, (reported, at_ns, due_ns) = source.history(slot), source.reporting(slot)
+    history, told = source.history(slot), source.reporting(slot)
     points = [other for other in _same_packets(columns, slot) if source.visible[other]]
     reverse = _reverse(columns, slot, source)
     [row] = flow_rows(source, np.array([slot]))
@@ -69,10 +95,30 @@ def _details(slot: int, source: DetailSource) -> Details:
         rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         reverse=next(iter(flow_rows(source, np.array([reverse], np.int64))), None) if reverse is not None else None,
         points=flow_rows(source, np.array(points[:MOST_POINTS], np.int64)),
-        reported_packets=reported,
-        reported_ms=(at_ns + offset_ns) // 1_000_000 if reported else None,
-        due_ms=None if due_ns is None else (due_ns + offset_ns) // 1_000_000,
+        flags=tuple(((at_ns + offset_ns) // 1_000_000, bits) for at_ns, bits in source.flags(slot)),
+        records=told.records,
+        reported_packets=told.packets,
+        reported_ms=(told.at_ns + offset_ns) // 1_000_000 if told.records else None,
+        due_ms=None if told.due_ns is None else (told.due_ns + offset_ns) // 1_000_000,
+        record=_record(slot, source, told),
     )
+
+
+def _record(slot: int, source: DetailSource, told: Reporting) -> FlowRecords | None:
+    """The Flow Record that would be made now; of an ended flow the one that was made, where it was the only one."""
+    columns, record = source.columns, np.zeros(1, FLOW_RECORD_DTYPE)
+    ended = columns["end_reason"][slot] != 0
+    if ended and told.records > 1:
+        return None  # Of what the last one told of nothing is kept.
+    for name in (FLOW_RECORD_DTYPE.names or ()):
+        if name in FLOW_COLUMN_DTYPES:
+            record[name] = columns[name][slot]
+    record["end_reason"] = columns["end_reason"][slot] or EndReason.ACTIVE_TIMEOUT
+    for name, reported in (("packet", told.packets), ("octet", told.octets)):
+        record[f"{name}_delta"] = int(columns[f"{name}_total"][slot]) - (0 if ended else reported)
+    for name, column in (("start_ms", "first_ns"), ("end_ms", "last_ns")):
+        record[name] = (int(columns[column][slot]) + source.unix_offset_ns) // 1_000_000
+    return record
 
 
 def _like(columns: FlowColumns, wanted: dict[str, int], source: tuple[int, int], destination: tuple[int, int]) -> Slots:

@@ -13,7 +13,7 @@ from flowtop.collecting import CollectingStatistics
 from flowtop.view.known_names import KnownNames
 
 if TYPE_CHECKING:
-    from flowtop.record import SourceState  # brings numpy, which must not delay the first frame
+    from flowtop.record import FlowRecords, SourceState  # brings numpy, which must not delay the first frame
     from flowtop.view.filter import Filter
 
 
@@ -166,11 +166,16 @@ class Details:
     Attributes:
         row: the flow; as it was last, once it is gone.
         gone: it has left the table.
+        record: FLOW_RECORD_DTYPE, shape (1,): the next one as it would be now; of an ended flow its only one; None: not
+            known, as it had several.
         rates: octets/s of each second or so, the oldest first; up to two minutes.
         rates_s: how long they are together.
         reverse: the flow of the answers; None: none was seen.
         points: the same packets at other Observation Points.
-        reported_packets: wire packets that Flow Records have told of; exports get these.
+        flags: TCP control bits by when they had first been seen: (ms since 1970 UTC, bits), the oldest first. Bits of
+            the row that are in none of them came before anybody kept note.
+        records: Flow Records that were made of it; exports get these.
+        reported_packets: wire packets that they have told of.
         reported_ms: when the last record was made; None: none yet.
         due_ms: when the next one is due if packets go on coming; None once the flow has ended.
     """
@@ -180,9 +185,12 @@ class Details:
     rates_s: float = 0.0
     reverse: FlowRow | None = None
     points: tuple[FlowRow, ...] = ()
+    flags: tuple[tuple[int, int], ...] = ()
+    records: int = 0
     reported_packets: int = 0
     reported_ms: int | None = None
     due_ms: int | None = None
+    record: FlowRecords | None = field(default=None, compare=False, repr=False)
     gone: bool = False
 
 

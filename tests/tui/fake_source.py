@@ -224,7 +224,7 @@ class FakeSource:
         now_ms = START_MS + 1000 * self.ticks
         self._last_details = Details(
             row, tuple(row.octet_rate * (1 + 0.6 * math.sin(tick / 7)) for tick in range(120)), 120.0, reverse, points,
-            row.packet_total * 9 // 10, now_ms - 12_000, None if ended else now_ms + 48_000)
+            _flags(row, now_ms), 3, row.packet_total * 9 // 10, now_ms - 12_000, None if ended else now_ms + 48_000)
         return self._last_details
 
     @staticmethod
@@ -254,6 +254,12 @@ class FakeSource:
     def _send(self) -> None:
         if self.listener is not None and self.asked:
             self.listener.on_page(self.page(self.asked[-1]))
+
+
+def _flags(row: FlowRow, now_ms: int) -> tuple[tuple[int, int], ...]:
+    """A TCP flow's handshake a minute ago, data two seconds later, what ended it now."""
+    times = (now_ms - 60_000, 0b10010), (now_ms - 58_000, 0b1000), (now_ms, 0b101)
+    return tuple((at_ms, row.tcp_control_bits & bits) for at_ms, bits in times if row.tcp_control_bits & bits)
 
 
 def _traffic(octet_rate: float, shape: tuple[int, ...]) -> Traffic:

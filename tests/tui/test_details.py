@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.record import EndReason
-from flowtop.tui.flow_words import ENDINGS, _squeezed
+from flowtop.export.exports import Export
+from flowtop.export.statistics import ExportState
+from flowtop.record import FLOW_RECORD_DTYPE, EndReason
+from flowtop.tui.flag_words import flag_marks, flags_over_time
+from flowtop.tui.flow_words import ENDINGS, REASONS, Telling, _squeezed, detail_lines
 from flowtop.tui.keys import DETAIL_KEYS
 from flowtop.tui.screens.copying import CopyScreen
 from flowtop.tui.screens.details import DetailsScreen
+from flowtop.view.columns import Wording
+from flowtop.view.filter import compile_filter
+from flowtop.view.query import Books, Details, Page, Query, Traffic
+from tests.tui.fake_exports import statistics
 from tests.tui.fake_source import OUT, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, lines, running
 
@@ -98,8 +109,8 @@ async def test_everything_known_is_told(width: int, height: int) -> None:
                       "mac 02:00:00:00:00:0b", "ttl 57", "dscp ef", "last 2:00", "this way", "the way back",
                       "1,210,000,000", "17,300,000", "72.0 Gb/s", "64.0 Gb/s", "eth0 ←", "eth0.20 ←", "duplicate",
                       "2026-01-01 00:00:00.000", "lasted 2:31",
-                      "1,209,999 of 1,344,444 packets, last 0:12 ago", "next record due in 0:48",
-                      "no export takes records now"):
+                      "1,209,999 of 1,344,444 packets in 3 records, last 0:12 ago",
+                      "last: active timeout; next in 0:48; no export takes records"):
             assert words in screen, words
         assert any(spark in screen for spark in "▃▄▅▆")
 
@@ -128,11 +139,12 @@ async def test_a_flow_that_ended_and_left_is_still_told_of_and_how_it_ended(reas
         await pilot.pause()
         assert ENDINGS[reason] in text(pilot) and "left the table" in text(pilot)
         assert "1,210,000,000" in text(pilot)
-        assert "next record due" not in text(pilot)
+        assert "next in" not in text(pilot)
+        assert f"last: {REASONS[reason]}" in text(pilot)
 
 
 def test_every_way_to_end_has_words() -> None:
-    assert set(ENDINGS) == set(EndReason) - {EndReason.NONE}
+    assert set(ENDINGS) == set(REASONS) == set(EndReason) - {EndReason.NONE}
 
 
 async def test_names_stand_beside_numbers_and_are_no_markup() -> None:
@@ -173,3 +185,66 @@ def test_a_sparkline_that_is_squeezed_keeps_its_bursts() -> None:
     assert _squeezed(rates, 62) == [900.0 if at == 38 else 1.0 for at in range(60)]
     assert _squeezed(rates, 120) == rates
     assert _squeezed([], 62) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 60)])
+async def test_flags_are_told_by_when_they_came_and_marked_below_the_rate(width: int, height: int) -> None:
+    async with opened(width, height) as (pilot, source):
+        source.ticks += 70
+        source.tick([FLOWS[0]._replace(tcp_control_bits=0b11011), *FLOWS[1:]])
+        await pilot.pause()
+        # The flow began 72 s before; half of the sparkline's two minutes are a minute.
+        assert "S. by 0:12, P by 0:14, F by 1:12" in text(pilot)
+        [rate] = [row for row in lines(pilot.app) if re.search("rate +[▁▂▃▄▅▆▇█]+", row)]
+        [marks] = [row for row in lines(pilot.app) if re.search("flags +S", row)]
+        first, last = (re.search("[▁▂▃▄▅▆▇█]+", rate) or pytest.fail()).span()
+        assert marks[last - 1] == "F", "now"
+        assert marks.index("S") in range(first + (last - first) // 2 - 2, first + (last - first) // 2 + 1)
+        assert marks[marks.index("S"):].split()[0] in ("S.", "S.P")
+
+
+def test_marks_keep_their_order_and_never_leave_the_line() -> None:
+    row = flow(1, "10.0.0.1", "10.0.0.2", (1, 2), age_s=30.0, tcp_control_bits=0b111011)
+    now = row.start_ms + 30_000
+    told = Details(row, (1.0,) * 10, 10.0, flags=((now - 25_000, 0b10), (now - 5_000, 0b10000), (now, 0b1001)))
+    assert flag_marks(told, now, 10) == "    .    F"
+    assert flags_over_time(told) == "U earlier, S by 0:05, . by 0:25, FP by 0:30"
+    assert flag_marks(told, now, 0) == ""
+    assert flags_over_time(Details(row._replace(tcp_control_bits=0))) == ""
+
+
+NEXT = np.zeros(1, FLOW_RECORD_DTYPE)
+NEXT["protocol"], NEXT["ip_version"], NEXT["destination_port"], NEXT["octet_delta"] = 6, 4, 443, 5_000
+
+
+def test_each_export_says_where_it_stands_and_whether_it_takes_the_flow() -> None:
+    def telling(*exports: Export) -> Telling:
+        page = Page(Query(), 1, 0, 0.0, 1.0, (), 0, 0, 0, None, Books(), Traffic(), Traffic())
+        return Telling(page, Wording(), time.gmtime, exports=exports)
+
+    def words(details: Details, *exports: Export) -> list[str]:
+        found = ["".join(segment.text for segment in strip).rstrip()
+                 for strip in detail_lines(details, telling(*exports), 118)]
+        after = found[next(at for at, words in enumerate(found) if "reported" in words) + 1:]
+        return [words for words in after if words]
+
+    def export(number: int, keep: str = "", *, duplicates: bool = True, **figures: Any) -> Export:
+        mask = compile_filter(keep, "records").record_mask if keep else None
+        return Export(number, statistics("ipfix://collector", **figures), mask, duplicates)
+
+    row = flow(1, "10.0.0.1", "10.0.0.2", (1, 443))
+    alive = Details(row, record=NEXT)
+    ended = Details(row._replace(end_reason=3), record=NEXT)
+    assert words(alive) == [" " * 15 + "no export takes records"]
+    said = words(alive, export(1), export(2, "tcp port 443 and bytes > 4000", queued_records=3, spooled_records=1_000),
+                 export(3, "udp or bytes > 6000", state=ExportState.WAITING), export(4, state=ExportState.STOPPED))
+    assert said == [" export 1      ● exporting, takes this flow, none waits  ipfix://collector",
+                    " export 2      ● exporting, takes this flow, 1,003 records wait  ipfix://collector",
+                    " export 3      ○ waiting, leaves this flow out, none waits  ipfix://collector"]
+    assert words(ended, export(1)) == [" export 1      ● exporting, has this flow, none waits  ipfix://collector"]
+    assert words(Details(row), export(1, "udp")) == [" export 1      ● exporting, none waits  ipfix://collector"]
+    twin = NEXT.copy()
+    twin["duplicate"] = True
+    assert "leaves this flow out" in words(Details(row, record=twin), export(1, duplicates=False))[0]
+    many = words(alive, *map(export, range(1, 12)))
+    assert len(many) == 9 and "3 exports more: e shows them" in many[-1]

@@ -63,5 +63,5 @@ class Detailing(FlowScreen):
             return
         from flowtop.tui.flow_words import Telling
 
-        exporting = self.exports is not None and bool(self.exports.statistics())
-        self._details.show(details, Telling(page, self.wording(), self.clock.local, self.sparks, exporting))
+        exports = () if self.exports is None else self.exports.statistics()
+        self._details.show(details, Telling(page, self.wording(), self.clock.local, self.sparks, exports))

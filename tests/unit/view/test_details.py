@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flowtop.metering import rates
+from flowtop.metering.flag_log import FlagLog
 from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import Direction, EndReason
+from flowtop.record import FLOW_RECORD_DTYPE, Direction, EndReason
 from flowtop.view.details import Watch
-from tests.unit.factories import batch, counters, key
+from tests.unit.factories import ACK, FIN, PSH, SYN, batch, counters, key
 
 SECOND = 1_000_000_000
 START_NS = 100 * SECOND
@@ -131,3 +133,46 @@ def test_a_flow_can_be_read_of_after_it_has_ended_and_left() -> None:
     assert Watch().look(1, table) is None, "another asker never saw it"
     assert watch.look(None, table) is None
     assert watch.look(1, table) is None, "it was let go of"
+
+
+def test_flags_are_known_by_the_tick_in_which_they_came() -> None:
+    table = FlowTable(TableConfig())
+    for second, bits in enumerate((SYN, SYN | ACK, ACK, 0, PSH | ACK, FIN | ACK), 1):
+        now = START_NS + second * SECOND
+        table.update(batch([(key(*THERE), counters(1, 100, now - SECOND // 4, tcp_bits=bits))], now))
+    details = Watch().look(1, table)
+    assert details is not None
+    start_ms = (START_NS + table.unix_offset_ns) // 1_000_000
+    assert details.flags == tuple((start_ms + 1000 * second, bits)
+                                  for second, bits in ((1, SYN), (2, ACK), (5, PSH), (6, FIN)))
+
+
+def test_what_is_forgotten_of_flags_is_the_oldest() -> None:
+    log = FlagLog(events=4)
+    for at in range(6):
+        log.add(at, np.array([at, 100], np.uint64), np.array([1 << at, 2], np.uint16))
+    assert log.of(3) == []
+    assert log.of(4) == [(4, 16)] and log.of(100) == [(4, 2), (5, 2)]
+    log.add(6, np.arange(5, dtype=np.uint64), np.ones(5, np.uint16))
+    assert log.of(100) == [] and log.nbytes == 0, "more at once than are kept"
+
+
+def test_the_next_record_is_told_and_the_only_one_of_a_flow_that_ended() -> None:
+    table, watch, records = FlowTable(TableConfig(active_timeout_s=3, idle_timeout_s=5, linger_s=60)), Watch(), []
+    looks = []
+    for second in range(1, 15):
+        now = START_NS + second * SECOND
+        entries = [(key(*THERE), counters(2, 500, now))] if second < 6 else []
+        entries += [(key(*BACK), counters(1, 70, now, tcp_bits=FIN))] if second == 1 else []
+        looks.append(watch.look(1, table) if second > 1 else None)
+        records += table.update(batch(entries, now)).tolist()
+    names = FLOW_RECORD_DTYPE.names or ()
+    told = [int(look.record["octet_delta"][0]) for look in looks[1:6] if look is not None and look.record is not None]
+    assert told == [500, 1000, 1500, 0, 500], "a record was made in the fourth tick"
+    last = watch.look(1, table)
+    assert last is not None and last.row.end_reason and last.records > 1 and last.record is None
+    only = Watch().look(2, table)
+    [made] = [dict(zip(names, record, strict=True)) for record in records if record[0] == 2]
+    assert only is not None and only.records == 1 and only.record is not None
+    assert dict(zip(names, only.record.tolist()[0], strict=True)) == made
+    assert sum(record[0] == 1 for record in records) == last.records
