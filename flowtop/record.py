@@ -104,6 +104,10 @@ class Direction(enum.IntEnum):
     EGRESS = 1
 
 
+UNKNOWN_DIRECTION = 2
+"""In the place of a Direction: an exporter has not said which. No Observation Point of this host has it."""
+
+
 class Kind(enum.IntEnum):
     """What an entry stands for (enum flow_kind)."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowtop.collecting import point_elements
 from flowtop.elements import FLOW_ELEMENTS
-from flowtop.record import FlowRecords, Kind
+from flowtop.record import UNKNOWN_DIRECTION, FlowRecords, Kind
 
 CSV_COLUMNS = (*FLOW_ELEMENTS, "duplicate")
 """Every key a record may have, in column order of CSV; `duplicate` is no Information Element."""
@@ -34,7 +34,7 @@ def _plain(row: dict[str, Any], interfaces: Mapping[int, str]) -> dict[str, Any]
     record: dict[str, Any] = {
         "flowId": row["flow_id"],
         **point_elements(interfaces.get(row["ifindex"], str(row["ifindex"])), _harmless),
-        "flowDirection": row["direction"],
+        **({} if row["direction"] == UNKNOWN_DIRECTION else {"flowDirection": row["direction"]}),
         "ipVersion": row["ip_version"],
         "protocolIdentifier": row["protocol"],
     }

@@ -111,7 +111,7 @@ class FlowStore:
     def observation_points(self, slots: Slots) -> I8:
         """The Observation Point of each flow as one number: ifindex and direction."""
         ifindex: I8 = self.keys["ifindex"][slots].astype(np.int64)
-        return ifindex << 1 | self.keys["direction"][slots].astype(np.int64)
+        return ifindex << 2 | self.keys["direction"][slots].astype(np.int64)
 
     def allocate(self, n: int) -> Slots:
         """n slots, occupied, all fields zero."""

@@ -356,8 +356,8 @@ class _TickSums(NamedTuple):
     def plus(self, direction: npt.NDArray[np.uint8], packets: U8, octets: U8,
              counts: npt.NDArray[np.bool_]) -> _TickSums:
         """With the traffic of those entries that count."""
-        ingress = counts & (direction == Direction.INGRESS)
-        egress = counts & ~ingress
+        egress = counts & (direction == Direction.EGRESS)
+        ingress = counts & ~egress
         return _TickSums(*(old + int(sums[chosen].sum()) for old, sums, chosen in zip(
             self, (packets, octets, packets, octets), (ingress, ingress, egress, egress), strict=True)))
 

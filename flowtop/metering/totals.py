@@ -18,7 +18,7 @@ class MeteringTotals:
     came and went between two pages, too many to keep until the second) are what the table counted;
     observed, ignored, filtered (by the capture filter), lost, unjoined and interface figures are the capture's, summed
     over Observation Points.
-    `tick_*`: of the last tick, duplicates left out, by direction.
+    `tick_*`: of the last tick, duplicates left out, by direction; one that is not known counts as ingress.
     """
 
     accounted_packets: int = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.record import Kind
+from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset, address_words
 from flowtop.view.grouping import SUMMED, DerivedColumns, DerivedSource, extreme, summed
 from flowtop.view.icmp import ANSWERS
@@ -244,7 +244,8 @@ def _points(flows: FlowColumns, back: npt.NDArray[np.bool_], dedupes: bool) -> A
     that belong together wherever they were seen."""
     point = np.zeros(len(back), np.uint64)
     here = np.flatnonzero((flows["kind"] != Kind.FLOW) | flows["duplicate"] | (not dedupes))
-    direction = flows["direction"][here].astype(np.uint64) ^ back[here]
+    direction = flows["direction"][here].astype(np.uint64)
+    direction ^= back[here] & (direction != UNKNOWN_DIRECTION)
     point[here] = direction << np.uint64(1) | np.uint64(1)
     for shift, name in ((32, "ifindex"), (16, "vlan_id"), (4, "customer_vlan_id")):
         point[here] |= flows[name][here].astype(np.uint64) << np.uint64(shift)

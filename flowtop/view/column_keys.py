@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flowtop.collecting import exporter_of, interface_of
-from flowtop.record import Direction, EndReason, Kind
+from flowtop.record import UNKNOWN_DIRECTION, EndReason, Kind
 from flowtop.view import units
 from flowtop.view.filter import values
 from flowtop.view.filter_key import FilterKey, stored
@@ -55,9 +55,9 @@ DOMAIN = FilterKey(
     "an Observation Domain, such as 7", values.number, *stored("ifindex"), kind="text", of_aggregates=True,
     part=lambda name: str(exporter.domain) if (exporter := exporter_of(name)) else "")
 DIRECTION = FilterKey(
-    "dir", "Direction at the interface.", "dir out", "in or out",
-    values.ReadChoice((("in", 0), ("out", 1), ("ingress", 0), ("egress", 1))), *stored("direction"),
-    choices=("in", "out"), packet="direction", of_aggregates=True)
+    "dir", "Direction at the interface; unknown where an exporter does not say.", "dir out", "in, out or unknown",
+    values.ReadChoice((("in", 0), ("out", 1), ("ingress", 0), ("egress", 1), ("unknown", UNKNOWN_DIRECTION))),
+    *stored("direction"), choices=("in", "out", "unknown"), packet="direction", of_aggregates=True)
 PROTOCOL = FilterKey(
     "proto", "IP protocol, by name or number.", "proto 47", "a protocol's name or number (0 to 255)",
     values.read_protocol, *stored("protocol"), choices=tuple(values.PROTOCOL_WORDS), packet="protocol",
@@ -178,7 +178,12 @@ def at_least(word: str, value: Callable[[FlowRow], float], unit: str = "") -> Te
 def direction_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     """`dir in`."""
     del interfaces
-    return "dir in" if row.direction == Direction.INGRESS else "dir out"
+    return direction_words(row.direction)
+
+
+def direction_words(direction: int) -> str:
+    """`dir in`."""
+    return f"dir {('in', 'out', 'unknown')[direction]}"
 
 
 def state_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from flowtop.collecting import exporter_of, interface_of
-from flowtop.record import Direction, Kind
+from flowtop.record import UNKNOWN_DIRECTION, Direction, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
 from flowtop.view.filter_key import FilterKey
@@ -21,6 +21,9 @@ from flowtop.view.names import NUMBERS, Names
 from flowtop.view.query import FlowRow
 
 Window = Literal["tick", "10s", "60s"]
+
+
+ARROWS = {Direction.INGRESS: "←", Direction.EGRESS: "→", UNKNOWN_DIRECTION: "-"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +195,8 @@ def _rate_column(header: str, field: str, sort: SortKey, priority: int, key: Fil
 _ALL = (
     Column("interface", "IF", 4, "Interface of the Observation Point.", _interface, (_plain("ifindex"),), 1,
            keys.interface_term, keys.INTERFACE),
-    Column("direction", "D", 1, "← ingress, → egress, at that interface.",
-           lambda row, _, __: "←" if row.direction == Direction.INGRESS else "→", (_plain("direction"),), 1,
+    Column("direction", "D", 1, "← ingress, → egress, at that interface; - the exporter does not say.",
+           lambda row, _, __: ARROWS[row.direction], (_plain("direction"),), 1,
            keys.direction_term, keys.DIRECTION),
     Column("exporter", "EXPORTER", 9, "With -l: who told of the flow.", _exporter, (_plain("ifindex"),), 2,
            keys.exporter_term, keys.EXPORTER, of_exporters=True),

@@ -14,10 +14,10 @@ import numpy as np
 
 from flowtop.collecting import exporter_of, point_elements
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.record import Direction, Kind
+from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
-from flowtop.view.columns import Wording
+from flowtop.view.columns import ARROWS, Wording
 from flowtop.view.flows import Array, FlowColumns, address_words
 from flowtop.view.group_field import GroupField, Key, Names
 from flowtop.view.query import FlowRow
@@ -352,10 +352,11 @@ _ALL = (
                values=lambda key, names: _exporter_values(_point(key, names), "interfaceName"),
                members=("exporterIPv4Address", "exporterIPv6Address", "observationDomainId"), alike=_domain_of,
                of_exporters=True),
-    GroupField("direction", "D", 1, "← ingress, → egress, at that interface.", lambda columns: (columns["direction"],),
-               text=lambda key, _: "←" if key[0] == Direction.INGRESS else "→",
-               term=lambda key, _: "dir in" if key[0] == Direction.INGRESS else "dir out",
-               values=lambda key, _: {"flowDirection": key[0]}, members=("flowDirection",)),
+    GroupField("direction", "D", 1, "← ingress, → egress, at that interface; - the exporter does not say.",
+               lambda columns: (columns["direction"],), text=lambda key, _: ARROWS[key[0]],
+               term=lambda key, _: keys.direction_words(key[0]),
+               values=lambda key, _: {} if key[0] == UNKNOWN_DIRECTION else {"flowDirection": key[0]},
+               members=("flowDirection",)),
     _subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS),
     _subnet("destination_subnet", "DESTINATION NET", "destination", "dst", _DEFAULT_LENGTHS),
     GroupField("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner; 0 is untagged.",

@@ -75,7 +75,7 @@ def _at_one_point(columns: FlowColumns, slots: Slots, groups: Slots, left: Slots
     stood_for[sums.of[len(left):]] = True
     mine = sums.of[:len(left)]
     taken = _Taken(columns, slots[left])
-    point = taken["ifindex"].astype(np.int64) << 1 | taken["direction"]
+    point = taken["ifindex"].astype(np.int64) << 2 | taken["direction"]
     lowest = np.full(sums.count, np.iinfo(np.int64).max)
     np.minimum.at(lowest, mine, point)
     counts: Mask = ~stood_for[mine] & (point == lowest[mine])

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowtop.collecting import point_elements
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
-from flowtop.record import Kind
+from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.groups import group_fields, member_names
 from flowtop.view.query import FlowRow, Query, Ways
 from flowtop.view.units import printable
@@ -64,7 +64,7 @@ def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "flowId": row.flow_id,
         **point_elements(interfaces.get(row.ifindex, str(row.ifindex)), printable),
-        "flowDirection": row.direction,
+        **({} if row.direction == UNKNOWN_DIRECTION else {"flowDirection": row.direction}),
         "ipVersion": row.ip_version,
         "protocolIdentifier": row.protocol,
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.record import FLOW_KEY_DTYPE, Direction, Kind
+from flowtop.record import FLOW_KEY_DTYPE, UNKNOWN_DIRECTION, Direction, Kind
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
@@ -217,14 +217,16 @@ def _fill_icmp(half: Collected, fields: _Fields) -> None:
 
 
 def _fill_interface(half: Collected, fields: _Fields) -> None:
-    """Observation Point: the interface in the flow's direction, or the one interface that is told."""
+    """Observation Point: the interface in the flow's direction, where packets came in when that is not told; or the one
+    interface that is."""
     into, out = (fields.integers(names) for names in _INTERFACES)
     zeros = np.zeros(len(half), np.uint64)
     into, out = zeros if into is None else into, zeros if out is None else out
     direction = fields.integers(("flowDirection",))
-    egress = (into == 0) & (out != 0) if direction is None else direction == Direction.EGRESS
+    egress = np.False_ if direction is None else direction == Direction.EGRESS
     first, second = np.where(egress, out, into), np.where(egress, into, out)
-    half["direction"] = egress
+    half["direction"] = (UNKNOWN_DIRECTION if direction is None
+                         else np.where(direction < UNKNOWN_DIRECTION, direction, UNKNOWN_DIRECTION))
     half["ifindex"] = np.where(first != 0, first, second) & 0xFFFF_FFFF
 
 
@@ -236,7 +238,7 @@ def _turn_round(half: Collected) -> None:
     source, destination = half["source_port"].copy(), half["destination_port"].copy()
     half["source_port"] = np.where(ported, destination, source)
     half["destination_port"] = np.where(ported, source, destination)
-    half["direction"] ^= 1
+    half["direction"] ^= half["direction"] != UNKNOWN_DIRECTION
 
 
 def _times(fields: _Fields, times: ExportTimes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

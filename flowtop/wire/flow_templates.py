@@ -150,7 +150,7 @@ def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
 
 def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
     """Flow Records of one Template."""
-    ingress = records["direction"] == Direction.INGRESS
+    ingress = records["direction"] != Direction.EGRESS  # what is not known, too: the element knows two values
     columns: dict[str, npt.NDArray[np.generic]] = {
         "flowId": records["flow_id"],
         "flowStartMilliseconds": records["start_ms"],
@@ -161,7 +161,7 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
         "egressInterface": records["ifindex"] * ~ingress,
         "protocolIdentifier": records["protocol"],
         "ipVersion": records["ip_version"],
-        "flowDirection": records["direction"],
+        "flowDirection": records["direction"] & Direction.EGRESS,
         "flowEndReason": records["end_reason"],
     }
     if template.id != AGGREGATE:

@@ -34,7 +34,7 @@ class SampledPacket(NamedTuple):
         frame_octets: of the whole frame, as the agent tells it.
         interval: one in so many packets was sampled.
         ingress, egress: interfaces by number; 0 where the agent does not say.
-        sampled_egress: it was sampled as it left.
+        direction: of sampling: 0 as it came in, 1 as it left, None: the agent does not say.
     """
 
     protocol: int
@@ -43,7 +43,7 @@ class SampledPacket(NamedTuple):
     interval: int
     ingress: int
     egress: int
-    sampled_egress: bool
+    direction: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,12 @@ def _flow_sample(sample: _Reader, expanded: bool, packets: list[SampledPacket]) 
         source &= 0xFF_FFFF
         ingress, egress = (0 if number >> 30 else number for number in (ingress, egress))
     ingress, egress = (0 if number >= _NO_INTERFACE else number for number in (ingress, egress))
+    direction = None if not source else 0 if source == ingress else 1 if source == egress else None
     for _ in range(count):
         record_type, length = sample.words(2)
         record = sample.part(length)
         if record_type == _RAW_HEADER:
             protocol, frame_octets, _, header_octets = record.words(4)
             packets.append(SampledPacket(protocol, record.take(header_octets), frame_octets, max(interval, 1), ingress,
-                                         egress, source == egress != ingress))
+                                         egress, direction))
     return source, dropped

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.collecting import Exporter, observation_point_name
-from flowtop.record import OBSERVATION_DTYPE, Direction
+from flowtop.record import OBSERVATION_DTYPE, UNKNOWN_DIRECTION
 
 MAX_POINTS = 16_384
 """Interfaces told apart; what exceeds them is told apart by exporter no more: a hostile sender can name many."""
@@ -31,7 +31,7 @@ class ObservationPoints:
         self._names: dict[_Domain, dict[int, str]] = {}
         self._named = 0
         self._texts: dict[int, str] | None = None
-        self._sums = np.zeros((64, len(Direction), 2), np.uint64)
+        self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
         """The synthetic ifindex of an exporter's interface."""

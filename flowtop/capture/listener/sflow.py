@@ -8,7 +8,7 @@ import numpy.typing as npt
 from flowtop.capture.files.frames import FileInterface, Frames
 from flowtop.capture.files.internet import LATER_FRAGMENT, PARSED_IP, parse
 from flowtop.capture.files.octets import PAD
-from flowtop.record import FLOW_KEY_DTYPE, Direction, Kind
+from flowtop.record import FLOW_KEY_DTYPE, UNKNOWN_DIRECTION, Direction, Kind
 from flowtop.wire.collected import COLLECTED_DTYPE, Collected
 from flowtop.wire.sflow import ETHERNET, IPV4, IPV6, SampledPacket
 
@@ -50,11 +50,17 @@ class SampledPackets:
             rows[name] = values[usable]
         rows["packets"] = 1
         rows["start_ms"] = rows["end_ms"] = parsed.time_ns[usable] // 1_000_000
-        points = np.array([(packet.egress if packet.sampled_egress else packet.ingress, packet.sampled_egress)
-                           for packet in chosen], np.int64)[usable]
-        rows["ifindex"], rows["direction"] = points[:, 0], np.where(points[:, 1], Direction.EGRESS, Direction.INGRESS)
+        points = np.array([_point(packet) for packet in chosen], np.int64)[usable]
+        rows["ifindex"], rows["direction"] = points[:, 0], points[:, 1]
         intervals = np.array([packet.interval for packet in chosen], np.float64)[usable]
         return rows, intervals, len(self._packets) - len(usable)
+
+
+def _point(packet: SampledPacket) -> tuple[int, int]:
+    """Interface and direction."""
+    if packet.direction is None:
+        return packet.ingress or packet.egress, UNKNOWN_DIRECTION
+    return (packet.egress if packet.direction == Direction.EGRESS else packet.ingress), packet.direction
 
 
 def _frames(packets: list[SampledPacket], times_ns: npt.NDArray[np.int64]) -> Frames:

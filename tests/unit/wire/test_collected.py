@@ -28,6 +28,8 @@ def rows_of(fields: list[tuple[Any, ...]], *records: bytes, boot_ms: int = BOOT_
 
 
 COUNTED: list[tuple[Any, ...]] = [(1, 4), (2, 4)]
+UNKNOWN = 2
+"""In the place of flowDirection (IE 61), which knows 0 and 1: it is not told."""
 ONE = struct.pack(">II", 100, 1)
 
 
@@ -76,11 +78,18 @@ def test_a_bidirectional_record_is_two_flows() -> None:
     found = rows_of(fields, record, silent)
     forward, unanswered, reverse = found.rows
     assert [int(forward[n]) for n in ("source_port", "destination_port", "octets", "packets", "tcp_control_bits", "tos",
-                                      "direction", "ifindex")] == [1000, 443, 500, 5, 2, 8, 0, 11]
+                                      "direction", "ifindex")] == [1000, 443, 500, 5, 2, 8, UNKNOWN, 11]
     assert [int(reverse[n]) for n in ("source_port", "destination_port", "octets", "packets", "tcp_control_bits", "tos",
-                                      "direction", "ifindex")] == [443, 1000, 900, 7, 18, 16, 1, 11]
+                                      "direction", "ifindex")] == [443, 1000, 900, 7, 18, 16, UNKNOWN, 11]
     assert bytes(reverse["source_address"])[:4] == bytes(forward["destination_address"])[:4] == b"\5\6\7\7"
     assert int(unanswered["octets"]) == 40 and found.sources.tolist() == [0, 1, 0] and found.unusable == 0
+
+
+@pytest.mark.parametrize(("told", "back"), [(0, 1), (1, 0), (7, UNKNOWN)])
+def test_the_way_back_passes_in_the_other_direction(told: int, back: int) -> None:
+    fields: list[tuple[Any, ...]] = [(8, 4), (12, 4), (61, 1), (1, 4), (1, 4, REVERSE)]
+    rows = rows_of(fields, struct.pack(">4s4sBII", b"\1\2\3\4", b"\5\6\7\7", told, 500, 900)).rows
+    assert [int(direction) for direction in rows["direction"]] == [min(told, UNKNOWN), back]
 
 
 def test_initiator_and_responder_counters_are_two_flows() -> None:
@@ -102,17 +111,17 @@ def test_icmp_type_and_code_stand_for_the_destination_port(fields: list[tuple[in
 
 
 @pytest.mark.parametrize(("fields", "octets", "point"), [
-    ([(10, 2), (14, 2)], (3, 4), (3, 0)), ([(10, 2), (14, 2)], (0, 4), (4, 1)), ([(14, 2), (58, 2)], (4, 0), (4, 1)),
-    ([(10, 2), (14, 2)], (0, 0), (0, 0)),
+    ([(10, 2), (14, 2)], (3, 4), (3, UNKNOWN)), ([(10, 2), (14, 2)], (0, 4), (4, UNKNOWN)),
+    ([(14, 2), (58, 2)], (4, 0), (4, UNKNOWN)), ([(10, 2), (14, 2)], (0, 0), (0, UNKNOWN)),
 ])
 def test_the_observation_point_is_the_interface_in_the_flows_direction(
     fields: list[tuple[int, int]], octets: tuple[int, int], point: tuple[int, int],
 ) -> None:
     row = rows_of([*COUNTED, *fields], ONE + struct.pack(">HH", *octets)).rows[0]
     assert (int(row["ifindex"]), int(row["direction"])) == point
-    for direction, interface in ((0, 3), (1, 4)):
+    for direction, interface in ((0, 3), (1, 4), (255, 3)):
         row = rows_of([*COUNTED, (10, 2), (14, 2), (61, 1)], ONE + struct.pack(">HHB", 3, 4, direction)).rows[0]
-        assert (int(row["ifindex"]), int(row["direction"])) == (interface, direction)
+        assert (int(row["ifindex"]), int(row["direction"])) == (interface, min(direction, UNKNOWN))
 
 
 def test_a_template_with_both_versions_holds_one_in_each_record() -> None:

@@ -21,6 +21,8 @@ from tests.unit.wire.patience import patient
 UDP = Session("udp", "192.0.2.1", True)
 TCP = Session("tcp", "192.0.2.1", False)
 SET = 256
+UNKNOWN = 2
+"""The direction of records that do not tell it."""
 
 
 def drained(process: CollectingProcess) -> dict[tuple[str, int], tuple[int, int]]:
@@ -44,7 +46,7 @@ def test_records_of_a_key_add_up_and_the_books_equal_them() -> None:
     process = CollectingProcess()
     process.receive(ipfix(template(SET, FLOW), set_of(SET, flow(1) + flow(2) + flow(1, 5, 700))), UDP, NOW_S)
     process.receive(ipfix(set_of(SET, flow(1, 1, 50)), sequence=3), UDP, NOW_S)
-    assert drained(process) == {("10.1.0.1 192.0.2.1/7 if3", 0): (8, 1050), ("10.1.0.2 192.0.2.1/7 if3", 0): (2, 300)}
+    assert drained(process) == {("10.1.0.1 192.0.2.1/7 if3", UNKNOWN): (8, 1050), ("10.1.0.2 192.0.2.1/7 if3", UNKNOWN): (2, 300)}
     books = process.points.observations()
     assert (int(books["packets"].sum()), int(books["octets"].sum())) == (10, 1350)
     assert counted(process) == {"messages": 2, "records": 4}
@@ -57,7 +59,7 @@ def test_data_before_its_template_waits_for_it() -> None:
     process.receive(ipfix(set_of(SET, flow(9)), domain=8), UDP, NOW_S)
     assert drained(process) == {} and counted(process)["waiting_sets"] == 2
     process.receive(ipfix(template(SET, FLOW)), UDP, NOW_S + 5)
-    assert drained(process) == {("10.1.0.1 192.0.2.1/7 if3", 0): (2, 300)}
+    assert drained(process) == {("10.1.0.1 192.0.2.1/7 if3", UNKNOWN): (2, 300)}
     assert counted(process) == {"messages": 3, "records": 1, "waiting_sets": 1}
 
 

@@ -30,7 +30,7 @@ def error_of(text: str) -> FilterError:
     ("rate > 5parsec", "5parsec", "does not fit", "a rate such as"),
     ("bytes > 99999P", "99999P", "does not fit", "smaller"),
     ("state sleeping", "sleeping", "does not fit", "active, closing or ended"),
-    ("dir up", "up", "does not fit", "in or out"),
+    ("dir up", "up", "does not fit", "in, out or unknown"),
     ("if > 5", "5", "does not compare", "="),
     ("flags > syn", "syn", "does not take", "TCP flags"),
     ("foo > 3", "foo", "unknown word 'foo'", "a word such as"),
