@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.oracle.collectors import ENVIRONMENT, PATIENCE_S, free_udp_port, needs
+from tests.oracle.collectors import ENVIRONMENT, PATIENCE_S, free_udp_port, needs, write_pcap
+from tests.unit.capture.listener import test_sflow as agent
 
 FLOWS, PACKETS = 90, 1_500
 Key = tuple[str, str, int, int, int]
@@ -127,6 +128,8 @@ def test_what_softflowd_exports_is_listed(version: str, tmp_path: Path) -> None:
                         "-p", tmp_path / "pid", "-c", "none"], check=True, capture_output=True,
                        timeout=PATIENCE_S)
         check(collector, packets, octets)
+        if version == "5":  # which never tells it
+            assert not any("flowDirection" in flow for one in collector.rounds() for flow in one["flows"])
 
 
 NFPROBE = """daemonize: false
@@ -183,6 +186,66 @@ def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
         assert run.returncode == 0, run.stderr
         check(collector, packets, octets)
+
+
+def sflow_datagrams(count: int) -> list[bytes]:
+    """What an agent sends: one or two sampled TCP headers in each datagram, and counters that are no flows."""
+    rng = random.Random(7)
+    found = []
+    for number in range(count):
+        samples = [agent.sample(agent.raw_header(agent.frame(rng.randrange(20, 1000), rng.choice((None, 12)))),
+                                interval=rng.choice((1, 100, 4096)), expanded=bool(rng.randrange(2)))
+                   for _ in range(rng.randrange(1, 3))]
+        found.append(agent.datagram(agent.COUNTERS, *samples, sequence=number))
+    return found
+
+
+def sampled_by_tshark(path: Path) -> tuple[int, int]:
+    """Packets and IP octets, each as often as the agent says that one was taken."""
+    run = subprocess.run([needs("tshark"), "-r", path, "-d", "udp.port==4739,sflow", "-T", "json",
+                          "--no-duplicate-keys", "-J", "sflow eth ip vlan tcp"], capture_output=True, check=True,
+                         env=ENVIRONMENT)
+    rates: list[int] = []
+    lengths: list[int] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if name == "sflow.flow_sample.sampling_rate":
+                    rates.extend(map(int, inner if isinstance(inner, list) else [inner]))
+                elif name == "ip.len":
+                    lengths.extend(map(int, inner if isinstance(inner, list) else [inner]))
+                else:
+                    walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    for packet in json.loads(run.stdout):
+        walk({name: layer for name, layer in packet["_source"]["layers"].items() if name == "sflow"})
+    assert len(rates) == len(lengths)
+    return sum(rates), sum(rate * length for rate, length in zip(rates, lengths, strict=True))
+
+
+def test_what_an_sflow_agent_samples_is_listed_as_tshark_reads_it(tmp_path: Path) -> None:
+    datagrams = sflow_datagrams(60)
+    write_pcap(tmp_path / "x.pcap", datagrams)
+    packets, octets = sampled_by_tshark(tmp_path / "x.pcap")
+    port = free_udp_port()
+    with collecting(tmp_path, f"sflow://:{port}", "tcp port 443 and exporter 192.0.2.5") as collector:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for octets_sent in datagrams:
+                sender.sendto(octets_sent, ("127.0.0.1", port))
+        collector.wait_for(lambda found: bool(found["collecting"]["messages"] >= 60))
+        last = collector.end()
+    totals, collecting_ = last["totals"], last["collecting"]
+    assert (totals["accountedPackets"], totals["accountedOctets"]) == (packets, octets)
+    flows = [flow for one in collector.rounds() for flow in one["flows"]]
+    assert (sum(flow["packetDeltaCount"] for flow in flows), sum(flow["octetDeltaCount"] for flow in flows)) == (
+        packets, octets)
+    assert {(flow["exporterIPv4Address"], flow["observationDomainId"], flow["interfaceName"]) for flow in flows} == {
+        ("192.0.2.5", 9, "if3")}
+    assert (collecting_["samplingInterval"], collecting_["refused"], collecting_["lostMessages"]) == (4096, {}, 0)
 
 
 def test_a_port_in_use_is_told_in_two_lines(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def test_records_of_a_key_add_up_and_the_books_equal_them() -> None:
     process = CollectingProcess()
     process.receive(ipfix(template(SET, FLOW), set_of(SET, flow(1) + flow(2) + flow(1, 5, 700))), UDP, NOW_S)
     process.receive(ipfix(set_of(SET, flow(1, 1, 50)), sequence=3), UDP, NOW_S)
-    assert drained(process) == {("10.1.0.1 192.0.2.1/7 if3", UNKNOWN): (8, 1050), ("10.1.0.2 192.0.2.1/7 if3", UNKNOWN): (2, 300)}
+    assert drained(process) == {("10.1.0.1 192.0.2.1/7 if3", UNKNOWN): (8, 1050),
+                                ("10.1.0.2 192.0.2.1/7 if3", UNKNOWN): (2, 300)}
     books = process.points.observations()
     assert (int(books["packets"].sum()), int(books["octets"].sum())) == (10, 1350)
     assert counted(process) == {"messages": 2, "records": 4}
