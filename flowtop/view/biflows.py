@@ -9,9 +9,15 @@ import numpy.typing as npt
 
 from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset, address_words
-from flowtop.view.grouping import SUMMED, DerivedColumns, DerivedSource, extreme, summed
+from flowtop.view.grouping import SUMMED, DerivedColumns, DerivedSource
 from flowtop.view.icmp import ANSWERS
-from flowtop.view.labels import Labels, label
+from flowtop.view.labels import Labels, label, pieces
+
+_COMBINED: dict[str, np.ufunc] = {
+    **dict.fromkeys(SUMMED, np.add), "tcp_control_bits": np.bitwise_or,
+    **dict.fromkeys(("first_ns", "end_reason", "duplicate"), np.minimum),
+    **dict.fromkeys(("last_ns", "octet_rate_peak"), np.maximum)}
+"""What columns of several flows together are; in the others they are as the one that was seen first."""
 
 FORWARD, REVERSE = "forward ", "reverse "
 """Before the name of a summed column of biflows: that way alone."""
@@ -19,7 +25,6 @@ FORWARD, REVERSE = "forward ", "reverse "
 _ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
             for protocol, answers in ANSWERS.items()}
 """By ICMP protocol: the destination port (type and code) of a request, and that of its answer."""
-_NO_IDS = np.zeros(0, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,7 @@ class Biflows:
 
     def __init__(self, source: FlowSource, slots: Slots, seed: int) -> None:
         self._table, self._slots = source, slots
-        flows = Subset(source.columns, slots)
-        self._request, requested = _icmp(flows)
-        keys, self._back = _keys(flows, requested, source.dedupes)
+        keys, self._back, self._request = _keys(source.columns, slots, source.dedupes)
         self._labels = label(keys, seed)
         self.source = self._both(np.arange(len(slots)), self._labels).source
 
@@ -79,7 +82,7 @@ class Biflows:
         of = place[self._labels.of]
         members = np.flatnonzero(of >= 0)
         both = self._both(members, Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen]))
-        first = both.first_way()
+        first = both.first_way().astype(np.int64)
         order = np.stack((first, first ^ 1), axis=1)
         rows = np.arange(len(chosen))[:, None]
         return ChosenBiflows(both.source, both.ways(order), both.seen[rows, order],
@@ -96,7 +99,7 @@ class _Both:
     def __init__(self, table: FlowSource, flows: FlowColumns, labels: Labels, back: npt.NDArray[np.bool_],
                  request: npt.NDArray[np.bool_]) -> None:
         self._table, self._flows, self._labels, self._back, self._request = table, flows, labels, back, request
-        self._way: Labels | None = None
+        self._of_way: _Ways | None = None
         self._columns = DerivedColumns(self._made)
         self.source = DerivedSource(table, DerivedColumns(self._biflow), labels.count)
 
@@ -115,83 +118,106 @@ class _Both:
         """Which ways began it by what they sent, shape (biflows, 2)."""
         return self._columns["opening"].reshape(-1, 2)
 
-    def first_way(self) -> Slots:
-        """The initiator's way of each biflow, 0 or 1."""
+    def first_way(self) -> npt.NDArray[np.bool_]:
+        """Whether the initiator's way is the one that is numbered 1."""
         return self._columns["first way"]
 
     def _initiators(self) -> Array:
-        seen, opening = self.seen, self.opening
-        first_ns = self._columns["first_ns"].reshape(-1, 2)
-        port = self._columns["destination_port"].reshape(-1, 2)
-        later = (first_ns[:, 1] < first_ns[:, 0]) | ((first_ns[:, 1] == first_ns[:, 0]) & (port[:, 1] < port[:, 0]))
-        way = np.where(opening[:, 0] != opening[:, 1], opening[:, 1], later)
-        return np.where(seen.all(axis=1), way, seen[:, 1]).astype(np.int64)
+        seen = self.seen
+        way = seen[:, 1] > seen[:, 0]
+        two = np.flatnonzero(seen[:, 0] & seen[:, 1])
+        if len(two):
+            opening = self.opening[two]
+            first_ns = self._columns["first_ns"].reshape(-1, 2)[two]
+            port = self._columns["destination_port"].reshape(-1, 2)[two]
+            later = (first_ns[:, 1] < first_ns[:, 0]) | (
+                (first_ns[:, 1] == first_ns[:, 0]) & (port[:, 1] < port[:, 0]))
+            way[two] = np.where(opening[:, 0] != opening[:, 1], opening[:, 1], later)
+        return way
 
-    def _of_way(self) -> Labels:
-        """Two groups of flows for each biflow; in `one` nothing of use."""
-        if self._way is None:
-            of = 2 * self._labels.of + self._back
-            self._way = Labels(of, np.zeros(2 * self._labels.count, np.int64), _NO_IDS)
-        return self._way
+    def _ways(self) -> _Ways:
+        """Which way of which biflow each flow is, numbered two for each biflow."""
+        if self._of_way is None:
+            self._of_way = _Ways(2 * self._labels.of + self._back, 2 * self._labels.count)
+        return self._of_way
 
     def _made(self, name: str) -> Array:
         """A column of two elements a biflow, by way."""
-        flows, ways = self._flows, self._of_way()
+        flows, ways = self._flows, self._ways()
         if name == "seen":
-            return np.bincount(ways.of, minlength=ways.count) > 0
+            return ways.counts > 0
         if name == "first way":
             return self._initiators()
         if name == "opening":
-            return extreme(np.maximum, flows["opening"] | self._request, ways)
-        if name in SUMMED:
-            return summed(flows[name], ways)
-        if name == "tcp_control_bits":
-            bits = np.zeros(ways.count, np.uint16)
-            np.bitwise_or.at(bits, ways.of, flows[name])
-            return bits
-        if name in ("first_ns", "end_reason"):
-            return extreme(np.minimum, flows[name], ways)
-        if name in ("last_ns", "reported_ns", "octet_rate_peak"):
-            return extreme(np.maximum, flows[name], ways)
+            opening = np.zeros(len(ways.counts), np.bool_)
+            opening[ways.of[np.flatnonzero(flows["opening"] | self._request)]] = True
+            return opening
+        if name in _COMBINED:
+            return ways.combined(_COMBINED[name], flows[name])
         if name == "earliest":
             return self._earliest(ways)
         return flows[name][self._columns["earliest"]]
 
-    def _earliest(self, ways: Labels) -> Slots:
+    def _earliest(self, ways: _Ways) -> Slots:
         """Position of the flow of each way that was seen first; 0 where there is none."""
-        first = np.flatnonzero(self._flows["first_ns"] == self._columns["first_ns"][ways.of])[::-1]
-        found = np.zeros(ways.count, np.int64)
-        found[ways.of[first]] = first
+        found = np.zeros(len(ways.counts), np.int64)
+        found[ways.of] = np.arange(len(ways.of))
+        if len(ways.several):
+            among = ways.several[self._flows["first_ns"][ways.several]
+                                 == self._columns["first_ns"][ways.of[ways.several]]][::-1]
+            found[ways.of[among]] = among
         return found
 
     def _biflow(self, name: str) -> Array:
-        labels, flows = self._labels, self._flows
         if name == "flow_id":
-            return labels.ids
+            return self._labels.ids
         if name == "flows":
-            return np.bincount(labels.of, minlength=labels.count)
-        if name in SUMMED:
-            return summed(flows[name], labels)
-        if name in ("first_ns", "end_reason", "duplicate"):
-            return extreme(np.minimum, flows[name], labels)
-        if name in ("last_ns", "reported_ns", "octet_rate_peak"):
-            return extreme(np.maximum, flows[name], labels)
-        if name == "tcp_control_bits":
-            both = self._columns[name].reshape(-1, 2)
-            bits: Array = both[:, 0] | both[:, 1]
-            return bits
-        for prefix, turned in ((FORWARD, 0), (REVERSE, 1)):
+            flows: Array = self._ways().counts.reshape(-1, 2).sum(axis=1)
+            return flows
+        if name in _COMBINED:
+            there, back = self._columns[name].reshape(-1, 2).T
+            two: Array = _COMBINED[name](there, back)
+            return np.where(self.seen[:, 0], np.where(self.seen[:, 1], two, there), back)
+        for prefix, turned in ((FORWARD, False), (REVERSE, True)):
             if name.startswith(prefix):
-                way: Array = self._columns[name.removeprefix(prefix)].reshape(-1, 2)[
-                    self._rows, self.first_way() ^ turned]
-                return way
+                return self._of_one_way(name.removeprefix(prefix), turned)
         if name not in FLOW_COLUMN_DTYPES:
             raise KeyError(name)
-        return flows[name][self._columns["earliest"].reshape(-1, 2)[self._rows, self.first_way()]]
+        return self._flows[name][self._of_one_way("earliest", turned=False)]
 
-    @property
-    def _rows(self) -> Slots:
-        return np.arange(self._labels.count)
+    def _of_one_way(self, name: str, turned: bool) -> Array:
+        """A column of ways: of the initiator's, or of the other."""
+        both = self._columns[name].reshape(-1, 2)
+        return np.where(self.first_way() ^ turned, both[:, 1], both[:, 0])
+
+
+class _Ways:
+    """Flows put together, of which nearly each is alone: there nothing has to be combined.
+
+    Args:
+        of: where each flow belongs.
+        count: how many places there are.
+
+    Attributes:
+        counts: flows of each place.
+        several: positions of the flows that are not alone, ascending.
+    """
+
+    def __init__(self, of: Slots, count: int) -> None:
+        self.of = of
+        self.counts = np.bincount(of, minlength=count)
+        crowded = self.counts > 1
+        self.several = np.flatnonzero(crowded[of]) if crowded.any() else of[:0]
+
+    def combined(self, how: np.ufunc, values: Array) -> Array:
+        """What `how` (add, minimum, maximum, bitwise_or) makes of the values of each place; 0 where there is none."""
+        found = np.zeros(len(self.counts), values.dtype)
+        found[self.of] = values
+        if len(self.several):
+            of, crowd = self.of[self.several], values[self.several]
+            found[of] = 0 if how is np.add else crowd  # any one of them is in the others' result already
+            how.at(found, of, crowd)
+        return found
 
 
 def _icmp(flows: FlowColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]:
@@ -206,9 +232,26 @@ def _icmp(flows: FlowColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uin
     return request, requested
 
 
-def _keys(flows: FlowColumns, requested: npt.NDArray[np.uint64],
-          dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_]]:
-    """What a biflow is known by, the same for both its ways; and which flows are the way back of that."""
+def _keys(columns: FlowColumns, slots: Slots,
+          dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """What a biflow is known by, the same for both its ways; which flows are the way back of that; which ask."""
+    keys = [np.zeros(len(slots), np.uint64) for _ in range(_KEYS)]
+    back, request = np.zeros(len(slots), np.bool_), np.zeros(len(slots), np.bool_)
+    for piece in pieces(len(slots)):
+        flows = Subset(columns, slots[piece])
+        request[piece], requested = _icmp(flows)
+        made, back[piece] = _keys_of(flows, requested, dedupes)
+        for key, part in zip(keys, made, strict=True):
+            if part.any():  # some never are, and then their memory is never touched
+                key[piece] = part
+    return keys, back, request
+
+
+_KEYS = 6
+
+
+def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
+             dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_]]:
     answer = requested != 0  # turned, it has the ports of its request
     ports = (np.where(answer, requested, flows["source_port"]),
              np.where(answer, np.uint64(0), flows["destination_port"]))

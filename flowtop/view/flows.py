@@ -55,15 +55,15 @@ class FlowColumns(Protocol):
 
 
 class Subset:
-    """Some flows of some columns, each column taken when asked for. Slots ascend: as many as there are means all."""
+    """Some flows of some columns, each column taken when asked for. Slots ascend: without gaps, nothing is copied."""
 
     def __init__(self, columns: FlowColumns, slots: Slots) -> None:
         self._columns = columns
-        self._slots = slots
+        gapless = len(slots) and slots[-1] - slots[0] == len(slots) - 1
+        self._slots: Slots | slice = slice(int(slots[0]), int(slots[-1]) + 1) if gapless else slots
 
     def __getitem__(self, name: str) -> Array:
-        column = self._columns[name]
-        return column if len(column) == len(self._slots) else column[self._slots]
+        return self._columns[name][self._slots]
 
 
 def address_words(columns: FlowColumns, name: str) -> tuple[Array, Array]:

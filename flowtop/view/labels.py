@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +42,10 @@ def label(keys: Sequence[Array], seed: int) -> Labels:
     """
     hashes = _mixed(keys, seed)
     leader = _leaders([key for key in keys if key.any()], hashes)  # the lower half of IPv4 addresses, for one
-    leads = np.zeros(len(hashes), np.bool_)
-    leads[leader] = True
+    leads = leader == np.arange(len(leader))
     one = np.flatnonzero(leads)
+    if len(one) == len(leader):
+        return Labels(leader, one, hashes)
     return Labels((np.cumsum(leads) - 1)[leader], one, hashes[one])
 
 
@@ -54,21 +55,39 @@ def _leaders(keys: Sequence[Array], hashes: npt.NDArray[np.uint64]) -> Slots:
     In each round every thing writes its position to the cell its hash names, and follows whoever it finds there when
     their keys are equal: equal things meet in one cell, so all or none of them do. The others try another cell.
     """
-    leader = np.empty(len(hashes), np.int64)
-    left = np.arange(len(hashes))
+    leader = left = np.arange(len(hashes))  # who leads is not written to: both may be one array at first
     while len(left):
         cells = np.empty(1 << (2 * len(left)).bit_length(), np.int32)
-        cell = (hashes & np.uint64(len(cells) - 1)).view(np.int64)
-        cells[cell] = np.arange(len(left), dtype=np.int32)
-        found = cells[cell].astype(np.int64)
-        same = np.ones(len(left), np.bool_)
-        for key in keys:
-            same &= key == key[found]
-        leader[left[same]] = left[found[same]]
-        others = np.flatnonzero(~same)
+        mask = np.uint64(len(cells) - 1)
+        for piece in pieces(len(left)):
+            cells[(hashes[piece] & mask).view(np.int64)] = _places(piece)
+        unlike = []
+        for piece in pieces(len(left)):
+            found = cells[(hashes[piece] & mask).view(np.int64)]
+            met = np.flatnonzero(found != _places(piece))  # who finds itself leads, and needs no comparing
+            found, met = found[met].astype(np.int64), met + piece.start
+            same = np.ones(len(met), np.bool_)
+            for key in keys:
+                same &= key[met] == key[found]
+            leader[left[met[same]]] = left[found[same]]
+            unlike.append(met[~same])
+        others = np.concatenate(unlike)
         left, hashes, keys = left[others], hashes[others], [key[others] for key in keys]
         hashes = hashes * _MULTIPLIER ^ hashes >> np.uint64(32)
     return leader
+
+
+def pieces(count: int) -> Iterator[slice]:
+    """Slices of so many things: what is worked out of one of them on the way stays in the processor's cache, and the
+    system has no memory to find for it."""
+    return (slice(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE))
+
+
+_PIECE = 32_768
+
+
+def _places(piece: slice) -> npt.NDArray[np.int32]:
+    return np.arange(piece.start, piece.stop, dtype=np.int32)
 
 
 def conversation_keys(columns: FlowColumns) -> tuple[Array, ...]:
@@ -80,11 +99,13 @@ def conversation_keys(columns: FlowColumns) -> tuple[Array, ...]:
 
 def _mixed(keys: Sequence[Array], seed: int) -> npt.NDArray[np.uint64]:
     """One well-mixed number for each thing (multiply, xor and shift, as in splitmix64)."""
-    mixed = np.full(len(keys[0]), seed & 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
-    for key in keys:
-        mixed ^= key.astype(np.uint64)
-        mixed *= _MULTIPLIER
-        mixed ^= mixed >> np.uint64(29)
-        mixed *= np.uint64(0xBF58_476D_1CE4_E5B9)
-        mixed ^= mixed >> np.uint64(32)
-    return mixed
+    every = np.full(len(keys[0]), seed & 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
+    for piece in pieces(len(every)):
+        mixed = every[piece]
+        for key in keys:
+            mixed ^= key[piece].astype(np.uint64)
+            mixed *= _MULTIPLIER
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= np.uint64(0xBF58_476D_1CE4_E5B9)
+            mixed ^= mixed >> np.uint64(32)
+    return every
