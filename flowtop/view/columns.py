@@ -94,14 +94,6 @@ def _age(columns: FlowColumns) -> Array:
     return columns["last_ns"] - columns["first_ns"]
 
 
-def _calm_rate(columns: FlowColumns) -> Array:
-    """Octets of the last tick; of ended flows a tenth of the last 10 s: they sink while they fade, not at once."""
-    ended = columns["end_reason"] != 0
-    if not ended.any():
-        return columns["octet_delta"]
-    return np.where(ended, columns["octets_10s"] // np.uint64(10), columns["octet_delta"])
-
-
 def _state(columns: FlowColumns) -> Array:
     """0 active, 1 closing, 2 duplicate, 3 ended."""
     rank = (columns["tcp_control_bits"] & np.uint16(0b101) != 0).view(np.uint8)
@@ -183,12 +175,12 @@ def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -
     return "dup" if row.duplicate and not row.end_reason else row.state.value
 
 
-def _rate_column(header: str, field: str, sort: SortKey, priority: int, key: FilterKey, doc: str) -> Column:
+def _rate_column(header: str, field: str, sort: tuple[SortKey, ...], priority: int, key: FilterKey, doc: str) -> Column:
     def octet_rate(row: FlowRow) -> float:
         return getattr(row, field)  # type: ignore[no-any-return]
 
     return Column(key.word, header, 10, doc, lambda row, wording, _: units.rate_cell(octet_rate(row), wording.bits),
-                  (sort,), priority, keys.at_least(key.word, octet_rate, "B/s"), key, "right",
+                  sort, priority, keys.at_least(key.word, octet_rate, "B/s"), key, "right",
                   descending_first=True, octet_rate=octet_rate)
 
 
@@ -217,10 +209,12 @@ _ALL = (
     Column("flags", "FLAGS", 9, "TCP control bits seen, in tcpdump's letters: F S R P . (ACK) U E W e.",
            lambda row, _, __: units.tcp_flags(row.tcp_control_bits), (_plain("tcp_control_bits"),), 7,
            keys.flags_term, keys.FLAGS),
-    _rate_column("RATE", "octet_rate", _calm_rate, 1, keys.RATE, "Rate over the last tick (IP octets)."),
-    _rate_column("10 s", "octet_rate_10s", _plain("octets_10s"), 3, keys.RATE_10S, "Rate over the last 10 s."),
-    _rate_column("60 s", "octet_rate_60s", _plain("octets_60s"), 5, keys.RATE_60S, "Rate over the last 60 s."),
-    _rate_column("PEAK", "octet_rate_peak", _plain("octet_rate_peak"), 6, keys.PEAK,
+    # Of those that are silent the ones that were not come first: what has just ended is not out of sight at once.
+    _rate_column("RATE", "octet_rate", (_plain("octet_delta"), _plain("octets_10s")), 1, keys.RATE,
+                 "Rate over the last tick (IP octets)."),
+    _rate_column("10 s", "octet_rate_10s", (_plain("octets_10s"),), 3, keys.RATE_10S, "Rate over the last 10 s."),
+    _rate_column("60 s", "octet_rate_60s", (_plain("octets_60s"),), 5, keys.RATE_60S, "Rate over the last 60 s."),
+    _rate_column("PEAK", "octet_rate_peak", (_plain("octet_rate_peak"),), 6, keys.PEAK,
                  "Highest rate of any tick so far."),
     Column("pps", "PPS", 6, "Wire packets a second over the last tick.",
            lambda row, _, __: units.count_cell(row.packet_rate), (_plain("packet_delta"),), 6,
