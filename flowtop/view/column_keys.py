@@ -158,9 +158,20 @@ def protocol_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
 
 
 def vlan_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
-    """`vlan 100`, or `not vlan`."""
+    """`vlan 100`, `vlan 100.200`, or `not vlan`."""
     del interfaces
-    return f"vlan {row.vlan_id}" if row.vlan_id else "not vlan"
+    return vlan_words(row.vlan_id, row.customer_vlan_id) if row.customer_vlan_id or not row.vlan_id else \
+        f"vlan {row.vlan_id}"
+
+
+def vlan_words(outer: int, inner: int) -> str:
+    """These tags and no others: `vlan 100.0`, `vlan 100.200`, or `not vlan`."""
+    return f"vlan {outer}.{inner}" if outer or inner else "not vlan"
+
+
+def fragment_words(kind: int) -> str:
+    """What tells flows of a protocol without ports from later fragments of it."""
+    return "fragment" if kind == Kind.FRAGMENT else "not fragment"
 
 
 def flags_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:

@@ -226,7 +226,8 @@ def _service_term(key: Key, names: Names) -> str:
         return f"{keys.protocol_words(protocol)} and port {number}"
     if kind == Kind.FLOW and protocol in _ICMP:
         return f"{keys.protocol_words(protocol)} and icmptype {number}"
-    return _protocol_term((kind, protocol), names)
+    term = _protocol_term((kind, protocol), names)
+    return term if kind == Kind.AGGREGATE else f"{term} and {keys.fragment_words(kind)}"
 
 
 def _service_values(key: Key, _: Names) -> dict[str, Any]:
@@ -308,13 +309,6 @@ def _exporter_values(name: str, *left_out: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in left_out}
 
 
-def _vlan_term(outer: int, inner: int) -> str:
-    """Passes other stackings of the same tags too: the language does not tell them apart."""
-    if not outer:
-        return "not vlan"
-    return f"vlan {outer} and vlan {inner}" if inner else f"vlan {outer}"
-
-
 def _vlan_text(key: Key) -> str:
     return f"{key[0]}.{key[1]}" if key[1] else str(key[0])
 
@@ -361,7 +355,7 @@ _ALL = (
     _subnet("destination_subnet", "DESTINATION NET", "destination", "dst", _DEFAULT_LENGTHS),
     GroupField("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner; 0 is untagged.",
                lambda columns: (columns["vlan_id"], columns["customer_vlan_id"]),
-               text=lambda key, _: _vlan_text(key), term=lambda key, _: _vlan_term(*key),
+               text=lambda key, _: _vlan_text(key), term=lambda key, _: keys.vlan_words(*key),
                values=lambda key, _: {"vlanId": key[0], "dot1qCustomerVlanId": key[1]},
                members=("vlanId", "dot1qCustomerVlanId")),
     GroupField("dscp", "DSCP", 4, "Service code point (DSCP) of the first packet.",

@@ -19,8 +19,10 @@ from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, comp
 from flowtop.record import FLOW_RECORD_DTYPE, Direction
 from flowtop.view.filter import compile_filter
 from flowtop.view.filter.pushdown import split
+from flowtop.view.filter.terms import flow_as_tcpdump
 from tests.kernel import frames as f
 from tests.kernel.observer import Observer, SeenFlow
+from tests.unit.factories import flow_row
 
 HOSTS4 = ["10.0.0.1", "10.0.1.7", "172.16.3.4", "192.0.2.1", "224.0.0.5", "128.0.0.1"]
 HOSTS6 = ["2001:db8::1", "2001:db8:0:1::2", "fe80::1", "ff02::1", "::1", "fd00:1::ffff"]
@@ -154,9 +156,29 @@ def test_kernel_mask_and_tcpdump_agree(everything: Observer, tmp_path: Path, tex
         assert kernels_verdict(Observer(program), frames, Direction.INGRESS) == expected
 
 
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+def test_a_flow_in_tcpdumps_words_is_its_packets_and_no_others(everything: Observer, tmp_path: Path) -> None:
+    later = f.fragment_header(f.UDP, 7, offset=24, more=False)
+    frames = [
+        *(f.ethernet(f.IPV4, f.ipv4(f.icmp(kind, code), f.ICMP)) for kind, code in ((3, 0), (3, 1), (8, 0))),
+        *(f.ethernet(f.IPV6, f.ipv6(f.icmp(kind, code), f.ICMPV6)) for kind, code in ((1, 0), (1, 4), (128, 0))),
+        f.ethernet(f.IPV4, f.ipv4(f.udp(53, 9, bytes(16)), f.UDP)),
+        f.ethernet(f.IPV4, f.ipv4(bytes(16), f.UDP, identification=77, offset=24)),
+        f.ethernet(f.IPV6, f.ipv6(f.udp(53, 9, bytes(16)), f.UDP)),
+        f.ethernet(f.IPV6, f.ipv6(later + bytes(16), 44)),
+    ]
+    for number, flow in enumerate(flows_of(everything, frames, Direction.INGRESS)):
+        ends = {f"{name}_address": ipaddress.ip_address(getattr(flow, name)).packed.ljust(16, b"\0")
+                for name in ("source", "destination")}
+        row = flow_row(**ends, **{name: getattr(flow, name) for name in (
+            "source_port", "destination_port", "protocol", "ip_version", "kind")})
+        expected = [number == other for other in range(len(frames))]
+        assert tcpdumps_verdict(tmp_path, flow_as_tcpdump(row), frames) == expected, flow_as_tcpdump(row)
+
+
 OURS = st.sampled_from(["private", "src private", "dir in", "dir out", "vlan", "vlan 5", "vlan > 5", "icmptype 8",
-                        "icmptype < 8", "port 22,80", "10.0.0.1:443", "[2001:db8::1]:53", "dst port > 80",
-                        "proto != 6"])
+                        "icmptype < 8", "vlan 7.5", "vlan 5.0", "port 22,80", "10.0.0.1:443",
+                        "[2001:db8::1]:53", "dst port > 80", "proto != 6"])
 
 
 @SLOW

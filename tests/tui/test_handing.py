@@ -36,8 +36,8 @@ TCPDUMP = "tcp and src host 198.51.100.7 and src port 443 and dst host 10.0.0.5 
 # ---- the clipboard
 
 @pytest.mark.parametrize(("key", "expected"), [
-    ("f", "if eth0 and dir in and " + TCPDUMP),
-    ("enter", "if eth0 and dir in and " + TCPDUMP),
+    ("f", "if eth0 and dir in and not vlan and " + TCPDUMP),
+    ("enter", "if eth0 and dir in and not vlan and " + TCPDUMP),
     ("t", TCPDUMP),
 ])
 async def test_a_flow_is_copied_as_words_that_find_it_again(key: str, expected: str) -> None:

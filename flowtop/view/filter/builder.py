@@ -17,6 +17,7 @@ from lark import Tree as ParseTree
 from flowtop.record import Kind
 from flowtop.view import units
 from flowtop.view.filter import keys, tree, values
+from flowtop.view.filter.comparing import compared, in_span
 from flowtop.view.filter.errors import FilterError
 from flowtop.view.filter.grammar import take_apart, unknown_word
 from flowtop.view.filter.tree import And, Compare, Match, Named, Not, Operator, Side, Term, Tree, Within, all_of, any_of
@@ -208,8 +209,9 @@ class _Builder:
                 return [(port, port) for port in values.ports_named(part)]
             low, high = values.port_range(part)
         except ValueError as error:
-            raise self._wrong(value, error, "a port, 0 to 65535, or a range such as 1-1024") from error
-        if sign not in ("=", "!=") and low != high:
+            expected = "a port, 0 to 65535, its name in /etc/services, or a range such as 1-1024"
+            raise self._wrong(value, error, expected) from error
+        if sign not in ("=", "!=") and (low != high or part != _plain(value)):
             raise self._wrong(value, ValueError(), "a port after a comparison such as >=")
         return [{"<": (0, low - 1), "<=": (0, low), ">": (low + 1, 65535), ">=": (low, 65535)}.get(sign, (low, high))]
 
@@ -285,12 +287,11 @@ class _Builder:
                               f"{key.expected} after {key.word}" + ("" if key.kind == "bits" else ", or a comparison"))
         text = _plain(value)
         parts = text.split(",") if sign in ("=", "!=") and key.kind == "number" else [text]
+        positive: Operator = "=" if sign == "!=" else sign
         try:
-            numbers = [key.read(part) for part in parts]
+            found = any_of(*(compared(key, positive, key.read(part)) for part in parts))
         except ValueError as error:
             raise self._wrong(value, error, key.expected) from error
-        positive: Operator = "=" if sign == "!=" else sign
-        found = any_of(*(_compared(key, positive, number) for number in numbers))
         return Not(found) if sign == "!=" else found
 
     # ---- help
@@ -318,7 +319,7 @@ class _Builder:
                            said or expected, unfinished=at_end)
 
     def _unknown(self, value: Token) -> FilterError:
-        return unknown_word(self._text, _position(value), _plain(value))
+        return unknown_word(self._text, _position(value), _plain(value), quoted=value.type == "STRING")
 
 
 def protocol(word: str) -> Tree:
@@ -338,27 +339,7 @@ def _has_ports() -> tuple[Tree, Tree]:
 
 
 def _port_in(span: tuple[int, int], side: str) -> Tree:
-    return _in_span(_SIDES[side][1], *span)
-
-
-def _in_span(key: FilterKey, low: int, high: int) -> Tree:
-    if low == high:
-        return Compare(key, "=", low)
-    return And((Compare(key, ">=", low), Compare(key, "<=", high)))
-
-
-def _compared(key: FilterKey, sign: Operator, number: float) -> Tree:
-    """A comparison; of words that stand for more than one field, all of it."""
-    if key is keys.KEYS["vlan"]:
-        inner = And((Compare(keys.CUSTOMER_VLAN, sign, number), Not(Compare(keys.CUSTOMER_VLAN, "=", 0))))
-        outer = And((Compare(key, sign, number), Not(Compare(key, "=", 0)))) if number else Compare(key, sign, 0)
-        return any_of(outer, inner) if number else outer
-    if key is keys.KEYS["icmptype"]:
-        low, high = 256 * int(number), 256 * int(number) + 255
-        spans = {"<": (0, low - 1), "<=": (0, high), ">": (high + 1, 65535), ">=": (low, 65535), "=": (low, high)}
-        kind = any_of(Compare(keys.PROTOCOL, "=", 1), Compare(keys.PROTOCOL, "=", 58))
-        return all_of(_in_span(keys.DESTINATION_PORT, *spans[sign]), kind, Compare(keys.KIND, "=", Kind.FLOW))
-    return Compare(key, sign, number)
+    return in_span(_SIDES[side][1], *span)
 
 
 def _direction(node: ParseTree[Any] | None) -> _Direction:

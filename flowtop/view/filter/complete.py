@@ -56,8 +56,8 @@ def complete(text: str, cursor: int, seen: Mapping[str, Sequence[str]] | None = 
     accepted = set(state.accepts())  # type: ignore[no-untyped-call]  # lark's own annotations
     last = tokens[-1] if tokens else None
     found = [*_values(tokens, accepted, seen or {}, bool(partial)), *_words(accepted, bool(partial))]
-    if last is not None and last.type in ("KEY", "OPERATOR", "PROTO", "NAME") and "WORD" in accepted:
-        found = [word for word in found if token_types().get(word) not in ("PROTOCOL", "VERSION")
+    if last is not None and last.type in ("KEY", "OPERATOR", "PROTO", "PORT_WORD", "NAME") and "WORD" in accepted:
+        found = [word for word in found if token_types().get(word) not in ("PROTOCOL", "VERSION", "KEY")
                  or _is_value(tokens, word)]
     lead = partial.lower()
     return Completion(start, tuple(dict.fromkeys(word for word in found if word.lower().startswith(lead)

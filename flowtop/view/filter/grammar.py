@@ -32,7 +32,7 @@ series: factor+
     | primitive
 primitive: qualifier -> protocol
     | [qualifier] [direction] ADDRESS_WORD operand [MASK operand] -> address
-    | [qualifier] [direction] PORT_WORD [OPERATOR] operand -> port
+    | [qualifier] [direction] PORT_WORD [OPERATOR] service -> port
     | [qualifier] direction operand -> either
     | [qualifier] PROTO [OPERATOR] name -> proto
     | ETHER [direction] [ADDRESS_WORD] operand -> ether
@@ -45,6 +45,7 @@ primitive: qualifier -> protocol
 direction: (SOURCE | DESTINATION) [(AND | OR) (SOURCE | DESTINATION)]
 ?operand: WORD | STRING
 ?name: operand | PROTOCOL | VERSION
+?service: name | KEY
 AND: "&&"
 OR: "||"
 NOT: "!"
@@ -117,14 +118,41 @@ def _stray(text: str, position: int) -> FilterError:
     character = text[position]
     if character in "\"'":
         return FilterError(text, position, "a quote that is not closed", "the closing quote", unfinished=True)
-    double = {"&": "&& or and", "|": "|| or or"}.get(character)
+    asked = re.search(r"\w+\[[^\]]*\]\s*$", text[:position])
+    if asked:
+        return _bytes_of_packets(text, asked.start(), asked[0].strip())
+    double = {"&": "&&, or the word and", "|": "||, or the word or"}.get(character)
     return FilterError(text, position, f"{printable(character) or '?'} means nothing here", double or "",
                        unfinished=bool(double) and position + 1 >= len(text))
 
 
-def unknown_word(text: str, position: int, word: str) -> FilterError:
+def _bytes_of_packets(text: str, position: int, word: str) -> FilterError:
+    return FilterError(text, position, f"no bytes of packets can be asked: {printable(word)!r}",
+                       "a word for it: flags syn, icmptype 8, ...")
+
+
+_TCPDUMPS = {
+    "multicast": "dst net 224.0.0.0/4 or ff00::/8", "broadcast": "ether dst ff:ff:ff:ff:ff:ff",
+    "greater": "bytes or packets: flows are asked, not packets",
+    "less": "bytes or packets: flows are asked, not packets",
+    "arp": "IP: what is not IP is in no flow, and counted as ignored",
+    "rarp": "IP: what is not IP is in no flow, and counted as ignored",
+}
+"""Words of pcap-filter(7) that this language does not have, and what to say."""
+
+
+def unknown_word(text: str, position: int, word: str, *, quoted: bool = False) -> FilterError:
     """The error for a word that the language does not have; names the nearest one."""
     at_end = position + len(word) >= len(text)
+    if printable(word) != word:
+        problem = f"{printable(word)!r} has characters that do not print"
+        return FilterError(text, position, problem, "a word without them")
+    if quoted and word.lower() in token_types():
+        return FilterError(text, position, f"{word!r} in quotes is a value", f"{word.lower()} without the quotes")
+    if "[" in word[1:]:
+        return _bytes_of_packets(text, position, word)
+    if word.lower() in _TCPDUMPS:
+        return FilterError(text, position, f"unknown word {word!r}", _TCPDUMPS[word.lower()])
     if word[:1].isdigit():
         return FilterError(text, position, f"{printable(word)!r} by itself says too little",
                            "a word before it, such as port, vlan, bytes > or, after a value, or", unfinished=at_end)
@@ -172,7 +200,7 @@ def in_words(accepted: Iterable[str]) -> str:
                 f"{', '.join(joined)}, or another test"
         return ", ".join(("an address, a protocol, or a word such as host, port, src, if, bytes", *more))
     if "WORD" in accepted:
-        accepted -= {"STRING", "PROTOCOL", "VERSION"}
+        accepted -= {"STRING", "PROTOCOL", "VERSION"} | ({"KEY"} if "ADDRESS_WORD" not in accepted else set())
         accepted -= {"AND", "OR", "PORT_WORD"} if {"ADDRESS_WORD", "OR"} <= accepted else set()
         if {"ADDRESS_WORD"} <= accepted:
             return "host, net, port, or an address"

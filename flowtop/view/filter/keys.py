@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flowtop.record import Kind
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter import values
 from flowtop.view.filter_key import FilterKey, stored
@@ -60,16 +61,33 @@ def _icmp_type(columns: FlowColumns) -> Array:
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 
+def _icmp_code(columns: FlowColumns) -> Array:
+    """Of ICMP; what others have here is not looked at."""
+    return columns["destination_port"] & np.uint16(255)
+
+
+def _is_fragment(columns: FlowColumns) -> Array:
+    found: Array = columns["kind"] == Kind.FRAGMENT
+    return found
+
+
 _MORE = (
     FilterKey("idle", "Time since the last packet.", "idle > 10s", "a time such as 5s, 500ms, 2m, 1h", values.seconds,
               lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True),
-    FilterKey("vlan", "VLAN ID of either tag; alone: tagged at all.", "vlan 100", "a VLAN ID, 0 to 4095",
-              values.ReadInteger(0, 4095), *stored("vlan_id"), packet="vlan_id", optional=True),
+    FilterKey("vlan", "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner one; alone: tagged at all.",
+              "vlan 100", "a VLAN ID, 0 to 4095, or outer and inner as in 100.200", values.vlan, *stored("vlan_id"),
+              packet="vlan_id", optional=True),
     _number("ttl", "ttl", 255, "TTL or hop limit of the first packet.", "ttl < 5"),
     _number("tos", "tos", 255, "TOS or traffic class octet of the first packet.", "tos 0x10"),
     FilterKey("icmptype", "ICMP or ICMPv6 type.", "icmptype 8",
               "an ICMP type, 0 to 255", values.ReadInteger(0, 255),
               lambda source: _icmp_type(source.columns), _icmp_type),
+    FilterKey("icmpcode", "ICMP or ICMPv6 code.", "icmpcode 1",
+              "an ICMP code, 0 to 255", values.ReadInteger(0, 255),
+              lambda source: _icmp_code(source.columns), _icmp_code),
+    FilterKey("fragment", "Later fragments whose first was not seen: of what port they are nobody knows.",
+              "fragment", "0 or 1", values.ReadInteger(0, 1),
+              lambda source: _is_fragment(source.columns), _is_fragment, optional=True),
     FilterKey("duplicate", "Counted at another Observation Point already (dup).", "not duplicate", "0 or 1",
               values.ReadInteger(0, 1), *stored("duplicate"), optional=True, of_aggregates=True),
 )

@@ -51,13 +51,15 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     if row.ways is not None and row.kind == Kind.FLOW:
         return _ways_as_filter(row, row.ways)
     parts = [column_keys.interface_term(row, interfaces), column_keys.direction_term(row, interfaces)]
-    if row.vlan_id:
-        parts.append(column_keys.vlan_term(row, interfaces))
+    if row.kind != Kind.AGGREGATE:
+        parts.append(column_keys.vlan_words(row.vlan_id, row.customer_vlan_id))
     parts.append(column_keys.protocol_term(row, interfaces))
     if row.kind != Kind.AGGREGATE:
         parts += [column_keys.source_term(row, interfaces), column_keys.destination_term(row, interfaces)]
         if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
-            parts.append(_icmp_type(row))
+            parts += [_icmp_type(row), f"icmpcode {row.destination_port & 255}"]
+        elif row.kind == Kind.FRAGMENT or row.protocol not in units.PORT_PROTOCOLS:
+            parts.append(column_keys.fragment_words(row.kind))
     return " and ".join(parts)
 
 
@@ -114,9 +116,19 @@ def _packets(row: FlowRow) -> str:
             parts.append(f"{side} host {units.address(raw, row.ip_version)}")
             if ports:
                 parts.append(f"{side} port {port}")
-        if row.protocol == _ICMP and row.kind == Kind.FLOW:
-            parts.append(f"icmp[icmptype] == {row.destination_port >> 8}")
+        if row.kind == Kind.FRAGMENT:
+            parts.append("ip6[6] == 44 and ip6[42:2] & 0xfff8 != 0" if row.ip_version == 6 else "ip[6:2] & 0x1fff != 0")
+        elif row.protocol in (_ICMP, _ICMPV6):
+            parts.append(_icmp_of(row))
     return " and ".join(parts)
+
+
+def _icmp_of(row: FlowRow) -> str:
+    """Type and code; of ICMPv6 at the place that old versions of libpcap know, too."""
+    kind, code = divmod(row.destination_port, 256)
+    if row.protocol == _ICMPV6:
+        return f"ip6[40] == {kind} and ip6[41] == {code}"
+    return f"icmp[icmptype] == {kind} and icmp[icmpcode] == {code}"
 
 
 def _not(text: str) -> str:

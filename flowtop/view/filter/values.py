@@ -77,6 +77,8 @@ def seconds(text: str) -> float:
     """`5`, `5s`, `500ms`, `2m`, `1h30m`: seconds."""
     total, position = 0.0, 0
     while match := _SPAN.match(text, position):
+        if position and not match[2]:
+            raise ValueError  # 5s6: six of what?
         total += float(match[1]) * _SECONDS[match[2]]
         position = match.end()
         if not match[2]:
@@ -106,6 +108,22 @@ class ReadInteger:
         if not self.low <= value <= self.high:
             raise OperandError(f"{self.low} to {self.high}")
         return value
+
+
+_VLANS = ReadInteger(0, 4095)
+_BOTH_TAGS = 1 << 24
+"""Above every VLAN ID: the number holds two."""
+
+
+def vlan(text: str) -> int:
+    """A VLAN ID; or both tags, `100.200`, as one number that `vlan_tags` takes apart."""
+    outer, dot, inner = text.partition(".")
+    return _BOTH_TAGS + 4096 * _VLANS(outer) + _VLANS(inner) if dot else _VLANS(text)
+
+
+def vlan_tags(number: int) -> tuple[int, int] | None:
+    """Outer and inner VLAN ID of what `vlan` read, None when it was one ID."""
+    return divmod(number - _BOTH_TAGS, 4096) if number >= _BOTH_TAGS else None
 
 
 def named(names: dict[str, int], low: int, high: int) -> ReadNamed:
@@ -242,7 +260,7 @@ def host(text: str) -> Network:
 
 def _plain(address: str) -> str:
     if "%" in address:
-        raise ValueError
+        raise OperandError("an address without a zone; the interface is a test of its own: and if eth0")
     return address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
 
 
@@ -277,11 +295,20 @@ def ports_named(text: str) -> list[int]:
 
 
 def port_range(text: str) -> tuple[int, int]:
-    """`1-1024`; one port is a range too."""
-    low, dash, high = text.partition("-")
-    if not dash or not low[:1].isdigit():
-        return port(text), port(text)
-    span = port(low), port(high)
-    if span[0] > span[1]:
-        raise OperandError("the lower port first")
-    return span
+    """`1-1024`, `http-https`; one port is a range too."""
+    dashes = [at for at, character in enumerate(text[:_LONGEST_SPAN]) if character == "-"]
+    for at in dashes if text[:1].isdigit() else [len(text), *dashes]:  # there are names with dashes, too
+        try:
+            span = port(text[:at]), port(text[at + 1:] or text[:at])
+        except OperandError:
+            raise
+        except ValueError:
+            continue
+        if span[0] > span[1]:
+            raise OperandError("the lower port first")
+        return span
+    return port(text), port(text)
+
+
+_LONGEST_SPAN = 64
+"""Characters in which the dash between two names of services is looked for."""

@@ -296,7 +296,8 @@ def test_the_drill_term_of_a_group_passes_its_flows_and_no_others(group: str) ->
         (("10.128.0.1", "10.0.0.2"), (0, 0), 50), (("2001:db8::1", "2001:db8::2"), (53, 2000), 17),
         (("10.0.0.2", "10.0.0.2"), (0, 8 << 8), 1), (("10.0.0.2", "10.0.0.9"), (0, 0), 1),
         (("2001:db8::1", "2001:db8:1::2"), (0, 128 << 8), 58)) for direction, ifindex, vlan, customer in (
-        (0, 2, 0, 0), (1, 3, 7, 0), (1, 5, 9, 8), (0, 9, 11, 0))]
+        (0, 2, 0, 0), (1, 3, 7, 0), (1, 5, 9, 8), (0, 9, 11, 0), (0, 2, 8, 9), (0, 2, 9, 0), (0, 2, 9, 9))]
+    listed += [("10.0.0.1", "10.0.0.2", 0, 0, protocol, 0, 2, 0, 0, Kind.FRAGMENT) for protocol in (6, 17, 50, 1)]
     table = FlowTable(TableConfig(dedupe="off"))
     table.update(batch([(key(*fields), counters(2, 80, tos=4 * (n % 3))) for n, fields in enumerate(listed)],
                        START_NS + SECOND))

@@ -38,6 +38,17 @@ def error_of(text: str) -> FilterError:
     ("tcp or or udp", "or udp", "cannot stand here", "an address, a protocol"),
     ("port 80 443", "443", "too little", "or"),
     ("a & b", "&", "means nothing", "&&"),
+    ("porrt 443", "porrt", "unknown word 'porrt'", "port"),
+    ("tcp and porrt 443", "porrt", "unknown word 'porrt'", "port"),
+    ('"tcp"', '"tcp"', "in quotes", "without the quotes"),
+    ("tcp | udp", "| udp", "means nothing", "||, or the word or"),
+    ("arp", "arp", "unknown word", "ignored"),
+    ("tcp[13] & 2", "tcp[13]", "no bytes of packets", "flags syn"),
+    ("host fe80::1%eth0", "fe80::1%eth0", "does not fit", "if eth0"),
+    ("port > 80,90", "80,90", "does not fit", "a port after a comparison"),
+    ("age < 5s6", "5s6", "does not fit", "a time such as"),
+    ("vlan > 1.2", "1.2", "does not fit", "one VLAN ID"),
+    ("vlan 1.5000", "1.5000", "does not fit", "0 to 4095"),
     ("ether host 10.0.0.1", "10.0.0.1", "does not fit", "a MAC address"),
 ])
 def test_an_error_names_the_place_and_what_was_expected(text: str, place: str, said: str, expected: str) -> None:
@@ -49,6 +60,11 @@ def test_an_error_names_the_place_and_what_was_expected(text: str, place: str, s
     assert problem == error.problem and shown == f"  {text}"
     assert caret == "  " + " " * error.position + "^"
     assert error.hint == f"expected {error.expected}"
+
+
+@pytest.mark.parametrize("text", ["tcp\u200f", "tcp\0", "\x01", "udp or \u202etcp"])
+def test_what_does_not_print_is_said_to_be_there(text: str) -> None:
+    assert "characters that do not print" in error_of(text).problem
 
 
 @pytest.mark.parametrize("text", ["", " ", "tcp and", "tcp and ", "not", "(tcp", "(", "host", "src", "src or", "rate",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowtop.record import Kind
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter import FilterError, compile_filter
 from flowtop.view.filter.complete import Completion, complete
 from flowtop.view.filter.terms import add_term, flow_as_filter, flow_as_tcpdump
+from flowtop.view.rows import flow_rows
 from tests.unit.factories import flow_row, packed
+from tests.unit.view.filter.flows import table
 from tests.unit.view.test_columns import ROWS
 
 SEEN = {"host": ["10.0.0.5", "192.0.2.1"], "port": ["443", "53"], "if": ["eth0", "veth1", "my if"]}
@@ -116,7 +120,30 @@ def test_a_text_that_is_no_filter_is_not_added_to() -> None:
 
 def test_a_flow_as_a_filter() -> None:
     assert flow_as_filter(ROW, INTERFACES) == (
-        "if wg0 and dir in and tcp and src host 10.0.0.5 and src port 443 and dst host 10.0.0.2 and dst port 80")
+        "if wg0 and dir in and not vlan and tcp and src host 10.0.0.5 and src port 443 and dst host 10.0.0.2 "
+        "and dst port 80")
+
+
+STACKS = ((0, 0), (100, 0), (200, 0), (100, 200), (200, 100), (100, 100))
+CONFUSABLE = [
+    *(dict(vlan_id=outer, customer_vlan_id=inner) for outer, inner in STACKS),
+    *(dict(protocol=1, destination_port=kind << 8 | code) for kind, code in ((3, 0), (3, 1), (3, 3), (8, 0), (0, 3))),
+    *(dict(protocol=17, kind=kind, source_port=port) for kind, port in ((Kind.FLOW, 53), (Kind.FRAGMENT, 0))),
+    *(dict(protocol=17, source_port=53, direction=1, ifindex=ifindex) for ifindex in (2, 3)),
+    *(dict(protocol=47, kind=kind) for kind in (Kind.FLOW, Kind.FRAGMENT)),
+    *(dict(protocol=1, kind=Kind.FRAGMENT, source=source) for source in ("10.0.0.1", "10.0.0.11")),
+    *(dict(protocol=58, source="2001:db8::1", destination="::2", destination_port=port) for port in (0x8000, 0x8001)),
+    dict(protocol=58, source="2001:db8::1", destination="::2", kind=Kind.FRAGMENT),
+]
+"""Flows that differ in one thing from another one."""
+
+
+def test_a_flow_as_a_filter_passes_it_and_no_other() -> None:
+    flows = table(CONFUSABLE)
+    rows = flow_rows(flows, np.arange(len(CONFUSABLE)))
+    for number, row in enumerate(rows):
+        passes = compile_filter(flow_as_filter(row, INTERFACES)).mask(flows, INTERFACES)
+        assert np.flatnonzero(passes).tolist() == [number], CONFUSABLE[number]
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
