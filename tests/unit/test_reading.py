@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import struct
 import subprocess
 import sys
 import threading
@@ -23,6 +26,7 @@ from flowtop.recording import Recorder
 from flowtop.view.filter.narrowing import Narrowing
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
+from tests.unit.capture.files.test_damage import ipfix_file
 from tests.unit.export.flows import RecordingTransport, until
 from tests.unit.test_pipeline import ScriptedCapture, Watcher
 
@@ -103,6 +107,61 @@ def test_what_is_cut_off_is_counted_as_far_as_it_goes_and_told_in_one_line(path:
 ])
 def test_what_cannot_be_read_is_told_in_one_line(options: tuple[str, ...], message: str, status: int) -> None:
     done = run(*options)
+    assert (done.stdout, done.returncode) == (b"", status)
+    assert done.stderr.decode().splitlines()[0] == f"flowtop: {message}"
+
+
+FRAME = f.ethernet(f.IPV4, f.ipv4(f.udp(1, 53, bytes(32)), f.UDP))
+SECTION = w.section() + w.interface(name="eth0") + w.enhanced(T // 1000, FRAME) * 3
+BAD: dict[str, tuple[bytes, int, str]] = {
+    "empty": (b"", 0, "is empty"),
+    "text": (b"hello, this is text and no capture at all", 0, "is not a capture file"),
+    "header cut": (CAPTURE[:20], 0, "is cut off in its header"),
+    "link type": (w.pcap([(T, FRAME)], link_type=127), 0, "has link type 127, which is not read here"),
+    "pcapng cut": (SECTION[:-5], 2, "is cut off in the middle of a block"),
+    "pcapng damaged": (SECTION + struct.pack("<II", 6, 0x7FFFFFF0) + bytes(99), 3, "is damaged: a block of"),
+    "record damaged": (CAPTURE + struct.pack("<IIII", 1, 1, 0x7FFFFFFF, 60) + bytes(99), 5, "is damaged: a record of"),
+    "gzip cut": (gzip.compress(CAPTURE)[:-4], 5, "is cut off: its gzip stream does not end"),
+    "gzip damaged": (gzip.compress(CAPTURE)[:-8] + b"12345678", 5, "is damaged: its gzip stream"),
+    "some link types": (SECTION + w.interface(link_type=127) + w.enhanced(T // 1000, FRAME, number=1), 4,
+                        "has frames of link type 127, which count as ignored"),
+    "ipfix cut": (ipfix_file()[:-7], 2, "is cut off in the middle of a message"),
+    "ipfix damaged": (ipfix_file() + bytes(99), 3, "is damaged: something that is no IPFIX message"),
+}
+"""Octets of the file; how many packets or records of it count; what is said of it."""
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_line_and_what_was_before_it_is_counted(kind: str, path: Path) -> None:
+    octets, counted, message = BAD[kind]
+    path.write_bytes(octets)
+    done = run("-o", "json", "-r", str(path))
+    said, hint = done.stderr.decode().splitlines()
+    assert said.startswith("flowtop: ") and message in said and "x.pcap" in said and hint.startswith("hint: ")
+    assert done.returncode == 65
+    if counted:
+        last = rounds(done)[-1]
+        observed = last["totals"]["observedPackets"] if "ipfix" not in kind else last["collecting"]["records"]
+        assert observed == counted
+        totals = last["totals"]
+        assert totals["observedPackets"] == totals["accountedPackets"] + totals["ignoredPackets"]
+    else:
+        assert done.stdout == b""
+
+
+def test_a_file_that_may_not_be_read_is_told_in_one_line(path: Path) -> None:
+    path.chmod(0)
+    without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run([*without, sys.executable, "-m", "flowtop", "-b", "-r", str(path)], capture_output=True)
+    assert (done.stdout, done.returncode) == (b"", 66)
+    assert done.stderr.decode().splitlines()[0] == f"flowtop: cannot read {path}: permission denied"
+
+
+@pytest.mark.parametrize(("name", "message", "status"), [
+    (".", "cannot read .: it is a directory", 66),
+    ("/proc/self/mem", "/proc/self/mem cannot be read on: input/output error", 65)])
+def test_what_is_no_file_of_octets_is_told_in_one_line(name: str, message: str, status: int) -> None:
+    done = run("-r", name)
     assert (done.stdout, done.returncode) == (b"", status)
     assert done.stderr.decode().splitlines()[0] == f"flowtop: {message}"
 

@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -175,11 +176,12 @@ class _Unzip:
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)
         self._left = b""
+        self._damage: DamagedError | None = None
 
     @property
     def pending(self) -> bool:
         """Whether `more` has something to give without more input."""
-        return bool(self._left)
+        return bool(self._left) or self._damage is not None
 
     def more(self, piece: bytes, room: int) -> tuple[bytes, bool]:
         """Decompressed octets, at most `room`, and whether that was all.
@@ -187,6 +189,8 @@ class _Unzip:
         Args:
             piece: what follows in the file; empty when the file has ended, or while `pending`.
         """
+        if self._damage:
+            raise self._damage
         ended = not piece and not self._left
         octets = self._left + piece
         if ended and not self._member.eof:
@@ -200,9 +204,28 @@ class _Unzip:
         if not octets:
             self._left = b""
             return b"", ended
+        before = self._member.copy()
         try:
             found = self._member.decompress(octets, room)
         except zlib.error as error:
-            raise DamagedError("is damaged: its gzip stream cannot be decompressed") from error
+            self._damage = DamagedError("is damaged: its gzip stream cannot be decompressed")
+            found = _salvaged(before, octets, room)
+            if not found:
+                raise self._damage from error
+            return found, False
         self._left = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         return found, False
+
+
+def _salvaged(member: Any, octets: bytes, room: int) -> bytes:
+    """What decompresses before the damage that is somewhere in these octets: zlib gives nothing of a piece with any."""
+    found = b""
+    for step in (1024, 1):
+        while octets and len(found) < room:
+            trial = member.copy()
+            try:
+                found += trial.decompress(octets[:step], room - len(found))
+            except zlib.error:
+                break
+            member, octets = trial, octets[step:]
+    return found

@@ -1,0 +1,127 @@
+"""Captures and export datagrams of real devices, damaged: every reader ends, in books that balance, in bounded memory.
+
+So many tries with seeds that stand: bounded time, and what fails once fails again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flowtop.capture.files.octets import ROOM, OctetStream
+from flowtop.capture.files.payloads import read_payloads
+from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.dump import entries, entry_text
+from flowtop.errors import FlowtopError
+from tests.oracle.collectors import write_pcap
+from tests.oracle.exports_data import DATA, data_directory
+from tests.unit.capture.files.reading import read
+from tests.unit.capture.listener import test_sflow as agent
+
+TRIES = 25
+"""Of each file."""
+INTERESTING = (b"\0", b"\xff", b"\0\0", b"\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x80\0\0\0",
+               b"\0\1\0\1")
+
+
+def damaged(octets: bytes, rng: random.Random, head: int) -> bytes:
+    """Some octets changed, cut out, doubled or put in; the first `head` mostly left, so that it is still looked at."""
+    found = bytearray(octets)
+    for _ in range(rng.randrange(1, 8)):
+        at = rng.randrange(head if rng.randrange(10) else 0, max(head + 1, len(found)))
+        way = rng.randrange(5)
+        if way < 3:
+            put = rng.choice(INTERESTING) if way else bytes([rng.randrange(256)])
+            found[at:at + len(put)] = put
+        elif way == 3:
+            del found[at:at + rng.randrange(1, 40)]
+        else:
+            found[at:at] = found[at:at + rng.randrange(1, 200)]
+    return bytes(found[:rng.randrange(head, len(found) + 1)] if not rng.randrange(3) else found)
+
+
+@contextmanager
+def memory_below(octets: int) -> Iterator[None]:
+    """Python's memory, numpy's arrays with it, never passes this."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < octets
+    finally:
+        tracemalloc.stop()
+
+
+def files(folder: str, pattern: str) -> list[Path]:
+    return sorted((DATA / folder).glob(pattern)) or [Path("none")]
+
+
+@pytest.mark.parametrize("path", files("pcap", "*.pcap"), ids=lambda path: path.stem)
+def test_captures(path: Path, tmp_path: Path) -> None:
+    data_directory()
+    octets = path.read_bytes()[:200_000]
+    rng = random.Random(path.name)
+    with memory_below(ROOM + 40_000_000):
+        for _ in range(TRIES):
+            (tmp_path / "x").write_bytes(damaged(octets, rng, 24))
+            try:
+                read(tmp_path / "x")  # which asserts that the books balance
+            except FlowtopError as error:
+                assert "\n" not in error.message
+
+
+@pytest.mark.parametrize("path", files("netflow", "*.dat"), ids=lambda path: path.stem)
+def test_exports(path: Path) -> None:
+    data_directory()
+    octets = path.read_bytes()
+    rng = random.Random(path.name)
+    with memory_below(40_000_000):
+        process = CollectingProcess()
+        for number in range(10 * TRIES):
+            session = Session(number % 3, "192.0.2.1", bool(number % 2))
+            process.receive(octets if not number % 4 else damaged(octets, rng, 4), session, 1_780_000_000.0 + number)
+            if not number % 10:
+                process.drain()
+        keys, counters = process.drain()
+        assert len(keys) == len(counters)
+        statistics = process.statistics()
+        assert statistics.messages + statistics.refused_messages == 10 * TRIES
+
+
+def test_sflow() -> None:
+    octets = agent.datagram(agent.COUNTERS, agent.sample(agent.raw_header(agent.frame()), agent.OTHER_RECORD),
+                            agent.sample(agent.raw_header(agent.frame(90, 7)), expanded=True))
+    rng = random.Random("sflow")
+    with memory_below(40_000_000):
+        process = CollectingProcess()
+        for number in range(1_000):
+            process.receive(damaged(octets, rng, 4), Session("s", "192.0.2.1", True), 1_780_000_000.0 + number)
+        _, counters = process.drain()
+        assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())
+
+
+@pytest.mark.parametrize("container", ["raw", "pcap"])
+def test_dump(container: str, tmp_path: Path) -> None:
+    paths = sorted((data_directory() / "netflow").glob("*.dat"))
+    rng = random.Random(container)
+    with memory_below(ROOM + 40_000_000):
+        for path in paths:
+            for _ in range(3):
+                octets = damaged(path.read_bytes(), rng, 2)
+                if container == "pcap":
+                    write_pcap(tmp_path / "x", [octets])
+                    octets = damaged((tmp_path / "x").read_bytes(), rng, 24)
+                (tmp_path / "x").write_bytes(octets)
+                stream = OctetStream(str(tmp_path / "x"))
+                try:
+                    for entry in entries(read_payloads(stream)):
+                        assert entry_text(entry, "text") and json.loads(entry_text(entry, "json"))
+                except FlowtopError as error:
+                    assert "\n" not in error.message
+                finally:
+                    stream.close()
