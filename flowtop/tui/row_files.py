@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flowtop.errors import FlowtopError
 from flowtop.view.query import Page
-from flowtop.view.records import iso_time, record, record_cells, record_names, rows_name
+from flowtop.view.records import iso_time, page_cells, page_names, page_record, rows_name
 
 MODE = 0o600
 """Who talks to whom is nobody else's business."""
@@ -53,10 +53,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _csv(page: Page) -> Iterable[str]:
     out = io.StringIO()
-    writer = csv.DictWriter(out, record_names(page.query), lineterminator="\n")
+    writer = csv.DictWriter(out, page_names(page), lineterminator="\n")
     writer.writeheader()
     for row in page.rows:
-        writer.writerow(record_cells(row, page.query, page.interfaces))
+        writer.writerow(page_cells(row, page))
         yield out.getvalue()
         out.seek(0)
         out.truncate()
@@ -69,16 +69,16 @@ def _json(page: Page) -> Iterable[str]:
     filter_text = " and ".join(f"({text})" for text in filters) if len(filters) > 1 else next(iter(filters), None)
     rows = rows_name(query)
     head = {"time": iso_time(page.unix_ms), "sort": query.sort, "descending": query.descending, "filter": filter_text,
-            "matched": page.matched}
+            "matched": page.matched, **({} if page.marked_s is None else {"secondsSinceMark": page.marked_s})}
     yield json.dumps(head, separators=(", ", ": "))[:-1] + f', "{rows}": ['
     for index, row in enumerate(page.rows):
-        yield (",\n" if index else "\n") + _object(record(row, page.query, page.interfaces))
+        yield (",\n" if index else "\n") + _object(page_record(row, page))
     yield "\n]}\n"
 
 
 def _json_lines(page: Page) -> Iterable[str]:
     for row in page.rows:
-        yield _object(record(row, page.query, page.interfaces)) + "\n"
+        yield _object(page_record(row, page)) + "\n"
 
 
 def _object(record: object) -> str:

@@ -11,7 +11,7 @@ from flowtop.collecting import point_elements
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
 from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.groups import group_fields, member_names
-from flowtop.view.query import FlowRow, Query, Ways
+from flowtop.view.query import FlowRow, Page, Query, Ways
 from flowtop.view.units import printable
 
 _ICMP, _ICMPV6 = 1, 58
@@ -27,6 +27,23 @@ assert all(name in ELEMENTS for name in GROUP_ELEMENTS)
 def iso_time(unix_ms: int) -> str:
     """Milliseconds since 1970 UTC as RFC 3339 has it."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def page_record(row: FlowRow, page: Page) -> dict[str, Any]:
+    """One row of a page. Where it counts from a mark, that is what the delta counts are, and there are no totals."""
+    found = record(row, page.query, page.interfaces)
+    return found if page.marked_s is None else _since_mark(found)
+
+
+def page_names(page: Page) -> tuple[str, ...]:
+    """Every name that `page_record` may give, in column order of CSV."""
+    names = record_names(page.query)
+    return names if page.marked_s is None else tuple(name for name in names if name not in _DELTA_OF)
+
+
+def _since_mark(found: dict[str, Any]) -> dict[str, Any]:
+    counts = {_DELTA_OF[name]: count for name, count in found.items() if name in _DELTA_OF}
+    return {name: counts.get(name, value) for name, value in found.items() if name not in _DELTA_OF}
 
 
 def record_names(query: Query) -> tuple[str, ...]:
@@ -51,8 +68,16 @@ def rows_name(query: Query) -> str:
 
 def record_cells(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
     """The same for CSV, which has no lists: the hosts of a pair stand side by side."""
-    cells = record(row, query, interfaces)
-    return {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in cells.items()}
+    return _cells(record(row, query, interfaces))
+
+
+def page_cells(row: FlowRow, page: Page) -> dict[str, Any]:
+    """`page_record` for CSV."""
+    return _cells(page_record(row, page))
+
+
+def _cells(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in found.items()}
 
 
 def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
@@ -109,6 +134,8 @@ _ARBITRARY, _INITIATOR = 0, 1
 """biflowDirection (RFC 5103 section 6.3)."""
 BIFLOW_ELEMENTS = ("biflowDirection", *map(_reversed, _REVERSED))
 """What a biflow has after the elements of its flow from the initiator."""
+_DELTA_OF = {name: name.replace("Total", "Delta")
+             for name in ("octetTotalCount", "packetTotalCount", "reverseOctetTotalCount", "reversePacketTotalCount")}
 
 
 def _of_packets(row: FlowRow) -> dict[str, Any]:

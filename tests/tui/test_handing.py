@@ -136,6 +136,31 @@ async def test_json_says_what_the_list_was(tmp_path: Path, monkeypatch: pytest.M
     assert [json.loads(text) for text in (tmp_path / "b.jsonl").read_text().splitlines()] == whole["flows"]
 
 
+@pytest.mark.parametrize("keys", [(), ("g", *["g"] * 2, "enter")])
+async def test_since_a_mark_counts_are_deltas_and_no_totals(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = FakeSource(FLOWS)
+    async with running(source, 200, 24) as pilot:
+        await pilot.press("m", *keys)
+        source.tick([row._replace(octet_total=row.octet_total + 1_000 * row.flow_id,
+                                  packet_total=row.packet_total + row.flow_id) for row in FLOWS])
+        await pilot.pause()
+        await write(pilot, "a.json")
+        await write(pilot, "b.csv")
+        await pilot.press("down", "c")
+        assert any('"octetDeltaCount": ' in text for text in lines(pilot.app))
+        assert not any("TotalCount" in text for text in lines(pilot.app))
+    whole = json.loads((tmp_path / "a.json").read_text())
+    rows = whole["groups" if keys else "flows"]
+    cells = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    assert whole["secondsSinceMark"] == 1.0
+    for written in (rows, cells):
+        assert sum(int(row["octetDeltaCount"]) for row in written) == 1_000 * (1 + 2 + 3)
+        assert sum(int(row["packetDeltaCount"]) for row in written) == 1 + 2 + 3
+        assert not [name for row in written for name in row if "Total" in name]
+
+
 async def test_enter_alone_writes_to_a_file_named_by_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with running(FakeSource(FLOWS)) as pilot:

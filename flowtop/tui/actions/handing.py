@@ -38,7 +38,7 @@ class Handing(FlowScreen):
         from flowtop.tui.screens.copying import CopyScreen  # needed only now, and brings numpy
         from flowtop.view.filter.terms import flow_as_filter, flow_as_tcpdump
         from flowtop.view.groups import drill_term
-        from flowtop.view.records import record
+        from flowtop.view.records import page_record, rows_name
 
         if row.group:
             as_filter, as_tcpdump = drill_term(page.query.group, row, page.interfaces), ""
@@ -47,8 +47,8 @@ class Handing(FlowScreen):
         self.app.push_screen(CopyScreen((
             ("filter", as_filter),
             ("tcpdump", as_tcpdump),
-            ("JSON", json.dumps(record(row, page.query, page.interfaces))),
-        ), self._copy))
+            ("JSON", json.dumps(page_record(row, page))),
+        ), self._copy, rows_name(page.query).removesuffix("s")))
 
     def _copy(self, what: str, text: str) -> None:
         from flowtop.tui.screens.copying import LONGEST

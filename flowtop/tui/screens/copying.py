@@ -29,6 +29,7 @@ class CopyScreen(ModalScreen[None]):
     Args:
         texts: what it is, and the text: in the order of COPY_KEYS. An empty one is not to be had.
         copy: takes what it is, and the text.
+        what: is copied: "flow", "group".
     """
 
     CSS = """
@@ -37,15 +38,16 @@ class CopyScreen(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings(COPY_KEYS)
 
-    def __init__(self, texts: Sequence[tuple[str, str]], copy: Callable[[str, str], None]) -> None:
+    def __init__(self, texts: Sequence[tuple[str, str]], copy: Callable[[str, str], None], what: str = "flow") -> None:
         super().__init__()
+        self._what = what
         self._texts = texts
         self._copy = copy
 
     def compose(self) -> ComposeResult:
         """A line a text."""
         with Vertical() as box:
-            box.border_title = "copy this flow as"
+            box.border_title = f"copy this {self._what} as"
             yield Lines(self._lines)
 
     def action_copy(self, which: int) -> None:
