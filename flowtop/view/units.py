@@ -174,11 +174,13 @@ def endpoint(raw: bytes, ip_version: int, port: int) -> str:
 
 
 def _keeps(character: str) -> bool:
-    """One printable cell: no control, format (bidi, zero width), surrogate, private or combining character."""
+    """One printable cell: no control, format (bidi, zero width), surrogate, private or combining character, and none
+    written from right to left: terminals turn round what stands beside these, too."""
     category = unicodedata.category(character)
     if category[0] in "CMZ":
         return character == " "
-    return unicodedata.east_asian_width(character) not in "WF"
+    return (unicodedata.east_asian_width(character) not in "WF"
+            and unicodedata.bidirectional(character) not in ("R", "AL", "AN"))
 
 
 def printable(text: str, limit: int = 64) -> str:

@@ -110,7 +110,7 @@ class FlowScreen(Screen[None]):
     def show_progress(self, text: str) -> None:
         """Say what is being waited for, until there is a page."""
         if self.page is None:
-            self.table.show_notice(text)
+            self.table.show_notice(units.printable(text, 500))
 
     def show_page(self, page: Page) -> None:
         """Show a page. While paused: only what has gone by since, and the accuracy line, which never stands still."""
@@ -128,12 +128,12 @@ class FlowScreen(Screen[None]):
 
     def show_alarm(self, text: str) -> None:
         """Say what went wrong, from now on."""
-        self.alarm = text
+        self.alarm = units.printable(text, 500)
         self.paint()
 
     def show_notice(self, text: str) -> None:
         """Say what leaving waits for, in the place of the key hints."""
-        self.notice = text
+        self.notice = units.printable(text, 500)
         self.paint_status()
 
     def say(self, text: str) -> None:
