@@ -44,7 +44,9 @@ class Reading:
 
     def pipeline_config(self, config: PipelineConfig) -> PipelineConfig:
         """How the pipeline follows it, otherwise as given."""
-        table = replace(config.table, linger_s=_STAY_S) if self.screen else config.table
+        table = replace(config.table, least_tick_s=self.tick_s or config.delay_s)
+        if self.screen:
+            table = replace(table, linger_s=_STAY_S)
         return replace(config, own_time=True, stay=self.screen, page_s=_PAGE_S if self.screen else 0.0, table=table)
 
 

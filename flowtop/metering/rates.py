@@ -29,7 +29,6 @@ HISTORY_OCTETS."""
 HISTORY_OCTETS = 16 << 20
 LEAST_PEAK_NS = 10_000_000
 """Ticks shorter than this make no peak: a burst over next to no time says nothing."""
-_LEAST_TICK_NS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,16 @@ class _Bucket:
 
 
 class Rates:
-    """Keeps the rate fields of a FlowStore. One tick: begin, add for each part of its batches, finish."""
+    """Keeps the rate fields of a FlowStore. One tick: begin, add for each part of its batches, finish.
 
-    def __init__(self, store: FlowStore) -> None:
+    Args:
+        store: whose fields.
+        least_ns: the time that rates are of at least, > 0.
+    """
+
+    def __init__(self, store: FlowStore, least_ns: int) -> None:
         self._store = store
+        self._least_ns = least_ns
         self._in_10s: deque[_Bucket] = deque()
         self._in_60s: deque[_Bucket] = deque()
         self._past: deque[_Bucket] = deque()
@@ -59,7 +64,7 @@ class Rates:
         self._listed: list[Slots] = []
         self._bucket_start_ns = 0
         self._now_ns = 0
-        self._tick_ns = _LEAST_TICK_NS
+        self._tick_ns = self._least_ns
         self._started = False
         self.bucket_number = 0
         """Number of the open bucket: what a new flow's born_bucket must be."""
@@ -72,7 +77,7 @@ class Rates:
 
     @property
     def tick_s(self) -> float:
-        """Length of the last tick; at least 1 ms."""
+        """Length of the last tick, or what it is taken for."""
         return self._tick_ns / 1e9
 
     @property
@@ -87,7 +92,7 @@ class Rates:
 
     def _covered_s(self, window: deque[_Bucket]) -> float:
         start_ns = window[0].start_ns if window else self._bucket_start_ns
-        return max(self._now_ns - start_ns, _LEAST_TICK_NS) / 1e9
+        return max(self._now_ns - start_ns, self._least_ns) / 1e9
 
     def start(self, start_ns: int) -> None:
         """Say when capture started; only the first call counts."""
@@ -104,7 +109,7 @@ class Rates:
     def close_tick(self, now_ns: int) -> None:
         """The open tick ended at `now_ns`: its traffic becomes rates, and old traffic leaves the windows."""
         store = self._store
-        self._tick_ns = max(now_ns - self._now_ns, _LEAST_TICK_NS)
+        self._tick_ns = max(now_ns - self._now_ns, self._least_ns)
         self._now_ns = max(now_ns, self._now_ns)
         store.packet_delta[self._tick] = 0
         store.octet_delta[self._tick] = 0

@@ -41,6 +41,8 @@ class TableConfig:
         end_timeout_s: without a packet after FIN or RST, until a flow ends.
         linger_s: how long an ended flow stays visible; always until the end of the next tick, and one that is kept for
             as long as that: see FlowTable.keep.
+        least_tick_s: rates are of this time at least: the last tick of a file may end with its last packet, and no
+            packet came at a megabit a second because there was one in the file's last microseconds.
         max_flows: live flows; past it the least recently active end. A quarter more may linger, and those that end
             in a tick until it is shown.
         dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
@@ -51,6 +53,7 @@ class TableConfig:
     active_timeout_s: float = 60
     end_timeout_s: float = 2
     linger_s: float = 10
+    least_tick_s: float = 0.001
     max_flows: int = 1_000_000
     dedupe: Literal["mark", "drop", "off"] = "mark"
 
@@ -85,7 +88,7 @@ class FlowTable:
         self.totals = MeteringTotals()
         self._store = FlowStore()
         self._index = KeyIndex(rng)
-        self._rates = Rates(self._store)
+        self._rates = Rates(self._store, round(config.least_tick_s * 1e9))
         self._dedupe = None if config.dedupe == "off" else Deduplicator(self._store, rng)
         self._timeouts = Timeouts(*(round(s * 1e9) for s in (
             config.idle_timeout_s, config.active_timeout_s, config.end_timeout_s)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 from flowtop.metering.table import TableConfig
@@ -52,6 +53,14 @@ async def test_flows_that_ended_long_ago_are_there_at_the_end_of_the_file(tmp_pa
     assert all(f"10.0.0.1:{port}" in text for port in (1001, 1002, 1003))
     assert "END OF FILE" in text
     assert app.error is None
+
+
+async def test_the_last_packet_of_a_file_is_no_burst(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    path.write_bytes(w.pcap([
+        (T + time_s * w.SECOND, f.ethernet(f.IPV4, f.ipv4(f.udp(1001, 53, bytes(32)), f.UDP))) for time_s in range(4)]))
+    text, _ = await show(path)
+    assert re.findall(r"\d+ +[kMG]?b/s", text).count("480  b/s") >= 2 and "kb/s" not in text, "60 octets in a second, the last one of which had just begun"
 
 
 async def test_a_file_that_is_cut_off_shows_what_was_read_and_says_so(tmp_path: Path) -> None:
