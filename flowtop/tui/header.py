@@ -80,7 +80,7 @@ def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
         return justify([name], [], width)
     left = [
         name,
-        Part(shorten_interfaces(page.attached, 28 if width >= 100 else 16), rank=3),
+        Part(_observed(page, width >= 100), rank=3),
         Part(f"{page.flows:,}", label_style=theme.PLAIN, rank=4, gap=3),
         Part("flows", theme.LABEL, rank=4, gap=1),
         Part(clock(page.uptime_s), label="up ", rank=5, gap=3),
@@ -92,6 +92,14 @@ def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
         if ticks:
             right.append(Part(sparkline(traffic.octet_rates, ticks, sparks), rank=6, gap=1))
     return justify(left, right, width)
+
+
+def _observed(page: Page, roomy: bool) -> str:
+    """Interfaces, the file, or where exporters are listened to."""
+    if page.collecting is None:
+        return shorten_interfaces(page.attached, 28 if roomy else 16)
+    first, *more = [units.printable(url if roomy else url.partition("://")[2], 28) for url in page.attached] or [""]
+    return f"{first} +{len(more)}" if more else first
 
 
 def _list_line(view: HeaderView, width: int) -> Strip:

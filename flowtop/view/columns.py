@@ -108,7 +108,7 @@ def _dscp(columns: FlowColumns) -> Array:
 def _interface(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del wording
     name = interfaces.get(row.ifindex)
-    return f"if{row.ifindex}" if name is None else units.printable(interface_of(name), 16)
+    return f"if{row.ifindex}" if name is None else units.printable(interface_of(name), 16) or "-"
 
 
 def _exporter(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:

@@ -9,8 +9,9 @@ from rich.style import Style
 
 from flowtop.collecting import CollectingStatistics
 from flowtop.tui import theme
-from flowtop.tui.header import clock, shorten_interfaces, sparkline
+from flowtop.tui.header import _observed, clock, shorten_interfaces, sparkline
 from flowtop.tui.line import Part, justify
+from flowtop.tui.screens.flow_screen import _why_empty
 from flowtop.tui.status import accuracy_line, key_hints
 from flowtop.view.query import Books, Page, Query, Traffic
 from tests.tui.fake_source import FakeSource
@@ -174,3 +175,22 @@ def test_what_may_be_between_two_readings_is_no_alarm() -> None:
     assert style_of(page, "90.000 %") != theme.ALARM, "100 packets are missing, 120 pass in 0.2 s"
     page = replace(page, egress=Traffic(packet_rate=50.0))
     assert style_of(page, "90.000 %") == theme.ALARM, "100 packets are missing, 90 pass in 0.2 s"
+
+
+@pytest.mark.parametrize(("roomy", "urls", "said"), [
+    (False, ("udp://127.0.0.1:29055",), "127.0.0.1:29055"),
+    (False, ("udp://[2001:db8::1]:2055", "tcp://0.0.0.0:4739"), "[2001:db8::1]:2055 +1"),
+    (True, ("tcp://0.0.0.0:4739",), "tcp://0.0.0.0:4739"), (True, (), ""),
+])
+def test_where_exporters_are_listened_to_is_told_with_its_port(roomy: bool, urls: tuple[str, ...], said: str) -> None:
+    assert _observed(replace(page_with(), attached=urls, collecting=CollectingStatistics()), roomy) == said
+
+
+@pytest.mark.parametrize(("told", "said"), [
+    (CollectingStatistics(), "no exporter has sent anything yet"),
+    (CollectingStatistics(messages=3, waiting_sets=2), "2 data sets wait for their template"),
+    (CollectingStatistics(refused=(("version", 4),)), "no export that can be read"),
+    (CollectingStatistics(messages=3), "no flows in what has come so far"),
+])
+def test_why_no_exporter_has_told_of_a_flow(told: CollectingStatistics, said: str) -> None:
+    assert said in _why_empty(replace(page_with(), collecting=told))

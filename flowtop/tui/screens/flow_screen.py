@@ -25,6 +25,7 @@ from flowtop.view import units
 from flowtop.view.query import FlowRow, Page, Query
 
 if TYPE_CHECKING:
+    from flowtop.collecting import CollectingStatistics
     from flowtop.record import SourceState
     from flowtop.view.columns import Window, Wording
 
@@ -274,4 +275,15 @@ def _why_empty(page: Page) -> str:
         return "no flow matches: / edits the filter, \\ clears it"
     if page.source is not None:
         return "no flows in this file" if page.source.ended else "no flows yet"
+    if page.collecting is not None:
+        return _why_nobody_told(page.collecting)
     return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"
+
+
+def _why_nobody_told(collecting: CollectingStatistics) -> str:
+    """Why exporters have told of no flow so far: what is wrong is on the accuracy line."""
+    if collecting.waiting_sets:
+        return f"no flows yet: {collecting.waiting_sets:,} data sets wait for their template"
+    if collecting.refused_messages and not collecting.messages:
+        return "no flows: what has come is no export that can be read"
+    return "no flows in what has come so far" if collecting.messages else "no flows: no exporter has sent anything yet"
