@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.view.biflows import Biflows
+from flowtop.view.biflows import Biflows, Pairing
 from flowtop.view.flows import FlowColumns, FlowSource, Slots
 from flowtop.view.grouping import Groups
 from flowtop.view.interface_order import by_name
@@ -88,6 +88,7 @@ class Answerer:
     def __init__(self, rng: np.random.Generator | None = None) -> None:
         self._held: _Held | None = None
         self._mark = Mark()
+        self._pairing: Pairing | None = None
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
@@ -131,6 +132,7 @@ class Answerer:
         fields = row_fields(query)
         if query.biflow:
             return self._biflows(source, passing, wanted, query.anchor)
+        self._pairing = None
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
@@ -142,7 +144,8 @@ class Answerer:
                  anchor: int | None) -> _Rows:
         """Those of which a flow passes; of the anchor one of the `wanted` is enough, ended or not."""
         slots = np.flatnonzero(source.visible)
-        biflows = Biflows(source, slots, self._seed)
+        biflows = Biflows(source, slots, self._seed, self._pairing)
+        self._pairing = biflows.pairing
         shown = np.zeros(len(biflows.source.visible), np.bool_)
         shown[biflows.of[passing[slots]]] = True
         if passing is not wanted and anchor is not None:

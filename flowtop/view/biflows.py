@@ -44,6 +44,40 @@ class ChosenBiflows:
     opened: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Which of some flows belong together: the most work of a look at biflows, and the same at the next look where no
+    flow was born, has left or has turned out to be a duplicate. Keys never change.
+
+    Attributes:
+        flow_ids, duplicates: of the flows, in order.
+        dedupes: of their source.
+        labels: the biflow of each flow.
+        back: which flows are the way back; requests: which are ICMP requests.
+    """
+
+    flow_ids: npt.NDArray[np.uint64]
+    duplicates: npt.NDArray[np.bool_]
+    dedupes: bool
+    labels: Labels
+    back: npt.NDArray[np.bool_]
+    requests: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, source: FlowSource, slots: Slots, seed: int) -> Pairing:
+        """Of the flows in these slots, ascending."""
+        flows = Subset(source.columns, slots)
+        keys, back, requests = _keys(source.columns, slots, source.dedupes)
+        return cls(flows["flow_id"].copy(), flows["duplicate"].copy(), source.dedupes, label(keys, seed), back,
+                   requests)
+
+    def holds(self, source: FlowSource, slots: Slots) -> bool:
+        """Whether it is that of these flows."""
+        flows = Subset(source.columns, slots)
+        return self.dedupes == source.dedupes and np.array_equal(flows["flow_id"], self.flow_ids) and np.array_equal(
+            flows["duplicate"], self.duplicates)
+
+
 class Biflows:
     """The biflows of some flows.
 
@@ -59,15 +93,18 @@ class Biflows:
         source: of the flows.
         slots: of the flows, ascending.
         seed: biflows keep their ids (column `flow_id`) as long as it stays.
+        known: what was found at the last look, with that seed.
 
     Attributes:
+        pairing: for the next look.
         source: one element a biflow: sums of both ways; what flows differ in is the initiator's.
     """
 
-    def __init__(self, source: FlowSource, slots: Slots, seed: int) -> None:
+    def __init__(self, source: FlowSource, slots: Slots, seed: int, known: Pairing | None = None) -> None:
         self._table, self._slots = source, slots
-        keys, self._back, self._request = _keys(source.columns, slots, source.dedupes)
-        self._labels = label(keys, seed)
+        pairing = known if known is not None and known.holds(source, slots) else Pairing.of(source, slots, seed)
+        self.pairing = pairing
+        self._labels, self._back, self._request = pairing.labels, pairing.back, pairing.requests
         self.source = self._both(np.arange(len(slots)), self._labels).source
 
     @property

@@ -225,6 +225,34 @@ def test_an_anchor_that_is_a_flow_finds_its_biflow() -> None:
     assert answerer.answer(Query(biflow=True, anchor=max(flows.values()) + 1), table).anchor_row is None
 
 
+def test_a_later_look_is_as_a_first_one_whatever_became_of_the_flows() -> None:
+    table = table_of((key(A, B, 9000, 80, ifindex=2), counters(1, 10)), (key(A, C, 9000, 80), counters(1, 40)))
+    answerer = Answerer(np.random.default_rng(1))
+
+    def look(**query: Any) -> int:
+        found = answerer.answer(Query(**{"biflow": True, "limit": None} | query), table).rows
+        assert list(found) == biflows(table, **query)
+        return len(found)
+
+    assert look() == look(sort="bytes_reverse") == 2
+    ticks = [
+        [(key(B, A, 80, 9000, direction=OUT), counters(1, 99, at(1500), opening=True))],  # a way back is born
+        [(key(A, B, 9000, 80, ifindex=2), counters(7, 70, at(2500)))],  # no flow is
+        [(key(A, B, 9000, 80, ifindex=3), counters(7, 70, at(3500)))],  # one that may be a duplicate
+        [(key(A6, B6, 9000, 80), counters(1, 5, at(4500)))],
+    ]
+    for number, entries in enumerate(ticks, 2):
+        table.update(batch(entries, START_NS + number * SECOND))
+        look()
+        look(sort="bytes_forward")
+    for number in range(8, 60, 4):  # one after the other ends and leaves
+        table.update(batch([], START_NS + number * SECOND))
+        look()
+    assert look() == 0
+    table.update(batch([(key(C, A, 80, 9000), counters(1, 1, at(61_000)))], START_NS + 62 * SECOND))
+    assert look() == 1
+
+
 def test_ended_biflows_can_be_left_out_but_for_the_anchor() -> None:
     table = table_of((key(A, B, 9000, 80), counters(1, 10)), (key(B, A, 80, 9000, direction=OUT), counters(1, 20)),
                      (key(A, C, 9000, 80), counters(1, 40)))
