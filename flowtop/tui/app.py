@@ -79,8 +79,8 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         self._quit_early = False
         self._starting: Worker[None] | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._on_its_way: tuple[Screen[object], events.Key] | None = None
-        self._behind: deque[events.Key] = deque()
+        self._on_its_way: tuple[Screen[object], events.Key | events.Paste] | None = None
+        self._behind: deque[events.Key | events.Paste] = deque()
 
     def get_driver_class(self) -> type[Driver]:
         """The driver of a real terminal, which outlives it."""
@@ -104,7 +104,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
         if not self.screen_stack and isinstance(event, events.InputEvent):
             return
-        if not isinstance(event, events.Key):
+        if not isinstance(event, events.Key | events.Paste):
             await super().on_event(event)
         elif not event.is_forwarded:
             self._behind.append(event)
@@ -116,7 +116,8 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
                 await self._next_keys()
 
     async def _next_keys(self) -> None:
-        """Each key when the one before has done what it does: in `e` and a URL, `/` is for the panel that `e` opens.
+        """Each key, or paste, when the one before has done what it does: in `e` and a URL, `/` is for the panel that
+        `e` opens.
 
         A key that goes to a screen, as nothing has the focus, comes back from it, unless the screen has been left.
         """
@@ -124,7 +125,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             self._on_its_way = None
         while self._behind and self._on_its_way is None and self.screen_stack:
             key = self._behind.popleft()
-            to = None if self.focused is not None else self.screen
+            to = None if self.focused is not None or isinstance(key, events.Paste) else self.screen
             await super().on_event(key)
             if to is not None and key.is_forwarded:
                 self._on_its_way = to, key

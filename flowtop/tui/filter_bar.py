@@ -1,8 +1,6 @@
 """The line behind `/`: a filter is typed here, over the header's second line, and shown in the list as it is typed.
 
 Below it, over the table's head, stands what is wrong with the text, with `^` under the place; nothing else moves.
-Keys are acted on where they arrive, in order, not by way of the app as textual's bindings are: a burst (a slow line, a
-paste, a script) would overtake itself there.
 """
 
 from __future__ import annotations
@@ -50,16 +48,9 @@ class FilterInput(LineInput):
         before = self.value
         by_hand = not self._bar.press(event.key, text=event.is_printable)
         if by_hand:
-            await self._edit(event)
+            await self.edit(event)
         if self.value != before:
             self._bar.typed(by_hand=by_hand)
-
-    async def _edit(self, event: events.Key) -> None:
-        for binding in self._bindings.key_to_bindings.get(event.key, ()):
-            await self.run_action(binding.action)
-            return
-        if event.is_printable and event.character:
-            self.insert_text_at_cursor(event.character)
 
     def _on_paste(self, event: events.Paste) -> None:
         event.stop()

@@ -26,7 +26,7 @@ class HeaderView:
         order: header of the sorted column and its arrow.
         first, last: ranks of the flows in view, counted from 1; 0 and 0 when there are none.
         banners: what the reader has to know about the picture (paused, order held), most important first.
-        alarm: what went wrong; takes the banners' place.
+        alarm: what went wrong; stands before the banners.
         trail: the groups that were opened one after the other, the first one first.
     """
 
@@ -104,10 +104,10 @@ def _observed(page: Page, roomy: bool) -> str:
 
 def _list_line(view: HeaderView, width: int) -> Strip:
     page = view.page
+    left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
     if view.alarm:
-        left = [Part(view.alarm, theme.ALARM)]
-    else:
-        left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
+        room = width - 2 - (left[0].width + 1 if left else 0)
+        left.insert(0, Part(units.elide(view.alarm, max(room, _LEAST_ALARM)), theme.ALARM))
     if page is None:
         return justify(left, [], width)
     shown = page.query.filter
@@ -160,6 +160,7 @@ def trail_text(trail: Sequence[str], width: int) -> str:
 
 _STEP = " › "
 _LEAST_TRAIL = 24
+_LEAST_ALARM = 24
 _FILTER = "filter "
 _LONGEST_FILTER = 500
 _LEAST_FILTER = 16

@@ -1,10 +1,15 @@
-"""One line of text to type: with history, completion, and nothing that a terminal could take for a command."""
+"""One line of text to type: with history, completion, and nothing that a terminal could take for a command.
+
+Keys are acted on where they arrive, in order, not by way of the app as textual's bindings are: a burst (a slow line, a
+paste, a script) would overtake itself there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
@@ -47,6 +52,21 @@ class LineInput(Input):
         self._back = 0
         self._candidates: Sequence[str] = ()
         self._chosen = 0
+
+    async def _on_key(self, event: events.Key) -> None:
+        if await self.edit(event):
+            event.stop()
+            event.prevent_default()
+
+    async def edit(self, event: events.Key) -> bool:
+        """Do what the key does to the text, if it does anything."""
+        for binding in self._bindings.key_to_bindings.get(event.key, ()):
+            await self.run_action(binding.action)
+            return True
+        if event.is_printable and event.character:
+            self.replace(event.character, *self.selection)
+            return True
+        return False
 
     def validate_value(self, value: str) -> str:
         """Text that is pasted may hold anything."""

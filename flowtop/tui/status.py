@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from flowtop.export.statistics import ExportStatistics
 
 
+Hints = tuple[tuple[str, str], ...]
+"""Keys and what they do."""
+
+
 class StatusLine(Widget):
     """Accuracy and keys; paints what changed."""
 
@@ -31,17 +35,20 @@ class StatusLine(Widget):
         self._page: Page | None = None
         self._exports: tuple[ExportStatistics, ...] = ()
         self._notice = ""
+        self._hints: Hints = ()
         self._strips: list[Strip] = []
 
-    def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "") -> None:
+    def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "",
+             hints: Hints = ()) -> None:
         """Paint what differs.
 
         Args:
             page: the page on view.
             exports: how they stand.
             notice: what is being waited for; takes the place of the keys.
+            hints: keys that count now, and what they do; none: those of the list.
         """
-        self._page, self._exports, self._notice = page, exports, notice
+        self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
         before, self._strips = self._strips, self._lines(self.size.width)
         for y, strip in enumerate(self._strips):
             if y >= len(before) or strip != before[y]:
@@ -54,12 +61,15 @@ class StatusLine(Widget):
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
 
     def _lines(self, width: int) -> list[Strip]:
-        keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width)
+        keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width, self._hints)
         return [accuracy_line(self._page, width, self._exports), keys]
 
 
-def key_hints(width: int) -> Strip:
-    """The keys that have a hint; help and quit stay longest."""
+def key_hints(width: int, others: Hints = ()) -> Strip:
+    """The keys that have a hint, help and quit stay longest; or other keys, the first stays longest."""
+    if others:
+        return justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3, rank=index)
+                        for index, (cap, hint) in enumerate(others)], [], width)
     hints = [key for key in KEYS if key.hint]
     stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1, "exports": 2}
     parts = [

@@ -96,6 +96,27 @@ async def test_a_url_typed_ahead_of_the_panel_is_not_lost(pauses: tuple[int, ...
         assert exports.asked == [("add", url)]
 
 
+async def test_a_burst_of_keys_and_pastes_is_a_line_in_their_order() -> None:
+    exports = two()
+    async with panel(exports) as pilot:
+        burst = [*map(typed, "acsv:never"), Key("ctrl+u", None), *map(typed, "cav:b"), Key("home", None),
+                 Key("right", None), Key("delete", None), typed("s"), Key("end", None), Paste("-middle"), typed("!"),
+                 Key("ctrl+w", None), *map(typed, "x"), Key("enter", None)]
+        for event in burst:
+            pilot.app.post_message(event)
+        await until(lambda: bool(exports.asked), pilot)
+        assert exports.asked == [("add", "csv:b-x")]
+
+
+async def test_a_paste_waits_for_the_line_that_a_key_before_it_opens() -> None:
+    exports = two()
+    async with running(FakeSource(random_flows(5)), exports=exports) as pilot:
+        for event in (typed("e"), typed("a"), Paste("csv:x"), Key("enter", None)):
+            pilot.app.post_message(event)
+        await until(lambda: bool(exports.asked), pilot)
+        assert exports.asked == [("add", "csv:x")]
+
+
 async def test_keys_typed_at_once_are_done_in_their_order() -> None:
     async with running(FakeSource(random_flows(5)), exports=FakeExports()) as pilot:
         for character in "?q/tcp\r":

@@ -60,7 +60,9 @@ async def test_the_list_follows_the_text_and_says_how_many_of_how_many() -> None
         await type_filter(pilot, source, "port 443")
         assert shown(pilot.app) == ids("port 443")[:LINES]
         assert f"{len(ids('port 443'))} of 200 flows" in line(pilot.app, 1)
+        assert "Enter keep   Esc back" in line(pilot.app, -1) and "quit" not in line(pilot.app, -1)
         await pilot.press("enter")
+        assert "q quit" in line(pilot.app, -1)
         assert "filter port 443" in line(pilot.app, 1)
         assert f"{len(ids('port 443'))} of 200 flows" in line(pilot.app, 1)
         source.tick()

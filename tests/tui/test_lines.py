@@ -119,6 +119,13 @@ def test_key_hints_keep_help_and_quit(width: int) -> None:
     assert "q quit" in text
 
 
+@pytest.mark.parametrize("width", [30, 80, 120])
+def test_other_keys_take_the_place_of_the_lists(width: int) -> None:
+    text = key_hints(width, (("Enter", "keep"), ("Esc", "back"), ("Tab", "complete"), ("↑ ↓", "typed before"))).text
+    assert len(text) == width and text.startswith(" Enter keep   Esc back")
+    assert "quit" not in text and ("typed before" in text) == (width > 30)
+
+
 # ---- header
 
 def test_clock() -> None:

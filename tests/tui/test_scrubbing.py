@@ -163,6 +163,17 @@ async def test_back_to_now_and_paused_again_before_the_answer_came() -> None:
         assert "PAUSED" in line(pilot.app, 1)
 
 
+@pytest.mark.parametrize("width", [80, 120])
+async def test_an_alarm_leaves_the_time_that_is_looked_at_in_view(width: int) -> None:
+    source = FakeSource(at_tick(1))
+    async with running(source, width) as pilot:
+        await pass_ticks(pilot, source, 9)
+        await pilot.press(FAR_BACK)
+        pilot.app.main.show_alarm("capture ended: the interfaces come and go too fast to be listed, and more")  # type: ignore[attr-defined]
+        assert line(pilot.app, 1).startswith(" capture ended: ")
+        assert "−0:09 of 0:09 kept" in line(pilot.app, 1)
+
+
 async def test_no_flows_at_that_time_is_said() -> None:
     source = FakeSource()
     async with running(source) as pilot:

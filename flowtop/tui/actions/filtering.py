@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowtop.tui.screens.flow_screen import FlowScreen
+from flowtop.tui.status import Hints
 from flowtop.view.query import Query
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from flowtop.view.filter import Filter
 
 FIRST_CELL = "source"
+TYPING_HINTS = (("Enter", "keep"), ("Esc", "back"), ("Tab", "complete"), ("↑ ↓", "typed before"), ("Ctrl-U", "clear"))
 
 
 class Filtering(FlowScreen):
@@ -52,6 +54,10 @@ class Filtering(FlowScreen):
         hosts = self.wording().names.hosts
         names = () if hosts is None else hosts.known().names.values()
         return seen_values(flows, page.interfaces, page.attached, names)
+
+    def hints(self) -> Hints:
+        """Of the bar, while it is there."""
+        return TYPING_HINTS if self._bar is not None and self._bar.editing else super().hints()
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Show what the text means so far."""

@@ -19,7 +19,7 @@ from flowtop.tui.header import Header, HeaderView, clock
 from flowtop.tui.looks import Looks
 from flowtop.tui.questions import Questions
 from flowtop.tui.source import ExportControl
-from flowtop.tui.status import StatusLine
+from flowtop.tui.status import Hints, StatusLine
 from flowtop.tui.viewport import Viewport
 from flowtop.view import units
 from flowtop.view.query import FlowRow, Page, Query
@@ -180,7 +180,11 @@ class FlowScreen(Screen[None]):
         exports = () if self.exports is None else self.exports.statistics()
         self.pace.note(exports)
         self.status.show(self.questions.newest or self.page, tuple(export.statistics for export in exports),
-                         self.notice or self._said)
+                         self.notice or self._said, self.hints())
+
+    def hints(self) -> Hints:
+        """Keys that count now, when they are not those of the list. Groups of actions say it."""
+        return ()
 
     def wording(self) -> Wording:
         """How cells are put. Groups of actions add theirs to it."""
