@@ -57,7 +57,7 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     if row.kind != Kind.AGGREGATE:
         parts += [column_keys.source_term(row, interfaces), column_keys.destination_term(row, interfaces)]
         if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
-            parts += [_icmp_type(row), f"icmpcode {row.destination_port & 255}"]
+            parts.append(_icmp_words(row))
         elif row.kind == Kind.FRAGMENT or row.protocol not in units.PORT_PROTOCOLS:
             parts.append(column_keys.fragment_words(row.kind))
     return " and ".join(parts)
@@ -67,19 +67,20 @@ def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
     """Without interfaces and directions: the ways may differ in them."""
     protocol = column_keys.protocol_term(row, {})
     if row.protocol in (_ICMP, _ICMPV6):  # an answer has another type
-        each = [" and ".join((column_keys.source_term(way, {}), column_keys.destination_term(way, {}), _icmp_type(way)))
+        ends = column_keys.source_term, column_keys.destination_term
+        each = [" and ".join([*(end(way, {}) for end in ends), _icmp_words(way)])
                 for way in (ways.forward, ways.reverse) if way is not None]
         return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
             f"{protocol} and {each[0]}")
-    ends = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
+    hosts = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
     if row.protocol in units.PORT_PROTOCOLS:
-        ends = [units.endpoint(raw, row.ip_version, port) for raw, port in (
+        hosts = [units.endpoint(raw, row.ip_version, port) for raw, port in (
             (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
-    return " and ".join([protocol, *ends])
+    return " and ".join([protocol, *hosts])
 
 
-def _icmp_type(row: FlowRow) -> str:
-    return f"icmptype {row.destination_port >> 8}"
+def _icmp_words(row: FlowRow) -> str:
+    return f"icmptype {row.destination_port >> 8} and icmpcode {row.destination_port & 255}"
 
 
 def flow_as_tcpdump(row: FlowRow) -> str:

@@ -292,7 +292,8 @@ KINDS: tuple[Entry, ...] = (
     (key(A, B, 1000, 80), counters()), (key(B, A, 80, 1000, direction=OUT), counters()),
     (key(A, B, 80, 1000), counters()), (key(A, B, 1000, 80, 17), counters()), (key(A, A, 5, 80), counters()),
     (key(A, B, 0, 8 << 8, 1), counters()), (key(B, A, 0, 0, 1, direction=OUT), counters()),
-    (key(B, A, 0, 8 << 8, 1), counters()), (key(A, B, 0, 3 << 8, 1), counters()), (key(A, B, 0, 0, 47), counters()),
+    (key(B, A, 0, 8 << 8, 1), counters()), (key(A, B, 0, 3 << 8, 1), counters()),
+    (key(A, B, 0, 3 << 8 | 1, 1), counters()), (key(A, B, 0, 0, 47), counters()),
     (key(B, A, 0, 0, 47, direction=OUT), counters()), (key(A6, B6, 1000, 80), counters()),
     (key(B6, A6, 80, 1000, direction=OUT), counters()), (key(A6, B6, 0, 128 << 8, 58), counters()),
     (key(A, B, 0, 0, 17, kind=Kind.FRAGMENT), counters()), (key(A, C, 1000, 80, vlan_id=7), counters()),
@@ -302,7 +303,7 @@ KINDS: tuple[Entry, ...] = (
 def test_as_a_filter_a_biflow_is_its_own_flows_both_ways() -> None:
     table = table_of(*KINDS)
     rows = biflows(table)
-    assert len(rows) == 12
+    assert len(rows) == 13
     for row in rows:
         if row.kind == Kind.FRAGMENT:
             continue  # the language has no word for fragments
