@@ -74,7 +74,7 @@ enum flow_control {
 #define FLOW_TCP_OPENING 12           /* one more, of no header: SYN without ACK, so the sender opens the connection */
 #define FLOW_TCP_SEEN 13
 
-/* What is not a sum is of the first packet, except last_ns and the TCP bits. */
+/* What is not a sum is of the first packet, unless it says otherwise. */
 struct flow_counters {
 	flow_u64 packets;                 /* wire packets */
 	flow_u64 octets;                  /* IP octets */
@@ -88,6 +88,13 @@ struct flow_counters {
 	flow_u8  ttl;
 	flow_u8  tcp_bit_seen[FLOW_TCP_SEEN]; /* 1: bit i of the TCP control bits was seen. Byte stores: no lost OR between CPUs */
 	flow_u8  pad[3];
+	flow_u64 syn_ns;                  /* the first packet with SYN, FIN, RST; 0: none */
+	flow_u64 fin_ns;
+	flow_u64 rst_ns;
+	flow_u32 smoothed_rtt_us;         /* the next three: of the local TCP socket at its latest packet out; else 0 */
+	flow_u32 congestion_window;       /* segments */
+	flow_u32 retransmitted;           /* segments, in the socket's life */
+	flow_u32 pad_end;
 };
 
 enum flow_layer {              /* what the device's frames begin with */
@@ -130,7 +137,7 @@ struct flow_totals_key {
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
-_Static_assert(sizeof(struct flow_counters) == 72, "flow_counters is 72 bytes without holes");
+_Static_assert(sizeof(struct flow_counters) == 112, "flow_counters is 112 bytes without holes");
 _Static_assert(sizeof(struct flow_totals) == 176, "flow_totals is 176 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif

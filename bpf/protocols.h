@@ -42,7 +42,9 @@
 
 #define TCP_HEADER_MINIMUM 20
 #define TCP_CONTROL_BITS 0x0fff
+#define TCP_FIN 0x0001
 #define TCP_SYN 0x0002
+#define TCP_RST 0x0004
 #define TCP_ACK 0x0010
 #define UDP_HEADER 8
 #define SCTP_HEADER 12

@@ -48,10 +48,19 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("ttl", "u1"),
     ("tcp_bit_seen", "u1", (13,)),
     ("pad", "V3"),
+    ("syn_ns", "u8"),
+    ("fin_ns", "u8"),
+    ("rst_ns", "u8"),
+    ("smoothed_rtt_us", "u4"),
+    ("congestion_window", "u4"),
+    ("retransmitted", "u4"),
+    ("pad_end", "V4"),
 ])
-"""struct flow_counters, 72 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
+"""struct flow_counters, 112 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
 
-tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen.
+tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
+first packet with that bit, 0 for none. The last three are of the local TCP socket that sent the flow,
+at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
 """
 
 TCP_OPENING_BIT = 12

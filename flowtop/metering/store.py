@@ -11,6 +11,7 @@ from flowtop.metering.key_index import KEY_WORDS, Slots, Words
 from flowtop.record import FLOW_KEY_DTYPE
 
 U8 = npt.NDArray[np.uint64]
+U4 = npt.NDArray[np.uint32]
 I8 = npt.NDArray[np.int64]
 
 _LEAST_CAPACITY = 1024
@@ -19,6 +20,8 @@ _FIELDS: dict[str, str] = {
     "flow_id": "u8", "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
+    "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
+    "retransmitted": "u4", "out_of_order": "u4",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4",
     "packet_duplicate": "u8", "octet_duplicate": "u8",
@@ -39,8 +42,8 @@ class FlowStore:
 
     Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
     reported_ns: when, and of an ended flow when it ended; record_count: how many records there were; *_duplicate: the
-    part of the rest that was booked as duplicate; head, members: see dedupe.py; open_packets .. born_bucket: see
-    rates.py.
+    part of the rest that was booked as duplicate; head, members: see dedupe.py; syn_ns .. out_of_order: see
+    tcp.py; open_packets .. born_bucket: see rates.py.
     """
 
     flow_id: U8
@@ -54,6 +57,13 @@ class FlowStore:
     duplicate: npt.NDArray[np.bool_]
     tcp_control_bits: npt.NDArray[np.uint16]
     opening: npt.NDArray[np.bool_]
+    syn_ns: I8
+    fin_ns: I8
+    rst_ns: I8
+    rtt_us: U4
+    congestion_window: U4
+    retransmitted: U4
+    out_of_order: U4
     first_ns: I8
     last_ns: I8
     reported_ns: I8

@@ -15,6 +15,7 @@ from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.rates import Rates
 from flowtop.metering.records import Reporting, no_records, report
 from flowtop.metering.store import U8, FlowStore
+from flowtop.metering.tcp import note_sockets, note_times
 from flowtop.metering.totals import MeteringTotals, with_observed
 from flowtop.record import FLOW_KEY_DTYPE, TCP_OPENING_BIT, Direction, EndReason, FlowBatch, FlowRecords, Kind
 
@@ -259,6 +260,8 @@ class FlowTable:
         self._flags.add(self.now_ns, store.flow_id[slots[changed]], (bits & ~old_bits)[changed])
         store.tcp_control_bits[slots[changed]] = bits[changed]
         store.opening[slots[counters["tcp_bit_seen"][:, TCP_OPENING_BIT] != 0]] = True
+        note_times(store, slots, counters)
+        note_sockets(store, slots, counters)
         self._rates.add(slots, packets, octets)
 
     def _book(self, batch: FlowBatch, slots: Slots) -> None:

@@ -66,7 +66,7 @@ class Telling:
 
     def rate(self, octets_per_s: float) -> str:
         """`82.1 Mb/s`."""
-        return " ".join(units.rate(octets_per_s, self.wording.bits).split())
+        return _words(units.rate(octets_per_s, self.wording.bits))
 
     def at(self, unix_ms: int) -> str:
         """A time of day with its date, local."""
@@ -132,6 +132,10 @@ def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
     theirs = dict(_measures(back, telling)) if back else {}
     for label, ours in _measures(details.row, telling):
         yield label, f"{ours:<{_WAY}}{theirs.get(label, '')}"
+    theirs = _of_tcp(back, telling) if back else {}
+    for label, ours in _of_tcp(details.row, telling).items():
+        if ours or theirs.get(label):
+            yield label, f"{ours or '-':<{_WAY}}{theirs.get(label) or '-' if back else ''}"
 
 
 def _measures(row: FlowRow, telling: Telling) -> list[tuple[str, str]]:
@@ -139,10 +143,27 @@ def _measures(row: FlowRow, telling: Telling) -> list[tuple[str, str]]:
         ("rate", telling.rate(row.octet_rate)),
         ("10 s, 60 s", f"{telling.rate(row.octet_rate_10s)}, {telling.rate(row.octet_rate_60s)}"),
         ("peak", telling.rate(row.octet_rate_peak)),
-        ("packets/s", units.packet_rate(row.packet_rate).strip()),
         ("bytes", f"{row.octet_total:,}"),
-        ("packets", f"{row.packet_total:,}"),
+        ("packets", f"{row.packet_total:,}, {units.packet_rate(row.packet_rate).strip()}/s"),
     ]
+
+
+def _of_tcp(row: FlowRow, telling: Telling) -> dict[str, str]:
+    """What is known of a TCP connection: from this way's packets, or from the socket that sends them."""
+    facts = [f"rtt {_words(units.span(row.rtt_us))}"] if row.rtt_us else []
+    if row.congestion_window:
+        facts.append(f"cwnd {units.count(row.congestion_window)}")
+    if row.congestion_window or row.retransmitted:
+        facts.append(f"retr {units.count(row.retransmitted)}")
+    if row.out_of_order:
+        facts.append(f"ooo {units.count(row.out_of_order)}")
+    times = {"syn": row.syn_ms, "fin": row.fin_ms, "rst": row.rst_ms}
+    return {"tcp": " ".join(facts)} | {name: telling.at(at_ms) if at_ms else "" for name, at_ms in times.items()}
+
+
+def _words(text: str) -> str:
+    """Without the spaces that line units up in columns."""
+    return " ".join(text.split())
 
 
 def _point(row: FlowRow, telling: Telling) -> str:

@@ -81,7 +81,8 @@ _ALL = (
     *_rates("rate_60s", 7, "octets_60s", "Rate over the last 60 s,"),
     *_ways("bytes", 2, lambda way, _: units.octets_cell(way.octet_total), "octet_total", "IP octets"),
     *_ways("packets", 4, lambda way, _: units.count_cell(way.packet_total), "packet_total", "Wire packets"),
-    unfiltered(COLUMNS["age"]), COLUMNS["state"],
+    unfiltered(COLUMNS["age"]),
+    *(unfiltered(COLUMNS[column_id]) for column_id in ("rtt", "retransmits", "outoforder")), COLUMNS["state"],
 )
 
 BIFLOW_COLUMNS: dict[str, Column] = {column.id: column for column in _ALL}

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset, address_words
-from flowtop.view.grouping import SUMMED, DerivedColumns, DerivedSource
+from flowtop.view.grouping import HIGHEST, SUMMED, DerivedColumns, DerivedSource
 from flowtop.view.icmp import ANSWERS
 from flowtop.view.labels import Labels, label, pieces
 
 _COMBINED: dict[str, np.ufunc] = {
     **dict.fromkeys(SUMMED, np.add), "tcp_control_bits": np.bitwise_or,
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), np.minimum),
-    **dict.fromkeys(("last_ns", "octet_rate_peak"), np.maximum)}
+    **dict.fromkeys(HIGHEST, np.maximum)}
 """What columns of several flows together are; in the others they are as the one that was seen first."""
 
 FORWARD, REVERSE = "forward ", "reverse "

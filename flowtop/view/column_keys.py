@@ -31,6 +31,13 @@ def _state(columns: FlowColumns, ended: Array) -> Array:
     return np.where(ended, np.uint8(2), closing)
 
 
+def _where_known(column: Array) -> Array:
+    """As numbers, and what no comparison finds where there is 0."""
+    numbers = column.astype(np.float64)
+    numbers[column == 0] = np.nan
+    return numbers
+
+
 def _ended(records: FlowColumns) -> Array:
     reasons = records["end_reason"]
     ended: Array = (reasons != EndReason.NONE) & (reasons != EndReason.ACTIVE_TIMEOUT)
@@ -92,6 +99,21 @@ AGE = FilterKey(
     lambda source: (source.columns["last_ns"] - source.columns["first_ns"]) / 1e9,
     lambda records: (records["end_ms"].astype(np.int64) - records["start_ms"].astype(np.int64)) / 1e3,
     of_aggregates=True)
+TTL = FilterKey(
+    "ttl", "TTL or hop limit of the first packet.", "ttl < 5", "a number from 0 to 255", values.ReadInteger(0, 255),
+    *stored("ttl"))
+RTT = FilterKey(
+    "rtt", "TCP round-trip time, where it is known.", "rtt > 50ms", _SPAN, values.seconds,
+    lambda source: _where_known(source.columns["rtt_us"]) * 1e-6)
+RETRANSMITS = FilterKey(
+    "retransmits", "TCP segments that were sent again; alone: any.", "retransmits > 10", _COUNT, values.number,
+    lambda source: source.columns["retransmitted"], optional=True)
+OUT_OF_ORDER = FilterKey(
+    "outoforder", "TCP segments that came out of order (-r); alone: any.", "outoforder", _COUNT, values.number,
+    lambda source: source.columns["out_of_order"], optional=True)
+CWND = FilterKey(
+    "cwnd", "TCP congestion window in segments, where it is known.", "cwnd < 10", _COUNT, values.number,
+    lambda source: _where_known(source.columns["congestion_window"]))
 STATE = FilterKey(
     "state", "Where the flow is in its life: active, closing (FIN or RST seen), ended.", "state ended",
     "active, closing or ended", values.ReadChoice((("active", 0), ("closing", 1), ("ended", 2), ("end", 2))),
@@ -184,6 +206,24 @@ def flags_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
 def at_least(word: str, value: Callable[[FlowRow], float], unit: str = "") -> TermOf:
     """`bytes >= 17300`: as much as this flow has, or more; whole numbers, rounded down."""
     return lambda row, _: f"{word} >= {int(value(row))}{unit}"
+
+
+def rtt_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`rtt >= 12300us`; where it is not known, none."""
+    del interfaces
+    return f"rtt >= {row.rtt_us}us" if row.rtt_us else ""
+
+
+def cwnd_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`cwnd <= 10`: as small, or smaller; where it is not known, none."""
+    del interfaces
+    return f"cwnd <= {row.congestion_window}" if row.congestion_window else ""
+
+
+def ttl_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`ttl 64`."""
+    del interfaces
+    return f"ttl {row.ttl}"
 
 
 def direction_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:

@@ -37,6 +37,13 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "first_ns": np.dtype("i8"),
     "last_ns": np.dtype("i8"),
     "reported_ns": np.dtype("i8"),
+    "syn_ns": np.dtype("i8"),
+    "fin_ns": np.dtype("i8"),
+    "rst_ns": np.dtype("i8"),
+    "rtt_us": np.dtype("u4"),
+    "congestion_window": np.dtype("u4"),
+    "retransmitted": np.dtype("u4"),
+    "out_of_order": np.dtype("u4"),
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
@@ -44,6 +51,8 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 `reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
 `conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;
 of an ended flow it may be a slot that another conversation has by now.
+`syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none. `rtt_us` .. `out_of_order`: of TCP, 0
+where it is not known; see FlowRow.
 """
 
 

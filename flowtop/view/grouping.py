@@ -14,9 +14,11 @@ from flowtop.view.once import counted_once
 
 SUMMED = frozenset({
     "packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s", "packets_10s",
-    "packets_60s",
+    "packets_60s", "retransmitted", "out_of_order",
 })
 """Columns in which a group has the sum of its flows, each packet once."""
+HIGHEST = frozenset({"last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"})
+"""Columns in which a group has the largest of its flows' values."""
 
 
 class DerivedColumns:
@@ -101,7 +103,7 @@ class Groups:
                 return summed(flows[name], labels, counts)
             if name in ("first_ns", "end_reason", "duplicate"):
                 return extreme(np.minimum, flows[name], labels)
-            if name in ("last_ns", "reported_ns", "octet_rate_peak"):
+            if name in HIGHEST:
                 return extreme(np.maximum, flows[name], labels)
             return np.zeros(labels.count, FLOW_COLUMN_DTYPES[name])
 

@@ -25,7 +25,7 @@ ARRANGED = tuple(column for id_, one in COLUMNS.items() for column in (
     one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
 """The columns of flows and of biflows, each id once: what a reader arranges."""
 
-_MEASURES_OF_GROUPS = ("rate", "rate_10s", "rate_60s", "pps", "bytes", "packets")
+_MEASURES_OF_GROUPS = ("rate", "rate_10s", "rate_60s", "pps", "bytes", "packets", "rtt", "retransmits", "outoforder")
 
 
 def columns_of(query: Query) -> Mapping[str, Column]:

@@ -132,6 +132,18 @@ class FlowRow(NamedTuple):
     """Now minus last packet."""
     ended_s: float = 0.0
     """Now minus the flow's end; 0 while alive."""
+    syn_ms: int = 0
+    """The first packet with SYN; 0: none was seen. Of a group: 0."""
+    fin_ms: int = 0
+    rst_ms: int = 0
+    rtt_us: int = 0
+    """TCP round-trip time: smoothed, of the local socket that sends this flow; 0: not known. Of groups: the longest."""
+    congestion_window: int = 0
+    """Segments that the local socket which sends this flow may have on the way; 0: no such socket."""
+    retransmitted: int = 0
+    """TCP segments that were sent again: by the local socket, in its life."""
+    out_of_order: int = 0
+    """TCP segments that came later than others which were sent after them."""
     flows: int = 1
     """How many flows a group has; one seen at several Observation Points counts once."""
     group: tuple[tuple[int, ...], ...] = ()

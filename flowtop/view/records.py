@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowtop.collecting import point_elements
-from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
+from flowtop.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.groups import group_fields, member_names
 from flowtop.view.query import FlowRow, Page, Query, Ways
@@ -50,8 +50,8 @@ def record_names(query: Query) -> tuple[str, ...]:
     """Every name that `record` may give for rows of this query, in column order of CSV."""
     fields = group_fields(query.group)
     if query.biflow:
-        return (*FLOW_ELEMENTS, "duplicate", *BIFLOW_ELEMENTS)
-    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, "duplicate")
+        return (*FLOW_ELEMENTS, *TCP_MEMBERS, "duplicate", *BIFLOW_ELEMENTS)
+    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, *TCP_MEMBERS, "duplicate")
 
 
 def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
@@ -95,6 +95,7 @@ def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
     }
     if row.kind != Kind.AGGREGATE:
         found |= _of_packets(row)
+        found |= _of_tcp(row)
     found |= _sums(row)
     if row.end_reason:
         found["flowEndReason"] = row.end_reason
@@ -128,8 +129,9 @@ def _reversed(name: str) -> str:
     return f"reverse{name[0].upper()}{name[1:]}"
 
 
-_REVERSED = ("ipClassOfService", "ipTTL", "tcpControlBits", "flowStartMilliseconds", "flowEndMilliseconds",
-             "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason")
+_REVERSED = ("ipClassOfService", "ipTTL", "tcpControlBits", *TCP_MEMBERS, "flowStartMilliseconds",
+             "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount",
+             "flowEndReason")
 _ARBITRARY, _INITIATOR = 0, 1
 """biflowDirection (RFC 5103 section 6.3)."""
 BIFLOW_ELEMENTS = ("biflowDirection", *map(_reversed, _REVERSED))
@@ -160,6 +162,13 @@ def _of_packets(row: FlowRow) -> dict[str, Any]:
         "ipTTL": row.ttl,
         "tcpControlBits": row.tcp_control_bits,
     }
+
+
+def _of_tcp(row: FlowRow) -> dict[str, Any]:
+    """What is known of a TCP connection; a member each."""
+    values = (row.syn_ms, row.fin_ms, row.rst_ms, row.rtt_us, row.retransmitted, row.out_of_order,
+              row.congestion_window)
+    return {name: value for name, value in zip(TCP_MEMBERS, values, strict=True) if value}
 
 
 def _sums(row: FlowRow) -> dict[str, Any]:

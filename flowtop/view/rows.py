@@ -16,7 +16,8 @@ _CLOSING_BITS = np.uint16(0b101)
 
 _COPIED = frozenset(FlowRow._fields) - {
     "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
-    "start_ms", "end_ms", "age_s", "idle_s", "ended_s", "flows", "group", "ways"}
+    "start_ms", "end_ms", "age_s", "idle_s", "ended_s", "syn_ms", "fin_ms", "rst_ms",
+    "flows", "group", "ways"}
 
 
 def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
@@ -70,6 +71,9 @@ def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
     fields["packet_rate_60s"] = columns["packets_60s"][slots] / source.window_60s_s
     fields["start_ms"] = (first_ns + source.unix_offset_ns) // 1_000_000
     fields["end_ms"] = (last_ns + source.unix_offset_ns) // 1_000_000
+    for name in ("syn", "fin", "rst"):
+        at_ns = columns[f"{name}_ns"][slots]
+        fields[f"{name}_ms"] = np.where(at_ns == 0, 0, (at_ns + source.unix_offset_ns) // 1_000_000)
     fields["age_s"] = (last_ns - first_ns) / 1e9
     fields["idle_s"] = (source.now_ns - last_ns) / 1e9
     since_report_s = (source.now_ns - columns["reported_ns"][slots]) / 1e9

@@ -114,6 +114,16 @@ def magnitude(octets_per_s: float, bits: bool = True) -> int:
     return 0 if not value else 1 + sum(value >= edge for edge in (999.5, 999_950.0, 999_950_000.0))
 
 
+def span(microseconds: int) -> str:
+    """A short time: `250 µs`, `12.3 ms`, `1.20  s`. At most 7 cells up to 2**32 - 1; right-aligned, units line up."""
+    value: float = microseconds
+    for prefix in "µm":
+        if value < 999.5:
+            return f"{_three_digits(value)[0] if prefix == 'm' else int(value)} {prefix}s"
+        value /= 1000
+    return f"{_three_digits(value)[0] if value < 999.5 else int(value)}  s"
+
+
 def duration(seconds: float) -> str:
     """A span of time, rounded down: `2:31`, `1:02:03`, `2d03h`. Less than 7 cells below 1,000 days."""
     whole = max(0, int(seconds))

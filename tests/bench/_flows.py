@@ -38,6 +38,8 @@ def counters_of(n: int, now_ns: int, rng: np.random.Generator) -> npt.NDArray[np
     counters["ttl"] = 64
     counters["tos"] = rng.integers(0, 4, n) << 5
     counters["tcp_bit_seen"][:, 4] = 1
+    counters["congestion_window"][::4] = 10  # what local sockets send
+    counters["smoothed_rtt_us"][::4] = 20_000
     return counters
 
 

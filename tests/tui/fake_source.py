@@ -44,6 +44,11 @@ SORT_FIELDS: dict[str, Callable[[FlowRow], Any]] = {
     "packets": lambda row: row.packet_total,
     "flows": lambda row: row.flows,
     "age": lambda row: row.age_s,
+    "rtt": lambda row: row.rtt_us,
+    "retransmits": lambda row: row.retransmitted,
+    "outoforder": lambda row: row.out_of_order,
+    "cwnd": lambda row: row.congestion_window,
+    "ttl": lambda row: row.ttl,
     "state": lambda row: (bool(row.end_reason), row.duplicate, row.closing),
 }
 """How this fake orders each column of the registry; a test fails when one is missing."""
@@ -69,6 +74,9 @@ def flow(flow_id: int, source: str, destination: str, ports: tuple[int, int] = (
         "packet_rate": rate / 900, "packet_rate_10s": rate / 1000, "packet_rate_60s": rate / 1300,
         "start_ms": START_MS, "end_ms": START_MS + int(age_s * 1000), "age_s": age_s, "idle_s": 0.2,
     }
+    if protocol == TCP and direction == OUT:  # a local socket's
+        values |= {"rtt_us": 900 + flow_id * 7919 % 90_000, "congestion_window": 10 + flow_id % 7,
+                   "retransmitted": flow_id % 5 // 4 * flow_id}
     return FlowRow(**{**values, **other})
 
 

@@ -90,7 +90,7 @@ async def test_no_flows_is_said_and_flows_appear_later() -> None:
         assert any("no flows" in text for text in lines(pilot.app))
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [80, 120, 240])
 async def test_the_filter_is_in_the_header_and_how_many_flows_pass(width: int) -> None:
     text = "tcp and port 443"
     source = FakeSource(random_flows(1_248))
@@ -306,7 +306,7 @@ async def test_header_click_sorts_and_again_reverses() -> None:
         assert "SOURCE↑" in line(pilot.app, 2)
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [80, 120, 240])
 async def test_every_header_sorts_by_its_own_column(width: int) -> None:
     source = FakeSource(FLOWS)
     async with running(source, width, 24) as pilot:

@@ -110,7 +110,7 @@ async def test_everything_known_is_told(width: int, height: int) -> None:
                       "1,210,000,000", "17,300,000", "72.0 Gb/s", "64.0 Gb/s", "eth0 ←", "eth0.20 ←", "duplicate",
                       "2026-01-01 00:00:00.000", "lasted 2:31",
                       "1,209,999 of 1,344,444 packets in 3 records, last 0:12 ago",
-                      "last: active timeout; next in 0:48; no export takes records"):
+                      "last: active timeout; next in 0:48; no export takes records", "rtt 16.7 ms cwnd 12 retr 0"):
             assert words in screen, words
         assert any(spark in screen for spark in "▃▄▅▆")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.elements import FLOW_ELEMENTS
+from flowtop.elements import FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.errors import FlowtopError
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import COPY_KEYS
@@ -55,7 +55,7 @@ async def test_a_flow_is_copied_as_json_with_element_names() -> None:
         copied = json.loads(pilot.app.clipboard)
         assert (copied["sourceIPv6Address"], copied["sourceTransportPort"], copied["octetTotalCount"]) == (
             "2001:db8::1", 22, 80_000)
-        assert set(copied) <= {*FLOW_ELEMENTS, "duplicate"}
+        assert set(copied) <= {*FLOW_ELEMENTS, *TCP_MEMBERS, "duplicate"}
 
 
 async def test_numbers_are_copied_where_names_are_shown() -> None:

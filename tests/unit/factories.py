@@ -46,12 +46,16 @@ def key(source: str = "10.0.0.1", destination: str = "10.0.0.2", source_port: in
 def counters(packets: int = 1, octets: int = 100, first_ns: int = START_NS, last_ns: int | None = None,
              tcp_bits: int = 0, tos: int = 0, ttl: int = 64, source_mac: bytes = b"\2\0\0\0\0\1",
              destination_mac: bytes = b"\2\0\0\0\0\2", socket_cookie: int = 0, opening: bool = False,
-             ) -> npt.NDArray[np.void]:
-    """FLOW_COUNTERS_DTYPE, shape (1,)."""
+             **tcp: int) -> npt.NDArray[np.void]:
+    """FLOW_COUNTERS_DTYPE, shape (1,); `tcp`: its fields after the padding."""
     seen = [*(tcp_bits >> bit & 1 for bit in range(12)), opening]
     last_ns = first_ns if last_ns is None else last_ns
-    return np.array([(packets, octets, first_ns, last_ns, socket_cookie, source_mac, destination_mac, tcp_bits, tos,
-                      ttl, seen, b"")], FLOW_COUNTERS_DTYPE)
+    found = np.zeros(1, FLOW_COUNTERS_DTYPE)
+    found[list(FLOW_COUNTERS_DTYPE.names or ())[:11]] = (
+        packets, octets, first_ns, last_ns, socket_cookie, source_mac, destination_mac, tcp_bits, tos, ttl, seen)
+    for name, value in tcp.items():
+        found[name] = value
+    return found
 
 
 def batch(entries: Sequence[tuple[npt.NDArray[np.void], npt.NDArray[np.void]]], now_ns: int,
@@ -84,6 +88,8 @@ def flow_row(**fields: Any) -> FlowRow:
         "packet_delta": 0, "octet_delta": 0, "packet_total": 1, "octet_total": 100, "octet_rate": 0.0,
         "octet_rate_10s": 0.0, "octet_rate_60s": 0.0, "octet_rate_peak": 0.0, "packet_rate": 0.0,
         "packet_rate_10s": 0.0, "packet_rate_60s": 0.0, "start_ms": 0, "end_ms": 0, "age_s": 0.0, "idle_s": 0.0,
+        "syn_ms": 0, "fin_ms": 0, "rst_ms": 0, "rtt_us": 0, "congestion_window": 0, "retransmitted": 0,
+        "out_of_order": 0,
     }
     unknown = fields.keys() - values.keys()
     if unknown:

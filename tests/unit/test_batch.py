@@ -18,7 +18,7 @@ from dataclasses import replace
 import pytest
 
 from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
-from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
+from flowtop.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.errors import FlowtopError
 from flowtop.view.answer import Answerer
 from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
@@ -121,6 +121,16 @@ def group_page(*group: str) -> Page:
     answer = Answerer().answer(query, table)
     return page(*answer.rows, query=query, matched=answer.matched, matched_flows=answer.matched_flows,
                 flows=answer.flows)
+
+
+def test_json_has_of_tcp_what_is_known() -> None:
+    line = written("json", page(row(rtt_us=12_300, congestion_window=10, syn_ms=1_700_000_000_123), row()))
+    known, unknown = json.loads(line)["flows"]
+    assert (known["tcpRoundTripMicroseconds"], known["tcpCongestionWindowSegments"]) == (12_300, 10)
+    assert known["tcpSynMilliseconds"] == 1_700_000_000_123
+    assert not [name for name in unknown if name in TCP_MEMBERS]
+    assert [name for name in known if name in TCP_MEMBERS] == [
+        "tcpSynMilliseconds", "tcpRoundTripMicroseconds", "tcpCongestionWindowSegments"]
 
 
 def test_json_of_groups() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from flowtop import batch, errors
 from flowtop.cli import command
-from flowtop.elements import ELEMENTS, FLOW_ELEMENTS
+from flowtop.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.export.url import OPTIONS, parse_export_url
 from flowtop.tui.keys import (
     COLUMN_KEYS,
@@ -96,7 +96,8 @@ def elements_table() -> str:
     """Information Elements a flow can have in JSON and CSV."""
     elements = [ELEMENTS[name] for name in FLOW_ELEMENTS]
     return table(("key", "IE", "what it holds"),
-                 [(f"`{element.name}`", str(element.number), element.doc) for element in elements])
+                 [*((f"`{element.name}`", str(element.number), element.doc) for element in elements),
+                  *((f"`{name}`", "-", doc) for name, doc in TCP_MEMBERS.items())])
 
 
 def column_keys_table() -> str:

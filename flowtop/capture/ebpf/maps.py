@@ -187,6 +187,17 @@ def merge_duplicates(
         merged[name] = 0
         np.add.at(merged[name], group, entries[name])
     np.maximum.at(merged["last_ns"], group, entries["last_ns"])
+    _merge_tcp(merged, group, entries)
     np.maximum.at(merged["tcp_bit_seen"], group, entries["tcp_bit_seen"])
     np.bitwise_or.at(merged["tcp_bits_hint"], group, entries["tcp_bits_hint"])
     return keys[order][first], merged
+
+
+def _merge_tcp(merged: npt.NDArray[np.void], group: npt.NDArray[np.int64], entries: npt.NDArray[np.void]) -> None:
+    """First times, and what the socket said last. Entries ascend by first_ns."""
+    for name in ("syn_ns", "fin_ns", "rst_ns"):
+        some = np.flatnonzero(entries[name])[::-1]  # of several the last one written stays: the earliest
+        merged[name][group[some]] = entries[name][some]
+    some = np.flatnonzero(entries["congestion_window"])
+    for name in ("smoothed_rtt_us", "congestion_window", "retransmitted"):
+        merged[name][group[some]] = entries[name][some]

@@ -77,7 +77,6 @@ _MORE = (
     FilterKey("vlan", "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner one; alone: tagged at all.",
               "vlan 100", "a VLAN ID, 0 to 4095, or outer and inner as in 100.200", values.vlan, *stored("vlan_id"),
               packet="vlan_id", optional=True),
-    _number("ttl", "ttl", 255, "TTL or hop limit of the first packet.", "ttl < 5"),
     _number("tos", "tos", 255, "TOS or traffic class octet of the first packet.", "tos 0x10"),
     FilterKey("icmptype", "ICMP or ICMPv6 type.", "icmptype 8",
               "an ICMP type, 0 to 255", values.ReadInteger(0, 255),

@@ -107,7 +107,8 @@ def test_a_cell_is_added_to_the_filter(text: str, column: str, negate: bool, exp
 def test_what_comes_out_is_always_a_filter(column: str, row: object, text: str) -> None:
     for negate in (False, True):
         first = add_term(text, column, row, negate, INTERFACES)  # type: ignore[arg-type]
-        compile_filter(first)
+        if first:  # nothing is known in that cell: nothing to ask for
+            compile_filter(first)
         assert add_term(first, column, row, negate, INTERFACES) == first  # type: ignore[arg-type]
 
 
