@@ -47,10 +47,10 @@ def drill_term(group: tuple[str, ...], row: FlowRow, interfaces: Names) -> str:
     return " and ".join(terms) if all(terms) else ""
 
 
-def group_text(group: tuple[str, ...], row: FlowRow, interfaces: Names) -> str:
-    """What the flows of a row of groups have in common: its fields' texts."""
+def group_text(group: tuple[str, ...], row: FlowRow, interfaces: Names, wording: Wording = Wording()) -> str:
+    """What the flows of a row of groups have in common, as its cells have it: its fields' texts, with names."""
     fields = zip(group_fields(group), row.group, strict=True)
-    return " ".join(field.text(key, interfaces) for field, key in fields)
+    return " ".join(field.named(key, wording) if field.named else field.text(key, interfaces) for field, key in fields)
 
 
 def _field(text: str) -> GroupField:

@@ -16,13 +16,14 @@ _TABLE = 1 << 16
 
 
 def by_name(column: Column, interfaces: Mapping[int, str]) -> Column:
-    """The column of interfaces with the order of their names, any other column as it is.
+    """The column of interfaces, of flows or of groups, with the order of their names; any other column as it is.
 
     Args:
         interfaces: name by ifindex; those without a name come after all others, by ifindex.
     """
-    if column is not COLUMNS["interface"] or not interfaces:
+    if column.id != COLUMNS["interface"].id or not interfaces:
         return column
+    [number] = column.sort
     ordered = sorted(interfaces, key=lambda ifindex: _natural(interfaces[ifindex]))
     ranks = {ifindex: rank for rank, ifindex in enumerate(ordered)}
     small, large = [i for i in ordered if i < _TABLE], np.array(sorted(i for i in ordered if i >= _TABLE), np.int64)
@@ -31,7 +32,7 @@ def by_name(column: Column, interfaces: Mapping[int, str]) -> Column:
     of_large = np.array([ranks[ifindex] for ifindex in large.tolist()], np.int64)
 
     def rank(columns: FlowColumns) -> Array:
-        ifindex = columns["ifindex"]
+        ifindex = number(columns).astype(np.uint32)
         found = table[np.minimum(ifindex, np.uint32(len(table) - 1))]
         beyond = np.flatnonzero(ifindex >= len(table) - 1)
         if len(beyond):

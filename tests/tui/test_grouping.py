@@ -267,7 +267,9 @@ async def test_host_names_stand_in_groups_too() -> None:
             await pilot.pause(0.05)
         assert "tcp https" in flow_lines(pilot.app)[0]
         await pilot.press("down", "enter")
-        assert "all › 192.0.2.9 tcp 443" in line(pilot.app, 1)
+        assert "all › h-192.0.2.9.example tcp https" in line(pilot.app, 1)
+        await pilot.press("n", "p")
+        assert "all › 192.0.2.9 tcp 443" in line(pilot.app, 1), "the numbers are a key away, here too"
 
 
 async def test_exporters_are_offered_where_flows_come_from_some() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowtop.tui.screens.flow_screen import FlowScreen
@@ -10,6 +12,7 @@ from flowtop.tui.viewport import START, Place
 from flowtop.view.query import FlowRow, Page, Query
 
 if TYPE_CHECKING:
+    from flowtop.view.columns import Wording
     from flowtop.view.filter import Filter
 
 
@@ -18,12 +21,12 @@ class Step:
     """A group that was opened.
 
     Attributes:
-        title: what its flows have in common.
+        title: what its flows have in common, in names or numbers.
         before: what was asked then: its grouping, order, filter and scope are for coming back.
         place: where the reader was.
     """
 
-    title: str
+    title: Callable[[Wording], str]
     before: Query
     place: Place
 
@@ -38,7 +41,8 @@ class Grouping(FlowScreen):
 
     def trail(self) -> tuple[str, ...]:
         """What the opened groups are."""
-        return tuple(step.title for step in self._steps)
+        wording = self.wording() if self._steps else None
+        return tuple(step.title(wording) for step in self._steps if wording is not None)
 
     def action_group(self) -> None:
         """Choose what to group by."""
@@ -92,7 +96,8 @@ class Grouping(FlowScreen):
             self.say("the kernel's table was full: of these flows only the sum is known")
             return
         wanted = self.questions.wanted
-        self._steps.append(Step(group_text(page.query.group, row, page.interfaces), wanted, self.viewport.place))
+        title = partial(group_text, page.query.group, row, page.interfaces)
+        self._steps.append(Step(title, wanted, self.viewport.place))
         self.questions.show_list((), _within(wanted.scope, term), biflow=self._biflow)
         self.changed()
 

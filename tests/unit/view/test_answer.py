@@ -180,6 +180,10 @@ def test_interfaces_are_in_the_order_of_their_names(descending: bool) -> None:
     ranks = [Answerer().answer(Query(sort="interface", descending=descending, anchor=i), table, names).anchor_rank
              for i in expected]
     assert ranks == list(range(7))
+    grouped = Query(group=("interface",), sort="interface", descending=descending)
+    by_name = [2, 3, 7, 9, 12, 4_000_000_000]
+    by_name.sort(key=[9, 3, 4_000_000_000, 2, 7, 12].index, reverse=descending)
+    assert [row.group[0][0] for row in Answerer().answer(grouped, table, names).rows] == by_name
 
 
 def test_a_held_order_stays_while_rates_change_flows_vanish_and_slots_are_used_again() -> None:
