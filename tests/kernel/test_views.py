@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.netns import Lab, Namespace, eventually, hooks
-from tests.kernel.test_command import ETHERNET_HEADER, assert_nothing_attached, in_a_terminal, ping
-from tests.kernel.test_exports_panel import pinging, user
+from tests.kernel.netns import PATIENCE_S, Lab, Namespace, eventually, hooks
+from tests.kernel.test_command import ETHERNET_HEADER, assert_nothing_attached, in_a_terminal, ping, read_until
+from tests.kernel.test_exports_panel import pinging
 
-LOOKING_S = 2.0
-"""Somebody looks at what a key did before pressing the next: several ticks of 0.3 s."""
+TICK_S = 0.3
+ALONE_S = 0.3
+"""After Esc: what follows at once would be the rest of a key's escape sequence."""
 
 
 @pytest.fixture
@@ -30,14 +31,20 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
 def test_into_a_group_to_a_flow_and_back_over_real_traffic(pair: tuple[Namespace, Namespace]) -> None:
     near, _ = pair
 
-    def look(terminal: int) -> None:
-        for keys in (b"\x1b[B\r", b"\x1b[B\r", b"\x1b", b"\x7f", b"ggg\r", b"q"):
+    def look(_: int, terminal: int) -> None:
+        for keys, shown in ((b"\x1b[B\r", "all › 10.77.0.1 ↔ 10.77.0.2"), (b"\x1b[B\r", "the way back"), (b"\x1b", ""),
+                            (b"\x7f", "1 group"), (b"ggg\r", "PROTO")):
             os.write(terminal, keys)
-            time.sleep(LOOKING_S)
+            if shown:
+                seen.append(read_until(terminal, shown.encode()))
+            else:
+                time.sleep(ALONE_S)
+        os.write(terminal, b"q")
 
+    seen: list[bytes] = []
     with pinging(near):
-        status, painted = in_a_terminal(near, "-i", "veth0", "-d", "0.3", "-g", "pair", "icmp", act=user(look))
-    screen = painted.decode(errors="replace")
+        status, painted = in_a_terminal(near, "-i", "veth0", "-d", str(TICK_S), "-g", "pair", "icmp", act=look)
+    screen = b"".join([*seen, painted]).decode(errors="replace")
     assert status == 0 and "Traceback" not in screen, screen[-2000:]
     assert "10.77.0.1 ↔ 10.77.0.2" in screen
     assert "all › 10.77.0.1 ↔ 10.77.0.2" in screen
@@ -76,19 +83,22 @@ def test_both_ways_of_every_biflow_add_up_to_what_the_interface_counted(
         server.communicate()
         gone.set()
 
-    def look(terminal: int) -> None:
-        gone.wait(LOOKING_S * 10)
-        time.sleep(LOOKING_S)
-        for keys in (b"B", b"B", b"w", b"\x15", os.fsencode(path), b"\r", b"q"):
-            os.write(terminal, keys)
-            time.sleep(LOOKING_S / 2)
+    def look(_: int, terminal: int) -> None:
+        assert gone.wait(PATIENCE_S)
+        time.sleep(3 * TICK_S)  # all of it is in the list then
+        os.write(terminal, b"BB")
+        seen.append(read_until(terminal, b" biflows"))
+        os.write(terminal, b"w\x15" + os.fsencode(path) + b"\r")
+        seen.append(read_until(terminal, b" written to "))
+        os.write(terminal, b"q")
 
+    seen: list[bytes] = []
     sender = threading.Thread(target=traffic)
     sender.start()
-    status, painted = in_a_terminal(near, "-B", "-i", "veth0", "-d", "0.3", act=user(look))
+    status, painted = in_a_terminal(near, "-B", "-i", "veth0", "-d", str(TICK_S), act=look)
     sender.join()
     after = near.link_statistics("veth0")
-    screen = painted.decode(errors="replace")
+    screen = b"".join([painted, *seen]).decode(errors="replace")
     assert status == 0 and "Traceback" not in screen, screen[-2000:]
     assert "RATE→" in screen and " biflows" in screen
     rows = list(csv.DictReader(path.read_text().splitlines()))
