@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 
 from flowtop.export.statistics import ExportState, ExportStatistics
 from flowtop.record import EndReason, Kind
+from flowtop.tui.app import FlowtopApp
 from flowtop.tui.filter_bar import GATHER_S
 from flowtop.view.query import FlowRow
 from tests.tui.fake_biflows import answered
@@ -28,6 +29,7 @@ FOLDER = Path(__file__).parent
 class Scene:
     """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported.
 
+    `ended`: the fastest flow ends after the keys, and leaves the table. `leaving`: the last drain takes long.
     `ticks`: pass before the keys are pressed, each with rates of its own.
     `conversations`: most flows have a way back, which was seen first: those who ask send less.
     """
@@ -38,6 +40,8 @@ class Scene:
     alarm: bool = False
     exports: tuple[ExportStatistics, ...] = ()
     ticks: int = 0
+    ended: bool = False
+    leaving: bool = False
     conversations: bool = False
 
 
@@ -58,6 +62,7 @@ EXPORTS = (
 )
 """A collector that reads, one that is away, one that was, and a recording that is paused."""
 
+
 LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
 
 BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
@@ -70,6 +75,11 @@ SCENES: dict[str, Scene] = {
     "filter": Scene(120, 40, ("slash", *"tcp and port 443", "enter", "down", "down", "right")),
     "filter-error": Scene(80, 24, ("slash", *"tcp and port 443 and prot")),
     "filter-narrow": Scene(80, 24, ("slash", *LONG_FILTER, "enter")),
+    "filter-wide": Scene(200, 60, ("slash", *LONG_FILTER, "enter")),
+    "filter-error-middle": Scene(120, 40, ("slash", *"tcp and port 443 and prot")),
+    "filter-error-wide": Scene(200, 60, ("slash", *"port 443 or port 443000")),
+    "filter-completion-narrow": Scene(80, 24, ("slash", *"src port ", "tab", "tab")),
+    "filter-completion-middle": Scene(120, 40, ("slash", *"tcp and host 198", "tab", "tab")),
     "filter-completion": Scene(200, 60, ("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
     "grouped": Scene(120, 40, ("g", "g", "g", "space", "g", "g", "g", "space", "enter", "down", "down", "down")),
     "grouped-narrow": Scene(80, 24, ("g", *["g"] * 5, "enter", "down")),
@@ -86,27 +96,54 @@ SCENES: dict[str, Scene] = {
     "details": Scene(120, 40, ("down", "enter")),
     "details-narrow": Scene(80, 24, ("down", "down", "enter")),
     "details-wide": Scene(200, 60, ("down", "enter", "down")),
+    "details-ended-narrow": Scene(80, 24, ("down", "enter"), ended=True),
+    "details-ended": Scene(120, 40, ("down", "enter"), exports=EXPORTS[:2], ended=True),
+    "details-ended-wide": Scene(200, 60, ("down", "enter"), exports=EXPORTS, ended=True),
     "help": Scene(80, 24, ("question_mark",)),
     "help-words": Scene(120, 40, ("question_mark", "tab")),
     "help-filters": Scene(200, 60, ("question_mark", "tab", "tab")),
+    "help-middle": Scene(120, 40, ("question_mark",)),
+    "help-wide": Scene(200, 60, ("question_mark",)),
+    "help-words-narrow": Scene(80, 24, ("question_mark", "tab")),
+    "help-words-wide": Scene(200, 60, ("question_mark", "tab")),
+    "help-filters-narrow": Scene(80, 24, ("question_mark", "tab", "tab")),
+    "help-filters-middle": Scene(120, 40, ("question_mark", "tab", "tab")),
+    "columns-chooser-wide": Scene(200, 60, ("C", "down", "space")),
     "columns": Scene(120, 40, ("C", "down", "down", "space", "down", "J")),
     "columns-narrow": Scene(80, 24, ("C",)),
     "columns-wide": Scene(200, 60, ("C", "down", "space", "space", "K", "escape")),
     "copy": Scene(120, 20, ("down", "c")),
     "copy-narrow": Scene(80, 24, ("down", "down", "c")),
+    "copy-middle": Scene(120, 40, ("down", "down", "c")),
+    "copy-wide": Scene(200, 60, ("down", "down", "c")),
     "write-narrow": Scene(80, 24, ("w", "ctrl+u", *"flows.csv")),
+    "write": Scene(120, 40, ("w", "ctrl+u", *"flows.csv")),
+    "write-wide": Scene(200, 60, ("w", "ctrl+u", *"flows.csv")),
     "dark": Scene(120, 40, ("T", "down")),
     "light": Scene(80, 24, ("T", "T", "down")),
     "contrast": Scene(200, 60, ("T", "T", "T", "down")),
     "very-narrow": Scene(60, 20),
+    "tiny": Scene(24, 6),
+    "held-narrow": Scene(80, 24, ("down", "o", "F", "E", "space"), ticks=3),
+    "held": Scene(120, 40, ("down", "o", "F", "E", "space"), ticks=3),
+    "held-wide": Scene(200, 60, ("down", "o", "F", "E", "space"), ticks=3),
+    "leaving-narrow": Scene(80, 24, leaving=True),
+    "leaving": Scene(120, 40, leaving=True),
+    "leaving-wide": Scene(200, 60, leaving=True),
     "exports": Scene(120, 40, ("e", "down"), exports=EXPORTS),
     "exports-narrow": Scene(80, 24, ("e", "down", "down"), exports=EXPORTS),
     "exports-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
+    "exports-typing-narrow": Scene(80, 24, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
+    "exports-typing": Scene(120, 40, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
+    "exports-list-wide": Scene(200, 60, ("e", "down"), exports=EXPORTS),
     "exports-first": Scene(80, 24, ("e",)),
     "exporting": Scene(80, 24, exports=EXPORTS[:1]),
     "scrub": Scene(120, 40, ("down", "down", *BACK), ticks=75),
     "scrub-narrow": Scene(80, 24, ("down", *BACK), ticks=75),
+    "scrub-wide": Scene(200, 60, ("down", *BACK), ticks=75),
     "mark": Scene(80, 24, ("m",)),
+    "mark-middle": Scene(120, 40, ("m",)),
+    "mark-wide": Scene(200, 60, ("m",)),
     "lost": Scene(120, 20, ("space",), alarm=True),
 }
 """Every picture by the name of its file."""
@@ -177,8 +214,25 @@ async def _rendered(scene: Scene, source: FakeSource) -> str:
                                    accounted_packets=source.books.accounted_packets - 1_204)
             source.ticks += 74
             source.tick()
+        if scene.ended:
+            over = [row._replace(end_reason=int(EndReason.END_OF_FLOW), octet_rate=0.0, tcp_control_bits=0b11011)
+                    if row.flow_id == 1 else row for row in source.flows]
+            source.tick(over)
+            source.tick(over[1:])
+        if scene.leaving:
+            await _leave(pilot, source)
         await pilot.pause()
-        return pilot.app.export_screenshot(title="flowtop")
+        picture = pilot.app.export_screenshot(title="flowtop")
+        source.leave.set()
+        return picture
+
+
+async def _leave(pilot: Pilot[None], source: FakeSource) -> None:
+    """Quit, as far as the words about the last drain."""
+    source.leave.clear()
+    await pilot.press("q")
+    while isinstance(pilot.app, FlowtopApp) and not pilot.app.main.notice:
+        await pilot.pause(0.05)
 
 
 def main() -> None:

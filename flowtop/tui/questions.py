@@ -187,7 +187,7 @@ class Questions:
             self._paused_at = self.newest
             self._freezes += 1
             self._wanted = replace(self._wanted, freeze=self._freezes)
-            if self._returning:  # the picture is still of the past
+            if self._returning or self._unanswered:  # the picture is still of the past, or of another list
                 self._awaited = self._asked
             self._update_hold()
             return None
@@ -196,6 +196,13 @@ class Questions:
         self._update_hold()
         self._returning = self._latest is not None and self._latest.past
         return None if self._returning else self._latest
+
+    @property
+    def _unanswered(self) -> bool:
+        """The reader has asked for other rows than those that came last."""
+        if self._latest is None or self._asked is None:
+            return False
+        return _list_of(self._latest.query) != _list_of(self._asked)
 
     def accept(self, page: Page) -> bool:
         """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""

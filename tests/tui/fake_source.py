@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import random
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -126,6 +127,8 @@ class FakeSource:
         self._frozen: tuple[int, tuple[list[FlowRow], int, Books]] | None = None
         self._past: dict[int, tuple[list[FlowRow], Books]] = {}
         self._mark: tuple[int, int, dict[int, FlowRow]] | None = None
+        self.leave = threading.Event()
+        self.leave.set()
         self.keep_ticks = 300
         self.keep_flows = 1_000
         self.linger_s = 10.0
@@ -145,7 +148,8 @@ class FakeSource:
             self._send()
 
     def stop(self) -> None:
-        """Count it."""
+        """Count it; when `leave` lets it."""
+        assert self.leave.wait(60)
         self.stopped += 1
 
     def tick(self, flows: Iterable[FlowRow] | None = None) -> None:

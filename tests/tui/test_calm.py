@@ -60,7 +60,7 @@ async def test_each_of_the_sixteen_combinations(pause: bool, freeze: bool, follo
             source.tick(later())
             await pilot.pause()
         banner = line(pilot.app, 1)
-        assert ("PAUSED" in banner, "FROZEN" in banner, "FOLLOW" in banner, "NO ENDED" in banner) == (
+        assert ("PAUSED" in banner, "FROZEN" in banner, "FOLLOW" in banner, "ENDED HIDDEN" in banner) == (
             pause, freeze, follow, hide)
         gone = set(SHORT) if hide else set[int]()
         held = [port for port in [*FIRST, 46, 47] if port not in gone]
@@ -76,7 +76,7 @@ async def test_each_of_the_sixteen_combinations(pause: bool, freeze: bool, follo
         else:
             assert ports(pilot) == turned[:LINES]
         assert ("FROZEN, 2 since" in banner) == (freeze and not pause)
-        assert ("ENDED, 5 hidden" in banner) == (hide and not pause)
+        assert ("5 ENDED HIDDEN" in banner) == (hide and not pause)
         if 2 in ports(pilot):
             assert ports(pilot)[cursor_line(pilot.app) or 0] == 2
         await pilot.press(*["space"] * pause, *["o"] * freeze, *["E"] * hide)
@@ -96,7 +96,7 @@ async def test_ended_flows_are_hidden_and_listed_again_while_paused() -> None:
         assert set(SHORT) <= set(ports(pilot))
         await pilot.press("E")
         assert not set(SHORT) & set(ports(pilot))
-        assert "PAUSED" in line(pilot.app, 1) and "NO ENDED, 5 hidden" in line(pilot.app, 1)
+        assert "PAUSED" in line(pilot.app, 1) and "5 ENDED HIDDEN" in line(pilot.app, 1)
         await pilot.press("E", "end")
         assert set(SHORT) <= set(ports(pilot))
 
@@ -160,6 +160,24 @@ async def test_the_cursors_flow_stays_under_it_through_re_sorts_filters_and_expi
             row = viewport.cursor_row
             assert row is None or row.source_port == port
             assert viewport.anchor == chosen
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_pause_right_after_another_choice_shows_that_choice(chosen: bool) -> None:
+    walk = Walk()
+    questions = walk.questions
+    first_question = questions.next()
+    assert first_question is not None
+    page = walk.source.page(first_question)
+    assert questions.accept(page)
+    walk.viewport.show(page)
+    if chosen:
+        questions.toggle_ended()
+        assert questions.next() is not None, "asked, and not answered yet"
+    questions.toggle_pause()
+    question = questions.next()
+    assert question is not None
+    assert questions.accept(walk.source.page(question)) == chosen
 
 
 CHANGE = st.one_of(

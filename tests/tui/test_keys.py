@@ -187,7 +187,7 @@ async def check_ended(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     await pilot.pause()
     await pilot.press(key)
     assert shown(pilot.app) == [flow_id for flow_id in BY_RATE if not flow_id % 2][:LINES]
-    assert "NO ENDED, 100 hidden" in line(pilot.app, 1)
+    assert "100 ENDED HIDDEN" in line(pilot.app, 1)
     await pilot.press(key)
     assert shown(pilot.app) == BY_RATE[:LINES]
     assert "ENDED" not in line(pilot.app, 1)

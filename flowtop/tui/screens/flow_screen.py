@@ -244,7 +244,7 @@ class FlowScreen(Screen[None]):
         if self.viewport.follow:
             yield "FOLLOW"
         if self.page is not None and not self.page.query.ended:
-            yield f"NO ENDED, {self.page.hidden:,} hidden" if self.page.hidden else "NO ENDED"
+            yield f"{self.page.hidden:,} ENDED HIDDEN" if self.page.hidden else "ENDED HIDDEN"
 
 
 def _joined(page: Page | None) -> str:
