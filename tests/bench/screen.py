@@ -32,8 +32,28 @@ SIZES = (1_000, 10_000, 100_000)
 MOST = 1_000_000
 """Flows of a run in which filters are typed and nothing else is timed."""
 AIM_P95_MS = 50.0
+"""Of each kind of key; no kind hides behind others."""
 AIM_TYPING_P95_MS = {**dict.fromkeys(SIZES, 100.0), MOST: 150.0}
 AIM_OCTETS = 6_000
+
+
+SHOWN: dict[str, tuple[bytes, str, bytes]] = {
+    "details": (b"\r", "first packet", b"\x1b"),
+    "copy": (b"c", "copy this flow", b"\x1b"),
+    "write": (b"w", "jsonl", b"\x1b"),
+    "help": (b"?", "Ctrl-Z", b"\x1b"),
+    "columns": (b"C", "narrower", b"\x1b"),
+    "pause": (b" ", "PAUSED", b" "),
+    "mark": (b"m", "SINCE MARK", b"M"),
+    "units": (b"b", "[kMG]B/s", b"b"),
+    "freeze": (b"o", "ORDER FROZEN", b"o"),
+    "follow": (b"F", "FOLLOW", b"F"),
+    "ended": (b"E", "NO ENDED", b"E"),
+    "window": (b"2", "10 s↓", b"1"),
+    "ports": (b"p", ":https", b"p"),
+    "biflows": (b"B", "biflows", b"B"),
+}
+"""What other keys show: key, a pattern of what it paints, and what takes it back (not timed)."""
 
 
 class Terminal:
@@ -155,6 +175,28 @@ def grouping(terminal: Terminal, flows: int, presses: int, dice: random.Random) 
     return found
 
 
+def showing(terminal: Terminal, presses: int, dice: random.Random) -> dict[str, list[float]]:
+    """Milliseconds by kind of key: the rest of what keys can show of a flow or the list; a step into the past."""
+    terminal.press(b"j")
+    terminal.drain(0.3)
+    found: dict[str, list[float]] = {}
+    for kind, (key, pattern, undo) in SHOWN.items():
+        for _ in range(max(1, presses // 4)):
+            found.setdefault(kind, []).append(timed(terminal, key, pattern, dice))
+            terminal.drain(0.1)
+            for octet in undo:
+                terminal.press(bytes([octet]))
+                terminal.drain(0.3)  # an escape with a key right behind it is another key
+    terminal.press(b"j")
+    terminal.drain(0.3)
+    for _ in range(max(1, presses // 4)):
+        found.setdefault("past", []).append(timed(terminal, b"[", "−0:0", dice))
+        terminal.drain(0.1)
+        terminal.press(b" ")
+        terminal.drain(0.3)
+    return found
+
+
 def octets_a_tick(terminal: Terminal, ticks: int) -> list[int]:
     """Octets written in each of some ticks in which nobody presses a key."""
     terminal.drain(0.3)
@@ -172,10 +214,11 @@ def show(flows: int) -> None:
     def open_source() -> object:
         from flowtop.metering.table import TableConfig
         from flowtop.pipeline import Pipeline, PipelineConfig
+        from flowtop.sources import SCREEN_PAST_S
         from tests.bench._synthetic import SyntheticCapture
 
         table = TableConfig(max_flows=2 * MOST, idle_timeout_s=3600.0)
-        return Pipeline(PipelineConfig(delay_s=1.0, first_delay_s=0.2, table=table),
+        return Pipeline(PipelineConfig(delay_s=1.0, first_delay_s=0.2, table=table, past_s=SCREEN_PAST_S),
                         SyntheticCapture(flows, active=SIZES[-1]))
 
     app = FlowtopApp(open_source)  # type: ignore[arg-type]
@@ -212,8 +255,7 @@ def main() -> None:
                 terminal.press(b"\x1b")  # no cursor: the list is viewed from its top
                 terminal.drain(0.3)  # an escape with a key right behind it is another key
                 by_kind["group"] = grouping(terminal, flows, arguments.presses, dice)
-        if by_kind:
-            by_kind["all"] = [value for values in by_kind.values() for value in values]
+                by_kind |= showing(terminal, arguments.presses, dice)
         by_kind["typing"] = typed
         for kind, values in by_kind.items():
             p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
@@ -222,10 +264,12 @@ def main() -> None:
             print(f"{flows:>8,} {kind:<8}{p50:>8.1f}{p95:>8.1f}{max(values):>8.1f}")
     octets = statistics.median(written)
     print(f"octets a tick at {COLUMNS}x{LINES}, {SIZES[0]:,} flows, only rates and counts change: {written}")
-    worst = max(result["all_p95_ms"] for result in results.values() if "all_p95_ms" in result)
+    worst, slowest = max((value, f"{name.removesuffix('_p95_ms')} at {flows}") for flows, result in results.items()
+                         for name, value in result.items() if name.endswith("_p95_ms") and "typing" not in name)
     typing_met = all(results[str(flows)]["typing_p95_ms"] <= aim for flows, aim in AIM_TYPING_P95_MS.items())
     print(json.dumps({
         "benchmark": "screen", "latency": results, "octets_a_tick": octets, "aim_p95_ms": AIM_P95_MS,
+        "worst_p95_ms": worst, "slowest": slowest,
         "aim_octets": AIM_OCTETS, "aim_typing_p95_ms": AIM_TYPING_P95_MS,
         "met": worst <= AIM_P95_MS and octets <= AIM_OCTETS and typing_met,
     }))
