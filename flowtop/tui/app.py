@@ -21,6 +21,7 @@ from textual.worker import Worker
 
 from flowtop.errors import FlowtopError
 from flowtop.tui import theme
+from flowtop.tui.ahead import import_ahead
 from flowtop.tui.clock import SYSTEM_CLOCK, Clock
 from flowtop.tui.flush import Flush
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
@@ -33,6 +34,8 @@ from flowtop.tui.themed import ThemedApp, palette_commands
 from flowtop.tui.typing_ahead import TakesTyping
 from flowtop.view.query import Query
 
+IMPORT_AFTER_S = 0.5
+"""After the first page: what keys need is imported then, where it is in nobody's way."""
 DRAIN_NOTICE_AFTER_S = 0.2
 """A last drain that takes longer is announced."""
 
@@ -219,4 +222,6 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
 
     def on_page_ready(self, message: PageReady) -> None:
         """Show it."""
+        if self.main.page is None:
+            self.run_worker(import_ahead(IMPORT_AFTER_S))
         self.main.show_page(message.page)

@@ -13,6 +13,7 @@ import argparse
 import errno
 import fcntl
 import json
+import math
 import os
 import pty
 import random
@@ -229,7 +230,7 @@ def show(flows: int) -> None:
 def percentile(values: list[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not pass."""
     ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, max(0, -int(-share * len(ranked)) - 1))]
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
 
 
 def main() -> None:
