@@ -92,7 +92,8 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
     row = details.row
     yield "state", _state(details)
     if details.gone:
-        yield "", "left the table: this is what was known last"
+        yield "", "left the table: this is what was known last" if details.then_ms is None else (
+            f"left the table since: as it was at {telling.at(details.then_ms)}")
     for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
         named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
@@ -100,6 +101,19 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
                        f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
     yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
     yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
+    if details.then_ms is None:
+        yield from _over_time(details, telling, room)
+    else:
+        yield "", ""
+    yield from _both_ways(details, telling)
+    yield "seen at", _point(row, telling)
+    for point in details.points:
+        yield "", _point(point, telling)
+    if details.then_ms is None:
+        yield from _reported(details, telling)
+
+
+def _over_time(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
     seen = flags_over_time(details)
     yield ("flags seen", seen) if seen else ("", "")
     rates = _squeezed(details.rates, max(room, 8))
@@ -107,15 +121,10 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
     marks = flag_marks(details, telling.page.unix_ms, len(rates))
     if marks:
         yield "flags", marks
-    high = max([*details.rates, row.octet_rate])
+    high = max([*details.rates, details.row.octet_rate])
     yield "", f"last {units.duration(details.rates_s)}  peak of these {telling.rate(high)}"
     if not marks:
         yield "", ""
-    yield from _both_ways(details, telling)
-    yield "seen at", _point(row, telling)
-    for point in details.points:
-        yield "", _point(point, telling)
-    yield from _reported(details, telling)
 
 
 def _state(details: Details) -> str:

@@ -67,8 +67,12 @@ class Watch:
     def __init__(self) -> None:
         self._last: Details | None = None
 
-    def look(self, flow_id: int | None, source: DetailSource) -> Details | None:
-        """The flow's details; its last ones when it has left; None: nobody asked, or it was never there."""
+    def look(self, flow_id: int | None, source: DetailSource, then: FlowSource | None = None) -> Details | None:
+        """The flow's details; its last ones when it has left; None: nobody asked, or it was never there.
+
+        Args:
+            then: the moment of the page, when that is not now: what it has of a flow that nobody looked at since.
+        """
         if flow_id is None:
             self._last = None
             return None
@@ -80,21 +84,37 @@ class Watch:
             self._last = replace(self._last, gone=True)
         else:
             self._last = None
-        return self._last
+        return self._last or (None if then is None else _of_then(flow_id, then))
 
 
-def _details(slot: int, source: DetailSource) -> Details:
-    columns, offset_ns = source.columns, source.unix_offset_ns
-    history, told = source.history(slot), source.reporting(slot)
+def _of_then(flow_id: int, then: FlowSource) -> Details | None:
+    found = np.flatnonzero((then.columns["flow_id"] == np.uint64(flow_id)) & then.visible)
+    if not len(found):
+        return None
+    then_ms = (then.now_ns + then.unix_offset_ns) // 1_000_000
+    return replace(_with_others(int(found[0]), then), gone=True, then_ms=then_ms)
+
+
+def _with_others(slot: int, source: FlowSource) -> Details:
+    """The flow, its answers, and its packets elsewhere."""
+    columns = source.columns
     points = [other for other in _same_packets(columns, slot) if source.visible[other]]
     reverse = _reverse(columns, slot, source)
     [row] = flow_rows(source, np.array([slot]))
     return Details(
         row=row,
-        rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
-        rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         reverse=next(iter(flow_rows(source, np.array([reverse], np.int64))), None) if reverse is not None else None,
         points=flow_rows(source, np.array(points[:MOST_POINTS], np.int64)),
+    )
+
+
+def _details(slot: int, source: DetailSource) -> Details:
+    offset_ns = source.unix_offset_ns
+    history, told = source.history(slot), source.reporting(slot)
+    return replace(
+        _with_others(slot, source),
+        rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
+        rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         flags=tuple(((at_ns + offset_ns) // 1_000_000, bits) for at_ns, bits in source.flags(slot)),
         records=told.records,
         reported_packets=told.packets,
@@ -155,7 +175,7 @@ def _same_packets(columns: FlowColumns, slot: int) -> list[int]:
     return [int(other) for other in _like(columns, wanted, *ends) if other != slot]
 
 
-def _reverse(columns: FlowColumns, slot: int, source: DetailSource) -> int | None:
+def _reverse(columns: FlowColumns, slot: int, source: FlowSource) -> int | None:
     """The flow of the answers: at the same interface if there is one, one that counts before a duplicate."""
     key = {name: int(columns[name][slot]) for name in (
         "source_port", "destination_port", "protocol", "ip_version", "kind")}

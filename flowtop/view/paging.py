@@ -50,8 +50,8 @@ class Pager:
         """
         table.keep(None if query.group or query.biflow else query.anchor)
         kept = self._kept()
-        details = self._watch.look(query.details, table)
         moment = self._moment(query, table, now)
+        details = self._watch.look(query.details, table, None if moment is None else moment.source)
         if moment is None:
             found = self._answerer.answer(query, table, now.interfaces)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,

@@ -190,6 +190,8 @@ class Details:
         reported_packets: wire packets that they have told of.
         reported_ms: when the last record was made; None: none yet.
         due_ms: when the next one is due if packets go on coming; None once the flow has ended.
+        then_ms: it had left before anybody looked, and this is of that moment, which a page of the past is of: there is
+            nothing of its records, and no rates but those of the row.
     """
 
     row: FlowRow
@@ -204,6 +206,7 @@ class Details:
     due_ms: int | None = None
     record: FlowRecords | None = field(default=None, compare=False, repr=False)
     gone: bool = False
+    then_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

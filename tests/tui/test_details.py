@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,18 @@ async def test_a_flow_that_was_gone_before_anybody_looked_is_told_of_as_the_list
         await pilot.pause()
         assert "198.51.100.7:443 → 10.0.0.5:51514" in text(pilot)
         assert "1,210,000,000" in text(pilot)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_details_of_then_say_so_and_nothing_of_what_nobody_kept(width: int) -> None:
+    row = random_flows(1)[0]
+    now = FakeSource().page(Query())
+    telling = Telling(replace(now, unix_ms=row.end_ms + 180_000), Wording(), time.gmtime)
+    told = [strip.text for strip in detail_lines(Details(row, gone=True, then_ms=row.end_ms + 1_000), telling, width)]
+    assert all(len(text) == width for text in told)
+    assert any(f"left the table since: as it was at {telling.at(row.end_ms + 1_000)}" in text for text in told)
+    assert any("last packet" in text and "3:00 ago" in text for text in told)
+    assert not any("reported" in text or "export" in text or "peak of these" in text for text in told)
 
 
 async def test_brackets_of_ipv6_stay_in_the_title() -> None:

@@ -39,7 +39,7 @@ class Detailing(FlowScreen):
         if row.ways is not None:  # of a biflow: of the flow from its initiator, which the details tell both ways of
             row, reverse, _ = row.ways
         self.questions.watch(row.flow_id)
-        self._feed(page, Details(row, reverse=reverse))
+        self._feed(page.present or page, Details(row, reverse=reverse))
         self.changed()
 
     def _step(self, lines: int) -> None:

@@ -103,6 +103,26 @@ def test_a_mark_tells_since_when_it_counts_and_outlasts_a_look_back() -> None:
     assert [marked_s(2, 13), marked_s(2, 14), marked_s(None, 15), marked_s(2, 16)] == [0.0, 1.0, None, 0.0]
 
 
+def test_details_of_a_flow_that_has_left_are_of_the_moment_that_is_looked_at() -> None:
+    table, past = FlowTable(TableConfig(idle_timeout_s=1, linger_s=1)), Past()
+    pager = Pager(past)
+    there, back = key("10.0.0.1", "10.0.0.2", 5000, 53, 17), key("10.0.0.2", "10.0.0.1", 53, 5000, 17, direction=1)
+    for tick in range(1, 9):
+        now_ns = START_NS + tick * SECOND
+        some = [(there, counters(2, 200, now_ns)), (back, counters(3, 900, now_ns))] if tick < 3 else []
+        table.accumulate(batch(some, now_ns))
+        table.close_tick()
+        pager.remember(table, facts(table, tick))
+    rows = pager.page(Query(at=2), table, facts(table, 8)).rows
+    flow_id = next(row.flow_id for row in rows if row.source_port == 5000)
+    assert pager.page(Query(details=flow_id), table, facts(table, 8)).details is None, "it has left"
+    found = pager.page(Query(at=2, details=flow_id), table, facts(table, 8)).details
+    assert found is not None and found.gone and found.reverse is not None
+    assert (found.row.packet_total, found.row.octet_total, found.reverse.octet_total) == (4, 400, 1800)
+    assert found.then_ms == (START_NS + 2 * SECOND + UNIX_OFFSET_NS) // 1_000_000
+    assert pager.page(Query(at=8, details=flow_id), table, facts(table, 8)).details is None
+
+
 FROZEN = (*QUERIES, Query(group=("protocol", "destination"), limit=None), Query(hold=3), Query(anchor=2, limit=2))
 
 
