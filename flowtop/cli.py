@@ -180,7 +180,7 @@ def main() -> None:
         _complain(error.message, error.hint)
         status = error.exit_code
     except click.UsageError as error:
-        _complain(_one_line(error.format_message()), "see flowtop --help")
+        _complain(_one_line(error.format_message()), _where_it_stands(error) or "see flowtop --help")
         status = EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         status = EXIT_INTERRUPTED
@@ -198,6 +198,20 @@ def _complain(message: str, hint: str) -> None:
     click.echo(f"flowtop: {message}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)
+
+
+def _where_it_stands(error: click.UsageError) -> str:
+    """The place of a value that was not typed; "" when it was."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None or not error.param.name:
+        return ""
+    source = error.ctx.get_parameter_source(error.param.name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f"it stands in the environment, as FLOWTOP_{error.param.name.upper()}"
+    if source is not ParameterSource.DEFAULT_MAP:
+        return ""
+    from flowtop.settings import settings_path
+
+    return f"it stands in {error.ctx.params.get('config') or settings_path(os.environ)}"
 
 
 def _one_line(text: str) -> str:

@@ -111,6 +111,14 @@ def test_bad_settings_are_two_lines_and_status_2(tmp_path: Path, text: str, mess
     assert len(done.stderr.splitlines()) == 2
 
 
+def test_a_value_that_does_not_fit_is_told_with_the_place_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("delay = -1.0")
+    assert_two_lines(flowtop("--config", str(path), "--check"), 2, "-1.0", f"it stands in {path}")
+    assert_two_lines(flowtop("--check", env={"FLOWTOP_DELAY": "soon"}), 2, "soon", "environment, as FLOWTOP_DELAY")
+    assert_two_lines(flowtop("--check", "-d", "x", env={"FLOWTOP_DELAY": "soon"}), 2, "'x'", "--help")
+
+
 def test_settings_file_that_is_not_there() -> None:
     assert_two_lines(flowtop("-b", "--config", "/nonexistent/flowtop.toml"), 2, "cannot read settings", "--config")
 
