@@ -190,6 +190,8 @@ class FlowBatch:
         attached: names of the interfaces observed now, sorted; of a listener its addresses, as URLs.
         source: None of a live capture, whose ticks end when the pipeline says so.
         collecting: what a Collecting Process says of its sources; None: the capture is none.
+        other_ifindexes: u4, shape (n,): the interface at the exporter's other side, 0 where it is not told; None: there
+            are no exporters.
 
     The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
     """
@@ -203,6 +205,7 @@ class FlowBatch:
     attached: tuple[str, ...] = ()
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
+    other_ifindexes: npt.NDArray[np.uint32] | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([

@@ -17,7 +17,8 @@ I8 = npt.NDArray[np.int64]
 _LEAST_CAPACITY = 1024
 
 _FIELDS: dict[str, str] = {
-    "flow_id": "u8", "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
+    "flow_id": "u8", "other_ifindex": "u4",
+    "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
@@ -47,6 +48,7 @@ class FlowStore:
     """
 
     flow_id: U8
+    other_ifindex: npt.NDArray[np.uint32]
     source_mac: npt.NDArray[np.void]
     destination_mac: npt.NDArray[np.void]
     tos: npt.NDArray[np.uint8]

@@ -228,7 +228,11 @@ class FlowTable:
             parts.append(slots)
         if self._dedupe:
             self._dedupe.join(born)
-        return np.concatenate(parts)
+        slots = np.concatenate(parts)
+        if batch.other_ifindexes is not None:
+            told = batch.other_ifindexes != 0
+            self._store.other_ifindex[slots[told]] = batch.other_ifindexes[told]
+        return slots
 
     def _give_birth(self, keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.void]) -> Slots:
         """New flows, with what they have from their first packet."""

@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
-from flowtop.record import EndReason
+from flowtop.record import Direction, EndReason
 from flowtop.tui import theme
 from flowtop.tui.export_words import STATES
 from flowtop.tui.flag_words import flag_marks, flags_over_time
@@ -107,6 +107,8 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
         yield "", ""
     yield from _both_ways(details, telling)
     yield "seen at", _point(row, telling)
+    if details.other_ifindex:
+        yield "", _other_interface(details, telling)
     for point in details.points:
         yield "", _point(point, telling)
     if details.then_ms is None:
@@ -178,6 +180,12 @@ def _words(text: str) -> str:
 def _point(row: FlowRow, telling: Telling) -> str:
     name, arrow = telling.cell("interface", row), telling.cell("direction", row)
     return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
+
+
+def _other_interface(details: Details, telling: Telling) -> str:
+    """An exporter tells where packets came in and where they left; one of them is the Observation Point."""
+    name = telling.cell("interface", details.row._replace(ifindex=details.other_ifindex))
+    return f"{'came in by' if details.row.direction == Direction.EGRESS else 'left by'} {name}"
 
 
 def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:

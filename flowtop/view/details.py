@@ -105,6 +105,7 @@ def _with_others(slot: int, source: FlowSource) -> Details:
         row=row,
         reverse=next(iter(flow_rows(source, np.array([reverse], np.int64))), None) if reverse is not None else None,
         points=flow_rows(source, np.array(points[:MOST_POINTS], np.int64)),
+        other_ifindex=int(columns["other_ifindex"][slot]),
     )
 
 

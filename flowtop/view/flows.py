@@ -16,6 +16,7 @@ Slots = npt.NDArray[np.int64]
 FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "flow_id": np.dtype("u8"),
     **{name: FLOW_KEY_DTYPE[name] for name in FLOW_KEY_DTYPE.names or ()},
+    "other_ifindex": np.dtype("u4"),
     "source_mac": np.dtype("V6"),
     "destination_mac": np.dtype("V6"),
     "tcp_control_bits": np.dtype("u2"),
@@ -47,6 +48,7 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
+`other_ifindex`: where an exporter's packets left, or came in by, 0: not told.
 `opening`: a TCP SYN without ACK was seen.
 `reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
 `conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;

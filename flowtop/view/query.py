@@ -184,6 +184,7 @@ class Details:
         rates_s: how long they are together.
         reverse: the flow of the answers; None: none was seen.
         points: the same packets at other Observation Points.
+        other_ifindex: the interface at the exporter's other side, 0: not told.
         flags: TCP control bits by when they had first been seen: (ms since 1970 UTC, bits), the oldest first. Bits of
             the row that are in none of them came before anybody kept note.
         records: Flow Records that were made of it; exports get these.
@@ -207,6 +208,7 @@ class Details:
     record: FlowRecords | None = field(default=None, compare=False, repr=False)
     gone: bool = False
     then_ms: int | None = None
+    other_ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)

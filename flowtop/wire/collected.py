@@ -29,8 +29,10 @@ COLLECTED_DTYPE = np.dtype([
     ("tcp_control_bits", "u2"),
     ("tos", "u1"),
     ("ttl", "u1"),
+    ("other_ifindex", "u4"),
 ])
-"""A Flow Key (its ifindex is the exporter's), counters since the previous report, times, and what the packets said."""
+"""A Flow Key (its ifindex is the exporter's), counters since the previous report, times, what the packets said, and the
+interface at the exporter's other side, 0 where that is not told."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
@@ -228,6 +230,7 @@ def _fill_interface(half: Collected, fields: _Fields) -> None:
     half["direction"] = (UNKNOWN_DIRECTION if direction is None
                          else np.where(direction < UNKNOWN_DIRECTION, direction, UNKNOWN_DIRECTION))
     half["ifindex"] = np.where(first != 0, first, second) & 0xFFFF_FFFF
+    half["other_ifindex"] = np.where(first != 0, second, 0) & 0xFFFF_FFFF
 
 
 def _turn_round(half: Collected) -> None:

@@ -66,7 +66,7 @@ def collect_rate(announced: list[bytes], messages: list[bytes]) -> float:
         begin = time.thread_time()
         for octets in messages:
             process.receive(octets, session, NOW_S)
-        keys, _ = process.drain()
+        keys, _, _ = process.drain()
         times.append(time.thread_time() - begin)
         assert len(keys) == RECORDS and not process.statistics().refused
     return round(RECORDS / statistics.median(times))

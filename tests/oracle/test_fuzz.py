@@ -87,7 +87,7 @@ def test_exports(path: Path) -> None:
             process.receive(octets if not number % 4 else damaged(octets, rng, 4), session, 1_780_000_000.0 + number)
             if not number % 10:
                 process.drain()
-        keys, counters = process.drain()
+        keys, counters, _ = process.drain()
         assert len(keys) == len(counters)
         statistics = process.statistics()
         assert statistics.messages + statistics.refused_messages == 10 * TRIES
@@ -101,7 +101,7 @@ def test_sflow() -> None:
         process = CollectingProcess()
         for number in range(1_000):
             process.receive(damaged(octets, rng, 4), Session("s", "192.0.2.1", True), 1_780_000_000.0 + number)
-        _, counters = process.drain()
+        _, counters, _ = process.drain()
         assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())
 
 

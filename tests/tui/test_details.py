@@ -261,3 +261,18 @@ def test_each_export_says_where_it_stands_and_whether_it_takes_the_flow() -> Non
     assert "leaves this flow out" in words(Details(row, record=twin), export(1, duplicates=False))[0]
     many = words(alive, *map(export, range(1, 12)))
     assert len(many) == 9 and "3 exports more: e shows them" in many[-1]
+
+
+@pytest.mark.parametrize(("direction", "said"), [(0, "left by wan0"), (1, "came in by wan0"), (2, "left by wan0")])
+def test_the_interface_at_an_exporters_other_side_is_told(direction: int, said: str) -> None:
+    page = Page(Query(), 1, 0, 0.0, 1.0, (), 0, 0, 0, None, Books(), Traffic(), Traffic(),
+                interfaces={2: "192.0.2.1/7 lan0", 7: "192.0.2.1/7 wan0"})
+    row = flow(1, "10.0.0.1", "10.0.0.2", (1, 443), direction=direction)
+
+    def words(details: Details) -> list[str]:
+        strips = detail_lines(details, Telling(page, Wording(), time.gmtime), 100)
+        return [" ".join("".join(segment.text for segment in strip).split()) for strip in strips]
+
+    found = words(Details(row, other_ifindex=7))
+    assert found[found.index(said) - 1].startswith("seen at lan0 ")
+    assert not any("wan0" in line for line in words(Details(row)))

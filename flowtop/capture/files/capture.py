@@ -24,7 +24,7 @@ STEP_NS = 2_000_000_000
 """File time that one batch may cover: flows end between batches."""
 _LIVE_NS = 60_000_000_000
 """A pipe whose newest packet is younger than this is a capture that goes on: its time goes on while it is silent."""
-_NOTHING: Entries = (np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE))
+_NOTHING: Entries = (np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE), None)
 
 
 @dataclass(frozen=True)
@@ -178,11 +178,12 @@ class FileCapture:
         reader, stream = self._reader, self._stream
         names = reader.names() if reader else {}
         observations = reader.observations() if reader else np.zeros(0, OBSERVATION_DTYPE)
+        keys, counters, other_ifindexes = entries
         return FlowBatch(
-            *entries, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
+            keys, counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
             SourceState(closes_tick, self._ended and self._piece is None, stream.octets_read, stream.octets_total,
                         self._fault),
-            reader.statistics if reader else None)
+            reader.statistics if reader else None, other_ifindexes)
 
     def close(self) -> FlowBatch:
         """See Capture.close. What was not drained was not observed."""

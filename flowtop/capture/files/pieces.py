@@ -13,8 +13,8 @@ from flowtop.capture.files.frames import Frames, Integers
 from flowtop.capture.files.internet import PARSED_IP, Packets
 from flowtop.packets import PacketBatch, PacketInterface
 
-Entries = tuple[npt.NDArray[np.void], npt.NDArray[np.void]]
-"""Keys and counters, as in FlowBatch."""
+Entries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.uint32] | None]
+"""Keys, counters and other interfaces, as in FlowBatch."""
 
 
 class Piece(Protocol):
@@ -50,7 +50,7 @@ class PacketPiece:
     def entries(self, start: int, stop: int) -> Entries:
         """See Piece."""
         self.observations.add(self.packets, self.unjoined, start, stop)
-        return flow_entries(self.packets, start, stop)
+        return *flow_entries(self.packets, start, stop), None
 
     def packets_between(self, start: int, stop: int) -> PacketBatch:
         """See Piece."""

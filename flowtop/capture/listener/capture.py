@@ -81,12 +81,12 @@ class ListenerCapture:
         for listener in self._listeners:
             listener.count_drops()
         now_ns = self._clock_ns() + self._since_1970_ns
-        keys, counters = self._collecting.drain()
+        keys, counters, other_ifindexes = self._collecting.drain()
         for name in ("first_ns", "last_ns"):  # an exporter's clock may be a little ahead
             counters[name] = counters[name].clip(max=now_ns)
         return FlowBatch(keys, counters, self._collecting.points.observations(), now_ns, 0,
                          self._collecting.points.interfaces(), self.addresses,
-                         collecting=self._collecting.statistics())
+                         collecting=self._collecting.statistics(), other_ifindexes=other_ifindexes)
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.listener.entries import flow_entries
+from flowtop.capture.listener.entries import CollectedEntries, flow_entries
 from flowtop.capture.listener.held import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.listener.points import ObservationPoints
 from flowtop.capture.listener.sampling import Samplers
@@ -200,8 +200,9 @@ class CollectingProcess:
         """A Transport Session is over, and its Templates with it."""
         self._forget(session.key)
 
-    def drain(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-        """Flow Keys and counters since the last call; the points' books are up to them. See flow_entries."""
+    def drain(self) -> CollectedEntries:
+        """Flow Keys, counters, other interfaces since the last call; the points' books are up to them. See
+        flow_entries."""
         rows = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
@@ -361,7 +362,7 @@ class CollectingProcess:
             self._counts["unusable_records"] += unusable
             if len(rows):
                 self._multiply(rows, intervals)
-            rows["ifindex"] = self.points.numbers(agent, sub_agent, rows["ifindex"])
+            self._number(rows, agent, sub_agent)
             self._extra.append(rows)
 
     def _rows(self, pending: _Pending) -> Collected:
@@ -378,8 +379,15 @@ class CollectingProcess:
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
         self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
         rows = rows[believed]
-        rows["ifindex"] = self.points.numbers(pending.known.session.exporter, pending.domain, rows["ifindex"])
+        self._number(rows, pending.known.session.exporter, pending.domain)
         return rows
+
+    def _number(self, rows: Collected, exporter: str, domain: int) -> None:
+        """Interfaces by synthetic ifindex in the place of the exporter's numbers."""
+        rows["ifindex"] = self.points.numbers(exporter, domain, rows["ifindex"])
+        told = np.flatnonzero(rows["other_ifindex"])
+        if len(told):
+            rows["other_ifindex"][told] = self.points.numbers(exporter, domain, rows["other_ifindex"][told])
 
     def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
         """What was sampled stands for so many times as much."""

@@ -15,18 +15,22 @@ _MULTIPLIERS = np.random.default_rng().integers(1, 1 << 63, _WORDS, np.uint64) <
 """Of the hash that brings rows of one key together: nobody can choose keys that collide."""
 
 
-def flow_entries(rows: Collected) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-    """Keys and counters of the rows.
+CollectedEntries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.uint32]]
+"""FlowBatch.keys, counters, other_ifindexes."""
+
+
+def flow_entries(rows: Collected) -> CollectedEntries:
+    """Keys and counters of the rows, and the interfaces at the exporter's other side.
 
     Returns:
-        FLOW_KEY_DTYPE and FLOW_COUNTERS_DTYPE, shape (m,): m different keys, in the order in which they came first. The
-        MACs, TOS and TTL are those of the row that came first. Times are ns since 1970 UTC.
+        FLOW_KEY_DTYPE, FLOW_COUNTERS_DTYPE and u4, shape (m,): m different keys, in the order in which they came first.
+        MACs, TOS, TTL and the other interface are those of the row that came first. Times are ns since 1970 UTC.
     """
     keys = np.empty(len(rows), FLOW_KEY_DTYPE)
     for name in FLOW_KEY_DTYPE.names or ():
         keys[name] = rows[name]
     if not len(rows):
-        return keys, np.zeros(0, FLOW_COUNTERS_DTYPE)
+        return keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32)
     order, starts = _by_key(keys.view(np.uint64).reshape(-1, _WORDS))
     firsts = order[starts]
     counters = np.zeros(len(starts), FLOW_COUNTERS_DTYPE)
@@ -41,7 +45,7 @@ def flow_entries(rows: Collected) -> tuple[npt.NDArray[np.void], npt.NDArray[np.
     counters["tcp_bits_hint"] = bits
     counters["tcp_bit_seen"] = bits[:, None] >> np.arange(13, dtype=np.uint16) & np.uint16(1)
     arrival = np.argsort(firsts)  # whatever the hash: the same input gives the same flows in the same order
-    return keys[firsts[arrival]], counters[arrival]
+    return keys[firsts[arrival]], counters[arrival], rows["other_ifindex"][firsts[arrival]]
 
 
 def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -119,9 +119,12 @@ def test_the_observation_point_is_the_interface_in_the_flows_direction(
 ) -> None:
     row = rows_of([*COUNTED, *fields], ONE + struct.pack(">HH", *octets)).rows[0]
     assert (int(row["ifindex"]), int(row["direction"])) == point
+    told = {interface for (element, _), interface in zip(fields, octets, strict=True) if element in (10, 14)} - {0}
+    assert {int(row["other_ifindex"])} - {0} == told - {point[0]}
     for direction, interface in ((0, 3), (1, 4), (255, 3)):
         row = rows_of([*COUNTED, (10, 2), (14, 2), (61, 1)], ONE + struct.pack(">HHB", 3, 4, direction)).rows[0]
         assert (int(row["ifindex"]), int(row["direction"])) == (interface, min(direction, UNKNOWN))
+        assert int(row["other_ifindex"]) == 3 + 4 - interface
 
 
 def test_a_template_with_both_versions_holds_one_in_each_record() -> None:

@@ -27,7 +27,7 @@ UNKNOWN = 2
 
 def drained(process: CollectingProcess) -> dict[tuple[str, int], tuple[int, int]]:
     """Packets and octets by destination and interface, and the points' books equal their sum."""
-    keys, counters = process.drain()
+    keys, counters, _ = process.drain()
     names = process.points.interfaces()
     assert len(np.unique(keys)) == len(keys)
     return {(".".join(map(str, bytes(key["destination_address"])[:4])) + f" {names[int(key['ifindex'])]}",
@@ -181,7 +181,7 @@ def test_a_clock_that_is_far_off_is_moved_to_ours_and_counted() -> None:
     old = int(NOW_S) - 86_400
     record = flow(1, start_ms=old * 1000 - 9000, end_ms=old * 1000 - 1000)
     process.receive(ipfix(template(SET, FLOW), set_of(SET, record), at=old), UDP, NOW_S)
-    _, counters = process.drain()
+    _, counters, _ = process.drain()
     assert counters["first_ns"].tolist() == [(int(NOW_S) - 9) * 10**9]
     assert counters["last_ns"].tolist() == [(int(NOW_S) - 1) * 10**9]
     assert process.statistics().corrected_clocks == 1
@@ -337,8 +337,21 @@ def test_a_hostile_exporter_ends_in_flows_or_counters(parts: list[Any], second: 
         for place, value in changes:
             octets[place % len(octets)] = value
         process.receive(bytes(octets), (UDP, TCP)[which % 2], second / 1000)
-    keys, counters = process.drain()
+    keys, counters, _ = process.drain()
     books = process.points.observations()
     assert int(counters["octets"].sum()) == int(books["octets"].sum())
     assert int(counters["packets"].sum()) == int(books["packets"].sum())
     assert (counters["first_ns"] <= counters["last_ns"]).all() and len(keys) == len(counters)
+
+
+def test_both_interfaces_of_a_record_are_kept_and_named() -> None:
+    process = CollectingProcess()
+    fields = [(8, 4), (12, 4), (10, 4), (14, 4), (1, 4), (2, 4)]
+    names = template(300, [(10, 4), (82, 4)], scope=1), set_of(300, struct.pack(">I4s", 7, b"wan0"))
+    records = b"".join(struct.pack(">4s4sIIII", b"\1\2\3\4", bytes([5, 6, 7, egress]), 3, egress, 9, 1)
+                       for egress in (7, 0))
+    process.receive(ipfix(template(SET, fields), set_of(SET, records), *names), UDP, NOW_S)
+    keys, _, others = process.drain()
+    called = process.points.interfaces()
+    assert [(called[int(key["ifindex"])], called.get(int(other))) for key, other in zip(keys, others, strict=True)] == [
+        ("192.0.2.1/7 if3", "192.0.2.1/7 wan0"), ("192.0.2.1/7 if3", None)]

@@ -34,7 +34,7 @@ def test_sums_are_those_of_a_loop(collide: bool, rows: list[tuple[int, ...]]) ->
     with pytest.MonkeyPatch.context() as patch:
         if collide:
             patch.setattr(entries, "_MULTIPLIERS", np.zeros_like(entries._MULTIPLIERS))
-        keys, counters = entries.flow_entries(table)
+        keys, counters, _ = entries.flow_entries(table)
     found = {(int(key["source_port"]), int(key["ifindex"])): [
         int(counter["packets"]), int(counter["octets"]), int(counter["first_ns"]) // 1_000_000,
         int(counter["last_ns"]) // 1_000_000, int(sum(1 << bit for bit in range(12) if counter["tcp_bit_seen"][bit])),

@@ -56,7 +56,7 @@ def test_a_sampled_header_is_a_flow_times_the_interval(expanded: bool) -> None:
     process = CollectingProcess()
     octets = datagram(COUNTERS, sample(OTHER_RECORD, raw_header(frame(vlan=12)), expanded=expanded))
     assert process.receive(octets, UDP, NOW_S)
-    keys, counters = process.drain()
+    keys, counters, _ = process.drain()
     (key,), (counter,) = keys, counters
     assert [int(key[name]) for name in ("source_port", "destination_port", "protocol", "ip_version", "vlan_id",
                                         "direction")] == [1000, 443, 6, 4, 12, 0]
@@ -72,7 +72,7 @@ def test_a_sampled_header_is_a_flow_times_the_interval(expanded: bool) -> None:
 def test_what_was_sampled_as_it_left_is_egress() -> None:
     process = CollectingProcess()
     process.receive(datagram(sample(raw_header(frame()), source=7), agent=bytes(15) + b"\1"), UDP, NOW_S)
-    (key,), _ = process.drain()
+    (key,), _, _ = process.drain()
     assert int(key["direction"]) == 1 and process.points.interfaces()[int(key["ifindex"])] == "::1/9 if7"
 
 
@@ -83,7 +83,7 @@ def test_bare_ip_headers_are_read_and_what_is_no_ip_is_counted() -> None:
     six += struct.pack(">HHHH", 5, 6, 8, 0)
     process.receive(datagram(sample(raw_header(frame()[14:], 11), raw_header(six, 12), raw_header(arp),
                                     raw_header(b"?" * 40, 4))), UDP, NOW_S)
-    keys, counters = process.drain()
+    keys, counters, _ = process.drain()
     assert sorted(keys["ip_version"].tolist()) == [4, 6] and sorted(counters["octets"].tolist()) == [4800, 54_000]
     assert process.statistics().unusable_records == 2
 
@@ -115,5 +115,5 @@ def test_a_hostile_agent_ends_in_flows_or_refusals(changes: list[tuple[int, int]
         octets[place % len(octets)] = value
     process = CollectingProcess()
     process.receive(bytes(octets[:length]), UDP, NOW_S)
-    _, counters = process.drain()
+    _, counters, _ = process.drain()
     assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())
