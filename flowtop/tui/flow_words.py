@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from rich.segment import Segment
 from textual.strip import Strip
 
+from flowtop.collecting import exporter_of
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
-from flowtop.record import Direction, EndReason
+from flowtop.record import UNKNOWN_DIRECTION, Direction, EndReason
 from flowtop.tui import theme
 from flowtop.tui.export_words import STATES
 from flowtop.tui.flag_words import flag_marks, flags_over_time
@@ -179,6 +180,10 @@ def _words(text: str) -> str:
 
 def _point(row: FlowRow, telling: Telling) -> str:
     name, arrow = telling.cell("interface", row), telling.cell("direction", row)
+    exporter = exporter_of(telling.interfaces.get(row.ifindex, ""))
+    if exporter is not None:
+        arrow = "direction not told" if row.direction == UNKNOWN_DIRECTION else arrow
+        name = f"{exporter.address} domain {exporter.domain}  {name if exporter.interface else 'interface not told'}"
     return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
 
 

@@ -274,5 +274,6 @@ def test_the_interface_at_an_exporters_other_side_is_told(direction: int, said: 
         return [" ".join("".join(segment.text for segment in strip).split()) for strip in strips]
 
     found = words(Details(row, other_ifindex=7))
-    assert found[found.index(said) - 1].startswith("seen at lan0 ")
+    assert found[found.index(said) - 1].startswith(
+        f"seen at 192.0.2.1 domain 7 lan0 {('←', '→', 'direction not told')[direction]} ")
     assert not any("wan0" in line for line in words(Details(row)))
