@@ -7,18 +7,18 @@ while a drain waits for its grace period, and nobody but the metering thread eve
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from flowtop.capture import Capture
+from flowtop.driving import Driving, Handover
+from flowtop.driving import PipelineConfig as PipelineConfig
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import FlowBatch, FlowRecords
+from flowtop.metering.table import FlowTable
+from flowtop.record import FlowRecords
 from flowtop.view.books import close_books
 from flowtop.view.filter.narrowing import Narrowing
 from flowtop.view.paging import Pager
@@ -28,48 +28,10 @@ from flowtop.view.usage import UsageMeter
 from flowtop.watching import FlowRecordConsumer, FlowWatcher, PipelineListener
 
 SPARKLINE_TICKS = 60
-_READY_POLL_S = 0.05
-_READER_POLL_S = 0.001
-_SOURCE_WAIT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineConfig:
-    """How the pipeline runs.
-
-    Attributes:
-        delay_s: seconds between ticks.
-        first_delay_s: seconds from attaching to the first tick; a screen wants its first flows early.
-        ticks: end by itself with this tick, made by the last drain; None: run until `stop`.
-        own_time: the capture keeps its own time (a file): its batches say where ticks end, and where it ends.
-        stay: when such a capture has ended, go on answering queries until `stop`.
-        page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
-        past_s: how much of the past can be asked for (Query.at); 0: nothing is kept.
-        table: timeouts and bounds of the flow table.
-    """
-
-    delay_s: float = 1.0
-    first_delay_s: float | None = None
-    ticks: int | None = None
-    own_time: bool = False
-    stay: bool = False
-    page_s: float = 0.0
-    past_s: float = 0.0
-    table: TableConfig = TableConfig()
 
 
 def _always_ready() -> bool:
     return True
-
-
-@dataclass(slots=True)
-class _Handover:
-    """One batch on its way from the capture thread to the metering thread."""
-
-    batch: FlowBatch
-    close_tick: bool
-    last: bool = False
-    show: bool = True
 
 
 class Pipeline:
@@ -102,22 +64,19 @@ class Pipeline:
         self._consumers = tuple(consumers)
         self._watcher = watcher
         self._narrowing = narrowing or Narrowing()
-        self._ready = ready
         self._clock = clock
+        self._drives = Driving(config, capture, self._hand_over, self._narrowing, ready, self._settle, clock)
         self._table = FlowTable(config.table)
         self._pager = Pager(Past(config.past_s) if config.past_s else None)
         self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
         self._egress = deque[float](maxlen=SPARKLINE_TICKS)
         self._usage = UsageMeter(clock)
         self._changed = threading.Condition()
-        self._handover: _Handover | None = None
+        self._handover: Handover | None = None
         self._query = Query()
         self._asked = False
-        self._stopping = False
         self._over = False
         self._failure: FlowtopError | None = None
-        self._fault: FlowtopError | None = None
-        self._completed = False
         self._last = False
         self._tick = 0
         self._tick_closed_at = 0.0
@@ -148,7 +107,7 @@ class Pipeline:
 
     def request_stop(self) -> None:
         """Ask for the last drain without waiting for it. Any thread, and signal handlers."""
-        self._stopping = True
+        self._drives.stop()
         self._capture.wake()
 
     def stop(self) -> None:
@@ -169,12 +128,12 @@ class Pipeline:
     @property
     def completed(self) -> bool:
         """All `ticks` asked for were made in full: the pipeline ended by itself."""
-        return self._completed
+        return self._drives.completed
 
     @property
     def fault(self) -> FlowtopError | None:
         """Why a capture that keeps its own time ended before its end: a damaged file. All it gave is in the pages."""
-        return self._fault
+        return self._drives.fault
 
     # ---- capture thread
 
@@ -184,15 +143,10 @@ class Pipeline:
             self._listener.on_progress("waiting for the first packets")
             self._started_at = self._tick_closed_at = self._clock()
             try:
-                if self._config.own_time:
-                    self._follow_source()
-                else:
-                    # Empty or nearly so; it tells the table when capturing began, which rates are counted from.
-                    self._hand_over(_Handover(self._capture.drain(), close_tick=False))
-                    self._drain_until_stopped()
+                self._drives.run()
             finally:
                 last = self._capture.close()
-            self._hand_over(_Handover(last, close_tick=True, last=True))
+            self._hand_over(Handover(last, close_tick=True, last=True))
         except FlowtopError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a thread's last resort: the user must see it, not the interpreter
@@ -202,78 +156,16 @@ class Pipeline:
                 self._over = True
                 self._changed.notify_all()
 
-    def _drain_until_stopped(self) -> None:
-        config = self._config
-        first = config.delay_s if config.first_delay_s is None else config.first_delay_s
-        due_at = self._clock() + first
-        ticks = 0
-        while not self._stopping:
-            self._capture.wait(max(0.0, due_at - self._clock()))
-            if self._stopping:
-                return
-            due = self._clock() >= due_at
-            if due and config.ticks is not None and ticks + 1 >= config.ticks:
-                self._completed = True
-                return
-            close_tick = due and self._await_ready(config.delay_s)
-            self._capture.lift_filter(self._narrowing.lifted)
-            self._hand_over(_Handover(self._capture.drain(), close_tick))
-            if close_tick:
-                ticks += 1
-                due_at = max(due_at + config.delay_s, self._clock() + config.delay_s / 2)
-
-    def _await_ready(self, patience_s: float) -> bool:
-        """Whether the reader is ready, or becomes so before a drain should be made without it."""
-        until = self._clock() + patience_s
-        while not self._ready():
-            begin = self._clock()
-            self._capture.wait(_READY_POLL_S)
-            if self._stopping or self._clock() >= until or self._clock() - begin < _READY_POLL_S / 2:
-                return False  # over, or for long enough, or the map is half full
-        return True
-
-    def _follow_source(self) -> None:
-        """Close ticks where the batches say; at the end return, or stay until stopped."""
-        config = self._config
-        ticks, shown_at = 0, -math.inf
-        while not self._stopping:
-            self._capture.wait(_SOURCE_WAIT_S)
-            if self._stopping:
-                return
-            batch = self._capture.drain()
-            source = batch.source
-            assert source is not None, "a capture that keeps its own time says so in its batches"
-            ticks += source.closes_tick
-            self._completed = ticks == config.ticks
-            self._await_ready_source()
-            if self._completed or (source.ended and not config.stay):
-                self._fault = source.fault
-                self._hand_over(_Handover(batch, close_tick=False))
-                return
-            show = source.ended or self._clock() - shown_at >= config.page_s
-            self._hand_over(_Handover(batch, source.closes_tick, show=show))
-            if source.closes_tick and show:
-                shown_at = self._clock()
-            if source.ended:
-                self._stay(source.fault)
-
-    def _stay(self, fault: FlowtopError | None) -> None:
-        """The source has ended, somebody goes on looking."""
+    def _settle(self, fault: FlowtopError | None) -> None:
+        """The source has ended, somebody goes on looking: what reading cost is no more what flowtop costs."""
         if fault is not None:
             self._listener.on_error(fault)
-        while not self._stopping:
-            self._capture.wait(_SOURCE_WAIT_S)
-            if self._usage.settle():  # what reading cost is no more what flowtop costs
-                with self._changed:
-                    self._asked = True
-                    self._changed.notify_all()
+        if self._usage.settle():
+            with self._changed:
+                self._asked = True
+                self._changed.notify_all()
 
-    def _await_ready_source(self) -> None:
-        """A file can wait for its reader, and for exports, for ever."""
-        while not self._ready() and not self._stopping:
-            time.sleep(_READER_POLL_S)
-
-    def _hand_over(self, handover: _Handover) -> None:
+    def _hand_over(self, handover: Handover) -> None:
         """Give a batch to the metering thread and wait until it is in the table: its arrays may be reused then."""
         with self._changed:
             self._handover = handover
@@ -311,7 +203,7 @@ class Pipeline:
                         self._handover = None
                         self._changed.notify_all()
 
-    def _meter(self, handover: _Handover | None) -> None:
+    def _meter(self, handover: Handover | None) -> None:
         if handover is None:
             self._listener.on_page(self._page())
             return
