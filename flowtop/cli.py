@@ -273,7 +273,7 @@ def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query
     from flowtop.view.filter.places import places
 
     return places(query.filter, in_kernel=not (elsewhere or options["export"]),
-                  observation_points=options["dedupe"] == "off")
+                  observation_points=options["dedupe"] == "off", both_ways=query.biflow)
 
 
 def _exporting(options: dict[str, Any], narrowing: Narrowing, run: Callable[[Exports], int]) -> int:

@@ -63,6 +63,33 @@ def implies(asked: Iterable[Filter], kernel: Tree) -> bool:
     return all(part in known for part in conjuncts(kernel))
 
 
+def symmetric(tree: Tree) -> bool:
+    """Whether the answer to a packet that passes passes too, as far as it can be told from the words."""
+    return _in_any_order(tree, turned=False) == _in_any_order(tree, turned=True)
+
+
+_OTHER_WAY = {"source": "destination", "destination": "source", "source_port": "destination_port",
+              "destination_port": "source_port"}
+
+
+def _in_any_order(tree: Tree, *, turned: bool) -> tuple[object, ...]:
+    """The tree without order and words; turned: with the ends changed, and the direction. ICMP's answers are of other
+    types: what asks for one is not its own opposite."""
+    if isinstance(tree, Term):
+        return _in_any_order(tree.meaning, turned=turned)
+    if isinstance(tree, Not):
+        return "not", _in_any_order(tree.part, turned=turned)
+    if isinstance(tree, And | Or):
+        return type(tree).__name__, frozenset(_in_any_order(part, turned=turned) for part in tree.parts)
+    if isinstance(tree, Within):
+        return "within", _OTHER_WAY[tree.side] if turned else tree.side, tree.networks
+    if isinstance(tree, Compare):
+        value = 1 - tree.value if turned and tree.key.packet == "direction" else tree.value
+        field = tree.key.packet
+        return "compare", _OTHER_WAY.get(field, field) if turned else field, tree.operator, value
+    return "other", tree
+
+
 def _of_the_key(tree: Tree, fields: frozenset[str]) -> tuple[Tree, list[Tree]]:
     """What the Flow Key must answer for `tree` to hold, and the parts that it cannot answer in full."""
     known: list[Tree] = []

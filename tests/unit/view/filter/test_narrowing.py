@@ -8,6 +8,7 @@ import pytest
 from flowtop.record import FLOW_RECORD_DTYPE
 from flowtop.view.filter import compile_filter
 from flowtop.view.filter.narrowing import Narrowing
+from flowtop.view.filter.places import places
 from flowtop.view.filter.pushdown import split
 from tests.unit.view.filter.test_meaning import MEANINGS
 
@@ -45,6 +46,33 @@ def test_it_is_lifted_when_flows_are_asked_for_that_it_may_leave_out(
     assert made.lifted is not holds
     made.follow(compile_filter(capture))
     assert made.text == split(compile_filter(capture), observation_points=False).kernel, "and holds again"
+
+
+@pytest.mark.parametrize(("text", "points", "holds"), [
+    ("tcp", False, True),
+    ("host 10.0.0.1 and port 443", False, True),
+    ("10.0.0.1:443 or 10.0.0.2:80", False, True),
+    ("not private and udp port 53", False, True),
+    ("src host 10.0.0.1 or dst host 10.0.0.1", False, True),
+    ("src and dst net 10/8", False, True),
+    ("vlan 100", True, True),
+    ("src host 10.0.0.1", False, False),
+    ("dst port 443", False, False),
+    ("not src port 443", False, False),
+    ("src host 10.0.0.1 or dst port 443", False, False),
+    ("icmptype 8", False, False),
+    ("dir out", True, False),
+    ("dir in or dir out", True, True),
+])
+def test_what_asks_for_one_way_only_is_lifted_when_the_answers_are_wanted(text: str, points: bool, holds: bool) -> None:
+    made = narrowing(text, points=points)
+    assert made.text
+    made.follow(compile_filter(text), both_ways=True)
+    assert made.lifted is not holds
+    made.follow(compile_filter(text))
+    assert not made.lifted
+    both = places(compile_filter(text), in_kernel=True, observation_points=points, both_ways=True)
+    assert bool(both.kernel) is holds
 
 
 def records(*protocols: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
