@@ -54,7 +54,8 @@ class Scrubbing(FlowScreen):
         then = time.strftime("%H:%M:%S", self.clock.local(page.unix_ms / 1e3))
         if pause is None or newest is None or newest.kept is None:  # on the way back to now
             return then
-        return f"−{units.duration(pause.seconds)} of {units.duration(newest.kept.seconds)} kept, {then}"
+        kept_s = max(newest.kept.seconds, pause.seconds)  # at the border they differ by how they are measured
+        return f"−{units.duration(pause.seconds)} of {units.duration(kept_s)} kept, {then}"
 
     def _no_further(self, ticks: int) -> str:
         newest = self.questions.newest
