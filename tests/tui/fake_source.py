@@ -73,7 +73,7 @@ def flow(flow_id: int, source: str, destination: str, ports: tuple[int, int] = (
         "packet_total": max(1, octets // 900), "octet_total": octets, "octet_rate": rate,
         "octet_rate_10s": rate * 0.9, "octet_rate_60s": rate * 0.7, "octet_rate_peak": rate * 1.6,
         "packet_rate": rate / 900, "packet_rate_10s": rate / 1000, "packet_rate_60s": rate / 1300,
-        "start_ms": START_MS, "end_ms": START_MS + int(age_s * 1000), "age_s": age_s, "idle_s": 0.2,
+        "start_ms": START_MS - int(age_s * 1000), "end_ms": START_MS, "age_s": age_s, "idle_s": 0.2,
     }
     if protocol == TCP and direction == OUT:  # a local socket's
         values |= {"rtt_us": 900 + flow_id * 7919 % 90_000, "congestion_window": 10 + flow_id % 7,

@@ -206,8 +206,8 @@ async def test_flags_are_told_by_when_they_came_and_marked_below_the_rate(width:
         source.ticks += 70
         source.tick([FLOWS[0]._replace(tcp_control_bits=0b11011), *FLOWS[1:]])
         await pilot.pause()
-        # The flow began 72 s before; half of the sparkline's two minutes are a minute.
-        assert "S. by 0:12, P by 0:14, F by 1:12" in text(pilot)
+        # The flow began 151 s before the 72 that have passed; half of the sparkline's two minutes are a minute.
+        assert "S. by 2:43, P by 2:45, F by 3:43" in text(pilot)
         [rate] = [row for row in lines(pilot.app) if re.search("rate +[▁▂▃▄▅▆▇█]+", row)]
         [marks] = [row for row in lines(pilot.app) if re.search("flags +S", row)]
         first, last = (re.search("[▁▂▃▄▅▆▇█]+", rate) or pytest.fail()).span()
