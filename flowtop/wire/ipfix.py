@@ -54,6 +54,12 @@ class RecordSet:
     min_octets: int = 1
 
 
+def begins_message(octets: bytes | memoryview) -> bool:
+    """Whether a message begins so, by its first four octets."""
+    return (len(octets) >= 4 and int.from_bytes(octets[:2], "big") == VERSION
+            and int.from_bytes(octets[2:4], "big") >= HEADER_OCTETS)
+
+
 def template_sets(templates: Iterable[Template]) -> list[RecordSet]:
     """What announces the Templates: Template Set first, then Options Template Set."""
     templates = tuple(templates)

@@ -14,7 +14,6 @@ from flowtop.capture.files.packets import PacketReader
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.pieces import Piece
-from flowtop.capture.files.records import RecordReader, is_ipfix
 from flowtop.collecting import CollectingStatistics
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 
@@ -65,7 +64,11 @@ def identify(stream: OctetStream) -> Reader | None:
             return PacketReader(frames)
         if is_pcapng(head):
             return PacketReader(PcapngReader(name))
-        if is_ipfix(head):
+        from flowtop.wire.ipfix import begins_message  # registry and Collecting Process: not for a packet capture
+
+        if begins_message(head):
+            from flowtop.capture.files.records import RecordReader
+
             return RecordReader(name)
     except DamagedError as error:
         raise FlowtopError(f"{stream.name} {error}", hint="nothing of it could be read",

@@ -15,13 +15,7 @@ from flowtop.capture.listener.entries import flow_entries
 from flowtop.capture.listener.points import ObservationPoints
 from flowtop.collecting import CollectingStatistics
 from flowtop.wire.collected import Collected
-from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION
-
-
-def is_ipfix(octets: bytes) -> bool:
-    """Whether an IPFIX message begins with these octets."""
-    return (len(octets) >= HEADER_OCTETS and int.from_bytes(octets[:2], "big") == VERSION
-            and int.from_bytes(octets[2:4], "big") >= HEADER_OCTETS)
+from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class RecordReader:
     @staticmethod
     def _refuse_damage(stream: OctetStream) -> None:
         left = stream.end - stream.start
-        if left >= HEADER_OCTETS and not is_ipfix(stream.buffer[stream.start:stream.end][:HEADER_OCTETS].tobytes()):
+        if left >= HEADER_OCTETS and not begins_message(stream.view[stream.start:stream.end]):
             raise DamagedError("is damaged: something that is no IPFIX message")
         if left and stream.at_end:
             raise DamagedError("is cut off in the middle of a message")

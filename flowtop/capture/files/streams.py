@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from flowtop.wire import ipfix
+from flowtop.wire.ipfix import begins_message
 
 MAX_STREAMS = 256
 MAX_WAITING_OCTETS = 1 << 18
@@ -19,7 +19,6 @@ MAX_WAITING = 1_024
 _MODULUS = 1 << 32
 _LENGTH_OCTETS = 4
 _SYN, _RST = 0x02, 0x04
-_MARK = ipfix.VERSION.to_bytes(2, "big")
 
 
 class Segment(NamedTuple):
@@ -106,7 +105,7 @@ class _Stream:
         if not segment.octets or self._foreign:
             return
         if self._next is None:
-            if not _begins_message(segment.octets):
+            if not begins_message(segment.octets):
                 return
             self._next = sequence
         known = self._waiting.get(sequence, b"")
@@ -144,7 +143,7 @@ class _Stream:
     def _messages(self) -> Iterator[tuple[bytes, bool]]:
         """Cut the complete messages off what was read."""
         while len(self._octets) >= _LENGTH_OCTETS:
-            if not _begins_message(self._octets):
+            if not begins_message(self._octets):
                 octets, self._octets = self._octets, b""
                 if not self._begun:
                     self._foreign = True
@@ -168,7 +167,7 @@ class _Stream:
         self._lose_track(tell=True)
         base = next(iter(self._waiting))
         for sequence in sorted(self._waiting, key=lambda number: (number - base + _MODULUS // 2) % _MODULUS):
-            if _begins_message(self._waiting[sequence]):
+            if begins_message(self._waiting[sequence]):
                 self._next = sequence
                 yield from self._read_on()
                 return
@@ -177,7 +176,3 @@ class _Stream:
     def _lose_track(self, tell: bool = False) -> None:
         self._next = None
         self._gap = self._gap or tell
-
-
-def _begins_message(octets: bytes) -> bool:
-    return octets[:2] == _MARK and int.from_bytes(octets[2:4], "big") >= ipfix.HEADER_OCTETS
