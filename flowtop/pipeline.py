@@ -42,7 +42,7 @@ class Pipeline:
         capture: where flows come from; owned from here on.
         consumers: get every expired Flow Record, the forced ones at the end included.
         watcher: sees the flow table after each batch.
-        narrowing: when the capture filter holds.
+        narrowing: how long the capture filter holds.
         ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
             batch output makes rounds longer, and loses none of their packets. A source with its own time waits.
         clock: seconds, monotonic.

@@ -105,6 +105,11 @@ async def test_what_the_kernel_leaves_out_is_said_whatever_is_filtered_now() -> 
     source.capture_filter = "tcp"
     async with running(source, 120) as pilot:
         assert "in kernel tcp" in line(pilot.app, 1)
+        source.capture_filter = ""
+        source.tick()
+        await pilot.pause()
+        assert "in kernel" not in line(pilot.app, 1)
+        assert "the kernel counts every flow from now on" in line(pilot.app, -1)
 
 
 async def test_no_interface_to_observe_is_said() -> None:

@@ -121,9 +121,11 @@ class FlowScreen(Screen[None]):
             self._paint_header()
             self.paint_status()
 
-    def watch_page(self, page: Page | None) -> None:
+    def watch_page(self, before: Page | None, page: Page | None) -> None:
         """Another page is on view."""
         if page is not None:
+            if before is not None and before.capture_filter and not page.capture_filter:
+                self.say("the kernel counts every flow from now on: of others it had counted nothing")
             self.viewport.show(page)
             self.changed()
 

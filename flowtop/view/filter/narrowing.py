@@ -1,4 +1,4 @@
-"""While the kernel program leaves flows out: as long as nobody wants them."""
+"""How long the kernel program leaves flows out: until somebody wants them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Narrowing:
-    """Says when the capture filter holds: not while the list, or an export, is of flows that it would leave out.
+    """Says how long the capture filter holds: until the list is of flows that it would leave out.
 
     Safe for any thread: what one sets another reads whole.
 
@@ -27,7 +27,6 @@ class Narrowing:
     def __init__(self, split: Split = Split()) -> None:
         self._split = split
         self._lifted = not split.kernel
-        self._pinned = False
 
     @property
     def text(self) -> str:
@@ -41,22 +40,21 @@ class Narrowing:
 
     def follow(self, *asked: Filter | None, both_ways: bool = False) -> bool:
         """The list is of flows that pass all of `asked` (None: every flow does) from now on; both_ways: and of what
-        answers them. Gives whether that lifts the capture filter, or lets it hold again."""
-        if self._split.tree is None:
+        answers them. Gives whether that lifts the capture filter.
+
+        It is not set again: of flows that were counted and then left out for a while, rates, sums and ends would lie.
+        """
+        if self._lifted or self._split.tree is None:
             return False
         from flowtop.view.filter.pushdown import implies, symmetric
 
-        before = self._lifted
-        self._lifted = (self._pinned or not implies([one for one in asked if one is not None], self._split.tree)
+        self._lifted = (not implies([one for one in asked if one is not None], self._split.tree)
                         or (both_ways and not symmetric(self._split.tree)))
-        return self._lifted != before
+        return self._lifted
 
     def scope(self) -> Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]] | None:
         """Which records an export is for that begins now, None for all: those of the flows that are counted now,
-        whatever the list shows later. For all: from now on every flow is counted."""
-        if not self._split.kernel:
-            return None
+        whatever the list shows later."""
         if self._lifted:
-            self._pinned = True
             return None
         return compile_filter(self._split.kernel, "records").record_mask
