@@ -399,7 +399,7 @@ def _show(options: dict[str, Any], query: Query, make_pipeline: Callable[[], Pip
         opened.append(make_pipeline())
         return opened[0]
 
-    app = FlowtopApp(open_pipeline, query, exports=exports, looks=_looks(options))
+    app = FlowtopApp(open_pipeline, query, exports=exports, packets=recorder, looks=_looks(options))
 
     def stop() -> None:
         # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.

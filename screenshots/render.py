@@ -12,6 +12,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+from flowtop.export.packet_recording import RecordingStatistics
 from flowtop.export.statistics import ExportState, ExportStatistics
 from flowtop.record import EndReason, Kind
 from flowtop.tui.app import FlowtopApp
@@ -19,6 +20,7 @@ from flowtop.tui.filter_bar import GATHER_S
 from flowtop.view.query import FlowRow
 from tests.tui.fake_biflows import answered
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
+from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
 from tests.tui.screen import running
 
@@ -27,7 +29,8 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported.
+    """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported,
+    what is written of packets.
 
     `ended`: the fastest flow ends after the keys, and leaves the table. `leaving`: the last drain takes long.
     `ticks`: pass before the keys are pressed, each with rates of its own.
@@ -43,6 +46,7 @@ class Scene:
     ended: bool = False
     leaving: bool = False
     conversations: bool = False
+    packets: RecordingStatistics | None = None
 
 
 EXPORTS = (
@@ -144,6 +148,9 @@ SCENES: dict[str, Scene] = {
     "mark": Scene(80, 24, ("m",)),
     "mark-middle": Scene(120, 40, ("m",)),
     "mark-wide": Scene(200, 60, ("m",)),
+    "packets": Scene(80, 24, packets=RecordingStatistics(
+        "/home/ops/incident-4711.pcapng", "", "writing", written=48_211, octets=13_000_000, dropped=212, capped=3_905)),
+    "packets-begin": Scene(120, 20, ("slash", *"host 10.0.20.4", "enter", "W")),
     "lost": Scene(120, 20, ("space",), alarm=True),
 }
 """Every picture by the name of its file."""
@@ -204,7 +211,8 @@ async def render(scene: Scene) -> str:
 
 
 async def _rendered(scene: Scene, source: FakeSource) -> str:
-    async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports)) as pilot:
+    async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports),
+                       packets=FakePackets(scene.packets)) as pilot:
         for tick in range(scene.ticks):
             source.tick([row._replace(octet_rate=row.octet_rate * (1 + tick % 7 / 20)) for row in scene_flows()])
         await pilot.pause()

@@ -29,7 +29,7 @@ from flowtop.tui.looks import Looks
 from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
 from flowtop.tui.screens.flow_screen import DEFAULT_LOOKS
 from flowtop.tui.screens.main import MainScreen
-from flowtop.tui.source import ExportControl, PageSource
+from flowtop.tui.source import ExportControl, PacketControl, PageSource
 from flowtop.tui.themed import ThemedApp, palette_commands
 from flowtop.tui.typing_ahead import TakesTyping
 from flowtop.view.query import Query
@@ -52,6 +52,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         looks: how it looks to begin with.
         exports: the exports of this run, stopped after the last drain; None: there are none, and none can be added.
             Stopped by the caller should the screen break.
+        packets: what writes packets; None: nothing does. Ended by the caller.
         clock: the times that exports are told in.
 
     Attributes:
@@ -67,12 +68,13 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = bindings(APP_KEYS)
 
     def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
-                 terminal: str | None = None, exports: ExportControl | None = None, looks: Looks = DEFAULT_LOOKS,
+                 terminal: str | None = None, exports: ExportControl | None = None,
+                 packets: PacketControl | None = None, looks: Looks = DEFAULT_LOOKS,
                  clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(looks.theme)
         linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
-        self.main = MainScreen(query or Query(), exports, bits=bits, clock=clock, looks=looks,
+        self.main = MainScreen(query or Query(), exports, packets=packets, bits=bits, clock=clock, looks=looks,
                                sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS)
         self._exports = exports
         self._leaving: Flush | None = None

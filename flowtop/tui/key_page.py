@@ -39,6 +39,7 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("columns",): "Choose columns",
     ("copy",): "Copy the flow",
     ("write",): "Write the list",
+    ("packets",): "Write packets, stop",
     ("next_theme",): "Next theme",
     ("app.command_palette",): "Search commands",
     ("app.suspend_process",): "To the shell (fg)",

@@ -76,6 +76,7 @@ KEYS: tuple[Key, ...] = (
     Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
     Key(("c",), "c", "copy", "Copy the cursor's flow: as filter, tcpdump expression or JSON (OSC 52)", "More"),
     Key(("w",), "w", "write", "Write the list to a file: CSV or JSON, in the order on view", "More"),
+    Key(("W",), "W", "packets", "Packets of the flows that match to a pcapng file; again: stop", "More"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
     Key(("ctrl+z",), "Ctrl-Z", "app.suspend_process", "To the shell; fg comes back. Hooks go on counting", "More"),

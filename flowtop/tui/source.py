@@ -1,5 +1,5 @@
-"""Where the screen's pages come from, and where flows go. `pipeline.Pipeline` satisfies `PageSource`, `export.exports.
-Exports` satisfies `ExportControl`; tests hand in fakes.
+"""Where the screen's pages come from, and where flows and packets go. `pipeline.Pipeline` satisfies `PageSource`,
+`export.exports.Exports` satisfies `ExportControl`, `recording.Recorder` satisfies `PacketControl`; tests hand in fakes.
 
 These protocols repeat those classes' own so that the screen can be painted before numpy is imported.
 """
@@ -12,7 +12,11 @@ from flowtop.errors import FlowtopError
 from flowtop.view.query import Page, Query
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flowtop.export.exports import Export
+    from flowtop.export.packet_recording import RecordingStatistics
+    from flowtop.view.filter import Filter
 
 
 class PageListener(Protocol):
@@ -76,3 +80,24 @@ class ExportControl(Protocol):
 
     def hurry(self) -> None:
         """Let `stop` end soon, also when it waits already."""
+
+
+class PacketControl(Protocol):
+    """What the screen needs to have packets written. Any thread; `begin` and `end` may take seconds."""
+
+    def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
+        """Write packets of flows that pass all the filters to a file, which must not be there yet when it is `new`.
+
+        Raises:
+            FlowtopError: it cannot be.
+        """
+
+    @property
+    def running(self) -> bool:
+        """Whether packets are being written."""
+
+    def statistics(self) -> RecordingStatistics | None:
+        """Figures of what goes on, or of the last one."""
+
+    def end(self) -> RecordingStatistics | None:
+        """Write what is on its way, and stop."""

@@ -18,6 +18,7 @@ from flowtop.view.collected import facts, faults
 from flowtop.view.query import Books, Page
 
 if TYPE_CHECKING:
+    from flowtop.export.packet_recording import RecordingStatistics
     from flowtop.export.statistics import ExportStatistics
 
 
@@ -36,10 +37,11 @@ class StatusLine(Widget):
         self._exports: tuple[ExportStatistics, ...] = ()
         self._notice = ""
         self._hints: Hints = ()
+        self._packets: RecordingStatistics | None = None
         self._strips: list[Strip] = []
 
     def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "",
-             hints: Hints = ()) -> None:
+             hints: Hints = (), packets: RecordingStatistics | None = None) -> None:
         """Paint what differs.
 
         Args:
@@ -47,8 +49,10 @@ class StatusLine(Widget):
             exports: how they stand.
             notice: what is being waited for; takes the place of the keys.
             hints: keys that count now, and what they do; none: those of the list.
+            packets: how those that are written fare.
         """
         self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
+        self._packets = packets
         before, self._strips = self._strips, self._lines(self.size.width)
         for y, strip in enumerate(self._strips):
             if y >= len(before) or strip != before[y]:
@@ -62,7 +66,7 @@ class StatusLine(Widget):
 
     def _lines(self, width: int) -> list[Strip]:
         keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width, self._hints)
-        return [accuracy_line(self._page, width, self._exports), keys]
+        return [accuracy_line(self._page, width, self._exports, self._packets), keys]
 
 
 def key_hints(width: int, others: Hints = ()) -> Strip:
@@ -80,8 +84,9 @@ def key_hints(width: int, others: Hints = ()) -> Strip:
     return justify(parts, [], width)
 
 
-def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = ()) -> Strip:
-    """The books in one line; at its right end how exports fare, and flowtop's own cost."""
+def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = (),
+                  packets: RecordingStatistics | None = None) -> Strip:
+    """The books in one line; at its right end how exports and packets fare, and flowtop's own cost."""
     if page is None:
         return Strip.blank(width)
     usage = page.usage
@@ -89,7 +94,7 @@ def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics
         Part(f"{usage.cpu * 100:.1f} %", label="cpu ", rank=4),
         Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
     ]
-    return justify(_accounts(page), [*_exports(exports), *cost], width)
+    return justify(_accounts(page), [*_exports(exports), *_packets(packets), *cost], width)
 
 
 def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
@@ -98,6 +103,16 @@ def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
     from flowtop.tui.export_words import accuracy_parts  # a run that exports nothing does without
 
     return accuracy_parts(exports)
+
+
+def _packets(figures: RecordingStatistics | None) -> list[Part]:
+    """Packets in the file, and those of the same flows that are not."""
+    if figures is None or figures.state == "ended":
+        return []
+    parts = [Part(units.count(figures.written), label="written ", rank=1)]
+    if figures.dropped:
+        parts.append(Part(f"dropped {units.count(figures.dropped)}", theme.ALARM))
+    return [*parts, *([Part(units.count(figures.capped), label="capped ", rank=2)] if figures.capped else [])]
 
 
 def _accounts(page: Page) -> list[Part]:

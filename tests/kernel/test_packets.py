@@ -24,7 +24,8 @@ from flowtop.view.filter import compile_filter
 from tests.kernel import frames as f
 from tests.kernel.netns import Lab, Namespace, compile_c, eventually, hooks, process, scaled, send_frames
 from tests.kernel.netns import Recorder as Capturing
-from tests.kernel.test_command import Command
+from tests.kernel.test_command import Command, in_a_terminal
+from tests.kernel.test_exports_panel import DATAGRAMS, PAYLOAD, pinging, send_datagrams, user
 from tests.unit.packets import EVERYTHING, blocks, packets
 
 METHODS = ("auto", "clsact")
@@ -276,3 +277,29 @@ def test_a_command_that_is_terminated_leaves_a_whole_file(
     octets = path.read_bytes()
     assert len(packets(octets)) == sum(flow["packetTotalCount"] for flow in command.rounds()[-1]["flows"]) == 6
     assert blocks(octets)[-1][0] == 5, "what became of them stands at the end"
+
+
+def test_the_key_writes_what_the_filter_shows_until_it_comes_again(
+        pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+
+    def recorded() -> list[Path]:
+        return list(tmp_path.glob("flowtop-*.pcapng"))
+
+    def record(terminal: int) -> None:
+        os.write(terminal, b"/dst port 5353\rW\r")
+        eventually(lambda: hooks(near, "veth0") == 4, "programs for packets")
+        near.call(send_datagrams)
+        os.write(terminal, b"W")
+        eventually(lambda: hooks(near, "veth0") == 2, "they are gone")
+        eventually(lambda: blocks(recorded()[0].read_bytes())[-1][0] == 5, "a whole file")
+        near.call(send_datagrams)
+        os.write(terminal, b"q")
+
+    with pinging(near):
+        status, painted = in_a_terminal(near, "-i", "veth0", "-d", "0.3", act=user(record), directory=tmp_path)
+    assert status == 0, painted[-2000:]
+    [path] = recorded()
+    assert [wire for _, _, wire, _ in packets(path.read_bytes())] == [14 + 20 + 8 + PAYLOAD] * DATAGRAMS
+    assert f"{path.name}: {DATAGRAMS} packets written".encode() in painted
+    assert hooks(near, "veth0") == 0

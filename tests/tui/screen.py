@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from flowtop.tui.app import FlowtopApp
 from flowtop.view.query import Query
 from tests.tui.fake_exports import FakeExports, Now
+from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import FakeSource
 from tests.tui.table_source import TableSource
 
@@ -18,10 +19,10 @@ from tests.tui.table_source import TableSource
 @asynccontextmanager
 async def running(source: FakeSource | TableSource, width: int = 80, height: int = 24, query: Query | None = None,
                   *, tick: bool = True, exports: FakeExports | None = None,
-                  now: Now | None = None) -> AsyncIterator[Pilot[None]]:
+                  packets: FakePackets | None = None, now: Now | None = None) -> AsyncIterator[Pilot[None]]:
     """A running app of this size, once it has started its source and shows the first page."""
     app = FlowtopApp(lambda: source, query, exports=FakeExports() if exports is None else exports,
-                     clock=(now or Now()).clock)
+                     packets=packets, clock=(now or Now()).clock)
     async with app.run_test(size=(width, height)) as pilot:
         while app._starting is None:
             await pilot.pause()

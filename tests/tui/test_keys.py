@@ -409,6 +409,11 @@ async def check_quit(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     assert pilot.app.return_code == 0
 
 
+async def check_packets(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert "there are no packets here" in line(pilot.app, -1), "this screen has nothing to write any with"
+
+
 CHECKS: dict[str, Check] = {
     "move(-1)": check_up,
     "move(1)": check_down,
@@ -451,6 +456,7 @@ CHECKS: dict[str, Check] = {
     "columns": check_columns,
     "copy": check_copy,
     "write": check_write,
+    "packets": check_packets,
     "help": check_help,
     "app.command_palette": check_palette,
     "app.suspend_process": check_suspend,

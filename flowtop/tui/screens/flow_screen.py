@@ -18,7 +18,7 @@ from flowtop.tui.flow_table import FlowTable, TableView
 from flowtop.tui.header import Header, HeaderView, clock
 from flowtop.tui.looks import Looks
 from flowtop.tui.questions import Questions
-from flowtop.tui.source import ExportControl
+from flowtop.tui.source import ExportControl, PacketControl
 from flowtop.tui.status import Hints, StatusLine
 from flowtop.tui.viewport import Viewport
 from flowtop.view import units
@@ -42,6 +42,7 @@ class FlowScreen(Screen[None]):
     Args:
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         exports: the exports of this run; None: it has none, and none can be added.
+        packets: what writes packets; None: nothing does.
         bits: rates in bits, else in octets.
         sparks: characters of the sparklines, from low to high.
         looks: how it looks to begin with.
@@ -53,6 +54,7 @@ class FlowScreen(Screen[None]):
         cell: id of the column in which the cursor's cell is; "" when none is chosen.
         bits, rate_window: how rates are put.
         arrangement: of columns.
+        packets: what writes packets.
         exports, pace, clock: the exports, how fast they send, and their times.
         alarm: what went wrong, in words; "" when nothing did.
         notice: what leaving waits for, "" until then.
@@ -66,12 +68,14 @@ class FlowScreen(Screen[None]):
     class FirstPaint(Message):
         """The empty screen has been painted."""
 
-    def __init__(self, query: Query, exports: ExportControl | None = None, *, bits: bool = True,
+    def __init__(self, query: Query, exports: ExportControl | None = None, *, packets: PacketControl | None = None,
+                 bits: bool = True,
                  sparks: str = theme.SPARKS, looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__()
         self.looks = looks
         self.arrangement = looks.columns
         self.exports = exports
+        self.packets = packets
         self.clock = clock
         self.pace = Pace(clock.monotonic)
         self._ask_source: Callable[[Query], None] | None = None
@@ -182,7 +186,8 @@ class FlowScreen(Screen[None]):
         exports = () if self.exports is None else self.exports.statistics()
         self.pace.note(exports)
         self.status.show(self.questions.newest or self.page, tuple(export.statistics for export in exports),
-                         self.notice or self._said, self.hints())
+                         self.notice or self._said, self.hints(),
+                         None if self.packets is None else self.packets.statistics())
 
     def hints(self) -> Hints:
         """Keys that count now, when they are not those of the list. Groups of actions say it."""

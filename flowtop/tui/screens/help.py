@@ -40,6 +40,8 @@ ACCURACY: tuple[tuple[str, str], ...] = (
     ("sent", "Flow Records handed to collectors and files, all exports together"),
     ("queued, spooled", "wait to be sent, in memory and on disk"),
     ("not sent", "Flow Records given up; 0 when all is well"),
+    ("written", "packets in the file of W or -w; capped: their flow had had its share"),
+    ("dropped", "packets missing in that file: the kernel had no room for them"),
 )
 """Words of the accuracy line and what they mean."""
 

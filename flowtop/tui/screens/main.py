@@ -15,13 +15,14 @@ from flowtop.tui.actions.moving import Moving
 from flowtop.tui.actions.naming import Naming
 from flowtop.tui.actions.opening import Opening
 from flowtop.tui.actions.ordering import Ordering
+from flowtop.tui.actions.recording import Recording
 from flowtop.tui.actions.scrubbing import Scrubbing
 from flowtop.tui.actions.showing import Showing
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 
 
 class MainScreen(Moving, Ordering, Showing, Scrubbing, Filtering, Grouping, Detailing, Naming, Arranging, Handing,
-                 Opening):
+                 Recording, Opening):
     """What flowtop shows first."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)

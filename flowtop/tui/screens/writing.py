@@ -1,4 +1,4 @@
-"""Where the list on view is written to: a line to type, with a name that will do."""
+"""Where the list on view, or packets, are written to: a line to type, with a name that will do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -30,6 +31,9 @@ class WriteScreen(ModalScreen[None]):
         name: what Enter alone takes.
         write: writes to a path, raises FlowtopError; what it gives is said when the screen has closed.
         say: says it.
+        title: what is written.
+        suffixes: of names that Tab offers, one after the other.
+        verb: what Enter does.
     """
 
     AUTO_FOCUS = "LineInput"
@@ -41,8 +45,13 @@ class WriteScreen(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", show=False)]
 
-    def __init__(self, name: str, write: Callable[[Path], Awaitable[str]], say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, write: Callable[[Path], Awaitable[str]], say: Callable[[str], None], *,
+                 title: str = "write this list to a new file", suffixes: tuple[str, ...] = SUFFIXES,
+                 verb: str = "write") -> None:
         super().__init__()
+        self._title = units.printable(title, 300)
+        self._suffixes = suffixes
+        self._verb = verb
         self._write = write
         self._say = say
         self._words = Part(f"in {units.printable(str(Path.cwd()), 200)}", theme.LABEL)
@@ -54,19 +63,19 @@ class WriteScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """The line, what there is to say about it, keys."""
         with Vertical() as box:
-            box.border_title = "write this list to a new file"
+            box.border_title = Text(self._title)
             with Horizontal():
                 yield Label("to ", markup=False)
                 yield self._input
             yield self._message
-            yield Lines(_hint_lines)
+            yield Lines(self._hint_lines)
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         """Write, once at a time."""
         message.stop()
         if not self._busy:
             self._busy = True
-            self._tell(Part("writing …"))
+            self._tell(Part("writing …" if self._verb == "write" else "starting …"))
             self.run_worker(self._try(message.value.strip()))
 
     async def _try(self, text: str) -> None:
@@ -89,16 +98,16 @@ class WriteScreen(ModalScreen[None]):
         self._words = words
         self._message.again()
 
-    @staticmethod
-    def _completions(text: str) -> Sequence[str]:
+    def _completions(self, text: str) -> Sequence[str]:
         """The same name in each format."""
-        stem = next((text[: -len(suffix)] for suffix in reversed(SUFFIXES) if text.endswith(suffix)), text)
+        suffixes = self._suffixes
+        stem = next((text[: -len(suffix)] for suffix in reversed(suffixes) if text.endswith(suffix)), text)
         now = text[len(stem):]
-        at = SUFFIXES.index(now) + 1 if now else 0
-        return [stem + SUFFIXES[(at + step) % len(SUFFIXES)] for step in range(len(SUFFIXES))]
+        at = suffixes.index(now) + 1 if now else 0
+        return [stem + suffixes[(at + step) % len(suffixes)] for step in range(len(suffixes))]
 
-
-def _hint_lines(width: int) -> list[Strip]:
-    hints = (("Enter", "write"), ("Tab", "csv, json, jsonl"), ("Esc", "leave"))
-    return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
-                     for cap, hint in hints], [], width)]
+    def _hint_lines(self, width: int) -> list[Strip]:
+        formats = ", ".join(suffix[1:] for suffix in self._suffixes)
+        hints = (("Enter", self._verb), ("Tab", formats), ("Esc", "leave"))
+        return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
+                         for cap, hint in hints], [], width)]

@@ -1,0 +1,55 @@
+"""A recording of packets without packets: it stands as the test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flowtop.errors import FlowtopError
+from flowtop.export.packet_recording import RecordingStatistics
+from flowtop.view.filter import Filter
+
+
+class FakePackets:
+    """A `PacketControl` that writes down what it is asked.
+
+    Attributes:
+        refuse: raised by the next `begin`.
+        asked: (path, texts of filters, new) of each `begin`.
+    """
+
+    def __init__(self, figures: RecordingStatistics | None = None) -> None:
+        self.figures = figures
+        self.refuse: FlowtopError | None = None
+        self.asked: list[tuple[str, list[str], bool]] = []
+
+    def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
+        """As told, or an error."""
+        assert threading.current_thread() is not threading.main_thread(), "it compiles, and opens files"
+        if self.refuse is not None:
+            error, self.refuse = self.refuse, None
+            raise error
+        self.asked.append((path, [one.text for one in filters], new))
+        self.figures = RecordingStatistics(path, "", "writing")
+
+    @property
+    def running(self) -> bool:
+        """Until it is ended, or something else has been said."""
+        return self.figures is not None and self.figures.state == "writing"
+
+    def statistics(self) -> RecordingStatistics | None:
+        """What the test said."""
+        return self.figures
+
+    def change(self, **figures: Any) -> None:
+        """Let it stand otherwise."""
+        assert self.figures is not None
+        self.figures = replace(self.figures, **figures)
+
+    def end(self) -> RecordingStatistics | None:
+        """Ended."""
+        assert threading.current_thread() is not threading.main_thread(), "it waits for the disk"
+        self.change(state="ended")
+        return self.figures

@@ -1,0 +1,94 @@
+"""`W`: packets of what is on view are written until W, and the screen says how they fare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from flowtop.errors import FlowtopError
+from flowtop.tui.screens.writing import WriteScreen
+from tests.tui.fake_packets import FakePackets
+from tests.tui.fake_source import FakeSource, flow
+from tests.tui.screen import line, lines, running
+from tests.tui.test_grouping import IDS
+
+FLOWS = [flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=9e6, octets=90_000),
+         flow(2, "198.51.100.8", "10.0.0.5", (80, 51515), rate=8e6, octets=80_000)]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+async def test_enter_alone_writes_packets_of_the_flows_that_match_until_the_key_comes_again() -> None:
+    packets, source = FakePackets(), FakeSource(FLOWS)
+    async with running(source, 140, 24, packets=packets) as pilot:
+        await pilot.press("slash", *"port 443", "enter", "W")
+        assert isinstance(pilot.app.screen, WriteScreen)
+        assert any("write packets of flows that match port 443" in text for text in lines(pilot.app))
+        await pilot.press("enter")
+        await settled(pilot)
+        assert packets.asked == [("flowtop-20260101-120000.pcapng", ["port 443"], True)]
+        assert "PACKETS TO flowtop-20260101-120000.pcapng" in line(pilot.app, 1)
+        packets.change(written=1234, dropped=7, capped=3)
+        source.tick()
+        await pilot.pause()
+        assert all(words in line(pilot.app, -2) for words in ("written 1.23k", "dropped 7", "capped 3"))
+        await pilot.press("W")
+        await settled(pilot)
+        assert not isinstance(pilot.app.screen, WriteScreen)
+        assert "1234 packets written, 7 DROPPED, 3 past" in line(pilot.app, -1)
+        assert "PACKETS" not in line(pilot.app, 1)
+        assert "written" not in line(pilot.app, -2)
+
+
+async def test_all_flows_when_there_is_no_filter_and_the_group_that_is_open_is_one() -> None:
+    packets = FakePackets()
+    async with running(FakeSource(FLOWS), 140, 24, packets=packets) as pilot:
+        await pilot.press("W")
+        assert any("write packets of all flows" in text for text in lines(pilot.app))
+        for key in ("escape", *["g"] * (3 + IDS.index("source")), "enter", "down", "enter", "W", "enter"):
+            await pilot.press(key)
+            await pilot.pause()
+        await settled(pilot)
+        [(_, filters, _)] = packets.asked
+        assert filters == ["src host 198.51.100.7"]
+
+
+async def test_what_cannot_be_is_told_where_the_name_is_typed() -> None:
+    packets = FakePackets()
+    packets.refuse = FlowtopError("x.pcapng is there already", hint="type another name")
+    async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
+        await pilot.press("W", "enter")
+        await settled(pilot)
+        assert any("x.pcapng is there already; type another name" in text for text in lines(pilot.app))
+        await pilot.press("enter")
+        await settled(pilot)
+        assert packets.running
+
+
+@pytest.mark.parametrize(("state", "words"), [("full", "PACKETS: FILE FULL"), ("failed", "PACKETS: CANNOT WRITE")])
+async def test_a_recording_that_ends_by_itself_says_so_until_the_next(state: str, words: str) -> None:
+    packets = FakePackets()
+    async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
+        await pilot.press("W", "enter")
+        await settled(pilot)
+        packets.change(state=state)
+        await pilot.press("r")
+        assert words in line(pilot.app, 1)
+        await pilot.press("W")
+        assert isinstance(pilot.app.screen, WriteScreen), "the next one can begin"
+
+
+async def test_a_run_without_packets_says_so() -> None:
+    async with running(FakeSource(FLOWS), 120, 24) as pilot:
+        await pilot.press("W")
+        assert "there are no packets here" in line(pilot.app, -1)
