@@ -56,6 +56,11 @@ class TerminalDriver(LinuxDriver):
         self._on_gone: Callable[[], None] = app.request_quit
         self._file: Any = _Output(self._file, self._on_gone)
 
+    def stop_application_mode(self) -> None:
+        """Leave nothing on the alternate screen: tmux puts what is there into the shell's when it was resized."""
+        self.write("\x1b[2J")
+        super().stop_application_mode()
+
     def run_input_thread(self) -> None:
         """Read keys until told to stop, or until there is nobody to press any."""
         while True:

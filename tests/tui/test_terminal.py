@@ -106,6 +106,16 @@ def test_a_signal_ends_the_screen_after_a_last_drain(tmp_path: Path, number: int
         os.close(master)
 
 
+def test_nothing_is_left_on_the_alternate_screen(tmp_path: Path) -> None:
+    """tmux puts what is there into the shell's screen when its window has been resized meanwhile."""
+    with child(tmp_path / "note") as (pid, master):
+        os.write(master, b"q")
+        _, cleared, after = read_until(master, b"\x1b[?1049l").rpartition(b"\x1b[2J")
+        left = re.sub(rb"\x1b\[[?<=>]?[0-9;]*[a-zA-Z]", b"", after.partition(b"\x1b[?1049l")[0])
+        assert cleared and not left, "nothing is painted after it"
+        assert exit_status(pid, master) == 0
+
+
 @pytest.mark.parametrize("key", [b"q", b"\x03", b"\x1b[21~"])
 def test_a_key_ends_the_screen_and_gives_the_terminal_back(tmp_path: Path, key: bytes) -> None:
     note = tmp_path / "note"
