@@ -7,8 +7,12 @@
  * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. With a capture filter,
  * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/view/filter/pushdown.py)
  * until FLOW_CONTROL_EVERYTHING lifts it.
+ * With -DFLOW_DECAP packets in tunnels are counted as what is inside, and beside that what carries them.
  */
 #include "parse.h"
+#ifdef FLOW_DECAP
+#include "decap.h"
+#endif
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
 #define AGGREGATE_ENTRIES 4096
@@ -69,6 +73,9 @@ struct reading {
 };
 
 BPF_TABLE("percpu_array", u32, struct reading, readings, 1);
+#ifdef FLOW_DECAP
+BPF_TABLE("percpu_array", u32, struct work, works, 1);
+#endif
 
 /* Keeps the compiler from merging the branches of both sides: one call with either map cannot be inlined by the kernel. */
 #define keep_apart() asm volatile("" ::: "memory")
@@ -266,6 +273,18 @@ FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key,
 	return 0;
 }
 
+FLOW_INLINE void note_macs(struct __sk_buff *skb, u64 offset, struct flow_counters *counters)
+{
+	struct {
+		u8 destination[6];
+		u8 source[6];
+	} mac = {};
+
+	bpf_skb_load_bytes(skb, offset, &mac, sizeof(mac));
+	__builtin_memcpy(counters->source_mac, mac.source, sizeof(mac.source));
+	__builtin_memcpy(counters->destination_mac, mac.destination, sizeof(mac.destination));
+}
+
 /*
  * First packet of its flow on this side, as far as the caller could see.
  * Gives the entry to add the packet to, or NULL when nothing is left to do.
@@ -278,16 +297,14 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 	u32 *entries;
 
 	first_packet(&counters, packet, now);
-	if (books->layer == FLOW_LAYER_ETHERNET) {
-		struct {
-			u8 destination[6];
-			u8 source[6];
-		} mac = {};
-
-		bpf_skb_load_bytes(skb, 0, &mac, sizeof(mac));
-		__builtin_memcpy(counters.source_mac, mac.source, sizeof(mac.source));
-		__builtin_memcpy(counters.destination_mac, mac.destination, sizeof(mac.destination));
-	}
+#ifdef FLOW_DECAP
+	if (packet->carried) {
+		if (packet->has_mac)
+			note_macs(skb, packet->mac_offset & CARRIED_OFFSET_MASK, &counters);
+	} else
+#endif
+	if (books->layer == FLOW_LAYER_ETHERNET)
+		note_macs(skb, 0, &counters);
 	if (direction == FLOW_EGRESS)
 		counters.socket_cookie = socket_cookie(skb);
 	if (direction == FLOW_EGRESS && packet->tcp_bits)
@@ -349,22 +366,94 @@ FLOW_INLINE void ignore(struct __sk_buff *skb, u32 kind, struct packet *packet, 
 	}
 }
 
+#ifdef FLOW_DECAP
+/* Count what carried the packet: in no sum, so when there is no room for it, it is left out. */
+FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, u64 now, u32 everything,
+			    struct flow_totals *books)
+{
+	struct flow_counters counters = {}, *entry;
+	u32 *entries;
+
+#ifdef FLOW_WANTED
+	if (!everything && !(FLOW_WANTED((&work->parent))))
+		return;
+#endif
+	entry = find_flow(side, &work->parent);
+	if (!entry) {
+		first_packet(&counters, &work->outer, now);
+		if (books->layer == FLOW_LAYER_ETHERNET)
+			note_macs(skb, 0, &counters);
+		if (insert_flow(side, &work->parent, &counters) == 0) {
+			entries = inserted.lookup(&side);
+			if (entries)
+				__sync_fetch_and_add(entries, 1);
+			return;
+		}
+		entry = find_flow(side, &work->parent);
+	}
+	if (entry)
+		add_packet(skb, FLOW_INGRESS, entry, &work->outer, now);   /* its socket, if any, is the carried flow's */
+}
+#endif
+
+/* Into its flow; or into the books' filtered, when the capture filter, unless it is lifted, does not want it. */
+FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
+			 struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
+{
+	struct flow_counters *counters;
+
+	if (packet->fragment)
+		join_fragment(key, packet, now, books);
+#ifdef FLOW_WANTED
+	/* After fragments are joined: a flow is counted whole or not at all. */
+	if (!everything && !(FLOW_WANTED((key)))) {
+		books->filtered_packets += packet->packets;
+		books->filtered_octets += packet->octets;
+		if (key->kind == FLOW_KIND_FRAGMENT)
+			books->unjoined_fragments -= packet->packets;
+		return;
+	}
+#endif
+	counters = find_flow(side, key);
+	if (!counters)
+		counters = open_flow(skb, side, direction, key, packet, now, books);
+	if (counters)
+		add_packet(skb, direction, counters, packet, now);
+}
+
 FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 {
-	struct flow_key key = {.ifindex = skb->ifindex, .direction = direction};
-	struct flow_counters *counters;
 	struct flow_totals *books;
-	struct packet packet = {};
 	u32 zero = 0, control_word, side, *active;
+	struct flow_key *key;
+	struct packet *packet;
 	int parsed;
 	u64 now;
+#ifdef FLOW_DECAP
+	struct work *work = works.lookup(&zero);
 
+	if (!work)
+		return VERDICT_NEXT;
+	__builtin_memset(&work->key, 0, sizeof(work->key));
+	__builtin_memset(&work->packet, 0, sizeof(work->packet));
+	work->carried = 0;
+	key = &work->key;
+	packet = &work->packet;
+#else
+	struct flow_key own_key = {};
+	struct packet own_packet = {};
+
+	key = &own_key;
+	packet = &own_packet;
+#endif
+	key->ifindex = skb->ifindex;
+	key->direction = direction;
 	active = control.lookup(&zero);
 	if (!active)
 		return VERDICT_NEXT;
 	control_word = *(volatile u32 *)active;   /* once: all of this packet goes to one side */
 	side = control_word & FLOW_CONTROL_SIDE;
-	books = find_totals(side, key.ifindex, direction);
+	books = find_totals(side, key->ifindex, direction);
 	if (!books)
 		return VERDICT_NEXT;
 	books->frames++;
@@ -372,33 +461,29 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	if (skb->vlan_present)
 		books->vlan_stripped_frames++;
 
-	parsed = parse_frame(skb, books->layer, &key, &packet);
+	parsed = parse_frame(skb, books->layer, key, packet);
 	if (parsed != PARSED_IP) {
-		ignore(skb, parsed, &packet, books);
+		ignore(skb, parsed, packet, books);
 		return VERDICT_NEXT;
 	}
-	count_wire(skb, direction, &packet);
-	books->packets += packet.packets;
-	books->octets += packet.octets;
+#ifdef FLOW_DECAP
+	decapsulate(skb, work);
+#endif
+	count_wire(skb, direction, packet);
+	books->packets += packet->packets;
+	books->octets += packet->octets;
 	now = now_ns();
-	if (packet.fragment)
-		join_fragment(&key, &packet, now, books);
-#ifdef FLOW_WANTED
-	/* After fragments are joined: a flow is counted whole or not at all. */
-	if (!(control_word & FLOW_CONTROL_EVERYTHING) && !(FLOW_WANTED((&key)))) {
-		books->filtered_packets += packet.packets;
-		books->filtered_octets += packet.octets;
-		if (key.kind == FLOW_KIND_FRAGMENT)
-			books->unjoined_fragments -= packet.packets;
-		return VERDICT_NEXT;
+#ifdef FLOW_DECAP
+	if (work->carried) {
+		u64 around = packet->packets * (work->outer.ip_octets - packet->ip_octets);
+
+		books->encapsulation_octets += around;
+		work->outer.packets = packet->packets;
+		work->outer.octets = packet->octets + around;
+		add_parent(skb, side, work, now, control_word & FLOW_CONTROL_EVERYTHING, books);
 	}
 #endif
-
-	counters = find_flow(side, &key);
-	if (!counters)
-		counters = open_flow(skb, side, direction, &key, &packet, now, books);
-	if (counters)
-		add_packet(skb, direction, counters, &packet, now);
+	account(skb, side, direction, key, packet, now, control_word & FLOW_CONTROL_EVERYTHING, books);
 	return VERDICT_NEXT;
 }
 

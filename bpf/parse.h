@@ -48,7 +48,23 @@ struct packet {
 	u8  fragment_protocol;        /* what identifies the fragmented packet beside addresses and id */
 	u8  tos;
 	u8  ttl;
+#ifdef FLOW_DECAP
+	u64 mac_offset;               /* of a carried packet: its Ethernet header, if has_mac */
+	u8  carried;                  /* in a tunnel */
+	u8  has_mac;
+	u8  pad[6];
+#endif
 };
+
+/* Whether the packet was in a tunnel: all its headers have been read then. */
+FLOW_INLINE int is_carried(struct packet *packet)
+{
+#ifdef FLOW_DECAP
+	return packet->carried;
+#else
+	return 0;
+#endif
+}
 
 /*
  * load_NAME(skb, offset, to): copy the header at `offset` of the frame. 0 when the frame is shorter.
@@ -118,9 +134,10 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, str
 	}
 }
 
-FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, struct flow_key *key, struct packet *packet)
+/* `end`: of what the packet may reach to. */
+FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet)
 {
-	u64 available = skb->len - offset;
+	u64 available = end - offset;
 	u64 header_octets, octets, fragment;
 	struct ipv4_header ip;
 
@@ -128,6 +145,8 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, struct flow_key *k
 		return FLOW_IGNORED_MALFORMED;
 	header_octets = (ip.version_ihl & 15) * 4;
 	octets = from_network_16(ip.total_length);
+	if (skb->gso_size && is_carried(packet) && octets && octets != available)
+		return FLOW_IGNORED_MALFORMED;   /* datagrams to be cut: each is a tunnel's packet of its own */
 	if (skb->gso_size || !octets) /* BIG TCP writes 0: too long for 16 bits. Super-packets have no padding */
 		octets = available;
 	/* A length beyond the frame is believed: a capture that was cut shows such packets too, and means the same by them. */
@@ -204,9 +223,9 @@ FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, stru
 	return 0;
 }
 
-FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, struct flow_key *key, struct packet *packet)
+FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet)
 {
-	u64 available = skb->len - offset;
+	u64 available = end - offset;
 	struct ipv6_header ip;
 	u64 octets;
 
@@ -214,6 +233,8 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, struct flow_key *k
 		return FLOW_IGNORED_MALFORMED;
 	octets = from_network_16(ip.payload_length) + IPV6_HEADER;
 	if (skb->gso_size) {
+		if (is_carried(packet) && ip.payload_length && octets != available)
+			return FLOW_IGNORED_MALFORMED;   /* as in IPv4 */
 		octets = available;   /* as in IPv4; and BIG TCP may bring a jumbo option that segmentation removes */
 		if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP)
 			packet->phantom_octets = IPV6_JUMBO_OPTION;
@@ -240,10 +261,19 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, struct flow_key *k
 	return PARSED_IP;
 }
 
-/* VLAN tags in the frame. Gives the EtherType after them; tags beyond VLAN_TAGS_MAX are left, as not IP. */
-FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, struct flow_key *key)
+FLOW_INLINE int is_tag(u64 type)
 {
-	u64 offset = ETHERNET_HEADER, tags = skb->vlan_present ? 1 : 0, i;
+	return type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN || type == ETHERTYPE_QINQ;
+}
+
+/*
+ * VLAN tags in the frame, from *ip_offset on, which stays within `mask`. `tags` were before them. Gives the EtherType
+ * after them; tags beyond VLAN_TAGS_MAX are left, as not IP.
+ */
+FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, const u64 mask, u64 tags,
+			  struct flow_key *key)
+{
+	u64 offset = *ip_offset, i;
 	struct {
 		u16 control;
 		u16 type;
@@ -253,7 +283,7 @@ FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, struc
 	for (i = 0; i < VLAN_TAGS_MAX; i++) {
 		long missing;
 
-		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_SERVICE_VLAN && type != ETHERTYPE_QINQ)
+		if (!is_tag(type))
 			break;
 		missing = bpf_skb_load_bytes(skb, offset, &tag, VLAN_TAG);
 		if (missing < 0)
@@ -265,7 +295,7 @@ FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, struc
 		tags++;
 		type = from_network_16(tag.type);
 		/* `missing` is 0, but the verifier does not know it: so it takes all numbers of tags for one case. */
-		offset = (offset + VLAN_TAG + missing) & IP_OFFSET_MASK;
+		offset = (offset + VLAN_TAG + missing) & mask;
 	}
 	*ip_offset = offset;
 	return type;
@@ -282,31 +312,31 @@ FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flo
 	if (skb->vlan_present)
 		key->vlan_id = skb->vlan_tci & VLAN_ID_MASK;
 	type = from_network_16(type);
-	if (type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN || type == ETHERTYPE_QINQ)
-		return skip_tags(skb, type, ip_offset, key);
+	if (is_tag(type))
+		return skip_tags(skb, type, ip_offset, IP_OFFSET_MASK, skb->vlan_present ? 1 : 0, key);
 	return type;
 }
 
 FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *key, struct packet *packet)
 {
-	u64 type;
+	u64 type, ip_offset = 0;
 	int parsed;
 
 	if (layer == FLOW_LAYER_ETHERNET)
-		type = parse_ethernet(skb, &packet->ip_offset, key);
+		type = parse_ethernet(skb, &ip_offset, key);
 	else
 		type = from_network_16((u16)skb->protocol);
+	packet->ip_offset = ip_offset;
 	if (type == ETHERTYPE_IPV4)
-		parsed = parse_ipv4(skb, packet->ip_offset, key, packet);
+		parsed = parse_ipv4(skb, ip_offset, skb->len, key, packet);
 	else if (type == ETHERTYPE_IPV6)
-		parsed = parse_ipv6(skb, packet->ip_offset, key, packet);
+		parsed = parse_ipv6(skb, ip_offset, skb->len, key, packet);
 	else if (type == ETHERTYPE_ARP)
 		return FLOW_IGNORED_ARP;
 	else
 		return type < ETHERTYPE_MINIMUM ? FLOW_IGNORED_LLC : FLOW_IGNORED_OTHER;
 	if (parsed == PARSED_IP && packet->transport_offset)
-		parse_transport(skb, packet->transport_offset & OFFSET_MASK, packet->ip_offset + packet->ip_octets, key,
-				packet);
+		parse_transport(skb, packet->transport_offset & OFFSET_MASK, ip_offset + packet->ip_octets, key, packet);
 	return parsed;
 }
 
@@ -314,7 +344,7 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
  * Wire packets and octets of a parsed skb. A super-packet's segments each repeat its headers, so its octets on the
  * wire are its own length and one more set of headers a segment after the first.
  *
- * The headers of a tunnelled super-packet include inner ones this parser has not read. At egress the kernel has worked
+ * The headers of a tunnelled super-packet include inner ones that are not read without FLOW_DECAP. At egress the kernel has worked
  * the sum out for the queueing discipline (wire_len, link headers included); that is taken when it is at least ours.
  * At ingress wire_len leaves the MAC header out and knows no segments: not used.
  */
@@ -331,7 +361,7 @@ FLOW_INLINE void count_wire(struct __sk_buff *skb, const u32 direction, struct p
 	segments = skb->gso_segs;
 	if (!segments)                /* a guest's or a raw socket's super-packet: nobody has counted yet */
 		segments = octets > header ? (octets - header + size - 1) / size : 1;
-	if (direction == FLOW_EGRESS && !packet->phantom_octets) {
+	if (direction == FLOW_EGRESS && !packet->phantom_octets && !is_carried(packet)) {
 		u64 repeated = skb->wire_len - skb->len;
 		u64 link = (segments - 1) * packet->ip_offset;
 

@@ -51,8 +51,10 @@
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define from_network_16(value) __builtin_bswap16(value)
+#define from_network_32(value) __builtin_bswap32(value)
 #else
 #define from_network_16(value) (value)
+#define from_network_32(value) (value)
 #endif
 
 struct ipv4_header {

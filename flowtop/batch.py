@@ -205,6 +205,7 @@ def totals_record(page: Page) -> dict[str, int]:
     return {
         "observedPackets": books.observed_packets,
         "observedOctets": books.observed_octets,
+        "encapsulationOctets": books.encapsulation_octets,
         "accountedPackets": books.accounted_packets,
         "accountedOctets": books.accounted_octets,
         "ignoredPackets": books.ignored_packets,
@@ -267,7 +268,8 @@ class _Table:
 
     def text(self, number: int, page: Page) -> str:
         wording = self._config.wording
-        layout = fit(self._config.width, names=page.attached, columns=columns_of(page.query).values())
+        layout = fit(self._config.width, names=page.attached, columns=columns_of(page.query).values(),
+                     tunnels=page.books.encapsulation_octets > 0)
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(

@@ -145,6 +145,9 @@ _ORDER = "flowtop.order"
               help="Entries of each kernel map: different flows between two drains.")
 @click.option("--dedupe", type=click.Choice(["mark", "drop", "off"]), default="mark", show_default=True,
               help="The same packet seen at several interfaces: mark repeats, drop them from the list, or count all.")
+@click.option("--decap", is_flag=True,
+              help="Count what is inside tunnels: VXLAN, Geneve, GRE, ERSPAN, IP-in-IP, 6in4, MPLS over UDP. What "
+                   "carries it is a row beside it, in no sum.")
 @click.option("--export-timeout", type=_Seconds(0, 3600), default=5.0, show_default=True, metavar="SECONDS",
               help="At the end, wait so long for collectors; then what is left is spooled, or counted as not sent.")
 @click.option("--state-directory", type=click.Path(path_type=Path), metavar="DIR",
@@ -273,7 +276,7 @@ def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query
     from flowtop.view.filter.places import places
 
     return places(query.filter, in_kernel=not (elsewhere or options["export"]),
-                  observation_points=options["dedupe"] == "off", both_ways=query.biflow)
+                  observation_points=options["dedupe"] == "off", both_ways=query.biflow, decap=options["decap"])
 
 
 def _exporting(options: dict[str, Any], narrowing: Narrowing, run: Callable[[Exports], int]) -> int:

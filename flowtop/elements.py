@@ -99,6 +99,8 @@ _ALL = (
     Element("dot1qCustomerVlanId", 245, "unsigned16", doc="VLAN ID of the inner tag (QinQ), 0 when there is none."),
     Element("observationTimeMilliseconds", 323, "dateTimeMilliseconds", "ms",
             "When the first, and again when the last, of the packets or records reported as lost was lost."),
+    Element("layer2SegmentId", 351, "unsigned64",
+            doc="With --decap: VXLAN (1) in the highest octet, the VNI in the lowest three."),
 )
 
 ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}
@@ -117,9 +119,11 @@ FLOW_ELEMENTS = (
     "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
     "flowStartMilliseconds", "flowEndMilliseconds",
     "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
-    "exporterIPv4Address", "exporterIPv6Address", "observationDomainId",
+    "exporterIPv4Address", "exporterIPv6Address", "observationDomainId", "layer2SegmentId",
 )
 """Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
+FLAGS = ("tunnel", "tunnelId", "duplicate", "parent")
+"""What stands behind them and is no Information Element."""
 
 assert all(name in ELEMENTS for name in FLOW_ELEMENTS)
 
@@ -133,3 +137,20 @@ TCP_MEMBERS: dict[str, str] = {
     "tcpCongestionWindowSegments": "Congestion window of the local socket that sends the flow.",
 }
 """What a TCP flow in JSON or CSV may have beside, as far as it is known and not 0: no IANA element says it."""
+
+
+TUNNELS = ("", "ip", "gre", "erspan", "vxlan", "geneve", "mpls")
+"""Names of record.Tunnel, without numpy; a test compares them."""
+TUNNEL_MEMBERS = ("tunnel", "tunnelId", "layer2SegmentId")
+"""What `tunnel_values` may give."""
+_VXLAN = 4
+_VXLAN_SEGMENT = 0x01 << 56
+"""layer2SegmentId: kind of the overlay in the highest octet."""
+
+
+def tunnel_values(tunnel: int, tunnel_id: int) -> dict[str, str | int]:
+    """What carried a flow, for JSON and CSV; nothing for a flow that was not carried."""
+    if not tunnel:
+        return {}
+    found: dict[str, str | int] = {"tunnel": TUNNELS[tunnel], "tunnelId": tunnel_id}
+    return found | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == _VXLAN else found

@@ -28,19 +28,21 @@ class Reading:
         screen: for the screen, not for batch output.
         tick_s: length of a tick in the file's time; None: all of it is one.
         speed: replay so many times as fast as it was recorded; None: as fast as it can be read.
+        decap: packets in tunnels stand for what carries them.
     """
 
     path: str
     screen: bool
     tick_s: float | None
     speed: float | None
+    decap: bool = False
 
     def capture(self) -> Capture:
         """What reads it. Raises FlowtopError: keys and capture cannot both come from standard input."""
         from flowtop.capture.files.capture import FileCapture, FileConfig
 
         descriptor = _take_standard_input() if self.screen and self.path == "-" else None
-        return FileCapture(FileConfig(self.path, self.tick_s, self.speed, descriptor))
+        return FileCapture(FileConfig(self.path, self.tick_s, self.speed, descriptor, self.decap))
 
     def pipeline_config(self, config: PipelineConfig) -> PipelineConfig:
         """How the pipeline follows it, otherwise as given."""

@@ -126,6 +126,10 @@ class Kind(enum.IntEnum):
     PARENT = 3
 
 
+HAVE_PORTS = (Kind.FLOW, Kind.PARENT)
+"""Kinds of which the ports are known, where the protocol has any."""
+
+
 class Tunnel(enum.IntEnum):
     """What carried a packet, the innermost if there are several (enum flow_tunnel)."""
 

@@ -48,6 +48,9 @@ def elsewhere(options: dict[str, Any], given: Said, default: Said) -> Reading | 
     reading = _reading(options, given, default)
     if reading is not None or not options["listen"]:
         return reading
+    if given("decap"):
+        raise FlowtopError("--decap needs packets", hint="-l collects flows that others have counted",
+                           exit_code=EXIT_USAGE)
     from flowtop.listening import SORT, Listening, parse_urls
 
     if default("sort"):
@@ -69,7 +72,7 @@ def _reading(options: dict[str, Any], given: Said, default: Said) -> Reading | N
     tick_s: float | None = options["delay"] * (speed or 1.0)
     if options["batch"] and default("delay") and options["count"] is None and options["read"] != "-" and speed is None:
         tick_s = None
-    return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed)
+    return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed, decap=options["decap"])
 
 
 def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, *,
@@ -139,7 +142,7 @@ def source(options: dict[str, Any], elsewhere: Reading | Listening | None,
         return
     from flowtop.capture.ebpf.start import begin
 
-    with closing(begin(options["map_entries"], wanted)) as compilation:
+    with closing(begin(options["map_entries"], wanted, decap=options["decap"])) as compilation:
         yield lambda: _ebpf_capture(options, compilation)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowtop.collecting import point_elements
-from flowtop.elements import FLOW_ELEMENTS
+from flowtop.elements import FLAGS, FLOW_ELEMENTS, tunnel_values
 from flowtop.record import UNKNOWN_DIRECTION, FlowRecords, Kind
 
-CSV_COLUMNS = (*FLOW_ELEMENTS, "duplicate")
-"""Every key a record may have, in column order of CSV; `duplicate` is no Information Element."""
+CSV_COLUMNS = (*FLOW_ELEMENTS, *FLAGS)
+"""Every key a record may have, in column order of CSV."""
 
 _COMMON = {"octetDeltaCount": "octet_delta", "packetDeltaCount": "packet_delta", "octetTotalCount": "octet_total",
            "packetTotalCount": "packet_total", "flowEndReason": "end_reason"}
@@ -42,6 +42,8 @@ def _plain(row: dict[str, Any], interfaces: Mapping[int, str]) -> dict[str, Any]
         record |= _packet(row)
     record |= {"flowStartMilliseconds": row["start_ms"], "flowEndMilliseconds": row["end_ms"]}
     record |= {name: row[column] for name, column in _COMMON.items() if name != "flowEndReason" or row[column]}
+    if row["tunnel"]:
+        record |= tunnel_values(row["tunnel"], row["tunnel_id"])
     if row["duplicate"]:
         record["duplicate"] = True
     return record

@@ -273,17 +273,19 @@ class FlowTable:
         store, old = self._store, with_observed(self.totals, batch.observations)
         packets, octets = batch.counters["packets"], batch.counters["octets"]
         aggregate = batch.keys["kind"] == Kind.AGGREGATE
+        own = batch.keys["kind"] != Kind.PARENT  # a parent's packets are those of the flows it carries
         duplicate = store.duplicate[slots]
         # In drop mode no record tells the duplicates' packets: the primary's do.
         told = ((store.packet_reported, store.octet_reported) if self.config.dedupe == "drop"
                 else (store.packet_duplicate, store.octet_duplicate))
         for sums, gained in zip(told, (packets, octets), strict=True):
             sums[slots[duplicate]] += gained[duplicate]
-        self._open_tick = self._open_tick.plus(batch.keys["direction"], packets, octets, ~duplicate)
+        self._open_tick = self._open_tick.plus(batch.keys["direction"], packets, octets, own & ~duplicate)
+        duplicate &= own
         self.totals = replace(
             old,
-            accounted_packets=old.accounted_packets + int(packets.sum()),
-            accounted_octets=old.accounted_octets + int(octets.sum()),
+            accounted_packets=old.accounted_packets + int(packets[own].sum()),
+            accounted_octets=old.accounted_octets + int(octets[own].sum()),
             aggregated_packets=old.aggregated_packets + int(packets[aggregate].sum()),
             aggregated_octets=old.aggregated_octets + int(octets[aggregate].sum()),
             duplicate_packets=old.duplicate_packets + int(packets[duplicate].sum()),
@@ -308,10 +310,11 @@ class FlowTable:
         slots = self._lingering.give_up(self.config.max_flows + LINGER_ROOM)
         if len(slots):
             store = self._store
+            own = slots[store.keys["kind"][slots] != Kind.PARENT]
             self.totals = replace(
                 self.totals,
-                unlisted_packets=self.totals.unlisted_packets + int(store.open_packets[slots].sum()),
-                unlisted_octets=self.totals.unlisted_octets + int(store.open_octets[slots].sum()))
+                unlisted_packets=self.totals.unlisted_packets + int(store.open_packets[own].sum()),
+                unlisted_octets=self.totals.unlisted_octets + int(store.open_octets[own].sum()))
             self._release(slots)
 
     def _report_active(self, slots: Slots) -> FlowRecords:

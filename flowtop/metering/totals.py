@@ -16,7 +16,8 @@ class MeteringTotals:
 
     `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*`, `evicted_flows` and `unlisted_*` (of flows that
     came and went between two pages, too many to keep until the second) are what the table counted;
-    observed, ignored, filtered (by the capture filter), lost, unjoined and interface figures are the capture's, summed
+    observed, encapsulation (what stood around carried packets: in no other sum), ignored, filtered (by the capture
+    filter), lost, unjoined and interface figures are the capture's, summed
     over Observation Points.
     `tick_*`: of the last tick, duplicates left out, by direction; one that is not known counts as ingress.
     """
@@ -32,6 +33,7 @@ class MeteringTotals:
     unlisted_octets: int = 0
     observed_packets: int = 0
     observed_octets: int = 0
+    encapsulation_octets: int = 0
     ignored_packets: int = 0
     ignored_octets: int = 0
     ignored_by_kind: tuple[int, ...] = (0,) * len(IGNORED_KINDS)
@@ -66,6 +68,7 @@ def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) ->
         totals,
         observed_packets=int(observations["packets"].sum()),
         observed_octets=int(observations["octets"].sum()),
+        encapsulation_octets=int(observations["encapsulation_octets"].sum()),
         ignored_packets=sum(by_kind),
         ignored_octets=int(observations["ignored_octets"].sum()),
         ignored_by_kind=by_kind,

@@ -44,6 +44,7 @@ class TableView:
         cell: id of the column whose cell of that flow is chosen; "" when none is.
         interfaces: name by ifindex.
         attached: names of the interfaces observed now; their column is made for the longest.
+        tunnels: packets were taken out of some: there are columns for them.
         sort, descending: for the arrow in the header.
         wording: how the cells are put.
         columns: that there are, from left to right; not all have room.
@@ -59,6 +60,7 @@ class TableView:
     cell: str = ""
     interfaces: Mapping[int, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
+    tunnels: bool = False
     sort: str = "rate"
     descending: bool = True
     columns: tuple[Column, ...] = ()
@@ -270,7 +272,7 @@ class FlowTable(Widget):
         from flowtop.view.fitting import fit  # brings numpy, which must not delay the first frame
 
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
-                     columns=view.columns, arrangement=view.arrangement)
+                     columns=view.columns, arrangement=view.arrangement, tunnels=view.tunnels)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
         identity, measures = chosen[:split], chosen[split:]
         if (identity, measures) == (self._identity.columns, self._measures.columns):
@@ -330,12 +332,14 @@ def _faded(row: FlowRow, linger_s: float) -> int:
     """How much of a line is dim: an ended flow's more from third to third of the time it stays. No shades of grey: on
     some terminals they are the background."""
     if not row.end_reason:
-        return _ALL if row.duplicate else 0
+        return _ALL if row.duplicate or row.kind == _PARENT else 0
     return min(_ALL, int((_ALL + 1) * row.ended_s / linger_s)) if linger_s > 0 else _ALL
 
 
 _AGGREGATE = 1
 """record.Kind.AGGREGATE, without numpy; a test compares them."""
+_PARENT = 3
+"""record.Kind.PARENT, likewise."""
 
 
 def _head(pane: _Pane, view: TableView) -> Strip:

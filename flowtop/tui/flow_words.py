@@ -10,6 +10,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 
 from flowtop.collecting import exporter_of
+from flowtop.elements import TUNNELS
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
 from flowtop.record import UNKNOWN_DIRECTION, Direction, EndReason
@@ -100,6 +101,8 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
     yield "protocol", (f"{telling.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
                        f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
+    if row.tunnel:
+        yield "carries" if row.kind == _PARENT else "carried in", _tunnel(row)
     yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
     yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
     if details.then_ms is None:
@@ -135,7 +138,20 @@ def _state(details: Details) -> str:
     if row.end_reason:
         return ENDINGS.get(row.end_reason, "ended")
     state = "closing: FIN or RST was seen" if row.closing else "active"
+    if row.kind == _PARENT:
+        return f"{state}, a tunnel: its packets count in the flows it carries"
     return f"{state}, duplicate: another interface's flow counts" if row.duplicate else state
+
+
+def _tunnel(row: FlowRow) -> str:
+    """`vxlan, vni 42`."""
+    name, id_name = TUNNELS[row.tunnel], _TUNNEL_IDS[row.tunnel]
+    return f"{name}, {id_name} {row.tunnel_id}" if id_name else name
+
+
+_TUNNEL_IDS = ("", "", "key", "session", "vni", "vni", "label")
+_PARENT = 3
+"""record.Kind.PARENT, without numpy; a test compares them."""
 
 
 def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.record import Kind
 from flowtop.view.biflows import Biflows, Pairing
 from flowtop.view.flows import FlowColumns, FlowSource, Slots
 from flowtop.view.grouping import Groups
@@ -136,7 +137,7 @@ class Answerer:
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
-        groups = Groups(source, np.flatnonzero(passing), fields, seed, interfaces)
+        groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, interfaces)
         return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
                      query.group)
 
@@ -181,6 +182,12 @@ class Answerer:
         known = np.zeros(len(rows.shown), np.bool_)
         known[slots] = True
         return slots[rows.shown[slots]], np.flatnonzero(rows.shown & ~known)
+
+
+def _sums_of(source: FlowSource, passing: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """What groups are made of: parents' packets are in the flows they carry, so they are only grouped by themselves."""
+    own = passing & (source.columns["kind"] != Kind.PARENT)
+    return own if own.any() else passing
 
 
 def _anchor_rank(anchor: int | None, ranking: Ranking, columns: FlowColumns, lead: Slots, rest: Slots) -> int | None:

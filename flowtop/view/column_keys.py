@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flowtop.collecting import exporter_of, interface_of
-from flowtop.record import UNKNOWN_DIRECTION, EndReason, Kind
+from flowtop.elements import TUNNELS
+from flowtop.record import HAVE_PORTS, UNKNOWN_DIRECTION, EndReason, Kind
 from flowtop.view import units
 from flowtop.view.filter import values
 from flowtop.view.filter_key import FilterKey, stored
@@ -121,6 +122,16 @@ STATE = FilterKey(
     lambda records: _state(records, _ended(records)), choices=("active", "closing", "ended"), of_aggregates=True)
 
 
+TUNNEL = FilterKey(
+    "tunnel", "With --decap: carried in such a tunnel, or carrying it; alone: in any.", "tunnel vxlan",
+    "a tunnel: " + ", ".join(filter(None, TUNNELS)),
+    values.ReadChoice(tuple((name or "none", number) for number, name in enumerate(TUNNELS))), *stored("tunnel"),
+    choices=tuple(filter(None, TUNNELS)), packet="tunnel", optional=True)
+TUNNEL_ID = FilterKey(
+    "vni", "With --decap: the tunnel's id, which is a VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
+    "a number such as 42", values.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id", optional=True)
+
+
 def exporter_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     """`exporter 192.0.2.1`; of a flow that no exporter told of, its interface."""
     exporter = exporter_of(interfaces.get(row.ifindex, ""))
@@ -157,7 +168,7 @@ def _end(side: str, raw: bytes, row: FlowRow, port: int) -> str:
     if row.kind == Kind.AGGREGATE:
         return protocol_term(row, {})
     host = f"{side} host {units.address(raw, row.ip_version)}"
-    with_port = row.kind == Kind.FLOW and row.protocol in units.PORT_PROTOCOLS
+    with_port = row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS
     return f"{host} and {side} port {port}" if with_port else host
 
 
@@ -194,6 +205,18 @@ def vlan_words(outer: int, inner: int) -> str:
 def fragment_words(kind: int) -> str:
     """What tells flows of a protocol without ports from later fragments of it."""
     return "fragment" if kind == Kind.FRAGMENT else "not fragment"
+
+
+def tunnel_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`tunnel vxlan`, or `not tunnel`."""
+    del interfaces
+    return f"tunnel {TUNNELS[row.tunnel]}" if row.tunnel else "not tunnel"
+
+
+def tunnel_id_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """`tunnel vxlan and vni 42`: the ids of other tunnels are other numbers."""
+    of_tunnel = tunnel_term(row, interfaces)
+    return f"{of_tunnel} and vni {row.tunnel_id}" if row.tunnel else of_tunnel
 
 
 def flags_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
@@ -238,8 +261,10 @@ def direction_words(direction: int) -> str:
 
 
 def state_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
-    """What the ST column shows: `duplicate`, or `state active`."""
+    """What the ST column shows: `duplicate`, `parent`, or `state active`."""
     del interfaces
+    if row.kind == Kind.PARENT and not row.end_reason:
+        return "parent"
     return "duplicate" if row.duplicate and not row.end_reason else f"state {row.state.name.lower()}"
 
 

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from flowtop.collecting import exporter_of, interface_of
-from flowtop.record import UNKNOWN_DIRECTION, Direction, Kind
+from flowtop.elements import TUNNELS
+from flowtop.record import HAVE_PORTS, UNKNOWN_DIRECTION, Direction, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
 from flowtop.view.filter_key import FilterKey
@@ -59,6 +60,7 @@ class Column:
         key: the filter word of the column, where it has one of its own.
         octet_rate: of columns that show a rate: octets/s of a row, which its colour tells the magnitude of.
         of_exporters: has something to show only where flows come from exporters.
+        of_tunnels: likewise only where packets were taken out of tunnels.
     """
 
     id: str
@@ -75,6 +77,7 @@ class Column:
     descending_first: bool = False
     octet_rate: Callable[[FlowRow], float] | None = None
     of_exporters: bool = False
+    of_tunnels: bool = False
 
     def cell(self, row: FlowRow, wording: Wording, interfaces: Mapping[int, str], width: int) -> str:
         """The text in exactly `width` cells: elided in the middle when too long, else padded."""
@@ -95,9 +98,9 @@ def _age(columns: FlowColumns) -> Array:
 
 
 def _state(columns: FlowColumns) -> Array:
-    """0 active, 1 closing, 2 duplicate, 3 ended."""
+    """0 active, 1 closing, 2 duplicate or parent, 3 ended."""
     rank = (columns["tcp_control_bits"] & np.uint16(0b101) != 0).view(np.uint8)
-    rank = np.where(columns["duplicate"], np.uint8(2), rank)
+    rank = np.where(columns["duplicate"] | (columns["kind"] == Kind.PARENT), np.uint8(2), rank)
     return np.where(columns["end_reason"] != 0, np.uint8(3), rank)
 
 
@@ -137,7 +140,7 @@ def _source(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> st
     del interfaces
     if row.kind == Kind.AGGREGATE:
         return "(all other flows)"
-    if row.kind == Kind.FLOW and row.protocol in units.PORT_PROTOCOLS:
+    if row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS:
         return _endpoint(row.source_address, row.source_port, row, wording)
     return _host(row.source_address, row, wording)
 
@@ -172,6 +175,8 @@ def _vlan(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
 
 def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del wording, interfaces
+    if row.kind == Kind.PARENT and not row.end_reason:
+        return "tun"
     return "dup" if row.duplicate and not row.end_reason else row.state.value
 
 
@@ -196,6 +201,12 @@ _ALL = (
            (_plain("ifindex"),), 9, keys.domain_term, keys.DOMAIN, "right", of_exporters=True),
     Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
            (_plain("vlan_id"), _plain("customer_vlan_id")), 8, keys.vlan_term),
+    Column("tunnel", "TUNNEL", 6, "With --decap: what carried the flow; of a parent, what it carries.",
+           lambda row, _, __: TUNNELS[row.tunnel], (_plain("tunnel"),), 4, keys.tunnel_term, keys.TUNNEL,
+           of_tunnels=True),
+    Column("vni", "VNI", 8, "With --decap: the tunnel's VNI, GRE key, ERSPAN session or MPLS label.",
+           lambda row, _, __: str(row.tunnel_id) if row.tunnel else "", (_plain("tunnel_id"),), 4, keys.tunnel_id_term,
+           keys.TUNNEL_ID, "right", of_tunnels=True),
     Column("protocol", "PROTO", 5, "IP protocol.", _protocol,
            (_plain("protocol"),), 1, keys.protocol_term, keys.PROTOCOL),
     Column("source", "SOURCE", 15, "Source address and port.", _source,
@@ -243,8 +254,8 @@ _ALL = (
            (_plain("congestion_window"),), 11, keys.cwnd_term, keys.CWND, "right", descending_first=True),
     Column("ttl", "TTL", 3, "TTL or hop limit of the first packet.", lambda row, _, __: str(row.ttl), (_plain("ttl"),),
            12, keys.ttl_term, keys.TTL, "right"),
-    Column("state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, end ended.",
-           _state_text, (_state,), 1, keys.state_term, keys.STATE),
+    Column("state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, tun a tunnel whose "
+           "packets count in the flows it carries, end ended.", _state_text, (_state,), 1, keys.state_term, keys.STATE),
 )
 
 def unfiltered(column: Column) -> Column:

@@ -10,7 +10,8 @@ from flowtop.view.columns import COLUMNS, Column, Window, rate_column
 
 
 def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,
-        columns: Iterable[Column] = COLUMNS.values(), arrangement: Arrangement = AUTOMATIC) -> list[tuple[Column, int]]:
+        columns: Iterable[Column] = COLUMNS.values(), arrangement: Arrangement = AUTOMATIC,
+        tunnels: bool = False) -> list[tuple[Column, int]]:
     """The columns that fit a line, in order, each with its width; flexible ones share what is left.
 
     Args:
@@ -22,6 +23,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         gap: cells between two columns.
         columns: that there are.
         arrangement: what the reader chose.
+        tunnels: packets were taken out of some.
 
     Returns:
         Columns of priority 1 as long as they leave flexible ones some room; others in order of priority while they fit
@@ -33,7 +35,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     local = [name for name in names if "://" not in name]
     listening = len(local) < len(names)
     every = [column for column in arrangement.ordered(columns) if column.id == keep
-             or (column.id not in arrangement.hidden and (listening or not column.of_exporters))]
+             or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
+                 and (tunnels or not column.of_tunnels or column.id in arrangement.shown))]
     least = {column.id: set_widths.get(column.id, column.width) for column in every}
     if "interface" in least and "interface" not in set_widths:
         least["interface"] = min(max(map(len, local), default=_USUAL_INTERFACE), _USUAL_INTERFACE)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from flowtop.collecting import exporter_of, point_elements
+from flowtop.elements import TUNNEL_MEMBERS, TUNNELS, tunnel_values
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.record import UNKNOWN_DIRECTION, Kind
+from flowtop.record import HAVE_PORTS, UNKNOWN_DIRECTION, Kind
 from flowtop.view import column_keys as keys
 from flowtop.view import units
 from flowtop.view.columns import ARROWS, Wording
@@ -195,7 +196,7 @@ def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     """
     kind, protocol = columns["kind"], columns["protocol"]
     source, destination = columns["source_port"], columns["destination_port"]
-    ports = np.isin(protocol, list(units.PORT_PROTOCOLS)) & (kind == Kind.FLOW)
+    ports = np.isin(protocol, list(units.PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
     icmp = np.isin(protocol, list(_ICMP)) & (kind == Kind.FLOW)
     number = np.where(ports, np.minimum(source, destination), np.where(icmp, destination >> np.uint16(8), np.uint16(0)))
     return kind, protocol, number
@@ -215,14 +216,14 @@ def _service_text(key: Key, _: Names) -> str:
 
 def _named_service(key: Key, wording: Wording) -> str:
     kind, protocol, number = key
-    ports = kind == Kind.FLOW and protocol in units.PORT_PROTOCOLS
+    ports = kind in HAVE_PORTS and protocol in units.PORT_PROTOCOLS
     name = wording.names.service(protocol, number) if ports else None
     return f"{units.protocol(protocol)} {name}" if name else _service_text(key, {})
 
 
 def _service_term(key: Key, names: Names) -> str:
     kind, protocol, number = key
-    if kind == Kind.FLOW and protocol in units.PORT_PROTOCOLS:
+    if kind in HAVE_PORTS and protocol in units.PORT_PROTOCOLS:
         return f"{keys.protocol_words(protocol)} and port {number}"
     if kind == Kind.FLOW and protocol in _ICMP:
         return f"{keys.protocol_words(protocol)} and icmptype {number}"
@@ -233,7 +234,7 @@ def _service_term(key: Key, names: Names) -> str:
 def _service_values(key: Key, _: Names) -> dict[str, Any]:
     kind, protocol, number = key
     values: dict[str, Any] = {"protocolIdentifier": protocol}
-    if kind == Kind.FLOW and protocol in units.PORT_PROTOCOLS:
+    if kind in HAVE_PORTS and protocol in units.PORT_PROTOCOLS:
         values["servicePort"] = number
     elif kind == Kind.FLOW and protocol in _ICMP:
         values[f"icmpTypeIPv{_ICMP[protocol]}"] = number
@@ -313,6 +314,15 @@ def _vlan_text(key: Key) -> str:
     return f"{key[0]}.{key[1]}" if key[1] else str(key[0])
 
 
+def _tunnel_text(key: Key) -> str:
+    name = TUNNELS[key[0]]
+    return f"{name} {key[1]}" if key[1] else name or "none"
+
+
+def _tunnel_term(key: Key) -> str:
+    return f"tunnel {TUNNELS[key[0]]} and vni {key[1]}" if key[0] else "not tunnel"
+
+
 def _dscp_text(key: Key) -> str:
     return units.dscp(key[0] << 2) or "be"
 
@@ -358,6 +368,10 @@ _ALL = (
                text=lambda key, _: _vlan_text(key), term=lambda key, _: keys.vlan_words(*key),
                values=lambda key, _: {"vlanId": key[0], "dot1qCustomerVlanId": key[1]},
                members=("vlanId", "dot1qCustomerVlanId")),
+    GroupField("tunnel", "TUNNEL", 17, "With --decap: what carried the flows, and its VNI, GRE key, session or label.",
+               lambda columns: (columns["tunnel"], columns["tunnel_id"]),
+               text=lambda key, _: _tunnel_text(key), term=lambda key, _: _tunnel_term(key),
+               values=lambda key, _: tunnel_values(*key), members=TUNNEL_MEMBERS),
     GroupField("dscp", "DSCP", 4, "Service code point (DSCP) of the first packet.",
                lambda columns: (columns["tos"] >> np.uint8(2),),
                text=lambda key, _: _dscp_text(key), term=lambda key, _: f"dscp {_dscp_text(key)}",

@@ -146,6 +146,9 @@ class FlowRow(NamedTuple):
     """TCP segments that came later than others which were sent after them."""
     flows: int = 1
     """How many flows a group has; one seen at several Observation Points counts once."""
+    tunnel: int = 0
+    """Tunnel: what carried it; of a parent, what it carries flows in."""
+    tunnel_id: int = 0
     group: tuple[tuple[int, ...], ...] = ()
     """Of a group, its key: for each of Query.group's fields what the registry's `keys`, `text` and `term` know."""
     ways: Ways | None = None
@@ -224,6 +227,8 @@ class Books:
 
     observed_packets: int = 0
     observed_octets: int = 0
+    encapsulation_octets: int = 0
+    """Beside the observed: what stood around packets in tunnels, with --decap."""
     accounted_packets: int = 0
     accounted_octets: int = 0
     ignored_packets: int = 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowtop.collecting import point_elements
-from flowtop.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.elements import ELEMENTS, FLAGS, FLOW_ELEMENTS, TCP_MEMBERS, tunnel_values
 from flowtop.record import UNKNOWN_DIRECTION, Kind
 from flowtop.view.groups import group_fields, member_names
 from flowtop.view.query import FlowRow, Page, Query, Ways
@@ -50,8 +50,8 @@ def record_names(query: Query) -> tuple[str, ...]:
     """Every name that `record` may give for rows of this query, in column order of CSV."""
     fields = group_fields(query.group)
     if query.biflow:
-        return (*FLOW_ELEMENTS, *TCP_MEMBERS, "duplicate", *BIFLOW_ELEMENTS)
-    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, *TCP_MEMBERS, "duplicate")
+        return (*FLOW_ELEMENTS, *TCP_MEMBERS, *FLAGS, *BIFLOW_ELEMENTS)
+    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, *TCP_MEMBERS, *FLAGS)
 
 
 def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
     """One flow.
 
     An aggregate entry (map full) has no addresses and no ports. `duplicate` (not an IANA element) is there, and true,
-    only when another Observation Point's flow stands for the same packets.
+    only when another Observation Point's flow stands for the same packets, `parent` when the flows it carries do.
     """
     found: dict[str, Any] = {
         "flowId": row.flow_id,
@@ -99,8 +99,12 @@ def flow_record(row: FlowRow, interfaces: Mapping[int, str]) -> dict[str, Any]:
     found |= _sums(row)
     if row.end_reason:
         found["flowEndReason"] = row.end_reason
+    if row.tunnel:
+        found |= tunnel_values(row.tunnel, row.tunnel_id)
     if row.duplicate:
         found["duplicate"] = True
+    if row.kind == Kind.PARENT:
+        found["parent"] = True
     return found
 
 

@@ -9,6 +9,7 @@ SOURCE_MAC = bytes.fromhex("02000000000a")
 DESTINATION_MAC = bytes.fromhex("02000000000b")
 ICMP, TCP, UDP, DCCP, ESP, AH, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 50, 51, 58, 132, 136
 HOP_BY_HOP, ROUTING, FRAGMENT, NO_NEXT_HEADER, DESTINATION_OPTIONS = 0, 43, 44, 59, 60
+IPIP, IN_IPV6, GRE = 4, 41, 47
 IPV4, IPV6, ARP, VLAN, SERVICE_VLAN, OLD_QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x9100
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE = (1 << bit for bit in range(9))
 
@@ -73,6 +74,41 @@ def udp(source_port: int, destination_port: int, payload: bytes = b"") -> bytes:
 def icmp(kind: int, code: int, payload: bytes = bytes(4)) -> bytes:
     """An ICMP or ICMPv6 message."""
     return struct.pack(">BBH", kind, code, 0) + payload
+
+
+def gre(ethertype: int, payload: bytes, *, key: int | None = None, sequence: int | None = None, checksum: bool = False,
+        version: int = 0) -> bytes:
+    """A GRE packet (RFC 2784, RFC 2890)."""
+    flags = (0x8000 if checksum else 0) | (0x2000 if key is not None else 0) | (0x1000 if sequence is not None else 0)
+    options = [bytes(4)] if checksum else []
+    options += [struct.pack(">I", number) for number in (key, sequence) if number is not None]
+    return struct.pack(">HH", flags | version, ethertype) + b"".join(options) + payload
+
+
+def vxlan(vni: int, frame: bytes, *, flags: int = 0x08) -> bytes:
+    """What a VXLAN datagram holds (RFC 7348)."""
+    return struct.pack(">II", flags << 24, vni << 8) + frame
+
+
+def geneve(vni: int, ethertype: int, payload: bytes, *, options: bytes = b"", version: int = 0) -> bytes:
+    """What a Geneve datagram holds (RFC 8926)."""
+    return struct.pack(">BBHI", version << 6 | len(options) // 4, 0, ethertype, vni << 8) + options + payload
+
+
+def mpls(labels: tuple[int, ...], payload: bytes) -> bytes:
+    """A label stack (RFC 3032), the outermost first."""
+    return b"".join(struct.pack(">I", label << 12 | (position == len(labels) - 1) << 8 | 64)
+                    for position, label in enumerate(labels)) + payload
+
+
+def erspan2(session: int, frame: bytes) -> bytes:
+    """What GRE of type 0x88BE with a sequence number holds (draft-foschiano-erspan)."""
+    return struct.pack(">HHI", 1 << 12, session, 0) + frame
+
+
+def erspan3(session: int, frame: bytes, *, platform: bool = False) -> bytes:
+    """What GRE of type 0x22EB holds."""
+    return struct.pack(">HHIHH", 2 << 12, session, 0, 0, int(platform)) + bytes(8 * platform) + frame
 
 
 def _packed(address: str) -> bytes:

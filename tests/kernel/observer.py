@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import FlowProgram
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, IGNORED_KINDS, Direction, Kind, Layer
+from flowtop.record import (
+    FLOW_COUNTERS_DTYPE,
+    FLOW_KEY_DTYPE,
+    FLOW_TOTALS_DTYPE,
+    IGNORED_KINDS,
+    Direction,
+    Kind,
+    Layer,
+    Tunnel,
+)
 from tests.kernel.progrun import test_run
 
 LOOPBACK_IFINDEX = 1
@@ -38,6 +47,8 @@ class SeenFlow:
     vlan_id: int = 0
     customer_vlan_id: int = 0
     ifindex: int = LOOPBACK_IFINDEX
+    tunnel: Tunnel = Tunnel.NONE
+    tunnel_id: int = 0
     ip_version: int = field(default=4, compare=False)
     tos: int = field(default=0, compare=False)
     ttl: int = field(default=0, compare=False)
@@ -52,12 +63,13 @@ class SeenFlow:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Everything counted since the last `take`: flows, aggregates, and totals summed over CPUs."""
+    """Everything counted since the last `take`: flows, aggregates, parents, and totals summed over CPUs."""
 
     flows: list[SeenFlow]
     aggregates: list[SeenFlow]
     totals: npt.NDArray[np.void]
     inserted: int
+    parents: list[SeenFlow] = field(default_factory=list)
 
     def total(self, name: str) -> int:
         """One field of the totals."""
@@ -124,8 +136,10 @@ class Observer:
         bpf.map_lookup(self.program.maps["inserted"], inserted_key, ctypes.addressof(inserted))
         bpf.map_update(self.program.maps["inserted"], inserted_key, bytes(4))
         aggregates = self._flows(f"aggregates_{letter}") + self._flows(f"rest_{letter}")
-        books = Books(self._flows(f"flows_{letter}"), aggregates, self.totals(direction, ifindex=ifindex),
-                      inserted.value)
+        entries = self._flows(f"flows_{letter}")
+        books = Books([flow for flow in entries if flow.kind is not Kind.PARENT], aggregates,
+                      self.totals(direction, ifindex=ifindex), inserted.value,
+                      [flow for flow in entries if flow.kind is Kind.PARENT])
         self.own_slot(ifindex, int(books.totals["ifindex"]), (self.side,))
         return books
 
@@ -142,7 +156,7 @@ class Observer:
         pairs = zip(keys.view(FLOW_KEY_DTYPE), counters.view(FLOW_COUNTERS_DTYPE), strict=True)
         return sorted((_seen(key, value) for key, value in pairs),
                       key=lambda flow: (flow.source, flow.destination, flow.protocol, flow.source_port,
-                                        flow.destination_port, flow.kind, flow.vlan_id))
+                                        flow.destination_port, flow.kind, flow.vlan_id, flow.tunnel, flow.tunnel_id))
 
     def _empty(self, name: str, key_octets: int, value_octets: int) -> tuple[npt.NDArray[np.uint8], ...]:
         keys = np.zeros(MAP_ROOM * key_octets, np.uint8)
@@ -178,12 +192,12 @@ def _seen(key: np.void, counters: np.void) -> SeenFlow:
     assert all(not any(address[octets:]) for address in addresses), "what follows an IPv4 address is zero"
     source, destination = (str(ipaddress.ip_address(address[:octets])) for address in addresses)
     plain = {name: int(key[name]) for name in ("protocol", "source_port", "destination_port", "vlan_id",
-                                               "customer_vlan_id", "ifindex", "ip_version")}
+                                               "customer_vlan_id", "ifindex", "ip_version", "tunnel_id")}
     plain |= {name: int(counters[name]) for name in ("packets", "octets", "tos", "ttl", "first_ns", "last_ns",
                                                      "socket_cookie")}
     bits = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
     assert not int(counters["tcp_bits_hint"]) & ~bits, "the hint invents no bit"
     return SeenFlow(source=source, destination=destination, kind=Kind(int(key["kind"])),
-                    direction=Direction(int(key["direction"])), tcp_bits=bits & 0xFFF, opening=bool(bits >> 12),
-                    source_mac=bytes(counters["source_mac"]), destination_mac=bytes(counters["destination_mac"]),
-                    **plain)
+                    tunnel=Tunnel(int(key["tunnel"])), direction=Direction(int(key["direction"])),
+                    tcp_bits=bits & 0xFFF, opening=bool(bits >> 12), source_mac=bytes(counters["source_mac"]),
+                    destination_mac=bytes(counters["destination_mac"]), **plain)

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
+from flowtop.capture.files.capture import FileConfig
 from tests.kernel import frames as f
-from tests.kernel.observer import Observer
+from tests.kernel.observer import Observer, SeenFlow
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.reading import read
 
@@ -81,6 +82,15 @@ def generated_frames(draw: st.DrawFn) -> bytes:
     return bytes(frame[:draw(st.one_of(st.just(len(frame)), st.integers(14, max(14, len(frame)))))])
 
 
+Table = dict[Any, Any]
+
+
+def plain(flow: SeenFlow) -> tuple[Any, ...]:
+    """The key, as tests/unit/capture/files/reading.py has it."""
+    return (flow.source, flow.destination, flow.protocol, flow.source_port, flow.destination_port, flow.vlan_id,
+            flow.customer_vlan_id, flow.kind, flow.tunnel, flow.tunnel_id)
+
+
 def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any], dict[str, tuple[int, int]], int,
                                                                     list[bool]]:
     """Flows, ignored by kind, fragments without their first, and which frames the kernel would not run."""
@@ -95,18 +105,16 @@ def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any
     books = observer.take()
     books.assert_balanced()
     flows = {
-        (flow.source, flow.destination, flow.protocol, flow.source_port, flow.destination_port, flow.vlan_id,
-         flow.customer_vlan_id, flow.kind):
-        (flow.packets, flow.octets, flow.tcp_bits | flow.opening << 12, flow.tos, flow.ttl,
-         flow.source_mac + flow.destination_mac) for flow in books.flows}
+        plain(flow): (flow.packets, flow.octets, flow.tcp_bits | flow.opening << 12, flow.tos, flow.ttl,
+                      flow.source_mac + flow.destination_mac) for flow in books.flows + books.parents}
     return flows, books.ignored(), books.total("unjoined_fragments"), refused
 
 
-def file_table(frames: list[bytes]) -> tuple[dict[Any, Any], dict[str, tuple[int, int]], int]:
+def file_table(frames: list[bytes], *, decap: bool = False) -> tuple[Table, dict[str, tuple[int, int]], int]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "x.pcap"
         path.write_bytes(w.pcap([(T, frame) for frame in frames]))
-        found = read(path)
+        found = read(path, FileConfig(str(path), decap=decap))
     return ({flow: tuple(facts) for flow, facts in found.table().items()}, found.ignored(),
             found.total("unjoined_fragments"))
 

@@ -63,4 +63,6 @@ def _term(row: FlowRow, term: str) -> bool:
         return any(ipaddress.ip_address(ends[side][0][:size]) in network for side in sides)
     if word == "if":  # a row does not say how its interface is called
         return True
+    if word == "tunnel":
+        return bool(row.tunnel)
     raise ValueError(f"this fake knows no {term!r}")

@@ -56,6 +56,7 @@ KEYS: dict[str, Callable[[FlowRow, str], Key]] = {
     "subnet": lambda row, lengths: _network(row, row.source_address, lengths),
     "destination_subnet": lambda row, lengths: _network(row, row.destination_address, lengths),
     "vlan": lambda row, _: (row.vlan_id, row.customer_vlan_id),
+    "tunnel": lambda row, _: (row.tunnel, row.tunnel_id),
     "dscp": lambda row, _: (row.tos >> 2,),
 }
 """What the registry's `keys` make of a flow, by id of the field."""

@@ -31,6 +31,8 @@ SORT_FIELDS: dict[str, Callable[[FlowRow], Any]] = {
     "interface": lambda row: row.ifindex,
     "direction": lambda row: row.direction,
     "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),
+    "tunnel": lambda row: row.tunnel,
+    "vni": lambda row: row.tunnel_id,
     "protocol": lambda row: row.protocol,
     "source": lambda row: (row.ip_version, row.source_address, row.source_port),
     "destination": lambda row: (row.ip_version, row.destination_address, row.destination_port),

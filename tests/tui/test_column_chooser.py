@@ -22,7 +22,7 @@ from flowtop.view.columns import COLUMNS
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import flow_lines, line, lines
 
-IDS = [column.id for column in COLUMNS.values() if not column.of_exporters]
+IDS = [column.id for column in COLUMNS.values() if not column.of_exporters and not column.of_tunnels]
 """Without -l."""
 
 

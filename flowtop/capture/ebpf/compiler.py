@@ -139,13 +139,17 @@ class Compilation:
         coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
         wanted: C expression over `key`, a pointer to struct flow_key, of one line: only flows for which it is not 0 are
             counted. Empty: all. Never a user's text: see flowtop/view/filter/pushdown.py.
+        decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
         python: interpreter of the child process.
     """
 
-    def __init__(self, *, map_entries: int, coarse_clock: bool, wanted: str = "", python: str = sys.executable) -> None:
+    def __init__(self, *, map_entries: int, coarse_clock: bool, wanted: str = "", decap: bool = False,
+                 python: str = sys.executable) -> None:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}"]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
+        if decap:
+            cflags.append("-DFLOW_DECAP")
         if wanted:
             cflags.append(f"-DFLOW_WANTED(key)={wanted}")
         self._map_entries = map_entries
@@ -161,10 +165,10 @@ class Compilation:
         self._build.close()
 
 
-def compile_program(*, map_entries: int, coarse_clock: bool, wanted: str = "",
+def compile_program(*, map_entries: int, coarse_clock: bool, wanted: str = "", decap: bool = False,
                     python: str = sys.executable) -> FlowProgram:
     """A Compilation from start to end."""
-    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, wanted=wanted,
+    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, wanted=wanted, decap=decap,
                              python=python)) as compilation:
         return compilation.result()
 

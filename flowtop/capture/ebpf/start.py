@@ -23,8 +23,8 @@ def check_map_entries(map_entries: int) -> None:
                            hint=f"--map-entries takes {MIN_MAP_ENTRIES} to {MAX_MAP_ENTRIES}", exit_code=EXIT_USAGE)
 
 
-def begin(map_entries: int, wanted: str = "") -> Compilation:
-    """Start compiling, with the capture filter `wanted` (see Compilation). Whoever calls this closes it.
+def begin(map_entries: int, wanted: str = "", *, decap: bool = False) -> Compilation:
+    """Start compiling, with the capture filter `wanted` and `decap` (see Compilation). Whoever calls this closes it.
 
     Raises:
         FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or no such capacity (EXIT_USAGE).
@@ -33,4 +33,5 @@ def begin(map_entries: int, wanted: str = "") -> Compilation:
     privileges.require()
     release = kernel_release()
     privileges.raise_memory_lock(release)  # the child inherits it
-    return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, wanted=wanted)
+    return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, wanted=wanted,
+                       decap=decap)

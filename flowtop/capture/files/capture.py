@@ -36,12 +36,14 @@ class FileConfig:
         tick_s: length of a tick in the file's time; None: the whole file is one.
         speed: replay so many times as fast as it was recorded; None: as fast as it can be read.
         descriptor: of "-", where it is not standard input's.
+        decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
     """
 
     path: str
     tick_s: float | None = 1.0
     speed: float | None = None
     descriptor: int | None = None
+    decap: bool = False
 
 
 class FileCapture:
@@ -89,7 +91,7 @@ class FileCapture:
         self._resources.callback(self._stream.close)
         try:
             if self._stream.octets_total is not None:
-                self._reader = identify(self._stream)
+                self._reader = identify(self._stream, decap=self._config.decap)
         except BaseException:
             self._resources.close()
             raise
@@ -215,7 +217,7 @@ class FileCapture:
             if self._reader is None:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
-                self._reader = identify(self._stream)
+                self._reader = identify(self._stream, decap=self._config.decap)
             elif (piece := self._reader.read(self._stream, self._latest_ns)) is not None:
                 return piece
             elif self._stream.at_end or not self._stream.ready:

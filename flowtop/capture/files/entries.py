@@ -108,7 +108,7 @@ class Observations:
         if start == end:
             return
         keys, outcome = packets.keys[start:end], packets.outcome[start:end]
-        points = (keys["ifindex"].astype(np.int64) - 1) * len(Direction) + keys["direction"]
+        points = _points(keys)
         self._grow(int(points.max()) + 1)
         room = len(self._rows)
         octets, frame_octets = packets.octets[start:end], packets.frame_octets[start:end]
@@ -126,6 +126,16 @@ class Observations:
                 self._rows["ignored_packets"][:, kind] += np.bincount(points[mine], minlength=room).astype(np.uint64)
                 self._rows["ignored_octets"][:, kind] += _sums(points[mine], octets[mine], room)
 
+    def add_encapsulation(self, keys: npt.NDArray[np.void], octets: Integers) -> None:
+        """Count what stood around packets that were counted before.
+
+        Args:
+            keys: FLOW_KEY_DTYPE, shape (n,): where they were seen.
+            octets: around each.
+        """
+        if len(keys):
+            self._rows["encapsulation_octets"] += _sums(_points(keys), octets, len(self._rows))
+
     def _grow(self, points: int) -> None:
         if points > len(self._rows):
             points += -points % len(Direction)
@@ -138,6 +148,12 @@ class Observations:
     def rows(self) -> npt.NDArray[np.void]:
         """OBSERVATION_DTYPE, a row an interface and direction: cumulative, not to be changed."""
         return self._rows
+
+
+def _points(keys: npt.NDArray[np.void]) -> Integers:
+    """The row of each key's Observation Point."""
+    points: Integers = (keys["ifindex"].astype(np.int64) - 1) * len(Direction) + keys["direction"]
+    return points
 
 
 def _sums(points: Integers, octets: Integers, room: int) -> npt.NDArray[np.uint64]:

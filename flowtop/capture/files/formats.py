@@ -47,8 +47,11 @@ class Reader(Protocol):
         """Interfaces by number."""
 
 
-def identify(stream: OctetStream) -> Reader | None:
+def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
     """What reads it; None: too little has come to tell.
+
+    Args:
+        decap: packets in tunnels stand for what carries them.
 
     Raises FlowtopError: it is empty, or nothing that is read here.
     """
@@ -61,9 +64,9 @@ def identify(stream: OctetStream) -> Reader | None:
         if pcap_order(head):
             frames = PcapReader(stream, name)
             _require(stream, frames.interfaces[0].link_type)
-            return PacketReader(frames)
+            return PacketReader(frames, decap=decap)
         if is_pcapng(head):
-            return PacketReader(PcapngReader(name))
+            return PacketReader(PcapngReader(name), decap=decap)
         from flowtop.wire.ipfix import begins_message  # registry and Collecting Process: not for a packet capture
 
         if begins_message(head):

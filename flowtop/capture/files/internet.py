@@ -7,7 +7,7 @@ buffers that a network card was to segment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,30 @@ class Packets:
     fragment_id: npt.NDArray[np.uint32]
     fragment_protocol: npt.NDArray[np.uint8]
 
+    def take(self, rows: Integers) -> Packets:
+        """These rows only, in memory of their own."""
+        return Packets(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(slots=True)
+class Places:
+    """Where packets lie, as octets from the beginning of their frames; shape (n,).
+
+    Attributes:
+        ip: the IP header.
+        transport: the transport header; 0: there is none.
+        end: of what was captured of the IP packet, where there is a transport header.
+    """
+
+    ip: Integers
+    transport: Integers
+    end: Integers
+
+    @classmethod
+    def blank(cls, n: int) -> Places:
+        """Of packets that lie nowhere yet."""
+        return cls(*(np.zeros(n, np.int64) for _ in range(3)))
+
 
 @dataclass(slots=True)
 class _Cursor:
@@ -90,8 +114,12 @@ class _Cursor:
     end: Integers
 
 
-def parse(frames: Frames) -> Packets:
-    """Parse frames. Fragments stand as they are; `fragments.FragmentJoiner` joins them."""
+def parse(frames: Frames, places: Places | None = None) -> Packets:
+    """Parse frames. Fragments stand as they are; `fragments.FragmentJoiner` joins them.
+
+    Args:
+        places: filled in where it is given.
+    """
     n = len(frames.offset)
     link = read_link(frames)
     packets = Packets(
@@ -103,6 +131,8 @@ def parse(frames: Frames) -> Packets:
         tcp_bits=np.zeros(n, np.uint16), tos=np.zeros(n, np.uint8), ttl=np.zeros(n, np.uint8),
         source_mac=link.source_mac, destination_mac=link.destination_mac,
         fragment=np.zeros(n, np.uint8), fragment_id=np.zeros(n, np.uint32), fragment_protocol=np.zeros(n, np.uint8))
+    if places is not None:
+        places.ip = link.ip_offset
     packets.keys["ifindex"] = frames.interface + 1
     packets.keys["vlan_id"] = link.vlan_id
     packets.keys["customer_vlan_id"] = link.customer_vlan_id
@@ -110,7 +140,10 @@ def parse(frames: Frames) -> Packets:
     for version, parse_ip in ((IPV4, _parse_ipv4), (IPV6, _parse_ipv6)):
         rows = np.flatnonzero(link.type == version)
         if len(rows):
-            _parse_transport(frames, packets, parse_ip(frames, link, packets, rows))
+            cursor = parse_ip(frames, link, packets, rows)
+            if places is not None:
+                places.transport[cursor.rows], places.end[cursor.rows] = cursor.offset, cursor.end
+            _parse_transport(frames, packets, cursor)
     return packets
 
 

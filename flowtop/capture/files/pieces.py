@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.files.decap import Decapsulated
 from flowtop.capture.files.entries import Observations, flow_entries
 from flowtop.capture.files.frames import Frames, Integers
 from flowtop.capture.files.internet import PARSED_IP, Packets
@@ -62,6 +63,38 @@ class PacketPiece:
             interfaces={number: PacketInterface(interface.name, interface.link_type)
                         for number, interface in enumerate(frames.interfaces, 1)},
             directed=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedPiece:
+    """Parsed packets, those in tunnels as what they are, and what carried them beside them.
+
+    Attributes:
+        piece: of the innermost packets.
+        found: where they come from.
+    """
+
+    piece: PacketPiece
+    found: Decapsulated
+
+    @property
+    def clock_ns(self) -> Integers:
+        """See Piece."""
+        return self.piece.clock_ns
+
+    def entries(self, start: int, stop: int) -> Entries:
+        """See Piece. What carried the packets is in no books but encapsulation_octets."""
+        rows, parents = self.found.rows, self.found.parents
+        first, end = np.searchsorted(rows, (start, stop)).tolist()
+        keys, counters, others = self.piece.entries(start, stop)
+        self.piece.observations.add_encapsulation(
+            parents.keys[first:end], parents.octets[first:end] - self.piece.packets.octets[rows[first:end]])
+        more_keys, more_counters = flow_entries(parents, first, end)
+        return np.concatenate((keys, more_keys)), np.concatenate((counters, more_counters)), others
+
+    def packets_between(self, start: int, stop: int) -> PacketBatch:
+        """See Piece: whole frames, under the keys of what they carry."""
+        return self.piece.packets_between(start, stop)
 
 
 def rising(times_ns: Integers, latest_ns: int) -> Integers:

@@ -39,9 +39,11 @@ class Ordering(FlowScreen):
 
         newest = self.questions.newest
         listening = newest is not None and newest.collecting is not None
+        tunnels = newest is not None and newest.books.encapsulation_octets > 0
         columns = columns_of(self.questions.wanted)
         ids = [id_ for id_, column in columns.items()  # those too that have no room now: the sorted one gets some
-               if listening or not column.of_exporters or id_ == self.questions.sort]
+               if ((listening or not column.of_exporters) and (tunnels or not column.of_tunnels))
+               or id_ == self.questions.sort]
         self._sort_by(ids[(ids.index(self.questions.sort) + step) % len(ids)])
 
     def _sort_by(self, column_id: str) -> None:

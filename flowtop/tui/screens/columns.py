@@ -66,10 +66,11 @@ class ColumnsScreen(ModalScreen[None]):
 
     @property
     def columns(self) -> list[Column]:
-        """Every column in the order chosen; those of exporters only where there are some."""
+        """Every column in the order chosen; those of exporters and tunnels only where there are some."""
         shown = self._shown()
         return [column for column in self.arrangement.ordered(ARRANGED)
-                if column.id in self._there and (not column.of_exporters or column.id in shown)]
+                if column.id in self._there
+                and (not (column.of_exporters or column.of_tunnels) or column.id in shown)]
 
     # ---- keys
 

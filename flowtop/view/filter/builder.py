@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from lark import Token
 from lark import Tree as ParseTree
 
-from flowtop.record import Kind
+from flowtop.record import HAVE_PORTS, Tunnel
 from flowtop.view import units
 from flowtop.view.filter import keys, tree, values
 from flowtop.view.filter.comparing import compared, in_span
@@ -52,6 +52,7 @@ class _Direction:
 
 
 _EITHER = _Direction()
+_GRE = 47
 _Maker = Callable[[Token], Tree]
 """An operand → the test of it, with the words that stood before."""
 
@@ -328,6 +329,8 @@ def protocol(word: str) -> Tree:
         return Compare(keys.VERSION, "=", keys.VERSION_WORDS[word])
     number = keys.PROTOCOL_WORDS[word]
     found = Compare(keys.PROTOCOL, "=", number)
+    if number == _GRE:  # what it carries, too
+        return any_of(found, *(Compare(keys.KEYS["tunnel"], "=", tunnel) for tunnel in (Tunnel.GRE, Tunnel.ERSPAN)))
     version = {1: 4, 2: 4, 58: 6}.get(number)
     return And((found, Compare(keys.VERSION, "=", version))) if version else found
 
@@ -335,7 +338,7 @@ def protocol(word: str) -> Tree:
 def _has_ports() -> tuple[Tree, Tree]:
     """The flow has ports, and they are known."""
     return (any_of(*(Compare(keys.PROTOCOL, "=", number) for number in sorted(units.PORT_PROTOCOLS))),
-            Compare(keys.KIND, "=", Kind.FLOW))
+            any_of(*(Compare(keys.KIND, "=", kind) for kind in HAVE_PORTS)))
 
 
 def _port_in(span: tuple[int, int], side: str) -> Tree:

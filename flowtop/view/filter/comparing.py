@@ -23,6 +23,8 @@ def compared(key: FilterKey, sign: Operator, number: float) -> Tree:
     """
     if key is keys.KEYS["vlan"]:
         return _vlan(key, sign, number)
+    if key is keys.KEYS["vni"]:
+        return all_of(Compare(key, sign, number), Not(Compare(keys.KEYS["tunnel"], "=", 0)))
     if key is keys.KEYS["icmptype"]:
         low, high = 256 * int(number), 256 * int(number) + 255
         spans = {"<": (0, low - 1), "<=": (0, high), ">": (high + 1, 65535), ">=": (low, 65535), "=": (low, high)}

@@ -13,8 +13,8 @@ from flowtop.view.filter.grammar import parser, token_types
 
 _WORD_AT_END = re.compile(r"[^\s()!&|<>=~,]*$")
 _BEGINS_A_TEST = frozenset({"KEY", "ADDRESS_WORD"})
-_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME", "SOURCE",
-                     "DESTINATION"})
+_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "NAMED_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME",
+                     "SOURCE", "DESTINATION"})
 _SEEN_UNDER = {"host": "host", "net": "net", "port": "port", "portrange": "port", "src": "host", "dst": "host",
                "ether": "mac", "mac": "mac", "proto": "proto",
                "name": "name"}

@@ -40,6 +40,7 @@ primitive: qualifier -> protocol
     | [direction] NAME [OPERATOR] name -> named
     | KEY [OPERATOR] name -> key
     | OPTIONAL_KEY [[OPERATOR] operand] -> optional_key
+    | NAMED_KEY [[OPERATOR] name] -> optional_key
     | operand -> bare
 ?qualifier: PROTOCOL | VERSION
 direction: (SOURCE | DESTINATION) [(AND | OR) (SOURCE | DESTINATION)]
@@ -52,7 +53,8 @@ NOT: "!"
 OPERATOR: "<=" | ">=" | "==" | "!=" | "!~" | "<" | ">" | "=" | "~"
 STRING: /"[^"]*"|'[^']*'/
 WORD: /(\\(?=\w))?(\[[^\s\]()]*\])?[^\s()<>=!~"'&|]+|\[[^\s\]()]+\]/
-%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME KEY OPTIONAL_KEY SOURCE DESTINATION MASK
+%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME
+%declare KEY OPTIONAL_KEY NAMED_KEY SOURCE DESTINATION MASK
 %ignore /\s+/
 """
 
@@ -64,19 +66,22 @@ _IN_WORDS = {
     "AND": "and", "OR": "or", "NOT": "not", "LPAR": "(", "RPAR": ")", "OPERATOR": "a comparison (< <= > >= = !=)",
     "PROTOCOL": "a protocol", "VERSION": "ip or ip6", "ADDRESS_WORD": "host or net", "PORT_WORD": "port",
     "SOURCE": "src or dst", "DESTINATION": "src or dst", "KEY": "a word such as bytes, rate, if, state",
-    "OPTIONAL_KEY": "a word such as bytes, rate, if, state", "PROTO": "a protocol",
+    "OPTIONAL_KEY": "a word such as bytes, rate, if, state", "NAMED_KEY": "a word such as bytes, rate, if, state",
+    "PROTO": "a protocol",
     "ETHER": "a word such as bytes, rate, if, state",
     "PRIVATE": "private", "NAME": "name", "WORD": "a value", "STRING": "a value", "MASK": "mask", "$END": "the end",
 }
 _OF_A_TEST = frozenset({"PROTOCOL", "KEY", "ADDRESS_WORD", "WORD"})
 """What may come when a new test may begin."""
 _TEST_WORDS = frozenset({"PROTOCOL", "VERSION", "ADDRESS_WORD", "PORT_WORD", "SOURCE", "DESTINATION", "KEY",
-                         "OPTIONAL_KEY", "PROTO", "ETHER", "PRIVATE", "NAME", "WORD", "STRING", "NOT", "LPAR"})
+                         "OPTIONAL_KEY", "NAMED_KEY", "PROTO", "ETHER", "PRIVATE", "NAME", "WORD", "STRING", "NOT",
+                         "LPAR"})
 
 
 def token_types() -> dict[str, str]:
     """Type of token by word, lower case, of every word the language knows."""
-    types = {word: "OPTIONAL_KEY" if key.optional else "KEY" for word, key in keys.KEYS.items()}
+    types = {word: "KEY" if not key.optional else "NAMED_KEY" if key.choices else "OPTIONAL_KEY"
+             for word, key in keys.KEYS.items()}
     types |= dict.fromkeys(keys.PROTOCOL_WORDS, "PROTOCOL") | dict.fromkeys(keys.VERSION_WORDS, "VERSION")
     types |= dict.fromkeys(keys.ADDRESS_WORDS, "ADDRESS_WORD") | dict.fromkeys(keys.PORT_WORDS, "PORT_WORD")
     return types | _FIXED

@@ -27,7 +27,7 @@ def _hidden(word: str, read: values.ReadInteger, name: str, packet: str) -> Filt
 PROTOCOL = _hidden("proto", values.ReadInteger(0, 255), "protocol", "protocol")
 VERSION = _hidden("version", values.ReadInteger(4, 6), "ip_version", "ip_version")
 SOURCE_PORT = _hidden("src port", values.ReadInteger(0, 65535), "source_port", "source_port")
-KIND = _hidden("kind", values.ReadInteger(0, 2), "kind", "kind")
+KIND = _hidden("kind", values.ReadInteger(0, 3), "kind", "kind")
 DESTINATION_PORT = _hidden("dst port", values.ReadInteger(0, 65535), "destination_port", "destination_port")
 
 
@@ -89,6 +89,9 @@ _MORE = (
               lambda source: _is_fragment(source.columns), _is_fragment, optional=True),
     FilterKey("duplicate", "Counted at another Observation Point already (dup).", "not duplicate", "0 or 1",
               values.ReadInteger(0, 1), *stored("duplicate"), optional=True, of_aggregates=True),
+    FilterKey("parent", "With --decap: a tunnel that carries flows, whose packets are in them.", "not parent", "0 or 1",
+              values.ReadInteger(0, 1), lambda source: source.columns["kind"] == Kind.PARENT,
+              lambda records: records["kind"] == Kind.PARENT, optional=True, of_aggregates=True),
 )
 
 KEYS: dict[str, FilterKey] = {

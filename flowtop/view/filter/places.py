@@ -33,13 +33,14 @@ def everything_in_the_table(whole: Filter) -> Split:
     return Split(rest=whole.text)
 
 
-def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool, both_ways: bool = False) -> Split:
+def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool, both_ways: bool = False,
+           decap: bool = False) -> Split:
     """Where the parts of a filter run.
 
     Args:
         whole: the filter, if any.
         in_kernel: there is a kernel program, and nobody needs the flows that do not pass.
-        observation_points: see pushdown.split.
+        observation_points, decap: see pushdown.split.
         both_ways: what passes is wanted with its answers: nothing is left out then that could be one.
     """
     if whole is None:
@@ -48,5 +49,5 @@ def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool, b
         return everything_in_the_table(whole)
     from flowtop.view.filter.pushdown import split, symmetric
 
-    found = split(whole, observation_points=observation_points)
+    found = split(whole, observation_points=observation_points, decap=decap)
     return everything_in_the_table(whole) if both_ways and found.tree and not symmetric(found.tree) else found

@@ -35,19 +35,23 @@ MOST_TESTS = 64
 verifier of an old kernel may give up."""
 
 _OF_THE_CONVERSATION = frozenset({"protocol", "ip_version", "kind", "source_port", "destination_port"})
-_OF_THE_KEY = _OF_THE_CONVERSATION | {"direction", "vlan_id", "customer_vlan_id"}
+_OF_THE_TUNNEL = frozenset({"tunnel", "tunnel_id"})
+_OF_THE_KEY = _OF_THE_CONVERSATION | _OF_THE_TUNNEL | {"direction", "vlan_id", "customer_vlan_id"}
+_EITHER_WAY = (_OF_THE_CONVERSATION, _OF_THE_CONVERSATION | _OF_THE_TUNNEL, _OF_THE_KEY)
 _SIGNS = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
-def split(whole: Filter, *, observation_points: bool) -> Split:
+def split(whole: Filter, *, observation_points: bool, decap: bool = False) -> Split:
     """Which part of a filter runs where.
 
     Args:
         whole: the filter.
         observation_points: direction and VLAN may be asked in the kernel too. Not while the same packets are looked for
             at several Observation Points: then those that are not wanted are still needed to tell which one counts.
+        decap: packets are taken out of tunnels: then those are the Observation Point's too. Else there are none.
     """
-    fields = _OF_THE_KEY if observation_points else _OF_THE_CONVERSATION
+    without = _OF_THE_CONVERSATION if decap else _OF_THE_CONVERSATION | _OF_THE_TUNNEL
+    fields = _OF_THE_KEY if observation_points else without
     kernel, rest = _of_the_key(whole.tree, fields)
     if isinstance(kernel, And) and not kernel.parts:
         return everything_in_the_table(whole)
@@ -58,7 +62,7 @@ def split(whole: Filter, *, observation_points: bool) -> Split:
 
 def implies(asked: Iterable[Filter], kernel: Tree) -> bool:
     """Whether it can be told from the filters' words that flows which pass all of them pass `kernel` too."""
-    known = [part for one in asked for fields in (_OF_THE_CONVERSATION, _OF_THE_KEY)
+    known = [part for one in asked for fields in _EITHER_WAY
              for part in conjuncts(_of_the_key(one.tree, fields)[0])]  # whichever `split` went by
     return all(part in known for part in conjuncts(kernel))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flowtop.record import Kind
+from flowtop.record import HAVE_PORTS, Kind
 from flowtop.view import column_keys, units
 from flowtop.view.columns import COLUMNS, Column
 from flowtop.view.filter.language import compile_filter
@@ -53,6 +53,8 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     parts = [column_keys.interface_term(row, interfaces), column_keys.direction_term(row, interfaces)]
     if row.kind != Kind.AGGREGATE:
         parts.append(column_keys.vlan_words(row.vlan_id, row.customer_vlan_id))
+    if row.tunnel or row.kind == Kind.PARENT:
+        parts += ["parent" if row.kind == Kind.PARENT else "not parent", column_keys.tunnel_id_term(row, interfaces)]
     parts.append(column_keys.protocol_term(row, interfaces))
     if row.kind != Kind.AGGREGATE:
         parts += [column_keys.source_term(row, interfaces), column_keys.destination_term(row, interfaces)]
@@ -111,7 +113,7 @@ def _packets(row: FlowRow) -> str:
     name = {6: "tcp", 17: "udp", 132: "sctp", _ICMP: "icmp", _ICMPV6: "icmp6"}.get(row.protocol)
     parts = [name or f"{'ip6' if row.ip_version == 6 else 'ip'} proto {row.protocol}"]
     if row.kind != Kind.AGGREGATE:
-        ports = row.kind == Kind.FLOW and name in ("tcp", "udp", "sctp")
+        ports = row.kind in HAVE_PORTS and name in ("tcp", "udp", "sctp")
         for side, raw, port in (("src", row.source_address, row.source_port),
                                 ("dst", row.destination_address, row.destination_port)):
             parts.append(f"{side} host {units.address(raw, row.ip_version)}")

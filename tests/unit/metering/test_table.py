@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import Direction, EndReason, FlowBatch, FlowRecords, Kind
+from flowtop.record import Direction, EndReason, FlowBatch, FlowRecords, Kind, Tunnel
 from flowtop.view.flows import FLOW_COLUMN_DTYPES
 from tests.unit.factories import (
     ACK,
@@ -322,11 +322,34 @@ def test_a_ticks_traffic_is_told_by_direction() -> None:
     assert (flows.totals.tick_ingress_octets, flows.totals.tick_egress_octets) == (0, 0)
 
 
+def test_a_parent_is_a_flow_to_look_at_whose_packets_are_in_no_sum() -> None:
+    flows = table()
+    parent = key(protocol=17, destination_port=4789, kind=Kind.PARENT, tunnel=Tunnel.VXLAN, tunnel_id=42)
+    again = key(protocol=17, destination_port=4789, kind=Kind.PARENT, tunnel=Tunnel.VXLAN, tunnel_id=42, ifindex=9)
+    tick(flows, 1, (key("10.9.0.1", tunnel=Tunnel.VXLAN, tunnel_id=42), counters(2, 100)), (parent, counters(2, 200)),
+         (again, counters(2, 200)))
+    totals = flows.totals
+    assert (totals.accounted_packets, totals.accounted_octets) == (2, 100)
+    assert (totals.duplicate_packets, totals.duplicate_octets) == (0, 0)
+    assert (totals.tick_ingress_packets, totals.tick_ingress_octets) == (2, 100)
+    assert int(np.count_nonzero(flows.visible)) == 3
+    told = {(int(r["kind"]), int(r["ifindex"])): int(r["octet_delta"]) for r in flows.end_all(at(2))}
+    assert told == {(Kind.FLOW, 2): 100, (Kind.PARENT, 2): 200, (Kind.PARENT, 9): 200}
+
+
+def test_a_carried_flow_and_the_same_one_at_the_tunnels_device_are_one_conversation() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=2, tunnel=Tunnel.VXLAN, tunnel_id=42), counters(1, 50, at(0.1))),
+         (key(ifindex=3), counters(1, 50, at(0.2))))
+    assert (flows.totals.accounted_octets, flows.totals.duplicate_octets) == (100, 50)
+
+
 # ---- the invariant
 
 # The kernel adds octets only with a packet, so there is at least one of those.
 _entry = st.tuples(
-    st.integers(0, 7), st.sampled_from(list(Kind)), st.integers(0, 1), st.integers(1, 3), st.sampled_from([0, 10]),
+    st.integers(0, 7), st.sampled_from([Kind.FLOW, Kind.AGGREGATE, Kind.FRAGMENT]), st.integers(0, 1),
+    st.integers(1, 3), st.sampled_from([0, 10]),
     st.integers(1, 2**33), st.integers(0, 2**40), st.sampled_from([0, 0, SYN, ACK, FIN, RST]), st.integers(0, 999))
 _ticks = st.lists(st.tuples(st.integers(1, 30_000), st.lists(_entry, max_size=12)), max_size=15)
 

@@ -22,12 +22,13 @@ def test_120_columns_are_those_of_the_design_and_240_all() -> None:
     chosen = [column.id for column, _ in fit(120)]
     assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
                       "packets", "age", "state"]
-    assert [column.id for column, _ in fit(240)] == [id_ for id_, column in COLUMNS.items() if not column.of_exporters]
+    assert [column.id for column, _ in fit(240)] == [id_ for id_, column in COLUMNS.items()
+                                                     if not column.of_exporters and not column.of_tunnels]
 
 
 def test_flows_of_exporters_show_who_told_of_them() -> None:
     listening = ("udp://127.0.0.1:2055",)
-    assert {column.id for column, _ in fit(260, names=listening)} == set(COLUMNS)
+    assert {column.id for column, _ in fit(280, names=listening, tunnels=True)} == set(COLUMNS)
     assert "exporter" in [column.id for column, _ in fit(120, names=listening)]
     widths = {column.id: cells for column, cells in fit(160, names=listening)}
     assert widths["exporter"] >= len("255.255.255.255") and widths["interface"] <= len("enp0s3")

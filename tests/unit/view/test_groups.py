@@ -199,6 +199,7 @@ PLAIN_KEYS: dict[str, Keys] = {
     "subnet": lambda row: (row.ip_version, row.source_address[:3 if row.ip_version == 4 else 8]),
     "destination_subnet": lambda row: (row.ip_version, row.destination_address[:3 if row.ip_version == 4 else 8]),
     "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),
+    "tunnel": lambda row: (row.tunnel, row.tunnel_id),
     "dscp": lambda row: row.tos // 4,
 }
 

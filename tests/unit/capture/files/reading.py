@@ -24,6 +24,8 @@ class Read:
     batches: list[FlowBatch] = field(default_factory=list)
     flows: defaultdict[Key, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     facts: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    parents: defaultdict[Key, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
+    """Of Kind.PARENT, which are not in `flows`."""
 
     @property
     def last(self) -> FlowBatch:
@@ -52,7 +54,8 @@ class Read:
         table = {}
         for key, counters in zip(batch.keys, batch.counters, strict=True):
             conversation, facts = _plain(key), _facts(key, counters)
-            table[(*conversation, facts["vlan_id"], facts["customer_vlan_id"], facts["kind"])] = [
+            table[(*conversation, facts["vlan_id"], facts["customer_vlan_id"], facts["kind"], facts["tunnel"],
+                   facts["tunnel_id"])] = [
                 int(counters["packets"]), int(counters["octets"]), facts["tcp_bits"] | facts["opening"] << 12,
                 facts["tos"], facts["ttl"], facts["macs"]]
         return table
@@ -61,8 +64,9 @@ class Read:
         """observed = accounted + ignored, at the end of every batch."""
         packets = octets = 0
         for batch in self.batches:
-            packets += int(batch.counters["packets"].sum())
-            octets += int(batch.counters["octets"].sum())
+            summed = batch.counters[batch.keys["kind"] != Kind.PARENT]
+            packets += int(summed["packets"].sum())
+            octets += int(summed["octets"].sum())
         books = self.last.observations
         assert packets + int(books["ignored_packets"].sum()) == int(books["packets"].sum())
         assert octets + int(books["ignored_octets"].sum()) == int(books["octets"].sum())
@@ -91,8 +95,9 @@ def read(path: Path | str, config: FileConfig | None = None) -> Read:
 def _add(found: Read, batch: FlowBatch) -> None:
     for key, counters in zip(batch.keys, batch.counters, strict=True):
         plain = _plain(key)
-        packets, octets = found.flows[plain]
-        found.flows[plain] = packets + int(counters["packets"]), octets + int(counters["octets"])
+        flows = found.parents if key["kind"] == Kind.PARENT else found.flows
+        packets, octets = flows[plain]
+        flows[plain] = packets + int(counters["packets"]), octets + int(counters["octets"])
         found.facts.setdefault(plain, _facts(key, counters))
 
 
@@ -104,7 +109,8 @@ def _plain(key: np.void) -> Key:
 
 
 def _facts(key: np.void, counters: np.void) -> dict[str, Any]:
-    facts: dict[str, Any] = {name: int(key[name]) for name in ("vlan_id", "customer_vlan_id", "ifindex", "direction")}
+    facts: dict[str, Any] = {name: int(key[name]) for name in (
+        "vlan_id", "customer_vlan_id", "ifindex", "direction", "tunnel", "tunnel_id")}
     facts |= {name: int(counters[name]) for name in ("tos", "ttl", "first_ns", "last_ns")}
     facts["kind"] = Kind(int(key["kind"]))
     bits = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)

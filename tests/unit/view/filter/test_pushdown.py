@@ -69,5 +69,6 @@ def test_the_expression_holds_nothing_but_field_names_and_numbers(text: str) -> 
     expression = split(compiled, observation_points=True).expression
     words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"\b0x[0-9a-f]+u|\b\d+\b", "", expression)))
     assert words <= {"key", "flow_word", "source_address", "destination_address", "source_port", "destination_port",
-                     "protocol", "ip_version", "kind", "direction", "vlan_id", "customer_vlan_id"}
+                     "protocol", "ip_version", "kind", "direction", "vlan_id", "customer_vlan_id", "tunnel",
+                     "tunnel_id"}
     assert re.fullmatch(r"[\w\s()&|!=<>*\[\]-]*", expression) and "\n" not in expression
