@@ -379,9 +379,13 @@ def _screen(options: dict[str, Any], elsewhere: Reading | Listening | None) -> i
             return sources.pipeline(options, elsewhere, open_capture(), exports, recorder, narrowing,
                                     first_delay_s=SCREEN_FIRST_DELAY_S)
 
+        def run(exports: Exports) -> int:
+            from flowtop.tui.run import run_screen
+
+            return run_screen(partial(open_pipeline, exports), query, exports, _looks(options), recorder)
+
         return _exporting(options, narrowing, lambda exports: _recording(
-            options, recorder, query,
-            lambda: _show(options, query, partial(open_pipeline, exports), exports, recorder)))
+            options, recorder, query, lambda: run(exports)))
 
 
 def _looks(options: dict[str, Any]) -> Looks:
@@ -390,32 +394,3 @@ def _looks(options: dict[str, Any]) -> Looks:
     names = "none" if options["numeric"] else options["names"]
     return opening_looks(os.environ, os.geteuid(), hosts=names in ("hosts", "all"), services=names in ("ports", "all"),
                          theme=options["theme"])
-
-
-def _show(options: dict[str, Any], query: Query, make_pipeline: Callable[[], Pipeline], exports: Exports,
-          recorder: Recorder) -> int:
-    from flowtop.tui.app import FlowtopApp
-
-    opened: list[Pipeline] = []
-
-    def open_pipeline() -> Pipeline:
-        opened.append(make_pipeline())
-        return opened[0]
-
-    app = FlowtopApp(open_pipeline, query, exports=exports, packets=recorder, looks=_looks(options))
-
-    def stop() -> None:
-        # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.
-        for pipeline in opened:
-            recorder.stop_by_signal(pipeline.request_stop)
-        app.request_quit()
-
-    stop_on_signals(stop, exports.hurry)
-    try:
-        app.run()
-    finally:
-        for pipeline in opened:  # has stopped already unless the screen itself broke
-            pipeline.stop()
-    if app.error is not None:
-        raise app.error
-    return EXIT_FAILURE if app.return_code is None else app.return_code  # None: the screen broke
