@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
 from flowtop.record import Direction, Kind, Tunnel
 from tests.kernel import frames as f
@@ -22,11 +23,11 @@ from tests.kernel.test_program_wire import (
     TEST_RUN_OCTETS,
     ethernet_captures,
     expected_table,
+    needs_captures,
     read_capture,
     seen_table,
 )
-
-pytestmark = pytest.mark.core
+from tests.kernel.wire import Wire
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,7 @@ def by_udp(port: int, payload: bytes) -> bytes:
     return f.ipv4(f.udp(7, port, payload), f.UDP)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("packet", "tunnel", "tunnel_id"), [
     (by_udp(4789, f.vxlan(42, FRAME)), Tunnel.VXLAN, 42),
     (by_udp(8472, f.vxlan(0xFFFFFF, FRAME)), Tunnel.VXLAN, 0xFFFFFF),
@@ -96,6 +98,7 @@ def test_what_is_inside_is_counted_and_what_carries_it_beside_it(
     assert (parent.source_mac, parent.destination_mac) == (f.SOURCE_MAC, f.DESTINATION_MAC)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("packet", [
     by_udp(4789, f.vxlan(42, f.ethernet(f.ARP, bytes(28)))),
     by_udp(4789, f.vxlan(42, FRAME, flags=0)),
@@ -114,6 +117,7 @@ def test_what_is_no_whole_ip_packet_inside_stays_the_outer_flow(observer: Observ
     assert (books.parents, books.total("encapsulation_octets")) == ([], 0)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("wire_len", [0, 9_000])
 def test_super_packets_in_tunnels_are_exact(observer: Observer, direction: Direction, wire_len: int) -> None:
@@ -147,16 +151,12 @@ def test_a_map_without_room_leaves_parents_out_and_keeps_the_books(observer: Obs
     assert all(flow.kind is Kind.AGGREGATE for flow in books.aggregates)
 
 
-@pytest.mark.skipif(not EXPECTED.exists(), reason=f"needs the capture files in {CAPTURES}")
-@pytest.mark.parametrize("name", ethernet_captures() or ["none"])
-def test_captures_give_the_innermost_flows_tshark_gives(observer: Observer, name: str) -> None:
-    _, frames = read_capture(CAPTURES / name)
-    if max(map(len, frames)) > TEST_RUN_OCTETS or name == "ntp-corrupted.pcap":
-        pytest.skip("a test run takes no such frame: see tests/kernel/test_decap_wire.py")
-    books = seen(observer, *frames)
+def check(name: str, books: Books) -> None:
+    """Innermost flows are tshark's, and parents are what the outer table has more of."""
+    books.assert_balanced()
     expected = json.loads(EXPECTED.read_text())[name]
     innermost, outer = expected_table(expected["innermost"]), expected_table(expected["outer"])
-    assert seen_table(books) == innermost
+    assert seen_table(books) == innermost, name
     carrying: defaultdict[Any, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for parent in books.parents:
         key = (parent.source, parent.destination, parent.protocol, parent.source_port, parent.destination_port)
@@ -164,7 +164,28 @@ def test_captures_give_the_innermost_flows_tshark_gives(observer: Observer, name
     as_they_were = {flow: innermost.get(flow, (0, 0)) for flow in outer}
     assert dict(carrying) == {
         flow: (packets - as_they_were[flow][0], octets - as_they_were[flow][1])
-        for flow, (packets, octets) in outer.items() if packets > as_they_were[flow][0]}
+        for flow, (packets, octets) in outer.items() if packets > as_they_were[flow][0]}, name
+
+
+@needs_captures
+@pytest.mark.parametrize("name", ethernet_captures() or ["none"])
+def test_captures_give_the_innermost_flows_tshark_gives(observer: Observer, name: str) -> None:
+    _, frames = read_capture(CAPTURES / name)
+    if max(map(len, frames)) > TEST_RUN_OCTETS:
+        pytest.skip("shared/data: frames too large for a test run; they go over the veth below")
+    check(name, seen(observer, *frames))
+
+
+@needs_captures
+def test_captures_replayed_over_a_veth_give_the_same_tables(observer: Observer) -> None:
+    """All of them over one wire: a wire takes a while until it carries."""
+    if not bpf.tcx_supported(observer.program.programs["flow_ingress"]):
+        pytest.skip("needs TCX (Linux 6.6) to attach without leaving anything")
+    with Wire(observer) as wire:
+        for name in ethernet_captures():
+            _, frames = read_capture(CAPTURES / name)
+            wire.send(*frames)
+            check(name, wire.take(Direction.INGRESS, len(frames)))
 
 
 # ---- the file parser

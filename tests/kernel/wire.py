@@ -59,7 +59,7 @@ class Wire:
             time.sleep(0.01)
         books = self._observer.take(direction, ifindex=self.ifindex[direction])
         return Books([flow for flow in books.flows if flow.direction == direction], books.aggregates, books.totals,
-                     books.inserted)
+                     books.inserted, [parent for parent in books.parents if parent.direction == direction])
 
     def _build(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
