@@ -272,11 +272,15 @@ def _query(options: dict[str, Any], limit: int | None) -> Query:
 
 
 def _split(options: dict[str, Any], elsewhere: Reading | Listening | None, query: Query) -> Split:
-    """Which part of the filter runs in the kernel program. None when there are exports: they are of all flows."""
+    """Which part of the filter runs in the kernel program. None when there are exports: they are of all flows.
+
+    The screen may be asked for biflows and details, which want the way back.
+    """
     from flowtop.view.filter.places import places
 
     return places(query.filter, in_kernel=not (elsewhere or options["export"]),
-                  observation_points=options["dedupe"] == "off", both_ways=query.biflow, decap=options["decap"])
+                  observation_points=options["dedupe"] == "off", decap=options["decap"],
+                  both_ways=query.biflow or not options["batch"])
 
 
 def _exporting(options: dict[str, Any], narrowing: Narrowing, run: Callable[[Exports], int]) -> int:

@@ -40,14 +40,12 @@ def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool, b
     Args:
         whole: the filter, if any.
         in_kernel: there is a kernel program, and nobody needs the flows that do not pass.
-        observation_points, decap: see pushdown.split.
-        both_ways: what passes is wanted with its answers: nothing is left out then that could be one.
+        observation_points, both_ways, decap: see pushdown.split.
     """
     if whole is None:
         return Split()
     if not in_kernel:
         return everything_in_the_table(whole)
-    from flowtop.view.filter.pushdown import split, symmetric
+    from flowtop.view.filter.pushdown import split
 
-    found = split(whole, observation_points=observation_points, decap=decap)
-    return everything_in_the_table(whole) if both_ways and found.tree and not symmetric(found.tree) else found
+    return split(whole, observation_points=observation_points, both_ways=both_ways, decap=decap)

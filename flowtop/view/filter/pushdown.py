@@ -41,18 +41,23 @@ _EITHER_WAY = (_OF_THE_CONVERSATION, _OF_THE_CONVERSATION | _OF_THE_TUNNEL, _OF_
 _SIGNS = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
-def split(whole: Filter, *, observation_points: bool, decap: bool = False) -> Split:
+def split(whole: Filter, *, observation_points: bool, both_ways: bool = False, decap: bool = False) -> Split:
     """Which part of a filter runs where.
 
     Args:
         whole: the filter.
         observation_points: direction and VLAN may be asked in the kernel too. Not while the same packets are looked for
             at several Observation Points: then those that are not wanted are still needed to tell which one counts.
+        both_ways: what passes is wanted with its answers: only what asks both ways alike goes to the kernel.
         decap: packets are taken out of tunnels: then those are the Observation Point's too. Else there are none.
     """
     without = _OF_THE_CONVERSATION if decap else _OF_THE_CONVERSATION | _OF_THE_TUNNEL
     fields = _OF_THE_KEY if observation_points else without
-    kernel, rest = _of_the_key(whole.tree, fields)
+    known, weaker, rest = _of_the_key(whole.tree, fields)
+    if both_ways and not symmetric(all_of(*known, *weaker)):
+        rest += [part for part in known if not symmetric(part)]
+        known, weaker = ([part for part in parts if symmetric(part)] for parts in (known, weaker))
+    kernel = all_of(*known, *weaker)
     if isinstance(kernel, And) and not kernel.parts:
         return everything_in_the_table(whole)
     if sum(len(leaf.networks) if isinstance(leaf, Within) else 1 for leaf in leaves(kernel)) > MOST_TESTS:
@@ -63,7 +68,7 @@ def split(whole: Filter, *, observation_points: bool, decap: bool = False) -> Sp
 def implies(asked: Iterable[Filter], kernel: Tree) -> bool:
     """Whether it can be told from the filters' words that flows which pass all of them pass `kernel` too."""
     known = [part for one in asked for fields in _EITHER_WAY
-             for part in conjuncts(_of_the_key(one.tree, fields)[0])]  # whichever `split` went by
+             for parts in _of_the_key(one.tree, fields)[:2] for part in conjuncts(all_of(*parts))]
     return all(part in known for part in conjuncts(kernel))
 
 
@@ -94,14 +99,14 @@ def _in_any_order(tree: Tree, *, turned: bool) -> tuple[object, ...]:
     return "other", tree
 
 
-def _of_the_key(tree: Tree, fields: frozenset[str]) -> tuple[Tree, list[Tree]]:
-    """What the Flow Key must answer for `tree` to hold, and the parts that it cannot answer in full."""
+def _of_the_key(tree: Tree, fields: frozenset[str]) -> tuple[list[Tree], list[Tree], list[Tree]]:
+    """What the Flow Key answers of `tree`; what it must answer for the rest to hold; and that rest."""
     known: list[Tree] = []
     rest: list[Tree] = []
     for part in tree.parts if isinstance(tree, And) else (tree,):
         (known if _knows(part, fields) else rest).append(part)
     weaker = [part for part in (_weakened(part, fields, negated=False) for part in rest) if part is not None]
-    return all_of(*known, *weaker), rest
+    return known, weaker, rest
 
 
 def _knows(tree: Tree, fields: frozenset[str]) -> bool:

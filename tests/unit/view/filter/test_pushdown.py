@@ -40,6 +40,20 @@ def test_without_looking_for_duplicates_the_observation_point_goes_too() -> None
     assert (found.kernel, found.rest) == ("dir in and vlan 5", "if eth0")
 
 
+@pytest.mark.parametrize(("text", "kernel", "rest"), [
+    ("src host 10.0.0.1 and tcp", "tcp", "src host 10.0.0.1"),
+    ("src host 10.0.0.1", "", "src host 10.0.0.1"),
+    ("port 443 and rate > 1M and dst net 10/8", "port 443", "rate > 1M and dst net 10/8"),
+    ("src net 10/8 and dst net 10/8 tcp", "src net 10/8 and dst net 10/8 and tcp", ""),
+    ("not (src host 10.0.0.1 or rate > 1M) and udp", "udp", "not (src host 10.0.0.1 or rate > 1M)"),
+    ("icmptype 8 and ip", "ip", "icmptype 8"),
+])
+def test_where_answers_are_wanted_only_what_asks_both_ways_alike_goes_to_the_kernel(
+        text: str, kernel: str, rest: str) -> None:
+    found = split(compile_filter(text), observation_points=False, both_ways=True)
+    assert (found.kernel, found.rest) == (kernel, rest)
+
+
 def test_too_many_tests_stay_in_the_flow_table() -> None:
     text = " or ".join(f"host 10.0.0.{number}" for number in range(33))
     assert split(compile_filter(text), observation_points=True).kernel == ""
