@@ -131,9 +131,9 @@ TCP_MEMBERS: dict[str, str] = {
     "tcpSynMilliseconds": "First packet with SYN, since 1970 UTC.",
     "tcpFinMilliseconds": "First packet with FIN.",
     "tcpRstMilliseconds": "First packet with RST.",
-    "tcpRoundTripMicroseconds": "Round-trip time, smoothed, of the local socket that sends the flow.",
-    "tcpRetransmittedSegments": "Segments that the local socket which sends the flow has sent again, in its life.",
-    "tcpOutOfOrderSegments": "Segments that came out of order.",
+    "tcpRoundTripMicroseconds": "Round trip: smoothed, of the local socket that sends the flow; with -r to SYN-ACK.",
+    "tcpRetransmittedSegments": "Segments sent again: by the local socket, in its life; with -r in the file.",
+    "tcpOutOfOrderSegments": "With -r: segments that came out of order.",
     "tcpCongestionWindowSegments": "Congestion window of the local socket that sends the flow.",
 }
 """What a TCP flow in JSON or CSV may have beside, as far as it is known and not 0: no IANA element says it."""

@@ -63,6 +63,16 @@ first packet with that bit, 0 for none. The last three are of the local TCP sock
 at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
 """
 
+SEGMENT_DTYPE = np.dtype([
+    ("entry", "u4"),
+    ("sequence", "u4"),
+    ("octets", "u4"),
+    ("bits", "u2"),
+    ("time_ns", "i8"),
+])
+"""A captured TCP segment: which entry of the batch it is of, its sequence number, how many it takes (SYN and FIN one
+each), its control bits, its time on the batch's clock."""
+
 TCP_OPENING_BIT = 12
 """Of tcp_bit_seen and tcp_bits_hint: SYN without ACK."""
 
@@ -196,6 +206,8 @@ class FlowBatch:
         collecting: what a Collecting Process says of its sources; None: the capture is none.
         other_ifindexes: u4, shape (n,): the interface at the exporter's other side, 0 where it is not told; None: there
             are no exporters.
+        segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
+            in which they came; None: the capture does not look at them.
 
     The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
     """
@@ -210,6 +222,7 @@ class FlowBatch:
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
     other_ifindexes: npt.NDArray[np.uint32] | None = None
+    segments: npt.NDArray[np.void] | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([

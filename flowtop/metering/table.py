@@ -14,6 +14,7 @@ from flowtop.metering.flag_log import FlagLog
 from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.rates import Rates
 from flowtop.metering.records import Reporting, no_records, report
+from flowtop.metering.sequences import Sequences
 from flowtop.metering.store import U8, FlowStore
 from flowtop.metering.tcp import note_sockets, note_times
 from flowtop.metering.totals import MeteringTotals, with_observed
@@ -96,6 +97,7 @@ class FlowTable:
         self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
         self._next_id = 1
         self._flags = FlagLog()
+        self._sequences = Sequences(self._store, self._index)
         self._kept: int | None = None
         self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
@@ -165,7 +167,8 @@ class FlowTable:
     def nbytes(self) -> int:
         """Octets of memory held."""
         dedupe = self._dedupe.nbytes if self._dedupe else 0
-        return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe + self._flags.nbytes
+        kept = self._flags.nbytes + self._sequences.nbytes
+        return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe + kept
 
     def update(self, batch: FlowBatch) -> FlowRecords:
         """A tick of one batch: `accumulate`, then `close_tick`."""
@@ -181,6 +184,8 @@ class FlowTable:
         self.now_ns = max(batch.now_ns, self.now_ns)
         self.unix_offset_ns = batch.unix_offset_ns
         slots = self._add_entries(batch)
+        if batch.segments is not None:
+            self._sequences.note(slots, batch.segments)
         if self._dedupe:
             self._dedupe.take_over(slots)
         self._book(batch, slots)

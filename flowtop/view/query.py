@@ -137,13 +137,14 @@ class FlowRow(NamedTuple):
     fin_ms: int = 0
     rst_ms: int = 0
     rtt_us: int = 0
-    """TCP round-trip time: smoothed, of the local socket that sends this flow; 0: not known. Of groups: the longest."""
+    """TCP round-trip time: smoothed, of the local socket that sends this flow; of files from SYN to SYN-ACK.
+    0: not known. Of groups: the longest."""
     congestion_window: int = 0
     """Segments that the local socket which sends this flow may have on the way; 0: no such socket."""
     retransmitted: int = 0
-    """TCP segments that were sent again: by the local socket, in its life."""
+    """TCP segments that were sent again: by the local socket, in its life; of files: see metering/sequences.py."""
     out_of_order: int = 0
-    """TCP segments that came later than others which were sent after them."""
+    """TCP segments of files that came later than others which were sent after them."""
     flows: int = 1
     """How many flows a group has; one seen at several Observation Points counts once."""
     tunnel: int = 0

@@ -28,7 +28,8 @@ _HEAD = np.dtype([
     ("s", "<u4"), ("us", "<u4"), ("captured", "<u4"), ("wire", "<u4"), ("macs", "V12"), ("ethertype", ">u2"),
     ("version_ihl", "u1"), ("tos", "u1"), ("length", ">u2"), ("id", ">u2"), ("fragment", ">u2"), ("ttl", "u1"),
     ("protocol", "u1"), ("checksum", ">u2"), ("source", ">u4"), ("destination", ">u4"), ("source_port", ">u2"),
-    ("destination_port", ">u2"), ("numbers", "V8"), ("bits", ">u2"), ("rest", "V6")])
+    ("destination_port", ">u2"), ("sequence", ">u4"),
+    ("acknowledgement", ">u4"), ("bits", ">u2"), ("rest", "V6")])
 
 
 def write_capture(path: Path, packets: int, flows: int) -> None:
@@ -46,6 +47,8 @@ def write_capture(path: Path, packets: int, flows: int) -> None:
     head["protocol"] = np.where(flow % 2, 6, 17)
     head["source"], head["destination"] = 0x0A000000 + flow, 0xC0A80000 + flow % 256
     head["source_port"], head["destination_port"] = 1024 + flow % 50_000, 443
+    order = np.argsort(flow, kind="stable")
+    head["sequence"][order] = np.cumsum((sizes - 54)[order]) - (sizes - 54)[order]  # each flow's go on without gaps
     at = np.concatenate(([0], np.cumsum(16 + sizes[:-1]))) + 24
     octets = np.zeros(24 + int((16 + sizes).sum()), np.uint8)
     octets[:24] = np.frombuffer(np.array([0xA1B2C3D4, 0x00040002, 0, 0, 262_144, 1], "<u4").tobytes(), np.uint8)

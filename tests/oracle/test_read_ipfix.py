@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from flowtop.elements import TCP_MEMBERS
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
 from tests.unit.capture.files import writers as w
 from tests.unit.test_reading import CAPTURE
 
-_NOT_EXPORTED = ("flowId", "ipTTL")
+_NOT_EXPORTED = ("flowId", "ipTTL", *TCP_MEMBERS)
 
 
 def flows(*options: str) -> tuple[list[dict[str, Any]], dict[str, int]]:

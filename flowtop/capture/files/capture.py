@@ -24,7 +24,7 @@ STEP_NS = 2_000_000_000
 """File time that one batch may cover: flows end between batches."""
 _LIVE_NS = 60_000_000_000
 """A pipe whose newest packet is younger than this is a capture that goes on: its time goes on while it is silent."""
-_NOTHING: Entries = (np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE), None)
+_NOTHING = Entries(np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE))
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,11 @@ class FileCapture:
         reader, stream = self._reader, self._stream
         names = reader.names() if reader else {}
         observations = reader.observations() if reader else np.zeros(0, OBSERVATION_DTYPE)
-        keys, counters, other_ifindexes = entries
         return FlowBatch(
-            keys, counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
+            entries.keys, entries.counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
             SourceState(closes_tick, self._ended and self._piece is None, stream.octets_read, stream.octets_total,
                         self._fault),
-            reader.statistics if reader else None, other_ifindexes)
+            reader.statistics if reader else None, entries.other_ifindexes, entries.segments)
 
     def close(self) -> FlowBatch:
         """See Capture.close. What was not drained was not observed."""

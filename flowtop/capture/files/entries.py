@@ -12,6 +12,7 @@ from flowtop.record import (
     FLOW_KEY_DTYPE,
     IGNORED_KINDS,
     OBSERVATION_DTYPE,
+    SEGMENT_DTYPE,
     Direction,
 )
 
@@ -28,8 +29,9 @@ def _multipliers() -> npt.NDArray[np.uint64]:
     return rng.integers(1, 1 << 63, _WORDS, np.uint64) << np.uint64(1) | np.uint64(1)
 
 
-def flow_entries(packets: Packets, start: int, end: int) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-    """Keys (each once) and counters of the packets `start` to `end`, as in FlowBatch.
+def flow_entries(packets: Packets, start: int, end: int) -> tuple[
+        npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.void]]:
+    """Keys (each once), counters and TCP segments of the packets `start` to `end`, as in FlowBatch.
 
     A flow's MACs, TOS and TTL are those of its first packet in the file; first_ns and last_ns are its earliest and
     latest, in whatever order they stand there.
@@ -37,7 +39,7 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[npt.NDArray[np
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[start:end]
     ip = packets.outcome[start:end] == PARSED_IP
     if not ip.any():
-        return np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE)
+        return np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, SEGMENT_DTYPE)
     if ip.all():
         order, begins = _by_flow(words)
         rows = order + start
@@ -56,8 +58,35 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[npt.NDArray[np
         bits.astype("<u2").view(np.uint8).reshape(-1, 2), axis=1, count=_BITS, bitorder="little")
     for name in ("source_mac", "destination_mac", "tos", "ttl"):
         counters[name] = getattr(packets, name)[firsts]
+    _note_times(counters, packets, rows, begins)
+    segments = _segments(packets, rows, begins)
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
-    return words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0], counters  # a structured array takes 20 times as long
+    keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
+    return keys, counters, segments
+
+
+def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray[np.void]:
+    """Those of the packets `rows` that are segments to look at."""
+    octets = packets.segment_octets[rows]
+    some = np.flatnonzero(octets)
+    segments = np.empty(len(some), SEGMENT_DTYPE)
+    chosen = rows[some]
+    segments["entry"] = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(rows))))[some]
+    segments["octets"] = octets[some]
+    for name, values in (("sequence", packets.sequence), ("bits", packets.tcp_bits), ("time_ns", packets.time_ns)):
+        segments[name] = values[chosen]
+    return segments
+
+
+def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers, begins: Integers) -> None:
+    """When the first SYN, FIN and RST came."""
+    closing = np.flatnonzero(packets.tcp_bits[rows] & np.uint16(0b111))
+    bits, times = packets.tcp_bits[rows[closing]], packets.time_ns[rows[closing]]
+    entry = np.searchsorted(begins, closing, "right") - 1
+    for bit, name in enumerate(("fin_ns", "syn_ns", "rst_ns")):
+        some = np.flatnonzero(bits >> np.uint16(bit) & np.uint16(1))
+        latest_first = some[np.argsort(times[some], kind="stable")[::-1]]
+        counters[name][entry[latest_first]] = times[latest_first]
 
 
 def _span(times: Integers, rows: Integers, begins: Integers) -> tuple[Integers, Integers]:

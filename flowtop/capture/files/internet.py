@@ -36,8 +36,8 @@ _IPV6_HEADER = np.dtype([
     ("version_class", ">u2"), ("label", "V2"), ("payload_length", ">u2"), ("next_header", "u1"), ("hop_limit", "u1"),
     ("source", "V16"), ("destination", "V16")])
 _EXTENSION_HEADER = np.dtype([("next_header", "u1"), ("length", "u1"), ("fragment", ">u2"), ("id", "<u4")])
-_TRANSPORT = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("numbers", "V8"), ("bits", ">u2"),
-                       ("window", "V2")])
+_TRANSPORT = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("sequence", ">u4"),
+                       ("acknowledgement", "V4"), ("bits", ">u2"), ("window", "V2")])
 _TCP_CONTROL_BITS = np.uint16(0x0FFF)
 _IPV4_KEY: np.dtype[Any] = np.dtype({"names": ["source", "destination"], "formats": ["V4", "V4"], "offsets": [0, 16],
                                      "itemsize": FLOW_KEY_DTYPE.itemsize})
@@ -59,6 +59,8 @@ class Packets:
         fragment: NO_FRAGMENT, FIRST_FRAGMENT or LATER_FRAGMENT.
         fragment_id: what identifies the fragmented packet beside addresses, version and fragment_protocol.
         fragment_protocol: IPv4's protocol; fragments of one IPv6 packet may differ in it: 0.
+        sequence: of TCP.
+        segment_octets: how many sequence numbers a whole TCP segment takes; 0 of what takes none, or cannot be told.
     """
 
     keys: npt.NDArray[np.void]
@@ -74,6 +76,8 @@ class Packets:
     fragment: npt.NDArray[np.uint8]
     fragment_id: npt.NDArray[np.uint32]
     fragment_protocol: npt.NDArray[np.uint8]
+    sequence: npt.NDArray[np.uint32]
+    segment_octets: Integers
 
     def take(self, rows: Integers) -> Packets:
         """These rows only, in memory of their own."""
@@ -130,7 +134,8 @@ def parse(frames: Frames, places: Places | None = None) -> Packets:
         time_ns=frames.time_ns,
         tcp_bits=np.zeros(n, np.uint16), tos=np.zeros(n, np.uint8), ttl=np.zeros(n, np.uint8),
         source_mac=link.source_mac, destination_mac=link.destination_mac,
-        fragment=np.zeros(n, np.uint8), fragment_id=np.zeros(n, np.uint32), fragment_protocol=np.zeros(n, np.uint8))
+        fragment=np.zeros(n, np.uint8), fragment_id=np.zeros(n, np.uint32), fragment_protocol=np.zeros(n, np.uint8),
+        sequence=np.zeros(n, np.uint32), segment_octets=np.zeros(n, np.int64))
     if places is not None:
         places.ip = link.ip_offset
     packets.keys["ifindex"] = frames.interface + 1
@@ -143,7 +148,7 @@ def parse(frames: Frames, places: Places | None = None) -> Packets:
             cursor = parse_ip(frames, link, packets, rows)
             if places is not None:
                 places.transport[cursor.rows], places.end[cursor.rows] = cursor.offset, cursor.end
-            _parse_transport(frames, packets, cursor)
+            _parse_transport(frames, link, packets, cursor)
     return packets
 
 
@@ -248,8 +253,8 @@ def _note_fragments(packets: Packets, rows: Integers, header: npt.NDArray[np.voi
     packets.fragment[rows] = np.where(header["fragment"] & 0xFFF8, LATER_FRAGMENT, FIRST_FRAGMENT)
 
 
-def _parse_transport(frames: Frames, packets: Packets, at: _Cursor) -> None:
-    """Ports, ICMP type and code, TCP control bits."""
+def _parse_transport(frames: Frames, link: Link, packets: Packets, at: _Cursor) -> None:
+    """Ports, ICMP type and code, what is of TCP."""
     header = gather(frames.octets, frames.offset[at.rows] + at.offset, _TRANSPORT)
     room = at.end - at.offset
     protocol = packets.keys["protocol"][at.rows]
@@ -261,6 +266,19 @@ def _parse_transport(frames: Frames, packets: Packets, at: _Cursor) -> None:
     tcp = (protocol == _TCP) & (room >= _TRANSPORT.itemsize)
     packets.tcp_bits[at.rows] = np.where(
         tcp, with_opening(header["bits"].astype(np.uint16) & _TCP_CONTROL_BITS), 0)
+    whole = np.flatnonzero(tcp & (packets.fragment[at.rows] == NO_FRAGMENT))
+    if len(whole):
+        rows = at.rows[whole]
+        _note_segments(packets, rows, header[whole], link.ip_offset[rows] + packets.octets[rows] - at.offset[whole])
+
+
+def _note_segments(packets: Packets, rows: Integers, header: npt.NDArray[Any], octets: Integers) -> None:
+    """Sequence numbers of these packets, TCP segments of so many octets with header."""
+    bits = header["bits"].astype(np.int64)
+    header_octets = (bits >> 12) * 4
+    good = (header_octets >= _TRANSPORT.itemsize) & (octets >= header_octets)
+    packets.sequence[rows] = header["sequence"]
+    packets.segment_octets[rows] = np.where(good, octets - header_octets + (bits & 1) + (bits >> 1 & 1), 0)
 
 
 def _chosen(cursor: _Cursor, which: Bools) -> _Cursor:

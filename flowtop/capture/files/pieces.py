@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,15 @@ from flowtop.capture.files.frames import Frames, Integers
 from flowtop.capture.files.internet import PARSED_IP, Packets
 from flowtop.packets import PacketBatch, PacketInterface
 
-Entries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.uint32] | None]
-"""Keys, counters and other interfaces, as in FlowBatch."""
+
+class Entries(NamedTuple):
+    """Keys, counters, other interfaces and segments, as in FlowBatch."""
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    other_ifindexes: npt.NDArray[np.uint32] | None = None
+    segments: npt.NDArray[np.void] | None = None
+
 
 
 class Piece(Protocol):
@@ -51,7 +58,8 @@ class PacketPiece:
     def entries(self, start: int, stop: int) -> Entries:
         """See Piece."""
         self.observations.add(self.packets, self.unjoined, start, stop)
-        return *flow_entries(self.packets, start, stop), None
+        keys, counters, segments = flow_entries(self.packets, start, stop)
+        return Entries(keys, counters, segments=segments)
 
     def packets_between(self, start: int, stop: int) -> PacketBatch:
         """See Piece."""
@@ -86,11 +94,12 @@ class CarriedPiece:
         """See Piece. What carried the packets is in no books but encapsulation_octets."""
         rows, parents = self.found.rows, self.found.parents
         first, end = np.searchsorted(rows, (start, stop)).tolist()
-        keys, counters, others = self.piece.entries(start, stop)
+        inner = self.piece.entries(start, stop)
         self.piece.observations.add_encapsulation(
             parents.keys[first:end], parents.octets[first:end] - self.piece.packets.octets[rows[first:end]])
-        more_keys, more_counters = flow_entries(parents, first, end)
-        return np.concatenate((keys, more_keys)), np.concatenate((counters, more_counters)), others
+        keys, counters, _ = flow_entries(parents, first, end)
+        return inner._replace(keys=np.concatenate((inner.keys, keys)),
+                              counters=np.concatenate((inner.counters, counters)))
 
     def packets_between(self, start: int, stop: int) -> PacketBatch:
         """See Piece: whole frames, under the keys of what they carry."""

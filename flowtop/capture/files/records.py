@@ -30,7 +30,7 @@ class RecordPiece:
         """See Piece."""
         rows = self.rows[start:stop]
         self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return flow_entries(rows)
+        return Entries(*flow_entries(rows))
 
     def packets_between(self, start: int, stop: int) -> None:
         """See Piece."""
