@@ -7,8 +7,12 @@
  * Compiled by bcc, with -DFLOW_SNAP=N octets of a frame at most, -DFLOW_RING_PAGES=N (of 4096 octets, a power of two)
  * and, where there is a filter, -DFLOW_WANTED(key)=EXPRESSION as in flow.bpf.c. -DFLOW_SHARE=N: packets of each flow at
  * most, by a map that forgets who was silent longest: user space counts again.
+ * With -DFLOW_DECAP a packet in a tunnel is in the flow of what is inside, as it is counted; its frame is the whole one.
  */
 #include "parse.h"
+#ifdef FLOW_DECAP
+#include "decap.h"
+#endif
 #include "packets.h"
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
@@ -43,6 +47,9 @@ BPF_TABLE("percpu_hash", u32, struct packet_losses, losses, LOSS_ENTRIES);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
 #ifdef FLOW_SHARE
 BPF_TABLE("lru_hash", struct flow_key, u64, shares, SHARE_ENTRIES);
+#endif
+#ifdef FLOW_DECAP
+BPF_TABLE("percpu_array", u32, struct work, works, 1);
 #endif
 
 /* As in flow.bpf.c, with fragments of its own: bcc lets no function on maps be shared. */
@@ -169,32 +176,54 @@ FLOW_INLINE int emit_snapped(struct __sk_buff *skb, const u32 layer, struct flow
 
 FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 layer)
 {
-	struct flow_key key = {.ifindex = skb->ifindex, .direction = direction};
 	struct packet_losses *lost;
-	struct packet packet = {};
+	struct flow_key *key;
+	struct packet *packet;
 	u64 now;
+#ifdef FLOW_DECAP
+	u32 zero = 0;
+	struct work *work = works.lookup(&zero);
 
-	if (parse_frame(skb, layer, &key, &packet) != PARSED_IP)
+	if (!work)
 		return VERDICT_NEXT;
+	__builtin_memset(&work->key, 0, sizeof(work->key));
+	__builtin_memset(&work->packet, 0, sizeof(work->packet));
+	work->carried = 0;
+	key = &work->key;
+	packet = &work->packet;
+#else
+	struct flow_key own_key = {};
+	struct packet own_packet = {};
+
+	key = &own_key;
+	packet = &own_packet;
+#endif
+	key->ifindex = skb->ifindex;
+	key->direction = direction;
+	if (parse_frame(skb, layer, key, packet) != PARSED_IP)
+		return VERDICT_NEXT;
+#ifdef FLOW_DECAP
+	decapsulate(skb, work);
+#endif
 	now = monotonic_ns();
-	if (packet.fragment)
-		join_fragment(&key, &packet, now);
+	if (packet->fragment)
+		join_fragment(key, packet, now);
 #ifdef FLOW_WANTED
-	if (!(FLOW_WANTED((&key))))
+	if (!(FLOW_WANTED((key))))
 		return VERDICT_NEXT;
 #endif
 #ifdef FLOW_SHARE
-	u64 one = 1, *had = shares.lookup(&key);
+	u64 one = 1, *had = shares.lookup(key);
 
 	if (had && *had >= FLOW_SHARE) {
-		lost = find_losses(key.ifindex);
+		lost = find_losses(key->ifindex);
 		if (lost)
 			lost->capped++;
 		return VERDICT_NEXT;
 	}
 #endif
-	if (!emit_snapped(skb, layer, &key, now)) {
-		lost = find_losses(key.ifindex);
+	if (!emit_snapped(skb, layer, key, now)) {
+		lost = find_losses(key->ifindex);
 		if (lost)
 			lost->dropped++;
 		return VERDICT_NEXT;
@@ -203,7 +232,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 la
 	if (had)
 		__sync_fetch_and_add(had, 1);
 	else
-		shares.update(&key, &one);
+		shares.update(key, &one);
 #endif
 	return VERDICT_NEXT;
 }

@@ -149,5 +149,6 @@ def source(options: dict[str, Any], elsewhere: Reading | Listening | None,
 def _ebpf_capture(options: dict[str, Any], compilation: Compilation) -> Capture:
     from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
-    config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"])
+    config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"],
+                        decap=options["decap"])
     return EbpfCapture(config, compilation)

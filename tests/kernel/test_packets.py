@@ -168,6 +168,50 @@ def test_a_tag_that_the_kernel_took_off_is_back_where_it_was(
         (len(frame), frame[:100]) for frame in sent]
 
 
+VXLAN_42 = f.ethernet(f.IPV4, f.ipv4(f.udp(9, 4789, f.vxlan(42, f.ethernet(
+    f.IPV4, f.ipv4(f.udp(7, 53, bytes(range(200))), f.UDP, source="192.168.0.1", destination="192.168.0.2")))), f.UDP))
+GRE_7 = f.ethernet(f.IPV4, f.ipv4(f.gre(
+    f.IPV4, f.ipv4(f.udp(8, 53), f.UDP, source="192.168.0.3", destination="192.168.0.4"), key=7), f.GRE))
+IN_NO_TUNNEL = f.ethernet(f.IPV4, f.ipv4(f.udp(7, 53), f.UDP))
+
+
+@pytest.mark.parametrize(("text", "wanted"), [
+    ("tunnel vxlan and vni 42", [VXLAN_42]),
+    ("packets > 0", [VXLAN_42, GRE_7, IN_NO_TUNNEL]),
+])
+def test_packets_in_tunnels_are_those_of_the_flow_inside_and_written_with_the_tunnel(
+        pair: tuple[Namespace, Namespace], tmp_path: Path, text: str, wanted: list[bytes]) -> None:
+    near, far = pair
+    path = tmp_path / "x.pcapng"
+    command = Command(far, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "--decap", "-w", str(path), text)
+    command.await_rounds()
+    frames = [VXLAN_42, GRE_7, IN_NO_TUNNEL]
+
+    def all_written() -> bool:
+        send_frames(near, "veth0", frames)
+        return {octets for *_, octets in packets(path.read_bytes())} == {frame[:256] for frame in wanted}
+
+    eventually(all_written, "of flows that are in the table by now, all packets are written")
+    assert command.end(signal.SIGTERM) == 0
+    assert {(wire, octets) for _, _, wire, octets in packets(path.read_bytes())} == {
+        (len(frame), frame[:256]) for frame in wanted}
+
+
+def test_a_flow_in_a_tunnel_has_a_share_of_its_own(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, far = pair
+    recorder = Recorder(RecordingLimits(snap=262_144, per_flow=2, most_octets=0))
+    recorder.begin(str(tmp_path / "x.pcapng"), [compile_filter("udp port 53")], new=True)
+    capturing = Capturing(far, "veth0", decap=True)
+    recorder.connect(capturing.capture)
+    with capturing as running:
+        send_frames(near, "veth0", [VXLAN_42, GRE_7, VXLAN_42, IN_NO_TUNNEL, VXLAN_42])
+        eventually(lambda: sum(running.books.packets.values()) == 5 + 4, "five packets, and four of tunnels")
+    figures = ended(recorder)
+    assert (figures.written, figures.capped) == (4, 1)
+    assert [octets for *_, octets in packets((tmp_path / "x.pcapng").read_bytes())] == [
+        VXLAN_42, GRE_7, VXLAN_42, IN_NO_TUNNEL]
+
+
 def test_a_buffer_of_many_segments_has_its_own_length(tmp_path: Path) -> None:
     with Lab() as lab:
         near, far = lab.pair()

@@ -17,11 +17,11 @@ EVERYTHING = RecordingLimits(snap=262_144, per_flow=0, most_octets=0)
 
 
 def write_packets(source: Path, target: Path, text: str = "", limits: RecordingLimits = EVERYTHING,
-                  tick_s: float | None = None) -> RecordingStatistics:
+                  tick_s: float | None = None, *, decap: bool = False) -> RecordingStatistics:
     """What `flowtop -r source -w target text` writes."""
     recorder = Recorder(limits)
     recorder.begin(str(target), [compile_filter(text)] if text else [], new=False)
-    capture = FileCapture(FileConfig(str(source), tick_s))
+    capture = FileCapture(FileConfig(str(source), tick_s, decap=decap))
     recorder.connect(capture)
     pipeline = Pipeline(PipelineConfig(own_time=True), capture, watcher=recorder)
     pages = PageQueue()

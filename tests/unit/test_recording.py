@@ -104,6 +104,26 @@ def test_the_link_type_and_name_of_each_interface_stay(tmp_path: Path) -> None:
         (2, 4, 2), (2, 4, 0)], "sent; and nobody said"
 
 
+@pytest.mark.parametrize(("text", "decap", "wanted"), [
+    ("net 192.168.0.0/16", True, [0, 1]),
+    ("vni 42", True, [0]),
+    ("packets > 1", True, [0]),
+    ("not tunnel", True, [2]),
+    ("net 192.168.0.0/16", False, []),
+    ("port 4789", False, [0]),
+])
+def test_packets_in_tunnels_are_those_of_the_flow_inside_and_written_with_the_tunnel(
+        source: Path, tmp_path: Path, text: str, decap: bool, wanted: list[int]) -> None:
+    inside = [f.ipv4(f.udp(port, 53), f.UDP, source="192.168.0.1", destination="192.168.0.2") for port in (7, 8)]
+    vxlan = f.udp(9, 4789, f.vxlan(42, f.ethernet(f.IPV4, inside[0])))
+    frames = [f.ethernet(f.IPV4, packet) for packet in (
+        f.ipv4(vxlan, f.UDP), f.ipv4(f.gre(f.IPV4, inside[1], key=7), f.GRE), f.ipv4(f.udp(7, 53), f.UDP))]
+    source.write_bytes(w.pcap([(T, frames[0]), *((T + w.SECOND, frame) for frame in frames)]))
+    write_packets(source, tmp_path / "y.pcapng", text, decap=decap)
+    found = [octets for *_, octets in packets((tmp_path / "y.pcapng").read_bytes())]
+    assert found == [frames[number] for number in (0, 0, 1, 2) if number in wanted]
+
+
 def test_a_file_of_before_is_put_aside_by_the_command_and_refused_by_the_screen(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "y.pcapng"
     target.write_text("old")

@@ -61,11 +61,13 @@ class EbpfConfig:
         interfaces: names and globs; none: every interface that is up.
         map_entries: flows each of the two kernel maps can hold between drains, 1,024 to 16,777,216.
         attach: "auto" takes TCX where the kernel has it.
+        decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
     """
 
     interfaces: tuple[str, ...] = ()
     map_entries: int = 65536
     attach: AttachMode = "auto"
+    decap: bool = False
 
     def __post_init__(self) -> None:
         check_map_entries(self.map_entries)
@@ -76,7 +78,7 @@ class EbpfCapture:
 
     Args:
         config: what to capture.
-        compilation: of the programs, begun already and with the same map_entries; None: begin with `open`.
+        compilation: of the programs, begun already and with the same map_entries and decap; None: begin with `open`.
         environ: environment variables.
         clock_ns: the kernel programs' clock; None: `kernel_clock`.
         unix_ns: ns since 1970 UTC.
@@ -103,7 +105,7 @@ class EbpfCapture:
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
-        self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle())
+        self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap)
 
     @property
     def attach_method(self) -> str:
@@ -126,7 +128,7 @@ class EbpfCapture:
     def _open(self, progress: Callable[[str], None]) -> None:
         self._resources.callback(self._packets.finish)  # last of all, when nothing is attached any more
         mode = self._attach_mode()
-        compilation = self._closing(self._compilation or begin(self._config.map_entries))
+        compilation = self._closing(self._compilation or begin(self._config.map_entries, decap=self._config.decap))
         selection = Selection(self._config.interfaces)
         self._events = self._closing(LinkEvents())  # before the first list, so that no change falls between
         route = self._closing(RouteSocket())

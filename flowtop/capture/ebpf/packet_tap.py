@@ -45,10 +45,17 @@ def require_ring_buffers() -> None:
                            hint="Linux 5.8 or later is needed to write packets", exit_code=EXIT_UNAVAILABLE) from error
 
 
-def build_programs(request: PacketRequest) -> Build:
-    """The programs for a request, being compiled. Raises FlowtopError as `require_ring_buffers`."""
+def build_programs(request: PacketRequest, *, decap: bool = False) -> Build:
+    """The programs for a request, being compiled. Raises FlowtopError as `require_ring_buffers`.
+
+    Args:
+        request: to whom packets go.
+        decap: packets in tunnels are in the flows of what is inside.
+    """
     require_ring_buffers()
     cflags = [f"-DFLOW_SNAP={request.snap}", f"-DFLOW_RING_PAGES={RING_OCTETS // _RING_PAGE}"]
+    if decap:
+        cflags.append("-DFLOW_DECAP")
     if request.per_flow:
         cflags.append(f"-DFLOW_SHARE={request.per_flow}ULL")
     if request.expression:

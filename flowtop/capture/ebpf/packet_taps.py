@@ -23,12 +23,15 @@ class PacketTaps:
         clock_ns: the kernel programs' clock.
         wake: makes the capture's thread call `changed` soon.
         settle: waits until every program that was running has returned.
+        decap: packets in tunnels are in the flows of what is inside.
     """
 
-    def __init__(self, clock_ns: Callable[[], int], wake: Callable[[], None], settle: Callable[[], None]) -> None:
+    def __init__(self, clock_ns: Callable[[], int], wake: Callable[[], None], settle: Callable[[], None], *,
+                 decap: bool = False) -> None:
         self._clock_ns = clock_ns
         self._wake = wake
         self._settle = settle
+        self._decap = decap
         self._asking = threading.Lock()
         self._changes = threading.Condition()
         self._early: tuple[PacketRequest, Build] | None = None
@@ -45,13 +48,13 @@ class PacketTaps:
             elif self._closed:
                 raise FlowtopError("capturing has ended", hint="start flowtop again")
             elif self._open:
-                build = build_programs(request)
+                build = build_programs(request, decap=self._decap)
                 try:
                     self._want(self._tap(request, build))
                 finally:
                     build.close()
             else:  # it compiles while the programs that count do
-                self._early = request, build_programs(request)
+                self._early = request, build_programs(request, decap=self._decap)
 
     def _tap(self, request: PacketRequest, build: Build) -> PacketTap:
         tap = PacketTap(request, build.result(), possible_cpus(), self._clock_ns)
