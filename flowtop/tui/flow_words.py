@@ -55,6 +55,8 @@ class Telling:
     local: Callable[[float], time.struct_time]
     sparks: str = theme.SPARKS
     exports: tuple[Export, ...] = ()
+    list_ms: int | None = None
+    """The moment of the list, where that stands still: details go on."""
 
     @property
     def interfaces(self) -> Mapping[int, str]:
@@ -96,6 +98,9 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
     if details.gone:
         yield "", "left the table: this is what was known last" if details.then_ms is None else (
             f"left the table since: as it was at {telling.at(details.then_ms)}")
+    elif telling.list_ms is not None:
+        shown = time.strftime("%H:%M:%S", telling.local(telling.list_ms / 1000))
+        yield "", f"this is of now; the list is of {shown}"
     for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
         named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"

@@ -125,8 +125,11 @@ async def test_details_are_live_and_so_while_the_list_stands_still() -> None:
         source.tick([FLOWS[0]._replace(octet_total=1_999_999_999), *FLOWS[1:]])
         await pilot.pause()
         assert "1,999,999,999" in text(pilot)
+        assert "this is of now; the list is of " in text(pilot)
         await pilot.press("escape")
         assert "PAUSED" in text(pilot)
+        await pilot.press("space", "enter")
+        assert "this is of now" not in text(pilot)
 
 
 @pytest.mark.parametrize("reason", list(ENDINGS))

@@ -64,4 +64,5 @@ class Detailing(FlowScreen):
         from flowtop.tui.flow_words import Telling
 
         exports = () if self.exports is None else self.exports.statistics()
-        self._details.show(details, Telling(page, self.wording(), self.clock.local, self.sparks, exports))
+        list_ms = self.page.unix_ms if self.page is not None and self.questions.paused else None
+        self._details.show(details, Telling(page, self.wording(), self.clock.local, self.sparks, exports, list_ms))
