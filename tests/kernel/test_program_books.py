@@ -6,6 +6,7 @@ import ctypes
 import errno
 import itertools
 import struct
+import sys
 import time
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ import pytest
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
-from flowtop.record import FLOW_TOTALS_DTYPE, Direction, Kind
+from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, Kind
 from tests.kernel import frames as f
 from tests.kernel.observer import LOOPBACK_IFINDEX, Observer, SeenFlow, sum_over_cpus
 
@@ -110,7 +111,8 @@ def fill(map_fd: int) -> None:
     """Insert entries that no packet has until no more fit."""
     for number in itertools.count(1):
         try:
-            bpf.map_update(map_fd, struct.pack("=I44x", number), bytes(72))
+            bpf.map_update(map_fd, number.to_bytes(4, sys.byteorder).ljust(FLOW_KEY_DTYPE.itemsize, b"\0"),
+                           bytes(FLOW_COUNTERS_DTYPE.itemsize))
         except OSError as error:
             assert error.errno in (errno.E2BIG, errno.ENOSPC)
             return
