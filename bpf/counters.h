@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What a packet adds to the counters of its entry, and what its first packet leaves there. No maps in here: bcc rewrites
+ * what is done to them in the program's own file only.
+ */
+#ifndef FLOWTOP_COUNTERS_H
+#define FLOWTOP_COUNTERS_H
+
+#include "parse.h"
+
+#define SRTT_SHIFT 3                  /* bpf_tcp_sock has the smoothed round-trip time in eighths of a microsecond */
+
+/* By number, as in flow.bpf.c. */
+static struct bpf_tcp_sock *(*tcp_sock)(struct bpf_sock *socket) = (void *)96;
+
+/* What the sending socket knows of its connection. NULL for what no local TCP socket sends: forwarded, SYN cookies. */
+FLOW_INLINE void ask_socket(struct __sk_buff *skb, struct flow_counters *counters)
+{
+	struct bpf_sock *socket = skb->sk;
+	struct bpf_tcp_sock *tcp;
+
+	if (!socket)
+		return;
+	tcp = tcp_sock(socket);
+	if (!tcp)
+		return;
+	counters->smoothed_rtt_us = tcp->srtt_us >> SRTT_SHIFT;
+	counters->congestion_window = tcp->snd_cwnd;
+	counters->retransmitted = tcp->total_retrans;
+}
+
+FLOW_INLINE void note_times(struct flow_counters *counters, u32 fresh, u64 now)
+{
+	if (fresh & TCP_SYN)
+		counters->syn_ns = now;
+	if (fresh & TCP_FIN)
+		counters->fin_ns = now;
+	if (fresh & TCP_RST)
+		counters->rst_ns = now;
+}
+
+FLOW_INLINE void add_packet(struct __sk_buff *skb, const u32 direction, struct flow_counters *counters,
+			    struct packet *packet, u64 now)
+{
+	u32 fresh = packet->tcp_bits & ~counters->tcp_bits_hint;
+
+	/* Once a tick of the clock, and when the connection gets on: that is often enough, and costs the others nothing. */
+	if (direction == FLOW_EGRESS && packet->tcp_bits && (fresh || counters->last_ns != now))
+		ask_socket(skb, counters);
+
+	__sync_fetch_and_add(&counters->packets, packet->packets);
+	__sync_fetch_and_add(&counters->octets, packet->octets);
+	counters->last_ns = now;
+	if (fresh) {
+#pragma clang loop unroll(disable)
+		for (u32 i = 0; i < FLOW_TCP_SEEN; i++)
+			if (fresh >> i & 1)
+				counters->tcp_bit_seen[i] = 1;
+		note_times(counters, fresh, now);
+		counters->tcp_bits_hint |= packet->tcp_bits;
+	}
+}
+
+FLOW_INLINE void first_packet(struct flow_counters *counters, struct packet *packet, u64 now)
+{
+	counters->packets = packet->packets;
+	counters->octets = packet->octets;
+	counters->first_ns = now;
+	counters->last_ns = now;
+	counters->tos = packet->tos;
+	counters->ttl = packet->ttl;
+	counters->tcp_bits_hint = packet->tcp_bits;
+	note_times(counters, packet->tcp_bits, now);
+#pragma unroll
+	for (u32 i = 0; i < FLOW_TCP_SEEN; i++)
+		counters->tcp_bit_seen[i] = packet->tcp_bits >> i & 1;
+}
+
+FLOW_INLINE void note_macs(struct __sk_buff *skb, u64 offset, struct flow_counters *counters)
+{
+	struct {
+		u8 destination[6];
+		u8 source[6];
+	} mac = {};
+
+	bpf_skb_load_bytes(skb, offset, &mac, sizeof(mac));
+	__builtin_memcpy(counters->source_mac, mac.source, sizeof(mac.source));
+	__builtin_memcpy(counters->destination_mac, mac.destination, sizeof(mac.destination));
+}
+
+#endif
