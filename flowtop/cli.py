@@ -298,13 +298,17 @@ def _check_exports(options: dict[str, Any]) -> list[tuple[str, Keep | None]]:
     if not options["export"] and not options["export_filter"]:
         return []
     from flowtop.export.run import planned
+    from flowtop.export.url import parse_export_url
 
     def keep(text: str) -> Keep:
         from flowtop.view.filter import compile_filter
 
         return compile_filter(text, "records").record_mask
 
-    return planned(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER], keep)
+    found = planned(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER], keep)
+    for url, _ in found:
+        sources.require_another_file(options, f"-e {url}", parse_export_url(url).path)
+    return found
 
 
 def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:

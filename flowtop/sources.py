@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
@@ -92,7 +93,8 @@ def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | No
 def recorder(options: dict[str, Any], given: Said) -> Recorder:
     """What writes packets, with the limits that were chosen.
 
-    Raises FlowtopError: a size that is none; packets are to be written where there are none, or over the screen.
+    Raises FlowtopError: a size that is none; packets are to be written where there are none, over the screen, or over
+        what is read.
     """
     from flowtop.packets import WHOLE_PACKET
     from flowtop.recording import Recorder, RecordingLimits
@@ -106,12 +108,27 @@ def recorder(options: dict[str, Any], given: Said) -> Recorder:
     if options["write"] == "-" and not options["batch"]:
         raise FlowtopError("-w -: standard output is the screen's", exit_code=EXIT_USAGE,
                            hint="name a file, or run without a screen: flowtop -b -w -")
+    if options["write"]:
+        require_another_file(options, f"-w {options['write']}", options["write"])
     try:
         most_octets = int(octets(options["write_total"]))
     except ValueError:
         raise FlowtopError(f"--write-total {options['write_total']!r} is no size", exit_code=EXIT_USAGE,
                            hint="for example 100M or 1Gi; 0 for as much as the disk takes") from None
     return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"], most_octets))
+
+
+def require_another_file(options: dict[str, Any], said: str, path: str) -> None:
+    """What is written at `path`, as the user said, is not what -r reads.
+
+    It would be put aside, and what is new there be read in its place. Raises FlowtopError: it is.
+    """
+    try:
+        same = bool(options["read"] and path) and Path(path).is_file() and Path(path).samefile(options["read"])
+    except (OSError, ValueError):  # not there, or a NUL in the name: told where it is opened
+        return
+    if same:
+        raise FlowtopError(f"{said}: that is the file which -r reads", hint="name another file", exit_code=EXIT_USAGE)
 
 
 def pipeline(options: dict[str, Any], elsewhere: Reading | Listening | None, capture: Capture, exports: Exports,

@@ -185,6 +185,18 @@ def test_what_cannot_be_written_is_told_before_anything_begins(
     assert done.stderr.decode().splitlines()[0] == f"flowtop: {message}"
 
 
+@pytest.mark.parametrize("other", ["x.pcap", "./x.pcap", "link.pcap"])
+def test_what_is_read_is_not_put_aside_to_be_written(source: Path, tmp_path: Path, other: str) -> None:
+    (tmp_path / "link.pcap").symlink_to(source)
+    before = source.read_bytes()
+    for option in (("-w", f"{tmp_path}/{other}"), ("-e", f"csv:{tmp_path}/{other}")):
+        done = run("-b", "-o", "none", "-r", str(source), *option)
+        assert (done.returncode, done.stderr.decode().splitlines()[0]) == (
+            2, f"flowtop: {' '.join(option)}: that is the file which -r reads")
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.pcap", "x.pcap"]
+
+
 def test_exporters_have_no_packets(tmp_path: Path) -> None:
     done = run("-b", "-l", "0", "-w", str(tmp_path / "y.pcapng"))
     assert (done.returncode, done.stderr.decode().splitlines()[0]) == (
