@@ -40,8 +40,8 @@ class PacketBatch:
         captured: octets of each frame that are there.
         wire: octets it had; of a super-packet (GSO, GRO) that was not yet, or not any more, in segments: all of it.
         time_ns: since 1970 UTC.
+        received: they are known to have been, bool; others were sent, or nobody says.
         interfaces: by ifindex.
-        directed: packets whose direction is ingress were received; else that is only not known to be otherwise.
 
     The arrays may be views of buffers that are used again: take what you keep before you return.
     """
@@ -52,8 +52,8 @@ class PacketBatch:
     captured: Integers
     wire: Integers
     time_ns: Integers
+    received: npt.NDArray[np.bool_]
     interfaces: Mapping[int, PacketInterface]
-    directed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,12 +107,12 @@ class PacketFile:
     def write(self, packets: PacketBatch, rows: Integers) -> None:
         """Write these packets of a batch; a regular file has all of them then, or none. Raises OSError."""
         keys = packets.keys[rows]
-        received = pcapng.INBOUND if packets.directed else 0
         numbers = self._numbers(keys["ifindex"].astype(np.int64), packets.interfaces)
         self._write(pcapng.enhanced_packets(pcapng.PacketBlocks(
             octets=packets.octets, offset=packets.offset[rows], captured=self.cut(packets.captured[rows]),
             wire=packets.wire[rows], time_ns=packets.time_ns[rows], interface=numbers,
-            direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND, received))))
+            direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND,
+                               packets.received[rows] * pcapng.INBOUND))))
 
     def _numbers(self, ifindexes: Integers, interfaces: Mapping[int, PacketInterface]) -> Integers:
         """Numbers of the packets' interface descriptions, which are written before the first packet of each."""

@@ -93,15 +93,16 @@ def test_the_link_type_and_name_of_each_interface_stay(tmp_path: Path) -> None:
     source = tmp_path / "x.pcapng"
     source.write_bytes(
         w.section() + w.interface(name="eth0") + w.interface(name="tun0", link_type=101, resolution=9)
-        + w.enhanced(T, ip, number=1, flags=2) + w.enhanced(T // 1000, f.ethernet(f.IPV4, ip), number=0))
+        + w.enhanced(T, ip, number=1, flags=2) + w.enhanced(T, ip, number=1, flags=1)
+        + w.enhanced(T // 1000, f.ethernet(f.IPV4, ip), number=0))
     write_packets(source, tmp_path / "y.pcapng")
     found = blocks((tmp_path / "y.pcapng").read_bytes())
     described = [(struct.unpack_from("<H", body)[0], body[12:16]) for kind, body in found if kind == 1]
     assert described == [(1, b"eth0"), (101, b"tun0")]
     assert [(interface, octets) for interface, _, _, octets in packets((tmp_path / "y.pcapng").read_bytes())] == [
-        (1, ip), (0, f.ethernet(f.IPV4, ip))]
+        (1, ip), (1, ip), (0, f.ethernet(f.IPV4, ip))]
     assert [struct.unpack_from("<HHI", body, len(body) - 12) for kind, body in found if kind == 6] == [
-        (2, 4, 2), (2, 4, 0)], "sent; and nobody said"
+        (2, 4, 2), (2, 4, 1), (2, 4, 0)], "sent; received; and nobody said"
 
 
 @pytest.mark.parametrize(("text", "decap", "wanted"), [

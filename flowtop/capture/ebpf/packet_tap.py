@@ -148,7 +148,7 @@ class PacketTap:
                 keys=np.ascontiguousarray(records["key"]), octets=octets, offset=at + RECORD_DTYPE.itemsize,
                 captured=records["captured"].astype(np.int64), wire=records["wire"].astype(np.int64),
                 time_ns=records["time_ns"].astype(np.int64) + (self._unix_ns() - self._clock_ns()),
-                interfaces=self._interfaces))
+                received=records["key"]["direction"] == Direction.INGRESS, interfaces=self._interfaces))
         return len(offsets)
 
     def _note_losses(self) -> None:

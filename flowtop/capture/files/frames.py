@@ -44,6 +44,7 @@ class Frames:
         interface: index into `interfaces`.
         egress: the file says that it was sent (pcapng's epb_flags).
         interfaces: those known by now.
+        ingress: the file says that it was received; None: of none.
     """
 
     octets: Octets
@@ -54,6 +55,7 @@ class Frames:
     interface: Integers
     egress: npt.NDArray[np.bool_]
     interfaces: tuple[FileInterface, ...]
+    ingress: npt.NDArray[np.bool_] | None = None
 
 
 class FrameReader(Protocol):

@@ -23,7 +23,7 @@ _LONGEST_BLOCK = LONGEST_FRAME + (1 << 20)
 """Of a block that is not skipped: a frame and its options."""
 _MOST_INTERFACES = 1024
 _IF_NAME, _IF_TSRESOL, _IF_TSOFFSET, _EPB_FLAGS = 2, 9, 14, 2
-_OUTBOUND = 2
+_INBOUND, _OUTBOUND = 1, 2
 _MOST_OPTIONS = 16
 """Options of a packet that are looked at for its direction."""
 
@@ -192,12 +192,12 @@ class PcapngReader:
                 part[:keep] for part in (at, simple, interface, wire, head, captured, words, length))
         snaps = np.array([described.snap or LONGEST_FRAME for described in self._section], np.int64)
         captured = np.where(simple, np.minimum(captured, snaps[interface]), captured)
+        direction = self._direction(stream.buffer, at, head + captured + -captured % 4, length, simple)
         return Frames(
             octets=stream.buffer, offset=at + head, captured=captured, wire=np.maximum(wire, captured),
             time_ns=self._times(words[:, 3] << 32 | words[:, 4], interface, simple),
             interface=np.array([described.number for described in self._section], np.int64)[interface],
-            egress=self._egress(stream.buffer, at, head + captured + -captured % 4, length, simple),
-            interfaces=self.interfaces)
+            egress=direction == _OUTBOUND, interfaces=self.interfaces, ingress=direction == _INBOUND)
 
     def _times(self, ticks: Integers, interface: Integers, simple: npt.NDArray[np.bool_]) -> Integers:
         """ns since 1970 UTC; simple packets have no time: that of the packet before."""
@@ -212,10 +212,10 @@ class PcapngReader:
         self._time_ns = int(time_ns[-1])
         return time_ns
 
-    def _egress(self, octets: Octets, at: Integers, head: Integers, length: Integers, simple: npt.NDArray[np.bool_],
-                ) -> npt.NDArray[np.bool_]:
-        """Which packets have flags that say outbound."""
-        egress = np.zeros(len(at), np.bool_)
+    def _direction(self, octets: Octets, at: Integers, head: Integers, length: Integers, simple: npt.NDArray[np.bool_],
+                   ) -> npt.NDArray[np.uint8]:
+        """What the packets' flags say, where they have any: _INBOUND, _OUTBOUND; else 0."""
+        direction = np.zeros(len(at), np.uint8)
         rows = np.flatnonzero(~simple & (head + 8 + 4 <= length))
         option = np.dtype([("code", f"{self._order}u2"), ("length", f"{self._order}u2"), ("value", f"{self._order}u4")])
         position = head[rows]
@@ -224,12 +224,12 @@ class PcapngReader:
                 break
             found = gather(octets, at[rows] + position, option)
             flags = (found["code"] == _EPB_FLAGS) & (found["length"] == 4)
-            egress[rows[flags]] = found["value"][flags] & 3 == _OUTBOUND
+            direction[rows[flags]] = found["value"][flags] & 3
             size = found["length"].astype(np.int64)
             position = position + 4 + size + -size % 4
             more = (found["code"] != 0) & ~flags & (position + 12 <= length[rows])
             rows, position = rows[more], position[more]
-        return egress
+        return direction
 
 
 def _nanoseconds(ticks: npt.NDArray[np.uint64], resolution: int, offset_s: int) -> Integers:

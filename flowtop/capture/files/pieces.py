@@ -68,9 +68,9 @@ class PacketPiece:
         return PacketBatch(
             keys=self.packets.keys[rows], octets=frames.octets, offset=frames.offset[rows],
             captured=frames.captured[rows], wire=frames.wire[rows], time_ns=frames.time_ns[rows],
+            received=np.zeros(len(rows), np.bool_) if frames.ingress is None else frames.ingress[rows],
             interfaces={number: PacketInterface(interface.name, interface.link_type)
-                        for number, interface in enumerate(frames.interfaces, 1)},
-            directed=False)
+                        for number, interface in enumerate(frames.interfaces, 1)})
 
 
 @dataclass(frozen=True, slots=True)
