@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flowtop.view.arrangement import AUTOMATIC, Arrangement
-from flowtop.view.biflow_columns import WAYS, of_both
+from flowtop.view.biflow_columns import BIFLOW_COLUMNS, WAYS, of_both
 from flowtop.view.columns import COLUMNS, Column, Window, rate_column
 
 
@@ -44,12 +44,14 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     priorities = _priorities(every, window, {keep} | arrangement.shown)
     chosen = _chosen(every, flexible, priorities, least, width, gap)
-    for column_id in _LEAVE_WHEN_NARROW:
+    # The bytes of biflows stand behind three rates: their state and protocol say more.
+    leaving = sorted(_LEAVE_WHEN_NARROW, key="bytes".__ne__) if "rate" + WAYS[0] in least else _LEAVE_WHEN_NARROW
+    for column_id in leaving:
         used = sum(least[column.id] for column in chosen if column not in flexible) + gap * (len(chosen) - 1)
         if width - used >= len(flexible) * _SHORT_ENDPOINT:
             break
         chosen = [column for column in chosen if column.id != column_id or column.id in arrangement.shown | {keep}
-                  or column is not COLUMNS[column_id]]  # what groups are made by stays
+                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # what groups are by stays
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:

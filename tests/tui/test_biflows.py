@@ -66,7 +66,7 @@ async def test_each_ways_rate_is_of_the_window_chosen_and_sorting_by_it_goes_alo
         await pilot.press("2", window)
         header, factor = {"1": ("RATE", 1.0), "2": ("10 s", 0.9), "3": ("60 s", 0.7)}[window]
         assert [word in line(pilot.app, 2) for word in (f"{header}→↓", f"{header}←")] == [True, True]
-        assert flow_lines(pilot.app)[0].split()[0] == "192.0.2.33:39022", "more than the other's first way"
+        assert flow_lines(pilot.app)[0].split()[1] == "192.0.2.33:39022", "more than the other's first way"
         assert f" {2e6 * factor * 8 / 1e6:.1f} Mb/s " in flow_lines(pilot.app)[0]
 
 
