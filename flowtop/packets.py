@@ -73,7 +73,7 @@ class PacketSink(Protocol):
     """Who writes packets. Called from one thread of the capture."""
 
     def write(self, packets: PacketBatch) -> None:
-        """Write those that are wanted. May wait for a disk; never raises."""
+        """Write those that are wanted; count them, when it is full. May wait for a disk; never raises."""
 
     def note_losses(self, losses: Mapping[int, PacketLosses]) -> None:
         """What did not come, by ifindex, since the beginning."""

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from flowtop.errors import EXIT_NOT_SENT, EXIT_OK, EXIT_USAGE, FlowtopError
@@ -195,9 +196,10 @@ def closing_line(figures: RecordingStatistics) -> str:
     if figures.capped:
         parts.append(f"{figures.capped} past --write-per-flow or --write-total")
     if figures.state == "full":
-        parts.append("the file is full")
-    if figures.state == "failed" and not figures.broken_pipe:
-        parts.append(f"then it failed: {figures.error}")
+        moment = datetime.fromtimestamp(figures.full_ns / 1e9, UTC)
+        parts.append(f"the file was full at {moment:%Y-%m-%dT%H:%M:%SZ}")
+    if figures.state == "failed":
+        parts.append("then its reader went away" if figures.broken_pipe else f"then it failed: {figures.error}")
     line = f"{path}: {', '.join(parts)}"
     return "".join(character if character.isprintable() else "?" for character in line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import select
@@ -45,7 +46,9 @@ class PacketFile:
         wall: seconds since 1970 UTC.
 
     Attributes:
-        octets: written so far.
+        octets: written so far, a part of a block among them when the reader of a pipe went away.
+        packets: written so far, whole.
+        regular: a file that has all of a write or nothing, so that less may be tried then.
 
     Raises FlowtopError (EXIT_USAGE): it cannot be written.
     """
@@ -59,15 +62,21 @@ class PacketFile:
         self._interfaces: dict[tuple[int, PacketInterface], int] = {}
         self._give_up_at: float | None = None
         self._made = False
-        self.octets = 0
+        self.octets = self.packets = 0
         try:
             self._descriptor = self._open_new() if new else self._open()
-            self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+            self.regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+            self._start = self._first_place() if self.regular else 0
         except FileExistsError:
             raise FlowtopError(f"{path} is there already", hint="type another name", exit_code=EXIT_USAGE) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise FlowtopError(f"cannot write {path}: {_reason(error)}", exit_code=EXIT_USAGE,
                                hint="name a file in a directory this user may write") from error
+
+    def _first_place(self) -> int:
+        """Standard output may be a file that has something already."""
+        appends = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_APPEND
+        return os.lseek(self._descriptor, 0, os.SEEK_END if appends else os.SEEK_CUR)
 
     def _open_new(self) -> int:
         """Never over what is there, and never where a link leads."""
@@ -105,14 +114,32 @@ class PacketFile:
         return np.minimum(captured, self._snap)
 
     def write(self, packets: PacketBatch, rows: Integers) -> None:
-        """Write these packets of a batch; a regular file has all of them then, or none. Raises OSError."""
+        """Write these packets of a batch. Raises OSError: a regular file has none of them, a pipe the first ones."""
         keys = packets.keys[rows]
         numbers = self._numbers(keys["ifindex"].astype(np.int64), packets.interfaces)
-        self._write(pcapng.enhanced_packets(pcapng.PacketBlocks(
-            octets=packets.octets, offset=packets.offset[rows], captured=self.cut(packets.captured[rows]),
+        captured = self.cut(packets.captured[rows])
+        blocks = pcapng.enhanced_packets(pcapng.PacketBlocks(
+            octets=packets.octets, offset=packets.offset[rows], captured=captured,
             wire=packets.wire[rows], time_ns=packets.time_ns[rows], interface=numbers,
             direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND,
-                               packets.received[rows] * pcapng.INBOUND))))
+                               packets.received[rows] * pcapng.INBOUND)))
+        ends = np.cumsum(pcapng.packet_octets(captured)) + self.octets
+        try:
+            self._write(blocks)
+        finally:
+            self.packets += int(np.searchsorted(ends, self.octets, "right"))
+
+    def octets_beside(self, packets: PacketBatch, rows: Integers) -> int:
+        """Octets that the file needs beside the packets, if these are written: interfaces' blocks before and after."""
+        described = set(self._interfaces)
+        described.update((ifindex, packets.interfaces[ifindex])
+                         for ifindex in np.unique(packets.keys["ifindex"][rows]).tolist())
+        new = described.difference(self._interfaces)
+        return (len({ifindex for ifindex, _ in described}) * pcapng.INTERFACE_STATISTICS_OCTETS
+                + sum(len(self._description(interface)) for _, interface in new))
+
+    def _description(self, interface: PacketInterface) -> bytes:
+        return pcapng.interface_description(interface.name, interface.link_type, self._snap)
 
     def _numbers(self, ifindexes: Integers, interfaces: Mapping[int, PacketInterface]) -> Integers:
         """Numbers of the packets' interface descriptions, which are written before the first packet of each."""
@@ -121,7 +148,7 @@ class PacketFile:
         for ifindex in indexes.tolist():
             interface = interfaces[ifindex]
             if (ifindex, interface) not in self._interfaces:
-                self._write(pcapng.interface_description(interface.name, interface.link_type, self._snap))
+                self._write(self._description(interface))
                 self._interfaces[ifindex, interface] = len(self._interfaces)
             numbers.append(self._interfaces[ifindex, interface])
         found: Integers = np.array(numbers, np.int64)[places.reshape(-1)]
@@ -136,7 +163,7 @@ class PacketFile:
                 self._write(pcapng.interface_statistics(
                     number, round(self._wall() * 1e9), matched=count.matched, dropped=count.dropped,
                     written=count.written))
-            if self._regular:
+            if self.regular:
                 os.fsync(self._descriptor)
         finally:
             self.close()
@@ -164,14 +191,17 @@ class PacketFile:
             while left:
                 left = left[self._write_some(left):]
         except OSError:
-            if self._regular:
+            if self.regular:
                 with suppress(OSError):
-                    os.ftruncate(self._descriptor, self.octets)
+                    os.ftruncate(self._descriptor, self._start + self.octets)
+                    os.lseek(self._descriptor, self._start + self.octets, os.SEEK_SET)
+            else:
+                self.octets += len(octets) - len(left)
             raise
         self.octets += len(octets)
 
     def _write_some(self, octets: memoryview) -> int:
-        if self._regular:
+        if self.regular:
             return os.write(self._descriptor, octets)
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)

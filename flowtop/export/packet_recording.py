@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -34,7 +33,7 @@ class Selection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecordingStatistics:
-    """How a recording stands. Every wanted packet is in one of `written`, `dropped` and `capped`.
+    """How a recording stands. Every wanted packet until it was over is in one of `written`, `dropped` and `capped`.
 
     Attributes:
         path: of the file, "-" for standard output.
@@ -43,7 +42,9 @@ class RecordingStatistics:
         written: packets in the file.
         octets: of the file.
         dropped: the kernel had no room for them.
-        capped: their flow had had its share, or the file was full.
+        capped: their flow had had its share, or the file was full: of a file that is read, all of them; live, programs
+            are taken off then, and what comes later is not counted.
+        full_ns: time of the first packet that the file had no room for, since 1970 UTC; 0: it had for all.
         error: what went wrong.
         broken_pipe: the reader of standard output has gone.
     """
@@ -55,6 +56,7 @@ class RecordingStatistics:
     octets: int = 0
     dropped: int = 0
     capped: int = 0
+    full_ns: int = 0
     error: str = ""
     broken_pipe: bool = False
 
@@ -85,6 +87,7 @@ class PacketRecording:
         self._capped: Counter[int] = Counter()
         self._losses: Mapping[int, PacketLosses] = {}
         self._state: RecordingState = "writing"
+        self._full_ns = 0
         self._error = ""
         self._broken_pipe = False
 
@@ -98,9 +101,9 @@ class PacketRecording:
         return self._state != "writing"
 
     def write(self, packets: PacketBatch) -> None:
-        """See PacketSink."""
+        """See PacketSink. A full file takes no more, but what would have been written is still counted."""
         with self._lock:
-            if self.over or not len(packets.keys):
+            if self._state not in ("writing", "full") or not len(packets.keys):
                 return
             try:
                 self._write(packets)
@@ -111,15 +114,34 @@ class PacketRecording:
         names = {ifindex: interface.name for ifindex, interface in packets.interfaces.items()}
         rows = np.flatnonzero(self._selection.mask(packets.keys, names))
         rows = self._within_share(packets.keys, rows)
-        room = self._room(packets.captured[rows])
+        room = 0 if self._state == "full" else self._room(packets, rows)
         self._count(self._capped, packets.keys, rows[room:])
-        for start in range(0, room, _AT_ONCE):
-            part = rows[start:min(start + _AT_ONCE, room)]
-            if not self._attempt(partial(self._file.write, packets, part)):
-                return
-            self._count(self._written, packets.keys, part)
-        if room < len(rows):
+        if self._write_parts(packets, rows[:room]) and room < len(rows) and self._state != "full":
+            self._full_ns = int(packets.time_ns[rows[room]])
             self._end("full")
+
+    def _write_parts(self, packets: PacketBatch, rows: Integers) -> bool:
+        """Write these packets, a part at a time; whether there was room for them. What there is no room for fails."""
+        at_once = _AT_ONCE
+        while len(rows):
+            part, before = rows[:at_once], self._file.packets
+            try:
+                self._file.write(packets, part)
+            except OSError as error:
+                rows = self._written_of(packets, rows, before)
+                if self._file.regular and len(part) > 1:
+                    at_once = len(part) // 2
+                    continue
+                self._fail_to_write(error)
+                return False
+            rows = self._written_of(packets, rows, before)
+        return True
+
+    def _written_of(self, packets: PacketBatch, rows: Integers, before: int) -> Integers:
+        """Count those of the rows that were written since; gives the others."""
+        written = self._file.packets - before
+        self._count(self._written, packets.keys, rows[:written])
+        return rows[written:]
 
     def _within_share(self, keys: npt.NDArray[np.void], rows: Integers) -> Integers:
         """Those of the rows whose flow has not had its share; the others are counted."""
@@ -137,12 +159,13 @@ class PacketRecording:
         self._count(self._capped, keys, rows[~wanted])
         return rows[wanted]
 
-    def _room(self, captured: Integers) -> int:
-        """How many of the packets the file may take."""
+    def _room(self, packets: PacketBatch, rows: Integers) -> int:
+        """How many of these packets the file may take."""
         if not self._most_octets:
-            return len(captured)
-        ends = np.cumsum(packet_octets(self._file.cut(captured))) + self._file.octets
-        return int(np.searchsorted(ends, self._most_octets, "right"))
+            return len(rows)
+        ends = np.cumsum(packet_octets(self._file.cut(packets.captured[rows]))) + self._file.octets
+        most = self._most_octets - self._file.octets_beside(packets, rows)
+        return int(np.searchsorted(ends, most, "right"))
 
     @staticmethod
     def _count(counter: Counter[int], keys: npt.NDArray[np.void], rows: Integers) -> None:
@@ -172,10 +195,13 @@ class PacketRecording:
         try:
             write()
         except OSError as error:
-            self._broken_pipe = isinstance(error, BrokenPipeError)
-            self._fail((error.strerror or str(error)).lower())
+            self._fail_to_write(error)
             return False
         return True
+
+    def _fail_to_write(self, error: OSError) -> None:
+        self._broken_pipe = isinstance(error, BrokenPipeError)
+        self._fail((error.strerror or str(error)).lower())
 
     def _fail(self, error: str) -> None:
         self._error, self._state = error, "failed"
@@ -196,4 +222,4 @@ class PacketRecording:
             self._path, self._text, self._state, written=sum(list(self._written.values())), octets=self._file.octets,
             dropped=sum(one.dropped for one in losses),
             capped=sum(list(self._capped.values())) + sum(one.capped for one in losses),
-            error=self._error, broken_pipe=self._broken_pipe)
+            full_ns=self._full_ns, error=self._error, broken_pipe=self._broken_pipe)

@@ -29,6 +29,9 @@ _TAIL = np.dtype([("code", "<u2"), ("octets", "<u2"), ("flags", "<u4"), ("end", 
 PACKET_OVERHEAD = _HEAD.itemsize + _TAIL.itemsize
 """Octets of an Enhanced Packet Block beside its frame, which is padded to four."""
 
+INTERFACE_STATISTICS_OCTETS = 64
+"""Octets of an Interface Statistics Block."""
+
 
 @dataclass(frozen=True, slots=True)
 class PacketBlocks:

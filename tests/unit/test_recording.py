@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import stat
 import struct
@@ -78,8 +79,33 @@ def test_a_file_stays_below_its_size_and_ends_whole(source: Path, tmp_path: Path
     assert taken == packets((tmp_path / "whole.pcapng").read_bytes())[:len(taken)]
     assert 0 < len(taken) < 9
     next_octets = 44 + -(-len(SOURCE[len(taken)][1]) // 4) * 4
-    assert len(octets) - 60 <= whole // 2 < len(octets) + next_octets, "no room for the next one; 60: statistics"
+    assert len(octets) <= whole // 2 < len(octets) + next_octets, "no room for the next one"
     assert (figures.state, figures.written, figures.capped) == ("full", len(taken), 9 - len(taken))
+    assert figures.full_ns == SOURCE[len(taken)][0]
+
+
+def test_of_a_file_that_is_read_all_is_counted_that_comes_after_the_size_is_reached(
+        source: Path, tmp_path: Path) -> None:
+    """Rounds of 0.1 s hold one packet each."""
+    figures = write_packets(source, tmp_path / "y.pcapng", "not port 3", RecordingLimits(262_144, 0, 600), tick_s=0.1)
+    assert (figures.state, figures.written + figures.capped) == ("full", 6)
+    assert 0 < figures.written < 5
+    done = run("-b", "-o", "none", "-r", str(source), "-w", str(tmp_path / "z.pcapng"), "--write-total", "600",
+               "not port 3")
+    assert done.stderr.decode() == (
+        f"flowtop: {tmp_path}/z.pcapng: {figures.written} packets written, {figures.capped} past --write-per-flow or "
+        "--write-total, the file was full at 2023-11-14T22:13:20Z\n")
+
+
+@pytest.mark.parametrize("interfaces", [1, 2, 7])
+def test_descriptions_and_statistics_of_interfaces_are_part_of_the_size(tmp_path: Path, interfaces: int) -> None:
+    source = tmp_path / "x.pcapng"
+    source.write_bytes(w.section() + b"".join(w.interface(name=f"eth{number}") for number in range(interfaces))
+                       + b"".join(w.enhanced(T // 1000, frame(1), number=number % interfaces) for number in range(70)))
+    figures = write_packets(source, tmp_path / "y.pcapng", limits=RecordingLimits(256, 0, 5000))
+    packet = 44 + -(-len(frame(1)) // 4) * 4
+    assert 5000 - packet < (tmp_path / "y.pcapng").stat().st_size <= 5000
+    assert figures.written + figures.capped == 70
 
 
 def test_what_only_the_flow_table_knows_is_asked_of_it_when_it_knows(source: Path, tmp_path: Path) -> None:
@@ -147,16 +173,30 @@ def test_one_recording_at_a_time(tmp_path: Path) -> None:
     assert (figures.path, figures.filter) == (str(tmp_path / "b.pcapng"), "tcp")
 
 
-def test_a_disk_that_is_full_ends_it_with_a_whole_block_and_a_status(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [3, 0])
+def test_a_disk_that_is_full_has_what_there_is_room_for_and_a_status(
+        source: Path, tmp_path: Path, seconds: int) -> None:
+    """Packet by packet, or all of them at once."""
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 
     target = tmp_path / "y.pcapng"
-    source.write_bytes(w.pcap([(T + number * 3 * w.SECOND, frame(1, 400)) for number in range(9)]))
+    source.write_bytes(w.pcap([(T + number * seconds * w.SECOND, frame(1, 400)) for number in range(9)]))
     done = run("-b", "-o", "none", "-r", str(source), "-w", str(target), before=little_room)
     assert [octets for *_, octets in packets(target.read_bytes())] == [frame(1, 400)[:256]] * 4
     assert done.stderr.decode() == f"flowtop: {target}: 4 packets written, then it failed: file too large\n"
     assert done.returncode == 74
+
+
+def test_what_standard_output_had_before_stays_when_the_disk_is_full(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "y"
+    target.write_bytes(bytes(1000))
+    done = subprocess.run(f"ulimit -f 2; {sys.executable} -m flowtop -b -r {source} -w - >> {target}", shell=True,
+                          capture_output=True, timeout=60, check=False, executable="/bin/bash")
+    octets = target.read_bytes()
+    assert octets[:1000] == bytes(1000)
+    assert 1 <= len(packets(octets[1000:])) < 9
+    assert b"then it failed: file too large" in done.stderr
 
 
 def test_standard_output_and_a_reader_that_goes_away(source: Path) -> None:
@@ -167,7 +207,9 @@ def test_standard_output_and_a_reader_that_goes_away(source: Path) -> None:
     gone = subprocess.run(f"{sys.executable} -m flowtop -b -r {source} -w - | head -c 1000", shell=True,
                           capture_output=True, timeout=60, check=False)
     assert len(gone.stdout) == 1000
-    assert b"failed" not in gone.stderr
+    line = re.fullmatch(rb"flowtop: standard output: (\d+) packets written, then its reader went away\n", gone.stderr)
+    assert line
+    assert 2 <= int(line[1]) < 2000, "what is whole in 1000 octets, and what is in the pipe"
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -48,7 +48,7 @@ class PacketOutlet:
             held, self._held = self._held, None
             self._over = self._over or ended
             request = self._request
-            if request is None or request.sink.over:
+            if request is None:
                 return
             if held is not None:
                 packets = held[0].packets_between(held[1], held[2])
