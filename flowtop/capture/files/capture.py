@@ -150,7 +150,7 @@ class FileCapture:
         start, self._taken = self._taken, stop
         if stop == len(piece.clock_ns):
             self._piece = None
-            self._now_ns = int(piece.clock_ns[-1])
+            self._now_ns = max(self._now_ns, int(piece.clock_ns[-1]))  # what comes late out of a pipe, after _pass_time
             closes_tick = False
         else:
             closes_tick = self._close_step(int(piece.clock_ns[stop]))

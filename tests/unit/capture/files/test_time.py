@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,39 @@ def test_a_replay_waits_until_a_tick_is_over(path: Path) -> None:
                 break
     capture.close()
     assert closed[:3] == [0.5, 1.0, 1.5]
+
+
+def test_the_time_of_a_pipe_goes_on_and_never_back_when_packets_come_late() -> None:
+    """At 0 s a packet; silence; at 3.5 s two that were held back since 0.6 s and 3.2 s."""
+    now = 0.0
+    incoming, outgoing = os.pipe()
+    capture = FileCapture(FileConfig("-", tick_s=1, descriptor=incoming), clock_ns=lambda: round(now * S),
+                          unix_ns=lambda: T + round(now * S))
+    octets = w.pcap([(T, frame()), (T + 6 * S // 10, frame()), (T + 32 * S // 10, frame())])
+    second, third = len(octets) - 2 * (16 + len(frame())), len(octets) - (16 + len(frame()))
+    capture.open(lambda _: None)
+    times = []
+
+    def drain(*, until: float) -> None:
+        for _ in range(20):
+            batch = capture.drain()
+            times.append((batch.now_ns - T) / S)
+            if times[-1] >= until:
+                return
+
+    os.write(outgoing, octets[:second])
+    drain(until=0)
+    now = 2.5
+    drain(until=2)
+    os.write(outgoing, octets[second:third])
+    drain(until=2)
+    now = 3.5
+    os.write(outgoing, octets[third:])
+    os.close(outgoing)
+    drain(until=3.2)
+    capture.close()
+    assert times == sorted(times)
+    assert {0.0, 2.0, 3.2} <= set(times)
 
 
 def test_waiting_ends_when_woken(path: Path) -> None:
