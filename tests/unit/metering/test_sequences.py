@@ -74,11 +74,12 @@ def flows() -> FlowTable:
     ([(0, 0), (100, 1), (0, 2), (100, 3), (100, 4)], (3, 0)),
     ([(0, 0), (200, 1), (100, 2), (300, 3)], (0, 1)),
     ([(0, 0), (200, 1), (100, 60), (300, 61)], (1, 0)),
+    ([(0, 0), (200, 1), (100, 6), (300, 7)], (1, 0)),
     ([(0, 0), (200, 1), (400, 2), (300, 2.5), (100, 3.5), (500, 9)], (0, 2)),
     ([(0, 0), (200, 1), (400, 50), (100, 51), (300, 51)], (1, 1)),
     ([(100, 0), (0, 1)], (1, 0)),
-], ids=["in order", "seen before", "thrice", "reordered", "lost before us", "two gaps", "an old gap and a young one",
-        "before the first that was captured"])
+], ids=["in order", "seen before", "thrice", "reordered", "lost before us", "lost a moment ago", "two gaps",
+        "an old gap and a young one", "before the first that was captured"])
 def test_late_segments(flows: FlowTable, start: int, together: bool, steps: list[tuple[int, float]],
                        expected: tuple[int, int]) -> None:
     segments = [data(start + offset, ms) for offset, ms in steps]
