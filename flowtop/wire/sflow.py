@@ -119,13 +119,14 @@ def decode_sflow(octets: bytes) -> SflowDatagram:
 def _flow_sample(sample: _Reader, expanded: bool, packets: list[SampledPacket]) -> tuple[int, int]:
     """Add its packets; gives its data source and how many packets that has dropped."""
     if expanded:
-        _, _, source, interval, _, dropped, _, ingress, _, egress, count = sample.words(11)
+        _, kind, source, interval, _, dropped, _, ingress, _, egress, count = sample.words(11)
     else:
         _, source, interval, _, dropped, ingress, egress, count = sample.words(8)
-        source &= 0xFF_FFFF
+        kind, source = source >> 24, source & 0xFF_FFFF
         ingress, egress = (0 if number >> 30 else number for number in (ingress, egress))
     ingress, egress = (0 if number >= _NO_INTERFACE else number for number in (ingress, egress))
-    direction = None if not source else 0 if source == ingress else 1 if source == egress else None
+    # Of kind 0 the source is an interface; else a VLAN or a piece of hardware, whatever the number.
+    direction = None if kind or not source else 0 if source == ingress else 1 if source == egress else None
     for _ in range(count):
         record_type, length = sample.words(2)
         record = sample.part(length)
@@ -133,4 +134,4 @@ def _flow_sample(sample: _Reader, expanded: bool, packets: list[SampledPacket]) 
             protocol, frame_octets, _, header_octets = record.words(4)
             packets.append(SampledPacket(protocol, record.take(header_octets), frame_octets, max(interval, 1), ingress,
                                          egress, direction))
-    return source, dropped
+    return kind << 32 | source, dropped

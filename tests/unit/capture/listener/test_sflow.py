@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.record import UNKNOWN_DIRECTION
 from flowtop.wire.ipfix_template import IpfixDecodeError
 from flowtop.wire.sflow import decode_sflow
 from tests.unit.wire.patience import patient
@@ -40,6 +41,14 @@ def sample(*records: bytes, interval: int = 100, source: int = 3, ingress: int =
         body = struct.pack(">8I", 1, source, interval, 1000, drops, ingress, egress, len(records))
     body += b"".join(records)
     return struct.pack(">II", 3 if expanded else 1, len(body)) + body
+
+
+def of_kind(kind: int, source: int, *, expanded: bool, drops: int = 0) -> bytes:
+    """A sample of another kind of data source: 1 a VLAN, 2 a physical entity."""
+    if not expanded:
+        return sample(raw_header(frame()), source=kind << 24 | source, drops=drops)
+    octets = sample(raw_header(frame()), source=source, drops=drops, expanded=True)
+    return octets[:12] + struct.pack(">I", kind) + octets[16:]
 
 
 def datagram(*samples: bytes, sequence: int = 1, agent: bytes = b"\xc0\0\2\x05", uptime_ms: int = 1000) -> bytes:
@@ -74,6 +83,26 @@ def test_what_was_sampled_as_it_left_is_egress() -> None:
     process.receive(datagram(sample(raw_header(frame()), source=7), agent=bytes(15) + b"\1"), UDP, NOW_S)
     (key,), _, _ = process.drain()
     assert int(key["direction"]) == 1 and process.points.interfaces()[int(key["ifindex"])] == "::1/9 if7"
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+@pytest.mark.parametrize(("kind", "source", "direction"), [
+    (0, 3, 0), (0, 7, 1), (0, 9, UNKNOWN_DIRECTION), (1, 7, UNKNOWN_DIRECTION), (2, 3, UNKNOWN_DIRECTION)])
+def test_only_a_source_that_is_an_interface_tells_the_direction(
+        expanded: bool, kind: int, source: int, direction: int) -> None:
+    process = CollectingProcess()
+    process.receive(datagram(of_kind(kind, source, expanded=expanded)), UDP, NOW_S)
+    (key,), _, _ = process.drain()
+    assert int(key["direction"]) == direction
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_sources_of_several_kinds_drop_each_for_itself(expanded: bool) -> None:
+    process = CollectingProcess()
+    for sequence, drops in ((1, 10), (2, 13)):
+        process.receive(datagram(of_kind(0, 3, expanded=expanded, drops=drops),
+                                 of_kind(1, 3, expanded=expanded, drops=drops * 100), sequence=sequence), UDP, NOW_S)
+    assert process.statistics().dropped_by_exporter == 3 + 300
 
 
 def test_bare_ip_headers_are_read_and_what_is_no_ip_is_counted() -> None:
