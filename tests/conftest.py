@@ -14,6 +14,7 @@ settings.load_profile("flowtop")
 _ALONE = tuple(Path(__file__).parent / name for name in ("kernel", "oracle"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in _ALONE):
