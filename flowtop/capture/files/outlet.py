@@ -29,7 +29,7 @@ class PacketOutlet:
         with self._lock:
             if request is not None and self._over:
                 raise FlowtopError("the file has been read to its end", exit_code=EXIT_USAGE,
-                                   hint="read it again: flowtop -r FILE -w OTHER FILTER")
+                                   hint="start again with -w")
             self._request = request
 
     def hold(self, piece: Piece, start: int, stop: int) -> None:
