@@ -147,6 +147,11 @@ class Recorder:
                 self._recording.finish()
         return self.statistics()
 
+    def remove(self) -> None:
+        """Take away the file of the recording that has ended: nothing came."""
+        if self._recording is not None:
+            self._recording.remove()
+
     def statistics(self) -> RecordingStatistics | None:
         """Figures of the recording that goes on, or of the last one; None: there was none. Any thread."""
         return None if self._recording is None else self._recording.statistics()
@@ -184,6 +189,8 @@ def recording(recorder: Recorder, path: str | None, filters: Sequence[Filter], r
         figures = recorder.end()
         if figures is not None and (not failed or figures.written):
             tell(closing_line(figures))
+        elif figures is not None:
+            recorder.remove()
     return status or (EXIT_OK if figures is None or complete(figures) else EXIT_NOT_SENT)
 
 

@@ -182,6 +182,10 @@ class PacketRecording:
             if not self.over:
                 self._end("ended")
 
+    def remove(self) -> None:
+        """Take the file away again, if it was made here: nothing came."""
+        self._file.remove()
+
     def hurry(self, seconds: float) -> None:
         """See PacketFile.hurry."""
         self._file.hurry(seconds)

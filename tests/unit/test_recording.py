@@ -253,6 +253,7 @@ def test_a_file_of_flow_records_has_none_either(source: Path, tmp_path: Path) ->
     done = run("-b", "-o", "none", "-r", str(recorded), "-w", str(tmp_path / "y.pcapng"))
     assert (done.returncode, done.stderr.decode().splitlines()[0]) == (
         2, "flowtop: there are no packets in this file, only flow records")
+    assert not (tmp_path / "y.pcapng").exists()
 
 
 def test_behind_sudo_the_file_belongs_to_the_user(source: Path, tmp_path: Path) -> None:
