@@ -295,20 +295,7 @@ def _exporting(options: dict[str, Any], narrowing: Narrowing, run: Callable[[Exp
 
 def _check_exports(options: dict[str, Any]) -> list[tuple[str, Keep | None]]:
     """URL and filter of each export. What means nothing is said before anything begins."""
-    if not options["export"] and not options["export_filter"]:
-        return []
-    from flowtop.export.run import planned
-    from flowtop.export.url import parse_export_url
-
-    def keep(text: str) -> Keep:
-        from flowtop.view.filter import compile_filter
-
-        return compile_filter(text, "records").record_mask
-
-    found = planned(options["export"], options["export_filter"], click.get_current_context().meta[_ORDER], keep)
-    for url, _ in found:
-        sources.require_another_file(options, f"-e {url}", parse_export_url(url).path)
-    return found
+    return sources.exports(options, click.get_current_context().meta.get(_ORDER, []))
 
 
 def _batch(options: dict[str, Any], elsewhere: Reading | Listening | None) -> int:

@@ -5,7 +5,7 @@ Everything heavy is imported when it is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 if TYPE_CHECKING:
     from flowtop.capture import Capture
     from flowtop.capture.ebpf.compiler import Compilation
-    from flowtop.export.exports import Exports
+    from flowtop.export.exports import Exports, Keep
     from flowtop.listening import Listening
     from flowtop.pipeline import Pipeline, PipelineConfig
     from flowtop.reading import Reading
@@ -116,6 +116,31 @@ def recorder(options: dict[str, Any], given: Said) -> Recorder:
         raise FlowtopError(f"--write-total {options['write_total']!r} is no size", exit_code=EXIT_USAGE,
                            hint="for example 100M or 1Gi; 0 for as much as the disk takes") from None
     return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"], most_octets))
+
+
+def exports(options: dict[str, Any], order: Iterable[str]) -> list[tuple[str, Keep | None]]:
+    """URL and filter of each export.
+
+    Args:
+        options: as the command line has them.
+        order: names of the options, as they were given.
+
+    Raises FlowtopError: one means nothing, or is the file that is read.
+    """
+    if not options["export"] and not options["export_filter"]:
+        return []
+    from flowtop.export.run import planned
+    from flowtop.export.url import parse_export_url
+
+    def keep(text: str) -> Keep:
+        from flowtop.view.filter import compile_filter
+
+        return compile_filter(text, "records").record_mask
+
+    found = planned(options["export"], options["export_filter"], order, keep)
+    for url, _ in found:
+        require_another_file(options, f"-e {url}", parse_export_url(url).path)
+    return found
 
 
 def require_another_file(options: dict[str, Any], said: str, path: str) -> None:
