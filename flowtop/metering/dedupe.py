@@ -2,14 +2,16 @@
 
 Flows with the same conversation (CONVERSATION_BYTES: addresses, ports, protocol, version, kind) are one stream of
 packets seen more than once, unless they are of one Observation Point (interface and direction): then they differ in
-VLAN, which are different packets. The Observation Point that saw the conversation first is its primary; flows of any
-other are duplicates. "First" is by first_ns, then where a local socket sends (the clock is coarse: a packet may pass
-several points in one tick of it), then ingress before egress, then ifindex, among those of one batch;
-later batches do not change it. When the primary ends, or is quiet for TAKEOVER_NS while another goes on (the route
-changed), another takes its place: what it carried until then stays counted as duplicate, so nothing counts twice.
+VLAN, which are different packets. So are those of different tunnels (VNIs, GRE keys): each tunnel of a conversation
+has a primary of its own, and only flows outside tunnels (on the tunnel's device) repeat what the head's tunnel
+carries. The Observation Point that saw the conversation first is its primary; flows of any other are duplicates.
+"First" is by first_ns, then where a local socket sends (the clock is coarse: a packet may pass several points in one
+tick of it), then ingress before egress, then ifindex, among those of one batch; later batches do not change it. When
+the primary ends, or is quiet for TAKEOVER_NS while another goes on (the route changed), another takes its place: what
+it carried until then stays counted as duplicate, so nothing counts twice.
 
-What this cannot tell: two streams with equal addresses and ports in different VLANs that are seen only on different
-VLAN devices; and address translation, where the two sides are different conversations and both count.
+What this cannot tell: two streams with equal addresses and ports in different VLANs or tunnels that are seen only on
+different devices of those; and address translation, where the two sides are different conversations and both count.
 
 In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: takes no part; -2 - head: it
 took part until it ended), and `members`, at the head, how many live flows it has.
@@ -61,8 +63,13 @@ class Deduplicator:
         undecided = fresh[heads]
         candidates = np.concatenate((joined[undecided], np.unique(heads[undecided])))
         self._elect(candidates, np.zeros(len(candidates), np.int64))
-        settled = joined[~undecided]
-        store.duplicate[settled] = self._differs(settled, heads[~undecided])
+        settled, heads = joined[~undecided], heads[~undecided]
+        store.duplicate[settled] = self._differs(settled, heads)
+        others = self._other_tunnel(settled, heads)
+        if others.any():
+            members = self._members_of(np.unique(heads[others]))
+            stays = store.head[members] == members
+            self._elect(members, np.where(stays, -1, np.where(fresh[members], 2, store.duplicate[members])))
 
     def leave(self, ended: Slots) -> None:
         """Flows that have just ended (end_reason is set) leave; where a head left others behind, one takes over."""
@@ -77,33 +84,54 @@ class Deduplicator:
         bereft = leaving[store.members[leaving] > 0]
         if len(bereft):
             left = self._members_of(bereft)
-            self._elect(left, self._differs(left, store.head[left].astype(np.int64)).astype(np.int64))
+            self._elect(left, store.duplicate[left].astype(np.int64))
 
     def take_over(self, touched: Slots) -> None:
         """Where duplicates go on and their primary has been quiet, one of them becomes primary."""
         store = self._store
         duplicates = touched[store.duplicate[touched]]
         heads = store.head[duplicates].astype(np.int64)
-        quiet = store.last_ns[duplicates] - store.last_ns[heads] > TAKEOVER_NS
+        quiet = (store.last_ns[duplicates] - store.last_ns[heads] > TAKEOVER_NS) | self._other_tunnel(duplicates, heads)
         if not quiet.any():
             return
         members = self._members_of(np.unique(heads[quiet]))
-        heads, group = np.unique(store.head[members].astype(np.int64), return_inverse=True)
-        newest = np.zeros(len(heads), np.int64)
+        group = self._streams(members, store.head[members].astype(np.int64))
+        newest = np.zeros(group.max() + 1, np.int64)
         np.maximum.at(newest, group, store.last_ns[members])
         # The primary may hold several flows (VLANs): it is quiet when all of them are.
-        primary = ~self._differs(members, heads[group])
-        newest_primary = np.zeros(len(heads), np.int64)
+        primary = ~store.duplicate[members]
+        newest_primary = np.zeros(len(newest), np.int64)
         np.maximum.at(newest_primary, group[primary], store.last_ns[members[primary]])
         yields = (newest - newest_primary > TAKEOVER_NS)[group]
         stale = newest[group] - store.last_ns[members] > TAKEOVER_NS
-        self._elect(members[yields], stale[yields].astype(np.int64))
+        whole = np.isin(store.head[members], store.head[members[yields]])  # all tunnels of a conversation, or none
+        stays = ~yields & (store.head[members] == members)
+        rank = np.where(stays, -1, np.where(yields, stale, store.duplicate[members]))
+        self._elect(members[whole], rank[whole])
 
     def _differs(self, slots: Slots, heads: Slots) -> npt.NDArray[np.bool_]:
         """Which flows are not of their head's Observation Point."""
         differs: npt.NDArray[np.bool_]
         differs = self._store.observation_points(slots) != self._store.observation_points(heads)
         return differs
+
+    def _other_tunnel(self, slots: Slots, heads: Slots) -> npt.NDArray[np.bool_]:
+        """Which flows are in a tunnel while their head is in another one."""
+        tunnels, ids = self._store.keys["tunnel"], self._store.keys["tunnel_id"]
+        other: npt.NDArray[np.bool_] = (tunnels[slots] != 0) & (tunnels[heads] != 0) & (
+            (tunnels[slots] != tunnels[heads]) | (ids[slots] != ids[heads]))
+        return other
+
+    def _streams(self, members: Slots, heads: Slots) -> npt.NDArray[np.int64]:
+        """A number from 0 for each flow, the same for those of one conversation in one tunnel."""
+        other = self._other_tunnel(members, heads)
+        if not other.any():
+            found = np.unique(heads, return_inverse=True)[1]
+        else:
+            tunnels, ids = (np.where(other, self._store.keys[name][members], 0) for name in ("tunnel", "tunnel_id"))
+            found = np.unique(np.stack((heads, tunnels, ids), axis=1), axis=0, return_inverse=True)[1]
+        streams: npt.NDArray[np.int64] = found.reshape(-1)
+        return streams
 
     def _members_of(self, heads: Slots) -> Slots:
         """Live flows of these conversations, by one look at all flows: rare enough not to keep lists of members."""
@@ -114,7 +142,8 @@ class Deduplicator:
         return slots[wanted[store.head[slots]]]
 
     def _elect(self, members: Slots, rank: npt.NDArray[np.int64]) -> None:
-        """Give each conversation whose live flows these all are the head of lowest rank, then the first seen."""
+        """Give each conversation whose live flows these all are the head of lowest rank, then the first seen; each of
+        its other tunnels has a primary likewise."""
         store = self._store
         if len(members) == 0:
             return
@@ -133,7 +162,8 @@ class Deduplicator:
         store.members[new] = sizes
         heads = np.repeat(new, sizes)
         store.head[members] = heads
-        store.duplicate[members] = self._differs(members, heads)
+        firsts = np.unique(self._streams(members, heads), return_index=True, return_inverse=True)
+        store.duplicate[members] = self._differs(members, members[firsts[1]][firsts[2].reshape(-1)])
 
 
 def heads_of(store: FlowStore) -> npt.NDArray[np.int32]:

@@ -68,6 +68,8 @@ class Pairing:
         """Of the flows in these slots, ascending."""
         flows = Subset(source.columns, slots)
         keys, back, requests = _keys(source.columns, slots, source.dedupes)
+        if flows["tunnel"].any():
+            keys.append(_tunnels(flows, keys, source.dedupes, seed))
         return cls(flows["flow_id"].copy(), flows["duplicate"].copy(), source.dedupes, label(keys, seed), back,
                    requests)
 
@@ -82,9 +84,10 @@ class Biflows:
     """The biflows of some flows.
 
     Where duplicates are looked for, each packet is in one flow that is none: these belong together wherever they were
-    seen (routes differ by the way, and so do VLANs). Duplicates, and flows where nobody looks for them, belong to
-    the flow of the way back at their own Observation Point. Fragments and aggregates stay alone: nothing in them
-    tells a conversation.
+    seen (routes differ by the way, and so do VLANs). Duplicates, and flows where nobody looks for them, belong to the
+    flow of the way back at their own Observation Point. Different tunnels (VNIs, GRE keys) never belong together; what
+    was seen outside does with a tunnel if it can be the same packets on the tunnel's device. Fragments and aggregates
+    stay alone: nothing in them tells a conversation.
 
     The initiator is who sent a SYN without ACK, or an ICMP request, when only one did; else who was seen first; at the
     same time, who sends to the lower port, or has the lower address.
@@ -304,6 +307,31 @@ def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
     for shift, name in ((16, "protocol"), (8, "kind"), (0, "ip_version")):
         numbers |= flows[name].astype(np.uint64) << np.uint64(shift)
     return [first, second, near[1], far[1], numbers, _points(flows, back, dedupes)], back
+
+
+def _tunnels(flows: FlowColumns, keys: list[Array], dedupes: bool, seed: int) -> npt.NDArray[np.uint64]:
+    """The tunnel of each flow and its id, as one key, 0 outside.
+
+    One way may be counted on the tunnel's device and the other on the uplink, in the tunnel: what was seen outside is
+    in the only tunnel that its conversation has, unless the same interface saw both, which are then different packets.
+    """
+    found: npt.NDArray[np.uint64] = flows["tunnel"].astype(np.uint64) << np.uint64(32) | flows["tunnel_id"]
+    if not dedupes:
+        return found
+    both = label(keys, seed)
+    inside = np.flatnonzero(found)
+    bounds = []
+    for values in (found, flows["ifindex"].astype(np.uint64)):
+        least, most = np.full(both.count, np.iinfo(np.uint64).max), np.zeros(both.count, np.uint64)
+        np.minimum.at(least, both.of[inside], values[inside])
+        np.maximum.at(most, both.of[inside], values[inside])
+        bounds.append((least, most))
+    (tunnel, another), uplinks = bounds
+    outside = np.flatnonzero((found == 0) & (tunnel == another)[both.of])
+    group, ifindex = both.of[outside], flows["ifindex"][outside]
+    elsewhere = (ifindex != uplinks[0][group]) & (ifindex != uplinks[1][group])
+    found[outside[elsewhere]] = tunnel[group[elsewhere]]
+    return found
 
 
 def _turned(flows: FlowColumns, source: tuple[Array, ...], destination: tuple[Array, ...],

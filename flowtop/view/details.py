@@ -173,11 +173,28 @@ def _same_packets(columns: FlowColumns, slot: int) -> list[int]:
     wanted = {name: int(columns[name][slot])
               for name in ("source_port", "destination_port", "protocol", "ip_version", "kind")}
     ends = (_words(bytes(columns[name][slot])) for name in ("source_address", "destination_address"))
-    return [int(other) for other in _like(columns, wanted, *ends) if other != slot]
+    return [int(other) for other in _like(columns, wanted, *ends)
+            if _point(columns, other) != _point(columns, slot) and _may_share_packets(columns, slot, other)]
+
+
+def _point(columns: FlowColumns, slot: int) -> tuple[int, int]:
+    return int(columns["ifindex"][slot]), int(columns["direction"][slot])
+
+
+def _tunnel(columns: FlowColumns, slot: int) -> tuple[int, int]:
+    return int(columns["tunnel"][slot]), int(columns["tunnel_id"][slot])
+
+
+def _may_share_packets(columns: FlowColumns, slot: int, other: int) -> bool:
+    """Whether they are in one tunnel, or one is outside, which the tunnel's device is and the uplink is not."""
+    tunnel, theirs = _tunnel(columns, slot), _tunnel(columns, other)
+    apart = bool(columns["ifindex"][slot] != columns["ifindex"][other])
+    return tunnel == theirs or (apart and (not tunnel[0] or not theirs[0]))
 
 
 def _reverse(columns: FlowColumns, slot: int, source: FlowSource) -> int | None:
-    """The flow of the answers: at the same interface if there is one, one that counts before a duplicate."""
+    """The flow of the answers: in the same tunnel, at the same interface and in the same VLAN if there is one, one that
+    counts before a duplicate."""
     key = {name: int(columns[name][slot]) for name in (
         "source_port", "destination_port", "protocol", "ip_version", "kind")}
     if key["kind"] == Kind.AGGREGATE:
@@ -192,11 +209,12 @@ def _reverse(columns: FlowColumns, slot: int, source: FlowSource) -> int | None:
         key["destination_port"] = answer << 8
     ends = [_words(bytes(columns[name][slot])) for name in ("destination_address", "source_address")]
     found = [int(other) for other in _like(columns, key, ends[0], ends[1])
-             if other != slot and source.visible[other]]
+             if other != slot and source.visible[other] and _may_share_packets(columns, slot, int(other))]
 
-    def merit(other: int) -> tuple[bool, bool, bool, int]:
-        here = columns["ifindex"][other] == columns["ifindex"][slot]
-        return (columns["end_reason"][other] == 0, bool(here), not columns["duplicate"][other],
-                int(columns["flow_id"][other]))
+    def merit(other: int) -> tuple[bool, bool, bool, bool, bool, int]:
+        here = bool(columns["ifindex"][other] == columns["ifindex"][slot])
+        vlan = all(columns[name][other] == columns[name][slot] for name in ("vlan_id", "customer_vlan_id"))
+        return (_tunnel(columns, other) == _tunnel(columns, slot), columns["end_reason"][other] == 0, here,
+                here and vlan, not columns["duplicate"][other], int(columns["flow_id"][other]))
 
     return max(found, key=merit, default=None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import EndReason, FlowRecords, Kind
+from flowtop.record import EndReason, FlowRecords, Kind, Tunnel
 from tests.unit.factories import FIN, SECOND, START_NS, batch, counters, key
 
 IN, OUT = 0, 1
@@ -98,6 +98,52 @@ def test_different_conversations_are_not_duplicates() -> None:
     tick(flows, 1, (key(ifindex=2), counters()), (key(ifindex=3, source_port=9), counters()),
          (key(ifindex=4, protocol=17), counters()), (key(ifindex=5, kind=Kind.FRAGMENT), counters()))
     assert duplicates(flows) == set()
+
+
+def test_the_tunnels_device_repeats_what_is_in_the_tunnel() -> None:
+    flows = table()
+    tick(flows, 1, (key(ifindex=2, tunnel=Tunnel.VXLAN, tunnel_id=10), counters(first_ns=at(0))),
+         (key(ifindex=7), counters(first_ns=at(0.1))))
+    assert duplicates(flows) == {(7, IN, 0)}
+
+
+@pytest.mark.parametrize("other", [(Tunnel.VXLAN, 20), (Tunnel.GENEVE, 10)])
+@pytest.mark.parametrize("later", [0, 1], ids=["at once", "later"])
+def test_equal_flows_in_two_tunnels_are_different_traffic_and_each_counts_once(other: tuple[int, int],
+                                                                               later: int) -> None:
+    flows = table()
+    ours = (key(ifindex=2, tunnel=Tunnel.VXLAN, tunnel_id=10), counters(1, 100, at(0)))
+    theirs = [(key(ifindex=ifindex, direction=direction, tunnel=other[0], tunnel_id=other[1]),
+               counters(1, 40, at(later + seconds)))
+              for ifindex, direction, seconds in ((3, IN, 0.1), (4, OUT, 0.2))]
+    for number, entries in enumerate([[ours], theirs] if later else [[ours, *theirs]], 1):
+        tick(flows, number, *entries)
+    assert duplicates(flows) == {(4, OUT, 0)}
+    assert (flows.totals.accounted_octets, flows.totals.duplicate_octets) == (180, 40)
+
+
+def test_the_flow_of_another_tunnel_goes_on_counting_when_the_first_ends() -> None:
+    flows = table(idle_timeout_s=5, linger_s=100)
+    there = {"tunnel": Tunnel.VXLAN, "tunnel_id": 20}
+    tick(flows, 1, (key(ifindex=2, tunnel=Tunnel.VXLAN, tunnel_id=10), counters(first_ns=at(0))),
+         (key(ifindex=3, **there), counters(first_ns=at(0.1))), (key(ifindex=4, **there), counters(first_ns=at(0.2))))
+    for second in range(2, 9):
+        tick(flows, second, (key(ifindex=4, **there), counters(first_ns=at(second - 0.5))),
+             (key(ifindex=3, **there), counters(first_ns=at(second - 0.6))))
+    assert (flows.columns["end_reason"] != 0).sum() == 1
+    assert duplicates(flows) == {(4, IN, 0)}
+
+
+def test_a_route_that_changes_inside_another_tunnel_is_followed() -> None:
+    flows = table()
+    there = {"tunnel": Tunnel.VXLAN, "tunnel_id": 20}
+    first = key(ifindex=2, tunnel=Tunnel.VXLAN, tunnel_id=10)
+    tick(flows, 1, (first, counters(first_ns=at(0))), (key(ifindex=3, **there), counters(first_ns=at(0.1))),
+         (key(ifindex=4, **there), counters(first_ns=at(0.2))))
+    for second in range(2, 6):  # the first tunnel goes on, and its flow stays who it is
+        tick(flows, second, (first, counters(first_ns=at(second - 0.5))),
+             (key(ifindex=4, **there), counters(first_ns=at(second - 0.5))))
+    assert duplicates(flows) == {(3, IN, 0)}
 
 
 def test_off_looks_for_none() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flowtop.elements import ELEMENTS
 from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import Direction, Kind
+from flowtop.record import Direction, Kind, Tunnel
 from flowtop.view.answer import Answerer
 from flowtop.view.biflow_columns import BIFLOW_COLUMNS
 from flowtop.view.columns import Wording
@@ -171,6 +171,29 @@ def test_a_vlan_subinterface_and_its_parent_count_once() -> None:
     rows = biflows(table)
     assert [brief(row)[2:] for row in rows if not row.duplicate] == [(10, 20)]
     assert [brief(row)[2:] for row in rows if row.duplicate] == [(10, 20)]
+
+
+@pytest.mark.parametrize("dedupe", ["mark", "off"])
+def test_equal_addresses_in_different_tunnels_are_different_conversations(dedupe: str) -> None:
+    ways = ((A, B, 1000, 80, 6, IN), 1), ((B, A, 80, 1000, 6, OUT), 2)
+    table = table_of(*((key(*ends, tunnel=Tunnel.VXLAN if vni else Tunnel.NONE, tunnel_id=vni),
+                        counters(1, vni + octets, at(octets))) for vni in (0, 10, 20, 30) for ends, octets in ways),
+                     dedupe=dedupe)
+    assert sorted(brief(row)[2:] for row in biflows(table)) == [(1, 2), (11, 12), (21, 22), (31, 32)]
+
+
+def test_parents_of_different_tunnels_stay_apart() -> None:
+    table = table_of(*((key(A, B, 50_000, 4789, 17, kind=Kind.PARENT, tunnel=Tunnel.VXLAN, tunnel_id=vni),
+                        counters(1, vni)) for vni in (10, 20)))
+    assert sorted(brief(row)[2:] for row in biflows(table)) == [(10, None), (20, None)]
+
+
+@pytest.mark.parametrize(("device", "expected"), [(7, [(40, 60)]), (2, [(40, None), (60, None)])])
+def test_one_way_on_the_tunnels_device_and_the_other_on_the_uplink_are_one(device: int, expected: Any) -> None:
+    table = table_of((key(A, B, 1000, 80, ifindex=device, direction=OUT), counters(1, 40, at(0))),
+                     (key(B, A, 80, 1000, ifindex=2, direction=IN, tunnel=Tunnel.VXLAN, tunnel_id=10),
+                      counters(1, 60, at(1))))
+    assert sorted(brief(row)[2:] for row in biflows(table)) == expected
 
 
 def test_aggregates_and_fragments_stay_alone() -> None:

@@ -10,7 +10,7 @@ import pytest
 from flowtop.metering import rates
 from flowtop.metering.flag_log import FlagLog
 from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import FLOW_RECORD_DTYPE, Direction, EndReason
+from flowtop.record import FLOW_RECORD_DTYPE, Direction, EndReason, Kind, Tunnel
 from flowtop.view.details import Watch
 from tests.unit.factories import ACK, FIN, PSH, SYN, batch, counters, key
 
@@ -102,6 +102,32 @@ def test_other_observation_points_of_the_same_packets() -> None:
     details = Watch().look(1, table)
     assert details is not None
     assert [(row.ifindex, row.direction, row.duplicate) for row in details.points] == [(3, Direction.EGRESS, True)]
+
+
+def in_vni(vni: int, *fields: Any) -> tuple[Any, ...]:
+    """Fields of a key with addresses, ports, protocol, direction and ifindex given."""
+    return (*fields, 0, 0, Kind.FLOW, vni, Tunnel.VXLAN if vni else Tunnel.NONE)
+
+
+def test_other_tunnels_are_neither_the_same_packets_nor_the_way_back() -> None:
+    table = metered([
+        (in_vni(10, *THERE, Direction.INGRESS, 2), 1, 100), (in_vni(10, *BACK, Direction.INGRESS, 2), 1, 11),
+        (in_vni(30, *THERE, Direction.INGRESS, 2), 1, 100), (in_vni(30, *BACK, Direction.INGRESS, 2), 1, 33),
+        (in_vni(0, *THERE, Direction.INGRESS, 2), 1, 100), (in_vni(30, *THERE, Direction.EGRESS, 3), 1, 100),
+        (in_vni(0, *THERE, Direction.EGRESS, 7), 1, 100)])
+    details = Watch().look(1, table)
+    assert details is not None and details.reverse is not None and details.reverse.octet_total == 11
+    assert [row.ifindex for row in details.points] == [7]  # the tunnel's device
+    outside = Watch().look(5, table)
+    assert outside is not None and outside.reverse is None
+
+
+def test_the_way_back_is_in_the_same_vlan_if_it_has_one_there() -> None:
+    table = metered([((*THERE, Direction.INGRESS, 2, 10), 1, 100), ((*BACK, Direction.EGRESS, 2, 10), 1, 11),
+                     ((*BACK, Direction.EGRESS, 2, 20), 1, 22), ((*THERE, Direction.INGRESS, 2, 20), 1, 100)])
+    details = Watch().look(1, table)
+    assert details is not None and details.reverse is not None and details.reverse.octet_total == 11
+    assert details.points == ()
 
 
 def test_what_was_reported_and_what_is_due() -> None:
