@@ -217,7 +217,8 @@ class FileCapture:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
                 self._reader = identify(self._stream, decap=self._config.decap)
-            elif (piece := self._reader.read(self._stream, self._latest_ns)) is not None:
+            # What comes late belongs to the time that has passed while it was waited for.
+            elif (piece := self._reader.read(self._stream, max(self._latest_ns, self._now_ns))) is not None:
                 return piece
             elif self._stream.at_end or not self._stream.ready:
                 return None

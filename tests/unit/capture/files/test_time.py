@@ -134,3 +134,21 @@ def test_waiting_ends_when_woken(path: Path) -> None:
     capture.wake()
     capture.wait(3600)
     capture.close()
+
+
+def test_time_that_has_passed_does_not_come_back_with_packets_that_come_late() -> None:
+    inlet, outlet = os.pipe()
+    now = 0
+    capture = FileCapture(FileConfig("-", tick_s=1, descriptor=inlet), clock_ns=lambda: now, unix_ns=lambda: T + now)
+    capture.open(lambda _: None)
+    found = []
+    for at_s, sent in ((0, [0.0]), (1.5, []), (2.5, []), (3.5, []), (3.5, [0.5]), (3.75, [3.75]), (4.5, [4.5])):
+        now = round(at_s * S)
+        os.write(outlet, w.pcap([(T + round(time_s * S), frame()) for time_s in sent])[24 if now else 0:])
+        capture.wait(0)
+        found.append(capture.drain())
+    os.close(outlet)
+    capture.close()
+    assert [(batch.now_ns - T) / S for batch in found] == [0, 1, 2, 3, 3, 3.75, 4]
+    assert [(batch.counters["first_ns"] - T).tolist() for batch in found] == [
+        [0], [], [], [], [S // 2], [15 * S // 4], []], "packets keep their own times"
