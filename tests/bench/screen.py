@@ -49,7 +49,7 @@ SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "units": (b"b", "[kMG]B/s", b"b"),
     "freeze": (b"o", "ORDER FROZEN", b"o"),
     "follow": (b"F", "FOLLOW", b"F"),
-    "ended": (b"E", "NO ENDED", b"E"),
+    "ended": (b"E", "ENDED HIDDEN", b"E"),
     "window": (b"2", "10 s↓", b"1"),
     "ports": (b"p", ":https", b"p"),
     "biflows": (b"B", "biflows", b"B"),

@@ -209,3 +209,28 @@ def test_a_file_is_read_no_faster_than_an_export_gets_on(tmp_path: Path) -> None
     [export] = exports.stop()
     ticks = HastyFile.ticks + 1  # what closing brought
     assert (len(transport.received), export.statistics.not_sent_records) == (ticks * capture.flows, 0)
+
+
+def test_a_named_pipe_that_nobody_writes_to_can_be_left(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    running = subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(path)],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(1.5)
+    running.terminate()
+    output, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (0, b""), "as any run that a signal ends"
+    assert json.loads(output.splitlines()[-1])["totals"]["observedPackets"] == 0
+
+
+def test_a_named_pipe_is_read_from_its_first_writer_on(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    running = subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(path)],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(0.5)
+    path.write_bytes(CAPTURE)
+    output, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (0, b"")
+    assert json.loads(output.splitlines()[-1])["totals"]["observedPackets"] == 5

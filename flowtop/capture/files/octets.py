@@ -81,7 +81,10 @@ class OctetStream:
                 raise FlowtopError("standard input is closed", hint="-r - reads from there", exit_code=EXIT_NO_INPUT)
             return sys.stdin.fileno(), False
         try:
-            return os.open(Path(path), os.O_RDONLY | os.O_CLOEXEC), True
+            # A named pipe that nobody writes to yet would not let anybody in, nor a signal end that.
+            descriptor = os.open(Path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            os.set_blocking(descriptor, True)
+            return descriptor, True
         except OSError as error:
             raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
                                hint="name a capture file that you may read", exit_code=EXIT_NO_INPUT) from error
