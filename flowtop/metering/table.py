@@ -98,7 +98,7 @@ class FlowTable:
         self._next_id = 1
         self._flags = FlagLog()
         self._sequences = Sequences(self._store, self._index)
-        self._kept: int | None = None
+        self._kept: frozenset[int] = frozenset()
         self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
         self._expired_ns = 0
@@ -140,10 +140,10 @@ class FlowTable:
         """What the 60 s sums cover, in s, > 0."""
         return self._rates.window_60s_s
 
-    def keep(self, flow_id: int | None) -> None:
-        """Somebody looks at this flow: when it has ended it stays visible until another one is kept, or none."""
-        if flow_id != self._kept:
-            self._kept = flow_id
+    def keep(self, flow_ids: frozenset[int]) -> None:
+        """Somebody looks at these flows: when they have ended they stay visible until others are kept, or none."""
+        if flow_ids != self._kept:
+            self._kept = flow_ids
             overdue, self._overdue = self._overdue, self._overdue[:0]
             self._release(overdue)
 
@@ -354,9 +354,9 @@ class FlowTable:
         return records
 
     def _release(self, slots: Slots) -> None:
-        """Forget flows, but for the one that is kept."""
-        if self._kept is not None:
-            kept = self._store.flow_id[slots] == np.uint64(self._kept)
+        """Forget flows, but for those that are kept."""
+        if self._kept:
+            kept = np.isin(self._store.flow_id[slots], np.array(list(self._kept), np.uint64))
             self._overdue = np.concatenate((self._overdue, slots[kept]))
             slots = slots[~kept]
         if len(slots):

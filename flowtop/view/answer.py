@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,8 @@ class Answerer:
         self._held: _Held | None = None
         self._mark = Mark()
         self._pairing: Pairing | None = None
+        self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow
+        self._came_by: int | None = None  # the flow that was the anchor before its biflow was
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
@@ -104,6 +106,7 @@ class Answerer:
         Raises:
             FlowtopError: nothing of that name to group by; or groups and biflows at once.
         """
+        query = self._as_flow(query, source)
         visible = source.visible
         passing = visible & self._passes(query, source, interfaces or {})
         ended = visible & (source.columns["end_reason"] != 0)
@@ -128,6 +131,32 @@ class Answerer:
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
                       None if rank is None else anchor)
 
+    def kept(self, query: Query) -> frozenset[int]:
+        """flow_ids of what must not leave while the cursor is on it: the anchor, or the flows of its biflow."""
+        if query.anchor is None or query.group:
+            return frozenset()
+        if self._around is not None:
+            biflow, flows = self._around
+            if query.anchor == biflow or (query.biflow and query.anchor in flows):
+                return frozenset(flows)
+        return frozenset({query.anchor})
+
+    def _as_flow(self, query: Query, source: FlowSource) -> Query:
+        """Rows are flows and the anchor is a biflow still: the flow it was before, or else the first of the biflow."""
+        if query.biflow or query.group or query.anchor is None:
+            return query
+        if self._pairing is not None:
+            self._around = self._pairing.around(query.anchor)
+        if self._around is None or self._around[0] != query.anchor:
+            return query
+        columns = source.columns
+        flows = np.flatnonzero(source.visible & np.isin(columns["flow_id"], np.array(self._around[1], np.uint64)))
+        if not len(flows):
+            return query
+        ids = columns["flow_id"][flows]
+        first = np.lexsort((ids, columns["duplicate"][flows], ids != np.uint64(self._came_by or 0)))[0]
+        return replace(query, anchor=int(ids[first]))
+
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_],
               wanted: npt.NDArray[np.bool_], interfaces: Mapping[int, str]) -> _Rows:
         fields = row_fields(query)
@@ -147,6 +176,9 @@ class Answerer:
         slots = np.flatnonzero(source.visible)
         biflows = Biflows(source, slots, self._seed, self._pairing)
         self._pairing = biflows.pairing
+        self._around = None if anchor is None else self._pairing.around(anchor)
+        if self._around is not None and anchor != self._around[0]:
+            self._came_by = anchor
         shown = np.zeros(len(biflows.source.visible), np.bool_)
         shown[biflows.of[passing[slots]]] = True
         if passing is not wanted and anchor is not None:
@@ -154,8 +186,8 @@ class Answerer:
             shown[here] |= np.isin(here, biflows.of[wanted[slots]])
 
         def row_of(flow_id: int) -> int | None:
-            at = np.flatnonzero(source.columns["flow_id"][slots] == np.uint64(flow_id))
-            return int(biflows.source.columns["flow_id"][biflows.of[at[0]]]) if len(at) else None
+            around = biflows.pairing.around(flow_id)
+            return around and around[0]
 
         return _Rows(biflows.source, shown, lambda chosen: biflow_rows(biflows.take(chosen)), BIFLOWS, row_of)
 

@@ -79,6 +79,16 @@ class Pairing:
         return self.dedupes == source.dedupes and np.array_equal(flows["flow_id"], self.flow_ids) and np.array_equal(
             flows["duplicate"], self.duplicates)
 
+    def around(self, anchor: int) -> tuple[int, tuple[int, ...]] | None:
+        """The biflow of that id, or that the flow of that id is in: its id and its flows', ascending; None: there is
+        neither."""
+        at = np.flatnonzero(self.labels.ids == np.uint64(anchor))
+        if not len(at):
+            at = self.labels.of[np.flatnonzero(self.flow_ids == np.uint64(anchor))]
+        if not len(at):
+            return None
+        return int(self.labels.ids[at[0]]), tuple(np.sort(self.flow_ids[self.labels.of == at[0]]).tolist())
+
 
 class Biflows:
     """The biflows of some flows.

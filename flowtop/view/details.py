@@ -24,8 +24,8 @@ _ICMP_REPLIES = {protocol: answers | {answer: request for request, answer in ans
 class DetailSource(FlowSource, Protocol):
     """A flow table that also keeps what was lately."""
 
-    def keep(self, flow_id: int | None) -> None:
-        """Somebody looks at this flow: when it has ended it stays visible until another one is kept, or none."""
+    def keep(self, flow_ids: frozenset[int]) -> None:
+        """Somebody looks at these flows: when they have ended they stay visible until others are kept, or none."""
 
     def history(self, slot: int) -> Sequence[tuple[int, int]]:
         """Of the flow in that slot: (length in ns, octets) of each second or so, the oldest first, the latest last."""

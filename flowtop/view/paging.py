@@ -48,7 +48,12 @@ class Pager:
 
         Raises FlowtopError: see Answerer.answer.
         """
-        table.keep(None if query.group or query.biflow else query.anchor)
+        table.keep(self._answerer.kept(query))
+        page = self._page(query, table, now)
+        table.keep(self._answerer.kept(query))  # which flows a biflow is made of is known by now
+        return page
+
+    def _page(self, query: Query, table: DetailSource, now: Page) -> Page:
         kept = self._kept()
         moment = self._moment(query, table, now)
         details = self._watch.look(query.details, table, None if moment is None else moment.source)

@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from flowtop.metering.table import TableConfig
 from flowtop.view.filter import compile_filter
 from tests.tui.fake_filter import passes
-from tests.tui.screen import cursor_line, flow_lines, line, running, shown
+from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 from tests.tui.table_source import TableSource
 from tests.tui.test_viewport import Walk
 
@@ -128,6 +128,41 @@ async def test_a_flow_that_ends_under_the_cursor_stays_until_the_cursor_moves(ke
         source.tick(later())
         await pilot.pause()
         assert not listed(source) & set(SHORT), "now it has left too"
+
+
+@pytest.mark.parametrize("keys", [("B",), ("B", "o"), ("B", "E"), ("B", "F")])
+async def test_a_biflow_that_ends_under_the_cursor_stays_and_so_does_its_flow_without_b(keys: tuple[str, ...]) -> None:
+    source = TableSource(TableConfig(idle_timeout_s=1, linger_s=3, dedupe="off"))
+    async with running(source) as pilot:
+        source.tick(first())
+        await pilot.pause()
+        await pilot.press("down", "down", *keys)
+        viewport = pilot.app.main.viewport  # type: ignore[attr-defined]
+        for mode in ("", "B", "B", "B"):  # as a biflow, as a flow, and again
+            await pilot.press(*mode)
+            for _ in range(6):
+                source.tick(later())
+                await pilot.pause()
+            assert viewport.cursor_row is not None, mode
+            assert viewport.cursor_row.source_port == 44 and viewport.cursor_row.end_reason, mode
+            assert listed(source) & set(SHORT) == {44}, "the others have left"
+        await pilot.press("home")
+        for _ in range(2):
+            source.tick(later())
+            await pilot.pause()
+        assert not listed(source) & set(SHORT), "now it has left too"
+
+
+async def test_an_empty_list_says_that_what_has_ended_is_hidden() -> None:
+    source = TableSource(TableConfig(idle_timeout_s=1, linger_s=30, dedupe="off"))
+    async with running(source) as pilot:
+        pilot.app.main.questions.filter_by(compile_filter("port 80"))  # type: ignore[attr-defined]
+        source.tick(dict.fromkeys(SHORT, 100))
+        for _ in range(3):
+            source.tick({})
+        await pilot.press("E")
+        await pilot.pause()
+        assert any("E lists 5 that have ended" in text for text in lines(pilot.app))
 
 
 @pytest.mark.parametrize("seed", range(6))

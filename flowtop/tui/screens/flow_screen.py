@@ -283,6 +283,8 @@ def _why_empty(page: Page) -> str:
         return "no flow left here: Backspace goes back"
     if page.query.names is not None and not page.query.names.names:
         return "no names are known yet: \\ clears the filter, n finds the names of what is in view"
+    if page.hidden:
+        return f"only ended ones here: E lists {page.hidden:,} that have ended"
     if page.query.filter is not None and page.flows:
         return "no flow matches: / edits the filter, \\ clears it"
     if page.source is not None:

@@ -440,7 +440,7 @@ def test_a_flow_that_is_kept_stays_visible_after_its_end_until_another_one_is() 
     now = START_NS + SECOND
     flows.update(batch([(key(source_port=port), counters(1, 100, now)) for port in range(1, 5)], now))
     ids = dict(zip(flows.columns["source_port"].tolist(), flows.columns["flow_id"].tolist(), strict=True))
-    flows.keep(ids[2])
+    flows.keep(frozenset({ids[2]}))
     for _ in range(20):
         now += SECOND
         flows.update(batch([], now))
@@ -449,7 +449,7 @@ def test_a_flow_that_is_kept_stays_visible_after_its_end_until_another_one_is() 
     flows.update(batch([(key(source_port=port), counters(1, 100, now)) for port in range(1, 5)], now))
     assert flows.live_flows == 4 and len(flows.columns["source_port"][flows.visible]) == 5, "its next flow is another"
     assert flows.totals.evicted_flows == 0, "it takes no live flow's place"
-    flows.keep(None)
+    flows.keep(frozenset())
     assert len(flows.columns["source_port"][flows.visible]) == 4
     flows.update(batch([], now + SECOND))
     assert flows.live_flows == 4

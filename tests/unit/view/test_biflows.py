@@ -7,6 +7,7 @@ import subprocess
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from flowtop.view.columns import Wording
 from flowtop.view.filter import compile_filter
 from flowtop.view.filter.terms import flow_as_filter, flow_as_tcpdump
 from flowtop.view.fitting import fit
-from flowtop.view.query import FlowRow, Query
+from flowtop.view.paging import Pager
+from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
 from flowtop.view.records import record, record_names
 from flowtop.wire.iana import REVERSE_ENTERPRISE, registered
 from tests.kernel import frames
@@ -286,6 +288,26 @@ def test_ended_biflows_can_be_left_out_but_for_the_anchor() -> None:
     assert biflows(table, ended=False, anchor=ended.flow_id, sort="bytes") == [alive, ended]
     other = compile_filter("host 10.0.0.3")
     assert biflows(table, ended=False, anchor=ended.flow_id, filter=other) == [alive], "it does not pass at all"
+
+
+def test_a_biflow_that_is_looked_at_stays_with_both_its_ways_after_it_has_ended() -> None:
+    table = FlowTable(TableConfig(idle_timeout_s=1, linger_s=2), np.random.default_rng(1))
+    table.update(batch([(key(A, B, 9000, 80), counters(1, 10)), (key(B, A, 80, 9000, direction=OUT), counters(1, 20)),
+                        (key(A, C, 9000, 80), counters(1, 40))], START_NS + SECOND))
+    pager = Pager()
+    now = Page(QUERY, tick=1, unix_ms=0, uptime_s=1, tick_s=1, rows=(), matched=0, flows=0, active_flows=0,
+               anchor_rank=None, books=Books(), ingress=Traffic(), egress=Traffic(), interfaces={}, attached=())
+    [row] = [row for row in pager.page(QUERY, table, now).rows if row.octet_total == 30]
+    asked = replace(QUERY, anchor=row.flow_id)
+    for second in range(2, 20):
+        pager.page(asked, table, now)
+        table.update(batch([], START_NS + second * SECOND))
+    [kept] = pager.page(asked, table, now).rows
+    assert (kept.flow_id, brief(kept)[2:]) == (row.flow_id, (10, 20))
+    as_flows = pager.page(Query(limit=None, anchor=row.flow_id, ended=False), table, now)
+    assert [flow.octet_total for flow in as_flows.rows] == [10], "the first of the two"
+    assert as_flows.anchor_row == as_flows.rows[0].flow_id
+    assert pager.page(replace(QUERY, anchor=None), table, now).rows == ()
 
 
 def test_held_order_and_anchor_know_a_biflow_by_its_id() -> None:
