@@ -22,7 +22,7 @@ from flowtop.record import EndReason
 from flowtop.view.collected import collecting_record, facts, faults
 from flowtop.view.columns import Wording
 from flowtop.view.fitting import fit
-from flowtop.view.layout import columns_of
+from flowtop.view.layout import columns_of, sorted_column
 from flowtop.view.query import Books, Page, Query
 from flowtop.view.records import iso_time, record, record_cells, record_names, rows_name
 from flowtop.view.units import duration, rate
@@ -268,8 +268,8 @@ class _Table:
 
     def text(self, number: int, page: Page) -> str:
         wording = self._config.wording
-        layout = fit(self._config.width, names=page.attached, columns=columns_of(page.query).values(),
-                     tunnels=page.books.encapsulation_octets > 0)
+        layout = fit(self._config.width, names=page.attached, keep=sorted_column(page.query).id,
+                     columns=columns_of(page.query).values(), tunnels=page.books.encapsulation_octets > 0)
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(

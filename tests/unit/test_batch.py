@@ -69,6 +69,16 @@ def test_json_is_one_object_a_round_with_iana_names() -> None:
         "octetDeltaCount": 300, "packetDeltaCount": 3, "octetTotalCount": 3000, "packetTotalCount": 30}
 
 
+@pytest.mark.parametrize(("sort", "header", "biflow"), [("rtt", "RTT", False), ("peak", "PEAK", False),
+                                                        ("rtt", "RTT", True), ("age", "AGE", True)])
+def test_a_table_has_the_column_it_is_sorted_by(sort: str, header: str, biflow: bool) -> None:
+    def headers(sort: str) -> list[str]:
+        query = Query(limit=None, biflow=biflow, sort=sort)
+        return written("table", page(query=query), width=100).splitlines()[2].split()
+
+    assert header in headers(sort) and header not in headers("rate")
+
+
 def test_json_totals_hold_the_books() -> None:
     totals = json.loads(written("json", page(row())))["totals"]
     assert totals["observedPackets"] == 41
