@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from textual.pilot import Pilot
+from textual.widgets import Input, OptionList
 
 from flowtop.export.packet_recording import RecordingStatistics
 from flowtop.export.statistics import ExportState, ExportStatistics
@@ -120,6 +121,9 @@ SCENES: dict[str, Scene] = {
     "copy-narrow": Scene(80, 24, ("down", "down", "c")),
     "copy-middle": Scene(120, 40, ("down", "down", "c")),
     "copy-wide": Scene(200, 60, ("down", "down", "c")),
+    "palette-narrow": Scene(80, 24, ("ctrl+p", *"rate")),
+    "palette": Scene(120, 40, ("ctrl+p", *"rate")),
+    "palette-wide": Scene(200, 60, ("ctrl+p", *"rate")),
     "write-narrow": Scene(80, 24, ("w", "ctrl+u", *"flows.csv")),
     "write": Scene(120, 40, ("w", "ctrl+u", *"flows.csv")),
     "write-wide": Scene(200, 60, ("w", "ctrl+u", *"flows.csv")),
@@ -200,6 +204,19 @@ async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
     await pilot.press(*keys[1:])
     if "slash" in keys:
         await pilot.pause(2 * GATHER_S)
+    if "ctrl+p" in keys:
+        await _settle_palette(pilot)
+
+
+async def _settle_palette(pilot: Pilot[None]) -> None:
+    """The palette has found what it looks for, and its cursor does not blink."""
+    palette = pilot.app.screen
+    palette.query_one(Input).cursor_blink = False
+    found = palette.query_one(OptionList)
+    before = -1
+    while not found.option_count or before != found.option_count or palette.has_class("--busy"):
+        before = found.option_count
+        await pilot.pause(0.3)
 
 
 async def render(scene: Scene) -> str:

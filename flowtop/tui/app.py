@@ -83,6 +83,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         self._quitting = False
         self._quit_early = False
         self._starting: Worker[None] | None = None
+        self._ahead: asyncio.Task[None] | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._on_its_way: tuple[Screen[object], events.Key | events.Paste] | None = None
         self._behind: deque[events.Key | events.Paste] = deque()
@@ -208,6 +209,11 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             await self._leaving.run()
         self.exit()
 
+    def on_unmount(self) -> None:
+        """Nothing is pressed any more."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+
     # ---- what the pipeline says
 
     async def on_capture_failed(self, message: CaptureFailed) -> None:
@@ -225,5 +231,5 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
     def on_page_ready(self, message: PageReady) -> None:
         """Show it."""
         if self.main.page is None:
-            self.run_worker(import_ahead(IMPORT_AFTER_S))
+            self._ahead = asyncio.create_task(import_ahead(IMPORT_AFTER_S))
         self.main.show_page(message.page)
