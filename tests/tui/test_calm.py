@@ -165,6 +165,23 @@ async def test_an_empty_list_says_that_what_has_ended_is_hidden() -> None:
         assert any("E lists 5 that have ended" in text for text in lines(pilot.app))
 
 
+async def test_the_past_says_that_the_mark_does_not_count_there() -> None:
+    source = TableSource(TableConfig(dedupe="off"))
+    async with running(source) as pilot:
+        for octets in (first(), later(), later()):
+            source.tick(octets)
+        await pilot.pause()
+        await pilot.press("m")
+        assert "SINCE MARK" in line(pilot.app, 1) and "MARK NOT COUNTED" not in line(pilot.app, 1)
+        await pilot.press("left_square_bracket")
+        await pilot.pause()
+        assert "MARK NOT COUNTED" in line(pilot.app, 1) and "SINCE MARK" not in line(pilot.app, 1)
+        await pilot.press("space")
+        source.tick(later())
+        await pilot.pause()
+        assert "SINCE MARK" in line(pilot.app, 1) and "MARK NOT COUNTED" not in line(pilot.app, 1)
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_the_cursors_flow_stays_under_it_through_re_sorts_filters_and_expiry(seed: int) -> None:
     """Random steps; flows end and leave all the time, the cursor's too. Where it is not, the filter excludes it."""

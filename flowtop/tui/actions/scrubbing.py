@@ -46,6 +46,8 @@ class Scrubbing(FlowScreen):
         yield from super().banners()
         if page is not None and page.marked_s is not None:
             yield f"SINCE MARK {units.duration(page.marked_s)}"
+        elif page is not None and page.query.mark is not None and page.query.at is not None:
+            yield "MARK NOT COUNTED"  # of the past nothing is known of the mark: flows have all their bytes again
 
     def _back(self) -> str:
         """How far back of how much, and which time that was."""
