@@ -1,8 +1,13 @@
-"""Nothing here is timed."""
+"""Nothing here is timed; and signals reach what tests start, however the tests were started."""
 
 from __future__ import annotations
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("flowtop", deadline=None)  # a busy machine is no failure
 settings.load_profile("flowtop")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background jobs have it; children would keep it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
