@@ -283,3 +283,18 @@ def test_a_row_says_how_long_ago_its_flow_ended() -> None:
     table.now_ns = START_NS + 500_000_000
     alive, ended = Answerer().answer(Query(sort="source"), table).rows
     assert (alive.ended_s, ended.ended_s) == (0.0, 5.0)
+
+
+def test_a_group_opened_lists_its_flows_and_no_others_and_a_filter_is_for_what_is_in_it() -> None:
+    table = source(6, protocol=[6, 17, 6, 6, 17, 1], octet_total=[10, 20, 40, 80, 160, 320], ip_version=4)
+    answerer = Answerer()
+    groups = {(row.octet_total, row.flows) for row in answerer.answer(Query(group=("protocol",)), table).rows}
+    scope = compile_filter("tcp")
+    inside = answerer.answer(Query(scope=scope), table)
+    assert sorted(row.flow_id for row in inside.rows) == [1, 3, 4]
+    assert (sum(row.octet_total for row in inside.rows), inside.matched) == (10 + 40 + 80, 3)
+    assert groups == {(10 + 40 + 80, 3), (20 + 160, 2), (320, 1)}
+    narrowed = answerer.answer(Query(scope=scope, filter=compile_filter("bytes > 30")), table)
+    assert sorted(row.flow_id for row in narrowed.rows) == [3, 4]
+    again = answerer.answer(Query(scope=scope, group=("protocol",)), table)
+    assert [(row.octet_total, row.flows) for row in again.rows] == [(130, 3)]
