@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -243,7 +244,8 @@ def test_a_bridge_port_leaving_its_bridge_stays_observed(lab: Lab) -> None:
 
 def test_events_do_not_leak_descriptors(lab: Lab) -> None:
     near, _ = lab.pair()
+    gc.collect()  # what earlier tests left is not counted, whenever it goes
     before = len(list(Path("/proc/self/fd").iterdir()))
     with Recorder(near, "veth0"):
         pass
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

@@ -17,7 +17,7 @@ from flowtop.export.opening import open_exporter
 from flowtop.export.record_queue import QueueBounds
 from flowtop.export.records_text import plain_records
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
-from flowtop.record import FlowRecords
+from flowtop.record import FlowRecords, Tunnel
 from flowtop.view.query import FlowRow
 from flowtop.view.records import flow_record
 from tests.oracle.collectors import ipfix_dump, tshark_file
@@ -81,6 +81,7 @@ def test_lines_are_what_the_batch_output_says_of_the_same_flow(tmp_path: Path) -
     records["protocol"][[1, 2]] = [1, 58]
     records["kind"][[3, 4]] = [1, 2]
     records["duplicate"][5] = True
+    records["tunnel"][0], records["tunnel_id"][0] = Tunnel.VXLAN, 4_242
     path = tmp_path / "flows.jsonl"
     export(f"jsonl:{path}", tmp_path, records)
     expected = [flow_record(row_of(record), INTERFACES) for record in records]

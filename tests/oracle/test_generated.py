@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowtop.record import Kind
+from flowtop.record import Kind, Tunnel
 from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, needs
 from tests.unit.capture.files import writers as w
@@ -102,7 +102,8 @@ def tshark_table(rows: list[dict[str, str]]) -> tuple[dict[tuple[Any, ...], list
             protocol, *ports = lenders[row["ip.id"]]
         lenders[row["ip.id"]] = protocol, *ports
         tags = [*map(int, filter(None, f"{row['ieee8021ad.id']};{row['vlan.id']}".split(";"))), 0, 0]
-        key = first(row, "ip.src", "ipv6.src"), first(row, "ip.dst", "ipv6.dst"), protocol, *ports, *tags[:2], Kind.FLOW
+        ends = first(row, "ip.src", "ipv6.src"), first(row, "ip.dst", "ipv6.dst")
+        key = *ends, protocol, *ports, *tags[:2], Kind.FLOW, Tunnel.NONE, 0
         octets = int(first(row, "ip.len")) if four else int(first(row, "ipv6.plen")) + 40
         bits = int(first(row, "tcp.flags") or "0", 16)
         bits |= (bits & 0x12 == 0x02) << 12  # SYN without ACK
