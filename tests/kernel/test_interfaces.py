@@ -248,4 +248,5 @@ def test_events_do_not_leak_descriptors(lab: Lab) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with Recorder(near, "veth0"):
         pass
+    gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
