@@ -99,8 +99,7 @@ class Pipeline:
         """Set the query every later page answers, and answer it now. Any thread; the latest wins."""
         with self._changed:
             self._query = query
-            turned = self._narrowing.follow(query.filter, query.scope,
-                                            both_ways=query.biflow or query.details is not None)
+            turned = self._narrowing.follow(query.filter, query.scope)
             self._asked = True
             self._changed.notify_all()
         if turned:  # by a drain at once

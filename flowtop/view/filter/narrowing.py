@@ -38,18 +38,17 @@ class Narrowing:
         """Every flow is counted."""
         return self._lifted
 
-    def follow(self, *asked: Filter | None, both_ways: bool = False) -> bool:
-        """The list is of flows that pass all of `asked` (None: every flow does) from now on; both_ways: and of what
-        answers them. Gives whether that lifts the capture filter.
+    def follow(self, *asked: Filter | None) -> bool:
+        """The list is of flows that pass all of `asked` (None: every flow does) from now on. Gives whether that
+        lifts the capture filter.
 
         It is not set again: of flows that were counted and then left out for a while, rates, sums and ends would lie.
         """
         if self._lifted or self._split.tree is None:
             return False
-        from flowtop.view.filter.pushdown import implies, symmetric
+        from flowtop.view.filter.pushdown import implies
 
-        self._lifted = (not implies([one for one in asked if one is not None], self._split.tree)
-                        or (both_ways and not symmetric(self._split.tree)))
+        self._lifted = not implies([one for one in asked if one is not None], self._split.tree)
         return self._lifted
 
     def scope(self) -> Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]] | None:
