@@ -6,16 +6,20 @@ The same scenes are the screen's snapshot tests: tests/tui/test_screenshots.py r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import chdir
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
+from flowtop.collecting import CollectingStatistics
 from flowtop.export.packet_recording import RecordingStatistics
 from flowtop.export.statistics import ExportState, ExportStatistics
-from flowtop.record import EndReason, Kind
+from flowtop.record import EndReason, Kind, SourceState
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.filter_bar import GATHER_S
 from flowtop.view.query import FlowRow
@@ -23,19 +27,21 @@ from tests.tui.fake_biflows import answered
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
-from tests.tui.screen import running
+from tests.tui.screen import lines, running
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One picture: terminal size, keys pressed once flows are shown, whether packets were lost, what is exported,
-    what is written of packets.
+    """One picture: terminal size, keys pressed once flows are shown (what has blanks is pasted), whether packets
+    were lost, what is exported, what is written of packets.
 
     `ended`: the fastest flow ends after the keys, and leaves the table. `leaving`: the last drain takes long.
     `ticks`: pass before the keys are pressed, each with rates of its own.
     `conversations`: most flows have a way back, which was seen first: those who ask send less.
+    `names`: of hosts, by address; waited for.
+    `told`: what else a page says.
     """
 
     width: int
@@ -48,6 +54,14 @@ class Scene:
     leaving: bool = False
     conversations: bool = False
     packets: RecordingStatistics | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _at_each_size(name: str, *keys: str, **scene: Any) -> dict[str, Scene]:
+    """The three sizes that every screen has a picture of."""
+    return {f"{name}-narrow": Scene(80, 24, keys, **scene), name: Scene(120, 40, keys, **scene),
+            f"{name}-wide": Scene(200, 60, keys, **scene)}
 
 
 EXPORTS = (
@@ -68,6 +82,20 @@ EXPORTS = (
 """A collector that reads, one that is away, one that was, and a recording that is paused."""
 
 
+WRITING = RecordingStatistics("/home/ops/incident-4711.pcapng", "", "writing", written=48_211, octets=13_000_000,
+                              dropped=212, capped=3_905)
+
+NAMES = {"198.51.100.7": "edge-7.example.net", "10.0.0.5": "web1.example.org", "10.0.20.4": "db4.example.org",
+         "2001:db8:40::1f": "backup.a-rather-long-subdomain.storage.example.com"}
+
+COLLECTING = {
+    "collecting": CollectingStatistics(messages=48_211, records=1_204_411, options_records=12, lost_flows=31,
+                                       waiting_sets=2, exporters=2),
+    "attached": ("udp://127.0.0.1:2055",),
+    "interfaces": {2: "192.0.2.1/7 Gi0/1", 3: "198.51.100.250/7 xe-0/0/12", 4: "192.0.2.1/7 Gi0/2"},
+}
+
+
 LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
 
 BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
@@ -77,12 +105,12 @@ SCENES: dict[str, Scene] = {
     "main": Scene(120, 40, ("down", "down", "down")),
     "narrow": Scene(80, 24),
     "wide": Scene(200, 60, ("o", "F")),
-    "filter": Scene(120, 40, ("slash", *"tcp and port 443", "enter", "down", "down", "right")),
+    "filter": Scene(120, 40, ("slash", "tcp and port 443", "enter", "down", "down", "right")),
     "filter-error": Scene(80, 24, ("slash", *"tcp and port 443 and prot")),
-    "filter-narrow": Scene(80, 24, ("slash", *LONG_FILTER, "enter")),
-    "filter-wide": Scene(200, 60, ("slash", *LONG_FILTER, "enter")),
-    "filter-error-middle": Scene(120, 40, ("slash", *"tcp and port 443 and prot")),
-    "filter-error-wide": Scene(200, 60, ("slash", *"port 443 or port 443000")),
+    "filter-narrow": Scene(80, 24, ("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),
+    "filter-wide": Scene(200, 60, ("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),
+    "filter-error-middle": Scene(120, 40, ("slash", "tcp and port 443", *" and prot")),
+    "filter-error-wide": Scene(200, 60, ("slash", "port 443 or port 44300", "0")),
     "filter-completion-narrow": Scene(80, 24, ("slash", *"src port ", "tab", "tab")),
     "filter-completion-middle": Scene(120, 40, ("slash", *"tcp and host 198", "tab", "tab")),
     "filter-completion": Scene(200, 60, ("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
@@ -113,10 +141,10 @@ SCENES: dict[str, Scene] = {
     "help-words-wide": Scene(200, 60, ("question_mark", "tab")),
     "help-filters-narrow": Scene(80, 24, ("question_mark", "tab", "tab")),
     "help-filters-middle": Scene(120, 40, ("question_mark", "tab", "tab")),
-    "columns-chooser-wide": Scene(200, 60, ("C", "down", "space")),
+    "columns-wide": Scene(200, 60, ("C", "down", "space")),
     "columns": Scene(120, 40, ("C", "down", "down", "space", "down", "J")),
     "columns-narrow": Scene(80, 24, ("C",)),
-    "columns-wide": Scene(200, 60, ("C", "down", "space", "space", "K", "escape")),
+    "columns-chosen-wide": Scene(200, 60, ("C", "down", "space", "space", "K", "escape")),
     "copy": Scene(120, 20, ("down", "c")),
     "copy-narrow": Scene(80, 24, ("down", "down", "c")),
     "copy-middle": Scene(120, 40, ("down", "down", "c")),
@@ -140,22 +168,27 @@ SCENES: dict[str, Scene] = {
     "leaving-wide": Scene(200, 60, leaving=True),
     "exports": Scene(120, 40, ("e", "down"), exports=EXPORTS),
     "exports-narrow": Scene(80, 24, ("e", "down", "down"), exports=EXPORTS),
-    "exports-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
+    "exports-typing-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
     "exports-typing-narrow": Scene(80, 24, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
     "exports-typing": Scene(120, 40, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
-    "exports-list-wide": Scene(200, 60, ("e", "down"), exports=EXPORTS),
-    "exports-first": Scene(80, 24, ("e",)),
-    "exporting": Scene(80, 24, exports=EXPORTS[:1]),
+    "exports-wide": Scene(200, 60, ("e", "down"), exports=EXPORTS),
+    **_at_each_size("exports-first", "e"),
+    **_at_each_size("exporting", exports=EXPORTS[:1]),
     "scrub": Scene(120, 40, ("down", "down", *BACK), ticks=75),
     "scrub-narrow": Scene(80, 24, ("down", *BACK), ticks=75),
     "scrub-wide": Scene(200, 60, ("down", *BACK), ticks=75),
     "mark": Scene(80, 24, ("m",)),
     "mark-middle": Scene(120, 40, ("m",)),
     "mark-wide": Scene(200, 60, ("m",)),
-    "packets": Scene(80, 24, packets=RecordingStatistics(
-        "/home/ops/incident-4711.pcapng", "", "writing", written=48_211, octets=13_000_000, dropped=212, capped=3_905)),
-    "packets-begin": Scene(120, 20, ("slash", *"host 10.0.20.4", "enter", "W")),
-    "lost": Scene(120, 20, ("space",), alarm=True),
+    **_at_each_size("packets-prompt", "slash", "host 10.0.20.4", "enter", "W"),
+    **_at_each_size("packets", packets=WRITING),
+    **_at_each_size("packets-full", packets=replace(WRITING, state="full")),
+    **_at_each_size("lost", "space", alarm=True),
+    **_at_each_size("names", "n", "p", names=NAMES),
+    **_at_each_size("reading", told={"source": SourceState(False, False, 421_000_000, 1_003_000_000)}),
+    **_at_each_size("end-of-file", told={"source": SourceState(False, True, 1_003_000_000, 1_003_000_000)}),
+    **_at_each_size("collecting", told=COLLECTING),
+    **_at_each_size("nothing-matches", "slash", "port 7", "enter"),
 }
 """Every picture by the name of its file."""
 
@@ -198,10 +231,15 @@ def _ranked(row: FlowRow, rank: int) -> FlowRow:
 
 
 async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
-    """Press keys; what is typed behind the first of them is read when the parser of filters is there."""
+    """Press keys, paste texts; what is typed behind the first of them is read when the parser of filters is there."""
     await pilot.press(*keys[:1])
     await pilot.app.workers.wait_for_complete()
-    await pilot.press(*keys[1:])
+    for key in keys[1:]:
+        if " " in key.strip() and pilot.app.focused is not None:
+            pilot.app.focused.post_message(events.Paste(key))
+            await pilot.pause()
+        else:
+            await pilot.press(key)
     if "slash" in keys:
         await pilot.pause(2 * GATHER_S)
     if "ctrl+p" in keys:
@@ -223,6 +261,8 @@ async def render(scene: Scene) -> str:
     """A scene as SVG text, the same wherever it is made."""
     flows = scene_flows()
     source = FakeSource([*flows[:14], *answered(flows[14:], 5, -1)] if scene.conversations else flows)
+    for name, value in scene.told.items():
+        setattr(source, name, value)
     with chdir("/"):
         return await _rendered(scene, source)
 
@@ -230,10 +270,16 @@ async def render(scene: Scene) -> str:
 async def _rendered(scene: Scene, source: FakeSource) -> str:
     async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports),
                        packets=FakePackets(scene.packets)) as pilot:
+        flows = source.flows
         for tick in range(scene.ticks):
-            source.tick([row._replace(octet_rate=row.octet_rate * (1 + tick % 7 / 20)) for row in scene_flows()])
+            source.tick([row._replace(octet_rate=row.octet_rate * (1 + tick % 7 / 20)) for row in flows])
         await pilot.pause()
+        if scene.names:
+            assert isinstance(pilot.app, FlowtopApp)
+            pilot.app.main.look_up = scene.names.get
         await press(pilot, scene.keys)
+        if scene.names:
+            await _named(pilot, scene.names)
         if scene.alarm:
             source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,
                                    accounted_packets=source.books.accounted_packets - 1_204)
@@ -250,6 +296,12 @@ async def _rendered(scene: Scene, source: FakeSource) -> str:
         picture = pilot.app.export_screenshot(title="flowtop")
         source.leave.set()
         return picture
+
+
+async def _named(pilot: Pilot[None], names: Mapping[str, str]) -> None:
+    """Every name of a host in view has come."""
+    while not all(name[:8] in "".join(lines(pilot.app)) for name in names.values()):
+        await pilot.pause(0.05)
 
 
 async def _leave(pilot: Pilot[None], source: FakeSource) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30
 EMPTY = ("No exports yet.", "", "A file records flows while you watch (IPFIX, JSON lines or CSV); a collector",
-         "gets them over the network. Whatever the list shows, an export gets every flow that is counted.")
+         "gets them over the network. Whatever the list shows, an export gets every",
+         "flow that is counted.")
 
 
 class ExportList(Widget):

@@ -11,7 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from flowtop.collecting import CollectingStatistics
 from flowtop.errors import FlowtopError
+from flowtop.record import SourceState
 from flowtop.tui.source import PageListener
 from flowtop.view.query import Books, Details, FlowRow, Kept, Page, Query, SelfUsage, Traffic
 from tests.tui.fake_biflows import WAY_FIELDS, biflow_id, biflows, way_value
@@ -120,6 +122,8 @@ class FakeSource:
         self.attached: Sequence[str] = ("eth0", "eth0.20", "wg0")
         self.interfaces = dict(INTERFACES)
         self.capture_filter = ""
+        self.source: SourceState | None = None
+        self.collecting: CollectingStatistics | None = None
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
         self.listener: PageListener | None = None
@@ -219,7 +223,7 @@ class FakeSource:
             joined=self._joined(query, order), linger_s=self.linger_s,
             active_flows=sum(not row.end_reason for row in flows), anchor_rank=ranks[0] if ranks else None,
             anchor_row=anchor if ranks else None,
-            capture_filter=self.capture_filter,
+            capture_filter=self.capture_filter, source=self.source, collecting=self.collecting,
             books=books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
         )

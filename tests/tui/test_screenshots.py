@@ -22,6 +22,14 @@ def test_every_committed_picture_has_its_scene() -> None:
     assert {path.stem for path in FOLDER.glob("*.svg")} == SCENES.keys()
 
 
+def test_every_screen_has_its_picture_at_three_sizes() -> None:
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    for name, scene in SCENES.items():
+        sizes.setdefault(re.sub(r"-?(narrow|middle|wide)$", "", name) or "main", set()).add((scene.width, scene.height))
+    lacking = {name for name, found in sizes.items() if not found >= {(80, 24), (120, 40), (200, 60)}}
+    assert lacking == {"very", "tiny", "dark", "light", "contrast", "columns-chosen"}, "looks of the main view"
+
+
 async def test_two_runs_paint_the_same_picture() -> None:
     async def picture() -> str:
         async with running(FakeSource(FLOWS)) as pilot:
