@@ -107,7 +107,7 @@ class KeyIndex:
             hit = np.flatnonzero(cells >> _SHIFT == hashes)
             hit = hit[self._taken(cells[hit])]
             slots = (cells[hit] & _SLOT).astype(np.int64) - 1
-            same = self._equal(stored, slots, part[where[hit]])
+            same = self._equal(stored, slots, part.take(where[hit], axis=0))
             found[where[hit[same]]] = slots[same]
             going = cells != _EMPTY
             going[hit[same]] = False
@@ -172,7 +172,7 @@ class KeyIndex:
             hit = np.flatnonzero((cells >> _SHIFT == entries >> _SHIFT) & ~own)
             hit = hit[self._taken(cells[hit])]
             found = (cells[hit] & _SLOT).astype(np.int64) - 1
-            same = self._equal(stored, found, part[where[hit]])
+            same = self._equal(stored, found, part.take(where[hit], axis=0))
             owners[where[hit[same]]] = found[same]
             going = ~own
             going[hit[same]] = False

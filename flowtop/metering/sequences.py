@@ -65,9 +65,40 @@ class Sequences:
         if not len(segments):
             return
         flow = slots[segments["entry"]]
-        self._shake_hands(flow, segments)
+        syn = np.flatnonzero(segments["bits"] & _SYN)
+        if len(syn):
+            self._shake_hands(flow[syn], segments[syn])
         begins = np.ones(len(flow), np.bool_)
         begins[1:] = flow[1:] != flow[:-1]
+        some = self._follow(flow, segments, begins)
+        if len(some):
+            self._place(flow[some], segments[some], begins[some])
+
+    def _follow(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools) -> Slots:
+        """Take the flows in which each segment begins where the one before ended, as in nearly all; gives the rest's.
+
+        Args:
+            flow: of each segment.
+            segments: see `note`.
+            begins: which are the first of their flow.
+        """
+        first = np.flatnonzero(begins)
+        known = self._store.sequence_end[flow[first]]
+        sequence, octets = np.ascontiguousarray(segments["sequence"]), np.ascontiguousarray(segments["octets"])
+        expected = np.empty_like(sequence)
+        np.add(sequence[:-1], octets[:-1], out=expected[1:])  # numbers wrap as TCP's do
+        expected[first] = known.astype(np.uint32)
+        odd = (sequence != expected) | (octets > _LARGEST_WINDOW) | (segments["bits"] & _SYN != 0)
+        odd[first[known == 0]] = True
+        strange = np.logical_or.reduceat(odd, first)
+        gained = np.add.reduceat(octets, first, dtype=np.int64)
+        self._store.sequence_end[flow[first[~strange]]] += gained[~strange]
+        if not strange.any():
+            return first[:0]
+        return np.flatnonzero(np.repeat(strange, np.diff(np.append(first, len(flow)))))
+
+    def _place(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools) -> None:
+        """Find what came late, and remember the gaps. Arguments as of `_follow`."""
         known = self._store.sequence_end[flow]
         position, fresh = _positions(segments, begins, known)
         before, reached = _reached(position + segments["octets"], position, begins, known)
@@ -121,6 +152,10 @@ class Sequences:
         """The round trip of connections whose SYN is answered here: of both ways, once.
 
         From the last SYN before the answer; where one was repeated although the answer was on its way, from the first.
+
+        Args:
+            flow: of each segment.
+            segments: those with SYN, in the order of `note`.
         """
         kind = segments["bits"] & (_SYN | _ACK)
         opening = np.flatnonzero(kind == _SYN)

@@ -17,10 +17,6 @@ from flowtop.record import (
 )
 
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
-_PLACE_BITS = 23
-"""Of a sort key: where the packet stands. The rest is its hash."""
-MOST_PACKETS = 1 << _PLACE_BITS
-"""That `flow_entries` takes at once."""
 _BITS = FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0]
 
 
@@ -54,8 +50,8 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[
     counters["first_ns"], counters["last_ns"] = _span(packets.time_ns[start:end], rows - start, begins)
     bits = np.bitwise_or.reduceat(packets.tcp_bits[rows], begins)
     counters["tcp_bits_hint"] = bits
-    counters["tcp_bit_seen"] = np.unpackbits(
-        bits.astype("<u2").view(np.uint8).reshape(-1, 2), axis=1, count=_BITS, bitorder="little")
+    columns = np.unpackbits(bits.astype("<u2").view(np.uint8), bitorder="little").reshape(-1, 16)
+    counters["tcp_bit_seen"] = columns[:, :_BITS]
     for name in ("source_mac", "destination_mac", "tos", "ttl"):
         counters[name] = getattr(packets, name)[firsts]
     _note_times(counters, packets, rows, begins)
@@ -103,12 +99,13 @@ def _by_flow(words: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
     for number in range(1, _WORDS):
         hashes += words[:, number] * _MULTIPLIERS[number]
     hashes = (hashes ^ hashes >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15)
-    prefix = hashes >> np.uint64(_PLACE_BITS)
-    places = np.sort(prefix << np.uint64(_PLACE_BITS) | np.arange(len(words), dtype=np.uint64))
-    order = (places & np.uint64(MOST_PACKETS - 1)).astype(np.int64)
-    prefix = places >> np.uint64(_PLACE_BITS)
+    hashes >>= np.uint64(16)
+    order = np.argsort(hashes.astype(np.uint16), kind="stable")
+    for shift in (16, 32):  # numpy sorts 16 bits by radix: three times take half as long as once by all 48
+        order = order[np.argsort((hashes >> np.uint64(shift)).astype(np.uint16)[order], kind="stable")]
     begins = _changes(words.take(order, axis=0))
-    if np.count_nonzero(begins) != np.count_nonzero(prefix[1:] != prefix[:-1]) + 1:  # two flows with one hash
+    ordered = hashes[order]
+    if np.count_nonzero(begins) != np.count_nonzero(ordered[1:] != ordered[:-1]) + 1:  # two flows with one hash
         order = np.lexsort(words.T)
         begins = _changes(words.take(order, axis=0))
     return order, np.flatnonzero(begins)
