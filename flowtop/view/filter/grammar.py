@@ -16,6 +16,7 @@ from lark.exceptions import UnexpectedInput
 
 from flowtop.view.filter import keys
 from flowtop.view.filter.errors import FilterError
+from flowtop.view.filter.spaced_units import SpacedUnits
 from flowtop.view.units import printable
 
 LONGEST = 16_384
@@ -97,7 +98,8 @@ def _classify(types: dict[str, str]) -> Callable[[Token], Token]:
 @lru_cache(maxsize=1)
 def parser() -> Lark:
     """The parser; made once, as that takes some milliseconds."""
-    return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types())})
+    return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types())},
+                postlex=SpacedUnits())
 
 
 def take_apart(text: str) -> Tree[Any]:

@@ -107,6 +107,8 @@ MEANINGS: dict[str, set[str]] = {
     "dst private": {"dns6", "ssh", "mdns", "fragment"},
     "not src private": {"dns6", "gre"},
     "bytes > 10M": {"https"},
+    "bytes > 10 M": {"https"},
+    "bytes > 16.5 MiB and tcp": set(),
     "bytes >= 17300000": {"https"},
     "bytes > 17.3M": set(),
     "bytes > 16Mi": {"https"},
@@ -115,6 +117,8 @@ MEANINGS: dict[str, set[str]] = {
     "packets 12k": {"https"},
     "rate >= 1Mbit": {"https"},       # 250,000 octets in 2 s: 1 Mb/s
     "rate > 1Mbit": set(),
+    "rate >= 1 Mb/s": {"https"},
+    "rate >= 1001 kb/s": set(),
     "rate >= 125kB/s": {"https"},
     "rate >= 126kBps": set(),
     "rate_10s = 8kbps": {"https"},    # 10,000 octets in 10 s
@@ -123,6 +127,9 @@ MEANINGS: dict[str, set[str]] = {
     "pps >= 100": {"https"},
     "age < 5s": {"ssh"},
     "age <= 2000ms": {"ssh"},
+    "age <= 2000 ms": {"ssh"},
+    "age <= 2000000 µs": {"ssh"},
+    "age < 2000000µs": set(),
     "age >= 1m40s": ALL - {"ssh"},
     "idle >= 1": {"ssh"},
     "state ended": {"gre"},
