@@ -22,7 +22,7 @@ from flowtop.record import EndReason
 from flowtop.view.collected import collecting_record, facts, faults
 from flowtop.view.columns import Wording
 from flowtop.view.fitting import fit
-from flowtop.view.layout import columns_of, sorted_column
+from flowtop.view.layout import columns_of, order_text, sorted_column
 from flowtop.view.query import Books, Page, Query
 from flowtop.view.records import iso_time, record, record_cells, record_names, rows_name
 from flowtop.view.units import duration, rate
@@ -291,7 +291,8 @@ def _summary(number: int, page: Page) -> list[str]:
         counted = f"{page.matched} {rows_name(page.query)} of {counted}"
     first = (
         f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
-        f"{counted} flows  out {out.strip()}  in {into.strip()}"
+        f"{counted} flows  out {out.strip()}  in {into.strip()}  "
+        f"by {order_text(page.query)}"
     )
     second = (
         f"seen {books.observed_packets}  accounted {books.accounted_packets}  ignored {books.ignored_packets}  "

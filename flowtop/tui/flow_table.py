@@ -347,7 +347,7 @@ def _head(pane: _Pane, view: TableView) -> Strip:
     segments = [Segment(" " * pane.margin_left)]
     for column, width in pane.columns:
         chosen = column.id == view.sort
-        arrow = (theme.DESCENDING if view.descending else theme.ASCENDING) if chosen else ""
+        arrow = units.order_arrow(view.descending) if chosen else ""
         text = column.header + arrow
         room = max(width, len(text))
         text = text.rjust(room) if column.align == "right" else text.ljust(room)

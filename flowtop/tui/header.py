@@ -27,6 +27,7 @@ class HeaderView:
         first, last: ranks of the flows in view, counted from 1; 0 and 0 when there are none.
         banners: what the reader has to know about the picture (paused, order held), most important first.
         alarm: what went wrong; stands before the banners.
+        since: what BYTES and PKTS count from, when that is not the flow's first packet: never gives way.
         trail: the groups that were opened one after the other, the first one first.
     """
 
@@ -37,6 +38,7 @@ class HeaderView:
     last: int = 0
     banners: tuple[str, ...] = field(default=())
     alarm: str = ""
+    since: str = ""
     trail: tuple[str, ...] = ()
 
 
@@ -105,15 +107,17 @@ def _observed(page: Page, roomy: bool) -> str:
 def _list_line(view: HeaderView, width: int) -> Strip:
     page = view.page
     left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
+    if view.since:
+        left.insert(0, Part(f" {view.since} ", theme.CHIP, gap=1))
     if view.alarm:
-        room = width - 2 - (left[0].width + 1 if left else 0)
+        room = width - 2 - sum(part.width + 1 for part in left if not part.rank)
         left.insert(0, Part(units.elide(view.alarm, max(room, _LEAST_ALARM)), theme.ALARM))
     if page is None:
         return justify(left, [], width)
     shown = page.query.filter
     right = [*_counts(view, page), Part(view.order, label="by ", rank=3)]
     if view.trail:
-        left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2)), theme.NAME, rank=1))
+        left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2 - len(view.since))), theme.NAME, rank=1))
     if shown is not None:
         room = width - 4 - sum(part.width + part.gap for part in [*left, *right[1:]]) - len(_FILTER)
         text = units.elide(units.printable(shown.text, _LONGEST_FILTER), max(room, _LEAST_FILTER))
@@ -160,7 +164,7 @@ def trail_text(trail: Sequence[str], width: int) -> str:
 
 _STEP = " › "
 _LEAST_TRAIL = 24
-_LEAST_ALARM = 24
+_LEAST_ALARM = 20
 _FILTER = "filter "
 _LONGEST_FILTER = 500
 _LEAST_FILTER = 16

@@ -33,8 +33,6 @@ MAGNITUDES = (Style(dim=True), PLAIN, PLAIN, Style(color="green"), Style(bold=Tr
 """Of rates: none, below a thousand, thousands, millions, thousand millions. The unit says it in letters."""
 KEY_CAP = Style(bold=True)
 
-DESCENDING = "↓"
-ASCENDING = "↑"
 ELLIPSIS = "…"
 SPARKS = "▁▂▃▄▅▆▇█"
 CONSOLE_SPARKS = "░▒▓█"

@@ -83,6 +83,11 @@ def sorted_column(query: Query) -> Column:
     return columns.get(query.sort) or columns.get(of_both(query.sort)) or columns["rate"]
 
 
+def order_text(query: Query) -> str:
+    """By what rows are sorted, and which way: `RATE↓`."""
+    return f"{sorted_column(query).header}{units.order_arrow(query.descending)}"
+
+
 def sort_column(column_id: str, query: Query | None = None) -> Column:
     """The column of that id among those that rows of the query have.
 

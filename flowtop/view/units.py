@@ -137,6 +137,11 @@ def duration(seconds: float) -> str:
     return f"{minute}:{second:02}"
 
 
+def order_arrow(descending: bool) -> str:
+    """Which way an order goes."""
+    return "↓" if descending else "↑"
+
+
 def protocol(number: int) -> str:
     """Name of an IP protocol, its number when it has no short one. At most 5 cells."""
     return PROTOCOL_NAMES.get(number) or str(number)

@@ -11,6 +11,7 @@ import pytest
 from textual.pilot import Pilot
 
 from flowtop.record import Kind
+from flowtop.tui.app import FlowtopApp
 from flowtop.tui.header import trail_text
 from flowtop.tui.keys import GROUP_KEYS
 from flowtop.tui.screens.groups import GroupsScreen
@@ -278,3 +279,20 @@ async def test_exporters_are_offered_where_flows_come_from_some() -> None:
         pilot.app.push_screen(GroupsScreen((), listening=True))
         await pilot.pause()
         assert "With -l: who told of the flow." in "".join(lines(pilot.app))
+
+
+@pytest.mark.parametrize("height", [24, 12])
+async def test_a_mark_is_seen_however_deep_one_is_in_groups_and_whatever_else_there_is_to_say(height: int) -> None:
+    source = FakeSource(FLOWS)
+    async with running(source, 80, height) as pilot:
+        await pilot.press("m", *["g"] * (1 + IDS.index("pair")), "enter", "down", "enter")
+        await pilot.press(*["g"] * (1 + IDS.index("service")), "enter", "down", "enter")
+        assert " SINCE MARK 0:00 " in line(pilot.app, 1) and " › " in line(pilot.app, 1)
+        await pilot.press("slash", *"tcp or udp", "enter", "o", "F", "space")
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        app.main.show_alarm("file:flows.ipfix: no space left on device, nothing of it is written any more")
+        source.tick()
+        await pilot.pause()
+        said = line(app, 1)
+        assert " SINCE MARK 0:00 " in said and " PAUSED 00:00:01, 1,000 packets since " in said and "file:flo" in said

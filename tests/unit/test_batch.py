@@ -79,6 +79,15 @@ def test_a_table_has_the_column_it_is_sorted_by(sort: str, header: str, biflow: 
     assert header in headers(sort) and header not in headers("rate")
 
 
+@pytest.mark.parametrize(("query", "order"), [
+    (Query(), "RATE↓"), (Query(sort="source", descending=False), "SOURCE↑"),
+    (Query(sort="bytes_reverse", biflow=True), "BYTES←↓"),
+    (Query(sort="bytes_reverse"), "BYTES↓"), (Query(sort="flows", group=("protocol",)), "FLOWS↓"),
+])
+def test_a_table_says_by_what_it_is_sorted(query: Query, order: str) -> None:
+    assert written("table", replace(page(), query=query)).splitlines()[0].endswith(f"  by {order}")
+
+
 def test_json_totals_hold_the_books() -> None:
     totals = json.loads(written("json", page(row())))["totals"]
     assert totals["observedPackets"] == 41

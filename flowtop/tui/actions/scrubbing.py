@@ -44,10 +44,14 @@ class Scrubbing(FlowScreen):
             if page.flows_kept < page.flows:
                 yield f"of {page.flows:,} flows, {page.flows_kept:,} kept"
         yield from super().banners()
+
+    def since(self) -> str:
+        """The mark; of the past nothing is known of it: flows have all their bytes again."""
+        page = self.page
         if page is not None and page.marked_s is not None:
-            yield f"SINCE MARK {units.duration(page.marked_s)}"
-        elif page is not None and page.query.mark is not None and page.query.at is not None:
-            yield "MARK NOT COUNTED"  # of the past nothing is known of the mark: flows have all their bytes again
+            return f"SINCE MARK {units.duration(page.marked_s)}"
+        return "MARK NOT COUNTED" if page is not None and page.query.mark is not None \
+            and page.query.at is not None else ""
 
     def _back(self) -> str:
         """How far back of how much, and which time that was."""

@@ -229,6 +229,7 @@ class FlowScreen(Screen[None]):
             last=self.viewport.top + rows,
             banners=tuple(self.banners()),
             alarm=self.alarm,
+            since=self.since(),
             trail=self.trail(),
         ))
 
@@ -238,6 +239,10 @@ class FlowScreen(Screen[None]):
     def trail(self) -> tuple[str, ...]:
         """The groups that were opened one after the other. Groups of actions say it."""
         return ()
+
+    def since(self) -> str:
+        """What bytes and packets count from. Groups of actions say it."""
+        return ""
 
     def banners(self) -> Iterator[str]:
         """What the reader has to know about the picture, most important first. Groups of actions add theirs to it."""
@@ -271,9 +276,9 @@ def reading(source: SourceState) -> str:
 
 def _order(query: Query) -> str:
     """The sorted column of a page and its arrow: of what is on view, not of what was asked for since."""
-    from flowtop.view.layout import sorted_column  # brings numpy, which must not delay the first frame
+    from flowtop.view.layout import order_text  # brings numpy, which must not delay the first frame
 
-    return f"{sorted_column(query).header}{theme.DESCENDING if query.descending else theme.ASCENDING}"
+    return order_text(query)
 
 
 def _why_empty(page: Page) -> str:
