@@ -31,8 +31,10 @@ class FakePackets:
         if self.refuse is not None:
             error, self.refuse = self.refuse, None
             raise error
-        self.asked.append((path, [one.text for one in filters], new))
-        self.figures = RecordingStatistics(path, "", "writing")
+        texts = [one.text for one in filters]
+        self.asked.append((path, texts, new))
+        text = f"({') and ('.join(texts)})" if texts[1:] else "".join(texts)
+        self.figures = RecordingStatistics(path, text, "writing")
 
     @property
     def running(self) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
+from flowtop.record import SourceState
 from flowtop.tui.screens.writing import WriteScreen
 from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import FakeSource, flow
@@ -61,6 +62,50 @@ async def test_all_flows_when_there_is_no_filter_and_the_group_that_is_open_is_o
         await settled(pilot)
         [(_, filters, _)] = packets.asked
         assert filters == ["src host 198.51.100.7"]
+
+
+async def test_the_banner_says_of_which_flows_once_others_are_listed() -> None:
+    packets = FakePackets()
+    async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
+        await pilot.press("slash", *"port 443", "enter", "W", "enter")
+        await settled(pilot)
+        assert "PACKETS TO flowtop-20260101-120000.pcapng" in line(pilot.app, 1)
+        assert " OF " not in line(pilot.app, 1), "the filter stands beside it"
+        await pilot.press("backslash")
+        assert " PACKETS TO flowtop-20260101-120000.pcapng   OF port 443 " in line(pilot.app, 1)
+        await pilot.press("slash", *"port 80", "enter")
+        assert "   OF port 443 " in line(pilot.app, 1) and "filter port 80" in line(pilot.app, 1)
+        packets.change(filter="")
+        await pilot.press("r")
+        assert "   OF ALL FLOWS " in line(pilot.app, 1)
+        await pilot.press("backslash")
+        assert " OF " not in line(pilot.app, 1)
+
+
+async def test_where_there_is_no_room_the_banner_names_the_file_alone() -> None:
+    packets = FakePackets()
+    async with running(FakeSource(FLOWS), 80, 24, packets=packets) as pilot:
+        await pilot.press("slash", *"port 443", "enter", "W", "enter")
+        await settled(pilot)
+        await pilot.press("backslash", "slash", *"host 10.0.0.5 or host 198.51.100.7", "enter")
+        assert "PACKETS TO flowtop-20260101-120000.pcapng" in line(pilot.app, 1)
+        assert " OF " not in line(pilot.app, 1) and "filter host 10.…" in line(pilot.app, 1)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+async def test_at_the_end_of_a_file_nothing_is_asked_as_no_packet_comes(width: int) -> None:
+    packets, source = FakePackets(), FakeSource(FLOWS)
+    source.source = SourceState(False, octets_read=5, octets_total=9)
+    async with running(source, width, 24, packets=packets) as pilot:
+        await pilot.press("W")
+        assert isinstance(pilot.app.screen, WriteScreen), "it is being read"
+        await pilot.press("escape")
+        source.source = SourceState(False, ended=True, octets_read=9, octets_total=9)
+        source.tick()
+        await pilot.press("W")
+        assert not isinstance(pilot.app.screen, WriteScreen)
+        assert "no packet comes any more: start again with -r FILE -w OTHER.pcapng" in line(pilot.app, -1)
+        assert not packets.asked
 
 
 async def test_what_cannot_be_is_told_where_the_name_is_typed() -> None:

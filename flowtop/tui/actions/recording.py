@@ -6,11 +6,17 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowtop.tui.screens.flow_screen import FlowScreen
 from flowtop.view import units
+from flowtop.view.filter import all_of_texts
+
+if TYPE_CHECKING:
+    from flowtop.view.filter import Filter
 
 _NAME_LENGTH = 30
+_FILTER_LENGTH = 40
 
 
 class Recording(FlowScreen):
@@ -22,13 +28,13 @@ class Recording(FlowScreen):
             self.say("there are no packets here")
         elif self.packets.running:
             self.run_worker(self._end_packets(), exclusive=True, group="packets")
+        elif self._file_has_ended:
+            self.say("no packet comes any more: start again with -r FILE -w OTHER.pcapng")
         else:
             from flowtop.tui.screens.writing import WriteScreen  # needed only now
 
             name = time.strftime("flowtop-%Y%m%d-%H%M%S.pcapng", self.clock.local(self.clock.wall()))
-            query = self.questions.asked
-            filters = () if query is None else tuple(one for one in (query.filter, query.scope) if one is not None)
-            texts = " and ".join(f"({one.text})" if len(filters) > 1 else one.text for one in filters)
+            filters, texts = self._on_view()
             which = f"flows that match {texts}" if texts else "all flows"
 
             async def begin(path: Path) -> str:
@@ -40,6 +46,17 @@ class Recording(FlowScreen):
             self.app.push_screen(WriteScreen(
                 name, begin, self.say, title=f"write packets of {which}", suffixes=(".pcapng",),
                 verb="begin"))
+
+    @property
+    def _file_has_ended(self) -> bool:
+        newest = self.questions.newest
+        return newest is not None and newest.source is not None and newest.source.ended
+
+    def _on_view(self) -> tuple[tuple[Filter, ...], str]:
+        """The filters that the list has now, and the one text of all."""
+        query = self.questions.asked
+        filters = () if query is None else tuple(one for one in (query.filter, query.scope) if one is not None)
+        return filters, all_of_texts([one.text for one in filters])
 
     async def _end_packets(self) -> None:
         from flowtop.recording import closing_line  # needed only now
@@ -60,5 +77,7 @@ class Recording(FlowScreen):
         name = units.printable(Path(figures.path).name, _NAME_LENGTH)
         if figures.state == "writing":
             yield f"PACKETS TO {name}"
+            if figures.filter != self._on_view()[1]:  # else it stands beside it
+                yield f"OF {units.printable(figures.filter, _FILTER_LENGTH) or 'ALL FLOWS'}"
         else:
             yield f"PACKETS: {'FILE FULL' if figures.state == 'full' else 'CANNOT WRITE'}, {name}"

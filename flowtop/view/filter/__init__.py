@@ -5,6 +5,6 @@ as a tree (`tree.py`), `masks.py` which flows that is.
 """
 
 from flowtop.view.filter.errors import FilterError
-from flowtop.view.filter.language import Filter, compile_filter
+from flowtop.view.filter.language import Filter, all_of_texts, compile_filter
 
-__all__ = ["Filter", "FilterError", "compile_filter"]
+__all__ = ["Filter", "FilterError", "all_of_texts", "compile_filter"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -71,3 +71,8 @@ def compile_filter(text: str, use: Literal["flows", "records"] = "flows") -> Fil
 
 
 __all__ = ["Filter", "FilterError", "compile_filter"]
+
+
+def all_of_texts(texts: Sequence[str]) -> str:
+    """The text of the filter that passes what all of these pass; of none: "", which is no filter."""
+    return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)

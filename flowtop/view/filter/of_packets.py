@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.record import FLOW_KEY_DTYPE
-from flowtop.view.filter.language import Filter
+from flowtop.view.filter.language import Filter, all_of_texts
 from flowtop.view.filter.masks import record_mask
 from flowtop.view.filter.pushdown import split
 from flowtop.view.filter.tree import Named, Test, Within, all_of, leaves
@@ -44,7 +44,7 @@ class PacketSelection:
         if any(one.of_names for one in filters):
             raise FlowtopError("packets cannot be told by names of hosts", exit_code=EXIT_USAGE,
                                hint="filter by address, as in 'net 192.0.2.0/24'")
-        whole = Filter(_joined(filters), all_of(*(one.tree for one in filters)))
+        whole = Filter(all_of_texts([one.text for one in filters]), all_of(*(one.tree for one in filters)))
         self.text = whole.text
         self.expression = split(whole, observation_points=True).expression if filters else ""
         self.by_key = all(_of_the_key(leaf) for leaf in leaves(whole.tree))
@@ -83,11 +83,6 @@ def whole_keys(keys: npt.NDArray[np.void]) -> list[bytes]:
     """Flow Keys (FLOW_KEY_DTYPE, shape (n,)) as octets that can be looked up."""
     found: list[bytes] = np.ascontiguousarray(keys).view(_WHOLE_KEY).tolist()
     return found
-
-
-def _joined(filters: Sequence[Filter]) -> str:
-    texts = [one.text for one in filters]
-    return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)
 
 
 def _of_the_key(leaf: Test) -> bool:

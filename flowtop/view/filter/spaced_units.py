@@ -36,7 +36,7 @@ class SpacedUnits:
                 held = token
                 continue
             key = keys.KEYS.get(token) if token.type in ("KEY", "OPTIONAL_KEY") else None
-            measured = key is not None and key.kind == "number" or measured and token.type == "OPERATOR"
+            measured = (key is not None and key.kind == "number") or (measured and token.type == "OPERATOR")
             yield token
         if held is not None:
             yield held

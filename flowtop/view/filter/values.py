@@ -29,7 +29,8 @@ _SCALES = {"": 1, **{prefix: 1000 ** (n + 1) for n, prefix in enumerate("kmgtp")
 _QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)([kKMmGgTtPp]?i?)(.*)", re.S)
 _BITS = frozenset({"", "b", "bit", "bits"})
 _OCTETS = frozenset({"B", "byte", "bytes", "Byte", "Bytes"})
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0,
+            "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|min|s|m|h|d|$)")
 
 
