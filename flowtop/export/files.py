@@ -60,8 +60,9 @@ class IpfixFile:
         return self._session.announcement(context)
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
-        """Messages of Flow Records, after the interface table where it has changed."""
-        return [*self._session.changed_interfaces(context), *self._session.flows(records, context).messages]
+        """Messages of Flow Records, after the interface table where it has changed, and what they need of tunnels."""
+        return [*self._session.changed_interfaces(context), *self._session.new_tunnels(records, context),
+                *self._session.flows(records, context).messages]
 
     def reports(self, context: ExportContext) -> list[bytes]:
         """Statistics and reliability."""

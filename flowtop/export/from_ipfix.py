@@ -6,6 +6,7 @@ import numpy as np
 
 from flowtop.record import FLOW_RECORD_DTYPE, Direction, FlowRecords, Kind
 from flowtop.wire import flow_templates as ft
+from flowtop.wire import tunnels
 from flowtop.wire.ipfix_decoder import DataSet, TemplateStore, decode_message
 
 _COPIED = {"flow_id": "flowId", "start_ms": "flowStartMilliseconds", "end_ms": "flowEndMilliseconds",
@@ -35,6 +36,7 @@ def flow_records(messages: list[bytes]) -> FlowRecords:
 
 def _records(data_set: DataSet) -> FlowRecords:
     wire, template = data_set.records, data_set.template
+    form = ft.shape(template.id)
     records = np.zeros(len(wire), FLOW_RECORD_DTYPE)
     for column, name in _COPIED.items():
         if name in template.names:
@@ -43,9 +45,11 @@ def _records(data_set: DataSet) -> FlowRecords:
         for name in names:
             if name in template.names:  # A V4 into a V16: numpy fills up with zeros.
                 records[column] = wire[name]
-    if template.id in _ICMP:
-        records["destination_port"] = wire[_ICMP[template.id]]
+    if form in _ICMP:
+        records["destination_port"] = wire[_ICMP[form]]
+    if form != template.id:
+        records["tunnel"], records["tunnel_id"] = tunnels.of_observation_points(wire["observationPointId"])
     ingress = records["direction"] == Direction.INGRESS
     records["ifindex"] = np.where(ingress, wire["ingressInterface"], wire["egressInterface"])
-    records["kind"] = _KINDS.get(template.id, Kind.FLOW)
+    records["kind"] = _KINDS.get(form, Kind.FLOW)
     return records

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from flowtop.export.context import ExportContext
 from flowtop.record import FlowRecords
 from flowtop.wire import flow_templates as ft
+from flowtop.wire import tunnels
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
 
 EXPORTING_PROCESS_ID = 1
+MAX_TUNNELS = 1_024
+"""Tunnels of one session that are described in words: who sends packets can make many of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +57,22 @@ class TransportSession:
         self._options_domain = templates.profile.options_domain(domain)
         self._sequences = {domain: 0, self._options_domain: 0}
         self._interfaces: dict[int, str] | None = None
+        self._tunnels: set[int] = set()
         self._counts = SentCounts() if counts is None else counts
 
     def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
-        """Templates, Options Templates, Flow Keys, interfaces: what has to be known before the first Flow Record."""
+        """Templates, Options Templates, Flow Keys, interfaces: what has to be known before the first Flow Record.
+
+        Of tunnels too, once there were some.
+        """
         interfaces = context.metering().interfaces
         self._interfaces = dict(interfaces)
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
         if interfaces:
             options.append(ft.interface_table(self._templates, interfaces))
-        return [*self._encode(ft.announcement(self._templates), self._domain, context, max_octets),
-                *self._encode(options, self._options_domain, context, max_octets)]
+        messages = [*self._encode(ft.announcement(self._templates), self._domain, context, max_octets),
+                    *self._encode(options, self._options_domain, context, max_octets)]
+        return [*messages, *self._announce_tunnels(context, max_octets)] if self._tunnels else messages
 
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """The interface table again when it is not what was sent last; nothing otherwise."""
@@ -72,6 +82,30 @@ class TransportSession:
         self._interfaces = dict(interfaces)
         return self._encode([ft.interface_table(self._templates, interfaces)], self._options_domain, context,
                             max_octets)
+
+    def new_tunnels(self, records: FlowRecords, context: ExportContext,
+                    max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
+        """What has to be known before these Flow Records because of tunnels that there were none of so far."""
+        tunnelled = records[records["tunnel"] != 0] if records["tunnel"].any() else records[:0]
+        if not len(tunnelled):
+            return []
+        first = not self._tunnels
+        new = set(np.unique(tunnels.observation_points(tunnelled)).tolist()) - self._tunnels
+        new = set(sorted(new)[:MAX_TUNNELS - len(self._tunnels)])
+        if not new:
+            return []
+        self._tunnels |= new
+        if first:
+            return self._announce_tunnels(context, max_octets)
+        return self._encode([ft.tunnel_table(self._templates, new)], self._options_domain, context, max_octets)
+
+    def _announce_tunnels(self, context: ExportContext, max_octets: int) -> list[bytes]:
+        """Templates, Flow Keys and names of flows in tunnels."""
+        options = [*ft.options_announcement(self._templates, tunnelled=True),
+                   ft.flow_keys(self._templates, domain=self._domain, tunnelled=True),
+                   ft.tunnel_table(self._templates, self._tunnels)]
+        return [*self._encode(ft.announcement(self._templates, tunnelled=True), self._domain, context, max_octets),
+                *self._encode(options, self._options_domain, context, max_octets)]
 
     def reports(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """Statistics and reliability of metering and exporting, as they are now (RFC 7011 section 4)."""

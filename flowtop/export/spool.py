@@ -158,7 +158,10 @@ class Spool:
 
     def _messages(self, records: FlowRecords) -> list[bytes]:
         sets, _ = flow_sets(records, self._templates)
-        return encode_messages([*announcement(self._templates), *sets], domain=self._domain, sequence=0,
+        templates = announcement(self._templates)
+        if records["tunnel"].any():
+            templates += announcement(self._templates, tunnelled=True)
+        return encode_messages([*templates, *sets], domain=self._domain, sequence=0,
                                export_time_s=int(self._wall())).messages
 
     def _number(self, first: bool) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.record import FLOW_KEY_DTYPE, UNKNOWN_DIRECTION, Direction, Kind
-from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates
+from flowtop.wire import tunnels
+from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
 
@@ -52,8 +53,11 @@ _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort
           "protocol": ("protocolIdentifier",), "vlan_id": ("vlanId", "dot1qVlanId"),
           "customer_vlan_id": ("dot1qCustomerVlanId",), "tcp_control_bits": ("tcpControlBits",),
           "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
-_FRAGMENTS = frozenset(templates.flows[id_] for templates in map(flow_templates, PROFILES.values())
-                       for id_ in (IPV4_FRAGMENT, IPV6_FRAGMENT))
+_OURS = tuple(map(flow_templates, PROFILES.values()))
+_TUNNELLED = frozenset(template for templates in _OURS for template in templates.tunnelled.values())
+_FRAGMENTS = frozenset(template for templates in _OURS
+                       for template in (*templates.flows.values(), *templates.tunnelled.values())
+                       if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,7 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
     _fill_addresses(half, fields)
     _fill_icmp(half, fields)
     _fill_interface(half, fields)
+    _fill_tunnel(half, fields, template)
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
     if fields.integers(("protocolIdentifier",)) is None:
@@ -231,6 +236,21 @@ def _fill_interface(half: Collected, fields: _Fields) -> None:
                          else np.where(direction < UNKNOWN_DIRECTION, direction, UNKNOWN_DIRECTION))
     half["ifindex"] = np.where(first != 0, first, second) & 0xFFFF_FFFF
     half["other_ifindex"] = np.where(first != 0, second, 0) & 0xFFFF_FFFF
+
+
+def _fill_tunnel(half: Collected, fields: _Fields, template: Template) -> None:
+    """What carried the flow: by the Observation Point where the Template is ours (another's may mean anything), else by
+    the elements that say it to all."""
+    points = fields.integers(("observationPointId",)) if template in _TUNNELLED else None
+    if points is not None:
+        half["tunnel"], half["tunnel_id"] = tunnels.of_observation_points(points)
+        return
+    for name, reading in (("greKey", tunnels.of_gre_keys), ("layer2SegmentId", tunnels.of_layer2_segments)):
+        values = fields.integers((name,))
+        if values is not None:
+            tunnel, id_ = reading(values)
+            half["tunnel"] = np.where(tunnel != 0, tunnel, half["tunnel"])
+            half["tunnel_id"] = np.where(tunnel != 0, id_, half["tunnel_id"])
 
 
 def _turn_round(half: Collected) -> None:

@@ -26,6 +26,7 @@ def records_of(count: int, ipv6_share: float, rng: np.random.Generator) -> FlowR
     records["direction"] = rng.integers(0, 2, count)
     records["ip_version"] = np.where(rng.random(count) < ipv6_share, 6, 4)
     records["duplicate"] = False
+    records["tunnel"] = records["tunnel_id"] = 0
     return records
 
 

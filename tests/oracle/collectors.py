@@ -196,10 +196,17 @@ timestamps_since_epoch: true
 """
 
 
+NFACCTD_TUNNEL = "name=tunnel field_type=138 len=8 semantics=u_int\n"
+"""observationPointId, which nfacctd tells flows apart by when it is asked to."""
+
+
 def nfacctd_records(payloads: Sequence[bytes], count: int, directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """What nfacctd's print plugin writes of `count` flows, and its complaints."""
     path, port, configuration = directory / "nfacctd.json", free_udp_port(), directory / "nfacctd.conf"
-    configuration.write_text(NFACCTD.format(port=port, path=path))
+    primitives = directory / "primitives.lst"
+    primitives.write_text(NFACCTD_TUNNEL)
+    words = NFACCTD.format(port=port, path=path).replace("timestamp_end\n", "timestamp_end, tunnel\n")
+    configuration.write_text(f"{words}aggregate_primitives: {primitives}\n")
 
     def lines() -> list[str]:
         return path.read_text().splitlines() if path.exists() else []

@@ -23,6 +23,10 @@ DEVICES = Path(__file__).parents[3] / "shared" / "data" / "netflow"
 FULL_BITS = ("strict", "nfdump")
 """Profiles that tell all TCP control bits."""
 
+TUNNELS = {1: "ip", 2: "gre", 3: "erspan", 4: "vxlan", 5: "geneve", 6: "mpls"}
+CARRIED = ((1, 0), (2, 0), (2, 1), (2, 2**32 - 1), (3, 1023), (4, 1), (4, 2**24 - 1), (5, 1), (6, 1))
+"""record.Tunnel and id: some tell flows of the same addresses and ports apart by nothing else."""
+
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 
 Flow = dict[str, Any]
@@ -51,8 +55,14 @@ def made_flows(count: int = 150) -> list[Flow]:
             "source_mac": rng.randrange(2**48), "destination_mac": rng.randrange(2**48),
             "packets": 1 + number, "octets": 2**33 * number + 1_000 + number,
             "start_ms": start_ms, "end_ms": start_ms + rng.randrange(30_000),
+            "tunnel": (0, 0) if kind == 1 or number % 3 else CARRIED[number // 3 % len(CARRIED)],
         })
     return flows
+
+
+def of_flows(set_id: int) -> bool:
+    """Whether a Set holds Flow Records, outside tunnels or in them; the rest are Options."""
+    return set_id <= ft.AGGREGATE or set_id >= 272
 
 
 def records_of(flows: list[Flow]) -> FlowRecords:
@@ -71,6 +81,7 @@ def records_of(flows: list[Flow]) -> FlowRecords:
                           ("tos", "tos"), ("end_reason", "reason"), ("packet_delta", "packets"),
                           ("octet_delta", "octets"), ("start_ms", "start_ms"), ("end_ms", "end_ms")):
             record[name] = flow[key]
+        record["tunnel"], record["tunnel_id"] = flow["tunnel"]
     return records
 
 
@@ -92,9 +103,13 @@ def exported(flows: list[Flow], name: str, max_octets: int = 1_200) -> list[byte
     for third in range(3):
         send(ft.announcement(templates), DOMAIN, third)
         send(ft.options_announcement(templates), options_domain, third)
+        send(ft.announcement(templates, tunnelled=True), DOMAIN, third)
+        send(ft.options_announcement(templates, tunnelled=True), options_domain, third)
         send([
             ft.interface_table(templates, {2: "eth0", 3: "wg0", 70_000: "veth-long-name0"}),
+            ft.tunnel_table(templates, [tunnel << 32 | id_ for tunnel, id_ in CARRIED]),
             ft.flow_keys(templates, domain=DOMAIN),
+            ft.flow_keys(templates, domain=DOMAIN, tunnelled=True),
             ft.metering_statistics(templates, domain=DOMAIN, messages=11, flow_records=12, octets=13),
             ft.metering_reliability(templates, domain=DOMAIN, ignored_packets=14, ignored_octets=15,
                                     first_ms=1_700_000_000_016, last_ms=1_700_000_000_017),
@@ -128,6 +143,13 @@ def seen_by_tshark(flow: Flow, name: str) -> dict[str, int]:
         seen["icmp_type_code_ipv4"] = flow["icmp"]
     elif flow["icmp"] is not None:
         seen |= {"icmp_ipv6_type": flow["icmp"] // 256, "icmp_ipv6_code": flow["icmp"] % 256}
+    tunnel, id_ = flow["tunnel"]
+    if tunnel:
+        seen["observation_point_id"] = tunnel * 2**32 + id_
+    if tunnel == 4:  # 0x01: VXLAN
+        seen["layer2_segment_id"] = 0x01 * 2**56 + id_
+    if tunnel == 2 and id_:
+        seen["gre_key"] = id_
     return {f"cflow.{key}": value for key, value in seen.items()}
 
 
@@ -139,7 +161,7 @@ def test_tshark_reads_every_field(name: str, max_octets: int, tmp_path: Path) ->
     records, complaints = tshark_records(messages, tmp_path)
     # Newer versions call two octets of TCP control bits tcpflags16.
     got = [{key.removesuffix("16"): int.from_bytes(octets, "big") for key, octets in fields}
-           for set_id, fields in records if set_id <= ft.AGGREGATE]
+           for set_id, fields in records if of_flows(set_id)]
     assert sorted(got, key=lambda seen: seen["cflow.flow_id"]) == [seen_by_tshark(flow, name) for flow in flows]
     assert complaints == []
     path = tmp_path / "messages.ipfix"
@@ -148,6 +170,10 @@ def test_tshark_reads_every_field(name: str, max_octets: int, tmp_path: Path) ->
     names = {int.from_bytes(index, "big"): name for set_id, fields in records if set_id == ft.INTERFACES
              for (_, index), (_, name) in [fields]}
     assert names == {2: b"eth0", 3: b"wg0", 70_000: b"veth-long-name0"}
+    described = {int.from_bytes(point, "big"): words.decode() for set_id, fields in records if set_id == ft.TUNNELS
+                 for (_, point), (_, words) in [fields]}
+    assert described == {tunnel * 2**32 + id_: TUNNELS[tunnel] if tunnel < 3 and not id_ else f"{TUNNELS[tunnel]} {id_}"
+                         for tunnel, id_ in CARRIED}
 
 
 def seen_by_ipfix_dump(flow: Flow, name: str) -> dict[str, str]:
@@ -160,7 +186,8 @@ def seen_by_ipfix_dump(flow: Flow, name: str) -> dict[str, str]:
         "direction": "flowDirection", "flow_end_reason": "flowEndReason", "srcport": "sourceTransportPort",
         "dstport": "destinationTransportPort",
         "vlanid": "vlanId", "post_vlanid": "postVlanId", "dot1q_customer_vlan_id": "dot1qCustomerVlanId",
-        "tos": "ipClassOfService", "tcpflags": "tcpControlBits",
+        "tos": "ipClassOfService", "tcpflags": "tcpControlBits", "observation_point_id": "observationPointId",
+        "layer2_segment_id": "layer2SegmentId", "gre_key": "greKey",
     }
     seen = {words[key]: str(value) for key, value in numbers.items() if key in words}
     if flow["icmp"] is not None:
@@ -190,10 +217,10 @@ def test_ipfix_dump_reads_a_file_of_it(name: str, tmp_path: Path) -> None:
     flows = made_flows()
     records, complaints = ipfix_dump(b"".join(exported(flows, name)), tmp_path)
     got = [{key: str(ipaddress.IPv6Address(value)) if "IPv6Address" in key else value for key, value in values}
-           for template, values in records if template <= ft.AGGREGATE]
+           for template, values in records if of_flows(template)]
     assert sorted(got, key=lambda seen: int(seen["flowId"])) == [seen_by_ipfix_dump(flow, name) for flow in flows]
     assert complaints == ""
-    options = {template: values for template, values in records if template > ft.AGGREGATE}
+    options = {template: values for template, values in records if not of_flows(template)}
     assert options[ft.METERING_STATISTICS] == [
         ("observationDomainId", str(DOMAIN)), ("exportedMessageTotalCount", "11"),
         ("exportedFlowRecordTotalCount", "12"), ("exportedOctetTotalCount", "13")]
@@ -260,7 +287,8 @@ def seen_by_nfacctd(flow: Flow) -> dict[str, Any]:
                  "ip_dst": str(address(flow, "destination")), "port_src": flow["source_port"],
                  "port_dst": flow["destination_port"], "tcp_flags": str(flow["bits"] & 0xFF),
                  "mac_src": mac(flow["source_mac"]), "mac_dst": mac(flow["destination_mac"])}
-    return seen
+    tunnel, id_ = flow["tunnel"]
+    return seen | {"tunnel": str(tunnel * 2**32 + id_)}
 
 
 @pytest.mark.parametrize("name", ["default", "pmacct"])

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, PATIENCE_S, free_udp_port, needs, write_pcap
 from tests.unit.capture.listener import test_sflow as agent
 
@@ -25,8 +26,12 @@ FLOWS, PACKETS = 90, 1_500
 Key = tuple[str, str, int, int, int]
 
 
-def capture_file(path: Path) -> tuple[Counter[Key], Counter[Key]]:
-    """A capture (LINKTYPE_ETHERNET) of TCP and UDP over IPv4; packets and IP octets of each flow, as written."""
+def capture_file(path: Path, vnis: tuple[int, ...] = (0,)) -> tuple[Counter[Key], Counter[Key]]:
+    """A capture (LINKTYPE_ETHERNET) of TCP and UDP over IPv4; packets and IP octets of each flow, as written.
+
+    Args:
+        vnis: of the VXLANs that the flows are in by turns; 0: of those that are in none.
+    """
     rng = random.Random(5)
     keys = [(f"10.1.{rng.randrange(9)}.{rng.randrange(1, 250)}", f"10.2.0.{rng.randrange(1, 250)}", rng.choice((6, 17)),
              rng.randrange(1024, 60_000), rng.choice((53, 80, 443))) for _ in range(FLOWS)]
@@ -47,6 +52,9 @@ def capture_file(path: Path) -> tuple[Counter[Key], Counter[Key]]:
         ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, number, 0, 64, protocol, 0, socket.inet_aton(source),
                          socket.inet_aton(destination))
         frame = b"\2\0\0\0\0\1" + b"\2\0\0\0\0\2" + b"\x08\0" + ip + segment
+        vni = vnis[keys.index(key) % len(vnis)]
+        if vni:
+            frame = f.ethernet(f.IPV4, f.ipv4(f.udp(50_000 + vni, 4789, f.vxlan(vni, frame)), f.UDP))
         out.append(struct.pack("<IIII", base + number * 10 // PACKETS, number, len(frame), len(frame)) + frame)
         packets[key] += 1
         octets[key] += total
@@ -160,15 +168,20 @@ def test_what_nfprobe_exports_is_listed(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
 def test_a_capture_exported_by_flowtop_and_collected_by_flowtop_is_the_same(scheme: str, tmp_path: Path) -> None:
-    packets, octets = capture_file(tmp_path / "in.pcap")
+    vnis = 0, 100, 200, 300
+    packets, octets = capture_file(tmp_path / "in.pcap", vnis)
     port = free_udp_port()
     with collecting(tmp_path, f"{scheme}://:{port}") as collector:
-        run = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", tmp_path / "in.pcap", "-e",
-                              f"ipfix+{scheme}://127.0.0.1:{port}"], capture_output=True, text=True, env=ENVIRONMENT)
+        command = [sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", tmp_path / "in.pcap", "--decap", "-e",
+                   f"ipfix+{scheme}://127.0.0.1:{port}"]
+        run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
         assert run.returncode == 0, run.stderr
         last = check(collector, packets, octets)
     assert last["collecting"]["lostRecords"] == 0 and last["collecting"]["optionsRecords"] > 0
-    assert {flow["interfaceName"] for one in collector.rounds() for flow in one["flows"]} == {"in.pcap"}
+    flows = [flow for one in collector.rounds() for flow in one["flows"]]
+    assert {flow["interfaceName"] for flow in flows} == {"in.pcap"}
+    assert {(flow.get("tunnel"), flow.get("tunnelId", 0)) for flow in flows} == {
+        ("vxlan" if vni else None, vni) for vni in vnis}
 
 
 def test_over_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportState, MeteringFacts
+from flowtop.record import Tunnel
 from flowtop.wire.ipfix_decoder import TemplateStore, decode_message
 from tests.oracle.collectors import ENVIRONMENT, NFACCTD, _listening, _queued, free_udp_port, needs, tshark_records
 from tests.unit.export.flows import flows, until
@@ -267,11 +268,16 @@ def test_templates_with_every_datagram_and_no_record_twice(tmp_path: Path) -> No
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
         exporter = open_exporter(f"ipfix://127.0.0.1:{listener.getsockname()[1]}?refresh-packets=1", tmp_path / "s")
-        exporter.consume(flows(3000))
+        records = flows(3000)
+        records["tunnel"][::2], records["tunnel_id"][::2] = Tunnel.VXLAN, 1 + records["flow_id"][::2] % 50
+        exporter.consume(records)
         exporter.start()
         figures = exporter.stop(10.0)
         datagrams = received(listener)
     assert (figures.sent_records, len(datagrams)) == (3000, figures.sent_messages)
-    records, complaints = tshark_records(datagrams, tmp_path)
+    found, complaints = tshark_records(datagrams, tmp_path)
     assert not complaints
-    assert len([number for number, _ in records if number < 263]) == 3000
+    assert len([number for number, _ in found if number < 263]) == 1500
+    vnis = [int.from_bytes(dict(fields)["cflow.layer2_segment_id"][1:], "big") for number, fields in found
+            if number >= 272]
+    assert sorted(vnis) == sorted(1 + identity % 50 for identity in range(1, 3001, 2))

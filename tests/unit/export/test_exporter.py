@@ -8,6 +8,7 @@ import socket
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flowtop.export.backlog import SPILL_S
@@ -247,6 +248,9 @@ def test_a_spool_gives_back_every_kind_of_flow_as_it_was(tmp_path: Path) -> None
         aggregate[name] = 0
     v6 = bytes(range(16))
     records["source_address"][[1, 3, 6]] = v6
+    carried = records[records["kind"] != 1]
+    carried["tunnel"], carried["tunnel_id"] = [1, 2, 2, 3, 4, 5, 6], [0, 0, 2**32 - 1, 9, 2**24 - 1, 7, 16]
+    records = np.concatenate((records, carried))
     store = spool(tmp_path / "s")
     store.store(records)
     found = store.oldest()

@@ -160,3 +160,56 @@ def test_octets_of_odd_lengths_are_numbers_all_the_same() -> None:
 def test_records_without_counters_are_unusable() -> None:
     found = rows_of([(8, 4), (12, 4)], bytes(8), bytes(8))
     assert len(found.rows) == 0 and found.unusable == 2
+
+
+VXLAN, NVGRE, GRE = 4, 2, 2
+"""record.Tunnel; NVGRE (RFC 7637) is GRE."""
+SEGMENT, KEY, POINT = 351, 296, 138
+"""layer2SegmentId, greKey, observationPointId."""
+
+
+@pytest.mark.parametrize(("fields", "octets", "tunnel"), [
+    ([(SEGMENT, 8)], struct.pack(">Q", 0x01 << 56 | 4242), (VXLAN, 4242)),
+    ([(SEGMENT, 8)], struct.pack(">Q", 0x02 << 56 | 0xFFFFFF), (NVGRE, 0xFFFFFF)),
+    ([(SEGMENT, 8)], struct.pack(">Q", 0x01 << 56), (VXLAN, 0)),
+    ([(SEGMENT, 8)], struct.pack(">Q", 77), (VXLAN, 77)),
+    ([(SEGMENT, 4)], struct.pack(">I", 77), (VXLAN, 77)),
+    ([(SEGMENT, 3)], b"\0\0\x4d", (VXLAN, 77)),
+    ([(SEGMENT, 8)], bytes(8), (0, 0)),
+    ([(SEGMENT, 8)], b"\xff" * 8, (0, 0)),
+    ([(SEGMENT, 8)], struct.pack(">Q", 0x03 << 56 | 5), (0, 0)),
+    ([(KEY, 4)], struct.pack(">I", 2**32 - 1), (GRE, 2**32 - 1)),
+    ([(KEY, 4)], bytes(4), (0, 0)),
+    ([(KEY, 4), (SEGMENT, 8)], struct.pack(">IQ", 9, 0x01 << 56 | 5), (VXLAN, 5)),
+    ([(KEY, 4), (SEGMENT, 8)], struct.pack(">IQ", 9, 0), (GRE, 9)),
+    ([(POINT, 8)], struct.pack(">Q", 4 * 2**32 + 100), (0, 0)),
+])
+def test_what_carried_a_flow_is_known_by_standard_elements(
+    fields: list[tuple[int, int]], octets: bytes, tunnel: tuple[int, int],
+) -> None:
+    row = rows_of([*COUNTED, *fields], ONE + octets).rows[0]
+    assert (int(row["tunnel"]), int(row["tunnel_id"])) == tunnel
+
+
+def test_the_way_back_is_in_the_same_tunnel() -> None:
+    fields: list[tuple[Any, ...]] = [(8, 4), (12, 4), (SEGMENT, 8), (1, 4), (1, 4, REVERSE)]
+    rows = rows_of(fields, struct.pack(">4s4sQII", b"\1\2\3\4", b"\5\6\7\7", 0x01 << 56 | 5, 500, 900)).rows
+    assert [(int(row["tunnel"]), int(row["tunnel_id"]), int(row["octets"])) for row in rows] == [
+        (VXLAN, 5, 500), (VXLAN, 5, 900)]
+
+
+@pytest.mark.parametrize(("point", "tunnel"), [
+    (4 * 2**32 + 100, (4, 100)), (2 * 2**32 + 2**32 - 1, (2, 2**32 - 1)), (1 * 2**32, (1, 0)),
+    (6 * 2**32 + 16, (6, 16)), (100, (0, 0)), (7 * 2**32, (0, 0)), (2**64 - 1, (0, 0)),
+])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_flowtops_own_tunnels_come_back_and_a_forged_one_is_none(
+    point: int, tunnel: tuple[int, int], profile: str,
+) -> None:
+    for template in flow_templates(PROFILES[profile]).tunnelled.values():
+        records = np.zeros(1, template.dtype)
+        records["octetDeltaCount"], records["observationPointId"] = 1, point
+        row = collect_rows(template, records, ExportTimes(np.zeros(1, np.int64), np.zeros(1, np.int64))).rows[0]
+        assert (int(row["tunnel"]), int(row["tunnel_id"])) == tunnel
+        ported = "sourceTransportPort" in template.names
+        assert int(row["kind"]) == (Kind.FLOW if ported else Kind.FRAGMENT)

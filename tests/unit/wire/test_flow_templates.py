@@ -33,7 +33,19 @@ def flow_records(draw: st.DrawFn) -> FlowRecords:
     records["protocol"] = np.resize(draw(st.lists(st.sampled_from((1, 6, 17, 58, 132)), min_size=1)), len(records))
     records["direction"] %= 2
     records["source_port"][np.isin(records["protocol"], (1, 58))] = 0
+    tunnels = draw(st.lists(st.sampled_from(TUNNELS_SEEN), min_size=1, max_size=5)) if draw(st.booleans()) else [(0, 0)]
+    for name, values in zip(("tunnel", "tunnel_id"), zip(*tunnels, strict=True), strict=True):
+        records[name] = np.where(records["kind"] == 1, 0, np.resize(values, len(records)))
     return records
+
+
+TUNNELS_SEEN = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2**32 - 1), (3, 1023), (4, 0), (4, 2**24 - 1), (5, 7), (6, 16))
+"""record.Tunnel and id: IP-in-IP, GRE without and with a key, ERSPAN, VXLAN, Geneve, MPLS."""
+
+
+def announced(templates: ft.FlowTemplates) -> list[ft.RecordSet]:
+    """Every Template of Flow Records."""
+    return [*ft.announcement(templates), *ft.announcement(templates, tunnelled=True)]
 
 
 def expected(record: np.void, profile: ft.Profile) -> dict[str, Any]:
@@ -66,6 +78,13 @@ def expected(record: np.void, profile: ft.Profile) -> dict[str, Any]:
                  "destinationTransportPort": 0 if icmp else record["destination_port"]}
     if record["kind"] == 0 and icmp:
         seen[f"icmpTypeCodeIPv{version}"] = record["destination_port"]
+    tunnel, id_ = int(record["tunnel"]), int(record["tunnel_id"])
+    if tunnel:
+        seen["observationPointId"] = tunnel * 2**32 + id_
+    if tunnel == 4:
+        seen["layer2SegmentId"] = 0x01 * 2**56 + id_
+    if tunnel == 2 and id_:
+        seen["greKey"] = id_
     return seen
 
 
@@ -85,7 +104,7 @@ def test_flow_records_come_back_as_they_went(
 ) -> None:
     profile, store = ft.PROFILES[name], TemplateStore()
     templates = ft.flow_templates(profile)
-    head = encode_messages(ft.announcement(templates), domain=DOMAIN, sequence=sequence, export_time_s=1)
+    head = encode_messages(announced(templates), domain=DOMAIN, sequence=sequence, export_time_s=1)
     assert head.record_counts == [0] and head.next_sequence == sequence
     decoded(head.messages, store)
     sets, order = ft.flow_sets(records, templates)
@@ -114,6 +133,8 @@ def test_options_say_what_they_were_given(name: str) -> None:
         ft.exporting_reliability(templates, exporting_process_id=8, not_sent_flows=9, not_sent_packets=10,
                                  not_sent_octets=11, first_ms=12, last_ms=13),
         ft.interface_table(templates, {3: "wg0", 2: "veth-ü"}),
+        *ft.options_announcement(templates, tunnelled=True),
+        ft.tunnel_table(templates, {4 * 2**32 + 100, 1 * 2**32, 2 * 2**32, 2 * 2**32 + 7, 6 * 2**32 + 16}),
     ], domain=domain, sequence=0, export_time_s=0, max_octets=512)
     parts = [part for message in decoded(encoded.messages, store) for part in message.data_sets]
     rows = {tuple(part.records.dtype.names or ()): part.records.tolist() for part in parts}
@@ -126,24 +147,31 @@ def test_options_say_what_they_were_given(name: str) -> None:
         ("exportingProcessId", "notSentFlowTotalCount", "notSentPacketTotalCount", "notSentOctetTotalCount", time,
          f"{time}#2"): [(8, 9, 10, 11, 12, 13)],
         ("ingressInterface", "interfaceName"): [(2, "veth-ü".encode()), (3, b"wg0")],
+        ("observationPointId", "interfaceDescription"): [
+            (1 * 2**32, b"ip"), (2 * 2**32, b"gre"), (2 * 2**32 + 7, b"gre 7"), (4 * 2**32 + 100, b"vxlan 100"),
+            (6 * 2**32 + 16, b"mpls 16")],
     }
     assert all(part.template.scope_count == 1 for part in parts)
 
 
 KEYS = {"sourceTransportPort", "destinationTransportPort", "vlanId", "dot1qCustomerVlanId", "ingressInterface",
-        "egressInterface", "protocolIdentifier", "ipVersion", "flowDirection"}
+        "egressInterface", "protocolIdentifier", "ipVersion", "flowDirection", "observationPointId", "layer2SegmentId",
+        "greKey"}
 
 
+@pytest.mark.parametrize("tunnelled", [False, True])
 @pytest.mark.parametrize("name", ft.PROFILES)
-def test_flow_keys_are_the_fields_a_flow_key_has(name: str) -> None:
+def test_flow_keys_are_the_fields_a_flow_key_has(name: str, tunnelled: bool) -> None:
     profile = ft.PROFILES[name]
     templates = ft.flow_templates(profile)
-    encoded = encode_messages([*ft.options_announcement(templates), ft.flow_keys(templates, domain=DOMAIN)],
+    encoded = encode_messages([*ft.options_announcement(templates),
+                               ft.flow_keys(templates, domain=DOMAIN, tunnelled=tunnelled)],
                               domain=0, sequence=0, export_time_s=0)
     (part,) = (part for message in decoded(encoded.messages, TemplateStore()) for part in message.data_sets)
-    assert sorted(part.records["templateId"].tolist()) == sorted(templates.flows)
+    told_of = templates.tunnelled if tunnelled else templates.flows
+    assert sorted(part.records["templateId"].tolist()) == sorted(told_of)
     for row in part.records:
-        fields = templates.flows[int(row["templateId"])].names
+        fields = told_of[int(row["templateId"])].names
         keys = {field for i, field in enumerate(fields) if int(row["flowKeyIndicator"]) >> i & 1}
         addresses = {field for field in fields if field.endswith("Address") and "IPv" in field}
         assert keys == (KEYS & set(fields)) | addresses | {field for field in fields if field.startswith("icmp")}
@@ -155,7 +183,8 @@ def test_flow_keys_are_the_fields_a_flow_key_has(name: str) -> None:
 def test_all_announcements_fit_into_the_smallest_datagrams(name: str) -> None:
     """RFC 7011 section 10.3.3: 512 octets when the path MTU is unknown, IP and UDP header included."""
     templates = ft.flow_templates(ft.PROFILES[name])
-    for sets in (ft.announcement(templates), ft.options_announcement(templates)):
+    for sets in (ft.announcement(templates), ft.options_announcement(templates),
+                 ft.announcement(templates, tunnelled=True), ft.options_announcement(templates, tunnelled=True)):
         encoded = encode_messages(sets, domain=1, sequence=0, export_time_s=0, max_octets=512 - 48)
         assert encoded.messages and max(map(len, encoded.messages)) <= 512 - 48
 
@@ -163,9 +192,10 @@ def test_all_announcements_fit_into_the_smallest_datagrams(name: str) -> None:
 def test_ids_and_elements_are_each_used_once() -> None:
     for profile in ft.PROFILES.values():
         templates = ft.flow_templates(profile)
-        every = [*templates.flows.values(), *templates.options.values()]
-        assert len({template.id for template in every}) == len(every) == 12
-        assert all(template.scope_count == 0 for template in templates.flows.values())
+        flows = [*templates.flows.values(), *templates.tunnelled.values()]
+        every = [*flows, *templates.options.values(), *templates.tunnel_options.values()]
+        assert len({template.id for template in every}) == len(every) == 12 + 3 * 6 + 1
+        assert all(template.scope_count == 0 for template in flows)
         assert {name.split("#")[0] for template in every for name in template.names} <= set(ELEMENTS)
 
 

@@ -15,6 +15,7 @@ from flowtop.capture.listener import collecting as module
 from flowtop.capture.listener.collecting import CollectingProcess, Session
 from flowtop.capture.listener.sequence import SequenceTracker, Verdict
 from flowtop.collecting import Exporter, exporter_of, observation_point_name
+from flowtop.record import Tunnel
 from tests.unit.capture.listener.exports import FLOW, NOW_S, flow, ipfix, set_of, template
 from tests.unit.wire.patience import patient
 
@@ -321,11 +322,13 @@ def test_no_other_name_is_an_exporters(name: str) -> None:
 
 
 @patient
-@given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=120), st.lists(st.tuples(
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=120), st.lists(st.tuples(
     st.integers(0, 200), st.integers(0, 255)), max_size=5)), max_size=12), st.integers(0, 1 << 40))
 def test_a_hostile_exporter_ends_in_flows_or_counters(parts: list[Any], second: int) -> None:
     process = CollectingProcess()
+    carried = (*FLOW, (138, 8), (351, 8), (296, 4))  # observationPointId, layer2SegmentId, greKey
     good = [
+        ipfix(template(SET, carried), set_of(SET, flow(3) + struct.pack(">QQI", 1 << 34, 1 << 56 | 5, 6))),
         ipfix(template(SET, FLOW), template(300, ((149, 4), (34, 4)), scope=1), set_of(SET, flow(1) * 3),
               set_of(300, bytes(8))),
         struct.pack(">HHIIII", 9, 0, 1000, int(NOW_S), 1, 1) + set_of(0, template(SET, FLOW)[4:])
@@ -342,6 +345,7 @@ def test_a_hostile_exporter_ends_in_flows_or_counters(parts: list[Any], second: 
     assert int(counters["octets"].sum()) == int(books["octets"].sum())
     assert int(counters["packets"].sum()) == int(books["packets"].sum())
     assert (counters["first_ns"] <= counters["last_ns"]).all() and len(keys) == len(counters)
+    assert (keys["tunnel"] <= max(Tunnel)).all()
 
 
 def test_both_interfaces_of_a_record_are_kept_and_named() -> None:
@@ -355,3 +359,19 @@ def test_both_interfaces_of_a_record_are_kept_and_named() -> None:
     called = process.points.interfaces()
     assert [(called[int(key["ifindex"])], called.get(int(other))) for key, other in zip(keys, others, strict=True)] == [
         ("192.0.2.1/7 if3", "192.0.2.1/7 wan0"), ("192.0.2.1/7 if3", None)]
+
+
+@pytest.mark.parametrize("version", [9, 10])
+def test_flows_that_differ_in_their_vni_only_are_different_flows(version: int) -> None:
+    process = CollectingProcess()
+    records = set_of(SET, b"".join(flow(1, packets=n) + struct.pack(">Q", 0x01 << 56 | vni)
+                                   for n, vni in ((1, 100), (2, 200), (4, 100), (8, 300))))
+    announced = template(SET, (*FLOW, (351, 8)))
+    if version == 10:
+        process.receive(ipfix(announced, records), UDP, NOW_S)
+    else:
+        process.receive(struct.pack(">HHIIII", 9, 5, 1000, int(NOW_S), 1, 1) + set_of(0, announced[4:]) + records, UDP,
+                        NOW_S)
+    keys, counters, _ = process.drain()
+    assert {(int(key["tunnel"]), int(key["tunnel_id"])): int(packets)
+            for key, packets in zip(keys, counters["packets"], strict=True)} == {(4, 100): 5, (4, 200): 2, (4, 300): 8}
