@@ -13,8 +13,8 @@ _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What file systems without hard links say: vfat, many of FUSE and SMB."""
 
 
-def put_aside(path: Path, wall_s: float) -> None:
-    """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix. Raises OSError.
+def put_aside(path: Path, wall_s: float) -> Path:
+    """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix; gives that. Raises OSError.
 
     Args:
         path: of a file that is there.
@@ -35,8 +35,14 @@ def put_aside(path: Path, wall_s: float) -> None:
                 raise
             if not os.path.lexists(target):
                 path.rename(target)
-                return
+                return target
             number += 1
         else:
             path.unlink()
-            return
+            return target
+
+
+def put_back(target: Path, path: Path) -> None:
+    """What was put aside has its name again, unless another file has it by now. Raises OSError."""
+    if not os.path.lexists(path):
+        target.rename(path)

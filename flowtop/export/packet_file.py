@@ -17,7 +17,7 @@ import numpy as np
 
 from flowtop import __version__
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.export.aside import FILE_MODE, put_aside
+from flowtop.export.aside import FILE_MODE, put_aside, put_back
 from flowtop.packets import PacketBatch, PacketInterface
 from flowtop.record import Direction
 from flowtop.wire import pcapng
@@ -62,6 +62,7 @@ class PacketFile:
         self._interfaces: dict[tuple[int, PacketInterface], int] = {}
         self._give_up_at: float | None = None
         self._made = False
+        self._aside: Path | None = None
         self.octets = self.packets = 0
         try:
             self._descriptor = self._open_new() if new else self._open()
@@ -91,7 +92,7 @@ class PacketFile:
             # A named pipe that nobody reads is an error, not a wait that nothing can end.
             return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if path.exists() and path.stat().st_size:
-            put_aside(path, self._wall())
+            self._aside = put_aside(path, self._wall())
         try:
             return self._given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
         except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
@@ -175,10 +176,15 @@ class PacketFile:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Close, and take away a file that was made here: it holds nothing yet."""
+        """Close, and let everything be as it was before: the file holds nothing yet."""
         self.close()
-        if self._made:
-            Path(self._path).unlink(missing_ok=True)
+        with suppress(OSError):  # what was put aside has another name then, and is whole
+            if self._made:
+                Path(self._path).unlink(missing_ok=True)
+            elif self.regular and self._path != "-":
+                os.truncate(self._path, 0)
+            if self._aside is not None:
+                put_back(self._aside, Path(self._path))
 
     def hurry(self, seconds: float) -> None:
         """Wait for a reader that does not read for so long from now on at most. Any thread, and signal handlers."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from flowtop.errors import FlowtopError
+from flowtop.export.aside import put_aside, put_back
 from flowtop.recording import Recorder, RecordingLimits
 from flowtop.view.filter import compile_filter
 from tests.kernel import frames as f
@@ -226,6 +227,33 @@ def test_what_cannot_be_written_is_told_before_anything_begins(
     done = run("-r", str(source), *options)
     assert (done.stdout, done.returncode) == (b"", 2)
     assert done.stderr.decode().splitlines()[0] == f"flowtop: {message}"
+
+
+@pytest.mark.parametrize(("read", "status"), [("nosuch.pcap", 66), ("text.pcap", 65), ("x.ipfix", 2)])
+def test_a_run_that_could_not_begin_leaves_the_file_of_before_where_it_was(
+        source: Path, tmp_path: Path, read: str, status: int) -> None:
+    (tmp_path / "text.pcap").write_text("no capture\n" * 9)
+    if read == "x.ipfix":
+        assert run("-b", "-o", "none", "-r", str(source), "-e", f"file:{tmp_path}/x.ipfix").returncode == 0
+    (tmp_path / "old.pcapng").write_text("old")
+    (tmp_path / "empty.pcapng").touch()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for written in ("old", "empty", "new"):
+        done = run("-b", "-o", "none", "-r", f"{tmp_path}/{read}", "-w", f"{tmp_path}/{written}.pcapng")
+        assert done.returncode == status
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced_by_what_was_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "y.pcapng"
+    path.write_text("old")
+    aside = put_aside(path, 1_700_000_000.0)
+    path.write_text("new")
+    put_back(aside, path)
+    assert (path.read_text(), aside.read_text()) == ("new", "old")
+    path.unlink()
+    put_back(aside, path)
+    assert (path.read_text(), aside.exists()) == ("old", False)
 
 
 @pytest.mark.parametrize("other", ["x.pcap", "./x.pcap", "link.pcap"])
