@@ -36,12 +36,14 @@ class ChosenBiflows:
         ways: two elements a biflow, the initiator's way first; one that was not seen has no packets.
         seen: shape (biflows, 2): which ways were seen.
         opened: whether the initiator is known by what was sent, not only by who was seen first.
+        tags_differ: whether its flows have different VLAN tags.
     """
 
     source: DerivedSource
     ways: DerivedSource
     seen: npt.NDArray[np.bool_]
     opened: npt.NDArray[np.bool_]
+    tags_differ: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,17 @@ class Biflows:
         order = np.stack((first, first ^ 1), axis=1)
         rows = np.arange(len(chosen))[:, None]
         return ChosenBiflows(both.source, both.ways(order), both.seen[rows, order],
-                             both.opening[:, 0] != both.opening[:, 1])
+                             both.opening[:, 0] != both.opening[:, 1],
+                             self._tags_differ(members, of[members], len(chosen)))
+
+    def _tags_differ(self, members: Slots, of: Slots, count: int) -> npt.NDArray[np.bool_]:
+        """Of each of `count` biflows, whether the members that are in it (`of`) have different VLAN tags."""
+        flows = Subset(self._table.columns, self._slots[members])
+        tags = flows["vlan_id"].astype(np.uint32) << np.uint32(16) | flows["customer_vlan_id"]
+        one, differ = np.zeros(count, np.uint32), np.zeros(count, np.bool_)
+        one[of] = tags
+        differ[of[tags != one[of]]] = True
+        return differ
 
     def _both(self, members: Slots, labels: Labels) -> _Both:
         flows = Subset(self._table.columns, self._slots[members])

@@ -173,6 +173,8 @@ class Ways(NamedTuple):
     """To the initiator; None: not seen."""
     opened: bool
     """The initiator is known by its SYN, or ICMP request; else it is who was seen first."""
+    tags_differ: bool = False
+    """Its flows have different VLAN tags."""
 
 
 @dataclass(frozen=True, slots=True)

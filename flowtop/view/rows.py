@@ -44,8 +44,9 @@ def biflow_rows(chosen: ChosenBiflows) -> tuple[FlowRow, ...]:
     fields = _values(chosen.source, slots)
     fields["flows"], fields["group"] = chosen.source.columns["flows"].tolist(), [()] * len(slots)
     ways = flow_rows(chosen.ways, np.arange(2 * len(slots)))
-    fields["ways"] = [Ways(forward, reverse if seen else None, opened) for forward, reverse, seen, opened in zip(
-        ways[::2], ways[1::2], chosen.seen[:, 1].tolist(), chosen.opened.tolist(), strict=True)]
+    fields["ways"] = [Ways(forward, reverse if seen else None, *known) for forward, reverse, seen, *known in zip(
+        ways[::2], ways[1::2], chosen.seen[:, 1].tolist(), chosen.opened.tolist(), chosen.tags_differ.tolist(),
+        strict=True)]
     return _rows(fields)
 
 

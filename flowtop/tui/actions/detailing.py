@@ -37,7 +37,8 @@ class Detailing(FlowScreen):
 
         reverse = None
         if row.ways is not None:  # of a biflow: of the flow from its initiator, which the details tell both ways of
-            row, reverse, _ = row.ways
+            ways = row.ways
+            row, reverse = ways.forward, ways.reverse
         self.questions.watch(row.flow_id)
         self._feed(page.present or page, Details(row, reverse=reverse))
         self.changed()

@@ -88,16 +88,24 @@ def _icmp_words(row: FlowRow) -> str:
 def flow_as_tcpdump(row: FlowRow) -> str:
     """The flow's packets as pcap-filter(7) puts it, for `tcpdump -i INTERFACE '...'`; of a biflow, both ways' packets.
 
-    Empty where there is no such expression: the ways of a biflow have different VLANs.
+    Empty where there is no such expression: tcpdump does not look into tunnels.
     """
-    tags = [f"vlan {vlan}" for vlan in (row.vlan_id, row.customer_vlan_id) if vlan]  # first: it moves the headers
+    if row.tunnel and row.kind != Kind.PARENT:
+        return ""
     back = None if row.ways is None else row.ways.reverse or _answer(row)
     if row.ways is None or back is None:
-        return " and ".join([*tags, _packets(row)])
-    if (back.vlan_id, back.customer_vlan_id) != (row.vlan_id, row.customer_vlan_id):
-        return ""
-    both = f"({_packets(row.ways.forward)}) or ({_packets(back)})"
-    return " and ".join([*tags, f"({both})"]) if tags else both
+        packets = _packets(row)
+    else:
+        packets = f"({_packets(row.ways.forward)}) or ({_packets(back)})"
+    if row.ways is not None and row.ways.tags_differ:
+        return _whatever_tags(packets)
+    tags = [f"vlan {vlan}" for vlan in (row.vlan_id, row.customer_vlan_id) if vlan]  # first: it moves the headers
+    return " and ".join([*tags, f"({packets})"]) if tags and " or " in packets else " and ".join([*tags, packets])
+
+
+def _whatever_tags(packets: str) -> str:
+    """With no VLAN tag, one, or two: each `vlan` moves the headers for all that comes after it."""
+    return f"({packets}) or (vlan and (({packets}) or (vlan and ({packets}))))"
 
 
 def _answer(row: FlowRow) -> FlowRow | None:

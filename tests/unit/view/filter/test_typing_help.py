@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.record import Kind
+from flowtop.record import Kind, Tunnel
+from flowtop.view.answer import Answerer
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter import FilterError, compile_filter
 from flowtop.view.filter.complete import Completion, complete
 from flowtop.view.filter.terms import add_term, flow_as_filter, flow_as_tcpdump
+from flowtop.view.query import Query
 from flowtop.view.rows import flow_rows
+from tests.kernel import frames as f
+from tests.unit.capture.files import writers as w
 from tests.unit.factories import flow_row, packed
 from tests.unit.view.filter.flows import table
 from tests.unit.view.test_columns import ROWS
@@ -158,3 +163,31 @@ def test_tcpdump_takes_a_flow_in_its_words(row: object) -> None:
     expression = flow_as_tcpdump(row)  # type: ignore[arg-type]
     done = subprocess.run(["tcpdump", "-d", "-y", "EN10MB", expression], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or "rejects all packets" in done.stderr, f"{expression}: {done.stderr}"
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+@pytest.mark.parametrize("both_ways", [True, False])
+@pytest.mark.parametrize("stacks", [STACKS, STACKS[1:2], STACKS[3:4], STACKS[:1], STACKS[1:3]])
+def test_tcpdump_finds_every_packet_of_a_biflow_whatever_vlans_it_came_by(
+        stacks: tuple[tuple[int, int], ...], both_ways: bool, tmp_path: Path) -> None:
+    def frame(ports: tuple[int, int], hosts: tuple[int, int], tags: tuple[int, int]) -> bytes:
+        source, destination = (f"10.0.0.{host}" for host in hosts)
+        packet = f.ipv4(f.tcp(*ports, 0x10), f.TCP, source=source, destination=destination)
+        return f.ethernet(f.IPV4, packet, tags=tuple((0x8100, tag) for tag in tags if tag))
+
+    ways = [((1000, 80), (1, 2)), ((80, 1000), (2, 1))][:1 + both_ways]
+    flows = table([dict(flow_id=number + 1, source=f"10.0.0.{hosts[0]}", destination=f"10.0.0.{hosts[1]}",
+                        source_port=ports[0], destination_port=ports[1], vlan_id=outer, customer_vlan_id=inner)
+                   for number, (outer, inner) in enumerate(stacks) for ports, hosts in ways])
+    [row] = Answerer().answer(Query(biflow=True), flows).rows
+    others = [frame((1000, 81), (1, 2), stack) for stack in STACKS] + [frame((1000, 80), (1, 3), (0, 0))]
+    frames = [frame(*way, stack) for stack in stacks for way in ways]
+    path = tmp_path / "x.pcap"
+    path.write_bytes(w.pcap([(number * w.SECOND, octets) for number, octets in enumerate([*frames, *others])]))
+    done = subprocess.run(["tcpdump", "-nr", path, "--count", flow_as_tcpdump(row)], capture_output=True, check=True)
+    assert done.stdout.split()[0] == b"%d" % len(frames)
+
+
+def test_tcpdump_does_not_look_into_tunnels() -> None:
+    assert flow_as_tcpdump(flow_row(tunnel=Tunnel.VXLAN, tunnel_id=7)) == ""
+    assert "udp" in flow_as_tcpdump(flow_row(tunnel=Tunnel.VXLAN, tunnel_id=7, kind=Kind.PARENT, protocol=17))
