@@ -269,7 +269,7 @@ class _Table:
     def text(self, number: int, page: Page) -> str:
         wording = self._config.wording
         layout = fit(self._config.width, names=page.attached, keep=sorted_column(page.query).id,
-                     columns=columns_of(page.query).values(), tunnels=page.books.encapsulation_octets > 0)
+                     columns=columns_of(page.query).values(), tunnels=page.tunnels)
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(

@@ -104,7 +104,7 @@ _ALL = (
     Element("observationTimeMilliseconds", 323, "dateTimeMilliseconds", "ms",
             "When the first, and again when the last, of the packets or records reported as lost was lost."),
     Element("layer2SegmentId", 351, "unsigned64",
-            doc="With --decap: VXLAN (1) in the highest octet, the VNI in the lowest three."),
+            doc="With --decap or -l: VXLAN (1) in the highest octet, the VNI in the lowest three."),
 )
 
 ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}

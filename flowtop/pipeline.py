@@ -82,6 +82,7 @@ class Pipeline:
         self._tick_closed_at = 0.0
         self._started_at = 0.0
         self._first_ns: int | None = None
+        self._tunnels = False
         self._facts = MeteringFacts()
         self._threads: tuple[threading.Thread, ...] = ()
 
@@ -215,6 +216,7 @@ class Pipeline:
         self._export(ended)
         if self._first_ns is None and len(handover.batch.counters):
             self._first_ns = int(handover.batch.counters["first_ns"].min())
+        self._tunnels = self._tunnels or bool(handover.batch.keys["tunnel"].any())
         self._source, self._collecting = handover.batch.source, handover.batch.collecting
         if handover.close_tick:
             self._close_tick()
@@ -285,6 +287,7 @@ class Pipeline:
             last=self._last,
             source=self._source,
             collecting=self._collecting,
+            tunnels=self._tunnels,
         )
 
     def _uptime_s(self, now_ns: int) -> float:

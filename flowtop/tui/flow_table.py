@@ -44,7 +44,7 @@ class TableView:
         cell: id of the column whose cell of that flow is chosen; "" when none is.
         interfaces: name by ifindex.
         attached: names of the interfaces observed now; their column is made for the longest.
-        tunnels: packets were taken out of some: there are columns for them.
+        tunnels: there have been flows in some: there are columns for them.
         sort, descending: for the arrow in the header.
         wording: how the cells are put.
         columns: that there are, from left to right; not all have room.

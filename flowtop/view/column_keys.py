@@ -123,12 +123,12 @@ STATE = FilterKey(
 
 
 TUNNEL = FilterKey(
-    "tunnel", "With --decap: carried in such a tunnel, or carrying it; alone: in any.", "tunnel vxlan",
+    "tunnel", "With --decap or -l: carried in such a tunnel, or carrying it; alone: in any.", "tunnel vxlan",
     "a tunnel: " + ", ".join(filter(None, TUNNELS)),
     values.ReadChoice(tuple((name or "none", number) for number, name in enumerate(TUNNELS))), *stored("tunnel"),
     choices=tuple(filter(None, TUNNELS)), packet="tunnel", optional=True)
 TUNNEL_ID = FilterKey(
-    "vni", "With --decap: the tunnel's id, which is a VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
+    "vni", "With --decap or -l: the tunnel's id, which is a VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
     "a number such as 42", values.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id", optional=True)
 
 

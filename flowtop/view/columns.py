@@ -60,7 +60,7 @@ class Column:
         key: the filter word of the column, where it has one of its own.
         octet_rate: of columns that show a rate: octets/s of a row, which its colour tells the magnitude of.
         of_exporters: has something to show only where flows come from exporters.
-        of_tunnels: likewise only where packets were taken out of tunnels.
+        of_tunnels: likewise only where there have been flows in tunnels.
     """
 
     id: str
@@ -201,10 +201,10 @@ _ALL = (
            (_plain("ifindex"),), 9, keys.domain_term, keys.DOMAIN, "right", of_exporters=True),
     Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
            (_plain("vlan_id"), _plain("customer_vlan_id")), 8, keys.vlan_term),
-    Column("tunnel", "TUNNEL", 6, "With --decap: what carried the flow; of a parent, what it carries.",
+    Column("tunnel", "TUNNEL", 6, "With --decap or -l: what carried the flow; of a parent, what it carries.",
            lambda row, _, __: TUNNELS[row.tunnel], (_plain("tunnel"),), 4, keys.tunnel_term, keys.TUNNEL,
            of_tunnels=True),
-    Column("vni", "VNI", 8, "With --decap: the tunnel's VNI, GRE key, ERSPAN session or MPLS label.",
+    Column("vni", "VNI", 8, "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session or MPLS label.",
            lambda row, _, __: str(row.tunnel_id) if row.tunnel else "", (_plain("tunnel_id"),), 4, keys.tunnel_id_term,
            keys.TUNNEL_ID, "right", of_tunnels=True),
     Column("protocol", "PROTO", 5, "IP protocol.", _protocol,

@@ -23,7 +23,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         gap: cells between two columns.
         columns: that there are.
         arrangement: what the reader chose.
-        tunnels: packets were taken out of some.
+        tunnels: there have been flows in some.
 
     Returns:
         Columns of priority 1 as long as they leave flexible ones some room; others in order of priority while they fit

@@ -321,6 +321,7 @@ class Page:
         marked_s: counters are of that many seconds, up to this tick; None: they are of life.
         source: how far a file was read; None of a live capture.
         collecting: what a Collecting Process says of its exporters; None of any other capture.
+        tunnels: there have been flows in tunnels.
     """
 
     query: Query
@@ -344,6 +345,7 @@ class Page:
     last: bool = False
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
+    tunnels: bool = False
     matched_flows: int = 0
     details: Details | None = None
     kept: Kept | None = None

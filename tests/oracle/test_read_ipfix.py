@@ -12,7 +12,7 @@ import pytest
 
 from flowtop.elements import TCP_MEMBERS
 from tests.kernel import frames as f
-from tests.oracle.collectors import tshark_file
+from tests.oracle.collectors import ENVIRONMENT, tshark_file
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
 from tests.unit.capture.files import writers as w
 from tests.unit.test_reading import CAPTURE
@@ -151,6 +151,10 @@ def test_an_export_filter_asks_for_a_vni_and_lines_tell_it(tmp_path: Path) -> No
           "-e", f"jsonl:{lines}", "--export-filter", "vni 100 and not tunnel vxlan")
     [kept], _ = flows("-r", str(ipfix))
     assert (kept["tunnel"], kept["tunnelId"], kept["packetTotalCount"]) == ("vxlan", 100, 2)
+    table = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-r", str(ipfix)], capture_output=True, text=True,
+                           check=True, timeout=120, env=ENVIRONMENT | {"COLUMNS": "200"})
+    header, flow = table.stdout.splitlines()[-2:]
+    assert flow[header.index("TUNNEL"):].split()[0] == "vxlan" and flow[:header.index("VNI") + 3].split()[-1] == "100"
     told = [json.loads(line) for line in lines.read_text().splitlines()]
     assert {(flow["tunnel"], flow["tunnelId"]) for flow in told} == {(name, 100) for name in (
         "geneve", "gre", "erspan", "mpls")}

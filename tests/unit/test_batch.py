@@ -20,6 +20,7 @@ import pytest
 from flowtop.batch import BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
 from flowtop.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.errors import FlowtopError
+from flowtop.record import Tunnel
 from flowtop.view.answer import Answerer
 from flowtop.view.query import Books, FlowRow, Page, Query, Traffic
 from tests.unit.descriptors import many_descriptors
@@ -193,6 +194,13 @@ def test_table_fits_the_width_and_names_the_flow(width: int) -> None:
     assert "10.0.0.5:51514" in text
     assert "198.51.100.7:443" in text
     assert "seen 41" in text
+
+
+@pytest.mark.parametrize("tunnels", [False, True])
+def test_table_has_columns_for_tunnels_where_there_have_been_some(tunnels: bool) -> None:
+    header, flow = written("table", page(row(tunnel=Tunnel.VXLAN, tunnel_id=4242), tunnels=tunnels),
+                           width=200).splitlines()[-2:]
+    assert ("TUNNEL" in header and "VNI" in header) == ("vxlan" in flow and "4242" in flow) == tunnels
 
 
 def test_a_hostile_interface_name_is_harmless() -> None:

@@ -39,7 +39,7 @@ class Ordering(FlowScreen):
 
         newest = self.questions.newest
         listening = newest is not None and newest.collecting is not None
-        tunnels = newest is not None and newest.books.encapsulation_octets > 0
+        tunnels = newest is not None and newest.tunnels
         columns = columns_of(self.questions.wanted)
         ids = [id_ for id_, column in columns.items()  # those too that have no room now: the sorted one gets some
                if ((listening or not column.of_exporters) and (tunnels or not column.of_tunnels))

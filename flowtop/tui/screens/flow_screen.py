@@ -211,7 +211,7 @@ class FlowScreen(Screen[None]):
             cell=self.cell,
             interfaces=page.interfaces,
             attached=page.attached,
-            tunnels=page.books.encapsulation_octets > 0,
+            tunnels=page.tunnels,
             sort=sorted_column(page.query).id,
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, self.arrangement),
