@@ -24,6 +24,7 @@ from flowtop.tui import theme
 from flowtop.tui.ahead import import_ahead
 from flowtop.tui.clock import SYSTEM_CLOCK, Clock
 from flowtop.tui.flush import Flush
+from flowtop.tui.garbage import GarbageCollection
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
 from flowtop.tui.looks import Looks
 from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
@@ -84,6 +85,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         self._quit_early = False
         self._starting: Worker[None] | None = None
         self._ahead: asyncio.Task[None] | None = None
+        self._garbage = GarbageCollection()
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._on_its_way: tuple[Screen[object], events.Key | events.Paste] | None = None
         self._behind: deque[events.Key | events.Paste] = deque()
@@ -113,6 +115,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste):
             await super().on_event(event)
         elif not event.is_forwarded:
+            self._garbage.pressed()
             self._behind.append(event)
             await self._next_keys()
         else:  # It has come back from the screen.
@@ -213,6 +216,12 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         """Nothing is pressed any more."""
         if self._ahead is not None:
             self._ahead.cancel()
+        self._garbage.restore()
+
+    async def _prepare(self) -> None:
+        """What the first keys would have to wait for."""
+        await import_ahead(IMPORT_AFTER_S)
+        await self._garbage.settle()
 
     # ---- what the pipeline says
 
@@ -231,5 +240,5 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
     def on_page_ready(self, message: PageReady) -> None:
         """Show it."""
         if self.main.page is None:
-            self._ahead = asyncio.create_task(import_ahead(IMPORT_AFTER_S))
+            self._ahead = asyncio.create_task(self._prepare())
         self.main.show_page(message.page)

@@ -1,0 +1,61 @@
+"""The interpreter's garbage collection, kept out of keys' way.
+
+A full collection looks at every object there is: with a screen, its libraries and a parser these are some 100,000, and
+it takes 50 to 90 ms, every two seconds or so, in which nothing is painted. Nearly all of them live as long as the
+screen does, so they are looked at no more; what else there is is collected when nobody presses a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+
+IDLE_S = 1.0
+"""A collection waits until no key has been pressed for so long."""
+EVERY_S = 10.0
+AT_LEAST_EVERY_S = 60.0
+"""Whether or not somebody presses keys: garbage in cycles is bounded."""
+_NEVER = 1_000_000
+
+
+class GarbageCollection:
+    """When garbage is collected; from `settle` to `restore`.
+
+    Reference counts free nearly everything at once; young objects are collected as ever.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._before: tuple[int, int, int] | None = None
+        self._pressed_at = 0.0
+
+    def pressed(self) -> None:
+        """A key: no full collection for a while."""
+        self._pressed_at = self._clock()
+
+    async def settle(self) -> None:
+        """Leave what is here now alone to the end; then collect when there is time, until cancelled."""
+        self._before = gc.get_threshold()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(self._before[0], self._before[1], _NEVER)
+        collected_at = self._clock()
+        while True:
+            await asyncio.sleep(IDLE_S)
+            now = self._clock()
+            idle = now - self._pressed_at >= IDLE_S
+            if now - collected_at >= (EVERY_S if idle else AT_LEAST_EVERY_S):
+                gc.collect()
+                collected_at = now
+
+    def restore(self) -> None:
+        """As it was before `settle`, if that was called."""
+        if self._before is not None:
+            gc.set_threshold(*self._before)
+            gc.unfreeze()
+            self._before = None
