@@ -8,7 +8,7 @@ whole when its virtual size changes, and a flow table's does every tick.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,15 +91,15 @@ class _Pane(Widget):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Lines of the pane. Textual's own way lays CSS styles over each line first, which costs more than all else."""
-        strips = [self.render_line(y) for y in crop.line_range]
+        width = self.size.width
+        strips = [self._line(y, width) for y in crop.line_range]
         for line_filter in self.app.get_line_filters():
             strips = [strip.apply_filter(line_filter, self.app.styles.background) for strip in strips]
         first, last = crop.column_span
-        return strips if (first, last) == (0, self.size.width) else [strip.crop(first, last) for strip in strips]
+        return strips if (first, last) == (0, width) else [strip.crop(first, last) for strip in strips]
 
-    def render_line(self, y: int) -> Strip:
+    def _line(self, y: int, width: int) -> Strip:
         """One line, header included."""
-        width = self.size.width
         if self.notice:
             text = self.notice if y == self.size.height // 2 else ""
             return Strip([Segment(text[:width].center(width))], width)
@@ -108,7 +108,7 @@ class _Pane(Widget):
         line = self._lines[y - 1] if y <= len(self._lines) else None
         if line is None or not line.cells:
             return Strip.blank(width)
-        return Strip(list(_segments(line, self.margin_left)), None).adjust_cell_length(width, line.styles[-1])
+        return Strip(_segments(line, self.margin_left, width), width)
 
     def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
         """Take other columns, or words in their place: everything is painted anew."""
@@ -309,15 +309,22 @@ class FlowTable(Widget):
         self.post_message(self.Wheeled(-3))
 
 
-def _segments(line: _Line, margin_left: int) -> Iterator[Segment]:
-    """Cells of one style are one segment: each change of style costs octets on the way to the terminal."""
-    text, style = " " * margin_left, line.styles[0]
+def _segments(line: _Line, margin_left: int, width: int) -> list[Segment]:
+    """So many cells of a line. Cells of one style are one segment: each change of style costs octets on the way to the
+    terminal. Every character is one cell (`units.printable`), so nothing has to be measured.
+    """
+    segments: list[Segment] = []
+    text, style, room = " " * margin_left, line.styles[0], width
     for cell, own in zip(line.cells, line.styles, strict=True):
-        if own != style:
-            yield Segment(text, style)
+        if own is not style and own != style:
+            segments.append(Segment(text[:room], style))
+            room = max(0, room - len(text))
             text, style = "", own
         text += cell + " "
-    yield Segment(text, style)
+    segments.append(Segment(text[:room], style))
+    if len(text) < room:
+        segments.append(Segment(" " * (room - len(text)), style))
+    return segments
 
 
 _RIGHT = 3
