@@ -182,7 +182,7 @@ def showing(terminal: Terminal, presses: int, dice: random.Random) -> dict[str, 
     terminal.drain(0.3)
     found: dict[str, list[float]] = {}
     for kind, (key, pattern, undo) in SHOWN.items():
-        for _ in range(max(1, presses // 4)):
+        for _ in range(max(1, presses // 2)):
             found.setdefault(kind, []).append(timed(terminal, key, pattern, dice))
             terminal.drain(0.1)
             for octet in undo:
@@ -190,7 +190,7 @@ def showing(terminal: Terminal, presses: int, dice: random.Random) -> dict[str, 
                 terminal.drain(0.3)  # an escape with a key right behind it is another key
     terminal.press(b"j")
     terminal.drain(0.3)
-    for _ in range(max(1, presses // 4)):
+    for _ in range(max(1, presses // 2)):
         found.setdefault("past", []).append(timed(terminal, b"[", "−0:0", dice))
         terminal.drain(0.1)
         terminal.press(b" ")
@@ -256,6 +256,7 @@ def main() -> None:
                 terminal.press(b"\x1b")  # no cursor: the list is viewed from its top
                 terminal.drain(0.3)  # an escape with a key right behind it is another key
                 by_kind["group"] = grouping(terminal, flows, arguments.presses, dice)
+            if flows == SIZES[-1]:
                 by_kind |= showing(terminal, arguments.presses, dice)
         by_kind["typing"] = typed
         for kind, values in by_kind.items():
