@@ -99,18 +99,19 @@ FLOW_INLINE struct packet_losses *find_losses(u32 ifindex)
 }
 
 /*
- * Copy `octets` of the frame from `from` on: at least one and at most `room`, and the verifier has to see both. The
- * empty asm keeps the compiler from making one comparison of the two.
+ * Copy `octets` of the frame from `from` on: at least one and at most `room`, and the verifier has to see both. Before
+ * Linux 6.8 it learns nothing from a comparison with 0, so one comparison of what is more than one octet says both; the
+ * empty asm keeps the compiler from taking it apart again.
  */
 FLOW_INLINE void copy_frame(struct __sk_buff *skb, u32 from, u8 *to, u64 octets, const u64 room)
 {
-	asm volatile("" : "+r"(octets));
-	if (octets > room)
+	u64 more = octets - 1;
+
+	asm volatile("" : "+r"(more));
+	if (more >= room)
 		return;
-	asm volatile("" : "+r"(octets));
-	if (octets < 1)
-		return;
-	bpf_skb_load_bytes(skb, from, to, octets);
+	asm volatile("" : "+r"(more));
+	bpf_skb_load_bytes(skb, from, to, more + 1);
 }
 
 /* A record with room for so much of a frame, which the verifier wants to be a constant. 0: the ring buffer is full. */
