@@ -219,7 +219,7 @@ def test_a_buffer_of_many_segments_has_its_own_length(tmp_path: Path) -> None:
         recorder.begin(str(tmp_path / "x.pcapng"), [compile_filter("tcp")], new=True)
         capturing = Capturing(near, "veth0")
         recorder.connect(capturing.capture)
-        with Tcpdump(near, "veth0", tmp_path / "t.pcap", "-s 262144 tcp") as tcpdump:
+        with Tcpdump(near, "veth0", tmp_path / "t.pcap", "-B 16384 -s 262144 tcp") as tcpdump:
             with capturing, process(*far.command("iperf3", "-s", "-1"), stdout=subprocess.DEVNULL):
                 eventually(lambda: "5201" in far.run("ss", "-ltn"), "iperf3 listens")
                 near.run("iperf3", "-c", "10.77.0.2", "-n", "2M")
