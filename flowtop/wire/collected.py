@@ -210,17 +210,21 @@ def _fill_addresses(half: Collected, fields: _Fields) -> None:
 
 def _fill_icmp(half: Collected, fields: _Fields) -> None:
     """ICMP type * 256 + code stands for the destination port; NetFlow puts it there itself."""
-    for protocol, version in ((_ICMP, "IPv4"), (_ICMPV6, "IPv6")):
+    for protocol, version, other in ((_ICMP, 4, 6), (_ICMPV6, 6, 4)):
         which = half["protocol"] == protocol
         if not which.any():
             continue
-        both = fields.integers((f"icmpTypeCode{version}",))
-        type_, code = fields.integers((f"icmpType{version}",)), fields.integers((f"icmpCode{version}",))
+        both = fields.integers((f"icmpTypeCodeIPv{version}",))
+        type_, code = fields.integers((f"icmpTypeIPv{version}",)), fields.integers((f"icmpCodeIPv{version}",))
         half["source_port"][which] = 0
         if both is not None:
             half["destination_port"][which] = both[which]
         elif type_ is not None and code is not None:
             half["destination_port"][which] = type_[which].astype(np.uint16) << np.uint16(8) | code[which]
+        elif (both := fields.integers((f"icmpTypeCodeIPv{other}",))) is not None:
+            # Nobody should send ICMP in IPv6, or the other way round; the element is then the IP version's.
+            which &= half["ip_version"] == other
+            half["destination_port"][which] = both[which]
 
 
 def _fill_interface(half: Collected, fields: _Fields) -> None:

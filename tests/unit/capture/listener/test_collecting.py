@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from flowtop.capture.listener import collecting as module
 from flowtop.capture.listener.collecting import CollectingProcess, Session
 from flowtop.capture.listener.sequence import SequenceTracker, Verdict
 from flowtop.collecting import Exporter, exporter_of, observation_point_name
-from flowtop.record import Tunnel
+from flowtop.record import FLOW_RECORD_DTYPE, Kind, Tunnel
+from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
+from flowtop.wire.ipfix import encode_messages
 from tests.unit.capture.listener.exports import FLOW, NOW_S, flow, ipfix, set_of, template
 from tests.unit.wire.patience import patient
 
@@ -359,6 +362,36 @@ def test_both_interfaces_of_a_record_are_kept_and_named() -> None:
     called = process.points.interfaces()
     assert [(called[int(key["ifindex"])], called.get(int(other))) for key, other in zip(keys, others, strict=True)] == [
         ("192.0.2.1/7 if3", "192.0.2.1/7 wan0"), ("192.0.2.1/7 if3", None)]
+
+
+KEY = "kind", "ip_version", "protocol", "destination_port", "direction", "vlan_id", "tunnel", "tunnel_id"
+CARRIED = (0, 0), (1, 0), (2, 0), (2, 7), (2, 2**32 - 1), (3, 7), (4, 0), (4, 7), (5, 7), (6, 7)
+"""record.Tunnel and id."""
+KEYS = st.tuples(
+    st.sampled_from((Kind.FLOW, Kind.FLOW, Kind.FRAGMENT)), st.sampled_from((4, 6)), st.sampled_from((1, 6, 17, 58)),
+    st.sampled_from((0, 53, 0x0800)), st.integers(0, 1), st.sampled_from((0, 9)), st.sampled_from(CARRIED),
+).map(lambda key: (*key[:3], key[3] * (key[0] == Kind.FLOW), *key[4:6], *key[6]))
+"""Values of KEY that are often equal but for one; a fragment has no ports."""
+
+
+@patient
+@given(st.lists(KEYS, min_size=1, max_size=40), st.sampled_from(sorted(PROFILES)))
+def test_what_flowtop_exports_it_collects_under_the_same_keys(told: list[tuple[int, ...]], profile: str) -> None:
+    records = np.zeros(len(told), FLOW_RECORD_DTYPE)
+    for name, values in zip(KEY, zip(*told, strict=True), strict=True):
+        records[name] = values
+    records["packet_delta"] = records["octet_delta"] = 1 << np.arange(len(told))
+    templates = flow_templates(PROFILES[profile])
+    sets, _ = flow_sets(records, templates)
+    process = CollectingProcess()
+    for octets in encode_messages([*announcement(templates), *announcement(templates, tunnelled=True), *sets], domain=1,
+                                  sequence=0, export_time_s=int(NOW_S)).messages:
+        process.receive(octets, TCP, NOW_S)
+    keys, counters, _ = process.drain()
+    expected: Counter[tuple[int, ...]] = Counter()
+    for number, key in enumerate(told):
+        expected[key] += 1 << number
+    assert dict(zip(keys[list(KEY)].tolist(), counters["packets"].tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize("version", [9, 10])
