@@ -141,7 +141,10 @@ HAVE_PORTS = (Kind.FLOW, Kind.PARENT)
 
 
 class Tunnel(enum.IntEnum):
-    """What carried a packet, the innermost if there are several (enum flow_tunnel)."""
+    """What carried a packet, the innermost if there are several (enum flow_tunnel).
+
+    The numbers are in exports too (wire/tunnels.py): they stay what they are.
+    """
 
     NONE = 0
     IP = 1

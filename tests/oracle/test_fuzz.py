@@ -19,10 +19,21 @@ from flowtop.capture.files.payloads import read_payloads
 from flowtop.capture.listener.collecting import CollectingProcess, Session
 from flowtop.dump import entries, entry_text
 from flowtop.errors import FlowtopError
+from flowtop.record import Tunnel
+from flowtop.wire.flow_templates import (
+    PROFILES,
+    announcement,
+    flow_sets,
+    flow_templates,
+    options_announcement,
+    tunnel_table,
+)
+from flowtop.wire.ipfix import encode_messages
 from tests.oracle.collectors import write_pcap
 from tests.oracle.exports_data import DATA, data_directory
 from tests.unit.capture.files.reading import read
 from tests.unit.capture.listener import test_sflow as agent
+from tests.unit.export.flows import flows
 
 TRIES = 25
 """Of each file."""
@@ -91,6 +102,26 @@ def test_exports(path: Path) -> None:
         assert len(keys) == len(counters)
         statistics = process.statistics()
         assert statistics.messages + statistics.refused_messages == 10 * TRIES
+
+
+def test_exports_of_flows_in_tunnels() -> None:
+    records = flows(60)
+    records["tunnel"], records["tunnel_id"] = records["flow_id"] % len(Tunnel), records["flow_id"]
+    templates = flow_templates(PROFILES["default"])
+    told = [*announcement(templates), *announcement(templates, tunnelled=True),
+            *options_announcement(templates, tunnelled=True), tunnel_table(templates, [4 << 32 | 7, 1 << 32])]
+    messages = encode_messages([*told, *flow_sets(records, templates)[0]], domain=1, sequence=0,
+                               export_time_s=1_780_000_000, max_octets=1_400).messages
+    rng = random.Random("tunnels")
+    with memory_below(40_000_000):
+        process = CollectingProcess()
+        for number in range(1_000):
+            octets = messages[number % len(messages)]
+            octets = octets if number < len(messages) else damaged(octets, rng, 16)
+            process.receive(octets, Session("t", "192.0.2.1", True), 1_780_000_000.0 + number)
+        keys, counters, _ = process.drain()
+        assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())
+        assert set(keys["tunnel"].tolist()) == set(Tunnel), "no other kind, whatever the octets say"
 
 
 def test_sflow() -> None:
