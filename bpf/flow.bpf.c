@@ -10,6 +10,7 @@
  * With -DFLOW_DECAP packets in tunnels are counted as what is inside, and beside that what carries them.
  */
 #include "parse.h"
+#include "fragments.h"
 #include "counters.h"
 #ifdef FLOW_DECAP
 #include "decap.h"
@@ -19,13 +20,6 @@
 #define AGGREGATE_ENTRIES 4096
 #define REST_ENTRIES 8192             /* interfaces x directions x IP versions: 2048 interfaces */
 #define REST_PROTOCOL 255             /* reserved by IANA: packets that do carry it share the entry */
-#define FRAGMENT_ENTRIES 8192
-/*
- * How long a first fragment waits for later ones. IPv4 ids come round again, within seconds between busy hosts, and then
- * a stale first would lend its ports to another packet. 30 s is what Linux itself waits for (ipfrag_time); RFC 8200
- * allows 60 s, and what comes that late is counted as unjoined.
- */
-#define FRAGMENT_LIFE_NS 30000000000ULL
 
 /* By number, not by bcc's declarations: some of those cut the 64-bit result, and old ones lack the coarse clock. */
 static u64 (*socket_cookie)(void *skb) = (void *)46;
@@ -35,23 +29,6 @@ static u64 (*monotonic_ns)(void) = (void *)5;
 #else
 static u64 (*monotonic_ns)(void) = (void *)160;
 #endif
-
-struct fragment_key {
-	u8  source_address[16];
-	u8  destination_address[16];
-	u32 id;
-	u8  protocol;                 /* IPv4; IPv6 fragments of one packet may differ in it (RFC 8200 4.5): 0 */
-	u8  ip_version;
-	u8  pad[2];
-};
-
-struct fragment_ports {
-	u16 source_port;
-	u16 destination_port;
-	u8  protocol;                 /* after the extension headers that only the first fragment has */
-	u8  pad[3];
-	u64 seen_ns;                  /* the first fragment's time */
-};
 
 BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_a, FLOW_MAP_ENTRIES);
 BPF_TABLE("hash", struct flow_key, struct flow_counters, flows_b, FLOW_MAP_ENTRIES);
@@ -246,33 +223,14 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 /* Ports of later fragments from the first one's, which is remembered here. */
 FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 now, struct flow_totals *books)
 {
-	struct fragment_key whole = {
-		.id = packet->fragment_id,
-		.protocol = packet->fragment_protocol,
-		.ip_version = key->ip_version,
-	};
-	struct fragment_ports *found;
+	struct fragment_key whole = {};
+	struct fragment_ports ports = {};
 
-	__builtin_memcpy(whole.source_address, key->source_address, 16);
-	__builtin_memcpy(whole.destination_address, key->destination_address, 16);
+	name_fragments(&whole, key, packet);
 	if (packet->fragment == FRAGMENT_FIRST) {
-		struct fragment_ports ports = {
-			.source_port = key->source_port,
-			.destination_port = key->destination_port,
-			.protocol = key->protocol,
-			.seen_ns = now,
-		};
-
+		note_ports(&ports, key, now);
 		fragments.update(&whole, &ports);
-		return;
-	}
-	found = fragments.lookup(&whole);
-	if (found && now - found->seen_ns < FRAGMENT_LIFE_NS) {
-		key->source_port = found->source_port;
-		key->destination_port = found->destination_port;
-		key->protocol = found->protocol;
-	} else {
-		key->kind = FLOW_KIND_FRAGMENT;
+	} else if (!take_ports(key, fragments.lookup(&whole), now)) {
 		books->unjoined_fragments += packet->packets;
 	}
 }

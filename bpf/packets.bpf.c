@@ -10,6 +10,7 @@
  * With -DFLOW_DECAP a packet in a tunnel is in the flow of what is inside, as it is counted; its frame is the whole one.
  */
 #include "parse.h"
+#include "fragments.h"
 #ifdef FLOW_DECAP
 #include "decap.h"
 #endif
@@ -17,30 +18,11 @@
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
 #define NO_WAKEUP 1                   /* BPF_RB_NO_WAKEUP: the reader looks by itself, many times a second */
-#define FRAGMENT_ENTRIES 8192
-#define FRAGMENT_LIFE_NS 30000000000ULL
 #define SHARE_ENTRIES 65536
 #define LOSS_ENTRIES 4096
 
 /* By number: bcc's declaration cuts the 64-bit result. The fine clock: packets are told apart by it. */
 static u64 (*monotonic_ns)(void) = (void *)5;
-
-struct fragment_key {
-	u8  source_address[16];
-	u8  destination_address[16];
-	u32 id;
-	u8  protocol;
-	u8  ip_version;
-	u8  pad[2];
-};
-
-struct fragment_ports {
-	u16 source_port;
-	u16 destination_port;
-	u8  protocol;
-	u8  pad[3];
-	u64 seen_ns;
-};
 
 BPF_RINGBUF_OUTPUT(packets, FLOW_RING_PAGES);
 BPF_TABLE("percpu_hash", u32, struct packet_losses, losses, LOSS_ENTRIES);
@@ -52,36 +34,18 @@ BPF_TABLE("lru_hash", struct flow_key, u64, shares, SHARE_ENTRIES);
 BPF_TABLE("percpu_array", u32, struct work, works, 1);
 #endif
 
-/* As in flow.bpf.c, with fragments of its own: bcc lets no function on maps be shared. */
+/* Ports of later fragments from the first one's; these programs have a map of their own. */
 FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 now)
 {
-	struct fragment_key whole = {
-		.id = packet->fragment_id,
-		.protocol = packet->fragment_protocol,
-		.ip_version = key->ip_version,
-	};
-	struct fragment_ports *found;
+	struct fragment_key whole = {};
+	struct fragment_ports ports = {};
 
-	__builtin_memcpy(whole.source_address, key->source_address, 16);
-	__builtin_memcpy(whole.destination_address, key->destination_address, 16);
+	name_fragments(&whole, key, packet);
 	if (packet->fragment == FRAGMENT_FIRST) {
-		struct fragment_ports ports = {
-			.source_port = key->source_port,
-			.destination_port = key->destination_port,
-			.protocol = key->protocol,
-			.seen_ns = now,
-		};
-
+		note_ports(&ports, key, now);
 		fragments.update(&whole, &ports);
-		return;
-	}
-	found = fragments.lookup(&whole);
-	if (found && now - found->seen_ns < FRAGMENT_LIFE_NS) {
-		key->source_port = found->source_port;
-		key->destination_port = found->destination_port;
-		key->protocol = found->protocol;
 	} else {
-		key->kind = FLOW_KIND_FRAGMENT;
+		take_ports(key, fragments.lookup(&whole), now);
 	}
 }
 
