@@ -66,6 +66,28 @@ with socket.create_connection(("10.77.0.2", 5001)) as one:
         pass"""
 
 
+def send_both_ways(near: Namespace, far: Namespace) -> None:
+    """100 octets there and 300,000 back, and 30 pings."""
+    server = subprocess.Popen(far.command(sys.executable, "-c", SERVER), stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    near.run(sys.executable, "-c", CLIENT)
+    ping(near, 30)
+    server.communicate()
+
+
+def by_way(rows: list[dict[str, str]]) -> dict[str, list[int]]:
+    """Packets and octets of written biflows, by the way they went through the interface."""
+    sums = {"rx": [0, 0], "tx": [0, 0]}
+    for row in rows:
+        out = row["flowDirection"] == "1"
+        for names, way in ((("packetTotalCount", "octetTotalCount"), "tx" if out else "rx"),
+                           (("reversePacketTotalCount", "reverseOctetTotalCount"), "rx" if out else "tx")):
+            for at, name in enumerate(names):
+                sums[way][at] += int(row[name] or 0)
+    return sums
+
+
 def test_both_ways_of_every_biflow_add_up_to_what_the_interface_counted(
         pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
     near, far = pair
@@ -75,12 +97,7 @@ def test_both_ways_of_every_biflow_add_up_to_what_the_interface_counted(
     def traffic() -> None:
         eventually(lambda: hooks(near, "veth0") == 2, "both hooks")
         before.update(near.link_statistics("veth0"))
-        server = subprocess.Popen(far.command(sys.executable, "-c", SERVER), stdout=subprocess.PIPE)
-        assert server.stdout is not None
-        server.stdout.readline()
-        near.run(sys.executable, "-c", CLIENT)
-        ping(near, 30)
-        server.communicate()
+        send_both_ways(near, far)
         gone.set()
 
     def look(_: int, terminal: int) -> None:
@@ -106,14 +123,7 @@ def test_both_ways_of_every_biflow_add_up_to_what_the_interface_counted(
     assert (data["sourceIPv4Address"], data["destinationTransportPort"], data["biflowDirection"]) == (
         "10.77.0.1", "5001", "1"), "the client sent the SYN"
     assert int(data["octetTotalCount"]) < 100_000 < 300_000 < int(data["reverseOctetTotalCount"])
-    sums = {"rx": [0, 0], "tx": [0, 0]}
-    for row in rows:
-        out = row["flowDirection"] == "1"
-        for names, way in ((("packetTotalCount", "octetTotalCount"), "tx" if out else "rx"),
-                           (("reversePacketTotalCount", "reverseOctetTotalCount"), "rx" if out else "tx")):
-            for at, name in enumerate(names):
-                sums[way][at] += int(row[name] or 0)
-    for way, (packets, octets) in sums.items():
+    for way, (packets, octets) in by_way(rows).items():
         counted = after[way]["packets"] - before[way]["packets"]
         assert packets == counted > 30
         assert octets == after[way]["bytes"] - before[way]["bytes"] - ETHERNET_HEADER * counted
