@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
+from flowtop.tui.lines import SteadyLines
 from flowtop.view import units
 from flowtop.view.query import Page
 
@@ -42,7 +41,7 @@ class HeaderView:
     trail: tuple[str, ...] = ()
 
 
-class Header(Widget):
+class Header(SteadyLines):
     """Two lines; paints those that changed.
 
     Args:
@@ -55,23 +54,14 @@ class Header(Widget):
         super().__init__()
         self._sparks = sparks
         self._view = HeaderView()
-        self._strips: list[Strip] = []
 
     def show(self, view: HeaderView) -> None:
         """Paint what differs from the view before."""
         self._view = view
-        before, self._strips = self._strips, self._lines(self.size.width)
-        for y, strip in enumerate(self._strips):
-            if y >= len(before) or strip != before[y]:
-                self.refresh(Region(0, y, self.size.width, 1))
+        self.again()
 
-    def render_line(self, y: int) -> Strip:
-        """One line; made anew when the width is another one."""
-        if not self._strips or self._strips[0].cell_length != self.size.width:
-            self._strips = self._lines(self.size.width)
-        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
-
-    def _lines(self, width: int) -> list[Strip]:
+    def make(self, width: int) -> list[Strip]:
+        """See SteadyLines."""
         return [_traffic_line(self._view, width, self._sparks), _list_line(self._view, width)]
 
 

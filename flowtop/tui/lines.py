@@ -1,10 +1,10 @@
-"""A widget of some lines of text that are made anew whenever it is painted."""
+"""Widgets of some lines of text that are made anew whenever they are painted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -40,4 +40,29 @@ class Lines(Widget):
         """One line, made for the width there is now."""
         if not self._strips or self._strips[0].cell_length != self.size.width:
             self._strips = self._make(self.size.width)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
+
+
+class SteadyLines(Widget):
+    """Always the same number of lines; paints those that changed. A subclass says what they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._strips: list[Strip] = []
+
+    def make(self, width: int) -> list[Strip]:
+        """The lines for a width in cells."""
+        raise NotImplementedError
+
+    def again(self) -> None:
+        """Paint what differs, if anything does."""
+        before, self._strips = self._strips, self.make(self.size.width)
+        for y, strip in enumerate(self._strips):
+            if y >= len(before) or strip != before[y]:
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    def render_line(self, y: int) -> Strip:
+        """One line; made anew when the width is another one."""
+        if not self._strips or self._strips[0].cell_length != self.size.width:
+            self._strips = self.make(self.size.width)
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)

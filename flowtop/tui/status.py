@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from flowtop.collecting import CollectingStatistics
 from flowtop.tui import theme
 from flowtop.tui.keys import KEYS
 from flowtop.tui.line import Part, justify
+from flowtop.tui.lines import SteadyLines
 from flowtop.view import units
 from flowtop.view.collected import facts, faults
 from flowtop.view.query import Books, Page
@@ -26,7 +25,7 @@ Hints = tuple[tuple[str, str], ...]
 """Keys and what they do."""
 
 
-class StatusLine(Widget):
+class StatusLine(SteadyLines):
     """Accuracy and keys; paints what changed."""
 
     DEFAULT_CSS = "StatusLine { height: 2; width: 1fr; dock: bottom; }"
@@ -38,7 +37,6 @@ class StatusLine(Widget):
         self._notice = ""
         self._hints: Hints = ()
         self._packets: RecordingStatistics | None = None
-        self._strips: list[Strip] = []
 
     def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "",
              hints: Hints = (), packets: RecordingStatistics | None = None) -> None:
@@ -53,18 +51,10 @@ class StatusLine(Widget):
         """
         self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
         self._packets = packets
-        before, self._strips = self._strips, self._lines(self.size.width)
-        for y, strip in enumerate(self._strips):
-            if y >= len(before) or strip != before[y]:
-                self.refresh(Region(0, y, self.size.width, 1))
+        self.again()
 
-    def render_line(self, y: int) -> Strip:
-        """One line; made anew when the width is another one."""
-        if not self._strips or self._strips[0].cell_length != self.size.width:
-            self._strips = self._lines(self.size.width)
-        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
-
-    def _lines(self, width: int) -> list[Strip]:
+    def make(self, width: int) -> list[Strip]:
+        """See SteadyLines."""
         keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width, self._hints)
         return [accuracy_line(self._page, width, self._exports, self._packets), keys]
 
