@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.kernel.netns import Lab, compile_c
 
 
 def _why_not() -> str:
@@ -38,3 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.kernel)
         if reason and os.environ.get("FLOWTOP_REQUIRE_KERNEL") != "1":
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def udp_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_c(Path(__file__).with_name("udp_flood.c"), tmp_path_factory.mktemp("bin") / "udp_flood")

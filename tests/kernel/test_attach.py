@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,22 +15,11 @@ import pytest
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, FlowtopError
 from flowtop.record import Direction
-from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, scaled, tcx_programs
+from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled, tcx_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 SOMEONE_ELSES = "u32 match u32 0x01020304 0xffffffff at 12 flowid 1:1"
 needs_tcx = pytest.mark.skipif(kernel_release() < (6, 6), reason="TCX links need Linux 6.6")
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
-
-
-@pytest.fixture(scope="session")
-def udp_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_c(Path(__file__).with_name("udp_flood.c"), tmp_path_factory.mktemp("bin") / "udp_flood")
 
 
 def capture_process(

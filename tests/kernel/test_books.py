@@ -8,7 +8,6 @@ import socket
 import struct
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from tests.kernel.netns import (
     Namespace,
     Point,
     Recorder,
-    compile_c,
     eventually,
     process,
     scaled,
@@ -31,17 +29,6 @@ from tests.kernel.netns import (
 
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
 ETHERNET_HEADER = 14
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
-
-
-@pytest.fixture(scope="session")
-def udp_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_c(Path(__file__).with_name("udp_flood.c"), tmp_path_factory.mktemp("bin") / "udp_flood")
 
 
 class Books2:

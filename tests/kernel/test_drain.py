@@ -23,20 +23,9 @@ from flowtop.capture.ebpf.maps import FlowBuffer, Grace
 from flowtop.capture.ebpf.start import begin
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, FlowBatch, Layer
-from tests.kernel.netns import SCALE, Lab, Recorder, compile_c, scaled
+from tests.kernel.netns import SCALE, Lab, Recorder, scaled
 
 PERCPU_HASH, PERCPU_ARRAY = 5, 6
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
-
-
-@pytest.fixture(scope="session")
-def udp_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_c(Path(__file__).with_name("udp_flood.c"), tmp_path_factory.mktemp("bin") / "udp_flood")
 
 
 @pytest.fixture

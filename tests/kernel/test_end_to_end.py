@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,18 +15,7 @@ from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.pipeline import Pipeline, PipelineConfig
 from flowtop.record import Direction, EndReason, FlowBatch, FlowRecords
 from flowtop.view.query import Page
-from tests.kernel.netns import PATIENCE_S, Books, Lab, Namespace, Recorder, compile_c, scaled
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
-
-
-@pytest.fixture(scope="session")
-def udp_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_c(Path(__file__).with_name("udp_flood.c"), tmp_path_factory.mktemp("bin") / "udp_flood")
+from tests.kernel.netns import PATIENCE_S, Books, Lab, Namespace, Recorder, scaled
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,6 @@ from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.record import Direction
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, hooks, process, scaled
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
 
 
 def send_datagrams(namespace: Namespace, address: str, count: int) -> None:

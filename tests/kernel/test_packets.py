@@ -22,7 +22,7 @@ from flowtop.packets import PacketBatch, PacketLosses, PacketRequest
 from flowtop.recording import Recorder, RecordingLimits
 from flowtop.view.filter import compile_filter
 from tests.kernel import frames as f
-from tests.kernel.netns import Lab, Namespace, compile_c, eventually, hooks, process, scaled, send_frames
+from tests.kernel.netns import Lab, Namespace, eventually, hooks, process, scaled, send_frames
 from tests.kernel.netns import Recorder as Capturing
 from tests.kernel.test_command import Command, in_a_terminal
 from tests.kernel.test_exports_panel import DATAGRAMS, PAYLOAD, pinging, send_datagrams, user
@@ -35,11 +35,6 @@ METHODS = ("auto", "clsact")
 def pair() -> Iterator[tuple[Namespace, Namespace]]:
     with Lab() as lab:
         yield lab.pair(offload=False)
-
-
-@pytest.fixture(scope="module")
-def udp_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_c(Path(__file__).with_name("udp_flood.c"), tmp_path_factory.mktemp("c") / "udp_flood")
 
 
 def ended(recorder: Recorder) -> RecordingStatistics:
