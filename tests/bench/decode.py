@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.collecting import CollectingProcess
+from flowtop.capture.listener.sessions import Session
 from flowtop.record import FLOW_RECORD_DTYPE
 from flowtop.wire.data_set import join
 from flowtop.wire.exports import decode_export

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.collecting import CollectingProcess
+from flowtop.capture.listener.sessions import Session
 from flowtop.wire.data_set import DataSet
 from flowtop.wire.exports import decode_export, split_exports
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError

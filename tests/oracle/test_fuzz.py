@@ -16,7 +16,8 @@ import pytest
 
 from flowtop.capture.files.octets import ROOM, OctetStream
 from flowtop.capture.files.payloads import read_payloads
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.collecting import CollectingProcess
+from flowtop.capture.listener.sessions import Session
 from flowtop.dump import entries, entry_text
 from flowtop.errors import FlowtopError
 from flowtop.record import Tunnel

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from flowtop.capture.files.frames import LATEST_NS, Integers
 from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.files.pieces import Entries, rising
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.collecting import CollectingProcess
 from flowtop.capture.listener.entries import flow_entries
 from flowtop.capture.listener.points import ObservationPoints
+from flowtop.capture.listener.sessions import Session
 from flowtop.collecting import CollectingStatistics
 from flowtop.wire.collected import Collected
 from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_message

@@ -6,7 +6,7 @@ session, Observation Points, samplers, names, sets that wait for a Template, and
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from flowtop.capture.listener.entries import CollectedEntries, flow_entries
 from flowtop.capture.listener.held import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.listener.points import ObservationPoints
-from flowtop.capture.listener.sampling import Samplers
-from flowtop.capture.listener.sequence import SequenceTracker, Verdict
+from flowtop.capture.listener.sequence import Verdict
+from flowtop.capture.listener.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions
 from flowtop.capture.listener.sflow import SampledPackets
 from flowtop.collecting import CollectingStatistics
 from flowtop.wire import ipfix, netflow5, sflow
@@ -29,13 +29,6 @@ from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.template_store import TemplateStore
 
-MAX_SESSIONS = 1_024
-MAX_DOMAINS = 256
-"""Observation Domains of one session whose sequence and samplers are followed."""
-MAX_ALL_DOMAINS = 8_192
-"""The same over all sessions."""
-MAX_SOURCES = 64
-"""sFlow data sources of a domain whose drops are followed."""
 MAX_FIELDS = 262_144
 """Field Specifiers over all sessions; a session has a bound of its own too."""
 MAX_PENDING = 400_000
@@ -49,56 +42,13 @@ LARGEST_COUNT = 1 << 46
 _SWEEP_S = 60.0
 _MAX_OPTIONS = 4_096
 """Records of one set of Options Data that are looked at."""
-_NO_BOOT = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A Transport Session.
-
-    Attributes:
-        key: tells sessions apart.
-        exporter: address, as text.
-        datagram: over UDP, where Templates have a lifetime and are not withdrawn.
-    """
-
-    key: Hashable
-    exporter: str
-    datagram: bool
-
-
-@dataclass(slots=True)
-class _Domain:
-    """What is known of one Observation Domain of a session."""
-
-    sequence: SequenceTracker = field(default_factory=SequenceTracker)
-    samplers: Samplers = field(default_factory=Samplers)
-    boot_ms: int = _NO_BOOT
-    dropped: dict[int, int] = field(default_factory=dict)
-
-    def newly_dropped(self, source: int, dropped: int) -> int:
-        """What an sFlow data source has dropped since it was heard last, by its counter, which wraps."""
-        before = self.dropped.get(source, dropped)
-        if source in self.dropped or len(self.dropped) < MAX_SOURCES:
-            self.dropped[source] = dropped
-        newly = (dropped - before) % (1 << 32)
-        return newly if newly < 1 << 31 else 0
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is known of a session. `announced`: when each Template was last, by domain and id."""
-
-    session: Session
-    domains: dict[int, _Domain] = field(default_factory=dict)
-    announced: dict[tuple[int, int], float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Pending:
     """Data Sets of one Template that wait for the drain, with their messages' times."""
 
-    known: _Known
+    known: KnownSession
     domain: int
     template: Template
     header_interval: int
@@ -117,8 +67,7 @@ class CollectingProcess:
         self.points = ObservationPoints()
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
-        self._sessions: OrderedDict[Hashable, _Known] = OrderedDict()
-        self._domains = 0
+        self._sessions = Sessions()
         self._held = HeldSets()
         self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
         self._pending_records = 0
@@ -153,7 +102,9 @@ class CollectingProcess:
         Returns:
             False when it was refused (and counted): over TCP the session has to end then (RFC 7011 section 10.2.5).
         """
-        known = self._know(session)
+        known = self._sessions.know(session)
+        if self._sessions.crowded:
+            self._evict()
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
@@ -162,7 +113,7 @@ class CollectingProcess:
             self.refuse(refusal.fault)
             return False
         self._counts["messages"] += 1
-        domain = self._domain(known, message.domain)
+        domain = self._sessions.domain(known, message.domain)
         self._follow(message, domain)
         times = self._times(message, domain, round(now_s * 1000))
         for data_set in message.data_sets:
@@ -176,7 +127,7 @@ class CollectingProcess:
             self._sweep(now_s)
         return True
 
-    def _receive_sflow(self, octets: bytes, known: _Known, now_s: float) -> bool:
+    def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram: the agent it names is the exporter, whoever passed it on."""
         try:
             datagram = sflow.decode_sflow(octets)
@@ -184,7 +135,7 @@ class CollectingProcess:
             self.refuse(refusal.fault)
             return False
         now_ms = round(now_s * 1000)
-        domain = self._domain(known, datagram.sub_agent)
+        domain = self._sessions.domain(known, datagram.sub_agent)
         self._judge(domain.sequence.see(datagram.sequence, 1, now_ms // 1000, now_ms - datagram.uptime_ms),
                     "lost_messages")
         for source, dropped in datagram.dropped:
@@ -198,7 +149,7 @@ class CollectingProcess:
 
     def end(self, session: Session) -> None:
         """A Transport Session is over, and its Templates with it."""
-        self._forget(session.key)
+        self._forget(session)
 
     def drain(self) -> CollectedEntries:
         """Flow Keys, counters, other interfaces since the last call; the points' books are up to them. See
@@ -223,42 +174,21 @@ class CollectingProcess:
 
     # ---- sessions
 
-    def _know(self, session: Session) -> _Known:
-        known = self._sessions.get(session.key)
-        if known is None:
-            known = self._sessions[session.key] = _Known(session)
-            if len(self._sessions) > MAX_SESSIONS:
-                self._evict()
-        else:
-            self._sessions.move_to_end(session.key)
-        return known
-
     def _evict(self) -> None:
         """Forget the session that has been silent longest."""
-        key = next(iter(self._sessions))
-        self._forget(key)
+        self._forget(self._sessions.oldest())
         self._counts["evicted_sessions"] += 1
 
-    def _forget(self, key: Hashable) -> None:
-        known = self._sessions.pop(key, None)
-        self._domains -= len(known.domains) if known else 0
-        self._store.forget(key)
-        self._held.forget(key)
-
-    def _domain(self, known: _Known, number: int) -> _Domain:
-        domain = known.domains.get(number)
-        if domain is None:
-            domain = _Domain()
-            if len(known.domains) < MAX_DOMAINS and self._domains < MAX_ALL_DOMAINS:
-                known.domains[number] = domain
-                self._domains += known.session.key in self._sessions
-        return domain
+    def _forget(self, session: Session) -> None:
+        self._sessions.forget(session)
+        self._store.forget(session.key)
+        self._held.forget(session.key)
 
     def _sweep(self, now_s: float) -> None:
         """Let go of what is too old."""
         self._swept_s = now_s
         self._held.expire(now_s)
-        for known in self._sessions.values():
+        for known in self._sessions:
             if not known.session.datagram:
                 continue
             for (domain, id_), announced_s in list(known.announced.items()):
@@ -268,7 +198,7 @@ class CollectingProcess:
 
     # ---- messages
 
-    def _follow(self, message: Message, domain: _Domain) -> None:
+    def _follow(self, message: Message, domain: Domain) -> None:
         """Look for gaps in the sequence."""
         if message.version == ipfix.VERSION:
             units, name = (None if message.undecoded else message.record_count), "lost_records"
@@ -284,7 +214,7 @@ class CollectingProcess:
         self._counts["late_messages"] += verdict.late
         self._counts["sequence_resets"] += verdict.reset
 
-    def _times(self, message: Message, domain: _Domain, now_ms: int) -> MessageTimes:
+    def _times(self, message: Message, domain: Domain, now_ms: int) -> MessageTimes:
         """When a message was exported and its exporter booted, and what brings its clock to ours."""
         export_ms = message.export_time_s * 1000
         boot_ms = domain.boot_ms if message.boot_ms is None else message.boot_ms
@@ -292,9 +222,9 @@ class CollectingProcess:
         if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
             shift_ms = 0
         self._counts["corrected_clocks"] += shift_ms != 0
-        return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else _NO_BOOT, shift_ms)
+        return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else NO_BOOT, shift_ms)
 
-    def _learn(self, known: _Known, message: Message, now_s: float) -> None:
+    def _learn(self, known: KnownSession, message: Message, now_s: float) -> None:
         """Templates have come: decode what waited for them."""
         key = known.session.key
         for template in message.templates:
@@ -310,7 +240,7 @@ class CollectingProcess:
         while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
             self._evict()
 
-    def _take(self, known: _Known, domain: int, data_set: DataSet, times: MessageTimes,
+    def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes,
               header_interval: int) -> None:
         """Data Records: Options are used at once, flows wait for the drain."""
         if data_set.template.scope_count:
@@ -326,9 +256,9 @@ class CollectingProcess:
         pending.times.append(times)
         self._pending_records += data_set.count
 
-    def _use_options(self, known: _Known, domain: int, data_set: DataSet) -> None:
+    def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         """Sampling, interface names, and when the exporter booted."""
-        place = self._domain(known, domain)
+        place = self._sessions.domain(known, domain)
         names = data_set.template.names
         for row in data_set.records[:_MAX_OPTIONS].tolist():
             values = {name: _number_or_octets(value, specifier)
@@ -373,7 +303,8 @@ class CollectingProcess:
         rows, sources = collected.rows, collected.sources
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
-        intervals = self._domain(pending.known, pending.domain).samplers.intervals(records, pending.header_interval)
+        samplers = self._sessions.domain(pending.known, pending.domain).samplers
+        intervals = samplers.intervals(records, pending.header_interval)
         if intervals is not None and len(rows):
             self._multiply(rows, intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.collecting import CollectingProcess
+from flowtop.capture.listener.sessions import Session
 from flowtop.capture.listener.url import ListenUrl
 from flowtop.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.wire.ipfix_decoder import split_messages

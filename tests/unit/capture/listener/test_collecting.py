@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.capture.listener import collecting as module
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener import sessions
+from flowtop.capture.listener.collecting import CollectingProcess
 from flowtop.capture.listener.sequence import SequenceTracker, Verdict
+from flowtop.capture.listener.sessions import Session
 from flowtop.collecting import Exporter, exporter_of, observation_point_name
 from flowtop.record import FLOW_RECORD_DTYPE, Kind, Tunnel
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
@@ -199,7 +201,7 @@ def test_records_that_tell_of_no_traffic_or_too_much_are_counted() -> None:
 
 
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     process = CollectingProcess()
     for number in range(5):
         session = Session(number, f"192.0.2.{number}", True)
@@ -227,26 +229,26 @@ def test_hostile_exporters_cannot_grow_memory_without_bound(monkeypatch: pytest.
 
 def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every message of another exporter, with a set that waits and one that counts: what is held is not searched."""
-    monkeypatch.setattr(module, "MAX_SESSIONS", 50)
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 50)
     process = CollectingProcess()
     for number in range(2_000):
         octets = ipfix(template(SET, FLOW), set_of(SET, flow(number)), set_of(999, bytes(8)), domain=number)
         process.receive(octets, Session(number, "192.0.2.1", True), NOW_S)
     statistics = process.statistics()
     assert (statistics.exporters, statistics.evicted_sessions, statistics.waiting_sets) == (50, 1_950, 50)
-    assert statistics.dropped_sets == 1_950 and process._domains == 50
+    assert statistics.dropped_sets == 1_950 and process._sessions.domains == 50
     assert len(process.drain()[0]) == 2_000
 
 
 def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ALL_DOMAINS", 5)
+    monkeypatch.setattr(sessions, "MAX_ALL_DOMAINS", 5)
     monkeypatch.setattr("flowtop.capture.listener.points.MAX_ALL_NAMES", 3)
     process = CollectingProcess()
     for number in range(10):
         process.receive(ipfix(template(300, ((10, 4), (82, 4)), scope=1), set_of(300, struct.pack(">I4s", 3, b"wan")),
                               template(SET, FLOW), set_of(SET, flow(number)), domain=number),
                         Session(number % 2, "192.0.2.1", True), NOW_S)
-    assert process._domains == 5
+    assert process._sessions.domains == 5
     assert process.points._named == 3 and len(drained(process)) == 10
 
 

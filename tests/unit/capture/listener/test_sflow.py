@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtop.capture.listener.collecting import CollectingProcess, Session
+from flowtop.capture.listener.collecting import CollectingProcess
+from flowtop.capture.listener.sessions import Session
 from flowtop.record import UNKNOWN_DIRECTION
 from flowtop.wire.ipfix_template import IpfixDecodeError
 from flowtop.wire.sflow import decode_sflow
