@@ -25,6 +25,7 @@ from flowtop.view.fitting import fit
 from flowtop.view.layout import columns_of, order_text, sorted_column
 from flowtop.view.query import Books, Page, Query
 from flowtop.view.records import iso_time, record, record_cells, record_names, rows_name
+from flowtop.view.telling import NOTHING
 from flowtop.view.units import duration, rate
 
 OutputFormat = Literal["table", "json", "csv", "none"]
@@ -269,7 +270,7 @@ class _Table:
     def text(self, number: int, page: Page) -> str:
         wording = self._config.wording
         layout = fit(self._config.width, names=page.attached, keep=sorted_column(page.query).id,
-                     columns=columns_of(page.query).values(), tunnels=page.tunnels)
+                     columns=columns_of(page.query).values(), telling=NOTHING.and_of(page))
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(

@@ -25,6 +25,7 @@ from flowtop.tui import theme
 from flowtop.view import units
 from flowtop.view.arrangement import AUTOMATIC, Arrangement
 from flowtop.view.query import FlowRow
+from flowtop.view.telling import NOTHING, Telling
 
 if TYPE_CHECKING:
     from flowtop.view.columns import Column, Wording
@@ -44,7 +45,7 @@ class TableView:
         cell: id of the column whose cell of that flow is chosen; "" when none is.
         interfaces: name by ifindex.
         attached: names of the interfaces observed now; their column is made for the longest.
-        tunnels: there have been flows in some: there are columns for them.
+        telling: what tells rows apart.
         sort, descending: for the arrow in the header.
         wording: how the cells are put.
         columns: that there are, from left to right; not all have room.
@@ -60,7 +61,7 @@ class TableView:
     cell: str = ""
     interfaces: Mapping[int, str] = field(default_factory=dict)
     attached: tuple[str, ...] = ()
-    tunnels: bool = False
+    telling: Telling = NOTHING
     sort: str = "rate"
     descending: bool = True
     columns: tuple[Column, ...] = ()
@@ -272,14 +273,17 @@ class FlowTable(Widget):
         from flowtop.view.fitting import fit  # brings numpy, which must not delay the first frame
 
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
-                     columns=view.columns, arrangement=view.arrangement, tunnels=view.tunnels)
+                     columns=view.columns, arrangement=view.arrangement, telling=view.telling)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
         identity, measures = chosen[:split], chosen[split:]
+        used = MARGIN + sum(width + 1 for _, width in chosen)
         if (identity, measures) == (self._identity.columns, self._measures.columns):
             return
         self._identity.set_columns(identity, MARGIN)
         self._measures.set_columns(measures, 1)
-        self._measures.styles.width = sum(width + 1 for _, width in measures)
+        # What no column needs of a very wide line stays behind the last one.
+        spare = max(0, self.size.width - 1 - used) if measures else 0
+        self._measures.styles.width = sum(width + 1 for _, width in measures) + spare
         self._scroll.styles.width = 1
 
     def on_resize(self) -> None:

@@ -116,7 +116,8 @@ class Answerer:
             passing, hidden = passing & ~unwanted, int(np.count_nonzero(unwanted))
         rows = self._rows(query, self._mark.since(query.mark, source), passing, wanted, interfaces or {})
         columns = rows.source.columns
-        ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending)
+        ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending,
+                             parents_last=rows.kind in ((), BIFLOWS))  # groups have none beside flows
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
         stop = len(lead) + len(rest) if query.limit is None else start + query.limit

@@ -74,7 +74,8 @@ def _either_end(column_id: str) -> Column:
 _ALL = (
     replace(COLUMNS["interface"], priority=3),
     replace(unfiltered(COLUMNS["direction"]), priority=3),
-    COLUMNS["exporter"], COLUMNS["domain"], COLUMNS["vlan"], COLUMNS["protocol"],
+    COLUMNS["exporter"], COLUMNS["domain"], COLUMNS["vlan"], COLUMNS["tunnel"], COLUMNS["vni"],
+    COLUMNS["protocol"],
     _either_end("source"), _either_end("destination"),
     *_rates("rate", 1, "octet_delta", "Rate over the last tick,"),
     *_rates("rate_10s", 6, "octets_10s", "Rate over the last 10 s,"),

@@ -13,9 +13,9 @@ import numpy as np
 
 from flowtop.collecting import exporter_of, interface_of
 from flowtop.elements import TUNNELS
-from flowtop.record import HAVE_PORTS, UNKNOWN_DIRECTION, Direction, Kind
+from flowtop.record import UNKNOWN_DIRECTION, Direction, Kind, Tunnel
 from flowtop.view import column_keys as keys
-from flowtop.view import units
+from flowtop.view import endpoints, units
 from flowtop.view.filter_key import FilterKey
 from flowtop.view.flows import Array, FlowColumns, address_words
 from flowtop.view.names import NUMBERS, Names
@@ -59,6 +59,7 @@ class Column:
         term: a filter after the cell of a row: one that this row passes.
         key: the filter word of the column, where it has one of its own.
         octet_rate: of columns that show a rate: octets/s of a row, which its colour tells the magnitude of.
+        shortened: the text in so many cells; None: its middle gives way.
         of_exporters: has something to show only where flows come from exporters.
         of_tunnels: likewise only where there have been flows in tunnels.
     """
@@ -76,12 +77,16 @@ class Column:
     flexible: bool = False
     descending_first: bool = False
     octet_rate: Callable[[FlowRow], float] | None = None
+    shortened: Callable[[FlowRow, Names, int], str] | None = None
     of_exporters: bool = False
     of_tunnels: bool = False
 
     def cell(self, row: FlowRow, wording: Wording, interfaces: Mapping[int, str], width: int) -> str:
-        """The text in exactly `width` cells: elided in the middle when too long, else padded."""
-        text = units.elide(self.text(row, wording, interfaces), width)
+        """The text in exactly `width` cells: shortened when too long, else padded."""
+        text = self.text(row, wording, interfaces)
+        if len(text) > width and self.shortened is not None:
+            text = self.shortened(row, wording.names, width)
+        text = units.elide(text, width)
         return text.rjust(width) if self.align == "right" else text.ljust(width)
 
 
@@ -126,37 +131,14 @@ def _domain(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> st
     return str(exporter.domain) if exporter else ""
 
 
-def _host(raw: bytes, row: FlowRow, wording: Wording) -> str:
-    return wording.names.host(raw, row.ip_version) or units.address(raw, row.ip_version)
-
-
-def _endpoint(raw: bytes, port: int, row: FlowRow, wording: Wording) -> str:
-    host = wording.names.host(raw, row.ip_version)
-    service = wording.names.service(row.protocol, port) or str(port)
-    return f"{units.bracketed(raw, row.ip_version) if host is None else host}:{service}"
-
-
 def _source(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del interfaces
-    if row.kind == Kind.AGGREGATE:
-        return "(all other flows)"
-    if row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS:
-        return _endpoint(row.source_address, row.source_port, row, wording)
-    return _host(row.source_address, row, wording)
+    return endpoints.source(row, wording.names)
 
 
 def _destination(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del interfaces
-    if row.kind == Kind.AGGREGATE:
-        return ""
-    if row.kind == Kind.FRAGMENT:
-        return f"{_host(row.destination_address, row, wording)} frag"
-    if row.protocol in units.PORT_PROTOCOLS:
-        return _endpoint(row.destination_address, row.destination_port, row, wording)
-    host = _host(row.destination_address, row, wording)
-    if row.protocol in (1, 58):
-        return f"{host} {units.icmp(row.ip_version, row.destination_port)}"
-    return host
+    return endpoints.destination(row, wording.names)
 
 
 def _protocol(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
@@ -171,6 +153,13 @@ def _vlan(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     if row.customer_vlan_id:
         return f"{row.vlan_id}.{row.customer_vlan_id}"
     return str(row.vlan_id) if row.vlan_id else ""
+
+
+def _tunnel_id(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
+    """0 is an id of those that always have one, and none of the others."""
+    del wording, interfaces
+    always = row.tunnel in (Tunnel.VXLAN, Tunnel.GENEVE, Tunnel.MPLS)
+    return str(row.tunnel_id) if row.tunnel_id or always else ""
 
 
 def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
@@ -204,17 +193,17 @@ _ALL = (
     Column("tunnel", "TUNNEL", 6, "With --decap or -l: what carried the flow; of a parent, what it carries.",
            lambda row, _, __: TUNNELS[row.tunnel], (_plain("tunnel"),), 4, keys.tunnel_term, keys.TUNNEL,
            of_tunnels=True),
-    Column("vni", "VNI", 8, "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session or MPLS label.",
-           lambda row, _, __: str(row.tunnel_id) if row.tunnel else "", (_plain("tunnel_id"),), 4, keys.tunnel_id_term,
-           keys.TUNNEL_ID, "right", of_tunnels=True),
+    Column("vni", "VNI", 8,
+           "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session, MPLS label; empty: it has none.",
+           _tunnel_id, (_plain("tunnel_id"),), 4, keys.tunnel_id_term, keys.TUNNEL_ID, "right", of_tunnels=True),
     Column("protocol", "PROTO", 5, "IP protocol.", _protocol,
            (_plain("protocol"),), 1, keys.protocol_term, keys.PROTOCOL),
     Column("source", "SOURCE", 15, "Source address and port.", _source,
            (_plain("ip_version"), *_address_words("source_address"), _plain("source_port")), 1, keys.source_term,
-           flexible=True),
+           flexible=True, shortened=endpoints.source),
     Column("destination", "DESTINATION", 15, "Destination address and port, or ICMP type.", _destination,
            (_plain("ip_version"), *_address_words("destination_address"), _plain("destination_port")), 1,
-           keys.destination_term, flexible=True),
+           keys.destination_term, flexible=True, shortened=endpoints.destination),
     Column("dscp", "DSCP", 4, "Differentiated services code point of the first packet; empty for best effort.",
            lambda row, _, __: units.dscp(row.tos), (_dscp,), 9, keys.dscp_term, keys.DSCP),
     Column("flags", "FLAGS", 9, "TCP control bits seen, in tcpdump's letters: F S R P . (ACK) U E W e.",

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from flowtop.view.arrangement import AUTOMATIC, Arrangement
 from flowtop.view.biflow_columns import BIFLOW_COLUMNS, WAYS, of_both
 from flowtop.view.columns import COLUMNS, Column, Window, rate_column
+from flowtop.view.telling import NOTHING, Telling
 
 
 def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,
         columns: Iterable[Column] = COLUMNS.values(), arrangement: Arrangement = AUTOMATIC,
-        tunnels: bool = False) -> list[tuple[Column, int]]:
+        telling: Telling = NOTHING) -> list[tuple[Column, int]]:
     """The columns that fit a line, in order, each with its width; flexible ones share what is left.
 
     Args:
@@ -23,7 +24,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         gap: cells between two columns.
         columns: that there are.
         arrangement: what the reader chose.
-        tunnels: there have been flows in some.
+        telling: what tells rows apart: VLANs and tunnel ids that do are worth more than the interface.
 
     Returns:
         Columns of priority 1 as long as they leave flexible ones some room; others in order of priority while they fit
@@ -36,13 +37,17 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     listening = len(local) < len(names)
     every = [column for column in arrangement.ordered(columns) if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
-                 and (tunnels or not column.of_tunnels or column.id in arrangement.shown))]
-    least = {column.id: set_widths.get(column.id, column.width) for column in every}
+                 and (telling.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
+    least = {column.id: column.width for column in every} | _tag_widths(telling) | set_widths
     if "interface" in least and "interface" not in set_widths:
         least["interface"] = min(max(map(len, local), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
         least["interface"] = max(least["interface"], COLUMNS["interface"].width)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
-    priorities = _priorities(every, window, {keep} | arrangement.shown)
+    stay = {keep} | arrangement.shown
+    instead = _instead_of_interface(telling, local) & {column.id for column in every}
+    priorities = _priorities(every, window, stay | instead)
+    if instead and "interface" not in stay and COLUMNS["interface"] in every:
+        priorities["interface"] = 2
     chosen = _chosen(every, flexible, priorities, least, width, gap)
     # The bytes of biflows stand behind three rates: their state and protocol say more.
     leaving = sorted(_LEAVE_WHEN_NARROW, key="bytes".__ne__) if "rate" + WAYS[0] in least else _LEAVE_WHEN_NARROW
@@ -60,6 +65,18 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         left -= _grow(widths, "exporter", _ADDRESS, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
+
+
+def _tag_widths(telling: Telling) -> dict[str, int]:
+    """Cells of what was seen of VLANs and tunnel ids, where that is known: no more than these need."""
+    widths = {"vlan": _ONE_TAG} if telling.tags == 1 else {}
+    return widths | ({"vni": max(_LEAST_ID, telling.digits)} if telling.digits else {})
+
+
+def _instead_of_interface(telling: Telling, local: Sequence[str]) -> set[str]:
+    """Columns that tell rows apart where the interface does not."""
+    found = {"vni"} if telling.tunnels else set()
+    return found | ({"vlan"} if telling.vlans or (telling.tags > 0 and len(local) == 1) else set())
 
 
 def _grow(widths: dict[str, int], column_id: str, wanted: int, left: int, flexible: Sequence[Column]) -> int:
@@ -92,8 +109,10 @@ def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dic
     return [column for column in every if column.id in found]
 
 
-_LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol")
+_LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "vlan", "vni")
 """What gives way first where not even addresses are legible any more."""
+_ONE_TAG = len("4094")
+_LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ, without the zero that ends it."""

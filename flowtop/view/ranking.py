@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flowtop.record import Kind
 from flowtop.view.columns import Column, SortKey
 from flowtop.view.flows import Array, FlowColumns, Slots, Subset
 
@@ -24,9 +25,14 @@ class Ranking:
     keys: tuple[tuple[SortKey, bool], ...]
 
     @classmethod
-    def by(cls, column: Column, descending: bool) -> Ranking:
-        """The column's order, flows that tie in order of birth either way."""
-        return cls((*((key, descending) for key in column.sort), (_flow_id, False)))
+    def by(cls, column: Column, descending: bool, *, parents_last: bool = False) -> Ranking:
+        """The column's order, flows that tie in order of birth either way.
+
+        Args:
+            parents_last: whatever the order, what carries flows comes after all flows, in that order too.
+        """
+        first = ((_is_parent, False),) if parents_last else ()
+        return cls((*first, *((key, descending) for key in column.sort), (_flow_id, False)))
 
     def _reversed(self) -> Ranking:
         return Ranking(tuple((key, not descending) for key, descending in self.keys))
@@ -79,6 +85,10 @@ class Ranking:
             if len(slots) == 1:
                 break
         return before
+
+
+def _is_parent(columns: FlowColumns) -> Array:
+    return np.equal(columns["kind"], Kind.PARENT).view(np.uint8)
 
 
 def _flow_id(columns: FlowColumns) -> Array:

@@ -156,6 +156,18 @@ def icmp(ip_version: int, type_code: int) -> str:
     return f"{name}/{code}" if code else name
 
 
+_SHORTER_ICMP = (("unreachable", "unreach"), ("time-exceeded", "exceeded"), ("param-problem", "param"),
+                 ("neighbor-", "nbr-"), ("router-", "rtr-"), ("timestamp-reply", "timestamp-rep"))
+
+
+def icmp_texts(ip_version: int, type_code: int) -> tuple[str, str, str]:
+    """The same from the longest to the shortest: `unreachable/3`, `unreach/3`, `3/3`."""
+    shorter = whole = icmp(ip_version, type_code)
+    for word, short in _SHORTER_ICMP:
+        shorter = shorter.replace(word, short)
+    return whole, shorter, f"{type_code // 256}/{type_code % 256}"
+
+
 def dscp(tos: int) -> str:
     """Differentiated services code point of a TOS or traffic class octet: `ef`, `af41`, `7`; empty for best effort."""
     point = tos >> 2

@@ -13,7 +13,7 @@ from typing import Any
 
 from flowtop.collecting import CollectingStatistics
 from flowtop.errors import FlowtopError
-from flowtop.record import SourceState
+from flowtop.record import Kind, SourceState
 from flowtop.tui.source import PageListener
 from flowtop.view.query import Books, Details, FlowRow, Kept, Page, Query, SelfUsage, Traffic
 from tests.tui.fake_biflows import WAY_FIELDS, biflow_id, biflows, way_value
@@ -223,6 +223,7 @@ class FakeSource:
             joined=self._joined(query, order), linger_s=self.linger_s,
             active_flows=sum(not row.end_reason for row in flows), anchor_rank=ranks[0] if ranks else None,
             anchor_row=anchor if ranks else None,
+            tunnels=any(row.tunnel for row in flows),
             capture_filter=self.capture_filter, source=self.source, collecting=self.collecting,
             books=books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
@@ -260,6 +261,7 @@ class FakeSource:
         field = (lambda row: row.group[group.index(query.sort)]) if query.sort in group else SORT_FIELDS[query.sort]
         live = sorted(rows, key=lambda row: row.flow_id)
         live.sort(key=field, reverse=query.descending)
+        live.sort(key=lambda row: row.kind == Kind.PARENT)
         if query.hold is None:
             return live
         held = self._holds.setdefault(query.hold, {row.flow_id: rank for rank, row in enumerate(live)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from dataclasses import replace
 
@@ -537,3 +538,15 @@ async def test_keys_that_close_help_close_only_help(key: str) -> None:
         assert not isinstance(pilot.app.screen, HelpScreen)
         assert pilot.app.return_code is None, "still running"
         assert len(flow_lines(pilot.app)) > 10
+
+
+@pytest.mark.parametrize("width", [200, 300, 400])
+async def test_what_no_column_needs_of_a_wide_line_stays_behind_the_last_one(width: int) -> None:
+    async with running(FakeSource(FLOWS), width, 24) as pilot:
+        head = line(pilot.app, 2)
+        between = re.search("FLAGS( +)RATE", head)
+        assert between and len(between[1]) <= 4 + 2 + 5, "FLAGS has 9 cells, RATE and its arrow 10"
+        assert all(len(text) == width for text in lines(pilot.app))
+        before = lines(pilot.app)
+        await pilot.press("down", "C", "escape", "up", "escape")
+        assert lines(pilot.app)[2:-2] == before[2:-2]

@@ -274,8 +274,12 @@ async def check_services(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     tcp = [index for index, flow_id in enumerate(BY_RATE[:LINES])
            if FLOWS[flow_id - 1].source_port in (22, 80, 443) and FLOWS[flow_id - 1].protocol == 6]
     names = {22: ":ssh ", 80: ":http ", 443: ":https "}
+    numbers = [flow_lines(pilot.app)[index].split()[3] for index in tcp]
     await pilot.press(key)
-    assert tcp and all(names[FLOWS[BY_RATE[index] - 1].source_port] in flow_lines(pilot.app)[index] for index in tcp)
+    named = [flow_lines(pilot.app)[index] for index in tcp]
+    assert sum(names[FLOWS[BY_RATE[at] - 1].source_port] in text for at, text in zip(tcp, named, strict=True)) >= 3
+    assert all(number.rpartition(":")[0] in text for number, text in zip(numbers, named, strict=True)), (
+        "where a name has no room beside the address, the number stays")
     await pilot.press(key)
     assert all(f":{FLOWS[BY_RATE[index] - 1].source_port} " in flow_lines(pilot.app)[index] for index in tcp)
 

@@ -23,6 +23,7 @@ from flowtop.tui.status import Hints, StatusLine
 from flowtop.tui.viewport import Viewport
 from flowtop.view import units
 from flowtop.view.query import FlowRow, Page, Query
+from flowtop.view.telling import NOTHING
 
 if TYPE_CHECKING:
     from flowtop.collecting import CollectingStatistics
@@ -51,6 +52,7 @@ class FlowScreen(Screen[None]):
     Attributes:
         page: the page on view, None before the first.
         viewport, questions: where the reader looks, and what was asked for it.
+        telling: what tells rows apart, as far as they have been seen.
         cell: id of the column in which the cursor's cell is; "" when none is chosen.
         bits, rate_window: how rates are put.
         arrangement: of columns.
@@ -81,6 +83,7 @@ class FlowScreen(Screen[None]):
         self._ask_source: Callable[[Query], None] | None = None
         self.viewport = Viewport()
         self.questions = Questions(query, self.viewport)
+        self.telling = NOTHING
         self.cell = ""
         self.bits = bits
         self.rate_window: Window = "tick"
@@ -131,6 +134,7 @@ class FlowScreen(Screen[None]):
             if before is not None and before.capture_filter and not page.capture_filter:
                 self.say("the kernel counts every flow from now on: of others it had counted nothing")
             self.viewport.show(page)
+            self.telling = self.telling.and_of(page)
             self.changed()
 
     def show_alarm(self, text: str) -> None:
@@ -211,7 +215,7 @@ class FlowScreen(Screen[None]):
             cell=self.cell,
             interfaces=page.interfaces,
             attached=page.attached,
-            tunnels=page.tunnels,
+            telling=self.telling,
             sort=sorted_column(page.query).id,
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, self.arrangement),

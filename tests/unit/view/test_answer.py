@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.record import Kind
 from flowtop.view.answer import Answerer
 from flowtop.view.columns import COLUMNS
 from flowtop.view.filter import compile_filter
@@ -64,6 +65,8 @@ def in_order(table: Source, column: str, descending: bool) -> list[int]:
     ordered = sorted(by_id, key=lambda slot: keys[slot], reverse=descending)
     if descending:  # reverse=True keeps ties in their order of appearance
         assert ordered == sorted(by_id, key=lambda slot: keys[slot], reverse=True)
+    parents = [slot for slot in ordered if table.columns["kind"][slot] == Kind.PARENT]
+    ordered = [slot for slot in ordered if slot not in set(parents)] + parents
     return [int(table.columns["flow_id"][slot]) for slot in ordered]
 
 
@@ -121,6 +124,20 @@ def test_a_page_and_the_anchors_rank_agree_with_the_whole_order(
     for flow_id in table.columns["flow_id"].tolist():
         rank = Answerer().answer(replace(query, anchor=flow_id), table).anchor_rank
         assert rank == (wanted.index(flow_id) if flow_id in wanted else None)
+
+
+@pytest.mark.parametrize("biflow", [False, True])
+def test_what_carries_flows_is_listed_after_them_in_the_order_asked_for(biflow: bool) -> None:
+    kinds = np.array([Kind.PARENT, Kind.FLOW, Kind.AGGREGATE, Kind.PARENT, Kind.FRAGMENT])
+    table = source(5, kind=kinds, octet_delta=np.array([9, 1, 2, 8, 3]), octet_total=np.array([90, 10, 20, 80, 30]),
+                   source_port=np.arange(5), tunnel=np.where(kinds == Kind.PARENT, 4, 0))
+
+    def rates(descending: bool) -> list[int]:
+        page = Answerer().answer(Query(biflow=biflow, descending=descending), table)
+        return [row.octet_total // 10 for row in page.rows]
+
+    assert rates(True) == [3, 2, 1, 9, 8]
+    assert rates(False) == [1, 2, 3, 8, 9]
 
 
 def test_equal_values_keep_their_places_from_tick_to_tick() -> None:

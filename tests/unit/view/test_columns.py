@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
 
-from flowtop.record import Kind
+from flowtop.record import Kind, Tunnel
 from flowtop.view.columns import COLUMNS, Column, Wording
 from flowtop.view.flows import FLOW_COLUMN_DTYPES
+from flowtop.view.names import Names, ServiceNames
 from flowtop.view.query import FlowRow
 from tests.unit.factories import flow_row, packed
 
@@ -132,3 +134,40 @@ def test_flows_of_exporters_say_who_told_of_them() -> None:
     row = flow_row(ifindex=7)
     for point, texts in (("192.0.2.1/8 Gi0/1", ["192.0.2.1", "8", "Gi0/1"]), ("eth0", ["", "", "eth0"])):
         assert [COLUMNS[name].text(row, Wording(), {7: point}) for name in ("exporter", "domain", "interface")] == texts
+
+
+@pytest.mark.parametrize(("kind", "number", "text"), [
+    (Tunnel.NONE, 0, ""), (Tunnel.IP, 0, ""), (Tunnel.GRE, 0, ""), (Tunnel.GRE, 2**32 - 1, "4294967295"),
+    (Tunnel.ERSPAN, 0, ""), (Tunnel.ERSPAN, 5, "5"), (Tunnel.VXLAN, 0, "0"), (Tunnel.GENEVE, 0, "0"),
+    (Tunnel.MPLS, 0, "0")])
+def test_a_tunnel_without_an_id_has_none_and_not_0(kind: int, number: int, text: str) -> None:
+    row = flow_row(tunnel=kind, tunnel_id=number)
+    assert COLUMNS["vni"].cell(row, Wording(), INTERFACES, 10).strip() == text
+
+
+@pytest.mark.parametrize(("row", "width", "text"), [
+    (dict(protocol=58, destination="2001:db8::4:22", destination_port=1 << 8 | 4), 40, "2001:db8::4:22 unreachable/4"),
+    (dict(protocol=58, destination="2001:db8::4:22", destination_port=1 << 8 | 4), 24, "2001:db8::4:22 unreach/4"),
+    (dict(protocol=58, destination="2001:db8::4:22", destination_port=1 << 8 | 4), 20, "2001:db8::4:22 1/4"),
+    (dict(protocol=58, destination="2001:db8::4:22", destination_port=1 << 8 | 4), 15, "2001:…:4:22 1/4"),
+    (dict(protocol=1, destination="192.168.100.200", destination_port=3 << 8 | 3), 20, "192.168.100.200 3/3"),
+    (dict(protocol=1, destination="10.0.0.2", destination_port=3 << 8 | 3), 20, "10.0.0.2 unreach/3"),
+    (dict(protocol=1, destination="10.0.0.2", destination_port=8 << 8), 20, "10.0.0.2 echo-req"),
+    (dict(protocol=6, destination="2001:db8::4:22", destination_port=40960), 19, "[2001:…:4:22]:40960"),
+    (dict(protocol=6, destination="198.51.100.233", destination_port=443), 15, "198.5…0.233:443"),
+    (dict(protocol=17, kind=Kind.FRAGMENT, destination="198.51.100.233"), 15, "198.5….233 frag"),
+])
+def test_where_there_is_little_room_the_port_or_type_stays_legible_and_as_much_of_the_address_as_can_be(
+        row: dict[str, Any], width: int, text: str) -> None:
+    row = dict(row)
+    address = row.pop("destination")
+    flow = flow_row(ip_version=6 if ":" in address else 4, destination_address=packed(address), **row)
+    shown = COLUMNS["destination"].cell(flow, Wording(), INTERFACES, width)
+    assert shown.rstrip() == text and len(shown) == width
+
+
+def test_a_port_has_its_number_where_its_name_has_no_room() -> None:
+    wording = Wording(names=Names(services=ServiceNames("http-alt 8080/tcp")))
+    row = flow_row(source_address=packed("198.51.100.233"), source_port=8080)
+    for width, text in ((25, "198.51.100.233:http-alt"), (21, "198.51.100.233:8080"), (17, "198.51…0.233:8080")):
+        assert COLUMNS["source"].cell(row, wording, INTERFACES, width).strip() == text

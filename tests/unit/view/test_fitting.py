@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.view.arrangement import Arrangement
+from flowtop.view.biflow_columns import BIFLOW_COLUMNS
 from flowtop.view.columns import COLUMNS, Window, rate_column
 from flowtop.view.fitting import fit
+from flowtop.view.query import FlowRow, Page, Query
+from flowtop.view.telling import Telling
+from tests.tui.fake_source import FakeSource, flow
 
 
 def test_80_columns_have_what_a_reader_needs_and_room_for_ipv4_endpoints() -> None:
@@ -28,7 +35,7 @@ def test_120_columns_are_those_of_the_design_and_240_all() -> None:
 
 def test_flows_of_exporters_show_who_told_of_them() -> None:
     listening = ("udp://127.0.0.1:2055",)
-    assert {column.id for column, _ in fit(280, names=listening, tunnels=True)} == set(COLUMNS)
+    assert {column.id for column, _ in fit(280, names=listening, telling=Telling(tunnels=True))} == set(COLUMNS)
     assert "exporter" in [column.id for column, _ in fit(120, names=listening)]
     widths = {column.id: cells for column, cells in fit(160, names=listening)}
     assert widths["exporter"] >= len("255.255.255.255") and widths["interface"] <= len("enp0s3")
@@ -73,6 +80,66 @@ def test_on_narrow_lines_columns_go_before_addresses_become_illegible(width: int
     assert {"direction", "source", "destination", "rate"} <= chosen.keys()
     if width >= 49:
         assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
+
+
+def widths(width: int, **options: Any) -> dict[str, int]:
+    return {column.id: cells for column, cells in fit(width, **options)}
+
+
+ONE_FILE = ("trunk.pcap",)
+
+
+@pytest.mark.parametrize("names", [ONE_FILE, ("eth0", "eth1")])
+@pytest.mark.parametrize("biflow", [False, True])
+def test_tunnel_ids_stay_where_a_line_is_narrow_and_the_interface_gives_way(
+        names: tuple[str, ...], biflow: bool) -> None:
+    columns = BIFLOW_COLUMNS.values() if biflow else COLUMNS.values()
+    chosen = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=5))
+    assert chosen["vni"] == 5 and "interface" not in chosen and "tunnel" not in chosen
+    assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
+    assert {"interface", "vni", "tunnel"} <= widths(140, names=names, telling=Telling(True, 5)).keys()
+    assert widths(140, names=names, telling=Telling(True, 10))["vni"] == len(str(2**32 - 1)), "a GRE key"
+
+
+def test_vlans_take_the_interfaces_place_where_it_is_the_same_or_they_alone_tell_rows_apart() -> None:
+    assert "vlan" not in widths(78, names=ONE_FILE), "none was seen"
+    assert widths(78, names=ONE_FILE, telling=Telling(tags=1))["vlan"] == len("4094")
+    assert widths(78, names=ONE_FILE, telling=Telling(tags=2))["vlan"] == len("4094.4094")
+    two = ("eth0", "veth1")
+    assert "interface" in widths(78, names=two, telling=Telling(tags=1)), "it says more than the VLAN"
+    alike = widths(78, names=two, telling=Telling(tags=1, vlans=True))
+    assert "vlan" in alike and "interface" not in alike
+    assert min(alike["source"], alike["destination"]) >= 20
+    assert "interface" in widths(78, names=ONE_FILE, keep="interface", telling=Telling(tags=1))
+    hidden = Arrangement(hidden=frozenset({"vlan", "vni"}))
+    assert widths(78, names=ONE_FILE, arrangement=hidden, telling=Telling(True, 5, 1)) == widths(78, names=ONE_FILE)
+
+
+@pytest.mark.parametrize("width", [40, 60, 78, 100, 120, 160, 200, 300])
+@pytest.mark.parametrize("telling", [Telling(True, 8, 2, True), Telling(True), Telling(tags=2)])
+def test_a_line_is_never_overflown_by_what_tells_rows_apart(width: int, telling: Telling) -> None:
+    chosen = widths(width, names=ONE_FILE, telling=telling)
+    assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
+    assert {"source", "destination", "rate"} <= chosen.keys()
+
+
+def test_what_was_seen_is_not_forgotten() -> None:
+    def page(*rows: FlowRow) -> Page:
+        return FakeSource(rows).page(Query())
+
+    def tagged(vlan: int, **other: Any) -> FlowRow:
+        return flow(vlan + 1, "10.0.0.1", "10.0.0.2", (1, 2), vlan_id=vlan, **other)
+
+    telling = Telling()
+    for wanted, rows in (
+            (Telling(), [tagged(0)]), (Telling(tags=1), [tagged(7)]), (Telling(tags=1), [tagged(0)]),
+            (Telling(tags=1), [tagged(7), tagged(8, direction=1)]),
+            (Telling(tags=1, vlans=True), [tagged(0), tagged(8)]),
+            (Telling(tags=2, vlans=True), [tagged(7, customer_vlan_id=3)]),
+            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=123)]), (Telling(True, 3, 2, True), [])):
+        telling = telling.and_of(page(*rows))
+        assert telling == wanted
+    assert Telling().and_of(replace(page(), tunnels=True)) == Telling(tunnels=True)
 
 
 def test_a_reader_hides_moves_widens_and_keeps_columns() -> None:
