@@ -18,7 +18,7 @@ from flowtop.driving import PipelineConfig as PipelineConfig
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
 from flowtop.metering.table import FlowTable
-from flowtop.record import FlowRecords
+from flowtop.record import FlowRecords, Steps
 from flowtop.view.books import close_books
 from flowtop.view.filter.narrowing import Narrowing
 from flowtop.view.paging import Pager
@@ -212,7 +212,7 @@ class Pipeline:
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._interfaces, self._attached = dict(handover.batch.interfaces), handover.batch.attached
         self._observations = handover.batch.observations.copy()
-        self._tell()
+        self._tell(handover.batch.steps)
         self._export(ended)
         if self._first_ns is None and len(handover.batch.counters):
             self._first_ns = int(handover.batch.counters["first_ns"].min())
@@ -241,12 +241,16 @@ class Pipeline:
         self._ingress.append(totals.tick_ingress_octets / self._table.tick_s)
         self._egress.append(totals.tick_egress_octets / self._table.tick_s)
 
-    def _tell(self) -> None:
+    def _tell(self, steps: Steps | None) -> None:
         """What is in no Flow Record, whoever's fault: ignored, filtered and lost."""
         totals, now_ms = self._table.totals, sum(self._batch_time) // 1_000_000
+        since_ms = None
+        if steps is not None and steps.ignored_ns[1]:
+            since_ms, now_ms = ((at_ns + self._batch_time[1]) // 1_000_000 for at_ns in steps.ignored_ns)
         self._facts = self._facts.told(self._interfaces,
                                        totals.ignored_packets + totals.filtered_packets + totals.lost_packets,
-                                       totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms)
+                                       totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms,
+                                       since_ms)
         for consumer in self._consumers:
             consumer.tell(self._facts)
 

@@ -83,6 +83,13 @@ def with_opening(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     found: npt.NDArray[np.uint16] = bits | opening << np.uint16(TCP_OPENING_BIT)
     return found
 
+
+def seen_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """As tcp_bit_seen what is in tcp_bits_hint, where no other processor has changed it meanwhile; shape (n, 13)."""
+    columns = np.unpackbits(bits.astype("<u2").view(np.uint8), bitorder="little").reshape(-1, 16)
+    return columns[:, :TCP_OPENING_BIT + 1]
+
+
 IGNORED_KINDS = ("arp", "llc", "other", "malformed")
 """Names of enum flow_ignored, in order."""
 
@@ -193,11 +200,26 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """A batch that stands for several, each of some of its time: what there is to say when packets are few.
+
+    Attributes:
+        now_ns: i8, shape (k,), never falling: the time of each.
+        entry: i8, shape (n,): which of them each entry is of.
+        ignored_ns: when of the first and of the last that had packets which are in no flow; 0, 0: none had.
+    """
+
+    now_ns: npt.NDArray[np.int64]
+    entry: npt.NDArray[np.int64]
+    ignored_ns: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class FlowBatch:
     """What one drain of a capture gives.
 
     Attributes:
-        keys: FLOW_KEY_DTYPE, shape (n,); each key at most once.
+        keys: FLOW_KEY_DTYPE, shape (n,); each key at most once, or once a step: those of a key together and in order.
         counters: FLOW_COUNTERS_DTYPE, shape (n,): what was added to each key since the previous batch.
         observations: OBSERVATION_DTYPE, shape (m,): the books of each Observation Point ever attached, cumulative,
             consistent with the flows: the sum of all batches' counters plus ignored plus lost equals the sum here.
@@ -211,6 +233,8 @@ class FlowBatch:
             are no exporters.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
+        steps: of a batch that stands for several. No packet came before the step ahead of its own was over, nor after
+            its own was.
 
     The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
     """
@@ -226,6 +250,7 @@ class FlowBatch:
     collecting: CollectingStatistics | None = None
     other_ifindexes: npt.NDArray[np.uint32] | None = None
     segments: npt.NDArray[np.void] | None = None
+    steps: Steps | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([

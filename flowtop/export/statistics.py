@@ -75,11 +75,13 @@ class MeteringFacts:
     last_ignored_ms: int = 0
 
     def told(self, interfaces: Mapping[int, str], ignored_packets: int, ignored_octets: int,
-             now_ms: int) -> MeteringFacts:
-        """The facts of a later time; when counts have grown since, this is the time of the last that was ignored."""
+             now_ms: int, since_ms: int | None = None) -> MeteringFacts:
+        """The facts of a later time; when counts have grown since, this is the time of the last that was ignored, and
+        `since_ms`, where it is told, of the first."""
         if (ignored_packets, ignored_octets) == (self.ignored_packets, self.ignored_octets):
             return replace(self, interfaces=interfaces)
-        return MeteringFacts(interfaces, ignored_packets, ignored_octets, self.first_ignored_ms or now_ms, now_ms)
+        return MeteringFacts(interfaces, ignored_packets, ignored_octets, self.first_ignored_ms or since_ms or now_ms,
+                             now_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,10 @@ class Deduplicator:
             stays = store.head[members] == members
             self._elect(members, np.where(stays, -1, np.where(fresh[members], 2, store.duplicate[members])))
 
+    def pass_by(self, ended: Slots) -> None:
+        """Flows that came and went, each alone in its conversation: without ever being in the index."""
+        self._store.head[ended] = -2 - ended
+
     def leave(self, ended: Slots) -> None:
         """Flows that have just ended (end_reason is set) leave; where a head left others behind, one takes over."""
         store = self._store

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flowtop.metering.key_index import Slots
-from flowtop.metering.store import FlowStore
+from flowtop.metering.store import I8, FlowStore
 from flowtop.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, EndReason, FlowRecords
 
 _COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "socket_cookie",
@@ -36,14 +36,15 @@ def no_records() -> FlowRecords:
     return np.empty(0, FLOW_RECORD_DTYPE)
 
 
-def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int, unix_offset_ns: int) -> FlowRecords:
+def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, unix_offset_ns: int) -> FlowRecords:
     """A Flow Record for each slot, with what was not reported yet; from now on it is reported.
 
     A flow whose part changed, from counting to duplicate or back, since its last record gets two: one of what
     counted, one of what was duplicate.
 
     Args:
-        now_ns, unix_offset_ns: as in FlowBatch.
+        now_ns: as in FlowBatch, for all, or for each.
+        unix_offset_ns: as in FlowBatch.
     """
     records = np.zeros(len(slots), FLOW_RECORD_DTYPE)
     keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long

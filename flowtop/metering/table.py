@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.metering.dedupe import Deduplicator, heads_of
-from flowtop.metering.expiry import Lingering, Timeouts, due, least_recent
-from flowtop.metering.flag_log import FlagLog
-from flowtop.metering.key_index import KeyIndex, Slots, as_words
-from flowtop.metering.rates import Rates
-from flowtop.metering.records import Reporting, no_records, report
-from flowtop.metering.sequences import Sequences
+from flowtop.metering.config import TableConfig as TableConfig
+from flowtop.metering.dedupe import heads_of
+from flowtop.metering.expiry import due, least_recent
+from flowtop.metering.flows import Flows
+from flowtop.metering.key_index import Slots
+from flowtop.metering.many_steps import carry_out, independent, plan, single_steps
+from flowtop.metering.records import Reporting, no_records
 from flowtop.metering.store import U8, FlowStore
-from flowtop.metering.tcp import note_sockets, note_times
 from flowtop.metering.totals import MeteringTotals, with_observed
-from flowtop.record import FLOW_KEY_DTYPE, TCP_OPENING_BIT, Direction, EndReason, FlowBatch, FlowRecords, Kind
-
-CHUNK = 16_384
-"""Entries worked on at once: bounds how long other threads wait, and fits the caches."""
-
+from flowtop.record import FLOW_KEY_DTYPE, Direction, EndReason, FlowBatch, FlowRecords, Kind, Steps
 
 LONG_TICK_NS = 2_000_000_000
 """In a tick that has gone on for this long flows end between batches too."""
@@ -31,33 +26,6 @@ LINGER_ROOM = 131_072
 """Flows past max_flows that may have ended in an open tick and wait to be shown: two full maps."""
 
 _KEY_FIELDS = frozenset(FLOW_KEY_DTYPE.names or ())
-
-
-@dataclass(frozen=True, slots=True)
-class TableConfig:
-    """How flows end and what is kept.
-
-    Attributes:
-        idle_timeout_s: without a packet, until a flow ends.
-        active_timeout_s: between two records of a flow that goes on.
-        end_timeout_s: without a packet after FIN or RST, until a flow ends.
-        linger_s: how long an ended flow stays visible; always until the end of the next tick, and one that is kept for
-            as long as that: see FlowTable.keep.
-        least_tick_s: rates are of this time at least: the last tick of a file may end with its last packet, and no
-            packet came at a megabit a second because there was one in the file's last microseconds.
-        max_flows: live flows; past it the least recently active end. A quarter more may linger, and those that end
-            in a tick until it is shown.
-        dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
-            (neither shown nor in records, though in the books); or nothing is looked for.
-    """
-
-    idle_timeout_s: float = 15
-    active_timeout_s: float = 60
-    end_timeout_s: float = 2
-    linger_s: float = 10
-    least_tick_s: float = 0.001
-    max_flows: int = 1_000_000
-    dedupe: Literal["mark", "drop", "off"] = "mark"
 
 
 class TableColumns:
@@ -88,16 +56,9 @@ class FlowTable:
         self.now_ns = 0
         self.unix_offset_ns = 0
         self.totals = MeteringTotals()
-        self._store = FlowStore()
-        self._index = KeyIndex(rng)
-        self._rates = Rates(self._store, round(config.least_tick_s * 1e9))
-        self._dedupe = None if config.dedupe == "off" else Deduplicator(self._store, rng)
-        self._timeouts = Timeouts(*(round(s * 1e9) for s in (
-            config.idle_timeout_s, config.active_timeout_s, config.end_timeout_s)))
-        self._lingering = Lingering(round(config.linger_s * 1e9), config.max_flows // 4)
-        self._next_id = 1
-        self._flags = FlagLog()
-        self._sequences = Sequences(self._store, self._index)
+        self._flows = flows = Flows(config, rng)
+        self._store, self._rates, self._lingering = flows.store, flows.rates, flows.lingering
+        self._dedupe = flows.dedupe
         self._kept: frozenset[int] = frozenset()
         self._overdue: Slots = np.empty(0, np.int64)
         self._open_tick = _TickSums()
@@ -153,22 +114,20 @@ class FlowTable:
 
     def flags(self, slot: int) -> list[tuple[int, int]]:
         """Of the flow in that slot: (time in ns by which they had been seen, TCP control bits), as far as is known."""
-        return self._flags.of(int(self._store.flow_id[slot]))
+        return self._flows.flags.of(int(self._store.flow_id[slot]))
 
     def reporting(self, slot: int) -> Reporting:
         """Of the flow in that slot: what its Flow Records have told."""
         store = self._store
         at_ns = int(store.reported_ns[slot])
-        due_ns = None if store.end_reason[slot] else at_ns + self._timeouts.active_ns
+        due_ns = None if store.end_reason[slot] else at_ns + self._flows.timeouts.active_ns
         return Reporting(int(store.record_count[slot]), int(store.packet_reported[slot]),
                          int(store.octet_reported[slot]), at_ns, due_ns)
 
     @property
     def nbytes(self) -> int:
         """Octets of memory held."""
-        dedupe = self._dedupe.nbytes if self._dedupe else 0
-        kept = self._flags.nbytes + self._sequences.nbytes
-        return self._store.nbytes + self._index.nbytes + self._rates.nbytes + dedupe + kept
+        return self._flows.nbytes
 
     def update(self, batch: FlowBatch) -> FlowRecords:
         """A tick of one batch: `accumulate`, then `close_tick`."""
@@ -180,12 +139,14 @@ class FlowTable:
         Returns:
             Records of flows that ended: past `max_flows`, and by their timeouts where the tick goes on for long.
         """
+        if batch.steps is not None:
+            return self._accumulate_steps(batch, batch.steps)
         self._rates.start(int(batch.counters["first_ns"].min(initial=batch.now_ns)))
         self.now_ns = max(batch.now_ns, self.now_ns)
-        self.unix_offset_ns = batch.unix_offset_ns
-        slots = self._add_entries(batch)
+        self.unix_offset_ns = self._flows.unix_offset_ns = batch.unix_offset_ns
+        slots = self._flows.add_entries(batch, self.now_ns)
         if batch.segments is not None:
-            self._sequences.note(slots, batch.segments)
+            self._flows.sequences.note(slots, batch.segments)
         if self._dedupe:
             self._dedupe.take_over(slots)
         self._book(batch, slots)
@@ -194,6 +155,31 @@ class FlowTable:
         records = self._expire()
         self._give_up()
         return records
+
+    def _accumulate_steps(self, batch: FlowBatch, steps: Steps) -> FlowRecords:
+        """As `accumulate` with each step would do, and at once where that comes to the same."""
+        ends = self._ends(steps)
+        found = plan(self._flows, batch, steps, ends) if independent(self._flows, batch) else None
+        if (found is None or self.live_flows + found.births > self.config.max_flows
+                or self._lingering.count + found.deaths > self.config.max_flows + LINGER_ROOM):
+            return np.concatenate([self.accumulate(part) for part in single_steps(batch, steps)])
+        self._rates.start(int(batch.counters["first_ns"].min(initial=steps.now_ns[0])))
+        self.now_ns = int(steps.now_ns[-1])
+        self.unix_offset_ns = self._flows.unix_offset_ns = batch.unix_offset_ns
+        slots, records = carry_out(self._flows, batch, steps, found)
+        self._book(batch, slots)
+        if len(ends):
+            self._expired_ns = int(steps.now_ns[ends[-1]])
+        return records
+
+    def _ends(self, steps: Steps) -> npt.NDArray[np.int64]:
+        """After which of these steps flows may end."""
+        found, expired_ns = [], self._expired_ns
+        for step, now_ns in enumerate(steps.now_ns.tolist()):
+            if now_ns - expired_ns >= LONG_TICK_NS:
+                found.append(step)
+                expired_ns = now_ns
+        return np.array(found, np.int64)
 
     def close_tick(self) -> FlowRecords:
         """End the tick at the last batch's time: rates, then expiry.
@@ -213,65 +199,7 @@ class FlowTable:
     def end_all(self, now_ns: int) -> FlowRecords:
         """End every live flow by FORCED_END: the last records of a run."""
         self.now_ns = max(now_ns, self.now_ns)
-        return self._end(np.flatnonzero(self._store.live), EndReason.FORCED_END)
-
-    def _add_entries(self, batch: FlowBatch) -> Slots:
-        """Add the counters to flows, new ones are born; gives each entry's slot."""
-        parts: list[Slots] = [np.empty(0, np.int64)]
-        born: list[Slots] = []
-        words = as_words(batch.keys)
-        for start in range(0, len(words), CHUNK):
-            keys, counters = words[start:start + CHUNK], batch.counters[start:start + CHUNK]
-            hashes = self._index.hash(keys)
-            slots = self._index.find(keys, hashes, self._store.key_words)
-            missing = np.flatnonzero(slots < 0)
-            if len(missing):
-                slots[missing] = self._give_birth(keys[missing], counters[missing])
-                self._index.insert(hashes[missing], slots[missing])
-                born.append(slots[missing])
-            self._add(slots, counters)
-            parts.append(slots)
-        if self._dedupe:
-            self._dedupe.join(born)
-        slots = np.concatenate(parts)
-        if batch.other_ifindexes is not None:
-            told = batch.other_ifindexes != 0
-            self._store.other_ifindex[slots[told]] = batch.other_ifindexes[told]
-        return slots
-
-    def _give_birth(self, keys: npt.NDArray[np.uint64], counters: npt.NDArray[np.void]) -> Slots:
-        """New flows, with what they have from their first packet."""
-        store = self._store
-        slots = store.allocate(len(keys))
-        store.key_words[slots] = keys
-        store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
-        self._next_id += len(slots)
-        for name in ("source_mac", "destination_mac", "tos", "ttl", "socket_cookie"):
-            getattr(store, name)[slots] = counters[name]
-        store.first_ns[slots] = store.reported_ns[slots] = counters["first_ns"]
-        store.born_bucket[slots] = self._rates.bucket_number
-        return slots
-
-    def _add(self, slots: Slots, counters: npt.NDArray[np.void]) -> None:
-        store = self._store
-        packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
-        store.packet_total[slots] += packets
-        store.octet_total[slots] += octets
-        store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
-        # Known flows seldom change in these: write only where they do.
-        first_ns = counters["first_ns"].astype(np.int64)
-        earlier = first_ns < store.first_ns[slots]
-        if earlier.any():
-            store.first_ns[slots[earlier]] = first_ns[earlier]
-        old_bits = store.tcp_control_bits[slots]
-        bits = old_bits | _tcp_control_bits(counters["tcp_bit_seen"][:, :TCP_OPENING_BIT])
-        changed = bits != old_bits
-        self._flags.add(self.now_ns, store.flow_id[slots[changed]], (bits & ~old_bits)[changed])
-        store.tcp_control_bits[slots[changed]] = bits[changed]
-        store.opening[slots[counters["tcp_bit_seen"][:, TCP_OPENING_BIT] != 0]] = True
-        note_times(store, slots, counters)
-        note_sockets(store, slots, counters)
-        self._rates.add(slots, packets, octets)
+        return self._flows.end(np.flatnonzero(self._store.live), EndReason.FORCED_END, self.now_ns)
 
     def _book(self, batch: FlowBatch, slots: Slots) -> None:
         """Bring the totals up to this batch."""
@@ -298,15 +226,16 @@ class FlowTable:
 
     def _expire(self) -> FlowRecords:
         records: list[FlowRecords] = []
-        for reason, slots in due(self._store, self.now_ns, self._timeouts):
+        for reason, slots in due(self._store, self.now_ns, self._flows.timeouts):
             if reason == EndReason.ACTIVE_TIMEOUT:
-                records.append(self._report_active(slots))
+                records.append(self._flows.report_active(slots, self.now_ns))
             else:
-                records.append(self._end(slots, reason))
+                records.append(self._flows.end(slots, reason, self.now_ns))
         surplus = self.live_flows - self.config.max_flows
         if surplus > 0:
             self.totals = replace(self.totals, evicted_flows=self.totals.evicted_flows + surplus)
-            records.append(self._end(least_recent(self._store, surplus), EndReason.LACK_OF_RESOURCES))
+            slots = least_recent(self._store, surplus)
+            records.append(self._flows.end(slots, EndReason.LACK_OF_RESOURCES, self.now_ns))
         self._expired_ns = self.now_ns
         return np.concatenate(records) if records else no_records()
 
@@ -321,37 +250,6 @@ class FlowTable:
                 unlisted_packets=self.totals.unlisted_packets + int(store.open_packets[own].sum()),
                 unlisted_octets=self.totals.unlisted_octets + int(store.open_octets[own].sum()))
             self._release(slots)
-
-    def _report_active(self, slots: Slots) -> FlowRecords:
-        """Records of flows that go on; one that has nothing new to tell waits another active timeout."""
-        store = self._store
-        store.reported_ns[slots] = self.now_ns
-        news = slots[store.packet_total[slots] != store.packet_reported[slots]]
-        return self._report(news, EndReason.ACTIVE_TIMEOUT)
-
-    def _end(self, slots: Slots, reason: EndReason) -> FlowRecords:
-        """Flows end: out of the index, so that the next packet of that key starts another flow; still visible."""
-        store = self._store
-        store.end_reason[slots] = reason
-        records = self._report(slots, reason)
-        store.reported_ns[slots] = self.now_ns
-        for start in range(0, len(slots), CHUNK):
-            part = slots[start:start + CHUNK]
-            self._index.remove(store.key_words[part], part)
-        if self._dedupe:
-            self._dedupe.leave(slots)
-        self._lingering.add(self.now_ns, slots)
-        return records
-
-    def _report(self, slots: Slots, reason: EndReason) -> FlowRecords:
-        store = self._store
-        dropping = self.config.dedupe == "drop"
-        if dropping:
-            slots = slots[~store.duplicate[slots] | (store.packet_total[slots] != store.packet_reported[slots])]
-        records = report(store, slots, reason, self.now_ns, self.unix_offset_ns)
-        if dropping:  # a former primary's: what it tells, nobody else does
-            records["duplicate"] = False
-        return records
 
     def _release(self, slots: Slots) -> None:
         """Forget flows, but for those that are kept."""
@@ -378,11 +276,3 @@ class _TickSums(NamedTuple):
         ingress = counts & ~egress
         return _TickSums(*(old + int(sums[chosen].sum()) for old, sums, chosen in zip(
             self, (packets, octets, packets, octets), (ingress, ingress, egress, egress), strict=True)))
-
-
-def _tcp_control_bits(seen: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
-    """tcp_bit_seen, shape (n, 12), as IE 6: bit i set where column i is."""
-    columns = np.zeros((len(seen), 16), np.uint8)  # one row of bits after another: five times as fast as by rows
-    columns[:, :seen.shape[1]] = seen
-    bits: npt.NDArray[np.uint16] = np.packbits(columns, bitorder="little").view("<u2")
-    return bits

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from flowtop.metering.flows import CHUNK
 from flowtop.metering.key_index import KeyIndex, as_words
-from flowtop.metering.table import CHUNK, FlowTable, TableConfig
+from flowtop.metering.table import FlowTable, TableConfig
 from flowtop.view.answer import Answerer
 from flowtop.view.columns import COLUMNS
 from flowtop.view.query import Query

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,10 +16,10 @@ from flowtop.record import (
     OBSERVATION_DTYPE,
     SEGMENT_DTYPE,
     Direction,
+    seen_bits,
 )
 
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
-_BITS = FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0]
 
 
 def _multipliers() -> npt.NDArray[np.uint64]:
@@ -25,9 +27,21 @@ def _multipliers() -> npt.NDArray[np.uint64]:
     return rng.integers(1, 1 << 63, _WORDS, np.uint64) << np.uint64(1) | np.uint64(1)
 
 
-def flow_entries(packets: Packets, start: int, end: int) -> tuple[
-        npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.void]]:
-    """Keys (each once), counters and TCP segments of the packets `start` to `end`, as in FlowBatch.
+class Entries(NamedTuple):
+    """Keys, counters, other interfaces and segments, as in FlowBatch; where there are several steps, each entry's."""
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    other_ifindexes: npt.NDArray[np.uint32] | None = None
+    segments: npt.NDArray[np.void] | None = None
+    steps: Integers | None = None
+
+
+def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:
+    """Keys (each once, or once a step), counters and TCP segments of the packets `start` to `end`, as in FlowBatch.
+
+    Args:
+        steps: of each of these packets, never falling.
 
     A flow's MACs, TOS and TTL are those of its first packet in the file; first_ns and last_ns are its earliest and
     latest, in whatever order they stand there.
@@ -35,7 +49,8 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[start:end]
     ip = packets.outcome[start:end] == PARSED_IP
     if not ip.any():
-        return np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, SEGMENT_DTYPE)
+        return Entries(np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE), None, np.zeros(0, SEGMENT_DTYPE),
+                       None if steps is None else steps[:0])
     if ip.all():
         order, begins = _by_flow(words)
         rows = order + start
@@ -43,6 +58,8 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[
         rows = np.flatnonzero(ip)
         order, begins = _by_flow(words.take(rows, axis=0))
         rows = rows[order] + start
+    if steps is not None:
+        begins = _by_step(begins, steps[rows - start])
     firsts = rows[begins]
     counters = np.zeros(len(begins), FLOW_COUNTERS_DTYPE)
     counters["packets"] = np.diff(np.append(begins, len(rows)))
@@ -50,15 +67,27 @@ def flow_entries(packets: Packets, start: int, end: int) -> tuple[
     counters["first_ns"], counters["last_ns"] = _span(packets.time_ns[start:end], rows - start, begins)
     bits = np.bitwise_or.reduceat(packets.tcp_bits[rows], begins)
     counters["tcp_bits_hint"] = bits
-    columns = np.unpackbits(bits.astype("<u2").view(np.uint8), bitorder="little").reshape(-1, 16)
-    counters["tcp_bit_seen"] = columns[:, :_BITS]
+    counters["tcp_bit_seen"] = seen_bits(bits)
     for name in ("source_mac", "destination_mac", "tos", "ttl"):
         counters[name] = getattr(packets, name)[firsts]
     _note_times(counters, packets, rows, begins)
     segments = _segments(packets, rows, begins)
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
     keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
-    return keys, counters, segments
+    return Entries(keys, counters, None, segments, None if steps is None else steps[firsts - start])
+
+
+def _by_step(begins: Integers, steps: Integers) -> Integers:
+    """Where entries begin, when each step of a flow has its own.
+
+    Args:
+        begins: where flows do.
+        steps: of each packet, by flow.
+    """
+    changes = np.zeros(len(steps), np.bool_)
+    changes[1:] = steps[1:] != steps[:-1]
+    changes[begins] = True
+    return np.flatnonzero(changes)
 
 
 def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray[np.void]:

@@ -32,6 +32,11 @@ class PacketOutlet:
                                    hint="start again with -w")
             self._request = request
 
+    @property
+    def asked(self) -> bool:
+        """Whether packets go anywhere."""
+        return self._request is not None
+
     def hold(self, piece: Piece, start: int, stop: int) -> None:
         """The packets `start` to `stop` are in the batch that is handed over now."""
         self._held = piece, start, stop

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.files.decap import Decapsulated
-from flowtop.capture.files.entries import Observations, flow_entries
+from flowtop.capture.files.entries import Entries, Observations, flow_entries
 from flowtop.capture.files.frames import Frames, Integers
 from flowtop.capture.files.internet import PARSED_IP, Packets
 from flowtop.packets import PacketBatch, PacketInterface
-
-
-class Entries(NamedTuple):
-    """Keys, counters, other interfaces and segments, as in FlowBatch."""
-
-    keys: npt.NDArray[np.void]
-    counters: npt.NDArray[np.void]
-    other_ifindexes: npt.NDArray[np.uint32] | None = None
-    segments: npt.NDArray[np.void] | None = None
-
 
 
 class Piece(Protocol):
@@ -55,11 +45,26 @@ class PacketPiece:
     observations: Observations
     frames: Frames
 
-    def entries(self, start: int, stop: int) -> Entries:
-        """See Piece."""
+    def entries(self, start: int, stop: int, steps: Integers | None = None) -> Entries:
+        """See Piece. With the step of each packet, if there are several."""
         self.observations.add(self.packets, self.unjoined, start, stop)
-        keys, counters, segments = flow_entries(self.packets, start, stop)
-        return Entries(keys, counters, segments=segments)
+        return flow_entries(self.packets, start, stop, steps)
+
+    def orderly(self, start: int, stop: int, start_ns: int, step_ns: int) -> bool:
+        """Whether each of the packets `start` to `stop` came in the step in which it stands, whatever its place there.
+
+        Args:
+            start_ns: where steps begin.
+            step_ns: how long they are.
+        """
+        times_ns, clock_ns = self.packets.time_ns[start:stop], self.clock_ns[start:stop]
+        late = np.flatnonzero(times_ns != clock_ns)
+        return bool(((times_ns[late] - start_ns) // step_ns == (clock_ns[late] - start_ns) // step_ns).all())
+
+    def ignored(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which of the packets `start` to `stop` are in no flow."""
+        ignored: npt.NDArray[np.bool_] = self.packets.outcome[start:stop] != PARSED_IP
+        return ignored
 
     def packets_between(self, start: int, stop: int) -> PacketBatch:
         """See Piece."""
@@ -97,9 +102,9 @@ class CarriedPiece:
         inner = self.piece.entries(start, stop)
         self.piece.observations.add_encapsulation(
             parents.keys[first:end], parents.octets[first:end] - self.piece.packets.octets[rows[first:end]])
-        keys, counters, _ = flow_entries(parents, first, end)
-        return inner._replace(keys=np.concatenate((inner.keys, keys)),
-                              counters=np.concatenate((inner.counters, counters)))
+        around = flow_entries(parents, first, end)
+        return inner._replace(keys=np.concatenate((inner.keys, around.keys)),
+                              counters=np.concatenate((inner.counters, around.counters)))
 
     def packets_between(self, start: int, stop: int) -> PacketBatch:
         """See Piece: whole frames, under the keys of what they carry."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.files.entries import Entries
 from flowtop.capture.files.frames import LATEST_NS, Integers
 from flowtop.capture.files.octets import DamagedError, OctetStream
-from flowtop.capture.files.pieces import Entries, rising
+from flowtop.capture.files.pieces import rising
 from flowtop.capture.listener.collecting import CollectingProcess
 from flowtop.capture.listener.entries import flow_entries
 from flowtop.capture.listener.points import ObservationPoints

@@ -1,0 +1,230 @@
+"""A batch of many steps in the flow table, at the cost of its entries: the same flows and records as step by step.
+
+That can be where flows do not depend on each other: all of one Observation Point, VLAN and tunnel (so that none
+repeats another's packets), and room for all of them. Else the steps are taken one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.metering.expiry import TCP_END_BITS
+from flowtop.metering.flows import Flows
+from flowtop.metering.gains import gains, rows_of
+from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
+from flowtop.metering.lives import Links, Lives, Portion, cut, portions
+from flowtop.metering.records import no_records
+from flowtop.metering.store import I8
+from flowtop.record import CONVERSATION_BYTES, EndReason, FlowBatch, FlowRecords, Kind, Steps
+
+_INDEPENDENT = (Kind.FLOW, Kind.FRAGMENT)
+_POINT = slice(CONVERSATION_BYTES // 8 + 1, KEY_WORDS)
+"""The words of a key that hold nothing of the conversation; beside them there is the direction."""
+
+
+class Plan(NamedTuple):
+    """What becomes of a batch.
+
+    Attributes:
+        links, lives: see lives.py.
+        entry: the entry of each link; -1: a flow of the table's.
+        slot: of each life, -1: it is born in this batch.
+        hashes: of each chain's key, for the index; of the table's flows that have no entry 0.
+        moments_ns: when flows may end.
+    """
+
+    links: Links
+    lives: Lives
+    entry: I8
+    slot: Slots
+    hashes: Words
+    moments_ns: I8
+
+    @property
+    def births(self) -> int:
+        """How many flows there will be more."""
+        return int(np.count_nonzero(self.slot < 0))
+
+    @property
+    def deaths(self) -> int:
+        """How many of all end."""
+        return int(np.count_nonzero(self.lives.end < len(self.moments_ns)))
+
+
+def independent(flows: Flows, batch: FlowBatch) -> bool:
+    """Whether no flow of the batch or the table has to do with another."""
+    if not np.isin(batch.keys["kind"], _INDEPENDENT).all() or batch.other_ifindexes is not None:
+        return False
+    if batch.counters["tcp_bits_hint"].any():
+        return False
+    words = np.concatenate((as_words(batch.keys), flows.store.key_words[np.flatnonzero(flows.store.live)]))
+    if not len(words):
+        return True
+    direction = words.view(np.uint8).reshape(len(words), -1)[:, CONVERSATION_BYTES]
+    point = words[:, _POINT]
+    return bool((direction == direction[0]).all() and (point == point[0]).all())
+
+
+def single_steps(batch: FlowBatch, steps: Steps) -> Iterator[FlowBatch]:
+    """The batches that it stands for."""
+    order = np.argsort(steps.entry, kind="stable")
+    edges = np.searchsorted(steps.entry[order], np.arange(len(steps.now_ns) + 1))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    segments = batch.segments
+    if segments is not None:
+        at = place[segments["entry"]]
+        by_entry = np.argsort(at, kind="stable")
+        segments, at = segments[by_entry], at[by_entry]
+        cuts = np.searchsorted(at, edges)
+    for step, now_ns in enumerate(steps.now_ns.tolist()):
+        first, stop = edges[step:step + 2]
+        some = order[first:stop]
+        part = None
+        if segments is not None:
+            part = segments[cuts[step]:cuts[step + 1]]
+            part["entry"] = at[cuts[step]:cuts[step + 1]] - first
+        yield replace(batch, keys=batch.keys[some], counters=batch.counters[some], now_ns=now_ns, segments=part,
+                      steps=None)
+
+
+def plan(flows: Flows, batch: FlowBatch, steps: Steps, ends: I8) -> Plan:
+    """What becomes of the batch; nothing is changed yet.
+
+    Args:
+        ends: after which steps flows may end.
+    """
+    store, moments_ns = flows.store, steps.now_ns[ends]
+    words = as_words(batch.keys)
+    begin = _begins(words)
+    keys = words.take(begin, axis=0)
+    hashes = flows.index.hash(keys)
+    slots = flows.index.find(keys, hashes, store.key_words)
+    known = slots >= 0
+    quiet = _perhaps_due(flows, moments_ns, slots[known])
+    entry = np.insert(np.arange(len(words)), begin[known], -1)
+    entry = np.append(entry, np.full(len(quiet), -1))
+    slot_of = np.concatenate((slots[known], quiet))
+    old, new = np.flatnonzero(entry < 0), np.flatnonzero(entry >= 0)
+    counters = batch.counters[["last_ns", "tcp_bits_hint"]]
+    begins = entry < 0
+    begins[(begin + np.cumsum(known))[~known]] = True
+    moment, last_ns = np.zeros(len(entry), np.int64), np.empty(len(entry), np.int64)
+    closing = np.empty(len(entry), np.bool_)
+    moment[new] = np.searchsorted(ends, steps.entry)
+    last_ns[new], last_ns[old] = counters["last_ns"], store.last_ns[slot_of]
+    closing[new] = counters["tcp_bits_hint"] & np.uint16(TCP_END_BITS) != 0
+    closing[old] = store.tcp_control_bits[slot_of] & np.uint16(TCP_END_BITS) != 0
+    links = Links(begins, moment, last_ns, closing)
+    lives = cut(links, moments_ns, flows.timeouts)
+    slot = np.full(len(lives.start), -1)
+    slot[entry[lives.start] < 0] = slot_of
+    return Plan(links, lives, entry, slot, np.append(hashes, np.zeros(len(quiet), np.uint64)), moments_ns)
+
+
+def _begins(words: Words) -> I8:
+    """Where keys differ from those before."""
+    begins = np.ones(len(words), np.bool_)
+    begins[1:] = (words[1:] != words[:-1]).any(axis=1)
+    return np.flatnonzero(begins)
+
+
+def _perhaps_due(flows: Flows, moments_ns: I8, but: Slots) -> Slots:
+    """Flows that may have to be reported at one of these moments, `but` for some."""
+    store, timeouts = flows.store, flows.timeouts
+    if not len(moments_ns):
+        return np.empty(0, np.int64)
+    latest_ns, top = moments_ns[-1], store.top
+    some = (store.last_ns[:top] <= latest_ns - min(timeouts.end_ns, timeouts.idle_ns)) | (
+        store.reported_ns[:top] <= latest_ns - timeouts.active_ns)
+    some &= store.live
+    some[but] = False
+    return np.flatnonzero(some)
+
+
+def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, found: Plan) -> tuple[Slots, FlowRecords]:
+    """Let it happen.
+
+    Returns:
+        The slot of each entry, and the records, in order of time.
+    """
+    lives, entry, slot = found.lives, found.entry, found.slot.copy()
+    born = np.flatnonzero(slot < 0)
+    born = born[np.argsort(steps.entry[entry[lives.start[born]]], kind="stable")]
+    firsts = entry[lives.start[born]]
+    slot[born] = flows.give_birth(as_words(batch.keys).take(firsts, axis=0), rows_of(batch.counters, firsts))
+    news = np.zeros(len(lives.start), np.bool_)
+    news[born] = True
+    records = _Told()
+    gained = gains(batch.counters, entry)
+    reported_ns, active_ns = flows.store.reported_ns[slot], flows.timeouts.active_ns
+    for portion in portions(found.links, lives, found.moments_ns, reported_ns, active_ns):
+        first = portion.first + (entry[np.minimum(portion.first, len(entry) - 1)] < 0)
+        some = np.flatnonzero(portion.stop > first)
+        flows.add(slot[portion.lives[some]], gained(first[some], portion.stop[some]))
+        _tell(flows, records, portion, slot, found)
+    _settle(flows, found, slot, news)
+    return slot[lives.owner[entry >= 0]], records.sorted()
+
+
+class _Told:
+    """Records, and when each was made."""
+
+    def __init__(self) -> None:
+        self._records: list[FlowRecords] = []
+        self._order: list[I8] = []
+
+    def add(self, records: FlowRecords, moment: I8, rank: int) -> None:
+        """Records of these moments; of one moment, those of lower rank come first."""
+        self._records.append(records)
+        self._order.append(moment * len(EndReason) + rank)
+
+    def sorted(self) -> FlowRecords:
+        """All of them."""
+        if not self._records:
+            return no_records()
+        return np.concatenate(self._records)[np.argsort(np.concatenate(self._order), kind="stable")]
+
+
+def _tell(flows: Flows, told: _Told, portion: Portion, slot: Slots, found: Plan) -> None:
+    """Report what is due at the end of portions."""
+    due = portion.moment < len(found.moments_ns)
+    closed = found.lives.closed[portion.lives]
+    for rank, (reason, chosen) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
+                                             (EndReason.IDLE_TIMEOUT, portion.ends & ~closed),
+                                             (EndReason.ACTIVE_TIMEOUT, ~portion.ends))):
+        some = np.flatnonzero(due & chosen)
+        if not len(some):
+            continue
+        slots, moment = slot[portion.lives[some]], portion.moment[some]
+        now_ns = found.moments_ns[moment]
+        if reason == EndReason.ACTIVE_TIMEOUT:
+            store = flows.store
+            moment = moment[store.packet_total[slots] != store.packet_reported[slots]]
+            told.add(flows.report_active(slots, now_ns), moment, rank)
+        else:
+            told.add(flows.finish(slots, reason, now_ns), moment, rank)
+
+
+def _settle(flows: Flows, found: Plan, slot: Slots, born: npt.NDArray[np.bool_]) -> None:
+    """Flows that have ended leave the index, those born that go on enter it."""
+    lives, n = found.lives, len(found.moments_ns)
+    over = lives.end < n
+    flows.forget(slot[over & ~born])
+    lasting = np.flatnonzero(born & ~over)
+    chain = np.cumsum(found.links.begins)[lives.start[lasting]] - 1
+    flows.index.insert(found.hashes[chain], slot[lasting])
+    if flows.dedupe:
+        flows.dedupe.join([slot[lasting]])
+        flows.dedupe.pass_by(slot[over & born])
+    ended = np.flatnonzero(over)
+    ended = ended[np.argsort(lives.end[ended], kind="stable")]
+    moment = lives.end[ended]
+    for part in np.split(ended, np.flatnonzero(np.diff(moment)) + 1):
+        if len(part):
+            flows.lingering.add(int(found.moments_ns[lives.end[part[0]]]), slot[part])

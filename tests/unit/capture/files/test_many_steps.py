@@ -1,0 +1,204 @@
+"""A stretch of a file with few packets, met at once, leaves what it leaves when it is met step by step."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowtop.capture.files import capture as capturing
+from flowtop.capture.files import steps
+from flowtop.capture.files.capture import FileCapture, FileConfig
+from flowtop.capture.files.octets import OctetStream
+from flowtop.errors import FlowtopError
+from flowtop.export.statistics import MeteringFacts
+from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.pipeline import Pipeline, PipelineConfig
+from flowtop.record import FLOW_RECORD_DTYPE, EndReason, FlowRecords
+from flowtop.view.flows import FLOW_COLUMN_DTYPES
+from flowtop.view.query import Page
+from tests.kernel import frames as f
+from tests.unit.capture.files import writers as w
+
+MS = 1_000_000
+T = 1_700_000_000 * w.SECOND
+ROOM = 4096
+"""Octets of a file in memory at once: pieces of some 40 packets."""
+GAPS_MS = (0, 1, 40, 500, 999, 1000, 1001, 1999, 2000, 2001, 3000, 4000, 13_000, 14_999, 15_000, 15_001, 17_000, 58_000,
+           60_000, 61_000, 100_000, 1_000_000)
+RECORD_NAMES = tuple(name for name in FLOW_RECORD_DTYPE.names or () if name != "flow_id")
+COLUMN_NAMES = tuple(name for name in FLOW_COLUMN_DTYPES if name not in ("flow_id", "conversation"))
+
+
+def udp(port: int, octets: int = 20) -> bytes:
+    return f.ethernet(f.IPV4, f.ipv4(f.udp(port, 53, bytes(octets)), f.UDP))
+
+
+def rows(columns: Any, names: tuple[str, ...], chosen: Any = slice(None)) -> Counter[tuple[Any, ...]]:
+    """As a multiset: order and identity are left to the table."""
+    return Counter(zip(*(columns[name][chosen].tolist() for name in names), strict=True))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.pcap"
+
+
+class Outcome:
+    """What a table holds and has told at the end of a file."""
+
+    def __init__(self, path: Path, config: TableConfig) -> None:
+        capture, table = FileCapture(FileConfig(str(path), None)), FlowTable(config)
+        capture.open(lambda _: None)
+        told: list[FlowRecords] = []
+        self.batches, ended = 0, False
+        while not ended:
+            batch = capture.drain()
+            assert batch.source is not None
+            told.append(table.accumulate(batch))
+            ended = batch.source.ended
+            self.batches += 1
+        told += [table.accumulate(capture.close()), table.close_tick()]
+        visible = np.flatnonzero(table.visible)
+        columns = table.columns
+        own = columns["conversation"][visible] == visible
+        reporting = Counter(table.reporting(slot) for slot in visible.tolist())
+        flags = Counter(tuple(table.flags(slot)) for slot in visible.tolist())
+        self.books = (rows(columns, COLUMN_NAMES, visible), Counter(own.tolist()), reporting, flags, table.totals,
+                      table.live_flows, table.now_ns, table.tick_s)
+        told.append(table.end_all(table.now_ns))
+        self.records = rows(np.concatenate(told), RECORD_NAMES)
+
+
+def both(path: Path, config: TableConfig, most: int = 1000) -> tuple[Outcome, Outcome]:
+    """Step by step, and at once, `most` steps at most in a batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capturing, "OctetStream", partial(OctetStream, room=ROOM))
+        patch.setattr(steps, "LEAST_STEPS", 10**9)
+        single = Outcome(path, config)
+        patch.setattr(steps, "LEAST_STEPS", 2)
+        patch.setattr(steps, "MOST_STEPS", most)
+        return single, Outcome(path, config)
+
+
+def assert_same(single: Outcome, whole: Outcome) -> None:
+    assert single.records == whole.records
+    for one, other in zip(single.books, whole.books, strict=True):
+        assert one == other
+
+
+def some_config(rng: np.random.Generator) -> TableConfig:
+    def one(*values: float) -> float:
+        return values[rng.integers(len(values))]
+
+    return TableConfig(
+        idle_timeout_s=one(0.5, 1, 2, 3, 15, 15.001, 300), active_timeout_s=one(1, 2, 5, 60, 60),
+        end_timeout_s=one(0, 0.5, 2, 20), max_flows=1_000_000 if rng.random() < 0.8 else int(rng.integers(1, 5)),
+        dedupe=("mark", "drop", "off")[rng.integers(3)])
+
+
+def some_times(rng: np.random.Generator) -> list[int]:
+    """With pauses of a few kinds, the shorter ones oftener."""
+    gaps_ms = rng.choice(GAPS_MS, rng.integers(2, 8))
+    shares = 1 / (1 + np.argsort(np.argsort(gaps_ms)))
+    chosen = rng.choice(gaps_ms, rng.integers(20, 250), p=shares / shares.sum())
+    return (T + np.cumsum(chosen) * MS).tolist()
+
+
+SEEDS = range(int(os.environ.get("MANY_STEPS_SEEDS", "24")))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_udp_leaves_the_same(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times, config = some_times(rng), some_config(rng)
+    ports = rng.integers(1, rng.integers(2, 20), len(times)).tolist()
+    path.write_bytes(w.pcap(zip(times, map(udp, ports), strict=True)))
+    assert_same(*both(path, config, (3, 10, 1000)[seed % 3]))
+
+
+def arp() -> bytes:
+    return f.ethernet(f.ARP, bytes(28))
+
+
+def icmp() -> bytes:
+    return f.ethernet(f.IPV4, f.ipv4(f.icmp(8, 0), f.ICMP))
+
+
+def fragment(offset: int) -> bytes:
+    return f.ethernet(f.IPV4, f.ipv4(bytes(32), f.UDP, identification=7, offset=offset, more=offset < 64))
+
+
+def tagged() -> bytes:
+    return f.ethernet(f.IPV4, f.ipv4(f.udp(1, 53, b"x"), f.UDP), tags=((f.VLAN, 5),))
+
+
+@pytest.mark.parametrize("seed", SEEDS[::4])
+def test_what_else_comes_leaves_the_same(path: Path, seed: int) -> None:
+    """What is ignored, fragments, a VLAN (flows may repeat each other then), times that fall a little or a lot."""
+    rng = np.random.default_rng((1, seed))
+    times, config = some_times(rng), some_config(rng)
+    kinds = [partial(udp, 1), partial(udp, 2), icmp, arp, partial(fragment, 0), partial(fragment, 32)]
+    kinds += [tagged] * (seed % 2)
+    chosen = [kinds[number]() for number in rng.integers(0, len(kinds), len(times)).tolist()]
+    for late in rng.integers(1, len(times), rng.integers(4)).tolist():
+        times[late] -= int(rng.integers(0, rng.choice((5, 2000, 40_000)))) * MS
+    path.write_bytes(w.pcap(zip(times, chosen, strict=True)))
+    assert_same(*both(path, config))
+
+
+def test_a_quiet_hour_is_few_batches(path: Path) -> None:
+    path.write_bytes(w.pcap((T + number * w.SECOND, udp(number % 50)) for number in range(3600)))
+    outcome = Outcome(path, TableConfig())
+    assert outcome.batches < 10
+    assert sum(outcome.records.values()) == 3600, "each is silent for longer than the idle timeout"
+
+
+class Collector:
+    """Takes what a pipeline gives to exports and to who looks on."""
+
+    def __init__(self) -> None:
+        self.records: list[FlowRecords] = []
+        self.facts = MeteringFacts()
+
+    def tell(self, facts: MeteringFacts) -> None:
+        self.facts = facts
+
+    def consume(self, records: FlowRecords) -> None:
+        self.records.append(records.copy())
+
+    def on_progress(self, text: str) -> None: ...
+
+    def on_page(self, page: Page) -> None: ...
+
+    def on_error(self, error: FlowtopError) -> None:
+        raise error
+
+
+def test_exports_are_told_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the first and the last packets came that are in no record; and in which order of time flows ended."""
+    times = (T + np.arange(0, 600_000, 700) * MS).tolist()
+    chosen = [arp() if number in (100, 101, 433) else udp(number * number % 97) for number in range(len(times))]
+    path.write_bytes(w.pcap(zip(times, chosen, strict=True)))
+    found = []
+    for least in (10**9, 2):
+        monkeypatch.setattr(steps, "LEAST_STEPS", least)
+        collector = Collector()
+        pipeline = Pipeline(PipelineConfig(own_time=True), FileCapture(FileConfig(str(path), None)), (collector,))
+        pipeline.start(collector)
+        pipeline.join()
+        found.append(collector)
+    single, whole = found
+    assert len(whole.records) < len(single.records)
+    assert whole.facts == single.facts
+    assert (whole.facts.first_ignored_ms, whole.facts.last_ignored_ms) == (T // MS + 72_000, T // MS + 304_000)
+    one, other = (np.concatenate(collector.records) for collector in found)
+    assert rows(one, RECORD_NAMES) == rows(other, RECORD_NAMES)
+    idle = other[other["end_reason"] == EndReason.IDLE_TIMEOUT]
+    steps_to_end = -(-(idle["end_ms"].astype(np.int64) - T // MS + 15_000) // 2000)
+    assert (np.diff(steps_to_end) >= 0).all() and steps_to_end[-1] > 200
