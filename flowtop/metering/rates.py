@@ -170,14 +170,16 @@ class Rates:
 
     def history(self, slot: int) -> list[tuple[int, int]]:
         """What the flow in that slot sent of late: (length in ns, octets) of each bucket since it was born, and of the
-        time since the last one closed. The oldest first; HISTORY_NS at most, the windows' length at least."""
+        time since the last one closed, which is taken for the least length of a tick at least. The oldest first;
+        HISTORY_NS at most, the windows' length at least."""
         store, found = self._store, []
         for bucket in (*self._past, *self._in_60s):
             if bucket.number >= store.born_bucket[slot]:
                 at = np.flatnonzero(bucket.slots == slot)
                 found.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[at[0]]) if len(at) else 0))
         if self._now_ns > self._bucket_start_ns:
-            found.append((self._now_ns - self._bucket_start_ns, int(store.bucket_octets[slot])))
+            length_ns = max(self._now_ns - self._bucket_start_ns, self._least_ns)
+            found.append((length_ns, int(store.bucket_octets[slot])))
         return found
 
     def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:

@@ -44,6 +44,15 @@ def test_history_is_what_the_flow_sent_each_second() -> None:
     assert details.row.octet_total == sum(sizes)
 
 
+def test_a_sliver_at_the_end_of_a_file_is_no_burst() -> None:
+    table = FlowTable(TableConfig(least_tick_s=1.0))
+    now = START_NS + SECOND // 1000
+    table.update(batch([(key(*THERE), counters(1, 1000, START_NS)), (key(*BACK), counters(1, 40, now))], now))
+    details = Watch().look(1, table)
+    assert details is not None and details.row.octet_rate == 1000
+    assert details.rates == (1000,)
+
+
 def test_history_goes_back_two_minutes_and_not_before_a_flows_birth() -> None:
     other = ("10.0.0.3", "10.0.0.4", 5, 6, 17)
     ticks = [[(THERE, 1, 100 + number)] + ([(other, 1, 50)] if number > 140 else []) for number in range(150)]
