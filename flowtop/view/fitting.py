@@ -75,7 +75,7 @@ def _tag_widths(telling: Telling) -> dict[str, int]:
 
 def _instead_of_interface(telling: Telling, local: Sequence[str]) -> set[str]:
     """Columns that tell rows apart where the interface does not."""
-    found = {"vni"} if telling.tunnels else set()
+    found = ({"vni"} if telling.tunnels else set()) | ({"tunnel"} if telling.kinds else set())
     return found | ({"vlan"} if telling.vlans or (telling.tags > 0 and len(local) == 1) else set())
 
 
@@ -109,7 +109,7 @@ def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dic
     return [column for column in every if column.id in found]
 
 
-_LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "vlan", "vni")
+_LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "tunnel", "vlan", "vni")
 """What gives way first where not even addresses are legible any more."""
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")

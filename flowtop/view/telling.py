@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from flowtop.view.query import FlowRow, Page
+
+Fields = Callable[[FlowRow], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +19,14 @@ class Telling:
         digits: of the longest tunnel id.
         tags: VLAN tags that a flow had at most: 0, 1 or 2.
         vlans: there were flows that differ in nothing but VLAN.
+        kinds: there were flows that differ in nothing but the kind of tunnel.
     """
 
     tunnels: bool = False
     digits: int = 0
     tags: int = 0
     vlans: bool = False
+    kinds: bool = False
 
     def and_of(self, page: Page) -> Telling:
         """With what a page shows."""
@@ -31,17 +35,26 @@ class Telling:
         return Telling(
             self.tunnels or page.tunnels,
             max(self.digits, max((len(str(row.tunnel_id)) for row in rows if row.tunnel_id), default=0)),
-            max(self.tags, tags), self.vlans or (tags > 0 and _alike_but_for_vlans(rows)))
+            max(self.tags, tags),
+            self.vlans or (tags > 0 and _alike(rows, lambda row: (row.tunnel, row.tunnel_id), _vlan)),
+            self.kinds or (self.tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)))
 
 
-def _alike_but_for_vlans(rows: Iterable[FlowRow]) -> bool:
-    """Whether two rows would look the same without their VLANs."""
-    vlans: dict[tuple[int | bytes, ...], tuple[int, int]] = {}
+def _vlan(row: FlowRow) -> tuple[int, ...]:
+    return row.vlan_id, row.customer_vlan_id
+
+
+def _tunnel(row: FlowRow) -> tuple[int, ...]:
+    return (row.tunnel,)
+
+
+def _alike(rows: Iterable[FlowRow], same: Fields, other: Fields) -> bool:
+    """Whether two rows are the same but for the `other` fields: in their ends, Observation Point and `same` fields."""
+    found: dict[tuple[object, ...], tuple[int, ...]] = {}
     for row in rows:
-        vlan = row.vlan_id, row.customer_vlan_id
-        if vlans.setdefault((row.source_address, row.destination_address, row.source_port, row.destination_port,
-                             row.protocol, row.ifindex, row.direction, row.tunnel, row.tunnel_id, row.kind),
-                            vlan) != vlan:
+        key = (row.source_address, row.destination_address, row.source_port, row.destination_port, row.protocol,
+               row.ifindex, row.direction, row.kind, *same(row))
+        if found.setdefault(key, other(row)) != other(row):
             return True
     return False
 

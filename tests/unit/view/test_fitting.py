@@ -97,6 +97,9 @@ def test_tunnel_ids_stay_where_a_line_is_narrow_and_the_interface_gives_way(
     chosen = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=5))
     assert chosen["vni"] == 5 and "interface" not in chosen and "tunnel" not in chosen
     assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
+    kinds = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=3, kinds=True))
+    assert {"tunnel", "vni"} <= kinds.keys() and "interface" not in kinds
+    assert min(kinds["source"], kinds["destination"]) >= len("10.0.0.50:51514")
     assert {"interface", "vni", "tunnel"} <= widths(140, names=names, telling=Telling(True, 5)).keys()
     assert widths(140, names=names, telling=Telling(True, 10))["vni"] == len(str(2**32 - 1)), "a GRE key"
 
@@ -116,7 +119,7 @@ def test_vlans_take_the_interfaces_place_where_it_is_the_same_or_they_alone_tell
 
 
 @pytest.mark.parametrize("width", [40, 60, 78, 100, 120, 160, 200, 300])
-@pytest.mark.parametrize("telling", [Telling(True, 8, 2, True), Telling(True), Telling(tags=2)])
+@pytest.mark.parametrize("telling", [Telling(True, 8, 2, True, True), Telling(True), Telling(tags=2)])
 def test_a_line_is_never_overflown_by_what_tells_rows_apart(width: int, telling: Telling) -> None:
     chosen = widths(width, names=ONE_FILE, telling=telling)
     assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
@@ -136,7 +139,9 @@ def test_what_was_seen_is_not_forgotten() -> None:
             (Telling(tags=1), [tagged(7), tagged(8, direction=1)]),
             (Telling(tags=1, vlans=True), [tagged(0), tagged(8)]),
             (Telling(tags=2, vlans=True), [tagged(7, customer_vlan_id=3)]),
-            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=123)]), (Telling(True, 3, 2, True), [])):
+            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=123)]), (Telling(True, 3, 2, True), []),
+            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=7), tagged(0, tunnel=4, tunnel_id=8)]),
+            (Telling(True, 3, 2, True, True), [tagged(0, tunnel=1), tagged(0, tunnel=2)])):
         telling = telling.and_of(page(*rows))
         assert telling == wanted
     assert Telling().and_of(replace(page(), tunnels=True)) == Telling(tunnels=True)
