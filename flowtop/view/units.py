@@ -200,12 +200,21 @@ def endpoint(raw: bytes, ip_version: int, port: int) -> str:
     return f"{bracketed(raw, ip_version)}:{port}"
 
 
+_NOT_ONE_CELL = (
+    ("\u1160", "\u11ff"), ("\ud7b0", "\ud7ff"), ("\uffa0", "\uffa0"),  # Hangul vowels and finals: on the one before
+    ("\u2630", "\u2637"), ("\u268a", "\u268f"), ("\u4dc0", "\u4dff"), ("\U0001d300", "\U0001d376"),
+)
+"""What terminals give no cell or, since Unicode 16, two."""
+
+
 def _keeps(character: str) -> bool:
     """One printable cell: no control, format (bidi, zero width), surrogate, private or combining character, and none
     written from right to left: terminals turn round what stands beside these, too."""
     category = unicodedata.category(character)
     if category[0] in "CMZ":
         return character == " "
+    if any(first <= character <= last for first, last in _NOT_ONE_CELL):
+        return False
     return (unicodedata.east_asian_width(character) not in "WF"
             and unicodedata.bidirectional(character) not in ("R", "AL", "AN"))
 

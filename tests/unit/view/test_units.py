@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from flowtop.view import units
 
@@ -134,6 +136,12 @@ def test_names_of_protocols_code_points_flags_and_macs() -> None:
 ])
 def test_untrusted_text_loses_what_could_act_on_a_terminal(text: str, clean: str) -> None:
     assert units.printable(text) == clean
+
+
+def test_every_character_that_is_kept_is_one_cell() -> None:
+    every = (chr(number) for number in range(sys.maxunicode + 1) if not 0xD800 <= number < 0xE000)
+    assert [character for character in every
+            if units.printable(character) == character and cell_len(character) != 1] == []
 
 
 @given(st.text(), st.integers(1, 80))
