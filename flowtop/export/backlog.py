@@ -112,7 +112,7 @@ class Backlog:
             self._counters.held += len(records) - self._in_hand
             self._counters.repeated += repeated
             self._in_hand = 0
-        if len(records):
+        if len(records) and not self._spooled_again(records):
             self._returned.insert(0, records)
         self._forget_replayed()
 
@@ -202,7 +202,15 @@ class Backlog:
         """The file being replayed has been sent, or is in memory again."""
         if self._replaying and self._spool is not None:
             self._replaying = False
-            self._spool.forget_oldest()
+            self._spool.forget()
+
+    def _spooled_again(self, records: FlowRecords) -> bool:
+        """What was being replayed is on disk again before its file goes: at no moment would kill -9 take it."""
+        if not self._replaying or self._spool is None or len(self._to_spool(records, first=True)):
+            return False
+        self._replaying = False
+        self._spool.forget(1)
+        return True
 
     def _to_spool(self, records: FlowRecords, *, first: bool = False) -> FlowRecords:
         """Records that are held go into the spool; gives those it has no room for, which are still held."""

@@ -122,9 +122,10 @@ class Spool:
             raise FlowtopError(f"cannot replay {path.name}: {error}",
                                hint=f"it is kept as {path.with_suffix('.damaged')}") from error
 
-    def forget_oldest(self) -> None:
-        """The first file has been taken care of."""
-        file = self._files.popleft()
+    def forget(self, place: int = 0) -> None:
+        """A file has been taken care of: the first, or the one at that place."""
+        file = self._files[place]
+        del self._files[place]
         self._records -= file.records
         self._octets -= file.octets
         self._path(file).unlink(missing_ok=True)
@@ -137,7 +138,7 @@ class Spool:
                 ours = _File(self._number(first=False), theirs.records, theirs.octets)
                 other._path(theirs).rename(self._path(ours))
                 self._add(ours)
-                other.forget_oldest()
+                other.forget()
         finally:
             other.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -272,6 +273,28 @@ def test_a_damaged_spool_file_is_put_aside_and_its_records_counted(tmp_path: Pat
     assert (figures.not_sent_records, figures.sent_records) == (5, 5)
     assert "cannot replay" in figures.last_error
     assert [path.suffix for path in (tmp_path / "s").iterdir()] == [".damaged"]
+
+
+def test_what_a_collector_refuses_while_it_is_replayed_is_on_disk_all_the_time(tmp_path: Path) -> None:
+    transport = RecordingTransport()
+    store = spool(tmp_path / "s")
+    store.store(flows(5))
+    store.store(flows(5, 6))
+    now = [0.0]  # stands still: nothing is spilled for its age
+    exporter = Exporter("test:", transport, store, monotonic=lambda: now[0])
+    transport.fail_after, transport.lose = 5, 2  # the second file fails, and so do two records of the first
+    exporter.start()
+    until(lambda: exporter.statistics().last_error == "Connection reset by peer", exporter.statistics)
+    until(lambda: exporter.statistics().state is ExportState.WAITING, exporter.statistics)
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "s", killed)
+    left = spool(killed)
+    assert {*transport.received, *left.oldest()["flow_id"].tolist()} == set(range(1, 11)) and left.records == 7
+    left.close()
+    now[0] = SPILL_S / 2
+    figures = exporter.stop(10.0)
+    assert sorted(transport.received) == list(range(1, 11))
+    assert (figures.sent_records, figures.repeated_records, accounted(figures)) == (10, 2, 10)
 
 
 def test_a_spool_file_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: Path) -> None:
