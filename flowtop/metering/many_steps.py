@@ -16,12 +16,17 @@ import numpy.typing as npt
 from flowtop.metering.expiry import TCP_END_BITS
 from flowtop.metering.flows import Flows
 from flowtop.metering.gains import gains, rows_of
+from flowtop.metering.handshakes import Known, shake_hands, spans_of
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.lives import Links, Lives, Portion, cut, portions
 from flowtop.metering.records import no_records
+from flowtop.metering.sequences import GAPS
 from flowtop.metering.store import I8
-from flowtop.record import CONVERSATION_BYTES, EndReason, FlowBatch, FlowRecords, Kind, Steps
+from flowtop.record import CONVERSATION_BYTES, TCP_OPENING_BIT, EndReason, FlowBatch, FlowRecords, Kind, Steps
 
+_SYN = 0x02
+_MOST_SEGMENTS = GAPS // 4
+"""In a step: then no gap in TCP's sequence numbers that still matters is ever forgotten for want of room."""
 _INDEPENDENT = (Kind.FLOW, Kind.FRAGMENT)
 _POINT = slice(CONVERSATION_BYTES // 8 + 1, KEY_WORDS)
 """The words of a key that hold nothing of the conversation; beside them there is the direction."""
@@ -35,7 +40,8 @@ class Plan(NamedTuple):
         entry: the entry of each link; -1: a flow of the table's.
         slot: of each life, -1: it is born in this batch.
         hashes: of each chain's key, for the index; of the table's flows that have no entry 0.
-        moments_ns: when flows may end.
+        ends: after which steps flows may end.
+        moments_ns: when that is.
     """
 
     links: Links
@@ -43,6 +49,7 @@ class Plan(NamedTuple):
     entry: I8
     slot: Slots
     hashes: Words
+    ends: I8
     moments_ns: I8
 
     @property
@@ -56,11 +63,12 @@ class Plan(NamedTuple):
         return int(np.count_nonzero(self.lives.end < len(self.moments_ns)))
 
 
-def independent(flows: Flows, batch: FlowBatch) -> bool:
-    """Whether no flow of the batch or the table has to do with another."""
+def independent(flows: Flows, batch: FlowBatch, steps: Steps) -> bool:
+    """Whether no flow of the batch or the table has to do with another, but for TCP's handshakes."""
     if not np.isin(batch.keys["kind"], _INDEPENDENT).all() or batch.other_ifindexes is not None:
         return False
-    if batch.counters["tcp_bits_hint"].any():
+    segments = batch.segments
+    if segments is not None and np.bincount(steps.entry[segments["entry"]], minlength=1).max() > _MOST_SEGMENTS:
         return False
     words = np.concatenate((as_words(batch.keys), flows.store.key_words[np.flatnonzero(flows.store.live)]))
     if not len(words):
@@ -124,7 +132,8 @@ def plan(flows: Flows, batch: FlowBatch, steps: Steps, ends: I8) -> Plan:
     lives = cut(links, moments_ns, flows.timeouts)
     slot = np.full(len(lives.start), -1)
     slot[entry[lives.start] < 0] = slot_of
-    return Plan(links, lives, entry, slot, np.append(hashes, np.zeros(len(quiet), np.uint64)), moments_ns)
+    return Plan(links, lives, entry, slot, np.append(hashes, np.zeros(len(quiet), np.uint64)), ends,
+                moments_ns)
 
 
 def _begins(words: Words) -> I8:
@@ -158,6 +167,7 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, found: Plan) -> tupl
     born = born[np.argsort(steps.entry[entry[lives.start[born]]], kind="stable")]
     firsts = entry[lives.start[born]]
     slot[born] = flows.give_birth(as_words(batch.keys).take(firsts, axis=0), rows_of(batch.counters, firsts))
+    before = flows.store.tcp_control_bits[slot]
     news = np.zeros(len(lives.start), np.bool_)
     news[born] = True
     records = _Told()
@@ -168,8 +178,68 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, found: Plan) -> tupl
         some = np.flatnonzero(portion.stop > first)
         flows.add(slot[portion.lives[some]], gained(first[some], portion.stop[some]))
         _tell(flows, records, portion, slot, found)
+    _note_flags(flows, batch, steps, found, slot, before)
     _settle(flows, found, slot, news)
-    return slot[lives.owner[entry >= 0]], records.sorted()
+    slots = slot[lives.owner[entry >= 0]]
+    if batch.segments is not None and len(batch.segments):
+        _follow(flows, batch.segments, slots, steps, found, slot)
+    return slots, records.sorted()
+
+
+def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: Steps, found: Plan, slot: Slots) -> None:
+    """Take the batch's TCP segments, all entries added.
+
+    Args:
+        slots: of each entry.
+        slot: of each life.
+    """
+    flow, step = slots[segments["entry"]], steps.entry[segments["entry"]]
+    before_us = flows.store.rtt_us[flow].astype(np.int64)
+    syn = np.flatnonzero(segments["bits"] & _SYN)
+    first = found.entry[found.lives.start]
+    first_step = np.full(len(first), -1)
+    first_step[first >= 0] = steps.entry[first[first >= 0]]
+    spans = spans_of(found.lives, slot, first_step, found.ends, len(steps.now_ns))
+    known = shake_hands(flows, segments[syn], flow[syn], step[syn], spans)
+    flows.sequences.follow(flow, segments, rtt_at(flow, step, before_us, known, len(steps.now_ns)))
+
+
+def rtt_at(flow: Slots, step: I8, before_us: I8, known: Known, steps: int) -> I8:
+    """The round trip that each of these flows is known to have in each of these steps.
+
+    Args:
+        before_us: what it was before the batch.
+    """
+    if not len(known.slot):
+        return before_us
+    order = np.argsort(known.slot * steps + known.step, kind="stable")
+    moments = (known.slot * steps + known.step)[order]
+    at = np.searchsorted(moments, flow * steps + step, "right") - 1
+    last = order[np.maximum(at, 0)]
+    return np.where((at >= 0) & (known.slot[last] == flow), known.rtt_us[last], before_us)
+
+
+def _note_flags(flows: Flows, batch: FlowBatch, steps: Steps, found: Plan, slot: Slots,
+                before: npt.NDArray[np.uint16]) -> None:
+    """When flows showed TCP control bits for the first time, step by step.
+
+    Args:
+        before: what each life had shown before the batch.
+    """
+    hints = np.append(batch.counters["tcp_bits_hint"], np.uint16(0))[found.entry]
+    news = np.zeros(len(hints), np.uint16)
+    for bit in range(TCP_OPENING_BIT):
+        links = np.flatnonzero(hints >> np.uint16(bit) & np.uint16(1))
+        links = links[np.unique(found.lives.owner[links], return_index=True)[1]]
+        links = links[before[found.lives.owner[links]] >> np.uint16(bit) & np.uint16(1) == 0]
+        news[links] |= np.uint16(1 << bit)
+    some = np.flatnonzero(news)
+    step = steps.entry[found.entry[some]]
+    order = np.argsort(step, kind="stable")
+    some, step = some[order], step[order]
+    for part in np.split(np.arange(len(some)), np.flatnonzero(np.diff(step)) + 1):
+        if len(part):
+            flows.note_flags(int(steps.now_ns[step[part[0]]]), slot[found.lives.owner[some[part]]], news[some[part]])
 
 
 class _Told:

@@ -31,6 +31,8 @@ _SEQUENCES = 1 << 32
 _MASK = _SEQUENCES - 1
 _LARGEST_WINDOW = 1 << 30
 """RFC 7323. What is farther away is of another connection with these ports, or the capture missed a lot."""
+LARGEST_US = _MASK
+"""As far as a round trip is told."""
 _FIN, _SYN, _ACK = 0x01, 0x02, 0x10
 _GAP = np.dtype([("flow_id", "u8"), ("start", "i8"), ("end", "i8"), ("time_ns", "i8")])
 
@@ -68,11 +70,23 @@ class Sequences:
         syn = np.flatnonzero(segments["bits"] & _SYN)
         if len(syn):
             self._shake_hands(flow[syn], segments[syn])
+        self.follow(flow, segments)
+
+    def follow(self, flow: Slots, segments: npt.NDArray[np.void], rtt_us: I8 | None = None) -> None:
+        """As `note`, hands shaken.
+
+        Args:
+            flow: of each segment.
+            rtt_us: as known at each segment; None: now.
+        """
         begins = np.ones(len(flow), np.bool_)
         begins[1:] = flow[1:] != flow[:-1]
         some = self._follow(flow, segments, begins)
         if len(some):
-            self._place(flow[some], segments[some], begins[some])
+            self._place(flow[some], segments[some], begins[some], None if rtt_us is None else rtt_us[some])
+            self._gaps = self._gaps[self._gaps["time_ns"] > segments["time_ns"].max() - LONGEST_NS]
+            if len(self._gaps) > GAPS:
+                self._gaps = self._gaps[np.sort(np.argsort(self._gaps["time_ns"], kind="stable")[-GAPS:])]
 
     def _follow(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools) -> Slots:
         """Take the flows in which each segment begins where the one before ended, as in nearly all; gives the rest's.
@@ -83,27 +97,31 @@ class Sequences:
             begins: which are the first of their flow.
         """
         first = np.flatnonzero(begins)
-        known = self._store.sequence_end[flow[first]]
+        store, flows = self._store, flow[first]
+        known = store.sequence_end[flows]
         sequence, octets = np.ascontiguousarray(segments["sequence"]), np.ascontiguousarray(segments["octets"])
         expected = np.empty_like(sequence)
         np.add(sequence[:-1], octets[:-1], out=expected[1:])  # numbers wrap as TCP's do
         expected[first] = known.astype(np.uint32)
         odd = (sequence != expected) | (octets > _LARGEST_WINDOW) | (segments["bits"] & _SYN != 0)
-        odd[first[known == 0]] = True
+        odd[first[(known == 0) | (store.segment_end[flows] != known)]] = True
         strange = np.logical_or.reduceat(odd, first)
         gained = np.add.reduceat(octets, first, dtype=np.int64)
-        self._store.sequence_end[flow[first[~strange]]] += gained[~strange]
+        plain = ~strange
+        store.sequence_end[flows[plain]] = store.segment_end[flows[plain]] = (known + gained)[plain]
         if not strange.any():
             return first[:0]
         return np.flatnonzero(np.repeat(strange, np.diff(np.append(first, len(flow)))))
 
-    def _place(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools) -> None:
-        """Find what came late, and remember the gaps. Arguments as of `_follow`."""
+    def _place(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools, rtt_us: I8 | None) -> None:
+        """Find what came late, and remember the gaps. Arguments as of `_follow` and `follow`."""
         known = self._store.sequence_end[flow]
-        position, fresh = _positions(segments, begins, known)
-        before, reached = _reached(position + segments["octets"], position, begins, known)
-        ends = np.append(np.flatnonzero(begins)[1:], len(flow)) - 1
-        self._store.sequence_end[flow[ends]] = reached[ends]
+        position, fresh = _positions(segments, begins, self._store.segment_end[flow])
+        end = position + segments["octets"]
+        before, reached = _reached(end, position, begins, known)
+        last = np.append(np.flatnonzero(begins)[1:], len(flow)) - 1
+        self._store.sequence_end[flow[last]] = reached[last]
+        self._store.segment_end[flow[last]] = end[last]
         ahead = position - before
         ahead[fresh] = 0
         gap = np.flatnonzero(ahead > 0)
@@ -112,19 +130,19 @@ class Sequences:
         late = np.flatnonzero(ahead < 0)
         late = late[(ahead[late] < -1) | (segments["bits"][late] & (_SYN | _FIN) != 0)]
         if len(late):
-            self._count(flow[late], position[late], segments["time_ns"][late])
+            known_us = self._store.rtt_us[flow[late]].astype(np.int64) if rtt_us is None else rtt_us[late]
+            self._count(flow[late], position[late], segments["time_ns"][late], known_us)
 
     def _remember(self, flow: Slots, start: I8, end: I8, time_ns: I8) -> None:
         gaps = np.empty(len(flow), _GAP)
         gaps["flow_id"], gaps["start"], gaps["end"], gaps["time_ns"] = self._store.flow_id[flow], start, end, time_ns
-        young = self._gaps[self._gaps["time_ns"] > time_ns.max() - LONGEST_NS]
-        self._gaps = np.concatenate((young, gaps))[-GAPS:]
+        self._gaps = np.concatenate((self._gaps, gaps))
 
-    def _count(self, flow: Slots, position: I8, time_ns: I8) -> None:
+    def _count(self, flow: Slots, position: I8, time_ns: I8, rtt_us: I8) -> None:
         """Segments that came late."""
         store = self._store
         opened_ns = self._opened(store.flow_id[flow], position)
-        patience_ns = (store.rtt_us[flow].astype(np.int64) * 1000).clip(REORDERING_NS, LONGEST_NS)
+        patience_ns = (rtt_us * 1000).clip(REORDERING_NS, LONGEST_NS)
         reordered = (opened_ns >= 0) & (time_ns - opened_ns < patience_ns)
         np.add.at(store.out_of_order, flow[reordered], np.uint32(1))
         np.add.at(store.retransmitted, flow[~reordered], np.uint32(1))
@@ -170,22 +188,28 @@ class Sequences:
         opened_ns = self._store.opening_ns[asking]
         opened_ns = np.where(opened_ns <= time_ns, opened_ns, self._store.syn_ns[asking])
         known = (opened_ns > 0) & (opened_ns <= time_ns)
-        round_trip = ((time_ns - opened_ns)[known] // 1000).clip(1, _SEQUENCES - 1)
+        round_trip = ((time_ns - opened_ns)[known] // 1000).clip(1, LARGEST_US)
         self._store.rtt_us[answering[known]] = self._store.rtt_us[asking[known]] = round_trip
 
     def _way_back(self, flow: Slots) -> Slots:
         """The flow of the other way at the same interface, in either direction there; -1: none."""
         keys = self._store.keys[flow]
-        turned = keys.copy()
-        for ours, theirs in (("source_address", "destination_address"), ("source_port", "destination_port")):
-            turned[ours], turned[theirs] = keys[theirs], keys[ours]
-        found = self._find(turned)
-        turned["direction"] = np.where(keys["direction"] == Direction.INGRESS, Direction.EGRESS, Direction.INGRESS)
-        return np.where(found >= 0, found, self._find(turned))
+        back = turned(keys)
+        found = self._find(back)
+        back["direction"] = np.where(keys["direction"] == Direction.INGRESS, Direction.EGRESS, Direction.INGRESS)
+        return np.where(found >= 0, found, self._find(back))
 
     def _find(self, keys: npt.NDArray[np.void]) -> Slots:
         words = as_words(keys)
         return self._index.find(words, self._index.hash(words), self._store.key_words)
+
+
+def turned(keys: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The keys of the other way, at the same interface and in the same direction there."""
+    back = keys.copy()
+    for ours, theirs in (("source_address", "destination_address"), ("source_port", "destination_port")):
+        back[ours], back[theirs] = keys[theirs], keys[ours]
+    return back
 
 
 def _positions(segments: npt.NDArray[np.void], begins: Bools, known: I8) -> tuple[I8, Bools]:
@@ -194,22 +218,22 @@ def _positions(segments: npt.NDArray[np.void], begins: Bools, known: I8) -> tupl
     Args:
         segments: see Sequences.note.
         begins: which are the first of their flow.
-        known: where the segment's flow had got to before the batch; 0: nowhere.
+        known: where the latest segment of the segment's flow ended before the batch; 0: there was none.
     """
     sequence = segments["sequence"].astype(np.int64)
-    end = sequence + segments["octets"]
+    octets = segments["octets"].astype(np.int64)
     first = np.flatnonzero(begins)
-    previous, previous_end = np.empty_like(sequence), np.empty_like(end)
-    previous[1:], previous_end[1:] = sequence[:-1], end[:-1]
-    previous[first] = previous_end[first] = known[first] & _MASK
-    step = (sequence - previous + _SEQUENCES // 2 & _MASK) - _SEQUENCES // 2
+    previous_end, gained = np.empty_like(sequence), np.empty_like(octets)
+    previous_end[1:], gained[1:] = sequence[:-1] + octets[:-1], octets[:-1]
+    previous_end[first], gained[first] = known[first] & _MASK, 0
+    step = (sequence - previous_end + _SEQUENCES // 2 & _MASK) - _SEQUENCES // 2
     fresh = np.abs(step) > _LARGEST_WINDOW
     syn = np.flatnonzero(segments["bits"] & _SYN)
-    fresh[syn] |= end[syn] - previous_end[syn] & _MASK != 0
+    fresh[syn] |= sequence[syn] + octets[syn] - previous_end[syn] & _MASK != 0
     fresh[first[known[first] == 0]] = True
     anew = np.flatnonzero(fresh)
-    step[anew] = (sequence[anew] - previous[anew] & _MASK) + _SEQUENCES
-    walked = np.cumsum(step)
+    step[anew] = (sequence[anew] - previous_end[anew] & _MASK) + _SEQUENCES
+    walked = np.cumsum(step + gained)
     start = known[first] + step[first] - walked[first]
     return walked + np.repeat(start, np.diff(np.append(first, len(begins)))), fresh
 

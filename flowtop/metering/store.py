@@ -22,7 +22,7 @@ _FIELDS: dict[str, str] = {
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
-    "retransmitted": "u4", "out_of_order": "u4", "opening_ns": "i8", "sequence_end": "i8",
+    "retransmitted": "u4", "out_of_order": "u4", "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4",
     "packet_duplicate": "u8", "octet_duplicate": "u8",
@@ -44,8 +44,8 @@ class FlowStore:
     Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
     reported_ns: when, and of an ended flow when it ended; record_count: how many records there were; *_duplicate: the
     part of the rest that was booked as duplicate; head, members: see dedupe.py; syn_ns .. out_of_order: see
-    tcp.py; opening_ns (of the latest SYN without ACK), sequence_end: see sequences.py; open_packets .. born_bucket:
-    see rates.py.
+    tcp.py; opening_ns (of the latest SYN without ACK), sequence_end (the farthest), segment_end (of the latest): see
+    sequences.py; open_packets .. born_bucket: see rates.py.
     """
 
     flow_id: U8
@@ -69,6 +69,7 @@ class FlowStore:
     out_of_order: U4
     opening_ns: I8
     sequence_end: I8
+    segment_end: I8
     first_ns: I8
     last_ns: I8
     reported_ns: I8

@@ -159,7 +159,7 @@ class FlowTable:
     def _accumulate_steps(self, batch: FlowBatch, steps: Steps) -> FlowRecords:
         """As `accumulate` with each step would do, and at once where that comes to the same."""
         ends = self._ends(steps)
-        found = plan(self._flows, batch, steps, ends) if independent(self._flows, batch) else None
+        found = plan(self._flows, batch, steps, ends) if independent(self._flows, batch, steps) else None
         if (found is None or self.live_flows + found.births > self.config.max_flows
                 or self._lingering.count + found.deaths > self.config.max_flows + LINGER_ROOM):
             return np.concatenate([self.accumulate(part) for part in single_steps(batch, steps)])
