@@ -38,10 +38,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     every = [column for column in arrangement.ordered(columns) if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
                  and (telling.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
-    least = {column.id: column.width for column in every} | _tag_widths(telling) | set_widths
-    if "interface" in least and "interface" not in set_widths:
-        least["interface"] = min(max(map(len, local), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
-        least["interface"] = max(least["interface"], COLUMNS["interface"].width)
+    least = _least_widths(every, telling, set_widths, local)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     stay = {keep} | arrangement.shown
     instead = _instead_of_interface(telling, local) & {column.id for column in every}
@@ -49,14 +46,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     if instead and "interface" not in stay and COLUMNS["interface"] in every:
         priorities["interface"] = 2
     chosen = _chosen(every, flexible, priorities, least, width, gap)
-    # The bytes of biflows stand behind three rates: their state and protocol say more.
-    leaving = sorted(_LEAVE_WHEN_NARROW, key="bytes".__ne__) if "rate" + WAYS[0] in least else _LEAVE_WHEN_NARROW
-    for column_id in leaving:
-        used = sum(least[column.id] for column in chosen if column not in flexible) + gap * (len(chosen) - 1)
-        if width - used >= len(flexible) * _SHORT_ENDPOINT:
-            break
-        chosen = [column for column in chosen if column.id != column_id or column.id in arrangement.shown | {keep}
-                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # what groups are by stays
+    fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
+    chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:
@@ -65,6 +56,29 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         left -= _grow(widths, "exporter", _ADDRESS, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
+
+
+def _least_widths(every: Sequence[Column], telling: Telling, set_widths: dict[str, int],
+                  local: Sequence[str]) -> dict[str, int]:
+    """Cells that each column needs, or was given by the reader."""
+    least = {column.id: column.width for column in every} | _tag_widths(telling) | set_widths
+    if "interface" in least and "interface" not in set_widths:
+        least["interface"] = min(max(map(len, local), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
+        least["interface"] = max(least["interface"], COLUMNS["interface"].width)
+    return least
+
+
+def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, stay: set[str] | frozenset[str],
+              ) -> list[Column]:
+    """The columns that are left when they have no more than so many cells, by what each has that is not shared."""
+    # The bytes of biflows stand behind three rates: their state and protocol say more.
+    leaving = sorted(_LEAVE_WHEN_NARROW, key="bytes".__ne__) if "rate" + WAYS[0] in fixed else _LEAVE_WHEN_NARROW
+    for column_id in leaving:
+        if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
+            break
+        chosen = [column for column in chosen if column.id != column_id or column.id in stay
+                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # what groups are by stays
+    return chosen
 
 
 def _tag_widths(telling: Telling) -> dict[str, int]:

@@ -233,6 +233,16 @@ def percentile(values: list[float], share: float) -> float:
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
 
 
+def told(flows: int, by_kind: dict[str, list[float]]) -> dict[str, float]:
+    """Print each kind's milliseconds; gives its percentiles."""
+    result: dict[str, float] = {}
+    for kind, values in by_kind.items():
+        p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
+        result[f"{kind}_p50_ms"], result[f"{kind}_p95_ms"] = round(p50, 1), round(p95, 1)
+        print(f"{flows:>8,} {kind:<8}{p50:>8.1f}{p95:>8.1f}{max(values):>8.1f}")
+    return result
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench screen", description=__doc__)
@@ -259,11 +269,7 @@ def main() -> None:
             if flows == SIZES[-1]:
                 by_kind |= showing(terminal, arguments.presses, dice)
         by_kind["typing"] = typed
-        for kind, values in by_kind.items():
-            p50, p95 = percentile(values, 0.5), percentile(values, 0.95)
-            result = results.setdefault(str(flows), {})
-            result[f"{kind}_p50_ms"], result[f"{kind}_p95_ms"] = round(p50, 1), round(p95, 1)
-            print(f"{flows:>8,} {kind:<8}{p50:>8.1f}{p95:>8.1f}{max(values):>8.1f}")
+        results[str(flows)] = told(flows, by_kind)
     octets = statistics.median(written)
     print(f"octets a tick at {COLUMNS}x{LINES}, {SIZES[0]:,} flows, only rates and counts change: {written}")
     worst, slowest = max((value, f"{name.removesuffix('_p95_ms')} at {flows}") for flows, result in results.items()
