@@ -47,7 +47,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         priorities["interface"] = 2
     chosen = _chosen(every, flexible, priorities, least, width, gap)
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
-    chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay)
+    chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay, telling)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:
@@ -69,10 +69,12 @@ def _least_widths(every: Sequence[Column], telling: Telling, set_widths: dict[st
 
 
 def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, stay: set[str] | frozenset[str],
-              ) -> list[Column]:
+              telling: Telling) -> list[Column]:
     """The columns that are left when they have no more than so many cells, by what each has that is not shared."""
-    # The bytes of biflows stand behind three rates: their state and protocol say more.
-    leaving = sorted(_LEAVE_WHEN_NARROW, key="bytes".__ne__) if "rate" + WAYS[0] in fixed else _LEAVE_WHEN_NARROW
+    # The bytes of biflows stand behind three rates: their state and protocol say more. VLANs that tell no rows apart
+    # say least.
+    first = ("vlan",) * (not telling.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
+    leaving = sorted(_LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
     for column_id in leaving:
         if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
             break

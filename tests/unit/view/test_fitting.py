@@ -165,6 +165,14 @@ def test_a_hidden_column_is_shown_while_the_list_is_sorted_by_it() -> None:
     assert "bytes" not in [column.id for column, _ in fit(100, keep="rate", arrangement=hidden)]
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_vlans_that_tell_no_rows_apart_leave_before_what_is_said_of_every_flow(told: bool) -> None:
+    telling = Telling(tunnels=True, digits=3, tags=1, vlans=told, kinds=True)
+    ids = [column.id for column, _ in fit(77, "10s", ("veth0",), "rate", telling=telling)]
+    assert ids == ["direction", *["vlan"] * told, "tunnel", "vni", *["protocol"] * (not told), "source", "destination",
+                   "rate", "rate_10s"]
+
+
 def test_columns_that_an_order_does_not_name_stand_behind_their_neighbours() -> None:
     ids = [column.id for column in Arrangement(order=("bytes", "gone", "interface", "bytes")).ordered(COLUMNS.values())]
     assert sorted(ids) == sorted(COLUMNS)
