@@ -112,10 +112,11 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
         if not self.screen_stack and isinstance(event, events.InputEvent):
             return
+        if isinstance(event, events.InputEvent):
+            self._garbage.pressed()
         if not isinstance(event, events.Key | events.Paste):
             await super().on_event(event)
         elif not event.is_forwarded:
-            self._garbage.pressed()
             self._behind.append(event)
             await self._next_keys()
         else:  # It has come back from the screen.

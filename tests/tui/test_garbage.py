@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from textual import events
 
 from flowtop.tui import app as app_module
 from flowtop.tui import garbage
@@ -56,6 +57,33 @@ async def test_keys_find_no_full_collection_and_all_is_as_before_when_the_screen
                 await pilot.press("j")
         assert not seen
     assert gc.get_threshold() == before and not gc.get_freeze_count()
+
+
+async def test_keys_and_wheel_put_collections_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    pressed: list[int] = []
+    monkeypatch.setattr(GarbageCollection, "pressed", lambda _: pressed.append(1))
+    async with running(FakeSource(random_flows(50))) as pilot:
+        for key in "jk":
+            before = len(pressed)
+            await pilot.press(key)
+            assert len(pressed) > before
+        before = len(pressed)
+        pilot.app.post_message(events.MouseScrollDown(None, 5, 5, 0, 0, 0, False, False, False))  # as drivers do
+        await pilot.pause()
+        assert len(pressed) > before
+
+
+async def test_garbage_is_bounded_in_amount_whoever_presses_keys() -> None:
+    collection = GarbageCollection(lambda: 0.0)  # no time passes
+    task = asyncio.create_task(collection.settle())
+    try:
+        await settled()
+        with full_collections() as seen:
+            kept = [Cycle() for _ in range(1_500_000)]
+        assert seen and kept
+    finally:
+        task.cancel()
+        collection.restore()
 
 
 async def test_what_is_left_over_is_collected_when_nobody_presses_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
