@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
+from flowtop.capture.wake import Wake
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.packets import PacketRequest
 from flowtop.record import Direction, FlowBatch
@@ -100,8 +100,7 @@ class EbpfCapture:
         self._make_grace = make_grace
         self._resources = ExitStack()
         # Open as long as this object lives, so that `wake` needs no lock: signal handlers interrupt one another.
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._wake_fd)
+        self._wake = Wake()
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
@@ -209,7 +208,7 @@ class EbpfCapture:
         """See Capture.wait. Attaches to interfaces that appear meanwhile."""
         deadline = self._clock_ns() + round(timeout_s * 1e9)
         poll = select.poll()
-        poll.register(self._wake_fd, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
         poll.register(self._events, select.POLLIN)
         while (left := deadline - self._clock_ns()) > 0:
             room = self._config.map_entries // 2 - self._maps.inserted()
@@ -219,8 +218,8 @@ class EbpfCapture:
             if self._events.fileno() in ready:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
-            if self._wake_fd in ready:
-                os.eventfd_read(self._wake_fd)
+            if self._wake.fileno() in ready:
+                self._wake.heard()
                 return
 
     def _poll_ns(self, room: int) -> int:
@@ -235,10 +234,7 @@ class EbpfCapture:
 
     def wake(self) -> None:
         """See Capture.wake. Signal handlers may call it, one inside another, before `open` and after `close` too."""
-        try:
-            os.eventfd_write(self._wake_fd, 1)
-        except BlockingIOError:
-            return  # 2**64 - 2 wakes that nobody has read yet: one more says nothing new
+        self._wake.call()
 
     def lift_filter(self, lifted: bool) -> None:
         """See Capture.lift_filter. The word that says so also says which side counts: a packet reads both at once."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from flowtop.capture.files.octets import DamagedError, OctetStream, readable
 from flowtop.capture.files.outlet import PacketOutlet
 from flowtop.capture.files.pieces import PacketPiece, Piece
 from flowtop.capture.files.steps import stretch
+from flowtop.capture.wake import Wake
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.packets import PacketRequest
 from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState
@@ -72,11 +71,11 @@ class FileCapture:
             self._step_ns = round(config.tick_s * 1e9) // steps
             self._tick_ns = self._step_ns * steps
         self._resources = ExitStack()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._wake_fd)
+        self._wake = Wake()
         self._reader: Reader | None = None
         self._piece: Piece | None = None
         self._taken = 0
+        self._octets = 0, 0
         self._start_ns = self._boundary_ns = self._now_ns = 0
         self._latest_ns = -1
         self._ticks = 0
@@ -104,13 +103,13 @@ class FileCapture:
         """See Capture.wait: until there is something to drain, which in a replay is when its time has come."""
         self._outlet.flush(ended=self._ended and self._piece is None)
         due_s = self._due_s()
-        watched = [self._wake_fd]
+        watched = [self._wake.fileno()]
         if due_s is None and not self._ended and not self._stream.ready:
             watched.append(self._stream.fileno())
         elif due_s is None and not self._ended:
             due_s = 0.0
-        if self._wake_fd in readable(watched, timeout_s if due_s is None else min(timeout_s, due_s)):
-            os.eventfd_read(self._wake_fd)
+        if self._wake.fileno() in readable(watched, timeout_s if due_s is None else min(timeout_s, due_s)):
+            self._wake.heard()
 
     def _due_s(self) -> float | None:
         """Until the next batch of the piece in hand may be drained; None: there is none in hand."""
@@ -123,10 +122,7 @@ class FileCapture:
 
     def wake(self) -> None:
         """See Capture.wake."""
-        try:
-            os.eventfd_write(self._wake_fd, 1)
-        except BlockingIOError:
-            return  # 2**64 - 2 wakes that nobody has read yet: one more says nothing new
+        self._wake.call()
 
     # ---- draining
 
@@ -206,9 +202,16 @@ class FileCapture:
         observations = reader.observations() if reader else np.zeros(0, OBSERVATION_DTYPE)
         return FlowBatch(
             entries.keys, entries.counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
-            SourceState(closes_tick, self._ended and self._piece is None, stream.octets_read, stream.octets_total,
+            SourceState(closes_tick, self._ended and self._piece is None, self._octets_done(), stream.octets_total,
                         self._fault),
             reader.statistics if reader else None, entries.other_ifindexes, entries.segments)
+
+    def _octets_done(self) -> int:
+        """Of the file: what is behind the packets drained so far. A piece of a quiet capture is hours of it."""
+        if self._piece is None:
+            return self._stream.octets_read
+        before, after = self._octets
+        return before + (after - before) * self._taken // len(self._piece.clock_ns)
 
     def close(self) -> FlowBatch:
         """See Capture.close. What was not drained was not observed."""
@@ -259,6 +262,7 @@ class FileCapture:
         self._arrived_ns = self._clock_ns()
         self._live = self._stream.octets_total is None and abs(self._unix_ns() - self._latest_ns) < _LIVE_NS
         self._piece, self._taken = piece, 0
+        self._octets = self._octets[1], self._stream.octets_read
 
     def _end(self, fault: str, hint: str) -> None:
         self._ended = True

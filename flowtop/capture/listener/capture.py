@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +11,7 @@ from dataclasses import replace
 from flowtop.capture.listener.collecting import CollectingProcess
 from flowtop.capture.listener.sockets import Listener
 from flowtop.capture.listener.url import ListenUrl
+from flowtop.capture.wake import Wake
 from flowtop.record import FlowBatch
 
 
@@ -33,9 +32,7 @@ class ListenerCapture:
         self._collecting = CollectingProcess()
         self._resources = ExitStack()
         self._listeners: list[Listener] = []
-        # As long as this object lives, so that `wake` needs no lock: signal handlers interrupt one another.
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._wake_fd)
+        self._wake = Wake()
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -46,7 +43,7 @@ class ListenerCapture:
         """See Capture.open."""
         try:
             self._selector = self._resources.enter_context(selectors.DefaultSelector())
-            self._selector.register(self._wake_fd, selectors.EVENT_READ)
+            self._selector.register(self._wake, selectors.EVENT_READ)
             for url in self._urls:
                 listener = Listener(url, self._selector, self._collecting, self._now_s)
                 self._listeners.append(listener)
@@ -61,17 +58,14 @@ class ListenerCapture:
         deadline_ns = self._clock_ns() + round(timeout_s * 1e9)
         while (left_ns := deadline_ns - self._clock_ns()) > 0 and not self._collecting.full:
             for key, _ in self._selector.select(left_ns / 1e9):
-                if key.fd == self._wake_fd:
-                    os.eventfd_read(self._wake_fd)
+                if key.fd == self._wake.fileno():
+                    self._wake.heard()
                     return
                 key.data()
 
     def wake(self) -> None:
         """See Capture.wake."""
-        try:
-            os.eventfd_write(self._wake_fd, 1)
-        except BlockingIOError:
-            return  # 2**64 - 2 wakes that nobody has read yet: one more says nothing new
+        self._wake.call()
 
     def lift_filter(self, lifted: bool) -> None:
         """See Capture.lift_filter: there is none."""

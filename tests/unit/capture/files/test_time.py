@@ -46,6 +46,15 @@ def test_ticks_end_by_the_time_of_the_file(path: Path) -> None:
     assert ticks(read_times(path, 0, 0.5, 0.999, 1.0, 1.5, 2.5)) == [(1.0, 3), (2.0, 2), (2.5, 1)]
 
 
+def test_progress_goes_on_within_what_was_read_at_once(path: Path) -> None:
+    found = read_times(path, *range(0, 100, 10))
+    told = [batch.source.octets_read for batch in found.batches if batch.source and len(batch.counters)]
+    record = (path.stat().st_size - 24) // 10  # ten packets alike behind the file's header
+    assert told[-1] == path.stat().st_size
+    assert [later - before for before, later in zip(told[:-2], told[1:-1], strict=True)] == [
+        pytest.approx(path.stat().st_size / 10, abs=1)] * 8, f"each is {record} octets of it, more or less"
+
+
 def test_a_stretch_without_packets_is_one_tick(path: Path) -> None:
     assert ticks(read_times(path, 0, 100_000.5)) == [(1.0, 1), (100_000.0, 0), (100_000.5, 1)]
 
