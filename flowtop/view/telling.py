@@ -32,12 +32,13 @@ class Telling:
         """With what a page shows."""
         rows = [row for row in page.rows if not row.group]
         tags = max((2 if row.customer_vlan_id else 1 for row in rows if row.vlan_id or row.customer_vlan_id), default=0)
+        tunnels = self.tunnels or page.tunnels
         return Telling(
-            self.tunnels or page.tunnels,
+            tunnels,
             max(self.digits, max((len(str(row.tunnel_id)) for row in rows if row.tunnel_id), default=0)),
             max(self.tags, tags),
             self.vlans or (tags > 0 and _alike(rows, lambda row: (row.tunnel, row.tunnel_id), _vlan)),
-            self.kinds or (self.tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)))
+            self.kinds or (tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)))
 
 
 def _vlan(row: FlowRow) -> tuple[int, ...]:

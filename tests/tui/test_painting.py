@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
+from rich.style import Style
 
+from flowtop.tui import flow_table
 from flowtop.tui.app import FlowtopApp
 from flowtop.view.query import FlowRow
 from tests.tui.fake_source import FakeSource, flow, random_flows
@@ -113,3 +115,12 @@ async def test_an_ended_flow_fades_over_the_time_it_stays(
                  for segment in strip for words in segment.text.split()}
         assert (found["10.0.0.1:5000"], found["MB"]) == dim
         assert "end" in found, "no colour is needed to tell it"
+
+
+@pytest.mark.parametrize("room", range(14))
+def test_a_line_is_cut_or_filled_to_its_room_in_whatever_style(room: int) -> None:
+    bold, dim = Style(bold=True), Style(dim=True)
+    segments = flow_table._segments(flow_table._Line(("abc", "de", "f"), (bold, dim, bold)), 1, room)
+    text = "".join(segment.text for segment in segments)
+    assert text == " abc de f".ljust(room)[:room]
+    assert {segment.style for segment in segments if "d" in segment.text} <= {dim}

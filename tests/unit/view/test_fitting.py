@@ -145,6 +145,8 @@ def test_what_was_seen_is_not_forgotten() -> None:
         telling = telling.and_of(page(*rows))
         assert telling == wanted
     assert Telling().and_of(replace(page(), tunnels=True)) == Telling(tunnels=True)
+    first = page(tagged(0, tunnel=1), tagged(0, tunnel=2))  # all that the batch table ever sees
+    assert Telling().and_of(replace(first, tunnels=True)).kinds
 
 
 def test_a_reader_hides_moves_widens_and_keeps_columns() -> None:

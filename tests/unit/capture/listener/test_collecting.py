@@ -200,6 +200,20 @@ def test_records_that_tell_of_no_traffic_or_too_much_are_counted() -> None:
     assert drained(process) == {} and counted(process)["unusable_records"] == 4
 
 
+def test_of_too_many_exporters_the_one_silent_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 2)
+    process = CollectingProcess()
+    one, two, three = (Session(number, f"192.0.2.{number}", True) for number in range(3))
+    for session in (one, two):
+        process.receive(ipfix(template(SET, FLOW), set_of(SET, flow(1))), session, NOW_S)
+    for session in (one, three):  # the first is heard again, so the second has to go
+        process.receive(ipfix(template(SET, FLOW), set_of(SET, flow(1)), sequence=1), session, NOW_S)
+    for session in (one, three):  # without Templates: these are known
+        process.receive(ipfix(set_of(SET, flow(2)), sequence=2), session, NOW_S)
+    assert process.statistics().waiting_sets == 0
+    assert len(drained(process)) > 0
+
+
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     process = CollectingProcess()
