@@ -87,6 +87,7 @@ class _Pane(Widget):
         self.notice = ""
         self._head: Strip = Strip([])
         self._lines: list[_Line | None] = []
+        self._strips: dict[int, tuple[_Line, int, Strip]] = {}
         self._wording: Wording | None = None
         self._worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
 
@@ -109,12 +110,15 @@ class _Pane(Widget):
         line = self._lines[y - 1] if y <= len(self._lines) else None
         if line is None or not line.cells:
             return Strip.blank(width)
-        return Strip(_segments(line, self.margin_left, width), width)
+        known = self._strips.get(y)
+        if known is None or known[0] is not line or known[1] != width:
+            known = self._strips[y] = line, width, Strip(_segments(line, self.margin_left, width), width)
+        return known[2]
 
     def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
         """Take other columns, or words in their place: everything is painted anew."""
         self.columns, self.margin_left, self.notice = columns, margin_left, notice
-        self._lines, self._worded = [], {}
+        self._lines, self._strips, self._worded = [], {}, {}
         self.refresh()
 
     def set_head(self, head: Strip) -> None:
@@ -158,7 +162,9 @@ class _Pane(Widget):
         for y in range(max(len(lines), len(self._lines))):
             before = self._lines[y] if y < len(self._lines) else None
             after = lines[y] if y < len(lines) else None
-            if before != after:
+            if before == after and before is not None:
+                lines[y] = before  # the same object: it is painted as it was
+            elif before != after:
                 self.refresh(Region(0, y + 1, self._changed_cells(before, after, width), 1))
         self._lines = lines
 
