@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_a_second_q_does_not_wait_for_a_collector_that_never_answers(
         def leave(terminal: int) -> None:
             os.write(terminal, f"eipfix+tls://127.0.0.1:{port}\r".encode())
             eventually(lambda: any(tmp_path.glob("state/spool-*")), "an export")
+            time.sleep(1)  # until the panel has heard of it too, what is typed goes into its line
             os.write(terminal, b"eq")
             eventually(lambda: hooks(near, "veth0") == 0, "a last drain")
             while not gone.wait(0.3):  # a press that comes before the flush has begun means nothing
