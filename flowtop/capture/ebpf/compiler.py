@@ -1,6 +1,10 @@
 """The kernel programs of bpf/, compiled by bcc and loaded: `compile_program` gives their file descriptors.
 
 bcc runs in a child process (see loader.py), so this process keeps its working directory, environment and terminal.
+
+What the child compiles is loaded into the kernel, so no file or variable that another user can set may reach it: bcc
+puts the working directory first on clang's include path, before every -I, and clang reads CPATH and similar variables.
+The child therefore runs in bpf/, where our sources are looked up anyway, with an environment of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ COARSE_CLOCK_KERNEL = (5, 11)
 
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+"""The child's whole environment; bcc runs tar and modprobe where it looks for the host's kernel headers."""
 _INSTALL_HINT = "apt-get install python3-bpfcc (Debian, Ubuntu) or dnf install python3-bcc (Fedora)"
 
 
@@ -104,9 +110,10 @@ class Build:
         directory = source_directory()
         self._contents = contents
         self._python = python
+        self._directory = directory
         self._request = {"source": str(directory / source), "cflags": [f"-I{directory}", *cflags],
                          "headers": str(directory / "headers"), "programs": list(programs), "maps": list(maps)}
-        self._child = _Child(python, self._request)
+        self._child = _Child(python, directory, self._request)
 
     def result(self) -> tuple[dict[str, int], dict[str, int]]:
         """Wait for the file descriptors of programs and maps, by name. Called once.
@@ -117,7 +124,8 @@ class Build:
         """
         answer, descriptors, log = self._child.answer()
         if answer["stage"] == "compile" and "fatal error" in log:
-            second, descriptors, second_log = _Child(self._python, {**self._request, "headers": ""}).answer()
+            second, descriptors, second_log = _Child(
+                self._python, self._directory, {**self._request, "headers": ""}).answer()
             if second["stage"] == "done":  # else the first complaint is the one to tell
                 answer, log = second, second_log
         if answer["stage"] != "done":
@@ -174,17 +182,24 @@ def compile_program(*, map_entries: int, coarse_clock: bool, wanted: str = "", d
 
 
 class _Child:
-    """A running loader.py."""
+    """A running loader.py.
 
-    def __init__(self, python: str, request: dict[str, Any]) -> None:
+    Args:
+        python: interpreter.
+        directory: its working directory, see the module's docstring.
+        request: what loader.py is asked for.
+    """
+
+    def __init__(self, python: str, directory: Path, request: dict[str, Any]) -> None:
         loader = str(Path(__file__).with_name("loader.py"))
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._log = open(os.memfd_create("flowtop-compiler"), "w+b")  # noqa: SIM115, PTH123 - a descriptor, open as long as this is
         with theirs:
             # A session of its own: Ctrl-C at the terminal is this process's to handle.
             self._process = subprocess.Popen(
-                [python, "-P", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True)
+                [python, "-I", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
+                cwd=directory, env=_ENVIRONMENT)
 
     def answer(self) -> tuple[dict[str, Any], list[int], str]:
         """Its answer, the descriptors it handed over, and what bcc and clang printed."""

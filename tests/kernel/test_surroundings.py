@@ -1,0 +1,113 @@
+"""The directory flowtop is started in and the environment have no part in the programs it loads into the kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.netns import PATIENCE_S
+
+FLOWTOP = Path(sys.executable).with_name("flowtop")
+POISON = '#error "planted"\n'
+FOLDER_VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "COMPILER_PATH",
+                    "BCC_KERNEL_SOURCE", "BCC_KERNEL_MODULES_DIR", "PYTHONPATH", "TMPDIR", "HOME", "XDG_CONFIG_HOME")
+"""Variables that lead clang, bcc, Python or flowtop to a folder."""
+ASKED_FOR = re.compile(r'"([^"]*\.h)"')
+
+
+def capture_once(tmp_path: Path, *prefix: str, cwd: Path | None = None, environment: dict[str, str] | None = None,
+                 ) -> subprocess.CompletedProcess[str]:
+    """A capture of loopback, with packets written too: both programs of bpf/ are compiled."""
+    words = [*prefix, str(FLOWTOP), "-b", "-o", "json", "-c", "1", "-d", "0.1", "-i", "lo",
+             "-w", str(tmp_path / "packets.pcapng")]
+    return subprocess.run(words, cwd=cwd, env={**os.environ, **(environment or {})}, capture_output=True, text=True,
+                          timeout=PATIENCE_S, check=False)
+
+
+def assert_captured(done: subprocess.CompletedProcess[str]) -> None:
+    """It ended well and said one thing: how many packets it wrote."""
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"flowtop: .* packets? written\n", done.stderr), done.stderr
+    assert "totals" in json.loads(done.stdout)
+
+
+def headers_asked_for(trace: str) -> set[str]:
+    """Every name by which an included file of `trace` could be found in some folder: all tails of its path."""
+    tails = set()
+    for path in ASKED_FOR.findall(trace):
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        tails |= {"/".join(parts[start:]) for start in range(len(parts))}
+    return tails
+
+
+def plant(folder: Path, names: set[str]) -> None:
+    """Files that no program compiles with, by all of `names`."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(POISON)
+
+
+@pytest.fixture(scope="module")
+def asked_for(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """What clang looks for, found or not, while it compiles all of bpf/."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("needs strace: apt-get install strace")
+    folder = tmp_path_factory.mktemp("traced")
+    done = capture_once(folder, strace, "-f", "-e", "trace=file", "-s", "4096", "-o", str(folder / "trace"), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    names = headers_asked_for((folder / "trace").read_text(errors="replace"))
+    assert {"counters.h", "parse.h", "packets.h", "linux/types.h", "linux/version.h", "bcc/proto.h"} <= names
+    return names
+
+
+def test_no_header_of_the_working_directory_is_compiled(asked_for: set[str], tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    plant(planted, asked_for)
+    assert_captured(capture_once(tmp_path, cwd=planted, environment={"TMPDIR": str(planted), "HOME": str(planted)}))
+
+
+@pytest.mark.parametrize("variable", FOLDER_VARIABLES)
+def test_no_header_of_a_folder_in_the_environment_is_compiled(
+        asked_for: set[str], variable: str, tmp_path: Path) -> None:
+    """One variable at a time: a folder that stands twice on clang's path is looked into at the later place only."""
+    planted = tmp_path / "planted"
+    plant(planted, asked_for)
+    assert_captured(capture_once(tmp_path, environment={variable: str(planted)}))
+
+
+def test_a_python_package_that_the_environment_names_is_not_loaded_by_the_compiler(tmp_path: Path) -> None:
+    package = tmp_path / "planted" / "bcc"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')\n")
+    done = capture_once(tmp_path, cwd=tmp_path / "planted", environment={"PYTHONPATH": str(tmp_path / "planted")})
+    assert_captured(done)
+    assert not (tmp_path / "was here").exists()
+
+
+def test_it_starts_in_a_directory_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = capture_once(tmp_path, "sh", "-c", f'rmdir {gone} && exec "$@"', "sh", cwd=gone)
+    assert_captured(done)
+
+
+def test_it_starts_in_a_directory_that_its_user_may_not_read(tmp_path: Path) -> None:
+    """As behind sudo in a home on NFS or sshfs: the right to look past file modes is taken away."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    os.chown(closed, 54321, 54321)
+    without = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps",
+               "-dac_override,-dac_read_search")
+    shut = subprocess.run([*without, "ls", "."], cwd=closed, capture_output=True, check=False)
+    assert shut.returncode != 0, "else this test proves nothing"
+    done = capture_once(tmp_path, *without, cwd=closed)
+    assert_captured(done)
