@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What is inside tunnels (flowtop/capture/files/tunnels.py and decap.py, field by field). Only with -DFLOW_DECAP.
+ * What is inside tunnels (flowtop/capture/packets/tunnels.py and decap.py, field by field). Only with -DFLOW_DECAP.
  *
  * Key and packet live in a map's memory here, not on the stack: the verifier then knows nothing of what is in them, so
  * that all paths through one tunnel look the same to it where the next one begins.

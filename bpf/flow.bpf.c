@@ -5,7 +5,7 @@
  * drop a packet and never end classification.
  *
  * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. With a capture filter,
- * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/view/filter/pushdown.py)
+ * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/filters/kernel.py)
  * until FLOW_CONTROL_EVERYTHING lifts it.
  * With -DFLOW_DECAP packets in tunnels are counted as what is inside, and beside that what carries them.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The ABI between the kernel programs and flowtop/record.py: Flow Key, counters, totals.
+ * The ABI between the kernel programs and flowtop/model/record.py: Flow Key, counters, totals.
  *
  * No bcc macros and no kernel headers here: tests compile this file with any C compiler and compare every
  * offset and size with the numpy dtypes. Padding is explicit. All integers are host order except the addresses

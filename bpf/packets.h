@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The ABI between bpf/packets.bpf.c and flowtop/capture/ebpf/ring.py. As flow.h: explicit, without kernel headers. */
+/* The ABI between bpf/packets.bpf.c and flowtop/capture/ebpf/packet_taps.py. As flow.h: explicit, without kernel headers. */
 #ifndef FLOWTOP_PACKETS_H
 #define FLOWTOP_PACKETS_H
 

@@ -1,6 +1,6 @@
 """`python -m flowtop` is the same command as `flowtop`."""
 
-from flowtop.cli import main
+from flowtop.cli.main import main
 
 if __name__ == "__main__":
     main()

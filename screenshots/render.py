@@ -16,13 +16,14 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
-from flowtop.collecting import CollectingStatistics
-from flowtop.export.packet_recording import RecordingStatistics
 from flowtop.export.statistics import ExportState, ExportStatistics
-from flowtop.record import EndReason, Kind, SourceState, Tunnel
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.kinds import EndReason, Kind, Tunnel
+from flowtop.model.record import SourceState
+from flowtop.model.rows import FlowRow
+from flowtop.recording.recording import RecordingStatistics
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.filter_bar import GATHER_S
-from flowtop.view.query import FlowRow
+from flowtop.tui.widgets.filter_bar import GATHER_S
 from tests.tui.fake_biflows import answered
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_packets import FakePackets

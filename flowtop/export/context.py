@@ -6,7 +6,7 @@ from typing import Protocol
 
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import GivenUp, MeteringFacts
-from flowtop.record import FlowRecords
+from flowtop.model.record import FlowRecords
 
 
 class Abandoned(Exception):  # noqa: N818 - not an error: the time to stop has come

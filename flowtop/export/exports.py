@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from flowtop.export.exporter import Exporter
-    from flowtop.record import FlowRecords
-
+    from flowtop.model.record import FlowRecords
     OpenExporter = Callable[[str, Path], Exporter]
     Keep = Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]]
-    """Which records an export is for: records and interface names by ifindex -> shape (n,)."""
+    'Which records an export is for: records and interface names by ifindex -> shape (n,).'
+
 
 _PARENT = 3
 """record.Kind.PARENT, without numpy; a test compares them."""

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.backlog import QueueBounds
 from flowtop.export.compression import check_compression
 from flowtop.export.context import Transport
 from flowtop.export.exporter import Exporter
-from flowtop.export.files import FileTransport
-from flowtop.export.record_queue import QueueBounds
 from flowtop.export.spool import MAX_OCTETS, Spool, SpoolInUse
-from flowtop.export.tcp import TcpTransport
-from flowtop.export.udp import UdpTransport
+from flowtop.export.transports.files import FileTransport
+from flowtop.export.transports.tcp import TcpTransport
+from flowtop.export.transports.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
-from flowtop.ownership import recording_owner
+from flowtop.files import recording_owner
 
 _MAX_SPOOLS = 16
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowtop.export.context import ExportContext
-from flowtop.record import FlowRecords
+from flowtop.model.record import FlowRecords
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages

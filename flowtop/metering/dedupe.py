@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from flowtop.metering.key_index import KeyIndex, Slots
 from flowtop.metering.store import FlowStore
-from flowtop.record import CONVERSATION_BYTES, Kind
+from flowtop.model.kinds import Kind
+from flowtop.model.record import CONVERSATION_BYTES
 
 TAKEOVER_NS = 2_000_000_000
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowtop.metering.key_index import Slots
 from flowtop.metering.store import FlowStore
-from flowtop.record import EndReason
+from flowtop.model.kinds import EndReason
 
 TCP_END_BITS = 0b101
 """FIN and RST."""

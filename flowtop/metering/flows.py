@@ -2,20 +2,152 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.metering.config import TableConfig
 from flowtop.metering.dedupe import Deduplicator
 from flowtop.metering.expiry import Lingering, Timeouts
-from flowtop.metering.flag_log import FlagLog
 from flowtop.metering.key_index import KeyIndex, Slots, Words, as_words
 from flowtop.metering.rates import Rates
-from flowtop.metering.records import report
-from flowtop.metering.sequences import Sequences
-from flowtop.metering.store import I8, FlowStore
-from flowtop.metering.tcp import note_sockets, note_times, tcp_control_bits
-from flowtop.record import TCP_OPENING_BIT, EndReason, FlowBatch, FlowRecords
+from flowtop.metering.store import I8, U8, FlowStore
+from flowtop.metering.tcp import Sequences, note_sockets, note_times, tcp_control_bits
+from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
+from flowtop.model.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, FlowBatch, FlowRecords
+
+
+@dataclass(frozen=True, slots=True)
+class TableConfig:
+    """How flows end and what is kept.
+
+    Attributes:
+        idle_timeout_s: without a packet, until a flow ends.
+        active_timeout_s: between two records of a flow that goes on.
+        end_timeout_s: without a packet after FIN or RST, until a flow ends.
+        linger_s: how long an ended flow stays visible; always until the end of the next tick, and one that is kept for
+            as long as that: see FlowTable.keep.
+        least_tick_s: rates are of this time at least: the last tick of a file may end with its last packet, and no
+            packet came at a megabit a second because there was one in the file's last microseconds.
+        max_flows: live flows; past it the least recently active end. A quarter more may linger, and those that end
+            in a tick until it is shown.
+        dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
+            (neither shown nor in records, though in the books); or nothing is looked for.
+    """
+
+    idle_timeout_s: float = 15
+    active_timeout_s: float = 60
+    end_timeout_s: float = 2
+    linger_s: float = 10
+    least_tick_s: float = 0.001
+    max_flows: int = 1_000_000
+    dedupe: Literal["mark", "drop", "off"] = "mark"
+
+_COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "socket_cookie",
+           "packet_total", "octet_total")
+
+
+class Reporting(NamedTuple):
+    """What the Flow Records of one flow have told so far.
+
+    Attributes:
+        records: how many there were.
+        packets, octets: that they told of.
+        at_ns: when the last one was made; without any, the first packet's time.
+        due_ns: when the next is due if packets go on coming; None: the flow has ended.
+    """
+
+    records: int
+    packets: int
+    octets: int
+    at_ns: int
+    due_ns: int | None
+
+
+def no_records() -> FlowRecords:
+    """FLOW_RECORD_DTYPE, shape (0,)."""
+    return np.empty(0, FLOW_RECORD_DTYPE)
+
+
+def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, unix_offset_ns: int) -> FlowRecords:
+    """A Flow Record for each slot, with what was not reported yet; from now on it is reported.
+
+    A flow whose part changed, from counting to duplicate or back, since its last record gets two: one of what
+    counted, one of what was duplicate.
+
+    Args:
+        now_ns: as in FlowBatch, for all, or for each.
+        unix_offset_ns: as in FlowBatch.
+    """
+    records = np.zeros(len(slots), FLOW_RECORD_DTYPE)
+    keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
+    for name in FLOW_KEY_DTYPE.names or ():
+        records[name] = keys[name]
+    for name in _COPIED:
+        records[name] = getattr(store, name)[slots]
+    records["end_reason"] = reason
+    records["packet_delta"] = store.packet_total[slots] - store.packet_reported[slots]
+    records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
+    records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
+    records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
+    duplicate_packets, duplicate_octets = store.packet_duplicate[slots], store.octet_duplicate[slots]
+    duplicate = (duplicate_packets > 0) | (duplicate_octets > 0)
+    empty = (records["packet_delta"] == 0) & (records["octet_delta"] == 0)
+    records["duplicate"] = duplicate | (store.duplicate[slots] & empty)
+    store.packet_duplicate[slots] = 0
+    store.octet_duplicate[slots] = 0
+    store.packet_reported[slots] = store.packet_total[slots]
+    store.octet_reported[slots] = store.octet_total[slots]
+    store.reported_ns[slots] = now_ns
+    store.record_count[slots] += np.uint32(1)
+    counting = (duplicate_packets < records["packet_delta"]) | (duplicate_octets < records["octet_delta"])
+    both = duplicate & counting
+    counted = records[both]
+    counted["duplicate"] = False
+    counted["packet_delta"] -= duplicate_packets[both]
+    counted["octet_delta"] -= duplicate_octets[both]
+    records["packet_delta"][both] = duplicate_packets[both]
+    records["octet_delta"][both] = duplicate_octets[both]
+    return np.concatenate((records, counted)) if len(counted) else records
+
+EVENTS = 262_144
+"""Remembered at most, some 10 octets each; a TCP flow has three to five of them."""
+
+
+class FlagLog:
+    """The last times that flows showed bits they had not shown before.
+
+    Args:
+        events: remembered at most; the oldest go first.
+    """
+
+    def __init__(self, events: int = EVENTS) -> None:
+        self._most = events
+        self._count = 0
+        self._events: deque[tuple[int, U8, npt.NDArray[np.uint16]]] = deque()
+
+    @property
+    def nbytes(self) -> int:
+        """Octets of memory held."""
+        return sum(ids.nbytes + bits.nbytes for _, ids, bits in self._events)
+
+    def add(self, now_ns: int, flow_ids: U8, bits: npt.NDArray[np.uint16]) -> None:
+        """These flows have shown these bits by now, and had not before. Bits of more flows than `events` are forgotten
+        at once."""
+        if not len(flow_ids):
+            return
+        self._events.append((now_ns, flow_ids, bits))
+        self._count += len(flow_ids)
+        while self._count > self._most:
+            self._count -= len(self._events.popleft()[1])
+
+    def of(self, flow_id: int) -> list[tuple[int, int]]:
+        """Of a flow: (time in ns by which they had been seen, bits), the oldest first."""
+        wanted = np.uint64(flow_id)
+        return [(at_ns, int(np.bitwise_or.reduce(bits[ids == wanted])))
+                for at_ns, ids, bits in self._events if (ids == wanted).any()]
 
 CHUNK = 16_384
 """Entries worked on at once: bounds how long other threads wait, and fits the caches."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.record import FLOW_KEY_DTYPE
+from flowtop.model.record import FLOW_KEY_DTYPE
 
 KEY_WORDS = FLOW_KEY_DTYPE.itemsize // 8
 """u64 words of a Flow Key."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words
-from flowtop.record import FLOW_KEY_DTYPE
+from flowtop.model.record import FLOW_KEY_DTYPE
 
 U8 = npt.NDArray[np.uint64]
 U4 = npt.NDArray[np.uint32]

@@ -6,10 +6,10 @@ import asyncio
 import importlib
 
 MODULES = (
-    "flowtop.tui.filter_bar", "flowtop.view.filter.terms", "flowtop.view.filter.complete",
-    "flowtop.tui.screens.details", "flowtop.tui.screens.groups", "flowtop.tui.screens.copying",
-    "flowtop.tui.screens.columns", "flowtop.tui.screens.help", "flowtop.tui.screens.writing",
-    "flowtop.tui.screens.exports", "flowtop.view.biflow_columns", "flowtop.tui.flow_words", "flowtop.tui.row_files",
+    "flowtop.tui.widgets.filter_bar", "flowtop.filters.terms", "flowtop.filters.completion",
+    "flowtop.tui.panels.details", "flowtop.tui.panels.groups", "flowtop.tui.panels.copying",
+    "flowtop.tui.panels.columns", "flowtop.tui.panels.help", "flowtop.tui.panels.writing",
+    "flowtop.tui.panels.exports", "flowtop.fields.biflows", "flowtop.output.row_files",
 )
 _PAUSE_S = 0.02
 """Between two of them: the screen paints and answers meanwhile."""
@@ -21,6 +21,6 @@ async def import_ahead(delay_s: float) -> None:
     for name in MODULES:
         await asyncio.to_thread(importlib.import_module, name)
         await asyncio.sleep(_PAUSE_S)
-    from flowtop.view.filter.grammar import parser
+    from flowtop.filters.grammar import parser
 
     await asyncio.to_thread(parser)

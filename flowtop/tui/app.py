@@ -6,34 +6,125 @@ Threads only post messages; a page sets one reactive of the main view, and whate
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar
 
 from textual import events, on
-from textual.app import SystemCommand
+from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.driver import Driver
+from textual.message import Message
 from textual.screen import Screen
 from textual.worker import Worker
 
 from flowtop.errors import FlowtopError
+from flowtop.query.query import Page, Query
 from flowtop.tui import theme
 from flowtop.tui.ahead import import_ahead
 from flowtop.tui.clock import SYSTEM_CLOCK, Clock
-from flowtop.tui.flush import Flush
 from flowtop.tui.garbage import GarbageCollection
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
-from flowtop.tui.looks import Looks
-from flowtop.tui.messages import CaptureFailed, Mailbox, PageReady, Progress, QuitRequested
-from flowtop.tui.screens.flow_screen import DEFAULT_LOOKS
-from flowtop.tui.screens.main import MainScreen
+from flowtop.tui.main.flow_screen import DEFAULT_LOOKS
+from flowtop.tui.main.screen import MainScreen
+from flowtop.tui.palettes import ThemedApp, palette_commands
+from flowtop.tui.saved import Looks
 from flowtop.tui.source import ExportControl, PacketControl, PageSource
-from flowtop.tui.themed import ThemedApp, palette_commands
-from flowtop.tui.typing_ahead import TakesTyping
-from flowtop.view.query import Query
+from flowtop.tui.widgets.line_input import TakesTyping
+
+
+class PageReady(Message):
+    """A page came; only the newest is worth painting."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__()
+        self.page = page
+
+    def can_replace(self, message: Message) -> bool:
+        """A newer page takes the place of one still in the queue."""
+        return isinstance(message, PageReady)
+
+
+class Progress(Message):
+    """What is being waited for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+class CaptureFailed(Message):
+    """Capturing has ended with an error."""
+
+    def __init__(self, error: FlowtopError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class QuitRequested(Message):
+    """A signal asked to quit."""
+
+
+class Mailbox:
+    """A `PageListener` that posts to an app whatever the pipeline's threads say."""
+
+    def __init__(self, app: App[None]) -> None:
+        self._app = app
+
+    def on_progress(self, text: str) -> None:
+        """Post a Progress."""
+        self._app.post_message(Progress(text))
+
+    def on_page(self, page: Page) -> None:
+        """Post a PageReady."""
+        self._app.post_message(PageReady(page))
+
+    def on_error(self, error: FlowtopError) -> None:
+        """Post a CaptureFailed."""
+        self._app.post_message(CaptureFailed(error))
+
+LOOK_EVERY_S = 0.1
+
+
+class Flush:
+    """Stops exports in a thread, and says how it goes.
+
+    Args:
+        exports: what to stop.
+        say: shows words.
+    """
+
+    def __init__(self, exports: ExportControl, say: Callable[[str], None]) -> None:
+        self._exports = exports
+        self._say = say
+        self._cut = False
+
+    async def run(self) -> None:
+        """Return when all have stopped."""
+        if not self._exports.statistics():
+            return
+        until_s = time.monotonic() + self._exports.flush_s
+        stopping = asyncio.create_task(asyncio.to_thread(self._exports.stop))
+        while not (await asyncio.wait([stopping], timeout=LOOK_EVERY_S))[0]:
+            self._say(self._words(max(0.0, until_s - time.monotonic())))
+        await stopping
+
+    def cut_short(self) -> None:
+        """Wait no longer: what has not been sent stays in the spool, or is given up."""
+        self._cut = True
+        self._exports.hurry()
+
+    def _words(self, seconds: float) -> str:
+        from flowtop.tui.state.exports import records_left  # a run that exports nothing does without
+
+        left = records_left([export.statistics for export in self._exports.statistics()])
+        if self._cut:
+            return f"leaving: {left:,} records stay in the spool, or are not sent where there is none"
+        return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q leaves now"
 
 IMPORT_AFTER_S = 0.5
 """After the first page: what keys need is imported then, where it is in nobody's way."""

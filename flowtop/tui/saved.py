@@ -1,7 +1,8 @@
-"""What the reader changed on the screen, kept for the next run: a small TOML file beside the settings, never in them.
+"""How the screen looks to begin with, and what the reader changed on it, kept for the next run in a small TOML file.
 
-It belongs to the user: behind sudo to the one who typed it, in that one's home directory. As root nothing is written
-there: a shell does it with that user's rights, so that no link planted in the home leads anywhere root may write.
+That file lies beside the settings, never in them. It belongs to the user: behind sudo to the one who typed it, in that
+one's home directory. As root nothing is written there: a shell does it with that user's rights, so that no link planted
+in the home leads anywhere root may write.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import os
 import pwd
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowtop.errors import FlowtopError
+from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
 from flowtop.tui.palettes import THEMES
-from flowtop.view.arrangement import AUTOMATIC, WIDEST, Arrangement
 
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
 _LARGEST = 65_536
@@ -146,3 +147,43 @@ def _words(found: object) -> tuple[str, ...]:
     """Ids of a list; everything else is none."""
     return tuple(word for word in found if isinstance(word, str) and word.isidentifier()) if (
         isinstance(found, list)) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Choices that the reader can change while it runs.
+
+    Attributes:
+        hosts: names of hosts by reverse DNS, in the place of addresses.
+        services: names of ports, in the place of their numbers.
+        theme: one of `palettes.THEMES`.
+        columns: of the list.
+        keep: keeps theme and columns for the next run; blocks, raises FlowtopError. None: nobody does.
+        complaint: what is wrong with what was kept, in words.
+    """
+
+    hosts: bool = False
+    services: bool = False
+    theme: str = "terminal"
+    columns: Arrangement = AUTOMATIC
+    keep: Callable[[SavedView], None] | None = None
+    complaint: str = ""
+
+
+def opening_looks(environment: Mapping[str, str], user: int, *, hosts: bool, services: bool,
+                  theme: str | None) -> Looks:
+    """What options chose, and for the rest what was kept.
+
+    Args:
+        user: effective user id.
+        theme: None: the one that was kept.
+    """
+    from flowtop.files import recording_owner
+
+    file = view_file(environment, user, recording_owner(environment, user))
+    kept, complaint = SavedView(), ""
+    try:
+        kept = kept if file is None else file.read()
+    except FlowtopError as error:
+        complaint = f"{error.message}; {error.hint}"
+    return Looks(hosts, services, theme or kept.theme, kept.columns, None if file is None else file.write, complaint)

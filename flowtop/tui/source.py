@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowtop.errors import FlowtopError
-from flowtop.view.query import Page, Query
+from flowtop.query.query import Page, Query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowtop.export.exports import Export
-    from flowtop.export.packet_recording import RecordingStatistics
-    from flowtop.view.filter import Filter
+    from flowtop.filters.filter import Filter
+    from flowtop.recording.recording import RecordingStatistics
 
 
 class PageListener(Protocol):

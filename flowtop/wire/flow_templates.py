@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.record import FLOW_RECORD_DTYPE, Direction, FlowRecords, Kind, Tunnel
+from flowtop.model.kinds import Direction, Kind, Tunnel
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field

@@ -1,6 +1,6 @@
 """Names, numbers and types of the IANA IPFIX registry's Information Elements, for what others export.
 
-What flowtop itself exports stands, with units and meaning, in flowtop/elements.py; this is the rest of the dictionary,
+What flowtop itself exports is in flowtop/model/elements.py, with units and meaning; this is the rest of the dictionary,
 read when the first foreign field is met. Reverse elements (RFC 5103) are derived from the forward ones.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from flowtop.elements import Element
+from flowtop.model.elements import Element
 
 REVERSE_ENTERPRISE = 29305
 """Private enterprise number under which an element's number means the other direction (RFC 5103)."""

@@ -1,6 +1,6 @@
 """IPFIX Messages (RFC 7011) back into records: for a Collecting Process, files of RFC 5655, and tests.
 
-NetFlow 9, IPFIX's elder, has Sets too (flowtop/wire/netflow9.py); flowtop/wire/exports.py tells the versions apart.
+NetFlow 9, IPFIX's elder, has Sets too (flowtop/wire/netflow9.py); flowtop/wire/datagrams.py tells the versions apart.
 
 What comes in is hostile until parsed. A message either decodes or raises IpfixDecodeError and changes nothing; memory
 and time are bounded by the message's length (65,535 octets at most) and by what a TemplateStore may hold.
@@ -24,9 +24,6 @@ from flowtop.wire.ipfix_template import (
     Template,
 )
 from flowtop.wire.template_store import DomainTemplates, TemplateStore
-
-__all__ = ["DataSet", "Message", "SetsDecoder", "TemplateStore", "UndecodedSet", "decode_data_set", "decode_message",
-           "split_messages"]
 
 _MAX_REMARKS = 20
 

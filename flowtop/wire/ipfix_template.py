@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from flowtop.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
+from flowtop.model.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
 from flowtop.wire.iana import registered
 
 TEMPLATE_SET = 2

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.elements import TUNNELS
-from flowtop.record import FlowRecords, Tunnel
+from flowtop.model.elements import TUNNELS
+from flowtop.model.kinds import Tunnel
+from flowtop.model.record import FlowRecords
 
 Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 _ID_BITS = np.uint64(32)

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import PROFILES, flow_sets, flow_templates
 from flowtop.wire.ipfix import encode_messages
 

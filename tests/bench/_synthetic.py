@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
 
 PACKET_OCTETS = 1_000
 

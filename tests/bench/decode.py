@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 
-from flowtop.capture.listener.collecting import CollectingProcess
-from flowtop.capture.listener.sessions import Session
-from flowtop.record import FLOW_RECORD_DTYPE
+from flowtop.capture.collector.process import CollectingProcess
+from flowtop.capture.collector.sessions import Session
+from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.wire.data_set import join
-from flowtop.wire.exports import decode_export
+from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
 from flowtop.wire.ipfix import encode_messages
 from flowtop.wire.template_store import TemplateStore

@@ -27,7 +27,7 @@ import numpy as np
 
 from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
-from flowtop.record import FlowRecords
+from flowtop.model.record import FlowRecords
 from tests.bench._ipfix_encode import AIM_RECORDS_PER_S, encode_rates, records_of
 
 BATCH = 10_000

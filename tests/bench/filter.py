@@ -11,9 +11,10 @@ import statistics
 
 import numpy as np
 
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.view.filter import compile_filter
-from flowtop.view.filter.keys import WORDS
+from flowtop.filters.filter import compile_filter
+from flowtop.filters.words import WORDS
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
 from tests.bench.table import fill, seconds
 
 AIM_MS = 30

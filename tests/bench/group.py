@@ -13,10 +13,11 @@ import statistics
 
 import numpy as np
 
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.view.answer import Answerer
-from flowtop.view.groups import GROUPS
-from flowtop.view.query import Query
+from flowtop.fields.groups import GROUPS
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.query.answer import Answerer
+from flowtop.query.query import Query
 from tests.bench.table import fill, seconds, tick_times
 
 AIM_MS = 150

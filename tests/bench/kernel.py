@@ -16,7 +16,8 @@ import numpy as np
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, compile_program, kernel_release
-from flowtop.record import FLOW_TOTALS_DTYPE, Direction
+from flowtop.model.kinds import Direction
+from flowtop.model.record import FLOW_TOTALS_DTYPE
 from tests.kernel import frames
 from tests.kernel.progrun import test_run
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from flowtop.capture.files.capture import FileCapture, FileConfig
-from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
 
 AIM = 1_500_000
 _SIZES, _SHARES = (60, 66, 90, 200, 590, 1514), (0.25, 0.25, 0.15, 0.10, 0.10, 0.15)

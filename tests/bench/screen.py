@@ -213,9 +213,10 @@ def show(flows: int) -> None:
     from flowtop.tui.app import FlowtopApp
 
     def open_source() -> object:
-        from flowtop.metering.table import TableConfig
-        from flowtop.pipeline import Pipeline, PipelineConfig
-        from flowtop.sources import SCREEN_PAST_S
+        from flowtop.cli.sources import SCREEN_PAST_S
+        from flowtop.metering.flows import TableConfig
+        from flowtop.pipeline.drive import PipelineConfig
+        from flowtop.pipeline.pipeline import Pipeline
         from tests.bench._synthetic import SyntheticCapture
 
         table = TableConfig(max_flows=2 * MOST, idle_timeout_s=3600.0)

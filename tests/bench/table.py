@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flowtop.metering.flows import CHUNK
+from flowtop.fields.columns import COLUMNS
+from flowtop.metering.flows import CHUNK, TableConfig
 from flowtop.metering.key_index import KeyIndex, as_words
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.view.answer import Answerer
-from flowtop.view.columns import COLUMNS
-from flowtop.view.query import Query
+from flowtop.metering.table import FlowTable
+from flowtop.query.answer import Answerer
+from flowtop.query.query import Query
 from tests.bench._flows import SECOND, batch_of, keys_of
 
 START_NS = 1_000 * SECOND

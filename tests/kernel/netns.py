@@ -26,7 +26,7 @@ import numpy as np
 
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.compiler import kernel_release
-from flowtop.record import FLOW_KEY_DTYPE, FlowBatch
+from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch
 
 _T = TypeVar("_T")
 _CLONE_NEWNET = 0x40000000

@@ -13,16 +13,8 @@ import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import FlowProgram
-from flowtop.record import (
-    FLOW_COUNTERS_DTYPE,
-    FLOW_KEY_DTYPE,
-    FLOW_TOTALS_DTYPE,
-    IGNORED_KINDS,
-    Direction,
-    Kind,
-    Layer,
-    Tunnel,
-)
+from flowtop.model.kinds import IGNORED_KINDS, Direction, Kind, Layer, Tunnel
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE
 from tests.kernel.progrun import test_run
 
 LOOPBACK_IFINDEX = 1

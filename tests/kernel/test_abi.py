@@ -9,18 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.capture.ebpf.ring import LOSSES_DTYPE, RECORD_DTYPE
-from flowtop.record import (
-    FLOW_COUNTERS_DTYPE,
-    FLOW_KEY_DTYPE,
-    FLOW_TOTALS_DTYPE,
-    IGNORED_KINDS,
-    TCP_OPENING_BIT,
-    Direction,
-    Kind,
-    Layer,
-    Tunnel,
-)
+from flowtop.capture.ebpf.packet_taps import LOSSES_DTYPE, RECORD_DTYPE
+from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, Kind, Layer, Tunnel
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE
 
 BPF = Path(__file__).parents[2] / "bpf"
 STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE,

@@ -14,7 +14,7 @@ import pytest
 
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, FlowtopError
-from flowtop.record import Direction
+from flowtop.model.kinds import Direction
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled, tcx_programs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.record import Direction, Kind
+from flowtop.model.kinds import Direction, Kind
 from tests.kernel import frames
 from tests.kernel.netns import (
     Books,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
-from flowtop.record import Direction, Kind, Tunnel
+from flowtop.model.kinds import Direction, Kind, Tunnel
 from tests.kernel import frames as f
 from tests.kernel.observer import Books, Observer, SeenFlow
 from tests.kernel.test_files_agree import TAGS, file_table, ipv4_packets, ipv6_packets, kernel_table

@@ -22,7 +22,8 @@ from flowtop.capture.ebpf.check import check_host
 from flowtop.capture.ebpf.maps import FlowBuffer, Grace
 from flowtop.capture.ebpf.start import begin
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, FlowBatch, Layer
+from flowtop.model.kinds import Direction, Layer
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, FlowBatch
 from tests.kernel.netns import SCALE, Lab, Recorder, scaled
 
 PERCPU_HASH, PERCPU_ARRAY = 5, 6
@@ -204,7 +205,7 @@ def test_the_clock_is_the_kernels_in_a_time_namespace_too() -> None:
     unshare = ["unshare", "--time", "--monotonic", "1000000", "--boottime", "5", "--fork", sys.executable, "-c"]
     if subprocess.run([*unshare, ""], capture_output=True, check=False).returncode:
         pytest.skip("cannot make time namespaces here")
-    code = "import time; from flowtop.capture.ebpf.clock import kernel_clock as k; print(k()(), time.monotonic_ns())"
+    code = "import time; from flowtop.capture.ebpf.capture import kernel_clock as k; print(k()(), time.monotonic_ns())"
     before = time.monotonic_ns()
     inside, shifted = map(int, subprocess.run([*unshare, code], capture_output=True, text=True,
                                               check=True).stdout.split())

@@ -11,10 +11,13 @@ import pytest
 
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.errors import FlowtopError
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.pipeline import Pipeline, PipelineConfig
-from flowtop.record import Direction, EndReason, FlowBatch, FlowRecords
-from flowtop.view.query import Page
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.kinds import Direction, EndReason
+from flowtop.model.record import FlowBatch, FlowRecords
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.query.query import Page
 from tests.kernel.netns import PATIENCE_S, Books, Lab, Namespace, Recorder, scaled
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.netlink import RouteSocket
-from flowtop.record import Direction
+from flowtop.model.kinds import Direction
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, hooks, process, scaled
 
 

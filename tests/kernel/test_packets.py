@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.capture.ebpf import packet_tap
+from flowtop.capture.ebpf import packet_taps
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
-from flowtop.export.packet_recording import RecordingStatistics
-from flowtop.packets import PacketBatch, PacketLosses, PacketRequest
-from flowtop.recording import Recorder, RecordingLimits
-from flowtop.view.filter import compile_filter
+from flowtop.filters.filter import compile_filter
+from flowtop.model.packets import PacketBatch, PacketLosses, PacketRequest
+from flowtop.recording.recorder import Recorder, RecordingLimits
+from flowtop.recording.recording import RecordingStatistics
 from tests.kernel import frames as f
 from tests.kernel.netns import Lab, Namespace, eventually, hooks, process, scaled, send_frames
 from tests.kernel.netns import Recorder as Capturing
@@ -288,7 +288,7 @@ class Gate:
 
 def test_what_finds_the_ring_buffer_full_is_counted_and_counting_never_waits(
         pair: tuple[Namespace, Namespace], udp_flood: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packet_tap, "RING_OCTETS", 1 << 17)
+    monkeypatch.setattr(packet_taps, "RING_OCTETS", 1 << 17)
     near, _ = pair
     sink = Gate()
     sent = scaled(5_000)

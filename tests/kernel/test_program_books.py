@@ -15,7 +15,8 @@ import pytest
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE, Direction, Kind
+from flowtop.model.kinds import Direction, Kind
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE
 from tests.kernel import frames as f
 from tests.kernel.observer import LOOPBACK_IFINDEX, Observer, SeenFlow, sum_over_cpus
 

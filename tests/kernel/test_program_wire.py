@@ -13,7 +13,7 @@ import pytest
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
-from flowtop.record import Direction, Kind
+from flowtop.model.kinds import Direction, Kind
 from tests.kernel import frames as f
 from tests.kernel.observer import Books, Observer, SeenFlow
 from tests.kernel.wire import Tunnel, Wire

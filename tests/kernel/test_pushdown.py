@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
-from flowtop.record import FLOW_RECORD_DTYPE, Direction
-from flowtop.view.filter import compile_filter
-from flowtop.view.filter.pushdown import split
-from flowtop.view.filter.terms import flow_as_tcpdump
+from flowtop.filters.filter import compile_filter
+from flowtop.filters.kernel import split
+from flowtop.filters.terms import flow_as_tcpdump
+from flowtop.model.kinds import Direction
+from flowtop.model.record import FLOW_RECORD_DTYPE
 from tests.kernel import frames as f
 from tests.kernel.observer import Observer, SeenFlow
 from tests.unit.factories import flow_row

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import Direction, FlowBatch
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.kinds import Direction
+from flowtop.model.record import FlowBatch
 from tests.kernel.netns import Books, Lab, Namespace, Recorder, eventually
 
 DELAY_S = 0.02

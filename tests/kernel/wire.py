@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flowtop.capture.ebpf import bpf
-from flowtop.record import Direction
+from flowtop.model.kinds import Direction
 from tests.kernel.observer import Books, Observer
 
 NEAR, FAR = "flowwire0", "flowwire1"

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire import flow_templates as ft
+from flowtop.wire.data_set import DataSet
 from flowtop.wire.ipfix import encode_messages, restamp
-from flowtop.wire.ipfix_decoder import DataSet, TemplateStore, decode_message, split_messages
+from flowtop.wire.ipfix_decoder import decode_message, split_messages
+from flowtop.wire.template_store import TemplateStore
 from tests.oracle.collectors import ipfix_dump, nfacctd_records, nfdump_records, tshark_file, tshark_records
 
 DOMAIN = 3

@@ -20,7 +20,7 @@ import pytest
 
 from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, PATIENCE_S, free_udp_port, needs, write_pcap
-from tests.unit.capture.listener import test_sflow as agent
+from tests.unit.capture.collector import test_sflow as agent
 
 FLOWS, PACKETS = 90, 1_500
 Key = tuple[str, str, int, int, int]

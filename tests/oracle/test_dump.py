@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
+from flowtop.capture.files.messages import read_payloads
 from flowtop.capture.files.octets import OctetStream
-from flowtop.capture.files.payloads import read_payloads
-from flowtop.dump import entries, entry_text
 from flowtop.errors import FlowtopError
-from flowtop.wire.exports import split_exports
+from flowtop.output.dump import entries, entry_text
+from flowtop.wire.datagrams import split_exports
 from tests.oracle.collectors import ENVIRONMENT, needs, write_pcap
 from tests.oracle.exports_data import BROKEN, GROUPS, export_files, tshark_exports
-from tests.unit.capture.listener import test_sflow as sflow
+from tests.unit.capture.collector import test_sflow as sflow
 
 
 def dump(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
     """Run the command; gives status, standard output, standard error."""
-    run = subprocess.run([sys.executable, "-m", "flowtop.cli_dump", *arguments], input=stdin, capture_output=True,
+    run = subprocess.run([sys.executable, "-m", "flowtop.cli.dump", *arguments], input=stdin, capture_output=True,
                          env=ENVIRONMENT)
     return run.returncode, run.stdout.decode(), run.stderr.decode()
 
@@ -230,7 +230,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
     (octets,) = export_files(["netflow5_test_juniper_mx80"])
     (tmp_path / "x.dat").write_bytes(octets * 500)
     read, write = os.pipe()
-    process = subprocess.Popen([sys.executable, "-m", "flowtop.cli_dump", tmp_path / "x.dat"], stdout=write,
+    process = subprocess.Popen([sys.executable, "-m", "flowtop.cli.dump", tmp_path / "x.dat"], stdout=write,
                                stderr=subprocess.PIPE, env=ENVIRONMENT)
     os.close(write)
     os.read(read, 10)

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from flowtop.errors import FlowtopError
+from flowtop.export.backlog import QueueBounds
 from flowtop.export.opening import open_exporter
-from flowtop.export.record_queue import QueueBounds
-from flowtop.export.records_text import plain_records
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
-from flowtop.record import FlowRecords, Tunnel
-from flowtop.view.query import FlowRow
-from flowtop.view.records import flow_record
+from flowtop.fields.records import flow_record, plain_records
+from flowtop.model.kinds import Tunnel
+from flowtop.model.record import FlowRecords
+from flowtop.model.rows import FlowRow
 from tests.oracle.collectors import ipfix_dump, tshark_file
 from tests.unit.export.flows import flows, until
 from tests.unit.factories import flow_row

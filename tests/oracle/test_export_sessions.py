@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.export import udp
+from flowtop.export.backlog import QueueBounds
 from flowtop.export.opening import open_exporter
-from flowtop.export.record_queue import QueueBounds
 from flowtop.export.statistics import MeteringFacts
+from flowtop.export.transports import udp
 from tests.oracle.collectors import ipfix_dump, needs, tshark_records
 from tests.oracle.test_export_tcp import collector
 from tests.oracle.test_export_udp import received

@@ -15,8 +15,9 @@ import pytest
 
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportState, MeteringFacts
-from flowtop.record import Tunnel
-from flowtop.wire.ipfix_decoder import TemplateStore, decode_message
+from flowtop.model.kinds import Tunnel
+from flowtop.wire.ipfix_decoder import decode_message
+from flowtop.wire.template_store import TemplateStore
 from tests.oracle.collectors import ENVIRONMENT, NFACCTD, _listening, _queued, free_udp_port, needs, tshark_records
 from tests.unit.export.flows import flows, until
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from flowtop.capture.collector.process import CollectingProcess
+from flowtop.capture.collector.sessions import Session
+from flowtop.capture.files.messages import read_payloads
 from flowtop.capture.files.octets import ROOM, OctetStream
-from flowtop.capture.files.payloads import read_payloads
-from flowtop.capture.listener.collecting import CollectingProcess
-from flowtop.capture.listener.sessions import Session
-from flowtop.dump import entries, entry_text
 from flowtop.errors import FlowtopError
-from flowtop.record import Tunnel
+from flowtop.model.kinds import Tunnel
+from flowtop.output.dump import entries, entry_text
 from flowtop.wire.flow_templates import (
     PROFILES,
     announcement,
@@ -32,8 +32,8 @@ from flowtop.wire.flow_templates import (
 from flowtop.wire.ipfix import encode_messages
 from tests.oracle.collectors import write_pcap
 from tests.oracle.exports_data import DATA, data_directory
+from tests.unit.capture.collector import test_sflow as agent
 from tests.unit.capture.files.reading import read
-from tests.unit.capture.listener import test_sflow as agent
 from tests.unit.export.flows import flows
 
 TRIES = 25

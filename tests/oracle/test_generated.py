@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowtop.record import Kind, Tunnel
+from flowtop.model.kinds import Kind, Tunnel
 from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, needs
 from tests.unit.capture.files import writers as w

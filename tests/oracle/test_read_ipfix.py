@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from flowtop.elements import TCP_MEMBERS
+from flowtop.model.elements import TCP_MEMBERS
 from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, tshark_file
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
 from tests.unit.capture.files import writers as w
-from tests.unit.test_reading import CAPTURE
+from tests.unit.cli.test_reading import CAPTURE
 
 _NOT_EXPORTED = ("flowId", "ipTTL", *TCP_MEMBERS)
 

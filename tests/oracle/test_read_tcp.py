@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from flowtop.capture.files.capture import FileCapture, FileConfig
-from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
 from tests.kernel.frames import ACK, IPV4, PSH, SYN, TCP, ethernet, ipv4
 from tests.oracle.test_read import CAPTURES, EXPECTED
 from tests.unit.capture.files.writers import SECOND, pcap

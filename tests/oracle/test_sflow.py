@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowtop.wire.sflow import decode_sflow
 from tests.oracle.collectors import ENVIRONMENT, needs, write_pcap
-from tests.unit.capture.listener.test_sflow import COUNTERS, datagram, frame, raw_header, sample
+from tests.unit.capture.collector.test_sflow import COUNTERS, datagram, frame, raw_header, sample
 
 FIELDS = ("sflow_245.agent", "sflow_245.sub_agent_id", "sflow.flow_sample.sampling_rate",
           "sflow.flow_sample.input_interface", "tcp.dstport", "ip.len")

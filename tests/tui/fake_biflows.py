@@ -6,7 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
 
-from flowtop.view.query import FlowRow, Ways
+from flowtop.model.rows import FlowRow, Ways
 from tests.tui.fake_groups import SUMS
 
 WAY_FIELDS: dict[str, Callable[[FlowRow], float]] = {

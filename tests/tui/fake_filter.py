@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from flowtop.view.query import FlowRow
+from flowtop.model.rows import FlowRow
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
 

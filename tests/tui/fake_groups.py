@@ -7,7 +7,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from flowtop.view.query import FlowRow
+from flowtop.model.rows import FlowRow
 
 Key = tuple[int, ...]
 AGGREGATE = 1

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from flowtop.errors import FlowtopError
-from flowtop.export.packet_recording import RecordingStatistics
-from flowtop.view.filter import Filter
+from flowtop.filters.filter import Filter
+from flowtop.recording.recording import RecordingStatistics
 
 
 class FakePackets:

@@ -11,11 +11,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flowtop.collecting import CollectingStatistics
 from flowtop.errors import FlowtopError
-from flowtop.record import Kind, SourceState
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.kinds import Kind
+from flowtop.model.record import SourceState
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Books, Details, Kept, Page, Query, SelfUsage, Traffic
 from flowtop.tui.source import PageListener
-from flowtop.view.query import Books, Details, FlowRow, Kept, Page, Query, SelfUsage, Traffic
 from tests.tui.fake_biflows import WAY_FIELDS, biflow_id, biflows, way_value
 from tests.tui.fake_filter import passes
 from tests.tui.fake_groups import grouped

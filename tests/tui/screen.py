@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from textual.app import App
 from textual.pilot import Pilot
 
+from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
-from flowtop.view.query import Query
 from tests.tui.fake_exports import FakeExports, Now
 from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import FakeSource

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.query.pager import Pager
+from flowtop.query.past import Past
+from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.tui.source import PageListener
-from flowtop.view.paging import Pager
-from flowtop.view.past import Past
-from flowtop.view.query import Books, Page, Query, Traffic
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, batch, counters, key
 
 

@@ -12,15 +12,15 @@ from textual import events
 from textual.pilot import Pilot
 
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
-from flowtop.record import Kind
-from flowtop.tui import flow_table
-from flowtop.tui.app import FlowtopApp
-from flowtop.tui.messages import PageReady
-from flowtop.tui.screens.help import HelpScreen
-from flowtop.view.biflow_columns import BIFLOW_COLUMNS
-from flowtop.view.columns import COLUMNS
-from flowtop.view.filter import compile_filter
-from flowtop.view.query import FlowRow, Query
+from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.fields.columns import COLUMNS
+from flowtop.filters.filter import compile_filter
+from flowtop.model.kinds import Kind
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Query
+from flowtop.tui.app import FlowtopApp, PageReady
+from flowtop.tui.panels.help import HelpScreen
+from flowtop.tui.widgets import flow_table
 from tests.tui.fake_source import SORT_FIELDS, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
+from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.screens.details import DetailsScreen
-from flowtop.tui.screens.groups import GroupsScreen
-from flowtop.view.biflow_columns import BIFLOW_COLUMNS
-from flowtop.view.query import FlowRow, Query
+from flowtop.tui.panels.details import DetailsScreen
+from flowtop.tui.panels.groups import GroupsScreen
 from tests.tui.fake_biflows import WAY_FIELDS, answered, biflow_id
 from tests.tui.fake_source import OUT, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown

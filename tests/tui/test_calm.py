@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from flowtop.metering.table import TableConfig
-from flowtop.view.filter import compile_filter
+from flowtop.filters.filter import compile_filter
+from flowtop.metering.flows import TableConfig
 from tests.tui.fake_filter import passes
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 from tests.tui.table_source import TableSource

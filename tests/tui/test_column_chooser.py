@@ -11,14 +11,13 @@ import pytest
 from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
+from flowtop.fields.arrangement import AUTOMATIC, Arrangement
+from flowtop.fields.columns import COLUMNS
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import COLUMN_KEYS
-from flowtop.tui.looks import Looks
-from flowtop.tui.saved import SavedView
-from flowtop.tui.screens.columns import ColumnsScreen
-from flowtop.view.arrangement import AUTOMATIC, Arrangement
-from flowtop.view.columns import COLUMNS
+from flowtop.tui.panels.columns import ColumnsScreen
+from flowtop.tui.saved import Looks, SavedView
+from flowtop.tui.widgets.flow_table import FlowTable
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import flow_lines, line, lines
 

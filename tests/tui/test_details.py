@@ -15,15 +15,23 @@ from textual.pilot import Pilot
 
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
-from flowtop.record import FLOW_RECORD_DTYPE, EndReason
-from flowtop.tui.flag_words import flag_marks, flags_over_time
-from flowtop.tui.flow_words import ENDINGS, REASONS, Telling, _squeezed, detail_lines
+from flowtop.fields.columns import Wording
+from flowtop.filters.filter import compile_filter
+from flowtop.model.kinds import EndReason
+from flowtop.model.record import FLOW_RECORD_DTYPE
+from flowtop.query.query import Books, Details, Page, Query, Traffic
 from flowtop.tui.keys import DETAIL_KEYS
-from flowtop.tui.screens.copying import CopyScreen
-from flowtop.tui.screens.details import DetailsScreen
-from flowtop.view.columns import Wording
-from flowtop.view.filter import compile_filter
-from flowtop.view.query import Books, Details, Page, Query, Traffic
+from flowtop.tui.panels.copying import CopyScreen
+from flowtop.tui.panels.details import (
+    ENDINGS,
+    REASONS,
+    DetailsScreen,
+    Telling,
+    _squeezed,
+    detail_lines,
+    flag_marks,
+    flags_over_time,
+)
 from tests.tui.fake_exports import statistics
 from tests.tui.fake_source import OUT, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, lines, running

@@ -17,9 +17,9 @@ from flowtop.errors import FlowtopError
 from flowtop.export.statistics import ExportState
 from flowtop.export.url import parse_export_url
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.export_words import STATES
 from flowtop.tui.keys import EXPORT_KEYS
-from flowtop.tui.screens.exports import SCHEMES, ExportsScreen
+from flowtop.tui.panels.exports import SCHEMES, ExportsScreen
+from flowtop.tui.state.exports import STATES
 from tests.tui.fake_exports import FakeExports, Now, statistics
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import flow_lines, line, lines, running

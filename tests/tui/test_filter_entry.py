@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flowtop.tui.filter_entry import MOST_REMEMBERED, FilterEntry, error_lines, remember
+from flowtop.filters.errors import FilterError
+from flowtop.filters.filter import compile_filter
 from flowtop.tui.line import justify
-from flowtop.view.filter import FilterError, compile_filter
+from flowtop.tui.state.filter_entry import MOST_REMEMBERED, FilterEntry, error_lines, remember
 
 
 def put(error: FilterError, place: int, width: int = 80, *, gently: bool = False) -> list[str]:

@@ -10,10 +10,11 @@ from textual import events
 from textual.pilot import Pilot
 from textual.widget import Widget
 
+from flowtop.filters.filter import compile_filter
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.candidates import Candidates
-from flowtop.view.filter import compile_filter
-from flowtop.view.query import FlowRow, Query
+from flowtop.tui.widgets.candidates import Candidates
 from tests.tui.fake_filter import passes
 from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
@@ -232,7 +233,7 @@ def _page_without_filtering(source: FakeSource) -> Callable[[Query], object]:
 
 async def test_the_parser_comes_after_the_line_is_there_and_the_text_is_read_then(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowtop.tui.filter_bar import FilterBar
+    from flowtop.tui.widgets.filter_bar import FilterBar
 
     come = asyncio.Event()
     bring = FilterBar._bring_parser

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.record import Kind
+from flowtop.fields.groups import GROUPS
+from flowtop.model.kinds import Kind
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.header import trail_text
 from flowtop.tui.keys import GROUP_KEYS
-from flowtop.tui.screens.groups import GroupsScreen
-from flowtop.view.groups import GROUPS
-from flowtop.view.query import FlowRow, Query
+from flowtop.tui.panels.groups import GroupsScreen
+from flowtop.tui.widgets.header import trail_text
 from tests.tui.fake_groups import KEYS as FAKE_KEYS
 from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
@@ -128,7 +129,7 @@ async def test_every_field_can_be_looked_into(group: str, width: int) -> None:
         await pilot.press("down")
         [first] = [row for row in source.page(source.asked[-1]).rows if row.flow_id == shown(pilot.app)[0]]
         if group == "vlan" or group == "dscp":
-            return  # the fake's filters have no such words; tests/unit/view/test_groups.py holds terms to their groups
+            return  # the fake's filters have no such words; unit/fields/test_groups.py holds terms to their groups
         if group in ("interface", "direction"):
             return
         await pilot.press("enter")

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.elements import FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.errors import FlowtopError
+from flowtop.model.elements import FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.output.row_files import write_rows
+from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import COPY_KEYS
-from flowtop.tui.row_files import write_rows
-from flowtop.tui.screens.copying import LONGEST, CopyScreen
-from flowtop.tui.screens.writing import WriteScreen
-from flowtop.view.query import Query
+from flowtop.tui.panels.copying import LONGEST, CopyScreen
+from flowtop.tui.panels.writing import WriteScreen
 from tests.tui.fake_source import ICMP, OUT, FakeSource, flow, random_flows
 from tests.tui.screen import line, lines, running, shown
 
@@ -198,7 +198,7 @@ async def test_what_cannot_be_written_is_said_under_the_line_and_harms_nothing(
 
 async def test_a_flow_table_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flowtop.tui.actions.handing.PATIENCE_S", 0.05)
+    monkeypatch.setattr("flowtop.tui.main.handing.PATIENCE_S", 0.05)
     source = FakeSource(FLOWS)
     async with running(source, 120, 24) as pilot:
         source.silent = True

@@ -6,11 +6,10 @@ import re
 
 import pytest
 
-from flowtop.tui.key_page import TOGETHER, WIDTH, key_lines, key_page
+from flowtop.fields.columns import COLUMNS
+from flowtop.filters.words import WORDS
 from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, GROUP_KEYS, KEYS, MOUSE
-from flowtop.tui.screens.help import ACCURACY, HelpScreen
-from flowtop.view.columns import COLUMNS
-from flowtop.view.filter.keys import WORDS
+from flowtop.tui.panels.help import ACCURACY, TOGETHER, WIDTH, HelpScreen, key_lines, key_page
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import lines, running
 

@@ -13,12 +13,11 @@ from rich.text import Text
 from textual.app import App
 from textual.pilot import Pilot
 
-from flowtop.collecting import Exporter, observation_point_name
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import ExportState
-from flowtop.tui.app import FlowtopApp
-from flowtop.tui.messages import CaptureFailed
-from flowtop.view.names import ServiceNames
+from flowtop.model.exporters import Exporter, observation_point_name
+from flowtop.text.names import ServiceNames
+from flowtop.tui.app import CaptureFailed, FlowtopApp
 from tests.kernel.frames import IPV4, UDP, ethernet, ipv4, udp
 from tests.tui.fake_exports import FakeExports, statistics
 from tests.tui.fake_source import FakeSource, flow

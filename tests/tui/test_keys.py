@@ -8,18 +8,18 @@ from ipaddress import ip_address as address
 import pytest
 from textual.pilot import Pilot
 
+from flowtop.fields.columns import COLUMNS
+from flowtop.model.rows import FlowRow
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.flow_table import FlowTable
 from flowtop.tui.keys import KEYS
 from flowtop.tui.palettes import THEMES
-from flowtop.tui.screens.columns import ColumnsScreen
-from flowtop.tui.screens.copying import CopyScreen
-from flowtop.tui.screens.exports import ExportsScreen
-from flowtop.tui.screens.groups import GroupsScreen
-from flowtop.tui.screens.help import HelpScreen
-from flowtop.tui.screens.writing import WriteScreen
-from flowtop.view.columns import COLUMNS
-from flowtop.view.query import FlowRow
+from flowtop.tui.panels.columns import ColumnsScreen
+from flowtop.tui.panels.copying import CopyScreen
+from flowtop.tui.panels.exports import ExportsScreen
+from flowtop.tui.panels.groups import GroupsScreen
+from flowtop.tui.panels.help import HelpScreen
+from flowtop.tui.panels.writing import WriteScreen
+from flowtop.tui.widgets.flow_table import FlowTable
 from tests.tui.fake_biflows import answered, biflow_id
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import background, cursor_line, flow_lines, line, running, shown

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from rich.style import Style
 
-from flowtop.collecting import CollectingStatistics
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.tui import theme
-from flowtop.tui.header import _observed, clock, shorten_interfaces, sparkline
 from flowtop.tui.line import Part, justify
-from flowtop.tui.screens.flow_screen import _why_empty
-from flowtop.tui.status import accuracy_line, key_hints
-from flowtop.view.query import Books, Page, Query, Traffic
+from flowtop.tui.main.flow_screen import _why_empty
+from flowtop.tui.widgets.header import _observed, clock, shorten_interfaces, sparkline
+from flowtop.tui.widgets.status import accuracy_line, key_hints
 from tests.tui.fake_source import FakeSource
 
 

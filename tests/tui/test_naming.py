@@ -9,9 +9,9 @@ import threading
 import pytest
 from rich.text import Text
 
-from flowtop.metering.table import TableConfig
+from flowtop.metering.flows import TableConfig
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.looks import Looks
+from flowtop.tui.saved import Looks
 from tests.tui.fake_source import FakeSource, flow
 from tests.tui.screen import flow_lines, line, lines, running, shown
 from tests.tui.table_source import TableSource

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.style import Style
 
-from flowtop.tui import flow_table
+from flowtop.model.rows import FlowRow
 from flowtop.tui.app import FlowtopApp
-from flowtop.view.query import FlowRow
+from flowtop.tui.widgets import flow_table
 from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import lines, running
 

@@ -9,8 +9,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from flowtop.tui import theme
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.looks import Looks
 from flowtop.tui.palettes import PALETTES, TERMINAL, Palette, PaletteFilter
+from flowtop.tui.saved import Looks
 from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import background, flow_lines, line
 

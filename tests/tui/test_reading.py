@@ -6,12 +6,13 @@ import asyncio
 import re
 from pathlib import Path
 
-from flowtop.metering.table import TableConfig
-from flowtop.pipeline import Pipeline, PipelineConfig
-from flowtop.reading import Reading
-from flowtop.record import SourceState
+from flowtop.cli.sources import Reading
+from flowtop.metering.flows import TableConfig
+from flowtop.model.record import SourceState
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.pipeline import Pipeline
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.screens.flow_screen import reading
+from flowtop.tui.main.flow_screen import reading
 from tests.kernel import frames as f
 from tests.tui.screen import lines
 from tests.unit.capture.files import writers as w

@@ -8,8 +8,8 @@ import pytest
 from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
-from flowtop.record import SourceState
-from flowtop.tui.screens.writing import WriteScreen
+from flowtop.model.record import SourceState
+from flowtop.tui.panels.writing import WriteScreen
 from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import FakeSource, flow
 from tests.tui.screen import line, lines, running

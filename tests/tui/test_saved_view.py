@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.errors import FlowtopError
-from flowtop.tui.looks import opening_looks
-from flowtop.tui.saved import SavedView, ViewFile, parse_view, view_file, view_text
-from flowtop.view.arrangement import Arrangement
-from flowtop.view.columns import COLUMNS
+from flowtop.fields.arrangement import Arrangement
+from flowtop.fields.columns import COLUMNS
+from flowtop.tui.saved import SavedView, ViewFile, opening_looks, parse_view, view_file, view_text
 
 VIEW = SavedView("dark", Arrangement(("rate", "source"), frozenset({"vlan"}), frozenset({"flags"}), (("source", 30),)))
 ME = (os.geteuid(), os.getegid())

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.pipeline import Pipeline, PipelineConfig
-from flowtop.record import FlowBatch
+from flowtop.model.record import FlowBatch
+from flowtop.model.rows import FlowRow
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.query.query import Page, Query
 from flowtop.tui.app import FlowtopApp
-from flowtop.view.query import FlowRow, Page, Query
 from tests.tui.fake_source import FakeSource, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
-from tests.unit.test_pipeline import ScriptedCapture
+from tests.unit.pipeline.test_pipeline import ScriptedCapture
 
 FLOWS = random_flows(200)
 LINES = 19

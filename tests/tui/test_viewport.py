@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtop.tui.questions import Questions
-from flowtop.tui.viewport import Viewport
-from flowtop.view.query import Query
+from flowtop.query.query import Query
+from flowtop.tui.state.questions import Questions
+from flowtop.tui.state.viewport import Viewport
 from tests.tui.fake_source import FakeSource, random_flows
 
 STEP = st.one_of(

@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.record import (
-    FLOW_COUNTERS_DTYPE,
-    FLOW_KEY_DTYPE,
-    OBSERVATION_DTYPE,
-    Direction,
-    FlowBatch,
-    Kind,
-    Tunnel,
-)
-from flowtop.view.query import FlowRow
+from flowtop.model.kinds import Direction, Kind, Tunnel
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
+from flowtop.model.rows import FlowRow
 
 SECOND = 1_000_000_000
 START_NS = 5_000 * SECOND

@@ -6,12 +6,13 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from flowtop.batch import PageQueue
 from flowtop.capture.files.capture import FileCapture, FileConfig
-from flowtop.export.packet_recording import RecordingStatistics
-from flowtop.pipeline import Pipeline, PipelineConfig
-from flowtop.recording import Recorder, RecordingLimits
-from flowtop.view.filter import compile_filter
+from flowtop.filters.filter import compile_filter
+from flowtop.output.batch import PageQueue
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.recording.recorder import Recorder, RecordingLimits
+from flowtop.recording.recording import RecordingStatistics
 
 EVERYTHING = RecordingLimits(snap=262_144, per_flow=0, most_octets=0)
 

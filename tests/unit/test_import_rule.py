@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "flowtop"
 
-HOME_OF = {"bcc": "capture/ebpf/", "textual": "tui/", "click": "cli"}
+HOME_OF = {"bcc": "capture/ebpf/", "textual": "tui/", "click": "cli/"}
 """The only place, below flowtop/, that may import this library."""
 
 HEAVY = {"bcc", "numpy", "rich", "textual"}
@@ -37,12 +37,13 @@ def test_the_contracts_hold() -> None:
 
 
 @pytest.mark.parametrize(("module", "line"), [
-    ("record.py", "import textual"),
-    ("record.py", "import flowtop.metering"),
-    ("view/query.py", "import bcc"),
-    ("view/query.py", "import flowtop.metering"),
+    ("model/record.py", "import textual"),
+    ("model/record.py", "import flowtop.metering"),
+    ("query/query.py", "import bcc"),
+    ("query/query.py", "import flowtop.metering"),
     ("metering/__init__.py", "import flowtop.export"),
-    ("capture/__init__.py", "import flowtop.view.query"),
+    ("capture/protocol.py", "import flowtop.query.query"),
+    ("capture/ebpf/maps.py", "import flowtop.capture.files.octets"),
     ("errors.py", "import click"),
     ("wire/__init__.py", "import flowtop.tui"),
 ])
@@ -67,6 +68,21 @@ def imports(path: Path) -> Iterator[str]:
             argument = node.args[0]
             if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                 yield argument.value.split(".")[0]
+
+
+@pytest.mark.parametrize(("module", "line"), [
+    ("fields/columns.py", "import flowtop.fields.groups"),  # two modules of a package
+    ("capture/packets/link.py", "import flowtop.capture.files.octets"),  # two parts of a package
+    ("tui/state/viewport.py", "import flowtop.tui.widgets.header"),
+])
+def test_the_contracts_notice_a_circle(tmp_path: Path, module: str, line: str) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "flowtop", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    with (tmp_path / "flowtop" / module).open("a") as source:
+        source.write(f"\n{line}\n")
+    result = lint_imports(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "No cycles are allowed" in result.stdout
 
 
 @pytest.mark.parametrize("library", HOME_OF)
@@ -106,7 +122,7 @@ def run_flowtop(*arguments: str) -> tuple[int, set[str], str]:
 def test_a_quick_answer_loads_nothing_heavy(option: str) -> None:
     status, modules, output = run_flowtop(option)
     assert status == 0, output
-    assert {"flowtop.cli", "click"} <= modules
+    assert {"flowtop.cli.main", "click"} <= modules
     assert {name for name in modules if name.split(".")[0] in HEAVY} == set()
 
 
@@ -114,6 +130,6 @@ def test_a_headless_run_never_loads_the_screen() -> None:
     status, modules, output = run_flowtop("-b", "-c", "1", "-d", "0.1", "-i", "lo", "-o", "json")
     # 69 and 77: no bcc or no root here. Everything a headless run imports has been imported by then.
     assert status in ((0,) if os.environ.get("FLOWTOP_REQUIRE_KERNEL") == "1" else (0, 69, 77)), output
-    assert {"flowtop.batch", "flowtop.pipeline", "flowtop.capture.ebpf.capture"} <= modules
+    assert {"flowtop.output.batch", "flowtop.pipeline.pipeline", "flowtop.capture.ebpf.capture"} <= modules
     assert {name for name in modules if name.split(".")[0] in ("textual", "rich")} == set()
     assert not any(name.startswith("flowtop.tui") for name in modules)

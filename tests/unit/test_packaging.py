@@ -51,7 +51,7 @@ def test_the_wheel_ships_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
 
 def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     info = {name.split("/", 1)[1]: name for name in wheel.namelist() if ".dist-info/" in name}
-    assert "flowtop = flowtop.cli:main" in wheel.read(info["entry_points.txt"]).decode()
+    assert "flowtop = flowtop.cli.main:main" in wheel.read(info["entry_points.txt"]).decode()
     assert wheel.read(info["licenses/LICENSE"]) == (REPOSITORY / "LICENSE").read_bytes()
 
 

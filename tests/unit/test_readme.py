@@ -12,10 +12,16 @@ from pathlib import Path
 import click
 import pytest
 
-from flowtop import batch, errors
-from flowtop.cli import command
-from flowtop.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop import errors
+from flowtop.cli.main import command
 from flowtop.export.url import OPTIONS, parse_export_url
+from flowtop.fields.columns import COLUMNS
+from flowtop.fields.groups import GROUPS
+from flowtop.fields.records import GROUP_ELEMENTS
+from flowtop.filters.words import WORDS
+from flowtop.model.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.output import batch
+from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.tui.keys import (
     COLUMN_KEYS,
     DETAIL_KEYS,
@@ -27,11 +33,6 @@ from flowtop.tui.keys import (
     TYPING_KEYS,
     Key,
 )
-from flowtop.view.columns import COLUMNS
-from flowtop.view.filter.keys import WORDS
-from flowtop.view.groups import GROUPS
-from flowtop.view.query import Books, Page, Query, Traffic
-from flowtop.view.records import GROUP_ELEMENTS
 from flowtop.wire.flow_templates import PROFILES
 
 REPOSITORY = Path(__file__).parents[2]

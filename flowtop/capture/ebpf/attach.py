@@ -6,7 +6,7 @@ import os
 from typing import Literal, Protocol
 
 from flowtop.capture.ebpf import bpf
-from flowtop.record import Direction
+from flowtop.model.kinds import Direction
 
 AttachMode = Literal["auto", "tcx", "clsact"]
 

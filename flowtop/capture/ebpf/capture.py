@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, TypeVar, get_args
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
-from flowtop.capture.ebpf.clock import kernel_clock
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection
@@ -25,10 +25,32 @@ from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
 from flowtop.capture.ebpf.totals import Totals, possible_cpus
-from flowtop.capture.wake import Wake
+from flowtop.capture.protocol import Wake
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
-from flowtop.packets import PacketRequest
-from flowtop.record import Direction, FlowBatch
+from flowtop.model.kinds import Direction
+from flowtop.model.packets import PacketRequest
+from flowtop.model.record import FlowBatch
+
+
+def monotonic_offset_ns(path: Path = Path("/proc/self/timens_offsets")) -> int:
+    """What this process's time namespace adds to CLOCK_MONOTONIC (time_namespaces(7)); 0 where there are none."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return 0
+    for line in lines:
+        clock, seconds, ns = line.split()
+        if clock in ("monotonic", "1"):  # a number before Linux 5.7
+            return int(seconds) * 1_000_000_000 + int(ns)
+    return 0
+
+
+def kernel_clock(
+    offset_ns: int | None = None, monotonic_ns: Callable[[], int] = time.monotonic_ns
+) -> Callable[[], int]:
+    """CLOCK_MONOTONIC as eBPF programs read it: without the offset of the time namespace this process is in."""
+    offset = monotonic_offset_ns() if offset_ns is None else offset_ns
+    return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
 ATTACH_VARIABLE = "FLOWTOP_ATTACH"
 """Environment variable that overrides EbpfConfig.attach: the tests' switch to clsact on kernels that have TCX."""
@@ -74,7 +96,7 @@ class EbpfConfig:
 
 
 class EbpfCapture:
-    """flowtop.capture.Capture of this host's packets, in the network namespace of the thread that opens it.
+    """flowtop.capture.protocol.Capture of this host's packets, in the network namespace of the thread that opens it.
 
     Args:
         config: what to capture.

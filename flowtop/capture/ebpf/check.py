@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowtop.capture.ebpf import bpf, privileges
+from flowtop.capture.ebpf import bpf, start
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
 from flowtop.errors import FlowtopError
 
@@ -62,9 +62,9 @@ def check_kernel(release: tuple[int, int]) -> Finding:
 
 def check_privileges(status: Path = Path("/proc/self/status")) -> Finding:
     """The capabilities of this process."""
-    missing = privileges.missing_capabilities(status)
+    missing = start.missing_capabilities(status)
     return Finding("privileges", not missing, f"missing: {', '.join(missing)}" if missing else "sufficient",
-                   privileges.HINT if missing else "")
+                   start.HINT if missing else "")
 
 
 def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
@@ -106,7 +106,7 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
         (attempt or try_ring_buffer)()
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(), privileges.HINT)
+            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(), start.HINT)
         return Finding("packets (-w)", True, "cannot be written: ring buffers need Linux 5.8")
     return Finding("packets (-w)", True, "ring buffer")
 
@@ -118,9 +118,9 @@ def try_ring_buffer() -> None:
 
 def check_memory_lock(release: tuple[int, int]) -> Finding:
     """RLIMIT_MEMLOCK, where the kernel charges maps to it."""
-    if release >= privileges.UNCHARGED_RELEASE:
+    if release >= start.UNCHARGED_RELEASE:
         return Finding("memory lock limit", True, "not charged by this kernel")
-    if privileges.may_raise_memory_lock():
+    if start.may_raise_memory_lock():
         return Finding("memory lock limit", True, "will be raised")
     return Finding("memory lock limit", False, "too low for the maps, and may not be raised",
                    "ulimit -l unlimited, or run with sudo")
@@ -131,7 +131,7 @@ def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
         return Finding(name, True, attempt())
     except OSError as error:
         refused = error.errno in (errno.EPERM, errno.EACCES)
-        return Finding(name, False, (error.strerror or str(error)).lower(), privileges.HINT if refused else remedy)
+        return Finding(name, False, (error.strerror or str(error)).lower(), start.HINT if refused else remedy)
 
 
 def try_batches() -> str:

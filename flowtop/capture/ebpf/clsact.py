@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flowtop.capture.ebpf import netlink
 from flowtop.capture.ebpf.attach import Attachment
-from flowtop.record import Direction
+from flowtop.model.kinds import Direction
 
 _RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
 _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46

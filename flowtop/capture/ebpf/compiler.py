@@ -146,7 +146,7 @@ class Compilation:
         map_entries: capacity of each of the two flow maps.
         coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
         wanted: C expression over `key`, a pointer to struct flow_key, of one line: only flows for which it is not 0 are
-            counted. Empty: all. Never a user's text: see flowtop/view/filter/pushdown.py.
+            counted. Empty: all. Never a user's text: see flowtop/filters/kernel.py.
         decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
         python: interpreter of the child process.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, EventSocket, RouteSocket, attributes
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
-from flowtop.record import Layer
+from flowtop.model.kinds import Layer
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_DELQDISC, _RTM_DELTFILTER = 37, 45

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 SIDES = 2
 CONTROL_SIDE, CONTROL_EVERYTHING = 1, 2

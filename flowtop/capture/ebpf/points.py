@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from flowtop.capture.ebpf import privileges
+from flowtop.capture.ebpf import start
 from flowtop.capture.ebpf.attach import Attacher, Attachment
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
 from flowtop.capture.ebpf.totals import NOBODY, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
-from flowtop.record import Direction, Layer
+from flowtop.model.kinds import Direction, Layer
 
 ProgramTable = Mapping[Direction, int]
 """File descriptor of the program for each direction."""
@@ -186,7 +186,7 @@ class ObservationPoints:
             self._forget(interface.index, None)
             if error.errno in (errno.EPERM, errno.EACCES):
                 raise FlowtopError(f"cannot attach to {interface.name}: operation not permitted",
-                                   hint=privileges.HINT, exit_code=EXIT_NO_PERMISSION) from error
+                                   hint=start.HINT, exit_code=EXIT_NO_PERMISSION) from error
             if error.errno != errno.ENODEV:
                 self._refused[interface.index] = (interface.name, f"cannot attach: {error.strerror}")
 

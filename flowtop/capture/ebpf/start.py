@@ -1,13 +1,63 @@
-"""The part of a capture's start that needs no numpy: checks, and the compiler's child process set going.
-
-A command begins here, and imports the rest while the programs compile.
-"""
+"""The part of a capture's start that needs no numpy: what this process may do, and the compiler's child set going."""
 
 from __future__ import annotations
 
-from flowtop.capture.ebpf import privileges
+import resource
+from pathlib import Path
+
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, Compilation, kernel_release
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
+
+HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
+        "a locked-down kernel or a container may refuse")
+CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 21, 24, 38, 39
+_NAMES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
+UNCHARGED_RELEASE = (5, 11)
+"""First Linux that charges maps to the memory cgroup instead of RLIMIT_MEMLOCK."""
+
+
+def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozenset[int]:
+    """Numbers of the effective capabilities (capabilities(7)).
+
+    Args:
+        status: proc_pid_status(5).
+    """
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("CapEff:"))
+    mask = int(line.split()[1], 16)
+    return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)
+
+
+def missing_capabilities(status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
+    """Names of the capabilities capture needs and this process lacks; CAP_SYS_ADMIN includes CAP_BPF, CAP_PERFMON."""
+    effective = effective_capabilities(status)
+    if CAP_SYS_ADMIN in effective:
+        effective |= {CAP_BPF, CAP_PERFMON}
+    return tuple(name for number, name in _NAMES.items() if number not in effective)
+
+
+def require(status: Path = Path("/proc/self/status")) -> None:
+    """Check the capabilities.
+
+    Raises:
+        FlowtopError: some are missing (EXIT_NO_PERMISSION).
+    """
+    missing = missing_capabilities(status)
+    if missing:
+        raise FlowtopError(f"no permission to capture: {', '.join(missing)} missing", hint=HINT,
+                           exit_code=EXIT_NO_PERMISSION)
+
+
+def may_raise_memory_lock() -> bool:
+    """Whether RLIMIT_MEMLOCK is unlimited, or this process may lift it (CAP_SYS_RESOURCE)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return hard == resource.RLIM_INFINITY or CAP_SYS_RESOURCE in effective_capabilities()
+
+
+def raise_memory_lock(release: tuple[int, int]) -> None:
+    """Lift RLIMIT_MEMLOCK where the kernel charges maps to it. Where that is refused a small map may still fit."""
+    if release >= UNCHARGED_RELEASE or not may_raise_memory_lock():
+        return
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
 
@@ -30,8 +80,8 @@ def begin(map_entries: int, wanted: str = "", *, decap: bool = False) -> Compila
         FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or no such capacity (EXIT_USAGE).
     """
     check_map_entries(map_entries)
-    privileges.require()
+    require()
     release = kernel_release()
-    privileges.raise_memory_lock(release)  # the child inherits it
+    raise_memory_lock(release)  # the child inherits it
     return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, wanted=wanted,
                        decap=decap)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.interfaces import Counters
 from flowtop.capture.ebpf.maps import SIDES
-from flowtop.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE, Direction, Layer
+from flowtop.model.kinds import Direction, Layer
+from flowtop.model.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE
 
 SLOTS = 512
 """Interfaces with a slot of their own in the totals array; more of them go through totals_overflow."""

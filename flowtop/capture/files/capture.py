@@ -2,24 +2,145 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from flowtop.capture.files.entries import Entries
 from flowtop.capture.files.formats import Reader, identify
 from flowtop.capture.files.octets import DamagedError, OctetStream, readable
-from flowtop.capture.files.outlet import PacketOutlet
 from flowtop.capture.files.pieces import PacketPiece, Piece
-from flowtop.capture.files.steps import stretch
-from flowtop.capture.wake import Wake
-from flowtop.errors import EXIT_DAMAGED, FlowtopError
-from flowtop.packets import PacketRequest
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState
+from flowtop.capture.packets.entries import Entries
+from flowtop.capture.packets.frames import Integers
+from flowtop.capture.protocol import Wake
+from flowtop.errors import EXIT_DAMAGED, EXIT_USAGE, FlowtopError
+from flowtop.model.packets import PacketRequest
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState, Steps
+
+
+class PacketOutlet:
+    """Holds packets back until the batch that they are in is in the flow table, where their flows may be looked up.
+
+    `ask` may be called by any thread, the rest by the capture's.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._request: PacketRequest | None = None
+        self._held: tuple[Piece, int, int] | None = None
+        self._over = False
+
+    def ask(self, request: PacketRequest | None) -> None:
+        """From now on packets go there; None: nowhere.
+
+        Raises FlowtopError: there are none to come.
+        """
+        with self._lock:
+            if request is not None and self._over:
+                raise FlowtopError("the file has been read to its end", exit_code=EXIT_USAGE,
+                                   hint="start again with -w")
+            self._request = request
+
+    @property
+    def asked(self) -> bool:
+        """Whether packets go anywhere."""
+        return self._request is not None
+
+    def hold(self, piece: Piece, start: int, stop: int) -> None:
+        """The packets `start` to `stop` are in the batch that is handed over now."""
+        self._held = piece, start, stop
+
+    def flush(self, *, ended: bool) -> None:
+        """The batch has been metered, and the buffer it is in is about to be used again: write its packets.
+
+        Args:
+            ended: no packet follows.
+
+        Raises FlowtopError: what is read has no packets.
+        """
+        with self._lock:
+            held, self._held = self._held, None
+            self._over = self._over or ended
+            request = self._request
+            if request is None:
+                return
+            if held is not None:
+                packets = held[0].packets_between(held[1], held[2])
+                if packets is None:
+                    raise FlowtopError("there are no packets in this file, only flow records", exit_code=EXIT_USAGE,
+                                       hint="packets are written of pcap and pcapng files")
+                request.sink.write(packets)
+            if ended:
+                request.sink.finish()
+
+LEAST_STEPS = 8
+"""With fewer there is little to gain."""
+MOST_STEPS = 1_000
+"""In one batch: should they have to be taken singly after all, a run can be ended after so many."""
+MOST_PACKETS = 1_000
+"""Of a step on average: with more, a batch's cost is theirs."""
+
+
+class Stretch(NamedTuple):
+    """What is left of a piece, or the first of it, cut into steps as if each were handed over by itself.
+
+    Attributes:
+        now_ns: the time of each batch there would be.
+        step: which of them each packet would be in.
+        boundary_ns: where the step ends that is open then.
+    """
+
+    now_ns: Integers
+    step: Integers
+    boundary_ns: int
+
+    def steps(self, piece: PacketPiece, start: int, entry: Integers) -> Steps:
+        """What the batch says of it.
+
+        Args:
+            start: the stretch's first packet.
+            entry: the step of each entry.
+        """
+        ignored = self.now_ns[self.step[piece.ignored(start, start + len(self.step))]].tolist()
+        return Steps(self.now_ns, entry, (ignored[0], ignored[-1]) if ignored else (0, 0))
+
+
+def stretch(clock_ns: Integers, start_ns: int, boundary_ns: int, step_ns: int) -> Stretch | None:
+    """The steps of these packets; None: they are too few, or too full.
+
+    A step ends where the next begins, or, where the next with packets is another, there and where that one begins;
+    the last of a piece, which goes on in the next one, with its last packet.
+
+    Args:
+        clock_ns: of each packet; never falls.
+        start_ns: where the file's time begins.
+        boundary_ns: where the open step ends.
+        step_ns: how long a step is.
+    """
+    open_step = (boundary_ns - start_ns) // step_ns - 1
+    if len(clock_ns) > MOST_PACKETS * ((int(clock_ns[-1]) - start_ns) // step_ns - open_step + 1):
+        return None
+    numbers = np.maximum((clock_ns - start_ns) // step_ns, open_step)
+    changes = np.diff(numbers, prepend=open_step)
+    at = np.flatnonzero(changes)[:MOST_STEPS]  # the first packets of all steps but the open one
+    if len(at) < LEAST_STEPS:
+        return None
+    skips = changes[at] > 1
+    following, whole = numbers[at], len(at) < MOST_STEPS
+    batches = np.zeros(len(clock_ns) if whole else int(at[-1]), np.int64)
+    batches[at[:len(at) - (not whole)]] = 1 + skips[:len(at) - (not whole)]
+    boundary = following[-1] + (whole or not skips[-1])
+    skips[-1] &= whole
+    ends_ns = start_ns + (np.concatenate(([open_step], following[:-1])) + 1) * step_ns
+    both_ns = np.stack((ends_ns, start_ns + following * step_ns), axis=1)
+    now_ns = both_ns[np.stack((np.ones(len(at), np.bool_), skips), axis=1)]
+    return Stretch(np.append(now_ns, clock_ns[-1]) if whole else now_ns, np.cumsum(batches),
+                   int(start_ns + boundary * step_ns))
 
 STEP_NS = 2_000_000_000
 """File time that one batch may cover: flows end between batches."""
@@ -48,7 +169,7 @@ class FileConfig:
 
 
 class FileCapture:
-    """flowtop.capture.Capture of a capture file. Times are ns since 1970 UTC; batches say where ticks end.
+    """flowtop.capture.protocol.Capture of a capture file. Times are ns since 1970 UTC; batches say where ticks end.
 
     A tick ends every `tick_s` of the file's time, counted from its first packet. A stretch without packets that is
     longer is one tick.

@@ -13,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from flowtop.capture.packets.frames import PAD, Octets
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 
 ROOM = 8 << 20
 """Octets of a file in memory at once; no frame and no block of a capture that is kept may be longer."""
-PAD = 128
-"""Zeros after the octets: headers are fetched whole there, though less of them may be left."""
 _GZIP = b"\x1f\x8b"
 _READ = 1 << 20
-
-Octets = npt.NDArray[np.uint8]
 
 
 def readable(descriptors: Sequence[int], timeout_s: float) -> set[int]:

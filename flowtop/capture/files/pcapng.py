@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.files.frames import LATEST_NS, LONGEST_FRAME, FileInterface, Frames, Integers, gather
-from flowtop.capture.files.octets import DamagedError, Octets, OctetStream
+from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.packets.frames import LATEST_NS, LONGEST_FRAME, FileInterface, Frames, Integers, Octets, gather
 
 SECTION_HEADER = 0x0A0D0D0A
 _INTERFACE_DESCRIPTION, _PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6

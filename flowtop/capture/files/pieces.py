@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.files.decap import Decapsulated
-from flowtop.capture.files.entries import Entries, Observations, flow_entries
-from flowtop.capture.files.frames import Frames, Integers
-from flowtop.capture.files.internet import PARSED_IP, Packets
-from flowtop.packets import PacketBatch, PacketInterface
+from flowtop.capture.packets.entries import Entries, Observations, flow_entries
+from flowtop.capture.packets.frames import Frames, Integers
+from flowtop.capture.packets.internet import PARSED_IP, Packets
+from flowtop.capture.packets.tunnels import Decapsulated
+from flowtop.model.packets import PacketBatch, PacketInterface
 
 
 class Piece(Protocol):

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.files.entries import Entries
-from flowtop.capture.files.frames import LATEST_NS, Integers
+from flowtop.capture.collector.entries import flow_entries
+from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.process import CollectingProcess
+from flowtop.capture.collector.sessions import Session
 from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.files.pieces import rising
-from flowtop.capture.listener.collecting import CollectingProcess
-from flowtop.capture.listener.entries import flow_entries
-from flowtop.capture.listener.points import ObservationPoints
-from flowtop.capture.listener.sessions import Session
-from flowtop.collecting import CollectingStatistics
-from flowtop.wire.collected import Collected
+from flowtop.capture.packets.entries import Entries
+from flowtop.capture.packets.frames import LATEST_NS, Integers
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_message
 
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.capture.ebpf import netlink, privileges
+from flowtop.capture.ebpf import netlink, start
 from flowtop.capture.ebpf.attach import TcxAttacher
-from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig, kernel_clock, monotonic_offset_ns
 from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_packets, check_privileges
-from flowtop.capture.ebpf.clock import kernel_clock, monotonic_offset_ns
 from flowtop.capture.ebpf.clsact import Owner, parse_filter_name, start_time
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.maps import merge_duplicates
 from flowtop.capture.ebpf.points import ObservationPoints, _Observed
 from flowtop.capture.ebpf.totals import possible_cpus
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
-from flowtop.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, Direction, Layer
+from flowtop.model.kinds import Direction, Layer
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 
 def interface(name: str, *, up: bool = True, link_type: int = 1) -> Interface:
@@ -207,17 +207,17 @@ class TestPrivileges:
 
     def test_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(FlowtopError) as caught:
-            privileges.require(self.status(tmp_path))
+            start.require(self.status(tmp_path))
         assert caught.value.exit_code == EXIT_NO_PERMISSION
         assert "sudo" in caught.value.hint
         assert not check_privileges(self.status(tmp_path)).ok
 
     def test_the_three_suffice(self, tmp_path: Path) -> None:
-        privileges.require(self.status(tmp_path, 12, 38, 39))
+        start.require(self.status(tmp_path, 12, 38, 39))
 
     def test_sys_admin_is_not_net_admin(self, tmp_path: Path) -> None:
-        assert privileges.missing_capabilities(self.status(tmp_path, 21)) == ("CAP_NET_ADMIN",)
-        assert privileges.missing_capabilities(self.status(tmp_path, 12, 21)) == ()
+        assert start.missing_capabilities(self.status(tmp_path, 21)) == ("CAP_NET_ADMIN",)
+        assert start.missing_capabilities(self.status(tmp_path, 12, 21)) == ()
 
 
 class TestCheck:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 
 PATIENCE_S = 20.0
 

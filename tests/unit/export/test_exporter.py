@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.export.backlog import SPILL_S
+from flowtop.export.backlog import SPILL_S, QueueBounds, RecordQueue
 from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
-from flowtop.export.record_queue import QueueBounds, RecordQueue
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import ExportState, ExportStatistics
 from tests.unit.export.flows import RecordingTransport, flows, until

@@ -17,7 +17,7 @@ from flowtop.errors import FlowtopError
 from flowtop.export import compression
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportState, ExportStatistics
-from flowtop.ownership import recording_owner
+from flowtop.files import recording_owner
 from tests.unit.export.flows import flows, until
 
 NOBODY = 65_534

@@ -11,9 +11,11 @@ import pytest
 from flowtop.export.context import ExportContext
 from flowtop.export.session import MAX_TUNNELS, TransportSession
 from flowtop.export.statistics import MeteringFacts
-from flowtop.record import FlowRecords, Tunnel
+from flowtop.model.kinds import Tunnel
+from flowtop.model.record import FlowRecords
 from flowtop.wire.flow_templates import PROFILES, flow_templates
-from flowtop.wire.ipfix_decoder import Message, TemplateStore, decode_message
+from flowtop.wire.ipfix_decoder import Message, decode_message
+from flowtop.wire.template_store import TemplateStore
 from tests.unit.export.flows import flows
 
 CONTEXT = cast("ExportContext", SimpleNamespace(wall=lambda: 1_700_000_000.0,

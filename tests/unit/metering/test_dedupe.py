@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import EndReason, FlowRecords, Kind, Tunnel
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.kinds import EndReason, Kind, Tunnel
+from flowtop.model.record import FlowRecords
 from tests.unit.factories import FIN, SECOND, START_NS, batch, counters, key
 
 IN, OUT = 0, 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtop.metering.key_index import KEY_WORDS, KeyIndex, Words, as_words
-from flowtop.record import FLOW_KEY_DTYPE
+from flowtop.model.record import FLOW_KEY_DTYPE
 from tests.unit.factories import key
 
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import Direction, EndReason, FlowBatch, FlowRecords, Kind, Tunnel
-from flowtop.view.flows import FLOW_COLUMN_DTYPES
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.flows import FLOW_COLUMN_DTYPES
+from flowtop.model.kinds import Direction, EndReason, Kind, Tunnel
+from flowtop.model.record import FlowBatch, FlowRecords
 from tests.unit.factories import (
     ACK,
     FIN,

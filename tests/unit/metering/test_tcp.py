@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flowtop.capture.ebpf.maps import merge_duplicates
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.record import Kind
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.kinds import Kind
 from tests.unit.factories import FIN, RST, SECOND, START_NS, SYN, batch, counters, key
 
 SOCKET = ("rtt_us", "congestion_window", "retransmitted")

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtop.elements import ELEMENTS
-from flowtop.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.elements import ELEMENTS
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire import flow_templates as ft
 from flowtop.wire.ipfix import encode_messages
-from flowtop.wire.ipfix_decoder import Message, TemplateStore, decode_message
+from flowtop.wire.ipfix_decoder import Message, decode_message
+from flowtop.wire.template_store import TemplateStore
 from tests.unit.wire.patience import patient
 
 DOMAIN = 9

@@ -17,8 +17,9 @@ from flowtop.wire.ipfix import (
     template_sets,
     withdrawal_sets,
 )
-from flowtop.wire.ipfix_decoder import TemplateStore, decode_message
+from flowtop.wire.ipfix_decoder import decode_message
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, IpfixEncodeError, Template, field
+from flowtop.wire.template_store import TemplateStore
 from tests.unit.wire.patience import patient
 
 LINE_CARD, NEXT_HOP = FieldSpecifier(141, 4), FieldSpecifier(15, 4)

@@ -11,17 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
+from flowtop.model.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
+from flowtop.wire.data_set import UndecodedSet, decode_data_set
 from flowtop.wire.ipfix import encode_messages, encode_record, encode_records, template_sets
-from flowtop.wire.ipfix_decoder import (
-    Message,
-    TemplateStore,
-    UndecodedSet,
-    decode_data_set,
-    decode_message,
-    split_messages,
-)
+from flowtop.wire.ipfix_decoder import Message, decode_message, split_messages
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, IpfixDecodeError, Template, field
+from flowtop.wire.template_store import TemplateStore
 from tests.unit.wire.patience import patient
 from tests.unit.wire.test_ipfix import (
     A_2_1,

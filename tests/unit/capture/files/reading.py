@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flowtop.capture.files.capture import FileCapture, FileConfig
-from flowtop.record import IGNORED_KINDS, FlowBatch, Kind
+from flowtop.model.kinds import IGNORED_KINDS, Kind
+from flowtop.model.record import FlowBatch
 
 Key = tuple[str, str, int, int, int]
 """Source, destination, protocol, ports."""

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from flowtop.capture.files import capture as capturing
-from flowtop.capture.files import steps
 from flowtop.capture.files.capture import FileCapture, FileConfig
 from flowtop.capture.files.octets import OctetStream
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
-from flowtop.metering.table import FlowTable, TableConfig
-from flowtop.pipeline import Pipeline, PipelineConfig
-from flowtop.record import FLOW_RECORD_DTYPE, EndReason, FlowRecords
-from flowtop.view.flows import FLOW_COLUMN_DTYPES
-from flowtop.view.query import Page
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.flows import FLOW_COLUMN_DTYPES
+from flowtop.model.kinds import EndReason
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.query.query import Page
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 
@@ -80,10 +82,10 @@ def both(path: Path, config: TableConfig, most: int = 1000) -> tuple[Outcome, Ou
     """Step by step, and at once, `most` steps at most in a batch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capturing, "OctetStream", partial(OctetStream, room=ROOM))
-        patch.setattr(steps, "LEAST_STEPS", 10**9)
+        patch.setattr(capturing, "LEAST_STEPS", 10**9)
         single = Outcome(path, config)
-        patch.setattr(steps, "LEAST_STEPS", 2)
-        patch.setattr(steps, "MOST_STEPS", most)
+        patch.setattr(capturing, "LEAST_STEPS", 2)
+        patch.setattr(capturing, "MOST_STEPS", most)
         return single, Outcome(path, config)
 
 
@@ -248,7 +250,7 @@ def test_exports_are_told_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_bytes(w.pcap(zip(times, chosen, strict=True)))
     found = []
     for least in (10**9, 2):
-        monkeypatch.setattr(steps, "LEAST_STEPS", least)
+        monkeypatch.setattr(capturing, "LEAST_STEPS", least)
         collector = Collector()
         pipeline = Pipeline(PipelineConfig(own_time=True), FileCapture(FileConfig(str(path), None)), (collector,))
         pipeline.start(collector)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flowtop.capture.files.capture import FileCapture, FileConfig
-from flowtop.metering.table import FlowTable, TableConfig
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.reading import Read, read

@@ -1,0 +1,96 @@
+"""The listening capture: what exporters send until the drain, as FlowBatches. Its clock is 1970's."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from flowtop.capture.collector.process import CollectingProcess
+from flowtop.capture.collector.sockets import Listener
+from flowtop.capture.collector.url import ListenUrl
+from flowtop.capture.protocol import Wake
+from flowtop.model.record import FlowBatch
+
+
+class ListenerCapture:
+    """flowtop.capture.protocol.Capture of the flows that other exporters send.
+
+    Args:
+        urls: where to listen, at least one.
+        clock_ns: ns, monotonic.
+        unix_ns: ns since 1970 UTC; asked once, so that a step of the system's clock steps no flow.
+    """
+
+    def __init__(self, urls: tuple[ListenUrl, ...], *, clock_ns: Callable[[], int] = time.monotonic_ns,
+                 unix_ns: Callable[[], int] = time.time_ns) -> None:
+        self._urls = urls
+        self._clock_ns = clock_ns
+        self._since_1970_ns = unix_ns() - clock_ns()
+        self._collecting = CollectingProcess()
+        self._resources = ExitStack()
+        self._listeners: list[Listener] = []
+        self._wake = Wake()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens, as URLs; once open."""
+        return tuple(listener.address for listener in self._listeners)
+
+    def open(self, progress: Callable[[str], None]) -> None:
+        """See Capture.open."""
+        try:
+            self._selector = self._resources.enter_context(selectors.DefaultSelector())
+            self._selector.register(self._wake, selectors.EVENT_READ)
+            for url in self._urls:
+                listener = Listener(url, self._selector, self._collecting, self._now_s)
+                self._listeners.append(listener)
+                self._resources.callback(listener.close)
+        except BaseException:
+            self._resources.close()
+            raise
+        progress(f"listening at {', '.join(self.addresses)}")
+
+    def wait(self, timeout_s: float) -> None:
+        """See Capture.wait: takes what arrives meanwhile."""
+        deadline_ns = self._clock_ns() + round(timeout_s * 1e9)
+        while (left_ns := deadline_ns - self._clock_ns()) > 0 and not self._collecting.full:
+            for key, _ in self._selector.select(left_ns / 1e9):
+                if key.fd == self._wake.fileno():
+                    self._wake.heard()
+                    return
+                key.data()
+
+    def wake(self) -> None:
+        """See Capture.wake."""
+        self._wake.call()
+
+    def lift_filter(self, lifted: bool) -> None:
+        """See Capture.lift_filter: there is none."""
+
+    def drain(self) -> FlowBatch:
+        """See Capture.drain. Every batch has arrays of its own."""
+        for listener in self._listeners:
+            listener.count_drops()
+        now_ns = self._clock_ns() + self._since_1970_ns
+        keys, counters, other_ifindexes = self._collecting.drain()
+        for name in ("first_ns", "last_ns"):  # an exporter's clock may be a little ahead
+            counters[name] = counters[name].clip(max=now_ns)
+        return FlowBatch(keys, counters, self._collecting.points.observations(), now_ns, 0,
+                         self._collecting.points.interfaces(), self.addresses,
+                         collecting=self._collecting.statistics(), other_ifindexes=other_ifindexes)
+
+    def close(self) -> FlowBatch:
+        """See Capture.close."""
+        addresses = self.addresses
+        try:
+            for listener in self._listeners:
+                listener.take_all()
+            return replace(self.drain(), attached=addresses)
+        finally:
+            self._resources.close()
+
+    def _now_s(self) -> float:
+        return (self._clock_ns() + self._since_1970_ns) / 1e9

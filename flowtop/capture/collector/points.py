@@ -1,0 +1,97 @@
+"""Observation Points of other hosts: a number of our own for each exporter, domain and interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.exporters import Exporter, observation_point_name
+from flowtop.model.kinds import UNKNOWN_DIRECTION
+from flowtop.model.record import OBSERVATION_DTYPE
+
+MAX_POINTS = 16_384
+"""Interfaces told apart; what exceeds them is told apart by exporter no more: a hostile sender can name many."""
+OTHERS = 1
+"""The number of all that exceed MAX_POINTS."""
+MAX_NAMES = 4_096
+"""Interface names kept of one exporter and domain."""
+MAX_ALL_NAMES = 65_536
+"""The same over all of them."""
+
+_Domain = tuple[str, int]
+"""Exporter address, Observation Domain ID."""
+
+
+class ObservationPoints:
+    """Numbers (synthetic ifindexes), names, books of Observation Points. Never forgets one: flows have its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, int, int], int] = {}
+        self._names: dict[_Domain, dict[int, str]] = {}
+        self._named = 0
+        self._texts: dict[int, str] | None = None
+        self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
+
+    def number(self, exporter: str, domain: int, interface: int) -> int:
+        """The synthetic ifindex of an exporter's interface."""
+        key = exporter, domain, interface
+        number = self._numbers.get(key)
+        if number is None:
+            if len(self._numbers) >= MAX_POINTS:
+                return OTHERS
+            number = self._numbers[key] = OTHERS + 1 + len(self._numbers)
+            self._texts = None
+            if number >= len(self._sums):
+                self._sums = np.concatenate((self._sums, np.zeros_like(self._sums)))
+        return number
+
+    def numbers(self, exporter: str, domain: int, interfaces: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """The synthetic ifindexes of interfaces, shape (n,)."""
+        different, inverse = np.unique(interfaces, return_inverse=True)
+        mine = [self.number(exporter, domain, interface) for interface in different.tolist()]
+        found: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
+        return found
+
+    def name(self, exporter: str, domain: int, interface: int, name: str) -> None:
+        """An exporter has told an interface's name."""
+        names = self._names.get((exporter, domain), {})
+        known = interface in names
+        if names.get(interface) == name or (not known and (len(names) >= MAX_NAMES or self._named >= MAX_ALL_NAMES)):
+            return
+        self._named += not known
+        self._names.setdefault((exporter, domain), names)[interface] = name
+        self._texts = None
+
+    def interfaces(self) -> Mapping[int, str]:
+        """Name by synthetic ifindex."""
+        if self._texts is None:
+            self._texts = {
+                number: observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface)))
+                for (exporter, domain, interface), number in self._numbers.items()}
+            if len(self._numbers) >= MAX_POINTS:
+                self._texts[OTHERS] = "others"
+        return self._texts
+
+    def _text(self, exporter: str, domain: int, interface: int) -> str:
+        """An interface's name; exporters may tell it in domain 0 for all their domains."""
+        for place in (domain, 0):
+            name = self._names.get((exporter, place), {}).get(interface)
+            if name:
+                return name
+        return f"if{interface}" if interface else ""
+
+    def book(self, ifindex: npt.NDArray[np.uint32], direction: npt.NDArray[np.uint8],
+             packets: npt.NDArray[np.uint64], octets: npt.NDArray[np.uint64]) -> None:
+        """Add traffic to the books, each array of shape (n,)."""
+        np.add.at(self._sums[:, :, 0], (ifindex, direction), packets)
+        np.add.at(self._sums[:, :, 1], (ifindex, direction), octets)
+
+    def observations(self) -> npt.NDArray[np.void]:
+        """OBSERVATION_DTYPE, shape (m,): every point and direction that has told of traffic; a new array."""
+        numbers, directions = np.nonzero(self._sums.any(axis=2))
+        found = np.zeros(len(numbers), OBSERVATION_DTYPE)
+        found["ifindex"], found["direction"] = numbers, directions
+        found["packets"], found["octets"] = self._sums[numbers, directions].T
+        return found

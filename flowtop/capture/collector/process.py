@@ -1,0 +1,336 @@
+"""The Collecting Process without its sockets: messages in, FlowBatch arrays out, everything refused counted.
+
+Whatever arrives is hostile until parsed. Bounded are: sessions, Templates over all of them, Observation Domains a
+session, Observation Points, samplers, names, sets that wait for a Template, and records between two drains (`full`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
+from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.wire import ipfix, netflow5, sflow
+from flowtop.wire.data_set import DataSet, decode_data_set, join
+from flowtop.wire.datagrams import decode_export
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.ipfix_decoder import Message
+from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.template_store import TemplateStore
+
+MAX_FIELDS = 262_144
+"""Field Specifiers over all sessions; a session has a bound of its own too."""
+MAX_PENDING = 400_000
+"""Records that may wait for a drain."""
+TEMPLATE_LIFE_S = 1_800.0
+"""Over UDP a Template lives so long unless announced again: three times the usual 10 min (RFC 7011 section 8.4)."""
+CLOCK_TOLERANCE_MS = 120_000
+"""An exporter's clock that is further off than this is not believed: its times are moved to ours."""
+LARGEST_COUNT = 1 << 46
+"""Octets or packets of one record beyond which it is not believed: 70 TB."""
+_SWEEP_S = 60.0
+_MAX_OPTIONS = 4_096
+"""Records of one set of Options Data that are looked at."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Data Sets of one Template that wait for the drain, with their messages' times."""
+
+    known: KnownSession
+    domain: int
+    template: Template
+    header_interval: int
+    sets: list[DataSet] = field(default_factory=list)
+    times: list[MessageTimes] = field(default_factory=list)
+
+
+class CollectingProcess:
+    """Takes messages one by one. One thread.
+
+    Args:
+        correct_clocks: move the times of exporters whose clock is far off; not for files, whose time is long ago.
+    """
+
+    def __init__(self, correct_clocks: bool = True) -> None:
+        self.points = ObservationPoints()
+        self._correct_clocks = correct_clocks
+        self._store = TemplateStore()
+        self._sessions = Sessions()
+        self._held = HeldSets()
+        self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
+        self._pending_records = 0
+        self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
+        self._extra: list[Collected] = []
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._interval = 1.0
+        self._swept_s: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """So much waits that a drain should come."""
+        return self._pending_records >= MAX_PENDING
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a counter of CollectingStatistics that only the sockets' owner can see."""
+        self._counts[what] += number
+
+    def refuse(self, fault: str) -> None:
+        """Count something that could not be read."""
+        self._refused[fault] += 1
+
+    def receive(self, octets: bytes, session: Session, now_s: float) -> bool:
+        """Take one message.
+
+        Args:
+            octets: all of it.
+            session: where it came from.
+            now_s: since 1970 UTC.
+
+        Returns:
+            False when it was refused (and counted): over TCP the session has to end then (RFC 7011 section 10.2.5).
+        """
+        known = self._sessions.know(session)
+        if self._sessions.crowded:
+            self._evict()
+        if octets[:4] == sflow.MARK and session.datagram:
+            return self._receive_sflow(octets, known, now_s)
+        try:
+            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram)
+        except IpfixDecodeError as refusal:
+            self.refuse(refusal.fault)
+            return False
+        self._counts["messages"] += 1
+        domain = self._sessions.domain(known, message.domain)
+        self._follow(message, domain)
+        times = self._times(message, domain, round(now_s * 1000))
+        for data_set in message.data_sets:
+            self._take(known, message.domain, data_set, times, message.sampling_interval)
+        if message.templates:
+            self._learn(known, message, now_s)
+        for waiting in message.undecoded:
+            self._held.hold((session.key, message.domain, waiting.set_id),
+                            HeldSet(waiting.octets, times, now_s))
+        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
+            self._sweep(now_s)
+        return True
+
+    def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
+        """Take one sFlow datagram: the agent it names is the exporter, whoever passed it on."""
+        try:
+            datagram = sflow.decode_sflow(octets)
+        except IpfixDecodeError as refusal:
+            self.refuse(refusal.fault)
+            return False
+        now_ms = round(now_s * 1000)
+        domain = self._sessions.domain(known, datagram.sub_agent)
+        self._judge(domain.sequence.see(datagram.sequence, 1, now_ms // 1000, now_ms - datagram.uptime_ms),
+                    "lost_messages")
+        for source, dropped in datagram.dropped:
+            self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
+        self._counts["messages"] += 1
+        self._counts["records"] += len(datagram.packets)
+        key = known.session.key, datagram.agent, datagram.sub_agent
+        self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
+        self._pending_records += len(datagram.packets)
+        return True
+
+    def end(self, session: Session) -> None:
+        """A Transport Session is over, and its Templates with it."""
+        self._forget(session)
+
+    def drain(self) -> CollectedEntries:
+        """Flow Keys, counters, other interfaces since the last call; the points' books are up to them. See
+        flow_entries."""
+        rows = self.take_rows()
+        if len(rows):
+            self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+        return flow_entries(rows)
+
+    def take_rows(self) -> Collected:
+        """Flows since the last call as they were told, in no book yet: for who hands them over bit by bit."""
+        self._flush()
+        rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
+        self._extra, self._pending_records = [], 0
+        return rows
+
+    def statistics(self) -> CollectingStatistics:
+        """As it stands."""
+        return CollectingStatistics(
+            **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+
+    # ---- sessions
+
+    def _evict(self) -> None:
+        """Forget the session that has been silent longest."""
+        self._forget(self._sessions.oldest())
+        self._counts["evicted_sessions"] += 1
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.forget(session)
+        self._store.forget(session.key)
+        self._held.forget(session.key)
+
+    def _sweep(self, now_s: float) -> None:
+        """Let go of what is too old."""
+        self._swept_s = now_s
+        self._held.expire(now_s)
+        for known in self._sessions:
+            if not known.session.datagram:
+                continue
+            for (domain, id_), announced_s in list(known.announced.items()):
+                if now_s - announced_s > TEMPLATE_LIFE_S:
+                    del known.announced[domain, id_]
+                    self._store.expire(known.session.key, domain, id_)
+
+    # ---- messages
+
+    def _follow(self, message: Message, domain: Domain) -> None:
+        """Look for gaps in the sequence."""
+        if message.version == ipfix.VERSION:
+            units, name = (None if message.undecoded else message.record_count), "lost_records"
+        elif message.version == netflow5.VERSION:
+            units, name = message.record_count, "lost_flows"
+        else:
+            units, name = 1, "lost_messages"
+        self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
+
+    def _judge(self, verdict: Verdict, name: str) -> None:
+        """Count what a sequence number says."""
+        self._counts[name] += verdict.lost
+        self._counts["late_messages"] += verdict.late
+        self._counts["sequence_resets"] += verdict.reset
+
+    def _times(self, message: Message, domain: Domain, now_ms: int) -> MessageTimes:
+        """When a message was exported and its exporter booted, and what brings its clock to ours."""
+        export_ms = message.export_time_s * 1000
+        boot_ms = domain.boot_ms if message.boot_ms is None else message.boot_ms
+        shift_ms = now_ms - export_ms if self._correct_clocks else 0
+        if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
+            shift_ms = 0
+        self._counts["corrected_clocks"] += shift_ms != 0
+        return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else NO_BOOT, shift_ms)
+
+    def _learn(self, known: KnownSession, message: Message, now_s: float) -> None:
+        """Templates have come: decode what waited for them."""
+        key = known.session.key
+        for template in message.templates:
+            if known.session.datagram:
+                known.announced[message.domain, template.id] = now_s
+            for held in self._held.take((key, message.domain, template.id)):
+                try:
+                    data_set = decode_data_set(template, held.octets)
+                except IpfixDecodeError as refusal:
+                    self.refuse(refusal.fault)
+                    continue
+                self._take(known, message.domain, data_set, held.times, 0)
+        while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
+            self._evict()
+
+    def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes,
+              header_interval: int) -> None:
+        """Data Records: Options are used at once, flows wait for the drain."""
+        if data_set.template.scope_count:
+            self._counts["options_records"] += data_set.count
+            self._use_options(known, domain, data_set)
+            return
+        self._counts["records"] += data_set.count
+        key = known.session.key, domain, id(data_set.template), header_interval
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = _Pending(known, domain, data_set.template, header_interval)
+        pending.sets.append(data_set)
+        pending.times.append(times)
+        self._pending_records += data_set.count
+
+    def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
+        """Sampling, interface names, and when the exporter booted."""
+        place = self._sessions.domain(known, domain)
+        names = data_set.template.names
+        for row in data_set.records[:_MAX_OPTIONS].tolist():
+            values = {name: _number_or_octets(value, specifier)
+                      for (name, specifier), value in zip(data_set.template.named_fields, row, strict=True)}
+            place.samplers.announce(values)
+            booted = values.get("systemInitTimeMilliseconds")
+            if isinstance(booted, int):
+                place.boot_ms = booted & 0x7FFF_FFFF_FFFF
+            if "interfaceName" in names or "interfaceDescription" in names:
+                self._name_interface(known.session.exporter, domain, values)
+
+    def _name_interface(self, exporter: str, domain: int, values: dict[str, object]) -> None:
+        for number_name in ("ingressInterface", "egressInterface", "ingressPhysicalInterface"):
+            number = values.get(number_name)
+            text = values.get("interfaceName") or values.get("interfaceDescription")
+            if isinstance(number, int) and isinstance(text, bytes):
+                name = text.rstrip(b"\0").decode("utf-8", "replace").strip()[:64]
+                if name:
+                    self.points.name(exporter, domain, number, name)
+                return
+
+    # ---- records
+
+    def _flush(self) -> None:
+        """Turn what waits into rows, of sessions that are over too."""
+        pending, self._pending = self._pending, {}
+        self._extra += [self._rows(part) for part in pending.values()]
+        sampled, self._sampled = self._sampled, {}
+        for (_, agent, sub_agent), packets in sampled.items():
+            rows, intervals, unusable = packets.rows()
+            self._counts["unusable_records"] += unusable
+            if len(rows):
+                self._multiply(rows, intervals)
+            self._number(rows, agent, sub_agent)
+            self._extra.append(rows)
+
+    def _rows(self, pending: _Pending) -> Collected:
+        records = join(pending.sets)
+        counts = [data_set.count for data_set in pending.sets]
+        export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
+        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
+        rows, sources = collected.rows, collected.sources
+        for name in ("start_ms", "end_ms"):
+            rows[name] += shift_ms[sources]
+        samplers = self._sessions.domain(pending.known, pending.domain).samplers
+        intervals = samplers.intervals(records, pending.header_interval)
+        if intervals is not None and len(rows):
+            self._multiply(rows, intervals[sources])
+        believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
+        self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
+        rows = rows[believed]
+        self._number(rows, pending.known.session.exporter, pending.domain)
+        return rows
+
+    def _number(self, rows: Collected, exporter: str, domain: int) -> None:
+        """Interfaces by synthetic ifindex in the place of the exporter's numbers."""
+        rows["ifindex"] = self.points.numbers(exporter, domain, rows["ifindex"])
+        told = np.flatnonzero(rows["other_ifindex"])
+        if len(told):
+            rows["other_ifindex"][told] = self.points.numbers(exporter, domain, rows["other_ifindex"][told])
+
+    def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
+        """What was sampled stands for so many times as much."""
+        sampled = intervals > 1
+        self._interval = max(self._interval, float(intervals.max()))
+        self._counts["sampled_packets"] += int(rows["packets"][sampled].sum())
+        for name in ("packets", "octets"):
+            product = np.minimum(np.round(rows[name] * intervals), 2.0**62).astype(np.uint64)
+            rows[name] = np.where(sampled, product, rows[name])
+
+
+def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
+    """A value of Options Data; integers as numbers, also where their length is not their type's (2 of samplerId)."""
+    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
+        return int.from_bytes(value, "big")
+    return value

@@ -1,0 +1,268 @@
+"""The Collecting Process's sockets: datagrams, and streams that are cut into messages."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import ssl
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+
+from flowtop.capture.collector.process import CollectingProcess
+from flowtop.capture.collector.sessions import Session
+from flowtop.capture.collector.url import ListenUrl
+from flowtop.errors import EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
+from flowtop.wire.ipfix_decoder import split_messages
+from flowtop.wire.ipfix_template import IpfixDecodeError
+
+MAX_CONNECTIONS = 256
+BURST = 512
+"""Datagrams taken from one socket before another has its turn."""
+_BUFFER_OCTETS = 16_777_216
+_LONGEST = 65_535
+_SO_MEMINFO, _MEMINFO_DROPS = 55, 8
+_SO_RCVBUFFORCE = 33
+_CHUNK = 262_144
+_TURNS = 16
+"""Reads from one connection before another has its turn."""
+
+
+class Listener:
+    """One place that is listened at; owns its sockets.
+
+    Args:
+        url: where.
+        selector: gets the sockets registered, with what is to be called when they can be read.
+        collecting: gets the messages.
+        now: s since 1970 UTC.
+
+    Raises FlowtopError: the address is in use, is not this host's, or the certificate cannot be read.
+    """
+
+    def __init__(self, url: ListenUrl, selector: selectors.BaseSelector, collecting: CollectingProcess,
+                 now: Callable[[], float]) -> None:
+        self._url = url
+        self._selector = selector
+        self._collecting = collecting
+        self._now = now
+        self._context = _tls_context(url) if url.transport == "tls" else None
+        self._connections: OrderedDict[int, _Connection] = OrderedDict()
+        self._dropped = 0
+        self._numbers = count()
+        self.socket = _bound(url)
+        take = self._take_datagrams if url.transport == "udp" else self._accept
+        selector.register(self.socket, selectors.EVENT_READ, take)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port the system chose."""
+        host, port = self.socket.getsockname()[:2]
+        return str(ListenUrl(self._url.transport, host, port))
+
+    def close(self) -> None:
+        """Close every socket."""
+        for connection in list(self._connections.values()):
+            self._end(connection)
+        self._selector.unregister(self.socket)
+        self.socket.close()
+
+    def take_all(self) -> None:
+        """Take what the sockets hold already: before the last drain."""
+        while self._url.transport != "udp" and self._accept():
+            pass
+        for connection in list(self._connections.values()):
+            while not self._collecting.full and self._read(connection):
+                pass
+        if self._url.transport == "udp":
+            while not self._collecting.full and self._take_datagrams() == BURST:
+                pass
+
+    def count_drops(self) -> None:
+        """Take note of the datagrams that found the socket's buffer full."""
+        if self._url.transport != "udp":
+            return
+        info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
+        dropped = struct.unpack_from("=I", info, 4 * _MEMINFO_DROPS)[0]
+        self._collecting.count("dropped_by_kernel", (dropped - self._dropped) % (1 << 32))
+        self._dropped = dropped
+
+    def _take_datagrams(self) -> int:
+        """Read what is there, a burst at most; gives how many datagrams were."""
+        receive, collecting, now_s = self.socket.recvfrom, self._collecting, self._now()
+        number = 0
+        with suppress(BlockingIOError, ConnectionError):
+            while number < BURST and not collecting.full:
+                octets, source = receive(_LONGEST)
+                number += 1
+                collecting.receive(octets, Session((self._url, *source[:2]), _plain(source[0]), True), now_s)
+        return number
+
+    # ---- streams
+
+    def _accept(self) -> bool:
+        """Take one connection; gives whether there was one."""
+        try:
+            connection, source = self.socket.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.EINTR):
+                raise
+            return False
+        connection.setblocking(False)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._collecting.count("refused_connections")
+            self._end(next(iter(self._connections.values())))
+        if self._context is not None:
+            connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        number = next(self._numbers)
+        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False))
+        mine.shaking_hands = self._context is not None
+        self._connections[number] = mine
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(mine))
+        return True
+
+    def _serve(self, connection: _Connection) -> None:
+        """Read what a connection has, a burst at most; what TLS has decrypted already shows in no selector."""
+        turns = 0
+        while self._read(connection):
+            turns += 1
+            if turns >= _TURNS and not connection.decrypted:
+                return
+
+    def _read(self, connection: _Connection) -> bool:
+        """Read once; gives whether there may be more."""
+        if connection.number not in self._connections:
+            return False
+        try:
+            if connection.shaking_hands:
+                self._shake_hands(connection)
+            octets = connection.socket.recv(_CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except ssl.SSLWantWriteError:
+            self._selector.modify(connection.socket, selectors.EVENT_READ | selectors.EVENT_WRITE,
+                                  lambda: self._serve(connection))
+            return False
+        except OSError:
+            if connection.shaking_hands:
+                self._collecting.count("refused_connections")
+            self._end(connection)
+            return False
+        if not octets:
+            if connection.rest:
+                self._collecting.refuse("length")
+            self._end(connection)
+            return False
+        self._connections.move_to_end(connection.number)
+        self._take_stream(connection, octets)
+        return True
+
+    def _shake_hands(self, connection: _Connection) -> None:
+        assert isinstance(connection.socket, ssl.SSLSocket)
+        connection.socket.do_handshake()
+        connection.shaking_hands = False
+        self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._serve(connection))
+
+    def _take_stream(self, connection: _Connection, octets: bytes) -> None:
+        """Messages out of the stream; one that cannot be read ends it, as there is no telling where the next begins."""
+        try:
+            messages, connection.rest = split_messages(connection.rest + octets)
+        except IpfixDecodeError as refusal:
+            self._collecting.refuse(refusal.fault)
+            self._end(connection)
+            return
+        now_s = self._now()
+        for message in messages:
+            if not self._collecting.receive(message, connection.session, now_s):
+                self._end(connection)
+                return
+
+    def _end(self, connection: _Connection) -> None:
+        if self._connections.pop(connection.number, None) is None:
+            return
+        self._collecting.end(connection.session)
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+
+
+class _Connection:
+    """An exporter's connection: its socket, and the beginning of a message that is not complete."""
+
+    def __init__(self, number: int, connection: socket.socket, session: Session) -> None:
+        self.number = number
+        self.socket = connection
+        self.session = session
+        self.rest = b""
+        self.shaking_hands = False
+
+    @property
+    def decrypted(self) -> bool:
+        """Whether TLS holds octets that were read from the network already."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address that came to an IPv6 socket, as IPv4; link-local ones without their zone."""
+    return address.removeprefix("::ffff:").partition("%")[0]
+
+
+def _bound(url: ListenUrl) -> socket.socket:
+    kind = socket.SOCK_DGRAM if url.transport == "udp" else socket.SOCK_STREAM
+    made = socket.socket(socket.AF_INET6 if ":" in url.address else socket.AF_INET, kind)
+    try:
+        made.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not of a listener: of connections just ended
+        else:
+            _enlarge(made)
+        made.bind((url.address, url.port))
+        if kind == socket.SOCK_STREAM:
+            made.listen(64)
+    except OSError as error:
+        made.close()
+        raise _why(url, error) from error
+    return made
+
+
+def _enlarge(made: socket.socket) -> None:
+    """A buffer for bursts: past the system's limit where that is allowed, up to it otherwise."""
+    try:
+        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_OCTETS)
+    except OSError:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_OCTETS)
+
+
+def _why(url: ListenUrl, error: OSError) -> FlowtopError:
+    if error.errno == errno.EADDRINUSE:
+        return FlowtopError(f"cannot listen at {url}: the port is in use",
+                            hint="another collector has it: see ss -lnp, or name another port",
+                            exit_code=EXIT_UNAVAILABLE)
+    if error.errno == errno.EADDRNOTAVAIL:
+        return FlowtopError(f"cannot listen at {url}: no such address on this host",
+                            hint="see ip addr, or take 0.0.0.0 or [::] for all", exit_code=EXIT_USAGE)
+    if error.errno == errno.EACCES:
+        return FlowtopError(f"cannot listen at {url}: permission denied",
+                            hint="ports below 1024 are root's", exit_code=EXIT_NO_PERMISSION)
+    return FlowtopError(f"cannot listen at {url}: {os.strerror(error.errno or 0).lower()}",
+                        exit_code=EXIT_UNAVAILABLE)
+
+
+def _tls_context(url: ListenUrl) -> ssl.SSLContext:
+    """TLS 1.2 at least; with `ca`, exporters have to show a certificate (RFC 7011 section 11.3)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.num_tickets = 0  # an exporter that never reads would reset the connection as it closes, and lose its last
+    try:
+        context.load_cert_chain(url.cert, url.key or None)
+        if url.ca:
+            context.load_verify_locations(url.ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FlowtopError(f"cannot use the certificate for {url}: {reason.lower()}",
+                           hint="cert, key and ca are PEM files", exit_code=EXIT_USAGE) from error
+    return context

@@ -1,1 +1,0 @@
-"""The Collecting Process (RFC 7011 section 9): flows that other exporters have metered, as one more capture."""

@@ -1,0 +1,215 @@
+"""Packets of one interval → what a FlowBatch holds of it: an entry a flow, and the books of each Observation Point."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.packets.frames import Integers
+from flowtop.capture.packets.internet import PARSED_IP, Packets
+from flowtop.model.kinds import IGNORED_KINDS, Direction
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, SEGMENT_DTYPE, seen_bits
+
+_WORDS = FLOW_KEY_DTYPE.itemsize // 8
+
+
+def _multipliers() -> npt.NDArray[np.uint64]:
+    rng = np.random.default_rng()
+    return rng.integers(1, 1 << 63, _WORDS, np.uint64) << np.uint64(1) | np.uint64(1)
+
+
+class Entries(NamedTuple):
+    """Keys, counters, other interfaces and segments, as in FlowBatch; where there are several steps, each entry's."""
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    other_ifindexes: npt.NDArray[np.uint32] | None = None
+    segments: npt.NDArray[np.void] | None = None
+    steps: Integers | None = None
+
+
+def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:
+    """Keys (each once, or once a step), counters and TCP segments of the packets `start` to `end`, as in FlowBatch.
+
+    Args:
+        steps: of each of these packets, never falling.
+
+    A flow's MACs, TOS and TTL are those of its first packet in the file; first_ns and last_ns are its earliest and
+    latest, in whatever order they stand there.
+    """
+    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[start:end]
+    ip = packets.outcome[start:end] == PARSED_IP
+    if not ip.any():
+        return Entries(np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE), None, np.zeros(0, SEGMENT_DTYPE),
+                       None if steps is None else steps[:0])
+    if ip.all():
+        order, begins = _by_flow(words)
+        rows = order + start
+    else:
+        rows = np.flatnonzero(ip)
+        order, begins = _by_flow(words.take(rows, axis=0))
+        rows = rows[order] + start
+    if steps is not None:
+        begins = _by_step(begins, steps[rows - start])
+    firsts = rows[begins]
+    counters = np.zeros(len(begins), FLOW_COUNTERS_DTYPE)
+    counters["packets"] = np.diff(np.append(begins, len(rows)))
+    counters["octets"] = np.add.reduceat(packets.octets[rows], begins)
+    counters["first_ns"], counters["last_ns"] = _span(packets.time_ns[start:end], rows - start, begins)
+    bits = np.bitwise_or.reduceat(packets.tcp_bits[rows], begins)
+    counters["tcp_bits_hint"] = bits
+    counters["tcp_bit_seen"] = seen_bits(bits)
+    for name in ("source_mac", "destination_mac", "tos", "ttl"):
+        counters[name] = getattr(packets, name)[firsts]
+    _note_times(counters, packets, rows, begins)
+    segments = _segments(packets, rows, begins)
+    words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
+    keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
+    return Entries(keys, counters, None, segments, None if steps is None else steps[firsts - start])
+
+
+def _by_step(begins: Integers, steps: Integers) -> Integers:
+    """Where entries begin, when each step of a flow has its own.
+
+    Args:
+        begins: where flows do.
+        steps: of each packet, by flow.
+    """
+    changes = np.zeros(len(steps), np.bool_)
+    changes[1:] = steps[1:] != steps[:-1]
+    changes[begins] = True
+    return np.flatnonzero(changes)
+
+
+def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray[np.void]:
+    """Those of the packets `rows` that are segments to look at."""
+    octets = packets.segment_octets[rows]
+    some = np.flatnonzero(octets)
+    segments = np.empty(len(some), SEGMENT_DTYPE)
+    chosen = rows[some]
+    segments["entry"] = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(rows))))[some]
+    segments["octets"] = octets[some]
+    for name, values in (("sequence", packets.sequence), ("bits", packets.tcp_bits), ("time_ns", packets.time_ns)):
+        segments[name] = values[chosen]
+    return segments
+
+
+def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers, begins: Integers) -> None:
+    """When the first SYN, FIN and RST came."""
+    closing = np.flatnonzero(packets.tcp_bits[rows] & np.uint16(0b111))
+    bits, times = packets.tcp_bits[rows[closing]], packets.time_ns[rows[closing]]
+    entry = np.searchsorted(begins, closing, "right") - 1
+    for bit, name in enumerate(("fin_ns", "syn_ns", "rst_ns")):
+        some = np.flatnonzero(bits >> np.uint16(bit) & np.uint16(1))
+        latest_first = some[np.argsort(times[some], kind="stable")[::-1]]
+        counters[name][entry[latest_first]] = times[latest_first]
+
+
+def _span(times: Integers, rows: Integers, begins: Integers) -> tuple[Integers, Integers]:
+    """The earliest and the latest time of each flow, whose packets `rows` names from its place in `begins` on."""
+    if (times[1:] >= times[:-1]).all():  # as nearly always: then they are those of its first and last packet
+        return times[rows[begins]], times[rows[np.append(begins[1:], len(rows)) - 1]]
+    ordered = times[rows]
+    return np.minimum.reduceat(ordered, begins), np.maximum.reduceat(ordered, begins)
+
+
+def _by_flow(words: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
+    """An order that puts packets of one flow together, in the file's order; and where each flow begins in it."""
+    hashes = words[:, 0] * _MULTIPLIERS[0]
+    for number in range(1, _WORDS):
+        hashes += words[:, number] * _MULTIPLIERS[number]
+    hashes = (hashes ^ hashes >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15)
+    hashes >>= np.uint64(16)
+    order = np.argsort(hashes.astype(np.uint16), kind="stable")
+    for shift in (16, 32):  # numpy sorts 16 bits by radix: three times take half as long as once by all 48
+        order = order[np.argsort((hashes >> np.uint64(shift)).astype(np.uint16)[order], kind="stable")]
+    begins = _changes(words.take(order, axis=0))
+    ordered = hashes[order]
+    if np.count_nonzero(begins) != np.count_nonzero(ordered[1:] != ordered[:-1]) + 1:  # two flows with one hash
+        order = np.lexsort(words.T)
+        begins = _changes(words.take(order, axis=0))
+    return order, np.flatnonzero(begins)
+
+
+_MULTIPLIERS = _multipliers()
+
+
+def _changes(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which rows differ from the one before; the first does."""
+    changes = np.ones(len(ordered), np.bool_)
+    changes[1:] = ordered[1:, 0] != ordered[:-1, 0]
+    for number in range(1, _WORDS):
+        changes[1:] |= ordered[1:, number] != ordered[:-1, number]
+    return changes
+
+
+class Observations:
+    """The books of a file's interfaces in both directions, added up as batches are handed over."""
+
+    def __init__(self) -> None:
+        self._rows = np.zeros(0, OBSERVATION_DTYPE)
+
+    def add(self, packets: Packets, unjoined: npt.NDArray[np.bool_], start: int, end: int) -> None:
+        """Count the packets `start` to `end`."""
+        if start == end:
+            return
+        keys, outcome = packets.keys[start:end], packets.outcome[start:end]
+        points = _points(keys)
+        self._grow(int(points.max()) + 1)
+        room = len(self._rows)
+        octets, frame_octets = packets.octets[start:end], packets.frame_octets[start:end]
+        frames = np.bincount(points, minlength=room).astype(np.uint64)
+        self._rows["frames"] += frames
+        self._rows["packets"] += frames
+        self._rows["octets"] += _sums(points, octets, room)
+        self._rows["frame_octets"] += _sums(points, frame_octets, room)
+        if unjoined.any():
+            alone = np.bincount(points[unjoined[start:end]], minlength=room)
+            self._rows["unjoined_fragments"] += alone.astype(np.uint64)
+        for kind in range(len(IGNORED_KINDS)):
+            mine = outcome == kind
+            if mine.any():
+                self._rows["ignored_packets"][:, kind] += np.bincount(points[mine], minlength=room).astype(np.uint64)
+                self._rows["ignored_octets"][:, kind] += _sums(points[mine], octets[mine], room)
+
+    def add_encapsulation(self, keys: npt.NDArray[np.void], octets: Integers) -> None:
+        """Count what stood around packets that were counted before.
+
+        Args:
+            keys: FLOW_KEY_DTYPE, shape (n,): where they were seen.
+            octets: around each.
+        """
+        if len(keys):
+            self._rows["encapsulation_octets"] += _sums(_points(keys), octets, len(self._rows))
+
+    def _grow(self, points: int) -> None:
+        if points > len(self._rows):
+            points += -points % len(Direction)
+            old = len(self._rows)
+            self._rows = np.concatenate((self._rows, np.zeros(points - old, OBSERVATION_DTYPE)))
+            numbers = np.arange(points)
+            self._rows["ifindex"] = numbers // len(Direction) + 1
+            self._rows["direction"] = numbers % len(Direction)
+
+    def rows(self) -> npt.NDArray[np.void]:
+        """OBSERVATION_DTYPE, a row an interface and direction: cumulative, not to be changed."""
+        return self._rows
+
+
+def _points(keys: npt.NDArray[np.void]) -> Integers:
+    """The row of each key's Observation Point."""
+    points: Integers = (keys["ifindex"].astype(np.int64) - 1) * len(Direction) + keys["direction"]
+    return points
+
+
+def _sums(points: Integers, octets: Integers, room: int) -> npt.NDArray[np.uint64]:
+    """Octets by point, exactly: bincount's own weights are floats, exact below 2**53 only."""
+    if not points.any():
+        sums = np.zeros(room, np.uint64)
+        sums[0] = octets.sum()
+        return sums
+    low = np.bincount(points, octets & 0xFFFFF, room)
+    high = np.bincount(points, octets >> 20, room)
+    return low.astype(np.uint64) + (high.astype(np.uint64) << np.uint64(20))

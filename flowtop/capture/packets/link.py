@@ -1,0 +1,213 @@
+"""Frames of a link type → where the IP header is, what the frame says of VLANs and MACs (bpf/parse.h, parse_ethernet).
+
+Link types beside Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.packets.frames import Frames, Integers, gather
+
+_TAG_TYPES = (0x8100, 0x88A8, 0x9100)
+_TAGS_MAX = 4
+_VLAN_ID = 0x0FFF
+IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
+ETHERTYPE_MINIMUM = 0x0600
+"""Below: an IEEE 802.3 length."""
+_ETHERNET = np.dtype([("destination", "V6"), ("source", "V6"), ("type", ">u2")])
+_COOKED = np.dtype([("packet_type", ">u2"), ("device", ">u2"), ("length", ">u2"), ("address", "V6"), ("pad", "V2"),
+                    ("type", ">u2")])
+_COOKED2 = np.dtype([("type", ">u2"), ("pad", "V2"), ("ifindex", ">u4"), ("device", ">u2"), ("packet_type", "u1"),
+                     ("length", "u1"), ("address", "V6"), ("pad2", "V2")])
+_BARE_IP = np.dtype((">u2", (10,)))
+_VERSION_4_NO_OPTIONS = 0x45
+_TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
+_OUTGOING = 4
+"""Packet type of what the host itself sent (PACKET_OUTGOING)."""
+_BSD_IPV4, _BSD_IPV6 = 2, (10, 24, 28, 30)
+"""Address families of LINKTYPE_NULL: IPv6's is another number on every system."""
+
+
+@dataclass(slots=True)
+class Link:
+    """What the link layer of some frames says; one element a frame, shape (n,).
+
+    Attributes:
+        type: EtherType after all VLAN tags; 0 where the frame is too short to have one.
+        ip_offset: octets before the IP header.
+        vlan_id, customer_vlan_id: of the outer two tags, 0: none.
+        source_mac, destination_mac: V6, zeros where there is none.
+        egress: the frame was sent, not received.
+    """
+
+    type: Integers
+    ip_offset: Integers
+    vlan_id: Integers
+    customer_vlan_id: Integers
+    source_mac: npt.NDArray[np.void]
+    destination_mac: npt.NDArray[np.void]
+    egress: npt.NDArray[np.bool_]
+
+    @classmethod
+    def blank(cls, n: int) -> Link:
+        """Frames of which nothing is known."""
+        zeros = np.zeros(n, np.int64)
+        return cls(zeros, zeros.copy(), zeros.copy(), zeros.copy(), np.zeros(n, "V6"), np.zeros(n, "V6"),
+                   np.zeros(n, np.bool_))
+
+
+def ethernet(frames: Frames) -> Link:
+    """LINKTYPE_ETHERNET."""
+    link = Link.blank(len(frames.offset))
+    whole = frames.captured >= _ETHERNET.itemsize
+    header = gather(frames.octets, frames.offset, _ETHERNET)
+    link.type = header["type"].astype(np.int64)
+    link.ip_offset = np.full(len(whole), _ETHERNET.itemsize)
+    link.source_mac, link.destination_mac = header["source"], header["destination"]
+    if not whole.all():
+        link.type[~whole] = 0
+        link.ip_offset[~whole] = 0
+        link.source_mac[~whole] = link.destination_mac[~whole] = b""
+    _skip_tags(frames, link)
+    _find_bare_ip(frames, link)
+    return link
+
+
+def _find_bare_ip(frames: Frames, link: Link) -> None:
+    """Some writers say Ethernet of a device that has no link header (a tunnel's): its IPv4 header begins the frame.
+
+    Taken for that only where it would be of no known EtherType, and version, lengths and header checksum all fit.
+    """
+    strange = (link.type != IPV4) & (link.type != IPV6) & (link.type != ARP) & (frames.captured >= _BARE_IP.itemsize)
+    rows = np.flatnonzero(strange & (frames.octets[frames.offset] == _VERSION_4_NO_OPTIONS))
+    if not len(rows):
+        return
+    words = gather(frames.octets, frames.offset[rows], _BARE_IP).reshape(-1, _BARE_IP.itemsize // 2).astype(np.int64)
+    total = words.sum(axis=1)
+    fits = ((total & 0xFFFF) + (total >> 16) == 0xFFFF) & (words[:, 1] >= frames.wire[rows])
+    link.type[rows[fits]] = IPV4
+    link.ip_offset[rows[fits]] = link.vlan_id[rows[fits]] = link.customer_vlan_id[rows[fits]] = 0
+    link.source_mac[rows[fits]] = link.destination_mac[rows[fits]] = b""
+
+
+def cooked(frames: Frames) -> Link:
+    """LINKTYPE_LINUX_SLL."""
+    return _cooked(frames, _COOKED)
+
+
+def cooked2(frames: Frames) -> Link:
+    """LINKTYPE_LINUX_SLL2."""
+    return _cooked(frames, _COOKED2)
+
+
+def _cooked(frames: Frames, dtype: np.dtype[np.void]) -> Link:
+    link = Link.blank(len(frames.offset))
+    whole = frames.captured >= dtype.itemsize
+    header = gather(frames.octets, frames.offset, dtype)
+    link.type = np.where(whole, header["type"], 0).astype(np.int64)
+    link.ip_offset = np.where(whole, dtype.itemsize, 0)
+    mac = whole & (header["length"] == 6)
+    link.source_mac[mac] = header["address"][mac]
+    link.egress = whole & (header["packet_type"] == _OUTGOING)
+    _skip_tags(frames, link)
+    return link
+
+
+def _skip_tags(frames: Frames, link: Link) -> None:
+    """Walk the VLAN tags in the frame; those beyond the fourth are left, as not IP."""
+    if not _tagged(link.type).any():
+        return
+    rows = np.flatnonzero(_tagged(link.type))
+    for number in range(_TAGS_MAX):
+        rows = rows[frames.captured[rows] >= link.ip_offset[rows] + _TAG.itemsize]
+        tag = gather(frames.octets, frames.offset[rows] + link.ip_offset[rows], _TAG)
+        if number < 2:
+            (link.vlan_id, link.customer_vlan_id)[number][rows] = tag["control"] & _VLAN_ID
+        link.type[rows] = tag["type"]
+        link.ip_offset[rows] += _TAG.itemsize
+        rows = rows[_tagged(link.type[rows])]
+        if not len(rows):
+            return
+
+
+def _tagged(types: Integers) -> npt.NDArray[np.bool_]:
+    tagged: npt.NDArray[np.bool_] = (types == _TAG_TYPES[0]) | (types == _TAG_TYPES[1]) | (types == _TAG_TYPES[2])
+    return tagged
+
+
+def raw_ip(frames: Frames) -> Link:
+    """LINKTYPE_RAW: the IP header's version tells."""
+    version = np.where(frames.captured > 0, frames.octets[frames.offset] >> 4, 0)
+    return _bare(frames, version == 4, version == 6, 0)
+
+
+def raw_ipv4(frames: Frames) -> Link:
+    """LINKTYPE_IPV4."""
+    every = np.ones(len(frames.offset), np.bool_)
+    return _bare(frames, every, ~every, 0)
+
+
+def raw_ipv6(frames: Frames) -> Link:
+    """LINKTYPE_IPV6."""
+    every = np.ones(len(frames.offset), np.bool_)
+    return _bare(frames, ~every, every, 0)
+
+
+def loopback(frames: Frames) -> Link:
+    """LINKTYPE_NULL and LINKTYPE_LOOP: an address family, a small number, in the byte order of whoever captured."""
+    family = gather(frames.octets, frames.offset, np.dtype("<u4")).astype(np.int64)
+    swapped = gather(frames.octets, frames.offset, np.dtype(">u4")).astype(np.int64)
+    family = np.where(frames.captured >= 4, np.minimum(family, swapped), 0)
+    return _bare(frames, family == _BSD_IPV4, np.isin(family, _BSD_IPV6), 4)
+
+
+def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool_], ip_offset: int) -> Link:
+    link = Link.blank(len(frames.offset))
+    link.type = np.where(ipv4, IPV4, np.where(ipv6, IPV6, ETHERTYPE_MINIMUM))
+    link.ip_offset = np.where(frames.captured >= ip_offset, ip_offset, 0)
+    return link
+
+
+LINK_TYPES: dict[int, Callable[[Frames], Link]] = {
+    0: loopback,
+    1: ethernet,
+    12: raw_ip,  # DLT_RAW of Linux and most BSDs, and of OpenBSD, in files whose writer did not translate it
+    14: raw_ip,
+    101: raw_ip,
+    108: loopback,
+    113: cooked,
+    228: raw_ipv4,
+    229: raw_ipv6,
+    276: cooked2,
+}
+"""By LINKTYPE_ number."""
+
+
+def read_link(frames: Frames) -> Link:
+    """The link layer of frames of any mixture of link types; those of an unknown one are of no EtherType that is IP."""
+    types = np.array([interface.link_type for interface in frames.interfaces], np.int64)
+    if len(frames.interfaces) == 1 or (types == types[0]).all():
+        read = LINK_TYPES.get(int(types[0]))
+        return read(frames) if read else _unknown(len(frames.offset))
+    mixture = types[frames.interface]
+    link = _unknown(len(frames.offset))
+    for number in np.unique(mixture).tolist():
+        rows = np.flatnonzero(mixture == number)
+        read = LINK_TYPES.get(number)
+        if read:
+            part = read(Frames(frames.octets, frames.offset[rows], frames.captured[rows], frames.wire[rows],
+                               frames.time_ns[rows], frames.interface[rows], frames.egress[rows], frames.interfaces))
+            for name in Link.__slots__:
+                getattr(link, name)[rows] = getattr(part, name)
+    return link
+
+
+def _unknown(n: int) -> Link:
+    link = Link.blank(n)
+    link.type[:] = ETHERTYPE_MINIMUM
+    return link

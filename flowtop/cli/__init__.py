@@ -1,0 +1,1 @@
+"""The commands flowtop and flowtop-dump: options, settings, sources, exit statuses."""

@@ -1,0 +1,71 @@
+"""flowtop-dump: shows what is in an export."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from flowtop import __version__
+from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+              help="json is one object a message (JSON Lines).")
+@click.version_option(__version__, "--version", prog_name="flowtop-dump", message="%(prog)s %(version)s")
+def command(file: str, output: str) -> int:
+    """Show the structure of a flow export: headers, templates, options, every record, with names.
+
+    FILE is a capture (pcap, pcapng) with NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams in it, or IPFIX over TCP; an
+    IPFIX file (RFC 5655); or raw datagrams; gzipped or not; - is standard input. Exits with 65 when something in it
+    could not be read.
+    """
+    from flowtop.capture.files.messages import read_payloads
+    from flowtop.capture.files.octets import OctetStream
+    from flowtop.output.dump import entries, entry_text
+
+    refused = shown = 0
+    stream = OctetStream(file)
+    try:
+        for entry in entries(read_payloads(stream)):
+            sys.stdout.write(entry_text(entry, "json" if output == "json" else "text"))
+            refused += bool(entry.refusals)
+            shown += 1
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wanted; the interpreter flushes once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    finally:
+        stream.close()
+    if not shown:
+        raise FlowtopError(f"{stream.name} has no export in it", exit_code=EXIT_DAMAGED,
+                           hint="looked for are NetFlow 5, NetFlow 9, IPFIX and sFlow 5 datagrams, and IPFIX over TCP")
+    return EXIT_DAMAGED if refused else EXIT_OK
+
+
+def main() -> None:
+    """Entry point: run the command; what went wrong is told in two lines."""
+    try:
+        status = command.main(standalone_mode=False) or EXIT_OK
+    except FlowtopError as error:
+        click.echo(f"flowtop-dump: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        status = error.exit_code
+    except click.UsageError as error:
+        click.echo(f"flowtop-dump: {' '.join(error.format_message().split()).rstrip('.')}", err=True)
+        click.echo("hint: see flowtop-dump --help", err=True)
+        status = EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        status = EXIT_INTERRUPTED
+    except OSError as error:
+        click.echo(f"flowtop-dump: cannot write: {(error.strerror or str(error)).lower()}", err=True)
+        status = EXIT_FAILURE
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where an export writes to, a module each."""

@@ -1,0 +1,315 @@
+"""Flow Records into files: IPFIX (RFC 5655), JSON Lines and CSV; rotated, compressed, never over other files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import select
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from flowtop.export.compression import Compressor, WholeWriter, compressor
+from flowtop.export.context import ExportContext
+from flowtop.export.session import TransportSession
+from flowtop.export.url import ExportUrl
+from flowtop.fields.records import CSV_COLUMNS, plain_records
+from flowtop.files import FILE_MODE, put_aside
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.wire.flow_templates import flow_templates
+
+REPORT_S = 60.0
+_PART_RECORDS = 512
+_FLUSH_S = 1.0
+_READER_S = 60.0
+_UNFLUSHED_RECORDS = 50_000
+"""Most that a compressor may hold: it is kept until it is written."""
+
+
+class FileFormat(Protocol):
+    """How records become octets, from the beginning of one file to its end."""
+
+    def begin(self, context: ExportContext) -> list[bytes]:
+        """What a file starts with."""
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Records, perhaps after what has to be known of them."""
+
+    def reports(self, context: ExportContext) -> list[bytes]:
+        """What is told once a minute and at the end."""
+
+
+class IpfixFile:
+    """RFC 5655: IPFIX Messages one after another; each file a Transport Session with its own Templates."""
+
+    def __init__(self, url: ExportUrl) -> None:
+        self._domain = url.domain
+        self._templates = flow_templates(url.profile)
+
+    def begin(self, context: ExportContext) -> list[bytes]:
+        """Templates and Options."""
+        self._session = TransportSession(self._templates, self._domain)
+        context.announced()
+        return self._session.announcement(context)
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Messages of Flow Records, after the interface table where it has changed, and what they need of tunnels."""
+        return [*self._session.changed_interfaces(context), *self._session.new_tunnels(records, context),
+                *self._session.flows(records, context).messages]
+
+    def reports(self, context: ExportContext) -> list[bytes]:
+        """Statistics and reliability."""
+        return self._session.reports(context)
+
+
+class JsonLines:
+    """One JSON object a record, with the keys of `flowtop -b -o json`."""
+
+    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """Nothing."""
+        return []
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Lines."""
+        interfaces = context.metering().interfaces
+        return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
+                for record in plain_records(records, interfaces)]
+
+    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """Nothing."""
+        return []
+
+
+class Csv:
+    """CSV (RFC 4180) with one header line a file."""
+
+    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """The header line."""
+        return [",".join(CSV_COLUMNS).encode() + b"\n"]
+
+    def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
+        """Lines."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+        lines = []
+        for record in plain_records(records, context.metering().interfaces):
+            writer.writerow(record)
+            lines.append(out.getvalue().encode())
+            out.seek(0)
+            out.truncate()
+        return lines
+
+    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+        """Nothing."""
+        return []
+
+
+class FileTransport:
+    """One file after another. A file that is there already is put aside, not written over.
+
+    Args:
+        url: kind file, jsonl or csv.
+        owner: user and group that files made here are given to; None: nobody else's.
+        output: where `-` goes; None: file descriptor 1.
+    """
+
+    def __init__(self, url: ExportUrl, owner: tuple[int, int] | None = None, output: BinaryIO | None = None) -> None:
+        self._url = url
+        self._owner = owner
+        formats: dict[str, FileFormat] = {"file": IpfixFile(url), "jsonl": JsonLines(), "csv": Csv()}
+        self._format = formats[url.kind]
+        self._output = output
+        self._raw: BinaryIO | None = None
+        self._compressor: Compressor | None = None
+        self._regular = False
+        self._unsent: FlowRecords | None = None
+        self._unflushed: list[FlowRecords] = []
+        self._flushed_end = 0
+        self._octets = 0
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds between attempts, when the disk is full or the like."""
+        return 5.0
+
+    @property
+    def file_octets(self) -> int | None:
+        """Octets of the file so far, before compression; None for standard output."""
+        return None if self._url.path == "-" else self._octets
+
+    def open(self, context: ExportContext) -> None:
+        """Begin a file. Raises OSError."""
+        self._raw, self._regular = self._begin_file(context)
+        if self._url.compress:
+            self._whole = WholeWriter(partial(self._write_raw, context=context))
+            self._compressor = compressor(self._url.compress, self._whole, context.wall())
+        self._octets = self._flushed_end = 0
+        self._opened_at = self._flushed_at = self._reported_at = context.monotonic()
+        self._write(self._format.begin(context), context)
+        self._flush(context)
+
+    def send(self, records: FlowRecords, context: ExportContext) -> None:
+        """Write records. Raises OSError; `abandon` gives those not written."""
+        for start in range(0, len(records), _PART_RECORDS):
+            self._unsent = records[start:]
+            self._rotate(context)
+            part = records[start:start + _PART_RECORDS]
+            self._write(self._format.records(part, context), context)
+            if self._compressor is not None:
+                self._unflushed.append(part)
+                self._unsent = None if start + len(part) == len(records) else records[start + len(part):]
+        self._unsent = None
+        if (context.monotonic() - self._flushed_at >= _FLUSH_S
+                or len(self._unflushed) * _PART_RECORDS > _UNFLUSHED_RECORDS):
+            self._flush(context)
+
+    def tick(self, context: ExportContext) -> float:
+        """Rotate by time, report once a minute, and let readers see what has been written."""
+        self._rotate(context)
+        if context.monotonic() - self._reported_at >= REPORT_S:
+            self._reported_at = context.monotonic()
+            self._write(self._format.reports(context), context)
+        self._flush(context)
+        return _FLUSH_S
+
+    def finish(self, context: ExportContext) -> None:
+        """The last reports, and onto the disk. Raises OSError."""
+        self._write(self._format.reports(context), context)
+        self._end_file()
+
+    def abandon(self) -> tuple[FlowRecords, int]:
+        """Close; gives what was not written, and 0."""
+        if self._compressor is not None:
+            self._end_compressed(self._compressor)
+        raw, self._raw = self._raw, None
+        if raw is not None and raw is not self._output:
+            raw.close()
+        parts = [*self._unflushed, *([] if self._unsent is None else [self._unsent])]
+        self._unflushed, self._unsent = [], None
+        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
+
+    def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
+        """The file, unbuffered, and whether it is a regular one. Raises OSError."""
+        if self._url.path == "-":
+            return self._output or os.fdopen(os.dup(1), "wb", buffering=0), False
+        path = Path(self._url.path)
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            # A named pipe that nobody reads is an error to be tried again, not a wait that nothing can end.
+            return os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0), False
+        if path.exists() and path.stat().st_size:
+            put_aside(path, context.wall())
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
+            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        else:
+            if self._owner is not None:
+                os.fchown(descriptor, *self._owner)
+        return os.fdopen(descriptor, "wb", buffering=0), True
+
+    def _rotate(self, context: ExportContext) -> None:
+        size, age = self._url.rotate_octets, self._url.rotate_s
+        if (size is not None and self._octets >= size) or (
+                age is not None and context.monotonic() - self._opened_at >= age):
+            self._write(self._format.reports(context), context)
+            self._end_file()
+            self.open(context)
+
+    def _write(self, parts: list[bytes], context: ExportContext) -> None:
+        """Write all or nothing, where the file allows it: what ends in a half record is unreadable. Raises OSError."""
+        if not parts:
+            return
+        assert self._raw is not None
+        octets = b"".join(parts)
+        start = self._raw.tell() if self._regular else 0
+        try:
+            if self._compressor is not None:
+                self._compressor.write(octets)
+            elif self._regular:
+                self._write_raw(octets, context)
+            else:
+                _write_slowly(self._raw, parts, context)
+        except OSError:
+            if self._regular and self._compressor is None:
+                self._raw.truncate(start)
+            raise
+        self._octets += len(octets)
+        context.wrote(len(parts), len(octets))
+
+    def _write_raw(self, octets: bytes, context: ExportContext) -> None:
+        assert self._raw is not None
+        if self._regular:
+            _write_all(self._raw, octets)
+        else:
+            _write_slowly(self._raw, [octets], context)
+
+    def _flush(self, context: ExportContext) -> None:
+        """What a compressor holds is written only now. Raises OSError."""
+        self._flushed_at = context.monotonic()
+        if self._compressor is not None:
+            self._compressor.flush()
+            self._flushed()
+
+    def _flushed(self) -> None:
+        self._unflushed = []
+        if self._regular and self._raw is not None:
+            self._flushed_end = self._raw.tell()
+
+    def _end_compressed(self, compressed: Compressor) -> None:
+        """A trailer, where the file has not failed; else the file ends where it was flushed last."""
+        if self._regular and self._raw is not None:
+            with suppress(OSError):
+                if not self._whole.failed:
+                    compressed.close()
+                    self._flushed()
+            with suppress(OSError):
+                self._raw.truncate(self._flushed_end)
+        self._whole.abandon()
+        self._compressor = None
+
+    def _end_file(self) -> None:
+        assert self._raw is not None
+        if self._compressor is not None:
+            self._compressor.close()
+            self._flushed()
+        if self._regular:
+            os.fsync(self._raw.fileno())
+        if self._raw is not self._output:
+            self._raw.close()
+        self._raw = self._compressor = None
+
+
+def _write_all(raw: BinaryIO, octets: bytes) -> None:
+    """An unbuffered write may write less than all."""
+    left = memoryview(octets)
+    while left:
+        left = left[raw.write(left):]
+
+
+def _write_slowly(raw: BinaryIO, parts: list[bytes], context: ExportContext) -> None:
+    """Into a pipe or terminal: whole lines, as far as they go, and never a wait that a stop cannot end."""
+    for octets in _gathered(parts, select.PIPE_BUF):
+        left = memoryview(octets)
+        while left:
+            if context.wait(raw, write=True, timeout_s=_READER_S):
+                # What select calls writable takes so much at once; a write may take less, or nothing after all.
+                left = left[raw.write(left[:select.PIPE_BUF]) or 0:]
+
+
+def _gathered(parts: list[bytes], limit: int) -> Iterator[bytes]:
+    """Parts joined up to so many octets; a longer part stays alone."""
+    joined = b""
+    for part in parts:
+        if joined and len(joined) + len(part) > limit:
+            yield joined
+            joined = b""
+        joined += part
+    if joined:
+        yield joined

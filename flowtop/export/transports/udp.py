@@ -1,0 +1,188 @@
+"""IPFIX over UDP (RFC 7011 section 10.3): no message above the path MTU, Templates again and again."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import numpy as np
+
+from flowtop.export.context import ExportContext
+from flowtop.export.session import SentCounts, TransportSession
+from flowtop.export.transports.resolve import resolve
+from flowtop.export.url import ExportUrl
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.wire.flow_templates import flow_templates
+
+UNKNOWN_MTU_OCTETS = 512
+"""Largest message where the path MTU is not known (RFC 7011 section 10.3.3)."""
+REPORT_S = 60.0
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # linux/in.h: Python's socket module lacks them.
+_IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
+_HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
+_MAX_DATAGRAM = 9_000 - 28
+"""Loopback carries 64 KiB, but nfacctd 1.7.7 reads 10,000 octets: no more than fits a jumbo frame."""
+_SMALLEST_MTU = 296
+"""Of links as slow as they get; what the kernel says below that is not believed."""
+_LEAST_RECORD_OCTETS = 50
+_QUIET_DATAGRAMS = 3
+"""So many in a row that met no refusal mean that somebody listens (again)."""
+
+
+class UdpTransport:
+    """Datagrams to one collector.
+
+    Args:
+        url: kind udp.
+    """
+
+    def __init__(self, url: ExportUrl) -> None:
+        self._url = url
+        self._templates = flow_templates(url.profile)
+        self._counts = SentCounts()
+        self._socket: socket.socket | None = None
+        self._family = socket.AF_INET
+        self._unsent: FlowRecords | None = None
+        self._quiet = 0
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds between attempts to resolve and to send."""
+        return 5.0
+
+    @property
+    def file_octets(self) -> int | None:
+        """It is no file."""
+        return None
+
+    def open(self, context: ExportContext) -> None:
+        """Resolve and connect, and send the Templates. Raises OSError, Abandoned."""
+        addresses = resolve(self._url.host, self._url.port, socket.SOCK_DGRAM, context)
+        for number, address in enumerate(addresses, 1):
+            try:
+                self._connect(*address)
+                break
+            except OSError:  # No route, for example: to IPv6 where there is none.
+                if number == len(addresses):
+                    raise
+        self._session = TransportSession(self._templates, self._url.domain, self._counts)
+        self._reported_at = context.monotonic()
+        self._announce(context)
+
+    def _connect(self, family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        """Raises OSError."""
+        if self._socket is not None:
+            self._socket.close()
+        self._family = family
+        self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
+        # Never fragment: the kernel answers EMSGSIZE when the path has become narrower.
+        if self._family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        self._socket.connect(address)
+
+    def send(self, records: FlowRecords, context: ExportContext) -> None:
+        """Send records. Raises OSError, Abandoned; `abandon` has what was not sent then."""
+        self._unsent = records
+        while self._unsent is not None:
+            self._refresh(context)
+            self._write(self._session.new_tunnels(self._unsent, context, self.max_octets()), context)
+            self._send_until_refresh(self._unsent, context)
+
+    def tick(self, context: ExportContext) -> float:
+        """Templates when they are due, and reports."""
+        self._refresh(context)
+        now = context.monotonic()
+        return max(0.0, min(self._announced_at + self._url.refresh_s, self._reported_at + REPORT_S) - now)
+
+    def finish(self, context: ExportContext) -> None:
+        """The last reports."""
+        self._write(self._session.reports(context, self.max_octets()), context)
+
+    def abandon(self) -> tuple[FlowRecords, int]:
+        """Close; gives what was not sent of the last `send`, and 0."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        unsent, self._unsent = self._unsent, None
+        return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent, 0
+
+    def max_octets(self) -> int:
+        """Largest message that fits a datagram on the path as it is known now."""
+        assert self._socket is not None
+        try:
+            if self._family == socket.AF_INET6:
+                mtu = self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            else:
+                mtu = self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        except OSError:
+            return UNKNOWN_MTU_OCTETS
+        return min(max(mtu, _SMALLEST_MTU) - _HEADERS[self._family], _MAX_DATAGRAM)
+
+    def _refresh(self, context: ExportContext) -> None:
+        """Templates by seconds and by packets, the interface table when it has changed, reports once a minute."""
+        now = context.monotonic()
+        if now - self._announced_at >= self._url.refresh_s or self._since_announced >= self._url.refresh_packets:
+            self._announce(context)
+        self._write(self._session.changed_interfaces(context, self.max_octets()), context)
+        if now - self._reported_at >= REPORT_S:
+            self._reported_at = now
+            self._write(self._session.reports(context, self.max_octets()), context)
+
+    def _announce(self, context: ExportContext) -> None:
+        self._announced_at, self._since_announced = context.monotonic(), 0
+        self._write(self._session.announcement(context, self.max_octets()), context)
+        self._since_announced = 0
+        context.announced()
+
+    def _send_until_refresh(self, records: FlowRecords, context: ExportContext) -> None:
+        """Send until Templates are due or the path MTU has changed: `_unsent` is what is left."""
+        # No more than may go until then: what does not is encoded again.
+        datagrams = max(1, self._url.refresh_packets - self._since_announced)
+        most = datagrams * (self.max_octets() // _LEAST_RECORD_OCTETS)
+        records, later = records[:most], records[most:]
+        flows = self._session.flows(records, context, self.max_octets())
+        sent = octets = 0
+        try:
+            for message in flows.messages:
+                if self._since_announced >= self._url.refresh_packets:
+                    break
+                self._datagram(message, context)
+                sent, octets = sent + 1, octets + len(message)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE or self.max_octets() >= len(flows.messages[sent]):
+                raise
+        finally:
+            context.wrote(sent, octets)
+            unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else records[:0]
+            unsent = np.concatenate((unsent, later)) if len(later) else unsent
+            self._unsent = unsent if len(unsent) else None
+
+    def _write(self, messages: list[bytes], context: ExportContext) -> None:
+        """Messages that are not Flow Records. Raises OSError: EMSGSIZE too, and then a new session begins."""
+        for message in messages:
+            self._datagram(message, context)
+        context.wrote(len(messages), sum(map(len, messages)))
+
+    def _datagram(self, message: bytes, context: ExportContext) -> None:
+        """Send one; that which meets the ICMP error of one before it is sent again, and the refusal is told."""
+        assert self._socket is not None
+        self._since_announced += 1
+        for attempt in range(3):
+            try:
+                self._socket.send(message)
+            except ConnectionRefusedError:
+                self._quiet = 0
+                context.refused(f"nothing listens on {self._url.host} port {self._url.port}: datagrams are refused")
+                if attempt == 2:
+                    raise
+            except OSError as error:
+                if error.errno != errno.ENOBUFS or attempt == 2:
+                    raise
+                context.wait(None, write=False, timeout_s=0.01)
+            else:
+                break
+        self._quiet += 1
+        if self._quiet == _QUIET_DATAGRAMS + 1:  # one that met a refusal was counted as well
+            context.refused("")

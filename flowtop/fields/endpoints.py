@@ -1,0 +1,68 @@
+"""The ends of a flow in words: whole, and shortened with care where a column is too narrow for that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowtop.model.kinds import HAVE_PORTS, Kind
+from flowtop.model.rows import FlowRow
+from flowtop.text import units
+from flowtop.text.names import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+_ICMP, _ICMPV6 = 1, 58
+
+
+def source(row: FlowRow, names: Names, width: int | None = None) -> str:
+    """Address and port, or their names; in at most `width` cells where that is given."""
+    if row.kind == Kind.AGGREGATE:
+        return "(all other flows)"
+    has_port = row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS
+    return _joined(row, row.source_address, names, _ports(row, row.source_port, names) if has_port else (), width)
+
+
+def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
+    """Likewise; of ICMP the address and type, of later fragments the address."""
+    if row.kind == Kind.AGGREGATE:
+        return ""
+    tails: Sequence[str] = ()
+    if row.kind == Kind.FRAGMENT:
+        tails = (" frag",)
+    elif row.protocol in units.PORT_PROTOCOLS:
+        tails = _ports(row, row.destination_port, names)
+    elif row.protocol in (_ICMP, _ICMPV6):
+        tails = tuple(f" {text}" for text in units.icmp_texts(row.ip_version, row.destination_port))
+    return _joined(row, row.destination_address, names, tails, width)
+
+
+def _ports(row: FlowRow, port: int, names: Names) -> tuple[str, ...]:
+    """The port, its name first where it has one."""
+    service = names.service(row.protocol, port)
+    return (f":{port}",) if service is None else (f":{service}", f":{port}")
+
+
+def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width: int | None) -> str:
+    """The host and the first of the tails, or as much as there is room for: a shorter tail before less of the host,
+    whose middle gives way in the end."""
+    name = host = names.host(raw, row.ip_version)
+    if host is None:
+        with_port = tails and tails[0][0] == ":"
+        host = units.bracketed(raw, row.ip_version) if with_port else units.address(raw, row.ip_version)
+    if width is None:
+        return host + (tails[0] if tails else "")
+    for tail in tails:
+        if len(host) + len(tail) <= width:
+            return host + tail
+    last = tails[-1] if tails else ""
+    if name is not None:  # some of it is as good as a little more
+        last = next((tail for tail in tails if width - len(tail) >= _SOME_NAME), last)
+    return units.elide(host, width - len(last)) + last if width - len(last) >= _LEAST_HOST else units.elide(
+        host + last, width)
+
+
+_LEAST_HOST = 7
+_SOME_NAME = 12
+"""Cells below which a host, or its name, says nothing."""

@@ -1,0 +1,62 @@
+"""Files that flowtop makes: whose they are, and never over what is there already."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:
+    """User and group behind sudo, to whom recordings belong; None when nobody is.
+
+    Args:
+        user: effective user id.
+    """
+    numbers = [environment.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
+    if user != 0 or not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
+        return None
+    return int(numbers[0]), int(numbers[1])
+
+FILE_MODE = 0o600
+"""Who talks to whom is nobody else's business."""
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links say: vfat, many of FUSE and SMB."""
+
+
+def put_aside(path: Path, wall_s: float) -> Path:
+    """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix; gives that. Raises OSError.
+
+    Args:
+        path: of a file that is there.
+        wall_s: now, seconds since 1970 UTC.
+    """
+    stamp = datetime.fromtimestamp(wall_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+    stem, dot, suffixes = path.name.partition(".")
+    number = 1
+    while True:
+        end = f"-{number}" if number > 1 else ""
+        target = path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
+        try:
+            os.link(path, target)  # Unlike rename it does not replace what is there.
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not os.path.lexists(target):
+                path.rename(target)
+                return target
+            number += 1
+        else:
+            path.unlink()
+            return target
+
+
+def put_back(target: Path, path: Path) -> None:
+    """What was put aside has its name again, unless another file has it by now. Raises OSError."""
+    if not os.path.lexists(path):
+        target.rename(path)

@@ -1,0 +1,74 @@
+"""`compile_filter`: text → `Filter`. Nothing heavy is imported before a filter is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from flowtop.text.names import NO_NAMES, KnownNames
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from flowtop.filters.tree import Tree
+    from flowtop.model.flows import FlowSource
+    from flowtop.model.record import FlowRecords
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Says which flows pass. Immutable: made in one thread, used in any. Filters of the same text are equal.
+
+    Aggregate rows stand for flows whose details are not known: what a filter asks of those details is taken as met.
+
+    Attributes:
+        text: as it was written.
+        tree: what it means.
+    """
+
+    text: str
+    tree: Tree = field(compare=False, repr=False)
+
+    @property
+    def of_names(self) -> bool:
+        """It asks for names of hosts."""
+        from flowtop.filters.tree import Named, leaves
+
+        return any(isinstance(test, Named) for test in leaves(self.tree))
+
+    def mask(self, source: FlowSource, interfaces: Mapping[int, str],
+             hosts: KnownNames = NO_NAMES) -> npt.NDArray[np.bool_]:
+        """One truth value a slot of `source.columns`.
+
+        Args:
+            source: the flows.
+            interfaces: name by ifindex.
+            hosts: names of hosts; one without a name has none that fits.
+        """
+        from flowtop.filters.masks import flow_mask
+
+        return flow_mask(self.tree, source, interfaces, hosts)
+
+    def record_mask(self, records: FlowRecords, interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+        """One truth value a Flow Record (FLOW_RECORD_DTYPE); for filters compiled for records."""
+        from flowtop.filters.masks import record_mask
+
+        return record_mask(self.tree, records, interfaces)
+
+
+def compile_filter(text: str, use: Literal["flows", "records"] = "flows") -> Filter:
+    """The filter that `text` means, for flows of a table or for exported Flow Records.
+
+    Raises:
+        FilterError: it means nothing, or speaks of what a Flow Record does not have.
+    """
+    from flowtop.filters.build import build
+
+    return Filter(text, build(text, use))
+
+
+def all_of_texts(texts: Sequence[str]) -> str:
+    """The text of the filter that passes what all of these pass; of none: "", which is no filter."""
+    return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)

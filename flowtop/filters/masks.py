@@ -1,0 +1,353 @@
+"""A filter's tree → which flows pass, in numpy.
+
+Parts of an `and` are asked of ever fewer flows: where few are left, only those are looked at.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.fields.field import FilterKey
+from flowtop.filters import words
+from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
+from flowtop.model.flows import Array, FlowColumns, FlowSource
+from flowtop.model.kinds import Kind
+from flowtop.model.record import FlowRecords
+from flowtop.text.names import NO_NAMES, KnownNames
+from flowtop.text.operands import Network
+
+_BITS = 20
+_FOUR = np.uint32(0x9E3779B1)
+_SIXTEEN = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+"""Odd numbers without a pattern: a product's upper bits depend on all bits of the factor."""
+
+
+def among_four(first: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+    """Which of these IPv4 addresses are wanted.
+
+    Args:
+        first: u4, shape (n,): the four bytes of the wire as this machine's integers.
+        wanted: of 4 bytes each.
+    """
+    numbers = np.frombuffer(b"".join(wanted), np.uint32)
+    return _exact(_places(first, numbers, _hash_four), first, numbers)
+
+
+def among_sixteen(words: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+    """The same of IPv6 addresses.
+
+    Args:
+        words: u8, shape (n, 2), C-contiguous: the sixteen bytes.
+        wanted: of 16 bytes each.
+    """
+    numbers = np.frombuffer(b"".join(wanted), np.uint64).reshape(-1, 2)
+    # As text of a fixed length, which differs where a byte does: zeros at its end are those that all others have too.
+    return _exact(_places(words, numbers, _hash_sixteen), words.view("S16")[:, 0], numbers.view("S16")[:, 0])
+
+
+def _places(values: Array, wanted: Array, place: Callable[[Array], Array]) -> npt.NDArray[np.int64]:
+    """Positions of all that are wanted, and of few others: those that share a place in a small table with one."""
+    table = np.zeros(1 << _BITS, np.bool_)
+    table[place(wanted)] = True
+    return np.flatnonzero(table[place(values)])
+
+
+def _hash_four(numbers: Array) -> Array:
+    place: Array = numbers * _FOUR >> np.uint32(32 - _BITS)
+    return place
+
+
+def _hash_sixteen(words: Array) -> Array:
+    mixed = (words[:, 0] * _SIXTEEN[0]) ^ (words[:, 1] * _SIXTEEN[1])
+    place: Array = mixed * _SIXTEEN[0] >> np.uint64(64 - _BITS)
+    return place
+
+
+def _exact(rows: npt.NDArray[np.int64], values: Array, wanted: Array) -> npt.NDArray[np.bool_]:
+    found = np.zeros(len(values), np.bool_)
+    found[rows] = np.isin(values[rows], wanted)
+    return found
+
+Mask = npt.NDArray[np.bool_]
+
+_FEW = 8
+"""Only a flow in so many is left: then the rest of an `and` looks at these alone."""
+
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal, "!=": np.not_equal}
+_NAMED_BITS = np.uint16(0x1FF)
+"""TCP control bits that have names."""
+
+
+def flow_mask(tree: Tree, source: FlowSource, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> Mask:
+    """Which slots of the source pass."""
+    return _with_aggregates(tree, _Flows(source, interfaces, hosts))
+
+
+def record_mask(tree: Tree, records: FlowRecords, interfaces: Mapping[int, str]) -> Mask:
+    """Which Flow Records pass."""
+    return _with_aggregates(tree, _Records(records, interfaces))
+
+
+class _Subject:
+    """Flows, or some of them: gives one number a flow for each key. Arrays are kept while it lives."""
+
+    def __init__(self, columns: FlowColumns, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> None:
+        self.columns = columns
+        self.interfaces = interfaces
+        self.hosts = hosts
+        self.lenient = False
+        """What is not known of aggregates is taken as met."""
+        self._kept: dict[object, Array] = {}
+
+    @property
+    def size(self) -> int:
+        """How many flows."""
+        return len(self.columns["ip_version"])
+
+    def numbers(self, key: FilterKey) -> Array:
+        """The key's number of each flow."""
+        found = self._kept.get(key.word)
+        if found is None:
+            found = self._kept[key.word] = self._numbers(key)
+        return found
+
+    def words(self, side: str, dtype: str) -> Array:
+        """Addresses of that side in the bytes of the wire, as words: "u2", "u4" shape (n,): the first; "u8" shape
+        (n, 2): both."""
+        found = self._kept.get((side, dtype))
+        if found is None:
+            raw = self.columns[f"{side}_address"]
+            if dtype != "u8":
+                first = np.dtype({"names": ["first"], "formats": [dtype], "offsets": [0], "itemsize": 16})
+                found = np.ascontiguousarray(raw.view(first)["first"])
+            else:
+                found = np.ascontiguousarray(raw).view("u8").reshape(-1, 2)
+            self._kept[side, dtype] = found
+        return found
+
+    def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
+        """Those of these positions."""
+        raise NotImplementedError
+
+    def _numbers(self, key: FilterKey) -> Array:
+        raise NotImplementedError
+
+
+class _Chosen:
+    """Some rows of columns."""
+
+    def __init__(self, columns: FlowColumns, rows: npt.NDArray[np.int64]) -> None:
+        self._columns, self._rows = columns, rows
+
+    def __getitem__(self, name: str, /) -> Array:
+        chosen: Array = self._columns[name][self._rows]
+        return chosen
+
+
+class _ChosenSource:
+    """A FlowSource's times over some of its rows."""
+
+    def __init__(self, source: FlowSource, rows: npt.NDArray[np.int64]) -> None:
+        self.columns: FlowColumns = _Chosen(source.columns, rows)
+        self.visible = source.visible[rows]
+        self.tick_s, self.window_10s_s, self.window_60s_s = source.tick_s, source.window_10s_s, source.window_60s_s
+        self.now_ns, self.unix_offset_ns = source.now_ns, source.unix_offset_ns
+        self.dedupes = source.dedupes
+
+
+class _Flows(_Subject):
+    """Flows of a table."""
+
+    def __init__(self, source: FlowSource, interfaces: Mapping[int, str], hosts: KnownNames) -> None:
+        super().__init__(source.columns, interfaces, hosts)
+        self._source = source
+
+    def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
+        """See _Subject."""
+        chosen = _Flows(_ChosenSource(self._source, rows), self.interfaces, self.hosts)
+        chosen.lenient = self.lenient
+        return chosen
+
+    def _numbers(self, key: FilterKey) -> Array:
+        return key.flows(self._source)
+
+
+class _Records(_Subject):
+    """Flow Records."""
+
+    def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
+        """See _Subject."""
+        chosen = _Records(_Chosen(self.columns, rows), self.interfaces)
+        chosen.lenient = self.lenient
+        return chosen
+
+    def _numbers(self, key: FilterKey) -> Array:
+        if key.records is None:
+            raise ValueError(f"{key.word} is not of Flow Records: compile the filter for them")
+        return key.records(self.columns)
+
+
+def _with_aggregates(tree: Tree, subject: _Subject) -> Mask:
+    """The mask; aggregates pass where only what is not known of them speaks against it."""
+    found = _mask(tree, subject, False)
+    aggregates = np.flatnonzero(subject.columns["kind"] == Kind.AGGREGATE)
+    if len(aggregates):
+        rest = subject.few(aggregates)
+        rest.lenient = True
+        found[aggregates] = _mask(tree, rest, False)
+    return found
+
+
+def _mask(tree: Tree, subject: _Subject, negated: bool) -> Mask:
+    """Which flows pass `tree`, or its opposite. A new array."""
+    if isinstance(tree, Term):
+        return _mask(tree.meaning, subject, negated)
+    if isinstance(tree, Not):
+        return _mask(tree.part, subject, not negated)
+    if isinstance(tree, And | Or):
+        joined = _every if isinstance(tree, And) != negated else _any
+        return joined(tree.parts, subject, negated)
+    if subject.lenient and not _known_of_aggregates(tree):
+        return np.ones(subject.size, np.bool_)
+    found = _test(tree, subject)
+    return np.logical_not(found, out=found) if negated else found
+
+
+def _every(parts: tuple[Tree, ...], subject: _Subject, negated: bool) -> Mask:
+    if not parts:
+        return np.ones(subject.size, np.bool_)
+    found = _mask(parts[0], subject, negated)
+    for position, part in enumerate(parts[1:], 1):
+        if np.count_nonzero(found) * _FEW < len(found):
+            rows = np.flatnonzero(found)
+            found[rows] = _every(parts[position:], subject.few(rows), negated) if len(rows) else False
+            return found
+        found &= _mask(part, subject, negated)
+    return found
+
+
+def _any(parts: tuple[Tree, ...], subject: _Subject, negated: bool) -> Mask:
+    found = np.zeros(subject.size, np.bool_)
+    for part in parts:
+        found |= _mask(part, subject, negated)
+    return found
+
+
+def _known_of_aggregates(test: Test) -> bool:
+    return not isinstance(test, Within | Named) and test.key.of_aggregates
+
+
+def _test(test: Test, subject: _Subject) -> Mask:
+    if isinstance(test, Within):
+        return _within(test, subject)
+    if isinstance(test, Named):
+        return _named(test, subject)
+    numbers = subject.numbers(test.key)
+    found: Mask
+    if isinstance(test, Match):
+        codes = matching_codes(test, np.unique(numbers).tolist(), subject.interfaces)
+        found = np.isin(numbers, np.array(codes, numbers.dtype))
+    elif test.key.kind == "bits":
+        found = _has_bits(numbers, int(test.value))
+    else:
+        found = _COMPARISONS[test.operator](numbers, test.value)
+    return found
+
+
+def _has_bits(numbers: Array, wanted: int) -> Mask:
+    found: Mask = numbers & np.uint16(wanted or _NAMED_BITS) == wanted
+    return found
+
+
+def matching_codes(test: Match, codes: list[int], names: Mapping[int, str]) -> list[int]:
+    """Those codes whose text fits the pattern; a code without a name is called as the screen does."""
+    texts = [(code, test.key.part(names.get(code, f"if{code}"))) for code in codes]
+    if test.operator == "~":
+        part = test.pattern.casefold()
+        return [code for code, text in texts if part in text.casefold()]
+    glob = re.compile(fnmatch.translate(test.pattern))
+    return [code for code, text in texts if glob.match(text)]
+
+
+def _named(test: Named, subject: _Subject) -> Mask:
+    found = np.zeros(subject.size, np.bool_)
+    wanted = subject.hosts.matching(test.pattern, whole=test.whole)
+    four, sixteen = ([address for address in wanted if len(address) == size] for size in (4, 16))
+    if four:
+        found |= _of_version(among_four(subject.words(test.side, "u4"), four), 4, subject)
+    if sixteen:
+        found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), 6, subject)
+    return found
+
+
+def _within(test: Within, subject: _Subject) -> Mask:
+    if len(test.networks) == 1:
+        return _within_one(test.networks[0], test.side, subject)
+    leads = subject.words(test.side, "u2").astype(np.uint32)
+    leads += np.where(subject.numbers(words.VERSION) == 6, np.uint32(_LEADS), np.uint32(0))
+    verdicts = _verdicts(test.networks)[leads]
+    found: Mask = verdicts == _ALL_IN
+    rows = np.flatnonzero(verdicts == _SOME_IN)
+    if len(rows):
+        rest = subject.few(rows)
+        for network in test.networks:
+            found[rows] |= _within_one(network, test.side, rest)
+    return found
+
+
+_LEADS = 1 << 16
+_ALL_IN, _SOME_IN = 2, 1
+
+
+@lru_cache(maxsize=16)
+def _verdicts(networks: tuple[Network, ...]) -> npt.NDArray[np.uint8]:
+    """For the first two octets of an address, as this machine reads them, IPv6 after IPv4: what that says of all
+    addresses that begin so."""
+    table = np.zeros((2, _LEADS), np.uint8)
+    for network in networks:
+        half = table[int(network.version == 6)]
+        first = int.from_bytes(network.packed[:2], "big")
+        span = half[first:first + (1 << max(0, 16 - network.prefix))]
+        span[:] = np.maximum(span, _ALL_IN if network.prefix <= 16 else _SOME_IN)
+    as_read = np.arange(_LEADS, dtype=np.uint16).astype(">u2").view(np.uint16)
+    turned = np.zeros_like(table)
+    turned[:, as_read] = table
+    return turned.ravel()
+
+
+def _within_one(network: Network, side: str, subject: _Subject) -> Mask:
+    """The wire's bytes are compared as this machine's integers, with constants turned the same way."""
+    octets = 4 if network.version == 4 else 8
+    starts = range(0, len(network.packed), octets)
+    values, masks = ([_integer(packed[start:start + octets]) for start in starts]
+                     for packed in (network.packed, network.mask))
+    words = subject.words(side, f"u{octets}").reshape(subject.size, len(values))
+    found = np.ones(subject.size, np.bool_)
+    for word, value, mask in zip(words.T, values, masks, strict=True):
+        if mask:
+            full = mask == (1 << 8 * octets) - 1
+            found &= (word if full else word & word.dtype.type(mask)) == word.dtype.type(value)
+    return _of_version(found, network.version, subject)
+
+
+def _of_version(found: Mask, version: int, subject: _Subject) -> Mask:
+    """Those of `found` whose IP version is this one; few are looked at one by one."""
+    if np.count_nonzero(found) * _FEW < len(found):
+        rows = np.flatnonzero(found)
+        found[rows] = subject.columns["ip_version"][rows] == version
+    else:
+        found &= subject.numbers(words.VERSION) == version
+    return found
+
+
+def _integer(octets: bytes) -> int:
+    return int.from_bytes(octets, sys.byteorder)

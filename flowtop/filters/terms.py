@@ -1,0 +1,161 @@
+"""From what is on screen to a filter: `=` and `!=` on a cell, and a flow handed to another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flowtop.fields import cell_terms
+from flowtop.fields.columns import COLUMNS, Column
+from flowtop.filters.filter import compile_filter
+from flowtop.filters.tree import And, Or, Tree, as_text
+from flowtop.model.kinds import HAVE_PORTS, Kind
+from flowtop.model.rows import FlowRow, Ways
+from flowtop.text import units
+
+_ICMP, _ICMPV6 = 1, 58
+
+
+def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: Mapping[int, str],
+             columns: Mapping[str, Column] = COLUMNS) -> str:
+    """The filter `text`, narrowed to flows that show the same as `row` in that column, or that do not.
+
+    A term that is there already is not added again; its opposite gives way to it. A cell that no filter asks for
+    changes nothing.
+
+    Args:
+        columns: those of the row: of flows, or of groups.
+
+    Raises:
+        FilterError: `text` is no filter.
+    """
+    said = columns[column_id].term(row, interfaces)
+    if not said:
+        return text
+    wanted, opposite = compile_filter(said), compile_filter(_not(said))
+    if negate:
+        wanted, opposite = opposite, wanted
+    if not text.strip():
+        return wanted.text
+    tree = compile_filter(text).tree
+    parts = [as_text(part) for part in _conjuncts(tree)]
+    if set(_texts(wanted.tree)) <= set(parts):
+        return text
+    gone = set(_texts(opposite.tree))
+    kept = [part for part in _conjuncts(tree) if as_text(part) not in gone]
+    if len(kept) == len(parts):
+        return f"({text}) and {wanted.text}" if isinstance(tree, Or) else f"{text} and {wanted.text}"
+    return " and ".join([*map(_inside_and, kept), wanted.text])
+
+
+def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+    """A filter that only flows of this row's Flow Key pass; of a biflow, only flows of these ends, both ways."""
+    if row.ways is not None and row.kind == Kind.FLOW:
+        return _ways_as_filter(row, row.ways)
+    parts = [cell_terms.interface_term(row, interfaces), cell_terms.direction_term(row, interfaces)]
+    if row.kind != Kind.AGGREGATE:
+        parts.append(cell_terms.vlan_words(row.vlan_id, row.customer_vlan_id))
+    if row.tunnel or row.kind == Kind.PARENT:
+        parts += ["parent" if row.kind == Kind.PARENT else "not parent", cell_terms.tunnel_id_term(row, interfaces)]
+    parts.append(cell_terms.protocol_term(row, interfaces))
+    if row.kind != Kind.AGGREGATE:
+        parts += [cell_terms.source_term(row, interfaces), cell_terms.destination_term(row, interfaces)]
+        if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
+            parts.append(_icmp_words(row))
+        elif row.kind == Kind.FRAGMENT or row.protocol not in units.PORT_PROTOCOLS:
+            parts.append(cell_terms.fragment_words(row.kind))
+    return " and ".join(parts)
+
+
+def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
+    """Without interfaces and directions: the ways may differ in them."""
+    protocol = cell_terms.protocol_term(row, {})
+    if row.protocol in (_ICMP, _ICMPV6):  # an answer has another type
+        ends = cell_terms.source_term, cell_terms.destination_term
+        each = [" and ".join([*(end(way, {}) for end in ends), _icmp_words(way)])
+                for way in (ways.forward, ways.reverse) if way is not None]
+        return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
+            f"{protocol} and {each[0]}")
+    hosts = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
+    if row.protocol in units.PORT_PROTOCOLS:
+        hosts = [units.endpoint(raw, row.ip_version, port) for raw, port in (
+            (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
+    return " and ".join([protocol, *hosts])
+
+
+def _icmp_words(row: FlowRow) -> str:
+    return f"icmptype {row.destination_port >> 8} and icmpcode {row.destination_port & 255}"
+
+
+def flow_as_tcpdump(row: FlowRow) -> str:
+    """The flow's packets as pcap-filter(7) puts it, for `tcpdump -i INTERFACE '...'`; of a biflow, both ways' packets.
+
+    Empty where there is no such expression: tcpdump does not look into tunnels.
+    """
+    if row.tunnel and row.kind != Kind.PARENT:
+        return ""
+    back = None if row.ways is None else row.ways.reverse or _answer(row)
+    if row.ways is None or back is None:
+        packets = _packets(row)
+    else:
+        packets = f"({_packets(row.ways.forward)}) or ({_packets(back)})"
+    if row.ways is not None and row.ways.tags_differ:
+        return _whatever_tags(packets)
+    tags = [f"vlan {vlan}" for vlan in (row.vlan_id, row.customer_vlan_id) if vlan]  # first: it moves the headers
+    return " and ".join([*tags, f"({packets})"]) if tags and " or " in packets else " and ".join([*tags, packets])
+
+
+def _whatever_tags(packets: str) -> str:
+    """With no VLAN tag, one, or two: each `vlan` moves the headers for all that comes after it."""
+    return f"({packets}) or (vlan and (({packets}) or (vlan and ({packets}))))"
+
+
+def _answer(row: FlowRow) -> FlowRow | None:
+    """What the way back would be that was not seen; None where nobody knows."""
+    if row.kind != Kind.FLOW or row.protocol in (_ICMP, _ICMPV6):
+        return None
+    return row._replace(source_address=row.destination_address, source_port=row.destination_port,
+                        destination_address=row.source_address, destination_port=row.source_port)
+
+
+def _packets(row: FlowRow) -> str:
+    """The packets of one way, without their VLAN tags."""
+    name = {6: "tcp", 17: "udp", 132: "sctp", _ICMP: "icmp", _ICMPV6: "icmp6"}.get(row.protocol)
+    parts = [name or f"{'ip6' if row.ip_version == 6 else 'ip'} proto {row.protocol}"]
+    if row.kind != Kind.AGGREGATE:
+        ports = row.kind in HAVE_PORTS and name in ("tcp", "udp", "sctp")
+        for side, raw, port in (("src", row.source_address, row.source_port),
+                                ("dst", row.destination_address, row.destination_port)):
+            parts.append(f"{side} host {units.address(raw, row.ip_version)}")
+            if ports:
+                parts.append(f"{side} port {port}")
+        if row.kind == Kind.FRAGMENT:
+            parts.append("ip6[6] == 44 and ip6[42:2] & 0xfff8 != 0" if row.ip_version == 6 else "ip[6:2] & 0x1fff != 0")
+        elif row.protocol in (_ICMP, _ICMPV6):
+            parts.append(_icmp_of(row))
+    return " and ".join(parts)
+
+
+def _icmp_of(row: FlowRow) -> str:
+    """Type and code; of ICMPv6 at the place that old versions of libpcap know, too."""
+    kind, code = divmod(row.destination_port, 256)
+    if row.protocol == _ICMPV6:
+        return f"ip6[40] == {kind} and ip6[41] == {code}"
+    return f"icmp[icmptype] == {kind} and icmp[icmpcode] == {code}"
+
+
+def _not(text: str) -> str:
+    if text.startswith("not "):
+        return text.removeprefix("not ")
+    return f"not ({text})" if " and " in text else f"not {text}"
+
+
+def _conjuncts(tree: Tree) -> tuple[Tree, ...]:
+    return tree.parts if isinstance(tree, And) else (tree,)
+
+
+def _texts(tree: Tree) -> list[str]:
+    return [as_text(part) for part in _conjuncts(tree)]
+
+
+def _inside_and(tree: Tree) -> str:
+    return f"({as_text(tree)})" if isinstance(tree, Or) else as_text(tree)

@@ -1,0 +1,171 @@
+"""A filter as a tree: what is joined by and, or, not; and the tests at its leaves.
+
+Immutable, without numpy: masks, the kernel program's C, and words for people are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from flowtop.fields.field import FilterKey
+from flowtop.text.operands import Network
+
+Side = Literal["source", "destination"]
+Operator = Literal["<", "<=", ">", ">=", "=", "!=", "~", "!~"]
+
+DEEPEST = 100
+"""Levels of a tree at most: what walks it may recurse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """The key's number of a flow stands so to `value`. Of a key of kind "bits", `=` asks for all bits of `value`."""
+
+    key: FilterKey
+    operator: Operator
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The text of a text key fits `pattern`: a glob for `=` and `!=`, a part of the text in any case for `~`, `!~`."""
+
+    key: FilterKey
+    operator: Operator
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The address of that side is in one of the networks."""
+
+    side: Side
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The name of the host of that side, where one is known, fits `pattern`: a glob, or a part of it; in any case."""
+
+    side: Side
+    pattern: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What was said in one go, as text, and what it means."""
+
+    text: str
+    meaning: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The opposite."""
+
+    part: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All of them; without parts: every flow."""
+
+    parts: tuple[Tree, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Any of them; without parts: no flow."""
+
+    parts: tuple[Tree, ...]
+
+
+Test: TypeAlias = Compare | Match | Within | Named
+Tree: TypeAlias = Test | Term | Not | And | Or
+EVERYTHING = And(())
+
+
+def all_of(*parts: Tree) -> Tree:
+    """And, flat."""
+    return _flat(And, parts)
+
+
+def any_of(*parts: Tree) -> Tree:
+    """Or, flat."""
+    return _flat(Or, parts)
+
+
+def _flat(join: type[And] | type[Or], parts: tuple[Tree, ...]) -> Tree:
+    if len(parts) == 1:
+        return parts[0]
+    flat: list[Tree] = []
+    for part in parts:
+        if isinstance(part, join):
+            flat.extend(part.parts)
+        else:
+            flat.append(part)
+    return join(tuple(flat))
+
+
+def depth(tree: Tree) -> int:
+    """Levels of the tree, found without recursion."""
+    deepest, waiting = 0, [(tree, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        deepest = max(deepest, level)
+        waiting.extend((child, level + 1) for child in children(node))
+    return deepest
+
+
+def children(tree: Tree) -> tuple[Tree, ...]:
+    """What the node holds."""
+    if isinstance(tree, And | Or):
+        return tree.parts
+    if isinstance(tree, Not):
+        return (tree.part,)
+    return (tree.meaning,) if isinstance(tree, Term) else ()
+
+
+def leaves(tree: Tree) -> Iterator[Test]:
+    """Every test in the tree."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Compare | Match | Within | Named):
+            yield node
+        waiting.extend(children(node))
+
+
+def conjuncts(tree: Tree) -> tuple[Tree, ...]:
+    """What must all hold for the tree to hold, whatever the words it was said in: no Terms are left."""
+    bare = _bare(tree)
+    return bare.parts if isinstance(bare, And) else (bare,)
+
+
+def _bare(tree: Tree) -> Tree:
+    if isinstance(tree, Term):
+        return _bare(tree.meaning)
+    if isinstance(tree, Not):
+        return Not(_bare(tree.part))
+    if isinstance(tree, And | Or):
+        return (all_of if isinstance(tree, And) else any_of)(*map(_bare, tree.parts))
+    return tree
+
+
+def as_text(tree: Tree) -> str:
+    """The tree in the filter language, in its shortest unambiguous form. Only of trees whose leaves are in Terms."""
+    if isinstance(tree, Term):
+        return tree.text
+    if isinstance(tree, Not):
+        return f"not {_inside(tree.part)}"
+    if isinstance(tree, And | Or):
+        return (" and " if isinstance(tree, And) else " or ").join(map(_inside, tree.parts))
+    raise TypeError(f"no Term around {type(tree).__name__}")
+
+
+def _inside(tree: Tree) -> str:
+    text = as_text(tree)
+    return f"({text})" if isinstance(tree, And | Or) else text

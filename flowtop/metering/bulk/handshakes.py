@@ -1,0 +1,157 @@
+"""SYN to SYN-ACK in a batch of many steps: who answers whom, when flows of one key come and go between."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.metering.bulk.lives import Lives
+from flowtop.metering.flows import Flows
+from flowtop.metering.key_index import Slots, as_words
+from flowtop.metering.store import I8
+from flowtop.metering.tcp import LARGEST_US, turned
+
+_SYN, _ACK = 0x02, 0x10
+
+
+class Spans(NamedTuple):
+    """When flows are in the table, as steps of a batch; shape (m,), those of a key one after another.
+
+    Attributes:
+        slot: of each flow.
+        begin: the step with its first packet; -1: it was there before.
+        end: the step after which it ends; as many as there are steps: it goes on.
+    """
+
+    slot: Slots
+    begin: I8
+    end: I8
+
+
+class Known(NamedTuple):
+    """Round trips as they become known.
+
+    Attributes:
+        slot, step, rtt_us: of whom, from which step on, and what; in order of steps.
+    """
+
+    slot: Slots
+    step: I8
+    rtt_us: I8
+
+
+def spans_of(lives: Lives, slot: Slots, first_step: I8, ends: I8, steps: int) -> Spans:
+    """Of these lives.
+
+    Args:
+        first_step: of each; -1: it is older.
+        ends: after which steps flows may end.
+    """
+    return Spans(slot, first_step, np.append(ends, steps)[lives.end])
+
+
+def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step: I8, spans: Spans) -> Known:
+    """Write the round trips, as Sequences does step by step.
+
+    Args:
+        segments: those with SYN.
+        slot, step: of each segment.
+        spans: of all flows that come, go, or have packets in the batch.
+    """
+    store = flows.store
+    kind = segments["bits"] & (_SYN | _ACK)
+    answers = kind == (_SYN | _ACK)
+    if not answers.any():
+        opening = kind == _SYN
+        order = np.argsort(step[opening], kind="stable")
+        store.opening_ns[slot[opening][order]] = segments["time_ns"][opening][order]
+        return Known(*(np.zeros(0, np.int64) for _ in range(3)))
+    back = _ways_back(flows, np.unique(slot[answers]), spans)
+    order = np.argsort(step, kind="stable")
+    rows = list(zip(step[order].tolist(), slot[order].tolist(), kind[order].tolist(),
+                    segments["time_ns"][order].tolist(), strict=True))
+    shaking = _Shaking(flows, back)
+    first = 0
+    for at in range(1, len(rows) + 1):
+        if at == len(rows) or rows[at][0] != rows[first][0]:
+            shaking.take(rows[first:at])
+            first = at
+    return shaking.done()
+
+
+def _ways_back(flows: Flows, answering: Slots, spans: Spans) -> dict[int, list[tuple[int, int, int]]]:
+    """By answering flow (begin, end, slot) of the flows of the other way."""
+    store = flows.store
+    wanted = turned(store.keys[answering])
+    words = as_words(wanted)
+    hashes = flows.index.hash(words)
+    some = np.flatnonzero(np.isin(flows.index.hash(store.key_words[spans.slot]), hashes))
+    by_key: dict[bytes, list[tuple[int, int, int]]] = {}
+    for row in some.tolist():
+        slot = int(spans.slot[row])
+        by_key.setdefault(store.keys[slot].tobytes(), []).append((int(spans.begin[row]), int(spans.end[row]), slot))
+    others = flows.index.find(words, hashes, store.key_words).tolist()
+    found = {}
+    for number, flow in enumerate(answering.tolist()):
+        ways = by_key.get(wanted[number].tobytes())
+        if ways is None:  # it has no part in this batch, but may be in the table
+            ways = [(-1, 1 << 62, others[number])] if others[number] >= 0 else []
+        found[flow] = ways
+    return found
+
+
+class _Shaking:
+    """Takes the segments with SYN, one step after another."""
+
+    def __init__(self, flows: Flows, back: dict[int, list[tuple[int, int, int]]]) -> None:
+        self._store = flows.store
+        self._back = back
+        self._opening: dict[int, int] = {}
+        self._rtt: dict[int, int] = {}
+        self._known: list[tuple[int, int, int]] = []
+
+    def take(self, rows: list[tuple[int, int, int, int]]) -> None:
+        """(step, slot, SYN with or without ACK, time in ns) of one step."""
+        for _, slot, kind, time_ns in rows:
+            if kind == _SYN:
+                self._opening[slot] = time_ns
+        answers = [row for row in rows if row[2] == _SYN | _ACK and not self._rtt_of(row[1])]
+        found = [(slot, asking, rtt_us) for step, slot, _, time_ns in reversed(answers)
+                 if (asking := self._asking(slot, step)) is not None
+                 and (rtt_us := self._round_trip(asking, time_ns))]
+        step = rows[0][0]
+        for who in (0, 1):
+            for trip in found:
+                self._rtt[trip[who]] = trip[2]
+                self._known.append((trip[who], step, trip[2]))
+
+    def _rtt_of(self, slot: int) -> int:
+        return self._rtt[slot] if slot in self._rtt else int(self._store.rtt_us[slot])
+
+    def _asking(self, slot: int, step: int) -> int | None:
+        """The flow of the other way that was there in that step."""
+        for begin, end, other in self._back[slot]:
+            if begin <= step <= end:
+                return other
+        return None
+
+    def _round_trip(self, asking: int, time_ns: int) -> int:
+        """In us; 0: not known."""
+        store = self._store
+        opened_ns = self._opening.get(asking, int(store.opening_ns[asking]))
+        if opened_ns > time_ns:
+            opened_ns = int(store.syn_ns[asking])
+        if not 0 < opened_ns <= time_ns:
+            return 0
+        return min(max((time_ns - opened_ns) // 1000, 1), LARGEST_US)
+
+    def done(self) -> Known:
+        """Write what was found."""
+        store = self._store
+        for slot, opened_ns in self._opening.items():
+            store.opening_ns[slot] = opened_ns
+        for slot, rtt_us in self._rtt.items():
+            store.rtt_us[slot] = rtt_us
+        return Known(*np.array(self._known, np.int64).reshape(-1, 3).T)

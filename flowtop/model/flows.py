@@ -1,0 +1,143 @@
+"""What the view needs to see of a flow table, structurally: the table satisfies it without being imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.record import FLOW_KEY_DTYPE
+
+Array = npt.NDArray[Any]
+Slots = npt.NDArray[np.int64]
+
+FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
+    "flow_id": np.dtype("u8"),
+    **{name: FLOW_KEY_DTYPE[name] for name in FLOW_KEY_DTYPE.names or ()},
+    "other_ifindex": np.dtype("u4"),
+    "source_mac": np.dtype("V6"),
+    "destination_mac": np.dtype("V6"),
+    "tcp_control_bits": np.dtype("u2"),
+    "opening": np.dtype("?"),
+    "tos": np.dtype("u1"),
+    "ttl": np.dtype("u1"),
+    "end_reason": np.dtype("u1"),
+    "duplicate": np.dtype("?"),
+    "conversation": np.dtype("i4"),
+    "packet_delta": np.dtype("u8"),
+    "octet_delta": np.dtype("u8"),
+    "packet_total": np.dtype("u8"),
+    "octet_total": np.dtype("u8"),
+    "octets_10s": np.dtype("u8"),
+    "octets_60s": np.dtype("u8"),
+    "packets_10s": np.dtype("u8"),
+    "packets_60s": np.dtype("u8"),
+    "octet_rate_peak": np.dtype("f8"),
+    "first_ns": np.dtype("i8"),
+    "last_ns": np.dtype("i8"),
+    "reported_ns": np.dtype("i8"),
+    "syn_ns": np.dtype("i8"),
+    "fin_ns": np.dtype("i8"),
+    "rst_ns": np.dtype("i8"),
+    "rtt_us": np.dtype("u4"),
+    "congestion_window": np.dtype("u4"),
+    "retransmitted": np.dtype("u4"),
+    "out_of_order": np.dtype("u4"),
+}
+"""Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
+
+`other_ifindex`: where an exporter's packets left, or came in by, 0: not told.
+`opening`: a TCP SYN without ACK was seen.
+`reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
+`conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;
+of an ended flow it may be a slot that another conversation has by now.
+`syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none. `rtt_us` .. `out_of_order`: of TCP, 0
+where it is not known; see FlowRow.
+"""
+
+
+class FlowColumns(Protocol):
+    """Columns of flows: one array a name of FLOW_COLUMN_DTYPES, all of one length. A structured array is one too."""
+
+    def __getitem__(self, name: str, /) -> Array:
+        """The column of that name, not to be written to."""
+
+
+class Subset:
+    """Some flows of some columns, each column taken when asked for. Slots ascend: without gaps, nothing is copied."""
+
+    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
+        self._columns = columns
+        gapless = len(slots) and slots[-1] - slots[0] == len(slots) - 1
+        self._slots: Slots | slice = slice(int(slots[0]), int(slots[-1]) + 1) if gapless else slots
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name][self._slots]
+
+
+def address_words(columns: FlowColumns, name: str) -> tuple[Array, Array]:
+    """The two big-endian halves of an address column, u8, so that numeric order is address order."""
+    raw = np.ascontiguousarray(columns[name])
+    words = raw.view(">u8").reshape(-1, 2).astype(np.uint64)
+    return words[:, 0], words[:, 1]
+
+
+class FlowSource(Protocol):
+    """A flow table at rest between two ticks, as a Query is answered from it."""
+
+    @property
+    def columns(self) -> FlowColumns:
+        """One element a slot, slots without a flow included."""
+
+    @property
+    def visible(self) -> npt.NDArray[np.bool_]:
+        """Which slots hold a flow to show."""
+
+    @property
+    def tick_s(self) -> float:
+        """Length of the last tick; deltas divide by it. > 0."""
+
+    @property
+    def window_10s_s(self) -> float:
+        """What the 10 s sums cover, in seconds. > 0."""
+
+    @property
+    def window_60s_s(self) -> float:
+        """What the 60 s sums cover, in seconds. > 0."""
+
+    @property
+    def now_ns(self) -> int:
+        """Time of the last tick, on the clock of first_ns and last_ns."""
+
+    @property
+    def dedupes(self) -> bool:
+        """Whether duplicates are looked for: then each packet is in exactly one flow that is none."""
+
+    @property
+    def unix_offset_ns(self) -> int:
+        """Add it to a time on that clock to get ns since 1970 UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsAtRest:
+    """A FlowSource that is nothing but its attributes."""
+
+    columns: FlowColumns
+    visible: npt.NDArray[np.bool_]
+    tick_s: float
+    window_10s_s: float
+    window_60s_s: float
+    now_ns: int
+    unix_offset_ns: int
+    dedupes: bool
+
+
+def with_columns(source: FlowSource, columns: FlowColumns, visible: npt.NDArray[np.bool_]) -> FlowsAtRest:
+    """Other flows, of the same tick as the source's."""
+    return FlowsAtRest(columns, visible, source.tick_s, source.window_10s_s, source.window_60s_s, source.now_ns,
+                       source.unix_offset_ns, source.dedupes)
+
+FORWARD, REVERSE = "forward ", "reverse "
+"""Before the name of a summed column of biflows: that way alone."""

@@ -1,0 +1,219 @@
+"""Flow Key, counters and Flow Record as numpy dtypes, and the batch in which a capture hands them over.
+
+The first three dtypes mirror bpf/flow.h; tests/kernel compares them with the compiled C, field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.errors import FlowtopError
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.kinds import (
+    IGNORED_KINDS,
+    TCP_OPENING_BIT,
+)
+
+FLOW_KEY_DTYPE = np.dtype([
+    ("source_address", "V16"),
+    ("destination_address", "V16"),
+    ("source_port", "u2"),
+    ("destination_port", "u2"),
+    ("protocol", "u1"),
+    ("ip_version", "u1"),
+    ("kind", "u1"),
+    ("direction", "u1"),
+    ("vlan_id", "u2"),
+    ("customer_vlan_id", "u2"),
+    ("ifindex", "u4"),
+    ("tunnel_id", "u4"),
+    ("tunnel", "u4"),
+])
+"""struct flow_key, 56 bytes: addresses and MACs as on the wire, the rest host order."""
+
+CONVERSATION_BYTES = 39
+"""The leading bytes of a Flow Key that do not depend on the Observation Point (all before `direction`)."""
+
+FLOW_COUNTERS_DTYPE = np.dtype([
+    ("packets", "u8"),
+    ("octets", "u8"),
+    ("first_ns", "u8"),
+    ("last_ns", "u8"),
+    ("socket_cookie", "u8"),
+    ("source_mac", "V6"),
+    ("destination_mac", "V6"),
+    ("tcp_bits_hint", "u2"),
+    ("tos", "u1"),
+    ("ttl", "u1"),
+    ("tcp_bit_seen", "u1", (13,)),
+    ("pad", "V3"),
+    ("syn_ns", "u8"),
+    ("fin_ns", "u8"),
+    ("rst_ns", "u8"),
+    ("smoothed_rtt_us", "u4"),
+    ("congestion_window", "u4"),
+    ("retransmitted", "u4"),
+    ("pad_end", "V4"),
+])
+"""struct flow_counters, 112 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
+
+tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
+first packet with that bit, 0 for none. The last three are of the local TCP socket that sent the flow,
+at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
+"""
+
+SEGMENT_DTYPE = np.dtype([
+    ("entry", "u4"),
+    ("sequence", "u4"),
+    ("octets", "u4"),
+    ("bits", "u2"),
+    ("time_ns", "i8"),
+])
+"""A captured TCP segment: which entry of the batch it is of, its sequence number, how many it takes (SYN and FIN one
+each), its control bits, its time on the batch's clock."""
+
+
+def with_opening(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """TCP control bits of single packets, with TCP_OPENING_BIT set where there is SYN without ACK."""
+    opening = (bits & np.uint16(0x12) == 0x02).astype(np.uint16)
+    found: npt.NDArray[np.uint16] = bits | opening << np.uint16(TCP_OPENING_BIT)
+    return found
+
+
+def seen_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """As tcp_bit_seen what is in tcp_bits_hint, where no other processor has changed it meanwhile; shape (n, 13)."""
+    columns = np.unpackbits(bits.astype("<u2").view(np.uint8), bitorder="little").reshape(-1, 16)
+    return columns[:, :TCP_OPENING_BIT + 1]
+
+FLOW_TOTALS_DTYPE = np.dtype([
+    ("ifindex", "u4"),
+    ("layer", "u4"),
+    ("frames", "u8"),
+    ("frame_octets", "u8"),
+    ("vlan_stripped_frames", "u8"),
+    ("packets", "u8"),
+    ("octets", "u8"),
+    ("encapsulation_octets", "u8"),
+    ("ignored_packets", "u8", (len(IGNORED_KINDS),)),
+    ("ignored_octets", "u8", (len(IGNORED_KINDS),)),
+    ("lost_packets", "u8"),
+    ("lost_octets", "u8"),
+    ("aggregated_packets", "u8"),
+    ("aggregated_octets", "u8"),
+    ("unjoined_fragments", "u8"),
+    ("filtered_packets", "u8"),
+    ("filtered_octets", "u8"),
+])
+"""struct flow_totals, 176 bytes."""
+
+OBSERVATION_DTYPE = np.dtype([
+    ("direction", "u1"),
+    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name != "layer"],
+    ("interface_packets", "u8"),
+    ("interface_octets", "u8"),
+])
+"""One Observation Point since it was attached (cumulative): the kernel's totals and the interface's own counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """Where a source that keeps its own time stands, after a batch of it: a file does.
+
+    Attributes:
+        closes_tick: the batch ends a tick.
+        ended: nothing follows.
+        octets_read: of the source.
+        octets_total: of the source, None where it does not say (a pipe).
+        fault: why it ended before its time, once it has ended.
+    """
+
+    closes_tick: bool
+    ended: bool = False
+    octets_read: int = 0
+    octets_total: int | None = None
+    fault: FlowtopError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A batch that stands for several, each of some of its time: what there is to say when packets are few.
+
+    Attributes:
+        now_ns: i8, shape (k,), never falling: the time of each.
+        entry: i8, shape (n,): which of them each entry is of.
+        ignored_ns: when of the first and of the last that had packets which are in no flow; 0, 0: none had.
+    """
+
+    now_ns: npt.NDArray[np.int64]
+    entry: npt.NDArray[np.int64]
+    ignored_ns: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowBatch:
+    """What one drain of a capture gives.
+
+    Attributes:
+        keys: FLOW_KEY_DTYPE, shape (n,); each key at most once, or once a step: those of a key together and in order.
+        counters: FLOW_COUNTERS_DTYPE, shape (n,): what was added to each key since the previous batch.
+        observations: OBSERVATION_DTYPE, shape (m,): the books of each Observation Point ever attached, cumulative,
+            consistent with the flows: the sum of all batches' counters plus ignored plus lost equals the sum here.
+        now_ns: the drain's time on the clock of first_ns/last_ns.
+        unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
+        interfaces: name by ifindex of every Observation Point ever attached.
+        attached: names of the interfaces observed now, sorted; of a listener its addresses, as URLs.
+        source: None of a live capture, whose ticks end when the pipeline says so.
+        collecting: what a Collecting Process says of its sources; None: the capture is none.
+        other_ifindexes: u4, shape (n,): the interface at the exporter's other side, 0 where it is not told; None: there
+            are no exporters.
+        segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
+            in which they came; None: the capture does not look at them.
+        steps: of a batch that stands for several. No packet came before the step ahead of its own was over, nor after
+            its own was.
+
+    The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
+    """
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    observations: npt.NDArray[np.void]
+    now_ns: int
+    unix_offset_ns: int
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    attached: tuple[str, ...] = ()
+    source: SourceState | None = None
+    collecting: CollectingStatistics | None = None
+    other_ifindexes: npt.NDArray[np.uint32] | None = None
+    segments: npt.NDArray[np.void] | None = None
+    steps: Steps | None = None
+
+
+FLOW_RECORD_DTYPE = np.dtype([
+    ("flow_id", "u8"),
+    *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
+    ("source_mac", "V6"),
+    ("destination_mac", "V6"),
+    ("tcp_control_bits", "u2"),
+    ("tos", "u1"),
+    ("ttl", "u1"),
+    ("end_reason", "u1"),
+    ("duplicate", "?"),
+    ("socket_cookie", "u8"),
+    ("packet_delta", "u8"),
+    ("octet_delta", "u8"),
+    ("packet_total", "u8"),
+    ("octet_total", "u8"),
+    ("start_ms", "u8"),
+    ("end_ms", "u8"),
+])
+"""A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
+
+`duplicate`: another Observation Point's flow stands for the same packets in the totals.
+"""
+
+FlowRecords = npt.NDArray[np.void]
+"""FLOW_RECORD_DTYPE, shape (n,)."""

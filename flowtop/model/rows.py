@@ -1,0 +1,118 @@
+"""One row of an answer: a flow, a group of flows or a biflow, in plain values."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class State(Enum):
+    """Where a flow stands in its life, as the ST column shows it."""
+
+    ACTIVE = "·"
+    CLOSING = "fin"
+    """FIN or RST was seen; the flow ends when no packet follows."""
+    ENDED = "end"
+
+
+class FlowRow(NamedTuple):
+    """One flow of a Page, or one group of flows, or a biflow, in plain Python values.
+
+    A group has sums of its flows (each packet once), its first and last packet, and a flow_id of its own, which stays
+    as long as the same fields are asked for; what flows of a group may differ in (addresses ... ttl) is 0. It has
+    ended when all its flows have. Its peak is the highest of its flows'.
+
+    A biflow likewise has sums of both ways and a flow_id of its own; addresses ... ttl are the initiator's.
+
+    Addresses are 16 bytes (IPv4 in the first 4), MACs 6 bytes, rates in octets/s and packets/s, times in ms since
+    1970 UTC, ages in seconds.
+    """
+
+    flow_id: int
+    source_address: bytes
+    destination_address: bytes
+    source_port: int
+    destination_port: int
+    protocol: int
+    ip_version: int
+    kind: int
+    direction: int
+    vlan_id: int
+    customer_vlan_id: int
+    ifindex: int
+    source_mac: bytes
+    destination_mac: bytes
+    tcp_control_bits: int
+    tos: int
+    ttl: int
+    end_reason: int
+    """EndReason; 0 while alive."""
+    closing: bool
+    """FIN or RST was seen."""
+    duplicate: bool
+    """Another Observation Point's flow stands for these packets in the totals."""
+    packet_delta: int
+    """Wire packets in the last tick."""
+    octet_delta: int
+    """IP octets in the last tick."""
+    packet_total: int
+    octet_total: int
+    octet_rate: float
+    octet_rate_10s: float
+    octet_rate_60s: float
+    octet_rate_peak: float
+    """Highest octet_rate of any tick so far."""
+    packet_rate: float
+    packet_rate_10s: float
+    packet_rate_60s: float
+    start_ms: int
+    end_ms: int
+    age_s: float
+    """Last packet minus first."""
+    idle_s: float
+    """Now minus last packet."""
+    ended_s: float = 0.0
+    """Now minus the flow's end; 0 while alive."""
+    syn_ms: int = 0
+    """The first packet with SYN; 0: none was seen. Of a group: 0."""
+    fin_ms: int = 0
+    rst_ms: int = 0
+    rtt_us: int = 0
+    """TCP round-trip time: smoothed, of the local socket that sends this flow; of files from SYN to SYN-ACK.
+    0: not known. Of groups: the longest."""
+    congestion_window: int = 0
+    """Segments that the local socket which sends this flow may have on the way; 0: no such socket."""
+    retransmitted: int = 0
+    """TCP segments that were sent again: by the local socket, in its life; of files: see metering/sequences.py."""
+    out_of_order: int = 0
+    """TCP segments of files that came later than others which were sent after them."""
+    flows: int = 1
+    """How many flows a group has; one seen at several Observation Points counts once."""
+    tunnel: int = 0
+    """Tunnel: what carried it; of a parent, what it carries flows in."""
+    tunnel_id: int = 0
+    group: tuple[tuple[int, ...], ...] = ()
+    """Of a group, its key: for each of Query.group's fields what the registry's `keys`, `text` and `term` know."""
+    ways: Ways | None = None
+    """Of a biflow: each way."""
+
+    @property
+    def state(self) -> State:
+        """Active, closing or ended."""
+        if self.end_reason:
+            return State.ENDED
+        return State.CLOSING if self.closing else State.ACTIVE
+
+
+class Ways(NamedTuple):
+    """The two ways of a biflow: rows of the flows of that way (their sums, where it has several), with the flow_id of
+    the one that was seen first."""
+
+    forward: FlowRow
+    """From the initiator."""
+    reverse: FlowRow | None
+    """To the initiator; None: not seen."""
+    opened: bool
+    """The initiator is known by its SYN, or ICMP request; else it is who was seen first."""
+    tags_differ: bool = False
+    """Its flows have different VLAN tags."""

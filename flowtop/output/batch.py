@@ -1,0 +1,315 @@
+"""Headless output: one round a tick on standard output, as a table, JSON Lines or CSV.
+
+stdout is data; nothing else is ever written there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import queue
+import select
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.fields.columns import Wording
+from flowtop.fields.fitting import fit
+from flowtop.fields.records import iso_time
+from flowtop.fields.telling import NOTHING
+from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
+from flowtop.model.kinds import EndReason
+from flowtop.output.records import record, record_cells, record_names, rows_name
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.query.layout import columns_of, order_text, sorted_column
+from flowtop.query.query import Books, Page, Query
+from flowtop.text.units import duration, rate
+
+OutputFormat = Literal["table", "json", "csv", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """How rounds are written.
+
+    Attributes:
+        output: table, json (JSON Lines), csv, or none: rounds are counted and not written.
+        query: which flows a round lists, and in which order.
+        width: columns of a table.
+        wording: units of a table.
+    """
+
+    output: OutputFormat = "table"
+    query: Query = Query(limit=None)
+    width: int = 120
+    wording: Wording = Wording()
+
+
+def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: Sequence[str],
+                  write: str | None = None) -> OutputFormat:
+    """The format of rounds: standard output is theirs, or one export's, or the packets'.
+
+    Args:
+        chosen: on the command line.
+        default: what stands otherwise.
+        exports: URLs.
+        write: where packets are written to, if they are.
+
+    Raises:
+        FlowtopError: two want standard output, or nobody writes anything.
+    """
+    others = [f"-e {url}" for url in exports if url.partition(":")[2].partition("?")[0] == "-"]
+    others += ["-w -"] if write == "-" else []
+    wanting = [*([f"-o {chosen}"] if chosen not in (None, "none") else []), *others]
+    if others and len(wanting) > 1:
+        first = wanting[0].split()[0] if wanting[0].startswith("-o") else "one of them"
+        hint = "-w packets.pcapng" if wanting[1] == "-w -" else f"{wanting[1].partition(':')[0]}:flows"
+        raise FlowtopError(f"{wanting[0]} and {wanting[1]} both want standard output", exit_code=EXIT_USAGE,
+                           hint=f"leave out {first}, or write to a file: {hint}")
+    if others:
+        return "none"
+    output = chosen or default
+    if output == "none" and not exports and write is None:
+        raise FlowtopError("-o none without an export writes nothing", hint="add -e, for example -e file:flows.ipfix",
+                           exit_code=EXIT_USAGE)
+    return output
+
+
+class PageQueue:
+    """Pages on their way from the pipeline's threads to the thread that writes them."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Page | FlowtopError] = queue.SimpleQueue()
+
+    def ready(self) -> bool:
+        """Whether every page handed over so far has been taken: rounds wait for their reader, packets do not."""
+        return self._queue.empty()
+
+    def on_progress(self, text: str) -> None:
+        """Batch output does not narrate its start."""
+
+    def on_page(self, page: Page) -> None:
+        """Hand over one round."""
+        self._queue.put(page)
+
+    def on_error(self, error: FlowtopError) -> None:
+        """Hand over what ended the run."""
+        self._queue.put(error)
+
+    def __iter__(self) -> Iterator[Page]:
+        last = False
+        while not last:
+            item = self._queue.get()
+            if isinstance(item, FlowtopError):
+                raise item
+            yield item
+            last = item.last
+
+
+class RoundFormat(Protocol):
+    """Puts one round into text."""
+
+    def text(self, number: int, page: Page) -> str:
+        """Round `number` (from 1), lines complete."""
+
+
+def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None]) -> int:
+    """Write rounds until the pipeline has ended; the last round shows what the last drain brought.
+
+    Args:
+        config: format and query.
+        pipeline: not started yet; built with `ready=pages.ready`.
+        pages: becomes the pipeline's listener.
+        write: takes one round's text; `descriptor_writer` makes one.
+
+    Returns:
+        How many rounds were written. A reader that went away (broken pipe) ends the run quietly.
+
+    Raises:
+        FlowtopError: capturing could not start, or failed.
+    """
+    form = round_format(config)
+    pipeline.ask(config.query if config.output != "none" else replace(config.query, limit=0))
+    pipeline.start(pages)
+    rounds = 0
+    try:
+        for page in pages:
+            write(form.text(rounds + 1, page))
+            rounds += 1
+    except BrokenPipeError:
+        pass  # `flowtop -b | head`: the reader has what it wanted
+    finally:
+        pipeline.stop()
+    return rounds
+
+
+def descriptor_writer(descriptor: int) -> Callable[[str], None]:
+    """Writes text to a file descriptor as UTF-8, all of it.
+
+    The function made raises BrokenPipeError when the reader went away, FlowtopError when writing fails otherwise.
+
+    Not through sys.stdout: CPython's buffered text layer drops what is left of a large write when a signal that has
+    a handler interrupts it (seen with 3.11, a full pipe and SIGINT), and a recording must not end in half a line.
+    """
+    writable = select.poll()  # not select, which stops at 1,024
+    writable.register(descriptor, select.POLLOUT)
+
+    def write(text: str) -> None:
+        left = memoryview(text.encode())
+        while left:
+            try:
+                left = left[os.write(descriptor, left):]
+            except BlockingIOError:  # somebody made the pipe non-blocking
+                writable.poll()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise FlowtopError(f"cannot write to standard output: {(error.strerror or str(error)).lower()}",
+                                   hint="see to the disk or file it goes to") from error
+
+    return write
+
+
+def reader_watch(descriptor: int | None) -> Callable[[str], None]:
+    """Writes nothing, where an export writes instead.
+
+    The function made raises BrokenPipeError when the descriptor is a pipe whose reader went away.
+    """
+    poll = select.poll()
+    if descriptor is not None:
+        poll.register(descriptor, 0)  # errors are told unasked
+
+    def watch(_: str) -> None:
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError
+
+    return watch
+
+
+def round_format(config: BatchConfig) -> RoundFormat:
+    """The text of one output format."""
+    if config.output == "json":
+        return _JsonLines()
+    if config.output == "csv":
+        return _Csv()
+    if config.output == "none":
+        return _Nothing()
+    return _Table(config)
+
+
+def totals_record(page: Page) -> dict[str, int]:
+    """The books of one round: observed = accounted + ignored + filtered + lost."""
+    books = page.books
+    return {
+        "observedPackets": books.observed_packets,
+        "observedOctets": books.observed_octets,
+        "encapsulationOctets": books.encapsulation_octets,
+        "accountedPackets": books.accounted_packets,
+        "accountedOctets": books.accounted_octets,
+        "ignoredPackets": books.ignored_packets,
+        "ignoredOctets": books.ignored_octets,
+        "filteredPackets": books.filtered_packets,
+        "filteredOctets": books.filtered_octets,
+        "lostPackets": books.lost_packets,
+        "lostOctets": books.lost_octets,
+        "aggregatedPackets": books.aggregated_packets,
+        "aggregatedOctets": books.aggregated_octets,
+        "duplicatePackets": books.duplicate_packets,
+        "duplicateOctets": books.duplicate_octets,
+        "unjoinedFragments": books.unjoined_fragments,
+        "evictedFlows": books.evicted_flows,
+        "unlistedPackets": books.unlisted_packets,
+        "unlistedOctets": books.unlisted_octets,
+        "interfacePackets": books.interface_packets,
+        "flows": page.flows,
+        "matchedFlows": page.matched_flows,
+    }
+
+
+class _Nothing:
+    """No text."""
+
+    def text(self, number: int, page: Page) -> str:  # noqa: ARG002 - nothing to be told
+        return ""
+
+
+class _JsonLines:
+    """JSON Lines: one object a round, with `flows`, `groups` or `biflows`."""
+
+    def text(self, number: int, page: Page) -> str:
+        rows = [record(row, page.query, page.interfaces) for row in page.rows]
+        line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page),
+                rows_name(page.query): rows}
+        if page.collecting:
+            line["collecting"] = collecting_record(page.collecting)
+        return json.dumps(line, separators=(",", ":")) + "\n"
+
+
+class _Csv:
+    """CSV (RFC 4180) with one header line; each row begins with its round and time."""
+
+    def text(self, number: int, page: Page) -> str:
+        out = io.StringIO()
+        writer = csv.DictWriter(out, ("round", "time", *record_names(page.query)), lineterminator="\n")
+        if number == 1:
+            writer.writeheader()
+        stamp = {"round": number, "time": iso_time(page.unix_ms)}
+        writer.writerows(stamp | record_cells(row, page.query, page.interfaces) for row in page.rows)
+        return out.getvalue()
+
+
+class _Table:
+    """A plain table: the books in two lines, then the flows."""
+
+    def __init__(self, config: BatchConfig) -> None:
+        self._config = config
+
+    def text(self, number: int, page: Page) -> str:
+        wording = self._config.wording
+        layout = fit(self._config.width, names=page.attached, keep=sorted_column(page.query).id,
+                     columns=columns_of(page.query).values(), telling=NOTHING.and_of(page.rows, tunnels=page.tunnels))
+        lines = [] if number == 1 else [""]
+        lines += _summary(number, page)
+        lines.append(" ".join(
+            column.header.rjust(width) if column.align == "right" else column.header.ljust(width)
+            for column, width in layout).rstrip())
+        for row in page.rows:
+            if row.end_reason == EndReason.FORCED_END:  # the run ended, the flow did not
+                row = row._replace(end_reason=EndReason.NONE)
+            cells = [column.cell(row, wording, page.interfaces, width) for column, width in layout]
+            lines.append(" ".join(cells).rstrip())
+        return "\n".join(lines) + "\n"
+
+
+def _summary(number: int, page: Page) -> list[str]:
+    books: Books = page.books
+    counted = str(page.flows) if page.query.filter is None else f"{page.matched_flows} of {page.flows}"
+    out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
+    if rows_name(page.query) != "flows":
+        counted = f"{page.matched} {rows_name(page.query)} of {counted}"
+    first = (
+        f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
+        f"{counted} flows  out {out.strip()}  in {into.strip()}  "
+        f"by {order_text(page.query)}"
+    )
+    second = (
+        f"seen {books.observed_packets}  accounted {books.accounted_packets}  ignored {books.ignored_packets}  "
+        f"lost {books.lost_packets}  dup {books.duplicate_packets}"
+    )
+    for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
+                         ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets)):
+        if number:
+            second += f"  {word} {number}"
+    return [first, second, *_collecting_lines(page.collecting)]
+
+
+def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:
+    """How a Collecting Process fares, in one line."""
+    if statistics is None:
+        return []
+    words = [*(f"{label} {value}" for label, value in facts(statistics)),
+             *(f"{label} {count}" for label, count in faults(statistics))]
+    return [f"collecting  {'  '.join(words)}"]

@@ -1,0 +1,283 @@
+"""The structure of an export, message by message: headers, Templates, every record, as text or JSON Lines."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+
+from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
+from flowtop.capture.files.messages import Payload
+from flowtop.wire.data_set import DataSet, decode_data_set
+from flowtop.wire.datagrams import decode_export
+from flowtop.wire.flow_records import Collected
+from flowtop.wire.ipfix_decoder import Message
+from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.sflow import MARK, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.template_store import TemplateStore
+
+_HEADERS = {1: "Ethernet", 11: "IPv4", 12: "IPv6"}
+_MAC_OCTETS = 6
+
+
+def sflow_record(datagram: SflowDatagram) -> dict[str, Any]:
+    """As JSON members: IANA names where there are any."""
+    found: dict[str, Any] = {"agent": datagram.agent, "subAgent": datagram.sub_agent, "sequence": datagram.sequence,
+                             "uptimeMilliseconds": datagram.uptime_ms, "flowSamples": datagram.samples}
+    dropped = {str(source): number for source, number in datagram.dropped if number}
+    return found | ({"dropped": dropped} if dropped else {}) | {"records": [
+        {"values": _values(packet)} for packet in datagram.packets]}
+
+
+def sflow_lines(datagram: SflowDatagram) -> list[str]:
+    """As lines of text, the first one behind the message's number."""
+    lines = [f"agent {datagram.agent}  sub-agent {datagram.sub_agent}  sequence {datagram.sequence}  "
+             f"up {datagram.uptime_ms / 1000:g} s  {datagram.samples} flow samples"]
+    lines += [f"  source {source} has dropped {number} packets" for source, number in datagram.dropped if number]
+    for number, packet in enumerate(datagram.packets, 1):
+        lines.append(f"    {number}: {' '.join(f'{name}={value}' for name, value in _values(packet).items())}")
+    return lines
+
+
+def _values(packet: SampledPacket) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "samplingInterval": packet.interval, "ingressInterface": packet.ingress, "egressInterface": packet.egress,
+        "headerProtocol": _HEADERS.get(packet.protocol, packet.protocol), "frameOctets": packet.frame_octets,
+        "headerOctets": len(packet.header)}
+    waiting = SampledPackets()
+    waiting.add((packet,), 0)
+    rows, _, _ = waiting.rows()
+    return found | (_of_ip(rows) if len(rows) else {})
+
+
+def _of_ip(rows: Collected) -> dict[str, Any]:
+    """What the header says, if it is an IP packet's."""
+    row = rows[0]
+    version = int(row["ip_version"])
+    found: dict[str, Any] = {}
+    for end in ("source", "destination"):
+        address = bytes(row[f"{end}_address"])[:4 if version == 4 else 16]
+        found[f"{end}IPv{version}Address"] = str(ipaddress.ip_address(address))
+    found["protocolIdentifier"] = int(row["protocol"])
+    if row["source_port"] or row["protocol"] not in (1, 58):
+        found |= {"sourceTransportPort": int(row["source_port"]),
+                  "destinationTransportPort": int(row["destination_port"])}
+    else:
+        found[f"icmpTypeCodeIPv{4 if row['protocol'] == 1 else 6}"] = int(row["destination_port"])
+    for name, column in (("vlanId", "vlan_id"), ("tcpControlBits", "tcp_control_bits")):
+        if row[column]:
+            found[name] = int(row[column])
+    found |= {"ipClassOfService": int(row["tos"]), "ipTTL": int(row["ttl"]), "ipTotalLength": int(row["octets"])}
+    for name, column in (("sourceMacAddress", "source_mac"), ("destinationMacAddress", "destination_mac")):
+        if row[column] != np.void(bytes(_MAC_OCTETS)):
+            found[name] = bytes(row[column]).hex(":")
+    return found
+
+Format = Literal["text", "json"]
+_PROTOCOLS = {5: "NetFlow 5", 9: "NetFlow 9", 10: "IPFIX"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NTP_EPOCH = datetime(1900, 1, 1, tzinfo=UTC)
+_NO_TIMES = MessageTimes(0, 0, 0)
+_MAX_FIELDS = 262_144
+"""Field Specifiers kept over all sessions; a file that brings more starts with none again."""
+
+
+@dataclass
+class Entry:
+    """One message as it is shown.
+
+    Attributes:
+        number: from 1.
+        payload: where it came from.
+        message: what it is; None where it was refused, or is sFlow.
+        sflow: what it is, if that.
+        late: Data Sets of earlier messages whose Template is in this one.
+        refusals: what could not be read.
+    """
+
+    number: int
+    payload: Payload
+    message: Message | None = None
+    sflow: SflowDatagram | None = None
+    late: list[DataSet] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+
+def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
+    """Decode messages one after the other; Data Sets are given with the message that brings their Template."""
+    store, held = TemplateStore(), HeldSets()
+    for number, payload in enumerate(payloads, 1):
+        entry = Entry(number, payload)
+        session = payload.sender, payload.receiver
+        if payload.gap:
+            entry.refusals.append("the stream lacks octets before it")
+        try:
+            if payload.datagram and payload.octets[:4] == MARK:
+                entry.sflow = decode_sflow(payload.octets)
+                yield entry
+                continue
+            message = entry.message = decode_export(payload.octets, store, session=session, datagram=payload.datagram)
+        except IpfixDecodeError as refusal:
+            entry.refusals.append(str(refusal))
+            yield entry
+            continue
+        for template in message.templates:
+            for waiting in held.take((session, message.domain, template.id)):
+                try:
+                    entry.late.append(decode_data_set(template, waiting.octets))
+                except IpfixDecodeError as refusal:
+                    entry.refusals.append(f"set {template.id} that came before its template: {refusal.reason}")
+        for undecoded in message.undecoded:
+            held.hold((session, message.domain, undecoded.set_id), HeldSet(undecoded.octets, _NO_TIMES, float(number)))
+        if store.fields > _MAX_FIELDS:
+            store = TemplateStore()
+        yield entry
+
+
+def entry_text(entry: Entry, form: Format) -> str:
+    """One message in that format, lines complete."""
+    return json.dumps(_record(entry), separators=(",", ":")) + "\n" if form == "json" else _text(entry)
+
+
+# ---- values
+
+def value_of(value: Any, specifier: FieldSpecifier) -> str | int | float:
+    """A field's value as people read it: addresses, times (ISO 8601), strings; octets of unknown meaning in hex."""
+    type_ = specifier.element.type if specifier.element else ""
+    if isinstance(value, bytes):
+        return _octets(value, type_, specifier)
+    if type_ in ("dateTimeSeconds", "dateTimeMilliseconds"):
+        return _time(_EPOCH, value * (1_000_000 if type_ == "dateTimeSeconds" else 1000), value)
+    if type_ in ("dateTimeMicroseconds", "dateTimeNanoseconds"):
+        return _time(_NTP_EPOCH, (value >> 32) * 1_000_000 + ((value & 0xFFFF_FFFF) * 1_000_000 >> 32), value)
+    return value if isinstance(value, int | float) else str(value)
+
+
+def _octets(value: bytes, type_: str, specifier: FieldSpecifier) -> str | int:
+    if type_ == "string":
+        return value.rstrip(b"\0").decode("utf-8", "backslashreplace")
+    if type_ in ("ipv4Address", "ipv6Address") and len(value) in (4, 16):
+        return str(ipaddress.ip_address(value))
+    if type_ == "macAddress" and len(value) == 6:
+        return value.hex(":")
+    if type_.startswith("unsigned") and specifier.length <= 8:
+        return int.from_bytes(value, "big")  # a length that RFC 7011 does not allow, and NetFlow does
+    return f"0x{value.hex()}"
+
+
+def _time(epoch: datetime, microseconds: int, value: int) -> str | int:
+    try:
+        return (epoch + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # after the year 9999
+        return value
+
+
+def _rows(data_set: DataSet) -> Iterator[dict[str, str | int | float]]:
+    fields = data_set.template.named_fields
+    for row in data_set.records.tolist():
+        yield {name: value_of(value, specifier) for (name, specifier), value in zip(fields, row, strict=True)}
+
+
+# ---- JSON
+
+def _record(entry: Entry) -> dict[str, Any]:
+    message, payload = entry.message, entry.payload
+    found: dict[str, Any] = {"message": entry.number, "length": len(payload.octets)}
+    if payload.sender:
+        found |= {"sender": payload.sender, "receiver": payload.receiver}
+    if entry.sflow is not None:
+        return found | {"protocol": "sFlow 5"} | sflow_record(entry.sflow) | {"refused": entry.refusals}
+    if message is None:
+        return found | {"refused": entry.refusals}
+    found |= {"protocol": _PROTOCOLS[message.version], "version": message.version,
+              "exportTime": _time(_EPOCH, message.export_time_s * 1_000_000, 0),
+              "sequence": message.sequence, "observationDomainId": message.domain}
+    if message.boot_ms is not None:
+        found["systemInitTimeMilliseconds"] = _time(_EPOCH, message.boot_ms * 1000, message.boot_ms)
+    if message.sampling_interval:
+        found["samplingInterval"] = message.sampling_interval
+    found |= {"templates": [_template(template) for template in message.templates],
+              "withdrawn": list(message.withdrawn),
+              "records": [*(_data(late, values) | {"cameBeforeItsTemplate": True}
+                            for late in entry.late for values in _rows(late)),
+                          *(_data(data_set, values) for data_set in message.data_sets for values in _rows(data_set))],
+              "withoutTemplate": [{"set": waiting.set_id, "octets": len(waiting.octets)}
+                                  for waiting in message.undecoded],
+              "remarks": list(message.remarks), "refused": entry.refusals}
+    return found
+
+
+def _template(template: Template) -> dict[str, Any]:
+    fields = [{"name": name, "element": specifier.element_id, "enterprise": specifier.enterprise,
+               "length": specifier.length} for name, specifier in zip(template.names, template.fields, strict=True)]
+    return {"id": template.id, "scopeFieldCount": template.scope_count, "fields": fields}
+
+
+def _data(data_set: DataSet, values: dict[str, str | int | float]) -> dict[str, Any]:
+    return {"template": data_set.template.id, "options": bool(data_set.template.scope_count), "values": values}
+
+
+# ---- text
+
+def _text(entry: Entry) -> str:
+    message, payload = entry.message, entry.payload
+    where = f"  {payload.sender} > {payload.receiver}" if payload.sender else ""
+    if entry.sflow is not None:
+        first, *rest = sflow_lines(entry.sflow)
+        lines = [f"message {entry.number}  sFlow 5{where}  {len(payload.octets)} octets  {first}", *rest]
+        return "\n".join(lines) + "\n" + _refusals(entry)
+    if message is None:
+        return f"message {entry.number}{where}  {len(payload.octets)} octets\n" + _refusals(entry)
+    lines = [f"message {entry.number}  {_PROTOCOLS[message.version]}{where}  {len(payload.octets)} octets  "
+             f"exported {_time(_EPOCH, message.export_time_s * 1_000_000, 0)}  sequence {message.sequence}  "
+             f"domain {message.domain}"]
+    if message.boot_ms is not None:
+        lines.append(f"  exporter booted {_time(_EPOCH, message.boot_ms * 1000, message.boot_ms)}")
+    if message.sampling_interval:
+        lines.append(f"  sampled 1 in {message.sampling_interval}")
+    for template in message.templates:
+        lines += _template_lines(template)
+    lines += [f"  template {id_} withdrawn" for id_ in message.withdrawn]
+    for data_set in entry.late:
+        lines += _data_lines(data_set, ", came before its template")
+    for data_set in message.data_sets:
+        lines += _data_lines(data_set, "")
+    lines += [f"  set {waiting.set_id}: {len(waiting.octets)} octets, no template yet" for waiting in message.undecoded]
+    lines += [f"  remark: {remark}" for remark in message.remarks]
+    return "\n".join(lines) + "\n" + _refusals(entry)
+
+
+def _refusals(entry: Entry) -> str:
+    return "".join(f"  refused: {refusal}\n" for refusal in entry.refusals)
+
+
+def _template_lines(template: Template) -> list[str]:
+    kind = f"options template {template.id}: {template.scope_count} scope fields of" if template.scope_count else (
+        f"template {template.id}:")
+    lines = [f"  {kind} {len(template.fields)} fields"]
+    for name, specifier in zip(template.names, template.fields, strict=True):
+        number = f"{specifier.enterprise}.{specifier.element_id}" if specifier.enterprise else f"{specifier.element_id}"
+        length = "variable" if specifier.length == 65_535 else f"{specifier.length} octets"
+        lines.append(f"    {name} ({number}), {length}")
+    return lines
+
+
+def _data_lines(data_set: DataSet, remark: str) -> list[str]:
+    kind = "options data" if data_set.template.scope_count else "data"
+    lines = [f"  {kind} of template {data_set.template.id}{remark}: {data_set.count} records"]
+    for number, values in enumerate(_rows(data_set), 1):
+        texts = (f"{name}={json.dumps(value) if isinstance(value, str) and not _plain(value) else value}"
+                 for name, value in values.items())
+        lines.append(f"    {number}: {' '.join(texts)}")
+    return lines
+
+
+def _plain(text: str) -> bool:
+    """Whether a value can stand without quotes: nothing in it that a terminal or a reader could take for more."""
+    return bool(text) and text.isascii() and text.isprintable() and not set(text) & set(" \"'\\=")

@@ -1,0 +1,65 @@
+"""Rows of a page as JSON members or CSV cells: flows, biflows or groups, from the flow's life or from a mark on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowtop.fields.groups import group_fields, member_names
+from flowtop.fields.records import BIFLOW_ELEMENTS, GROUP_ELEMENTS, biflow_record, flow_record, group_record
+from flowtop.model.elements import FLAGS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Page, Query
+
+
+def page_record(row: FlowRow, page: Page) -> dict[str, Any]:
+    """One row of a page. Where it counts from a mark, that is what the delta counts are, and there are no totals."""
+    found = record(row, page.query, page.interfaces)
+    return found if page.marked_s is None else _since_mark(found)
+
+
+def page_names(page: Page) -> tuple[str, ...]:
+    """Every name that `page_record` may give, in column order of CSV."""
+    names = record_names(page.query)
+    return names if page.marked_s is None else tuple(name for name in names if name not in _DELTA_OF)
+
+
+def _since_mark(found: dict[str, Any]) -> dict[str, Any]:
+    counts = {_DELTA_OF[name]: count for name, count in found.items() if name in _DELTA_OF}
+    return {name: counts.get(name, value) for name, value in found.items() if name not in _DELTA_OF}
+
+
+def record_names(query: Query) -> tuple[str, ...]:
+    """Every name that `record` may give for rows of this query, in column order of CSV."""
+    fields = group_fields(query.group)
+    if query.biflow:
+        return (*FLOW_ELEMENTS, *TCP_MEMBERS, *FLAGS, *BIFLOW_ELEMENTS)
+    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, *TCP_MEMBERS, *FLAGS)
+
+
+def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
+    """One row of a page of this query."""
+    if row.ways is not None:
+        return biflow_record(row.ways, interfaces)
+    return group_record(row, query.group, interfaces) if row.group else flow_record(row, interfaces)
+
+
+def rows_name(query: Query) -> str:
+    """What rows of this query are, together."""
+    return "groups" if group_fields(query.group) else "biflows" if query.biflow else "flows"
+
+
+def record_cells(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
+    """The same for CSV, which has no lists: the hosts of a pair stand side by side."""
+    return _cells(record(row, query, interfaces))
+
+
+def page_cells(row: FlowRow, page: Page) -> dict[str, Any]:
+    """`page_record` for CSV."""
+    return _cells(page_record(row, page))
+
+
+def _cells(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in found.items()}
+_DELTA_OF = {name: name.replace("Total", "Delta")
+             for name in ("octetTotalCount", "packetTotalCount", "reverseOctetTotalCount", "reversePacketTotalCount")}

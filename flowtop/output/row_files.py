@@ -1,0 +1,90 @@
+"""The list on view, written to a new file as CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from flowtop.errors import FlowtopError
+from flowtop.fields.records import iso_time
+from flowtop.output.records import page_cells, page_names, page_record, rows_name
+from flowtop.query.query import Page
+
+MODE = 0o600
+"""Who talks to whom is nobody else's business."""
+
+
+def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> None:
+    """Write the rows of a page, in their order, to a file that must not be there yet.
+
+    Args:
+        path: its suffix tells the format: .csv; .json, one object; .jsonl, an object a flow.
+        owner: user and group the file is given to; None: nobody else.
+
+    Raises:
+        FlowtopError: an unknown suffix, a file that is there already, or one that cannot be written.
+    """
+    make = FORMATS.get(path.suffix)
+    if make is None:
+        raise FlowtopError(f"{path.name or 'no name'}: which format?", hint="name it .csv, .json or .jsonl")
+    try:
+        # Never over what is there, and never where a link leads.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    except FileExistsError:
+        raise FlowtopError(f"{path} is there already", hint="type another name") from None
+    except (OSError, ValueError) as error:
+        raise FlowtopError(f"cannot write {path}: {_reason(error)}", hint="type another place") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            file.writelines(make(page))
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half of a list looks like a whole one
+        raise FlowtopError(f"cannot write {path}: {_reason(error)}", hint="type another place") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _csv(page: Page) -> Iterable[str]:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, page_names(page), lineterminator="\n")
+    writer.writeheader()
+    for row in page.rows:
+        writer.writerow(page_cells(row, page))
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
+    yield out.getvalue()
+
+
+def _json(page: Page) -> Iterable[str]:
+    query = page.query
+    filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
+    filter_text = " and ".join(f"({text})" for text in filters) if len(filters) > 1 else next(iter(filters), None)
+    rows = rows_name(query)
+    head = {"time": iso_time(page.unix_ms), "sort": query.sort, "descending": query.descending, "filter": filter_text,
+            "matched": page.matched, **({} if page.marked_s is None else {"secondsSinceMark": page.marked_s})}
+    yield json.dumps(head, separators=(", ", ": "))[:-1] + f', "{rows}": ['
+    for index, row in enumerate(page.rows):
+        yield (",\n" if index else "\n") + _object(page_record(row, page))
+    yield "\n]}\n"
+
+
+def _json_lines(page: Page) -> Iterable[str]:
+    for row in page.rows:
+        yield _object(page_record(row, page)) + "\n"
+
+
+def _object(record: object) -> str:
+    return json.dumps(record, separators=(",", ":"))
+
+
+FORMATS: dict[str, Callable[[Page], Iterable[str]]] = {".csv": _csv, ".json": _json, ".jsonl": _json_lines}
+"""Formats by suffix."""

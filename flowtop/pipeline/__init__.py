@@ -1,0 +1,1 @@
+"""Capture → flow table → pages for whoever watches, Flow Records for whoever exports."""

@@ -1,0 +1,163 @@
+"""What the capture thread does between opening a capture and closing it: wait, drain, say where ticks end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flowtop.capture.protocol import Capture
+from flowtop.errors import FlowtopError
+from flowtop.filters.kernel import Narrowing
+from flowtop.metering.flows import TableConfig
+from flowtop.model.record import FlowBatch
+
+_READY_POLL_S = 0.05
+_READER_POLL_S = 0.001
+_SOURCE_WAIT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """How the pipeline runs.
+
+    Attributes:
+        delay_s: seconds between ticks.
+        first_delay_s: seconds from attaching to the first tick; a screen wants its first flows early.
+        ticks: end by itself with this tick, made by the last drain; None: run until `stop`.
+        own_time: the capture keeps its own time (a file): its batches say where ticks end, and where it ends.
+        stay: when such a capture has ended, go on answering queries until `stop`.
+        page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
+        past_s: how much of the past can be asked for (Query.at); 0: nothing is kept.
+        table: timeouts and bounds of the flow table.
+    """
+
+    delay_s: float = 1.0
+    first_delay_s: float | None = None
+    ticks: int | None = None
+    own_time: bool = False
+    stay: bool = False
+    page_s: float = 0.0
+    past_s: float = 0.0
+    table: TableConfig = TableConfig()
+
+
+@dataclass(slots=True)
+class Handover:
+    """One batch on its way from the capture thread to the metering thread."""
+
+    batch: FlowBatch
+    close_tick: bool
+    last: bool = False
+    show: bool = True
+
+
+class Driving:
+    """Drains one capture, by this host's clock or by the capture's own, until stopped or at its end.
+
+    Args:
+        config: delays and ticks.
+        capture: open when `run` is called.
+        hand_over: takes each batch; returns when its arrays may be reused.
+        narrowing: when the capture filter holds.
+        ready: as of Pipeline.
+        settle: called when a source has ended and somebody goes on looking, first with what was wrong with it.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, config: PipelineConfig, capture: Capture, hand_over: Callable[[Handover], None],
+                 narrowing: Narrowing, ready: Callable[[], bool], settle: Callable[[FlowtopError | None], None],
+                 clock: Callable[[], float]) -> None:
+        self._config = config
+        self._capture = capture
+        self._hand_over = hand_over
+        self._narrowing = narrowing
+        self._ready = ready
+        self._settle = settle
+        self._clock = clock
+        self._stopping = False
+        self.completed = False
+        """All `ticks` asked for were made in full."""
+        self.fault: FlowtopError | None = None
+        """Why a capture that keeps its own time ended before its end."""
+
+    def run(self) -> None:
+        """Drain until stopped, or until it ends by itself."""
+        if self._config.own_time:
+            self._follow_source()
+        else:
+            # Empty or nearly so; it tells the table when capturing began, which rates are counted from.
+            self._hand_over(Handover(self._capture.drain(), close_tick=False))
+            self._drain_until_stopped()
+
+    def stop(self) -> None:
+        """Ask for the end; whoever waits in the capture has to be woken. Any thread, and signal handlers."""
+        self._stopping = True
+
+    def _drain_until_stopped(self) -> None:
+        config = self._config
+        first = config.delay_s if config.first_delay_s is None else config.first_delay_s
+        due_at = self._clock() + first
+        ticks = 0
+        while not self._stopping:
+            self._capture.wait(max(0.0, due_at - self._clock()))
+            if self._stopping:
+                return
+            due = self._clock() >= due_at
+            if due and config.ticks is not None and ticks + 1 >= config.ticks:
+                self.completed = True
+                return
+            close_tick = due and self._await_ready(config.delay_s)
+            self._capture.lift_filter(self._narrowing.lifted)
+            self._hand_over(Handover(self._capture.drain(), close_tick))
+            if close_tick:
+                ticks += 1
+                due_at = max(due_at + config.delay_s, self._clock() + config.delay_s / 2)
+
+    def _await_ready(self, patience_s: float) -> bool:
+        """Whether the reader is ready, or becomes so before a drain should be made without it."""
+        until = self._clock() + patience_s
+        while not self._ready():
+            begin = self._clock()
+            self._capture.wait(_READY_POLL_S)
+            if self._stopping or self._clock() >= until or self._clock() - begin < _READY_POLL_S / 2:
+                return False  # over, or for long enough, or the map is half full
+        return True
+
+    def _follow_source(self) -> None:
+        """Close ticks where the batches say; at the end return, or stay until stopped."""
+        config = self._config
+        ticks, shown_at = 0, -math.inf
+        while not self._stopping:
+            self._capture.wait(_SOURCE_WAIT_S)
+            if self._stopping:
+                return
+            batch = self._capture.drain()
+            source = batch.source
+            assert source is not None, "a capture that keeps its own time says so in its batches"
+            ticks += source.closes_tick
+            self.completed = ticks == config.ticks
+            self._await_ready_source()
+            if self.completed or (source.ended and not config.stay):
+                self.fault = source.fault
+                self._hand_over(Handover(batch, close_tick=False))
+                return
+            show = source.ended or self._clock() - shown_at >= config.page_s
+            self._hand_over(Handover(batch, source.closes_tick, show=show))
+            if source.closes_tick and show:
+                shown_at = self._clock()
+            if source.ended:
+                self._stay(source.fault)
+
+    def _stay(self, fault: FlowtopError | None) -> None:
+        """The source has ended, somebody goes on looking."""
+        self._settle(fault)
+        while not self._stopping:
+            self._capture.wait(_SOURCE_WAIT_S)
+            self._settle(None)
+
+    def _await_ready_source(self) -> None:
+        """A file can wait for its reader, and for exports, for ever."""
+        while not self._ready() and not self._stopping:
+            time.sleep(_READER_POLL_S)

@@ -1,0 +1,382 @@
+"""The metering pipeline: capture → flow table → pages for whoever watches, Flow Records for whoever exports.
+
+Two threads. The *capture thread* opens the capture, waits, drains; a drain spends most of its time in the kernel.
+The *metering thread* owns the flow table: it takes batches, closes ticks, answers queries. So a key press is answered
+while a drain waits for its grace period, and nobody but the metering thread ever touches the table.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from flowtop.capture.protocol import Capture
+from flowtop.errors import FlowtopError
+from flowtop.export.statistics import MeteringFacts
+from flowtop.filters.kernel import Narrowing
+from flowtop.metering.table import FlowTable
+from flowtop.model.flows import FlowSource
+from flowtop.model.record import FlowRecords, Steps
+from flowtop.pipeline.drive import Driving, Handover
+from flowtop.pipeline.drive import PipelineConfig as PipelineConfig
+from flowtop.query.books import close_books
+from flowtop.query.pager import Pager
+from flowtop.query.past import Past
+from flowtop.query.query import Page, Query, SelfUsage, Traffic
+
+
+class PipelineListener(Protocol):
+    """Who watches. Called from the pipeline's threads, never from two at once."""
+
+    def on_progress(self, text: str) -> None:
+        """What is being waited for before the first page, in words."""
+
+    def on_page(self, page: Page) -> None:
+        """The newest answer to the newest query: after each tick, and at once after `ask`."""
+
+    def on_error(self, error: FlowtopError) -> None:
+        """Capturing failed and has ended; nothing is attached any more."""
+
+
+class FlowRecordConsumer(Protocol):
+    """Who is handed every expired Flow Record. Called from the metering thread: must not block."""
+
+    def tell(self, facts: MeteringFacts) -> None:
+        """How metering stands, before the records that belong to it: each tick, and before the last records."""
+
+    def consume(self, records: FlowRecords) -> None:
+        """Take records (FLOW_RECORD_DTYPE, never empty). The array is the consumer's to keep."""
+
+
+class FlowWatcher(Protocol):
+    """Who looks at the flow table whenever it has been brought up to date. Called from the metering thread."""
+
+    def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
+        """The table at rest, and interfaces' names by ifindex: not to be kept."""
+
+_WORTH_TELLING = 0.01
+
+
+class UsageMeter:
+    """flowtop's own CPU and memory, once a tick.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._cpu_s = time.process_time()
+        self._statm = Path("/proc/self/statm")
+        self._usage = self._told = SelfUsage()
+
+    @property
+    def usage(self) -> SelfUsage:
+        """Over the last tick; asked for to be shown."""
+        self._told = self._usage
+        return self._told
+
+    def settle(self) -> bool:
+        """Measure again though no tick has ended; whether the CPU is so much less than was told that it should be told.
+
+        Only less: to tell costs CPU itself, and telling of that would never end.
+        """
+        self.tick()
+        return self._told.cpu - self._usage.cpu >= _WORTH_TELLING
+
+    def tick(self) -> None:
+        """A tick is over."""
+        at, cpu_s = self._clock(), time.process_time()
+        resident_pages = int(self._statm.read_text().split()[1])
+        self._usage = SelfUsage(
+            cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
+            resident_octets=resident_pages * resource.getpagesize(),
+        )
+        self._at, self._cpu_s = at, cpu_s
+
+SPARKLINE_TICKS = 60
+
+
+def _always_ready() -> bool:
+    return True
+
+
+class Pipeline:
+    """Runs one capture into one flow table.
+
+    Args:
+        config: delays, timeouts, bounds.
+        capture: where flows come from; owned from here on.
+        consumers: get every expired Flow Record, the forced ones at the end included.
+        watcher: sees the flow table after each batch.
+        narrowing: how long the capture filter holds.
+        ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
+            batch output makes rounds longer, and loses none of their packets. A source with its own time waits.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        capture: Capture,
+        consumers: Sequence[FlowRecordConsumer] = (),
+        *,
+        watcher: FlowWatcher | None = None,
+        narrowing: Narrowing | None = None,
+        ready: Callable[[], bool] = _always_ready,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._capture = capture
+        self._consumers = tuple(consumers)
+        self._watcher = watcher
+        self._narrowing = narrowing or Narrowing()
+        self._clock = clock
+        self._drives = Driving(config, capture, self._hand_over, self._narrowing, ready, self._settle, clock)
+        self._table = FlowTable(config.table)
+        self._pager = Pager(Past(config.past_s) if config.past_s else None)
+        self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
+        self._egress = deque[float](maxlen=SPARKLINE_TICKS)
+        self._usage = UsageMeter(clock)
+        self._changed = threading.Condition()
+        self._handover: Handover | None = None
+        self._query = Query()
+        self._asked = False
+        self._over = False
+        self._failure: FlowtopError | None = None
+        self._last = False
+        self._tick = 0
+        self._tick_closed_at = 0.0
+        self._started_at = 0.0
+        self._first_ns: int | None = None
+        self._tunnels = False
+        self._facts = MeteringFacts()
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def start(self, listener: PipelineListener) -> None:
+        """Start capturing; returns at once. Called once."""
+        self._listener = listener
+        self._threads = (
+            threading.Thread(target=self._run_metering, name="metering"),
+            threading.Thread(target=self._run_capture, name="capture"),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, query: Query) -> None:
+        """Set the query every later page answers, and answer it now. Any thread; the latest wins."""
+        with self._changed:
+            self._query = query
+            turned = self._narrowing.follow(query.filter, query.scope)
+            self._asked = True
+            self._changed.notify_all()
+        if turned:  # by a drain at once
+            self._capture.wake()
+
+    def request_stop(self) -> None:
+        """Ask for the last drain without waiting for it. Any thread, and signal handlers."""
+        self._drives.stop()
+        self._capture.wake()
+
+    def stop(self) -> None:
+        """Detach, drain once more, report what is left to consumers and the listener; returns when all that is done."""
+        self.request_stop()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the pipeline has ended, by itself or by `stop`."""
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def failure(self) -> FlowtopError | None:
+        """Why the pipeline ended, when it was not asked to."""
+        return self._failure
+
+    @property
+    def completed(self) -> bool:
+        """All `ticks` asked for were made in full: the pipeline ended by itself."""
+        return self._drives.completed
+
+    @property
+    def fault(self) -> FlowtopError | None:
+        """Why a capture that keeps its own time ended before its end: a damaged file. All it gave is in the pages."""
+        return self._drives.fault
+
+    # ---- capture thread
+
+    def _run_capture(self) -> None:
+        try:
+            self._capture.open(self._listener.on_progress)
+            self._listener.on_progress("waiting for the first packets")
+            self._started_at = self._tick_closed_at = self._clock()
+            try:
+                self._drives.run()
+            finally:
+                last = self._capture.close()
+            self._hand_over(Handover(last, close_tick=True, last=True))
+        except FlowtopError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a thread's last resort: the user must see it, not the interpreter
+            self._fail(_unexpected("capturing", error))
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+
+    def _settle(self, fault: FlowtopError | None) -> None:
+        """The source has ended, somebody goes on looking: what reading cost is no more what flowtop costs."""
+        if fault is not None:
+            self._listener.on_error(fault)
+        if self._usage.settle():
+            with self._changed:
+                self._asked = True
+                self._changed.notify_all()
+
+    def _hand_over(self, handover: Handover) -> None:
+        """Give a batch to the metering thread and wait until it is in the table: its arrays may be reused then."""
+        with self._changed:
+            self._handover = handover
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._handover is None)
+
+    def _fail(self, error: FlowtopError) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._listener.on_error(error)
+
+    # ---- metering thread
+
+    def _run_metering(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._handover or (self._asked and self._tick) or self._over)
+                handover = self._handover
+                if handover is None and self._over:
+                    return
+                if self._failure is not None:
+                    self._asked = False
+            try:
+                if self._failure is None:
+                    self._meter(handover)
+            except FlowtopError as error:
+                self._fail(error)
+                self.request_stop()
+            except Exception as error:  # noqa: BLE001 - as in the capture thread; hooks must come off all the same
+                self._fail(_unexpected("metering", error))
+                self.request_stop()
+            finally:
+                with self._changed:
+                    if handover is not None:
+                        self._handover = None
+                        self._changed.notify_all()
+
+    def _meter(self, handover: Handover | None) -> None:
+        if handover is None:
+            self._listener.on_page(self._page())
+            return
+        ended = self._table.accumulate(handover.batch)
+        self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
+        self._interfaces, self._attached = dict(handover.batch.interfaces), handover.batch.attached
+        self._observations = handover.batch.observations.copy()
+        self._tell(handover.batch.steps)
+        self._export(ended)
+        if self._first_ns is None and len(handover.batch.counters):
+            self._first_ns = int(handover.batch.counters["first_ns"].min())
+        self._tunnels = self._tunnels or bool(handover.batch.keys["tunnel"].any())
+        self._source, self._collecting = handover.batch.source, handover.batch.collecting
+        if handover.close_tick:
+            self._close_tick()
+        if self._watcher is not None:
+            self._watcher.follow(self._table, self._interfaces)
+        if not handover.close_tick:
+            return
+        if handover.last:
+            self._last = True
+            self._export(self._table.end_all(self._batch_time[0]))
+        if self._config.past_s:
+            self._pager.remember(self._table, self._now())
+        if handover.show:
+            self._listener.on_page(self._page())
+
+    def _close_tick(self) -> None:
+        self._export(self._table.close_tick())
+        self._tick += 1
+        self._tick_closed_at = self._clock()
+        self._usage.tick()
+        totals = self._table.totals
+        self._ingress.append(totals.tick_ingress_octets / self._table.tick_s)
+        self._egress.append(totals.tick_egress_octets / self._table.tick_s)
+
+    def _tell(self, steps: Steps | None) -> None:
+        """What is in no Flow Record, whoever's fault: ignored, filtered and lost."""
+        totals, now_ms = self._table.totals, sum(self._batch_time) // 1_000_000
+        since_ms = None
+        if steps is not None and steps.ignored_ns[1]:
+            since_ms, now_ms = ((at_ns + self._batch_time[1]) // 1_000_000 for at_ns in steps.ignored_ns)
+        self._facts = self._facts.told(self._interfaces,
+                                       totals.ignored_packets + totals.filtered_packets + totals.lost_packets,
+                                       totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms,
+                                       since_ms)
+        for consumer in self._consumers:
+            consumer.tell(self._facts)
+
+    def _export(self, records: FlowRecords) -> None:
+        if len(records):
+            for consumer in self._consumers:
+                consumer.consume(records)
+
+    def _page(self) -> Page:
+        with self._changed:
+            query, self._asked = self._query, False
+        return self._pager.page(query, self._table, self._now())
+
+    def _now(self) -> Page:
+        """A page of this tick but for what comes from the flows."""
+        totals, tick_s = self._table.totals, self._table.tick_s
+        now_ns, unix_offset_ns = self._batch_time
+        return Page(
+            query=Query(),
+            tick=self._tick,
+            unix_ms=(now_ns + unix_offset_ns) // 1_000_000,
+            uptime_s=self._uptime_s(now_ns),
+            tick_s=tick_s,
+            rows=(),
+            matched=0,
+            flows=0,
+            active_flows=0,
+            anchor_rank=None,
+            books=close_books(totals, self._observations),
+            ingress=Traffic(self._ingress[-1], totals.tick_ingress_packets / tick_s, tuple(self._ingress)),
+            egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
+            interfaces=self._interfaces,
+            attached=self._attached,
+            capture_filter=self._narrowing.text,
+            usage=self._usage.usage,
+            delay_s=self._config.delay_s,
+            linger_s=self._config.table.linger_s,
+            last=self._last,
+            source=self._source,
+            collecting=self._collecting,
+            tunnels=self._tunnels,
+        )
+
+    def _uptime_s(self, now_ns: int) -> float:
+        if not self._config.own_time:
+            return self._tick_closed_at - self._started_at
+        return 0.0 if self._first_ns is None else (now_ns - self._first_ns) / 1e9
+
+
+def _unexpected(activity: str, error: Exception) -> FlowtopError:
+    failure = FlowtopError(
+        f"{activity} failed unexpectedly: {type(error).__name__}: {error}",
+        hint="please report this, with what you ran and the output of flowtop --check",
+    )
+    failure.__cause__ = error
+    return failure

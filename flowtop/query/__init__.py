@@ -1,0 +1,1 @@
+"""Questions to the flow table: `Query` → `Page`, an immutable answer."""

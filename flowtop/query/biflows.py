@@ -1,0 +1,388 @@
+"""Both ways of a conversation as one row: biflows (RFC 5103), the initiator first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.flows import (
+    FLOW_COLUMN_DTYPES,
+    FORWARD,
+    REVERSE,
+    Array,
+    FlowColumns,
+    FlowSource,
+    Slots,
+    Subset,
+    address_words,
+)
+from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, Kind
+from flowtop.query.grouping import HIGHEST, SUMMED, DerivedColumns, DerivedSource
+from flowtop.query.labels import Labels, label, pieces
+
+_COMBINED: dict[str, np.ufunc] = {
+    **dict.fromkeys(SUMMED, np.add), "tcp_control_bits": np.bitwise_or,
+    **dict.fromkeys(("first_ns", "end_reason", "duplicate"), np.minimum),
+    **dict.fromkeys(HIGHEST, np.maximum)}
+"""What columns of several flows together are; in the others they are as the one that was seen first."""
+
+_ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
+            for protocol, answers in ICMP_ANSWERS.items()}
+"""By ICMP protocol: the destination port (type and code) of a request, and that of its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenBiflows:
+    """Some biflows, in order.
+
+    Attributes:
+        source: one element a biflow, as Biflows.source.
+        ways: two elements a biflow, the initiator's way first; one that was not seen has no packets.
+        seen: shape (biflows, 2): which ways were seen.
+        opened: whether the initiator is known by what was sent, not only by who was seen first.
+        tags_differ: whether its flows have different VLAN tags.
+    """
+
+    source: DerivedSource
+    ways: DerivedSource
+    seen: npt.NDArray[np.bool_]
+    opened: npt.NDArray[np.bool_]
+    tags_differ: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Which of some flows belong together: the most work of a look at biflows, and the same at the next look where no
+    flow was born, has left or has turned out to be a duplicate. Keys never change.
+
+    Attributes:
+        flow_ids, duplicates: of the flows, in order.
+        dedupes: of their source.
+        labels: the biflow of each flow.
+        back: which flows are the way back; requests: which are ICMP requests.
+    """
+
+    flow_ids: npt.NDArray[np.uint64]
+    duplicates: npt.NDArray[np.bool_]
+    dedupes: bool
+    labels: Labels
+    back: npt.NDArray[np.bool_]
+    requests: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, source: FlowSource, slots: Slots, seed: int) -> Pairing:
+        """Of the flows in these slots, ascending."""
+        flows = Subset(source.columns, slots)
+        keys, back, requests = _keys(source.columns, slots, source.dedupes)
+        if flows["tunnel"].any():
+            keys.append(_tunnels(flows, keys, source.dedupes, seed))
+        return cls(flows["flow_id"].copy(), flows["duplicate"].copy(), source.dedupes, label(keys, seed), back,
+                   requests)
+
+    def holds(self, source: FlowSource, slots: Slots) -> bool:
+        """Whether it is that of these flows."""
+        flows = Subset(source.columns, slots)
+        return self.dedupes == source.dedupes and np.array_equal(flows["flow_id"], self.flow_ids) and np.array_equal(
+            flows["duplicate"], self.duplicates)
+
+    def around(self, anchor: int) -> tuple[int, tuple[int, ...]] | None:
+        """The biflow of that id, or that the flow of that id is in: its id and its flows', ascending; None: there is
+        neither."""
+        at = np.flatnonzero(self.labels.ids == np.uint64(anchor))
+        if not len(at):
+            at = self.labels.of[np.flatnonzero(self.flow_ids == np.uint64(anchor))]
+        if not len(at):
+            return None
+        return int(self.labels.ids[at[0]]), tuple(np.sort(self.flow_ids[self.labels.of == at[0]]).tolist())
+
+
+class Biflows:
+    """The biflows of some flows.
+
+    Where duplicates are looked for, each packet is in one flow that is none: these belong together wherever they were
+    seen (routes differ by the way, and so do VLANs). Duplicates, and flows where nobody looks for them, belong to the
+    flow of the way back at their own Observation Point. Different tunnels (VNIs, GRE keys) never belong together; what
+    was seen outside does with a tunnel if it can be the same packets on the tunnel's device. Fragments and aggregates
+    stay alone: nothing in them tells a conversation.
+
+    The initiator is who sent a SYN without ACK, or an ICMP request, when only one did; else who was seen first; at the
+    same time, who sends to the lower port, or has the lower address.
+
+    Args:
+        source: of the flows.
+        slots: of the flows, ascending.
+        seed: biflows keep their ids (column `flow_id`) as long as it stays.
+        known: what was found at the last look, with that seed.
+
+    Attributes:
+        pairing: for the next look.
+        source: one element a biflow: sums of both ways; what flows differ in is the initiator's.
+    """
+
+    def __init__(self, source: FlowSource, slots: Slots, seed: int, known: Pairing | None = None) -> None:
+        self._table, self._slots = source, slots
+        pairing = known if known is not None and known.holds(source, slots) else Pairing.of(source, slots, seed)
+        self.pairing = pairing
+        self._labels, self._back, self._request = pairing.labels, pairing.back, pairing.requests
+        self.source = self._both(np.arange(len(slots)), self._labels).source
+
+    @property
+    def of(self) -> Slots:
+        """The biflow of each flow."""
+        return self._labels.of
+
+    def take(self, chosen: Slots) -> ChosenBiflows:
+        """Only the chosen biflows, in that order: their columns are made of their flows alone."""
+        place = np.full(self._labels.count, -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        of = place[self._labels.of]
+        members = np.flatnonzero(of >= 0)
+        both = self._both(members, Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen]))
+        first = both.first_way().astype(np.int64)
+        order = np.stack((first, first ^ 1), axis=1)
+        rows = np.arange(len(chosen))[:, None]
+        return ChosenBiflows(both.source, both.ways(order), both.seen[rows, order],
+                             both.opening[:, 0] != both.opening[:, 1],
+                             self._tags_differ(members, of[members], len(chosen)))
+
+    def _tags_differ(self, members: Slots, of: Slots, count: int) -> npt.NDArray[np.bool_]:
+        """Of each of `count` biflows, whether the members that are in it (`of`) have different VLAN tags."""
+        flows = Subset(self._table.columns, self._slots[members])
+        tags = flows["vlan_id"].astype(np.uint32) << np.uint32(16) | flows["customer_vlan_id"]
+        one, differ = np.zeros(count, np.uint32), np.zeros(count, np.bool_)
+        one[of] = tags
+        differ[of[tags != one[of]]] = True
+        return differ
+
+    def _both(self, members: Slots, labels: Labels) -> _Both:
+        flows = Subset(self._table.columns, self._slots[members])
+        return _Both(self._table, flows, labels, self._back[members], self._request[members])
+
+
+class _Both:
+    """Flows by biflow and way; everything is worked out when it is first asked for."""
+
+    def __init__(self, table: FlowSource, flows: FlowColumns, labels: Labels, back: npt.NDArray[np.bool_],
+                 request: npt.NDArray[np.bool_]) -> None:
+        self._table, self._flows, self._labels, self._back, self._request = table, flows, labels, back, request
+        self._of_way: _Ways | None = None
+        self._columns = DerivedColumns(self._made)
+        self.source = DerivedSource(table, DerivedColumns(self._biflow), labels.count)
+
+    def ways(self, order: Slots) -> DerivedSource:
+        """A row a way, of each biflow in the order given, shape (biflows, 2)."""
+        at = (2 * np.arange(len(order))[:, None] + order).ravel()
+        return DerivedSource(self._table, DerivedColumns(lambda name: self._columns[name][at]), len(at))
+
+    @property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which ways have flows, shape (biflows, 2)."""
+        return self._columns["seen"].reshape(-1, 2)
+
+    @property
+    def opening(self) -> npt.NDArray[np.bool_]:
+        """Which ways began it by what they sent, shape (biflows, 2)."""
+        return self._columns["opening"].reshape(-1, 2)
+
+    def first_way(self) -> npt.NDArray[np.bool_]:
+        """Whether the initiator's way is the one that is numbered 1."""
+        return self._columns["first way"]
+
+    def _initiators(self) -> Array:
+        seen = self.seen
+        way = seen[:, 1] > seen[:, 0]
+        two = np.flatnonzero(seen[:, 0] & seen[:, 1])
+        if len(two):
+            opening = self.opening[two]
+            first_ns = self._columns["first_ns"].reshape(-1, 2)[two]
+            port = self._columns["destination_port"].reshape(-1, 2)[two]
+            later = (first_ns[:, 1] < first_ns[:, 0]) | (
+                (first_ns[:, 1] == first_ns[:, 0]) & (port[:, 1] < port[:, 0]))
+            way[two] = np.where(opening[:, 0] != opening[:, 1], opening[:, 1], later)
+        return way
+
+    def _ways(self) -> _Ways:
+        """Which way of which biflow each flow is, numbered two for each biflow."""
+        if self._of_way is None:
+            self._of_way = _Ways(2 * self._labels.of + self._back, 2 * self._labels.count)
+        return self._of_way
+
+    def _made(self, name: str) -> Array:
+        """A column of two elements a biflow, by way."""
+        flows, ways = self._flows, self._ways()
+        if name == "seen":
+            return ways.counts > 0
+        if name == "first way":
+            return self._initiators()
+        if name == "opening":
+            opening = np.zeros(len(ways.counts), np.bool_)
+            opening[ways.of[np.flatnonzero(flows["opening"] | self._request)]] = True
+            return opening
+        if name in _COMBINED:
+            return ways.combined(_COMBINED[name], flows[name])
+        if name == "earliest":
+            return self._earliest(ways)
+        return flows[name][self._columns["earliest"]]
+
+    def _earliest(self, ways: _Ways) -> Slots:
+        """Position of the flow of each way that was seen first; 0 where there is none."""
+        found = np.zeros(len(ways.counts), np.int64)
+        found[ways.of] = np.arange(len(ways.of))
+        if len(ways.several):
+            among = ways.several[self._flows["first_ns"][ways.several]
+                                 == self._columns["first_ns"][ways.of[ways.several]]][::-1]
+            found[ways.of[among]] = among
+        return found
+
+    def _biflow(self, name: str) -> Array:
+        if name == "flow_id":
+            return self._labels.ids
+        if name == "flows":
+            flows: Array = self._ways().counts.reshape(-1, 2).sum(axis=1)
+            return flows
+        if name in _COMBINED:
+            there, back = self._columns[name].reshape(-1, 2).T
+            two: Array = _COMBINED[name](there, back)
+            return np.where(self.seen[:, 0], np.where(self.seen[:, 1], two, there), back)
+        for prefix, turned in ((FORWARD, False), (REVERSE, True)):
+            if name.startswith(prefix):
+                return self._of_one_way(name.removeprefix(prefix), turned)
+        if name not in FLOW_COLUMN_DTYPES:
+            raise KeyError(name)
+        return self._flows[name][self._of_one_way("earliest", turned=False)]
+
+    def _of_one_way(self, name: str, turned: bool) -> Array:
+        """A column of ways: of the initiator's, or of the other."""
+        both = self._columns[name].reshape(-1, 2)
+        return np.where(self.first_way() ^ turned, both[:, 1], both[:, 0])
+
+
+class _Ways:
+    """Flows put together, of which nearly each is alone: there nothing has to be combined.
+
+    Args:
+        of: where each flow belongs.
+        count: how many places there are.
+
+    Attributes:
+        counts: flows of each place.
+        several: positions of the flows that are not alone, ascending.
+    """
+
+    def __init__(self, of: Slots, count: int) -> None:
+        self.of = of
+        self.counts = np.bincount(of, minlength=count)
+        crowded = self.counts > 1
+        self.several = np.flatnonzero(crowded[of]) if crowded.any() else of[:0]
+
+    def combined(self, how: np.ufunc, values: Array) -> Array:
+        """What `how` (add, minimum, maximum, bitwise_or) makes of the values of each place; 0 where there is none."""
+        found = np.zeros(len(self.counts), values.dtype)
+        found[self.of] = values
+        if len(self.several):
+            of, crowd = self.of[self.several], values[self.several]
+            found[of] = 0 if how is np.add else crowd  # any one of them is in the others' result already
+            how.at(found, of, crowd)
+        return found
+
+
+def _icmp(flows: FlowColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]:
+    """Which flows are ICMP requests; and of answers the destination port of their requests, 0 of all others."""
+    request, requested = np.zeros(len(flows["protocol"]), np.bool_), np.zeros(len(flows["protocol"]), np.uint64)
+    for protocol, answers in _ANSWERS.items():
+        some = np.flatnonzero((flows["protocol"] == protocol) & (flows["kind"] == Kind.FLOW))
+        ports = flows["destination_port"][some]
+        for of_request, of_answer in answers.items():
+            request[some[ports == of_request]] = True
+            requested[some[ports == of_answer]] = of_request
+    return request, requested
+
+
+def _keys(columns: FlowColumns, slots: Slots,
+          dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """What a biflow is known by, the same for both its ways; which flows are the way back of that; which ask."""
+    keys = [np.zeros(len(slots), np.uint64) for _ in range(_KEYS)]
+    back, request = np.zeros(len(slots), np.bool_), np.zeros(len(slots), np.bool_)
+    for piece in pieces(len(slots)):
+        flows = Subset(columns, slots[piece])
+        request[piece], requested = _icmp(flows)
+        made, back[piece] = _keys_of(flows, requested, dedupes)
+        for key, part in zip(keys, made, strict=True):
+            if part.any():  # some never are, and then their memory is never touched
+                key[piece] = part
+    return keys, back, request
+
+
+_KEYS = 6
+
+
+def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
+             dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_]]:
+    answer = requested != 0  # turned, it has the ports of its request
+    ports = (np.where(answer, requested, flows["source_port"]),
+             np.where(answer, np.uint64(0), flows["destination_port"]))
+    ends = ((*address_words(flows, "source_address"), ports[0]),
+            (*address_words(flows, "destination_address"), ports[1]))
+    back = _turned(flows, *ends, answer)
+    near = [np.where(back, theirs, ours) for ours, theirs in zip(*ends, strict=True)]
+    far = [np.where(back, ours, theirs) for ours, theirs in zip(*ends, strict=True)]
+    four = flows["ip_version"] == 4  # these addresses are in the upper half of their first words: one holds both
+    first = np.where(four, near[0] | far[0] >> np.uint64(32), near[0])
+    second = np.where(four, np.uint64(0), far[0])
+    numbers = near[2] << np.uint64(48) | far[2] << np.uint64(32)
+    for shift, name in ((16, "protocol"), (8, "kind"), (0, "ip_version")):
+        numbers |= flows[name].astype(np.uint64) << np.uint64(shift)
+    return [first, second, near[1], far[1], numbers, _points(flows, back, dedupes)], back
+
+
+def _tunnels(flows: FlowColumns, keys: list[Array], dedupes: bool, seed: int) -> npt.NDArray[np.uint64]:
+    """The tunnel of each flow and its id, as one key, 0 outside.
+
+    One way may be counted on the tunnel's device and the other on the uplink, in the tunnel: what was seen outside is
+    in the only tunnel that its conversation has, unless the same interface saw both, which are then different packets.
+    """
+    found: npt.NDArray[np.uint64] = flows["tunnel"].astype(np.uint64) << np.uint64(32) | flows["tunnel_id"]
+    if not dedupes:
+        return found
+    both = label(keys, seed)
+    inside = np.flatnonzero(found)
+    bounds = []
+    for values in (found, flows["ifindex"].astype(np.uint64)):
+        least, most = np.full(both.count, np.iinfo(np.uint64).max), np.zeros(both.count, np.uint64)
+        np.minimum.at(least, both.of[inside], values[inside])
+        np.maximum.at(most, both.of[inside], values[inside])
+        bounds.append((least, most))
+    (tunnel, another), uplinks = bounds
+    outside = np.flatnonzero((found == 0) & (tunnel == another)[both.of])
+    group, ifindex = both.of[outside], flows["ifindex"][outside]
+    elsewhere = (ifindex != uplinks[0][group]) & (ifindex != uplinks[1][group])
+    found[outside[elsewhere]] = tunnel[group[elsewhere]]
+    return found
+
+
+def _turned(flows: FlowColumns, source: tuple[Array, ...], destination: tuple[Array, ...],
+            answer: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which flows are the way back: ICMP answers, and those whose source is the upper end of the two."""
+    upper = source[0] > destination[0]
+    same = np.flatnonzero(source[0] == destination[0])
+    for ours, theirs in zip(source[1:], destination[1:], strict=True):
+        upper[same] = ours[same] > theirs[same]
+        same = same[ours[same] == theirs[same]]
+    pairs = (flows["kind"] == Kind.FLOW) & ~np.isin(flows["protocol"], list(_ANSWERS))
+    turned: npt.NDArray[np.bool_] = np.where(pairs, upper, answer)
+    return turned
+
+
+def _points(flows: FlowColumns, back: npt.NDArray[np.bool_], dedupes: bool) -> Array:
+    """Observation Point and VLANs, the same for the way back, which passes there in the other direction; 0 for flows
+    that belong together wherever they were seen."""
+    point = np.zeros(len(back), np.uint64)
+    here = np.flatnonzero((flows["kind"] != Kind.FLOW) | flows["duplicate"] | (not dedupes))
+    direction = flows["direction"][here].astype(np.uint64)
+    direction ^= back[here] & (direction != UNKNOWN_DIRECTION)
+    point[here] = direction << np.uint64(1) | np.uint64(1)
+    for shift, name in ((32, "ifindex"), (16, "vlan_id"), (4, "customer_vlan_id")):
+        point[here] |= flows[name][here].astype(np.uint64) << np.uint64(shift)
+    return point

@@ -1,0 +1,111 @@
+"""Which flows have equal keys: exact, in numpy, without sorting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.flows import Array, FlowColumns, Slots, address_words
+
+_MULTIPLIER = np.uint64(0x9E37_79B9_7F4A_7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """n things in groups of equal keys.
+
+    Attributes:
+        of: shape (n,): the group of each thing, from 0.
+        one: shape (groups,): position of one thing of each group, ascending.
+        ids: u64, shape (groups,): what a group is known by as long as the seed stays: made of its key alone.
+    """
+
+    of: Slots
+    one: Slots
+    ids: npt.NDArray[np.uint64]
+
+    @property
+    def count(self) -> int:
+        """How many groups."""
+        return len(self.one)
+
+
+def label(keys: Sequence[Array], seed: int) -> Labels:
+    """Groups of equal keys.
+
+    Args:
+        keys: one or more integer arrays of one length; things are together when they are equal in all.
+        seed: makes ids that nobody outside can foretell.
+    """
+    hashes = _mixed(keys, seed)
+    leader = _leaders([key for key in keys if key.any()], hashes)  # the lower half of IPv4 addresses, for one
+    leads = leader == np.arange(len(leader))
+    one = np.flatnonzero(leads)
+    if len(one) == len(leader):
+        return Labels(leader, one, hashes)
+    return Labels((np.cumsum(leads) - 1)[leader], one, hashes[one])
+
+
+def _leaders(keys: Sequence[Array], hashes: npt.NDArray[np.uint64]) -> Slots:
+    """Position of one thing for each thing, the same for equal ones.
+
+    In each round every thing writes its position to the cell its hash names, and follows whoever it finds there when
+    their keys are equal: equal things meet in one cell, so all or none of them do. The others try another cell.
+    """
+    leader = left = np.arange(len(hashes))  # who leads is not written to: both may be one array at first
+    while len(left):
+        cells = np.empty(1 << (2 * len(left)).bit_length(), np.int32)
+        mask = np.uint64(len(cells) - 1)
+        for piece in pieces(len(left)):
+            cells[(hashes[piece] & mask).view(np.int64)] = _places(piece)
+        unlike = []
+        for piece in pieces(len(left)):
+            found = cells[(hashes[piece] & mask).view(np.int64)]
+            met = np.flatnonzero(found != _places(piece))  # who finds itself leads, and needs no comparing
+            found, met = found[met].astype(np.int64), met + piece.start
+            same = np.ones(len(met), np.bool_)
+            for key in keys:
+                same &= key[met] == key[found]
+            leader[left[met[same]]] = left[found[same]]
+            unlike.append(met[~same])
+        others = np.concatenate(unlike)
+        left, hashes, keys = left[others], hashes[others], [key[others] for key in keys]
+        hashes = hashes * _MULTIPLIER ^ hashes >> np.uint64(32)
+    return leader
+
+
+def pieces(count: int) -> Iterator[slice]:
+    """Slices of so many things: what is worked out of one of them on the way stays in the processor's cache, and the
+    system has no memory to find for it."""
+    return (slice(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE))
+
+
+_PIECE = 32_768
+
+
+def _places(piece: slice) -> npt.NDArray[np.int32]:
+    return np.arange(piece.start, piece.stop, dtype=np.int32)
+
+
+def conversation_keys(columns: FlowColumns) -> tuple[Array, ...]:
+    """What a conversation is known by: CONVERSATION_BYTES of the Flow Key, as integers."""
+    return (*address_words(columns, "source_address"), *address_words(columns, "destination_address"),
+            columns["source_port"], columns["destination_port"], columns["protocol"], columns["ip_version"],
+            columns["kind"])
+
+
+def _mixed(keys: Sequence[Array], seed: int) -> npt.NDArray[np.uint64]:
+    """One well-mixed number for each thing (multiply, xor and shift, as in splitmix64)."""
+    every = np.full(len(keys[0]), seed & 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
+    for piece in pieces(len(every)):
+        mixed = every[piece]
+        for key in keys:
+            mixed ^= key[piece].astype(np.uint64)
+            mixed *= _MULTIPLIER
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= np.uint64(0xBF58_476D_1CE4_E5B9)
+            mixed ^= mixed >> np.uint64(32)
+    return every

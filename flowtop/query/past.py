@@ -1,0 +1,135 @@
+"""The last minutes of pages, in bounded memory: of each tick the flows that mattered most, to be asked again.
+
+A tick's flows are kept as they stood then, compressed: half of them the fastest of the tick, the rest those with the
+most octets so far. Whatever can be asked of the table can be asked of what was kept.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowsAtRest, FlowSource, Slots, with_columns
+from flowtop.query.query import Page
+
+SECONDS = 300.0
+FLOWS = 1_000
+OCTETS = 32 * 1024 * 1024
+
+_ROW = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
+_LEVEL = 1
+_PAGE_OCTETS = 4_096
+"""About what a page without rows takes."""
+_NO_FLOWS = np.zeros(0, _ROW)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """One tick: its page without rows, its flows compressed, and their source without flows."""
+
+    page: Page
+    flows: bytes
+    source: FlowsAtRest
+
+    @property
+    def octets(self) -> int:
+        """Memory it takes, about."""
+        return len(self.flows) + _PAGE_OCTETS
+
+
+class Past:
+    """The last ticks.
+
+    Args:
+        seconds: how far back at most.
+        flows: kept of one tick at most.
+        octets: of memory at most; the oldest ticks go first.
+    """
+
+    def __init__(self, seconds: float = SECONDS, flows: int = FLOWS, octets: int = OCTETS) -> None:
+        self._reach_ms = seconds * 1e3
+        self._flows = flows
+        self._bound = octets
+        self._ticks: deque[_Kept] = deque()
+        self._octets = 0
+
+    @property
+    def octets(self) -> int:
+        """Memory taken, about; never more than the bound."""
+        return self._octets
+
+    @property
+    def ticks(self) -> range:
+        """Numbers of the ticks that are kept."""
+        return range(self._ticks[0].page.tick, self._ticks[-1].page.tick + 1) if self._ticks else range(0)
+
+    @property
+    def seconds(self) -> float:
+        """From the oldest kept tick to the newest."""
+        return (self._ticks[-1].page.unix_ms - self._ticks[0].page.unix_ms) / 1e3 if self._ticks else 0.0
+
+    def remember(self, source: FlowSource, page: Page) -> None:
+        """Keep a tick that has just been closed.
+
+        Args:
+            source: the flows.
+            page: of this tick, the one after the tick remembered last; its rows are not kept.
+        """
+        slots = _important(source, self._flows)
+        rows = np.empty(len(slots), _ROW)
+        for name in FLOW_COLUMN_DTYPES:
+            rows[name] = source.columns[name][slots]
+        rows["conversation"] = _moved(rows["conversation"], slots)
+        kept = _Kept(replace(page, rows=(), details=None), zlib.compress(rows.tobytes(), _LEVEL),
+                     with_columns(source, _NO_FLOWS, np.zeros(0, np.bool_)))
+        self._ticks.append(kept)
+        self._octets += kept.octets
+        while self._ticks and (self._octets > self._bound
+                               or page.unix_ms - self._ticks[0].page.unix_ms > self._reach_ms):
+            self._octets -= self._ticks.popleft().octets
+
+    def at(self, tick: int) -> tuple[Page, FlowSource] | None:
+        """The tick of that number, or the kept one nearest to it: its page without rows, and its flows.
+
+        None when nothing is kept.
+        """
+        if not self._ticks:
+            return None
+        numbers = self.ticks
+        kept = self._ticks[min(max(tick, numbers.start), numbers.stop - 1) - numbers.start]
+        rows = np.frombuffer(zlib.decompress(kept.flows), _ROW)
+        return kept.page, with_columns(kept.source, rows, np.ones(len(rows), np.bool_))
+
+
+def _important(source: FlowSource, count: int) -> Slots:
+    """Slots of the `count` visible flows that matter most, ascending; all of them when there are no more."""
+    slots = np.flatnonzero(source.visible)
+    if len(slots) <= count:
+        return slots
+    fast = _largest(source.columns["octet_delta"][slots], count // 2)
+    rest = np.ones(len(slots), np.bool_)
+    rest[fast] = False
+    others = np.flatnonzero(rest)
+    large = others[_largest(source.columns["octet_total"][slots[others]], count - len(fast))]
+    return np.sort(slots[np.concatenate((fast, large))])
+
+
+def _largest(values: npt.NDArray[Any], count: int) -> Slots:
+    """Positions of the `count` largest, in no order; of those that are 0, none, so there may be fewer."""
+    some = np.flatnonzero(values)  # most are 0 in a large table, and many equal values make partition slow
+    if len(some) <= count:
+        return some
+    return some[np.argpartition(values[some], len(some) - count)[len(some) - count:]]
+
+
+def _moved(conversation: npt.NDArray[np.int32], slots: Slots) -> npt.NDArray[np.int32]:
+    """Slots of conversations' heads as positions among `slots`, ascending; -1 where the head is not among them."""
+    if not len(slots):
+        return conversation
+    at = np.minimum(np.searchsorted(slots, conversation), len(slots) - 1)
+    return np.where((conversation >= 0) & (slots[at] == conversation), at, -1).astype(np.int32)

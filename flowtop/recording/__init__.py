@@ -1,0 +1,1 @@
+"""Packets of the flows that match, written to a pcapng file."""

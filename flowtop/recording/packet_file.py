@@ -1,0 +1,222 @@
+"""A pcapng file that grows: every write ends with a whole block, so that it can be read at any time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import select
+import stat
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flowtop import __version__
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.files import FILE_MODE, put_aside, put_back
+from flowtop.model.kinds import Direction
+from flowtop.model.packets import PacketBatch, PacketInterface
+from flowtop.recording import pcapng
+from flowtop.recording.pcapng import Integers
+
+_POLL_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceCounts:
+    """What became of the wanted packets of one interface."""
+
+    matched: int
+    dropped: int
+    written: int
+
+
+class PacketFile:
+    """The file.
+
+    Args:
+        path: "-" for standard output.
+        snap: octets that frames are cut to.
+        owner: user and group that the file is given to when it is made here; None: nobody else.
+        new: the file must not be there yet; else one that is there is put aside.
+        wall: seconds since 1970 UTC.
+
+    Attributes:
+        octets: written so far, a part of a block among them when the reader of a pipe went away.
+        packets: written so far, whole.
+        regular: a file that has all of a write or nothing, so that less may be tried then.
+
+    Raises FlowtopError (EXIT_USAGE): it cannot be written.
+    """
+
+    def __init__(self, path: str, snap: int, owner: tuple[int, int] | None = None, *, new: bool = False,
+                 wall: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._snap = snap
+        self._owner = owner
+        self._wall = wall
+        self._interfaces: dict[tuple[int, PacketInterface], int] = {}
+        self._give_up_at: float | None = None
+        self._made = False
+        self._aside: Path | None = None
+        self.octets = self.packets = 0
+        try:
+            self._descriptor = self._open_new() if new else self._open()
+            self.regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+            self._start = self._first_place() if self.regular else 0
+        except FileExistsError:
+            raise FlowtopError(f"{path} is there already", hint="type another name", exit_code=EXIT_USAGE) from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise FlowtopError(f"cannot write {path}: {_reason(error)}", exit_code=EXIT_USAGE,
+                               hint="name a file in a directory this user may write") from error
+
+    def _first_place(self) -> int:
+        """Standard output may be a file that has something already."""
+        appends = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_APPEND
+        return os.lseek(self._descriptor, 0, os.SEEK_END if appends else os.SEEK_CUR)
+
+    def _open_new(self) -> int:
+        """Never over what is there, and never where a link leads."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        return self._given(descriptor)
+
+    def _open(self) -> int:
+        if self._path == "-":
+            return os.dup(1)
+        path = Path(self._path)
+        if path.exists() and not path.is_file():
+            # A named pipe that nobody reads is an error, not a wait that nothing can end.
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if path.exists() and path.stat().st_size:
+            self._aside = put_aside(path, self._wall())
+        try:
+            return self._given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
+            return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+
+    def _given(self, descriptor: int) -> int:
+        self._made = True
+        if self._owner is not None:
+            os.fchown(descriptor, *self._owner)
+        return descriptor
+
+    def begin(self) -> None:
+        """Write the section header. Raises OSError."""
+        system = os.uname()
+        self._write(pcapng.section_header(platform.machine(), f"{system.sysname} {system.release}",
+                                          f"flowtop {__version__}"))
+
+    def cut(self, captured: Integers) -> Integers:
+        """How much of frames of which there is so much is written."""
+        return np.minimum(captured, self._snap)
+
+    def write(self, packets: PacketBatch, rows: Integers) -> None:
+        """Write these packets of a batch. Raises OSError: a regular file has none of them, a pipe the first ones."""
+        keys = packets.keys[rows]
+        numbers = self._numbers(keys["ifindex"].astype(np.int64), packets.interfaces)
+        captured = self.cut(packets.captured[rows])
+        blocks = pcapng.enhanced_packets(pcapng.PacketBlocks(
+            octets=packets.octets, offset=packets.offset[rows], captured=captured,
+            wire=packets.wire[rows], time_ns=packets.time_ns[rows], interface=numbers,
+            direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND,
+                               packets.received[rows] * pcapng.INBOUND)))
+        ends = np.cumsum(pcapng.packet_octets(captured)) + self.octets
+        try:
+            self._write(blocks)
+        finally:
+            self.packets += int(np.searchsorted(ends, self.octets, "right"))
+
+    def octets_beside(self, packets: PacketBatch, rows: Integers) -> int:
+        """Octets that the file needs beside the packets, if these are written: interfaces' blocks before and after."""
+        described = set(self._interfaces)
+        described.update((ifindex, packets.interfaces[ifindex])
+                         for ifindex in np.unique(packets.keys["ifindex"][rows]).tolist())
+        new = described.difference(self._interfaces)
+        return (len({ifindex for ifindex, _ in described}) * pcapng.INTERFACE_STATISTICS_OCTETS
+                + sum(len(self._description(interface)) for _, interface in new))
+
+    def _description(self, interface: PacketInterface) -> bytes:
+        return pcapng.interface_description(interface.name, interface.link_type, self._snap)
+
+    def _numbers(self, ifindexes: Integers, interfaces: Mapping[int, PacketInterface]) -> Integers:
+        """Numbers of the packets' interface descriptions, which are written before the first packet of each."""
+        indexes, places = np.unique(ifindexes, return_inverse=True)
+        numbers = []
+        for ifindex in indexes.tolist():
+            interface = interfaces[ifindex]
+            if (ifindex, interface) not in self._interfaces:
+                self._write(self._description(interface))
+                self._interfaces[ifindex, interface] = len(self._interfaces)
+            numbers.append(self._interfaces[ifindex, interface])
+        found: Integers = np.array(numbers, np.int64)[places.reshape(-1)]
+        return found
+
+    def finish(self, counts: Mapping[int, InterfaceCounts]) -> None:
+        """Write what became of packets, by ifindex, and close. Raises OSError; the file is closed all the same."""
+        try:
+            last = {ifindex: number for (ifindex, _), number in self._interfaces.items()}
+            for ifindex, number in last.items():
+                count = counts[ifindex]
+                self._write(pcapng.interface_statistics(
+                    number, round(self._wall() * 1e9), matched=count.matched, dropped=count.dropped,
+                    written=count.written))
+            if self.regular:
+                os.fsync(self._descriptor)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close, whatever was written. Calling it again does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def remove(self) -> None:
+        """Close, and let everything be as it was before: the file holds nothing yet."""
+        self.close()
+        with suppress(OSError):  # what was put aside has another name then, and is whole
+            if self._made:
+                Path(self._path).unlink(missing_ok=True)
+            elif self.regular and self._path != "-":
+                os.truncate(self._path, 0)
+            if self._aside is not None:
+                put_back(self._aside, Path(self._path))
+
+    def hurry(self, seconds: float) -> None:
+        """Wait for a reader that does not read for so long from now on at most. Any thread, and signal handlers."""
+        self._give_up_at = time.monotonic() + seconds
+
+    def _write(self, octets: bytes | memoryview) -> None:
+        """Write all, or in a regular file nothing."""
+        left = memoryview(octets)
+        try:
+            while left:
+                left = left[self._write_some(left):]
+        except OSError:
+            if self.regular:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, self._start + self.octets)
+                    os.lseek(self._descriptor, self._start + self.octets, os.SEEK_SET)
+            else:
+                self.octets += len(octets) - len(left)
+            raise
+        self.octets += len(octets)
+
+    def _write_some(self, octets: memoryview) -> int:
+        if self.regular:
+            return os.write(self._descriptor, octets)
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while not poll.poll(_POLL_MS):
+            if self._give_up_at is not None and time.monotonic() > self._give_up_at:
+                raise TimeoutError(0, "its reader does not read")
+        # What poll calls writable takes so much at once.
+        return os.write(self._descriptor, octets[:select.PIPE_BUF])
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()

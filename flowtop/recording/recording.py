@@ -1,0 +1,229 @@
+"""One recording of packets: which of them are written, how many, and what became of the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.packets import PacketBatch, PacketLosses
+from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.recording.packet_file import InterfaceCounts, PacketFile
+from flowtop.recording.pcapng import Integers, packet_octets
+
+RecordingState = Literal["writing", "full", "failed", "ended"]
+MOST_FLOWS = 1 << 20
+"""Flows whose share is remembered; past that the one that began first is forgotten, and begins anew."""
+_AT_ONCE = 8192
+"""Packets that are written at once."""
+_WHOLE_KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
+
+
+class Selection(Protocol):
+    """Which packets are wanted."""
+
+    def mask(self, keys: npt.NDArray[np.void], interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+        """Of packets with these Flow Keys (FLOW_KEY_DTYPE, shape (n,)), shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStatistics:
+    """How a recording stands. Every wanted packet until it was over is in one of `written`, `dropped` and `capped`.
+
+    Attributes:
+        path: of the file, "-" for standard output.
+        filter: whose packets are written, in the filter language; "" for all flows.
+        state: "full": the file has reached its size; "failed": `error` says why.
+        written: packets in the file.
+        octets: of the file.
+        dropped: the kernel had no room for them.
+        capped: their flow had had its share, or the file was full: of a file that is read, all of them; live, programs
+            are taken off then, and what comes later is not counted.
+        full_ns: time of the first packet that the file had no room for, since 1970 UTC; 0: it had for all.
+        error: what went wrong.
+        broken_pipe: the reader of standard output has gone.
+    """
+
+    path: str
+    filter: str
+    state: RecordingState
+    written: int = 0
+    octets: int = 0
+    dropped: int = 0
+    capped: int = 0
+    full_ns: int = 0
+    error: str = ""
+    broken_pipe: bool = False
+
+
+class PacketRecording:
+    """A PacketSink that writes to a file.
+
+    Args:
+        path: of the file.
+        file: not begun yet.
+        selection: which packets.
+        text: that in the filter language.
+        per_flow: packets of each flow at most, 0: all.
+        most_octets: of the file at most, 0: as many as the disk takes.
+    """
+
+    def __init__(self, path: str, file: PacketFile, selection: Selection, text: str, *, per_flow: int = 0,
+                 most_octets: int = 0) -> None:
+        self._path = path
+        self._file = file
+        self._selection = selection
+        self._text = text
+        self._per_flow = per_flow
+        self._most_octets = most_octets
+        self._lock = threading.Lock()
+        self._of_flow: dict[bytes, int] = {}
+        self._written: Counter[int] = Counter()
+        self._capped: Counter[int] = Counter()
+        self._losses: Mapping[int, PacketLosses] = {}
+        self._state: RecordingState = "writing"
+        self._full_ns = 0
+        self._error = ""
+        self._broken_pipe = False
+
+    def begin(self) -> None:
+        """Write the file's header. Raises OSError."""
+        self._file.begin()
+
+    @property
+    def over(self) -> bool:
+        """See PacketSink."""
+        return self._state != "writing"
+
+    def write(self, packets: PacketBatch) -> None:
+        """See PacketSink. A full file takes no more, but what would have been written is still counted."""
+        with self._lock:
+            if self._state not in ("writing", "full") or not len(packets.keys):
+                return
+            try:
+                self._write(packets)
+            except Exception as error:  # noqa: BLE001 - a thread's last resort: it must be seen
+                self._fail(f"{type(error).__name__}: {error}")
+
+    def _write(self, packets: PacketBatch) -> None:
+        names = {ifindex: interface.name for ifindex, interface in packets.interfaces.items()}
+        rows = np.flatnonzero(self._selection.mask(packets.keys, names))
+        rows = self._within_share(packets.keys, rows)
+        room = 0 if self._state == "full" else self._room(packets, rows)
+        self._count(self._capped, packets.keys, rows[room:])
+        if self._write_parts(packets, rows[:room]) and room < len(rows) and self._state != "full":
+            self._full_ns = int(packets.time_ns[rows[room]])
+            self._end("full")
+
+    def _write_parts(self, packets: PacketBatch, rows: Integers) -> bool:
+        """Write these packets, a part at a time; whether there was room for them. What there is no room for fails."""
+        at_once = _AT_ONCE
+        while len(rows):
+            part, before = rows[:at_once], self._file.packets
+            try:
+                self._file.write(packets, part)
+            except OSError as error:
+                rows = self._written_of(packets, rows, before)
+                if self._file.regular and len(part) > 1:
+                    at_once = len(part) // 2
+                    continue
+                self._fail_to_write(error)
+                return False
+            rows = self._written_of(packets, rows, before)
+        return True
+
+    def _written_of(self, packets: PacketBatch, rows: Integers, before: int) -> Integers:
+        """Count those of the rows that were written since; gives the others."""
+        written = self._file.packets - before
+        self._count(self._written, packets.keys, rows[:written])
+        return rows[written:]
+
+    def _within_share(self, keys: npt.NDArray[np.void], rows: Integers) -> Integers:
+        """Those of the rows whose flow has not had its share; the others are counted."""
+        if not self._per_flow:
+            return rows
+        wanted = np.zeros(len(rows), np.bool_)
+        of_flow, most = self._of_flow, self._per_flow
+        for place, key in enumerate(np.ascontiguousarray(keys[rows]).view(_WHOLE_KEY).tolist()):
+            count = of_flow.get(key, 0)
+            if count < most:
+                of_flow[key] = count + 1
+                wanted[place] = True
+        while len(of_flow) > MOST_FLOWS:
+            del of_flow[next(iter(of_flow))]
+        self._count(self._capped, keys, rows[~wanted])
+        return rows[wanted]
+
+    def _room(self, packets: PacketBatch, rows: Integers) -> int:
+        """How many of these packets the file may take."""
+        if not self._most_octets:
+            return len(rows)
+        ends = np.cumsum(packet_octets(self._file.cut(packets.captured[rows]))) + self._file.octets
+        most = self._most_octets - self._file.octets_beside(packets, rows)
+        return int(np.searchsorted(ends, most, "right"))
+
+    @staticmethod
+    def _count(counter: Counter[int], keys: npt.NDArray[np.void], rows: Integers) -> None:
+        ifindexes, counts = np.unique(keys["ifindex"][rows], return_counts=True)
+        counter.update(dict(zip(ifindexes.tolist(), counts.tolist(), strict=True)))
+
+    def note_losses(self, losses: Mapping[int, PacketLosses]) -> None:
+        """See PacketSink."""
+        self._losses = dict(losses)
+
+    def finish(self) -> None:
+        """See PacketSink."""
+        with self._lock:
+            if not self.over:
+                self._end("ended")
+
+    def remove(self) -> None:
+        """Take the file away again, if it was made here: nothing came."""
+        self._file.remove()
+
+    def hurry(self, seconds: float) -> None:
+        """See PacketFile.hurry."""
+        self._file.hurry(seconds)
+
+    def _end(self, state: RecordingState) -> None:
+        if self._attempt(lambda: self._file.finish(self._counts())):
+            self._state = state
+
+    def _attempt(self, write: Callable[[], None]) -> bool:
+        """Whether it could be written; the recording has failed when it could not."""
+        try:
+            write()
+        except OSError as error:
+            self._fail_to_write(error)
+            return False
+        return True
+
+    def _fail_to_write(self, error: OSError) -> None:
+        self._broken_pipe = isinstance(error, BrokenPipeError)
+        self._fail((error.strerror or str(error)).lower())
+
+    def _fail(self, error: str) -> None:
+        self._error, self._state = error, "failed"
+        self._file.close()
+
+    def _counts(self) -> dict[int, InterfaceCounts]:
+        counts = {}
+        for ifindex in self._written:
+            losses = self._losses.get(ifindex, PacketLosses())
+            written, capped = self._written[ifindex], self._capped[ifindex] + losses.capped
+            counts[ifindex] = InterfaceCounts(written + capped + losses.dropped, losses.dropped, written)
+        return counts
+
+    def statistics(self) -> RecordingStatistics:
+        """How it stands. Any thread."""
+        losses = tuple(self._losses.values())
+        return RecordingStatistics(
+            self._path, self._text, self._state, written=sum(list(self._written.values())), octets=self._file.octets,
+            dropped=sum(one.dropped for one in losses),
+            capped=sum(list(self._capped.values())) + sum(one.capped for one in losses),
+            full_ns=self._full_ns, error=self._error, broken_pipe=self._broken_pipe)

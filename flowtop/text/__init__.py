@@ -1,0 +1,1 @@
+"""Text for people: numbers, times, addresses and names, written and read back."""

@@ -1,0 +1,315 @@
+"""Operands of the filter language: text → number, address, network. Each raises ValueError for what it does not take;
+an OperandError says what it would take.
+
+Quantities are as the screen writes them: `10M` is 10,000,000; `10Mi` is 10 * 1024 * 1024; rates are in bits a second
+unless they say bytes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+
+from flowtop.text import units
+
+
+class OperandError(ValueError):
+    """The text does not read; the message says what would, in the user's words."""
+
+
+MOST_PORTS = 32
+"""That one text may stand for."""
+_LARGEST = 2**64 - 1
+"""What a counter can hold."""
+
+_SCALES = {"": 1, **{prefix: 1000 ** (n + 1) for n, prefix in enumerate("kmgtp")},
+           **{f"{prefix}i": 1024 ** (n + 1) for n, prefix in enumerate("kmgtp")}}
+_QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)([kKMmGgTtPp]?i?)(.*)", re.S)
+_BITS = frozenset({"", "b", "bit", "bits"})
+_OCTETS = frozenset({"B", "byte", "bytes", "Byte", "Bytes"})
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0,
+            "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|min|s|m|h|d|$)")
+
+
+def _scaled(text: str) -> tuple[float, str]:
+    """A number with its prefix applied, and the unit that follows."""
+    match = _QUANTITY.fullmatch(text)
+    scale = match and _SCALES.get(match[2].lower())
+    if not match or scale is None:
+        raise ValueError
+    value = float(match[1]) * scale if "." in match[1] else int(match[1]) * scale
+    if value > _LARGEST:
+        raise OperandError("a smaller number")
+    return (int(value) if value == int(value) else value), match[3]
+
+
+def number(text: str) -> float:
+    """`42`, `10k`, `1.5M`."""
+    value, unit = _scaled(text)
+    if unit:
+        raise ValueError
+    return value
+
+
+def octets(text: str) -> float:
+    """`1500`, `10M`, `10MB`, `1.5Gi`, `1GiB`: octets."""
+    value, unit = _scaled(text)
+    if unit and unit not in _OCTETS | {"b"}:
+        raise ValueError
+    return value
+
+
+def rate(text: str) -> float:
+    """`1M`, `1Mbit`, `1Mb/s`, `1Mbps`, `125kB/s`, `125kBps`: octets a second."""
+    value, unit = _scaled(text)
+    for ending in ("/s", "ps"):
+        unit = unit.removesuffix(ending)
+    if unit in _BITS:
+        return value / 8
+    if unit not in _OCTETS:
+        raise ValueError
+    return value
+
+
+def seconds(text: str) -> float:
+    """`5`, `5s`, `500ms`, `2m`, `1h30m`: seconds."""
+    total, position = 0.0, 0
+    while match := _SPAN.match(text, position):
+        if position and not match[2]:
+            raise ValueError  # 5s6: six of what?
+        total += float(match[1]) * _SECONDS[match[2]]
+        position = match.end()
+        if not match[2]:
+            break
+    if not position or position != len(text):
+        raise ValueError
+    return total
+
+
+def integer(low: int, high: int) -> ReadInteger:
+    """Reads whole numbers of a range, decimal or 0x."""
+    return ReadInteger(low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadInteger:
+    """See `integer`."""
+
+    low: int
+    high: int
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        if not re.fullmatch(r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}", text):
+            raise ValueError
+        value = int(text, 0) if text[:2] in ("0x", "0X") else int(text)
+        if not self.low <= value <= self.high:
+            raise OperandError(f"{self.low} to {self.high}")
+        return value
+
+
+_VLANS = ReadInteger(0, 4095)
+_BOTH_TAGS = 1 << 24
+"""Above every VLAN ID: the number holds two."""
+
+
+def vlan(text: str) -> int:
+    """A VLAN ID; or both tags, `100.200`, as one number that `vlan_tags` takes apart."""
+    outer, dot, inner = text.partition(".")
+    return _BOTH_TAGS + 4096 * _VLANS(outer) + _VLANS(inner) if dot else _VLANS(text)
+
+
+def vlan_tags(number: int) -> tuple[int, int] | None:
+    """Outer and inner VLAN ID of what `vlan` read, None when it was one ID."""
+    return divmod(number - _BOTH_TAGS, 4096) if number >= _BOTH_TAGS else None
+
+
+def named(names: dict[str, int], low: int, high: int) -> ReadNamed:
+    """Reads a name, or a number of a range."""
+    return ReadNamed(tuple(names.items()), ReadInteger(low, high))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNamed:
+    """See `named`."""
+
+    names: tuple[tuple[str, int], ...]
+    integer: ReadInteger
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        found = dict(self.names).get(text.lower())
+        return self.integer(text) if found is None else found
+
+
+@dataclass(frozen=True, slots=True)
+class ReadChoice:
+    """Reads one of some names, and nothing else."""
+
+    names: tuple[tuple[str, int], ...]
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        found = dict(self.names).get(text.lower())
+        if found is None:
+            raise ValueError
+        return found
+
+
+_EVERY_PROTOCOL = {
+    **{name: number for number, name in units.PROTOCOL_NAMES.items() if number != 94},
+    "icmpv6": 58, "ipv6-icmp": 58, "udplite": 136, "udp-lite": 136, "ipip": 4, "esp": 50, "ah": 51,
+}
+read_protocol = named(_EVERY_PROTOCOL, 0, 255)
+"""An IP protocol's name or number."""
+PROTOCOL_WORDS: dict[str, int] = {name: number for name, number in _EVERY_PROTOCOL.items() if name != "ipv6"}
+"""Protocols that are words by themselves. `ipv6` is the version there, not protocol 41."""
+
+_FLAG_BITS = {"fin": 1, "syn": 2, "rst": 4, "push": 8, "psh": 8, "ack": 16, "urg": 32, "ece": 64, "cwr": 128,
+              "ae": 256}
+FLAG_NAMES = ("syn", "ack", "fin", "rst", "psh", "urg", "ece", "cwr", "ae")
+
+
+def tcp_flags(text: str) -> int:
+    """`syn`, `syn+ack`, `tcp-syn,tcp-ack`, or the letters of the FLAGS column: `S.`, `FSP.`. `none`: 0."""
+    bits = 0
+    if text.lower() == "none":
+        return 0
+    for part in re.split(r"[+,]", text):
+        name = part.lower().removeprefix("tcp-")
+        if name in _FLAG_BITS:
+            bits |= _FLAG_BITS[name]
+        elif part and all(letter in units.TCP_LETTERS for letter in part):
+            bits |= sum({1 << units.TCP_LETTERS.index(letter) for letter in part})
+        else:
+            raise ValueError
+    return bits
+
+
+def mac(text: str) -> bytes:
+    """A MAC address, 6 bytes: `02:00:00:00:00:0a`, with dashes or dots."""
+    parts = re.split(r"[:-]", text)
+    if len(parts) == 6 and all(re.fullmatch(r"[0-9a-fA-F]{1,2}", part) for part in parts):
+        return bytes(int(part, 16) for part in parts)
+    if re.fullmatch(r"(?:[0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}", text):
+        return bytes.fromhex(text.replace(".", ""))
+    raise ValueError
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Addresses of one IP version that begin with the same `prefix` bits of `packed` (4 or 16 bytes, rest zero)."""
+
+    packed: bytes
+    prefix: int
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 4 if len(self.packed) == 4 else 6
+
+    @property
+    def mask(self) -> bytes:
+        """`prefix` one bits, then zeros; as long as `packed`."""
+        octets = len(self.packed)
+        return ((1 << 8 * octets) - (1 << 8 * octets - self.prefix)).to_bytes(octets, "big")
+
+
+def network(text: str) -> Network:
+    """`10.0.0.0/8`, `10/8`, `192.168` (as tcpdump: the octets given), `2001:db8::/32`, or one address.
+
+    Raises:
+        ValueError: none of these, or bits are set past the prefix (its message says the network that is meant).
+    """
+    base, slash, length = text.partition("/")
+    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,2}", base):
+        given = base.count(".") + 1
+        base += ".0" * (4 - given)
+        length, slash = (length if slash else str(8 * given)), "/"
+    packed = ipaddress.ip_address(_plain(base)).packed
+    bits = 8 * len(packed)
+    prefix = ReadInteger(0, bits)(length) if slash else bits
+    found = Network(packed, prefix)
+    base_bytes = bytes(a & b for a, b in zip(packed, found.mask, strict=True))
+    if base_bytes != packed:
+        raise OperandError(f"{ipaddress.ip_address(base_bytes)}/{prefix}, for {text} has bits set past its prefix")
+    return found
+
+
+def masked(address: str, mask: str) -> Network:
+    """tcpdump's `net ADDRESS mask MASK` (IPv4)."""
+    ones = int(ipaddress.IPv4Address(mask))
+    prefix = ones.bit_count()
+    if ones != (1 << 32) - (1 << 32 - prefix):
+        raise OperandError("a mask of leading ones")
+    return network(f"{address}/{prefix}")
+
+
+def host(text: str) -> Network:
+    """One address; a prefix as long as it is may follow."""
+    if "/" in text:
+        found = network(text)
+        if found.prefix != 8 * len(found.packed):
+            raise OperandError("one address; for networks there is net")
+        return found
+    packed = ipaddress.ip_address(_plain(text)).packed
+    return Network(packed, 8 * len(packed))
+
+
+def _plain(address: str) -> str:
+    if "%" in address:
+        raise OperandError("an address without a zone; the interface is a test of its own: and if eth0")
+    return address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
+
+
+def endpoint(text: str) -> tuple[Network, int] | None:
+    """Address and port as the screen writes them, `10.0.0.5:443` or `[2001:db8::1]:53`; None when it is none."""
+    address, colon, digits = text.rpartition(":")
+    if not colon or not digits.isdecimal() or not (address.count(".") == 3 or address[-1:] == "]"):
+        return None
+    return host(address), port(digits)
+
+
+def port(text: str) -> int:
+    """A number, or a service's name from this host's list (/etc/services)."""
+    if text[:1].isdigit():
+        return ReadInteger(0, 65535)(text)
+    try:
+        return socket.getservbyname(text.lower())
+    except (OSError, UnicodeError) as error:
+        raise ValueError from error
+
+
+def ports_named(text: str) -> list[int]:
+    """Ports of the services in this host's list (/etc/services) that have this text in their names."""
+    from flowtop.text.names import ServiceNames
+
+    found = ServiceNames().ports(text)
+    if not found:
+        raise OperandError("a part of a service's name in /etc/services")
+    if len(found) > MOST_PORTS:
+        raise OperandError(f"more of a name: {len(found)} ports have this in theirs")
+    return found
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """`1-1024`, `http-https`; one port is a range too."""
+    dashes = [at for at, character in enumerate(text[:_LONGEST_SPAN]) if character == "-"]
+    for at in dashes if text[:1].isdigit() else [len(text), *dashes]:  # there are names with dashes, too
+        try:
+            span = port(text[:at]), port(text[at + 1:] or text[:at])
+        except OperandError:
+            raise
+        except ValueError:
+            continue
+        if span[0] > span[1]:
+            raise OperandError("the lower port first")
+        return span
+    return port(text), port(text)
+
+
+_LONGEST_SPAN = 64
+"""Characters in which the dash between two names of services is looked for."""

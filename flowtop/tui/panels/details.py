@@ -1,0 +1,372 @@
+"""Details of a flow: everything there is to know, live, and still when it has ended and left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.strip import Strip
+
+from flowtop.export.exports import Export
+from flowtop.export.statistics import ExportState
+from flowtop.fields.columns import COLUMNS, Wording
+from flowtop.model.elements import TUNNELS
+from flowtop.model.exporters import exporter_of
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Details, Page
+from flowtop.text import units
+from flowtop.text.names import NUMBERS
+from flowtop.tui import theme
+from flowtop.tui.keys import DETAIL_KEYS, bindings
+from flowtop.tui.line import Part, justify
+from flowtop.tui.state.exports import STATES
+from flowtop.tui.widgets.header import sparkline
+from flowtop.tui.widgets.lines import Lines
+
+
+def flags_over_time(details: Details) -> str:
+    """`S . by 0:01, P by 0:03, F by 2:31`: after the first packet. Bits that were there before anybody kept note:
+    `earlier`. Empty where there are none."""
+    noted = 0
+    for _, bits in details.flags:
+        noted |= bits
+    before = units.tcp_flags(details.row.tcp_control_bits & ~noted)
+    steps = [f"{before} earlier"] if before else []
+    steps += [f"{units.tcp_flags(bits)} by {units.duration(max(0, at_ms - details.row.start_ms) / 1000)}"
+              for at_ms, bits in details.flags if units.tcp_flags(bits)]
+    return ", ".join(steps)
+
+
+def flag_marks(details: Details, now_ms: int, cells: int) -> str:
+    """Letters at the places of a sparkline of so many cells where bits were first seen; where several come together,
+    each takes the next place. Those from before it are left out."""
+    line = [" "] * cells
+    for at, letters in _places(details, now_ms, cells):
+        for letter in letters:
+            free = next((place for place in range(at, cells) if line[place] == " "), None)
+            if free is not None:
+                line[free] = letter
+    return "".join(line).rstrip()
+
+
+def _places(details: Details, now_ms: int, cells: int) -> Iterator[tuple[int, str]]:
+    begin_ms = now_ms - details.rates_s * 1000
+    for at_ms, bits in details.flags:
+        if details.rates_s and begin_ms < at_ms <= now_ms:
+            # The tick that ended then is the cell before.
+            yield max(0, int((at_ms - begin_ms) / (details.rates_s * 1000) * cells - 1e-9)), units.tcp_flags(bits)
+
+ENDINGS: dict[int, str] = {
+    EndReason.IDLE_TIMEOUT: "ended: no packet for the idle timeout",
+    EndReason.ACTIVE_TIMEOUT: "ended: active timeout",
+    EndReason.END_OF_FLOW: "ended: FIN or RST was seen",
+    EndReason.FORCED_END: "ended: flowtop was stopped",
+    EndReason.LACK_OF_RESOURCES: "ended early: the flow table was full",
+}
+"""How a flow ended, by flowEndReason (IE 136)."""
+REASONS: dict[int, str] = {
+    EndReason.IDLE_TIMEOUT: "idle timeout",
+    EndReason.ACTIVE_TIMEOUT: "active timeout",
+    EndReason.END_OF_FLOW: "end of flow",
+    EndReason.FORCED_END: "forced end",
+    EndReason.LACK_OF_RESOURCES: "lack of resources",
+}
+"""Why a record was made."""
+MOST_EXPORTS = 8
+"""Told of one by one."""
+_LABEL = 14
+_WAY = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How details are put: the page they came with, the wording of cells, local time, characters of sparklines, the
+    exports of this run."""
+
+    page: Page
+    wording: Wording
+    local: Callable[[float], time.struct_time]
+    sparks: str = theme.SPARKS
+    exports: tuple[Export, ...] = ()
+    list_ms: int | None = None
+    """The moment of the list, where that stands still: details go on."""
+
+    @property
+    def interfaces(self) -> Mapping[int, str]:
+        """Names by ifindex."""
+        return self.page.interfaces
+
+    def cell(self, column_id: str, row: FlowRow, *, numbers: bool = False) -> str:
+        """A cell of the list, as text without padding."""
+        wording = replace(self.wording, names=NUMBERS) if numbers else self.wording
+        return COLUMNS[column_id].text(row, wording, self.interfaces).strip()
+
+    def rate(self, octets_per_s: float) -> str:
+        """`82.1 Mb/s`."""
+        return _words(units.rate(octets_per_s, self.wording.bits))
+
+    def at(self, unix_ms: int) -> str:
+        """A time of day with its date, local."""
+        return time.strftime("%Y-%m-%d %H:%M:%S", self.local(unix_ms / 1000)) + f".{unix_ms % 1000:03}"
+
+    def ago(self, unix_ms: int) -> str:
+        """How long before the page that was."""
+        return f"{units.duration((self.page.unix_ms - unix_ms) / 1000)} ago"
+
+
+def title(row: FlowRow, telling: Telling) -> str:
+    """`tcp 10.0.0.5:51514 → 198.51.100.7:443`."""
+    source, destination = (telling.cell(side, row, numbers=True) for side in ("source", "destination"))
+    return f"{telling.cell('protocol', row)}  {source} → {destination}"
+
+
+def detail_lines(details: Details, telling: Telling, width: int) -> list[Strip]:
+    """All of it, each line `width` cells wide."""
+    return [_line(label, text, width) for label, text in _entries(details, telling, width - _LABEL - 2)]
+
+
+def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
+    row = details.row
+    yield "state", _state(details)
+    if details.gone:
+        yield "", "left the table: this is what was known last" if details.then_ms is None else (
+            f"left the table since: as it was at {telling.at(details.then_ms)}")
+    elif telling.list_ms is not None:
+        shown = time.strftime("%H:%M:%S", telling.local(telling.list_ms / 1000))
+        yield "", f"this is of now; the list is of {shown}"
+    for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
+        named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
+        yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
+    yield "protocol", (f"{telling.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
+                       f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
+    if row.tunnel:
+        yield "carries" if row.kind == _PARENT else "carried in", _tunnel(row)
+    yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
+    yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
+    if details.then_ms is None:
+        yield from _over_time(details, telling, room)
+    else:
+        yield "", ""
+    yield from _both_ways(details, telling)
+    yield "seen at", _point(row, telling)
+    if details.other_ifindex:
+        yield "", _other_interface(details, telling)
+    for point in details.points:
+        yield "", _point(point, telling)
+    if details.then_ms is None:
+        yield from _reported(details, telling)
+
+
+def _over_time(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
+    seen = flags_over_time(details)
+    yield ("flags seen", seen) if seen else ("", "")
+    rates = _squeezed(details.rates, max(room, 8))
+    yield "rate", sparkline(rates, len(rates), telling.sparks)
+    marks = flag_marks(details, telling.page.unix_ms, len(rates))
+    if marks:
+        yield "flags", marks
+    high = max([*details.rates, details.row.octet_rate])
+    yield "", f"last {units.duration(details.rates_s)}  peak of these {telling.rate(high)}"
+    if not marks:
+        yield "", ""
+
+
+def _state(details: Details) -> str:
+    row = details.row
+    if row.end_reason:
+        return ENDINGS.get(row.end_reason, "ended")
+    state = "closing: FIN or RST was seen" if row.closing else "active"
+    if row.kind == _PARENT:
+        return f"{state}, a tunnel: its packets count in the flows it carries"
+    return f"{state}, duplicate: another interface's flow counts" if row.duplicate else state
+
+
+def _tunnel(row: FlowRow) -> str:
+    """`vxlan, vni 42`."""
+    name, id_name = TUNNELS[row.tunnel], _TUNNEL_IDS[row.tunnel]
+    return f"{name}, {id_name} {row.tunnel_id}" if id_name else name
+
+
+_TUNNEL_IDS = ("", "", "key", "session", "vni", "vni", "label")
+_PARENT = 3
+"""record.Kind.PARENT, without numpy; a test compares them."""
+
+
+def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
+    back = details.reverse
+    yield "", f"{'this way':<{_WAY}}{'the way back' if back else 'no packet came back'}"
+    theirs = dict(_measures(back, telling)) if back else {}
+    for label, ours in _measures(details.row, telling):
+        yield label, f"{ours:<{_WAY}}{theirs.get(label, '')}"
+    theirs = _of_tcp(back, telling) if back else {}
+    for label, ours in _of_tcp(details.row, telling).items():
+        if ours or theirs.get(label):
+            yield label, f"{ours or '-':<{_WAY}}{theirs.get(label) or '-' if back else ''}"
+
+
+def _measures(row: FlowRow, telling: Telling) -> list[tuple[str, str]]:
+    return [
+        ("rate", telling.rate(row.octet_rate)),
+        ("10 s, 60 s", f"{telling.rate(row.octet_rate_10s)}, {telling.rate(row.octet_rate_60s)}"),
+        ("peak", telling.rate(row.octet_rate_peak)),
+        ("bytes", f"{row.octet_total:,}"),
+        ("packets", f"{row.packet_total:,}, {units.packet_rate(row.packet_rate).strip()}/s"),
+    ]
+
+
+def _of_tcp(row: FlowRow, telling: Telling) -> dict[str, str]:
+    """What is known of a TCP connection: from this way's packets, or from the socket that sends them."""
+    facts = [f"rtt {_words(units.span(row.rtt_us))}"] if row.rtt_us else []
+    if row.congestion_window:
+        facts.append(f"cwnd {units.count(row.congestion_window)}")
+    if row.congestion_window or row.retransmitted:
+        facts.append(f"retr {units.count(row.retransmitted)}")
+    if row.out_of_order:
+        facts.append(f"ooo {units.count(row.out_of_order)}")
+    times = {"syn": row.syn_ms, "fin": row.fin_ms, "rst": row.rst_ms}
+    return {"tcp": " ".join(facts)} | {name: telling.at(at_ms) if at_ms else "" for name, at_ms in times.items()}
+
+
+def _words(text: str) -> str:
+    """Without the spaces that line units up in columns."""
+    return " ".join(text.split())
+
+
+def _point(row: FlowRow, telling: Telling) -> str:
+    name, arrow = telling.cell("interface", row), telling.cell("direction", row)
+    exporter = exporter_of(telling.interfaces.get(row.ifindex, ""))
+    if exporter is not None:
+        arrow = "direction not told" if row.direction == UNKNOWN_DIRECTION else arrow
+        name = f"{exporter.address} domain {exporter.domain}  {name if exporter.interface else 'interface not told'}"
+    return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
+
+
+def _other_interface(details: Details, telling: Telling) -> str:
+    """An exporter tells where packets came in and where they left; one of them is the Observation Point."""
+    name = telling.cell("interface", details.row._replace(ifindex=details.other_ifindex))
+    return f"{'came in by' if details.row.direction == Direction.EGRESS else 'left by'} {name}"
+
+
+def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
+    """Records are made whether an export takes them or not; none of them tells which records it has sent."""
+    row = details.row
+    text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
+    words = []
+    if details.reported_ms is not None:
+        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {telling.ago(details.reported_ms)}"
+        words.append(f"last: {REASONS.get(row.end_reason or EndReason.ACTIVE_TIMEOUT, '')}")
+    if details.due_ms is not None and not details.gone:
+        words.append(f"next in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
+    running = [export for export in telling.exports if export.statistics.state is not ExportState.STOPPED]
+    if not running:
+        words.append("no export takes records")
+    yield "reported", text
+    yield "", "; ".join(words)
+    for export in running[:MOST_EXPORTS]:
+        yield f"export {export.number}", _export(export, details, telling)
+    if len(running) > MOST_EXPORTS:
+        yield "", f"{len(running) - MOST_EXPORTS} exports more: e shows them"
+
+
+def _export(export: Export, details: Details, telling: Telling) -> str:
+    """Where an export stands, and whether it is for this flow."""
+    statistics, words = export.statistics, STATES[export.statistics.state]
+    if details.record is None:
+        verdict = ""
+    elif export.takes(details.record, telling.interfaces):
+        verdict = "has this flow, " if details.row.end_reason else "takes this flow, "
+    else:
+        verdict = "leaves this flow out, "
+    waiting = statistics.queued_records + statistics.spooled_records
+    backlog = f"{waiting:,} records wait" if waiting else "none waits"
+    return f"{words.glyph} {words.word}, {verdict}{backlog}  {units.printable(statistics.url, 200)}"
+
+
+def _squeezed(rates: Sequence[float], room: int) -> list[float]:
+    """At most `room` values, each the highest of as many as it takes: no burst is lost."""
+    step = max(1, -(-len(rates) // room))
+    return [max(rates[at:at + step]) for at in range(0, len(rates), step)]
+
+
+def _line(label: str, text: str, width: int) -> Strip:
+    segments = [Segment(f" {label:<{_LABEL}}", theme.LABEL), Segment(text)]
+    return Strip(segments).adjust_cell_length(width)
+
+_HINTS = tuple((key.caps.split()[0], key.hint) for key in DETAIL_KEYS if key.hint)
+
+
+class DetailsScreen(ModalScreen[None]):
+    """One flow.
+
+    Args:
+        step: puts the cursor of the list on the flow so many lines down, and shows that one.
+        copy: offers to copy the flow.
+    """
+
+    AUTO_FOCUS = None
+    CSS = """
+    DetailsScreen, DetailsScreen:ansi { align: center middle; background: transparent; }
+    DetailsScreen > VerticalScroll {
+        width: 100; max-width: 100%; height: auto; max-height: 100%; border: round ansi_default;
+        background: ansi_default; scrollbar-size-vertical: 1;
+        scrollbar-color: ansi_default; scrollbar-background: ansi_default;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = bindings(DETAIL_KEYS)
+
+    def __init__(self, step: Callable[[int], None], copy: Callable[[], None]) -> None:
+        super().__init__()
+        self._step = step
+        self._copy = copy
+        self._shown: tuple[Details, Telling] | None = None
+        self._lines = Lines(self._make)
+
+    def compose(self) -> ComposeResult:
+        """A box of lines."""
+        with VerticalScroll() as box:
+            box.can_focus = False
+            yield self._lines
+            self._head(box)
+
+    def show(self, details: Details, telling: Telling) -> None:
+        """Take newer details, or another flow's."""
+        self._shown = details, telling
+        for box in self.query(VerticalScroll):
+            self._head(box)
+        self._lines.again()
+
+    def _head(self, box: VerticalScroll) -> None:
+        if self._shown is not None:
+            details, telling = self._shown
+            box.border_title = title(details.row, telling).replace("[", "\\[")
+
+    def action_step(self, lines: int) -> None:
+        """The flow above, or below."""
+        self._step(lines)
+
+    def action_scroll(self, pages: int) -> None:
+        """Where there is not room for all."""
+        for box in self.query(VerticalScroll):
+            box.scroll_relative(y=pages * (box.size.height - 1), animate=False)
+
+    def action_copy(self) -> None:
+        """Copy the flow."""
+        self._copy()
+
+    def action_close(self) -> None:
+        """Back to the list, once."""
+        if self.is_current:
+            self.dismiss()
+
+    def _make(self, width: int) -> list[Strip]:
+        hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL) for cap, hint in _HINTS]
+        lines = [] if self._shown is None else detail_lines(*self._shown, width)
+        return [*lines, justify(hints, [], width)]

@@ -1,0 +1,163 @@
+"""The group chooser: a short list of what rows can be, flows and biflows, and what flows can be grouped by."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.strip import Strip
+
+from flowtop.errors import FlowtopError
+from flowtop.fields.groups import GROUPS, group_fields
+from flowtop.tui import theme
+from flowtop.tui.keys import GROUP_KEYS, bindings
+from flowtop.tui.line import Part, justify
+from flowtop.tui.widgets.lines import Lines
+
+FLOWS, BIFLOWS = "flow", "biflow"
+"""Stand for no grouping."""
+_ROWS = {FLOWS: "Nothing: each flow by itself.", BIFLOWS: "Nothing: both ways of each conversation together."}
+_HINTS = tuple((key.caps.split()[0], key.hint) for key in GROUP_KEYS if key.hint)
+_LONGEST_LENGTH = len("32/128")
+
+
+class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
+    """The chooser; gives ids of fields, () for flows, (BIFLOWS,) for biflows, None when nothing is to change.
+
+    Args:
+        group: what the list is grouped by now, put like that.
+        listening: flows come from exporters: they can be grouped by these too.
+    """
+
+    CSS = """
+    GroupsScreen, GroupsScreen:ansi { align: center bottom; background: transparent; }
+    GroupsScreen > Vertical {
+        width: 80; max-width: 100%; height: auto; max-height: 100%; border: round ansi_default;
+        background: ansi_default;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = bindings(GROUP_KEYS)
+
+    def __init__(self, group: tuple[str, ...], listening: bool = False) -> None:
+        super().__init__()
+        self._lengths = dict(text.split(":") for text in group if ":" in text)
+        current = [text.partition(":")[0] for text in group] or [FLOWS]
+        self._ids = [*_ROWS, *(id_ for id_, field in GROUPS.items()
+                              if listening or not field.of_exporters or id_ in current)]
+        self._marked = current if len(current) > 1 else []
+        self._current = current
+        self._at = self._ids.index(current[0])
+        self._fault = ""
+        self._lines = Lines(self._list)
+        self._hints = Lines(self._hint_line)
+
+    def compose(self) -> ComposeResult:
+        """A line a field, and the keys."""
+        with Vertical() as box:
+            box.border_title = "flowtop: group flows by"
+            yield self._lines
+            yield self._hints
+
+    # ---- keys
+
+    def action_move(self, lines: int) -> None:
+        """Cursor; past the end it begins anew."""
+        self._at = (self._at + lines) % len(self._ids)
+        self._paint()
+
+    def action_mark(self) -> None:
+        """This field, too, or not any more."""
+        field = self._ids[self._at]
+        if field in _ROWS:
+            self._marked = []
+        elif field in self._marked:
+            self._marked.remove(field)
+        else:
+            self._marked.append(field)
+        self._paint()
+
+    def action_take(self) -> None:
+        """Done, once."""
+        ids = tuple(map(self._with_length, self._marked or [self._ids[self._at]]))
+        try:
+            group_fields(() if ids == (BIFLOWS,) else ids)
+        except FlowtopError as error:
+            self._fault = error.message
+            self._paint()
+            return
+        if self.is_current:
+            self.dismiss(() if ids == (FLOWS,) else ids)
+
+    def action_erase(self) -> None:
+        """The last digit of the prefix length."""
+        field = self._ids[self._at]
+        self._lengths[field] = self._lengths.get(field, "")[:-1]
+        self._paint()
+
+    def action_close(self) -> None:
+        """Leave it as it was, once."""
+        if self.is_current:
+            self.dismiss(None)
+
+    def on_key(self, event: events.Key) -> None:
+        """Digits and / are a prefix length, at a field that has one."""
+        field = self._ids[self._at]
+        character = event.character or ""
+        if not character or character not in "0123456789/" or field in _ROWS or GROUPS[field].choose is None:
+            return
+        self._lengths[field] = (self._lengths.get(field, "") + character)[:_LONGEST_LENGTH]
+        self._paint()
+
+    def on_click(self, event: events.Click) -> None:
+        """Cursor to the field; again: take it."""
+        line = event.screen_y - self._lines.region.y + self._first()
+        if 0 <= line < len(self._ids) and self._lines.region.contains(event.screen_x, event.screen_y):
+            if line == self._at:
+                self.action_take()
+            else:
+                self.action_move(line - self._at)
+
+    def _with_length(self, field: str) -> str:
+        length = self._lengths.get(field, "")
+        return f"{field}:{length}" if length else field
+
+    # ---- painting
+
+    def _paint(self) -> None:
+        self._lines.again()
+        self._hints.again()
+        self._fault = ""
+
+    def _first(self) -> int:
+        """The first field in view, where there is not room for all."""
+        room = max(1, self.app.size.height - 3)
+        return max(0, min(self._at - room // 2, len(self._ids) - room))
+
+    def _list(self, width: int) -> list[Strip]:
+        room, first = max(1, self.app.size.height - 3), self._first()
+        lines = []
+        for at, field in enumerate(self._ids[first:first + room], first):
+            mark = "+" if field in self._marked else "•" if field in self._current else " "
+            style = theme.CURSOR if at == self._at else theme.SORTED if mark != " " else theme.PLAIN
+            text = f"{mark} {self._with_length(field).replace(':', ' /'):<25} {_doc(field)}"
+            text = text if len(text) <= width - 2 else text[:width - 3] + theme.ELLIPSIS
+            lines.append(justify([Part(text.ljust(width - 2), style)], [], width))
+        return lines
+
+    def _hint_line(self, width: int) -> list[Strip]:
+        if self._fault:
+            return [justify([Part(self._fault, theme.ALARM)], [], width)]
+        hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
+                      rank=0 if hint == "close" else index + 1) for index, (cap, hint) in enumerate(_HINTS)]
+        field = self._ids[self._at]
+        if field not in _ROWS and GROUPS[field].choose is not None:
+            hints.insert(0, Part("prefix length", label="0–9 / ", label_style=theme.KEY_CAP, style=theme.LABEL))
+        return [justify(hints, [], width)]
+
+
+def _doc(field: str) -> str:
+    return _ROWS[field] if field in _ROWS else GROUPS[field].doc

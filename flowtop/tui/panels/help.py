@@ -1,0 +1,233 @@
+"""The help screen: all keys on one page at 80x24; then the words on screen, then those of filters. All of it from the
+tables that define them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from flowtop.text import units
+from flowtop.tui import theme
+from flowtop.tui.keys import (
+    COLUMN_KEYS,
+    COPY_KEYS,
+    DETAIL_KEYS,
+    EXPORT_KEYS,
+    FILTER_KEYS,
+    GROUP_KEYS,
+    KEYS,
+    MOUSE,
+    TYPING_KEYS,
+    Key,
+)
+
+WIDTH = 76
+"""Cells of the page."""
+_GAP = "  "
+_COLUMN = (WIDTH - len(_GAP)) // 2
+
+TOGETHER: dict[tuple[str, ...], str] = {
+    ("move(-1)", "move(1)"): "Cursor up, down",
+    ("page_up", "page_down"): "A screen up, down",
+    ("first", "last"): "First, last flow",
+    ("clear_cursor",): "No cursor",
+    ("edit_filter",): "Filter as you type",
+    ("choose_cell(-1)", "choose_cell(1)"): "Choose a cell of the flow",
+    ("filter_by_cell(False)",): "Only flows like the cell",
+    ("filter_by_cell(True)",): "All but flows like the cell",
+    ("sort_next", "sort_previous"): "Sort by next, previous",
+    ("hold_order",): "Freeze the order",
+    ("follow",): "Follow the cursor's flow",
+    ("step(-1)", "step(1)", "step(-10)", "step(10)"): "Past: 1, 10 back, on",
+    ("mark", "unmark"): "Count from now, no more",
+    ("window('tick')", "window('10s')", "window('60s')"): "Rate of tick, 10 s, 60 s",
+    ("hosts",): "Names of hosts (DNS)",
+    ("services",): "Names of ports",
+    ("biflow",): "Both ways in one row",
+    ("open",): "Details, or into the group",
+    ("columns",): "Choose columns",
+    ("copy",): "Copy the flow",
+    ("write",): "Write the list",
+    ("packets",): "Write packets, stop",
+    ("next_theme",): "Next theme",
+    ("app.command_palette",): "Search commands",
+    ("app.suspend_process",): "To the shell (fg)",
+    ("app.quit",): "Leave",
+}
+"""Actions whose keys share a line, or whose doc is long to say. A key that is not here is put by how its doc begins."""
+
+
+def key_lines() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Sections in the order of the table: heading, and caps with what they do, in few words."""
+    by_section: dict[str, list[Key]] = {}
+    for key in KEYS:
+        by_section.setdefault(key.section, []).append(key)
+    for section, keys in by_section.items():
+        yield section, [
+            (_caps(list(group)), words) for words, group in groupby(keys, key=_words)
+        ]
+
+
+def _words(key: Key) -> str:
+    together = next((words for actions, words in TOGETHER.items() if key.action in actions), "")
+    return together or re.split(r"[;:,(]", key.doc)[0].strip()
+
+
+def _caps(keys: Sequence[Key]) -> str:
+    """Of one key all its caps; of several the first each: the others go on working, and the README has them."""
+    return keys[0].caps if len(keys) == 1 else " ".join(key.caps.split()[0] for key in keys)
+
+
+def key_page() -> Text:
+    """The page: sections fill the left column to half of all lines, then the right one."""
+    sections = list(key_lines())
+    total = sum(1 + len(entries) for _, entries in sections)
+    columns: tuple[list[Text], list[Text]] = [], []
+    for section, entries in sections:
+        side = columns[1] if columns[1] or 2 * (len(columns[0]) + len(entries)) > total + len(entries) else columns[0]
+        side.append(Text(section.ljust(_COLUMN), theme.HEADING))
+        widest = max(len(caps) for caps, _ in entries)
+        side += [_line(caps, words, widest) for caps, words in entries]
+    page = Text(no_wrap=True)
+    for row in range(max(map(len, columns))):
+        for at, side in enumerate(columns):
+            page.append(_GAP * at)
+            page.append_text(side[row] if row < len(side) else Text(" " * _COLUMN))
+        page.append("\n")
+    page.right_crop(1)
+    return page
+
+
+def _line(caps: str, words: str, widest: int) -> Text:
+    room = _COLUMN - widest - 2
+    return Text.assemble((f" {caps.ljust(widest)} ", theme.SORTED), units.elide(words, room).ljust(room))
+
+ACCURACY: tuple[tuple[str, str], ...] = (
+    ("exact", "share of the packets seen that are in a flow or in a counter of this line"),
+    ("coverage", "packets seen, against the interfaces' own counters"),
+    ("ignored", "not IP (ARP, LLC, other) or malformed: counted, in no flow"),
+    ("lost", "seen but in no flow for want of memory in the kernel; 0 when all is well"),
+    ("dup", "the same packet at a second interface or direction; once in the totals"),
+    ("aggregated", "in the rows \"(all other flows)\": the kernel's table was full"),
+    ("fragments", "later fragments whose first one was not seen; rows with \"frag\""),
+    ("evicted", "flows ended early because the flow table was full"),
+    ("export", "● exporting, ○ waiting, ◐ blocked, ◌ connecting, ‖ paused, ■ stopped: one each"),
+    ("sent", "Flow Records handed to collectors and files, all exports together"),
+    ("queued, spooled", "wait to be sent, in memory and on disk"),
+    ("not sent", "Flow Records given up; 0 when all is well"),
+    ("written", "packets in the file of W or -w; capped: their flow had had its share"),
+    ("dropped", "packets missing in that file: the kernel had no room for them"),
+)
+"""Words of the accuracy line and what they mean."""
+
+
+PAGES = ("keys", "words", "filters")
+
+
+class HelpScreen(ModalScreen[None]):
+    """Three pages, Tab turns them; the usual keys scroll, any of help, Esc and quit close it."""
+
+    AUTO_FOCUS = "VerticalScroll"
+
+    CSS = """
+    HelpScreen { align: center middle; background: ansi_default; }
+    HelpScreen > VerticalScroll {
+        width: 80; max-width: 100%; height: auto; max-height: 100%; padding: 0 1; border: round ansi_default;
+        background: ansi_default; scrollbar-size-vertical: 1;
+        scrollbar-color: ansi_default; scrollbar-background: ansi_default;
+    }
+    HelpScreen Static { height: auto; background: ansi_default; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,h,f1,f10", "close", show=False),
+        Binding("j", "scroll(1)", show=False),
+        Binding("k", "scroll(-1)", show=False),
+        Binding("tab,right", "turn(1)", show=False, priority=True),
+        Binding("shift+tab,left", "turn(-1)", show=False, priority=True),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._page = 0
+
+    def compose(self) -> ComposeResult:
+        """One scrolling text."""
+        with VerticalScroll() as scroll:
+            scroll.border_subtitle = "Tab next page · ↑ ↓ PgUp PgDn scroll · Esc closes"
+            yield Static()
+
+    def on_mount(self) -> None:
+        """The keys first."""
+        self._show()
+
+    def action_turn(self, pages: int) -> None:
+        """To another page."""
+        self._page = (self._page + pages) % len(PAGES)
+        self._show()
+
+    def _show(self) -> None:
+        make: tuple[Callable[[], Text | Table], ...] = (key_page, lambda: _grid(help_sections()), filter_page)
+        for scroll in self.query(VerticalScroll):
+            scroll.border_title = "flowtop help: " + "  ".join(
+                f"[b]{page.upper()}[/b]" if at == self._page else page for at, page in enumerate(PAGES))
+            scroll.scroll_home(animate=False)
+        for text in self.query(Static):
+            text.update(make[self._page]())
+
+    def action_scroll(self, lines: int) -> None:
+        """Scroll by lines. Keys typed ahead may come before there is anything to scroll."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_relative(y=lines, animate=False)
+
+    def action_close(self) -> None:
+        """Close, once: keys typed ahead may ask again while the screen is going."""
+        if self.is_current:
+            self.dismiss()
+
+
+def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """What the page of words says: headings, each with terms and their meanings."""
+    from flowtop.fields.biflows import BIFLOW_COLUMNS  # bring numpy: not before it is asked for
+    from flowtop.fields.columns import COLUMNS
+
+    yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
+    yield "Columns of biflows, too", [(column.header, column.doc) for id_, column in BIFLOW_COLUMNS.items()
+                                      if id_ not in COLUMNS]
+    yield "Accuracy line", ACCURACY
+    yield "Mouse", MOUSE
+    yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
+    yield "Copying a flow", [(key.caps, key.doc) for key in COPY_KEYS]
+    yield "Details of a flow", [(key.caps, key.doc) for key in DETAIL_KEYS]
+    yield "Groups: choosing them", [(key.caps, key.doc) for key in GROUP_KEYS]
+    yield "Columns: choosing them", [(key.caps, key.doc) for key in COLUMN_KEYS]
+
+
+def filter_page() -> Table:
+    """Every word of the filter language, with an example."""
+    from flowtop.filters.words import WORDS  # as above
+
+    return _grid([("While a filter is typed", FILTER_KEYS), ("Words of filters, with examples",
+                   [(word.words, f"{word.doc}  {word.example}") for word in WORDS])])
+
+
+def _grid(sections: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=16, no_wrap=True)
+    grid.add_column(ratio=1)
+    for index, (title, entries) in enumerate(sections):
+        if index:
+            grid.add_row()
+        grid.add_row(Text(title, theme.HEADING))
+        for term, meaning in entries:
+            grid.add_row(Text(f"  {term}", theme.SORTED), Text(meaning))
+    return grid

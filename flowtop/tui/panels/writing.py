@@ -1,0 +1,113 @@
+"""Where the list on view, or packets, are written to: a line to type, with a name that will do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.strip import Strip
+from textual.widgets import Input, Label
+
+from flowtop.errors import FlowtopError
+from flowtop.text import units
+from flowtop.tui import theme
+from flowtop.tui.line import Part, justify
+from flowtop.tui.widgets.line_input import LineInput
+from flowtop.tui.widgets.lines import Lines
+
+SUFFIXES = (".csv", ".json", ".jsonl")
+
+
+class WriteScreen(ModalScreen[None]):
+    """The line.
+
+    Args:
+        name: what Enter alone takes.
+        write: writes to a path, raises FlowtopError; what it gives is said when the screen has closed.
+        say: says it.
+        title: what is written.
+        suffixes: of names that Tab offers, one after the other.
+        verb: what Enter does.
+    """
+
+    AUTO_FOCUS = "LineInput"
+    CSS = """
+    WriteScreen, WriteScreen:ansi { align: center bottom; background: transparent; }
+    WriteScreen > Vertical { width: 100%; height: auto; border: round ansi_default; background: ansi_default; }
+    WriteScreen Horizontal { height: 1; padding: 0 1; }
+    WriteScreen Label { width: auto; background: ansi_default; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", show=False)]
+
+    def __init__(self, name: str, write: Callable[[Path], Awaitable[str]], say: Callable[[str], None], *,
+                 title: str = "write this list to a new file", suffixes: tuple[str, ...] = SUFFIXES,
+                 verb: str = "write") -> None:
+        super().__init__()
+        self._title = units.printable(title, 300)
+        self._suffixes = suffixes
+        self._verb = verb
+        self._write = write
+        self._say = say
+        self._words = Part(f"in {units.printable(str(Path.cwd()), 200)}", theme.LABEL)
+        self._busy = False
+        self._input = LineInput(self._completions, ())
+        self._input.value = name
+        self._message = Lines(lambda width: [justify([self._words], [], width)])
+
+    def compose(self) -> ComposeResult:
+        """The line, what there is to say about it, keys."""
+        with Vertical() as box:
+            box.border_title = Text(self._title)
+            with Horizontal():
+                yield Label("to ", markup=False)
+                yield self._input
+            yield self._message
+            yield Lines(self._hint_lines)
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        """Write, once at a time."""
+        message.stop()
+        if not self._busy:
+            self._busy = True
+            self._tell(Part("writing …" if self._verb == "write" else "starting …"))
+            self.run_worker(self._try(message.value.strip()))
+
+    async def _try(self, text: str) -> None:
+        try:
+            said = await self._write(Path(text).expanduser())
+        except (FlowtopError, RuntimeError) as error:  # RuntimeError: ~nobody
+            hint = error.hint if isinstance(error, FlowtopError) else ""
+            self._tell(Part("; ".join(filter(None, (units.printable(str(error), 300), hint))), theme.ALARM))
+            self._busy = False
+            return
+        self.action_close()
+        self._say(said)
+
+    def action_close(self) -> None:
+        """Back to the flows, once."""
+        if self.is_current:
+            self.dismiss()
+
+    def _tell(self, words: Part) -> None:
+        self._words = words
+        self._message.again()
+
+    def _completions(self, text: str) -> Sequence[str]:
+        """The same name in each format."""
+        suffixes = self._suffixes
+        stem = next((text[: -len(suffix)] for suffix in reversed(suffixes) if text.endswith(suffix)), text)
+        now = text[len(stem):]
+        at = suffixes.index(now) + 1 if now else 0
+        return [stem + suffixes[(at + step) % len(suffixes)] for step in range(len(suffixes))]
+
+    def _hint_lines(self, width: int) -> list[Strip]:
+        formats = ", ".join(suffix[1:] for suffix in self._suffixes)
+        hints = (("Enter", self._verb), ("Tab", formats), ("Esc", "leave"))
+        return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
+                         for cap, hint in hints], [], width)]

@@ -1,0 +1,52 @@
+"""The screen from its first frame to its exit status, with the signals that end it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flowtop.errors import EXIT_FAILURE
+from flowtop.export.exports import Exports
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.process import stop_on_signals
+from flowtop.query.query import Query
+from flowtop.recording.recorder import Recorder
+from flowtop.tui.app import FlowtopApp
+from flowtop.tui.saved import Looks
+
+
+def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exports, looks: Looks,
+               recorder: Recorder) -> int:
+    """Show flows until somebody leaves; gives the exit status.
+
+    Args:
+        make_pipeline: called once, after the first paint.
+        query: what is asked first.
+        exports: what the panel shows; ended by the caller.
+        looks: how it looks at first.
+        recorder: what `W` writes packets with.
+
+    Raises FlowtopError: capturing could not start, or failed.
+    """
+    opened: list[Pipeline] = []
+
+    def open_pipeline() -> Pipeline:
+        opened.append(make_pipeline())
+        return opened[0]
+
+    app = FlowtopApp(open_pipeline, query, exports=exports, packets=recorder, looks=looks)
+
+    def stop() -> None:
+        # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.
+        for pipeline in opened:
+            recorder.stop_by_signal(pipeline.request_stop)
+        app.request_quit()
+
+    stop_on_signals(stop, exports.hurry)
+    try:
+        app.run()
+    finally:
+        for pipeline in opened:  # has stopped already unless the screen itself broke
+            pipeline.stop()
+    if app.error is not None:
+        raise app.error
+    return EXIT_FAILURE if app.return_code is None else app.return_code  # None: the screen broke

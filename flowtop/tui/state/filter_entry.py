@@ -1,0 +1,100 @@
+"""A filter on its way from the keyboard to the list: the text, what it means so far, and what is wrong with it.
+
+Pure state, no widget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+
+from flowtop.tui import theme
+from flowtop.tui.line import Part
+
+if TYPE_CHECKING:
+    from flowtop.filters.errors import FilterError
+    from flowtop.filters.filter import Filter
+
+
+MOST_REMEMBERED = 200
+"""Filters of the history, at most."""
+
+
+class FilterEntry:
+    """What is being typed behind `/`.
+
+    Args:
+        before: the filter when typing began.
+
+    Attributes:
+        before: as given.
+        filter: what the newest text that meant something means; None for every flow.
+        error: why the text as it is means nothing; None when it does.
+    """
+
+    def __init__(self, before: Filter | None) -> None:
+        self.before = before
+        self.filter = before
+        self.error: FilterError | None = None
+
+    def type(self, text: str) -> None:
+        """Take the text as it is now. An unfinished or wrong one leaves the filter as it was."""
+        from flowtop.filters.errors import FilterError
+        from flowtop.filters.filter import compile_filter  # brings the parser: when it is asked for
+
+        self.error = None
+        try:
+            self.filter = compile_filter(text.rstrip()) if text.strip() else None
+        except FilterError as error:
+            self.error = error
+
+
+def remember(history: list[str], text: str) -> None:
+    """Put a text at the end of a history, where it is once; the oldest make room."""
+    if not text.strip():
+        return
+    if text in history:
+        history.remove(text)
+    history.append(text)
+    del history[:-MOST_REMEMBERED]
+
+
+def error_lines(error: FilterError, place: int, width: int, *, gently: bool) -> list[list[Part]]:
+    """What is wrong, below the text: `^` under the place, and the words beside it or, where they are long, below.
+
+    Args:
+        error: of the text.
+        place: cell of the line under which the fault is.
+        width: cells of the line.
+        gently: the text is not finished: say what may follow, not what is wrong.
+    """
+    style = theme.LABEL if gently else theme.ALARM
+    expected = f"expected {error.expected}" if error.expected else ""
+    place = max(0, min(place, width - 1))
+    if gently and expected:
+        return [_beside(expected, place, width, theme.LABEL)]
+    together = ", ".join(filter(None, (error.problem, expected)))
+    if not expected or _fits(together, place, width):
+        return [_beside(together, place, width, style)]
+    return [_beside(error.problem, place, width, style),
+            [Part(" " + _cut(expected, width - 2), theme.LABEL, gap=0)]]
+
+
+def _fits(words: str, place: int, width: int) -> bool:
+    return len(words) <= max(width - place - 3, place - 2)
+
+
+def _cut(words: str, width: int) -> str:
+    return words if len(words) <= width else words[:max(width - 1, 0)] + "…"[:max(width, 0)]
+
+
+def _beside(words: str, place: int, width: int, style: Style) -> list[Part]:
+    """The caret and words at its right, or at its left when there is more room."""
+    right, left = width - place - 3, place - 2
+    caret = Part("^", theme.PLAIN if style is theme.LABEL else theme.ALARM, gap=0)
+    if len(words) <= right or right >= left:
+        return [Part(" " * place, gap=0), caret, Part(_cut(words, right), style, gap=1)]
+    words = _cut(words, left)
+    return [Part(" " * (place - len(words) - 1), gap=0), Part(words, style, gap=0), replace(caret, gap=1)]

@@ -1,0 +1,255 @@
+"""Which Query to ask, from what the reader chose and what is in view; and which pages to show while paused.
+
+Pure state, no widget. A Query costs the metering thread a look at every flow, so none is asked that brings nothing:
+moving the cursor asks nothing, scrolling asks when the fetched rows run out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from flowtop.query.query import Page, Query
+from flowtop.tui.state.viewport import START, Place, Viewport
+
+if TYPE_CHECKING:
+    from flowtop.filters.filter import Filter
+    from flowtop.text.names import KnownNames
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What has gone by while the picture stood still."""
+
+    seconds: float
+    packets: int
+
+
+class Questions:
+    """The reader's choices and what has been asked for them.
+
+    Args:
+        query: sort, filter and grouping to begin with.
+        viewport: what is in view.
+
+    Attributes:
+        order_held: the reader froze the order.
+    """
+
+    def __init__(self, query: Query, viewport: Viewport) -> None:
+        self._wanted = query
+        self._viewport = viewport
+        self._asked: Query | None = None
+        self._holds = 0
+        self._marks = 0
+        self._freezes = 0
+        self._paused_at: Page | None = None
+        self._latest: Page | None = None
+        self._awaited: Query | None = None
+        self._returning = False
+        self.order_held = False
+
+    @property
+    def sort(self) -> str:
+        """Id of the sorted column."""
+        return self._wanted.sort
+
+    @property
+    def descending(self) -> bool:
+        """Largest first."""
+        return self._wanted.descending
+
+    @property
+    def asked(self) -> Query | None:
+        """What was asked last, None before anything was."""
+        return self._asked
+
+    @property
+    def newest(self) -> Page | None:
+        """The newest page of now, shown or not; without rows while the past is looked at."""
+        return self._latest if self._latest is None or self._latest.present is None else self._latest.present
+
+    @property
+    def paused(self) -> bool:
+        """The picture stands still."""
+        return self._paused_at is not None
+
+    @property
+    def pause(self) -> Pause | None:
+        """What has gone by since the pause began, None when not paused."""
+        begin, end = self._paused_at, self.newest
+        if begin is None or end is None:
+            return None
+        return Pause(
+            seconds=end.uptime_s - begin.uptime_s,
+            packets=end.books.observed_packets - begin.books.observed_packets,
+        )
+
+    def order_by(self, sort: str, *, descending: bool) -> None:
+        """Sort by another column or the other way round. A held order is fixed anew; without a cursor, view the top."""
+        self._wanted = replace(self._wanted, sort=sort, descending=descending)
+        if self._wanted.hold is not None:
+            self._hold_anew()
+        if self._viewport.cursor is None:
+            self._viewport.scroll(-self._viewport.top)
+
+    @property
+    def wanted(self) -> Query:
+        """What the reader chose; offset, limit and anchor mean nothing in it."""
+        return self._wanted
+
+    def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START, *,
+                  biflow: bool = False) -> None:
+        """Show another list: grouped otherwise, of biflows, or of other groups' flows.
+
+        Where it has the sorted column it stays.
+        """
+        from flowtop.query.layout import sorted_column  # brings numpy, which must not delay the first frame
+
+        wanted = replace(self._wanted, group=group, scope=scope, biflow=biflow)
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        column = sorted_column(self._wanted)
+        if column.id != self._wanted.sort:
+            self._wanted = replace(self._wanted, sort=column.id, descending=column.descending_first)
+        if self._wanted.hold is not None:
+            self._hold_anew()
+        self._viewport.turn_to(place)
+
+    def watch(self, flow_id: int | None) -> None:
+        """Ask for the details of a flow, or of none."""
+        self._wanted = replace(self._wanted, details=flow_id)
+
+    def return_to(self, before: Query, place: Place) -> None:
+        """Show a list again as it was: grouped and ordered so, with that filter."""
+        self.show_list(before.group, before.scope, place, biflow=before.biflow)
+        self._wanted = replace(self._wanted, sort=before.sort, descending=before.descending, filter=before.filter)
+
+    @property
+    def filter(self) -> Filter | None:
+        """Which flows are wanted; None for all."""
+        return self._wanted.filter
+
+    def filter_by(self, wanted: Filter | None) -> None:
+        """Show other flows. Without a cursor, view the top."""
+        if wanted == self._wanted.filter:
+            return
+        self._wanted = replace(self._wanted, filter=wanted)
+        if self._viewport.anchor is None:
+            self._viewport.scroll(-self._viewport.top)
+
+    def know(self, names: KnownNames | None) -> None:
+        """Names of hosts for the filter that is wanted; None when it asks for none. A paused picture keeps its own."""
+        held = self.paused and self._asked is not None and self._asked.filter == self._wanted.filter
+        if not held:
+            self._wanted = replace(self._wanted, names=names)
+
+    def toggle_ended(self) -> None:
+        """List flows that have ended too, or no more."""
+        self._wanted = replace(self._wanted, ended=not self._wanted.ended)
+
+    def toggle_hold(self) -> None:
+        """Freeze the order, or let it go."""
+        self.order_held = not self.order_held
+        self._update_hold()
+
+    def mark(self) -> None:
+        """Count from now on; a mark set before is forgotten."""
+        self._marks += 1
+        self._wanted = replace(self._wanted, mark=self._marks)
+
+    def unmark(self) -> None:
+        """Count from the flows' first packets again."""
+        self._wanted = replace(self._wanted, mark=None)
+
+    def step(self, ticks: int) -> bool:
+        """Look at a later tick of those kept, an earlier one when negative, as far as they reach; the picture pauses.
+
+        Gives whether there was anywhere to go.
+        """
+        newest, view = self.newest, self._paused_at or self.newest
+        if newest is None or view is None or newest.kept is None:
+            return False
+        first, last = newest.kept.first_tick, newest.kept.last_tick
+        begin = max(first, min(view.tick if self._wanted.at is None else self._wanted.at, last))
+        goal = max(first, min(begin + ticks, last))
+        if goal == begin:
+            return False
+        if not self.paused:
+            self.toggle_pause()
+        self._wanted = replace(self._wanted, at=goal)
+        return True
+
+    def toggle_pause(self) -> Page | None:
+        """Stand still, or go on, from the past too; gives the newest page when it goes on, if it is at hand."""
+        if self._paused_at is None:
+            self._paused_at = self.newest
+            self._freezes += 1
+            self._wanted = replace(self._wanted, freeze=self._freezes)
+            if self._returning or self._unanswered:  # the picture is still of the past, or of another list
+                self._awaited = self._asked
+            self._update_hold()
+            return None
+        self._paused_at = self._awaited = None
+        self._wanted = replace(self._wanted, freeze=None, at=None)
+        self._update_hold()
+        self._returning = self._latest is not None and self._latest.past
+        return None if self._returning else self._latest
+
+    @property
+    def _unanswered(self) -> bool:
+        """The reader has asked for other rows than those that came last."""
+        if self._latest is None or self._asked is None:
+            return False
+        return _list_of(self._latest.query) != _list_of(self._asked)
+
+    def accept(self, page: Page) -> bool:
+        """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""
+        self._latest = page
+        if self._paused_at is None:
+            self._returning = self._returning and page.past
+            return not page.past  # a late one of the past comes when the reader is back already
+        if self._awaited is None or page.query != self._awaited:
+            return False
+        self._awaited = None
+        self._returning = False
+        self._paused_at = page  # what has gone by is counted from the moment it is of
+        return True
+
+    def next(self) -> Query | None:
+        """The Query to ask now, None when the last one still serves."""
+        before = self._asked
+        offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
+            before.offset, before.limit)
+        query = replace(self._wanted, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
+        if query == before and (before.anchor == self._viewport.anchor or not self._anchor_matters):
+            return None
+        query = replace(query, anchor=self._viewport.anchor)
+        moved = before is None or _list_of(query) != _list_of(before)
+        if self.paused and (moved or self._returning or self._awaited is not None):
+            self._awaited = query
+        self._asked = query
+        return query
+
+    @property
+    def _anchor_matters(self) -> bool:
+        """The source should know where the cursor is now. It keeps a flow that ends under the cursor; where that would
+        not be seen on the page on view, it has to know before."""
+        unseen = self._viewport.anchor is not None and (self.paused or not self._wanted.ended)
+        return unseen or self._viewport.needs_anchor
+
+    def _update_hold(self) -> None:
+        if not (self.order_held or self.paused):
+            self._wanted = replace(self._wanted, hold=None)
+        elif self._wanted.hold is None:
+            self._hold_anew()
+
+    def _hold_anew(self) -> None:
+        self._holds += 1
+        self._wanted = replace(self._wanted, hold=self._holds)
+
+
+def _list_of(query: Query) -> Query:
+    """What of a query says which rows come: an answer to another one is another picture."""
+    return replace(query, anchor=None, hold=None, freeze=None, details=None)

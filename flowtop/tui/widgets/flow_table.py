@@ -1,0 +1,383 @@
+"""The flow table: lines of cells, only those in view, and of those only what changed is painted.
+
+A widget of the line API in two panes side by side: what names a flow at the left, what changes every tick at the
+right. Textual sends a line from a widget's left edge to the last changed cell, so with one pane a new rate would send
+its line's addresses along. Textual's own scrolling (`ScrollView`) is not used for the same reason: it repaints a widget
+whole when its virtual size changes, and a flow table's does every tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from flowtop.fields.arrangement import AUTOMATIC, Arrangement
+from flowtop.fields.telling import NOTHING, Telling
+from flowtop.model.rows import FlowRow
+from flowtop.text import units
+from flowtop.tui import theme
+
+if TYPE_CHECKING:
+    from flowtop.fields.columns import Column, Wording
+
+
+MARGIN = 1
+"""Blank cells at the left edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableView:
+    """What the table shows.
+
+    Attributes:
+        rows: flows in view, in order; no more than the table has lines.
+        top: rank of the first of them in the list of `total`.
+        cursor: flow_id of the cursor's flow, or None.
+        cell: id of the column whose cell of that flow is chosen; "" when none is.
+        interfaces: name by ifindex.
+        attached: names of the interfaces observed now; their column is made for the longest.
+        telling: what tells rows apart.
+        sort, descending: for the arrow in the header.
+        wording: how the cells are put.
+        columns: that there are, from left to right; not all have room.
+        arrangement: of columns.
+        linger_s: how long flows are listed after their end: they fade over this time.
+    """
+
+    wording: Wording
+    rows: tuple[FlowRow, ...] = ()
+    top: int = 0
+    total: int = 0
+    cursor: int | None = None
+    cell: str = ""
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    attached: tuple[str, ...] = ()
+    telling: Telling = NOTHING
+    sort: str = "rate"
+    descending: bool = True
+    columns: tuple[Column, ...] = ()
+    arrangement: Arrangement = AUTOMATIC
+    linger_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A painted line of a pane: its cells without gaps, each with its style, which the gap after it has too."""
+
+    cells: tuple[str, ...]
+    styles: tuple[Style, ...]
+
+
+class _Pane(Widget):
+    """Some columns of the table, or its scroll bar: strips by line, line 0 is the header."""
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's name
+        super().__init__(id=id)
+        self.columns: list[tuple[Column, int]] = []
+        self.margin_left = 0
+        self.notice = ""
+        self._head: Strip = Strip([])
+        self._lines: list[_Line | None] = []
+        self._strips: dict[int, tuple[_Line, int, Strip]] = {}
+        self._wording: Wording | None = None
+        self._worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Lines of the pane. Textual's own way lays CSS styles over each line first, which costs more than all else."""
+        width = self.size.width
+        strips = [self._line(y, width) for y in crop.line_range]
+        for line_filter in self.app.get_line_filters():
+            strips = [strip.apply_filter(line_filter, self.app.styles.background) for strip in strips]
+        first, last = crop.column_span
+        return strips if (first, last) == (0, width) else [strip.crop(first, last) for strip in strips]
+
+    def _line(self, y: int, width: int) -> Strip:
+        """One line, header included."""
+        if self.notice:
+            text = self.notice if y == self.size.height // 2 else ""
+            return Strip([Segment(text[:width].center(width))], width)
+        if y == 0:
+            return self._head.adjust_cell_length(width, theme.PLAIN)
+        line = self._lines[y - 1] if y <= len(self._lines) else None
+        if line is None or not line.cells:
+            return Strip.blank(width)
+        known = self._strips.get(y)
+        if known is None or known[0] is not line or known[1] != width:
+            known = self._strips[y] = line, width, Strip(_segments(line, self.margin_left, width), width)
+        return known[2]
+
+    def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
+        """Take other columns, or words in their place: everything is painted anew."""
+        self.columns, self.margin_left, self.notice = columns, margin_left, notice
+        self._lines, self._strips, self._worded = [], {}, {}
+        self.refresh()
+
+    def set_head(self, head: Strip) -> None:
+        """Take another header line."""
+        if head != self._head:
+            self._head = head
+            self.refresh(Region(0, 0, self.size.width, 1))
+
+    def show(self, rows: Sequence[FlowRow], view: TableView) -> None:
+        """Take other flows; a row that was shown already is not worded again."""
+        if view.wording != self._wording:
+            self._wording, self._worded = view.wording, {}
+        worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
+        cursor = tuple(theme.CELL if column.id == view.cell else theme.CURSOR for column, _ in self.columns)
+        lines: list[_Line | None] = []
+        for row in rows:
+            known = self._worded.get(row.flow_id)
+            if known is None or known[0] is not row:
+                cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
+                known = row, cells, self._styles(row, view)
+            worded[row.flow_id] = known
+            lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))
+        self._worded = worded
+        self.set_lines(lines)
+
+    def _styles(self, row: FlowRow, view: TableView) -> tuple[Style, ...]:
+        """Lines that stand out have one style; in others rates have the colour of their magnitude."""
+        faded = _faded(row, view.linger_s)
+        style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == _AGGREGATE else theme.PLAIN
+        if style is not theme.PLAIN:
+            return (style,) * len(self.columns)
+        if row.end_reason:
+            return tuple(theme.FADED if faded and column.descending_first else style for column, _ in self.columns)
+        rates = (column.octet_rate for column, _ in self.columns)
+        return tuple(style if rate is None else theme.MAGNITUDES[units.magnitude(rate(row), view.wording.bits)]
+                     for rate in rates)
+
+    def set_lines(self, lines: list[_Line | None]) -> None:
+        """Take other lines; paints each from the pane's edge to the last cell that changed."""
+        width = self.size.width
+        for y in range(max(len(lines), len(self._lines))):
+            before = self._lines[y] if y < len(self._lines) else None
+            after = lines[y] if y < len(lines) else None
+            if before == after and before is not None:
+                lines[y] = before  # the same object: it is painted as it was
+            elif before != after:
+                self.refresh(Region(0, y + 1, self._changed_cells(before, after, width), 1))
+        self._lines = lines
+
+    def _changed_cells(self, before: _Line | None, after: _Line | None, width: int) -> int:
+        if before is None or after is None or len(before.cells) != len(after.cells):
+            return width
+        last = max(index for index, cell in enumerate(after.cells)
+                   if cell != before.cells[index] or after.styles[index] != before.styles[index])
+        if last == len(after.cells) - 1 and after.styles[last] != before.styles[last]:
+            return width
+        return self.margin_left + sum(len(cell) + 1 for cell in after.cells[:last]) + len(after.cells[last])
+
+    def column_at(self, x: int) -> str | None:
+        """Id of the column at a cell of the header; the gap after a column counts to it."""
+        edge = self.margin_left
+        for column, width in self.columns:
+            edge += width + 1
+            if x < edge:
+                return column.id
+        return None
+
+
+class FlowTable(Widget):
+    """Header line and flows. Give it a `TableView`; it tells what was done with the mouse.
+
+    Args:
+        notice: words in the place of flows, before there are any.
+    """
+
+    DEFAULT_CSS = """
+    FlowTable { layout: horizontal; height: 1fr; width: 1fr; }
+    FlowTable > _Pane { height: 100%; width: 1fr; }
+    FlowTable > #measures, FlowTable > #scroll { width: 0; }
+    """
+
+    class HeaderClicked(Message):
+        """A column's header was clicked."""
+
+        def __init__(self, column_id: str) -> None:
+            super().__init__()
+            self.column_id = column_id
+
+    class LineClicked(Message):
+        """A cell was clicked, with any button: line 0 is the first below the header; the id of the column."""
+
+        def __init__(self, line: int, column_id: str) -> None:
+            super().__init__()
+            self.line = line
+            self.column_id = column_id
+
+    class RightClicked(Message):
+        """The click before this was made with the right button."""
+
+    class Wheeled(Message):
+        """The wheel was turned: lines to scroll, positive is down."""
+
+        def __init__(self, lines: int) -> None:
+            super().__init__()
+            self.lines = lines
+
+    class Resized(Message):
+        """The table has room for another number of lines."""
+
+        def __init__(self, lines: int) -> None:
+            super().__init__()
+            self.lines = lines
+
+    def __init__(self, notice: str) -> None:
+        super().__init__()
+        self._identity = _Pane(id="identity")
+        self._identity.notice = notice
+        self._measures = _Pane(id="measures")
+        self._scroll = _Pane(id="scroll")
+
+    def compose(self) -> ComposeResult:
+        """The panes, from left to right."""
+        yield self._identity
+        yield self._measures
+        yield self._scroll
+
+    @property
+    def lines(self) -> int:
+        """Flows there is room for."""
+        return max(1, self.size.height - 1)
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns on view, from left to right; empty before the first `show`."""
+        return [column for column, _ in [*self._identity.columns, *self._measures.columns]]
+
+    def widths(self) -> dict[str, int]:
+        """Cells of each column on view, by id."""
+        return {column.id: width for column, width in [*self._identity.columns, *self._measures.columns]}
+
+    def show(self, view: TableView) -> None:
+        """Paint what differs from the view before."""
+        self._lay_out(view)
+        rows = view.rows[: self.lines]
+        for pane in (self._identity, self._measures):
+            pane.set_head(_head(pane, view))
+            pane.show(rows, view)
+        self._scroll.set_lines(_scroll_bar(view.top, view.total, self.lines))
+
+    def show_notice(self, notice: str) -> None:
+        """Words in the place of the flows, while there are none."""
+        if notice != self._identity.notice:
+            self._identity.set_columns([], 0, notice)
+            self._measures.set_columns([], 0)
+            self._measures.styles.width = self._scroll.styles.width = 0
+
+    def _lay_out(self, view: TableView) -> None:
+        from flowtop.fields.fitting import fit  # brings numpy, which must not delay the first frame
+
+        chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
+                     columns=view.columns, arrangement=view.arrangement, telling=view.telling)
+        split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
+        identity, measures = chosen[:split], chosen[split:]
+        used = MARGIN + sum(width + 1 for _, width in chosen)
+        if (identity, measures) == (self._identity.columns, self._measures.columns):
+            return
+        self._identity.set_columns(identity, MARGIN)
+        self._measures.set_columns(measures, 1)
+        # What no column needs of a very wide line stays behind the last one.
+        spare = max(0, self.size.width - 1 - used) if measures else 0
+        self._measures.styles.width = sum(width + 1 for _, width in measures) + spare
+        self._scroll.styles.width = 1
+
+    def on_resize(self) -> None:
+        """Say how many lines there are now."""
+        self.post_message(self.Resized(self.lines))
+
+    def on_click(self, event: events.Click) -> None:
+        """Header: sort. Line: cursor."""
+        x, y = event.screen_x - self.region.x, event.screen_y - self.region.y
+        left = self._identity.size.width
+        column_id = self._identity.column_at(x) if x < left else self._measures.column_at(x - left)
+        if y > 0:
+            self.post_message(self.LineClicked(y - 1, column_id or ""))
+            if event.button == _RIGHT:
+                self.post_message(self.RightClicked())
+        elif column_id is not None:
+            self.post_message(self.HeaderClicked(column_id))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Wheel towards the reader."""
+        event.stop()
+        self.post_message(self.Wheeled(3))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Wheel away from the reader."""
+        event.stop()
+        self.post_message(self.Wheeled(-3))
+
+
+def _segments(line: _Line, margin_left: int, width: int) -> list[Segment]:
+    """So many cells of a line. Cells of one style are one segment: each change of style costs octets on the way to the
+    terminal. Every character is one cell (`units.printable`), so nothing has to be measured.
+    """
+    segments: list[Segment] = []
+    text, style, room = " " * margin_left, line.styles[0], width
+    for cell, own in zip(line.cells, line.styles, strict=True):
+        if own is not style and own != style:
+            segments.append(Segment(text[:room], style))
+            room = max(0, room - len(text))
+            text, style = "", own
+        text += cell + " "
+    segments.append(Segment(text[:room], style))
+    if len(text) < room:
+        segments.append(Segment(" " * (room - len(text)), style))
+    return segments
+
+
+_RIGHT = 3
+"""Textual's number of the right mouse button."""
+
+
+_ALL = 2
+"""Of a line's parts that fade one after the other: first what changed every tick, then all of it."""
+
+
+def _faded(row: FlowRow, linger_s: float) -> int:
+    """How much of a line is dim: an ended flow's more from third to third of the time it stays. No shades of grey: on
+    some terminals they are the background."""
+    if not row.end_reason:
+        return _ALL if row.duplicate or row.kind == _PARENT else 0
+    return min(_ALL, int((_ALL + 1) * row.ended_s / linger_s)) if linger_s > 0 else _ALL
+
+
+_AGGREGATE = 1
+"""record.Kind.AGGREGATE, without numpy; a test compares them."""
+_PARENT = 3
+"""record.Kind.PARENT, likewise."""
+
+
+def _head(pane: _Pane, view: TableView) -> Strip:
+    """The header line of a pane. The arrow takes the gap after a header that fills its column."""
+    segments = [Segment(" " * pane.margin_left)]
+    for column, width in pane.columns:
+        chosen = column.id == view.sort
+        arrow = units.order_arrow(view.descending) if chosen else ""
+        text = column.header + arrow
+        room = max(width, len(text))
+        text = text.rjust(room) if column.align == "right" else text.ljust(room)
+        segments.append(Segment(text.ljust(width + 1), theme.SORTED if chosen else theme.HEADING))
+    return Strip(Segment.simplify(segments))
+
+
+def _scroll_bar(top: int, total: int, lines: int) -> list[_Line | None]:
+    """A thumb beside the lines it stands for; nothing when all flows are in view."""
+    if total <= lines:
+        return []
+    length = max(1, lines * lines // total)
+    start = round((lines - length) * top / (total - lines))
+    thumb, track = _Line((theme.THUMB,), (theme.LABEL,)), _Line((theme.TRACK,), (theme.PLAIN,))
+    return [thumb if start <= line < start + length else track for line in range(lines)]

@@ -1,0 +1,199 @@
+"""The top two lines: whose traffic this is and how much; what is shown and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from textual.strip import Strip
+
+from flowtop.query.query import Page
+from flowtop.text import units
+from flowtop.tui import theme
+from flowtop.tui.line import Part, justify
+from flowtop.tui.widgets.lines import SteadyLines
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderView:
+    """What the header shows.
+
+    Attributes:
+        page: the page on view, None before the first.
+        bits: rates in bits, else in octets.
+        order: header of the sorted column and its arrow.
+        first, last: ranks of the flows in view, counted from 1; 0 and 0 when there are none.
+        banners: what the reader has to know about the picture (paused, order held), most important first.
+        alarm: what went wrong; stands before the banners.
+        since: what BYTES and PKTS count from, when that is not the flow's first packet: never gives way.
+        trail: the groups that were opened one after the other, the first one first.
+    """
+
+    page: Page | None = None
+    bits: bool = True
+    order: str = ""
+    first: int = 0
+    last: int = 0
+    banners: tuple[str, ...] = field(default=())
+    alarm: str = ""
+    since: str = ""
+    trail: tuple[str, ...] = ()
+
+
+class Header(SteadyLines):
+    """Two lines; paints those that changed.
+
+    Args:
+        sparks: characters of the sparklines, from low to high.
+    """
+
+    DEFAULT_CSS = "Header { height: 2; width: 1fr; dock: top; }"
+
+    def __init__(self, sparks: str = theme.SPARKS) -> None:
+        super().__init__()
+        self._sparks = sparks
+        self._view = HeaderView()
+
+    def show(self, view: HeaderView) -> None:
+        """Paint what differs from the view before."""
+        self._view = view
+        self.again()
+
+    def make(self, width: int) -> list[Strip]:
+        """See SteadyLines."""
+        return [_traffic_line(self._view, width, self._sparks), _list_line(self._view, width)]
+
+
+def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
+    name = Part("flowtop", theme.NAME)
+    page = view.page
+    if page is None:
+        return justify([name], [], width)
+    left = [
+        name,
+        Part(_observed(page, width >= 100), rank=3),
+        Part(f"{page.flows:,}", label_style=theme.PLAIN, rank=4, gap=3),
+        Part("flows", theme.LABEL, rank=4, gap=1),
+        Part(clock(page.uptime_s), label="up ", rank=5, gap=3),
+    ]
+    ticks = max(0, min(24, (width - 88) // 4))
+    right: list[Part] = []
+    for direction, traffic in (("out", page.egress), ("in", page.ingress)):
+        right.append(Part(units.rate(traffic.octet_rate, view.bits).rjust(9), label=f"{direction} ", gap=3))
+        if ticks:
+            right.append(Part(sparkline(traffic.octet_rates, ticks, sparks), rank=6, gap=1))
+    return justify(left, right, width)
+
+
+def _observed(page: Page, roomy: bool) -> str:
+    """Interfaces, the file, or where exporters are listened to."""
+    if page.collecting is None:
+        return shorten_interfaces(page.attached, 28 if roomy else 16)
+    first, *more = [units.printable(url if roomy else url.partition("://")[2], 28) for url in page.attached] or [""]
+    return f"{first} +{len(more)}" if more else first
+
+
+def _list_line(view: HeaderView, width: int) -> Strip:
+    page = view.page
+    left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
+    if view.since:
+        left.insert(0, Part(f" {view.since} ", theme.CHIP, gap=1))
+    if view.alarm:
+        room = width - 2 - sum(part.width + 1 for part in left if not part.rank)
+        left.insert(0, Part(units.elide(view.alarm, max(room, _LEAST_ALARM)), theme.ALARM))
+    if page is None:
+        return justify(left, [], width)
+    shown = page.query.filter
+    right = [*_counts(view, page), Part(view.order, label="by ", rank=3)]
+    if view.trail:
+        left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2 - len(view.since))), theme.NAME, rank=1))
+    if shown is not None:
+        room = width - 4 - sum(part.width + part.gap for part in [*left, *right[1:]]) - len(_FILTER)
+        text = units.elide(units.printable(shown.text, _LONGEST_FILTER), max(room, _LEAST_FILTER))
+        left.append(Part(text, label=_FILTER, rank=1))
+    if page.capture_filter:  # whatever is filtered now: other flows are not counted at all
+        left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
+    return justify(left, right, width)
+
+
+def _counts(view: HeaderView, page: Page) -> list[Part]:
+    """Which rows of how many are in view; with a filter or inside a group, how many flows of all these are."""
+    position = f"{view.first:,}–{view.last:,}" if view.last else ""
+    from flowtop.output.records import rows_name  # brings numpy, which must not delay the first frame
+
+    name = rows_name(page.query)
+    grouped = name != "flows"
+    some = page.query.filter is not None or page.query.scope is not None
+    if grouped or not some:
+        rows = f"{position} of {page.matched:,}{f' {_counted(page.matched, name)}' if grouped else ''}"
+        rows = rows if position else ""
+        parts = [Part(rows, theme.LABEL, rank=3)]
+    else:
+        parts = [Part(position, theme.LABEL, rank=5)]
+    if some:
+        parts.append(Part(f"{page.matched_flows:,} of {page.flows:,} flows", theme.LABEL, rank=4 if grouped else 3,
+                          gap=3))
+    return parts
+
+
+def _counted(count: int, name: str) -> str:
+    """The plural `name`, of one the singular."""
+    return name.removesuffix("s") if count == 1 else name
+
+
+def trail_text(trail: Sequence[str], width: int) -> str:
+    """`all › 10.0.0.5 › tcp 443`; the last steps where there is no room for all."""
+    steps = ["all", *trail]
+    text = _STEP.join(steps)
+    while len(text) > width and len(steps) > 1:
+        steps = steps[1:]
+        text = _STEP.join([theme.ELLIPSIS, *steps])
+    return units.elide(text, width)
+
+
+_STEP = " › "
+_LEAST_TRAIL = 24
+_LEAST_ALARM = 20
+_FILTER = "filter "
+_LONGEST_FILTER = 500
+_LEAST_FILTER = 16
+"""Cells that the filter gets before others make room."""
+
+
+def clock(seconds: float) -> str:
+    """How long it has been: `00:12:31`, with days `3d 04:05:06`."""
+    minutes, second = divmod(max(0, int(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return f"{days}d {hour:02}:{minute:02}:{second:02}" if days else f"{hour:02}:{minute:02}:{second:02}"
+
+
+def sparkline(values: Sequence[float], ticks: int, sparks: str = theme.SPARKS) -> str:
+    """The last `ticks` values as characters of `sparks`, scaled to their maximum; blank where there was no tick yet.
+
+    A value above zero is never painted as zero is, so that a trickle beside a burst is seen.
+    """
+    shown = list(values[-ticks:]) if ticks else []
+    peak = max(shown, default=0.0)
+    steps = len(sparks) - 1
+    blocks = "".join(sparks[min(steps, -int(-value * steps // peak))] if peak else sparks[0] for value in shown)
+    return blocks.rjust(ticks)
+
+
+def shorten_interfaces(names: Sequence[str], width: int) -> str:
+    """Names in at most about `width` cells: three or more that differ in their number only become `veth×12`."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        clean = units.printable(name, 16)
+        stems.setdefault(re.sub(r"(\d+|[0-9a-f]{6,}|(?<=^veth)[0-9a-f]+)$", "", clean) or clean, []).append(clean)
+    shown: list[str] = []
+    for stem, members in stems.items():
+        shown += [f"{stem}×{len(members)}"] if len(members) > 2 else members
+    kept: list[str] = []
+    for index, name in enumerate(shown):
+        left = len(shown) - index - 1
+        if kept and len(" ".join([*kept, name])) + (len(f" +{left}") if left else 0) > width:
+            return " ".join([*kept, f"+{left + 1}"])
+        kept.append(name)
+    return " ".join(kept)

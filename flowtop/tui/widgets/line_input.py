@@ -1,0 +1,109 @@
+"""One line of text to type: with history, completion, and nothing that a terminal could take for a command.
+
+Keys are acted on where they arrive, in order, not by way of the app as textual's bindings are: a burst (a slow line, a
+paste, a script) would overtake itself there.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+from flowtop.text import units
+
+
+class TakesTyping:
+    """A screen with a line to type in. The app asks it about each key before it looks for what the key does."""
+
+    @abstractmethod
+    def typed_ahead(self, event: events.Key) -> bool:
+        """Whether the key was meant for the line, and has been put there, or has answered a question of the screen."""
+
+LONGEST = 2_000
+"""Characters of the text, at most."""
+
+
+class LineInput(Input):
+    """Posts textual's `Input.Changed` and `Input.Submitted`.
+
+    Args:
+        complete: gives what the text may become, the likeliest first, for Tab.
+        history: earlier texts, the newest last; read anew at each key, so that its owner may add to it.
+    """
+
+    DEFAULT_CSS = """
+    LineInput, LineInput:focus { height: 1; padding: 0; border: none; background: ansi_default; color: ansi_default; }
+    LineInput > .input--cursor, LineInput:ansi > .input--cursor {
+        background: ansi_default; color: ansi_default; text-style: reverse;
+    }
+    LineInput > .input--selection, LineInput:ansi > .input--selection {
+        background: ansi_default; color: ansi_default; text-style: reverse;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "complete(1)", show=False),
+        Binding("shift+tab", "complete(-1)", show=False),
+        Binding("up", "recall(-1)", show=False),
+        Binding("down", "recall(1)", show=False),
+    ]
+
+    def __init__(self, complete: Callable[[str], Sequence[str]], history: Sequence[str]) -> None:
+        super().__init__(compact=True, select_on_focus=False, max_length=LONGEST)
+        self.cursor_blink = False  # it would send octets to the terminal all the time
+        self._complete = complete
+        self._history = history
+        self._draft = ""
+        self._back = 0
+        self._candidates: Sequence[str] = ()
+        self._chosen = 0
+
+    async def _on_key(self, event: events.Key) -> None:
+        if await self.edit(event):
+            event.stop()
+            event.prevent_default()
+
+    async def edit(self, event: events.Key) -> bool:
+        """Do what the key does to the text, if it does anything."""
+        for binding in self._bindings.key_to_bindings.get(event.key, ()):
+            await self.run_action(binding.action)
+            return True
+        if event.is_printable and event.character:
+            self.replace(event.character, *self.selection)
+            return True
+        return False
+
+    def validate_value(self, value: str) -> str:
+        """Text that is pasted may hold anything."""
+        return units.printable(value, LONGEST)
+
+    def show_text(self, text: str) -> None:
+        """Take another text, the cursor behind it."""
+        self.value = text
+        self.cursor_position = len(self.value)
+
+    def action_complete(self, step: int) -> None:
+        """The next thing that the text, as far as it was typed, may become."""
+        if not self._candidates or self.value != self._candidates[self._chosen]:
+            self._candidates = self._complete(self.value)
+            self._chosen = 0 if step > 0 else len(self._candidates) - 1
+        else:
+            self._chosen = (self._chosen + step) % len(self._candidates)
+        if self._candidates:
+            self.show_text(self._candidates[self._chosen])
+
+    def action_recall(self, step: int) -> None:
+        """An earlier text, or back to what was being typed."""
+        if self._back == 0:
+            self._draft = self.value
+        self._back = max(0, min(self._back - step, len(self._history)))
+        self.show_text(self._history[-self._back] if self._back else self._draft)
+
+    def clear(self) -> None:
+        """Nothing typed, and the history from its end again."""
+        super().clear()
+        self._back, self._draft, self._candidates = 0, "", ()

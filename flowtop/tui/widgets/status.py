@@ -1,0 +1,165 @@
+"""The bottom two lines: whether every packet is accounted for, and which keys there are."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from textual.strip import Strip
+
+from flowtop.model.exporters import CollectingStatistics, facts, faults
+from flowtop.query.query import Books, Page
+from flowtop.text import units
+from flowtop.tui import theme
+from flowtop.tui.keys import KEYS
+from flowtop.tui.line import Part, justify
+from flowtop.tui.widgets.lines import SteadyLines
+
+if TYPE_CHECKING:
+    from flowtop.export.statistics import ExportStatistics
+    from flowtop.recording.recording import RecordingStatistics
+
+
+Hints = tuple[tuple[str, str], ...]
+"""Keys and what they do."""
+
+
+class StatusLine(SteadyLines):
+    """Accuracy and keys; paints what changed."""
+
+    DEFAULT_CSS = "StatusLine { height: 2; width: 1fr; dock: bottom; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._page: Page | None = None
+        self._exports: tuple[ExportStatistics, ...] = ()
+        self._notice = ""
+        self._hints: Hints = ()
+        self._packets: RecordingStatistics | None = None
+
+    def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "",
+             hints: Hints = (), packets: RecordingStatistics | None = None) -> None:
+        """Paint what differs.
+
+        Args:
+            page: the page on view.
+            exports: how they stand.
+            notice: what is being waited for; takes the place of the keys.
+            hints: keys that count now, and what they do; none: those of the list.
+            packets: how those that are written fare.
+        """
+        self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
+        self._packets = packets
+        self.again()
+
+    def make(self, width: int) -> list[Strip]:
+        """See SteadyLines."""
+        keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width, self._hints)
+        return [accuracy_line(self._page, width, self._exports, self._packets), keys]
+
+
+def key_hints(width: int, others: Hints = ()) -> Strip:
+    """The keys that have a hint, help and quit stay longest; or other keys, the first stays longest."""
+    if others:
+        return justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3, rank=index)
+                        for index, (cap, hint) in enumerate(others)], [], width)
+    hints = [key for key in KEYS if key.hint]
+    stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1, "exports": 2}
+    parts = [
+        Part(key.hint, label=f"{key.caps.split()[0]} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3,
+             rank=stay.get(key.hint, index + 2))
+        for index, key in enumerate(hints)
+    ]
+    return justify(parts, [], width)
+
+
+def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = (),
+                  packets: RecordingStatistics | None = None) -> Strip:
+    """The books in one line; at its right end how exports and packets fare, and flowtop's own cost."""
+    if page is None:
+        return Strip.blank(width)
+    usage = page.usage
+    cost = [
+        Part(f"{usage.cpu * 100:.1f} %", label="cpu ", rank=4),
+        Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
+    ]
+    return justify(_accounts(page), [*_exports(exports), *_packets(packets), *cost], width)
+
+
+def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
+    if not exports:
+        return []
+    from flowtop.tui.state.exports import accuracy_parts  # a run that exports nothing does without
+
+    return accuracy_parts(exports)
+
+
+def _packets(figures: RecordingStatistics | None) -> list[Part]:
+    """Packets in the file, and those of the same flows that are not."""
+    if figures is None or figures.state == "ended":
+        return []
+    parts = [Part(units.count(figures.written), label="written ", rank=1)]
+    if figures.dropped:
+        parts.append(Part(f"dropped {units.count(figures.dropped)}", theme.ALARM))
+    return [*parts, *([Part(units.count(figures.capped), label="capped ", rank=2)] if figures.capped else [])]
+
+
+def _accounts(page: Page) -> list[Part]:
+    books = page.books
+    parts = [_balance(books, page.collecting), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
+    parts.append(Part(f"{books.observed_packets:,}", rank=2, label="seen "))
+    parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
+    if books.lost_packets:
+        parts.append(Part(f"lost {books.lost_packets:,}", theme.ALARM))
+    else:
+        parts.append(Part("0", rank=1, label="lost "))
+    parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
+    optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
+                ("fragments ", books.unjoined_fragments), ("evicted ", books.evicted_flows),
+                ("unlisted ", books.unlisted_packets))
+    parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
+    return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
+
+
+def _collecting(statistics: CollectingStatistics) -> list[Part]:
+    """How exporters' flows arrive: what was refused or lost on the way, in the units of their protocols."""
+    parts = [Part(value, rank=4, label=f"{label} ") for label, value in facts(statistics)]
+    return parts + [Part(f"{words} {count:,}", theme.ALARM, rank=2) for words, count in faults(statistics)]
+
+
+def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
+    """Do the books balance, and which share of what was seen is in a flow or a named counter?
+
+    What others have metered is as exact as they are, and what they have sampled is an estimate.
+    """
+    explained = books.accounted_packets + books.ignored_packets + books.filtered_packets + books.lost_packets
+    off = books.observed_packets - explained
+    if off:
+        return Part(f"books off by {off:+,}", theme.ALARM)
+    if statistics is not None:
+        return Part("as reported" if statistics.sampling_interval == 1 else "estimates (sampled)")
+    observed = books.observed_packets
+    share = percent(100_000 * (observed - books.lost_packets) // observed if observed else 100_000)
+    return Part(f"exact {share}", theme.ALARM if books.lost_packets else theme.GOOD)
+
+
+def _coverage(books: Books, packet_rate: float) -> list[Part]:
+    """Seen beside the interfaces' own counters; a shortage stays on narrow screens, a match may go."""
+    if books.coverage is None:
+        return []
+    thousandths = math.floor(books.coverage * 100_000)
+    missing = books.interface_packets * (1 - books.coverage)
+    short = thousandths < SHORT_OF and missing > packet_rate * IN_FLIGHT_S
+    return [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+
+
+IN_FLIGHT_S = 0.2
+"""What the interfaces count in this time may be between their counters' reading and ours: no alarm for that much."""
+
+SHORT_OF = 99_900
+"""Coverage below this many thousandths of a per cent is an alarm; above, packets in flight explain the difference."""
+
+
+def percent(thousandths: int) -> str:
+    """Thousandths of a per cent as per cent. Callers round down, so that 100.000 % is all of it."""
+    return f"{thousandths // 1000}.{thousandths % 1000:03} %"

@@ -1,1 +1,0 @@
-"""Questions to the flow table: filter, sort, top N; and how their answers are worded."""

@@ -1,0 +1,343 @@
+"""Flow Records of any exporter's Template as Flow Keys and what was counted: one numpy row a direction.
+
+What a record does not say is 0. Times become ms since 1970 UTC on the exporter's clock, whichever of the dozen ways of
+telling them the Template has. A bidirectional record (RFC 5103, or initiator and responder counters)
+gives two rows: the reverse half is a flow of its own, with the ends swapped and seen in the other direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, Kind
+from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.wire import tunnels
+from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
+from flowtop.wire.ipfix import Records
+from flowtop.wire.ipfix_template import Template
+
+COLLECTED_DTYPE = np.dtype([
+    *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
+    ("packets", "u8"),
+    ("octets", "u8"),
+    ("start_ms", "i8"),
+    ("end_ms", "i8"),
+    ("source_mac", "V6"),
+    ("destination_mac", "V6"),
+    ("tcp_control_bits", "u2"),
+    ("tos", "u1"),
+    ("ttl", "u1"),
+    ("other_ifindex", "u4"),
+])
+"""A Flow Key (its ifindex is the exporter's), counters since the previous report, times, what the packets said, and the
+interface at the exporter's other side, 0 where that is not told."""
+
+Collected = npt.NDArray[np.void]
+"""COLLECTED_DTYPE, shape (n,)."""
+Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
+
+_FLOW_KEY = frozenset(FLOW_KEY_DTYPE.names or ())
+_ICMP, _ICMPV6 = 1, 58
+_ANY_PROTOCOL = 255
+_NTP_EPOCH_S = 2_208_988_800
+"""1970 on NTP's clock, which counts from 1900."""
+_OCTETS = ("octetDeltaCount", "octetTotalCount", "postOctetDeltaCount", "postOctetTotalCount")
+_PACKETS = ("packetDeltaCount", "packetTotalCount", "postPacketDeltaCount", "postPacketTotalCount")
+_ADDRESSES = {4: ("sourceIPv4Address", "destinationIPv4Address"), 6: ("sourceIPv6Address", "destinationIPv6Address")}
+_INTERFACES = (("ingressInterface", "ingressPhysicalInterface"), ("egressInterface", "egressPhysicalInterface"))
+_PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort"),
+          "destination_port": ("destinationTransportPort", "udpDestinationPort", "tcpDestinationPort"),
+          "protocol": ("protocolIdentifier",), "vlan_id": ("vlanId", "dot1qVlanId"),
+          "customer_vlan_id": ("dot1qCustomerVlanId",), "tcp_control_bits": ("tcpControlBits",),
+          "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
+_OURS = tuple(map(flow_templates, PROFILES.values()))
+_TUNNELLED = frozenset(template for templates in _OURS for template in templates.tunnelled.values())
+_FRAGMENTS = frozenset(template for templates in _OURS
+                       for template in (*templates.flows.values(), *templates.tunnelled.values())
+                       if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTimes:
+    """When the messages of some records were exported, ms since 1970 UTC, one each record; int64, shape (n,).
+
+    Attributes:
+        export_ms: by the message's header.
+        boot_ms: when the exporter booted; negative where nobody said.
+    """
+
+    export_ms: npt.NDArray[np.int64]
+    boot_ms: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedRows:
+    """Rows of some records.
+
+    Attributes:
+        rows: forward halves, then reverse halves.
+        sources: the record of each row, shape (n,).
+        unusable: records that tell of no traffic: without counters, or with zeros in all of them.
+    """
+
+    rows: Collected
+    sources: npt.NDArray[np.intp]
+    unusable: int
+
+
+def collect_rows(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
+    """Flow Records of one Template, shape (n,), as rows."""
+    fields = _Fields(records)
+    start_ms, end_ms = _times(fields, times)
+    halves = []
+    for reverse in (False, True):
+        octets, packets = _counter(fields, _OCTETS, "Octets", reverse), _counter(fields, _PACKETS, "Packets", reverse)
+        if octets is None and packets is None:
+            continue
+        half = np.zeros(len(records), COLLECTED_DTYPE)
+        half["octets"], half["packets"] = 0 if octets is None else octets, 0 if packets is None else packets
+        half["start_ms"], half["end_ms"] = start_ms, end_ms
+        _fill(half, fields, template, reverse)
+        sources = np.flatnonzero((half["octets"] > 0) | (half["packets"] > 0))
+        halves.append((half[sources], sources))
+    if not halves:
+        return CollectedRows(np.zeros(0, COLLECTED_DTYPE), np.zeros(0, np.intp), len(records))
+    told = np.concatenate([sources for _, sources in halves])
+    return CollectedRows(np.concatenate([half for half, _ in halves]), told, len(records) - len(np.unique(told)))
+
+
+class _Fields:
+    """Columns of records by element name, where the Template has them in a form that can be read."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._names = frozenset(records.dtype.names or ())
+        self.count = len(records)
+
+    def integers(self, names: Sequence[str]) -> Integers | None:
+        """The first of the elements that is there, as numbers, shape (n,); odd lengths up to 8 octets too."""
+        for name in names:
+            if name not in self._names:
+                continue
+            column = self._records[name]
+            if column.dtype.kind in "ui":
+                return column
+            if column.dtype.kind == "V" and column.dtype.itemsize <= 8:
+                return big_endian(column)
+        return None
+
+    def octets(self, names: Sequence[str], length: int) -> npt.NDArray[np.void] | None:
+        """The first of the elements that is there with that length, as octets, shape (n,)."""
+        for name in names:
+            if name in self._names and self._records[name].dtype == np.dtype(f"V{length}"):
+                return self._records[name]
+        return None
+
+
+def big_endian(column: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
+    """Octets of a length up to 8, shape (n,), as the numbers they spell in network order."""
+    length = column.dtype.itemsize
+    full = np.zeros((len(column), 8), np.uint8)
+    full[:, 8 - length:] = np.frombuffer(column.tobytes(), np.uint8).reshape(-1, length)
+    return full.view(">u8").ravel().astype(np.uint64)
+
+
+def _reversed(name: str) -> str:
+    return f"reverse{name[0].upper()}{name[1:]}"
+
+
+def _counter(fields: _Fields, names: Sequence[str], unit: str, reverse: bool) -> Integers | None:
+    if reverse:
+        return fields.integers([*map(_reversed, names), f"responder{unit}"])
+    return fields.integers([*names, f"initiator{unit}"])
+
+
+def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -> None:
+    """Flow Key and first packet of one direction's rows."""
+    for name, elements in _PLAIN.items():
+        # What the packets of the other direction said has elements of its own; a key field holds for both.
+        own = [_reversed(element) for element in elements] if reverse and name not in _FLOW_KEY else elements
+        values = fields.integers(own)
+        if values is not None:
+            half[name] = values
+    for name, elements in (("source_mac", ("sourceMacAddress",)),
+                           ("destination_mac", ("destinationMacAddress", "postDestinationMacAddress"))):
+        octets = fields.octets(elements, 6)
+        if octets is not None:
+            half[name] = octets
+    _fill_addresses(half, fields)
+    _fill_icmp(half, fields)
+    _fill_interface(half, fields)
+    _fill_tunnel(half, fields, template)
+    if template in _FRAGMENTS:
+        half["kind"] = Kind.FRAGMENT
+    if fields.integers(("protocolIdentifier",)) is None:
+        half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, _ANY_PROTOCOL, half["protocol"])
+    if reverse:
+        _turn_round(half)
+
+
+def _fill_addresses(half: Collected, fields: _Fields) -> None:
+    """Addresses and version; a record without addresses stands for many flows."""
+    said = fields.integers(("ipVersion",))
+    known = np.zeros(len(half), np.bool_)
+    for version, length in ((4, 4), (6, 16)):
+        pair = [fields.octets((name, name.replace("Address", "Prefix")), length) for name in _ADDRESSES[version]]
+        if pair[0] is None and pair[1] is None:
+            continue
+        mine = ~known
+        if said is not None and np.isin(said, (4, 6)).all():
+            mine = said == version
+        elif version == 4 and fields.octets(_ADDRESSES[6], 16) is not None:  # both: the one that is not all zeros
+            mine = np.zeros(len(half), np.bool_)
+            for octets in pair:
+                if octets is not None:
+                    mine |= octets != np.zeros(1, "V4")[0]
+        for name, octets in zip(("source_address", "destination_address"), pair, strict=True):
+            if octets is not None:
+                full = np.zeros(len(half), f"V{length}")
+                full[mine] = octets[mine]
+                half[name] = np.where(mine, full.astype("V16"), half[name])
+        half["ip_version"] = np.where(mine, version, half["ip_version"])
+        known |= mine
+    if said is not None:
+        half["ip_version"] = np.where(known, half["ip_version"], said & 0xFF)
+    half["kind"] = np.where(known, Kind.FLOW, Kind.AGGREGATE)
+
+
+def _fill_icmp(half: Collected, fields: _Fields) -> None:
+    """ICMP type * 256 + code stands for the destination port; NetFlow puts it there itself."""
+    for protocol, version, other in ((_ICMP, 4, 6), (_ICMPV6, 6, 4)):
+        which = half["protocol"] == protocol
+        if not which.any():
+            continue
+        both = fields.integers((f"icmpTypeCodeIPv{version}",))
+        type_, code = fields.integers((f"icmpTypeIPv{version}",)), fields.integers((f"icmpCodeIPv{version}",))
+        half["source_port"][which] = 0
+        if both is not None:
+            half["destination_port"][which] = both[which]
+        elif type_ is not None and code is not None:
+            half["destination_port"][which] = type_[which].astype(np.uint16) << np.uint16(8) | code[which]
+        elif (both := fields.integers((f"icmpTypeCodeIPv{other}",))) is not None:
+            # Nobody should send ICMP in IPv6, or the other way round; the element is then the IP version's.
+            which &= half["ip_version"] == other
+            half["destination_port"][which] = both[which]
+
+
+def _fill_interface(half: Collected, fields: _Fields) -> None:
+    """Observation Point: the interface in the flow's direction, where packets came in when that is not told; or the one
+    interface that is."""
+    into, out = (fields.integers(names) for names in _INTERFACES)
+    zeros = np.zeros(len(half), np.uint64)
+    into, out = zeros if into is None else into, zeros if out is None else out
+    direction = fields.integers(("flowDirection",))
+    egress = np.False_ if direction is None else direction == Direction.EGRESS
+    first, second = np.where(egress, out, into), np.where(egress, into, out)
+    half["direction"] = (UNKNOWN_DIRECTION if direction is None
+                         else np.where(direction < UNKNOWN_DIRECTION, direction, UNKNOWN_DIRECTION))
+    half["ifindex"] = np.where(first != 0, first, second) & 0xFFFF_FFFF
+    half["other_ifindex"] = np.where(first != 0, second, 0) & 0xFFFF_FFFF
+
+
+def _fill_tunnel(half: Collected, fields: _Fields, template: Template) -> None:
+    """What carried the flow: by the Observation Point where the Template is ours (another's may mean anything), else by
+    the elements that say it to all."""
+    points = fields.integers(("observationPointId",)) if template in _TUNNELLED else None
+    if points is not None:
+        half["tunnel"], half["tunnel_id"] = tunnels.of_observation_points(points)
+        return
+    for name, reading in (("greKey", tunnels.of_gre_keys), ("layer2SegmentId", tunnels.of_layer2_segments)):
+        values = fields.integers((name,))
+        if values is not None:
+            tunnel, id_ = reading(values)
+            half["tunnel"] = np.where(tunnel != 0, tunnel, half["tunnel"])
+            half["tunnel_id"] = np.where(tunnel != 0, id_, half["tunnel_id"])
+
+
+def _turn_round(half: Collected) -> None:
+    """The other direction of the same packets' conversation."""
+    for one, other in (("source_address", "destination_address"), ("source_mac", "destination_mac")):
+        half[one], half[other] = half[other].copy(), half[one].copy()
+    ported = ~np.isin(half["protocol"], (_ICMP, _ICMPV6))
+    source, destination = half["source_port"].copy(), half["destination_port"].copy()
+    half["source_port"] = np.where(ported, destination, source)
+    half["destination_port"] = np.where(ported, source, destination)
+    half["direction"] ^= half["direction"] != UNKNOWN_DIRECTION
+
+
+def _times(fields: _Fields, times: ExportTimes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Start and end of each record's flow; one that is not told is the other, or the time of export."""
+    start, end = (_time(fields, word, times) for word in ("Start", "End"))
+    lasted = fields.integers(("flowDurationMilliseconds",))
+    if lasted is None and (us := fields.integers(("flowDurationMicroseconds",))) is not None:
+        lasted = us // np.uint64(1000)
+    if lasted is not None:
+        length = lasted.astype(np.int64)
+        if start is None and end is not None:
+            start = end - length
+        elif end is None and start is not None:
+            end = start + length
+    if start is None and end is None:
+        start = _observed(fields, times)
+    end = start if end is None else end
+    start = end if start is None else start
+    assert start is not None and end is not None
+    return np.minimum(start, end), end
+
+
+def _seconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
+    del times
+    return values.astype(np.int64) * 1000
+
+
+def _milliseconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
+    del times
+    return (values & np.uint64(0x7FFF_FFFF_FFFF)).astype(np.int64)  # the year 6429, and no overflow afterwards
+
+
+def _ntp(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
+    del times
+    stamps = values.astype(np.uint64)
+    fraction = (stamps & np.uint64(0xFFFF_FFFF)) * np.uint64(1000) >> np.uint64(32)
+    return ((stamps >> np.uint64(32)).astype(np.int64) - _NTP_EPOCH_S) * 1000 + fraction.astype(np.int64)
+
+
+def _delta_us(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
+    return times.export_ms - values.astype(np.int64) // 1000
+
+
+def _uptime(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
+    """ms since boot, which wrap after 49 days: never later than the export but for the wrap."""
+    at: npt.NDArray[np.int64] = times.boot_ms + values.astype(np.int64)
+    at = np.where(at - times.export_ms > 1 << 31, at - (1 << 32), at)
+    return np.where(times.boot_ms < 0, times.export_ms, at)
+
+
+_Reading = Callable[[Integers, ExportTimes], npt.NDArray[np.int64]]
+_STAMPS: tuple[tuple[str, _Reading], ...] = (
+    ("flow{}Milliseconds", _milliseconds), ("flow{}Nanoseconds", _ntp), ("flow{}Microseconds", _ntp),
+    ("flow{}Seconds", _seconds), ("flow{}DeltaMicroseconds", _delta_us), ("flow{}SysUpTime", _uptime),
+)
+
+
+def _time(fields: _Fields, word: str, times: ExportTimes) -> npt.NDArray[np.int64] | None:
+    for name, reading in _STAMPS:
+        values = fields.integers((name.format(word),))
+        if values is not None:
+            if reading is _uptime and (booted := fields.integers(("systemInitTimeMilliseconds",))) is not None:
+                times = ExportTimes(times.export_ms, _milliseconds(booted, times))
+            return reading(values, times)
+    return None
+
+
+def _observed(fields: _Fields, times: ExportTimes) -> npt.NDArray[np.int64]:
+    """When an event was observed; when it was exported, where nothing is told."""
+    for unit, reading in (("Milliseconds", _milliseconds), ("Seconds", _seconds), ("Microseconds", _ntp)):
+        values = fields.integers((f"observationTime{unit}",))
+        if values is not None:
+            return reading(values, times)
+    return times.export_ms

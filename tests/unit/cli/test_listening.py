@@ -1,0 +1,47 @@
+"""`-l` on the command line: what it takes, what excludes it, what it changes when nobody says otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowtop.cli.sources import IDLE_TIMEOUT_S, Listening, parse_urls
+from flowtop.metering.flows import TableConfig
+from flowtop.pipeline.drive import PipelineConfig
+
+
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "flowtop", "-b", *options], capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL, env=os.environ | environment, check=False)
+
+
+@pytest.mark.parametrize(("options", "message", "status"), [
+    (("-l", "2055", "-i", "lo"), "-l and -i exclude each other", 2),
+    (("-l", "2055", "-r", "x"), "-l and -r exclude each other", 2),
+    (("-l", "eth0"), "cannot listen at 'eth0'", 2),
+    (("-l", "udp://192.0.2.77:2055"), "cannot listen at udp://192.0.2.77:2055: no such address on this host", 2),
+    (("-l", "2055", "--replay"), "--replay needs -r", 2),
+])
+def test_what_cannot_be_listened_to_is_told_in_two_lines(options: tuple[str, ...], message: str, status: int) -> None:
+    done = run(*options)
+    assert (done.stdout, done.returncode) == ("", status)
+    assert done.stderr.splitlines()[0] == f"flowtop: {message}" and len(done.stderr.splitlines()) == 2
+
+
+def test_the_command_line_goes_before_places_from_elsewhere(tmp_path: Path) -> None:
+    settings = tmp_path / "config.toml"
+    settings.write_text('listen = ["udp://192.0.2.77:1"]\n')
+    assert "192.0.2.77:1:" in run("--config", str(settings)).stderr
+    assert "192.0.2.78:1:" in run("--config", str(settings), FLOWTOP_LISTEN="udp://192.0.2.78:1").stderr
+    assert "cannot read /nowhere/x" in run("--config", str(settings), "-r", "/nowhere/x").stderr
+
+
+def test_defaults_suit_reports_of_a_minute_and_the_user_goes_before_them() -> None:
+    urls, given = parse_urls(["2055"]), PipelineConfig(table=TableConfig(idle_timeout_s=15, dedupe="mark"))
+    table = Listening(urls, own_idle_timeout=False, own_dedupe=False).pipeline_config(given).table
+    assert (table.idle_timeout_s, table.dedupe) == (IDLE_TIMEOUT_S, "off")
+    assert Listening(urls, own_idle_timeout=True, own_dedupe=True).pipeline_config(given) == given

@@ -1,0 +1,196 @@
+"""Columns on a line: what fits, what stays, and what the reader arranged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowtop.fields.arrangement import Arrangement
+from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.fields.columns import COLUMNS, Window, rate_column
+from flowtop.fields.fitting import fit
+from flowtop.fields.telling import Telling
+from flowtop.model.rows import FlowRow
+from flowtop.query.query import Page, Query
+from tests.tui.fake_source import FakeSource, flow
+
+
+def test_80_columns_have_what_a_reader_needs_and_room_for_ipv4_endpoints() -> None:
+    chosen = {column.id: width for column, width in fit(80)}
+    assert list(chosen) == ["interface", "direction", "protocol", "source", "destination", "rate", "bytes", "state"]
+    assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.123:51514")
+    assert min(width for column, width in fit(80, names=["eth0"]) if column.flexible) >= len("255.255.255.255:65535")
+
+
+def test_120_columns_are_those_of_the_design_and_240_all() -> None:
+    chosen = [column.id for column, _ in fit(120)]
+    assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
+                      "packets", "age", "state"]
+    assert [column.id for column, _ in fit(240)] == [id_ for id_, column in COLUMNS.items()
+                                                     if not column.of_exporters and not column.of_tunnels]
+
+
+def test_flows_of_exporters_show_who_told_of_them() -> None:
+    listening = ("udp://127.0.0.1:2055",)
+    assert {column.id for column, _ in fit(280, names=listening, telling=Telling(tunnels=True))} == set(COLUMNS)
+    assert "exporter" in [column.id for column, _ in fit(120, names=listening)]
+    widths = {column.id: cells for column, cells in fit(160, names=listening)}
+    assert widths["exporter"] >= len("255.255.255.255") and widths["interface"] <= len("enp0s3")
+
+
+@pytest.mark.parametrize("window", ["tick", "10s", "60s"])
+@pytest.mark.parametrize("width", [20, 72, 80, 81, 100, 120, 159, 160, 200, 300])
+def test_columns_fill_a_line_and_never_overflow_one_that_is_wide_enough(width: int, window: Window) -> None:
+    chosen = fit(width, window)
+    used = sum(cells for _, cells in chosen) + len(chosen) - 1
+    assert used <= max(width, 49)
+    assert rate_column(window) in [column.id for column, _ in chosen]
+    assert all(cells >= column.width for column, cells in chosen)
+
+
+def test_long_interface_names_are_shown_whole_where_addresses_leave_room() -> None:
+    names = ["lo", "enp0s31f6", "br-1234567890ab"]
+    widths = {width: {column.id: cells for column, cells in fit(width, names=names)} for width in (80, 120, 200)}
+    assert widths[120]["interface"] == widths[200]["interface"] == 15
+    for width, columns in widths.items():
+        assert sum(columns.values()) + len(columns) - 1 <= width
+        assert min(columns["source"], columns["destination"]) >= 21 - (width == 80)
+
+
+def test_short_interface_names_leave_the_layout_alone() -> None:
+    assert fit(100, names=["lo", "enp0s3"]) == fit(100)
+
+
+@pytest.mark.parametrize("column", list(COLUMNS))
+def test_the_sorted_column_has_room_at_80_cells(column: str) -> None:
+    chosen = {found.id: cells for found, cells in fit(80, keep=column)}
+    assert column in chosen
+    assert {"interface", "direction", "protocol", "source", "destination", "rate", "bytes"} <= chosen.keys()
+    assert sum(chosen.values()) + len(chosen) - 1 <= 80
+    assert min(chosen["source"], chosen["destination"]) >= 15
+
+
+@pytest.mark.parametrize("width", range(40, 80))
+def test_on_narrow_lines_columns_go_before_addresses_become_illegible(width: int) -> None:
+    chosen = {column.id: cells for column, cells in fit(width, names=["eth0"])}
+    assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
+    assert {"direction", "source", "destination", "rate"} <= chosen.keys()
+    if width >= 49:
+        assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
+
+
+def widths(width: int, **options: Any) -> dict[str, int]:
+    return {column.id: cells for column, cells in fit(width, **options)}
+
+
+ONE_FILE = ("trunk.pcap",)
+
+
+@pytest.mark.parametrize("names", [ONE_FILE, ("eth0", "eth1")])
+@pytest.mark.parametrize("biflow", [False, True])
+def test_tunnel_ids_stay_where_a_line_is_narrow_and_the_interface_gives_way(
+        names: tuple[str, ...], biflow: bool) -> None:
+    columns = BIFLOW_COLUMNS.values() if biflow else COLUMNS.values()
+    chosen = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=5))
+    assert chosen["vni"] == 5 and "interface" not in chosen and "tunnel" not in chosen
+    assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
+    kinds = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=3, kinds=True))
+    assert {"tunnel", "vni"} <= kinds.keys() and "interface" not in kinds
+    assert min(kinds["source"], kinds["destination"]) >= len("10.0.0.50:51514")
+    assert {"interface", "vni", "tunnel"} <= widths(140, names=names, telling=Telling(True, 5)).keys()
+    assert widths(140, names=names, telling=Telling(True, 10))["vni"] == len(str(2**32 - 1)), "a GRE key"
+
+
+def test_vlans_take_the_interfaces_place_where_it_is_the_same_or_they_alone_tell_rows_apart() -> None:
+    assert "vlan" not in widths(78, names=ONE_FILE), "none was seen"
+    assert widths(78, names=ONE_FILE, telling=Telling(tags=1))["vlan"] == len("4094")
+    assert widths(78, names=ONE_FILE, telling=Telling(tags=2))["vlan"] == len("4094.4094")
+    two = ("eth0", "veth1")
+    assert "interface" in widths(78, names=two, telling=Telling(tags=1)), "it says more than the VLAN"
+    alike = widths(78, names=two, telling=Telling(tags=1, vlans=True))
+    assert "vlan" in alike and "interface" not in alike
+    assert min(alike["source"], alike["destination"]) >= 20
+    assert "interface" in widths(78, names=ONE_FILE, keep="interface", telling=Telling(tags=1))
+    hidden = Arrangement(hidden=frozenset({"vlan", "vni"}))
+    assert widths(78, names=ONE_FILE, arrangement=hidden, telling=Telling(True, 5, 1)) == widths(78, names=ONE_FILE)
+
+
+@pytest.mark.parametrize("width", [40, 60, 78, 100, 120, 160, 200, 300])
+@pytest.mark.parametrize("telling", [Telling(True, 8, 2, True, True), Telling(True), Telling(tags=2)])
+def test_a_line_is_never_overflown_by_what_tells_rows_apart(width: int, telling: Telling) -> None:
+    chosen = widths(width, names=ONE_FILE, telling=telling)
+    assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
+    assert {"source", "destination", "rate"} <= chosen.keys()
+
+
+def test_what_was_seen_is_not_forgotten() -> None:
+    def page(*rows: FlowRow) -> Page:
+        return FakeSource(rows).page(Query())
+
+    def tagged(vlan: int, **other: Any) -> FlowRow:
+        return flow(vlan + 1, "10.0.0.1", "10.0.0.2", (1, 2), vlan_id=vlan, **other)
+
+    telling = Telling()
+    for wanted, rows in (
+            (Telling(), [tagged(0)]), (Telling(tags=1), [tagged(7)]), (Telling(tags=1), [tagged(0)]),
+            (Telling(tags=1), [tagged(7), tagged(8, direction=1)]),
+            (Telling(tags=1, vlans=True), [tagged(0), tagged(8)]),
+            (Telling(tags=2, vlans=True), [tagged(7, customer_vlan_id=3)]),
+            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=123)]), (Telling(True, 3, 2, True), []),
+            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=7), tagged(0, tunnel=4, tunnel_id=8)]),
+            (Telling(True, 3, 2, True, True), [tagged(0, tunnel=1), tagged(0, tunnel=2)])):
+        telling = telling.and_of(rows, tunnels=page(*rows).tunnels)
+        assert telling == wanted
+    assert Telling().and_of((), tunnels=True) == Telling(tunnels=True)
+    first = page(tagged(0, tunnel=1), tagged(0, tunnel=2))  # all that the batch table ever sees
+    assert Telling().and_of(first.rows, tunnels=True).kinds
+
+
+def test_a_reader_hides_moves_widens_and_keeps_columns() -> None:
+    arrangement = Arrangement(order=("rate", "destination", "source"), hidden=frozenset({"bytes", "vlan"}),
+                              shown=frozenset({"flags"}), widths=(("source", 30),))
+    chosen = fit(100, arrangement=arrangement)
+    ids = [column.id for column, _ in chosen]
+    assert [column_id for column_id in ids if column_id in ("rate", "destination", "source")] == [
+        "rate", "destination", "source"]
+    assert "flags" in ids and not {"bytes", "vlan"} & set(ids)
+    assert {column.id: cells for column, cells in chosen}["source"] == 30
+    assert sum(cells for _, cells in chosen) + len(chosen) - 1 <= 100
+
+
+def test_a_hidden_column_is_shown_while_the_list_is_sorted_by_it() -> None:
+    hidden = Arrangement(hidden=frozenset({"rate", "bytes"}))
+    assert "rate" in [column.id for column, _ in fit(100, keep="rate", arrangement=hidden)]
+    assert "bytes" not in [column.id for column, _ in fit(100, keep="rate", arrangement=hidden)]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_vlans_that_tell_no_rows_apart_leave_before_what_is_said_of_every_flow(told: bool) -> None:
+    telling = Telling(tunnels=True, digits=3, tags=1, vlans=told, kinds=True)
+    ids = [column.id for column, _ in fit(77, "10s", ("veth0",), "rate", telling=telling)]
+    assert ids == ["direction", *["vlan"] * told, "tunnel", "vni", *["protocol"] * (not told), "source", "destination",
+                   "rate", "rate_10s"]
+
+
+def test_columns_that_an_order_does_not_name_stand_behind_their_neighbours() -> None:
+    ids = [column.id for column in Arrangement(order=("bytes", "gone", "interface", "bytes")).ordered(COLUMNS.values())]
+    assert sorted(ids) == sorted(COLUMNS)
+    assert ids[:2] == ["bytes", "packets"], "packets stands behind bytes in the registry"
+    assert ids[ids.index("interface") + 1] == "direction"
+
+
+_ids = st.sampled_from([*COLUMNS, "gone"])
+
+
+@given(st.builds(Arrangement, st.lists(_ids).map(tuple), st.frozensets(_ids), st.frozensets(_ids),
+                 st.lists(st.tuples(_ids, st.integers(1, 60)), max_size=4).map(tuple)),
+       st.integers(1, 250), st.sampled_from(list(COLUMNS)))
+def test_whatever_was_chosen_the_sorted_column_is_there_and_none_is_there_twice(
+        arrangement: Arrangement, width: int, keep: str) -> None:
+    ids = [column.id for column, _ in fit(width, keep=keep, arrangement=arrangement)]
+    assert keep in ids
+    assert len(ids) == len(set(ids))
+    assert not (arrangement.hidden - {keep}) & set(ids)
