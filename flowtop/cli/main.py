@@ -44,8 +44,9 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
     from flowtop.cli.settings import read_settings, settings_path
 
     options = {option.name for option in context.command.params if option.name and isinstance(option, click.Option)}
-    context.default_map = read_settings(path or settings_path(os.environ), options - _NO_SETTINGS,
-                                        must_exist=path is not None)
+    found = path or settings_path(os.environ, os.geteuid())
+    if found is not None:
+        context.default_map = read_settings(found, options - _NO_SETTINGS, must_exist=path is not None)
     return path
 
 
@@ -207,7 +208,7 @@ def _where_it_stands(error: click.UsageError) -> str:
         return ""
     from flowtop.cli.settings import settings_path
 
-    return f"it stands in {error.ctx.params.get('config') or settings_path(os.environ)}"
+    return f"it stands in {error.ctx.params.get('config') or settings_path(os.environ, os.geteuid())}"
 
 
 def _one_line(text: str) -> str:
