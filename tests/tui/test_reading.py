@@ -6,16 +6,16 @@ import asyncio
 import re
 from pathlib import Path
 
-from flowtop.cli.sources import Reading
-from flowtop.metering.flows import TableConfig
+from flowtop.cli.sources import FileSource
+from flowtop.filters.kernel import Split
 from flowtop.model.record import SourceState
-from flowtop.pipeline.drive import PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.main.flow_screen import reading
 from tests.kernel import frames as f
 from tests.tui.screen import lines
 from tests.unit.capture.files import writers as w
+from tests.unit.cli.command_line import options
 
 T = 1_700_000_000 * w.SECOND
 
@@ -28,20 +28,20 @@ def test_progress_in_words() -> None:
 
 async def show(path: Path, keys: tuple[str, ...] = ()) -> tuple[str, FlowtopApp]:
     """The screen at the end of the file."""
-    source = Reading(str(path), screen=True, tick_s=1.0, speed=None)
-    config = source.pipeline_config(PipelineConfig(table=TableConfig()))
-    app = FlowtopApp(lambda: Pipeline(config, source.capture()))
-    async with app.run_test(size=(120, 20)) as pilot:
-        for _ in range(200):
-            await pilot.pause(0.05)
-            if "END OF FILE" in "\n".join(lines(app)) or "capture ended" in "\n".join(lines(app)):
-                break
-        await pilot.press(*keys)
-        await asyncio.sleep(0.2)
-        await pilot.pause()
-        text = "\n".join(lines(app))
-        await pilot.press("q")
-        await pilot.pause()
+    source = FileSource(options("-r", str(path)))
+    with source.capture(Split()) as open_capture:
+        app = FlowtopApp(lambda: Pipeline(source.pipeline_config(), open_capture()))
+        async with app.run_test(size=(120, 20)) as pilot:
+            for _ in range(200):
+                await pilot.pause(0.05)
+                if "END OF FILE" in "\n".join(lines(app)) or "capture ended" in "\n".join(lines(app)):
+                    break
+            await pilot.press(*keys)
+            await asyncio.sleep(0.2)
+            await pilot.pause()
+            text = "\n".join(lines(app))
+            await pilot.press("q")
+            await pilot.pause()
     return text, app
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.cli.exports import exporting
+from flowtop.cli.run import exporting
 from flowtop.errors import EXIT_INTERRUPTED, EXIT_NOT_SENT, EXIT_OK, FlowtopError
 from flowtop.export.backlog import QueueBounds
 from flowtop.export.exporter import Exporter

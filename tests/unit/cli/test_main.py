@@ -47,7 +47,7 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-d", "nan"], "nan", "--help"),
     (["-b", "--idle-timeout", "nan"], "nan", "--help"),
     (["-b", "--linger", "nan"], "nan", "--help"),
-    (["-b", "name", "~", "example"], "names of hosts are only known on the screen", "filter by address"),
+    (["-b", "name", "~", "example"], "names of hosts are known only on the screen", "filter by address"),
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
     (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),
@@ -114,7 +114,7 @@ def test_bad_settings_are_two_lines_and_status_2(tmp_path: Path, text: str, mess
 def test_a_value_that_does_not_fit_is_told_with_the_place_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("delay = -1.0")
-    assert_two_lines(flowtop("--config", str(path), "--check"), 2, "-1.0", f"it stands in {path}")
+    assert_two_lines(flowtop("--config", str(path), "--check"), 2, "-1.0", f"set in {path}")
     assert_two_lines(flowtop("--check", env={"FLOWTOP_DELAY": "soon"}), 2, "soon", "environment, as FLOWTOP_DELAY")
     assert_two_lines(flowtop("--check", "-d", "x", env={"FLOWTOP_DELAY": "soon"}), 2, "'x'", "--help")
 
