@@ -42,7 +42,7 @@ def command(context: click.Context, /, **_: Any) -> int:
 
 
 def main() -> None:
-    """Entry point: run the command, print what went wrong in two lines, exit with the documented status."""
+    """Entry point: run the command, print an error in two lines, exit with the documented status."""
     try:
         status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:
@@ -55,10 +55,10 @@ def main() -> None:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         status = EXIT_OK
-    except OSError as error:  # click's own writing of help and the like
+    except OSError as error:  # click writes help and version itself
         _complain(f"cannot write: {(error.strerror or str(error)).lower()}", "check where the output goes")
         status = EXIT_FAILURE
-    for number in SIGNALS:  # the status stands: a late signal, while the interpreter ends, must not change it
+    for number in SIGNALS:  # a signal while the interpreter exits must not change the status
         signal.signal(number, signal.SIG_IGN)
     sys.exit(_flush(status))
 
@@ -74,7 +74,7 @@ def _complain(message: str, hint: str) -> None:
 
 
 def _origin(error: click.UsageError) -> str:
-    """Where a bad value comes from that was not typed; "" when it was typed."""
+    """Where a bad value is set; "" when it is on the command line."""
     if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None or not error.param.name:
         return ""
     source = error.ctx.get_parameter_source(error.param.name)
@@ -92,13 +92,13 @@ def _one_line(text: str) -> str:
 
 
 def _flush(status: int) -> int:
-    """Flush standard output here, where a reader that went away can be met quietly."""
-    if sys.stdout is None:  # closed by whoever started us
+    """Flush standard output here, where a closed pipe can be ignored."""
+    if sys.stdout is None:  # closed by the parent process
         return status
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more at exit: give it somewhere to write to.
+        # The interpreter flushes once more at exit: give it an open descriptor.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _complain(f"cannot write to standard output: {error.strerror}", "")

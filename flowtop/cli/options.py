@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from flowtop.output.batch import OutputFormat
 
 COLLECTOR_IDLE_TIMEOUT_S = 90.0
-"""Default with -l: exporters report a long flow about once a minute; it must not end here between two reports."""
+"""Default with -l: exporters report a long flow about once a minute; it must not end between two reports."""
 COLLECTOR_SORT = "rate_60s"
-"""Default with -l: a report brings a minute's traffic at once, so only the longest window gives useful rates."""
+"""Default with -l: a report covers a minute of traffic, so only the longest window gives useful rates."""
 COLLECTOR_DEDUPE = "off"
-"""Default with -l: exporters' records are added up as reported, none is a duplicate."""
+"""Default with -l: all records that exporters report are counted."""
 
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
@@ -41,7 +41,7 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
 
 
 class _Seconds(click.FloatRange):
-    """A number of seconds in a range; "nan" compares with nothing and is in none."""
+    """A number of seconds in a range; "nan" is in no range."""
 
     name = "seconds"
 
@@ -60,7 +60,7 @@ class _Factor(_Seconds):
 
 
 class Command(click.Command):
-    """A command that keeps the order of its options: `--export-filter` applies to the `-e` before it."""
+    """A command that records the order of its options: `--export-filter` applies to the `-e` before it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.Command."""
@@ -75,8 +75,7 @@ CONTEXT_SETTINGS: dict[str, Any] = {
 PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["-i", "--interface"], multiple=True, metavar="NAME",
-        help="Observe this interface; repeatable; globs such as 'veth*' are allowed. Default: every interface that "
-             "is up."),
+        help="Observe this interface; repeatable, globs such as 'veth*' too. Default: every interface that is up."),
     click.Option(
         ["-e", "--export"], multiple=True, metavar="URL",
         help="Export flows while watching: ipfix://HOST, ipfix+tcp://HOST, ipfix+tls://HOST, file:flows.ipfix, "
@@ -103,10 +102,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Write packets of the flows that match to a pcapng file; - is standard output, with -b."),
     click.Option(
         ["--snaplen"], type=click.IntRange(0, 262_144), default=256, show_default=True, metavar="N",
-        help="Octets to write of each packet; 0: all. The length on the wire is written too."),
+        help="Octets to write of each packet; 0: all. Its full length is recorded too."),
     click.Option(
         ["--write-per-flow"], type=click.IntRange(0), default=10_000, show_default=True, metavar="N",
-        help="Packets to write of each flow, beginning with its first; 0: all."),
+        help="Packets to write of each flow, from its first; 0: all."),
     click.Option(
         ["--write-total"], default="1Gi", show_default=True, metavar="SIZE",
         help="Maximum size of a file of packets; 0: no limit."),
@@ -129,10 +128,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Names on the screen: of the hosts in view by reverse DNS, of ports by /etc/services."),
     click.Option(
         ["-n", "--numeric"], is_flag=True,
-        help="Begin without names, whatever the settings say."),
+        help="Start without names, whatever the settings say."),
     click.Option(
         ["--theme"], type=click.Choice(["terminal", "dark", "light", "contrast"]),
-        help="Colours of the screen; terminal: the terminal's own 16 colours. Default: the one chosen last, at first "
+        help="Colours of the screen; terminal: the terminal's own 16 colours. Default: the last one chosen, initially "
              "terminal."),
     click.Option(
         ["-b", "--batch"], is_flag=True,
@@ -148,14 +147,13 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="With -b: list only the first N flows. Default: all."),
     click.Option(
         ["--idle-timeout"], type=_Seconds(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
-        help="A flow ends after this time without packets."),
+        help="End a flow after this time without packets."),
     click.Option(
         ["--active-timeout"], type=_Seconds(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
-        help="A long flow is exported each time this time has passed."),
+        help="Export a record of a long flow this often."),
     click.Option(
         ["--linger"], type=_Seconds(0, 3600), default=10.0, show_default=True, metavar="SECONDS",
-        help="Ended flows stay in the list for this time, fading; 0: until the next refresh. Those of a file stay for "
-             "good."),
+        help="Ended flows stay in the list for this time, fading; 0: until the next refresh. Flows of a file stay."),
     click.Option(
         ["--max-flows"], type=click.IntRange(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
         help="Maximum number of flows; when there are more, the least recently active are ended."),
@@ -190,10 +188,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What one run is to do: an attribute for each option, settled against all the others.
+    """What one run does: an attribute per option, after the options have been compared with each other.
 
-    What does not apply to this run has been cleared: at most one of `interface` (none: all), `read` and `listen` is the
-    source, `count` and `top` are None without `batch`, and so on. Nothing after this asks where a value came from.
+    Options that do not apply to this run have been cleared: at most one of `read` and `listen` is set, `count` and
+    `top` are None without `batch`, and so on. Where a value came from does not matter any more.
 
     Attributes:
         interface: names and globs; empty: every interface that is up.
@@ -269,16 +267,16 @@ class RunOptions:
 
 
 def run_options(context: click.Context) -> RunOptions:
-    """What the command line, the environment and the settings file mean together.
+    """The options of a run, from the command line, the environment and the settings file.
 
-    The command line overrides the rest, also where options exclude each other: what stands only in the environment or
-    in the settings is dropped when it does not fit this run, without a word.
+    The command line overrides the others, also where options exclude each other: a value from the environment or the
+    settings that does not apply to this run is dropped silently.
 
     Args:
         context: of a `Command` with PARAMETERS, parsed.
 
-    Raises FlowtopError (EXIT_USAGE): options on the command line that exclude each other or need another one, an
-        `--export-filter` without its `-e`, a size that is not one.
+    Raises FlowtopError (EXIT_USAGE): options on the command line exclude each other or need another option, an
+        `--export-filter` has no `-e` before it, or a size is not valid.
     """
     values = dict(context.params)
     origins = {name: context.get_parameter_source(name) for name in values}
@@ -295,7 +293,7 @@ def run_options(context: click.Context) -> RunOptions:
 
 
 def _settle_mode(values: dict[str, Any], given: set[str]) -> None:
-    """Check, batch or screen."""
+    """Options that need batch output."""
     for option in ("count", "top"):
         if not values["batch"]:
             if option in given:
@@ -305,7 +303,7 @@ def _settle_mode(values: dict[str, Any], given: set[str]) -> None:
 
 
 def _settle_source(values: dict[str, Any], given: set[str]) -> None:
-    """One of interfaces, file and collector."""
+    """One source: interfaces, a file or a collector."""
     named = [option for option in ("listen", "read", "interface") if option in given]
     if len(named) > 1:
         raise FlowtopError(f"-{named[0][0]} and -{named[1][0]} exclude each other", exit_code=EXIT_USAGE,
@@ -329,7 +327,7 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
 
 
 def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:
-    """What nobody has said, and what suits this source."""
+    """Defaults that depend on the source."""
     if values["listen"]:
         suited = {"sort": COLLECTOR_SORT, "idle_timeout": COLLECTOR_IDLE_TIMEOUT_S, "dedupe": COLLECTOR_DEDUPE}
         values.update({name: value for name, value in suited.items() if name in unset})
@@ -338,7 +336,7 @@ def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:
 
 
 def _settle_packets(values: dict[str, Any], given: set[str]) -> None:
-    """Where packets are written to, and how many octets of them."""
+    """The file of packets and its maximum size."""
     if values["check"] or (values["listen"] and "write" not in given):
         values["write"] = None
     if values["write"] and values["listen"]:
@@ -361,10 +359,10 @@ def _octets(text: str) -> int:
 
 
 def _settle_exports(values: dict[str, Any], order: Iterable[str]) -> None:
-    """Each URL with the filter that follows it on the command line.
+    """The filter of each URL: the one that follows it on the command line.
 
     Args:
-        order: names of the options as they stand there. URLs from elsewhere have no filter, and no place in it.
+        order: names of the options in the order of the command line. URLs from other places have no filter.
     """
     filters: list[str | None] = [None] * len(values["export"])
     left: Iterator[str] = iter(values["export_filter"])
@@ -382,6 +380,7 @@ def _settle_exports(values: dict[str, Any], order: Iterable[str]) -> None:
 
 
 def _settle_output(values: dict[str, Any], given: set[str]) -> None:
+    """The format of batch output."""
     if values["batch"]:
         chosen = values["output"] if "output" in given else None
         values["output"] = output_format(chosen, values["output"], values["export"], values["write"])
@@ -389,15 +388,15 @@ def _settle_output(values: dict[str, Any], given: set[str]) -> None:
 
 def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: Sequence[str],
                   write: str | None = None) -> OutputFormat:
-    """The format of rounds: standard output belongs to them, or to one export, or to the packets.
+    """The format of rounds. Standard output carries the rounds, or one export, or the packets.
 
     Args:
-        chosen: on the command line.
-        default: otherwise.
+        chosen: the format given on the command line.
+        default: the format otherwise.
         exports: URLs.
-        write: where packets are written to, if they are.
+        write: the file of packets.
 
-    Raises FlowtopError: two want standard output, or nothing would be written anywhere.
+    Raises FlowtopError: more than one of them uses standard output, or nothing would be written anywhere.
     """
     others = [f"-e {url}" for url in exports if url.partition(":")[2].partition("?")[0] == "-"]
     others += ["-w -"] if write == "-" else []
@@ -405,7 +404,7 @@ def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: S
     if others and len(wanting) > 1:
         first = wanting[0].split()[0] if wanting[0].startswith("-o") else "one of them"
         hint = "-w packets.pcapng" if wanting[1] == "-w -" else f"{wanting[1].partition(':')[0]}:flows"
-        raise FlowtopError(f"{wanting[0]} and {wanting[1]} both want standard output", exit_code=EXIT_USAGE,
+        raise FlowtopError(f"{wanting[0]} and {wanting[1]} both write to standard output", exit_code=EXIT_USAGE,
                            hint=f"leave out {first}, or write to a file: {hint}")
     if others:
         return "none"
@@ -417,7 +416,7 @@ def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: S
 
 
 def _settle_list(values: dict[str, Any], given: set[str]) -> None:
-    """What is listed, and with which names."""
+    """The list: its rows, names and filter."""
     values["group"] = values["group"] or ""
     if values["group"] and values["biflow"] and ("group" in given) != ("biflow" in given):
         if "group" in given:

@@ -1,6 +1,6 @@
-"""One run, as batch output or as the screen: its exports, its packets on file, its signals and its exit status.
+"""One run, as batch output or on the screen: its exports, its recording of packets, its signals and its exit status.
 
-What only one of the two needs is imported by it. On the screen that is after the compiler has begun: it takes longest.
+Each of the two imports what only it needs; the screen after the compiler has started, because that takes longest.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from flowtop.tui.saved import Looks
 
 Narrate = Callable[[str], None]
-"""Takes a line for the user, while nothing else is shown."""
+"""Shows the user one line of text, when there is no screen."""
 TABLE_WIDTH = 160
-"""Columns of a table that goes to no terminal."""
+"""Of a table in terminal columns, when standard output is no terminal."""
 
 
 def batch(options: RunOptions, narrate: Narrate) -> int:
-    """Write rounds to standard output until the end; gives the exit status.
+    """Write rounds to standard output until the run ends; returns the exit status.
 
-    Raises FlowtopError: an option that means nothing; capturing or writing failed; a damaged file.
+    Raises FlowtopError: an option is not valid, capturing or writing failed, or the file is damaged.
     """
     from flowtop.output.batch import BatchConfig, PageQueue, descriptor_writer, reader_watch, run_batch
 
@@ -75,9 +75,9 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
 
 
 def screen(options: RunOptions, narrate: Narrate) -> int:
-    """Show the screen until somebody leaves it; gives the exit status.
+    """Show the screen until the user quits; returns the exit status.
 
-    Raises FlowtopError: there is no terminal; an option that means nothing; capturing failed.
+    Raises FlowtopError: there is no terminal, an option is not valid, or capturing failed.
     """
     # textual paints on standard error.
     for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.stderr, "error")):
@@ -98,13 +98,13 @@ def screen(options: RunOptions, narrate: Narrate) -> int:
 
 
 class Run:
-    """What batch output and the screen have in common: everything is checked when this is made, nothing has begun yet.
+    """The parts that batch output and the screen share. Making it checks all options and starts nothing.
 
     Args:
-        options: what to do.
-        narrate: takes a line about each export and recording at the end.
+        options: of this run.
+        narrate: called at the end with a line about each export and recording.
 
-    Raises FlowtopError (EXIT_USAGE): a column, a filter or a URL that means nothing; an output file that is the input.
+    Raises FlowtopError (EXIT_USAGE): a column, filter or URL is not valid, or an output file is the input file.
     """
 
     def __init__(self, options: RunOptions, narrate: Narrate) -> None:
@@ -116,19 +116,19 @@ class Run:
         self._source: Source = choose_source(options)
         self.recorder = Recorder(RecordingLimits(options.snaplen or WHOLE_PACKET, options.write_per_flow,
                                                  options.write_total))
-        """Writes packets when it is asked to."""
+        """Writes packets, from the start or on request."""
         self.query = first_query(options)
-        """What is shown first."""
+        """The first query."""
         self._split = self._source.kernel_filter(self.query)
         self._narrowing = Narrowing(self._split)
 
     def pipeline(self, capture: Capture, exports: Exports, *, reader: Callable[[], bool] = lambda: True) -> Pipeline:
-        """The capture into a flow table, for exports and recorder; not started yet.
+        """A pipeline from the capture to exports and recorder, not started.
 
         Args:
             capture: owned by the pipeline from here on.
-            exports: get every Flow Record.
-            reader: whether the reader of the rounds takes the next one.
+            exports: receive every Flow Record.
+            reader: whether the reader of the rounds is ready for the next one.
         """
         from flowtop.pipeline.pipeline import Pipeline
 
@@ -138,13 +138,13 @@ class Run:
                         narrowing=self._narrowing, ready=ready)
 
     def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:
-        """Run `show` with the source, the exports and the recording of packets that were asked for.
+        """Call `show` with the source, exports and recording of the options, and end them afterwards.
 
         Args:
-            show: gives an exit status.
+            show: returns an exit status.
 
         Returns:
-            That status; EXIT_NOT_SENT for EXIT_OK when records or packets were lost on their way out.
+            That status, or EXIT_NOT_SENT instead of EXIT_OK when records or packets could not be sent or written.
 
         Raises FlowtopError: as Source.capture, Exports.add, Recorder.begin and `show`.
         """
@@ -159,9 +159,9 @@ class Run:
 
 
 def first_query(options: RunOptions) -> Query:
-    """What to show first. Without a sort or group of its own it is made without the columns, which bring numpy.
+    """The query that a run starts with. With the default sort and no group it is made without importing numpy.
 
-    Raises FlowtopError: no such column, filter or group field, or groups and biflows at once.
+    Raises FlowtopError: an unknown column or group field, a filter that is not valid, or both groups and biflows.
     """
     fields = [field.strip() for field in options.group.split(",")] if options.group else []
     query = Query(limit=options.top, group=tuple(field for field in fields if field not in ("flow", "biflow")),
@@ -179,9 +179,9 @@ def first_query(options: RunOptions) -> Query:
 
 
 def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
-    """URL of each export, and which records it is for (None: all). Opens nothing.
+    """The URL of each export and the mask of its records (None: all). Opens nothing.
 
-    Raises FlowtopError (EXIT_USAGE): a URL or a filter means nothing, or the file is the one that is read.
+    Raises FlowtopError (EXIT_USAGE): a URL or filter is not valid, or a file is the one that -r reads.
     """
     if not options.export:
         return []
@@ -196,9 +196,9 @@ def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
 
 
 def _require_another_file(options: RunOptions, option: str, path: str) -> None:
-    """Raise FlowtopError when what is written at `path` is what -r reads.
+    """Raise FlowtopError when the output file `path` is the file that -r reads.
 
-    It would be put aside, and the new file be read in its place.
+    It would be renamed, and the new, empty file be read.
     """
     try:
         same = bool(options.read and path) and Path(path).is_file() and Path(path).samefile(options.read or "")
@@ -210,16 +210,16 @@ def _require_another_file(options: RunOptions, option: str, path: str) -> None:
 
 def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: Callable[[Exports], int],
               narrate: Narrate) -> int:
-    """Run with exports opened before and flushed after; then say of each what it sent, as tcpdump does.
+    """Open exports, call `run`, flush the exports and print a line about each, as tcpdump does.
 
     Args:
         exports: stopped when this returns.
-        begin: with these: URL, and which records it is for (None: all).
-        run: gives an exit status.
-        narrate: takes a line about each export; of a failed run, where there is something to say.
+        begin: the exports to open: URL and mask of records (None: all).
+        run: returns an exit status.
+        narrate: called with a line about each export; after a failed run only about those that had records.
 
     Returns:
-        What `run` gave; EXIT_NOT_SENT for EXIT_OK when records were given up.
+        The status of `run`, or EXIT_NOT_SENT instead of EXIT_OK when records were lost.
 
     Raises FlowtopError: as `Exports.add`, and as `run`.
     """
@@ -238,18 +238,17 @@ def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: C
 
 
 def _records(figures: ExportStatistics) -> int:
-    """Flow Records an export has had to do with."""
+    """Flow Records that the export has received."""
     return figures.sent_records + figures.spooled_records + _lost(figures)
 
 
 def _lost(figures: ExportStatistics) -> int:
-    """Given up, or still in memory when the flush time was over and the disk did not answer; neither sent nor spooled
-    for the next run."""
+    """Flow Records neither sent nor spooled: dropped, or still in memory because the disk did not answer in time."""
     return figures.not_sent_records + figures.queued_records
 
 
 def _closing_line(figures: ExportStatistics) -> str:
-    """One line: what was sent, what was not and why. Without control characters."""
+    """One line, without control characters: what was sent, what was not, and why."""
     parts = [f"{figures.sent_records} flow records sent"]
     if figures.repeated_records:
         parts.append(f"{figures.repeated_records} may arrive twice")

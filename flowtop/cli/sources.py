@@ -1,6 +1,6 @@
-"""Where flows come from: this host's interfaces, a file, or exporters; one `Source` is chosen from the options.
+"""Sources of flows: the interfaces of this host, a file, or exporters.
 
-The captures, and what they need, are imported when one is made: a run loads one of them, and not the others.
+Each imports its capture when it makes one: a run loads only the capture that it uses.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ if TYPE_CHECKING:
     from flowtop.query.query import Query
 
 OpenCapture = Callable[[], "Capture"]
-"""Makes the capture of a run; called once, by the thread that runs it."""
+"""Makes the capture of a run; called once."""
 
 SCREEN_FIRST_DELAY_S = 0.25
-"""The screen's first tick comes early: nobody should look at an empty list for a whole second."""
+"""Before the first tick on the screen: short, so that the list is not empty for a whole second."""
 SCREEN_PAST_S = 300.0
-"""How far back [ goes while paused; flowtop.query.past bounds what it takes."""
+"""How far back the screen can show; flowtop.query.past bounds the memory."""
 _STAY_S = 1e9
-"""On the screen, ended flows of a file do not fade: the reader wants to see what was in it."""
+"""On the screen, ended flows of a file stay: the user wants to see all of the file."""
 _PAGE_S = 0.1
-"""Between two pages of a file that is read faster than anybody could look."""
+"""Minimum between two pages of a file, which is read faster than anyone can look."""
 
 
 class Source(Protocol):
-    """Where the flows of a run come from."""
+    """A source of flows, with what is special about it."""
 
     waits: ClassVar[bool]
-    """It can be stopped: a file is read on only when the reader of the rounds and all exports have kept up. Packets and
-    datagrams come when they come: a slow reader makes rounds longer, and a slow export spools or loses records."""
+    """Whether reading can wait until the reader of the rounds and all exports have kept up, as for a file. Packets and
+    datagrams cannot wait: with a slow reader rounds get longer, and a slow export spools or drops records."""
 
     def capture(self, kernel_filter: Split) -> AbstractContextManager[OpenCapture]:
-        """What gives the run its capture; entered before the run begins, left when it has ended.
+        """A context that gives a function that makes the capture; entered before the run, left after it.
 
         Args:
-            kernel_filter: what `kernel_filter` gave.
+            kernel_filter: the result of `kernel_filter`.
 
-        Raises FlowtopError: there can be no such capture.
+        Raises FlowtopError: this source cannot be captured from.
         """
 
     def pipeline_config(self) -> PipelineConfig:
         """Delays, timeouts and bounds of the run."""
 
     def kernel_filter(self, query: Query) -> Split:
-        """Which part of the query's filter runs in the kernel program, and which in the flow table.
+        """The parts of the query's filter that run in the kernel program and in the flow table.
 
-        There is a kernel program only for this host's interfaces.
+        Only the interfaces of this host have a kernel program.
         """
 
 
 def choose_source(options: RunOptions) -> Source:
-    """The source that the options name. Raises FlowtopError: a URL of `-l` that means nothing."""
+    """The source that the options name. Raises FlowtopError: a URL of `-l` is not valid."""
     if options.read is not None:
         return FileSource(options)
     if options.listen:
@@ -74,16 +74,16 @@ def choose_source(options: RunOptions) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class LiveSource:
-    """This host's interfaces."""
+    """The interfaces of this host."""
 
     options: RunOptions
     waits: ClassVar[bool] = False
 
     @contextmanager
     def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:
-        """See Source. The compiler begins at once and goes on while the rest is imported; it ends here at the latest.
+        """See Source. Starts the compiler, which runs while the rest is imported; leaving the context ends it.
 
-        Raises FlowtopError: no permission to capture, or a map size out of range.
+        Raises FlowtopError: there is no permission to capture, or the map size is out of range.
         """
         from flowtop.capture.ebpf.start import begin
 
@@ -98,12 +98,12 @@ class LiveSource:
             yield open_capture
 
     def pipeline_config(self) -> PipelineConfig:
-        """See Source. The screen keeps the past of an interface."""
+        """See Source. The screen keeps some of the past."""
         config = _pipeline_config(self.options)
         return config if self.options.batch else replace(config, past_s=SCREEN_PAST_S)
 
     def kernel_filter(self, query: Query) -> Split:
-        """See Source. With exports the kernel filters nothing: they are of all flows. The screen may be asked for
+        """See Source. With exports nothing is filtered in the kernel: exports are of all flows. The screen can show
         biflows and details, which need the packets of the other direction too."""
         options = self.options
         return places(query.filter, in_kernel=not options.export, observation_points=options.dedupe == "off",
@@ -119,7 +119,7 @@ class FileSource:
 
     @contextmanager
     def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
-        """See Source. Where the screen reads the capture from standard input, keys come from the terminal from now on.
+        """See Source. When the screen reads the capture from standard input, keys come from /dev/tty from now on.
 
         Raises FlowtopError: standard input is a terminal, or there is no terminal for the keys.
         """
@@ -133,11 +133,11 @@ class FileSource:
 
     @property
     def tick_s(self) -> float | None:
-        """Length of a tick in the time of the file, in seconds; None: the whole file is one."""
+        """Length of a tick in seconds of the file; None: the whole file is one tick."""
         return None if self.options.one_round else self.options.delay * (self.options.speed or 1.0)
 
     def pipeline_config(self) -> PipelineConfig:
-        """See Source. The file keeps its own time; on the screen it stays when it has been read to its end."""
+        """See Source. A file has its own clock; on the screen it stays after its end."""
         config, screen = _pipeline_config(self.options), not self.options.batch
         table = replace(config.table, least_tick_s=self.tick_s or config.delay_s)
         if screen:
@@ -155,7 +155,7 @@ class CollectorSource:
 
     Attributes:
         options: of the run.
-        urls: where to collect; at least one.
+        urls: where to listen; at least one.
     """
 
     options: RunOptions
@@ -180,7 +180,7 @@ class CollectorSource:
 
 
 def _pipeline_config(options: RunOptions) -> PipelineConfig:
-    """As the options say, for any source."""
+    """The options that all sources share."""
     from flowtop.metering.flows import TableConfig
     from flowtop.pipeline.drive import PipelineConfig
 
@@ -191,7 +191,7 @@ def _pipeline_config(options: RunOptions) -> PipelineConfig:
 
 
 def _take_standard_input() -> int:
-    """A descriptor of the capture that comes in there; standard input is the terminal itself from now on."""
+    """The descriptor of the capture on standard input, which is replaced by /dev/tty."""
     if sys.stdin is None or sys.stdin.isatty():
         raise FlowtopError("standard input is a terminal, not a capture", hint="tcpdump -U -w - | flowtop -r -",
                            exit_code=EXIT_USAGE)

@@ -54,7 +54,7 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "-e", "ipfx://collector"], "unknown scheme 'ipfx'", "did you mean ipfix"),
     (["-b", "-e", "ipfix://collector:99999"], "out of range", "1 to 65535"),
     (["-b", "-e", "ipfix://collector?profile=nfdmp"], "unknown profile 'nfdmp'", "did you mean nfdump"),
-    (["-b", "-o", "json", "-e", "jsonl:-"], "both want standard output", "leave out -o"),
+    (["-b", "-o", "json", "-e", "jsonl:-"], "both write to standard output", "leave out -o"),
     (["-b", "-o", "none"], "-o none without an export", "-e file:"),
     (["-b", "--export-filter", "tcp"], "'tcp' follows no -e", "-e URL --export-filter EXPR"),
     (["-b", "-e", "csv:x", "--export-filter", "tcp", "--export-filter", "udp"], "'udp' follows no -e", "with and"),

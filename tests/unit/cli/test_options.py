@@ -74,8 +74,8 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("--count", "1"), "--count needs -b"),
     (("--top", "1"), "--top needs -b"),
     (("-b", "-o", "none"), "-o none without an export writes nothing"),
-    (("-b", "-w", "-", "-o", "json"), "both want standard output"),
-    (("-b", "-w", "-", "-e", "jsonl:-"), "both want standard output"),
+    (("-b", "-w", "-", "-o", "json"), "both write to standard output"),
+    (("-b", "-w", "-", "-e", "jsonl:-"), "both write to standard output"),
     (("--write-total", "much"), "'much' is not a size"),
     (("--export-filter", "tcp", "-e", "csv:x"), "follows no -e of its own"),
 ])
