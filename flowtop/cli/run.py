@@ -79,10 +79,9 @@ def screen(options: RunOptions, narrate: Narrate) -> int:
 
     Raises FlowtopError: there is no terminal, an option is not valid, or capturing failed.
     """
-    # textual paints on standard error.
-    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.stderr, "error")):
-        if stream is sys.stdin and options.read == "-":
-            continue  # the capture; keys come from the terminal itself
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if name == "input" and options.read == "-":
+            continue  # the capture; keys come from /dev/tty
         if stream is None or not stream.isatty():
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import re
+import select
+import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from flowtop.cli.sources import FileSource
 from flowtop.filters.kernel import Split
@@ -80,3 +87,28 @@ async def test_a_file_without_packets_says_so(tmp_path: Path) -> None:
     path.write_bytes(w.pcap([]))
     text, _ = await show(path)
     assert "no flows in this file" in text
+
+
+@pytest.mark.parametrize("redirection", ["2>{}", "2>&- && touch {}"])
+def test_the_screen_is_drawn_when_standard_error_goes_elsewhere(tmp_path: Path, redirection: str) -> None:
+    path, errors = tmp_path / "x.pcap", tmp_path / "errors.log"
+    path.write_bytes(w.pcap([(T, f.ethernet(f.IPV4, f.ipv4(f.udp(1001, 53, bytes(32)), f.UDP)))]))
+    pid, master = pty.fork()
+    if not pid:
+        os.environ["TERM"] = "xterm-256color"
+        command = f"{sys.executable} -m flowtop -r {path} {redirection.format(errors)}"
+        os.execv("/bin/sh", ["/bin/sh", "-c", command])
+    output, begin, asked = b"", time.monotonic(), False
+    while time.monotonic() < begin + 60:
+        if select.select([master], [], [], 0.1)[0]:
+            try:
+                output += os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+        if b"END OF FILE" in output and not asked:
+            os.write(master, b"q")
+            asked = True
+    os.close(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert asked, output
+    assert errors.read_bytes() == b""
