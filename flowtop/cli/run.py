@@ -25,6 +25,7 @@ from flowtop.errors import (
 )
 from flowtop.export.exports import Exports, default_state_directory
 from flowtop.export.statistics import ExportStatistics
+from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
 from flowtop.process import stop_on_signals
@@ -166,8 +167,6 @@ def first_query(options: RunOptions) -> Query:
     query = Query(limit=options.top, group=tuple(field for field in fields if field not in ("flow", "biflow")),
                   biflow=options.biflow or "biflow" in fields)
     if options.filter.strip():
-        from flowtop.filters.filter import compile_filter
-
         query = replace(query, filter=compile_filter(options.filter))
     if options.sort == query.sort and not options.group:  # biflows have that column too
         return query
@@ -185,7 +184,6 @@ def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
     if not options.export:
         return []
     from flowtop.export.url import parse_export_url
-    from flowtop.filters.filter import compile_filter
 
     paths = [parse_export_url(url).path for url in options.export]
     keeps = [None if text is None else compile_filter(text, "records").record_mask for text in options.export_filter]
