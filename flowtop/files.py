@@ -1,13 +1,45 @@
-"""Files that flowtop makes: whose they are, and never over what is there already."""
+"""Files of the user and files that flowtop makes: where they are, whose they are, and never over what is there."""
 
 from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
+
+_XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
+
+
+def home_directory(environment: Mapping[str, str], user: int) -> Path | None:
+    """HOME, else what passwd(5) says; None: neither is there, as for a bare uid in a container.
+
+    Args:
+        user: effective user id.
+    """
+    if environment.get("HOME"):
+        return Path(environment["HOME"])
+    try:
+        return Path(pwd.getpwuid(user).pw_dir)
+    except KeyError:
+        return None
+
+
+def user_directory(kind: Literal["config", "state"], environment: Mapping[str, str], user: int) -> Path | None:
+    """flowtop's directory of the user (XDG Base Directory Specification), there or not; None: no home directory.
+
+    Args:
+        kind: for settings, or for what one run leaves to the next.
+        user: effective user id.
+    """
+    variable, below_home = _XDG[kind]
+    if environment.get(variable):
+        return Path(environment[variable]) / "flowtop"
+    home = home_directory(environment, user)
+    return None if home is None else home / below_home / "flowtop"
 
 
 def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:

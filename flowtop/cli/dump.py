@@ -1,4 +1,4 @@
-"""flowtop-dump: shows what is in an export."""
+"""flowtop-dump: shows the contents of a flow export."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
-              help="json is one object a message (JSON Lines).")
+              help="json: one object per message (JSON Lines).")
 @click.version_option(__version__, "--version", prog_name="flowtop-dump", message="%(prog)s %(version)s")
 def command(file: str, output: str) -> int:
     """Show the structure of a flow export: headers, templates, options, every record, with names.
 
-    FILE is a capture (pcap, pcapng) with NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams in it, or IPFIX over TCP; an
-    IPFIX file (RFC 5655); or raw datagrams; gzipped or not; - is standard input. Exits with 65 when something in it
+    FILE is a capture (pcap, pcapng) of NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams or of IPFIX over TCP; an IPFIX
+    file (RFC 5655); or raw datagrams; plain or gzipped; - is standard input. The exit status is 65 when part of it
     could not be read.
     """
     from flowtop.capture.files.messages import read_payloads
@@ -35,19 +35,19 @@ def command(file: str, output: str) -> int:
             refused += bool(entry.refusals)
             shown += 1
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has what it wanted; the interpreter flushes once more at exit
+    except BrokenPipeError:  # the reader needs no more; the interpreter flushes once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     finally:
         stream.close()
     if not shown:
-        raise FlowtopError(f"{stream.name} has no export in it", exit_code=EXIT_DAMAGED,
-                           hint="looked for are NetFlow 5, NetFlow 9, IPFIX and sFlow 5 datagrams, and IPFIX over TCP")
+        raise FlowtopError(f"{stream.name} contains no flow export", exit_code=EXIT_DAMAGED,
+                           hint="expected NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams, or IPFIX over TCP")
     return EXIT_DAMAGED if refused else EXIT_OK
 
 
 def main() -> None:
-    """Entry point: run the command; what went wrong is told in two lines."""
+    """Entry point: run the command; print an error in two lines."""
     try:
         status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:

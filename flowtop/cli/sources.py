@@ -1,74 +1,199 @@
-"""Where flows come from, and how the pipeline runs for it: what the command line chose, as objects.
+"""Sources of flows: the interfaces of this host, a file, or exporters.
 
-Everything heavy is imported when it is made.
+Each imports its capture when it makes one: a run loads only the capture that it uses.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.filters.kernel import Split, places
 
 if TYPE_CHECKING:
     from flowtop.capture.collector.url import ListenUrl
-    from flowtop.capture.ebpf.compiler import Compilation
     from flowtop.capture.protocol import Capture
-    from flowtop.export.exports import Exports, Keep
-    from flowtop.filters.kernel import Narrowing
+    from flowtop.cli.options import RunOptions
     from flowtop.pipeline.drive import PipelineConfig
-    from flowtop.pipeline.pipeline import Pipeline
-    from flowtop.recording.recorder import Recorder
+    from flowtop.query.query import Query
 
+OpenCapture = Callable[[], "Capture"]
+"""Makes the capture of a run; called once."""
 
+SCREEN_FIRST_DELAY_S = 0.25
+"""Before the first tick on the screen: short, so that the list is not empty for a whole second."""
+SCREEN_PAST_S = 300.0
+"""How far back the screen can show; flowtop.query.past bounds the memory."""
 _STAY_S = 1e9
-"""On screen, flows of a file that have ended do not fade away: who reads it wants to see what was in it."""
+"""On the screen, ended flows of a file stay: the user wants to see all of the file."""
 _PAGE_S = 0.1
-"""Between two pages of a file that is read faster than anybody could look."""
+"""Minimum between two pages of a file, which is read faster than anyone can look."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A file to be read.
+class Source(Protocol):
+    """A source of flows, with what is special about it."""
 
-    Attributes:
-        path: of the file, "-" for standard input.
-        screen: for the screen, not for batch output.
-        tick_s: length of a tick in the file's time; None: all of it is one.
-        speed: replay so many times as fast as it was recorded; None: as fast as it can be read.
-        decap: packets in tunnels stand for what carries them.
-    """
+    waits: ClassVar[bool]
+    """Whether reading can wait until the reader of the rounds and all exports have kept up, as for a file. Packets and
+    datagrams cannot wait: with a slow reader rounds get longer, and a slow export spools or drops records."""
 
-    path: str
-    screen: bool
-    tick_s: float | None
-    speed: float | None
-    decap: bool = False
+    def capture(self, kernel_filter: Split) -> AbstractContextManager[OpenCapture]:
+        """A context that gives a function that makes the capture; entered before the run, left after it.
 
-    def capture(self) -> Capture:
-        """What reads it. Raises FlowtopError: keys and capture cannot both come from standard input."""
+        Args:
+            kernel_filter: the result of `kernel_filter`.
+
+        Raises FlowtopError: this source cannot be captured from.
+        """
+
+    def pipeline_config(self) -> PipelineConfig:
+        """Delays, timeouts and bounds of the run."""
+
+    def kernel_filter(self, query: Query) -> Split:
+        """The parts of the query's filter that run in the kernel program and in the flow table.
+
+        Only the interfaces of this host have a kernel program.
+        """
+
+
+def choose_source(options: RunOptions) -> Source:
+    """The source that the options name. Raises FlowtopError: a URL of `-l` is not valid."""
+    if options.read is not None:
+        return FileSource(options)
+    if options.listen:
+        from flowtop.capture.collector.url import parse_listen_url
+
+        return CollectorSource(options, tuple(map(parse_listen_url, options.listen)))
+    return LiveSource(options)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSource:
+    """The interfaces of this host."""
+
+    options: RunOptions
+    waits: ClassVar[bool] = False
+
+    @contextmanager
+    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:
+        """See Source. Starts the compiler, which runs while the rest is imported; leaving the context ends it.
+
+        Raises FlowtopError: there is no permission to capture, or the map size is out of range.
+        """
+        from flowtop.capture.ebpf.start import begin
+
+        options = self.options
+        with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap)) as compilation:
+            def open_capture() -> Capture:
+                from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+
+                config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap)
+                return EbpfCapture(config, compilation)
+
+            yield open_capture
+
+    def pipeline_config(self) -> PipelineConfig:
+        """See Source. The screen keeps some of the past."""
+        config = _pipeline_config(self.options)
+        return config if self.options.batch else replace(config, past_s=SCREEN_PAST_S)
+
+    def kernel_filter(self, query: Query) -> Split:
+        """See Source. With exports nothing is filtered in the kernel: exports are of all flows. The screen can show
+        biflows and details, which need the packets of the other direction too."""
+        options = self.options
+        return places(query.filter, in_kernel=not options.export, observation_points=options.dedupe == "off",
+                      decap=options.decap, both_ways=query.biflow or not options.batch)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A capture file or an IPFIX file."""
+
+    options: RunOptions
+    waits: ClassVar[bool] = True
+
+    @contextmanager
+    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
+        """See Source. When the screen reads the capture from standard input, keys come from /dev/tty from now on.
+
+        Raises FlowtopError: standard input is a terminal, or there is no terminal for the keys.
+        """
         from flowtop.capture.files.capture import FileCapture, FileConfig
 
-        descriptor = _take_standard_input() if self.screen and self.path == "-" else None
-        return FileCapture(FileConfig(self.path, self.tick_s, self.speed, descriptor, self.decap))
+        options = self.options
+        assert options.read is not None
+        descriptor = _take_standard_input() if options.read == "-" and not options.batch else None
+        capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap))
+        yield lambda: capture
 
-    def pipeline_config(self, config: PipelineConfig) -> PipelineConfig:
-        """How the pipeline follows it, otherwise as given."""
+    @property
+    def tick_s(self) -> float | None:
+        """Length of a tick in seconds of the file; None: the whole file is one tick."""
+        return None if self.options.one_round else self.options.delay * (self.options.speed or 1.0)
+
+    def pipeline_config(self) -> PipelineConfig:
+        """See Source. A file has its own clock; on the screen it stays after its end."""
+        config, screen = _pipeline_config(self.options), not self.options.batch
         table = replace(config.table, least_tick_s=self.tick_s or config.delay_s)
-        if self.screen:
+        if screen:
             table = replace(table, linger_s=_STAY_S)
-        return replace(config, own_time=True, stay=self.screen, page_s=_PAGE_S if self.screen else 0.0, table=table)
+        return replace(config, own_time=True, stay=screen, page_s=_PAGE_S if screen else 0.0, table=table)
+
+    def kernel_filter(self, query: Query) -> Split:
+        """See Source: nothing in the kernel."""
+        return places(query.filter, in_kernel=False, observation_points=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSource:
+    """NetFlow, IPFIX and sFlow exporters.
+
+    Attributes:
+        options: of the run.
+        urls: where to listen; at least one.
+    """
+
+    options: RunOptions
+    urls: tuple[ListenUrl, ...]
+    waits: ClassVar[bool] = False
+
+    @contextmanager
+    def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
+        """See Source."""
+        from flowtop.capture.collector.capture import ListenerCapture
+
+        capture = ListenerCapture(self.urls)
+        yield lambda: capture
+
+    def pipeline_config(self) -> PipelineConfig:
+        """See Source."""
+        return _pipeline_config(self.options)
+
+    def kernel_filter(self, query: Query) -> Split:
+        """See Source: nothing in the kernel."""
+        return places(query.filter, in_kernel=False, observation_points=False)
+
+
+def _pipeline_config(options: RunOptions) -> PipelineConfig:
+    """The options that all sources share."""
+    from flowtop.metering.flows import TableConfig
+    from flowtop.pipeline.drive import PipelineConfig
+
+    table = TableConfig(idle_timeout_s=options.idle_timeout, active_timeout_s=options.active_timeout,
+                        linger_s=options.linger, max_flows=options.max_flows, dedupe=options.dedupe)
+    return PipelineConfig(delay_s=options.delay, first_delay_s=None if options.batch else SCREEN_FIRST_DELAY_S,
+                          ticks=options.count, table=table)
 
 
 def _take_standard_input() -> int:
-    """A descriptor of what comes in there; keys come from the terminal itself from now on."""
+    """The descriptor of the capture on standard input, which is replaced by /dev/tty."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise FlowtopError("standard input is not a capture but the terminal", hint="tcpdump -U -w - | flowtop -r -",
+        raise FlowtopError("standard input is a terminal, not a capture", hint="tcpdump -U -w - | flowtop -r -",
                            exit_code=EXIT_USAGE)
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
@@ -79,215 +204,3 @@ def _take_standard_input() -> int:
     os.dup2(terminal, sys.stdin.fileno())
     os.close(terminal)
     return capture
-
-IDLE_TIMEOUT_S = 90.0
-"""Exporters report a flow that goes on each minute or so: it must not end, here, between two reports."""
-SORT = "rate_60s"
-"""A report brings a minute's traffic at once: only the longest window tells rates that mean something."""
-
-
-@dataclass(frozen=True)
-class Listening:
-    """Places to listen at.
-
-    Attributes:
-        urls: at least one.
-        own_idle_timeout: the user has said when flows end.
-        own_dedupe: the user has said what becomes of duplicates.
-    """
-
-    urls: tuple[ListenUrl, ...]
-    own_idle_timeout: bool
-    own_dedupe: bool
-
-    def capture(self) -> Capture:
-        """What listens."""
-        from flowtop.capture.collector.capture import ListenerCapture
-
-        return ListenerCapture(self.urls)
-
-    def pipeline_config(self, config: PipelineConfig) -> PipelineConfig:
-        """As given, but for what the user left open: exporters' records are summed as they say, none is a duplicate."""
-        table = config.table
-        if not self.own_idle_timeout:
-            table = replace(table, idle_timeout_s=IDLE_TIMEOUT_S)
-        if not self.own_dedupe:
-            table = replace(table, dedupe="off")
-        return replace(config, table=table)
-
-
-def parse_urls(texts: Sequence[str]) -> tuple[ListenUrl, ...]:
-    """Read what `-l` says. Raises FlowtopError: no place to listen at."""
-    from flowtop.capture.collector.url import parse_listen_url
-
-    return tuple(map(parse_listen_url, texts))
-
-SCREEN_PAST_S = 300.0
-"""How far back [ goes while paused; flowtop.query.past bounds what it takes."""
-
-
-Said = Callable[[str], bool]
-"""Of an option: whether it was said where the name says."""
-
-
-def elsewhere(options: dict[str, Any], given: Said, default: Said) -> Reading | Listening | None:
-    """Where flows come from, if not from this host's interfaces; the command line goes before other settings.
-
-    Args:
-        options: by name; what does not hold for this run is changed in place.
-        given: on the command line.
-        default: nowhere.
-
-    Raises FlowtopError: they exclude each other, or mean nothing.
-    """
-    named = [option for option in ("listen", "read", "interface") if given(option)]
-    if len(named) > 1:
-        raise FlowtopError(f"-{named[0][0]} and -{named[1][0]} exclude each other", exit_code=EXIT_USAGE,
-                           hint="flowtop observes interfaces, or reads a file, or listens to exporters")
-    for option in {"read", "listen"} - set(named) if named else ():
-        options[option] = None
-    reading = _reading(options, given, default)
-    if reading is not None or not options["listen"]:
-        return reading
-    if given("decap"):
-        raise FlowtopError("--decap needs packets", hint="-l collects flows that others have counted",
-                           exit_code=EXIT_USAGE)
-
-    if default("sort"):
-        options["sort"] = SORT
-    return Listening(parse_urls(options["listen"]), own_idle_timeout=not default("idle_timeout"),
-                     own_dedupe=not default("dedupe"))
-
-
-def _reading(options: dict[str, Any], given: Said, default: Said) -> Reading | None:
-    """The file to read, if any."""
-    if options["read"] is None:
-        for option in ("replay", "speed"):
-            if given(option):
-                raise FlowtopError(f"--{option} needs -r", hint="flowtop -r FILE reads a capture", exit_code=EXIT_USAGE)
-        return None
-
-    speed = options["speed"] or (1.0 if options["replay"] else None)
-    tick_s: float | None = options["delay"] * (speed or 1.0)
-    if options["batch"] and default("delay") and options["count"] is None and options["read"] != "-" and speed is None:
-        tick_s = None
-    return Reading(options["read"], screen=not options["batch"], tick_s=tick_s, speed=speed, decap=options["decap"])
-
-
-def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | None, *,
-                    first_delay_s: float | None = None) -> PipelineConfig:
-    """Delays, timeouts and bounds."""
-    from flowtop.metering.flows import TableConfig
-    from flowtop.pipeline.drive import PipelineConfig
-
-    table = TableConfig(idle_timeout_s=options["idle_timeout"], active_timeout_s=options["active_timeout"],
-                        linger_s=options["linger"], max_flows=options["max_flows"], dedupe=options["dedupe"])
-    config = PipelineConfig(delay_s=options["delay"], first_delay_s=first_delay_s,
-                            ticks=options["count"] if options["batch"] else None, table=table,
-                            past_s=0.0 if options["batch"] or elsewhere else SCREEN_PAST_S)
-    return elsewhere.pipeline_config(config) if elsewhere else config
-
-
-def recorder(options: dict[str, Any], given: Said) -> Recorder:
-    """What writes packets, with the limits that were chosen.
-
-    Raises FlowtopError: a size that is none; packets are to be written where there are none, over the screen, or over
-        what is read.
-    """
-    from flowtop.model.packets import WHOLE_PACKET
-    from flowtop.recording.recorder import Recorder, RecordingLimits
-    from flowtop.text.operands import octets
-
-    if options["listen"] and not given("write"):
-        options["write"] = None
-    if options["write"] and options["listen"]:
-        raise FlowtopError("-w needs packets: exporters tell of flows only", exit_code=EXIT_USAGE,
-                           hint="-e records what they tell: -e file:flows.ipfix")
-    if options["write"] == "-" and not options["batch"]:
-        raise FlowtopError("-w -: standard output is the screen's", exit_code=EXIT_USAGE,
-                           hint="name a file, or run without a screen: flowtop -b -w -")
-    if options["write"]:
-        require_another_file(options, f"-w {options['write']}", options["write"])
-    try:
-        most_octets = int(octets(options["write_total"]))
-    except ValueError:
-        raise FlowtopError(f"--write-total {options['write_total']!r} is no size", exit_code=EXIT_USAGE,
-                           hint="for example 100M or 1Gi; 0 for as much as the disk takes") from None
-    return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"], most_octets))
-
-
-def exports(options: dict[str, Any], order: Iterable[str]) -> list[tuple[str, Keep | None]]:
-    """URL and filter of each export.
-
-    Args:
-        options: as the command line has them.
-        order: names of the options, as they were given.
-
-    Raises FlowtopError: one means nothing, or is the file that is read.
-    """
-    if not options["export"] and not options["export_filter"]:
-        return []
-    from flowtop.cli.exports import planned
-    from flowtop.export.url import parse_export_url
-
-    def keep(text: str) -> Keep:
-        from flowtop.filters.filter import compile_filter
-
-        return compile_filter(text, "records").record_mask
-
-    found = planned(options["export"], options["export_filter"], order, keep)
-    for url, _ in found:
-        require_another_file(options, f"-e {url}", parse_export_url(url).path)
-    return found
-
-
-def require_another_file(options: dict[str, Any], said: str, path: str) -> None:
-    """What is written at `path`, as the user said, is not what -r reads.
-
-    It would be put aside, and what is new there be read in its place. Raises FlowtopError: it is.
-    """
-    try:
-        same = bool(options["read"] and path) and Path(path).is_file() and Path(path).samefile(options["read"])
-    except (OSError, ValueError):  # not there, or a NUL in the name: told where it is opened
-        return
-    if same:
-        raise FlowtopError(f"{said}: that is the file which -r reads", hint="name another file", exit_code=EXIT_USAGE)
-
-
-def pipeline(options: dict[str, Any], elsewhere: Reading | Listening | None, capture: Capture, exports: Exports,
-             recorder: Recorder, narrowing: Narrowing, *, reader: Callable[[], bool] = lambda: True,
-             first_delay_s: float | None = None) -> Pipeline:
-    """One capture into one flow table, for exports and a recorder of packets; not started yet.
-
-    Args:
-        reader: whether who reads the rounds takes the next. A file waits for exports too, packets on a wire do not.
-    """
-    from flowtop.pipeline.pipeline import Pipeline
-
-    recorder.connect(capture)
-    waits = isinstance(elsewhere, Reading)
-    return Pipeline(pipeline_config(options, elsewhere, first_delay_s=first_delay_s), capture, [exports],
-                    watcher=recorder, narrowing=narrowing,
-                    ready=(lambda: reader() and not exports.crowded()) if waits else reader)
-
-
-@contextmanager
-def source(options: dict[str, Any], elsewhere: Reading | Listening | None,
-           wanted: str) -> Iterator[Callable[[], Capture]]:
-    """What makes the capture; the eBPF programs' compilation has begun and goes on while the screen is imported."""
-    if elsewhere:
-        capture = elsewhere.capture()
-        yield lambda: capture
-        return
-    from flowtop.capture.ebpf.start import begin
-
-    with closing(begin(options["map_entries"], wanted, decap=options["decap"])) as compilation:
-        yield lambda: _ebpf_capture(options, compilation)
-
-
-def _ebpf_capture(options: dict[str, Any], compilation: Compilation) -> Capture:
-    from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
-
-    config = EbpfConfig(interfaces=tuple(options["interface"]), map_entries=options["map_entries"],
-                        decap=options["decap"])
-    return EbpfCapture(config, compilation)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
+from flowtop.files import user_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowtop.export.exporter import Exporter
     from flowtop.model.record import FlowRecords
-    OpenExporter = Callable[[str, Path], Exporter]
+    OpenExporter = Callable[[str, Path | None], Exporter]
     Keep = Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]]
     'Which records an export is for: records and interface names by ifindex -> shape (n,).'
 
@@ -37,15 +38,16 @@ HURRY_S = 0.5
 """How long it waits when the user asked twice."""
 
 
-def default_state_directory(environment: Mapping[str, str], user: int) -> Path:
-    """Where spools are unless something else is said: root's is the system's, others have their own (XDG).
+def default_state_directory(environment: Mapping[str, str], user: int) -> Path | None:
+    """Where spools are by default: the system's directory for root, the user's own (XDG) for others; None: this user
+    has no home directory.
 
     Args:
         user: effective user id.
     """
     if user == 0:
         return Path("/var/lib/flowtop")
-    return Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "flowtop"
+    return user_directory("state", environment, user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Exports:
     """Every export of this run, stopped ones too. A `pipeline.FlowRecordConsumer`; any thread.
 
     Args:
-        state_directory: spools are made below it.
+        state_directory: spools are made below it; None: there is none, and no export that needs a spool can be added.
         flush_s: how long `stop` waits for collectors, unless it is told otherwise.
         standard_output: whether an export may have it (`jsonl:-`).
         scope: asked which records an export is for that is added without a word of that.
@@ -93,7 +95,7 @@ class Exports:
         monotonic: seconds.
     """
 
-    def __init__(self, state_directory: Path, *, flush_s: float = FLUSH_S, standard_output: bool = False,
+    def __init__(self, state_directory: Path | None, *, flush_s: float = FLUSH_S, standard_output: bool = False,
                  scope: Callable[[], Keep | None] = lambda: None, open_exporter: OpenExporter | None = None,
                  monotonic: Callable[[], float] = time.monotonic) -> None:
         self._state_directory = state_directory

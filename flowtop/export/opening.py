@@ -25,20 +25,22 @@ from flowtop.files import recording_owner
 _MAX_SPOOLS = 16
 
 
-def open_exporter(text: str, state_directory: Path, *, bounds: QueueBounds | None = None,
+def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBounds | None = None,
                   spool_octets: int = MAX_OCTETS, monotonic: Callable[[], float] = time.monotonic,
                   wall: Callable[[], float] = time.time) -> Exporter:
     """An Exporter for a URL: `start` it, then hand it records.
 
     Args:
         text: see `export.url`.
-        state_directory: TCP and TLS exports have their spools below it; made when there is none.
+        state_directory: TCP and TLS exports have their spools below it, made when it is not there; None: there is no
+            place for spools.
         bounds: of the queue in memory.
         spool_octets: bound of each spool.
         monotonic, wall: seconds.
 
     Raises FlowtopError: a URL that means nothing, a certificate or key that cannot be read, a path or a spool that
-        cannot be written. A collector that cannot be reached is no error: the exporter waits for it.
+        cannot be written, no place for a spool. A collector that cannot be reached is no error: the exporter waits for
+        it.
     """
     url = parse_export_url(text)
     transport: Transport
@@ -87,8 +89,11 @@ def _certificate(what: str, path: Path | None, error: OSError) -> FlowtopError:
                         hint="a PEM file that this user may read")
 
 
-def _spool(url: ExportUrl, state_directory: Path, max_octets: int, wall: Callable[[], float]) -> Spool:
+def _spool(url: ExportUrl, state_directory: Path | None, max_octets: int, wall: Callable[[], float]) -> Spool:
     """The first spool of this collector and domain that no other export holds, with what is left in such others."""
+    if state_directory is None:
+        raise FlowtopError("this user has no home directory to keep a spool in", exit_code=EXIT_USAGE,
+                           hint="name a directory for spools with --state-directory")
     name = re.sub(r"[^a-z0-9.]", "_", url.host)[:80]
     identity = hashlib.sha256(f"{url.kind}|{url.host}|{url.port}|{url.domain}".encode()).hexdigest()[:12]
     found: Spool | None = None

@@ -1,6 +1,6 @@
-"""Headless output: one round a tick on standard output, as a table, JSON Lines or CSV.
+"""Batch output: one round per tick on standard output, as a table, JSON Lines or CSV.
 
-stdout is data; nothing else is ever written there.
+Standard output carries data only; nothing else is ever written there.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import json
 import os
 import queue
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import FlowtopError
 from flowtop.fields.columns import Wording
 from flowtop.fields.fitting import fit
 from flowtop.fields.records import iso_time
@@ -36,9 +36,9 @@ class BatchConfig:
     """How rounds are written.
 
     Attributes:
-        output: table, json (JSON Lines), csv, or none: rounds are counted and not written.
-        query: which flows a round lists, and in which order.
-        width: columns of a table.
+        output: table, json (JSON Lines), csv, or none: rounds are counted but not written.
+        query: the flows of a round and their order.
+        width: of a table, in terminal columns.
         wording: units of a table.
     """
 
@@ -48,55 +48,25 @@ class BatchConfig:
     wording: Wording = Wording()
 
 
-def output_format(chosen: OutputFormat | None, default: OutputFormat, exports: Sequence[str],
-                  write: str | None = None) -> OutputFormat:
-    """The format of rounds: standard output is theirs, or one export's, or the packets'.
-
-    Args:
-        chosen: on the command line.
-        default: what stands otherwise.
-        exports: URLs.
-        write: where packets are written to, if they are.
-
-    Raises:
-        FlowtopError: two want standard output, or nobody writes anything.
-    """
-    others = [f"-e {url}" for url in exports if url.partition(":")[2].partition("?")[0] == "-"]
-    others += ["-w -"] if write == "-" else []
-    wanting = [*([f"-o {chosen}"] if chosen not in (None, "none") else []), *others]
-    if others and len(wanting) > 1:
-        first = wanting[0].split()[0] if wanting[0].startswith("-o") else "one of them"
-        hint = "-w packets.pcapng" if wanting[1] == "-w -" else f"{wanting[1].partition(':')[0]}:flows"
-        raise FlowtopError(f"{wanting[0]} and {wanting[1]} both want standard output", exit_code=EXIT_USAGE,
-                           hint=f"leave out {first}, or write to a file: {hint}")
-    if others:
-        return "none"
-    output = chosen or default
-    if output == "none" and not exports and write is None:
-        raise FlowtopError("-o none without an export writes nothing", hint="add -e, for example -e file:flows.ipfix",
-                           exit_code=EXIT_USAGE)
-    return output
-
-
 class PageQueue:
-    """Pages on their way from the pipeline's threads to the thread that writes them."""
+    """Hands pages from the threads of the pipeline to the thread that writes them."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Page | FlowtopError] = queue.SimpleQueue()
 
     def ready(self) -> bool:
-        """Whether every page handed over so far has been taken: rounds wait for their reader, packets do not."""
+        """Whether all pages have been taken: rounds wait for their reader, packets do not."""
         return self._queue.empty()
 
     def on_progress(self, text: str) -> None:
-        """Batch output does not narrate its start."""
+        """Ignored: batch output does not report its start."""
 
     def on_page(self, page: Page) -> None:
-        """Hand over one round."""
+        """Add one round."""
         self._queue.put(page)
 
     def on_error(self, error: FlowtopError) -> None:
-        """Hand over what ended the run."""
+        """Add the error that ended the run."""
         self._queue.put(error)
 
     def __iter__(self) -> Iterator[Page]:
@@ -110,23 +80,23 @@ class PageQueue:
 
 
 class RoundFormat(Protocol):
-    """Puts one round into text."""
+    """Formats rounds."""
 
     def text(self, number: int, page: Page) -> str:
-        """Round `number` (from 1), lines complete."""
+        """The text of round `number` (from 1), in complete lines."""
 
 
 def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None]) -> int:
-    """Write rounds until the pipeline has ended; the last round shows what the last drain brought.
+    """Write rounds until the pipeline has ended; the last round shows the last drain.
 
     Args:
         config: format and query.
-        pipeline: not started yet; built with `ready=pages.ready`.
-        pages: becomes the pipeline's listener.
-        write: takes one round's text; `descriptor_writer` makes one.
+        pipeline: not started; made with `ready=pages.ready`.
+        pages: becomes the listener of the pipeline.
+        write: writes the text of one round, such as a `descriptor_writer`.
 
     Returns:
-        How many rounds were written. A reader that went away (broken pipe) ends the run quietly.
+        The number of rounds written. When the reader closes the pipe, the run ends without an error.
 
     Raises:
         FlowtopError: capturing could not start, or failed.
@@ -140,19 +110,19 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
             write(form.text(rounds + 1, page))
             rounds += 1
     except BrokenPipeError:
-        pass  # `flowtop -b | head`: the reader has what it wanted
+        pass  # `flowtop -b | head`: the reader needs no more
     finally:
         pipeline.stop()
     return rounds
 
 
 def descriptor_writer(descriptor: int) -> Callable[[str], None]:
-    """Writes text to a file descriptor as UTF-8, all of it.
+    """A function that writes all of a text to a file descriptor, as UTF-8.
 
-    The function made raises BrokenPipeError when the reader went away, FlowtopError when writing fails otherwise.
+    It raises BrokenPipeError when the reader has closed the pipe, and FlowtopError when writing fails otherwise.
 
-    Not through sys.stdout: CPython's buffered text layer drops what is left of a large write when a signal that has
-    a handler interrupts it (seen with 3.11, a full pipe and SIGINT), and a recording must not end in half a line.
+    It does not use sys.stdout: when a signal with a handler interrupts a large write, CPython's buffered text layer
+    drops the rest (seen with 3.11, a full pipe and SIGINT), and output must not end in half a line.
     """
     writable = select.poll()  # not select, which stops at 1,024
     writable.register(descriptor, select.POLLOUT)
@@ -162,25 +132,28 @@ def descriptor_writer(descriptor: int) -> Callable[[str], None]:
         while left:
             try:
                 left = left[os.write(descriptor, left):]
-            except BlockingIOError:  # somebody made the pipe non-blocking
+            except BlockingIOError:  # another process made the pipe non-blocking
                 writable.poll()
             except BrokenPipeError:
                 raise
             except OSError as error:
                 raise FlowtopError(f"cannot write to standard output: {(error.strerror or str(error)).lower()}",
-                                   hint="see to the disk or file it goes to") from error
+                                   hint="check the disk or file that it goes to") from error
 
     return write
 
 
 def reader_watch(descriptor: int | None) -> Callable[[str], None]:
-    """Writes nothing, where an export writes instead.
+    """A function that writes nothing: for a standard output that belongs to an export.
 
-    The function made raises BrokenPipeError when the descriptor is a pipe whose reader went away.
+    It raises BrokenPipeError when the descriptor is a pipe whose reader has closed it.
+
+    Args:
+        descriptor: None: closed, there is no reader to watch.
     """
     poll = select.poll()
     if descriptor is not None:
-        poll.register(descriptor, 0)  # errors are told unasked
+        poll.register(descriptor, 0)  # poll(2) reports errors unasked
 
     def watch(_: str) -> None:
         if any(event & select.POLLERR for _, event in poll.poll(0)):
@@ -190,7 +163,7 @@ def reader_watch(descriptor: int | None) -> Callable[[str], None]:
 
 
 def round_format(config: BatchConfig) -> RoundFormat:
-    """The text of one output format."""
+    """The formatter of an output format."""
     if config.output == "json":
         return _JsonLines()
     if config.output == "csv":
@@ -201,7 +174,7 @@ def round_format(config: BatchConfig) -> RoundFormat:
 
 
 def totals_record(page: Page) -> dict[str, int]:
-    """The books of one round: observed = accounted + ignored + filtered + lost."""
+    """The counters of one round: observed = accounted + ignored + filtered + lost."""
     books = page.books
     return {
         "observedPackets": books.observed_packets,
@@ -232,7 +205,7 @@ def totals_record(page: Page) -> dict[str, int]:
 class _Nothing:
     """No text."""
 
-    def text(self, number: int, page: Page) -> str:  # noqa: ARG002 - nothing to be told
+    def text(self, number: int, page: Page) -> str:  # noqa: ARG002 - nothing is written
         return ""
 
 
@@ -249,7 +222,7 @@ class _JsonLines:
 
 
 class _Csv:
-    """CSV (RFC 4180) with one header line; each row begins with its round and time."""
+    """CSV (RFC 4180) with one header line; each row begins with the number and time of its round."""
 
     def text(self, number: int, page: Page) -> str:
         out = io.StringIO()
@@ -262,7 +235,7 @@ class _Csv:
 
 
 class _Table:
-    """A plain table: the books in two lines, then the flows."""
+    """A plain table: the counters in two lines, then the flows."""
 
     def __init__(self, config: BatchConfig) -> None:
         self._config = config
@@ -307,7 +280,7 @@ def _summary(number: int, page: Page) -> list[str]:
 
 
 def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:
-    """How a Collecting Process fares, in one line."""
+    """The state of the Collecting Process in one line; none without one."""
     if statistics is None:
         return []
     words = [*(f"{label} {value}" for label, value in facts(statistics)),

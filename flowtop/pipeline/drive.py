@@ -1,4 +1,4 @@
-"""What the capture thread does between opening a capture and closing it: wait, drain, say where ticks end."""
+"""The loop of the capture thread: wait, drain, and decide where ticks end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class PipelineConfig:
 
     Attributes:
         delay_s: seconds between ticks.
-        first_delay_s: seconds from attaching to the first tick; a screen wants its first flows early.
-        ticks: end by itself with this tick, made by the last drain; None: run until `stop`.
-        own_time: the capture keeps its own time (a file): its batches say where ticks end, and where it ends.
-        stay: when such a capture has ended, go on answering queries until `stop`.
-        page_s: seconds between pages of such a capture at least, which may make thousands of ticks a second.
-        past_s: how much of the past can be asked for (Query.at); 0: nothing is kept.
+        first_delay_s: seconds from attaching to the first tick, so that a screen shows flows early; None: delay_s.
+        ticks: end after this number of ticks, the last of them made by the last drain; None: run until `stop`.
+        own_time: the capture has its own clock (a file): its batches say where ticks and the capture end.
+        stay: when such a capture has ended, keep answering queries until `stop`.
+        page_s: minimum seconds between two pages of such a capture, which can have thousands of ticks per second.
+        past_s: seconds of the past that a query can ask for (Query.at); 0: none is kept.
         table: timeouts and bounds of the flow table.
     """
 
@@ -45,7 +45,7 @@ class PipelineConfig:
 
 @dataclass(slots=True)
 class Handover:
-    """One batch on its way from the capture thread to the metering thread."""
+    """One batch, passed from the capture thread to the metering thread."""
 
     batch: FlowBatch
     close_tick: bool
@@ -54,15 +54,15 @@ class Handover:
 
 
 class Driving:
-    """Drains one capture, by this host's clock or by the capture's own, until stopped or at its end.
+    """Drains one capture by the clock of this host or of the capture, until it is stopped or the capture ends.
 
     Args:
         config: delays and ticks.
         capture: open when `run` is called.
-        hand_over: takes each batch; returns when its arrays may be reused.
-        narrowing: when the capture filter holds.
-        ready: as of Pipeline.
-        settle: called when a source has ended and somebody goes on looking, first with what was wrong with it.
+        hand_over: called with each batch; returns when its arrays may be reused.
+        narrowing: whether the capture filter applies.
+        ready: see Pipeline.
+        settle: called while a capture that has ended stays on the screen; first with its error, if any, then with None.
         clock: seconds, monotonic.
     """
 
@@ -78,21 +78,21 @@ class Driving:
         self._clock = clock
         self._stopping = False
         self.completed = False
-        """All `ticks` asked for were made in full."""
+        """All `ticks` of the configuration were complete."""
         self.fault: FlowtopError | None = None
-        """Why a capture that keeps its own time ended before its end."""
+        """Why a capture with its own clock stopped before its end."""
 
     def run(self) -> None:
-        """Drain until stopped, or until it ends by itself."""
+        """Drain until stopped, or until the capture or the number of ticks ends."""
         if self._config.own_time:
             self._follow_source()
         else:
-            # Empty or nearly so; it tells the table when capturing began, which rates are counted from.
+            # Nearly empty; from it the table knows when capturing began, which is where rates start.
             self._hand_over(Handover(self._capture.drain(), close_tick=False))
             self._drain_until_stopped()
 
     def stop(self) -> None:
-        """Ask for the end; whoever waits in the capture has to be woken. Any thread, and signal handlers."""
+        """Request the end; the caller also has to wake the capture. Any thread, and signal handlers."""
         self._stopping = True
 
     def _drain_until_stopped(self) -> None:
@@ -116,17 +116,17 @@ class Driving:
                 due_at = max(due_at + config.delay_s, self._clock() + config.delay_s / 2)
 
     def _await_ready(self, patience_s: float) -> bool:
-        """Whether the reader is ready, or becomes so before a drain should be made without it."""
+        """Whether the reader is ready, or becomes ready before the next drain is due."""
         until = self._clock() + patience_s
         while not self._ready():
             begin = self._clock()
             self._capture.wait(_READY_POLL_S)
             if self._stopping or self._clock() >= until or self._clock() - begin < _READY_POLL_S / 2:
-                return False  # over, or for long enough, or the map is half full
+                return False  # stopped, or waited long enough, or the map is half full
         return True
 
     def _follow_source(self) -> None:
-        """Close ticks where the batches say; at the end return, or stay until stopped."""
+        """Close ticks where the batches say so; at the end of the capture return, or stay until stopped."""
         config = self._config
         ticks, shown_at = 0, -math.inf
         while not self._stopping:
@@ -135,7 +135,7 @@ class Driving:
                 return
             batch = self._capture.drain()
             source = batch.source
-            assert source is not None, "a capture that keeps its own time says so in its batches"
+            assert source is not None, "a capture with its own clock has a source in its batches"
             ticks += source.closes_tick
             self.completed = ticks == config.ticks
             self._await_ready_source()
@@ -151,13 +151,13 @@ class Driving:
                 self._stay(source.fault)
 
     def _stay(self, fault: FlowtopError | None) -> None:
-        """The source has ended, somebody goes on looking."""
+        """The capture has ended; its flows stay on the screen."""
         self._settle(fault)
         while not self._stopping:
             self._capture.wait(_SOURCE_WAIT_S)
             self._settle(None)
 
     def _await_ready_source(self) -> None:
-        """A file can wait for its reader, and for exports, for ever."""
+        """A file can wait for its reader and for exports without limit."""
         while not self._ready() and not self._stopping:
             time.sleep(_READER_POLL_S)

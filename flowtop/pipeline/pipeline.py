@@ -1,8 +1,8 @@
-"""The metering pipeline: capture → flow table → pages for whoever watches, Flow Records for whoever exports.
+"""The metering pipeline: capture → flow table → pages for a listener, Flow Records for consumers.
 
 Two threads. The *capture thread* opens the capture, waits, drains; a drain spends most of its time in the kernel.
-The *metering thread* owns the flow table: it takes batches, closes ticks, answers queries. So a key press is answered
-while a drain waits for its grace period, and nobody but the metering thread ever touches the table.
+The *metering thread* owns the flow table: it adds batches, closes ticks and answers queries. So a key press is answered
+while a drain waits for its grace period, and no other thread ever touches the table.
 """
 
 from __future__ import annotations
@@ -31,39 +31,40 @@ from flowtop.query.query import Page, Query, SelfUsage, Traffic
 
 
 class PipelineListener(Protocol):
-    """Who watches. Called from the pipeline's threads, never from two at once."""
+    """Receives pages. Called from the threads of the pipeline, never from two at once."""
 
     def on_progress(self, text: str) -> None:
-        """What is being waited for before the first page, in words."""
+        """A text that says what the pipeline waits for before the first page."""
 
     def on_page(self, page: Page) -> None:
-        """The newest answer to the newest query: after each tick, and at once after `ask`."""
+        """The current answer to the current query: after each tick, and at once after `ask`."""
 
     def on_error(self, error: FlowtopError) -> None:
         """Capturing failed and has ended; nothing is attached any more."""
 
 
 class FlowRecordConsumer(Protocol):
-    """Who is handed every expired Flow Record. Called from the metering thread: must not block."""
+    """Receives every expired Flow Record. Called from the metering thread: must not block."""
 
     def tell(self, facts: MeteringFacts) -> None:
-        """How metering stands, before the records that belong to it: each tick, and before the last records."""
+        """The state of the Metering Process: each tick before its records, and before the last records."""
 
     def consume(self, records: FlowRecords) -> None:
-        """Take records (FLOW_RECORD_DTYPE, never empty). The array is the consumer's to keep."""
+        """Receive records (FLOW_RECORD_DTYPE, never empty). The consumer may keep the array."""
 
 
 class FlowWatcher(Protocol):
-    """Who looks at the flow table whenever it has been brought up to date. Called from the metering thread."""
+    """Sees the flow table after each update. Called from the metering thread."""
 
     def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
-        """The table at rest, and interfaces' names by ifindex: not to be kept."""
+        """The table, unchanged during the call, and interface names by ifindex. Neither may be kept."""
 
-_WORTH_TELLING = 0.01
+_WORTH_SHOWING = 0.01
+"""CPU, as a fraction of one core."""
 
 
 class UsageMeter:
-    """flowtop's own CPU and memory, once a tick.
+    """CPU time and memory of flowtop itself, measured each tick.
 
     Args:
         clock: seconds, monotonic.
@@ -74,24 +75,25 @@ class UsageMeter:
         self._at = clock()
         self._cpu_s = time.process_time()
         self._statm = Path("/proc/self/statm")
-        self._usage = self._told = SelfUsage()
+        self._usage = self._shown = SelfUsage()
 
     @property
     def usage(self) -> SelfUsage:
-        """Over the last tick; asked for to be shown."""
-        self._told = self._usage
-        return self._told
+        """Over the last tick. Reading it means that it is shown."""
+        self._shown = self._usage
+        return self._shown
 
     def settle(self) -> bool:
-        """Measure again though no tick has ended; whether the CPU is so much less than was told that it should be told.
+        """Measure again although no tick has ended; returns whether the CPU is so far below what is shown that it
+        should be shown again.
 
-        Only less: to tell costs CPU itself, and telling of that would never end.
+        Only when below: to show it costs CPU too, and to show that would never end.
         """
         self.tick()
-        return self._told.cpu - self._usage.cpu >= _WORTH_TELLING
+        return self._shown.cpu - self._usage.cpu >= _WORTH_SHOWING
 
     def tick(self) -> None:
-        """A tick is over."""
+        """Measure: a tick has ended."""
         at, cpu_s = self._clock(), time.process_time()
         resident_pages = int(self._statm.read_text().split()[1])
         self._usage = SelfUsage(
@@ -112,12 +114,12 @@ class Pipeline:
 
     Args:
         config: delays, timeouts, bounds.
-        capture: where flows come from; owned from here on.
-        consumers: get every expired Flow Record, the forced ones at the end included.
+        capture: the source of flows; owned by the pipeline from here on.
+        consumers: receive every expired Flow Record, including those that the end of the run forces.
         watcher: sees the flow table after each batch.
-        narrowing: how long the capture filter holds.
-        ready: asked before a tick is closed; while it says no, drains go on and the tick grows. So a slow reader of
-            batch output makes rounds longer, and loses none of their packets. A source with its own time waits.
+        narrowing: whether the capture filter applies.
+        ready: asked before a tick is closed; while it is false, drains continue and the tick grows. So a slow reader
+            of batch output makes rounds longer, and none of their packets is lost. A capture with its own clock waits.
         clock: seconds, monotonic.
     """
 
@@ -170,43 +172,43 @@ class Pipeline:
             thread.start()
 
     def ask(self, query: Query) -> None:
-        """Set the query every later page answers, and answer it now. Any thread; the latest wins."""
+        """Set the query that pages answer from now on, and answer it at once. Any thread; the latest query wins."""
         with self._changed:
             self._query = query
             turned = self._narrowing.follow(query.filter, query.scope)
             self._asked = True
             self._changed.notify_all()
-        if turned:  # by a drain at once
+        if turned:  # a drain applies it
             self._capture.wake()
 
     def request_stop(self) -> None:
-        """Ask for the last drain without waiting for it. Any thread, and signal handlers."""
+        """Request the last drain without waiting for it. Any thread, and signal handlers."""
         self._drives.stop()
         self._capture.wake()
 
     def stop(self) -> None:
-        """Detach, drain once more, report what is left to consumers and the listener; returns when all that is done."""
+        """Detach, drain once more, pass the rest to consumers and the listener; returns when that is done."""
         self.request_stop()
         self.join()
 
     def join(self) -> None:
-        """Wait until the pipeline has ended, by itself or by `stop`."""
+        """Wait until the pipeline has ended, with its capture or by `stop`."""
         for thread in self._threads:
             thread.join()
 
     @property
     def failure(self) -> FlowtopError | None:
-        """Why the pipeline ended, when it was not asked to."""
+        """The error that ended the pipeline; None: there was none."""
         return self._failure
 
     @property
     def completed(self) -> bool:
-        """All `ticks` asked for were made in full: the pipeline ended by itself."""
+        """All `ticks` of the configuration were complete: the pipeline was not stopped."""
         return self._drives.completed
 
     @property
     def fault(self) -> FlowtopError | None:
-        """Why a capture that keeps its own time ended before its end: a damaged file. All it gave is in the pages."""
+        """Why a capture with its own clock stopped before its end: a damaged file. The pages have all that it gave."""
         return self._drives.fault
 
     # ---- capture thread
@@ -223,7 +225,7 @@ class Pipeline:
             self._hand_over(Handover(last, close_tick=True, last=True))
         except FlowtopError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a thread's last resort: the user must see it, not the interpreter
+        except Exception as error:  # noqa: BLE001 - the last resort of a thread: the user must see the error
             self._fail(_unexpected("capturing", error))
         finally:
             with self._changed:
@@ -231,7 +233,7 @@ class Pipeline:
                 self._changed.notify_all()
 
     def _settle(self, fault: FlowtopError | None) -> None:
-        """The source has ended, somebody goes on looking: what reading cost is no more what flowtop costs."""
+        """The capture has ended but stays on the screen: show that reading no longer costs CPU."""
         if fault is not None:
             self._listener.on_error(fault)
         if self._usage.settle():
@@ -240,7 +242,7 @@ class Pipeline:
                 self._changed.notify_all()
 
     def _hand_over(self, handover: Handover) -> None:
-        """Give a batch to the metering thread and wait until it is in the table: its arrays may be reused then."""
+        """Pass a batch to the metering thread and wait until it is in the table; then its arrays may be reused."""
         with self._changed:
             self._handover = handover
             self._changed.notify_all()
@@ -268,7 +270,7 @@ class Pipeline:
             except FlowtopError as error:
                 self._fail(error)
                 self.request_stop()
-            except Exception as error:  # noqa: BLE001 - as in the capture thread; hooks must come off all the same
+            except Exception as error:  # noqa: BLE001 - as in the capture thread; the hooks must be detached all the same
                 self._fail(_unexpected("metering", error))
                 self.request_stop()
             finally:
@@ -315,7 +317,7 @@ class Pipeline:
         self._egress.append(totals.tick_egress_octets / self._table.tick_s)
 
     def _tell(self, steps: Steps | None) -> None:
-        """What is in no Flow Record, whoever's fault: ignored, filtered and lost."""
+        """Pass on what is in no Flow Record: what was ignored, filtered and lost."""
         totals, now_ms = self._table.totals, sum(self._batch_time) // 1_000_000
         since_ms = None
         if steps is not None and steps.ignored_ns[1]:
@@ -338,7 +340,7 @@ class Pipeline:
         return self._pager.page(query, self._table, self._now())
 
     def _now(self) -> Page:
-        """A page of this tick but for what comes from the flows."""
+        """A page of this tick, without the parts that the query answers."""
         totals, tick_s = self._table.totals, self._table.tick_s
         now_ns, unix_offset_ns = self._batch_time
         return Page(

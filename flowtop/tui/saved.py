@@ -8,7 +8,6 @@ in the home leads anywhere root may write.
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
+from flowtop.files import home_directory, recording_owner, user_directory
 from flowtop.tui.palettes import THEMES
 
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
@@ -102,19 +102,15 @@ def view_file(environment: Mapping[str, str], user: int, behind: tuple[int, int]
         user: effective user id.
         behind: user and group behind sudo, None when nobody is.
     """
+    owner = behind or (user, os.getegid())
+    variables = environment if behind is None else {}  # behind sudo they are not that user's
+    home, folder = home_directory(variables, owner[0]), user_directory("state", variables, owner[0])
     try:
-        if behind is not None:
-            home = Path(pwd.getpwuid(behind[0]).pw_dir)
-            state = home / ".local" / "state"
-        else:
-            home = Path(environment.get("HOME") or pwd.getpwuid(user).pw_dir)
-            state = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state")
-        owner = behind or (user, os.getegid())
-        if home.stat().st_uid != owner[0]:
+        if home is None or folder is None or home.stat().st_uid != owner[0]:
             return None  # su -m, or no home at all: as root, no place to write to
-    except (KeyError, OSError):
+    except OSError:
         return None
-    return ViewFile(state / "flowtop", owner, other=behind is not None and behind[0] != user)
+    return ViewFile(folder, owner, other=behind is not None and behind[0] != user)
 
 
 def view_text(view: SavedView) -> str:
@@ -178,8 +174,6 @@ def opening_looks(environment: Mapping[str, str], user: int, *, hosts: bool, ser
         user: effective user id.
         theme: None: the one that was kept.
     """
-    from flowtop.files import recording_owner
-
     file = view_file(environment, user, recording_owner(environment, user))
     kept, complaint = SavedView(), ""
     try:

@@ -7,6 +7,7 @@ no chance left to detach anything.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -54,7 +55,10 @@ class TerminalDriver(LinuxDriver):
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
         self._on_gone: Callable[[], None] = app.request_quit
-        self._file: Any = _Output(self._file, self._on_gone)
+        # textual draws on standard error. When that is redirected, draw on standard output, which is a terminal too.
+        terminal = sys.__stderr__ if sys.__stderr__ is not None and sys.__stderr__.isatty() else sys.__stdout__
+        assert terminal is not None, "the command has checked that standard output is a terminal"
+        self._file: Any = _Output(terminal, self._on_gone)
 
     def stop_application_mode(self) -> None:
         """Leave nothing on the alternate screen: tmux puts what is there into the shell's when it was resized."""

@@ -98,7 +98,7 @@ def test_what_is_no_export_is_one_clear_line(octets: bytes, said: str, tmp_path:
 def test_a_capture_without_exports_says_so(tmp_path: Path) -> None:
     write_pcap(tmp_path / "x.pcap", [b"\0\1nothing"])
     status, _, err = dump(tmp_path / "x.pcap")
-    assert status == 65 and "has no export in it" in err
+    assert status == 65 and "contains no flow export" in err
 
 
 def test_strings_of_strangers_are_quoted_and_harmless(tmp_path: Path) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import re
+import select
+import sys
+import time
 from pathlib import Path
 
-from flowtop.cli.sources import Reading
-from flowtop.metering.flows import TableConfig
+import pytest
+
+from flowtop.cli.sources import FileSource
+from flowtop.filters.kernel import Split
 from flowtop.model.record import SourceState
-from flowtop.pipeline.drive import PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.main.flow_screen import reading
 from tests.kernel import frames as f
 from tests.tui.screen import lines
 from tests.unit.capture.files import writers as w
+from tests.unit.cli.command_line import options
 
 T = 1_700_000_000 * w.SECOND
 
@@ -28,20 +35,20 @@ def test_progress_in_words() -> None:
 
 async def show(path: Path, keys: tuple[str, ...] = ()) -> tuple[str, FlowtopApp]:
     """The screen at the end of the file."""
-    source = Reading(str(path), screen=True, tick_s=1.0, speed=None)
-    config = source.pipeline_config(PipelineConfig(table=TableConfig()))
-    app = FlowtopApp(lambda: Pipeline(config, source.capture()))
-    async with app.run_test(size=(120, 20)) as pilot:
-        for _ in range(200):
-            await pilot.pause(0.05)
-            if "END OF FILE" in "\n".join(lines(app)) or "capture ended" in "\n".join(lines(app)):
-                break
-        await pilot.press(*keys)
-        await asyncio.sleep(0.2)
-        await pilot.pause()
-        text = "\n".join(lines(app))
-        await pilot.press("q")
-        await pilot.pause()
+    source = FileSource(options("-r", str(path)))
+    with source.capture(Split()) as open_capture:
+        app = FlowtopApp(lambda: Pipeline(source.pipeline_config(), open_capture()))
+        async with app.run_test(size=(120, 20)) as pilot:
+            for _ in range(200):
+                await pilot.pause(0.05)
+                if "END OF FILE" in "\n".join(lines(app)) or "capture ended" in "\n".join(lines(app)):
+                    break
+            await pilot.press(*keys)
+            await asyncio.sleep(0.2)
+            await pilot.pause()
+            text = "\n".join(lines(app))
+            await pilot.press("q")
+            await pilot.pause()
     return text, app
 
 
@@ -80,3 +87,28 @@ async def test_a_file_without_packets_says_so(tmp_path: Path) -> None:
     path.write_bytes(w.pcap([]))
     text, _ = await show(path)
     assert "no flows in this file" in text
+
+
+@pytest.mark.parametrize("redirection", ["2>{}", "2>&- && touch {}"])
+def test_the_screen_is_drawn_when_standard_error_goes_elsewhere(tmp_path: Path, redirection: str) -> None:
+    path, errors = tmp_path / "x.pcap", tmp_path / "errors.log"
+    path.write_bytes(w.pcap([(T, f.ethernet(f.IPV4, f.ipv4(f.udp(1001, 53, bytes(32)), f.UDP)))]))
+    pid, master = pty.fork()
+    if not pid:
+        os.environ["TERM"] = "xterm-256color"
+        command = f"{sys.executable} -m flowtop -r {path} {redirection.format(errors)}"
+        os.execv("/bin/sh", ["/bin/sh", "-c", command])
+    output, begin, asked = b"", time.monotonic(), False
+    while time.monotonic() < begin + 60:
+        if select.select([master], [], [], 0.1)[0]:
+            try:
+                output += os.read(master, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+        if b"END OF FILE" in output and not asked:
+            os.write(master, b"q")
+            asked = True
+    os.close(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert asked, output
+    assert errors.read_bytes() == b""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.cli.exports import exporting
+from flowtop.cli.run import exporting
 from flowtop.errors import EXIT_INTERRUPTED, EXIT_NOT_SENT, EXIT_OK, FlowtopError
 from flowtop.export.backlog import QueueBounds
 from flowtop.export.exporter import Exporter
@@ -18,7 +18,8 @@ from tests.unit.export.flows import RecordingTransport, flows
 def run(tmp_path: Path, *, away: bool = False, spooling: bool = False, records: int = 100, status: int = EXIT_OK,
         room: int = 1_000, error: FlowtopError | None = None) -> tuple[int, list[str]]:
     """Export so many records to a transport that takes them, or not; gives the status, and the lines said."""
-    def opened(url: str, directory: Path) -> Exporter:
+    def opened(url: str, directory: Path | None) -> Exporter:
+        assert directory is not None
         transport = RecordingTransport()
         transport.fail_open = away
         spool = Spool(directory / "spool", domain=1, wall=lambda: 1.7e9) if spooling else None
@@ -73,4 +74,18 @@ def test_a_run_that_failed_at_once_says_only_why(tmp_path: Path) -> None:
 def test_spools_are_the_system_s_for_root_and_the_user_s_for_others() -> None:
     assert default_state_directory({"XDG_STATE_HOME": "/x"}, 0) == Path("/var/lib/flowtop")
     assert default_state_directory({"XDG_STATE_HOME": "/x"}, 1000) == Path("/x/flowtop")
-    assert default_state_directory({}, 1000) == Path.home() / ".local/state/flowtop"
+    assert default_state_directory({"HOME": "/home/x"}, 1000) == Path("/home/x/.local/state/flowtop")
+
+
+NOBODY = 2**31 - 5
+"""A user id without an entry in passwd(5)."""
+
+
+def test_only_an_export_that_needs_a_spool_needs_a_home_directory(tmp_path: Path) -> None:
+    assert default_state_directory({}, NOBODY) is None
+    exports = Exports(default_state_directory({}, NOBODY))
+    exports.add(f"file:{tmp_path}/flows.ipfix")
+    with pytest.raises(FlowtopError, match="no home directory") as caught:
+        exports.add("ipfix+tcp://127.0.0.1:9")
+    assert "--state-directory" in caught.value.hint
+    exports.stop()

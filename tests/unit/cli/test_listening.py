@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.cli.sources import IDLE_TIMEOUT_S, Listening, parse_urls
-from flowtop.metering.flows import TableConfig
-from flowtop.pipeline.drive import PipelineConfig
+from flowtop.cli.sources import CollectorSource, choose_source
+from tests.unit.cli.command_line import options
 
 
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +40,11 @@ def test_the_command_line_goes_before_places_from_elsewhere(tmp_path: Path) -> N
 
 
 def test_defaults_suit_reports_of_a_minute_and_the_user_goes_before_them() -> None:
-    urls, given = parse_urls(["2055"]), PipelineConfig(table=TableConfig(idle_timeout_s=15, dedupe="mark"))
-    table = Listening(urls, own_idle_timeout=False, own_dedupe=False).pipeline_config(given).table
-    assert (table.idle_timeout_s, table.dedupe) == (IDLE_TIMEOUT_S, "off")
-    assert Listening(urls, own_idle_timeout=True, own_dedupe=True).pipeline_config(given) == given
+    source = choose_source(options("-b", "-l", "2055"))
+    assert isinstance(source, CollectorSource)
+    table = source.pipeline_config().table
+    assert (table.idle_timeout_s, table.dedupe, source.options.sort) == (90, "off", "rate_60s")
+    source = choose_source(options("-b", "-l", "2055", "--idle-timeout", "15", "--dedupe", "mark", "-s", "rate"))
+    assert isinstance(source, CollectorSource)
+    table = source.pipeline_config().table
+    assert (table.idle_timeout_s, table.dedupe, source.options.sort) == (15, "mark", "rate")

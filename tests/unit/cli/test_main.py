@@ -47,14 +47,14 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-d", "nan"], "nan", "--help"),
     (["-b", "--idle-timeout", "nan"], "nan", "--help"),
     (["-b", "--linger", "nan"], "nan", "--help"),
-    (["-b", "name", "~", "example"], "names of hosts are only known on the screen", "filter by address"),
+    (["-b", "name", "~", "example"], "names of hosts are known only on the screen", "filter by address"),
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
     (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),
     (["-b", "-e", "ipfx://collector"], "unknown scheme 'ipfx'", "did you mean ipfix"),
     (["-b", "-e", "ipfix://collector:99999"], "out of range", "1 to 65535"),
     (["-b", "-e", "ipfix://collector?profile=nfdmp"], "unknown profile 'nfdmp'", "did you mean nfdump"),
-    (["-b", "-o", "json", "-e", "jsonl:-"], "both want standard output", "leave out -o"),
+    (["-b", "-o", "json", "-e", "jsonl:-"], "both write to standard output", "leave out -o"),
     (["-b", "-o", "none"], "-o none without an export", "-e file:"),
     (["-b", "--export-filter", "tcp"], "'tcp' follows no -e", "-e URL --export-filter EXPR"),
     (["-b", "-e", "csv:x", "--export-filter", "tcp", "--export-filter", "udp"], "'udp' follows no -e", "with and"),
@@ -114,7 +114,7 @@ def test_bad_settings_are_two_lines_and_status_2(tmp_path: Path, text: str, mess
 def test_a_value_that_does_not_fit_is_told_with_the_place_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("delay = -1.0")
-    assert_two_lines(flowtop("--config", str(path), "--check"), 2, "-1.0", f"it stands in {path}")
+    assert_two_lines(flowtop("--config", str(path), "--check"), 2, "-1.0", f"set in {path}")
     assert_two_lines(flowtop("--check", env={"FLOWTOP_DELAY": "soon"}), 2, "soon", "environment, as FLOWTOP_DELAY")
     assert_two_lines(flowtop("--check", "-d", "x", env={"FLOWTOP_DELAY": "soon"}), 2, "'x'", "--help")
 

@@ -16,17 +16,15 @@ from typing import Any
 
 import pytest
 
-from flowtop.cli import sources
-from flowtop.cli.sources import Reading
+from flowtop.cli.run import Run
 from flowtop.export.backlog import QueueBounds
 from flowtop.export.exporter import Exporter
 from flowtop.export.exports import Exports
-from flowtop.filters.kernel import Narrowing
 from flowtop.model.record import FlowBatch, SourceState
-from flowtop.recording.recorder import Recorder
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.test_damage import ipfix_file
+from tests.unit.cli.command_line import options
 from tests.unit.export.flows import RecordingTransport, until
 from tests.unit.pipeline.test_pipeline import ScriptedCapture, Watcher
 
@@ -193,10 +191,8 @@ def test_a_file_is_read_no_faster_than_an_export_gets_on(tmp_path: Path) -> None
     bounds = QueueBounds(records=2_000)
     exports = Exports(tmp_path, open_exporter=lambda url, _: Exporter(url, transport, bounds=bounds))
     exports.add("ipfix://127.0.0.1:9")
-    reading = Reading("x.pcap", screen=False, tick_s=1.0, speed=None)
-    options = dict(delay=1.0, count=None, batch=True, idle_timeout=0.5, active_timeout=60.0, linger=10.0,
-                   max_flows=1_000_000, dedupe="off")
-    pipeline = sources.pipeline(options, reading, capture, exports, Recorder(), Narrowing())
+    read = replace(options("-b", "-r", "x.pcap", "-d", "1", "--dedupe", "off"), idle_timeout=0.5)
+    pipeline = Run(read, lambda _: None).pipeline(capture, exports)
     pipeline.start(watcher := Watcher())
     until(exports.crowded, lambda: (capture.drains, watcher.errors, exports.statistics()))
     reached = capture.drains

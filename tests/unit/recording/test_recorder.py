@@ -217,10 +217,10 @@ def test_standard_output_and_a_reader_that_goes_away(source: Path) -> None:
     (("-b", "-w", "/nowhere/y.pcapng"), "cannot write /nowhere/y.pcapng: no such file or directory"),
     (("-b", "-w", "/tmp"), "cannot write /tmp: is a directory"),
     (("-b", "-w", "/dev/full"), "cannot write /dev/full: no space left on device"),
-    (("-b", "-w", "-", "-o", "json"), "-o json and -w - both want standard output"),
-    (("-b", "-w", "-", "-e", "jsonl:-"), "-e jsonl:- and -w - both want standard output"),
-    (("-w", "-"), "-w -: standard output is the screen's"),
-    (("-b", "-w", "y", "--write-total", "much"), "--write-total 'much' is no size"),
+    (("-b", "-w", "-", "-o", "json"), "-o json and -w - both write to standard output"),
+    (("-b", "-w", "-", "-e", "jsonl:-"), "-e jsonl:- and -w - both write to standard output"),
+    (("-w", "-"), "-w -: standard output belongs to the screen"),
+    (("-b", "-w", "y", "--write-total", "much"), "--write-total 'much' is not a size"),
 ])
 def test_what_cannot_be_written_is_told_before_anything_begins(
         source: Path, options: tuple[str, ...], message: str) -> None:
@@ -263,7 +263,7 @@ def test_what_is_read_is_not_put_aside_to_be_written(source: Path, tmp_path: Pat
     for option in (("-w", f"{tmp_path}/{other}"), ("-e", f"csv:{tmp_path}/{other}")):
         done = run("-b", "-o", "none", "-r", str(source), *option)
         assert (done.returncode, done.stderr.decode().splitlines()[0]) == (
-            2, f"flowtop: {' '.join(option)}: that is the file which -r reads")
+            2, f"flowtop: {' '.join(option)}: this is the file that -r reads")
     assert source.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.pcap", "x.pcap"]
 
@@ -271,7 +271,7 @@ def test_what_is_read_is_not_put_aside_to_be_written(source: Path, tmp_path: Pat
 def test_exporters_have_no_packets(tmp_path: Path) -> None:
     done = run("-b", "-l", "0", "-w", str(tmp_path / "y.pcapng"))
     assert (done.returncode, done.stderr.decode().splitlines()[0]) == (
-        2, "flowtop: -w needs packets: exporters tell of flows only")
+        2, "flowtop: -w needs packets: exporters send flow records only")
     assert not (tmp_path / "y.pcapng").exists()
 
 

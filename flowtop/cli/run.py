@@ -1,0 +1,272 @@
+"""One run, as batch output or on the screen: its exports, its recording of packets, its signals and its exit status.
+
+Each of the two imports what only it needs; the screen after the compiler has started, because that takes longest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowtop.cli.options import RunOptions
+from flowtop.cli.sources import OpenCapture, Source, choose_source
+from flowtop.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NOT_SENT,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    FlowtopError,
+)
+from flowtop.export.exports import Exports, default_state_directory
+from flowtop.export.statistics import ExportStatistics
+from flowtop.filters.filter import compile_filter
+from flowtop.filters.kernel import Narrowing
+from flowtop.model.packets import WHOLE_PACKET
+from flowtop.process import stop_on_signals
+from flowtop.query.query import Query
+from flowtop.recording.recorder import Recorder, RecordingLimits, recording
+
+if TYPE_CHECKING:
+    from flowtop.capture.protocol import Capture
+    from flowtop.export.exports import Keep
+    from flowtop.pipeline.pipeline import Pipeline
+    from flowtop.tui.saved import Looks
+
+Narrate = Callable[[str], None]
+"""Shows the user one line of text, when there is no screen."""
+TABLE_WIDTH = 160
+"""Of a table in terminal columns, when standard output is no terminal."""
+
+
+def batch(options: RunOptions, narrate: Narrate) -> int:
+    """Write rounds to standard output until the run ends; returns the exit status.
+
+    Raises FlowtopError: an option is not valid, capturing or writing failed, or the file is damaged.
+    """
+    from flowtop.output.batch import BatchConfig, PageQueue, descriptor_writer, reader_watch, run_batch
+
+    if sys.stdout is None and options.output != "none":
+        raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
+    run = Run(options, narrate)
+    if run.query.filter is not None and run.query.filter.of_names:
+        raise FlowtopError("names of hosts are known only on the screen", exit_code=EXIT_USAGE,
+                           hint="-b does not look up names: filter by address, as in 'net 192.0.2.0/24'")
+    pages = PageQueue()
+    config = BatchConfig(output=options.output, query=run.query, width=_table_width())
+    stdout = None if sys.stdout is None else sys.stdout.fileno()
+    write = reader_watch(stdout) if stdout is None or options.output == "none" else descriptor_writer(stdout)
+
+    def rounds(exports: Exports, open_capture: OpenCapture) -> int:
+        pipeline = run.pipeline(open_capture(), exports, reader=pages.ready)
+        caught = stop_on_signals(lambda: run.recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
+        run_batch(config, pipeline, pages, write)
+        if pipeline.fault is not None:
+            raise pipeline.fault
+        if not caught or options.count is None or pipeline.completed:
+            return EXIT_OK
+        return EXIT_INTERRUPTED if caught[0] == signal.SIGINT else EXIT_TERMINATED
+
+    return run.run(rounds)
+
+
+def screen(options: RunOptions, narrate: Narrate) -> int:
+    """Show the screen until the user quits; returns the exit status.
+
+    Raises FlowtopError: there is no terminal, an option is not valid, or capturing failed.
+    """
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if name == "input" and options.read == "-":
+            continue  # the capture; keys come from /dev/tty
+        if stream is None or not stream.isatty():
+            raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
+                               exit_code=EXIT_USAGE)
+    run = Run(options, narrate)
+
+    def show(exports: Exports, open_capture: OpenCapture) -> int:
+        from flowtop.tui.runtime import run_screen
+
+        return run_screen(lambda: run.pipeline(open_capture(), exports), run.query, exports, _looks(options),
+                          run.recorder)
+
+    return run.run(show)
+
+
+class Run:
+    """The parts that batch output and the screen share. Making it checks all options and starts nothing.
+
+    Args:
+        options: of this run.
+        narrate: called at the end with a line about each export and recording.
+
+    Raises FlowtopError (EXIT_USAGE): a column, filter or URL is not valid, or an output file is the input file.
+    """
+
+    def __init__(self, options: RunOptions, narrate: Narrate) -> None:
+        self._options = options
+        self._narrate = narrate
+        self._exports = planned_exports(options)
+        if options.write is not None:
+            _require_another_file(options, f"-w {options.write}", options.write)
+        self._source: Source = choose_source(options)
+        self.recorder = Recorder(RecordingLimits(options.snaplen or WHOLE_PACKET, options.write_per_flow,
+                                                 options.write_total))
+        """Writes packets, from the start or on request."""
+        self.query = first_query(options)
+        """The first query."""
+        self._split = self._source.kernel_filter(self.query)
+        self._narrowing = Narrowing(self._split)
+
+    def pipeline(self, capture: Capture, exports: Exports, *, reader: Callable[[], bool] = lambda: True) -> Pipeline:
+        """A pipeline from the capture to exports and recorder, not started.
+
+        Args:
+            capture: owned by the pipeline from here on.
+            exports: receive every Flow Record.
+            reader: whether the reader of the rounds is ready for the next one.
+        """
+        from flowtop.pipeline.pipeline import Pipeline
+
+        self.recorder.connect(capture)
+        ready = (lambda: reader() and not exports.crowded()) if self._source.waits else reader
+        return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder,
+                        narrowing=self._narrowing, ready=ready)
+
+    def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:
+        """Call `show` with the source, exports and recording of the options, and end them afterwards.
+
+        Args:
+            show: returns an exit status.
+
+        Returns:
+            That status, or EXIT_NOT_SENT instead of EXIT_OK when records or packets could not be sent or written.
+
+        Raises FlowtopError: as Source.capture, Exports.add, Recorder.begin and `show`.
+        """
+        options, query = self._options, self.query
+        directory = options.state_directory or default_state_directory(os.environ, os.geteuid())
+        exports = Exports(directory, flush_s=options.export_timeout, standard_output=options.batch,
+                          scope=self._narrowing.scope)
+        with self._source.capture(self._split) as open_capture:
+            return exporting(exports, self._exports, lambda exports: recording(
+                self.recorder, options.write, [query.filter] if query.filter else [],
+                lambda: show(exports, open_capture), self._narrate), self._narrate)
+
+
+def first_query(options: RunOptions) -> Query:
+    """The query that a run starts with. With the default sort and no group it is made without importing numpy.
+
+    Raises FlowtopError: an unknown column or group field, a filter that is not valid, or both groups and biflows.
+    """
+    fields = [field.strip() for field in options.group.split(",")] if options.group else []
+    query = Query(limit=options.top, group=tuple(field for field in fields if field not in ("flow", "biflow")),
+                  biflow=options.biflow or "biflow" in fields)
+    if options.filter.strip():
+        query = replace(query, filter=compile_filter(options.filter))
+    if options.sort == query.sort and not options.group:  # biflows have that column too
+        return query
+    from flowtop.query.layout import sort_column
+
+    column = sort_column(options.sort, query)
+    return replace(query, sort=column.id, descending=column.descending_first)
+
+
+def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
+    """The URL of each export and the mask of its records (None: all). Opens nothing.
+
+    Raises FlowtopError (EXIT_USAGE): a URL or filter is not valid, or a file is the one that -r reads.
+    """
+    if not options.export:
+        return []
+    from flowtop.export.url import parse_export_url
+
+    paths = [parse_export_url(url).path for url in options.export]
+    keeps = [None if text is None else compile_filter(text, "records").record_mask for text in options.export_filter]
+    for url, path in zip(options.export, paths, strict=True):
+        _require_another_file(options, f"-e {url}", path)
+    return list(zip(options.export, keeps, strict=True))
+
+
+def _require_another_file(options: RunOptions, option: str, path: str) -> None:
+    """Raise FlowtopError when the output file `path` is the file that -r reads.
+
+    It would be renamed, and the new, empty file be read.
+    """
+    try:
+        same = bool(options.read and path) and Path(path).is_file() and Path(path).samefile(options.read or "")
+    except (OSError, ValueError):  # not there, or a NUL in the name: reported where it is opened
+        return
+    if same:
+        raise FlowtopError(f"{option}: this is the file that -r reads", hint="name another file", exit_code=EXIT_USAGE)
+
+
+def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: Callable[[Exports], int],
+              narrate: Narrate) -> int:
+    """Open exports, call `run`, flush the exports and print a line about each, as tcpdump does.
+
+    Args:
+        exports: stopped when this returns.
+        begin: the exports to open: URL and mask of records (None: all).
+        run: returns an exit status.
+        narrate: called with a line about each export; after a failed run only about those that had records.
+
+    Returns:
+        The status of `run`, or EXIT_NOT_SENT instead of EXIT_OK when records were lost.
+
+    Raises FlowtopError: as `Exports.add`, and as `run`.
+    """
+    failed = True
+    try:
+        for url, keep in begin:
+            exports.add(url, keep)
+        status = run(exports)
+        failed = False
+    finally:
+        last: Sequence[ExportStatistics] = [export.statistics for export in exports.stop()]
+        for figures in last:
+            if not failed or _records(figures):
+                narrate(_closing_line(figures))
+    return status or (EXIT_NOT_SENT if any(map(_lost, last)) else EXIT_OK)
+
+
+def _records(figures: ExportStatistics) -> int:
+    """Flow Records that the export has received."""
+    return figures.sent_records + figures.spooled_records + _lost(figures)
+
+
+def _lost(figures: ExportStatistics) -> int:
+    """Flow Records neither sent nor spooled: dropped, or still in memory because the disk did not answer in time."""
+    return figures.not_sent_records + figures.queued_records
+
+
+def _closing_line(figures: ExportStatistics) -> str:
+    """One line, without control characters: what was sent, what was not, and why."""
+    parts = [f"{figures.sent_records} flow records sent"]
+    if figures.repeated_records:
+        parts.append(f"{figures.repeated_records} may arrive twice")
+    if figures.spooled_records:
+        parts.append(f"{figures.spooled_records} spooled for the next run")
+    if _lost(figures):
+        parts.append(f"{_lost(figures)} NOT SENT")
+    if figures.last_error and (figures.spooled_records or _lost(figures) or not figures.sent_records):
+        parts.append(figures.last_error)
+    line = f"export {figures.url}: {', '.join(parts)}"
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _table_width() -> int:
+    if "COLUMNS" in os.environ and os.environ["COLUMNS"].isdecimal():
+        return int(os.environ["COLUMNS"])
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout and sys.stdout.isatty() else TABLE_WIDTH
+
+
+def _looks(options: RunOptions) -> Looks:
+    from flowtop.tui.saved import opening_looks
+
+    return opening_looks(os.environ, os.geteuid(), hosts=options.names in ("hosts", "all"),
+                         services=options.names in ("ports", "all"), theme=options.theme)

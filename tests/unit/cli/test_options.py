@@ -1,0 +1,189 @@
+"""Options settled into `RunOptions`: command line, environment and settings file, and what excludes what."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flowtop.cli.main import command
+from flowtop.cli.options import RunOptions
+from flowtop.cli.sources import CollectorSource, FileSource, LiveSource, choose_source
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.filters.filter import compile_filter
+from flowtop.query.query import Query
+from tests.unit.cli.command_line import options
+
+
+@pytest.fixture(autouse=True)
+def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the environment nor the settings of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for option in command.params:
+        monkeypatch.delenv(f"FLOWTOP_{(option.name or '').upper()}", raising=False)
+
+
+def settings(tmp_path: Path, text: str) -> None:
+    """Write the settings file of this user."""
+    (tmp_path / "flowtop").mkdir(exist_ok=True)
+    (tmp_path / "flowtop" / "config.toml").write_text(text)
+
+
+def test_every_option_of_the_command_is_an_attribute() -> None:
+    named = {parameter.name for parameter in command.params} - {"version"}  # answers by itself: no run sees it
+    attributes = {field.name for field in dataclasses.fields(RunOptions)}
+    assert named <= attributes
+    assert attributes - named == {"one_round"}, "the only thing that no option names"
+
+
+def test_options_cannot_be_changed() -> None:
+    run = options("-b")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.batch = False  # type: ignore[misc]
+    assert not hasattr(run, "__dict__")
+
+
+def test_a_plain_run() -> None:
+    run = options()
+    assert (run.interface, run.read, run.listen, run.write, run.export) == ((), None, (), None, ())
+    assert (run.batch, run.count, run.top, run.filter, run.group, run.sort) == (False, None, None, "", "", "rate")
+    assert (run.delay, run.idle_timeout, run.active_timeout, run.linger) == (1.0, 15.0, 60.0, 10.0)
+    assert (run.dedupe, run.names, run.write_total, run.snaplen) == ("mark", "none", 1024 ** 3, 256)
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_settings(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings(tmp_path, 'sort = "age"\nlinger = 1\nmax-flows = 10\n')
+    assert (options().sort, options().linger, options().max_flows) == ("age", 1.0, 10)
+    monkeypatch.setenv("FLOWTOP_SORT", "bytes")
+    monkeypatch.setenv("FLOWTOP_LINGER", "2")
+    run = options("-s", "packets")
+    assert (run.sort, run.linger, run.max_flows) == ("packets", 2.0, 10)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("-l", "2055", "-r", "x"), "-l and -r exclude each other"),
+    (("-r", "x", "-i", "lo"), "-r and -i exclude each other"),
+    (("-l", "2055", "-i", "lo"), "-l and -i exclude each other"),
+    (("--replay",), "--replay needs -r"),
+    (("--speed", "2"), "--speed needs -r"),
+    (("-l", "2055", "--decap"), "--decap needs packets"),
+    (("-l", "2055", "-b", "-w", "x"), "-w needs packets"),
+    (("-w", "-"), "standard output belongs to the screen"),
+    (("--count", "1"), "--count needs -b"),
+    (("--top", "1"), "--top needs -b"),
+    (("-b", "-o", "none"), "-o none without an export writes nothing"),
+    (("-b", "-w", "-", "-o", "json"), "both write to standard output"),
+    (("-b", "-w", "-", "-e", "jsonl:-"), "both write to standard output"),
+    (("--write-total", "much"), "'much' is not a size"),
+    (("--export-filter", "tcp", "-e", "csv:x"), "follows no -e of its own"),
+])
+def test_what_excludes_each_other_on_the_command_line(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(FlowtopError, match=message) as caught:
+        options(*arguments)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_settings_that_do_not_fit_this_run_are_dropped(tmp_path: Path) -> None:
+    settings(tmp_path, 'read = "x.pcap"\nreplay = true\ncount = 3\ntop = 4\nwrite = "y.pcapng"\ndecap = true\n')
+    run = options("-l", "2055")
+    assert (run.listen, run.read, run.replay, run.speed, run.write, run.decap) == (
+        ("2055",), None, False, None, None, False)
+    assert (run.count, run.top) == (None, None)
+    run = options("-b", "-i", "lo")
+    assert (run.interface, run.read, run.count, run.top, run.write, run.decap) == (
+        ("lo",), None, 3, 4, "y.pcapng", True)
+    assert options("-b").read == "x.pcap"
+
+
+def test_a_file_and_a_collector_from_the_settings_are_the_file(tmp_path: Path) -> None:
+    settings(tmp_path, 'read = "x.pcap"\nlisten = "2055"\nwrite = "y.pcapng"\n')
+    run = options("-b")
+    assert (run.read, run.listen, run.write) == ("x.pcap", (), "y.pcapng")
+
+
+def test_of_groups_and_biflows_what_is_typed_counts(tmp_path: Path) -> None:
+    settings(tmp_path, 'group = "source"\nbiflow = true\n')
+    run = options("-B")
+    assert (run.group, run.biflow) == ("", True)
+    run = options("-g", "pair")
+    assert (run.group, run.biflow) == ("pair", False)
+
+
+def test_collectors_have_defaults_of_their_own_which_the_settings_override(tmp_path: Path) -> None:
+    run = options("-l", "2055")
+    assert (run.sort, run.idle_timeout, run.dedupe) == ("rate_60s", 90.0, "off")
+    settings(tmp_path, 'sort = "rate"\nidle-timeout = 15\ndedupe = "mark"\n')
+    run = options("-l", "2055")
+    assert (run.sort, run.idle_timeout, run.dedupe) == ("rate", 15.0, "mark")
+
+
+def test_each_export_has_the_filter_that_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = options("-b", "-e", "csv:a", "-e", "csv:b", "--export-filter", "tcp", "-e", "csv:c", "--export-filter", "udp")
+    assert (run.export, run.export_filter) == (("csv:a", "csv:b", "csv:c"), (None, "tcp", "udp"))
+    monkeypatch.setenv("FLOWTOP_EXPORT", "csv:a csv:b")
+    assert options("-b").export_filter == (None, None)
+
+
+@pytest.mark.parametrize(("arguments", "tick_s"), [
+    (("-b", "-r", "x"), None),
+    (("-b", "-r", "x", "-d", "1"), 1.0),
+    (("-b", "-r", "x", "-c", "3"), 1.0),
+    (("-b", "-r", "-"), 1.0),
+    (("-b", "-r", "x", "--replay"), 1.0),
+    (("-r", "x"), 1.0),
+    (("-b", "-r", "x", "--speed", "4", "-d", "2"), 8.0),
+])
+def test_ticks_of_a_file(arguments: tuple[str, ...], tick_s: float | None) -> None:
+    source = choose_source(options(*arguments))
+    assert isinstance(source, FileSource)
+    assert source.tick_s == tick_s
+
+
+def test_a_replay_has_a_speed() -> None:
+    assert [(run.replay, run.speed) for run in (
+        options("-r", "x"), options("-r", "x", "--replay"), options("-r", "x", "--speed", "3"))] == [
+        (False, None), (True, 1.0), (True, 3.0)]
+
+
+def test_numbers_go_before_names(tmp_path: Path) -> None:
+    settings(tmp_path, 'names = "all"\n')
+    assert (options().names, options("-n").names) == ("all", "none")
+
+
+def test_output_belongs_to_one() -> None:
+    assert options("-b").output == "table"
+    assert options("-b", "-o", "json", "-e", "csv:x").output == "json"
+    assert options("-b", "-e", "jsonl:-").output == "none"
+    assert options("-b", "-w", "-").output == "none"
+
+
+def test_a_check_is_of_this_host_whatever_the_settings_read(tmp_path: Path) -> None:
+    settings(tmp_path, 'read = "x.pcap"\nwrite = "-"\n')
+    run = options("--check", "tcp")
+    assert (run.check, run.read, run.listen, run.write, run.filter) == (True, None, (), None, "tcp")
+
+
+def test_sources() -> None:
+    live, file, collector = (choose_source(options("-b", *source)) for source in ((), ("-r", "x"), ("-l", "2055")))
+    assert (type(live), type(file), type(collector)) == (LiveSource, FileSource, CollectorSource)
+    assert [source.waits for source in (live, file, collector)] == [False, True, False]
+    assert [source.pipeline_config().own_time for source in (live, file, collector)] == [False, True, False]
+    query = Query(filter=compile_filter("tcp and rate > 1M"))
+    places = [source.kernel_filter(query) for source in (live, file, collector)]
+    assert [(split.kernel, split.rest) for split in places] == [
+        ("tcp", "rate > 1M"), ("", "tcp and rate > 1M"), ("", "tcp and rate > 1M")]
+
+
+def test_exports_are_of_all_flows_so_that_nothing_is_filtered_in_the_kernel() -> None:
+    query = Query(filter=compile_filter("tcp"))
+    assert choose_source(options("-b", "-e", "csv:x")).kernel_filter(query).kernel == ""
+
+
+def test_the_screen_begins_early_and_keeps_the_past_of_interfaces_only() -> None:
+    configs = [choose_source(options(*arguments)).pipeline_config() for arguments in (
+        (), ("-b",), ("-r", "x"), ("-l", "2055"))]
+    assert [config.past_s > 0 for config in configs] == [True, False, False, False]
+    assert [config.first_delay_s for config in configs] == [0.25, None, 0.25, 0.25]
+    assert [config.stay for config in configs] == [False, False, True, False]
