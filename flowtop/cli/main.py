@@ -19,6 +19,7 @@ from click.core import ParameterSource
 
 from flowtop import __version__
 from flowtop.cli import sources
+from flowtop.cli.help import help_command
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, EXIT_USAGE, FlowtopError
 from flowtop.process import SIGNALS, stop_on_signals
 
@@ -159,6 +160,8 @@ def command(**options: Any) -> int:
 
     FILTER says which flows to list, in tcpdump's words and more: flowtop tcp and not private, flowtop 'rate > 1M'.
     What of it speaks of packets runs in the kernel, and is counted as filtered.
+
+    The manual: flowtop help.
     """
     if options["check"]:
         return _check(options)
@@ -171,7 +174,10 @@ def command(**options: Any) -> int:
 def main() -> None:
     """Entry point: run the command, print what went wrong in two lines, exit with the documented status."""
     try:
-        status = command.main(standalone_mode=False) or EXIT_OK
+        if sys.argv[1:2] == ["help"]:  # no filter begins with this word; after -- it would be one
+            status = help_command.main(sys.argv[2:], "flowtop help", standalone_mode=False) or EXIT_OK
+        else:
+            status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:
         _complain(error.message, error.hint)
         status = error.exit_code
