@@ -19,7 +19,6 @@ from click.core import ParameterSource
 
 from flowtop import __version__
 from flowtop.cli import sources
-from flowtop.cli.help import help_command
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, EXIT_USAGE, FlowtopError
 from flowtop.process import SIGNALS, stop_on_signals
 
@@ -175,6 +174,8 @@ def main() -> None:
     """Entry point: run the command, print what went wrong in two lines, exit with the documented status."""
     try:
         if sys.argv[1:2] == ["help"]:  # no filter begins with this word; after -- it would be one
+            from flowtop.cli.help import help_command
+
             status = help_command.main(sys.argv[2:], "flowtop help", standalone_mode=False) or EXIT_OK
         else:
             status = command.main(standalone_mode=False) or EXIT_OK

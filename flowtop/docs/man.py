@@ -28,7 +28,7 @@ def man_pages() -> dict[str, str]:
 def _flowtop() -> str:
     return _page("flowtop", 1, "shows this host's network flows, exactly, in a terminal", {
         "Synopsis": "**flowtop** [*OPTIONS*] [*FILTER*]...\n\n**flowtop help** [*TOPIC*]",
-        "Description": f"{_help('flowtop')}\n\n{part('counting', 'What is counted')}",
+        "Description": _help("flowtop"),
         "Options": _options("flowtop"),
         "Keys": part("keys", "Main screen"),
         "Examples": f"{part('quick-start', 'Without a screen')}\n\n{part('quick-start', 'Without root')}",
@@ -50,16 +50,28 @@ def _dump() -> str:
 
 
 def _filter() -> str:
-    title, *rest = re.split(r"^## (.*)\n", manual.page("filters"), flags=re.M)
+    first, *rest = parts("filters").items()
     return _page("flowtop-filter", 7, "which flows flowtop lists", {
-        "Description": title.partition("\n")[2], **dict(zip(rest[::2], rest[1::2], strict=True)),
-        "See also": "**flowtop**(1), **pcap-filter**(7)"})
+        "Description": first[1], **dict(rest), "See also": "**flowtop**(1), **pcap-filter**(7)"})
 
 
 def part(topic: str, heading: str) -> str:
     """What a page says below one of its headings, up to the next. Raises KeyError: there is no such heading."""
-    found = re.split(r"^#+ (.*)\n", manual.page(topic), flags=re.M)
-    return dict(zip(found[1::2], found[2::2], strict=True))[heading].strip()
+    return parts(topic)[heading]
+
+
+def parts(topic: str) -> dict[str, str]:
+    """A page in parts, by heading, in order; the first is what follows its title."""
+    found: dict[str, list[str]] = {}
+    code = False
+    for line in manual.page(topic).splitlines():
+        code ^= line.startswith("```")
+        heading = None if code else re.match(r"#+ (.*)", line)  # in code, # begins a comment
+        if heading:
+            lines = found.setdefault(heading[1], [])
+        else:
+            lines.append(line)
+    return {heading: "\n".join(lines).strip() for heading, lines in found.items()}
 
 
 def _help(program: str) -> str:
@@ -74,8 +86,9 @@ def _options(program: str) -> str:
 
 
 def _page(name: str, section: int, doc: str, parts: dict[str, str]) -> str:
-    lines = [f'.TH {name.upper()} {section} "" "flowtop {__version__}" "{_SECTIONS[section]}"',
-             ".nh", ".ad l", ".SH NAME", f"{escaped(name)} \\- {escaped(doc)}"]
+    lines = [".nr HY 0",  # words that people copy are not hyphenated
+             f'.TH {name.upper()} {section} "" "flowtop {__version__}" "{_SECTIONS[section]}"',
+             ".ad l", ".SH NAME", f"{escaped(name)} \\- {escaped(doc)}"]
     for heading, markdown in parts.items():
         lines += [f'.SH "{escaped(heading.upper())}"', *roff(markdown)]
     return "\n".join(lines) + "\n"

@@ -68,7 +68,7 @@ def test_the_wheel_installs_man_pages_and_completions(wheel: zipfile.ZipFile) ->
 
 @pytest.mark.parametrize(("name", "words"), [
     ("man/man1/flowtop.1", ["NAME", "SYNOPSIS", "flowtop help [TOPIC]", "--interface NAME", "KEYS", "Ctrl-C",
-                            "EXIT STATUS", "FLOWTOP_DELAY=2", "flowtop-filter(7)"]),
+                            "EXIT STATUS", "FLOWTOP_DELAY=2", "delay = 2", "flowtop-filter(7)"]),
     ("man/man1/flowtop-dump.1", ["flowtop-dump [OPTIONS] FILE", "--output [text|json]"]),
     ("man/man7/flowtop-filter.7", ["host ADDRESS", "rate >= 1Mbit", "!~", "DIFFERENCES FROM TCPDUMP"]),
 ])
