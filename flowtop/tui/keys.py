@@ -151,19 +151,27 @@ HELP_KEYS: tuple[Key, ...] = (
     Key(("shift+tab", "left"), "Shift-Tab ←", "turn(-1)", "Previous page of help"),
     Key(("down", "j"), "↓ j", "scroll(1)", "Scroll down"),
     Key(("up", "k"), "↑ k", "scroll(-1)", "Scroll up"),
+    Key(("pagedown",), "PgDn", "page(1)", "Scroll a screen down"),
+    Key(("pageup",), "PgUp", "page(-1)", "Scroll a screen up"),
+    Key(("home",), "Home", "top", "Scroll to the first line"),
+    Key(("end",), "End", "bottom", "Scroll to the last line"),
     Key(("m", "enter"), "m Enter", "manual", "The manual: a list of its pages"),
     Key(("escape", "q", "question_mark", "h", "f1", "f10"), "Esc q ? h F1 F10", "close", "Close help"),
 )
-"""Keys of the help screen, beside PgUp, PgDn, Home and End."""
+"""Keys of the help screen."""
 
 MANUAL_KEYS: tuple[Key, ...] = (
     Key(("down", "j"), "↓ j", "move(1)", "Next page of the list; in a page: scroll down"),
     Key(("up", "k"), "↑ k", "move(-1)", "Previous page of the list; in a page: scroll up"),
+    Key(("pagedown",), "PgDn", "page(1)", "Ten pages on in the list; in a page: a screen down"),
+    Key(("pageup",), "PgUp", "page(-1)", "Ten pages back in the list; in a page: a screen up"),
+    Key(("home",), "Home", "top", "First page of the list; in a page: first line"),
+    Key(("end",), "End", "bottom", "Last page of the list; in a page: last line"),
     Key(("enter", "right"), "Enter →", "open", "Show the page"),
     Key(("escape", "q", "left", "backspace"), "Esc q ← Backspace", "close",
         "Back: from a page to the list, then to help"),
 )
-"""Keys of the manual, beside PgUp, PgDn, Home and End."""
+"""Keys of the manual."""
 
 TYPING_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "While typing: complete it; again: the next choice"),

@@ -76,6 +76,14 @@ async def test_the_cursor_of_a_long_list_stays_in_view() -> None:
         assert any(text.startswith(manual.topics()[0]) for text in screen)
 
 
+async def test_pages_and_ends_of_the_list() -> None:
+    async with running(FakeSource(FLOWS), 80, 24) as pilot:
+        await shown(pilot, "question_mark", "m", "pagedown")
+        assert manual.topics()[10] in (await shown(pilot, "enter"))[0]
+        assert manual.topics()[-1] in (await shown(pilot, "escape", "end", "enter"))[0]
+        assert manual.topics()[0] in (await shown(pilot, "escape", "home", "enter"))[0]
+
+
 async def test_keys_typed_ahead_of_the_screen_do_no_harm() -> None:
     async with running(FakeSource(FLOWS), 80, 24) as pilot:
         screen = ManualScreen()

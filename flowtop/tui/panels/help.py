@@ -186,6 +186,21 @@ class HelpScreen(ModalScreen[None]):
         for scroll in self.query(VerticalScroll):
             scroll.scroll_relative(y=lines, animate=False)
 
+    def action_page(self, screens: int) -> None:
+        """Scroll by screens."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_relative(y=screens * scroll.scrollable_content_region.height, animate=False)
+
+    def action_top(self) -> None:
+        """Scroll to the first line."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_home(animate=False)
+
+    def action_bottom(self) -> None:
+        """Scroll to the last line."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_end(animate=False)
+
     def action_manual(self) -> None:
         """On to the manual."""
         from flowtop.tui.panels.manual import ManualScreen  # needed only now

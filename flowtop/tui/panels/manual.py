@@ -17,6 +17,9 @@ from flowtop.text.markdown import rendered
 from flowtop.tui import theme
 from flowtop.tui.keys import MANUAL_KEYS, bindings
 
+_STRIDE = 10
+"""Lines of the list that PgUp and PgDn move the cursor by."""
+
 
 class ManualScreen(ModalScreen[None]):
     """A list of pages with a cursor, or one page."""
@@ -62,6 +65,23 @@ class ManualScreen(ModalScreen[None]):
         else:
             for scroll in self.query(VerticalScroll):
                 scroll.scroll_relative(y=lines, animate=False)
+
+    def action_page(self, screens: int) -> None:
+        """The cursor by some lines, or the page by screens."""
+        for scroll in self.query(VerticalScroll):
+            self.action_move(screens * (_STRIDE if self._page is None else scroll.scrollable_content_region.height))
+
+    def action_top(self) -> None:
+        """First line."""
+        self.action_move(-len(self._topics))
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_home(animate=False)
+
+    def action_bottom(self) -> None:
+        """Last line."""
+        self.action_move(len(self._topics))
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_end(animate=False)
 
     def action_open(self) -> None:
         """The cursor's page."""
