@@ -12,7 +12,7 @@ from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("file")
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="json: one object per message (JSON Lines).")
 @click.version_option(__version__, "--version", prog_name="flowtop-dump", message="%(prog)s %(version)s")

@@ -32,6 +32,8 @@ def command(context: click.Context, /, **_: Any) -> int:
     FILTER selects the flows to list, in the words of tcpdump and more: flowtop tcp and not private, flowtop
     'rate > 1M'. The part of it that asks about packets runs in the kernel; packets that do not match are counted as
     filtered.
+
+    The manual: flowtop help.
     """
     options = run_options(context)
     if options.check:
@@ -44,7 +46,12 @@ def command(context: click.Context, /, **_: Any) -> int:
 def main() -> None:
     """Entry point: run the command, print an error in two lines, exit with the documented status."""
     try:
-        status = command.main(standalone_mode=False) or EXIT_OK
+        if sys.argv[1:2] == ["help"]:  # no filter begins with this word; after -- it would be one
+            from flowtop.cli.help import help_command
+
+            status = help_command.main(sys.argv[2:], "flowtop help", standalone_mode=False) or EXIT_OK
+        else:
+            status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:
         _complain(error.message, error.hint)
         status = error.exit_code

@@ -1,4 +1,4 @@
-"""Every key of the screen, once: the bindings, the help screen, the hint line and the README read this table."""
+"""Every key of the screen, once: the bindings, the help screen, the hint line and the manual read this table."""
 
 from __future__ import annotations
 
@@ -146,15 +146,42 @@ COPY_KEYS: tuple[Key, ...] = (
 )
 """Keys once a flow is to be copied."""
 
+HELP_KEYS: tuple[Key, ...] = (
+    Key(("tab", "right"), "Tab →", "turn(1)", "Next page of help"),
+    Key(("shift+tab", "left"), "Shift-Tab ←", "turn(-1)", "Previous page of help"),
+    Key(("down", "j"), "↓ j", "scroll(1)", "Scroll down"),
+    Key(("up", "k"), "↑ k", "scroll(-1)", "Scroll up"),
+    Key(("pagedown",), "PgDn", "page(1)", "Scroll a screen down"),
+    Key(("pageup",), "PgUp", "page(-1)", "Scroll a screen up"),
+    Key(("home",), "Home", "top", "Scroll to the first line"),
+    Key(("end",), "End", "bottom", "Scroll to the last line"),
+    Key(("m", "enter"), "m Enter", "manual", "The manual: a list of its pages"),
+    Key(("escape", "q", "question_mark", "h", "f1", "f10"), "Esc q ? h F1 F10", "close", "Close help"),
+)
+"""Keys of the help screen."""
+
+MANUAL_KEYS: tuple[Key, ...] = (
+    Key(("down", "j"), "↓ j", "move(1)", "Next page of the list; in a page: scroll down"),
+    Key(("up", "k"), "↑ k", "move(-1)", "Previous page of the list; in a page: scroll up"),
+    Key(("pagedown",), "PgDn", "page(1)", "Ten pages on in the list; in a page: a screen down"),
+    Key(("pageup",), "PgUp", "page(-1)", "Ten pages back in the list; in a page: a screen up"),
+    Key(("home",), "Home", "top", "First page of the list; in a page: first line"),
+    Key(("end",), "End", "bottom", "Last page of the list; in a page: last line"),
+    Key(("enter", "right"), "Enter →", "open", "Show the page"),
+    Key(("escape", "q", "left", "backspace"), "Esc q ← Backspace", "close",
+        "Back: from a page to the list, then to help"),
+)
+"""Keys of the manual."""
+
 TYPING_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "While typing: complete it; again: the next choice"),
 )
 """Keys of a line of text, beside those of any line editor."""
 
 
-def bindings(keys: Iterable[Key]) -> list[BindingType]:
-    """Entries of a table as textual's bindings."""
-    return [Binding(name, key.action, key.doc, show=False, priority=name in AT_ONCE)
+def bindings(keys: Iterable[Key], *, first: bool = False) -> list[BindingType]:
+    """Entries of a table as textual's bindings; `first`: they go before those of the focused widget."""
+    return [Binding(name, key.action, key.doc, show=False, priority=first or name in AT_ONCE)
             for key in keys for name in key.names]
 
 

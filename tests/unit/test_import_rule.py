@@ -46,6 +46,8 @@ def test_the_contracts_hold() -> None:
     ("capture/ebpf/maps.py", "import flowtop.capture.files.octets"),
     ("errors.py", "import click"),
     ("wire/__init__.py", "import flowtop.tui"),
+    ("cli/help.py", "import flowtop.docs"),
+    ("docs/generate.py", "import click"),
 ])
 def test_the_contracts_notice_a_forbidden_import(tmp_path: Path, module: str, line: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / "flowtop", ignore=shutil.ignore_patterns("__pycache__"))
@@ -118,9 +120,9 @@ def run_flowtop(*arguments: str) -> tuple[int, set[str], str]:
     return result.returncode, modules, result.stdout + "\n".join(narration)
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_a_quick_answer_loads_nothing_heavy(option: str) -> None:
-    status, modules, output = run_flowtop(option)
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("help",), ("help", "keys")])
+def test_a_quick_answer_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    status, modules, output = run_flowtop(*arguments)
     assert status == 0, output
     assert {"flowtop.cli.main", "click"} <= modules
     assert {name for name in modules if name.split(".")[0] in HEAVY} == set()

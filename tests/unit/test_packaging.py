@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,8 @@ import pytest
 import flowtop
 
 REPOSITORY = Path(__file__).parents[2]
+DATA = f"flowtop-{flowtop.__version__}.data/data/share/"
+"""What is installed below share/."""
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
@@ -45,8 +49,78 @@ def test_the_wheel_ships_the_kernel_programs(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_ships_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    rest = {name for name in wheel.namelist() if not name.startswith("flowtop/_bpf/") and ".dist-info/" not in name}
+    rest = {name for name in wheel.namelist() if not name.startswith(("flowtop/_bpf/", DATA))
+            and ".dist-info/" not in name}
     assert rest == {f"flowtop/{name}" for name in source_files("flowtop")}
+
+
+def test_the_wheel_ships_the_manual(wheel: zipfile.ZipFile) -> None:
+    assert {"flowtop/docs/quick-start.md", "flowtop/docs/filters.md"} <= set(wheel.namelist())
+
+
+def test_the_wheel_installs_man_pages_and_completions(wheel: zipfile.ZipFile) -> None:
+    assert {name.removeprefix(DATA) for name in wheel.namelist() if name.startswith(DATA)} == {
+        "man/man1/flowtop.1", "man/man1/flowtop-dump.1", "man/man7/flowtop-filter.7",
+        "bash-completion/completions/flowtop", "bash-completion/completions/flowtop-dump",
+        "zsh/site-functions/_flowtop", "zsh/site-functions/_flowtop-dump",
+        "fish/vendor_completions.d/flowtop.fish", "fish/vendor_completions.d/flowtop-dump.fish"}
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("man/man1/flowtop.1", ["NAME", "SYNOPSIS", "flowtop help [TOPIC]", "--interface NAME", "KEYS", "Ctrl-C",
+                            "EXIT STATUS", "FLOWTOP_DELAY=2", "delay = 2", "flowtop-filter(7)"]),
+    ("man/man1/flowtop-dump.1", ["flowtop-dump [OPTIONS] FILE", "--output [text|json]"]),
+    ("man/man7/flowtop-filter.7", ["host ADDRESS", "rate >= 1Mbit", "!~", "DIFFERENCES FROM TCPDUMP"]),
+])
+def test_a_man_page_renders_without_a_warning(wheel: zipfile.ZipFile, tmp_path: Path, name: str,
+                                              words: list[str]) -> None:
+    if shutil.which("man") is None or shutil.which("groff") is None:
+        pytest.skip("man is not installed")
+    page = tmp_path / Path(name).name
+    page.write_bytes(wheel.read(DATA + name))
+    done = subprocess.run(["man", "--warnings=w", "-l", str(page)], capture_output=True, text=True, check=True,
+                          env=os.environ | {"MANWIDTH": "100", "LC_ALL": "C.UTF-8", "MANPAGER": "cat"})
+    shown = " ".join(re.sub(".\b", "", done.stdout).split())
+    assert done.stderr == ""
+    for word in words:
+        assert word in shown
+    assert "`" not in shown and "**" not in shown, "no Markdown is left"
+
+
+@pytest.mark.parametrize("program", ["flowtop", "flowtop-dump"])
+def test_the_bash_completion_completes(wheel: zipfile.ZipFile, tmp_path: Path, program: str) -> None:
+    script = tmp_path / program
+    script.write_bytes(wheel.read(f"{DATA}bash-completion/completions/{program}"))
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    command = Path(sys.executable).with_name(program)
+    if not command.exists():
+        pytest.skip("the commands are not installed beside this Python")
+    asked = f'''. {script}; COMP_WORDS=({program} --outp); COMP_CWORD=1
+        _{program.replace("-", "_")}_completion {command}; echo "${{COMPREPLY[@]}}"'''
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--output"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_completions_are_whole_where_these_shells_are(wheel: zipfile.ZipFile, tmp_path: Path,
+                                                                   shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    for name in wheel.namelist():
+        if name.startswith(f"{DATA}{shell}/"):
+            script = tmp_path / Path(name).name
+            script.write_bytes(wheel.read(name))
+            subprocess.run([shell, "-n", str(script)], check=True)
+
+
+def test_a_build_needs_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c",
+         "from flowtop.docs.build_hook import installed_files; installed_files()"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    modules = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert {"hatchling", "click", "markdown_it"} <= modules
+    assert modules & {"numpy", "textual", "rich", "bcc", "lark"} == set()
 
 
 def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -25,10 +25,13 @@ from flowtop.tui.keys import (
     EXPORT_KEYS,
     FILTER_KEYS,
     GROUP_KEYS,
+    HELP_KEYS,
     KEYS,
+    MANUAL_KEYS,
     MOUSE,
     TYPING_KEYS,
     Key,
+    bindings,
 )
 
 WIDTH = 76
@@ -84,7 +87,7 @@ def _words(key: Key) -> str:
 
 
 def _caps(keys: Sequence[Key]) -> str:
-    """Of one key all its caps; of several the first each: the others go on working, and the README has them."""
+    """Of one key all its caps; of several the first each: the others go on working, and the manual has them."""
     return keys[0].caps if len(keys) == 1 else " ".join(key.caps.split()[0] for key in keys)
 
 
@@ -148,13 +151,7 @@ class HelpScreen(ModalScreen[None]):
     }
     HelpScreen Static { height: auto; background: ansi_default; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,h,f1,f10", "close", show=False),
-        Binding("j", "scroll(1)", show=False),
-        Binding("k", "scroll(-1)", show=False),
-        Binding("tab,right", "turn(1)", show=False, priority=True),
-        Binding("shift+tab,left", "turn(-1)", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(HELP_KEYS, first=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +160,7 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """One scrolling text."""
         with VerticalScroll() as scroll:
-            scroll.border_subtitle = "Tab next page · ↑ ↓ PgUp PgDn scroll · Esc closes"
+            scroll.border_subtitle = "Tab next page · ↑ ↓ PgUp PgDn scroll · m manual · Esc closes"
             yield Static()
 
     def on_mount(self) -> None:
@@ -189,6 +186,28 @@ class HelpScreen(ModalScreen[None]):
         for scroll in self.query(VerticalScroll):
             scroll.scroll_relative(y=lines, animate=False)
 
+    def action_page(self, screens: int) -> None:
+        """Scroll by screens."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_relative(y=screens * scroll.scrollable_content_region.height, animate=False)
+
+    def action_top(self) -> None:
+        """Scroll to the first line."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_home(animate=False)
+
+    def action_bottom(self) -> None:
+        """Scroll to the last line."""
+        for scroll in self.query(VerticalScroll):
+            scroll.scroll_end(animate=False)
+
+    def action_manual(self) -> None:
+        """On to the manual."""
+        from flowtop.tui.panels.manual import ManualScreen  # needed only now
+
+        if self.is_current:
+            self.app.push_screen(ManualScreen())
+
     def action_close(self) -> None:
         """Close, once: keys typed ahead may ask again while the screen is going."""
         if self.is_current:
@@ -208,6 +227,7 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
     yield "Copying a flow", [(key.caps, key.doc) for key in COPY_KEYS]
     yield "Details of a flow", [(key.caps, key.doc) for key in DETAIL_KEYS]
+    yield "Help and the manual", [(key.caps, key.doc) for key in (*HELP_KEYS, *MANUAL_KEYS)]
     yield "Groups: choosing them", [(key.caps, key.doc) for key in GROUP_KEYS]
     yield "Columns: choosing them", [(key.caps, key.doc) for key in COLUMN_KEYS]
 

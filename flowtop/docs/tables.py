@@ -1,0 +1,157 @@
+"""Tables of the manual, made from the code. Every registry that the manual speaks of is read here and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from flowtop import errors
+from flowtop.capture.collector.url import SCHEMES
+from flowtop.cli.dump import command as dump_command
+from flowtop.cli.help import option_rows
+from flowtop.cli.main import command
+from flowtop.export.url import OPTIONS
+from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.fields.columns import COLUMNS
+from flowtop.fields.groups import GROUPS
+from flowtop.filters.words import WORDS
+from flowtop.model.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.text import manual
+from flowtop.tui import keys
+from flowtop.wire.flow_templates import PROFILES
+
+Row = tuple[str, ...]
+
+REPOSITORY = Path(errors.__file__).parents[1]
+"""The checkout: README and benchmarks are not in the wheel."""
+
+
+def table(headings: Row, rows: Iterable[Row]) -> str:
+    """A Markdown table; a vertical bar inside a cell is escaped."""
+    def line(cells: Row) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(headings), "|" + "---|" * len(headings), *(line(row) for row in rows)])
+
+
+def code(text: str) -> str:
+    """As code; nothing for nothing."""
+    return f"`{text}`" if text else ""
+
+
+def caps(text: str) -> str:
+    """Key caps that stand apart by blanks."""
+    return " ".join(map(code, text.split()))
+
+
+def _keys(*of: Iterable[keys.Key], beside: Iterable[tuple[str, str]] = (), mouse: Iterable[Row] = ()) -> str:
+    rows = [(caps(key.caps), key.doc) for table_ in of for key in table_]
+    return table(("key", "what it does"), [*rows, *((caps(cap), doc) for cap, doc in beside), *mouse])
+
+
+def _options() -> str:
+    return table(("option", "what it does"), [(code(names), doc) for names, doc in option_rows(command)])
+
+
+def _dump_options() -> str:
+    return table(("option", "what it does"), [(code(names), doc) for names, doc in option_rows(dump_command)])
+
+
+def _statuses() -> str:
+    """Each worded by the docstring that follows its constant."""
+    source = Path(errors.__file__).read_text(encoding="utf-8")
+    found = re.findall(r'^EXIT_(\w+) = (\d+)\n(?:"""(.*?)"""\n)?', source, re.M | re.S)
+    plain = {"OK": "All went well.", "FAILURE": "Any other failure."}
+    return table(("status", "meaning"), [(number, " ".join(doc.split()) or plain[name]) for name, number, doc in found])
+
+
+def _words() -> str:
+    return table(("word", "value", "which flows", "example"),
+                 [(code(word.words), code(word.argument), word.doc, code(word.example)) for word in WORDS])
+
+
+def _columns() -> str:
+    return table(("column", "header", "what it shows"),
+                 [(code(column.id), column.header, column.doc) for column in COLUMNS.values()])
+
+
+def _biflow_columns() -> str:
+    return table(("column", "header", "what it shows"),
+                 [(code(column.id), column.header, column.doc) for column in BIFLOW_COLUMNS.values()
+                  if column.id not in COLUMNS])
+
+
+def _groups() -> str:
+    return table(("field", "what is put together", "keys in JSON and CSV"), [
+        (code(field.id) + (f" `{field.id}:{field.argument}`" if field.argument else ""), field.doc,
+         " ".join(map(code, field.members))) for field in GROUPS.values()])
+
+
+def _elements() -> str:
+    elements = [ELEMENTS[name] for name in FLOW_ELEMENTS]
+    return table(("key", "IE", "what it holds"),
+                 [*((code(element.name), str(element.number), element.doc) for element in elements),
+                  *((code(name), "-", doc) for name, doc in TCP_MEMBERS.items())])
+
+
+_KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv"): "all", ("udp", "tcp", "tls", "file"): "IPFIX",
+          ("file", "jsonl", "csv"): "files", ("tcp", "tls"): "TCP, TLS", ("tls",): "TLS", ("udp",): "UDP"}
+"""Transports that have an option, in one word."""
+
+
+def _url() -> str:
+    return table(("option", "for", "default", "what it does"), [
+        (code(option.name), _KINDS[option.kinds], option.default, option.doc) for option in OPTIONS.values()])
+
+
+def _profiles() -> str:
+    return table(("profile", "for"), [(code(profile.name), profile.doc) for profile in PROFILES.values()])
+
+
+def _listen() -> str:
+    return table(("URL", "default port", "takes"), [
+        (code(f"{scheme}://[ADDRESS][:PORT]"), str(port), doc) for scheme, (_, port, doc) in SCHEMES.items()])
+
+
+def _benchmarks() -> str:
+    """Each worded by the first sentence of its module."""
+    rows = []
+    for path in sorted((REPOSITORY / "tests" / "bench").glob("[a-z]*.py")):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        rows.append((code(path.stem), " ".join(doc.partition("\n\n")[0].split())))
+    return table(("name", "what it measures"), rows)
+
+
+def _pages() -> str:
+    """Links for the README, some a line."""
+    links = [f"[{manual.title(topic)}](flowtop/docs/{topic}.md)" for topic in manual.topics()]
+    return " ·\n".join(" · ".join(links[at:at + 3]) for at in range(0, len(links), 3))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "keys": lambda: _keys(keys.KEYS, mouse=keys.MOUSE),
+    "filter-keys": lambda: _keys(beside=keys.FILTER_KEYS),
+    "group-keys": lambda: _keys(keys.GROUP_KEYS),
+    "column-keys": lambda: _keys(keys.COLUMN_KEYS),
+    "detail-keys": lambda: _keys(keys.DETAIL_KEYS),
+    "copy-keys": lambda: _keys(keys.COPY_KEYS),
+    "help-keys": lambda: _keys(keys.HELP_KEYS),
+    "manual-keys": lambda: _keys(keys.MANUAL_KEYS),
+    "export-keys": lambda: _keys(keys.EXPORT_KEYS, beside=keys.TYPING_KEYS),
+    "options": _options,
+    "dump-options": _dump_options,
+    "statuses": _statuses,
+    "words": _words,
+    "columns": _columns,
+    "biflow-columns": _biflow_columns,
+    "groups": _groups,
+    "elements": _elements,
+    "url": _url,
+    "profiles": _profiles,
+    "listen": _listen,
+    "benchmarks": _benchmarks,
+    "pages": _pages,
+}
+"""What stands between `<!-- NAME -->` and `<!-- /NAME -->` in a page or the README, by name."""
