@@ -7,10 +7,19 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flowtop.fields.field import FilterKey, stored
-from flowtop.model.elements import TUNNELS
 from flowtop.model.exporters import exporter_of, interface_of
 from flowtop.model.flows import Array, FlowColumns, FlowSource
-from flowtop.model.kinds import HAVE_PORTS, UNKNOWN_DIRECTION, EndReason, Kind
+from flowtop.model.kinds import (
+    HAVE_PORTS,
+    PORT_PROTOCOLS,
+    TCP_CLOSING_BITS,
+    TUNNELS_BY_LABEL,
+    UNKNOWN_DIRECTION,
+    Direction,
+    EndReason,
+    Kind,
+    Tunnel,
+)
 from flowtop.model.rows import FlowRow
 from flowtop.text import operands, units
 
@@ -18,8 +27,7 @@ _SIZE = "a size such as 1500, 10M, 1Gi"
 _RATE = "a rate such as 1Mbit, 500k, 10MB/s"
 _COUNT = "a number such as 100, 10k, 1.5M"
 _SPAN = "a time such as 5s, 500ms, 2m, 1h"
-_CLOSING_BITS = np.uint16(0b101)
-"""FIN and RST."""
+_CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 TermOf = Callable[[FlowRow, Mapping[int, str]], str]
 """A flow and interface names by ifindex → a filter that this flow passes, after what its cell shows."""
@@ -63,7 +71,8 @@ DOMAIN = FilterKey(
     part=lambda name: str(exporter.domain) if (exporter := exporter_of(name)) else "")
 DIRECTION = FilterKey(
     "dir", "Direction at the interface; unknown where an exporter does not say.", "dir out", "in, out or unknown",
-    operands.ReadChoice((("in", 0), ("out", 1), ("ingress", 0), ("egress", 1), ("unknown", UNKNOWN_DIRECTION))),
+    operands.ReadChoice((("in", Direction.INGRESS), ("out", Direction.EGRESS), ("ingress", Direction.INGRESS),
+                         ("egress", Direction.EGRESS), ("unknown", UNKNOWN_DIRECTION))),
     *stored("direction"), choices=("in", "out", "unknown"), packet="direction", of_aggregates=True)
 PROTOCOL = FilterKey(
     "proto", "IP protocol, by name or number.", "proto 47", "a protocol's name or number (0 to 255)",
@@ -123,9 +132,9 @@ STATE = FilterKey(
 
 TUNNEL = FilterKey(
     "tunnel", "With --decap or -l: carried in such a tunnel, or carrying it; alone: in any.", "tunnel vxlan",
-    "a tunnel: " + ", ".join(filter(None, TUNNELS)),
-    operands.ReadChoice(tuple((name or "none", number) for number, name in enumerate(TUNNELS))), *stored("tunnel"),
-    choices=tuple(filter(None, TUNNELS)), packet="tunnel", optional=True)
+    "a tunnel: " + ", ".join(TUNNELS_BY_LABEL),
+    operands.ReadChoice((("none", Tunnel.NONE), *TUNNELS_BY_LABEL.items())), *stored("tunnel"),
+    choices=tuple(TUNNELS_BY_LABEL), packet="tunnel", optional=True)
 TUNNEL_ID = FilterKey(
     "vni", "With --decap or -l: the tunnel's id, which is a VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
     "a number such as 42", operands.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id", optional=True)
@@ -167,7 +176,7 @@ def _end(side: str, raw: bytes, row: FlowRow, port: int) -> str:
     if row.kind == Kind.AGGREGATE:
         return protocol_term(row, {})
     host = f"{side} host {units.address(raw, row.ip_version)}"
-    with_port = row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS
+    with_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS
     return f"{host} and {side} port {port}" if with_port else host
 
 
@@ -209,7 +218,7 @@ def fragment_words(kind: int) -> str:
 def tunnel_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     """`tunnel vxlan`, or `not tunnel`."""
     del interfaces
-    return f"tunnel {TUNNELS[row.tunnel]}" if row.tunnel else "not tunnel"
+    return f"tunnel {Tunnel(row.tunnel).label}" if row.tunnel else "not tunnel"
 
 
 def tunnel_id_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:

@@ -19,8 +19,8 @@ from flowtop.filters import tree, words
 from flowtop.filters.errors import FilterError
 from flowtop.filters.grammar import take_apart, unknown_word
 from flowtop.filters.tree import And, Compare, Match, Named, Not, Operator, Side, Term, Tree, Within, all_of, any_of
-from flowtop.model.kinds import HAVE_PORTS, Kind, Tunnel
-from flowtop.text import operands, units
+from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol, Tunnel
+from flowtop.text import operands
 from flowtop.text.units import printable
 
 
@@ -52,7 +52,7 @@ def compared(key: FilterKey, sign: Operator, number: float) -> Tree:
 
 def _of_icmp(test: Tree) -> Tree:
     """The test, of flows of ICMP or ICMPv6 that are no later fragments."""
-    kind = any_of(Compare(words.PROTOCOL, "=", 1), Compare(words.PROTOCOL, "=", 58))
+    kind = any_of(*(Compare(words.PROTOCOL, "=", protocol) for protocol in ICMP_VERSIONS))
     return all_of(test, kind, Compare(words.KIND, "=", Kind.FLOW))
 
 
@@ -94,7 +94,8 @@ class _Direction:
 
 
 _EITHER = _Direction()
-_GRE = 47
+_VERSIONS: dict[int, IpVersion] = {**ICMP_VERSIONS, Protocol.IGMP: IpVersion.V4}
+"""Protocols whose word asks for an IP version too."""
 _Maker = Callable[[Token], Tree]
 """An operand → the test of it, with the words that stood before."""
 
@@ -371,15 +372,15 @@ def protocol(word: str) -> Tree:
         return Compare(words.VERSION, "=", words.VERSION_WORDS[word])
     number = words.PROTOCOL_WORDS[word]
     found = Compare(words.PROTOCOL, "=", number)
-    if number == _GRE:  # what it carries, too
+    if number == Protocol.GRE:  # what it carries, too
         return any_of(found, *(Compare(words.KEYS["tunnel"], "=", tunnel) for tunnel in (Tunnel.GRE, Tunnel.ERSPAN)))
-    version = {1: 4, 2: 4, 58: 6}.get(number)
+    version = _VERSIONS.get(number)
     return And((found, Compare(words.VERSION, "=", version))) if version else found
 
 
 def _has_ports() -> tuple[Tree, Tree]:
     """The flow has ports, and they are known."""
-    return (any_of(*(Compare(words.PROTOCOL, "=", number) for number in sorted(units.PORT_PROTOCOLS))),
+    return (any_of(*(Compare(words.PROTOCOL, "=", number) for number in sorted(PORT_PROTOCOLS))),
             any_of(*(Compare(words.KIND, "=", kind) for kind in HAVE_PORTS)))
 
 

@@ -19,7 +19,7 @@ from flowtop.fields.field import FilterKey
 from flowtop.filters import words
 from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
 from flowtop.model.flows import Array, FlowColumns, FlowSource
-from flowtop.model.kinds import Kind
+from flowtop.model.kinds import TCP_NAMED_BITS, IpVersion, Kind
 from flowtop.model.record import FlowRecords
 from flowtop.text.names import NO_NAMES, KnownNames
 from flowtop.text.operands import Network
@@ -83,7 +83,7 @@ _FEW = 8
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal, "!=": np.not_equal}
-_NAMED_BITS = np.uint16(0x1FF)
+_NAMED_BITS = np.uint16(TCP_NAMED_BITS)
 """TCP control bits that have names."""
 
 
@@ -283,9 +283,9 @@ def _named(test: Named, subject: _Subject) -> Mask:
     wanted = subject.hosts.matching(test.pattern, whole=test.whole)
     four, sixteen = ([address for address in wanted if len(address) == size] for size in (4, 16))
     if four:
-        found |= _of_version(among_four(subject.words(test.side, "u4"), four), 4, subject)
+        found |= _of_version(among_four(subject.words(test.side, "u4"), four), IpVersion.V4, subject)
     if sixteen:
-        found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), 6, subject)
+        found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), IpVersion.V6, subject)
     return found
 
 
@@ -293,7 +293,7 @@ def _within(test: Within, subject: _Subject) -> Mask:
     if len(test.networks) == 1:
         return _within_one(test.networks[0], test.side, subject)
     leads = subject.words(test.side, "u2").astype(np.uint32)
-    leads += np.where(subject.numbers(words.VERSION) == 6, np.uint32(_LEADS), np.uint32(0))
+    leads += np.where(subject.numbers(words.VERSION) == np.uint8(IpVersion.V6), np.uint32(_LEADS), np.uint32(0))
     verdicts = _verdicts(test.networks)[leads]
     found: Mask = verdicts == _ALL_IN
     rows = np.flatnonzero(verdicts == _SOME_IN)
@@ -314,7 +314,7 @@ def _verdicts(networks: tuple[Network, ...]) -> npt.NDArray[np.uint8]:
     addresses that begin so."""
     table = np.zeros((2, _LEADS), np.uint8)
     for network in networks:
-        half = table[int(network.version == 6)]
+        half = table[int(network.version == IpVersion.V6)]
         first = int.from_bytes(network.packed[:2], "big")
         span = half[first:first + (1 << max(0, 16 - network.prefix))]
         span[:] = np.maximum(span, _ALL_IN if network.prefix <= 16 else _SOME_IN)
@@ -326,7 +326,7 @@ def _verdicts(networks: tuple[Network, ...]) -> npt.NDArray[np.uint8]:
 
 def _within_one(network: Network, side: str, subject: _Subject) -> Mask:
     """The wire's bytes are compared as this machine's integers, with constants turned the same way."""
-    octets = 4 if network.version == 4 else 8
+    octets = 4 if network.version == IpVersion.V4 else 8
     starts = range(0, len(network.packed), octets)
     values, masks = ([_integer(packed[start:start + octets]) for start in starts]
                      for packed in (network.packed, network.mask))
@@ -343,9 +343,9 @@ def _of_version(found: Mask, version: int, subject: _Subject) -> Mask:
     """Those of `found` whose IP version is this one; few are looked at one by one."""
     if np.count_nonzero(found) * _FEW < len(found):
         rows = np.flatnonzero(found)
-        found[rows] = subject.columns["ip_version"][rows] == version
+        found[rows] = subject.columns["ip_version"][rows] == np.uint8(version)
     else:
-        found &= subject.numbers(words.VERSION) == version
+        found &= subject.numbers(words.VERSION) == np.uint8(version)
     return found
 
 

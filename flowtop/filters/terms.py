@@ -8,11 +8,13 @@ from flowtop.fields import cell_terms
 from flowtop.fields.columns import COLUMNS, Column
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.tree import And, Or, Tree, as_text
-from flowtop.model.kinds import HAVE_PORTS, Kind
+from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.text import units
 
-_ICMP, _ICMPV6 = 1, 58
+_TCPDUMP_PROTOCOLS: dict[int, str] = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp",
+                                      Protocol.ICMP: "icmp", Protocol.ICMPV6: "icmp6"}
+"""Protocols that are words of pcap-filter(7)."""
 
 
 def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: Mapping[int, str],
@@ -59,9 +61,9 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     parts.append(cell_terms.protocol_term(row, interfaces))
     if row.kind != Kind.AGGREGATE:
         parts += [cell_terms.source_term(row, interfaces), cell_terms.destination_term(row, interfaces)]
-        if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
+        if row.protocol in ICMP_VERSIONS and row.kind == Kind.FLOW:
             parts.append(_icmp_words(row))
-        elif row.kind == Kind.FRAGMENT or row.protocol not in units.PORT_PROTOCOLS:
+        elif row.kind == Kind.FRAGMENT or row.protocol not in PORT_PROTOCOLS:
             parts.append(cell_terms.fragment_words(row.kind))
     return " and ".join(parts)
 
@@ -69,14 +71,14 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
 def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
     """Without interfaces and directions: the ways may differ in them."""
     protocol = cell_terms.protocol_term(row, {})
-    if row.protocol in (_ICMP, _ICMPV6):  # an answer has another type
+    if row.protocol in ICMP_VERSIONS:  # an answer has another type
         ends = cell_terms.source_term, cell_terms.destination_term
         each = [" and ".join([*(end(way, {}) for end in ends), _icmp_words(way)])
                 for way in (ways.forward, ways.reverse) if way is not None]
         return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
             f"{protocol} and {each[0]}")
     hosts = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
-    if row.protocol in units.PORT_PROTOCOLS:
+    if row.protocol in PORT_PROTOCOLS:
         hosts = [units.endpoint(raw, row.ip_version, port) for raw, port in (
             (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
     return " and ".join([protocol, *hosts])
@@ -111,7 +113,7 @@ def _whatever_tags(packets: str) -> str:
 
 def _answer(row: FlowRow) -> FlowRow | None:
     """What the way back would be that was not seen; None where nobody knows."""
-    if row.kind != Kind.FLOW or row.protocol in (_ICMP, _ICMPV6):
+    if row.kind != Kind.FLOW or row.protocol in ICMP_VERSIONS:
         return None
     return row._replace(source_address=row.destination_address, source_port=row.destination_port,
                         destination_address=row.source_address, destination_port=row.source_port)
@@ -119,8 +121,8 @@ def _answer(row: FlowRow) -> FlowRow | None:
 
 def _packets(row: FlowRow) -> str:
     """The packets of one way, without their VLAN tags."""
-    name = {6: "tcp", 17: "udp", 132: "sctp", _ICMP: "icmp", _ICMPV6: "icmp6"}.get(row.protocol)
-    parts = [name or f"{'ip6' if row.ip_version == 6 else 'ip'} proto {row.protocol}"]
+    name = _TCPDUMP_PROTOCOLS.get(row.protocol)
+    parts = [name or f"{'ip6' if row.ip_version == IpVersion.V6 else 'ip'} proto {row.protocol}"]
     if row.kind != Kind.AGGREGATE:
         ports = row.kind in HAVE_PORTS and name in ("tcp", "udp", "sctp")
         for side, raw, port in (("src", row.source_address, row.source_port),
@@ -129,8 +131,9 @@ def _packets(row: FlowRow) -> str:
             if ports:
                 parts.append(f"{side} port {port}")
         if row.kind == Kind.FRAGMENT:
-            parts.append("ip6[6] == 44 and ip6[42:2] & 0xfff8 != 0" if row.ip_version == 6 else "ip[6:2] & 0x1fff != 0")
-        elif row.protocol in (_ICMP, _ICMPV6):
+            parts.append("ip6[6] == 44 and ip6[42:2] & 0xfff8 != 0" if row.ip_version == IpVersion.V6
+                         else "ip[6:2] & 0x1fff != 0")
+        elif row.protocol in ICMP_VERSIONS:
             parts.append(_icmp_of(row))
     return " and ".join(parts)
 
@@ -138,7 +141,7 @@ def _packets(row: FlowRow) -> str:
 def _icmp_of(row: FlowRow) -> str:
     """Type and code; of ICMPv6 at the place that old versions of libpcap know, too."""
     kind, code = divmod(row.destination_port, 256)
-    if row.protocol == _ICMPV6:
+    if row.protocol == Protocol.ICMPV6:
         return f"ip6[40] == {kind} and ip6[41] == {code}"
     return f"icmp[icmptype] == {kind} and icmp[icmpcode] == {code}"
 

@@ -11,7 +11,7 @@ import numpy as np
 from flowtop.fields.columns import COLUMNS
 from flowtop.fields.field import FilterKey, stored
 from flowtop.model.flows import Array, FlowColumns
-from flowtop.model.kinds import Kind
+from flowtop.model.kinds import ICMP_VERSIONS, LARGEST_PROTOCOL, IpVersion, Kind
 from flowtop.text import operands
 
 _MAC_WORD = np.dtype("u8")
@@ -24,10 +24,10 @@ def _hidden(word: str, read: operands.ReadInteger, name: str, packet: str) -> Fi
     return FilterKey(word, "", "", "", read, flows, records, packet=packet, of_aggregates=aggregates)
 
 
-PROTOCOL = _hidden("proto", operands.ReadInteger(0, 255), "protocol", "protocol")
-VERSION = _hidden("version", operands.ReadInteger(4, 6), "ip_version", "ip_version")
+PROTOCOL = _hidden("proto", operands.ReadInteger(0, LARGEST_PROTOCOL), "protocol", "protocol")
+VERSION = _hidden("version", operands.ReadInteger(IpVersion.V4, IpVersion.V6), "ip_version", "ip_version")
 SOURCE_PORT = _hidden("src port", operands.ReadInteger(0, 65535), "source_port", "source_port")
-KIND = _hidden("kind", operands.ReadInteger(0, 3), "kind", "kind")
+KIND = _hidden("kind", operands.ReadInteger(0, max(Kind)), "kind", "kind")
 DESTINATION_PORT = _hidden("dst port", operands.ReadInteger(0, 65535), "destination_port", "destination_port")
 
 
@@ -57,7 +57,7 @@ def _number(word: str, name: str, high: int, doc: str, example: str) -> FilterKe
 
 def _icmp_type(columns: FlowColumns) -> Array:
     """Type of ICMP, which no other protocol has: 65535 there, which is no type."""
-    icmp = np.isin(columns["protocol"], (1, 58))
+    icmp = np.isin(columns["protocol"], list(ICMP_VERSIONS))
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 
@@ -103,7 +103,8 @@ CUSTOMER_VLAN = _hidden("inner vlan", operands.ReadInteger(0, 4095), "customer_v
 
 ADDRESS_WORDS = ("host", "net")
 PORT_WORDS = ("port", "portrange")
-VERSION_WORDS: Mapping[str, int] = {"ip": 4, "ip6": 6, "ipv4": 4, "ipv6": 6}
+VERSION_WORDS: Mapping[str, int] = {"ip": IpVersion.V4, "ip6": IpVersion.V6, "ipv4": IpVersion.V4,
+                                    "ipv6": IpVersion.V6}
 PROTOCOL_WORDS: Mapping[str, int] = operands.PROTOCOL_WORDS
 WELL_KNOWN = ("tcp", "udp", "icmp", "icmp6", "sctp", "gre", "esp", "ip", "ip6")
 """Of those two, what is worth offering."""

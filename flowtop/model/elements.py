@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowtop.model.kinds import Tunnel
+
 
 @dataclass(frozen=True, slots=True)
 class Element:
@@ -143,18 +145,15 @@ TCP_MEMBERS: dict[str, str] = {
 """What a TCP flow in JSON or CSV may have beside, as far as it is known and not 0: no IANA element says it."""
 
 
-TUNNELS = ("", "ip", "gre", "erspan", "vxlan", "geneve", "mpls")
-"""Names of record.Tunnel, without numpy; a test compares them."""
 TUNNEL_MEMBERS = ("tunnel", "tunnelId", "layer2SegmentId")
 """What `tunnel_values` may give."""
-_VXLAN = 4
 _VXLAN_SEGMENT = 0x01 << 56
 """layer2SegmentId: kind of the overlay in the highest octet."""
 
 
 def tunnel_values(tunnel: int, tunnel_id: int) -> dict[str, str | int]:
     """What carried a flow, for JSON and CSV; nothing for a flow that was not carried."""
-    if not tunnel:
+    if tunnel == Tunnel.NONE:
         return {}
-    found: dict[str, str | int] = {"tunnel": TUNNELS[tunnel], "tunnelId": tunnel_id}
-    return found | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == _VXLAN else found
+    found: dict[str, str | int] = {"tunnel": Tunnel(tunnel).label, "tunnelId": tunnel_id}
+    return found | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == Tunnel.VXLAN else found

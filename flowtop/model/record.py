@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import (
-    IGNORED_KINDS,
-    TCP_OPENING_BIT,
-)
+from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, TcpBits
+
+_SYN, _SYN_ACK = np.uint16(TcpBits.SYN), np.uint16(TcpBits.SYN | TcpBits.ACK)
 
 FLOW_KEY_DTYPE = np.dtype([
     ("source_address", "V16"),
@@ -79,7 +78,7 @@ each), its control bits, its time on the batch's clock."""
 
 def with_opening(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     """TCP control bits of single packets, with TCP_OPENING_BIT set where there is SYN without ACK."""
-    opening = (bits & np.uint16(0x12) == 0x02).astype(np.uint16)
+    opening = (bits & _SYN_ACK == _SYN).astype(np.uint16)
     found: npt.NDArray[np.uint16] = bits | opening << np.uint16(TCP_OPENING_BIT)
     return found
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowtop.model.kinds import IpVersion, Protocol
 from flowtop.text import units
 
 
@@ -126,7 +127,7 @@ class HostNames:
 
     def name(self, raw: bytes, ip_version: int) -> str | None:
         """The name of an address of 16 bytes (IPv4: the first 4), None while there is none. Never blocks."""
-        key = raw if ip_version == 6 else raw[:4]
+        key = raw if ip_version == IpVersion.V6 else raw[:4]
         with self._changed:
             name, expires_at = self._known.get(key, (None, 0.0))
             if key in self._known:
@@ -224,7 +225,8 @@ def _has_name(address: str) -> bool:
 
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
-_SERVICE_PROTOCOLS = {"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
+_SERVICE_PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "dccp": Protocol.DCCP, "sctp": Protocol.SCTP,
+                      "udplite": Protocol.UDPLITE}
 
 COMMON_SERVICES = "\n".join((
     "ftp 21/tcp", "ssh 22/tcp", "telnet 23/tcp", "smtp 25/tcp", "domain 53/tcp", "domain 53/udp", "bootps 67/udp",

@@ -12,6 +12,7 @@ import re
 import socket
 from dataclasses import dataclass
 
+from flowtop.model.kinds import LARGEST_PROTOCOL, IpVersion, Protocol, TcpBits
 from flowtop.text import units
 
 
@@ -160,16 +161,16 @@ class ReadChoice:
 
 
 _EVERY_PROTOCOL = {
-    **{name: number for number, name in units.PROTOCOL_NAMES.items() if number != 94},
-    "icmpv6": 58, "ipv6-icmp": 58, "udplite": 136, "udp-lite": 136, "ipip": 4, "esp": 50, "ah": 51,
+    **{name: number for number, name in units.PROTOCOL_NAMES.items() if number != Protocol.NOS_IPIP},
+    "icmpv6": Protocol.ICMPV6, "ipv6-icmp": Protocol.ICMPV6, "udplite": Protocol.UDPLITE, "udp-lite": Protocol.UDPLITE,
 }
-read_protocol = named(_EVERY_PROTOCOL, 0, 255)
+read_protocol = named(_EVERY_PROTOCOL, 0, LARGEST_PROTOCOL)
 """An IP protocol's name or number."""
 PROTOCOL_WORDS: dict[str, int] = {name: number for name, number in _EVERY_PROTOCOL.items() if name != "ipv6"}
 """Protocols that are words by themselves. `ipv6` is the version there, not protocol 41."""
 
-_FLAG_BITS = {"fin": 1, "syn": 2, "rst": 4, "push": 8, "psh": 8, "ack": 16, "urg": 32, "ece": 64, "cwr": 128,
-              "ae": 256}
+_FLAG_BITS: dict[str, int] = {**{bit.name.lower(): int(bit) for bit in TcpBits if bit.name}, "push": int(TcpBits.PSH)}
+_BITS_OF_LETTERS = dict(zip(units.TCP_LETTERS, map(int, TcpBits), strict=True))
 FLAG_NAMES = ("syn", "ack", "fin", "rst", "psh", "urg", "ece", "cwr", "ae")
 
 
@@ -182,8 +183,8 @@ def tcp_flags(text: str) -> int:
         name = part.lower().removeprefix("tcp-")
         if name in _FLAG_BITS:
             bits |= _FLAG_BITS[name]
-        elif part and all(letter in units.TCP_LETTERS for letter in part):
-            bits |= sum({1 << units.TCP_LETTERS.index(letter) for letter in part})
+        elif part and all(letter in _BITS_OF_LETTERS for letter in part):
+            bits |= sum({_BITS_OF_LETTERS[letter] for letter in part})
         else:
             raise ValueError
     return bits
@@ -209,7 +210,7 @@ class Network:
     @property
     def version(self) -> int:
         """4 or 6."""
-        return 4 if len(self.packed) == 4 else 6
+        return IpVersion.V4 if len(self.packed) == 4 else IpVersion.V6
 
     @property
     def mask(self) -> bytes:

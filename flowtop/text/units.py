@@ -6,18 +6,21 @@ import socket
 import unicodedata
 from collections.abc import Iterator
 
+from flowtop.model.kinds import IpVersion, Protocol, TcpBits
+
 _PREFIXES = (" ", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 PROTOCOL_NAMES: dict[int, str] = {
-    1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 8: "egp", 9: "igp", 17: "udp", 27: "rdp", 33: "dccp",
-    41: "ipv6", 46: "rsvp", 47: "gre", 50: "esp", 51: "ah", 58: "icmp6", 59: "nonxt", 88: "eigrp", 89: "ospf",
-    94: "ipip", 97: "ethip", 103: "pim", 108: "comp", 112: "vrrp", 115: "l2tp", 124: "isis", 132: "sctp", 133: "fc",
-    135: "mh", 136: "udpl", 137: "mpls", 139: "hip", 140: "shim6", 143: "eth",
+    Protocol.ICMP: "icmp", Protocol.IGMP: "igmp", Protocol.IPIP: "ipip", Protocol.TCP: "tcp", Protocol.EGP: "egp",
+    Protocol.IGP: "igp", Protocol.UDP: "udp", Protocol.RDP: "rdp", Protocol.DCCP: "dccp", Protocol.IPV6: "ipv6",
+    Protocol.RSVP: "rsvp", Protocol.GRE: "gre", Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.ICMPV6: "icmp6",
+    Protocol.IPV6_NO_NEXT: "nonxt", Protocol.EIGRP: "eigrp", Protocol.OSPF: "ospf", Protocol.NOS_IPIP: "ipip",
+    Protocol.ETHERIP: "ethip", Protocol.PIM: "pim", Protocol.IPCOMP: "comp", Protocol.VRRP: "vrrp",
+    Protocol.L2TP: "l2tp", Protocol.ISIS: "isis", Protocol.SCTP: "sctp", Protocol.FC: "fc", Protocol.MOBILITY: "mh",
+    Protocol.UDPLITE: "udpl", Protocol.MPLS: "mpls", Protocol.HIP: "hip", Protocol.SHIM6: "shim6",
+    Protocol.ETHERNET: "eth",
 }
 """Short names of IP protocol numbers, as in /etc/protocols where that is short enough for a column."""
-
-PORT_PROTOCOLS = frozenset({6, 17, 33, 132, 136})
-"""Protocols whose Flow Key holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 
 ICMP_TYPES: dict[int, str] = {
     0: "echo-rep", 3: "unreachable", 4: "quench", 5: "redirect", 8: "echo-req", 9: "router-adv",
@@ -36,7 +39,8 @@ DSCP_NAMES: dict[int, str] = {
 }
 
 TCP_LETTERS = "FSRP.UEWe"
-"""tcpdump's letter of each TCP control bit, from bit 0 (FIN); ACK is a dot."""
+"""tcpdump's letter of each of TcpBits, in their order; ACK is a dot."""
+_BITS_AND_LETTERS = tuple(zip(map(int, TcpBits), TCP_LETTERS, strict=True))
 
 
 def _three_digits(value: float) -> tuple[str, str]:
@@ -150,7 +154,7 @@ def protocol(number: int) -> str:
 def icmp(ip_version: int, type_code: int) -> str:
     """ICMP or ICMPv6 type and code, packed type * 256 + code: `echo-req`, `unreachable/3`, `type 42/0`."""
     number, code = divmod(type_code, 256)
-    name = (ICMP6_TYPES if ip_version == 6 else ICMP_TYPES).get(number)
+    name = (ICMP6_TYPES if ip_version == IpVersion.V6 else ICMP_TYPES).get(number)
     if name is None:
         return f"type {number}/{code}"
     return f"{name}/{code}" if code else name
@@ -176,7 +180,7 @@ def dscp(tos: int) -> str:
 
 def tcp_flags(bits: int) -> str:
     """TCP control bits in tcpdump's letters, a dot for ACK: `FSP.`; reserved bits above AE are left out."""
-    return "".join(letter for bit, letter in enumerate(TCP_LETTERS) if bits >> bit & 1)
+    return "".join(letter for bit, letter in _BITS_AND_LETTERS if bits & bit)
 
 
 def mac(address: bytes) -> str:
@@ -186,13 +190,15 @@ def mac(address: bytes) -> str:
 
 def address(raw: bytes, ip_version: int) -> str:
     """An address of 16 bytes (IPv4: the first 4) in RFC 5952 or dotted form."""
-    return socket.inet_ntop(socket.AF_INET6, raw) if ip_version == 6 else socket.inet_ntop(socket.AF_INET, raw[:4])
+    if ip_version == IpVersion.V6:
+        return socket.inet_ntop(socket.AF_INET6, raw)
+    return socket.inet_ntop(socket.AF_INET, raw[:4])
 
 
 def bracketed(raw: bytes, ip_version: int) -> str:
     """An address as it stands before a port: IPv6 in brackets."""
     text = address(raw, ip_version)
-    return f"[{text}]" if ip_version == 6 else text
+    return f"[{text}]" if ip_version == IpVersion.V6 else text
 
 
 def endpoint(raw: bytes, ip_version: int, port: int) -> str:
