@@ -5,7 +5,6 @@ Everything heavy is imported by the command that needs it, so that `--help` answ
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from click.core import ParameterSource
 
 from flowtop import __version__
 from flowtop.cli import sources
+from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, EXIT_USAGE, FlowtopError
 from flowtop.process import SIGNALS, stop_on_signals
 
@@ -49,25 +49,6 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
     return path
 
 
-class _Seconds(click.FloatRange):
-    """A number of seconds in a range; "nan" compares with nothing and is in none."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click.ParamType."""
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return seconds
-
-
-class _Factor(_Seconds):
-    """A factor in a range."""
-
-    name = "factor"
-
-
 class _Command(click.Command):
     """Remembers in which order options stood: `--export-filter` is about the `-e` before it."""
 
@@ -96,15 +77,15 @@ _ORDER = "flowtop.order"
               help="Collect NetFlow 5 and 9, IPFIX and sFlow 5, not interfaces: udp://[ADDRESS][:PORT] or just a port, "
                    "tcp://, tls://, sflow://. Loopback unless an address is named; repeatable. Needs no root.")
 @click.option("--replay", is_flag=True, help="With -r: at the speed it was recorded, not as fast as it can be read.")
-@click.option("--speed", type=_Factor(0.001, 1_000_000), metavar="FACTOR",
+@click.option("--speed", type=Factor(0.001, 1_000_000), metavar="FACTOR",
               help="With -r: replay, so many times as fast as it was recorded.")
 @click.option("-w", "--write", metavar="FILE",
               help="Write packets of the flows that match to a pcapng file; - is standard output, with -b.")
-@click.option("--snaplen", type=click.IntRange(0, 262_144), default=256, show_default=True, metavar="N",
+@click.option("--snaplen", type=Size(0, 262_144), default=256, show_default=True, metavar="N",
               help="Octets of each packet that are written; 0: all. Its true length is written too.")
-@click.option("--write-per-flow", type=click.IntRange(0), default=10_000, show_default=True, metavar="N",
+@click.option("--write-per-flow", type=Count(0), default=10_000, show_default=True, metavar="N",
               help="Packets of each flow that are written, from the first on; 0: all.")
-@click.option("--write-total", default="1Gi", show_default=True, metavar="SIZE",
+@click.option("--write-total", type=Size(0), default="1Gi", show_default=True, metavar="SIZE",
               help="Size of a file of packets at most; 0: as much as the disk takes.")
 @click.option("-s", "--sort", metavar="COLUMN", default="rate", show_default=True,
               help="Column to sort by: rate, bytes, packets, age, source, ...")
@@ -113,7 +94,7 @@ _ORDER = "flowtop.order"
                    "interface, direction, subnet:24, ...")
 @click.option("-B", "--biflow", is_flag=True,
               help="Both ways of a conversation in one row, the initiator as source (RFC 5103). Not with -g.")
-@click.option("-d", "--delay", type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
+@click.option("-d", "--delay", type=Duration(0.1, 3600), default=1.0, show_default=True, metavar="TIME",
               help="Time between refreshes; in a file its own time. With -b -r FILE and no -d: one round for all.")
 @click.option("--names", type=click.Choice(["none", "hosts", "ports", "all"]), default="none", show_default=True,
               help="Names on the screen: of hosts by reverse DNS of what is in view, of ports by /etc/services.")
@@ -121,27 +102,27 @@ _ORDER = "flowtop.order"
 @click.option("--theme", type=click.Choice(["terminal", "dark", "light", "contrast"]),
               help="Colours of the screen. terminal: its own 16 colours. Default: as chosen last, at first terminal.")
 @click.option("-b", "--batch", is_flag=True, help="No screen: write rounds to standard output.")
-@click.option("-c", "--count", type=click.IntRange(1), metavar="N",
+@click.option("-c", "--count", type=Count(1), metavar="N",
               help="With -b: end after N rounds. Default: until Ctrl-C.")
 @click.option("-o", "--output", type=click.Choice(["table", "json", "csv", "none"]), default="table", show_default=True,
               help="With -b: the format. json is one object a round (JSON Lines); none leaves it to -e.")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="With -b: list the first N flows. Default: all.")
-@click.option("--idle-timeout", type=_Seconds(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
+@click.option("--top", type=Count(1), metavar="N", help="With -b: list the first N flows. Default: all.")
+@click.option("--idle-timeout", type=Duration(1, 86400), default=15.0, show_default=True, metavar="TIME",
               help="A flow without packets for this long has ended.")
-@click.option("--active-timeout", type=_Seconds(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
+@click.option("--active-timeout", type=Duration(1, 86400), default=60.0, show_default=True, metavar="TIME",
               help="A flow that goes on is reported this often.")
-@click.option("--linger", type=_Seconds(0, 3600), default=10.0, show_default=True, metavar="SECONDS",
+@click.option("--linger", type=Duration(0, 3600), default=10.0, show_default=True, metavar="TIME",
               help="Ended flows stay listed for this long, fading; 0: until the next refresh. Of a file: for good.")
-@click.option("--max-flows", type=click.IntRange(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
+@click.option("--max-flows", type=Count(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
               help="Flows kept at most; the least recently active are ended first.")
-@click.option("--map-entries", type=int, default=65_536, show_default=True, metavar="N",
+@click.option("--map-entries", type=Count(1), default=65_536, show_default=True, metavar="N",
               help="Entries of each kernel map: different flows between two drains.")
 @click.option("--dedupe", type=click.Choice(["mark", "drop", "off"]), default="mark", show_default=True,
               help="The same packet seen at several interfaces: mark repeats, drop them from the list, or count all.")
 @click.option("--decap", is_flag=True,
               help="Count what is inside tunnels: VXLAN, Geneve, GRE, ERSPAN, IP-in-IP, 6in4, MPLS over UDP. What "
                    "carries it is a row beside it, in no sum.")
-@click.option("--export-timeout", type=_Seconds(0, 3600), default=5.0, show_default=True, metavar="SECONDS",
+@click.option("--export-timeout", type=Duration(0, 3600), default=5.0, show_default=True, metavar="TIME",
               help="At the end, wait so long for collectors; then what is left is spooled, or counted as not sent.")
 @click.option("--state-directory", type=click.Path(path_type=Path), metavar="DIR",
               help="Spools of exports. Default: /var/lib/flowtop as root, else ~/.local/state/flowtop.")

@@ -191,12 +191,11 @@ def pipeline_config(options: dict[str, Any], elsewhere: Reading | Listening | No
 def recorder(options: dict[str, Any], given: Said) -> Recorder:
     """What writes packets, with the limits that were chosen.
 
-    Raises FlowtopError: a size that is none; packets are to be written where there are none, over the screen, or over
+    Raises FlowtopError: packets are to be written where there are none, over the screen, or over
         what is read.
     """
     from flowtop.model.packets import WHOLE_PACKET
     from flowtop.recording.recorder import Recorder, RecordingLimits
-    from flowtop.text.operands import octets
 
     if options["listen"] and not given("write"):
         options["write"] = None
@@ -208,12 +207,8 @@ def recorder(options: dict[str, Any], given: Said) -> Recorder:
                            hint="name a file, or run without a screen: flowtop -b -w -")
     if options["write"]:
         require_another_file(options, f"-w {options['write']}", options["write"])
-    try:
-        most_octets = int(octets(options["write_total"]))
-    except ValueError:
-        raise FlowtopError(f"--write-total {options['write_total']!r} is no size", exit_code=EXIT_USAGE,
-                           hint="for example 100M or 1Gi; 0 for as much as the disk takes") from None
-    return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"], most_octets))
+    return Recorder(RecordingLimits(options["snaplen"] or WHOLE_PACKET, options["write_per_flow"],
+                                    options["write_total"]))
 
 
 def exports(options: dict[str, Any], order: Iterable[str]) -> list[tuple[str, Keep | None]]:

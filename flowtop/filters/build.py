@@ -21,6 +21,7 @@ from flowtop.filters.grammar import take_apart, unknown_word
 from flowtop.filters.tree import And, Compare, Match, Named, Not, Operator, Side, Term, Tree, Within, all_of, any_of
 from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol, Tunnel
 from flowtop.text import operands
+from flowtop.text.quantities import QuantityError
 from flowtop.text.units import printable
 
 
@@ -110,7 +111,7 @@ def build(text: str, use: Literal["flows", "records"]) -> Tree:
     _check_nesting(text, parsed)
     built = _Builder(text, use).expression(_tree(parsed.children[0]))
     if tree.depth(built) > tree.DEEPEST:
-        raise FilterError(text, 0, "and, or and not alternate too often", "a simpler filter")
+        raise FilterError(text, 0, "and, or and not are nested too deeply", hint="simplify the filter")
     return built
 
 
@@ -119,8 +120,8 @@ def _check_nesting(text: str, parsed: ParseTree[Any]) -> None:
     while waiting:
         node, level = waiting.pop()
         if level > MOST_NESTED:
-            raise FilterError(text, 0, f"more than {MOST_NESTED} parentheses and nots inside one another",
-                              "a simpler filter")
+            raise FilterError(text, 0, f"more than {MOST_NESTED} nested parentheses and nots",
+                              hint="simplify the filter")
         level += node.data in ("group", "negated")
         waiting.extend((child, level) for child in node.children if isinstance(child, ParseTree))
 
@@ -284,8 +285,8 @@ class _Builder:
     def _named(self, direction: ParseTree[Any] | None, word: Token, operator: Token | None, operand: Token) -> Tree:
         way, sign = _direction(direction), _operator(operator)
         if self._use == "records":
-            raise FilterError(self._text, _position(word), "exported records have no names of hosts",
-                              "what a Flow Record has: addresses, ports, bytes, ...")
+            raise FilterError(self._text, _position(word), "exported records have no host names",
+                              hint="Flow Records have addresses, ports, bytes, packets, age, state, ...")
 
         def make(value: Token) -> Tree:
             self._check_text(str(word), sign, value)
@@ -327,7 +328,7 @@ class _Builder:
 
     def _number_test(self, key: FilterKey, sign: Operator, value: Token) -> Tree:
         if sign in ("~", "!~") or (key.kind == "bits" and sign not in ("=", "!=")):
-            raise FilterError(self._text, _position(value), f"{key.word} does not take {sign}",
+            raise FilterError(self._text, _position(value), f'{key.word} does not take "{sign}"',
                               f"{key.expected} after {key.word}" + ("" if key.kind == "bits" else ", or a comparison"))
         text = _plain(value)
         parts = text.split(",") if sign in ("=", "!=") and key.kind == "number" else [text]
@@ -347,20 +348,22 @@ class _Builder:
 
     def _check_text(self, word: str, sign: Operator, value: Token) -> None:
         if sign not in ("=", "!=", "~", "!~"):
-            raise FilterError(self._text, _position(value), f"{word} is text: {sign} does not compare it",
-                              "=, !=, ~ or !~ before it")
+            raise FilterError(self._text, _position(value), f'{word} is text and cannot be compared by "{sign}"',
+                              "=, !=, ~ or !~")
 
     def _check_use(self, place: Token, key: FilterKey) -> None:
         if self._use == "records" and key.records is None:
-            raise FilterError(self._text, _position(place), f"{key.word} makes no sense for exported records",
-                              "what a Flow Record has: addresses, ports, bytes, packets, age, state, ...")
+            raise FilterError(self._text, _position(place), f"exported records have no {key.word}",
+                              hint="Flow Records have addresses, ports, bytes, packets, age, state, ...")
 
     def _wrong(self, value: Token, error: ValueError, expected: str) -> FilterError:
-        """For an operand that does not read: an OperandError may say more than what is expected in general."""
-        said = str(error) if isinstance(error, operands.OperandError) else ""
-        at_end = _position(value) + len(value) >= len(self._text)
-        return FilterError(self._text, _position(value), f"{printable(_plain(value))!r} does not fit here",
-                           said or expected, unfinished=at_end)
+        """The error for an operand that cannot be read; an OperandError says more exactly what is expected."""
+        position, at_end = _position(value), _position(value) + len(value) >= len(self._text)
+        if isinstance(error, QuantityError):
+            return FilterError(self._text, position, printable(error.problem), hint=error.hint, unfinished=at_end)
+        exact = str(error) if isinstance(error, operands.OperandError) else ""
+        return FilterError(self._text, position, f'"{printable(_plain(value))}" is not valid here', exact or expected,
+                           unfinished=at_end)
 
     def _unknown(self, value: Token) -> FilterError:
         return unknown_word(self._text, _position(value), _plain(value), quoted=value.type == "STRING")

@@ -12,7 +12,7 @@ from flowtop.fields.columns import COLUMNS
 from flowtop.fields.field import FilterKey, stored
 from flowtop.model.flows import Array, FlowColumns
 from flowtop.model.kinds import ICMP_VERSIONS, LARGEST_PROTOCOL, IpVersion, Kind
-from flowtop.text import operands
+from flowtop.text import operands, quantities
 
 _MAC_WORD = np.dtype("u8")
 
@@ -72,8 +72,8 @@ def _is_fragment(columns: FlowColumns) -> Array:
 
 
 _MORE = (
-    FilterKey("idle", "Time since the last packet.", "idle > 10s", "a time such as 5s, 500ms, 2m, 1h", operands.seconds,
-              lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True),
+    FilterKey("idle", "Time since the last packet.", "idle > 10s", "a time such as 5s, 500ms, 2m, 1h",
+              quantities.seconds, lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True),
     FilterKey("vlan", "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner one; alone: tagged at all.",
               "vlan 100", "a VLAN ID, 0 to 4095, or outer and inner as in 100.200", operands.vlan, *stored("vlan_id"),
               packet="vlan_id", optional=True),

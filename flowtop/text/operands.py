@@ -1,8 +1,6 @@
-"""Operands of the filter language: text → number, address, network. Each raises ValueError for what it does not take;
-an OperandError says what it would take.
+"""Operands of the filter language, quantities apart (quantities.py): text → number, address, network.
 
-Quantities are as the screen writes them: `10M` is 10,000,000; `10Mi` is 10 * 1024 * 1024; rates are in bits a second
-unless they say bytes.
+Each function raises ValueError for a text that it cannot read; an OperandError says what it expects.
 """
 
 from __future__ import annotations
@@ -17,77 +15,11 @@ from flowtop.text import units
 
 
 class OperandError(ValueError):
-    """The text does not read; the message says what would, in the user's words."""
+    """The text cannot be read; the message says what is expected."""
 
 
 MOST_PORTS = 32
-"""That one text may stand for."""
-_LARGEST = 2**64 - 1
-"""What a counter can hold."""
-
-_SCALES = {"": 1, **{prefix: 1000 ** (n + 1) for n, prefix in enumerate("kmgtp")},
-           **{f"{prefix}i": 1024 ** (n + 1) for n, prefix in enumerate("kmgtp")}}
-_QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)([kKMmGgTtPp]?i?)(.*)", re.S)
-_BITS = frozenset({"", "b", "bit", "bits"})
-_OCTETS = frozenset({"B", "byte", "bytes", "Byte", "Bytes"})
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0,
-            "h": 3600.0, "d": 86400.0}
-_SPAN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|min|s|m|h|d|$)")
-
-
-def _scaled(text: str) -> tuple[float, str]:
-    """A number with its prefix applied, and the unit that follows."""
-    match = _QUANTITY.fullmatch(text)
-    scale = match and _SCALES.get(match[2].lower())
-    if not match or scale is None:
-        raise ValueError
-    value = float(match[1]) * scale if "." in match[1] else int(match[1]) * scale
-    if value > _LARGEST:
-        raise OperandError("a smaller number")
-    return (int(value) if value == int(value) else value), match[3]
-
-
-def number(text: str) -> float:
-    """`42`, `10k`, `1.5M`."""
-    value, unit = _scaled(text)
-    if unit:
-        raise ValueError
-    return value
-
-
-def octets(text: str) -> float:
-    """`1500`, `10M`, `10MB`, `1.5Gi`, `1GiB`: octets."""
-    value, unit = _scaled(text)
-    if unit and unit not in _OCTETS | {"b"}:
-        raise ValueError
-    return value
-
-
-def rate(text: str) -> float:
-    """`1M`, `1Mbit`, `1Mb/s`, `1Mbps`, `125kB/s`, `125kBps`: octets a second."""
-    value, unit = _scaled(text)
-    for ending in ("/s", "ps"):
-        unit = unit.removesuffix(ending)
-    if unit in _BITS:
-        return value / 8
-    if unit not in _OCTETS:
-        raise ValueError
-    return value
-
-
-def seconds(text: str) -> float:
-    """`5`, `5s`, `500ms`, `2m`, `1h30m`: seconds."""
-    total, position = 0.0, 0
-    while match := _SPAN.match(text, position):
-        if position and not match[2]:
-            raise ValueError  # 5s6: six of what?
-        total += float(match[1]) * _SECONDS[match[2]]
-        position = match.end()
-        if not match[2]:
-            break
-    if not position or position != len(text):
-        raise ValueError
-    return total
+"""Ports that one part of a name may match."""
 
 
 def integer(low: int, high: int) -> ReadInteger:
@@ -262,7 +194,7 @@ def host(text: str) -> Network:
 
 def _plain(address: str) -> str:
     if "%" in address:
-        raise OperandError("an address without a zone; the interface is a test of its own: and if eth0")
+        raise OperandError("an address without a zone; test the interface apart: and if eth0")
     return address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
 
 
@@ -292,7 +224,7 @@ def ports_named(text: str) -> list[int]:
     if not found:
         raise OperandError("a part of a service's name in /etc/services")
     if len(found) > MOST_PORTS:
-        raise OperandError(f"more of a name: {len(found)} ports have this in theirs")
+        raise OperandError(f"a longer part of a name: {len(found)} ports match this one")
     return found
 
 
