@@ -1,4 +1,4 @@
-"""From what is on screen to a filter: `=` and `!=` on a cell, and a flow handed to another tool."""
+"""Filters made from what is on screen: `=` and `!=` on a cell, and a flow for tcpdump."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: 
              columns: Mapping[str, Column] = COLUMNS) -> str:
     """The filter `text`, narrowed to flows that show the same as `row` in that column, or that do not.
 
-    A term that is there already is not added again; its opposite gives way to it. A cell that no filter asks for
-    changes nothing.
+    A term that is there already is not added again, and its opposite is removed. A cell that has no filter changes
+    nothing.
 
     Args:
         columns: those of the row: of flows, or of groups.
 
     Raises:
-        FilterError: `text` is no filter.
+        FilterError: `text` is not a filter.
     """
     said = columns[column_id].term(row, interfaces)
     if not said:
@@ -50,7 +50,7 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: 
 
 
 def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
-    """A filter that only flows of this row's Flow Key pass; of a biflow, only flows of these ends, both ways."""
+    """A filter that only flows with this row's Flow Key pass; for a biflow, flows between its ends, both directions."""
     if row.ways is not None and row.kind == Kind.FLOW:
         return _ways_as_filter(row, row.ways)
     parts = [cell_terms.interface_term(row, interfaces), cell_terms.direction_term(row, interfaces)]
@@ -69,7 +69,7 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
 
 
 def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
-    """Without interfaces and directions: the ways may differ in them."""
+    """Without interfaces and directions, which may differ between the two directions."""
     protocol = cell_terms.protocol_term(row, {})
     if row.protocol in ICMP_VERSIONS:  # an answer has another type
         ends = cell_terms.source_term, cell_terms.destination_term
@@ -89,9 +89,9 @@ def _icmp_words(row: FlowRow) -> str:
 
 
 def flow_as_tcpdump(row: FlowRow) -> str:
-    """The flow's packets as pcap-filter(7) puts it, for `tcpdump -i INTERFACE '...'`; of a biflow, both ways' packets.
+    """The flow's packets as a pcap-filter(7) expression, for `tcpdump -i INTERFACE '...'`; a biflow's both directions.
 
-    Empty where there is no such expression: tcpdump does not look into tunnels.
+    Empty if there is no such expression: tcpdump does not look into tunnels.
     """
     if row.tunnel and row.kind != Kind.PARENT:
         return ""
@@ -112,7 +112,7 @@ def _whatever_tags(packets: str) -> str:
 
 
 def _answer(row: FlowRow) -> FlowRow | None:
-    """What the way back would be that was not seen; None where nobody knows."""
+    """The opposite direction of a flow of which it was not seen; None if it cannot be known."""
     if row.kind != Kind.FLOW or row.protocol in ICMP_VERSIONS:
         return None
     return row._replace(source_address=row.destination_address, source_port=row.destination_port,
@@ -120,7 +120,7 @@ def _answer(row: FlowRow) -> FlowRow | None:
 
 
 def _packets(row: FlowRow) -> str:
-    """The packets of one way, without their VLAN tags."""
+    """The packets of one direction, without VLAN tags."""
     name = _TCPDUMP_PROTOCOLS.get(row.protocol)
     parts = [name or f"{'ip6' if row.ip_version == IpVersion.V6 else 'ip'} proto {row.protocol}"]
     if row.kind != Kind.AGGREGATE:
@@ -139,7 +139,7 @@ def _packets(row: FlowRow) -> str:
 
 
 def _icmp_of(row: FlowRow) -> str:
-    """Type and code; of ICMPv6 at the place that old versions of libpcap know, too."""
+    """Type and code; of ICMPv6 by offset, which old versions of libpcap know too."""
     kind, code = divmod(row.destination_port, 256)
     if row.protocol == Protocol.ICMPV6:
         return f"ip6[40] == {kind} and ip6[41] == {code}"

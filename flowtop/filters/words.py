@@ -1,4 +1,4 @@
-"""Every word of the filter language: those of the columns, those that no column shows, and those of the grammar."""
+"""Every word of the filter language: of columns, of fields without a column, and of the grammar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAC_WORD = np.dtype("u8")
 
 
 def _hidden(word: str, read: operands.ReadInteger, name: str, packet: str) -> FilterKey:
-    """A field of the Flow Key that the grammar's words speak of."""
+    """A field of the Flow Key that words of the grammar test."""
     flows, records = stored(name)
     aggregates = name in ("protocol", "ip_version", "direction")
     return FilterKey(word, "", "", "", read, flows, records, packet=packet, of_aggregates=aggregates)
@@ -32,7 +32,7 @@ DESTINATION_PORT = _hidden("dst port", operands.ReadInteger(0, 65535), "destinat
 
 
 def _mac_numbers(macs: Array) -> Array:
-    """MACs, V6, as one number each: the wire's bytes in this machine's order, zeros after them."""
+    """MACs, V6, as one number each: six octets and two zeros, read in this machine's byte order."""
     numbers = np.zeros(len(macs), _MAC_WORD)
     numbers.view(np.uint8).reshape(-1, 8)[:, :6] = np.ascontiguousarray(macs).view(np.uint8).reshape(-1, 6)
     return numbers
@@ -56,13 +56,13 @@ def _number(word: str, name: str, high: int, doc: str, example: str) -> FilterKe
 
 
 def _icmp_type(columns: FlowColumns) -> Array:
-    """Type of ICMP, which no other protocol has: 65535 there, which is no type."""
+    """ICMP type; for other protocols 65535, which is not a type."""
     icmp = np.isin(columns["protocol"], list(ICMP_VERSIONS))
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 
 def _icmp_code(columns: FlowColumns) -> Array:
-    """Of ICMP; what others have here is not looked at."""
+    """ICMP code; meaningless for other protocols, which filters exclude."""
     return columns["destination_port"] & np.uint16(255)
 
 
@@ -107,7 +107,7 @@ VERSION_WORDS: Mapping[str, int] = {"ip": IpVersion.V4, "ip6": IpVersion.V6, "ip
                                     "ipv6": IpVersion.V6}
 PROTOCOL_WORDS: Mapping[str, int] = operands.PROTOCOL_WORDS
 WELL_KNOWN = ("tcp", "udp", "icmp", "icmp6", "sctp", "gre", "esp", "ip", "ip6")
-"""Of those two, what is worth offering."""
+"""The words of these two that completion offers first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,4 +153,4 @@ WORDS: tuple[Word, ...] = (
     Word("< <= > >= = != ~ !~", "", "Between a word and its value; without one, =. ~ finds a part of a text.",
          "rate >= 1Mbit"),
 )
-"""All there is to say, in the order of the help screen."""
+"""All words, in the order of the help screen."""

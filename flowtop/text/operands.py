@@ -46,17 +46,17 @@ class ReadInteger:
 
 _VLANS = ReadInteger(0, 4095)
 _BOTH_TAGS = 1 << 24
-"""Above every VLAN ID: the number holds two."""
+"""Added to a number that holds two VLAN IDs; above every VLAN ID."""
 
 
 def vlan(text: str) -> int:
-    """A VLAN ID; or both tags, `100.200`, as one number that `vlan_tags` takes apart."""
+    """A VLAN ID; or both tags, `100.200`, as one number that `vlan_tags` splits."""
     outer, dot, inner = text.partition(".")
     return _BOTH_TAGS + 4096 * _VLANS(outer) + _VLANS(inner) if dot else _VLANS(text)
 
 
 def vlan_tags(number: int) -> tuple[int, int] | None:
-    """Outer and inner VLAN ID of what `vlan` read, None when it was one ID."""
+    """Outer and inner VLAN ID of a number from `vlan`; None if it is one ID."""
     return divmod(number - _BOTH_TAGS, 4096) if number >= _BOTH_TAGS else None
 
 
@@ -80,7 +80,7 @@ class ReadNamed:
 
 @dataclass(frozen=True, slots=True)
 class ReadChoice:
-    """Reads one of some names, and nothing else."""
+    """Reads one of these names."""
 
     names: tuple[tuple[str, int], ...]
 
@@ -99,7 +99,7 @@ _EVERY_PROTOCOL = {
 read_protocol = named(_EVERY_PROTOCOL, 0, LARGEST_PROTOCOL)
 """An IP protocol's name or number."""
 PROTOCOL_WORDS: dict[str, int] = {name: number for name, number in _EVERY_PROTOCOL.items() if name != "ipv6"}
-"""Protocols that are words by themselves. `ipv6` is the version there, not protocol 41."""
+"""Protocols that are words of the filter language. The word `ipv6` is the IP version, not protocol 41."""
 
 _FLAG_BITS: dict[str, int] = {**{bit.name.lower(): int(bit) for bit in TcpBits if bit.name}, "push": int(TcpBits.PSH)}
 _BITS_OF_LETTERS = dict(zip(units.TCP_LETTERS, map(int, TcpBits), strict=True))
@@ -146,7 +146,7 @@ class Network:
 
     @property
     def mask(self) -> bytes:
-        """`prefix` one bits, then zeros; as long as `packed`."""
+        """The netmask, as long as `packed`."""
         octets = len(self.packed)
         return ((1 << 8 * octets) - (1 << 8 * octets - self.prefix)).to_bytes(octets, "big")
 
@@ -155,7 +155,7 @@ def network(text: str) -> Network:
     """`10.0.0.0/8`, `10/8`, `192.168` (as tcpdump: the octets given), `2001:db8::/32`, or one address.
 
     Raises:
-        ValueError: none of these, or bits are set past the prefix (its message says the network that is meant).
+        ValueError: none of these, or bits are set past the prefix (the message then names the network).
     """
     base, slash, length = text.partition("/")
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,2}", base):
@@ -182,7 +182,7 @@ def masked(address: str, mask: str) -> Network:
 
 
 def host(text: str) -> Network:
-    """One address; a prefix as long as it is may follow."""
+    """One address; a prefix of its full length may follow."""
     if "/" in text:
         found = network(text)
         if found.prefix != 8 * len(found.packed):
@@ -199,7 +199,7 @@ def _plain(address: str) -> str:
 
 
 def endpoint(text: str) -> tuple[Network, int] | None:
-    """Address and port as the screen writes them, `10.0.0.5:443` or `[2001:db8::1]:53`; None when it is none."""
+    """Address and port as the screen writes them, `10.0.0.5:443` or `[2001:db8::1]:53`; None if it is not one."""
     address, colon, digits = text.rpartition(":")
     if not colon or not digits.isdecimal() or not (address.count(".") == 3 or address[-1:] == "]"):
         return None
@@ -245,4 +245,4 @@ def port_range(text: str) -> tuple[int, int]:
 
 
 _LONGEST_SPAN = 64
-"""Characters in which the dash between two names of services is looked for."""
+"""Characters of a text in which the dash between two service names is searched."""

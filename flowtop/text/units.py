@@ -1,4 +1,4 @@
-"""Numbers, times, addresses and names as people read them. Everything here gives single-cell characters only."""
+"""Writes numbers, times, addresses and names for people, in single-cell characters only. quantities.py reads them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def count_cell(n: float) -> str:
 
 
 def magnitude(octets_per_s: float, bits: bool = True) -> int:
-    """How large a rate is: 0 nothing, 1 below a thousand, 2 thousands, 3 millions, 4 thousand millions and above."""
+    """Magnitude of a rate: 0 nothing, 1 below a thousand, 2 thousands, 3 millions, 4 thousand millions and above."""
     value = octets_per_s * 8 if bits else octets_per_s
     return 0 if not value else 1 + sum(value >= edge for edge in (999.5, 999_950.0, 999_950_000.0))
 
@@ -142,7 +142,7 @@ def duration(seconds: float) -> str:
 
 
 def order_arrow(descending: bool) -> str:
-    """Which way an order goes."""
+    """Arrow for a sort order."""
     return "↓" if descending else "↑"
 
 
@@ -165,7 +165,7 @@ _SHORTER_ICMP = (("unreachable", "unreach"), ("time-exceeded", "exceeded"), ("pa
 
 
 def icmp_texts(ip_version: int, type_code: int) -> tuple[str, str, str]:
-    """The same from the longest to the shortest: `unreachable/3`, `unreach/3`, `3/3`."""
+    """The same in three lengths, the longest first: `unreachable/3`, `unreach/3`, `3/3`."""
     shorter = whole = icmp(ip_version, type_code)
     for word, short in _SHORTER_ICMP:
         shorter = shorter.replace(word, short)
@@ -226,7 +226,7 @@ def _keeps(character: str) -> bool:
 
 
 def printable(text: str, limit: int = 64) -> str:
-    """Text from outside, made harmless: escape sequences, control characters and bidi marks are gone.
+    """Untrusted text made safe to show: escape sequences, control characters and bidi marks are removed.
 
     Args:
         text: anything: a name from the network, a process name, an interface name.
@@ -249,7 +249,7 @@ def _harmless(character: str) -> str:
 
 
 def _without_escapes(text: str) -> str:
-    """`text` without ECMA-48 control sequences, so that no parameters of a stripped escape stay behind."""
+    """`text` without ECMA-48 control sequences, their parameters included."""
     kept: list[str] = []
     rest = iter(text)
     for character in rest:
@@ -271,7 +271,7 @@ def _skip_sequence(rest: Iterator[str]) -> None:
 
 
 def elide(text: str, width: int) -> str:
-    """`text` in at most `width` cells; the middle gives way to `…`, because an endpoint's end (port) matters."""
+    """`text` in at most `width` cells; `…` replaces the middle, because the end of an endpoint (the port) matters."""
     if len(text) <= width:
         return text
     if width <= 1:
