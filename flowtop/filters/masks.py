@@ -259,7 +259,9 @@ def _test(test: Test, subject: _Subject) -> Mask:
     elif test.key.kind == "bits":
         found = _has_bits(numbers, int(test.value))
     else:
-        found = _COMPARISONS[test.operator](numbers, test.value)
+        # A plain int takes the column's dtype; an enum member would make int64 of both.
+        value = int(test.value) if isinstance(test.value, int) else test.value
+        found = _COMPARISONS[test.operator](numbers, value)
     return found
 
 

@@ -48,7 +48,7 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("tcp_bits_hint", "u2"),
     ("tos", "u1"),
     ("ttl", "u1"),
-    ("tcp_bit_seen", "u1", (13,)),
+    ("tcp_bit_seen", "u1", (TCP_OPENING_BIT + 1,)),
     ("pad", "V3"),
     ("syn_ns", "u8"),
     ("fin_ns", "u8"),

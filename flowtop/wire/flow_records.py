@@ -190,7 +190,7 @@ def _fill_addresses(half: Collected, fields: _Fields) -> None:
             continue
         mine = ~known
         if said is not None and np.isin(said, list(IpVersion)).all():
-            mine = said == version
+            mine = said == int(version)
         elif version == IpVersion.V4 and fields.octets(_ADDRESSES[IpVersion.V6], 16) is not None:
             # The record has both: the one that is not all zeros counts.
             mine = np.zeros(len(half), np.bool_)
@@ -213,7 +213,7 @@ def _fill_icmp(half: Collected, fields: _Fields) -> None:
     """ICMP type * 256 + code stands for the destination port; NetFlow puts it there itself."""
     for protocol, version in ICMP_VERSIONS.items():
         other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
-        which = half["protocol"] == protocol
+        which = half["protocol"] == np.uint8(protocol)
         if not which.any():
             continue
         both = fields.integers((f"icmpTypeCodeIPv{version}",))
@@ -225,7 +225,7 @@ def _fill_icmp(half: Collected, fields: _Fields) -> None:
             half["destination_port"][which] = type_[which].astype(np.uint16) << np.uint16(8) | code[which]
         elif (both := fields.integers((f"icmpTypeCodeIPv{other}",))) is not None:
             # Nobody should send ICMP in IPv6, or the other way round; the element is then the IP version's.
-            which &= half["ip_version"] == other
+            which &= half["ip_version"] == np.uint8(other)
             half["destination_port"][which] = both[which]
 
 

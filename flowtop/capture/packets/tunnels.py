@@ -16,6 +16,7 @@ DEEPEST = 4
 """Tunnels in tunnels that are looked into."""
 FARTHEST = 0x2FFF
 """How far into the outermost frame what is looked into may begin (bpf/decap.h, CARRIED_OFFSET_MAX)."""
+_V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
 _VXLAN_PORTS, _GENEVE_PORT, _MPLS_PORT = (4789, 8472), 6081, 6635
 _IPV4_TYPE, _IPV6_TYPE, _ETHERNET_TYPE, _MPLS_TYPES = 0x0800, 0x86DD, 0x6558, (0x8847, 0x8848)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
@@ -176,7 +177,7 @@ def _mpls(payload: Payload, found: Carried, rows: Integers) -> None:
         bottom = rows[label >> 8 & 1 == 1]
         first = payload.octets[payload.frame[bottom] + found.offset[bottom]] >> 4
         found.inside[bottom] = np.where(
-            first == IpVersion.V4, Inside.IPV4, np.where(first == IpVersion.V6, Inside.IPV6, Inside.ETHERNET))
+            first == _V4, Inside.IPV4, np.where(first == _V6, Inside.IPV6, Inside.ETHERNET))
         found.offset[bottom[first == 0]] += 4
         rows = rows[label >> 8 & 1 == 0]
 
