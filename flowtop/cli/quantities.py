@@ -25,14 +25,18 @@ class Factor(click.FloatRange):
         return factor
 
 
-class Duration(Factor):
+class Duration(click.FloatRange):
     """Seconds in a range: `500ms`, `1h30m`; a number without a unit is seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """See click.ParamType."""
-        return super().convert(_read(self, quantities.seconds, value, param, ctx), param, ctx)
+        seconds = _read(self, quantities.seconds, value, param, ctx)
+        try:
+            return float(super().convert(seconds, param, ctx))
+        except click.BadParameter:
+            self.fail(f'"{value}" is not in the range from {self.min:g} to {self.max:g} seconds.', param, ctx)
 
 
 class Size(click.IntRange):
