@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
+from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_USAGE, FlowtopError
 
 if TYPE_CHECKING:
@@ -38,25 +38,6 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
     if found is not None:
         context.default_map = read_settings(found, options - _COMMAND_LINE_ONLY, must_exist=path is not None)
     return path
-
-
-class _Seconds(click.FloatRange):
-    """A number of seconds in a range; "nan" is in no range."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click.ParamType."""
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return seconds
-
-
-class _Factor(_Seconds):
-    """A factor in a range."""
-
-    name = "factor"
 
 
 class Command(click.Command):
@@ -95,19 +76,19 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--replay"], is_flag=True,
         help="With -r: read at the speed of the recording, not as fast as possible."),
     click.Option(
-        ["--speed"], type=_Factor(0.001, 1_000_000), metavar="FACTOR",
+        ["--speed"], type=Factor(0.001, 1_000_000), metavar="FACTOR",
         help="With -r: replay this many times as fast as it was recorded."),
     click.Option(
         ["-w", "--write"], metavar="FILE",
         help="Write packets of the flows that match to a pcapng file; - is standard output, with -b."),
     click.Option(
-        ["--snaplen"], type=click.IntRange(0, 262_144), default=256, show_default=True, metavar="N",
+        ["--snaplen"], type=Size(0, 262_144), default=256, show_default=True, metavar="N",
         help="Octets to write of each packet; 0: all. Its full length is recorded too."),
     click.Option(
-        ["--write-per-flow"], type=click.IntRange(0), default=10_000, show_default=True, metavar="N",
+        ["--write-per-flow"], type=Count(0), default=10_000, show_default=True, metavar="N",
         help="Packets to write of each flow, from its first; 0: all."),
     click.Option(
-        ["--write-total"], default="1Gi", show_default=True, metavar="SIZE",
+        ["--write-total"], type=Size(0), default="1Gi", show_default=True, metavar="SIZE",
         help="Maximum size of a file of packets; 0: no limit."),
     click.Option(
         ["-s", "--sort"], metavar="COLUMN", default="rate", show_default=True,
@@ -120,7 +101,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["-B", "--biflow"], is_flag=True,
         help="Merge both directions of a conversation in one row, the initiator as source (RFC 5103). Not with -g."),
     click.Option(
-        ["-d", "--delay"], type=_Seconds(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS",
+        ["-d", "--delay"], type=Duration(0.1, 3600), default=1.0, show_default=True, metavar="TIME",
         help="Time between refreshes; for a file, time in the file. With -b -r FILE and no -d: one round for the "
              "whole file."),
     click.Option(
@@ -137,28 +118,28 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["-b", "--batch"], is_flag=True,
         help="No screen: write rounds to standard output."),
     click.Option(
-        ["-c", "--count"], type=click.IntRange(1), metavar="N",
+        ["-c", "--count"], type=Count(1), metavar="N",
         help="With -b: end after N rounds. Default: run until Ctrl-C."),
     click.Option(
         ["-o", "--output"], type=click.Choice(["table", "json", "csv", "none"]), default="table", show_default=True,
         help="With -b: output format. json: one object per round (JSON Lines); none: nothing, for use with -e."),
     click.Option(
-        ["--top"], type=click.IntRange(1), metavar="N",
+        ["--top"], type=Count(1), metavar="N",
         help="With -b: list only the first N flows. Default: all."),
     click.Option(
-        ["--idle-timeout"], type=_Seconds(1, 86400), default=15.0, show_default=True, metavar="SECONDS",
+        ["--idle-timeout"], type=Duration(1, 86400), default=15.0, show_default=True, metavar="TIME",
         help="End a flow after this time without packets."),
     click.Option(
-        ["--active-timeout"], type=_Seconds(1, 86400), default=60.0, show_default=True, metavar="SECONDS",
+        ["--active-timeout"], type=Duration(1, 86400), default=60.0, show_default=True, metavar="TIME",
         help="Export a record of a long flow this often."),
     click.Option(
-        ["--linger"], type=_Seconds(0, 3600), default=10.0, show_default=True, metavar="SECONDS",
+        ["--linger"], type=Duration(0, 3600), default=10.0, show_default=True, metavar="TIME",
         help="Ended flows stay in the list for this time, fading; 0: until the next refresh. Flows of a file stay."),
     click.Option(
-        ["--max-flows"], type=click.IntRange(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
+        ["--max-flows"], type=Count(1, 100_000_000), default=1_000_000, show_default=True, metavar="N",
         help="Maximum number of flows; when there are more, the least recently active are ended."),
     click.Option(
-        ["--map-entries"], type=int, default=65_536, show_default=True, metavar="N",
+        ["--map-entries"], type=Count(1), default=65_536, show_default=True, metavar="N",
         help="Entries of each kernel map: the number of different flows between two drains."),
     click.Option(
         ["--dedupe"], type=click.Choice(["mark", "drop", "off"]), default="mark", show_default=True,
@@ -169,7 +150,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Count what is inside tunnels: VXLAN, Geneve, GRE, ERSPAN, IP-in-IP, 6in4, MPLS over UDP. The tunnel "
              "itself is listed too, but is in no sum."),
     click.Option(
-        ["--export-timeout"], type=_Seconds(0, 3600), default=5.0, show_default=True, metavar="SECONDS",
+        ["--export-timeout"], type=Duration(0, 3600), default=5.0, show_default=True, metavar="TIME",
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
     click.Option(
         ["--state-directory"], type=click.Path(path_type=Path), metavar="DIR",
@@ -275,8 +256,8 @@ def run_options(context: click.Context) -> RunOptions:
     Args:
         context: of a `Command` with PARAMETERS, parsed.
 
-    Raises FlowtopError (EXIT_USAGE): options on the command line exclude each other or need another option, an
-        `--export-filter` has no `-e` before it, or a size is not valid.
+    Raises FlowtopError (EXIT_USAGE): options on the command line exclude each other or need another option, or
+        an `--export-filter` has no `-e` before it.
     """
     values = dict(context.params)
     origins = {name: context.get_parameter_source(name) for name in values}
@@ -336,7 +317,7 @@ def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:
 
 
 def _settle_packets(values: dict[str, Any], given: set[str]) -> None:
-    """The file of packets and its maximum size."""
+    """The file of packets."""
     if values["check"] or (values["listen"] and "write" not in given):
         values["write"] = None
     if values["write"] and values["listen"]:
@@ -345,17 +326,6 @@ def _settle_packets(values: dict[str, Any], given: set[str]) -> None:
     if values["write"] == "-" and not values["batch"]:
         raise FlowtopError("-w -: standard output belongs to the screen", exit_code=EXIT_USAGE,
                            hint="name a file, or run without a screen: flowtop -b -w -")
-    values["write_total"] = _octets(values["write_total"])
-
-
-def _octets(text: str) -> int:
-    from flowtop.text.operands import octets
-
-    try:
-        return int(octets(text))
-    except ValueError:
-        raise FlowtopError(f"--write-total {text!r} is not a size", exit_code=EXIT_USAGE,
-                           hint="for example 100M or 1Gi; 0: no limit") from None
 
 
 def _settle_exports(values: dict[str, Any], order: Iterable[str]) -> None:

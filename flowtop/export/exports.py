@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.files import user_directory
+from flowtop.model.kinds import Kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     'Which records an export is for: records and interface names by ifindex -> shape (n,).'
 
 
-_PARENT = 3
-"""record.Kind.PARENT, without numpy; a test compares them."""
 FLUSH_S = 5.0
 """How long an end waits for collectors before what is left goes to the spool, or is counted as not sent."""
 
@@ -159,7 +158,7 @@ class Exports:
         """Hand records (FLOW_RECORD_DTYPE, never empty) to every export that has not been ended. Never waits."""
         with self._lock:
             running, interfaces = tuple(self._running), self._facts.interfaces
-        records = records[records["kind"] != _PARENT]  # their packets are in the flows they carry
+        records = records[records["kind"] != Kind.PARENT]  # their packets are in the flows they carry
         for export in running:
             if not export.ended:
                 kept = records if export.duplicates else records[~records["duplicate"]]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.compression import SUFFIXES, Compression
+from flowtop.text import quantities
+from flowtop.text.quantities import QuantityError
 from flowtop.wire.flow_templates import PROFILES, Profile
 
 Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv"]
@@ -60,14 +61,15 @@ OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
     UrlOption("servername", ("tls",), "the host", "Name that the collector's certificate has to be for."),
     UrlOption("refresh", ("udp",), "60s", "Templates are sent again after so long."),
     UrlOption("refresh-packets", ("udp",), "1000", "Templates are sent again after so many datagrams."),
-    UrlOption("rotate-size", _FILES, "never", "Begin a new file at this size (`100M`, `1Gi`), before compression."),
-    UrlOption("rotate-time", _FILES, "never", "Begin a new file after so long (`10m`, `1h`)."),
+    UrlOption("rotate-size", _FILES, "never", "Begin a new file at this size (`100M`, `1.5Gi`), before compression."),
+    UrlOption("rotate-time", _FILES, "never", "Begin a new file after so long (`10m`, `1h30m`)."),
     UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; `.gz` and `.zst` say so too."),
 )}
 """Query options by name: the only list of them."""
 
-_DURATION = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_SIZE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+_SHORTEST_S, _LONGEST_S = 0.01, 366 * 86_400
+"""Durations in an export URL."""
+_SMALLEST_FILE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,20 +221,29 @@ def _domain(options: Mapping[str, str]) -> int:
 
 
 def _whole(options: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
-    text = options.get(name, str(default))
-    if not re.fullmatch(r"[0-9]{1,10}", text) or not lowest <= int(text) <= highest:
-        raise _usage(f"{name}={text} is out of range", f"a whole number from {lowest} to {highest}")
-    return int(text)
+    if name not in options:
+        return default
+    number = _read(options, name, quantities.count)
+    if number != int(number) or not lowest <= number <= highest:
+        raise _usage(f"{name}={options[name]} is out of range", f"a whole number from {lowest} to {highest}")
+    return int(number)
+
+
+def _read(options: Mapping[str, str], name: str, read: Callable[[str], float]) -> float:
+    """An option's quantity, as `read` of flowtop.text.quantities has it."""
+    try:
+        return read(options[name])
+    except QuantityError as error:
+        raise _usage(f"{name}: {error.problem}", error.hint) from error
 
 
 def _duration(options: Mapping[str, str], name: str, default: float) -> float:
     """Seconds."""
     if name not in options:
         return default
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", options[name])
-    seconds = float(found[1]) * _DURATION[found[2]] if found else 0.0
-    if not 0.01 <= seconds <= 366 * 86_400:
-        raise _usage(f"{name}={options[name]} is no duration", "for example 5s, 10m or 1h")
+    seconds = _read(options, name, quantities.seconds)
+    if not _SHORTEST_S <= seconds <= _LONGEST_S:
+        raise _usage(f"{name}={options[name]} is out of range", "from 10ms to 366d")
     return seconds
 
 
@@ -240,10 +251,9 @@ def _size(options: Mapping[str, str], name: str) -> int | None:
     """Octets."""
     if name not in options:
         return None
-    found = re.fullmatch(r"([0-9]{1,12})([kmg]?i?)b?", options[name].lower())
-    octets = int(found[1]) * _SIZE.get(found[2], 0) if found else 0
-    if octets < 4096:
-        raise _usage(f"{name}={options[name]} is no size", "at least 4k; for example 100M or 1Gi")
+    octets = int(_read(options, name, quantities.octets))
+    if octets < _SMALLEST_FILE:
+        raise _usage(f"{name}={options[name]} is too small", "at least 4Ki; for example 100M or 1.5Gi")
     return octets
 
 

@@ -7,19 +7,27 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flowtop.fields.field import FilterKey, stored
-from flowtop.model.elements import TUNNELS
 from flowtop.model.exporters import exporter_of, interface_of
 from flowtop.model.flows import Array, FlowColumns, FlowSource
-from flowtop.model.kinds import HAVE_PORTS, UNKNOWN_DIRECTION, EndReason, Kind
+from flowtop.model.kinds import (
+    HAVE_PORTS,
+    PORT_PROTOCOLS,
+    TCP_CLOSING_BITS,
+    TUNNELS_BY_LABEL,
+    UNKNOWN_DIRECTION,
+    Direction,
+    EndReason,
+    Kind,
+    Tunnel,
+)
 from flowtop.model.rows import FlowRow
-from flowtop.text import operands, units
+from flowtop.text import operands, quantities, units
 
 _SIZE = "a size such as 1500, 10M, 1Gi"
 _RATE = "a rate such as 1Mbit, 500k, 10MB/s"
 _COUNT = "a number such as 100, 10k, 1.5M"
 _SPAN = "a time such as 5s, 500ms, 2m, 1h"
-_CLOSING_BITS = np.uint16(0b101)
-"""FIN and RST."""
+_CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 TermOf = Callable[[FlowRow, Mapping[int, str]], str]
 """A flow and interface names by ifindex → a filter that this flow passes, after what its cell shows."""
@@ -45,25 +53,26 @@ def _ended(records: FlowColumns) -> Array:
 
 
 def _rate(word: str, doc: str, field: str, span: Callable[[FlowSource], float]) -> FilterKey:
-    return FilterKey(word, doc, f"{word} >= 1Mbit", _RATE, operands.rate,
+    return FilterKey(word, doc, f"{word} >= 1Mbit", _RATE, quantities.rate,
                      lambda source: source.columns[field] / span(source), of_aggregates=True)
 
 
 INTERFACE = FilterKey(
     "if", "Interface; * and ? stand for any text, [ab] for one of these.", "if veth*",
-    "an interface's name, such as eth0 or veth*", operands.number, *stored("ifindex"), kind="text", of_aggregates=True,
+    "an interface's name, such as eth0 or veth*", quantities.count, *stored("ifindex"), kind="text", of_aggregates=True,
     part=interface_of)
 EXPORTER = FilterKey(
     "exporter", "With -l: the exporter that told of the flow; * and ? stand for any text.", "exporter 192.0.2.*",
-    "an exporter's address, such as 192.0.2.1", operands.number, *stored("ifindex"), kind="text", of_aggregates=True,
+    "an exporter's address, such as 192.0.2.1", quantities.count, *stored("ifindex"), kind="text", of_aggregates=True,
     part=lambda name: exporter.address if (exporter := exporter_of(name)) else "")
 DOMAIN = FilterKey(
     "domain", "With -l: the exporter's Observation Domain or Source ID.", "domain 7",
-    "an Observation Domain, such as 7", operands.number, *stored("ifindex"), kind="text", of_aggregates=True,
+    "an Observation Domain, such as 7", quantities.count, *stored("ifindex"), kind="text", of_aggregates=True,
     part=lambda name: str(exporter.domain) if (exporter := exporter_of(name)) else "")
 DIRECTION = FilterKey(
     "dir", "Direction at the interface; unknown where an exporter does not say.", "dir out", "in, out or unknown",
-    operands.ReadChoice((("in", 0), ("out", 1), ("ingress", 0), ("egress", 1), ("unknown", UNKNOWN_DIRECTION))),
+    operands.ReadChoice((("in", Direction.INGRESS), ("out", Direction.EGRESS), ("ingress", Direction.INGRESS),
+                         ("egress", Direction.EGRESS), ("unknown", UNKNOWN_DIRECTION))),
     *stored("direction"), choices=("in", "out", "unknown"), packet="direction", of_aggregates=True)
 PROTOCOL = FilterKey(
     "proto", "IP protocol, by name or number.", "proto 47", "a protocol's name or number (0 to 255)",
@@ -84,18 +93,18 @@ RATE_10S = _rate("rate_10s", "Rate over the last 10 s.", "octets_10s", lambda s:
 RATE_60S = _rate("rate_60s", "Rate over the last 60 s.", "octets_60s", lambda s: s.window_60s_s)
 PEAK = _rate("peak", "Highest rate of any tick so far.", "octet_rate_peak", lambda _: 1.0)
 PPS = FilterKey(
-    "pps", "Packets a second over the last tick.", "pps > 1000", _COUNT, operands.number,
+    "pps", "Packets a second over the last tick.", "pps > 1000", _COUNT, quantities.count,
     lambda source: source.columns["packet_delta"] / source.tick_s, of_aggregates=True)
 BYTES = FilterKey(
     "bytes", "IP octets over the flow's life; of exported records: since the previous one.", "bytes > 10M", _SIZE,
-    operands.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
+    quantities.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
     of_aggregates=True)
 PACKETS = FilterKey(
     "packets", "Wire packets over the flow's life; of exported records: since the previous one.", "packets = 1",
-    _COUNT, operands.number, lambda source: source.columns["packet_total"], lambda records: records["packet_delta"],
+    _COUNT, quantities.count, lambda source: source.columns["packet_total"], lambda records: records["packet_delta"],
     of_aggregates=True)
 AGE = FilterKey(
-    "age", "Time from first to last packet.", "age < 5s", _SPAN, operands.seconds,
+    "age", "Time from first to last packet.", "age < 5s", _SPAN, quantities.seconds,
     lambda source: (source.columns["last_ns"] - source.columns["first_ns"]) / 1e9,
     lambda records: (records["end_ms"].astype(np.int64) - records["start_ms"].astype(np.int64)) / 1e3,
     of_aggregates=True)
@@ -103,16 +112,16 @@ TTL = FilterKey(
     "ttl", "TTL or hop limit of the first packet.", "ttl < 5", "a number from 0 to 255", operands.ReadInteger(0, 255),
     *stored("ttl"))
 RTT = FilterKey(
-    "rtt", "TCP round-trip time, where it is known.", "rtt > 50ms", _SPAN, operands.seconds,
+    "rtt", "TCP round-trip time, where it is known.", "rtt > 50ms", _SPAN, quantities.seconds,
     lambda source: _where_known(source.columns["rtt_us"]) * 1e-6)
 RETRANSMITS = FilterKey(
-    "retransmits", "TCP segments that were sent again; alone: any.", "retransmits > 10", _COUNT, operands.number,
+    "retransmits", "TCP segments that were sent again; alone: any.", "retransmits > 10", _COUNT, quantities.count,
     lambda source: source.columns["retransmitted"], optional=True)
 OUT_OF_ORDER = FilterKey(
-    "outoforder", "TCP segments that came out of order (-r); alone: any.", "outoforder", _COUNT, operands.number,
+    "outoforder", "TCP segments that came out of order (-r); alone: any.", "outoforder", _COUNT, quantities.count,
     lambda source: source.columns["out_of_order"], optional=True)
 CWND = FilterKey(
-    "cwnd", "TCP congestion window in segments, where it is known.", "cwnd < 10", _COUNT, operands.number,
+    "cwnd", "TCP congestion window in segments, where it is known.", "cwnd < 10", _COUNT, quantities.count,
     lambda source: _where_known(source.columns["congestion_window"]))
 STATE = FilterKey(
     "state", "Where the flow is in its life: active, closing (FIN or RST seen), ended.", "state ended",
@@ -123,9 +132,9 @@ STATE = FilterKey(
 
 TUNNEL = FilterKey(
     "tunnel", "With --decap or -l: carried in such a tunnel, or carrying it; alone: in any.", "tunnel vxlan",
-    "a tunnel: " + ", ".join(filter(None, TUNNELS)),
-    operands.ReadChoice(tuple((name or "none", number) for number, name in enumerate(TUNNELS))), *stored("tunnel"),
-    choices=tuple(filter(None, TUNNELS)), packet="tunnel", optional=True)
+    "a tunnel: " + ", ".join(TUNNELS_BY_LABEL),
+    operands.ReadChoice((("none", Tunnel.NONE), *TUNNELS_BY_LABEL.items())), *stored("tunnel"),
+    choices=tuple(TUNNELS_BY_LABEL), packet="tunnel", optional=True)
 TUNNEL_ID = FilterKey(
     "vni", "With --decap or -l: the tunnel's id, which is a VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
     "a number such as 42", operands.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id", optional=True)
@@ -167,7 +176,7 @@ def _end(side: str, raw: bytes, row: FlowRow, port: int) -> str:
     if row.kind == Kind.AGGREGATE:
         return protocol_term(row, {})
     host = f"{side} host {units.address(raw, row.ip_version)}"
-    with_port = row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS
+    with_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS
     return f"{host} and {side} port {port}" if with_port else host
 
 
@@ -209,7 +218,7 @@ def fragment_words(kind: int) -> str:
 def tunnel_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     """`tunnel vxlan`, or `not tunnel`."""
     del interfaces
-    return f"tunnel {TUNNELS[row.tunnel]}" if row.tunnel else "not tunnel"
+    return f"tunnel {Tunnel(row.tunnel).label}" if row.tunnel else "not tunnel"
 
 
 def tunnel_id_term(row: FlowRow, interfaces: Mapping[int, str]) -> str:

@@ -14,10 +14,9 @@ import numpy as np
 from flowtop.fields import cell_terms as keys
 from flowtop.fields import endpoints
 from flowtop.fields.field import FilterKey
-from flowtop.model.elements import TUNNELS
 from flowtop.model.exporters import exporter_of, interface_of
 from flowtop.model.flows import Array, FlowColumns, address_words
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, Kind, Tunnel
+from flowtop.model.kinds import ANY_PROTOCOL, TCP_CLOSING_BITS, UNKNOWN_DIRECTION, Direction, Kind, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.text.names import NUMBERS, Names
@@ -105,7 +104,7 @@ def _age(columns: FlowColumns) -> Array:
 
 def _state(columns: FlowColumns) -> Array:
     """0 active, 1 closing, 2 duplicate or parent, 3 ended."""
-    rank = (columns["tcp_control_bits"] & np.uint16(0b101) != 0).view(np.uint8)
+    rank = (columns["tcp_control_bits"] & np.uint16(TCP_CLOSING_BITS) != 0).view(np.uint8)
     rank = np.where(columns["duplicate"] | (columns["kind"] == Kind.PARENT), np.uint8(2), rank)
     return np.where(columns["end_reason"] != 0, np.uint8(3), rank)
 
@@ -144,7 +143,7 @@ def _destination(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) 
 
 def _protocol(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     del wording, interfaces
-    if row.kind == Kind.AGGREGATE and row.protocol == _ANY_PROTOCOL:
+    if row.kind == Kind.AGGREGATE and row.protocol == ANY_PROTOCOL:
         return "any"
     return units.protocol(row.protocol)
 
@@ -159,8 +158,7 @@ def _vlan(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
 def _tunnel_id(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
     """0 is an id of those that always have one, and none of the others."""
     del wording, interfaces
-    always = row.tunnel in (Tunnel.VXLAN, Tunnel.GENEVE, Tunnel.MPLS)
-    return str(row.tunnel_id) if row.tunnel_id or always else ""
+    return str(row.tunnel_id) if row.tunnel_id or Tunnel(row.tunnel).always_has_id else ""
 
 
 def _state_text(row: FlowRow, wording: Wording, interfaces: Mapping[int, str]) -> str:
@@ -192,7 +190,7 @@ _ALL = (
     Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", _vlan,
            (_plain("vlan_id"), _plain("customer_vlan_id")), 8, keys.vlan_term),
     Column("tunnel", "TUNNEL", 6, "With --decap or -l: what carried the flow; of a parent, what it carries.",
-           lambda row, _, __: TUNNELS[row.tunnel], (_plain("tunnel"),), 4, keys.tunnel_term, keys.TUNNEL,
+           lambda row, _, __: Tunnel(row.tunnel).label, (_plain("tunnel"),), 4, keys.tunnel_term, keys.TUNNEL,
            of_tunnels=True),
     Column("vni", "VNI", 8,
            "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session, MPLS label; empty: it has none.",
@@ -254,9 +252,6 @@ def unfiltered(column: Column) -> Column:
     """The column of a sum of several flows: filters are for flows, and none of them has as much."""
     return replace(column, term=lambda _, __: "")
 
-
-_ANY_PROTOCOL = 255
-"""Of an aggregate: no room was left for one a protocol (bpf/flow.h)."""
 
 COLUMNS: dict[str, Column] = {column.id: column for column in _ALL}
 """Every column by id, in the order of the screen."""

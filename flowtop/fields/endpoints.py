@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowtop.model.kinds import HAVE_PORTS, Kind
+from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.text.names import Names
@@ -13,14 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_ICMP, _ICMPV6 = 1, 58
-
-
 def source(row: FlowRow, names: Names, width: int | None = None) -> str:
     """Address and port, or their names; in at most `width` cells where that is given."""
     if row.kind == Kind.AGGREGATE:
         return "(all other flows)"
-    has_port = row.kind in HAVE_PORTS and row.protocol in units.PORT_PROTOCOLS
+    has_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS
     return _joined(row, row.source_address, names, _ports(row, row.source_port, names) if has_port else (), width)
 
 
@@ -31,9 +28,9 @@ def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
     tails: Sequence[str] = ()
     if row.kind == Kind.FRAGMENT:
         tails = (" frag",)
-    elif row.protocol in units.PORT_PROTOCOLS:
+    elif row.protocol in PORT_PROTOCOLS:
         tails = _ports(row, row.destination_port, names)
-    elif row.protocol in (_ICMP, _ICMPV6):
+    elif row.protocol in ICMP_VERSIONS:
         tails = tuple(f" {text}" for text in units.icmp_texts(row.ip_version, row.destination_port))
     return _joined(row, row.destination_address, names, tails, width)
 

@@ -16,10 +16,19 @@ import numpy as np
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.fields import cell_terms as keys
 from flowtop.fields.columns import ARROWS, Column, Wording
-from flowtop.model.elements import TUNNEL_MEMBERS, TUNNELS, tunnel_values
+from flowtop.model.elements import TUNNEL_MEMBERS, tunnel_values
 from flowtop.model.exporters import exporter_of, point_elements
 from flowtop.model.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, address_words
-from flowtop.model.kinds import HAVE_PORTS, UNKNOWN_DIRECTION, Kind
+from flowtop.model.kinds import (
+    ANY_PROTOCOL,
+    HAVE_PORTS,
+    ICMP_VERSIONS,
+    PORT_PROTOCOLS,
+    UNKNOWN_DIRECTION,
+    IpVersion,
+    Kind,
+    Tunnel,
+)
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 
@@ -109,8 +118,6 @@ def group_keys(field: GroupField, flows: FlowColumns, interfaces: Names) -> tupl
     return (np.array(numbers, points.dtype)[inverse],)
 
 OTHERS = "(all other flows)"
-_IPV4, _IPV6 = 4, 6
-_ICMP = {1: _IPV4, 58: _IPV6}
 
 
 @lru_cache(maxsize=64)
@@ -220,14 +227,14 @@ def _prefixed(words: tuple[Array, Array], version: Array, lengths: tuple[int, in
         bits = min(max(bits, 0), 64)
         return np.uint64((1 << 64) - (1 << 64 - bits))
 
-    six = version == _IPV6
+    six = version == np.uint8(IpVersion.V6)
     high = words[0] & np.where(six, kept(lengths[1]), kept(lengths[0]))
     return high, words[1] & np.where(six, kept(lengths[1] - 64), np.uint64(0))
 
 
 def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int, int]) -> GroupField:
     def length(key: Key) -> int:
-        return lengths[key[0] == _IPV6]
+        return lengths[key[0] == IpVersion.V6]
 
     def keys(columns: FlowColumns) -> tuple[Array, ...]:
         version = _known_version(columns)
@@ -250,7 +257,7 @@ def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int
         text=lambda key, _: network(key) if key[0] else OTHERS,
         term=lambda key, _: f"{word} net {network(key)}" if key[0] else "",
         values=values,
-        members=tuple(f"{side}IPv{version}{part}" for version in (4, 6) for part in ("Prefix", "PrefixLength")),
+        members=tuple(f"{side}IPv{version}{part}" for version in IpVersion for part in ("Prefix", "PrefixLength")),
         flexible=True, choose=choose, argument="16, :48 (IPv6) or :16/48")
 
 
@@ -281,8 +288,8 @@ def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     """
     kind, protocol = columns["kind"], columns["protocol"]
     source, destination = columns["source_port"], columns["destination_port"]
-    ports = np.isin(protocol, list(units.PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
-    icmp = np.isin(protocol, list(_ICMP)) & (kind == Kind.FLOW)
+    ports = np.isin(protocol, list(PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
+    icmp = np.isin(protocol, list(ICMP_VERSIONS)) & (kind == Kind.FLOW)
     number = np.where(ports, np.minimum(source, destination), np.where(icmp, destination >> np.uint16(8), np.uint16(0)))
     return kind, protocol, number
 
@@ -291,26 +298,26 @@ def _service_text(key: Key, _: Names) -> str:
     kind, protocol, number = key
     name = units.protocol(protocol)
     if kind == Kind.AGGREGATE:
-        return OTHERS if protocol == _ANY_PROTOCOL else f"{name} {OTHERS}"
+        return OTHERS if protocol == ANY_PROTOCOL else f"{name} {OTHERS}"
     if kind == Kind.FRAGMENT:
         return f"{name} frag"
-    if protocol in units.PORT_PROTOCOLS:
+    if protocol in PORT_PROTOCOLS:
         return f"{name} {number}"
-    return f"{name} {units.icmp(_ICMP[protocol], number << 8)}" if protocol in _ICMP else name
+    return f"{name} {units.icmp(ICMP_VERSIONS[protocol], number << 8)}" if protocol in ICMP_VERSIONS else name
 
 
 def _named_service(key: Key, wording: Wording) -> str:
     kind, protocol, number = key
-    ports = kind in HAVE_PORTS and protocol in units.PORT_PROTOCOLS
+    ports = kind in HAVE_PORTS and protocol in PORT_PROTOCOLS
     name = wording.names.service(protocol, number) if ports else None
     return f"{units.protocol(protocol)} {name}" if name else _service_text(key, {})
 
 
 def _service_term(key: Key, names: Names) -> str:
     kind, protocol, number = key
-    if kind in HAVE_PORTS and protocol in units.PORT_PROTOCOLS:
+    if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
         return f"{keys.protocol_words(protocol)} and port {number}"
-    if kind == Kind.FLOW and protocol in _ICMP:
+    if kind == Kind.FLOW and protocol in ICMP_VERSIONS:
         return f"{keys.protocol_words(protocol)} and icmptype {number}"
     term = _protocol_term((kind, protocol), names)
     return term if kind == Kind.AGGREGATE else f"{term} and {keys.fragment_words(kind)}"
@@ -319,19 +326,15 @@ def _service_term(key: Key, names: Names) -> str:
 def _service_values(key: Key, _: Names) -> dict[str, Any]:
     kind, protocol, number = key
     values: dict[str, Any] = {"protocolIdentifier": protocol}
-    if kind in HAVE_PORTS and protocol in units.PORT_PROTOCOLS:
+    if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
         values["servicePort"] = number
-    elif kind == Kind.FLOW and protocol in _ICMP:
-        values[f"icmpTypeIPv{_ICMP[protocol]}"] = number
+    elif kind == Kind.FLOW and protocol in ICMP_VERSIONS:
+        values[f"icmpTypeIPv{ICMP_VERSIONS[protocol]}"] = number
     return values
 
 
-_ANY_PROTOCOL = 255
-"""Of an aggregate: no room was left for one a protocol (bpf/flow.h)."""
-
-
 def _protocol_keys(columns: FlowColumns) -> tuple[Array, ...]:
-    any_protocol = (columns["kind"] == Kind.AGGREGATE) & (columns["protocol"] == _ANY_PROTOCOL)
+    any_protocol = (columns["kind"] == Kind.AGGREGATE) & (columns["protocol"] == ANY_PROTOCOL)
     return np.where(any_protocol, np.uint8(Kind.AGGREGATE), np.uint8(Kind.FLOW)), columns["protocol"]
 
 
@@ -400,12 +403,12 @@ def _vlan_text(key: Key) -> str:
 
 
 def _tunnel_text(key: Key) -> str:
-    name = TUNNELS[key[0]]
+    name = Tunnel(key[0]).label
     return f"{name} {key[1]}" if key[1] else name or "none"
 
 
 def _tunnel_term(key: Key) -> str:
-    return f"tunnel {TUNNELS[key[0]]} and vni {key[1]}" if key[0] else "not tunnel"
+    return f"tunnel {Tunnel(key[0]).label} and vni {key[1]}" if key[0] else "not tunnel"
 
 
 def _dscp_text(key: Key) -> str:

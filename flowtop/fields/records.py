@@ -10,13 +10,10 @@ from typing import Any
 from flowtop.fields.groups import group_fields
 from flowtop.model.elements import ELEMENTS, FLAGS, FLOW_ELEMENTS, TCP_MEMBERS, tunnel_values
 from flowtop.model.exporters import point_elements
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Kind
+from flowtop.model.kinds import ICMP_VERSIONS, UNKNOWN_DIRECTION, IpVersion, Kind
 from flowtop.model.record import FlowRecords
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.text.units import printable
-
-_ICMP, _ICMPV6 = 1, 58
-_IPV4 = 4
 
 GROUP_ELEMENTS = ("deltaFlowCount", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount",
                   "packetDeltaCount", "octetTotalCount", "packetTotalCount")
@@ -94,7 +91,7 @@ BIFLOW_ELEMENTS = ("biflowDirection", *map(_reversed, _REVERSED))
 
 def _of_packets(row: FlowRow) -> dict[str, Any]:
     """What the packets of a flow had in common."""
-    family, ip = (socket.AF_INET, "IPv4") if row.ip_version == _IPV4 else (socket.AF_INET6, "IPv6")
+    family, ip = (socket.AF_INET, "IPv4") if row.ip_version == IpVersion.V4 else (socket.AF_INET6, "IPv6")
     size = 4 if ip == "IPv4" else 16
     found: dict[str, Any] = {
         f"source{ip}Address": socket.inet_ntop(family, row.source_address[:size]),
@@ -102,9 +99,9 @@ def _of_packets(row: FlowRow) -> dict[str, Any]:
         f"destination{ip}Address": socket.inet_ntop(family, row.destination_address[:size]),
         "destinationTransportPort": row.destination_port,
     }
-    if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
+    if row.protocol in ICMP_VERSIONS and row.kind == Kind.FLOW:
         found["destinationTransportPort"] = 0
-        found["icmpTypeCodeIPv4" if row.protocol == _ICMP else "icmpTypeCodeIPv6"] = row.destination_port
+        found[_ICMP_ELEMENTS[row.protocol]] = row.destination_port
     return found | {
         "vlanId": row.vlan_id,
         "dot1qCustomerVlanId": row.customer_vlan_id,
@@ -138,7 +135,7 @@ CSV_COLUMNS = (*FLOW_ELEMENTS, *FLAGS)
 
 _COMMON = {"octetDeltaCount": "octet_delta", "packetDeltaCount": "packet_delta", "octetTotalCount": "octet_total",
            "packetTotalCount": "packet_total", "flowEndReason": "end_reason"}
-_ICMP_ELEMENTS = {1: "icmpTypeCodeIPv4", 58: "icmpTypeCodeIPv6"}
+_ICMP_ELEMENTS = {protocol: f"icmpTypeCodeIPv{version}" for protocol, version in ICMP_VERSIONS.items()}
 
 
 def plain_records(records: FlowRecords, interfaces: Mapping[int, str]) -> Iterator[dict[str, Any]]:
@@ -174,9 +171,9 @@ def _plain(row: dict[str, Any], interfaces: Mapping[int, str]) -> dict[str, Any]
 
 def _packet(row: dict[str, Any]) -> dict[str, Any]:
     """Addresses, ports, and what is told of the first packet."""
-    v4 = row["ip_version"] == 4
+    v4 = row["ip_version"] == IpVersion.V4
     family, ip, octets = (socket.AF_INET, "IPv4", 4) if v4 else (socket.AF_INET6, "IPv6", 16)
-    icmp = row["protocol"] in _ICMP_ELEMENTS and row["kind"] == Kind.FLOW
+    icmp = row["protocol"] in ICMP_VERSIONS and row["kind"] == Kind.FLOW
     packet: dict[str, Any] = {
         f"source{ip}Address": socket.inet_ntop(family, row["source_address"][:octets]),
         "sourceTransportPort": row["source_port"],

@@ -1,7 +1,7 @@
-"""Parse tree → `tree.Tree`: what each test means, in the words of the standard's fields.
+"""Makes a `tree.Tree` of a parse tree: what each test means, in terms of the fields of a flow.
 
-tcpdump's rules hold: a value by itself after `and`, `or`, `not` takes the words of the test before it (`port 80 or
-443`), `port` speaks of protocols that have ports, `icmp` of IPv4 and `icmp6` of IPv6.
+The rules are tcpdump's: a value alone after `and`, `or`, `not` takes the words of the test before it (`port 80 or
+443`), `port` is about protocols that have ports, `icmp` about IPv4 and `icmp6` about IPv6.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from flowtop.filters import tree, words
 from flowtop.filters.errors import FilterError
 from flowtop.filters.grammar import take_apart, unknown_word
 from flowtop.filters.tree import And, Compare, Match, Named, Not, Operator, Side, Term, Tree, Within, all_of, any_of
-from flowtop.model.kinds import HAVE_PORTS, Kind, Tunnel
-from flowtop.text import operands, units
+from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol, Tunnel
+from flowtop.text import operands
+from flowtop.text.quantities import QuantityError
 from flowtop.text.units import printable
 
 
@@ -32,10 +33,10 @@ def in_span(key: FilterKey, low: int, high: int) -> Tree:
 
 
 def compared(key: FilterKey, sign: Operator, number: float) -> Tree:
-    """The key's number stands so to this one.
+    """Compares the key's number with this one.
 
     Raises:
-        values.OperandError: they cannot be compared that way.
+        OperandError: they cannot be compared that way.
     """
     if key is words.KEYS["vlan"]:
         return _vlan(key, sign, number)
@@ -51,8 +52,8 @@ def compared(key: FilterKey, sign: Operator, number: float) -> Tree:
 
 
 def _of_icmp(test: Tree) -> Tree:
-    """The test, of flows of ICMP or ICMPv6 that are no later fragments."""
-    kind = any_of(Compare(words.PROTOCOL, "=", 1), Compare(words.PROTOCOL, "=", 58))
+    """The test, for flows of ICMP and ICMPv6 only, later fragments left out."""
+    kind = any_of(*(Compare(words.PROTOCOL, "=", protocol) for protocol in ICMP_VERSIONS))
     return all_of(test, kind, Compare(words.KIND, "=", Kind.FLOW))
 
 
@@ -67,7 +68,7 @@ def _vlan(key: FilterKey, sign: Operator, number: float) -> Tree:
     return any_of(*(And((Compare(tag, sign, number), Not(Compare(tag, "=", 0)))) for tag in (key, words.CUSTOMER_VLAN)))
 
 MOST_NESTED = 50
-"""Parentheses and `not` inside one another at most."""
+"""Maximum of nested parentheses and `not`."""
 
 _SIDES: dict[str, tuple[Side, FilterKey, FilterKey]] = {
     "src": ("source", words.SOURCE_PORT, words.SOURCE_MAC),
@@ -77,30 +78,31 @@ _SIDES: dict[str, tuple[Side, FilterKey, FilterKey]] = {
 PRIVATE = tuple(operands.network(text) for text in (
     "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8", "0.0.0.0/32",
     "224.0.0.0/4", "255.255.255.255/32", "fc00::/7", "fe80::/10", "ff00::/8", "::1/128", "::/128"))
-"""Traffic that stays at home: private use, shared (RFC 6598), link-local, loopback, multicast, unspecified."""
+"""Networks that are not global: private use, shared (RFC 6598), link-local, loopback, multicast, unspecified."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Direction:
-    """`src`, `dst`, `src or dst`, `src and dst`; none given: `src or dst` without words."""
+    """`src`, `dst`, `src or dst`, `src and dst`; if none is given, `src or dst` without words."""
 
     words: str = ""
     sides: tuple[str, ...] = ("src", "dst")
     both: bool = False
 
     def join(self, of_side: Callable[[str], Tree]) -> Tree:
-        """The test of each side, joined as the words say."""
+        """The test of each side, joined by and or or."""
         return (all_of if self.both else any_of)(*map(of_side, self.sides))
 
 
 _EITHER = _Direction()
-_GRE = 47
+_VERSIONS: dict[int, IpVersion] = {**ICMP_VERSIONS, Protocol.IGMP: IpVersion.V4}
+"""Protocols whose word asks for an IP version too."""
 _Maker = Callable[[Token], Tree]
-"""An operand → the test of it, with the words that stood before."""
+"""Makes the test of an operand, with the words that were before it."""
 
 
 def build(text: str, use: Literal["flows", "records"]) -> Tree:
-    """What the filter means.
+    """The meaning of a filter.
 
     Raises:
         FilterError: see compile_filter.
@@ -109,7 +111,7 @@ def build(text: str, use: Literal["flows", "records"]) -> Tree:
     _check_nesting(text, parsed)
     built = _Builder(text, use).expression(_tree(parsed.children[0]))
     if tree.depth(built) > tree.DEEPEST:
-        raise FilterError(text, 0, "and, or and not alternate too often", "a simpler filter")
+        raise FilterError(text, 0, "and, or and not are nested too deeply", hint="simplify the filter")
     return built
 
 
@@ -118,8 +120,8 @@ def _check_nesting(text: str, parsed: ParseTree[Any]) -> None:
     while waiting:
         node, level = waiting.pop()
         if level > MOST_NESTED:
-            raise FilterError(text, 0, f"more than {MOST_NESTED} parentheses and nots inside one another",
-                              "a simpler filter")
+            raise FilterError(text, 0, f"more than {MOST_NESTED} nested parentheses and nots",
+                              hint="simplify the filter")
         level += node.data in ("group", "negated")
         waiting.extend((child, level) for child in node.children if isinstance(child, ParseTree))
 
@@ -136,7 +138,7 @@ class _Builder:
     # ---- and, or, not
 
     def expression(self, node: ParseTree[Any]) -> Tree:
-        """`a and b or c`: from left to right, neither before the other."""
+        """`a and b or c`: from left to right, with equal precedence."""
         built = self._series(_tree(node.children[0]))
         for joint, series in zip(node.children[1::2], node.children[2::2], strict=True):
             built = (all_of if _token(joint).type == "AND" else any_of)(built, self._series(_tree(series)))
@@ -146,7 +148,7 @@ class _Builder:
         built = [self._factor(_tree(node.children[0]))]
         for factor in map(_tree, node.children[1:]):
             if factor.data == "bare" and not _looks_like_address(_plain(_token(factor.children[0]))):
-                raise self._unknown(_token(factor.children[0]))  # `port 80 443`: nobody means and
+                raise self._unknown(_token(factor.children[0]))  # `port 80 443` hardly means and
             built.append(self._factor(factor))
         return all_of(*built)
 
@@ -165,7 +167,7 @@ class _Builder:
 
     @staticmethod
     def _qualified(word: Token | None) -> tuple[str, Tree]:
-        """Words and meaning of `tcp`, `ip6`; of nothing: everything."""
+        """Words and meaning of `tcp`, `ip6`; of None: everything."""
         return ("", tree.EVERYTHING) if word is None else (f"{word} ", Term(str(word), protocol(word)))
 
     def _address(self, qualifier: Token | None, direction: ParseTree[Any] | None, word: Token,
@@ -180,7 +182,7 @@ class _Builder:
         return self._remember(make, addresses=True)(operand)
 
     def _either(self, qualifier: Token | None, direction: ParseTree[Any], operand: Token) -> Tree:
-        """`src 10.0.0.1`, also with a network or an endpoint."""
+        """`src 10.0.0.1`, `src 10/8`, `src 10.0.0.1:80`."""
         words, limits = self._qualified(qualifier)
         way = _direction(direction)
 
@@ -190,7 +192,7 @@ class _Builder:
         return self._remember(make, addresses=True)(operand)
 
     def _bare(self, value: Token) -> Tree:
-        """A value by itself: what the words before it say, else an address."""
+        """A value alone: it belongs to the words before it, else it is an address."""
         if self._last is not None and (self._last_takes_addresses or not _looks_like_address(_plain(value))):
             try:
                 return self._last(value)
@@ -246,7 +248,7 @@ class _Builder:
         return self._remember(make)(operand)
 
     def _ports(self, value: Token, part: str, sign: Operator) -> list[tuple[int, int]]:
-        """The spans of ports that `sign part` is."""
+        """The ranges of ports that `sign part` means."""
         try:
             if "~" in sign:
                 return [(port, port) for port in operands.ports_named(part)]
@@ -283,8 +285,8 @@ class _Builder:
     def _named(self, direction: ParseTree[Any] | None, word: Token, operator: Token | None, operand: Token) -> Tree:
         way, sign = _direction(direction), _operator(operator)
         if self._use == "records":
-            raise FilterError(self._text, _position(word), "exported records have no names of hosts",
-                              "what a Flow Record has: addresses, ports, bytes, ...")
+            raise FilterError(self._text, _position(word), "exported records have no host names",
+                              hint="Flow Records have addresses, ports, bytes, packets, age, state, ...")
 
         def make(value: Token) -> Tree:
             self._check_text(str(word), sign, value)
@@ -326,7 +328,7 @@ class _Builder:
 
     def _number_test(self, key: FilterKey, sign: Operator, value: Token) -> Tree:
         if sign in ("~", "!~") or (key.kind == "bits" and sign not in ("=", "!=")):
-            raise FilterError(self._text, _position(value), f"{key.word} does not take {sign}",
+            raise FilterError(self._text, _position(value), f'{key.word} does not take "{sign}"',
                               f"{key.expected} after {key.word}" + ("" if key.kind == "bits" else ", or a comparison"))
         text = _plain(value)
         parts = text.split(",") if sign in ("=", "!=") and key.kind == "number" else [text]
@@ -340,46 +342,48 @@ class _Builder:
     # ---- help
 
     def _remember(self, make: _Maker, *, addresses: bool = False) -> _Maker:
-        """Values by themselves that follow go to this maker."""
+        """Use this maker for values that follow alone."""
         self._last, self._last_takes_addresses = make, addresses
         return make
 
     def _check_text(self, word: str, sign: Operator, value: Token) -> None:
         if sign not in ("=", "!=", "~", "!~"):
-            raise FilterError(self._text, _position(value), f"{word} is text: {sign} does not compare it",
-                              "=, !=, ~ or !~ before it")
+            raise FilterError(self._text, _position(value), f'{word} is text and cannot be compared by "{sign}"',
+                              "=, !=, ~ or !~")
 
     def _check_use(self, place: Token, key: FilterKey) -> None:
         if self._use == "records" and key.records is None:
-            raise FilterError(self._text, _position(place), f"{key.word} makes no sense for exported records",
-                              "what a Flow Record has: addresses, ports, bytes, packets, age, state, ...")
+            raise FilterError(self._text, _position(place), f"exported records have no {key.word}",
+                              hint="Flow Records have addresses, ports, bytes, packets, age, state, ...")
 
     def _wrong(self, value: Token, error: ValueError, expected: str) -> FilterError:
-        """For an operand that does not read: an OperandError may say more than what is expected in general."""
-        said = str(error) if isinstance(error, operands.OperandError) else ""
-        at_end = _position(value) + len(value) >= len(self._text)
-        return FilterError(self._text, _position(value), f"{printable(_plain(value))!r} does not fit here",
-                           said or expected, unfinished=at_end)
+        """The error for an operand that cannot be read; an OperandError says more exactly what is expected."""
+        position, at_end = _position(value), _position(value) + len(value) >= len(self._text)
+        if isinstance(error, QuantityError):
+            return FilterError(self._text, position, printable(error.problem), hint=error.hint, unfinished=at_end)
+        exact = str(error) if isinstance(error, operands.OperandError) else ""
+        return FilterError(self._text, position, f'"{printable(_plain(value))}" is not valid here', exact or expected,
+                           unfinished=at_end)
 
     def _unknown(self, value: Token) -> FilterError:
         return unknown_word(self._text, _position(value), _plain(value), quoted=value.type == "STRING")
 
 
 def protocol(word: str) -> Tree:
-    """What `tcp`, `icmp6`, `ip` mean."""
+    """The meaning of `tcp`, `icmp6`, `ip`."""
     if word in words.VERSION_WORDS:
         return Compare(words.VERSION, "=", words.VERSION_WORDS[word])
     number = words.PROTOCOL_WORDS[word]
     found = Compare(words.PROTOCOL, "=", number)
-    if number == _GRE:  # what it carries, too
+    if number == Protocol.GRE:  # also what it carries
         return any_of(found, *(Compare(words.KEYS["tunnel"], "=", tunnel) for tunnel in (Tunnel.GRE, Tunnel.ERSPAN)))
-    version = {1: 4, 2: 4, 58: 6}.get(number)
+    version = _VERSIONS.get(number)
     return And((found, Compare(words.VERSION, "=", version))) if version else found
 
 
 def _has_ports() -> tuple[Tree, Tree]:
     """The flow has ports, and they are known."""
-    return (any_of(*(Compare(words.PROTOCOL, "=", number) for number in sorted(units.PORT_PROTOCOLS))),
+    return (any_of(*(Compare(words.PROTOCOL, "=", number) for number in sorted(PORT_PROTOCOLS))),
             any_of(*(Compare(words.KIND, "=", kind) for kind in HAVE_PORTS)))
 
 

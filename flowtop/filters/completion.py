@@ -1,4 +1,4 @@
-"""What could come next in a filter that is being typed."""
+"""Completion of a filter while it is typed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Completion:
     """Candidates for the word that ends at the cursor.
 
     Attributes:
-        start: where that word begins; a candidate takes the place of text[start:cursor].
-        candidates: whole words and values, the likeliest first.
+        start: where that word begins; a candidate replaces text[start:cursor].
+        candidates: whole words and values, the most likely first.
     """
 
     start: int
@@ -34,15 +34,15 @@ class Completion:
 
 
 def complete(text: str, cursor: int, seen: Mapping[str, Sequence[str]] | None = None) -> Completion:
-    """What the word before the cursor could become.
+    """Candidates for the word before the cursor.
 
     Args:
-        text: the filter so far; need not be whole.
+        text: the filter so far; may be incomplete.
         cursor: characters before the cursor.
-        seen: values worth offering by the word they go with: "host", "net", "port", "mac", "if", ...
+        seen: values to offer, by the word they belong to: "host", "net", "port", "mac", "if", ...
 
     Returns:
-        No candidates where no word fits, or where what stands before is wrong.
+        No candidates if no word fits, or if there is an error before it.
     """
     before = text[:cursor]
     match = _WORD_AT_END.search(before)
@@ -65,7 +65,7 @@ def complete(text: str, cursor: int, seen: Mapping[str, Sequence[str]] | None = 
 
 
 def _words(accepted: set[str], typed: bool) -> Iterable[str]:
-    """Words of the language that may stand there; rare protocols only once a letter is typed."""
+    """Words of the language that are accepted there; rare protocols only once a letter is typed."""
     order = [word for line in words.WORDS for word in line.words.split()]
     types = token_types()
     for word in sorted(types, key=lambda word: order.index(word) if word in order else len(order)):
@@ -74,11 +74,11 @@ def _words(accepted: set[str], typed: bool) -> Iterable[str]:
 
 
 def _values(tokens: list[Token], accepted: set[str], seen: Mapping[str, Sequence[str]], typed: bool) -> Iterable[str]:
-    """Values that fit the word they would belong to."""
+    """Values of the word that takes one there."""
     if "WORD" not in accepted:
         return
     if accepted >= _BEGINS_A_TEST and not typed:
-        return  # a new test: words first, a value only when it is begun
+        return  # a new test: words; values only once a character is typed
     word = _owner(tokens)
     if word is None:
         yield from seen.get("host", ())
@@ -103,7 +103,7 @@ def _is_value(tokens: list[Token], word: str) -> bool:
 
 
 def operand(text: str) -> str:
-    """The text as one operand: in quotes where it would not be one by itself."""
+    """The text as one operand, in quotes if it needs them."""
     if re.fullmatch(r"[\w.:/*?@%+-]+", text) and text.lower() not in token_types():
         return text
     return f"'{text}'" if '"' in text else f'"{text}"'

@@ -1,4 +1,4 @@
-"""`compile_filter`: text → `Filter`. Nothing heavy is imported before a filter is used."""
+"""`compile_filter` makes a `Filter` of a text. numpy and lark are imported only when one is used."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Says which flows pass. Immutable: made in one thread, used in any. Filters of the same text are equal.
+    """A condition on flows. Immutable, for any thread. Filters of the same text are equal.
 
-    Aggregate rows stand for flows whose details are not known: what a filter asks of those details is taken as met.
+    An aggregate row holds flows whose details are not known: tests of those details pass.
 
     Attributes:
         text: as it was written.
@@ -33,7 +33,7 @@ class Filter:
 
     @property
     def of_names(self) -> bool:
-        """It asks for names of hosts."""
+        """Whether it tests host names."""
         from flowtop.filters.tree import Named, leaves
 
         return any(isinstance(test, Named) for test in leaves(self.tree))
@@ -45,7 +45,7 @@ class Filter:
         Args:
             source: the flows.
             interfaces: name by ifindex.
-            hosts: names of hosts; one without a name has none that fits.
+            hosts: names of hosts; a host without a name matches no name.
         """
         from flowtop.filters.masks import flow_mask
 
@@ -59,10 +59,10 @@ class Filter:
 
 
 def compile_filter(text: str, use: Literal["flows", "records"] = "flows") -> Filter:
-    """The filter that `text` means, for flows of a table or for exported Flow Records.
+    """The filter of a text, for flows of a table or for exported Flow Records.
 
     Raises:
-        FilterError: it means nothing, or speaks of what a Flow Record does not have.
+        FilterError: the text is not a filter, or tests what a Flow Record does not have.
     """
     from flowtop.filters.build import build
 
@@ -70,5 +70,5 @@ def compile_filter(text: str, use: Literal["flows", "records"] = "flows") -> Fil
 
 
 def all_of_texts(texts: Sequence[str]) -> str:
-    """The text of the filter that passes what all of these pass; of none: "", which is no filter."""
+    """The text of a filter that passes what all of these pass; "" for none."""
     return " and ".join(f"({text})" for text in texts) if len(texts) > 1 else "".join(texts)

@@ -1,6 +1,6 @@
-"""What can be written: the grammar, its tokens, and how a text is taken apart. The only user of lark.
+"""The grammar of the filter language, its tokens, and the parser. The only module that uses lark.
 
-Words are told apart by the registry (`words.py`), not by the grammar: a new key is a KEY token like any other.
+The registry (`words.py`) says which words are keys, not the grammar: a new key is a KEY token like any other.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from lark.exceptions import UnexpectedInput
 
 from flowtop.filters import words
 from flowtop.filters.errors import FilterError
+from flowtop.text import quantities
 from flowtop.text.units import printable
-
-_NUMBER = re.compile(r"\d+(\.\d+)?")
-_UNIT = re.compile(r"(ns|us|µs|ms|s|m|min|h|d)|[kKMmGgTtPp]?i?(bits?|[bB]|[Bb]ytes?)?(/s|ps)?")
 
 
 class SpacedUnits:
-    """Between lexer and parser (lark's `postlex`): makes one WORD of a number and the unit after it, where a word that
-    takes numbers stands before them. What no unit belongs to (`port 80`, `host 10.0.0.1 or 10`) stays as it is.
+    """Between lexer and parser (lark's `postlex`): joins the words of one quantity (`50 us`, `1h 30m`) into one WORD,
+    after a key that takes numbers. Words after other keys (`port 80`, `host 10.0.0.1 or 10`) stay as they are.
     """
 
     always_accept = ()
@@ -35,13 +33,12 @@ class SpacedUnits:
         measured = False
         for token in stream:
             if held is not None:
-                if token.type == "WORD" and _UNIT.fullmatch(token):
-                    yield Token.new_borrow_pos("WORD", f"{held}{token}", held)
-                    held = None
+                if token.type == "WORD" and quantities.continues(held, token):
+                    held = Token.new_borrow_pos("WORD", f"{held}{token}", held)
                     continue
                 yield held
                 held = None
-            if measured and token.type == "WORD" and _NUMBER.fullmatch(token):
+            if measured and token.type == "WORD" and quantities.begins(token):
                 held = token
                 continue
             key = words.KEYS.get(token) if token.type in ("KEY", "OPTIONAL_KEY") else None
@@ -104,7 +101,7 @@ _IN_WORDS = {
     "PRIVATE": "private", "NAME": "name", "WORD": "a value", "STRING": "a value", "MASK": "mask", "$END": "the end",
 }
 _OF_A_TEST = frozenset({"PROTOCOL", "KEY", "ADDRESS_WORD", "WORD"})
-"""What may come when a new test may begin."""
+"""Tokens that are accepted where a new test may begin."""
 _TEST_WORDS = frozenset({"PROTOCOL", "VERSION", "ADDRESS_WORD", "PORT_WORD", "SOURCE", "DESTINATION", "KEY",
                          "OPTIONAL_KEY", "NAMED_KEY", "PROTO", "ETHER", "PRIVATE", "NAME", "WORD", "STRING", "NOT",
                          "LPAR"})
@@ -128,7 +125,7 @@ def _classify(types: dict[str, str]) -> Callable[[Token], Token]:
 
 @lru_cache(maxsize=1)
 def parser() -> Lark:
-    """The parser; made once, as that takes some milliseconds."""
+    """The parser. Made once, because that takes some milliseconds."""
     return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types())},
                 postlex=SpacedUnits())
 
@@ -137,10 +134,10 @@ def take_apart(text: str) -> Tree[Any]:
     """The parse tree of a filter.
 
     Raises:
-        FilterError: it is no sentence of the language.
+        FilterError: the text is not a filter.
     """
     if len(text) > LONGEST:
-        raise FilterError(text, LONGEST, f"a filter of more than {LONGEST:,} characters", "a shorter one")
+        raise FilterError(text, LONGEST, f"the filter is longer than {LONGEST:,} characters", hint="shorten it")
     try:
         return parser().parse(text)
     except UnexpectedCharacters as error:
@@ -149,57 +146,58 @@ def take_apart(text: str) -> Tree[Any]:
     except UnexpectedToken as error:
         raise _unexpected(text, error) from error
     except UnexpectedInput as error:
-        raise FilterError(text, len(text), "this is no filter") from error
+        raise FilterError(text, len(text), "not a filter") from error
 
 
 def _stray(text: str, position: int) -> FilterError:
     character = text[position]
     if character in "\"'":
-        return FilterError(text, position, "a quote that is not closed", "the closing quote", unfinished=True)
+        return FilterError(text, position, "a quote is not closed", "the closing quote", unfinished=True)
     asked = re.search(r"\w+\[[^\]]*\]\s*$", text[:position])
     if asked:
         return _bytes_of_packets(text, asked.start(), asked[0].strip())
     double = {"&": "&&, or the word and", "|": "||, or the word or"}.get(character)
-    return FilterError(text, position, f"{printable(character) or '?'} means nothing here", double or "",
+    return FilterError(text, position, f'unexpected "{printable(character) or "?"}"', double or "",
                        unfinished=bool(double) and position + 1 >= len(text))
 
 
 def _bytes_of_packets(text: str, position: int, word: str) -> FilterError:
-    return FilterError(text, position, f"no bytes of packets can be asked: {printable(word)!r}",
-                       "a word for it: flags syn, icmptype 8, ...")
+    return FilterError(text, position, f'packet bytes cannot be tested: "{printable(word)}"',
+                       hint="use a word such as flags or icmptype: flags syn")
 
 
 _TCPDUMPS = {
-    "multicast": "dst net 224.0.0.0/4 or ff00::/8", "broadcast": "ether dst ff:ff:ff:ff:ff:ff",
-    "greater": "bytes or packets: flows are asked, not packets",
-    "less": "bytes or packets: flows are asked, not packets",
-    "arp": "IP: what is not IP is in no flow, and counted as ignored",
-    "rarp": "IP: what is not IP is in no flow, and counted as ignored",
+    "multicast": "use dst net 224.0.0.0/4 or ff00::/8", "broadcast": "use ether dst ff:ff:ff:ff:ff:ff",
+    "greater": "use bytes or packets: a filter tests flows, not packets",
+    "less": "use bytes or packets: a filter tests flows, not packets",
+    "arp": "flows are IP only; other packets are counted as ignored",
+    "rarp": "flows are IP only; other packets are counted as ignored",
 }
-"""Words of pcap-filter(7) that this language does not have, and what to say."""
+"""Words of pcap-filter(7) that this language does not have, and the hint for each."""
 
 
 def unknown_word(text: str, position: int, word: str, *, quoted: bool = False) -> FilterError:
-    """The error for a word that the language does not have; names the nearest one."""
+    """The error for a word that the language does not have; suggests the nearest one."""
     at_end = position + len(word) >= len(text)
     if printable(word) != word:
-        problem = f"{printable(word)!r} has characters that do not print"
-        return FilterError(text, position, problem, "a word without them")
+        problem = f'"{printable(word)}" has unprintable characters'
+        return FilterError(text, position, problem, hint="remove them")
     if quoted and word.lower() in token_types():
-        return FilterError(text, position, f"{word!r} in quotes is a value", f"{word.lower()} without the quotes")
+        return FilterError(text, position, f'"{word}" in quotes is a value',
+                           hint=f"for the word {word.lower()}, remove the quotes")
     if "[" in word[1:]:
         return _bytes_of_packets(text, position, word)
     if word.lower() in _TCPDUMPS:
-        return FilterError(text, position, f"unknown word {word!r}", _TCPDUMPS[word.lower()])
+        return FilterError(text, position, f'unknown word "{word}"', hint=_TCPDUMPS[word.lower()])
     if word[:1].isdigit():
-        return FilterError(text, position, f"{printable(word)!r} by itself says too little",
-                           "a word before it, such as port, vlan, bytes > or, after a value, or", unfinished=at_end)
+        return FilterError(text, position, f'"{printable(word)}" alone is ambiguous', unfinished=at_end,
+                           hint="write a word before it, such as port or bytes >; or between two values: or")
     words = token_types()
     near = difflib.get_close_matches(word.lower()[:64], words, n=1, cutoff=0.6)
-    expected = f"{near[0]} (is that what you mean?)" if near else \
-        "an address, a protocol, or a word such as host, port, src, if, bytes"
+    hint = f'did you mean "{near[0]}"?' if near else \
+        "expected an address, a protocol, or a word such as host, port, src, if, bytes"
     unfinished = at_end and any(known.startswith(word.lower()) for known in words)
-    return FilterError(text, position, f"unknown word {printable(word)!r}", expected, unfinished=unfinished)
+    return FilterError(text, position, f'unknown word "{printable(word)}"', hint=hint, unfinished=unfinished)
 
 
 def _unexpected(text: str, error: UnexpectedToken) -> FilterError:
@@ -208,7 +206,7 @@ def _unexpected(text: str, error: UnexpectedToken) -> FilterError:
     expected = in_words(accepted)
     if token.type == "$END":
         end = len(text.rstrip())
-        problem = "the filter ends too early" if end else "an empty filter"
+        problem = "the filter is incomplete" if end else "the filter is empty"
         return FilterError(text, end + (end < len(text)), problem, expected, unfinished=True)
     position = token.start_pos or 0
     at_end = position + len(token) >= len(text)
@@ -216,19 +214,19 @@ def _unexpected(text: str, error: UnexpectedToken) -> FilterError:
     if token.type == "OPERATOR" and before and before[1].lower() not in token_types() and "$END" in accepted:
         return unknown_word(text, before.start(1), before[1])
     if token.type == "RPAR" and "RPAR" not in accepted and "$END" in accepted:
-        return FilterError(text, position, ") without (", expected)
+        return FilterError(text, position, '")" without "("', expected)
     shown = printable(text[position:position + len(token)])
-    return FilterError(text, position, f"{shown!r} cannot stand here", expected,
+    return FilterError(text, position, f'unexpected "{shown}"', expected,
                        unfinished=at_end and token.type != "RPAR" and _may_grow(token))
 
 
 def _may_grow(token: Token) -> bool:
-    """Whether a longer word begins like this one, which cannot stand where it does."""
+    """Whether a longer word begins like this one, which is not accepted where it is."""
     return any(word != token and word.startswith(token) for word in token_types()) or token.type == "WORD"
 
 
 def in_words(accepted: Iterable[str]) -> str:
-    """Types of tokens as people call what they stand for: `host, net, port, ...`."""
+    """Types of tokens in words: `host, net, port, ...`."""
     accepted = set(accepted)
     if accepted >= _OF_A_TEST:
         more = [word for word in ("not", "(") if {"not": "NOT", "(": "LPAR"}[word] in accepted]

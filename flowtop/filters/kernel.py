@@ -1,4 +1,4 @@
-"""What of a filter runs in the kernel program: a C expression over the Flow Key, made of numbers only; and how long."""
+"""Which part of a filter runs in the kernel program, as a C expression over the Flow Key, and until when."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 MOST_TESTS = 64
-"""Tests in the kernel program at most: past that every packet would pay more than the flows saved are worth, and the
-verifier of an old kernel may give up."""
+"""Maximum of tests in the kernel program: more cost every packet more than the flows they save, and the verifier of an
+old kernel may give up."""
 
 _OF_THE_CONVERSATION = frozenset({"protocol", "ip_version", "kind", "source_port", "destination_port"})
 _OF_THE_TUNNEL = frozenset({"tunnel", "tunnel_id"})
@@ -49,10 +49,10 @@ def split(whole: Filter, *, observation_points: bool, both_ways: bool = False, d
 
     Args:
         whole: the filter.
-        observation_points: direction and VLAN may be asked in the kernel too. Not while the same packets are looked for
-            at several Observation Points: then those that are not wanted are still needed to tell which one counts.
-        both_ways: what passes is wanted with its answers: only what asks both ways alike goes to the kernel.
-        decap: packets are taken out of tunnels: then those are the Observation Point's too. Else there are none.
+        observation_points: direction and VLAN may be tested in the kernel too. False while duplicates are looked for at
+            several Observation Points: packets that do not pass are then needed to decide which one counts.
+        both_ways: answers are wanted too: only tests that pass both directions alike go to the kernel.
+        decap: packets are taken out of tunnels, and tunnels are tested like the Observation Point.
     """
     without = _OF_THE_CONVERSATION if decap else _OF_THE_CONVERSATION | _OF_THE_TUNNEL
     fields = _OF_THE_KEY if observation_points else without
@@ -69,14 +69,14 @@ def split(whole: Filter, *, observation_points: bool, both_ways: bool = False, d
 
 
 def implies(asked: Iterable[Filter], kernel: Tree) -> bool:
-    """Whether it can be told from the filters' words that flows which pass all of them pass `kernel` too."""
+    """Whether flows that pass all of these filters certainly pass `kernel` too, judged by the filters alone."""
     known = [part for one in asked for fields in _EITHER_WAY
              for parts in _of_the_key(one.tree, fields)[:2] for part in conjuncts(all_of(*parts))]
     return all(part in known for part in conjuncts(kernel))
 
 
 def symmetric(tree: Tree) -> bool:
-    """Whether the answer to a packet that passes passes too, as far as it can be told from the words."""
+    """Whether the answer to a packet that passes certainly passes too."""
     return _in_any_order(tree, turned=False) == _in_any_order(tree, turned=True)
 
 
@@ -85,8 +85,8 @@ _OTHER_WAY = {"source": "destination", "destination": "source", "source_port": "
 
 
 def _in_any_order(tree: Tree, *, turned: bool) -> tuple[object, ...]:
-    """The tree without order and words; turned: with the ends changed, and the direction. ICMP's answers are of other
-    types: what asks for one is not its own opposite."""
+    """The tree without order and Terms, for comparison. `turned`: source and destination exchanged, and the opposite
+    direction. An ICMP answer has another type than its request, so a test of types is not symmetric."""
     if isinstance(tree, Term):
         return _in_any_order(tree.meaning, turned=turned)
     if isinstance(tree, Not):
@@ -103,7 +103,7 @@ def _in_any_order(tree: Tree, *, turned: bool) -> tuple[object, ...]:
 
 
 def _of_the_key(tree: Tree, fields: frozenset[str]) -> tuple[list[Tree], list[Tree], list[Tree]]:
-    """What the Flow Key answers of `tree`; what it must answer for the rest to hold; and that rest."""
+    """The parts of `tree` that the Flow Key decides; conditions on the Flow Key that the rest implies; the rest."""
     known: list[Tree] = []
     rest: list[Tree] = []
     for part in tree.parts if isinstance(tree, And) else (tree,):
@@ -113,13 +113,13 @@ def _of_the_key(tree: Tree, fields: frozenset[str]) -> tuple[list[Tree], list[Tr
 
 
 def _knows(tree: Tree, fields: frozenset[str]) -> bool:
-    """Whether the Flow Key answers all of it."""
+    """Whether the Flow Key decides all of it."""
     return all(isinstance(leaf, Within) or (isinstance(leaf, Compare) and leaf.key.packet in fields)
                for leaf in leaves(tree))
 
 
 def _weakened(tree: Tree, fields: frozenset[str], *, negated: bool) -> Tree | None:
-    """What the Flow Key must answer for `tree` (or its opposite) to hold at all; None: anything."""
+    """A condition on the Flow Key that `tree` (or its opposite) implies; None: there is none."""
     if isinstance(tree, Not):
         return _weakened(tree.part, fields, negated=not negated)
     if isinstance(tree, And | Or):
@@ -151,7 +151,7 @@ def to_c(tree: Tree) -> str:
 
 
 def _network(side: str, network: Network) -> str:
-    """Words of the wire's bytes against constants as this machine reads them."""
+    """Compares words of network byte order with constants that are read in this machine's byte order."""
     tests = [f"(key)->ip_version == {network.version}"]
     for start in range(0, len(network.packed), 4):
         value, mask = (int.from_bytes(octets[start:start + 4], sys.byteorder)
@@ -164,12 +164,12 @@ def _network(side: str, network: Network) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A filter's two places.
+    """The two parts of a filter.
 
     Attributes:
-        kernel: what the kernel program asks, in the filter language; empty: nothing.
-        expression: that in C, one line, over `key`, a pointer to struct flow_key (bpf/flow.h); empty: nothing.
-        rest: what only the flow table can answer, in the filter language; empty: nothing.
+        kernel: what the kernel program tests, in the filter language; empty: nothing.
+        expression: the same in C, one line, over `key`, a pointer to struct flow_key (bpf/flow.h); empty: nothing.
+        rest: what only the flow table can test, in the filter language; empty: nothing.
         tree: `kernel` as a tree; None: nothing.
     """
 
@@ -180,18 +180,18 @@ class Split:
 
 
 def everything_in_the_table(whole: Filter) -> Split:
-    """Nothing of it in the kernel."""
+    """The whole filter is tested in the flow table."""
     return Split(rest=whole.text)
 
 
 def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool, both_ways: bool = False,
            decap: bool = False) -> Split:
-    """Where the parts of a filter run.
+    """Which part of a filter runs where.
 
     Args:
         whole: the filter, if any.
-        in_kernel: there is a kernel program, and nobody needs the flows that do not pass.
-        observation_points, both_ways, decap: see pushdown.split.
+        in_kernel: there is a kernel program, and flows that do not pass are not needed.
+        observation_points, both_ways, decap: see `split`.
     """
     if whole is None:
         return Split()
@@ -202,9 +202,7 @@ def places(whole: Filter | None, *, in_kernel: bool, observation_points: bool, b
 
 
 class Narrowing:
-    """Says how long the capture filter holds: until the list is of flows that it would leave out.
-
-    Safe for any thread: what one sets another reads whole.
+    """The capture filter, in force until flows are listed that it would leave out. Thread-safe.
 
     Args:
         split: what was compiled into the kernel program.
@@ -216,7 +214,7 @@ class Narrowing:
 
     @property
     def text(self) -> str:
-        """The capture filter that holds now, in the filter language; empty: every flow is counted."""
+        """The capture filter that is in force, in the filter language; empty: every flow is counted."""
         return "" if self._lifted else self._split.kernel
 
     @property
@@ -225,10 +223,10 @@ class Narrowing:
         return self._lifted
 
     def follow(self, *asked: Filter | None) -> bool:
-        """The list is of flows that pass all of `asked` (None: every flow does) from now on. Gives whether that
-        lifts the capture filter.
+        """From now on flows are listed that pass all of `asked` (None passes every flow). Returns whether that lifts
+        the capture filter.
 
-        It is not set again: of flows that were counted and then left out for a while, rates, sums and ends would lie.
+        It is not set again: rates, sums and ends of flows that were left out for a while would be wrong.
         """
         if self._lifted or self._split.tree is None:
             return False
@@ -237,8 +235,8 @@ class Narrowing:
         return self._lifted
 
     def scope(self) -> Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]] | None:
-        """Which records an export is for that begins now, None for all: those of the flows that are counted now,
-        whatever the list shows later."""
+        """Mask of the records for an export that begins now: flows that are counted now, whatever the list shows
+        later. None: all."""
         if self._lifted:
             return None
         return compile_filter(self._split.kernel, "records").record_mask

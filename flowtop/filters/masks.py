@@ -1,6 +1,6 @@
-"""A filter's tree → which flows pass, in numpy.
+"""Evaluates a filter's tree over columns, in numpy.
 
-Parts of an `and` are asked of ever fewer flows: where few are left, only those are looked at.
+Once an `and` has left few flows, its other parts are evaluated for those alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowtop.fields.field import FilterKey
 from flowtop.filters import words
 from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
 from flowtop.model.flows import Array, FlowColumns, FlowSource
-from flowtop.model.kinds import Kind
+from flowtop.model.kinds import TCP_NAMED_BITS, IpVersion, Kind
 from flowtop.model.record import FlowRecords
 from flowtop.text.names import NO_NAMES, KnownNames
 from flowtop.text.operands import Network
@@ -27,11 +27,11 @@ from flowtop.text.operands import Network
 _BITS = 20
 _FOUR = np.uint32(0x9E3779B1)
 _SIXTEEN = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
-"""Odd numbers without a pattern: a product's upper bits depend on all bits of the factor."""
+"""Odd multipliers for hashing: the upper bits of a product depend on all bits of the factor."""
 
 
 def among_four(first: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
-    """Which of these IPv4 addresses are wanted.
+    """Which of these IPv4 addresses are in `wanted`. Shape (n,).
 
     Args:
         first: u4, shape (n,): the four bytes of the wire as this machine's integers.
@@ -42,19 +42,19 @@ def among_four(first: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
 
 
 def among_sixteen(words: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
-    """The same of IPv6 addresses.
+    """The same for IPv6 addresses.
 
     Args:
         words: u8, shape (n, 2), C-contiguous: the sixteen bytes.
         wanted: of 16 bytes each.
     """
     numbers = np.frombuffer(b"".join(wanted), np.uint64).reshape(-1, 2)
-    # As text of a fixed length, which differs where a byte does: zeros at its end are those that all others have too.
+    # Compared as byte strings of one length: that numpy ignores trailing zeros then makes no difference.
     return _exact(_places(words, numbers, _hash_sixteen), words.view("S16")[:, 0], numbers.view("S16")[:, 0])
 
 
 def _places(values: Array, wanted: Array, place: Callable[[Array], Array]) -> npt.NDArray[np.int64]:
-    """Positions of all that are wanted, and of few others: those that share a place in a small table with one."""
+    """Positions of all values that are wanted, and of a few others with the same hash."""
     table = np.zeros(1 << _BITS, np.bool_)
     table[place(wanted)] = True
     return np.flatnonzero(table[place(values)])
@@ -79,11 +79,11 @@ def _exact(rows: npt.NDArray[np.int64], values: Array, wanted: Array) -> npt.NDA
 Mask = npt.NDArray[np.bool_]
 
 _FEW = 8
-"""Only a flow in so many is left: then the rest of an `and` looks at these alone."""
+"""When fewer than one flow in so many is left, the rest of an `and` is evaluated for these alone."""
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal, "!=": np.not_equal}
-_NAMED_BITS = np.uint16(0x1FF)
+_NAMED_BITS = np.uint16(TCP_NAMED_BITS)
 """TCP control bits that have names."""
 
 
@@ -98,19 +98,19 @@ def record_mask(tree: Tree, records: FlowRecords, interfaces: Mapping[int, str])
 
 
 class _Subject:
-    """Flows, or some of them: gives one number a flow for each key. Arrays are kept while it lives."""
+    """Flows, or some of them, with one number a flow for each key. Keeps the arrays that it has made."""
 
     def __init__(self, columns: FlowColumns, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> None:
         self.columns = columns
         self.interfaces = interfaces
         self.hosts = hosts
         self.lenient = False
-        """What is not known of aggregates is taken as met."""
+        """Tests of what is not known of aggregates pass."""
         self._kept: dict[object, Array] = {}
 
     @property
     def size(self) -> int:
-        """How many flows."""
+        """Number of flows."""
         return len(self.columns["ip_version"])
 
     def numbers(self, key: FilterKey) -> Array:
@@ -121,8 +121,8 @@ class _Subject:
         return found
 
     def words(self, side: str, dtype: str) -> Array:
-        """Addresses of that side in the bytes of the wire, as words: "u2", "u4" shape (n,): the first; "u8" shape
-        (n, 2): both."""
+        """Addresses of that side in network byte order, as words: for "u2" and "u4" the first word, shape (n,); for
+        "u8" both, shape (n, 2)."""
         found = self._kept.get((side, dtype))
         if found is None:
             raw = self.columns[f"{side}_address"]
@@ -135,7 +135,7 @@ class _Subject:
         return found
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
-        """Those of these positions."""
+        """The flows at these positions."""
         raise NotImplementedError
 
     def _numbers(self, key: FilterKey) -> Array:
@@ -197,7 +197,7 @@ class _Records(_Subject):
 
 
 def _with_aggregates(tree: Tree, subject: _Subject) -> Mask:
-    """The mask; aggregates pass where only what is not known of them speaks against it."""
+    """The mask. Aggregates pass unless something that is known of them fails."""
     found = _mask(tree, subject, False)
     aggregates = np.flatnonzero(subject.columns["kind"] == Kind.AGGREGATE)
     if len(aggregates):
@@ -259,7 +259,9 @@ def _test(test: Test, subject: _Subject) -> Mask:
     elif test.key.kind == "bits":
         found = _has_bits(numbers, int(test.value))
     else:
-        found = _COMPARISONS[test.operator](numbers, test.value)
+        # A plain int takes the column's dtype; an enum member would make int64 of both.
+        value = int(test.value) if isinstance(test.value, int) else test.value
+        found = _COMPARISONS[test.operator](numbers, value)
     return found
 
 
@@ -269,7 +271,7 @@ def _has_bits(numbers: Array, wanted: int) -> Mask:
 
 
 def matching_codes(test: Match, codes: list[int], names: Mapping[int, str]) -> list[int]:
-    """Those codes whose text fits the pattern; a code without a name is called as the screen does."""
+    """The codes whose text matches the pattern; a code without a name has the name that the screen shows."""
     texts = [(code, test.key.part(names.get(code, f"if{code}"))) for code in codes]
     if test.operator == "~":
         part = test.pattern.casefold()
@@ -283,9 +285,9 @@ def _named(test: Named, subject: _Subject) -> Mask:
     wanted = subject.hosts.matching(test.pattern, whole=test.whole)
     four, sixteen = ([address for address in wanted if len(address) == size] for size in (4, 16))
     if four:
-        found |= _of_version(among_four(subject.words(test.side, "u4"), four), 4, subject)
+        found |= _of_version(among_four(subject.words(test.side, "u4"), four), IpVersion.V4, subject)
     if sixteen:
-        found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), 6, subject)
+        found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), IpVersion.V6, subject)
     return found
 
 
@@ -293,7 +295,7 @@ def _within(test: Within, subject: _Subject) -> Mask:
     if len(test.networks) == 1:
         return _within_one(test.networks[0], test.side, subject)
     leads = subject.words(test.side, "u2").astype(np.uint32)
-    leads += np.where(subject.numbers(words.VERSION) == 6, np.uint32(_LEADS), np.uint32(0))
+    leads += np.where(subject.numbers(words.VERSION) == np.uint8(IpVersion.V6), np.uint32(_LEADS), np.uint32(0))
     verdicts = _verdicts(test.networks)[leads]
     found: Mask = verdicts == _ALL_IN
     rows = np.flatnonzero(verdicts == _SOME_IN)
@@ -310,11 +312,11 @@ _ALL_IN, _SOME_IN = 2, 1
 
 @lru_cache(maxsize=16)
 def _verdicts(networks: tuple[Network, ...]) -> npt.NDArray[np.uint8]:
-    """For the first two octets of an address, as this machine reads them, IPv6 after IPv4: what that says of all
-    addresses that begin so."""
+    """For each first two octets of an address, read in this machine's byte order, IPv6 after IPv4: whether all, some or
+    none of the addresses that begin so are in the networks. Shape (2 * 65,536,)."""
     table = np.zeros((2, _LEADS), np.uint8)
     for network in networks:
-        half = table[int(network.version == 6)]
+        half = table[int(network.version == IpVersion.V6)]
         first = int.from_bytes(network.packed[:2], "big")
         span = half[first:first + (1 << max(0, 16 - network.prefix))]
         span[:] = np.maximum(span, _ALL_IN if network.prefix <= 16 else _SOME_IN)
@@ -325,8 +327,8 @@ def _verdicts(networks: tuple[Network, ...]) -> npt.NDArray[np.uint8]:
 
 
 def _within_one(network: Network, side: str, subject: _Subject) -> Mask:
-    """The wire's bytes are compared as this machine's integers, with constants turned the same way."""
-    octets = 4 if network.version == 4 else 8
+    """Octets are compared as this machine's integers, with constants read the same way."""
+    octets = 4 if network.version == IpVersion.V4 else 8
     starts = range(0, len(network.packed), octets)
     values, masks = ([_integer(packed[start:start + octets]) for start in starts]
                      for packed in (network.packed, network.mask))
@@ -340,12 +342,12 @@ def _within_one(network: Network, side: str, subject: _Subject) -> Mask:
 
 
 def _of_version(found: Mask, version: int, subject: _Subject) -> Mask:
-    """Those of `found` whose IP version is this one; few are looked at one by one."""
+    """The flows of `found` with this IP version; if they are few, only those are tested."""
     if np.count_nonzero(found) * _FEW < len(found):
         rows = np.flatnonzero(found)
-        found[rows] = subject.columns["ip_version"][rows] == version
+        found[rows] = subject.columns["ip_version"][rows] == np.uint8(version)
     else:
-        found &= subject.numbers(words.VERSION) == version
+        found &= subject.numbers(words.VERSION) == np.uint8(version)
     return found
 
 

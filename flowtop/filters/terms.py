@@ -1,4 +1,4 @@
-"""From what is on screen to a filter: `=` and `!=` on a cell, and a flow handed to another tool."""
+"""Filters made from what is on screen: `=` and `!=` on a cell, and a flow for tcpdump."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from flowtop.fields import cell_terms
 from flowtop.fields.columns import COLUMNS, Column
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.tree import And, Or, Tree, as_text
-from flowtop.model.kinds import HAVE_PORTS, Kind
+from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.text import units
 
-_ICMP, _ICMPV6 = 1, 58
+_TCPDUMP_PROTOCOLS: dict[int, str] = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp",
+                                      Protocol.ICMP: "icmp", Protocol.ICMPV6: "icmp6"}
+"""Protocols that are words of pcap-filter(7)."""
 
 
 def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: Mapping[int, str],
              columns: Mapping[str, Column] = COLUMNS) -> str:
     """The filter `text`, narrowed to flows that show the same as `row` in that column, or that do not.
 
-    A term that is there already is not added again; its opposite gives way to it. A cell that no filter asks for
-    changes nothing.
+    A term that is there already is not added again, and its opposite is removed. A cell that has no filter changes
+    nothing.
 
     Args:
         columns: those of the row: of flows, or of groups.
 
     Raises:
-        FilterError: `text` is no filter.
+        FilterError: `text` is not a filter.
     """
     said = columns[column_id].term(row, interfaces)
     if not said:
@@ -48,7 +50,7 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: 
 
 
 def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
-    """A filter that only flows of this row's Flow Key pass; of a biflow, only flows of these ends, both ways."""
+    """A filter that only flows with this row's Flow Key pass; for a biflow, flows between its ends, both directions."""
     if row.ways is not None and row.kind == Kind.FLOW:
         return _ways_as_filter(row, row.ways)
     parts = [cell_terms.interface_term(row, interfaces), cell_terms.direction_term(row, interfaces)]
@@ -59,24 +61,24 @@ def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
     parts.append(cell_terms.protocol_term(row, interfaces))
     if row.kind != Kind.AGGREGATE:
         parts += [cell_terms.source_term(row, interfaces), cell_terms.destination_term(row, interfaces)]
-        if row.protocol in (_ICMP, _ICMPV6) and row.kind == Kind.FLOW:
+        if row.protocol in ICMP_VERSIONS and row.kind == Kind.FLOW:
             parts.append(_icmp_words(row))
-        elif row.kind == Kind.FRAGMENT or row.protocol not in units.PORT_PROTOCOLS:
+        elif row.kind == Kind.FRAGMENT or row.protocol not in PORT_PROTOCOLS:
             parts.append(cell_terms.fragment_words(row.kind))
     return " and ".join(parts)
 
 
 def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
-    """Without interfaces and directions: the ways may differ in them."""
+    """Without interfaces and directions, which may differ between the two directions."""
     protocol = cell_terms.protocol_term(row, {})
-    if row.protocol in (_ICMP, _ICMPV6):  # an answer has another type
+    if row.protocol in ICMP_VERSIONS:  # an answer has another type
         ends = cell_terms.source_term, cell_terms.destination_term
         each = [" and ".join([*(end(way, {}) for end in ends), _icmp_words(way)])
                 for way in (ways.forward, ways.reverse) if way is not None]
         return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
             f"{protocol} and {each[0]}")
     hosts = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
-    if row.protocol in units.PORT_PROTOCOLS:
+    if row.protocol in PORT_PROTOCOLS:
         hosts = [units.endpoint(raw, row.ip_version, port) for raw, port in (
             (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
     return " and ".join([protocol, *hosts])
@@ -87,9 +89,9 @@ def _icmp_words(row: FlowRow) -> str:
 
 
 def flow_as_tcpdump(row: FlowRow) -> str:
-    """The flow's packets as pcap-filter(7) puts it, for `tcpdump -i INTERFACE '...'`; of a biflow, both ways' packets.
+    """The flow's packets as a pcap-filter(7) expression, for `tcpdump -i INTERFACE '...'`; a biflow's both directions.
 
-    Empty where there is no such expression: tcpdump does not look into tunnels.
+    Empty if there is no such expression: tcpdump does not look into tunnels.
     """
     if row.tunnel and row.kind != Kind.PARENT:
         return ""
@@ -110,17 +112,17 @@ def _whatever_tags(packets: str) -> str:
 
 
 def _answer(row: FlowRow) -> FlowRow | None:
-    """What the way back would be that was not seen; None where nobody knows."""
-    if row.kind != Kind.FLOW or row.protocol in (_ICMP, _ICMPV6):
+    """The opposite direction of a flow of which it was not seen; None if it cannot be known."""
+    if row.kind != Kind.FLOW or row.protocol in ICMP_VERSIONS:
         return None
     return row._replace(source_address=row.destination_address, source_port=row.destination_port,
                         destination_address=row.source_address, destination_port=row.source_port)
 
 
 def _packets(row: FlowRow) -> str:
-    """The packets of one way, without their VLAN tags."""
-    name = {6: "tcp", 17: "udp", 132: "sctp", _ICMP: "icmp", _ICMPV6: "icmp6"}.get(row.protocol)
-    parts = [name or f"{'ip6' if row.ip_version == 6 else 'ip'} proto {row.protocol}"]
+    """The packets of one direction, without VLAN tags."""
+    name = _TCPDUMP_PROTOCOLS.get(row.protocol)
+    parts = [name or f"{'ip6' if row.ip_version == IpVersion.V6 else 'ip'} proto {row.protocol}"]
     if row.kind != Kind.AGGREGATE:
         ports = row.kind in HAVE_PORTS and name in ("tcp", "udp", "sctp")
         for side, raw, port in (("src", row.source_address, row.source_port),
@@ -129,16 +131,17 @@ def _packets(row: FlowRow) -> str:
             if ports:
                 parts.append(f"{side} port {port}")
         if row.kind == Kind.FRAGMENT:
-            parts.append("ip6[6] == 44 and ip6[42:2] & 0xfff8 != 0" if row.ip_version == 6 else "ip[6:2] & 0x1fff != 0")
-        elif row.protocol in (_ICMP, _ICMPV6):
+            parts.append("ip6[6] == 44 and ip6[42:2] & 0xfff8 != 0" if row.ip_version == IpVersion.V6
+                         else "ip[6:2] & 0x1fff != 0")
+        elif row.protocol in ICMP_VERSIONS:
             parts.append(_icmp_of(row))
     return " and ".join(parts)
 
 
 def _icmp_of(row: FlowRow) -> str:
-    """Type and code; of ICMPv6 at the place that old versions of libpcap know, too."""
+    """Type and code; of ICMPv6 by offset, which old versions of libpcap know too."""
     kind, code = divmod(row.destination_port, 256)
-    if row.protocol == _ICMPV6:
+    if row.protocol == Protocol.ICMPV6:
         return f"ip6[40] == {kind} and ip6[41] == {code}"
     return f"icmp[icmptype] == {kind} and icmp[icmpcode] == {code}"
 

@@ -1,6 +1,6 @@
-"""A filter as a tree: what is joined by and, or, not; and the tests at its leaves.
+"""A filter as a tree: and, or, not, and tests as leaves.
 
-Immutable, without numpy: masks, the kernel program's C, and words for people are made from it.
+Immutable, without numpy. Masks, the kernel program's C, and text are made from it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Side = Literal["source", "destination"]
 Operator = Literal["<", "<=", ">", ">=", "=", "!=", "~", "!~"]
 
 DEEPEST = 100
-"""Levels of a tree at most: what walks it may recurse."""
+"""Maximum of levels, so that functions may recurse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The key's number of a flow stands so to `value`. Of a key of kind "bits", `=` asks for all bits of `value`."""
+    """Compares the key's number of a flow with `value`; for a key of kind "bits", `=` asks for all bits of `value`."""
 
     key: FilterKey
     operator: Operator
@@ -30,7 +30,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The text of a text key fits `pattern`: a glob for `=` and `!=`, a part of the text in any case for `~`, `!~`."""
+    """Matches the text of a text key: a glob for `=` and `!=`, a part of the text in any case for `~` and `!~`."""
 
     key: FilterKey
     operator: Operator
@@ -47,7 +47,7 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The name of the host of that side, where one is known, fits `pattern`: a glob, or a part of it; in any case."""
+    """Matches the host name of that side, if known, in any case: `whole` as a glob, else as a part of the name."""
 
     side: Side
     pattern: str
@@ -56,7 +56,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What was said in one go, as text, and what it means."""
+    """A part of the filter as text, and its meaning."""
 
     text: str
     meaning: Tree
@@ -121,7 +121,7 @@ def depth(tree: Tree) -> int:
 
 
 def children(tree: Tree) -> tuple[Tree, ...]:
-    """What the node holds."""
+    """Child nodes."""
     if isinstance(tree, And | Or):
         return tree.parts
     if isinstance(tree, Not):
@@ -140,7 +140,7 @@ def leaves(tree: Tree) -> Iterator[Test]:
 
 
 def conjuncts(tree: Tree) -> tuple[Tree, ...]:
-    """What must all hold for the tree to hold, whatever the words it was said in: no Terms are left."""
+    """The conditions that must all be met, without Terms, so that they compare by meaning."""
     bare = _bare(tree)
     return bare.parts if isinstance(bare, And) else (bare,)
 

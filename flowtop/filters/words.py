@@ -1,4 +1,4 @@
-"""Every word of the filter language: those of the columns, those that no column shows, and those of the grammar."""
+"""Every word of the filter language: of columns, of fields without a column, and of the grammar."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy as np
 from flowtop.fields.columns import COLUMNS
 from flowtop.fields.field import FilterKey, stored
 from flowtop.model.flows import Array, FlowColumns
-from flowtop.model.kinds import Kind
-from flowtop.text import operands
+from flowtop.model.kinds import ICMP_VERSIONS, LARGEST_PROTOCOL, IpVersion, Kind
+from flowtop.text import operands, quantities
 
 _MAC_WORD = np.dtype("u8")
 
 
 def _hidden(word: str, read: operands.ReadInteger, name: str, packet: str) -> FilterKey:
-    """A field of the Flow Key that the grammar's words speak of."""
+    """A field of the Flow Key that words of the grammar test."""
     flows, records = stored(name)
     aggregates = name in ("protocol", "ip_version", "direction")
     return FilterKey(word, "", "", "", read, flows, records, packet=packet, of_aggregates=aggregates)
 
 
-PROTOCOL = _hidden("proto", operands.ReadInteger(0, 255), "protocol", "protocol")
-VERSION = _hidden("version", operands.ReadInteger(4, 6), "ip_version", "ip_version")
+PROTOCOL = _hidden("proto", operands.ReadInteger(0, LARGEST_PROTOCOL), "protocol", "protocol")
+VERSION = _hidden("version", operands.ReadInteger(IpVersion.V4, IpVersion.V6), "ip_version", "ip_version")
 SOURCE_PORT = _hidden("src port", operands.ReadInteger(0, 65535), "source_port", "source_port")
-KIND = _hidden("kind", operands.ReadInteger(0, 3), "kind", "kind")
+KIND = _hidden("kind", operands.ReadInteger(0, max(Kind)), "kind", "kind")
 DESTINATION_PORT = _hidden("dst port", operands.ReadInteger(0, 65535), "destination_port", "destination_port")
 
 
 def _mac_numbers(macs: Array) -> Array:
-    """MACs, V6, as one number each: the wire's bytes in this machine's order, zeros after them."""
+    """MACs, V6, as one number each: six octets and two zeros, read in this machine's byte order."""
     numbers = np.zeros(len(macs), _MAC_WORD)
     numbers.view(np.uint8).reshape(-1, 8)[:, :6] = np.ascontiguousarray(macs).view(np.uint8).reshape(-1, 6)
     return numbers
@@ -56,13 +56,13 @@ def _number(word: str, name: str, high: int, doc: str, example: str) -> FilterKe
 
 
 def _icmp_type(columns: FlowColumns) -> Array:
-    """Type of ICMP, which no other protocol has: 65535 there, which is no type."""
-    icmp = np.isin(columns["protocol"], (1, 58))
+    """ICMP type; for other protocols 65535, which is not a type."""
+    icmp = np.isin(columns["protocol"], list(ICMP_VERSIONS))
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 
 def _icmp_code(columns: FlowColumns) -> Array:
-    """Of ICMP; what others have here is not looked at."""
+    """ICMP code; meaningless for other protocols, which filters exclude."""
     return columns["destination_port"] & np.uint16(255)
 
 
@@ -72,8 +72,8 @@ def _is_fragment(columns: FlowColumns) -> Array:
 
 
 _MORE = (
-    FilterKey("idle", "Time since the last packet.", "idle > 10s", "a time such as 5s, 500ms, 2m, 1h", operands.seconds,
-              lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True),
+    FilterKey("idle", "Time since the last packet.", "idle > 10s", "a time such as 5s, 500ms, 2m, 1h",
+              quantities.seconds, lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True),
     FilterKey("vlan", "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner one; alone: tagged at all.",
               "vlan 100", "a VLAN ID, 0 to 4095, or outer and inner as in 100.200", operands.vlan, *stored("vlan_id"),
               packet="vlan_id", optional=True),
@@ -103,10 +103,11 @@ CUSTOMER_VLAN = _hidden("inner vlan", operands.ReadInteger(0, 4095), "customer_v
 
 ADDRESS_WORDS = ("host", "net")
 PORT_WORDS = ("port", "portrange")
-VERSION_WORDS: Mapping[str, int] = {"ip": 4, "ip6": 6, "ipv4": 4, "ipv6": 6}
+VERSION_WORDS: Mapping[str, int] = {"ip": IpVersion.V4, "ip6": IpVersion.V6, "ipv4": IpVersion.V4,
+                                    "ipv6": IpVersion.V6}
 PROTOCOL_WORDS: Mapping[str, int] = operands.PROTOCOL_WORDS
 WELL_KNOWN = ("tcp", "udp", "icmp", "icmp6", "sctp", "gre", "esp", "ip", "ip6")
-"""Of those two, what is worth offering."""
+"""The words of these two that completion offers first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,4 @@ WORDS: tuple[Word, ...] = (
     Word("< <= > >= = != ~ !~", "", "Between a word and its value; without one, =. ~ finds a part of a text.",
          "rate >= 1Mbit"),
 )
-"""All there is to say, in the order of the help screen."""
+"""All words, in the order of the help screen."""

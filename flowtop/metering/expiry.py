@@ -9,10 +9,9 @@ import numpy as np
 
 from flowtop.metering.key_index import Slots
 from flowtop.metering.store import FlowStore
-from flowtop.model.kinds import EndReason
+from flowtop.model.kinds import TCP_CLOSING_BITS, EndReason
 
-TCP_END_BITS = 0b101
-"""FIN and RST."""
+_CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 
 class Timeouts(NamedTuple):
@@ -33,7 +32,7 @@ def due(store: FlowStore, now_ns: int, timeouts: Timeouts) -> list[tuple[EndReas
     last_ns = store.last_ns[:store.top]
     quiet = live & (last_ns <= now_ns - min(timeouts.end_ns, timeouts.idle_ns))
     slots = np.flatnonzero(quiet)
-    closing = store.tcp_control_bits[slots] & np.uint16(TCP_END_BITS) != 0
+    closing = store.tcp_control_bits[slots] & _CLOSING_BITS != 0
     over = closing & (last_ns[slots] <= now_ns - timeouts.end_ns)
     idle = ~over & (last_ns[slots] <= now_ns - timeouts.idle_ns)
     ended, timed_out = slots[over], slots[idle]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.store import I8, FlowStore
-from flowtop.model.kinds import Direction, Kind
+from flowtop.model.kinds import Direction, Kind, TcpBits
 
 REORDERING_NS = 3_000_000
 LONGEST_NS = 1_000_000_000
@@ -21,7 +21,8 @@ _LARGEST_WINDOW = 1 << 30
 """RFC 7323. What is farther away is of another connection with these ports, or the capture missed a lot."""
 LARGEST_US = _MASK
 """As far as a round trip is told."""
-_FIN, _SYN, _ACK = 0x01, 0x02, 0x10
+_SYN, _SYN_FIN, _SYN_ACK = (np.uint16(bits) for bits in (
+    TcpBits.SYN, TcpBits.SYN | TcpBits.FIN, TcpBits.SYN | TcpBits.ACK))
 _GAP = np.dtype([("flow_id", "u8"), ("start", "i8"), ("end", "i8"), ("time_ns", "i8")])
 
 Bools = npt.NDArray[np.bool_]
@@ -116,7 +117,7 @@ class Sequences:
         if len(gap):
             self._remember(flow[gap], before[gap], position[gap], segments["time_ns"][gap])
         late = np.flatnonzero(ahead < 0)
-        late = late[(ahead[late] < -1) | (segments["bits"][late] & (_SYN | _FIN) != 0)]
+        late = late[(ahead[late] < -1) | (segments["bits"][late] & _SYN_FIN != 0)]
         if len(late):
             known_us = self._store.rtt_us[flow[late]].astype(np.int64) if rtt_us is None else rtt_us[late]
             self._count(flow[late], position[late], segments["time_ns"][late], known_us)
@@ -163,10 +164,10 @@ class Sequences:
             flow: of each segment.
             segments: those with SYN, in the order of `note`.
         """
-        kind = segments["bits"] & (_SYN | _ACK)
+        kind = segments["bits"] & _SYN_ACK
         opening = np.flatnonzero(kind == _SYN)
         self._store.opening_ns[flow[opening]] = segments["time_ns"][opening]
-        answer = np.flatnonzero(kind == (_SYN | _ACK))
+        answer = np.flatnonzero(kind == _SYN_ACK)
         answer = answer[self._store.rtt_us[flow[answer]] == 0][::-1]  # of several answers the first is written last
         if not len(answer):
             return

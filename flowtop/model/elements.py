@@ -1,11 +1,13 @@
 """The Information Elements flowtop uses, as the IANA IPFIX registry (RFC 7012) names and numbers them.
 
-One entry here feeds Flow Records, JSON keys, columns, templates and documentation; nothing else spells a number.
+One entry here feeds Flow Records, JSON keys, columns, templates and documentation; no other module has the numbers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from flowtop.model.kinds import Tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +18,8 @@ class Element:
         name: IANA name, also the key in JSON output.
         number: element id; with `enterprise` 0 it is IANA's.
         type: abstract data type of RFC 7012 section 3.1.
-        units: of the value, "" when it has none.
-        doc: what flowtop puts there.
+        units: of the value, "" if it has none.
+        doc: what flowtop exports in it.
         enterprise: private enterprise number, 0 for IANA.
     """
 
@@ -70,7 +72,7 @@ _ALL = (
     Element("interfaceDescription", 83, "string", doc="Which tunnel an observationPointId is the inside of."),
     Element("octetTotalCount", 85, "unsigned64", "octets", "IP octets over the flow's life."),
     Element("packetTotalCount", 86, "unsigned64", "packets", "Wire packets over the flow's life."),
-    Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that told of the flow."),
+    Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that reported the flow."),
     Element("exporterIPv6Address", 131, "ipv6Address", doc="The same, over IPv6."),
     Element("flowEndReason", 136, "unsigned8",
             doc="1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources."),
@@ -78,7 +80,7 @@ _ALL = (
             doc="The inside of the tunnel that carried the flow: the tunnel's kind * 2**32 + its id."),
     Element("icmpTypeCodeIPv6", 139, "unsigned16", doc="ICMPv6 type * 256 + code."),
     Element("exportingProcessId", 144, "unsigned32", doc="Whose reliability is reported: one number an export."),
-    Element("templateId", 145, "unsigned16", doc="The Template that Flow Keys are told of."),
+    Element("templateId", 145, "unsigned16", doc="The Template whose Flow Keys are reported."),
     Element("flowId", 148, "unsigned64", doc="Unique in one run of flowtop."),
     Element("observationDomainId", 149, "unsigned32",
             doc="The Observation Domain that is reported on; with -l: the exporter's."),
@@ -127,7 +129,7 @@ FLOW_ELEMENTS = (
 )
 """Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
 FLAGS = ("tunnel", "tunnelId", "duplicate", "parent")
-"""What stands behind them and is no Information Element."""
+"""Further keys, which are not Information Elements."""
 
 assert all(name in ELEMENTS for name in FLOW_ELEMENTS)
 
@@ -140,21 +142,18 @@ TCP_MEMBERS: dict[str, str] = {
     "tcpOutOfOrderSegments": "With -r: segments that came out of order.",
     "tcpCongestionWindowSegments": "Congestion window of the local socket that sends the flow.",
 }
-"""What a TCP flow in JSON or CSV may have beside, as far as it is known and not 0: no IANA element says it."""
+"""Further keys of a TCP flow in JSON or CSV, present if known and not 0; there are no IANA elements for them."""
 
 
-TUNNELS = ("", "ip", "gre", "erspan", "vxlan", "geneve", "mpls")
-"""Names of record.Tunnel, without numpy; a test compares them."""
 TUNNEL_MEMBERS = ("tunnel", "tunnelId", "layer2SegmentId")
-"""What `tunnel_values` may give."""
-_VXLAN = 4
+"""Keys that `tunnel_values` may return."""
 _VXLAN_SEGMENT = 0x01 << 56
-"""layer2SegmentId: kind of the overlay in the highest octet."""
+"""layer2SegmentId has the kind of overlay in its highest octet."""
 
 
 def tunnel_values(tunnel: int, tunnel_id: int) -> dict[str, str | int]:
-    """What carried a flow, for JSON and CSV; nothing for a flow that was not carried."""
-    if not tunnel:
+    """The tunnel of a flow, for JSON and CSV; empty for a flow that is not in one."""
+    if tunnel == Tunnel.NONE:
         return {}
-    found: dict[str, str | int] = {"tunnel": TUNNELS[tunnel], "tunnelId": tunnel_id}
-    return found | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == _VXLAN else found
+    found: dict[str, str | int] = {"tunnel": Tunnel(tunnel).label, "tunnelId": tunnel_id}
+    return found | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == Tunnel.VXLAN else found

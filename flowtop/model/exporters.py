@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class CollectingStatistics:
-    """Sums since start, over all listeners and exporters. Each counter is of its own kind: none is part of another.
+    """Sums since the start, over all listening sockets and exporters. No counter is part of another.
 
     Attributes:
         messages: datagrams and messages that were read.
@@ -20,16 +20,16 @@ class CollectingStatistics:
         lost_flows, lost_messages, lost_records: gaps in sequence numbers, in the unit of NetFlow 5, of NetFlow 9 and
             sFlow, and of IPFIX.
         late_messages: arrived after a later one, or twice.
-        sequence_resets: the exporter started anew.
+        sequence_resets: the exporter has restarted.
         refused: by kind (`version`, `length`, `set`, `template`, `value`, `bound`): messages that could not be read.
-        unusable_records: records that tell of no traffic: events, no counters, all zeros.
-        waiting_sets: Data Sets whose Template has not come yet, held now.
-        dropped_sets: such sets given up, for age or room.
-        dropped_by_kernel: datagrams that found the socket's buffer full.
-        dropped_by_exporter: what sFlow agents say they could not look at.
-        refused_connections: connections past the bound, and TLS handshakes that failed.
-        evicted_sessions: exporters forgotten because there were too many.
-        corrected_clocks: messages of exporters whose clock is far off: their times were moved to ours.
+        unusable_records: records without traffic: events, no counters, all zeros.
+        waiting_sets: Data Sets that wait for their Template now.
+        dropped_sets: such sets dropped, because of age or lack of room.
+        dropped_by_kernel: datagrams dropped because the socket's buffer was full.
+        dropped_by_exporter: packets that sFlow agents report as dropped.
+        refused_connections: connections over the limit, and TLS handshakes that failed.
+        evicted_sessions: sessions of exporters removed because there were too many.
+        corrected_clocks: messages of exporters whose clock is far off, with times moved to this host's clock.
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
@@ -63,12 +63,12 @@ class CollectingStatistics:
 
 
 class Exporter(NamedTuple):
-    """Who told of an Observation Point.
+    """The exporter that reported an Observation Point.
 
     Attributes:
         address: of the exporter, as text.
         domain: Observation Domain ID, Source ID, or engine.
-        interface: name of the interface, empty when the exporter told none.
+        interface: name of the interface, empty if the exporter does not report one.
     """
 
     address: str
@@ -77,7 +77,7 @@ class Exporter(NamedTuple):
 
 
 def observation_point_name(exporter: Exporter) -> str:
-    """`192.0.2.1/7 eth0`: a name no local interface can have, since those hold neither `/` nor a blank."""
+    """`192.0.2.1/7 eth0`: a name that no local interface can have, because of the `/` and the space."""
     return f"{exporter.address}/{exporter.domain} {exporter.interface}"
 
 
@@ -96,11 +96,11 @@ def exporter_of(name: str) -> Exporter | None:
 
 
 def point_elements(name: str, clean: Callable[[str], str]) -> dict[str, str | int]:
-    """An Observation Point as IANA element names and values: its interface, and the exporter that told of it, if any.
+    """An Observation Point as IANA element names and values: its interface, and the exporter that reported it, if any.
 
     Args:
         name: of the point.
-        clean: makes an interface's name fit to be written.
+        clean: removes control characters from an interface's name.
     """
     exporter = exporter_of(name)
     if exporter is None:
@@ -111,7 +111,7 @@ def point_elements(name: str, clean: Callable[[str], str]) -> dict[str, str | in
 
 
 def interface_of(name: str) -> str:
-    """The interface in an Observation Point's name, whoever told of it."""
+    """The interface in an Observation Point's name, of this host or of an exporter."""
     exporter = exporter_of(name)
     return name if exporter is None else exporter.interface
 
@@ -125,14 +125,14 @@ _FAULTS: tuple[tuple[str, str], ...] = (
 
 
 def faults(statistics: CollectingStatistics) -> list[tuple[str, int]]:
-    """What went wrong, as (words, count), worst first; refused messages by kind."""
+    """Faults as (words, count), worst first; refused messages by kind."""
     found = [(f"refused ({kind})", count) for kind, count in statistics.refused]
     found += [(words, getattr(statistics, name)) for name, words in _FAULTS]
     return [(words, count) for words, count in found if count]
 
 
 def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
-    """What is going on, as (label, value)."""
+    """Figures as (label, value)."""
     found = [("exporters", f"{statistics.exporters:,}"), ("records", f"{statistics.records:,}")]
     if statistics.sampling_interval > 1:
         found.append(("sampled 1 in", f"{statistics.sampling_interval:,}"))

@@ -1,4 +1,4 @@
-"""What the view needs to see of a flow table, structurally: the table satisfies it without being imported here."""
+"""Columns of flows, and the protocol of a flow table as queries read it, so that they need not import the table."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
-`other_ifindex`: where an exporter's packets left, or came in by, 0: not told.
+`other_ifindex`: the other interface of an exporter's flow, 0: not reported.
 `opening`: a TCP SYN without ACK was seen.
 `reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
-`conversation`: slot of the flow that stands for a flow's conversation where duplicates are looked for, -1 without one;
-of an ended flow it may be a slot that another conversation has by now.
+`conversation`: slot of the first flow of a flow's conversation where duplicates are looked for, -1 without one; for an
+ended flow the slot may belong to another conversation by now.
 `syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none. `rtt_us` .. `out_of_order`: of TCP, 0
-where it is not known; see FlowRow.
+if not known; see FlowRow.
 """
 
 
@@ -66,7 +66,7 @@ class FlowColumns(Protocol):
 
 
 class Subset:
-    """Some flows of some columns, each column taken when asked for. Slots ascend: without gaps, nothing is copied."""
+    """Columns of some flows, each made on first use. Slots ascend; if they have no gaps, columns are views."""
 
     def __init__(self, columns: FlowColumns, slots: Slots) -> None:
         self._columns = columns
@@ -85,7 +85,7 @@ def address_words(columns: FlowColumns, name: str) -> tuple[Array, Array]:
 
 
 class FlowSource(Protocol):
-    """A flow table at rest between two ticks, as a Query is answered from it."""
+    """A flow table between two ticks, as queries read it."""
 
     @property
     def columns(self) -> FlowColumns:
@@ -101,11 +101,11 @@ class FlowSource(Protocol):
 
     @property
     def window_10s_s(self) -> float:
-        """What the 10 s sums cover, in seconds. > 0."""
+        """Seconds that the 10 s sums cover. > 0."""
 
     @property
     def window_60s_s(self) -> float:
-        """What the 60 s sums cover, in seconds. > 0."""
+        """Seconds that the 60 s sums cover. > 0."""
 
     @property
     def now_ns(self) -> int:
@@ -113,7 +113,7 @@ class FlowSource(Protocol):
 
     @property
     def dedupes(self) -> bool:
-        """Whether duplicates are looked for: then each packet is in exactly one flow that is none."""
+        """Whether duplicates are looked for: then each packet is in exactly one flow that is not a duplicate."""
 
     @property
     def unix_offset_ns(self) -> int:
@@ -122,7 +122,7 @@ class FlowSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FlowsAtRest:
-    """A FlowSource that is nothing but its attributes."""
+    """A FlowSource made of values."""
 
     columns: FlowColumns
     visible: npt.NDArray[np.bool_]
@@ -135,9 +135,9 @@ class FlowsAtRest:
 
 
 def with_columns(source: FlowSource, columns: FlowColumns, visible: npt.NDArray[np.bool_]) -> FlowsAtRest:
-    """Other flows, of the same tick as the source's."""
+    """A FlowSource of other flows at the same tick."""
     return FlowsAtRest(columns, visible, source.tick_s, source.window_10s_s, source.window_60s_s, source.now_ns,
                        source.unix_offset_ns, source.dedupes)
 
 FORWARD, REVERSE = "forward ", "reverse "
-"""Before the name of a summed column of biflows: that way alone."""
+"""Prefixes of a summed column of biflows: the sum of that direction alone."""

@@ -1,33 +1,117 @@
-"""What kinds of things there are: of entries, tunnels, directions, layers, ends; numbers of protocols and TCP bits.
+"""Enumerations and constants that the whole program shares: protocols, TCP control bits, directions, tunnels, entries.
 
-Imports no numpy: the command line and the first frame of the screen need these names.
+Without numpy, so that the command line and the first frame of the screen may import it. In numpy code wrap a member in
+the dtype of the column, `np.uint16(TcpBits.SYN)`: an enum member by itself makes int64 of the whole expression.
 """
 
 from __future__ import annotations
 
 import enum
 
-TCP_OPENING_BIT = 12
-"""Of tcp_bit_seen and tcp_bits_hint: SYN without ACK."""
-
-
 IGNORED_KINDS = ("arp", "llc", "other", "malformed")
 """Names of enum flow_ignored, in order."""
 
 
+class IpVersion(enum.IntEnum):
+    """ipVersion (IE 60)."""
+
+    V4 = 4
+    V6 = 6
+
+
+class Protocol(enum.IntEnum):
+    """protocolIdentifier (IE 4): IP protocols and IPv6 extension headers, as IANA numbers them."""
+
+    HOPOPT = 0
+    ICMP = 1
+    IGMP = 2
+    IPIP = 4
+    TCP = 6
+    EGP = 8
+    IGP = 9
+    UDP = 17
+    RDP = 27
+    DCCP = 33
+    IPV6 = 41
+    IPV6_ROUTE = 43
+    IPV6_FRAGMENT = 44
+    RSVP = 46
+    GRE = 47
+    ESP = 50
+    AH = 51
+    ICMPV6 = 58
+    IPV6_NO_NEXT = 59
+    IPV6_OPTIONS = 60
+    EIGRP = 88
+    OSPF = 89
+    NOS_IPIP = 94
+    ETHERIP = 97
+    PIM = 103
+    IPCOMP = 108
+    VRRP = 112
+    L2TP = 115
+    ISIS = 124
+    SCTP = 132
+    FC = 133
+    MOBILITY = 135
+    UDPLITE = 136
+    MPLS = 137
+    HIP = 139
+    SHIM6 = 140
+    ETHERNET = 143
+
+
+LARGEST_PROTOCOL = 255
+ANY_PROTOCOL = LARGEST_PROTOCOL
+"""Protocol of an aggregate that holds packets of any protocol: there was no room for one a protocol (bpf/flow.h)."""
+
+PORT_PROTOCOLS = frozenset({Protocol.TCP, Protocol.UDP, Protocol.DCCP, Protocol.SCTP, Protocol.UDPLITE})
+"""Protocols whose Flow Key has ports."""
+
+ICMP_VERSIONS: dict[int, IpVersion] = {Protocol.ICMP: IpVersion.V4, Protocol.ICMPV6: IpVersion.V6}
+"""Protocols whose Flow Key has type * 256 + code as its destination port, and the IP version that each belongs to."""
+
+ICMP_ANSWERS: dict[int, dict[int, int]] = {Protocol.ICMP: {8: 0, 13: 14, 17: 18}, Protocol.ICMPV6: {128: 129}}
+"""By IP protocol: type of a request, and type of its answer (RFC 792, RFC 950, RFC 4443)."""
+
+
+class TcpBits(enum.IntFlag):
+    """tcpControlBits (IE 6; RFC 9293 section 3.1, RFC 9768 for AE)."""
+
+    FIN = 0x001
+    SYN = 0x002
+    RST = 0x004
+    PSH = 0x008
+    ACK = 0x010
+    URG = 0x020
+    ECE = 0x040
+    CWR = 0x080
+    AE = 0x100
+
+
+TCP_NAMED_BITS = ~TcpBits(0)
+"""Every bit that has a name."""
+TCP_CONTROL_BITS = 0xFFF
+"""The 12 bits of IE 6, reserved ones included."""
+TCP_CLOSING_BITS = TcpBits.FIN | TcpBits.RST
+"""Any of them ends a connection."""
+TCP_OPENING_BIT = 12
+"""Of tcp_bit_seen and tcp_bits_hint: number of the bit that stands for SYN without ACK in one packet."""
+
+
 class Direction(enum.IntEnum):
-    """flowDirection (IE 61)."""
+    """flowDirection (IE 61), as the Observation Point sees it."""
 
     INGRESS = 0
     EGRESS = 1
 
 
 UNKNOWN_DIRECTION = 2
-"""In the place of a Direction: an exporter has not said which. No Observation Point of this host has it."""
+"""In place of a Direction: the exporter does not report one. No Observation Point of this host has it."""
 
 
 class Kind(enum.IntEnum):
-    """What an entry stands for (enum flow_kind)."""
+    """What an entry of the flow table is (enum flow_kind)."""
 
     FLOW = 0
     AGGREGATE = 1
@@ -36,22 +120,43 @@ class Kind(enum.IntEnum):
 
 
 HAVE_PORTS = (Kind.FLOW, Kind.PARENT)
-"""Kinds of which the ports are known, where the protocol has any."""
+"""Kinds whose ports are known, where the protocol has ports."""
 
 
 class Tunnel(enum.IntEnum):
-    """What carried a packet, the innermost if there are several (enum flow_tunnel).
+    """What carried a packet, the innermost tunnel if there are several (enum flow_tunnel).
 
-    The numbers are in exports too (wire/tunnels.py): they stay what they are.
+    To add a kind, add a member: list, filter language, JSON, details and IPFIX take names and traits from here. The
+    numbers are in exports (wire/tunnels.py) and must not change.
+
+    Attributes:
+        label: name on the screen, in filters, JSON and exports; "" for NONE.
+        id_label: what the id of such a tunnel is called; "" when it has none.
+        always_has_id: an id of 0 is an id. Of the other kinds, 0 means that there is none.
     """
 
+    label: str
+    id_label: str
+    always_has_id: bool
+
+    def __new__(cls, number: int, label: str = "", id_label: str = "", always_has_id: bool = False) -> Tunnel:
+        """See enum.Enum."""
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.label, member.id_label, member.always_has_id = label, id_label, always_has_id
+        return member
+
     NONE = 0
-    IP = 1
-    GRE = 2
-    ERSPAN = 3
-    VXLAN = 4
-    GENEVE = 5
-    MPLS = 6
+    IP = 1, "ip"
+    GRE = 2, "gre", "key"
+    ERSPAN = 3, "erspan", "session"
+    VXLAN = 4, "vxlan", "vni", True
+    GENEVE = 5, "geneve", "vni", True
+    MPLS = 6, "mpls", "label", True
+
+
+TUNNELS_BY_LABEL: dict[str, Tunnel] = {tunnel.label: tunnel for tunnel in Tunnel if tunnel}
+"""Every kind of tunnel by its name."""
 
 
 class Layer(enum.IntEnum):
@@ -70,6 +175,3 @@ class EndReason(enum.IntEnum):
     END_OF_FLOW = 3
     FORCED_END = 4
     LACK_OF_RESOURCES = 5
-
-ICMP_ANSWERS: dict[int, dict[int, int]] = {1: {8: 0, 13: 14, 17: 18}, 58: {128: 129}}
-"""By IP protocol: type of a request, and type of its answer (RFC 792, RFC 950, RFC 4443)."""

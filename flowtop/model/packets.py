@@ -1,4 +1,4 @@
-"""Packets as captures hand them over to be written, and who takes them."""
+"""Packets that captures hand over for writing, and the protocol of the writer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WHOLE_PACKET = 262_144
 
 @dataclass(frozen=True, slots=True)
 class PacketInterface:
-    """Where packets came by.
+    """The interface of packets.
 
     Attributes:
         name: untrusted text.
-        link_type: LINKTYPE_ number of their frames.
+        link_type: LINKTYPE_ number of its frames.
     """
 
     name: str
@@ -31,19 +31,19 @@ class PacketInterface:
 
 @dataclass(frozen=True, slots=True)
 class PacketBatch:
-    """Packets that are in flows, in the order in which they came; one element a packet, shape (n,).
+    """Packets that are in flows, in order of arrival; one element a packet, shape (n,).
 
     Attributes:
         keys: FLOW_KEY_DTYPE.
-        octets: uint8: the buffer in which the frames lie, VLAN tags among them.
-        offset: where each frame begins in it.
-        captured: octets of each frame that are there.
-        wire: octets it had; of a super-packet (GSO, GRO) that was not yet, or not any more, in segments: all of it.
+        octets: uint8: the buffer that holds the frames, with VLAN tags.
+        offset: of each frame in it.
+        captured: octets of each frame in it.
+        wire: original length of each frame; for a super-packet (GSO, GRO) its whole length.
         time_ns: since 1970 UTC.
-        received: they are known to have been, bool; others were sent, or nobody says.
+        received: bool, known to have been received; others were sent, or it is not known.
         interfaces: by ifindex.
 
-    The arrays may be views of buffers that are used again: take what you keep before you return.
+    The arrays may be views of buffers that are reused: copy what you keep before you return.
     """
 
     keys: npt.NDArray[np.void]
@@ -58,11 +58,11 @@ class PacketBatch:
 
 @dataclass(frozen=True, slots=True)
 class PacketLosses:
-    """What of the wanted packets of one interface never came to a PacketSink, since it was begun.
+    """Packets of one interface that a PacketSink should have got and did not, since its beginning.
 
     Attributes:
         dropped: there was no room for them in the kernel.
-        capped: their flow had had its share.
+        capped: over the limit of packets of a flow.
     """
 
     dropped: int = 0
@@ -70,31 +70,31 @@ class PacketLosses:
 
 
 class PacketSink(Protocol):
-    """Who writes packets. Called from one thread of the capture."""
+    """Writes packets. Called from one thread of the capture."""
 
     def write(self, packets: PacketBatch) -> None:
-        """Write those that are wanted; count them, when it is full. May wait for a disk; never raises."""
+        """Write the selected packets; when full, only count them. May wait for a disk; never raises."""
 
     def note_losses(self, losses: Mapping[int, PacketLosses]) -> None:
-        """What did not come, by ifindex, since the beginning."""
+        """Losses by ifindex, since the beginning."""
 
     def finish(self) -> None:
-        """Nothing will come any more. Calling it again does nothing."""
+        """End of packets. Calling it again does nothing."""
 
     @property
     def over(self) -> bool:
-        """It takes no more: full, failed, or ended."""
+        """Whether it takes no more packets: full, failed, or finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class PacketRequest:
-    """What a capture is to hand over.
+    """Which packets a capture hands over.
 
     Attributes:
-        sink: to whom.
-        snap: octets of a frame that are wanted at most, > 0.
-        per_flow: packets of each flow that are wanted at most, from the first on; 0: all.
-        expression: what the kernel may leave out by itself: see flowtop.filters.kernel.Split; "": nothing.
+        sink: takes them.
+        snap: maximum of octets of a frame, > 0.
+        per_flow: maximum of packets of each flow, from the first on; 0: all.
+        expression: which packets the kernel selects: see flowtop.filters.kernel.Split; "": all.
     """
 
     sink: PacketSink

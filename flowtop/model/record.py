@@ -1,4 +1,4 @@
-"""Flow Key, counters and Flow Record as numpy dtypes, and the batch in which a capture hands them over.
+"""Flow Key, counters and Flow Record as numpy dtypes, and the batch that a capture returns.
 
 The first three dtypes mirror bpf/flow.h; tests/kernel compares them with the compiled C, field by field.
 """
@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import (
-    IGNORED_KINDS,
-    TCP_OPENING_BIT,
-)
+from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, TcpBits
+
+_SYN, _SYN_ACK = np.uint16(TcpBits.SYN), np.uint16(TcpBits.SYN | TcpBits.ACK)
 
 FLOW_KEY_DTYPE = np.dtype([
     ("source_address", "V16"),
@@ -49,7 +48,7 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("tcp_bits_hint", "u2"),
     ("tos", "u1"),
     ("ttl", "u1"),
-    ("tcp_bit_seen", "u1", (13,)),
+    ("tcp_bit_seen", "u1", (TCP_OPENING_BIT + 1,)),
     ("pad", "V3"),
     ("syn_ns", "u8"),
     ("fin_ns", "u8"),
@@ -79,13 +78,13 @@ each), its control bits, its time on the batch's clock."""
 
 def with_opening(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     """TCP control bits of single packets, with TCP_OPENING_BIT set where there is SYN without ACK."""
-    opening = (bits & np.uint16(0x12) == 0x02).astype(np.uint16)
+    opening = (bits & _SYN_ACK == _SYN).astype(np.uint16)
     found: npt.NDArray[np.uint16] = bits | opening << np.uint16(TCP_OPENING_BIT)
     return found
 
 
 def seen_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """As tcp_bit_seen what is in tcp_bits_hint, where no other processor has changed it meanwhile; shape (n, 13)."""
+    """tcp_bits_hint as tcp_bit_seen, shape (n, 13). Exact if no other processor changed it at the same time."""
     columns = np.unpackbits(bits.astype("<u2").view(np.uint8), bitorder="little").reshape(-1, 16)
     return columns[:, :TCP_OPENING_BIT + 1]
 
@@ -121,14 +120,14 @@ OBSERVATION_DTYPE = np.dtype([
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Where a source that keeps its own time stands, after a batch of it: a file does.
+    """State of a source with its own time (a file) after a batch.
 
     Attributes:
         closes_tick: the batch ends a tick.
         ended: nothing follows.
         octets_read: of the source.
-        octets_total: of the source, None where it does not say (a pipe).
-        fault: why it ended before its time, once it has ended.
+        octets_total: of the source; None if that is not known (a pipe).
+        fault: why it ended early, once it has ended.
     """
 
     closes_tick: bool
@@ -140,12 +139,12 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A batch that stands for several, each of some of its time: what there is to say when packets are few.
+    """Several consecutive batches in one, each a step of it: cheaper when packets are few.
 
     Attributes:
         now_ns: i8, shape (k,), never falling: the time of each.
-        entry: i8, shape (n,): which of them each entry is of.
-        ignored_ns: when of the first and of the last that had packets which are in no flow; 0, 0: none had.
+        entry: i8, shape (n,): the step of each entry.
+        ignored_ns: times of the first and the last step with packets that are in no flow; 0, 0: there is none.
     """
 
     now_ns: npt.NDArray[np.int64]
@@ -155,7 +154,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class FlowBatch:
-    """What one drain of a capture gives.
+    """The result of one drain of a capture.
 
     Attributes:
         keys: FLOW_KEY_DTYPE, shape (n,); each key at most once, or once a step: those of a key together and in order.
@@ -165,17 +164,17 @@ class FlowBatch:
         now_ns: the drain's time on the clock of first_ns/last_ns.
         unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
         interfaces: name by ifindex of every Observation Point ever attached.
-        attached: names of the interfaces observed now, sorted; of a listener its addresses, as URLs.
-        source: None of a live capture, whose ticks end when the pipeline says so.
-        collecting: what a Collecting Process says of its sources; None: the capture is none.
-        other_ifindexes: u4, shape (n,): the interface at the exporter's other side, 0 where it is not told; None: there
-            are no exporters.
+        attached: names of the interfaces observed now, sorted; for a collector its addresses, as URLs.
+        source: None for a live capture, whose ticks end when the pipeline ends them.
+        collecting: statistics of a Collecting Process; None: the capture is not one.
+        other_ifindexes: u4, shape (n,): the other interface of the exporter, 0 if it is not reported; None: without
+            exporters.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
-        steps: of a batch that stands for several. No packet came before the step ahead of its own was over, nor after
-            its own was.
+        steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
+            end of its own.
 
-    The arrays may be views of buffers the next drain reuses: take what you keep before you ask again.
+    The arrays may be views of buffers that the next drain reuses: copy what you keep.
     """
 
     keys: npt.NDArray[np.void]
@@ -212,7 +211,7 @@ FLOW_RECORD_DTYPE = np.dtype([
 ])
 """A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
 
-`duplicate`: another Observation Point's flow stands for the same packets in the totals.
+`duplicate`: the totals count these packets in the flow of another Observation Point.
 """
 
 FlowRecords = npt.NDArray[np.void]

@@ -1,4 +1,4 @@
-"""One row of an answer: a flow, a group of flows or a biflow, in plain values."""
+"""One row of a Page: a flow, a group of flows or a biflow, in plain Python values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class State(Enum):
-    """Where a flow stands in its life, as the ST column shows it."""
+    """State of a flow, as the ST column shows it."""
 
     ACTIVE = "·"
     CLOSING = "fin"
@@ -18,11 +18,11 @@ class State(Enum):
 class FlowRow(NamedTuple):
     """One flow of a Page, or one group of flows, or a biflow, in plain Python values.
 
-    A group has sums of its flows (each packet once), its first and last packet, and a flow_id of its own, which stays
-    as long as the same fields are asked for; what flows of a group may differ in (addresses ... ttl) is 0. It has
-    ended when all its flows have. Its peak is the highest of its flows'.
+    A group has the sums of its flows (each packet once), its first and last packet, and its own flow_id, which is kept
+    as long as the query's group fields do not change. Values that may differ between its flows (addresses ... ttl) are
+    0. It has ended when all its flows have ended. Its peak is the highest of its flows.
 
-    A biflow likewise has sums of both ways and a flow_id of its own; addresses ... ttl are the initiator's.
+    A biflow has the sums of both directions and its own flow_id; addresses ... ttl are the initiator's.
 
     Addresses are 16 bytes (IPv4 in the first 4), MACs 6 bytes, rates in octets/s and packets/s, times in ms since
     1970 UTC, ages in seconds.
@@ -50,7 +50,7 @@ class FlowRow(NamedTuple):
     closing: bool
     """FIN or RST was seen."""
     duplicate: bool
-    """Another Observation Point's flow stands for these packets in the totals."""
+    """The totals count these packets in the flow of another Observation Point."""
     packet_delta: int
     """Wire packets in the last tick."""
     octet_delta: int
@@ -74,27 +74,27 @@ class FlowRow(NamedTuple):
     ended_s: float = 0.0
     """Now minus the flow's end; 0 while alive."""
     syn_ms: int = 0
-    """The first packet with SYN; 0: none was seen. Of a group: 0."""
+    """Time of the first packet with SYN; 0: none was seen. Of a group: 0."""
     fin_ms: int = 0
     rst_ms: int = 0
     rtt_us: int = 0
     """TCP round-trip time: smoothed, of the local socket that sends this flow; of files from SYN to SYN-ACK.
     0: not known. Of groups: the longest."""
     congestion_window: int = 0
-    """Segments that the local socket which sends this flow may have on the way; 0: no such socket."""
+    """Congestion window in segments of the local socket that sends this flow; 0: no such socket."""
     retransmitted: int = 0
-    """TCP segments that were sent again: by the local socket, in its life; of files: see metering/sequences.py."""
+    """TCP segments that were sent again: by the local socket, in its life; of files: see metering/tcp.py."""
     out_of_order: int = 0
-    """TCP segments of files that came later than others which were sent after them."""
+    """TCP segments of files that arrived after segments that were sent later."""
     flows: int = 1
-    """How many flows a group has; one seen at several Observation Points counts once."""
+    """Number of flows of a group; a flow seen at several Observation Points counts once."""
     tunnel: int = 0
     """Tunnel: what carried it; of a parent, what it carries flows in."""
     tunnel_id: int = 0
     group: tuple[tuple[int, ...], ...] = ()
-    """Of a group, its key: for each of Query.group's fields what the registry's `keys`, `text` and `term` know."""
+    """Key of a group: for each field of Query.group the value that `keys` of the registry gives."""
     ways: Ways | None = None
-    """Of a biflow: each way."""
+    """Of a biflow: its two directions."""
 
     @property
     def state(self) -> State:
@@ -105,14 +105,14 @@ class FlowRow(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """The two ways of a biflow: rows of the flows of that way (their sums, where it has several), with the flow_id of
-    the one that was seen first."""
+    """The two directions of a biflow: a row each, of one flow or the sum of several, with the flow_id of the flow that
+    was seen first."""
 
     forward: FlowRow
     """From the initiator."""
     reverse: FlowRow | None
     """To the initiator; None: not seen."""
     opened: bool
-    """The initiator is known by its SYN, or ICMP request; else it is who was seen first."""
+    """Whether the initiator is known by its SYN or ICMP request; else it is the source of the first packet seen."""
     tags_differ: bool = False
     """Its flows have different VLAN tags."""

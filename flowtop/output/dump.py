@@ -14,6 +14,7 @@ import numpy as np
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
+from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import Collected
@@ -62,14 +63,14 @@ def _of_ip(rows: Collected) -> dict[str, Any]:
     version = int(row["ip_version"])
     found: dict[str, Any] = {}
     for end in ("source", "destination"):
-        address = bytes(row[f"{end}_address"])[:4 if version == 4 else 16]
+        address = bytes(row[f"{end}_address"])[:4 if version == IpVersion.V4 else 16]
         found[f"{end}IPv{version}Address"] = str(ipaddress.ip_address(address))
     found["protocolIdentifier"] = int(row["protocol"])
-    if row["source_port"] or row["protocol"] not in (1, 58):
+    if row["source_port"] or row["protocol"] not in ICMP_VERSIONS:
         found |= {"sourceTransportPort": int(row["source_port"]),
                   "destinationTransportPort": int(row["destination_port"])}
     else:
-        found[f"icmpTypeCodeIPv{4 if row['protocol'] == 1 else 6}"] = int(row["destination_port"])
+        found[f"icmpTypeCodeIPv{ICMP_VERSIONS[int(row['protocol'])]}"] = int(row["destination_port"])
     for name, column in (("vlanId", "vlan_id"), ("tcpControlBits", "tcp_control_bits")):
         if row[column]:
             found[name] = int(row[column])

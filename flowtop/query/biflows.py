@@ -18,7 +18,7 @@ from flowtop.model.flows import (
     Subset,
     address_words,
 )
-from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, Kind
+from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind
 from flowtop.query.grouping import HIGHEST, SUMMED, DerivedColumns, DerivedSource
 from flowtop.query.labels import Labels, label, pieces
 
@@ -328,7 +328,8 @@ def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
     back = _turned(flows, *ends, answer)
     near = [np.where(back, theirs, ours) for ours, theirs in zip(*ends, strict=True)]
     far = [np.where(back, ours, theirs) for ours, theirs in zip(*ends, strict=True)]
-    four = flows["ip_version"] == 4  # these addresses are in the upper half of their first words: one holds both
+    # These addresses are in the upper half of their first words: one word holds both.
+    four = flows["ip_version"] == np.uint8(IpVersion.V4)
     first = np.where(four, near[0] | far[0] >> np.uint64(32), near[0])
     second = np.where(four, np.uint64(0), far[0])
     numbers = near[2] << np.uint64(48) | far[2] << np.uint64(32)

@@ -8,11 +8,11 @@ import numpy as np
 
 from flowtop.fields.groups import GroupField, Key, key_name
 from flowtop.model.flows import FlowSource, Slots
+from flowtop.model.kinds import TCP_CLOSING_BITS
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.query.biflows import ChosenBiflows
 
-_CLOSING_BITS = np.uint16(0b101)
-"""FIN and RST."""
+_CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 _COPIED = frozenset(FlowRow._fields) - {
     "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",

@@ -1,7 +1,7 @@
-"""Names for numbers: hosts by reverse DNS, ports by /etc/services. Neither is ever waited for.
+"""Names for numbers: hosts by reverse DNS, ports by /etc/services. Never blocks the caller.
 
-Names come from whoever runs the reverse zone of an address: they are untrusted. What is given out here is of one-cell
-letters, digits, `-`, `.` and `_`, never looks like an address, and cannot turn the writing direction.
+Whoever runs the reverse zone of an address chooses its name, so names are untrusted. Names from this module consist of
+single-cell letters, digits, `-`, `.` and `_`, never look like an address, and never change the writing direction.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowtop.model.kinds import IpVersion, Protocol
 from flowtop.text import units
 
 
 @dataclass(frozen=True, slots=True)
 class KnownNames:
-    """Names of one edition; those of the same edition are equal.
+    """The names that are known at one time.
 
     Attributes:
-        edition: of the cache they are from: another one has other names.
+        edition: version of the cache they were taken from; equal editions have equal names.
         names: by address, 4 bytes of IPv4 or 16 of IPv6.
     """
 
@@ -34,7 +35,7 @@ class KnownNames:
     names: Mapping[bytes, str] = field(default_factory=dict, compare=False, repr=False)
 
     def matching(self, pattern: str, *, whole: bool) -> list[bytes]:
-        """Addresses of which the name is `pattern`, a glob, or has that text in it; upper and lower case are alike."""
+        """Addresses whose name matches `pattern` in any case: `whole` as a glob, else as a part of the name."""
         pattern = pattern.casefold()
         if not whole:
             return [address for address, name in self.names.items() if pattern in name.casefold()]
@@ -43,24 +44,24 @@ class KnownNames:
 
 
 NO_NAMES = KnownNames()
-"""None is known."""
+"""No name is known."""
 
 NAME_S = 3600.0
-"""A name is looked up again after this long; it is shown meanwhile."""
+"""A name is looked up again after this time; meanwhile the old one is shown."""
 NO_NAME_S = 300.0
-"""So is an address without a name."""
+"""The same for an address without a name."""
 SILENT_S = 30.0
-"""A resolver that does not answer is left alone for this long: it may be what the outage is about."""
+"""A resolver that does not answer is not asked for this time: it may be part of an outage."""
 _FAILURES = 3
-"""Look-ups in a row that fail before the resolver counts as silent."""
+"""Look-ups that must fail in a row before the resolver counts as silent."""
 _LONGEST = 253
-"""Of a domain name (RFC 1035)."""
+"""Characters of a domain name (RFC 1035)."""
 
 LookUp = Callable[[str], str | None]
 
 
 def system_look_up(address: str) -> str | None:
-    """The host's own resolver's name for an address, as it comes; None when there is none. Blocks for seconds.
+    """The name of an address as the system's resolver gives it, unchecked; None if it has none. Blocks for seconds.
 
     Raises:
         OSError: the resolver did not answer, or failed.
@@ -71,12 +72,12 @@ def system_look_up(address: str) -> str | None:
         if error.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_FAIL):
             raise
         return None
-    except UnicodeError:  # octets that are no text
+    except UnicodeError:  # octets that are not text
         return None
 
 
 def harmless_host(name: str) -> str | None:
-    """A host name from the network as it may be shown, None when it is none or pretends to be an address."""
+    """A host name from the network made safe to show; None if it is not a name, or looks like an address."""
     clean = "".join(map(_host_character, units.printable(name.strip(), 4 * _LONGEST))).rstrip(".")
     if not clean.strip("?"):
         return None
@@ -93,14 +94,14 @@ def _host_character(character: str) -> str:
 
 
 class HostNames:
-    """Names of addresses, looked up in threads of its own; those asked for last come first.
+    """Names of addresses, looked up in its own threads, the most recent request first.
 
     Args:
         look_up: address as text -> name or None; OSError when the resolver does not answer. May block.
-        on_change: called from those threads when a name came, or the resolver fell silent.
-        threads: look-ups at a time.
-        size: addresses remembered; the least recently asked for are forgotten first.
-        pending: look-ups that may wait; the oldest are given up first, and come again when asked for again.
+        on_change: called from those threads when a name has arrived or the resolver has become silent.
+        threads: simultaneous look-ups.
+        size: entries of the cache; the least recently used are removed first.
+        pending: look-ups that may wait; the oldest are dropped first, and made again on the next request.
         clock: seconds, monotonic.
     """
 
@@ -125,8 +126,8 @@ class HostNames:
         self.edition = 0
 
     def name(self, raw: bytes, ip_version: int) -> str | None:
-        """The name of an address of 16 bytes (IPv4: the first 4), None while there is none. Never blocks."""
-        key = raw if ip_version == 6 else raw[:4]
+        """The name of an address of 16 bytes (IPv4: the first 4); None while it is not known. Never blocks."""
+        key = raw if ip_version == IpVersion.V6 else raw[:4]
         with self._changed:
             name, expires_at = self._known.get(key, (None, 0.0))
             if key in self._known:
@@ -137,7 +138,7 @@ class HostNames:
             return name
 
     def known(self) -> KnownNames:
-        """The names there are now. The same object as long as these are the same."""
+        """The names that are known now. The same object as long as they do not change."""
         with self._changed:
             if self._told.edition != self.edition:
                 self._told = KnownNames(self.edition, {
@@ -146,12 +147,12 @@ class HostNames:
 
     @property
     def silent(self) -> bool:
-        """The resolver did not answer lately; nobody asks it for a while."""
+        """Whether the resolver does not answer and is not asked for a while."""
         with self._changed:
             return self._clock() < self._silent_until
 
     def close(self) -> None:
-        """Look nothing up any more. Returns at once; a look-up under way ends by itself."""
+        """Stop looking up. Returns at once; a look-up that has begun ends by itself."""
         with self._changed:
             self._closed = True
             self._pending.clear()
@@ -217,14 +218,15 @@ class HostNames:
 
 
 def _has_name(address: str) -> bool:
-    """Whether anybody would have put this address into a reverse zone."""
+    """Whether this address can be in a reverse zone."""
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_multicast or parsed.is_unspecified or parsed.is_link_local or parsed == _BROADCAST)
 
 
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
-_SERVICE_PROTOCOLS = {"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
+_SERVICE_PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "dccp": Protocol.DCCP, "sctp": Protocol.SCTP,
+                      "udplite": Protocol.UDPLITE}
 
 COMMON_SERVICES = "\n".join((
     "ftp 21/tcp", "ssh 22/tcp", "telnet 23/tcp", "smtp 25/tcp", "domain 53/tcp", "domain 53/udp", "bootps 67/udp",
@@ -232,28 +234,28 @@ COMMON_SERVICES = "\n".join((
     "ldap 389/tcp", "https 443/tcp", "https 443/udp", "submission 587/tcp", "syslog 514/udp", "ldaps 636/tcp",
     "imaps 993/tcp", "mysql 3306/tcp", "postgresql 5432/tcp", "nfs 2049/tcp", "rsync 873/tcp", "mdns 5353/udp",
 ))
-"""For hosts without /etc/services, as small containers are."""
+"""For hosts without /etc/services, such as small containers."""
 
 _NAMELESS_PORTS = range(32_768, 65_536)
-"""What Linux gives to clients, and RFC 6335's dynamic ports: a service's name there would nearly always be wrong."""
+"""Ports that Linux gives to clients, and RFC 6335's dynamic ports: a service name would nearly always be wrong."""
 
 
 class ServiceNames:
     """Names of ports: the first name that a services(5) file has for a port and protocol.
 
     Args:
-        text: such a file; None reads the host's own, or takes COMMON_SERVICES when there is none.
+        text: of such a file; None: the host's own, or COMMON_SERVICES if it has none.
     """
 
     def __init__(self, text: str | None = None) -> None:
         self._names = dict(_services((_host_services() if text is None else text).splitlines()))
 
     def name(self, protocol: int, port: int) -> str | None:
-        """The name of a port of an IP protocol, None when it has none or is a client's."""
+        """The name of a port of an IP protocol; None if it has none or is a client's port."""
         return None if port in _NAMELESS_PORTS else self._names.get((protocol, port))
 
     def ports(self, text: str) -> list[int]:
-        """Ports, ascending, whose names have this text in them, in any case."""
+        """Ports, ascending, whose names contain this text, without regard to case."""
         part = text.casefold()
         return sorted({port for (_, port), name in self._names.items()
                        if part in name.casefold() and port not in _NAMELESS_PORTS})
@@ -280,11 +282,11 @@ def _services(lines: Iterable[str]) -> Iterable[tuple[tuple[int, int], str]]:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What is put in the place of numbers now.
+    """Which names are shown instead of numbers.
 
     Attributes:
-        hosts, services: None: numbers.
-        edition: of `hosts`; another one means that cells have to be worded anew.
+        hosts, services: None: show numbers.
+        edition: of `hosts`; when it changes, cells must be made again.
     """
 
     hosts: HostNames | None = None
@@ -292,11 +294,11 @@ class Names:
     edition: int = 0
 
     def host(self, raw: bytes, ip_version: int) -> str | None:
-        """The name of an address, None: show the number."""
+        """The name of an address; None: show the number."""
         return None if self.hosts is None else self.hosts.name(raw, ip_version)
 
     def service(self, protocol: int, port: int) -> str | None:
-        """The name of a port, None: show the number."""
+        """The name of a port; None: show the number."""
         return None if self.services is None else self.services.name(protocol, port)
 
 

@@ -1,8 +1,6 @@
-"""Operands of the filter language: text → number, address, network. Each raises ValueError for what it does not take;
-an OperandError says what it would take.
+"""Operands of the filter language, quantities apart (quantities.py): text → number, address, network.
 
-Quantities are as the screen writes them: `10M` is 10,000,000; `10Mi` is 10 * 1024 * 1024; rates are in bits a second
-unless they say bytes.
+Each function raises ValueError for a text that it cannot read; an OperandError says what it expects.
 """
 
 from __future__ import annotations
@@ -12,81 +10,16 @@ import re
 import socket
 from dataclasses import dataclass
 
+from flowtop.model.kinds import LARGEST_PROTOCOL, IpVersion, Protocol, TcpBits
 from flowtop.text import units
 
 
 class OperandError(ValueError):
-    """The text does not read; the message says what would, in the user's words."""
+    """The text cannot be read; the message says what is expected."""
 
 
 MOST_PORTS = 32
-"""That one text may stand for."""
-_LARGEST = 2**64 - 1
-"""What a counter can hold."""
-
-_SCALES = {"": 1, **{prefix: 1000 ** (n + 1) for n, prefix in enumerate("kmgtp")},
-           **{f"{prefix}i": 1024 ** (n + 1) for n, prefix in enumerate("kmgtp")}}
-_QUANTITY = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)([kKMmGgTtPp]?i?)(.*)", re.S)
-_BITS = frozenset({"", "b", "bit", "bits"})
-_OCTETS = frozenset({"B", "byte", "bytes", "Byte", "Bytes"})
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0,
-            "h": 3600.0, "d": 86400.0}
-_SPAN = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|us|µs|ms|min|s|m|h|d|$)")
-
-
-def _scaled(text: str) -> tuple[float, str]:
-    """A number with its prefix applied, and the unit that follows."""
-    match = _QUANTITY.fullmatch(text)
-    scale = match and _SCALES.get(match[2].lower())
-    if not match or scale is None:
-        raise ValueError
-    value = float(match[1]) * scale if "." in match[1] else int(match[1]) * scale
-    if value > _LARGEST:
-        raise OperandError("a smaller number")
-    return (int(value) if value == int(value) else value), match[3]
-
-
-def number(text: str) -> float:
-    """`42`, `10k`, `1.5M`."""
-    value, unit = _scaled(text)
-    if unit:
-        raise ValueError
-    return value
-
-
-def octets(text: str) -> float:
-    """`1500`, `10M`, `10MB`, `1.5Gi`, `1GiB`: octets."""
-    value, unit = _scaled(text)
-    if unit and unit not in _OCTETS | {"b"}:
-        raise ValueError
-    return value
-
-
-def rate(text: str) -> float:
-    """`1M`, `1Mbit`, `1Mb/s`, `1Mbps`, `125kB/s`, `125kBps`: octets a second."""
-    value, unit = _scaled(text)
-    for ending in ("/s", "ps"):
-        unit = unit.removesuffix(ending)
-    if unit in _BITS:
-        return value / 8
-    if unit not in _OCTETS:
-        raise ValueError
-    return value
-
-
-def seconds(text: str) -> float:
-    """`5`, `5s`, `500ms`, `2m`, `1h30m`: seconds."""
-    total, position = 0.0, 0
-    while match := _SPAN.match(text, position):
-        if position and not match[2]:
-            raise ValueError  # 5s6: six of what?
-        total += float(match[1]) * _SECONDS[match[2]]
-        position = match.end()
-        if not match[2]:
-            break
-    if not position or position != len(text):
-        raise ValueError
-    return total
+"""Ports that one part of a name may match."""
 
 
 def integer(low: int, high: int) -> ReadInteger:
@@ -113,17 +46,17 @@ class ReadInteger:
 
 _VLANS = ReadInteger(0, 4095)
 _BOTH_TAGS = 1 << 24
-"""Above every VLAN ID: the number holds two."""
+"""Added to a number that holds two VLAN IDs; above every VLAN ID."""
 
 
 def vlan(text: str) -> int:
-    """A VLAN ID; or both tags, `100.200`, as one number that `vlan_tags` takes apart."""
+    """A VLAN ID; or both tags, `100.200`, as one number that `vlan_tags` splits."""
     outer, dot, inner = text.partition(".")
     return _BOTH_TAGS + 4096 * _VLANS(outer) + _VLANS(inner) if dot else _VLANS(text)
 
 
 def vlan_tags(number: int) -> tuple[int, int] | None:
-    """Outer and inner VLAN ID of what `vlan` read, None when it was one ID."""
+    """Outer and inner VLAN ID of a number from `vlan`; None if it is one ID."""
     return divmod(number - _BOTH_TAGS, 4096) if number >= _BOTH_TAGS else None
 
 
@@ -147,7 +80,7 @@ class ReadNamed:
 
 @dataclass(frozen=True, slots=True)
 class ReadChoice:
-    """Reads one of some names, and nothing else."""
+    """Reads one of these names."""
 
     names: tuple[tuple[str, int], ...]
 
@@ -160,16 +93,16 @@ class ReadChoice:
 
 
 _EVERY_PROTOCOL = {
-    **{name: number for number, name in units.PROTOCOL_NAMES.items() if number != 94},
-    "icmpv6": 58, "ipv6-icmp": 58, "udplite": 136, "udp-lite": 136, "ipip": 4, "esp": 50, "ah": 51,
+    **{name: number for number, name in units.PROTOCOL_NAMES.items() if number != Protocol.NOS_IPIP},
+    "icmpv6": Protocol.ICMPV6, "ipv6-icmp": Protocol.ICMPV6, "udplite": Protocol.UDPLITE, "udp-lite": Protocol.UDPLITE,
 }
-read_protocol = named(_EVERY_PROTOCOL, 0, 255)
+read_protocol = named(_EVERY_PROTOCOL, 0, LARGEST_PROTOCOL)
 """An IP protocol's name or number."""
 PROTOCOL_WORDS: dict[str, int] = {name: number for name, number in _EVERY_PROTOCOL.items() if name != "ipv6"}
-"""Protocols that are words by themselves. `ipv6` is the version there, not protocol 41."""
+"""Protocols that are words of the filter language. The word `ipv6` is the IP version, not protocol 41."""
 
-_FLAG_BITS = {"fin": 1, "syn": 2, "rst": 4, "push": 8, "psh": 8, "ack": 16, "urg": 32, "ece": 64, "cwr": 128,
-              "ae": 256}
+_FLAG_BITS: dict[str, int] = {**{bit.name.lower(): int(bit) for bit in TcpBits if bit.name}, "push": int(TcpBits.PSH)}
+_BITS_OF_LETTERS = dict(zip(units.TCP_LETTERS, map(int, TcpBits), strict=True))
 FLAG_NAMES = ("syn", "ack", "fin", "rst", "psh", "urg", "ece", "cwr", "ae")
 
 
@@ -182,8 +115,8 @@ def tcp_flags(text: str) -> int:
         name = part.lower().removeprefix("tcp-")
         if name in _FLAG_BITS:
             bits |= _FLAG_BITS[name]
-        elif part and all(letter in units.TCP_LETTERS for letter in part):
-            bits |= sum({1 << units.TCP_LETTERS.index(letter) for letter in part})
+        elif part and all(letter in _BITS_OF_LETTERS for letter in part):
+            bits |= sum({_BITS_OF_LETTERS[letter] for letter in part})
         else:
             raise ValueError
     return bits
@@ -209,11 +142,11 @@ class Network:
     @property
     def version(self) -> int:
         """4 or 6."""
-        return 4 if len(self.packed) == 4 else 6
+        return IpVersion.V4 if len(self.packed) == 4 else IpVersion.V6
 
     @property
     def mask(self) -> bytes:
-        """`prefix` one bits, then zeros; as long as `packed`."""
+        """The netmask, as long as `packed`."""
         octets = len(self.packed)
         return ((1 << 8 * octets) - (1 << 8 * octets - self.prefix)).to_bytes(octets, "big")
 
@@ -222,7 +155,7 @@ def network(text: str) -> Network:
     """`10.0.0.0/8`, `10/8`, `192.168` (as tcpdump: the octets given), `2001:db8::/32`, or one address.
 
     Raises:
-        ValueError: none of these, or bits are set past the prefix (its message says the network that is meant).
+        ValueError: none of these, or bits are set past the prefix (the message then names the network).
     """
     base, slash, length = text.partition("/")
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){0,2}", base):
@@ -249,7 +182,7 @@ def masked(address: str, mask: str) -> Network:
 
 
 def host(text: str) -> Network:
-    """One address; a prefix as long as it is may follow."""
+    """One address; a prefix of its full length may follow."""
     if "/" in text:
         found = network(text)
         if found.prefix != 8 * len(found.packed):
@@ -261,12 +194,12 @@ def host(text: str) -> Network:
 
 def _plain(address: str) -> str:
     if "%" in address:
-        raise OperandError("an address without a zone; the interface is a test of its own: and if eth0")
+        raise OperandError("an address without a zone; test the interface apart: and if eth0")
     return address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
 
 
 def endpoint(text: str) -> tuple[Network, int] | None:
-    """Address and port as the screen writes them, `10.0.0.5:443` or `[2001:db8::1]:53`; None when it is none."""
+    """Address and port as the screen writes them, `10.0.0.5:443` or `[2001:db8::1]:53`; None if it is not one."""
     address, colon, digits = text.rpartition(":")
     if not colon or not digits.isdecimal() or not (address.count(".") == 3 or address[-1:] == "]"):
         return None
@@ -291,7 +224,7 @@ def ports_named(text: str) -> list[int]:
     if not found:
         raise OperandError("a part of a service's name in /etc/services")
     if len(found) > MOST_PORTS:
-        raise OperandError(f"more of a name: {len(found)} ports have this in theirs")
+        raise OperandError(f"a longer part of a name: {len(found)} ports match this one")
     return found
 
 
@@ -312,4 +245,4 @@ def port_range(text: str) -> tuple[int, int]:
 
 
 _LONGEST_SPAN = 64
-"""Characters in which the dash between two names of services is looked for."""
+"""Characters of a text in which the dash between two service names is searched."""

@@ -1,4 +1,4 @@
-"""Numbers, times, addresses and names as people read them. Everything here gives single-cell characters only."""
+"""Writes numbers, times, addresses and names for people, in single-cell characters only. quantities.py reads them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import socket
 import unicodedata
 from collections.abc import Iterator
 
+from flowtop.model.kinds import IpVersion, Protocol, TcpBits
+
 _PREFIXES = (" ", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 PROTOCOL_NAMES: dict[int, str] = {
-    1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 8: "egp", 9: "igp", 17: "udp", 27: "rdp", 33: "dccp",
-    41: "ipv6", 46: "rsvp", 47: "gre", 50: "esp", 51: "ah", 58: "icmp6", 59: "nonxt", 88: "eigrp", 89: "ospf",
-    94: "ipip", 97: "ethip", 103: "pim", 108: "comp", 112: "vrrp", 115: "l2tp", 124: "isis", 132: "sctp", 133: "fc",
-    135: "mh", 136: "udpl", 137: "mpls", 139: "hip", 140: "shim6", 143: "eth",
+    Protocol.ICMP: "icmp", Protocol.IGMP: "igmp", Protocol.IPIP: "ipip", Protocol.TCP: "tcp", Protocol.EGP: "egp",
+    Protocol.IGP: "igp", Protocol.UDP: "udp", Protocol.RDP: "rdp", Protocol.DCCP: "dccp", Protocol.IPV6: "ipv6",
+    Protocol.RSVP: "rsvp", Protocol.GRE: "gre", Protocol.ESP: "esp", Protocol.AH: "ah", Protocol.ICMPV6: "icmp6",
+    Protocol.IPV6_NO_NEXT: "nonxt", Protocol.EIGRP: "eigrp", Protocol.OSPF: "ospf", Protocol.NOS_IPIP: "ipip",
+    Protocol.ETHERIP: "ethip", Protocol.PIM: "pim", Protocol.IPCOMP: "comp", Protocol.VRRP: "vrrp",
+    Protocol.L2TP: "l2tp", Protocol.ISIS: "isis", Protocol.SCTP: "sctp", Protocol.FC: "fc", Protocol.MOBILITY: "mh",
+    Protocol.UDPLITE: "udpl", Protocol.MPLS: "mpls", Protocol.HIP: "hip", Protocol.SHIM6: "shim6",
+    Protocol.ETHERNET: "eth",
 }
 """Short names of IP protocol numbers, as in /etc/protocols where that is short enough for a column."""
-
-PORT_PROTOCOLS = frozenset({6, 17, 33, 132, 136})
-"""Protocols whose Flow Key holds ports: TCP, UDP, DCCP, SCTP, UDP-Lite."""
 
 ICMP_TYPES: dict[int, str] = {
     0: "echo-rep", 3: "unreachable", 4: "quench", 5: "redirect", 8: "echo-req", 9: "router-adv",
@@ -36,7 +39,8 @@ DSCP_NAMES: dict[int, str] = {
 }
 
 TCP_LETTERS = "FSRP.UEWe"
-"""tcpdump's letter of each TCP control bit, from bit 0 (FIN); ACK is a dot."""
+"""tcpdump's letter of each of TcpBits, in their order; ACK is a dot."""
+_BITS_AND_LETTERS = tuple(zip(map(int, TcpBits), TCP_LETTERS, strict=True))
 
 
 def _three_digits(value: float) -> tuple[str, str]:
@@ -109,7 +113,7 @@ def count_cell(n: float) -> str:
 
 
 def magnitude(octets_per_s: float, bits: bool = True) -> int:
-    """How large a rate is: 0 nothing, 1 below a thousand, 2 thousands, 3 millions, 4 thousand millions and above."""
+    """Magnitude of a rate: 0 nothing, 1 below a thousand, 2 thousands, 3 millions, 4 thousand millions and above."""
     value = octets_per_s * 8 if bits else octets_per_s
     return 0 if not value else 1 + sum(value >= edge for edge in (999.5, 999_950.0, 999_950_000.0))
 
@@ -138,7 +142,7 @@ def duration(seconds: float) -> str:
 
 
 def order_arrow(descending: bool) -> str:
-    """Which way an order goes."""
+    """Arrow for a sort order."""
     return "↓" if descending else "↑"
 
 
@@ -150,7 +154,7 @@ def protocol(number: int) -> str:
 def icmp(ip_version: int, type_code: int) -> str:
     """ICMP or ICMPv6 type and code, packed type * 256 + code: `echo-req`, `unreachable/3`, `type 42/0`."""
     number, code = divmod(type_code, 256)
-    name = (ICMP6_TYPES if ip_version == 6 else ICMP_TYPES).get(number)
+    name = (ICMP6_TYPES if ip_version == IpVersion.V6 else ICMP_TYPES).get(number)
     if name is None:
         return f"type {number}/{code}"
     return f"{name}/{code}" if code else name
@@ -161,7 +165,7 @@ _SHORTER_ICMP = (("unreachable", "unreach"), ("time-exceeded", "exceeded"), ("pa
 
 
 def icmp_texts(ip_version: int, type_code: int) -> tuple[str, str, str]:
-    """The same from the longest to the shortest: `unreachable/3`, `unreach/3`, `3/3`."""
+    """The same in three lengths, the longest first: `unreachable/3`, `unreach/3`, `3/3`."""
     shorter = whole = icmp(ip_version, type_code)
     for word, short in _SHORTER_ICMP:
         shorter = shorter.replace(word, short)
@@ -176,7 +180,7 @@ def dscp(tos: int) -> str:
 
 def tcp_flags(bits: int) -> str:
     """TCP control bits in tcpdump's letters, a dot for ACK: `FSP.`; reserved bits above AE are left out."""
-    return "".join(letter for bit, letter in enumerate(TCP_LETTERS) if bits >> bit & 1)
+    return "".join(letter for bit, letter in _BITS_AND_LETTERS if bits & bit)
 
 
 def mac(address: bytes) -> str:
@@ -186,13 +190,15 @@ def mac(address: bytes) -> str:
 
 def address(raw: bytes, ip_version: int) -> str:
     """An address of 16 bytes (IPv4: the first 4) in RFC 5952 or dotted form."""
-    return socket.inet_ntop(socket.AF_INET6, raw) if ip_version == 6 else socket.inet_ntop(socket.AF_INET, raw[:4])
+    if ip_version == IpVersion.V6:
+        return socket.inet_ntop(socket.AF_INET6, raw)
+    return socket.inet_ntop(socket.AF_INET, raw[:4])
 
 
 def bracketed(raw: bytes, ip_version: int) -> str:
     """An address as it stands before a port: IPv6 in brackets."""
     text = address(raw, ip_version)
-    return f"[{text}]" if ip_version == 6 else text
+    return f"[{text}]" if ip_version == IpVersion.V6 else text
 
 
 def endpoint(raw: bytes, ip_version: int, port: int) -> str:
@@ -220,7 +226,7 @@ def _keeps(character: str) -> bool:
 
 
 def printable(text: str, limit: int = 64) -> str:
-    """Text from outside, made harmless: escape sequences, control characters and bidi marks are gone.
+    """Untrusted text made safe to show: escape sequences, control characters and bidi marks are removed.
 
     Args:
         text: anything: a name from the network, a process name, an interface name.
@@ -243,7 +249,7 @@ def _harmless(character: str) -> str:
 
 
 def _without_escapes(text: str) -> str:
-    """`text` without ECMA-48 control sequences, so that no parameters of a stripped escape stay behind."""
+    """`text` without ECMA-48 control sequences, their parameters included."""
     kept: list[str] = []
     rest = iter(text)
     for character in rest:
@@ -265,7 +271,7 @@ def _skip_sequence(rest: Iterator[str]) -> None:
 
 
 def elide(text: str, width: int) -> str:
-    """`text` in at most `width` cells; the middle gives way to `…`, because an endpoint's end (port) matters."""
+    """`text` in at most `width` cells; `…` replaces the middle, because the end of an endpoint (the port) matters."""
     if len(text) <= width:
         return text
     if width <= 1:

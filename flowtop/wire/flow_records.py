@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, Kind
+from flowtop.model.kinds import ANY_PROTOCOL, ICMP_VERSIONS, UNKNOWN_DIRECTION, Direction, IpVersion, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import tunnels
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
@@ -41,13 +41,12 @@ Collected = npt.NDArray[np.void]
 Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 
 _FLOW_KEY = frozenset(FLOW_KEY_DTYPE.names or ())
-_ICMP, _ICMPV6 = 1, 58
-_ANY_PROTOCOL = 255
 _NTP_EPOCH_S = 2_208_988_800
 """1970 on NTP's clock, which counts from 1900."""
 _OCTETS = ("octetDeltaCount", "octetTotalCount", "postOctetDeltaCount", "postOctetTotalCount")
 _PACKETS = ("packetDeltaCount", "packetTotalCount", "postPacketDeltaCount", "postPacketTotalCount")
-_ADDRESSES = {4: ("sourceIPv4Address", "destinationIPv4Address"), 6: ("sourceIPv6Address", "destinationIPv6Address")}
+_ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
+              IpVersion.V6: ("sourceIPv6Address", "destinationIPv6Address")}
 _INTERFACES = (("ingressInterface", "ingressPhysicalInterface"), ("egressInterface", "egressPhysicalInterface"))
 _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort"),
           "destination_port": ("destinationTransportPort", "udpDestinationPort", "tcpDestinationPort"),
@@ -176,7 +175,7 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
     if fields.integers(("protocolIdentifier",)) is None:
-        half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, _ANY_PROTOCOL, half["protocol"])
+        half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, np.uint8(ANY_PROTOCOL), half["protocol"])
     if reverse:
         _turn_round(half)
 
@@ -185,14 +184,15 @@ def _fill_addresses(half: Collected, fields: _Fields) -> None:
     """Addresses and version; a record without addresses stands for many flows."""
     said = fields.integers(("ipVersion",))
     known = np.zeros(len(half), np.bool_)
-    for version, length in ((4, 4), (6, 16)):
+    for version, length in ((IpVersion.V4, 4), (IpVersion.V6, 16)):
         pair = [fields.octets((name, name.replace("Address", "Prefix")), length) for name in _ADDRESSES[version]]
         if pair[0] is None and pair[1] is None:
             continue
         mine = ~known
-        if said is not None and np.isin(said, (4, 6)).all():
-            mine = said == version
-        elif version == 4 and fields.octets(_ADDRESSES[6], 16) is not None:  # both: the one that is not all zeros
+        if said is not None and np.isin(said, list(IpVersion)).all():
+            mine = said == int(version)
+        elif version == IpVersion.V4 and fields.octets(_ADDRESSES[IpVersion.V6], 16) is not None:
+            # The record has both: the one that is not all zeros counts.
             mine = np.zeros(len(half), np.bool_)
             for octets in pair:
                 if octets is not None:
@@ -202,7 +202,7 @@ def _fill_addresses(half: Collected, fields: _Fields) -> None:
                 full = np.zeros(len(half), f"V{length}")
                 full[mine] = octets[mine]
                 half[name] = np.where(mine, full.astype("V16"), half[name])
-        half["ip_version"] = np.where(mine, version, half["ip_version"])
+        half["ip_version"] = np.where(mine, np.uint8(version), half["ip_version"])
         known |= mine
     if said is not None:
         half["ip_version"] = np.where(known, half["ip_version"], said & 0xFF)
@@ -211,8 +211,9 @@ def _fill_addresses(half: Collected, fields: _Fields) -> None:
 
 def _fill_icmp(half: Collected, fields: _Fields) -> None:
     """ICMP type * 256 + code stands for the destination port; NetFlow puts it there itself."""
-    for protocol, version, other in ((_ICMP, 4, 6), (_ICMPV6, 6, 4)):
-        which = half["protocol"] == protocol
+    for protocol, version in ICMP_VERSIONS.items():
+        other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
+        which = half["protocol"] == np.uint8(protocol)
         if not which.any():
             continue
         both = fields.integers((f"icmpTypeCodeIPv{version}",))
@@ -224,7 +225,7 @@ def _fill_icmp(half: Collected, fields: _Fields) -> None:
             half["destination_port"][which] = type_[which].astype(np.uint16) << np.uint16(8) | code[which]
         elif (both := fields.integers((f"icmpTypeCodeIPv{other}",))) is not None:
             # Nobody should send ICMP in IPv6, or the other way round; the element is then the IP version's.
-            which &= half["ip_version"] == other
+            which &= half["ip_version"] == np.uint8(other)
             half["destination_port"][which] = both[which]
 
 
@@ -262,7 +263,7 @@ def _turn_round(half: Collected) -> None:
     """The other direction of the same packets' conversation."""
     for one, other in (("source_address", "destination_address"), ("source_mac", "destination_mac")):
         half[one], half[other] = half[other].copy(), half[one].copy()
-    ported = ~np.isin(half["protocol"], (_ICMP, _ICMPV6))
+    ported = ~np.isin(half["protocol"], list(ICMP_VERSIONS))
     source, destination = half["source_port"].copy(), half["destination_port"].copy()
     half["source_port"] = np.where(ported, destination, source)
     half["destination_port"] = np.where(ported, source, destination)

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.kinds import Direction, Kind, Tunnel
+from flowtop.model.kinds import Direction, IpVersion, Kind, Protocol, Tunnel
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
 
-_ICMP, _ICMPV6 = 1, 58
+_ICMP, _ICMPV6 = np.uint8(Protocol.ICMP), np.uint8(Protocol.ICMPV6)
 _MEASURED = ("flowId", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount")
 _OBSERVED = ("ingressInterface", "egressInterface", "protocolIdentifier", "ipVersion", "flowDirection", "flowEndReason")
 _PACKET = ("sourceMacAddress", "destinationMacAddress", "vlanId", "dot1qCustomerVlanId", "tcpControlBits",
@@ -31,8 +31,9 @@ _PACKET = ("sourceMacAddress", "destinationMacAddress", "vlanId", "dot1qCustomer
 _PORTS = ("sourceTransportPort", "destinationTransportPort")
 _NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "postVlanId",
                        "tcpControlBits", "ipClassOfService"))
-_ADDRESSES = {4: ("sourceIPv4Address", "destinationIPv4Address"), 6: ("sourceIPv6Address", "destinationIPv6Address")}
-_ICMP_TYPE_CODE = {4: "icmpTypeCodeIPv4", 6: "icmpTypeCodeIPv6"}
+_ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
+              IpVersion.V6: ("sourceIPv6Address", "destinationIPv6Address")}
+_ICMP_TYPE_CODE = {IpVersion.V4: "icmpTypeCodeIPv4", IpVersion.V6: "icmpTypeCodeIPv6"}
 
 IPV4, IPV6, IPV4_ICMP, IPV6_ICMP, IPV4_FRAGMENT, IPV6_FRAGMENT, AGGREGATE = range(256, 263)
 """Template ids of Flow Records."""
@@ -101,10 +102,11 @@ class FlowTemplates:
 def flow_templates(profile: Profile) -> FlowTemplates:
     """The Templates of a profile: the same ids, always."""
     packet = (*_PACKET, "postVlanId") if profile.post_vlan else _PACKET
-    shapes = {IPV4: (*_ADDRESSES[4], *_PORTS, *packet), IPV6: (*_ADDRESSES[6], *_PORTS, *packet),
-              IPV4_ICMP: (*_ADDRESSES[4], *_PORTS, _ICMP_TYPE_CODE[4], *packet),
-              IPV6_ICMP: (*_ADDRESSES[6], *_PORTS, _ICMP_TYPE_CODE[6], *packet),
-              IPV4_FRAGMENT: (*_ADDRESSES[4], *packet), IPV6_FRAGMENT: (*_ADDRESSES[6], *packet), AGGREGATE: ()}
+    shapes = {IPV4: (*_ADDRESSES[IpVersion.V4], *_PORTS, *packet), IPV6: (*_ADDRESSES[IpVersion.V6], *_PORTS, *packet),
+              IPV4_ICMP: (*_ADDRESSES[IpVersion.V4], *_PORTS, _ICMP_TYPE_CODE[IpVersion.V4], *packet),
+              IPV6_ICMP: (*_ADDRESSES[IpVersion.V6], *_PORTS, _ICMP_TYPE_CODE[IpVersion.V6], *packet),
+              IPV4_FRAGMENT: (*_ADDRESSES[IpVersion.V4], *packet),
+              IPV6_FRAGMENT: (*_ADDRESSES[IpVersion.V6], *packet), AGGREGATE: ()}
     domain = ("observationDomainId",)
     lost_between = ("observationTimeMilliseconds", "observationTimeMilliseconds")
     options = {
@@ -180,7 +182,7 @@ def _template(templates: FlowTemplates, id_: int) -> Template:
 def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
     icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
     ids = np.where(records["kind"] == Kind.FRAGMENT, IPV4_FRAGMENT, np.where(icmp, IPV4_ICMP, IPV4))
-    ids += records["ip_version"] == 6
+    ids += records["ip_version"] == np.uint8(IpVersion.V6)
     tunnel = records["tunnel"]
     if tunnel.any():
         variant = np.where(tunnel == Tunnel.VXLAN, 1, np.where(
@@ -212,7 +214,7 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
         columns |= dict(zip(_PORTS, (records["source_port"], records["destination_port"]), strict=True))
     if form in (IPV4_ICMP, IPV6_ICMP):
         columns |= dict.fromkeys(_PORTS, np.zeros(len(records), np.uint16))
-        columns[_ICMP_TYPE_CODE[4 if form == IPV4_ICMP else 6]] = records["destination_port"]
+        columns[_ICMP_TYPE_CODE[IpVersion.V4 if form == IPV4_ICMP else IpVersion.V6]] = records["destination_port"]
     if form != template.id:
         columns |= {"observationPointId": tunnels.observation_points(records), "greKey": records["tunnel_id"],
                     "layer2SegmentId": tunnels.layer2_segments(records)}
@@ -221,7 +223,8 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
 
 def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
     """Addresses, and what is told of the first packet."""
-    version, octets = (4, 4) if shape(template.id) in (IPV4, IPV4_ICMP, IPV4_FRAGMENT) else (6, 16)
+    version, octets = ((IpVersion.V4, 4) if shape(template.id) in (IPV4, IPV4_ICMP, IPV4_FRAGMENT)
+                       else (IpVersion.V6, 16))
     source, destination = _ADDRESSES[version]
     bits = records["tcp_control_bits"]
     bits_octets = next(specifier.length for name, specifier in template.named_fields if name == "tcpControlBits")

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from flowtop.model.kinds import Direction
 from flowtop.wire.ipfix_template import IpfixDecodeError
 
 VERSION = 5
@@ -126,7 +127,8 @@ def _flow_sample(sample: _Reader, expanded: bool, packets: list[SampledPacket]) 
         ingress, egress = (0 if number >> 30 else number for number in (ingress, egress))
     ingress, egress = (0 if number >= _NO_INTERFACE else number for number in (ingress, egress))
     # Of kind 0 the source is an interface; else a VLAN or a piece of hardware, whatever the number.
-    direction = None if kind or not source else 0 if source == ingress else 1 if source == egress else None
+    direction = None if kind or not source else (
+        Direction.INGRESS if source == ingress else Direction.EGRESS if source == egress else None)
     for _ in range(count):
         record_type, length = sample.words(2)
         record = sample.part(length)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.elements import TUNNELS
 from flowtop.model.kinds import Tunnel
 from flowtop.model.record import FlowRecords
 
@@ -41,16 +40,15 @@ def layer2_segments(records: FlowRecords) -> npt.NDArray[np.uint64]:
 
 def description(observation_point: int) -> str:
     """Which tunnel an observationPointId of ours is the inside of: `vxlan 100`, `gre`."""
-    name, id_ = TUNNELS[observation_point >> 32], observation_point & 0xFFFF_FFFF
-    # No tunnel of these is told apart by an id of 0: it has none.
-    return name if not id_ and name in ("ip", "gre") else f"{name} {id_}"
+    tunnel, id_ = Tunnel(observation_point >> 32), observation_point & 0xFFFF_FFFF
+    return f"{tunnel.label} {id_}" if id_ or tunnel.always_has_id else tunnel.label
 
 
 def of_observation_points(points: Integers) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """record.Tunnel and id of each observationPointId of ours, shape (n,); what cannot be one of them is no tunnel."""
     values = points.astype(np.uint64)
     tunnels = values >> _ID_BITS
-    tunnels[tunnels >= np.uint64(len(TUNNELS))] = Tunnel.NONE
+    tunnels[tunnels >= np.uint64(len(Tunnel))] = Tunnel.NONE
     return tunnels.astype(np.uint32), np.where(tunnels > 0, values & _ID, 0).astype(np.uint32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,17 @@ import numpy as np
 import pytest
 
 from flowtop.capture.ebpf.packet_taps import LOSSES_DTYPE, RECORD_DTYPE
-from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, Kind, Layer, Tunnel
+from flowtop.model.kinds import (
+    IGNORED_KINDS,
+    TCP_CONTROL_BITS,
+    TCP_OPENING_BIT,
+    Direction,
+    Kind,
+    Layer,
+    Protocol,
+    TcpBits,
+    Tunnel,
+)
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE
 
 BPF = Path(__file__).parents[2] / "bpf"
@@ -25,6 +36,7 @@ ENUMS = {
     "FLOW_IGNORED_KINDS": len(IGNORED_KINDS),
     "FLOW_TCP_SEEN": FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0],
     "FLOW_TCP_OPENING": TCP_OPENING_BIT,
+    "FLOW_TCP_BITS": TCP_CONTROL_BITS.bit_length(),
 }
 
 
@@ -71,3 +83,20 @@ def test_c_has_no_field_the_dtype_lacks(layout: dict[str, int], struct: str) -> 
 
 def test_enumerators_have_the_same_values(layout: dict[str, int]) -> None:
     assert {name: layout[name] for name in ENUMS} == ENUMS
+
+
+_C_NAMES = {"HOP_BY_HOP": "HOPOPT", "ROUTING": "IPV6_ROUTE", "FRAGMENT": "IPV6_FRAGMENT",
+            "DESTINATION_OPTIONS": "IPV6_OPTIONS"}
+"""What protocols.h calls otherwise."""
+
+
+def test_protocol_numbers_and_tcp_bits_are_those_of_the_program() -> None:
+    defined = {name: int(value, 0) for name, value in
+               re.findall(r"#define (\w+) (0x[0-9a-f]+|\d+)\b", (BPF / "protocols.h").read_text())}
+    protocols = {name.removeprefix("PROTOCOL_"): value for name, value in defined.items()
+                 if name.startswith("PROTOCOL_")}
+    assert len(protocols) > 10
+    assert protocols == {name: Protocol[_C_NAMES.get(name, name)] for name in protocols}
+    assert {bit: defined[f"TCP_{bit}"] for bit in ("FIN", "SYN", "RST", "ACK")} == {
+        bit: TcpBits[bit] for bit in ("FIN", "SYN", "RST", "ACK")}
+    assert defined["TCP_CONTROL_BITS"] == TCP_CONTROL_BITS

@@ -48,9 +48,9 @@ def test_a_fault_is_put_within_the_line_its_caret_in_place(width: int, place: in
 
 
 def test_a_short_fault_is_one_line_and_a_long_one_two() -> None:
-    error = FilterError("tpc", 0, "unknown word 'tpc'", "tcp")
-    assert put(error, 3) == ["   ^ unknown word 'tpc', expected tcp".ljust(80)]
-    assert put(error, 70) == ["unknown word 'tpc', expected tcp ^".rjust(71).ljust(80)]
+    error = FilterError("tpc", 0, 'unknown word "tpc"', hint='did you mean "tcp"?')
+    assert put(error, 3) == ['   ^ unknown word "tpc"; did you mean "tcp"?'.ljust(80)]
+    assert put(error, 70) == ['unknown word "tpc"; did you mean "tcp"? ^'.rjust(71).ljust(80)]
     long = FilterError("tpc", 0, "unknown word 'tpc'", "x" * 70)
     assert put(long, 3) == ["   ^ unknown word 'tpc'".ljust(80), " expected " + "x" * 68 + "… "]
     assert put(long, 3, gently=True)[0].startswith("   ^ expected xxx")

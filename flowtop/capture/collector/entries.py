@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.kinds import TCP_CONTROL_BITS, TCP_OPENING_BIT
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_opening
 from flowtop.wire.flow_records import Collected
 
@@ -41,9 +42,9 @@ def flow_entries(rows: Collected) -> CollectedEntries:
     counters["first_ns"] = np.minimum.reduceat(rows["start_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
     counters["last_ns"] = np.maximum.reduceat(rows["end_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
     # Of a record with both bits nobody knows whether they came together.
-    bits = np.bitwise_or.reduceat(with_opening(rows["tcp_control_bits"][order] & np.uint16(0x0FFF)), starts)
+    bits = np.bitwise_or.reduceat(with_opening(rows["tcp_control_bits"][order] & np.uint16(TCP_CONTROL_BITS)), starts)
     counters["tcp_bits_hint"] = bits
-    counters["tcp_bit_seen"] = bits[:, None] >> np.arange(13, dtype=np.uint16) & np.uint16(1)
+    counters["tcp_bit_seen"] = bits[:, None] >> np.arange(TCP_OPENING_BIT + 1, dtype=np.uint16) & np.uint16(1)
     arrival = np.argsort(firsts)  # whatever the hash: the same input gives the same flows in the same order
     return keys[firsts[arrival]], counters[arrival], rows["other_ifindex"][firsts[arrival]]
 

@@ -15,6 +15,7 @@ from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.packets.frames import Frames
 from flowtop.capture.packets.link import read_link
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
+from flowtop.model.kinds import Protocol, TcpBits
 from flowtop.wire import ipfix, netflow5, netflow9, sflow
 from flowtop.wire.datagrams import split_exports
 from flowtop.wire.ipfix import begins_message
@@ -25,7 +26,7 @@ MAX_WAITING = 1_024
 """Octets and number of the segments of a stream that wait; past these, what they wait for is missing."""
 _MODULUS = 1 << 32
 _LENGTH_OCTETS = 4
-_SYN, _RST = 0x02, 0x04
+_SYN, _RST = int(TcpBits.SYN), int(TcpBits.RST)
 
 
 class Segment(NamedTuple):
@@ -187,9 +188,9 @@ class _Stream:
 MAX_RAW_OCTETS = 1 << 28
 """Of a file of raw datagrams, which is read whole."""
 _VERSIONS = (netflow5.VERSION, netflow9.VERSION, ipfix.VERSION)
-_TCP, _UDP = 6, 17
 _IPV4, _IPV6 = 0x0800, 0x86DD
-_UDP_OCTETS, _TCP_OCTETS = 8, 20
+_UDP_OCTETS = 8
+_LEAST_OCTETS: dict[int, int] = {Protocol.TCP: 20, Protocol.UDP: _UDP_OCTETS}
 
 
 class Payload(NamedTuple):
@@ -289,10 +290,11 @@ def _of_ipv6(packet: bytes) -> Payload | Segment | None:
 
 
 def _transport(protocol: int, octets: bytes, source: bytes, destination: bytes) -> Payload | Segment | None:
-    if len(octets) < (_TCP_OCTETS if protocol == _TCP else _UDP_OCTETS) or protocol not in (_TCP, _UDP):
+    least = _LEAST_OCTETS.get(protocol)
+    if least is None or len(octets) < least:
         return None
     sender, receiver = _end(source, octets[:2]), _end(destination, octets[2:4])
-    if protocol == _TCP:
+    if protocol == Protocol.TCP:
         return Segment((sender, receiver), int.from_bytes(octets[4:8], "big"), octets[13],
                        octets[octets[12] // 16 * 4:])
     return Payload(octets[_UDP_OCTETS:int.from_bytes(octets[4:6], "big")], sender, receiver, True)

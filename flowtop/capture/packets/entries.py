@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Integers
 from flowtop.capture.packets.internet import PARSED_IP, Packets
-from flowtop.model.kinds import IGNORED_KINDS, Direction
+from flowtop.model.kinds import IGNORED_KINDS, Direction, TcpBits
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, SEGMENT_DTYPE, seen_bits
 
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
+_NOTED_BITS = np.uint16(TcpBits.FIN | TcpBits.SYN | TcpBits.RST)
 
 
 def _multipliers() -> npt.NDArray[np.uint64]:
@@ -98,11 +99,11 @@ def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray
 
 def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers, begins: Integers) -> None:
     """When the first SYN, FIN and RST came."""
-    closing = np.flatnonzero(packets.tcp_bits[rows] & np.uint16(0b111))
+    closing = np.flatnonzero(packets.tcp_bits[rows] & _NOTED_BITS)
     bits, times = packets.tcp_bits[rows[closing]], packets.time_ns[rows[closing]]
     entry = np.searchsorted(begins, closing, "right") - 1
-    for bit, name in enumerate(("fin_ns", "syn_ns", "rst_ns")):
-        some = np.flatnonzero(bits >> np.uint16(bit) & np.uint16(1))
+    for bit, name in ((TcpBits.FIN, "fin_ns"), (TcpBits.SYN, "syn_ns"), (TcpBits.RST, "rst_ns")):
+        some = np.flatnonzero(bits & np.uint16(bit))
         latest_first = some[np.argsort(times[some], kind="stable")[::-1]]
         counters[name][entry[latest_first]] = times[latest_first]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
 from flowtop.capture.packets.link import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, Link, read_link
-from flowtop.model.kinds import IGNORED_KINDS, Direction
+from flowtop.model.kinds import IGNORED_KINDS, PORT_PROTOCOLS, TCP_CONTROL_BITS, Direction, IpVersion, Protocol, TcpBits
 from flowtop.model.record import FLOW_KEY_DTYPE, with_opening
 
 PARSED_IP = -1
@@ -24,11 +24,15 @@ NO_FRAGMENT, FIRST_FRAGMENT, LATER_FRAGMENT = range(3)
 
 _ARP, _LLC, _OTHER, _MALFORMED = (IGNORED_KINDS.index(kind) for kind in ("arp", "llc", "other", "malformed"))
 _EXTENSIONS_MAX = 10
-_TCP, _UDP, _ICMP, _ICMPV6, _FRAGMENT, _AH = 6, 17, 1, 58, 44, 51
+_V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
+_FIN, _SYN = int(TcpBits.FIN), int(TcpBits.SYN)
+_TCP, _ICMP, _ICMPV6, _FRAGMENT, _AH = (np.uint8(protocol) for protocol in (
+    Protocol.TCP, Protocol.ICMP, Protocol.ICMPV6, Protocol.IPV6_FRAGMENT, Protocol.AH))
 _WITH_PORTS = np.zeros(256, np.bool_)
-_WITH_PORTS[[_TCP, _UDP, 33, 132, 136]] = True
+_WITH_PORTS[list(PORT_PROTOCOLS)] = True
 _EXTENSION = np.zeros(256, np.bool_)
-_EXTENSION[[0, 43, _FRAGMENT, _AH, 60, 135, 139, 140]] = True
+_EXTENSION[[Protocol.HOPOPT, Protocol.IPV6_ROUTE, Protocol.IPV6_FRAGMENT, Protocol.AH, Protocol.IPV6_OPTIONS,
+            Protocol.MOBILITY, Protocol.HIP, Protocol.SHIM6]] = True
 
 _IPV4_HEADER = np.dtype([
     ("version_ihl", "u1"), ("tos", "u1"), ("total_length", ">u2"), ("id", "<u2"), ("fragment", ">u2"), ("ttl", "u1"),
@@ -39,7 +43,7 @@ _IPV6_HEADER = np.dtype([
 _EXTENSION_HEADER = np.dtype([("next_header", "u1"), ("length", "u1"), ("fragment", ">u2"), ("id", "<u4")])
 _TRANSPORT = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("sequence", ">u4"),
                        ("acknowledgement", "V4"), ("bits", ">u2"), ("window", "V2")])
-_TCP_CONTROL_BITS = np.uint16(0x0FFF)
+_TCP_CONTROL_BITS = np.uint16(TCP_CONTROL_BITS)
 _IPV4_KEY: np.dtype[Any] = np.dtype({"names": ["source", "destination"], "formats": ["V4", "V4"], "offsets": [0, 16],
                                      "itemsize": FLOW_KEY_DTYPE.itemsize})
 
@@ -170,7 +174,7 @@ def _parse_ipv4(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     header_octets = (header["version_ihl"] & 15).astype(np.int64) * 4
     octets = header["total_length"].astype(np.int64)
     octets = np.where(octets == 0, frames.wire[rows] - ip_offset, octets)
-    good = ((header["version_ihl"] >> 4 == 4) & (header_octets >= _IPV4_HEADER.itemsize) & (octets >= header_octets)
+    good = ((header["version_ihl"] >> 4 == _V4) & (header_octets >= _IPV4_HEADER.itemsize) & (octets >= header_octets)
             & (frames.captured[rows] >= ip_offset + _IPV4_HEADER.itemsize))
     if not good.all():
         packets.outcome[rows[~good]] = _MALFORMED
@@ -179,7 +183,7 @@ def _parse_ipv4(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     addresses = packets.keys.view(_IPV4_KEY)
     addresses["source"][rows] = header["source"]
     addresses["destination"][rows] = header["destination"]
-    _note_header(packets, rows, 4, header["protocol"], header["tos"], header["ttl"], octets)
+    _note_header(packets, rows, _V4, header["protocol"], header["tos"], header["ttl"], octets)
     fragment = header["fragment"]
     later = fragment & 0x1FFF != 0
     if (fragment & 0x3FFF).any():
@@ -194,21 +198,21 @@ def _parse_ipv6(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     ip_offset = link.ip_offset[rows]
     header = gather(frames.octets, frames.offset[rows] + ip_offset, _IPV6_HEADER)
     octets = header["payload_length"].astype(np.int64) + _IPV6_HEADER.itemsize
-    jumbo = (header["payload_length"] == 0) & (header["next_header"] == 0)
+    jumbo = (header["payload_length"] == 0) & (header["next_header"] == np.uint8(Protocol.HOPOPT))
     octets = np.where(jumbo, frames.wire[rows] - ip_offset, octets)
-    good = (header["version_class"] >> 12 == 6) & (frames.captured[rows] >= ip_offset + _IPV6_HEADER.itemsize)
+    good = (header["version_class"] >> 12 == _V6) & (frames.captured[rows] >= ip_offset + _IPV6_HEADER.itemsize)
     if not good.all():
         packets.outcome[rows[~good]] = _MALFORMED
         rows, ip_offset, header, octets = (part[good] for part in (rows, ip_offset, header, octets))
     packets.keys["source_address"][rows] = header["source"]
     packets.keys["destination_address"][rows] = header["destination"]
     tos = (header["version_class"] >> 4 & 0xFF).astype(np.uint8)
-    _note_header(packets, rows, 6, header["next_header"], tos, header["hop_limit"], octets)
+    _note_header(packets, rows, _V6, header["next_header"], tos, header["hop_limit"], octets)
     cursor = _Cursor(rows, ip_offset + _IPV6_HEADER.itemsize, ip_offset + octets)
     return _skip_extensions(frames, packets, cursor)
 
 
-def _note_header(packets: Packets, rows: Integers, version: int, protocol: npt.NDArray[np.uint8],
+def _note_header(packets: Packets, rows: Integers, version: np.uint8, protocol: npt.NDArray[np.uint8],
                  tos: npt.NDArray[np.uint8], ttl: npt.NDArray[np.uint8], octets: Integers) -> None:
     packets.keys["ip_version"][rows] = version
     packets.keys["protocol"][rows] = protocol
@@ -279,7 +283,7 @@ def _note_segments(packets: Packets, rows: Integers, header: npt.NDArray[Any], o
     header_octets = (bits >> 12) * 4
     good = (header_octets >= _TRANSPORT.itemsize) & (octets >= header_octets)
     packets.sequence[rows] = header["sequence"]
-    packets.segment_octets[rows] = np.where(good, octets - header_octets + (bits & 1) + (bits >> 1 & 1), 0)
+    packets.segment_octets[rows] = np.where(good, octets - header_octets + (bits & _FIN > 0) + (bits & _SYN > 0), 0)
 
 
 def _chosen(cursor: _Cursor, which: Bools) -> _Cursor:

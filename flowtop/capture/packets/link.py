@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
+from flowtop.model.kinds import IpVersion
 
 _TAG_TYPES = (0x8100, 0x88A8, 0x9100)
 _TAGS_MAX = 4
@@ -143,7 +144,7 @@ def _tagged(types: Integers) -> npt.NDArray[np.bool_]:
 def raw_ip(frames: Frames) -> Link:
     """LINKTYPE_RAW: the IP header's version tells."""
     version = np.where(frames.captured > 0, frames.octets[frames.offset] >> 4, 0)
-    return _bare(frames, version == 4, version == 6, 0)
+    return _bare(frames, version == np.uint8(IpVersion.V4), version == np.uint8(IpVersion.V6), 0)
 
 
 def raw_ipv4(frames: Frames) -> Link:

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from flowtop.capture.packets.frames import FileInterface, Frames, Integers, Octets, gather
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Places, parse
-from flowtop.model.kinds import Kind, Tunnel
+from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
 
 DEEPEST = 4
 """Tunnels in tunnels that are looked into."""
 FARTHEST = 0x2FFF
 """How far into the outermost frame what is looked into may begin (bpf/decap.h, CARRIED_OFFSET_MAX)."""
-_UDP, _IPIP, _IPV6, _GRE = 17, 4, 41, 47
+_V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
 _VXLAN_PORTS, _GENEVE_PORT, _MPLS_PORT = (4789, 8472), 6081, 6635
 _IPV4_TYPE, _IPV6_TYPE, _ETHERNET_TYPE, _MPLS_TYPES = 0x0800, 0x86DD, 0x6558, (0x8847, 0x8848)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
@@ -82,13 +82,13 @@ def carried(payload: Payload) -> Carried:
     """Look into the packets' payloads."""
     n = len(payload.frame)
     found = Carried(np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.uint32), payload.offset.copy())
-    for protocol, inside in ((_IPIP, Inside.IPV4), (_IPV6, Inside.IPV6)):
+    for protocol, inside in ((Protocol.IPIP, Inside.IPV4), (Protocol.IPV6, Inside.IPV6)):
         rows = np.flatnonzero(payload.protocol == protocol)
         found.inside[rows], found.tunnel[rows] = inside, Tunnel.IP
-    rows = np.flatnonzero((payload.protocol == _GRE) & (payload.end - payload.offset >= _GRE_HEADER.itemsize))
+    rows = np.flatnonzero((payload.protocol == Protocol.GRE) & (payload.end - payload.offset >= _GRE_HEADER.itemsize))
     if len(rows):
         _gre(payload, found, rows)
-    rows = np.flatnonzero((payload.protocol == _UDP) & (payload.end - payload.offset >= 2 * _UDP_OCTETS))
+    rows = np.flatnonzero((payload.protocol == Protocol.UDP) & (payload.end - payload.offset >= 2 * _UDP_OCTETS))
     if len(rows):
         _udp(payload, found, rows)
     found.inside[found.offset >= payload.end] = Inside.NOTHING
@@ -176,7 +176,8 @@ def _mpls(payload: Payload, found: Carried, rows: Integers) -> None:
         found.tunnel[rows], found.tunnel_id[rows] = Tunnel.MPLS, label >> 12
         bottom = rows[label >> 8 & 1 == 1]
         first = payload.octets[payload.frame[bottom] + found.offset[bottom]] >> 4
-        found.inside[bottom] = np.where(first == 4, Inside.IPV4, np.where(first == 6, Inside.IPV6, Inside.ETHERNET))
+        found.inside[bottom] = np.where(
+            first == _V4, Inside.IPV4, np.where(first == _V6, Inside.IPV6, Inside.ETHERNET))
         found.offset[bottom[first == 0]] += 4
         rows = rows[label >> 8 & 1 == 0]
 

@@ -12,8 +12,9 @@ from flowtop.metering.flows import Flows
 from flowtop.metering.key_index import Slots, as_words
 from flowtop.metering.store import I8
 from flowtop.metering.tcp import LARGEST_US, turned
+from flowtop.model.kinds import TcpBits
 
-_SYN, _ACK = 0x02, 0x10
+_SYN, _SYN_ACK = int(TcpBits.SYN), int(TcpBits.SYN | TcpBits.ACK)
 
 
 class Spans(NamedTuple):
@@ -61,8 +62,8 @@ def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step:
         spans: of all flows that come, go, or have packets in the batch.
     """
     store = flows.store
-    kind = segments["bits"] & (_SYN | _ACK)
-    answers = kind == (_SYN | _ACK)
+    kind = segments["bits"] & _SYN_ACK
+    answers = kind == _SYN_ACK
     if not answers.any():
         opening = kind == _SYN
         order = np.argsort(step[opening], kind="stable")
@@ -117,7 +118,7 @@ class _Shaking:
         for _, slot, kind, time_ns in rows:
             if kind == _SYN:
                 self._opening[slot] = time_ns
-        answers = [row for row in rows if row[2] == _SYN | _ACK and not self._rtt_of(row[1])]
+        answers = [row for row in rows if row[2] == _SYN_ACK and not self._rtt_of(row[1])]
         found = [(slot, asking, rtt_us) for step, slot, _, time_ns in reversed(answers)
                  if (asking := self._asking(slot, step)) is not None
                  and (rtt_us := self._round_trip(asking, time_ns))]

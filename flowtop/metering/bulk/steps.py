@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from flowtop.metering.bulk.handshakes import Known, shake_hands, spans_of
 from flowtop.metering.bulk.lives import Links, Lives, Portion, cut, portions
-from flowtop.metering.expiry import TCP_END_BITS
 from flowtop.metering.flows import Flows, no_records
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.store import I8
 from flowtop.metering.tcp import GAPS
-from flowtop.model.kinds import TCP_OPENING_BIT, EndReason, Kind
+from flowtop.model.kinds import TCP_CLOSING_BITS, TCP_OPENING_BIT, EndReason, Kind, TcpBits
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FlowBatch, FlowRecords, Steps, seen_bits
 
 _WORDS = FLOW_COUNTERS_DTYPE.itemsize // 8
@@ -78,7 +77,7 @@ def _join_tcp(found: Counters, rows: Slots, links: Counters, edges: Slots) -> No
         first_ns = np.minimum.reduceat(np.where(times, times, _LATEST), edges)[::2]
         found[name][rows] = np.where(first_ns == _LATEST, 0, first_ns)
 
-_SYN = 0x02
+_SYN, _CLOSING_BITS = np.uint16(TcpBits.SYN), np.uint16(TCP_CLOSING_BITS)
 _MOST_SEGMENTS = GAPS // 4
 """In a step: then no gap in TCP's sequence numbers that still matters is ever forgotten for want of room."""
 _INDEPENDENT = (Kind.FLOW, Kind.FRAGMENT)
@@ -180,8 +179,8 @@ def plan(flows: Flows, batch: FlowBatch, steps: Steps, ends: I8) -> Plan:
     closing = np.empty(len(entry), np.bool_)
     moment[new] = np.searchsorted(ends, steps.entry)
     last_ns[new], last_ns[old] = counters["last_ns"], store.last_ns[slot_of]
-    closing[new] = counters["tcp_bits_hint"] & np.uint16(TCP_END_BITS) != 0
-    closing[old] = store.tcp_control_bits[slot_of] & np.uint16(TCP_END_BITS) != 0
+    closing[new] = counters["tcp_bits_hint"] & _CLOSING_BITS != 0
+    closing[old] = store.tcp_control_bits[slot_of] & _CLOSING_BITS != 0
     links = Links(begins, moment, last_ns, closing)
     lives = cut(links, moments_ns, flows.timeouts)
     slot = np.full(len(lives.start), -1)

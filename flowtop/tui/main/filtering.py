@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowtop.model.kinds import PORT_PROTOCOLS
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.text import units
@@ -37,7 +38,7 @@ def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
             continue
         for address in (row.source_address, row.destination_address):
             hosts[units.address(address, row.ip_version)] = None
-        if row.protocol in units.PORT_PROTOCOLS:
+        if row.protocol in PORT_PROTOCOLS:
             for port in (row.source_port, row.destination_port):
                 ports[str(port)] = None
         for address in (row.source_mac, row.destination_mac):

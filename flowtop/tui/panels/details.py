@@ -17,9 +17,8 @@ from textual.strip import Strip
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
 from flowtop.fields.columns import COLUMNS, Wording
-from flowtop.model.elements import TUNNELS
 from flowtop.model.exporters import exporter_of
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason, Kind, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Details, Page
 from flowtop.text import units
@@ -148,7 +147,7 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
     yield "protocol", (f"{telling.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
                        f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
     if row.tunnel:
-        yield "carries" if row.kind == _PARENT else "carried in", _tunnel(row)
+        yield "carries" if row.kind == Kind.PARENT else "carried in", _tunnel(row)
     yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
     yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
     if details.then_ms is None:
@@ -184,20 +183,15 @@ def _state(details: Details) -> str:
     if row.end_reason:
         return ENDINGS.get(row.end_reason, "ended")
     state = "closing: FIN or RST was seen" if row.closing else "active"
-    if row.kind == _PARENT:
+    if row.kind == Kind.PARENT:
         return f"{state}, a tunnel: its packets count in the flows it carries"
     return f"{state}, duplicate: another interface's flow counts" if row.duplicate else state
 
 
 def _tunnel(row: FlowRow) -> str:
     """`vxlan, vni 42`."""
-    name, id_name = TUNNELS[row.tunnel], _TUNNEL_IDS[row.tunnel]
-    return f"{name}, {id_name} {row.tunnel_id}" if id_name else name
-
-
-_TUNNEL_IDS = ("", "", "key", "session", "vni", "vni", "label")
-_PARENT = 3
-"""record.Kind.PARENT, without numpy; a test compares them."""
+    tunnel = Tunnel(row.tunnel)
+    return f"{tunnel.label}, {tunnel.id_label} {row.tunnel_id}" if tunnel.id_label else tunnel.label
 
 
 def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:

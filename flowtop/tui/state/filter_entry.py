@@ -71,15 +71,14 @@ def error_lines(error: FilterError, place: int, width: int, *, gently: bool) -> 
         gently: the text is not finished: say what may follow, not what is wrong.
     """
     style = theme.LABEL if gently else theme.ALARM
-    expected = f"expected {error.expected}" if error.expected else ""
     place = max(0, min(place, width - 1))
-    if gently and expected:
-        return [_beside(expected, place, width, theme.LABEL)]
-    together = ", ".join(filter(None, (error.problem, expected)))
-    if not expected or _fits(together, place, width):
+    if gently and error.hint:
+        return [_beside(error.hint, place, width, theme.LABEL)]
+    together = "; ".join(filter(None, (error.problem, error.hint)))
+    if not error.hint or _fits(together, place, width):
         return [_beside(together, place, width, style)]
     return [_beside(error.problem, place, width, style),
-            [Part(" " + _cut(expected, width - 2), theme.LABEL, gap=0)]]
+            [Part(" " + _cut(error.hint, width - 2), theme.LABEL, gap=0)]]
 
 
 def _fits(words: str, place: int, width: int) -> bool:

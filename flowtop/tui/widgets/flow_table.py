@@ -23,6 +23,7 @@ from textual.widget import Widget
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.telling import NOTHING, Telling
+from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.tui import theme
@@ -148,7 +149,7 @@ class _Pane(Widget):
     def _styles(self, row: FlowRow, view: TableView) -> tuple[Style, ...]:
         """Lines that stand out have one style; in others rates have the colour of their magnitude."""
         faded = _faded(row, view.linger_s)
-        style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == _AGGREGATE else theme.PLAIN
+        style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == Kind.AGGREGATE else theme.PLAIN
         if style is not theme.PLAIN:
             return (style,) * len(self.columns)
         if row.end_reason:
@@ -350,14 +351,8 @@ def _faded(row: FlowRow, linger_s: float) -> int:
     """How much of a line is dim: an ended flow's more from third to third of the time it stays. No shades of grey: on
     some terminals they are the background."""
     if not row.end_reason:
-        return _ALL if row.duplicate or row.kind == _PARENT else 0
+        return _ALL if row.duplicate or row.kind == Kind.PARENT else 0
     return min(_ALL, int((_ALL + 1) * row.ended_s / linger_s)) if linger_s > 0 else _ALL
-
-
-_AGGREGATE = 1
-"""record.Kind.AGGREGATE, without numpy; a test compares them."""
-_PARENT = 3
-"""record.Kind.PARENT, likewise."""
 
 
 def _head(pane: _Pane, view: TableView) -> Strip:

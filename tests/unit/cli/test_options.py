@@ -76,7 +76,6 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("-b", "-o", "none"), "-o none without an export writes nothing"),
     (("-b", "-w", "-", "-o", "json"), "both write to standard output"),
     (("-b", "-w", "-", "-e", "jsonl:-"), "both write to standard output"),
-    (("--write-total", "much"), "'much' is not a size"),
     (("--export-filter", "tcp", "-e", "csv:x"), "follows no -e of its own"),
 ])
 def test_what_excludes_each_other_on_the_command_line(arguments: tuple[str, ...], message: str) -> None:

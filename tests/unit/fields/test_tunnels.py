@@ -1,17 +1,55 @@
-"""Names and numbers of tunnels that are written down where numpy must not be loaded."""
+"""Tunnel kinds where they are shown and exported: everything is derived from the members of Tunnel."""
 
 from __future__ import annotations
 
-from flowtop.export import exports
-from flowtop.model.elements import ELEMENTS, TUNNELS, tunnel_values
-from flowtop.model.kinds import Kind, Tunnel
+import numpy as np
+import pytest
+
+from flowtop.fields.columns import COLUMNS, Wording
+from flowtop.fields.groups import GROUPS
+from flowtop.fields.records import flow_record
+from flowtop.filters.filter import compile_filter
+from flowtop.filters.words import KEYS
+from flowtop.model.elements import ELEMENTS, TUNNEL_MEMBERS, tunnel_values
+from flowtop.model.kinds import TUNNELS_BY_LABEL, Tunnel
 from flowtop.tui.panels import details
-from flowtop.tui.widgets import flow_table
+from flowtop.wire import tunnels
+from tests.unit.fields.test_columns import ROWS
+from tests.unit.filters.flows import table
+
+every_tunnel = pytest.mark.parametrize("tunnel", [tunnel for tunnel in Tunnel if tunnel], ids=lambda kind: kind.label)
 
 
-def test_they_are_those_of_the_record() -> None:
-    assert ("", *(tunnel.name.lower() for tunnel in Tunnel if tunnel)) == TUNNELS
-    assert {exports._PARENT, flow_table._PARENT, details._PARENT} == {Kind.PARENT}
+def test_each_kind_has_a_name_and_traits_of_its_own() -> None:
+    assert Tunnel.NONE.label == "" and not Tunnel.NONE.id_label
+    assert [*TUNNELS_BY_LABEL] == ["ip", "gre", "erspan", "vxlan", "geneve", "mpls"]
+    assert [*map(int, Tunnel)] == [*range(len(Tunnel))], "the numbers are in exports"
+    for tunnel in TUNNELS_BY_LABEL.values():
+        assert tunnel.id_label or not tunnel.always_has_id
+
+
+@every_tunnel
+def test_a_kind_is_in_the_list_the_filter_language_json_details_and_exports(tunnel: Tunnel) -> None:
+    row = ROWS["tcp"]._replace(tunnel=int(tunnel), tunnel_id=7)
+    assert COLUMNS["tunnel"].text(row, Wording(), {}) == tunnel.label
+    assert tunnel.label in KEYS["tunnel"].choices and tunnel.label in KEYS["tunnel"].expected
+    passed = compile_filter(f"tunnel {tunnel.label}").mask(table([{"tunnel": int(tunnel)}, {}]), {})
+    assert passed.tolist() == [True, False]
+    assert flow_record(row, {})["tunnel"] == tunnel.label
+    assert tunnel_values(tunnel, 7).keys() <= {*TUNNEL_MEMBERS}
+    assert GROUPS["tunnel"].text((int(tunnel), 7), {}) == f"{tunnel.label} 7"
+    shown = details._tunnel(row)
+    assert shown == (f"{tunnel.label}, {tunnel.id_label} 7" if tunnel.id_label else tunnel.label)
+    point = int(tunnel) << 32 | 7
+    assert tunnels.description(point) == f"{tunnel.label} 7"
+    assert [part.tolist() for part in tunnels.of_observation_points(np.array([point], np.uint64))] == [[tunnel], [7]]
+
+
+@every_tunnel
+def test_an_id_of_0_is_shown_where_it_is_an_id(tunnel: Tunnel) -> None:
+    row = ROWS["tcp"]._replace(tunnel=int(tunnel), tunnel_id=0)
+    assert COLUMNS["vni"].text(row, Wording(), {}) == ("0" if tunnel.always_has_id else "")
+    assert tunnels.description(int(tunnel) << 32) == (f"{tunnel.label} 0" if tunnel.always_has_id else tunnel.label)
 
 
 def test_a_vni_is_a_layer_2_segment_as_iana_has_it() -> None:

@@ -220,7 +220,8 @@ def test_standard_output_and_a_reader_that_goes_away(source: Path) -> None:
     (("-b", "-w", "-", "-o", "json"), "-o json and -w - both write to standard output"),
     (("-b", "-w", "-", "-e", "jsonl:-"), "-e jsonl:- and -w - both write to standard output"),
     (("-w", "-"), "-w -: standard output belongs to the screen"),
-    (("-b", "-w", "y", "--write-total", "much"), "--write-total 'much' is not a size"),
+    (("-b", "-w", "y", "--write-total", "much"),
+     "Invalid value for '--write-total': \"much\" is not a size; for example 4096, 100M, 1.5Gi"),
 ])
 def test_what_cannot_be_written_is_told_before_anything_begins(
         source: Path, options: tuple[str, ...], message: str) -> None:
