@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowtop.api.errors import DecodeError, EncodeError
     from flowtop.api.reading import ExportMessage, read, read_exports
     from flowtop.api.rows import Biflow, Flow, Group, Row, Rows
+    from flowtop.api.sending import Sender
     from flowtop.api.table import Table
     from flowtop.errors import FlowtopError
     from flowtop.filters.errors import FilterError
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Biflow", "Books", "CollectingStatistics", "Collector", "Connection", "DecodeError", "Decoder", "EncodeError",
-    "ExportMessage", "FilterError", "Flow", "FlowtopError", "Group", "Message", "Record", "Row", "Rows", "Table",
-    "__version__", "ipfix", "netflow", "read", "read_exports", "sflow",
+    "ExportMessage", "FilterError", "Flow", "FlowtopError", "Group", "Message", "Record", "Row", "Rows", "Sender",
+    "Table", "__version__", "ipfix", "netflow", "read", "read_exports", "sflow",
 ]
 
 _MODULES = ("ipfix", "netflow", "sflow")
@@ -33,7 +34,8 @@ _HOMES = {
     "Collector": "api.collecting", "Connection": "api.collecting", "DecodeError": "api.errors",
     "Decoder": "api.decoding", "EncodeError": "api.errors", "ExportMessage": "api.reading",
     "FilterError": "filters.errors", "Flow": "api.rows", "FlowtopError": "errors", "Group": "api.rows",
-    "Message": "api.decoding", "Record": "api.decoding", "Row": "api.rows", "Rows": "api.rows", "Table": "api.table",
+    "Message": "api.decoding", "Record": "api.decoding", "Row": "api.rows", "Rows": "api.rows",
+    "Sender": "api.sending", "Table": "api.table",
     "read": "api.reading", "read_exports": "api.reading",
 }
 """Module, below flowtop, of each name."""

@@ -14,12 +14,12 @@ from flowtop.wire.ipfix_template import (
     Template,
     field,
 )
-from flowtop.wire.values import GivenValue, wire_value
+from flowtop.wire.values import wire_value
 
-FieldDefinition = str | tuple[str, int] | tuple[int, int, int] | FieldSpecifier
-"""An element by name, by name and length, or by enterprise number (0: IANA), element id and length."""
-Values = Mapping[str, GivenValue] | Sequence[GivenValue]
-"""A record: values by name of the Template's fields, or in their order."""
+FieldDefinition = str | Sequence[str | int] | FieldSpecifier
+"""An element by name, by (name, length), or by (enterprise number, element id, length); enterprise 0 is IANA."""
+Values = Mapping[str, object] | Sequence[object]
+"""A record: values by name of the Template's fields, or in their order; GivenValue says which."""
 
 _MAX_FIELDS = 1 << 14
 _PADDING = "paddingOctets"
@@ -93,7 +93,7 @@ def _record(template: Template, record: Values, fill: bool) -> bytes:
         if unknown := record.keys() - set(names):
             raise EncodeError(f"template {template.id} has no field {', '.join(sorted(map(str, unknown)))}",
                               hint=f"it has {', '.join(names)}")
-        values: Sequence[GivenValue] = [
+        values: Sequence[object] = [
             record[name] if name in record else _zeros(template, name, specifier, fill)
             for name, specifier in zip(names, template.fields, strict=True)]
     else:

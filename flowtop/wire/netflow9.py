@@ -117,7 +117,7 @@ def netflow9_template_sets(templates: Iterable[Template]) -> list[RecordSet]:
                                        f"{'another enterprise' if specifier.enterprise else 'variable length'}")
     sets = template_sets(template for template in templates if not template.scope_count)
     options = [_options_octets(template) for template in templates if template.scope_count]
-    return [*sets, RecordSet(OPTIONS_TEMPLATE_SET, options)] if options else sets
+    return [*sets, RecordSet(OPTIONS_TEMPLATE_SET, options, min(map(len, options)))] if options else sets
 
 
 def _options_octets(template: Template) -> bytes:

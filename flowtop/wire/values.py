@@ -58,8 +58,8 @@ def _octets_reader(type_: str, length: int) -> Callable[[bytes], PlainValue]:
     return lambda value: value
 
 
-def wire_value(name: str, value: GivenValue, specifier: FieldSpecifier) -> Value:
-    """What `encode_record` takes for a plain value: also addresses of `ipaddress`, and octets for anything.
+def wire_value(name: str, value: object, specifier: FieldSpecifier) -> Value:
+    """What `encode_record` takes for a value of GivenValue: also addresses of `ipaddress`, and octets for anything.
 
     An integer for an element that the registry does not have is written in network order, as long as its field is.
 
