@@ -6,15 +6,13 @@ import ipaddress
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Literal
 
-from flowtop.api.metering import Metering
+from flowtop.api.metering import LEAST_TICK_S, Dedupe, Metering, table_config
 from flowtop.api.table import Table
 from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.metering.flows import TableConfig
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire.ipfix_decoder import split_messages
 from flowtop.wire.ipfix_template import IpfixDecodeError
@@ -22,7 +20,8 @@ from flowtop.wire.ipfix_template import IpfixDecodeError
 SourceAddress = tuple[str, int] | tuple[str, int, int, int]
 """Address and port of an exporter, as `socket.recvfrom` gives them; IPv6 may have its flow information and scope."""
 
-_TICK_S = 1.0
+_LAST_S = float(1 << 32)
+"""The year 2106: later times would overflow sums of nanoseconds."""
 
 
 class Collector:
@@ -39,15 +38,16 @@ class Collector:
         dedupe: what becomes of flows whose packets another exporter or interface has counted too: as of `read`.
         correct_clocks: move times of exporters whose clock is off by two minutes or more.
         clock: seconds since 1970 UTC: when something arrives that says no other time.
+
+    Raises FlowtopError: a timeout or bound that cannot be.
     """
 
     def __init__(self, *, idle_timeout: float = 90.0, active_timeout: float = 60.0, linger: float = 300.0,
-                 max_flows: int = 1_000_000, dedupe: Literal["mark", "drop", "off"] = "off",
+                 max_flows: int = 1_000_000, dedupe: Dedupe = "off",
                  correct_clocks: bool = True, clock: Callable[[], float] = time.time) -> None:
         self._collecting = CollectingProcess(correct_clocks)
-        self._metering = Metering(TableConfig(idle_timeout_s=idle_timeout, active_timeout_s=active_timeout,
-                                              linger_s=linger, least_tick_s=_TICK_S, max_flows=max_flows,
-                                              dedupe=dedupe))
+        self._metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=linger,
+                                               max_flows=max_flows, dedupe=dedupe))
         self._clock = clock
         self._time_s: float | None = None
         self._given_s: float | None = None
@@ -69,7 +69,7 @@ class Collector:
         Returns:
             False: it could not be read, which `statistics` counts.
 
-        Raises FlowtopError: `source` is no address.
+        Raises FlowtopError: `source` is no address, or `at` no such time.
         """
         address, port = _address(source), source[1]
         return self._take(datagram, Session((address, port), address, datagram=True), at)
@@ -90,7 +90,7 @@ class Collector:
         now_s = self._pass_time(at)
         accepted = self._collecting.receive(octets, session, now_s)
         self._waiting = True
-        if self._collecting.full or now_s - self._ticked_s >= _TICK_S:
+        if self._collecting.full or now_s - self._ticked_s >= LEAST_TICK_S:
             self._close_tick()
         return accepted
 
@@ -103,6 +103,8 @@ class Collector:
     def _pass_time(self, at: float | None) -> float:
         """The time it is, in s since 1970 UTC: never less than before."""
         now_s = self._clock() if at is None else at
+        if not 0 <= now_s < _LAST_S:  # as of a NaN
+            raise FlowtopError(f"{now_s} is no time", hint="seconds since 1970 UTC", exit_code=EXIT_USAGE)
         self._given_s = at
         if self._time_s is None:
             self._time_s = self._ticked_s = now_s
@@ -115,7 +117,7 @@ class Collector:
         if self._time_s is None:
             return
         now_s = self._pass_time(self._given_s)
-        if self._waiting or now_s - self._ticked_s >= _TICK_S:
+        if self._waiting or now_s - self._ticked_s >= LEAST_TICK_S:
             self._close_tick()
 
     def _close_tick(self) -> None:

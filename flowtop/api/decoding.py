@@ -141,7 +141,7 @@ class Decoder:
 
     @property
     def statistics(self) -> DecodingStatistics:
-        """As it stands."""
+        """The counters now."""
         counts = self._counts
         return DecodingStatistics(counts["messages"], counts["records"], counts["undecoded"], dict(self._refused),
                                   counts["forgotten"])

@@ -102,7 +102,7 @@ class ExportSession:
 
     @property
     def statistics(self) -> SentStatistics:
-        """As it stands."""
+        """The counters now."""
         return self._statistics
 
     def add(self, template: Template) -> None:

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 
+from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
 from flowtop.query.books import close_books
 from flowtop.query.pager import Pager
 from flowtop.query.query import Page, Query, Traffic
+
+LEAST_TICK_S = 1.0
+"""Rates are of no less: a tick may end as soon as it has begun, and a file be shorter."""
+LONGEST_S = 1e9
+_MOST_FLOWS = 100_000_000
+
+Dedupe = Literal["mark", "drop", "off"]
+
+
+def table_config(*, idle_timeout: float, active_timeout: float, linger: float, max_flows: int,
+                 dedupe: Dedupe) -> TableConfig:
+    """Timeouts in seconds and bounds, as they were given. Raises FlowtopError: one that cannot be."""
+    for name, value, least, most in (("idle_timeout", idle_timeout, 0.001, LONGEST_S),
+                                     ("active_timeout", active_timeout, 0.001, LONGEST_S),
+                                     ("linger", linger, 0, LONGEST_S), ("max_flows", max_flows, 1, _MOST_FLOWS)):
+        if not least <= value <= most:  # as of a NaN
+            raise FlowtopError(f"{name} is {value}", hint=f"from {least} to {most:.0f}", exit_code=EXIT_USAGE)
+    if dedupe not in get_args(Dedupe):
+        raise FlowtopError(f"dedupe is {dedupe!r}", hint=f"one of {', '.join(get_args(Dedupe))}", exit_code=EXIT_USAGE)
+    return TableConfig(idle_timeout_s=idle_timeout, active_timeout_s=active_timeout, linger_s=linger,
+                       least_tick_s=LEAST_TICK_S, max_flows=max_flows, dedupe=dedupe)
 
 
 class Metering:

@@ -96,7 +96,7 @@ class ExportSession5:
 
     @property
     def statistics(self) -> SentStatistics:
-        """As it stands."""
+        """The counters now."""
         return self._statistics
 
     def uptime_ms(self, unix_ms: int) -> int:

@@ -10,29 +10,23 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
-from flowtop.api.metering import Metering
+from flowtop.api.metering import LONGEST_S, Dedupe, Metering, table_config
 from flowtop.api.table import Table
 from flowtop.capture.files.capture import FileCapture, FileConfig
 from flowtop.capture.files.messages import read_payloads
 from flowtop.capture.files.octets import OctetStream
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 from flowtop.filters.kernel import Narrowing
-from flowtop.metering.flows import TableConfig
 from flowtop.pipeline.drive import Driving, Handover, PipelineConfig
 
 Source = str | os.PathLike[str] | IO[bytes]
 """A path ("-": standard input), or a file that was opened in binary mode: what is left of that is copied first."""
 
-_STAY_S = 1e9
-"""Flows that have ended stay in the table."""
-_RATES_OF_S = 1.0
-"""A file may be shorter, and no rate is of less."""
-
 
 def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, active_timeout: float = 60.0,
-         max_flows: int = 1_000_000, dedupe: Literal["mark", "drop", "off"] = "mark", strict: bool = False) -> Table:
+         max_flows: int = 1_000_000, dedupe: Dedupe = "mark", strict: bool = False) -> Table:
     """Read a capture (pcap, pcapng) or an IPFIX file (RFC 5655), gzipped or not, into a flow table.
 
     Args:
@@ -47,10 +41,11 @@ def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, act
         strict: raise what `Table.fault` would say.
 
     Raises:
-        FlowtopError: nothing can be read there, or, with `strict`, not all of it.
+        FlowtopError: nothing can be read there, or, with `strict`, not all of it; a timeout or bound that cannot be.
     """
-    metering = Metering(TableConfig(idle_timeout_s=idle_timeout, active_timeout_s=active_timeout, linger_s=_STAY_S,
-                                    least_tick_s=_RATES_OF_S, max_flows=max_flows, dedupe=dedupe))
+    # Flows that have ended stay.
+    metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=LONGEST_S,
+                                     max_flows=max_flows, dedupe=dedupe))
     with _opened(source) as (path, descriptor):
         capture = FileCapture(FileConfig(path, tick_s=None, descriptor=descriptor, decap=decap))
         capture.open(lambda _: None)

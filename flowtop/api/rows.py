@@ -1,4 +1,4 @@
-"""Rows of an answer as people's programs read them: flows, groups, biflows; each as attributes and as a dict."""
+"""Rows of a query: flows, groups and biflows, each with attributes and as a dict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from flowtop.fields.records import GROUP_ELEMENTS
+from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.output.records import page_record
 from flowtop.query.query import Page
@@ -15,7 +16,7 @@ _ICMP = {1: "icmpTypeCodeIPv4", 58: "icmpTypeCodeIPv6"}
 
 
 class Row:
-    """What flows, groups and biflows have in common. Sums of a group or a biflow are those of its flows."""
+    """What flows, groups and biflows have in common; a group or a biflow has the sums of its flows."""
 
     __slots__ = ("_page", "_record", "_row")
 
@@ -56,7 +57,7 @@ class Row:
 
     @property
     def packets_per_s(self) -> float:
-        """Likewise of packets."""
+        """Wire packets a second over the last tick."""
         return self._row.packet_rate
 
     @property
@@ -97,22 +98,22 @@ class Flow(Row):
 
     @property
     def source(self) -> str:
-        """Address; "" of an aggregate, which stands for flows whose addresses are not known."""
+        """Source address; "" of an aggregate entry, whose addresses are not known."""
         return str(self._members.get("sourceIPv4Address") or self._members.get("sourceIPv6Address", ""))
 
     @property
     def destination(self) -> str:
-        """Likewise."""
+        """Destination address; "" of an aggregate entry."""
         return str(self._members.get("destinationIPv4Address") or self._members.get("destinationIPv6Address", ""))
 
     @property
     def source_port(self) -> int:
-        """0 where the protocol has none, and of fragments whose first one was not seen."""
+        """Source port; 0 where the protocol has none, and of fragments whose first fragment was not seen."""
         return int(self._members.get("sourceTransportPort", 0))
 
     @property
     def destination_port(self) -> int:
-        """Likewise; 0 of ICMP, see `icmp`."""
+        """Destination port; 0 where there is none, and of ICMP: see `icmp`."""
         return int(self._members.get("destinationTransportPort", 0))
 
     @property
@@ -133,7 +134,7 @@ class Flow(Row):
 
     @property
     def interface(self) -> str:
-        """Where it was observed: name of the interface, or of the file; untrusted text without control characters."""
+        """Name of the interface or file where it was observed: untrusted text, without control characters."""
         return str(self._members["interfaceName"])
 
     @property
@@ -158,7 +159,7 @@ class Flow(Row):
 
     @property
     def dscp(self) -> int:
-        """Of the first packet."""
+        """Differentiated services code point of the first packet."""
         return self._row.tos >> 2
 
     @property
@@ -182,8 +183,13 @@ class Flow(Row):
         return self._row.end_reason
 
     @property
+    def parent(self) -> bool:
+        """It carries other flows (with `decap`), which its packets are counted in: it is in no sum."""
+        return self._row.kind == Kind.PARENT
+
+    @property
     def duplicate(self) -> bool:
-        """Another Observation Point's flow stands for the same packets."""
+        """Its packets are counted in the flow of another Observation Point too."""
         return self._row.duplicate
 
     def __repr__(self) -> str:
@@ -249,7 +255,7 @@ RowT = TypeVar("RowT", bound=Row, covariant=True)
 
 
 class Rows(Sequence[RowT], Generic[RowT]):
-    """The rows of one answer, in order; they do not change when their table does."""
+    """The rows of one query, in order; they do not change when the table does."""
 
     def __init__(self, page: Page, kind: type[RowT]) -> None:
         self._page = page
@@ -267,7 +273,7 @@ class Rows(Sequence[RowT], Generic[RowT]):
 
     @property
     def time_ms(self) -> int:
-        """The moment they are of: the table's newest time, ms since 1970 UTC."""
+        """The table's time when it was asked, ms since 1970 UTC."""
         return self._page.unix_ms
 
     def as_dicts(self) -> list[dict[str, Any]]:

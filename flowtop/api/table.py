@@ -1,4 +1,4 @@
-"""The flow table of the library: what was read or collected, and the way to ask it."""
+"""The flow table of the library, and queries to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowtop.query.query import Books, Query
 
 
 class Table:
-    """Flows. Made by `read` and by a `Collector`; for one thread at a time.
+    """A flow table, made by `read` or a `Collector`. For one thread at a time.
 
     Args:
         metering: what holds them.
@@ -55,7 +55,7 @@ class Table:
             biflow: both directions of a conversation in one row; not together with `group`.
 
         Raises:
-            FilterError: the filter means nothing; it says where.
+            FilterError: the filter cannot be understood; it says where.
             FlowtopError: no such column or field, or groups and biflows at once, or a negative number.
         """
         for name, number in (("limit", limit), ("offset", offset)):

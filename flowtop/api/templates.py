@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from flowtop.api.errors import EncodeError, encoding
+from flowtop.wire import iana
 from flowtop.wire.ipfix import RecordSet, encode_record
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
@@ -71,8 +73,9 @@ def _named(name: str, length: int | None) -> FieldSpecifier:
     try:
         return field(name, length)
     except KeyError:
-        raise EncodeError(f"the IANA registry has no element {name!r}",
-                          hint="give (enterprise, number, length) for any other") from None
+        near = difflib.get_close_matches(name, iana.names(), n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else "give (enterprise, number, length) for any other"
+        raise EncodeError(f"the IANA registry has no element {name!r}", hint=hint) from None
 
 
 def record_set(template: Template, records: Iterable[Values], *, fill: bool = False) -> RecordSet:

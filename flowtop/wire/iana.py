@@ -184,6 +184,11 @@ def _registry_by_name() -> dict[str, Element]:
     return {element.name: element for element in _registry().values()}
 
 
+def names() -> list[str]:
+    """Every name of the registry."""
+    return list(_registry_by_name())
+
+
 def named(name: str) -> Element | None:
     """The registry's entry of that name; of a reverse element (RFC 5103) the derived one. None: there is none."""
     element = _registry_by_name().get(name)

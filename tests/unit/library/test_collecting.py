@@ -147,6 +147,14 @@ def test_a_source_that_is_no_address_is_refused() -> None:
         collector().receive(MESSAGE, ("router", 2055))
 
 
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -1.0, 1e12])
+def test_a_time_that_is_none_is_refused(at: float) -> None:
+    collecting = collector()
+    with pytest.raises(flowtop.FlowtopError, match="is no time"):
+        collecting.receive(MESSAGE, SOURCE, at=at)
+    assert (len(collecting.table), collecting.statistics.messages) == (0, 0)
+
+
 def test_nothing_that_arrives_raises_and_all_of_it_is_counted() -> None:
     rng = random.Random(7)
     collecting = collector()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import site
 import subprocess
 import sys
 import zipfile
@@ -87,7 +86,7 @@ def test_other_programs_of_the_manual_compile() -> None:
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python environment with the wheel installed in it, and what it depends on; no checkout is on its path."""
+    """A directory with a Python environment in it that has the wheel and nothing else."""
     directory = tmp_path_factory.mktemp("outside")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True)
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory], cwd=REPOSITORY,
@@ -95,7 +94,6 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = directory.glob("*.whl")
     (packages,) = (directory / "venv").glob("lib/python*/site-packages")
     zipfile.ZipFile(wheel).extractall(packages)
-    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
     return directory
 
 

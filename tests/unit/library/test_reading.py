@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import random
 import struct
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_a_file_object_is_read_from_where_it_stands_and_whatever_it_is() -> None
         assert flows_of(flowtop.read(unzipped)) == FLOWS
 
 
-def test_a_file_object_that_cannot_be_read_is_told_as_flowtops_error() -> None:
+def test_a_file_object_that_cannot_be_read_raises_flowtops_error() -> None:
     with gzip.open(io.BytesIO(gzip.compress(TRACE)[:-30])) as cut, bz2.open(io.BytesIO(b"BZh9" + bytes(40))) as damaged:
         for source in (cut, damaged):
             with pytest.raises(flowtop.FlowtopError, match="cannot read the file object"):
@@ -135,7 +136,7 @@ def test_groups_and_biflows_are_sums_of_their_flows(trace: Path) -> None:
     ({"group": "source", "biflow": True}, "not both"), ({"limit": -1}, "limit"), ({"offset": -1}, "offset"),
     ({"filter": "(" * 5_000}, ""),
 ])
-def test_a_question_that_means_nothing_is_told_as_flowtops_error(trace: Path, arguments: dict[str, Any],
+def test_a_question_that_means_nothing_raises_flowtops_error(trace: Path, arguments: dict[str, Any],
                                                                  words: str) -> None:
     with pytest.raises(flowtop.FlowtopError) as caught:
         flowtop.read(trace).query(**arguments)
@@ -164,7 +165,7 @@ def test_damage_is_told_and_what_came_before_it_is_there(trace: Path) -> None:
 
 
 @pytest.mark.parametrize("octets", [b"", b"\0" * 100, b"GIF89a" + bytes(60), TRACE[:10]])
-def test_what_is_no_capture_is_told_as_flowtops_error(tmp_path: Path, octets: bytes) -> None:
+def test_what_is_no_capture_raises_flowtops_error(tmp_path: Path, octets: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(octets)
     for source in (path, io.BytesIO(octets)):
@@ -182,6 +183,8 @@ def test_decap_looks_into_tunnels(tmp_path: Path) -> None:
     path.write_bytes(pcap([(START_S * SECOND, outer.frame())]))
     inner, = flowtop.read(path, decap=True).query("tcp")
     assert (inner.source, inner.tunnel, inner.tunnel_id, inner.bytes) == (CLIENT, "vxlan", 100, 40)
+    carrier, = flowtop.read(path, decap=True).query("udp")
+    assert (carrier.source, carrier.parent, inner.parent) == ("192.0.2.1", True, False)
     plain, = flowtop.read(path).query()
     assert (plain.source, plain.tunnel, plain.bytes) == ("192.0.2.1", "", outer.octets)
 
@@ -242,3 +245,35 @@ def test_export_messages_are_found_in_captures_and_in_files(tmp_path: Path) -> N
     assert [message.sender for message in flowtop.read_exports(path)] == [("2001:db8::9", 3_000)]
     with pytest.raises(flowtop.FlowtopError):
         list(flowtop.read_exports(io.BytesIO(b"")))
+
+
+@pytest.mark.parametrize("arguments", [{"idle_timeout": 0}, {"idle_timeout": float("nan")}, {"active_timeout": -1},
+                                       {"active_timeout": float("inf")}, {"max_flows": 0}, {"dedupe": "maybe"}])
+def test_a_bound_that_cannot_be_raises_flowtops_error(trace: Path, arguments: dict[str, Any]) -> None:
+    for use in (lambda: flowtop.read(trace, **arguments), lambda: flowtop.Collector(**arguments)):
+        with pytest.raises(flowtop.FlowtopError, match=next(iter(arguments))):
+            use()
+
+
+def test_damaged_files_are_read_as_far_as_they_go_or_refused(tmp_path: Path) -> None:
+    rng = random.Random(11)
+    frames = b"".join(enhanced(START_S * 1_000_000, packet.frame()) for packet in PACKETS)
+    seeds = [TRACE, section() + interface(name="eth0") + frames, gzip.compress(TRACE),
+             ipfix(template(256, FLOW), set_of(256, flow(1) + flow(2)))]
+    path = tmp_path / "damaged"
+    refused = 0
+    for _ in range(150):
+        octets = bytearray(rng.choice(seeds))
+        for _ in range(rng.randrange(1, 6)):
+            octets[rng.randrange(len(octets))] = rng.randrange(256)
+        path.write_bytes(octets[:rng.randrange(len(octets) + 1)] if rng.random() < 0.3 else octets)
+        try:
+            table = flowtop.read(path, decap=rng.random() < 0.5)
+            rows = table.query(biflow=rng.random() < 0.5)  # type: ignore[call-overload]
+            list(flowtop.read_exports(path))
+        except flowtop.FlowtopError:
+            refused += 1
+            continue
+        assert table.books.observed_packets == table.books.accounted_packets + table.books.ignored_packets
+        assert len(rows.as_dicts()) == rows.matched
+    assert 0 < refused < 150

@@ -138,7 +138,7 @@ def test_over_tls_the_server_is_verified(tmp_path: Path) -> None:
     assert [len(message.records) for message in decoded(received[0])] == [0, 1]
 
 
-def test_a_collector_that_is_not_there_or_goes_is_told_as_flowtops_error() -> None:
+def test_a_collector_that_is_not_there_or_goes_raises_flowtops_error() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         url = f"ipfix+tcp://127.0.0.1:{listener.getsockname()[1]}"
         sender = flowtop.Sender(url, [TEMPLATE])

@@ -129,6 +129,12 @@ def test_a_template_that_cannot_be_is_refused(fields: Any, words: str) -> None:
         ipfix.template(256, fields)
 
 
+def test_a_name_that_is_nearly_one_is_answered_with_it() -> None:
+    with pytest.raises(flowtop.EncodeError) as caught:
+        ipfix.template(256, ["octetDeltacount"])
+    assert "octetDeltaCount" in caught.value.hint
+
+
 def test_template_ids_scopes_domains_and_sizes_are_checked() -> None:
     for id_ in (0, 255, 65_536, -1):
         with pytest.raises(flowtop.EncodeError, match=r"not in 256\.\.65535"):
