@@ -1,4 +1,4 @@
-"""NetFlow 5 datagrams as Messages, and back: a Template that never changes stands for the layout."""
+"""NetFlow 5 datagrams as Messages: a Template that never changes stands for the layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NetFlow 9 datagrams (RFC 3954) as the Messages of IPFIX, which grew from it, and back.
+"""NetFlow 9 datagrams (RFC 3954) as the Messages of IPFIX, which grew from it.
 
 Differences that are kept: sequence numbers count datagrams, times count from the exporter's boot, and there is no
 Enterprise bit: numbers from 32768 on are the vendor's. Scopes of Options get the IPFIX elements that mean the same.
