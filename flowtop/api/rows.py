@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from flowtop.fields.records import GROUP_ELEMENTS
+from flowtop.fields.groups import group_fields, member_names
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.output.records import page_record
@@ -210,7 +210,8 @@ class Group(Row):
     @property
     def key(self) -> dict[str, Any]:
         """What they have in common, by IANA names; nothing of aggregates, which hide it."""
-        return {name: value for name, value in self._members.items() if name not in GROUP_ELEMENTS}
+        names = member_names(group_fields(self._page.query.group))
+        return {name: self._members[name] for name in names if name in self._members}
 
     @property
     def flows(self) -> int:
