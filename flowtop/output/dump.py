@@ -22,6 +22,7 @@ from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.sflow import MARK, SampledPacket, SflowDatagram, decode_sflow
 from flowtop.wire.template_store import TemplateStore
+from flowtop.wire.values import plain_octets
 
 _HEADERS = {1: "Ethernet", 11: "IPv4", 12: "IPv6"}
 _MAC_OCTETS = 6
@@ -152,24 +153,13 @@ def value_of(value: Any, specifier: FieldSpecifier) -> str | int | float:
     """A field's value as people read it: addresses, times (ISO 8601), strings; octets of unknown meaning in hex."""
     type_ = specifier.element.type if specifier.element else ""
     if isinstance(value, bytes):
-        return _octets(value, type_, specifier)
+        found = plain_octets(value, specifier)
+        return f"0x{found.hex()}" if isinstance(found, bytes) else found
     if type_ in ("dateTimeSeconds", "dateTimeMilliseconds"):
         return _time(_EPOCH, value * (1_000_000 if type_ == "dateTimeSeconds" else 1000), value)
     if type_ in ("dateTimeMicroseconds", "dateTimeNanoseconds"):
         return _time(_NTP_EPOCH, (value >> 32) * 1_000_000 + ((value & 0xFFFF_FFFF) * 1_000_000 >> 32), value)
     return value if isinstance(value, int | float) else str(value)
-
-
-def _octets(value: bytes, type_: str, specifier: FieldSpecifier) -> str | int:
-    if type_ == "string":
-        return value.rstrip(b"\0").decode("utf-8", "backslashreplace")
-    if type_ in ("ipv4Address", "ipv6Address") and len(value) in (4, 16):
-        return str(ipaddress.ip_address(value))
-    if type_ == "macAddress" and len(value) == 6:
-        return value.hex(":")
-    if type_.startswith("unsigned") and specifier.length <= 8:
-        return int.from_bytes(value, "big")  # a length that RFC 7011 does not allow, and NetFlow does
-    return f"0x{value.hex()}"
 
 
 def _time(epoch: datetime, microseconds: int, value: int) -> str | int:

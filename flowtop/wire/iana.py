@@ -177,3 +177,23 @@ def registered(number: int, enterprise: int = 0) -> Element | None:
     if element is None or enterprise == 0:
         return element
     return Element(f"reverse{element.name[0].upper()}{element.name[1:]}", number, element.type, enterprise=enterprise)
+
+
+@cache
+def _registry_by_name() -> dict[str, Element]:
+    return {element.name: element for element in _registry().values()}
+
+
+def names() -> list[str]:
+    """Every name of the registry."""
+    return list(_registry_by_name())
+
+
+def named(name: str) -> Element | None:
+    """The registry's entry of that name; of a reverse element (RFC 5103) the derived one. None: there is none."""
+    element = _registry_by_name().get(name)
+    if element is not None or not name.startswith("reverse"):
+        return element
+    forward = name.removeprefix("reverse")
+    element = _registry_by_name().get(forward[:1].lower() + forward[1:])
+    return None if element is None else registered(element.number, REVERSE_ENTERPRISE)

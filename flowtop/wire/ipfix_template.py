@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from flowtop.model.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
-from flowtop.wire.iana import registered
+from flowtop.wire.iana import named, registered
 
 TEMPLATE_SET = 2
 OPTIONS_TEMPLATE_SET = 3
@@ -109,7 +109,9 @@ def field(name: str, length: int | None = None) -> FieldSpecifier:
 
     Strings and octet arrays are of variable length then. Raises KeyError: no such element.
     """
-    element = ELEMENTS[name]
+    element = ELEMENTS.get(name) or named(name)
+    if element is None:
+        raise KeyError(name)
     if length is None:
         _, length = (_INTEGERS | _FIXED | {"float64": ("f", 8)}).get(element.type, ("O", VARIABLE_LENGTH))
     return FieldSpecifier(element.number, length, element.enterprise)

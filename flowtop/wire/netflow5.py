@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from flowtop.wire.data_set import DataSet
 from flowtop.wire.ipfix_decoder import Message
@@ -19,6 +20,9 @@ _LAYOUT = ((8, 4), (12, 4), (15, 4), (10, 2), (14, 2), (2, 4), (1, 4), (22, 4), 
            (6, 1), (4, 1), (5, 1), (16, 2), (17, 2), (9, 1), (13, 1), (210, 2))
 RECORD = Template(5, tuple(FieldSpecifier(number, length) for number, length in _LAYOUT))
 """A flow record, 48 octets, in the elements that IPFIX has for its fields. No announced Template can have its id."""
+
+MAX_FLOWS = 30
+"""In one datagram: more would not fit an Ethernet frame, and collectors count on it."""
 
 
 def decode_netflow5(octets: bytes) -> Message:
@@ -44,3 +48,24 @@ def datagram_octets(octets: bytes, offset: int) -> int:
     if len(octets) - offset < HEADER.size:
         return len(octets) - offset
     return HEADER.size + int.from_bytes(octets[offset + 2:offset + 4], "big") * RECORD.min_octets
+
+
+def encode_netflow5(flows: Sequence[bytes], *, sequence: int, export_ns: int, uptime_ms: int, engine_type: int = 0,
+                    engine_id: int = 0, sampling_interval: int = 0) -> list[bytes]:
+    """Datagrams of up to MAX_FLOWS flows each.
+
+    Args:
+        flows: records of RECORD, encoded.
+        sequence: flows sent before, modulo 2**32.
+        export_ns: since 1970 UTC.
+        uptime_ms: since the exporter booted: what the flows' times count from.
+        sampling_interval: one in so many packets was looked at; 0: all were, or nothing is said. Below 16,384.
+    """
+    datagrams = []
+    seconds, nanoseconds = divmod(export_ns, 1_000_000_000)
+    for start in range(0, len(flows), MAX_FLOWS):
+        part = flows[start:start + MAX_FLOWS]
+        header = HEADER.pack(VERSION, len(part), uptime_ms & 0xFFFF_FFFF, seconds & 0xFFFF_FFFF, nanoseconds,
+                             sequence + start & 0xFFFF_FFFF, engine_type, engine_id, sampling_interval)
+        datagrams.append(b"".join((header, *part)))
+    return datagrams

@@ -7,16 +7,26 @@ Enterprise bit: numbers from 32768 on are the vendor's. Scopes of Options get th
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 
-from flowtop.wire.ipfix import SET_HEADER_OCTETS
+from flowtop.wire.ipfix import (
+    HEADER_OCTETS,
+    SET_HEADER,
+    SET_HEADER_OCTETS,
+    EncodedMessages,
+    RecordSet,
+    encode_messages,
+    template_sets,
+)
 from flowtop.wire.ipfix_decoder import Message, SetsDecoder
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
     OPTIONS_TEMPLATE_SET,
     TEMPLATE_SET,
+    VARIABLE_LENGTH,
     FieldSpecifier,
     IpfixDecodeError,
+    IpfixEncodeError,
     Template,
 )
 from flowtop.wire.template_store import TemplateStore
@@ -91,3 +101,71 @@ class _FlowSetsDecoder(SetsDecoder):
             scope = number < scope_count
             fields.append(FieldSpecifier(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length))
         return self._checked(Template(template_id, tuple(fields), scope_count), start), offset
+
+
+def netflow9_template_sets(templates: Iterable[Template]) -> list[RecordSet]:
+    """What announces the Templates, for `encode_netflow9`.
+
+    Raises IpfixEncodeError: one has what NetFlow 9 lacks: another enterprise's elements, fields of variable length,
+        Scope Fields other than those that RFC 3954 names.
+    """
+    templates = tuple(templates)
+    for template in templates:
+        for name, specifier in zip(template.names, template.fields, strict=True):
+            if specifier.enterprise or specifier.length == VARIABLE_LENGTH:
+                raise IpfixEncodeError(f"template {template.id}: NetFlow 9 has no place for {name}: "
+                                       f"{'another enterprise' if specifier.enterprise else 'variable length'}")
+    sets = template_sets(template for template in templates if not template.scope_count)
+    options = [_options_octets(template) for template in templates if template.scope_count]
+    return [*sets, RecordSet(OPTIONS_TEMPLATE_SET, options, min(map(len, options)))] if options else sets
+
+
+def _options_octets(template: Template) -> bytes:
+    """An Options Template Record (RFC 3954 section 6.1)."""
+    numbers = {element: scope for scope, element in _SCOPES.items()}
+    scopes, options = template.fields[:template.scope_count], template.fields[template.scope_count:]
+    for specifier in scopes:
+        if specifier.element_id not in numbers:
+            raise IpfixEncodeError(f"template {template.id}: NetFlow 9 has no scope {specifier.name}")
+    fields = [(numbers[specifier.element_id], specifier.length) for specifier in scopes]
+    fields += [(specifier.element_id, specifier.length) for specifier in options]
+    return struct.pack(">HHH", template.id, 4 * len(scopes), 4 * len(options)) + b"".join(
+        struct.pack(">HH", *numbers_of_field) for numbers_of_field in fields)
+
+
+def encode_netflow9(sets: Sequence[RecordSet], *, source_id: int, sequence: int, export_time_s: int, uptime_ms: int,
+                    max_octets: int) -> EncodedMessages:
+    """As `ipfix.encode_messages`, in datagrams of NetFlow 9; the sequence counts these.
+
+    Args:
+        uptime_ms: since the exporter booted: what sysUpTime fields count from.
+
+    Raises IpfixEncodeError: a record that is too long for any datagram of that size.
+    """
+    longer = HEADER.size - HEADER_OCTETS
+    encoded = encode_messages(sets, domain=source_id, sequence=0, export_time_s=export_time_s,
+                              max_octets=max_octets - longer)
+    datagrams = []
+    for number, (message, records) in enumerate(zip(encoded.messages, encoded.record_counts, strict=True)):
+        flowsets, announced = _flowsets(message)
+        header = HEADER.pack(VERSION, announced + records, uptime_ms & 0xFFFF_FFFF, export_time_s & 0xFFFF_FFFF,
+                             sequence + number & 0xFFFF_FFFF, source_id)
+        datagrams.append(header + flowsets)
+    return EncodedMessages(datagrams, encoded.record_counts, sequence + len(datagrams) & 0xFFFF_FFFF)
+
+
+def _flowsets(message: bytes) -> tuple[bytes, int]:
+    """The Sets of a message with the numbers that FlowSets have, and how many Template Records there are in them."""
+    parts, announced, offset = [], 0, HEADER_OCTETS
+    while offset < len(message):
+        set_id, length = SET_HEADER.unpack_from(message, offset)
+        end = offset + length
+        at = offset + SET_HEADER_OCTETS
+        while set_id < FIRST_TEMPLATE_ID and end - at > SET_HEADER_OCTETS:
+            _, first, second = struct.unpack_from(">HHH", message, at)
+            at += 6 + first + second if set_id == OPTIONS_TEMPLATE_SET else 4 + 4 * first
+            announced += 1
+        flowset = {TEMPLATE_SET: _TEMPLATE_FLOWSET, OPTIONS_TEMPLATE_SET: _OPTIONS_FLOWSET}.get(set_id, set_id)
+        parts += [SET_HEADER.pack(flowset, length), message[offset + SET_HEADER_OCTETS:end]]
+        offset = end
+    return b"".join(parts), announced

@@ -15,6 +15,20 @@ from flowtop.capture.protocol import Wake
 from flowtop.model.record import FlowBatch
 
 
+def collected_batch(collecting: CollectingProcess, now_ns: int, addresses: tuple[str, ...] = ()) -> FlowBatch:
+    """What was collected since the last call; every batch has arrays of its own.
+
+    Args:
+        now_ns: since 1970 UTC.
+        addresses: where exporters send to.
+    """
+    keys, counters, other_ifindexes = collecting.drain()
+    for name in ("first_ns", "last_ns"):  # an exporter's clock may be a little ahead
+        counters[name] = counters[name].clip(max=now_ns)
+    return FlowBatch(keys, counters, collecting.points.observations(), now_ns, 0, collecting.points.interfaces(),
+                     addresses, collecting=collecting.statistics(), other_ifindexes=other_ifindexes)
+
+
 class ListenerCapture:
     """flowtop.capture.protocol.Capture of the flows that other exporters send.
 
@@ -74,13 +88,7 @@ class ListenerCapture:
         """See Capture.drain. Every batch has arrays of its own."""
         for listener in self._listeners:
             listener.count_drops()
-        now_ns = self._clock_ns() + self._since_1970_ns
-        keys, counters, other_ifindexes = self._collecting.drain()
-        for name in ("first_ns", "last_ns"):  # an exporter's clock may be a little ahead
-            counters[name] = counters[name].clip(max=now_ns)
-        return FlowBatch(keys, counters, self._collecting.points.observations(), now_ns, 0,
-                         self._collecting.points.interfaces(), self.addresses,
-                         collecting=self._collecting.statistics(), other_ifindexes=other_ifindexes)
+        return collected_batch(self._collecting, self._clock_ns() + self._since_1970_ns, self.addresses)
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

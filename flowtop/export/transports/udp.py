@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,36 @@ _QUIET_DATAGRAMS = 3
 """So many in a row that met no refusal mean that somebody listens (again)."""
 
 
+def datagram_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """A socket to one collector that never fragments: the kernel answers EMSGSIZE when the path has become narrower.
+
+    Raises OSError: there is no way there.
+    """
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        else:
+            made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def path_octets(connected: socket.socket) -> int:
+    """Largest message that fits a datagram on the path as it is known now."""
+    try:
+        if connected.family == socket.AF_INET6:
+            mtu = connected.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+        else:
+            mtu = connected.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+    except OSError:
+        return UNKNOWN_MTU_OCTETS
+    return min(max(mtu, _SMALLEST_MTU) - _HEADERS[connected.family], _MAX_DATAGRAM)
+
+
 class UdpTransport:
     """Datagrams to one collector.
 
@@ -41,7 +72,6 @@ class UdpTransport:
         self._templates = flow_templates(url.profile)
         self._counts = SentCounts()
         self._socket: socket.socket | None = None
-        self._family = socket.AF_INET
         self._unsent: FlowRecords | None = None
         self._quiet = 0
 
@@ -73,14 +103,8 @@ class UdpTransport:
         """Raises OSError."""
         if self._socket is not None:
             self._socket.close()
-        self._family = family
-        self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
-        # Never fragment: the kernel answers EMSGSIZE when the path has become narrower.
-        if self._family == socket.AF_INET6:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        else:
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        self._socket.connect(address)
+            self._socket = None
+        self._socket = datagram_socket(family, address)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Send records. Raises OSError, Abandoned; `abandon` has what was not sent then."""
@@ -111,14 +135,7 @@ class UdpTransport:
     def max_octets(self) -> int:
         """Largest message that fits a datagram on the path as it is known now."""
         assert self._socket is not None
-        try:
-            if self._family == socket.AF_INET6:
-                mtu = self._socket.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
-            else:
-                mtu = self._socket.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-        except OSError:
-            return UNKNOWN_MTU_OCTETS
-        return min(max(mtu, _SMALLEST_MTU) - _HEADERS[self._family], _MAX_DATAGRAM)
+        return path_octets(self._socket)
 
     def _refresh(self, context: ExportContext) -> None:
         """Templates by seconds and by packets, the interface table when it has changed, reports once a minute."""

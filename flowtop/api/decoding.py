@@ -1,0 +1,179 @@
+"""Export messages as plain values, with the Templates that are known of each session."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+
+from flowtop.api.errors import DecodeError, decoding
+from flowtop.wire import ipfix, netflow5, netflow9
+from flowtop.wire.data_set import DataSet, UndecodedSet
+from flowtop.wire.datagrams import decode_export
+from flowtop.wire.ipfix_decoder import Message as WireMessage
+from flowtop.wire.ipfix_decoder import decode_message
+from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+from flowtop.wire.template_store import TemplateStore
+from flowtop.wire.values import PlainValue, reader
+
+MAX_SESSIONS = 1_024
+MAX_FIELDS = 262_144
+"""Templates' fields over all sessions: past these bounds the session that has been silent longest is forgotten."""
+
+
+class Record(Mapping[str, PlainValue]):
+    """One Data Record: value by name of the field, in the order of its Template; the second `x` is named `x#2`.
+
+    Attributes:
+        template: what describes it.
+        options: it is Options Data: about the exporter, its interfaces or sampling, not about a flow.
+    """
+
+    __slots__ = ("_values", "options", "template")
+
+    def __init__(self, template: Template, values: dict[str, PlainValue]) -> None:
+        self.template = template
+        self.options = bool(template.scope_count)
+        self._values = values
+
+    def __getitem__(self, name: str) -> PlainValue:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Record of template {self.template.id} {self._values}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of IPFIX, NetFlow 9 or NetFlow 5.
+
+    Attributes:
+        version: 10, 9 or 5.
+        export_time_s: since 1970 UTC, by the exporter's clock.
+        sequence: of its header: Data Records (IPFIX), datagrams (NetFlow 9) or flows (NetFlow 5) sent before it.
+        domain: Observation Domain ID; Source ID of NetFlow 9; engine type * 256 + engine id of NetFlow 5.
+        templates: announced in it.
+        withdrawn: ids of Templates that it withdrew.
+        records: all Data Records whose Template is known, in order.
+        undecoded: Sets whose Template is not known: their ids and octets, Set Header left out.
+        remarks: what is wrong with the exporter though the message can be read.
+        boot_ms: when the exporter booted, ms since 1970 UTC: what NetFlow's sysUpTime counts from; None of IPFIX.
+        sampling_interval: one packet in so many was looked at, by the header of NetFlow 5; 0: it does not say.
+    """
+
+    version: int
+    export_time_s: int
+    sequence: int
+    domain: int
+    templates: tuple[Template, ...]
+    withdrawn: tuple[int, ...]
+    records: tuple[Record, ...]
+    undecoded: tuple[UndecodedSet, ...]
+    remarks: tuple[str, ...]
+    boot_ms: int | None
+    sampling_interval: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingStatistics:
+    """Sums since a Decoder was made.
+
+    Attributes:
+        messages: decoded.
+        records: in them.
+        undecoded_sets: whose Template was not known.
+        refused: messages that could not be decoded, by DecodeError.fault.
+        forgotten_sessions: to keep within the bounds.
+    """
+
+    messages: int
+    records: int
+    undecoded_sets: int
+    refused: Mapping[str, int]
+    forgotten_sessions: int
+
+
+class Decoder:
+    """Decodes IPFIX, NetFlow 9 and NetFlow 5, and remembers Templates by session. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._store = TemplateStore()
+        self._sessions: OrderedDict[Hashable, None] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+
+    def decode(self, octets: bytes, session: Hashable = None, *, datagram: bool = True) -> Message:
+        """Decode one whole message.
+
+        Args:
+            octets: the message and nothing else.
+            session: tells Transport Sessions apart, whose Templates differ: for example the sender's address and port.
+            datagram: it came over UDP, where Templates are not withdrawn.
+
+        Raises DecodeError: it is no such message; what was known is as before. It is counted.
+        """
+        self._sessions[session] = None
+        self._sessions.move_to_end(session)
+        try:
+            message = plain_message(decode_export(octets, self._store, session=session, datagram=datagram))
+        except IpfixDecodeError as refusal:
+            self._refused[refusal.fault] += 1
+            raise DecodeError(str(refusal), refusal.offset, refusal.fault) from refusal
+        finally:
+            while len(self._sessions) > 1 and (len(self._sessions) > MAX_SESSIONS or self._store.fields > MAX_FIELDS):
+                self.end(next(iter(self._sessions)))
+                self._counts["forgotten"] += 1
+        self._counts["messages"] += 1
+        self._counts["records"] += len(message.records)
+        self._counts["undecoded"] += len(message.undecoded)
+        return message
+
+    def end(self, session: Hashable) -> None:
+        """The session is over: forget its Templates."""
+        self._sessions.pop(session, None)
+        self._store.forget(session)
+
+    @property
+    def statistics(self) -> DecodingStatistics:
+        """The counters now."""
+        counts = self._counts
+        return DecodingStatistics(counts["messages"], counts["records"], counts["undecoded"], dict(self._refused),
+                                  counts["forgotten"])
+
+
+def plain_message(message: WireMessage) -> Message:
+    """The message with its records as plain values. Raises IpfixDecodeError."""
+    records = tuple(record for data_set in message.data_sets for record in _records(data_set))
+    return Message(message.version, message.export_time_s, message.sequence, message.domain, message.templates,
+                   message.withdrawn, records, message.undecoded, message.remarks, message.boot_ms,
+                   message.sampling_interval)
+
+
+def _records(data_set: DataSet) -> Iterator[Record]:
+    if not data_set.count:
+        return
+    template = data_set.template
+    readers = [(name, reader(specifier)) for name, specifier in template.named_fields]
+    for row in data_set.records.tolist():
+        yield Record(template, {name: read(value) for (name, read), value in zip(readers, row, strict=True)})
+
+
+def decode_ipfix(octets: bytes) -> Message:
+    """One IPFIX message by itself: see flowtop.api.ipfix.decode."""
+    with decoding():
+        return plain_message(decode_message(octets, TemplateStore(), session=None, datagram=True))
+
+
+def decode_netflow(octets: bytes) -> Message:
+    """One datagram of NetFlow 5 or 9 by itself: see flowtop.api.netflow.decode."""
+    with decoding():
+        if int.from_bytes(octets[:2], "big") == ipfix.VERSION:
+            raise IpfixDecodeError(f"version {ipfix.VERSION} is IPFIX, neither NetFlow {netflow5.VERSION} nor "
+                                   f"{netflow9.VERSION}", 0, "version")
+        return plain_message(decode_export(octets, TemplateStore(), session=None))

@@ -1,0 +1,91 @@
+"""Batches into a flow table and Queries into Pages, in the caller's thread; time is what batches say it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch
+from flowtop.query.books import close_books
+from flowtop.query.pager import Pager
+from flowtop.query.query import Page, Query, Traffic
+
+LEAST_TICK_S = 1.0
+"""Rates are of no less: a tick may end as soon as it has begun, and a file be shorter."""
+LONGEST_S = 1e9
+_MOST_FLOWS = 100_000_000
+
+Dedupe = Literal["mark", "drop", "off"]
+
+
+def table_config(*, idle_timeout: float, active_timeout: float, linger: float, max_flows: int,
+                 dedupe: Dedupe) -> TableConfig:
+    """Timeouts in seconds and bounds, as they were given. Raises FlowtopError: one that cannot be."""
+    for name, value, least, most in (("idle_timeout", idle_timeout, 0.001, LONGEST_S),
+                                     ("active_timeout", active_timeout, 0.001, LONGEST_S),
+                                     ("linger", linger, 0, LONGEST_S), ("max_flows", max_flows, 1, _MOST_FLOWS)):
+        if not least <= value <= most:  # as of a NaN
+            raise FlowtopError(f"{name} is {value}", hint=f"from {least} to {most:.0f}", exit_code=EXIT_USAGE)
+    if dedupe not in get_args(Dedupe):
+        raise FlowtopError(f"dedupe is {dedupe!r}", hint=f"one of {', '.join(get_args(Dedupe))}", exit_code=EXIT_USAGE)
+    return TableConfig(idle_timeout_s=idle_timeout, active_timeout_s=active_timeout, linger_s=linger,
+                       least_tick_s=LEAST_TICK_S, max_flows=max_flows, dedupe=dedupe)
+
+
+class Metering:
+    """One flow table and what is asked of it.
+
+    Args:
+        config: timeouts and bounds.
+    """
+
+    def __init__(self, config: TableConfig) -> None:
+        self._table = FlowTable(config)
+        self._pager = Pager()
+        self._batch = FlowBatch(np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE),
+                                np.zeros(0, OBSERVATION_DTYPE), 0, 0)
+        self._first_ns: int | None = None
+        self._tick = 0
+        self._tunnels = False
+
+    def take(self, batch: FlowBatch, *, close_tick: bool) -> None:
+        """Add a batch to the flows, and end the tick with it if that is asked for."""
+        self._table.accumulate(batch)
+        if len(batch.keys):
+            if self._first_ns is None:
+                self._first_ns = int(batch.counters["first_ns"].min())
+            self._tunnels = self._tunnels or bool(batch.keys["tunnel"].any())
+        # Books and names, not flows: those are in buffers that may be used again.
+        self._batch = replace(batch, keys=batch.keys[:0].copy(), counters=batch.counters[:0].copy(),
+                              observations=batch.observations.copy(), interfaces=dict(batch.interfaces),
+                              other_ifindexes=None, segments=None, steps=None)
+        if close_tick:
+            self._table.close_tick()
+            self._tick += 1
+
+    def end(self) -> None:
+        """Nothing follows: every flow ends by FORCED_END."""
+        self._table.end_all(self._table.now_ns)
+
+    def page(self, query: Query) -> Page:
+        """The answer to a query. Raises FlowtopError: see Answerer.answer."""
+        return self._pager.page(query, self._table, self.now())
+
+    def now(self) -> Page:
+        """A page but for what comes from the flows."""
+        table, totals, batch = self._table, self._table.totals, self._batch
+        tick_s = table.tick_s
+        return Page(
+            query=Query(), tick=self._tick, unix_ms=(table.now_ns + table.unix_offset_ns) // 1_000_000,
+            uptime_s=0.0 if self._first_ns is None else (table.now_ns - self._first_ns) / 1e9,
+            tick_s=tick_s, rows=(), matched=0, flows=0, active_flows=0, anchor_rank=None,
+            books=close_books(totals, batch.observations),
+            ingress=Traffic(totals.tick_ingress_octets / tick_s, totals.tick_ingress_packets / tick_s),
+            egress=Traffic(totals.tick_egress_octets / tick_s, totals.tick_egress_packets / tick_s),
+            interfaces=dict(batch.interfaces), attached=batch.attached, source=batch.source,
+            collecting=batch.collecting, tunnels=self._tunnels)
