@@ -102,9 +102,9 @@ class Listening:
 
     def capture(self) -> Capture:
         """What listens."""
-        from flowtop.capture.collector.capture import ListenerCapture
+        from flowtop.capture.collector.capture import CollectorCapture
 
-        return ListenerCapture(self.urls)
+        return CollectorCapture(self.urls)
 
     def pipeline_config(self, config: PipelineConfig) -> PipelineConfig:
         """As given, but for what the user left open: exporters' records are summed as they say, none is a duplicate."""
