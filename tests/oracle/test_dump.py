@@ -87,11 +87,12 @@ def test_data_before_its_template_is_shown_when_that_comes(tmp_path: Path) -> No
     assert "received before its template: 8 records" in dump(path)[1]
 
 
-@pytest.mark.parametrize(("octets", "said"), [(b"", "is empty"), (b"hello, world, this is no export", "is no export")])
-def test_what_is_no_export_is_one_clear_line(octets: bytes, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("octets", "message"), [
+    (b"", "is empty"), (b"hello, world, this is no export", "is not an export")])
+def test_what_is_no_export_is_one_clear_line(octets: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(octets)
     status, out, err = dump(tmp_path / "x")
-    assert (status, out) == (65, "") and said in err.splitlines()[0] and len(err.splitlines()) <= 2
+    assert (status, out) == (65, "") and message in err.splitlines()[0] and len(err.splitlines()) <= 2
     assert dump(tmp_path / "not there")[0] == 66
 
 
