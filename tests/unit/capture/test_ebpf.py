@@ -239,7 +239,7 @@ class TestCheck:
             raise OSError(errno.EINVAL, "Invalid argument")
 
         finding = check_packets(refuse)
-        assert (finding.ok, finding.detail) == (True, "cannot be written: ring buffers need Linux 5.8")
+        assert (finding.ok, finding.detail) == (True, "not available: ring buffers need Linux 5.8")
 
 
 class TestMergeDuplicates:
