@@ -61,8 +61,8 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "--export-timeout", "soon"], "soon", "--help"),
     (["-c", "3"], "--count needs -b", "-b"),
     (["-B"], "is not a terminal", "-b"),
-    (["-b", "-B", "-g", "source"], "groups or biflows, not both", "leave out the biflows"),
-    (["-b", "-g", "biflow,source"], "groups or biflows, not both", "leave out the biflows"),
+    (["-b", "-B", "-g", "source"], "groups or biflows, not both", "omit the biflows"),
+    (["-b", "-g", "biflow,source"], "groups or biflows, not both", "omit the biflows"),
     ([], "is not a terminal", "-b"),
 ])
 def test_usage_errors_are_two_lines_and_status_2(arguments: list[str], message: str, hint: str) -> None:
