@@ -124,7 +124,7 @@ def test_a_recorder_needs_no_standard_output(pair: tuple[Namespace, Namespace], 
     ("ipfx+tcp://collector", "unknown scheme 'ipfx+tcp'", "did you mean ipfix+tcp?"),
     ("ipfix+tcp://collector:70000", "Port out of range", "a port is 1 to 65535"),
     ("ipfix://collector?profile=nfdmp", "unknown profile 'nfdmp'", "did you mean nfdump?"),
-    ("ipfix://a..b", "'a..b' is no name of a host", "1 to 63 characters"),
+    ("ipfix://a..b", "'a..b' is not a host name", "1 to 63 characters"),
     ("file:a%00b", "control characters in export 'file:a%00b'", "no path"),
     ("ipfix+tls://127.0.0.1?ca=%00", "control characters in export", "no path"),
     ("file:{tmp}/" + "a" * 300, "File name too long", "may write"),
@@ -316,4 +316,4 @@ def test_a_collector_that_is_not_who_it_should_be_gets_nothing_and_the_user_is_t
         assert command.end(signal.SIGINT) == 0
     assert not any(path.stat().st_size for path in arrived.iterdir())
     assert "0 flow records sent" in command.errors()
-    assert f"spooled for the next run, the collector's certificate is refused: {says}" in command.errors()
+    assert f"spooled for the next run, the collector's certificate is invalid: {says}" in command.errors()
