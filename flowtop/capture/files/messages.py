@@ -171,7 +171,7 @@ class _Stream:
         if self._octets:
             yield self._octets, self._gap
             self._octets = b""
-        self._lose_track(tell=True)
+        self._lose_track(gap=True)
         base = next(iter(self._waiting))
         for sequence in sorted(self._waiting, key=lambda number: (number - base + _MODULUS // 2) % _MODULUS):
             if begins_message(self._waiting[sequence]):
@@ -180,9 +180,9 @@ class _Stream:
                 return
             del self._waiting[sequence]
 
-    def _lose_track(self, tell: bool = False) -> None:
+    def _lose_track(self, gap: bool = False) -> None:
         self._next = None
-        self._gap = self._gap or tell
+        self._gap = self._gap or gap
 
 MAX_RAW_OCTETS = 1 << 28
 """Limit of a file of raw datagrams, which is read completely into memory."""
