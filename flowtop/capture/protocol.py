@@ -21,7 +21,7 @@ class Wake:
         weakref.finalize(self, os.close, self._descriptor)
 
     def fileno(self) -> int:
-        """The descriptor is readable from `call` to `heard`."""
+        """The descriptor is readable from `call` to `clear`."""
         return self._descriptor
 
     def call(self) -> None:
@@ -31,7 +31,7 @@ class Wake:
         except BlockingIOError:
             return  # 2**64 - 2 calls are pending: one more changes nothing
 
-    def heard(self) -> None:
+    def clear(self) -> None:
         """Reset the descriptor after a wait."""
         os.eventfd_read(self._descriptor)
 

@@ -285,7 +285,7 @@ class _Ways:
         combined[self.of] = values
         if len(self.several):
             of, crowd = self.of[self.several], values[self.several]
-            combined[of] = 0 if how is np.add else crowd  # found[of] has one of these values already
+            combined[of] = 0 if how is np.add else crowd  # it has one of these values already
             how.at(combined, of, crowd)
         return combined
 

@@ -59,7 +59,7 @@ class CollectorCapture:
         while (left_ns := deadline_ns - self._clock_ns()) > 0 and not self._process.full:
             for key, _ in self._selector.select(left_ns / 1e9):
                 if key.fd == self._wake.fileno():
-                    self._wake.heard()
+                    self._wake.clear()
                     return
                 key.data()
 

@@ -101,8 +101,8 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
-        known = self._sessions.know(session)
-        if self._sessions.crowded:
+        known = self._sessions.touch(session)
+        if self._sessions.over_limit:
             self._evict()
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)

@@ -221,7 +221,7 @@ class Sessions:
         return iter(self._known.values())
 
     @property
-    def crowded(self) -> bool:
+    def over_limit(self) -> bool:
         """Whether there are more than MAX_SESSIONS, so that the oldest has to be removed."""
         return len(self._known) > MAX_SESSIONS
 
@@ -229,7 +229,7 @@ class Sessions:
         """The least recently used session."""
         return next(iter(self._known.values())).session
 
-    def know(self, session: Session) -> KnownSession:
+    def touch(self, session: Session) -> KnownSession:
         """The state of a session; marks it as most recently used."""
         known = self._known.get(session.key)
         if known is None:

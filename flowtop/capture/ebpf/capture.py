@@ -166,7 +166,7 @@ class EbpfCapture:
             selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
         self._packets.begin(self._points)
-        selected = sum(map(selection.wants, self._list()))
+        selected = sum(map(selection.selects, self._list()))
         progress(f"attaching to {selected} interface{'' if selected == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
         for name, reason in self.unobserved.items():
@@ -241,7 +241,7 @@ class EbpfCapture:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
             if self._wake.fileno() in ready:
-                self._wake.heard()
+                self._wake.clear()
                 return
 
     def _poll_ns(self, room: int) -> int:
@@ -252,7 +252,7 @@ class EbpfCapture:
 
     def write_packets(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture."""
-        self._packets.ask(request)
+        self._packets.set_request(request)
 
     def wake(self) -> None:
         """See Capture.wake. May run in nested signal handlers, also before `open` and after `close`."""

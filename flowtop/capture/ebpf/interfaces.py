@@ -75,7 +75,7 @@ class Selection:
 
     patterns: tuple[str, ...] = ()
 
-    def wants(self, interface: Interface) -> bool:
+    def selects(self, interface: Interface) -> bool:
         """Whether to observe this interface. One selected by name or glob need not be up."""
         if not self.patterns:
             return interface.up

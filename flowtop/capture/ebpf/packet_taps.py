@@ -232,7 +232,7 @@ _PATIENCE_S = 30.0
 
 
 class PacketTaps:
-    """Manages one PacketTap at a time. `ask` is for other threads, the other methods for the capture's thread.
+    """Manages one PacketTap at a time. `set_request` is for other threads, the other methods for the capture's thread.
 
     Args:
         clock_ns: clock of the kernel programs.
@@ -247,7 +247,7 @@ class PacketTaps:
         self._wake = wake
         self._settle = settle
         self._decap = decap
-        self._asking = threading.Lock()
+        self._requesting = threading.Lock()
         self._changes = threading.Condition()
         self._early: tuple[PacketRequest, Build] | None = None
         self._open = False
@@ -255,9 +255,9 @@ class PacketTaps:
         self._requested: PacketTap | None = None
         self._attached: PacketTap | None = None
 
-    def ask(self, request: PacketRequest | None) -> None:
+    def set_request(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture."""
-        with self._asking:
+        with self._requesting:
             if request is None:
                 self._end()
             elif self._closed:

@@ -11,7 +11,7 @@ from flowtop.capture.ebpf import start
 from flowtop.capture.ebpf.attach import Attacher, Attachment
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
-from flowtop.capture.ebpf.totals import NOBODY, Totals
+from flowtop.capture.ebpf.totals import UNASSIGNED, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.model.kinds import Direction, Layer
 
@@ -89,7 +89,7 @@ class ObservationPoints:
         """Name by ifindex of every interface with totals."""
         known = self._totals.known()
         self._names = {ifindex: name for ifindex, name in self._names.items() if ifindex in known}
-        return self._names | ({NOBODY: "?"} if self._totals.nobody_counted() else {})
+        return self._names | ({UNASSIGNED: "?"} if self._totals.unassigned_counted() else {})
 
     def reconcile(self, changes: LinkChanges, budget_ns: int) -> bool:
         """Attach to and detach from interfaces so that the selected ones are observed.
@@ -115,7 +115,7 @@ class ObservationPoints:
                 self._observed[ifindex].name = self._names[ifindex] = existing[ifindex].name
         self._refused = {ifindex: refusal for ifindex, refusal in self._refused.items()
                          if ifindex in existing and ifindex not in changes.suspect}
-        waiting = [interface for interface in existing.values() if self._selection.wants(interface)
+        waiting = [interface for interface in existing.values() if self._selection.selects(interface)
                    and interface.index not in self._observed and interface.index not in self._refused]
         for interface in waiting:
             self._observe(interface)

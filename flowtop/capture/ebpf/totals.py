@@ -26,7 +26,7 @@ _WORDS = FLOW_TOTALS_DTYPE.itemsize // 8 - 1
 """Number of 64-bit sums in struct flow_totals, after ifindex and layer."""
 _KEPT_VANISHED = 1024
 """Number of removed interfaces whose totals are kept; older ones are added to ifindex 0, which bounds memory."""
-NOBODY = 0
+UNASSIGNED = 0
 """The ifindex of totals of packets whose interface has no slot."""
 
 
@@ -97,8 +97,8 @@ class Totals:
         self._sums = np.zeros((0, _WORDS), "u8")
         self._free_rows: list[int] = []
         self._points: dict[int, _Point] = {}
-        self._slot_owner: dict[int, int] = {0: NOBODY}
-        self._points[NOBODY] = _Point(NOBODY, self._take_rows())
+        self._slot_owner: dict[int, int] = {0: UNASSIGNED}
+        self._points[UNASSIGNED] = _Point(UNASSIGNED, self._take_rows())
 
     def _take_rows(self) -> int:
         """Two free rows, set to zero."""
@@ -149,7 +149,7 @@ class Totals:
         except OSError as error:
             if error.errno not in (errno.E2BIG, errno.ENOSPC):
                 raise
-            # No room: the kernel counts this interface under NOBODY, whose layer is Ethernet.
+            # No room: the kernel counts this interface under UNASSIGNED, whose layer is Ethernet.
             if values["layer"][0] != Layer.ETHERNET:
                 raise OSError(errno.ENOSPC, "too many interfaces") from error
 
@@ -240,11 +240,11 @@ class Totals:
             del self._slot_owner[point.ifindex % SLOTS]
         gone = [other for other in self._points.values() if not other.live and not other.undrained]
         for old in gone[:-_KEPT_VANISHED]:
-            nobody = self._points[NOBODY]
-            self._sums[nobody.row:nobody.row + 2] += self._sums[old.row:old.row + 2]
+            unassigned = self._points[UNASSIGNED]
+            self._sums[unassigned.row:unassigned.row + 2] += self._sums[old.row:old.row + 2]
             for direction in Direction:
                 for unit, gained in enumerate(old.gained[direction]):
-                    nobody.gained[direction][unit] += gained
+                    unassigned.gained[direction][unit] += gained
             self._free_rows.append(old.row)
             del self._points[old.ifindex]
 
@@ -252,14 +252,14 @@ class Totals:
         """Every ifindex with totals of its own."""
         return frozenset(self._points)
 
-    def nobody_counted(self) -> bool:
-        """Whether any packets are counted under NOBODY."""
-        row = self._points[NOBODY].row
+    def unassigned_counted(self) -> bool:
+        """Whether any packets are counted under UNASSIGNED."""
+        row = self._points[UNASSIGNED].row
         return bool(self._sums[row:row + 2].any())
 
     def observations(self) -> npt.NDArray[np.void]:
-        """OBSERVATION_DTYPE, shape (m,): a new array. Rows of NOBODY only if they are not zero."""
-        points = [point for point in self._points.values() if point.ifindex != NOBODY or self.nobody_counted()]
+        """OBSERVATION_DTYPE, shape (m,): a new array. Rows of UNASSIGNED only if they are not zero."""
+        points = [point for point in self._points.values() if point.ifindex != UNASSIGNED or self.unassigned_counted()]
         observations = np.zeros(2 * len(points), OBSERVATION_DTYPE)
         if not points:
             return observations

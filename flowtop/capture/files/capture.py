@@ -26,7 +26,7 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATIO
 class PacketOutlet:
     """Delays packets until the batch they belong to is in the flow table, where their flows can be looked up.
 
-    Any thread may call `ask`; the other methods are for the capture's thread.
+    Any thread may call `set_request`; the other methods are for the capture's thread.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class PacketOutlet:
         self._held: tuple[Piece, int, int] | None = None
         self._over = False
 
-    def ask(self, request: PacketRequest | None) -> None:
+    def set_request(self, request: PacketRequest | None) -> None:
         """Write packets to this request's sink from now on; None: stop.
 
         Raises FlowtopError: the file has been read completely.
@@ -47,7 +47,7 @@ class PacketOutlet:
             self._request = request
 
     @property
-    def asked(self) -> bool:
+    def active(self) -> bool:
         """Whether packets are being written."""
         return self._request is not None
 
@@ -230,7 +230,7 @@ class FileCapture:
         elif due_s is None and not self._ended:
             due_s = 0.0
         if self._wake.fileno() in readable(watched, timeout_s if due_s is None else min(timeout_s, due_s)):
-            self._wake.heard()
+            self._wake.clear()
 
     def _due_s(self) -> float | None:
         """Seconds until the next batch of the current piece is due; None if there is no piece."""
@@ -285,7 +285,7 @@ class FileCapture:
         """One batch of many steps from the rest of the piece; None if there are few, or packets are being written."""
         start = self._taken
         steps = stretch(piece.clock_ns[start:], self._start_ns, self._boundary_ns, self._step_ns)
-        if steps is None or self._outlet.asked:
+        if steps is None or self._outlet.active:
             return None
         stop = start + len(steps.step)
         if not piece.orderly(start, stop, self._start_ns, self._step_ns):
@@ -343,7 +343,7 @@ class FileCapture:
 
     def write_packets(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture. Packets are written by the call after the one that returned their batch."""
-        self._outlet.ask(request)
+        self._outlet.set_request(request)
 
     # ---- reading
 

@@ -18,7 +18,7 @@ def resolve(host: str, port: int, kind: socket.SocketKind, context: ExportContex
     """Addresses of a collector, in the resolver's order. Raises OSError: it has none. Raises Abandoned."""
     answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
             results = socket.getaddrinfo(host, port, type=kind)
         except OSError as error:
@@ -29,7 +29,7 @@ def resolve(host: str, port: int, kind: socket.SocketKind, context: ExportContex
             answers.put([(family, address) for family, _, _, _, address in results  # type: ignore[misc]
                          if family in (socket.AF_INET, socket.AF_INET6)])
 
-    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
     deadline = context.monotonic() + _TIMEOUT_S
     while answers.empty():
         context.wait(None, write=False, timeout_s=_POLL_S)

@@ -183,9 +183,9 @@ class TcpTransport:
             raise OSError(error, f"cannot connect to {where[0]} port {where[1]}: {os.strerror(error)}")
 
     def _handshake(self, tls: ssl.SSLContext, context: ExportContext) -> None:
-        """Raises OSError: the server's certificate is invalid, it refuses ours, or it does not speak TLS.
+        """Do the TLS handshake.
 
-        Raises Abandoned.
+        Raises OSError: the server's certificate is invalid, it refuses ours, or it does not use TLS. Raises Abandoned.
         """
         assert self._socket is not None
         connection = tls.wrap_socket(self._socket, server_hostname=self._url.servername or self._url.host,
