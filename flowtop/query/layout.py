@@ -97,5 +97,5 @@ def sort_column(column_id: str, query: Query | None = None) -> Column:
     if column is None:
         near = difflib.get_close_matches(column_id, columns, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"columns: {', '.join(columns)}"
-        raise FlowtopError(f"no column {column_id!r} to sort by", hint=hint, exit_code=EXIT_USAGE)
+        raise FlowtopError(f"unknown sort column {column_id!r}", hint=hint, exit_code=EXIT_USAGE)
     return column

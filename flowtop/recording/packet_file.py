@@ -216,7 +216,7 @@ class PacketFile:
         poll.register(self._descriptor, select.POLLOUT)
         while not poll.poll(_POLL_MS):
             if self._give_up_at is not None and time.monotonic() > self._give_up_at:
-                raise TimeoutError(0, "its reader does not read")
+                raise TimeoutError(0, "timed out waiting for its reader")
         # A pipe that polls as writable takes this many octets at once.
         return os.write(self._descriptor, octets[:select.PIPE_BUF])
 

@@ -130,7 +130,7 @@ class Recorder:
     def _source(self) -> PacketCapture:
         if self._capture is None:
             raise FlowtopError("there are no packets here, only flow records of exporters", exit_code=EXIT_USAGE,
-                               hint="packets are written of interfaces, and of capture files (-r)")
+                               hint="packets can be written from interfaces and capture files (-r)")
         return self._capture
 
     def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:

@@ -73,7 +73,7 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (
-    Profile("default", 1, True, True, "What nfdump, pmacct, tshark and libfixbuf all read right."),
+    Profile("default", 1, True, True, "Read correctly by nfdump, pmacct, tshark and libfixbuf."),
     Profile("strict", 2, False, False, "Every element at full length; options in the flows' own Observation Domain."),
     Profile("nfdump", 2, True, False, "All 12 TCP control bits; options apart: nfcapd sees no false sequence errors."),
     Profile("pmacct", 1, False, True, "nfacctd reads two octets of TCP control bits as 0, and vlanId only at ingress."),

@@ -51,7 +51,7 @@ class CollectorCapture:
         except BaseException:
             self._resources.close()
             raise
-        progress(f"listening at {', '.join(self.addresses)}")
+        progress(f"listening on {', '.join(self.addresses)}")
 
     def wait(self, timeout_s: float) -> None:
         """See Capture.wait; receives messages while it waits."""

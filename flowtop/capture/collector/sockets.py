@@ -238,16 +238,16 @@ def _enlarge(made: socket.socket) -> None:
 
 def _why(url: ListenUrl, error: OSError) -> FlowtopError:
     if error.errno == errno.EADDRINUSE:
-        return FlowtopError(f"cannot listen at {url}: the port is in use",
+        return FlowtopError(f"cannot listen on {url}: the port is in use",
                             hint="another collector uses it: see ss -lnp, or choose another port",
                             exit_code=EXIT_UNAVAILABLE)
     if error.errno == errno.EADDRNOTAVAIL:
-        return FlowtopError(f"cannot listen at {url}: no such address on this host",
+        return FlowtopError(f"cannot listen on {url}: no such address on this host",
                             hint="see ip addr, or use 0.0.0.0 or [::] for all addresses", exit_code=EXIT_USAGE)
     if error.errno == errno.EACCES:
-        return FlowtopError(f"cannot listen at {url}: permission denied",
+        return FlowtopError(f"cannot listen on {url}: permission denied",
                             hint="ports below 1024 need root", exit_code=EXIT_NO_PERMISSION)
-    return FlowtopError(f"cannot listen at {url}: {os.strerror(error.errno or 0).lower()}",
+    return FlowtopError(f"cannot listen on {url}: {os.strerror(error.errno or 0).lower()}",
                         exit_code=EXIT_UNAVAILABLE)
 
 

@@ -80,4 +80,4 @@ def parse_listen_url(text: str) -> ListenUrl:
 
 
 def _refusal(text: str, hint: str) -> FlowtopError:
-    return FlowtopError(f"cannot listen at {text!r}", hint=hint, exit_code=EXIT_USAGE)
+    return FlowtopError(f"cannot listen on {text!r}", hint=hint, exit_code=EXIT_USAGE)

@@ -53,7 +53,7 @@ def _system_call() -> tuple[Callable[..., int], int, int]:
     """libc's syscall(2), and the numbers of bpf and membarrier on this machine."""
     machine = os.uname().machine
     if machine not in _SYSCALL_NUMBERS:
-        raise OSError(errno.ENOSYS, f"bpf(2) has no known system call number on {machine}")
+        raise OSError(errno.ENOSYS, f"the system call number of bpf(2) is not known on {machine}")
     function = ctypes.CDLL(None, use_errno=True).syscall
     function.restype = ctypes.c_long
     return function, *_SYSCALL_NUMBERS[machine]

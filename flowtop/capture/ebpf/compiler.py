@@ -252,7 +252,7 @@ def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> Flo
         what, hint = contents
         return FlowtopError(f"no memory for {what}", hint=hint, exit_code=EXIT_FAILURE)
     return FlowtopError(f"cannot load the eBPF programs: {cause}",
-                        hint="flowtop --check shows what this host can do", exit_code=EXIT_FAILURE)
+                        hint="run flowtop --check to see what this host supports", exit_code=EXIT_FAILURE)
 
 
 def _cause(message: str, log: str) -> str:

@@ -168,7 +168,7 @@ class ObservationPoints:
 
     def _observe(self, interface: Interface) -> None:
         if interface.layer is None:
-            self._refused[interface.index] = (interface.name, f"link type {interface.link_type} carries no plain IP")
+            self._refused[interface.index] = (interface.name, f"link type {interface.link_type} is not supported")
             return
         observed = _Observed(interface.name, interface.layer, {})
         self._observed[interface.index], self._names[interface.index] = observed, interface.name

@@ -73,7 +73,7 @@ class PacketOutlet:
                 packets = held[0].packets_between(held[1], held[2])
                 if packets is None:
                     raise FlowtopError("there are no packets in this file, only flow records", exit_code=EXIT_USAGE,
-                                       hint="packets are written of pcap and pcapng files")
+                                       hint="packets can be written from pcap and pcapng files")
                 request.sink.write(packets)
             if ended:
                 request.sink.finish()

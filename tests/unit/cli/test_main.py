@@ -50,7 +50,7 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "name", "~", "example"], "names of hosts are only known on the screen", "filter by address"),
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
-    (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),
+    (["-b", "--sort", "byts"], "unknown sort column 'byts'", "did you mean bytes"),
     (["-b", "-e", "ipfx://collector"], "unknown scheme 'ipfx'", "did you mean ipfix"),
     (["-b", "-e", "ipfix://collector:99999"], "out of range", "1 to 65535"),
     (["-b", "-e", "ipfix://collector?profile=nfdmp"], "unknown profile 'nfdmp'", "did you mean nfdump"),
