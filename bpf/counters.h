@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What a packet adds to the counters of its entry, and what its first packet leaves there. No maps in here: bcc rewrites
- * what is done to them in the program's own file only.
+ * Update of an entry's counters by a packet, and the fields set by its first packet. No maps here: bcc rewrites map
+ * accesses in the main file only.
  */
 #ifndef FLOWTOP_COUNTERS_H
 #define FLOWTOP_COUNTERS_H
 
 #include "parse.h"
 
-#define SRTT_SHIFT 3                  /* bpf_tcp_sock has the smoothed round-trip time in eighths of a microsecond */
+#define SRTT_SHIFT 3                  /* bpf_tcp_sock has the smoothed round-trip time in units of 1/8 us */
 
-/* By number, as in flow.bpf.c. */
+/* Helpers by number, as in flow.bpf.c. */
 static struct bpf_tcp_sock *(*tcp_sock)(struct bpf_sock *socket) = (void *)96;
 
-/* What the sending socket knows of its connection. NULL for what no local TCP socket sends: forwarded, SYN cookies. */
-FLOW_INLINE void ask_socket(struct __sk_buff *skb, struct flow_counters *counters)
+/* Read TCP state from the sending socket. Does nothing without a local TCP socket (forwarded packets, SYN cookies). */
+FLOW_INLINE void read_socket(struct __sk_buff *skb, struct flow_counters *counters)
 {
 	struct bpf_sock *socket = skb->sk;
 	struct bpf_tcp_sock *tcp;
@@ -44,9 +44,9 @@ FLOW_INLINE void add_packet(struct __sk_buff *skb, const u32 direction, struct f
 {
 	u32 fresh = packet->tcp_bits & ~counters->tcp_bits_hint;
 
-	/* Once a tick of the clock, and when the connection gets on: that is often enough, and costs the others nothing. */
+	/* Once per clock tick and at new TCP bits: this is often enough, and costs other packets nothing. */
 	if (direction == FLOW_EGRESS && packet->tcp_bits && (fresh || counters->last_ns != now))
-		ask_socket(skb, counters);
+		read_socket(skb, counters);
 
 	__sync_fetch_and_add(&counters->packets, packet->packets);
 	__sync_fetch_and_add(&counters->octets, packet->octets);

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What is inside tunnels (flowtop/capture/packets/tunnels.py and decap.py, field by field). Only with -DFLOW_DECAP.
- *
- * Key and packet live in a map's memory here, not on the stack: the verifier then knows nothing of what is in them, so
- * that all paths through one tunnel look the same to it where the next one begins.
+ * Decapsulation of tunnels, the same as flowtop/capture/packets/tunnels.py. Only with -DFLOW_DECAP.
+ * Key and packet are in a map's memory, not on the stack: the verifier does not track values there, so all paths
+ * through one tunnel are the same state for it at the start of the next.
  */
 #ifndef FLOWTOP_DECAP_H
 #define FLOWTOP_DECAP_H
 
 #include "parse.h"
 
-#define TUNNELS_MAX 4                 /* one in another */
+#define TUNNELS_MAX 4                 /* maximum nesting */
 #define MPLS_LABELS_MAX 8
-/* How far into a frame carried packets may begin: ten extension headers of 2048 octets after it end below OFFSET_MASK. */
+/* Maximum offset of an inner packet in a frame: ten extension headers of 2048 octets after it end below OFFSET_MASK. */
 #define CARRIED_OFFSET_MAX 0x2fff
 #define CARRIED_OFFSET_MASK 0x3fff
 
@@ -33,90 +32,91 @@
 #define ERSPAN3_PLATFORM_HEADER 8
 #define ERSPAN_SESSION_MASK 0x03ff
 #define PORT_VXLAN 4789
-#define PORT_VXLAN_LINUX 8472         /* Linux's before IANA gave one */
+#define PORT_VXLAN_LINUX 8472         /* Linux's default, older than IANA's number */
 #define PORT_GENEVE 6081
 #define PORT_MPLS 6635                /* RFC 7510 */
 #define VXLAN_FLAG_VNI 0x08
 #define VNI_HEADER 8
 
-/* One packet on its way out of its tunnels. */
+/* State of one packet during decapsulation. */
 struct work {
 	struct flow_key key;
 	struct packet packet;
 	struct flow_key inner_key;
 	struct packet inner;
-	struct flow_key parent;       /* the outermost packet's, as FLOW_KIND_PARENT */
+	struct flow_key parent;       /* key of the outermost packet, as FLOW_KIND_PARENT */
 	struct packet outer;
-	u64 carried;                  /* whether there is such a one */
+	u64 carried;                  /* whether there is an outermost packet */
 };
 
-/* What a packet carries. */
+/* The content of a tunnel. */
 struct carried {
 	u64 offset;                   /* in the frame */
-	u32 type;                     /* EtherType; ETHERTYPE_BRIDGED: an Ethernet frame; 0: nothing that is looked into */
+	u32 type;                     /* EtherType; ETHERTYPE_BRIDGED: an Ethernet frame; 0: nothing that is read */
 	u32 tunnel;                   /* enum flow_tunnel */
 	u32 tunnel_id;
 };
 
-/* Labels to the bottom of the stack (RFC 3032). What follows is IP by its version, else Ethernet, perhaps after a control word. */
-FLOW_INLINE void inside_mpls(struct __sk_buff *skb, u64 end, struct carried *found)
+/* Skip labels to the bottom of the stack (RFC 3032). The content is IP by its version field, else Ethernet, possibly
+ * after a control word. */
+FLOW_INLINE void inside_mpls(struct __sk_buff *skb, u64 end, struct carried *inside)
 {
 	u32 label, i;
 	u8 first;
 
-	found->type = 0;
+	inside->type = 0;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < MPLS_LABELS_MAX; i++) {
-		if (found->offset + sizeof(label) >= end ||
-		    bpf_skb_load_bytes(skb, found->offset & CARRIED_OFFSET_MASK, &label, sizeof(label)))
+		if (inside->offset + sizeof(label) >= end ||
+		    bpf_skb_load_bytes(skb, inside->offset & CARRIED_OFFSET_MASK, &label, sizeof(label)))
 			return;
 		label = from_network_32(label);
-		found->offset = (found->offset + sizeof(label)) & CARRIED_OFFSET_MASK;
-		found->tunnel = FLOW_TUNNEL_MPLS;
-		found->tunnel_id = label >> 12;
+		inside->offset = (inside->offset + sizeof(label)) & CARRIED_OFFSET_MASK;
+		inside->tunnel = FLOW_TUNNEL_MPLS;
+		inside->tunnel_id = label >> 12;
 		if (label & 0x100)
 			break;
 	}
-	if (i == MPLS_LABELS_MAX || bpf_skb_load_bytes(skb, found->offset, &first, sizeof(first)))
+	if (i == MPLS_LABELS_MAX || bpf_skb_load_bytes(skb, inside->offset, &first, sizeof(first)))
 		return;
 	if (first >> 4 == 4)
-		found->type = ETHERTYPE_IPV4;
+		inside->type = ETHERTYPE_IPV4;
 	else if (first >> 4 == 6)
-		found->type = ETHERTYPE_IPV6;
+		inside->type = ETHERTYPE_IPV6;
 	else
-		found->type = ETHERTYPE_BRIDGED;
+		inside->type = ETHERTYPE_BRIDGED;
 	if (first >> 4 == 0)
-		found->offset += 4;
+		inside->offset += 4;
 }
 
-/* Type I has no header and no sequence number; II has 8 octets, III 12 and perhaps 8 more (draft-foschiano-erspan). */
-FLOW_INLINE void inside_erspan(struct __sk_buff *skb, u64 end, u64 octets, struct carried *found)
+/* Type I has no header and no sequence number; II has 8 octets, III 12 or 20 (draft-foschiano-erspan). */
+FLOW_INLINE void inside_erspan(struct __sk_buff *skb, u64 end, u64 octets, struct carried *inside)
 {
 	u16 words[6];
-	u64 at = found->offset & CARRIED_OFFSET_MASK;
+	u64 at = inside->offset & CARRIED_OFFSET_MASK;
 
-	found->tunnel = FLOW_TUNNEL_ERSPAN;
-	found->type = ETHERTYPE_BRIDGED;
+	inside->tunnel = FLOW_TUNNEL_ERSPAN;
+	inside->type = ETHERTYPE_BRIDGED;
 	if (!octets)
 		return;
-	found->type = 0;
+	inside->type = 0;
 	if (at + octets > end || bpf_skb_load_bytes(skb, at, words, ERSPAN_HEADER))
 		return;
-	found->tunnel_id = from_network_16(words[1]) & ERSPAN_SESSION_MASK;
+	inside->tunnel_id = from_network_16(words[1]) & ERSPAN_SESSION_MASK;
 	if (octets == ERSPAN3_HEADER) {
 		if (bpf_skb_load_bytes(skb, at, words, ERSPAN3_HEADER))
 			return;
 		if (from_network_16(words[5]) & 1)
 			octets += ERSPAN3_PLATFORM_HEADER;
 	}
-	found->type = ETHERTYPE_BRIDGED;
-	found->offset = at + octets;
+	inside->type = ETHERTYPE_BRIDGED;
+	inside->offset = at + octets;
 }
 
-/* RFC 2784, keys and sequence numbers of RFC 2890. */
-FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *found)
+/* GRE (RFC 2784) with keys and sequence numbers (RFC 2890). */
+FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *inside)
 {
-	u64 at = found->offset & CARRIED_OFFSET_MASK, flags, type;
+	u64 at = inside->offset & CARRIED_OFFSET_MASK, flags, type;
 	u16 header[2];
 	u32 key;
 
@@ -127,28 +127,28 @@ FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *foun
 	if (flags & GRE_NOT_READ)
 		return;
 	at += sizeof(header) + (flags & GRE_CHECKSUM ? 4 : 0);
-	found->tunnel = FLOW_TUNNEL_GRE;
+	inside->tunnel = FLOW_TUNNEL_GRE;
 	if (flags & GRE_KEY) {
 		if (at + sizeof(key) > end || bpf_skb_load_bytes(skb, at & CARRIED_OFFSET_MASK, &key, sizeof(key)))
 			return;
-		found->tunnel_id = from_network_32(key);
+		inside->tunnel_id = from_network_32(key);
 		at += sizeof(key);
 	}
-	found->offset = at + (flags & GRE_SEQUENCE ? 4 : 0);
+	inside->offset = at + (flags & GRE_SEQUENCE ? 4 : 0);
 	if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_UPSTREAM)
-		inside_mpls(skb, end, found);
+		inside_mpls(skb, end, inside);
 	else if (type == ETHERTYPE_ERSPAN)
-		inside_erspan(skb, end, flags & GRE_SEQUENCE ? ERSPAN_HEADER : 0, found);
+		inside_erspan(skb, end, flags & GRE_SEQUENCE ? ERSPAN_HEADER : 0, inside);
 	else if (type == ETHERTYPE_ERSPAN3)
-		inside_erspan(skb, end, ERSPAN3_HEADER, found);
+		inside_erspan(skb, end, ERSPAN3_HEADER, inside);
 	else if (type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || type == ETHERTYPE_BRIDGED)
-		found->type = type;
+		inside->type = type;
 }
 
-/* VXLAN (RFC 7348), Geneve (RFC 8926) and MPLS (RFC 7510), by their ports. */
-FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct carried *found)
+/* VXLAN (RFC 7348), Geneve (RFC 8926) and MPLS (RFC 7510), by port. */
+FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct carried *inside)
 {
-	u64 at = (found->offset & CARRIED_OFFSET_MASK) + UDP_HEADER;
+	u64 at = (inside->offset & CARRIED_OFFSET_MASK) + UDP_HEADER;
 	struct {
 		u8  flags;
 		u8  more;
@@ -158,60 +158,60 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 
 	if (at + sizeof(header) > end || bpf_skb_load_bytes(skb, at, &header, sizeof(header)))
 		return;
-	found->offset = at;
+	inside->offset = at;
 	if (port == PORT_MPLS) {
-		inside_mpls(skb, end, found);
+		inside_mpls(skb, end, inside);
 	} else if (port == PORT_GENEVE) {
 		u64 type = from_network_16(header.type);
 
 		if (header.flags >> 6)
 			return;
-		found->tunnel = FLOW_TUNNEL_GENEVE;
-		found->tunnel_id = from_network_32(header.vni) >> 8;
-		found->offset = at + sizeof(header) + (header.flags & 0x3f) * 4;
+		inside->tunnel = FLOW_TUNNEL_GENEVE;
+		inside->tunnel_id = from_network_32(header.vni) >> 8;
+		inside->offset = at + sizeof(header) + (header.flags & 0x3f) * 4;
 		if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_UPSTREAM)
-			inside_mpls(skb, end, found);
+			inside_mpls(skb, end, inside);
 		else if (type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || type == ETHERTYPE_BRIDGED)
-			found->type = type;
+			inside->type = type;
 	} else if (header.flags & VXLAN_FLAG_VNI) {
-		found->tunnel = FLOW_TUNNEL_VXLAN;
-		found->tunnel_id = from_network_32(header.vni) >> 8;
-		found->offset = at + sizeof(header);
-		found->type = ETHERTYPE_BRIDGED;
+		inside->tunnel = FLOW_TUNNEL_VXLAN;
+		inside->tunnel_id = from_network_32(header.vni) >> 8;
+		inside->offset = at + sizeof(header);
+		inside->type = ETHERTYPE_BRIDGED;
 	}
 }
 
-/* What `packet`, whose key is `key`, carries; found->type stays 0 when that is nothing. */
-FLOW_INLINE void look_inside(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, struct carried *found)
+/* Detect the tunnel in `packet` with key `key`; inside->type stays 0 if there is none. */
+FLOW_INLINE void look_inside(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, struct carried *inside)
 {
 	u64 end = packet->ip_offset + packet->ip_octets;
 
-	found->offset = packet->transport_offset;
-	if (found->offset > CARRIED_OFFSET_MAX)
+	inside->offset = packet->transport_offset;
+	if (inside->offset > CARRIED_OFFSET_MAX)
 		return;
 	switch (key->protocol) {
 	case PROTOCOL_IPIP:
-		found->tunnel = FLOW_TUNNEL_IP;
-		found->type = ETHERTYPE_IPV4;
+		inside->tunnel = FLOW_TUNNEL_IP;
+		inside->type = ETHERTYPE_IPV4;
 		break;
 	case PROTOCOL_IPV6:
-		found->tunnel = FLOW_TUNNEL_IP;
-		found->type = ETHERTYPE_IPV6;
+		inside->tunnel = FLOW_TUNNEL_IP;
+		inside->type = ETHERTYPE_IPV6;
 		break;
 	case PROTOCOL_GRE:
-		inside_gre(skb, end, found);
+		inside_gre(skb, end, inside);
 		break;
 	case PROTOCOL_UDP:
 		if (key->destination_port == PORT_VXLAN || key->destination_port == PORT_VXLAN_LINUX ||
 		    key->destination_port == PORT_GENEVE || key->destination_port == PORT_MPLS)
-			inside_udp(skb, end, key->destination_port, found);
+			inside_udp(skb, end, key->destination_port, inside);
 		break;
 	}
-	if (found->offset >= end || found->offset > CARRIED_OFFSET_MAX)
-		found->type = 0;
+	if (inside->offset >= end || inside->offset > CARRIED_OFFSET_MAX)
+		inside->type = 0;
 }
 
-/* The carried packet into work->inner and its key, if it is whole IP. */
+/* Parse the inner packet into work->inner and work->inner_key, if it is a complete IP packet. */
 FLOW_INLINE int parse_inside(struct __sk_buff *skb, struct carried *inside, u64 end, struct work *work)
 {
 	u64 type = inside->type, offset = inside->offset & CARRIED_OFFSET_MASK;
@@ -249,8 +249,8 @@ FLOW_INLINE int parse_inside(struct __sk_buff *skb, struct carried *inside, u64 
 }
 
 /*
- * A parsed packet as what it carries: work->key and work->packet become the innermost ones, work->parent and
- * work->outer the outermost. A fragment, and what carries no whole IP packet, stays as it is.
+ * Replace a parsed packet by its inner one: work->key and work->packet become the innermost, work->parent and
+ * work->outer the outermost packet. Fragments, and packets without a complete inner IP packet, stay unchanged.
  */
 FLOW_INLINE void decapsulate(struct __sk_buff *skb, struct work *work)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * tc programs that account every packet of an Observation Point: into its flow, into the aggregate entry when the map
- * is full, into an ignored kind when it is not IP, into `lost` when nothing else worked. They never change, delay or
- * drop a packet and never end classification.
+ * tc programs that count every packet of an Observation Point: in its flow, in an aggregate entry if the map is full,
+ * as an ignored kind if it is not IP, or as lost if all else fails. They never modify, delay or drop a packet and never
+ * end classification.
  *
- * Compiled by bcc, with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. With a capture filter,
- * -DFLOW_WANTED(key)=EXPRESSION says of a struct flow_key which flows are counted (flowtop/filters/kernel.py)
- * until FLOW_CONTROL_EVERYTHING lifts it.
- * With -DFLOW_DECAP packets in tunnels are counted as what is inside, and beside that what carries them.
+ * Compiled by bcc with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. A capture filter is
+ * -DFLOW_FILTER(key)=EXPRESSION over a struct flow_key: nonzero for flows to count (flowtop/filters/kernel.py).
+ * FLOW_CONTROL_EVERYTHING lifts it. With -DFLOW_DECAP, packets in tunnels are counted by their inner flow, and also by
+ * their outer one.
  */
 #include "parse.h"
 #include "fragments.h"
@@ -18,10 +18,11 @@
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
 #define AGGREGATE_ENTRIES 4096
-#define REST_ENTRIES 8192             /* interfaces x directions x IP versions: 2048 interfaces */
-#define REST_PROTOCOL 255             /* reserved by IANA: packets that do carry it share the entry */
+#define REST_ENTRIES 8192             /* interfaces x directions x IP versions: enough for 2048 interfaces */
+#define REST_PROTOCOL 255             /* reserved by IANA; packets with this protocol share the entry */
 
-/* By number, not by bcc's declarations: some of those cut the 64-bit result, and old ones lack the coarse clock. */
+/* Helpers by number instead of bcc's declarations: some of those truncate the 64-bit result, and old ones lack the
+ * coarse clock. */
 static u64 (*socket_cookie)(void *skb) = (void *)46;
 static u64 (*jiffies)(void) = (void *)118;
 #ifdef FLOW_FINE_CLOCK
@@ -37,12 +38,12 @@ BPF_TABLE("hash", struct flow_key, struct flow_counters, aggregates_b, AGGREGATE
 BPF_TABLE("hash", struct flow_key, struct flow_counters, rest_a, REST_ENTRIES);
 BPF_TABLE("hash", struct flow_key, struct flow_counters, rest_b, REST_ENTRIES);
 BPF_TABLE("array", u32, u32, control, 1);                /* [0]: enum flow_control */
-BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries since its last drain */
+BPF_TABLE("array", u32, u32, inserted, 2);               /* by side: entries added since its last drain */
 BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE);
 BPF_TABLE("percpu_hash", struct flow_totals_key, struct flow_totals, totals_overflow, 4096);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
 
-/* The clock as this CPU last read it. */
+/* The last clock reading of this CPU. */
 struct reading {
 	u64 jiffies;
 	u64 ns;
@@ -53,7 +54,7 @@ BPF_TABLE("percpu_array", u32, struct reading, readings, 1);
 BPF_TABLE("percpu_array", u32, struct work, works, 1);
 #endif
 
-/* Keeps the compiler from merging the branches of both sides: one call with either map cannot be inlined by the kernel. */
+/* Keeps the compiler from merging the branches of both sides: the kernel cannot inline one lookup on either map. */
 #define keep_apart() asm volatile("" ::: "memory")
 
 FLOW_INLINE struct flow_counters *find_flow(u32 side, struct flow_key *key)
@@ -104,7 +105,7 @@ FLOW_INLINE int insert_rest(u32 side, struct flow_key *key, struct flow_counters
 	return rest_a.insert(key, counters);
 }
 
-/* This CPU's books of the Observation Point. Entry 0 is nobody's: packets seen before user space made room are in it. */
+/* Totals of the Observation Point on this CPU. Entry 0 is for packets of interfaces that user space has not set up. */
 FLOW_INLINE struct flow_totals *find_totals(u32 side, u32 ifindex, const u32 direction)
 {
 	u32 index = side * FLOW_TOTALS_SIDE + (ifindex % FLOW_TOTALS_SLOTS) * 2 + direction;
@@ -123,8 +124,8 @@ FLOW_INLINE struct flow_totals *find_totals(u32 side, u32 ifindex, const u32 dir
 }
 
 /*
- * Monotonic time, as coarse as the tick. The coarse clock moves with jiffies, which the kernel inlines to one load, so
- * the helper is called once a tick and CPU, not once a packet.
+ * Monotonic time with the resolution of a tick. The coarse clock changes with jiffies, and the kernel inlines reading
+ * jiffies to one load, so the helper is called once per tick and CPU, not per packet.
  */
 FLOW_INLINE u64 now_ns(void)
 {
@@ -146,9 +147,9 @@ FLOW_INLINE u64 now_ns(void)
 }
 
 /*
- * What a packet without an entry of its own is added to: one entry per interface, direction, IP version and protocol;
- * and one for all protocols together in a map apart, when a scan of protocols has filled the map of those.
- * Gives the entry to add the packet to, or NULL when nothing is left to do.
+ * Find or add the aggregate entry for a packet without an entry of its own: one per interface, direction, IP version
+ * and protocol; or, if that map is full (a scan of protocols), one for all protocols in a separate map. Returns the
+ * entry to add the packet to, or NULL if the packet was counted already or is lost.
  */
 FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key, struct flow_counters *counters,
 						 struct packet *packet, struct flow_totals *books)
@@ -168,7 +169,7 @@ FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key,
 		entry = find_aggregate(side, &rest);
 		if (entry || insert_aggregate(side, &rest, counters) == 0)
 			return entry;
-		entry = find_aggregate(side, &rest);     /* another CPU was first, or the map is full */
+		entry = find_aggregate(side, &rest);     /* another CPU added it, or the map is full */
 		if (entry)
 			return entry;
 	}
@@ -187,8 +188,8 @@ FLOW_INLINE struct flow_counters *open_aggregate(u32 side, struct flow_key *key,
 }
 
 /*
- * First packet of its flow on this side, as far as the caller could see.
- * Gives the entry to add the packet to, or NULL when nothing is left to do.
+ * Add an entry for a flow that was not found on this side. Returns the entry to add the packet to, or NULL if the
+ * packet was counted already or is lost.
  */
 FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, const u32 direction,
 					    struct flow_key *key, struct packet *packet, u64 now,
@@ -209,18 +210,18 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 	if (direction == FLOW_EGRESS)
 		counters.socket_cookie = socket_cookie(skb);
 	if (direction == FLOW_EGRESS && packet->tcp_bits)
-		ask_socket(skb, &counters);
+		read_socket(skb, &counters);
 	if (insert_flow(side, key, &counters) == 0) {
 		entries = inserted.lookup(&side);
 		if (entries)
 			__sync_fetch_and_add(entries, 1);
 		return 0;
 	}
-	entry = find_flow(side, key);     /* another CPU was first, or the map is full */
+	entry = find_flow(side, key);     /* another CPU added it, or the map is full */
 	return entry ? entry : open_aggregate(side, key, &counters, packet, books);
 }
 
-/* Ports of later fragments from the first one's, which is remembered here. */
+/* Later fragments get the ports of the first one, which is stored here. */
 FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 now, struct flow_totals *books)
 {
 	struct fragment_key whole = {};
@@ -249,15 +250,15 @@ FLOW_INLINE void ignore(struct __sk_buff *skb, u32 kind, struct packet *packet, 
 }
 
 #ifdef FLOW_DECAP
-/* Count what carried the packet: in no sum, so when there is no room for it, it is left out. */
+/* Count the outer packet of a tunnel. It is in no total, so it is not counted if the map is full. */
 FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, u64 now, u32 everything,
 			    struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
 	u32 *entries;
 
-#ifdef FLOW_WANTED
-	if (!everything && !(FLOW_WANTED((&work->parent))))
+#ifdef FLOW_FILTER
+	if (!everything && !(FLOW_FILTER((&work->parent))))
 		return;
 #endif
 	entry = find_flow(side, &work->parent);
@@ -274,11 +275,11 @@ FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, 
 		entry = find_flow(side, &work->parent);
 	}
 	if (entry)
-		add_packet(skb, FLOW_INGRESS, entry, &work->outer, now);   /* its socket, if any, is the carried flow's */
+		add_packet(skb, FLOW_INGRESS, entry, &work->outer, now);   /* a socket belongs to the inner flow */
 }
 #endif
 
-/* Into its flow; or into the books' filtered, when the capture filter, unless it is lifted, does not want it. */
+/* Count a packet in its flow, or as filtered if the capture filter is active and does not match. */
 FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
 			 struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
 {
@@ -286,9 +287,9 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 
 	if (packet->fragment)
 		join_fragment(key, packet, now, books);
-#ifdef FLOW_WANTED
-	/* After fragments are joined: a flow is counted whole or not at all. */
-	if (!everything && !(FLOW_WANTED((key)))) {
+#ifdef FLOW_FILTER
+	/* After joining fragments, so that all packets of a flow are treated the same. */
+	if (!everything && !(FLOW_FILTER((key)))) {
 		books->filtered_packets += packet->packets;
 		books->filtered_octets += packet->octets;
 		if (key->kind == FLOW_KIND_FRAGMENT)
@@ -333,7 +334,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	active = control.lookup(&zero);
 	if (!active)
 		return VERDICT_NEXT;
-	control_word = *(volatile u32 *)active;   /* once: all of this packet goes to one side */
+	control_word = *(volatile u32 *)active;   /* read once, so that all of this packet goes to one side */
 	side = control_word & FLOW_CONTROL_SIDE;
 	books = find_totals(side, key->ifindex, direction);
 	if (!books)

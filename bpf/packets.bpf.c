@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * tc programs that copy packets of wanted flows into a ring buffer. They stand beside those of flow.bpf.c only while
- * packets are being written, so whoever does not ask for packets pays nothing, and the books never know of them. As
- * those they never change, delay or drop a packet and never end classification.
+ * tc programs that copy packets of selected flows into a ring buffer. They are attached beside those of flow.bpf.c only
+ * while packets are being written, so they cost nothing otherwise, and do not affect the totals. Like those, they never
+ * modify, delay or drop a packet and never end classification.
  *
- * Compiled by bcc, with -DFLOW_SNAP=N octets of a frame at most, -DFLOW_RING_PAGES=N (of 4096 octets, a power of two)
- * and, where there is a filter, -DFLOW_WANTED(key)=EXPRESSION as in flow.bpf.c. -DFLOW_SHARE=N: packets of each flow at
- * most, by a map that forgets who was silent longest: user space counts again.
- * With -DFLOW_DECAP a packet in a tunnel is in the flow of what is inside, as it is counted; its frame is the whole one.
+ * Compiled by bcc with -DFLOW_SNAP=N (maximum octets per frame), -DFLOW_RING_PAGES=N (of 4096 octets, a power of two)
+ * and, for a filter, -DFLOW_FILTER(key)=EXPRESSION as in flow.bpf.c. -DFLOW_SHARE=N limits the packets per flow, with
+ * an LRU map; user space counts again. With -DFLOW_DECAP, a packet in a tunnel belongs to its inner flow, as when
+ * counting; the whole frame is copied.
  */
 #include "parse.h"
 #include "fragments.h"
@@ -17,11 +17,11 @@
 #include "packets.h"
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
-#define NO_WAKEUP 1                   /* BPF_RB_NO_WAKEUP: the reader looks by itself, many times a second */
+#define NO_WAKEUP 1                   /* BPF_RB_NO_WAKEUP: the reader polls many times per second */
 #define SHARE_ENTRIES 65536
 #define LOSS_ENTRIES 4096
 
-/* By number: bcc's declaration cuts the 64-bit result. The fine clock: packets are told apart by it. */
+/* By number: bcc's declaration truncates the 64-bit result. The fine clock, to distinguish packets. */
 static u64 (*monotonic_ns)(void) = (void *)5;
 
 BPF_RINGBUF_OUTPUT(packets, FLOW_RING_PAGES);
@@ -34,7 +34,7 @@ BPF_TABLE("lru_hash", struct flow_key, u64, shares, SHARE_ENTRIES);
 BPF_TABLE("percpu_array", u32, struct work, works, 1);
 #endif
 
-/* Ports of later fragments from the first one's; these programs have a map of their own. */
+/* Later fragments get the ports of the first one; these programs have a map of their own. */
 FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 now)
 {
 	struct fragment_key whole = {};
@@ -51,21 +51,21 @@ FLOW_INLINE void join_fragment(struct flow_key *key, struct packet *packet, u64 
 
 FLOW_INLINE struct packet_losses *find_losses(u32 ifindex)
 {
-	struct packet_losses *found = losses.lookup(&ifindex);
+	struct packet_losses *entry = losses.lookup(&ifindex);
 
-	if (!found) {
+	if (!entry) {
 		struct packet_losses none = {};
 
 		losses.insert(&ifindex, &none);
-		found = losses.lookup(&ifindex);
+		entry = losses.lookup(&ifindex);
 	}
-	return found;
+	return entry;
 }
 
 /*
- * Copy `octets` of the frame from `from` on: at least one and at most `room`, and the verifier has to see both. Before
- * Linux 6.8 it learns nothing from a comparison with 0, so one comparison of what is more than one octet says both; the
- * empty asm keeps the compiler from taking it apart again.
+ * Copy `octets` of the frame from `from` on: at least one and at most `room`, which the verifier must be able to see.
+ * Before Linux 6.8 it learns nothing from a comparison with 0, so one comparison of `octets` - 1 proves both; the empty
+ * asm keeps the compiler from splitting it again.
  */
 FLOW_INLINE void copy_frame(struct __sk_buff *skb, u32 from, u8 *to, u64 octets, const u64 room)
 {
@@ -78,7 +78,7 @@ FLOW_INLINE void copy_frame(struct __sk_buff *skb, u32 from, u8 *to, u64 octets,
 	bpf_skb_load_bytes(skb, from, to, more + 1);
 }
 
-/* A record with room for so much of a frame, which the verifier wants to be a constant. 0: the ring buffer is full. */
+/* Write a record with `room` octets for the frame, a constant for the verifier. Returns 0 if the ring is full. */
 FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now, u32 wire, u32 captured,
 		     const u32 room)
 {
@@ -93,7 +93,7 @@ FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *ke
 	record->wire = wire;
 	record->captured = captured;
 	if (layer == FLOW_LAYER_ETHERNET && skb->vlan_present && captured > 16) {
-		/* The tag is in metadata: back between the MAC addresses and what follows them. */
+		/* The tag is in metadata: restore it after the MAC addresses. */
 		u16 type = skb->vlan_proto, control = skb->vlan_tci;
 
 		bpf_skb_load_bytes(skb, 0, frame, 12);
@@ -108,7 +108,7 @@ FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *ke
 	return 1;
 }
 
-/* In the smallest record that will do: the ring buffer holds the more. */
+/* Use the smallest record that fits, so that the ring buffer holds more packets. */
 FLOW_INLINE int emit_snapped(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now)
 {
 	u32 wire = skb->len, captured;
@@ -173,8 +173,8 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 la
 	now = monotonic_ns();
 	if (packet->fragment)
 		join_fragment(key, packet, now);
-#ifdef FLOW_WANTED
-	if (!(FLOW_WANTED((key))))
+#ifdef FLOW_FILTER
+	if (!(FLOW_FILTER((key))))
 		return VERDICT_NEXT;
 #endif
 #ifdef FLOW_SHARE

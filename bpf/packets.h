@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The ABI between bpf/packets.bpf.c and flowtop/capture/ebpf/packet_taps.py. As flow.h: explicit, without kernel headers. */
+/* ABI between bpf/packets.bpf.c and flowtop/capture/ebpf/packet_taps.py; like flow.h, without kernel headers. */
 #ifndef FLOWTOP_PACKETS_H
 #define FLOWTOP_PACKETS_H
 
 #include "flow.h"
 
-/* What goes before a frame in the ring buffer. */
+/* Precedes each frame in the ring buffer. */
 struct packet_record {
 	struct flow_key key;
 	flow_u64 time_ns;                 /* CLOCK_MONOTONIC */
-	flow_u32 wire;                    /* octets of the frame, a VLAN tag in metadata included */
-	flow_u32 captured;                /* of those, octets that follow here */
+	flow_u32 wire;                    /* octets of the frame, including a VLAN tag in metadata */
+	flow_u32 captured;                /* octets that follow here */
 };
 
-/* By ifindex, per CPU: packets that were wanted and are not in the ring buffer. Never reset. */
+/* By ifindex, per CPU: selected packets that are not in the ring buffer. Never reset. */
 struct packet_losses {
-	flow_u64 dropped;                 /* no room */
-	flow_u64 capped;                  /* their flow had had its share */
+	flow_u64 dropped;                 /* the ring buffer was full */
+	flow_u64 capped;                  /* beyond the limit of packets per flow */
 };
 
 #ifndef __cplusplus

@@ -2,8 +2,8 @@
 /*
  * Frame -> Flow Key, wire packets and IP octets.
  *
- * Reads only, through struct __sk_buff: the packet is never changed or pulled. No maps here (bcc rewrites map
- * accesses in the main file only), so fragments are told apart here and joined in flow.bpf.c.
+ * Reads only, through struct __sk_buff: packets are never modified or pulled. No maps here (bcc rewrites map accesses
+ * in the main file only), so fragments are detected here and joined in flow.bpf.c.
  */
 #ifndef FLOWTOP_PARSE_H
 #define FLOWTOP_PARSE_H
@@ -13,12 +13,12 @@
 
 #define FLOW_INLINE static inline __attribute__((always_inline))
 
-#define VLAN_TAGS_MAX 4               /* in the frame, beside one in metadata */
+#define VLAN_TAGS_MAX 4               /* in the frame, in addition to one in metadata */
 #define IPV6_EXTENSIONS_MAX 10
 
 /*
- * Offsets in a frame, bounded for the verifier. Ten extension headers of 2048 octets end below this, so masking changes
- * no offset; it makes every path into what follows look the same, and the verifier walks that once, not per path.
+ * Mask for offsets in a frame. Ten extension headers of 2048 octets end below it, so masking changes no offset; it
+ * makes all paths to this point the same state for the verifier, which then checks the following code once.
  */
 #define OFFSET_MASK 0x7fff
 #define IP_OFFSET_MASK 0x1f           /* Ethernet header and four tags: 30 */
@@ -33,30 +33,30 @@ enum fragment_place {
 	FRAGMENT_LATER = 2,
 };
 
-/* One skb, parsed. Octets and packets are of the wire: a super-packet counts as the segments it stands for. */
+/* A parsed skb. Octets and packets are those on the wire: a super-packet counts as its segments. */
 struct packet {
 	u64 packets;
 	u64 octets;                   /* IP octets */
-	u64 ip_offset;                /* where the IP header starts in the frame */
+	u64 ip_offset;                /* offset of the IP header in the frame */
 	u64 ip_octets;                /* of the skb, before segmentation */
-	u64 transport_offset;         /* 0: this packet holds no start of a transport header */
-	u64 header_octets;            /* IP, extension and transport header: what each segment repeats */
-	u64 phantom_octets;           /* part of both that is never on the wire: IPv6 BIG TCP's jumbo option */
+	u64 transport_offset;         /* 0: no start of a transport header in this packet */
+	u64 header_octets;            /* IP, extension and transport headers, which each segment repeats */
+	u64 phantom_octets;           /* part of both that is not on the wire: IPv6 BIG TCP's jumbo option */
 	u32 fragment_id;
 	u16 tcp_bits;
 	u8  fragment;                 /* enum fragment_place */
-	u8  fragment_protocol;        /* what identifies the fragmented packet beside addresses and id */
+	u8  fragment_protocol;        /* identifies the fragmented packet together with addresses and id */
 	u8  tos;
 	u8  ttl;
 #ifdef FLOW_DECAP
-	u64 mac_offset;               /* of a carried packet: its Ethernet header, if has_mac */
+	u64 mac_offset;               /* Ethernet header of an inner packet, if has_mac */
 	u8  carried;                  /* in a tunnel */
 	u8  has_mac;
 	u8  pad[6];
 #endif
 };
 
-/* Whether the packet was in a tunnel: all its headers have been read then. */
+/* Whether the packet was in a tunnel, so all its headers have been read. */
 FLOW_INLINE int is_carried(struct packet *packet)
 {
 #ifdef FLOW_DECAP
@@ -67,9 +67,9 @@ FLOW_INLINE int is_carried(struct packet *packet)
 }
 
 /*
- * load_NAME(skb, offset, to): copy the header at `offset` of the frame. 0 when the frame is shorter.
- * Headers of a non-linear skb may lie outside data..data_end: the helper reads those without pulling.
- * The empty asm keeps one pointer for check and access; computed twice, the verifier does not see that they agree.
+ * load_NAME(skb, offset, to): copy the header at `offset` of the frame. Returns 0 if the frame is shorter. Headers of a
+ * non-linear skb may be outside data..data_end: the helper reads them without pulling. The empty asm keeps one pointer
+ * for check and access; if it were computed twice, the verifier would reject the access.
  */
 #define DEFINE_LOAD(name, type)                                                              \
 	FLOW_INLINE int load_##name(struct __sk_buff *skb, u64 offset, type *to)             \
@@ -89,7 +89,7 @@ DEFINE_LOAD(ipv6, struct ipv6_header)
 DEFINE_LOAD(tcp, struct tcp_header)
 DEFINE_LOAD(ports, struct ports)
 
-/* Ports, ICMP type and code, TCP control bits. `end`: end of the IP packet; what the frame holds after it is padding. */
+/* Read ports, ICMP type and code, TCP control bits. `end`: end of the IP packet; padding may follow it. */
 FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key,
 				 struct packet *packet)
 {
@@ -110,7 +110,7 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, str
 			packet->header_octets += length < TCP_HEADER_MINIMUM ? TCP_HEADER_MINIMUM : length;
 			return;
 		}
-		break;                /* cut: its ports may still be there */
+		break;                /* truncated: its ports may still be there */
 	case PROTOCOL_UDP:
 		packet->header_octets += UDP_HEADER;
 		break;
@@ -134,7 +134,7 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, str
 	}
 }
 
-/* `end`: of what the packet may reach to. */
+/* `end`: maximum end of the packet. */
 FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet)
 {
 	u64 available = end - offset;
@@ -146,10 +146,10 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 	header_octets = (ip.version_ihl & 15) * 4;
 	octets = from_network_16(ip.total_length);
 	if (skb->gso_size && is_carried(packet) && octets && octets != available)
-		return FLOW_IGNORED_MALFORMED;   /* datagrams to be cut: each is a tunnel's packet of its own */
-	if (skb->gso_size || !octets) /* BIG TCP writes 0: too long for 16 bits. Super-packets have no padding */
+		return FLOW_IGNORED_MALFORMED;   /* datagrams to be segmented: each is a separate packet of the tunnel */
+	if (skb->gso_size || !octets) /* BIG TCP sets 0, as the length exceeds 16 bits. Super-packets have no padding */
 		octets = available;
-	/* A length beyond the frame is believed: a capture that was cut shows such packets too, and means the same by them. */
+	/* A length beyond the frame is accepted: truncated captures have such packets too, and are parsed the same. */
 	if (ip.version_ihl >> 4 != 4 || header_octets < IPV4_HEADER || octets < header_octets)
 		return FLOW_IGNORED_MALFORMED;
 
@@ -174,8 +174,8 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 }
 
 /*
- * Walk extension headers from `offset` (RFC 8200, RFC 7045's list) and give the offset of what follows them, or 0 when
- * that is not in this packet: key->protocol is then the last header type that could be told.
+ * Walk extension headers from `offset` (RFC 8200, list of RFC 7045). Returns the offset after them, or 0 if that is not
+ * in this packet: key->protocol is then the last header type that could be read.
  */
 FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key,
 				struct packet *packet)
@@ -208,7 +208,7 @@ FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, stru
 			u64 fragment = from_network_16(extension.fragment);
 
 			octets = IPV6_EXTENSION_MINIMUM;
-			if (fragment & (IPV6_OFFSET_MASK | IPV6_MORE_FRAGMENTS)) {  /* else atomic (RFC 6946): whole */
+			if (fragment & (IPV6_OFFSET_MASK | IPV6_MORE_FRAGMENTS)) {  /* else atomic (RFC 6946): complete */
 				packet->fragment_id = extension.id;
 				packet->fragment = fragment & IPV6_OFFSET_MASK ? FRAGMENT_LATER : FRAGMENT_FIRST;
 			}
@@ -235,7 +235,7 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 	if (skb->gso_size) {
 		if (is_carried(packet) && ip.payload_length && octets != available)
 			return FLOW_IGNORED_MALFORMED;   /* as in IPv4 */
-		octets = available;   /* as in IPv4; and BIG TCP may bring a jumbo option that segmentation removes */
+		octets = available;   /* as in IPv4; BIG TCP may have a jumbo option, which segmentation removes */
 		if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP)
 			packet->phantom_octets = IPV6_JUMBO_OPTION;
 	} else if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP) {
@@ -254,7 +254,7 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 	packet->tos = ip.version_class << 4 | ip.class_label >> 4;
 	packet->ttl = ip.hop_limit;
 	packet->ip_octets = octets;
-	if (octets < available)       /* of a longer one, only what is there can be walked */
+	if (octets < available)       /* of a longer packet, only this part can be parsed */
 		available = octets;
 	packet->transport_offset = skip_extensions(skb, offset + IPV6_HEADER, offset + available, key, packet);
 	packet->header_octets = packet->transport_offset ? packet->transport_offset - offset : IPV6_HEADER;
@@ -267,8 +267,8 @@ FLOW_INLINE int is_tag(u64 type)
 }
 
 /*
- * VLAN tags in the frame, from *ip_offset on, which stays within `mask`. `tags` were before them. Gives the EtherType
- * after them; tags beyond VLAN_TAGS_MAX are left, as not IP.
+ * Skip VLAN tags in the frame from *ip_offset on, which stays within `mask`. `tags`: number of tags before them.
+ * Returns the EtherType after them; with more than VLAN_TAGS_MAX tags it is that of a tag, so not IP.
  */
 FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, const u64 mask, u64 tags,
 			  struct flow_key *key)
@@ -294,20 +294,20 @@ FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, const
 			key->customer_vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
 		tags++;
 		type = from_network_16(tag.type);
-		/* `missing` is 0, but the verifier does not know it: so it takes all numbers of tags for one case. */
+		/* `missing` is 0, but unknown to the verifier, so it treats all numbers of tags as one case. */
 		offset = (offset + VLAN_TAG + missing) & mask;
 	}
 	*ip_offset = offset;
 	return type;
 }
 
-/* VLAN tags, the one in metadata before those in the frame. Gives the EtherType after them. */
+/* Skip VLAN tags: the one in metadata, then those in the frame. Returns the EtherType after them. */
 FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flow_key *key)
 {
 	u16 type;
 
 	if (!load_ethertype(skb, ETHERNET_TYPE_OFFSET, &type))
-		return ETHERTYPE_MINIMUM;    /* a stump: no EtherType, so none that is IP */
+		return ETHERTYPE_MINIMUM;    /* too short for an EtherType: not IP */
 	*ip_offset = ETHERNET_HEADER;
 	if (skb->vlan_present)
 		key->vlan_id = skb->vlan_tci & VLAN_ID_MASK;
@@ -341,12 +341,11 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 }
 
 /*
- * Wire packets and octets of a parsed skb. A super-packet's segments each repeat its headers, so its octets on the
- * wire are its own length and one more set of headers a segment after the first.
- *
- * The headers of a tunnelled super-packet include inner ones that are not read without FLOW_DECAP. At egress the kernel has worked
- * the sum out for the queueing discipline (wire_len, link headers included); that is taken when it is at least ours.
- * At ingress wire_len leaves the MAC header out and knows no segments: not used.
+ * Wire packets and octets of a parsed skb. Each segment of a super-packet repeats its headers, so its octets on the
+ * wire are its length and one more set of headers per segment after the first.
+ * The headers of a tunnelled super-packet include inner ones, which are not read without FLOW_DECAP. At egress the
+ * kernel has computed the total for the queueing discipline (wire_len, including link headers), which is used if it is
+ * at least our result. At ingress wire_len excludes the MAC header and ignores segmentation: not used.
  */
 FLOW_INLINE void count_wire(struct __sk_buff *skb, const u32 direction, struct packet *packet)
 {
@@ -359,7 +358,7 @@ FLOW_INLINE void count_wire(struct __sk_buff *skb, const u32 direction, struct p
 	header = packet->header_octets;
 	octets = packet->ip_octets;
 	segments = skb->gso_segs;
-	if (!segments)                /* a guest's or a raw socket's super-packet: nobody has counted yet */
+	if (!segments)                /* from a guest or a raw socket: not counted by the kernel yet */
 		segments = octets > header ? (octets - header + size - 1) / size : 1;
 	if (direction == FLOW_EGRESS && !packet->phantom_octets && !is_carried(packet)) {
 		u64 repeated = skb->wire_len - skb->len;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Protocol numbers and packet headers as their standards draw them. Multi-octet fields are in network order. */
+/* Protocol numbers and packet headers as in their standards. Multi-octet fields are in network order. */
 #ifndef FLOWTOP_PROTOCOLS_H
 #define FLOWTOP_PROTOCOLS_H
 
 #define ETHERNET_HEADER 14
 #define ETHERNET_TYPE_OFFSET 12
-#define ETHERTYPE_MINIMUM 0x0600      /* below: an IEEE 802.3 length */
+#define ETHERTYPE_MINIMUM 0x0600      /* smaller: an IEEE 802.3 length */
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_ARP 0x0806
 #define ETHERTYPE_VLAN 0x8100
@@ -22,7 +22,7 @@
 #define IPV6_OFFSET_MASK 0xfff8
 #define IPV6_MORE_FRAGMENTS 1
 #define IPV6_EXTENSION_MINIMUM 8
-#define IPV6_JUMBO_OPTION 8           /* octets of a Hop-by-Hop header with nothing but the jumbo option */
+#define IPV6_JUMBO_OPTION 8           /* octets of a Hop-by-Hop header with only the jumbo option */
 
 #define PROTOCOL_HOP_BY_HOP 0
 #define PROTOCOL_ICMP 1
@@ -81,14 +81,14 @@ struct ipv6_header {
 	u32 destination[4];
 };
 
-struct ipv6_extension {               /* any; what follows the length is the fragment header's */
+struct ipv6_extension {               /* any kind; the fields after the length are those of the fragment header */
 	u8  next_header;
 	u8  length;
 	u16 fragment;
 	u32 id;
 };
 
-struct tcp_header {                   /* as far as the control bits, in whole words */
+struct tcp_header {                   /* up to the control bits, in whole words */
 	u16 source_port;
 	u16 destination_port;
 	u32 sequence;
@@ -101,7 +101,7 @@ struct tcp_header {                   /* as far as the control bits, in whole wo
 struct ports {
 	u16 source;
 	u16 destination;
-} __attribute__((aligned(4)));        /* one load */
+} __attribute__((aligned(4)));        /* one load instruction */
 
 struct icmp_header {
 	u8 type;

@@ -1,4 +1,4 @@
-"""Files of the user and files that flowtop makes: where they are, whose they are, and never over what is there."""
+"""The user's directories, and files that flowtop writes: their owner, and how existing files are kept."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def user_directory(kind: Literal["config", "state"], environment: Mapping[str, s
 
 
 def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int] | None:
-    """User and group behind sudo, to whom recordings belong; None when nobody is.
+    """User and group id that own recordings: those of sudo's caller. None without sudo.
 
     Args:
         user: effective user id.
@@ -54,17 +54,19 @@ def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int
     return int(numbers[0]), int(numbers[1])
 
 FILE_MODE = 0o600
-"""Who talks to whom is nobody else's business."""
+"""Only the owner may read: flows are private data."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-"""What file systems without hard links say: vfat, many of FUSE and SMB."""
+"""Errors of file systems without hard links: vfat, many FUSE and SMB mounts."""
 
 
 def put_aside(path: Path, wall_s: float) -> Path:
-    """flows.ipfix becomes flows-20261121T023000Z.ipfix, or flows-20261121T023000Z-2.ipfix; gives that. Raises OSError.
+    """Rename flows.ipfix to flows-20261121T023000Z.ipfix (or ...Z-2.ipfix) and return the new path.
+
+    Raises OSError.
 
     Args:
-        path: of a file that is there.
-        wall_s: now, seconds since 1970 UTC.
+        path: an existing file.
+        wall_s: current time, seconds since 1970 UTC.
     """
     stamp = datetime.fromtimestamp(wall_s, UTC).strftime("%Y%m%dT%H%M%SZ")
     stem, dot, suffixes = path.name.partition(".")
@@ -73,7 +75,7 @@ def put_aside(path: Path, wall_s: float) -> Path:
         end = f"-{number}" if number > 1 else ""
         target = path.with_name(f"{stem}-{stamp}{end}{dot}{suffixes}")
         try:
-            os.link(path, target)  # Unlike rename it does not replace what is there.
+            os.link(path, target)  # Unlike rename, link does not replace an existing file.
         except FileExistsError:
             number += 1
         except OSError as error:
@@ -89,6 +91,6 @@ def put_aside(path: Path, wall_s: float) -> Path:
 
 
 def put_back(target: Path, path: Path) -> None:
-    """What was put aside has its name again, unless another file has it by now. Raises OSError."""
+    """Undo `put_aside`, unless another file has the name by now. Raises OSError."""
     if not os.path.lexists(path):
         target.rename(path)

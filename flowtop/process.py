@@ -1,4 +1,4 @@
-"""What ends this process: signals, and how a run answers them."""
+"""Signals that end this process, and how a run handles them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list[int]:
-    """Let SIGINT, SIGTERM and SIGHUP (the SSH line is gone) end the run with a last drain; a second one hurries it.
+    """Make SIGINT, SIGTERM and SIGHUP end the run with a last drain; a second signal skips waiting.
 
     Returns:
-        The signals caught so far; it grows.
+        The signals caught so far; the list grows.
     """
     caught: list[int] = []
 
@@ -24,6 +24,6 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
             hurry()
 
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and `&` in a script, mean it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # Keep signals ignored by nohup or by `&` in a script.
             signal.signal(number, handle)
     return caught

@@ -1,4 +1,4 @@
-"""Capture backends: each turns a source of packets into `FlowBatch`es, and a wait in it can be ended from elsewhere."""
+"""The interface of captures, which turn a source of packets into `FlowBatch`es, and a way to interrupt their wait."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from flowtop.model.record import FlowBatch
 
 
 class Wake:
-    """An event file descriptor that is open as long as this object lives.
+    """An event file descriptor that stays open as long as this object exists.
 
-    So `call` needs no lock: signal handlers interrupt one another, and may come before a capture is open and after it
-    has been closed.
+    So `call` needs no lock: it may run in nested signal handlers, before a capture is open and after it was closed.
     """
 
     def __init__(self) -> None:
@@ -22,26 +21,26 @@ class Wake:
         weakref.finalize(self, os.close, self._descriptor)
 
     def fileno(self) -> int:
-        """Readable from `call` to `heard`."""
+        """The descriptor is readable from `call` to `clear`."""
         return self._descriptor
 
     def call(self) -> None:
-        """End a wait, now or the next one. Any thread, and signal handlers."""
+        """End the current wait, or the next one. May be called from any thread and from signal handlers."""
         try:
             os.eventfd_write(self._descriptor, 1)
         except BlockingIOError:
-            return  # 2**64 - 2 calls that nobody has heard yet: one more says nothing new
+            return  # 2**64 - 2 calls are pending: one more changes nothing
 
-    def heard(self) -> None:
-        """The wait has ended."""
+    def clear(self) -> None:
+        """Reset the descriptor after a wait."""
         os.eventfd_read(self._descriptor)
 
 
 class Capture(Protocol):
-    """A source of flows. All methods are called from one thread, the metering thread's drain."""
+    """A source of flows. The metering thread calls all methods except `wake`."""
 
     def open(self, progress: Callable[[str], None]) -> None:
-        """Start capturing; `progress` is told in words what is being waited for.
+        """Start capturing; `progress` gets one line of text per step.
 
         Raises:
             FlowtopError: capture cannot start; nothing is left attached.
@@ -51,17 +50,17 @@ class Capture(Protocol):
         """Return after `timeout_s` seconds, or earlier when a drain should not wait (map half full)."""
 
     def wake(self) -> None:
-        """Make a `wait` in another thread return soon. The only method for any thread, and for signal handlers."""
+        """Make a `wait` in another thread return soon. May be called from any thread and from signal handlers."""
 
     def drain(self) -> FlowBatch:
-        """What was captured since the last call."""
+        """Return what was captured since the last call."""
 
     def lift_filter(self, lifted: bool) -> None:
-        """Count every flow from the next drain on, or (False, as at first) those that the capture filter wants.
+        """Count all flows from the next drain on; False: only those that match the capture filter, as at the start.
 
-        No packet is counted twice or missed for it: what is not in a flow is in the books. Where there is no capture
-        filter this changes nothing.
+        No packet is counted twice or missed at the change: packets in no flow are in the totals. Without a capture
+        filter this does nothing.
         """
 
     def close(self) -> FlowBatch:
-        """Stop capturing, then drain: what was still there. Leaves nothing attached. Called once."""
+        """Stop capturing, detach everything and return the last drain. Called once."""

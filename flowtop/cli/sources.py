@@ -165,9 +165,9 @@ class CollectorSource:
     @contextmanager
     def capture(self, kernel_filter: Split) -> Iterator[OpenCapture]:  # noqa: ARG002 - there is none
         """See Source."""
-        from flowtop.capture.collector.capture import ListenerCapture
+        from flowtop.capture.collector.capture import CollectorCapture
 
-        capture = ListenerCapture(self.urls)
+        capture = CollectorCapture(self.urls)
         yield lambda: capture
 
     def pipeline_config(self) -> PipelineConfig:

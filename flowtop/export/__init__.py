@@ -1,1 +1,1 @@
-"""The Exporting Process (RFC 7011 section 2): bounded queues, spools and a thread an export; nothing is lost unseen."""
+"""The Exporting Process (RFC 7011 section 2): a queue, a spool and a thread per export; every loss is counted."""

@@ -1,6 +1,6 @@
-"""The Flow Records of one export that are not sent yet: in memory, in the spool, in hand; every one of them counted.
+"""The unsent Flow Records of one export: in the queue, in the spool, or being sent; each of them is counted.
 
-Order is kept: records a broken connection may have lost come first, then the spool, then the queue.
+Order is kept: first records that a broken connection may have lost, then the spool, then the queue.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from flowtop.model.record import FlowRecords
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """What a queue may hold; the defaults hold a whole default flow table at exit.
+    """Limits of a queue; the defaults hold a full flow table of default size at exit.
 
     Attributes:
         records: Flow Records.
-        octets: of memory.
-        spill_records: what is more than this goes to the spool while the collector is away.
+        octets: memory.
+        spill_records: while the collector is away, more records than this go to the spool.
     """
 
     records: int = 2_000_000
@@ -35,10 +35,10 @@ class QueueBounds:
 
 
 class RecordQueue:
-    """Flow Records in order, bounded. Any thread.
+    """Flow Records in order, with limits. Thread-safe.
 
     Args:
-        bounds: past them records are refused, the newest first.
+        bounds: records beyond these limits are refused, the newest first.
     """
 
     def __init__(self, bounds: QueueBounds) -> None:
@@ -49,36 +49,36 @@ class RecordQueue:
         self._octets = 0
 
     def __len__(self) -> int:
-        """Flow Records waiting."""
+        """Number of waiting Flow Records."""
         return self._records
 
     @property
     def half_full(self) -> bool:
-        """Whether more than half of its bounds is taken."""
+        """Whether more than half of a limit is used."""
         return self._records * 2 > self._bounds.records or self._octets * 2 > self._bounds.octets
 
     def put(self, records: FlowRecords) -> FlowRecords:
-        """Take records; gives those refused. Never waits for more than the lock of another put or take."""
+        """Add records; returns those refused. Waits only for the lock of another put or take."""
         with self._lock:
             size = records.itemsize
             room = max(0, min(self._bounds.records - self._records, (self._bounds.octets - self._octets) // size))
             taken, refused = records[:room], records[room:]
             if len(taken):
-                # A part of an array keeps all of it alive: copy what is much less than the whole.
+                # A slice keeps the whole array in memory: copy it if it is not all of it.
                 self._parts.append(taken.copy() if len(refused) else taken)
                 self._records += len(taken)
                 self._octets += len(taken) * size
         return refused
 
     def put_back(self, records: FlowRecords) -> None:
-        """What was taken last comes first again; whatever the bounds, as it had its room a moment ago."""
+        """Put records that were just taken back to the front, regardless of the limits."""
         with self._lock:
             self._parts.appendleft(records)
             self._records += len(records)
             self._octets += len(records) * records.itemsize
 
     def take(self, limit: int) -> FlowRecords | None:
-        """The oldest records, `limit` of them at most; None when there are none."""
+        """Remove and return the oldest records, at most `limit`; None if there are none."""
         with self._lock:
             if not self._parts:
                 return None
@@ -96,19 +96,19 @@ class RecordQueue:
             return taken
 
 _CHUNK_RECORDS = 8_192
-"""Records encoded at once: a pause, a stop and the spool are looked at between two of them."""
+"""Records encoded at once; pause, stop and the spool are checked in between."""
 SPILL_S = 10.0
-"""A collector that has been away for so long costs disk, not memory: what kill -9 would take is bounded."""
+"""When a collector has been away for this long, records go to disk, which limits what kill -9 would lose."""
 
 
 class Backlog:
-    """Takes records from any thread, and hands them to the exporter's thread one chunk after another.
+    """Takes records from any thread, and gives them to the exporter's thread in chunks.
 
     Args:
-        counters: where records are counted as they move; guarded by `lock`.
-        spool: where records go that the queue should not hold while the transport is away; None: nowhere.
-        bounds: of the queue.
-        monotonic, wall: seconds.
+        counters: counters of records; protected by `lock`.
+        spool: for records that should not wait in memory while the transport is away; None: no spool.
+        bounds: limits of the queue.
+        monotonic, wall: clocks, in seconds.
     """
 
     def __init__(self, counters: Counters, spool: Spool | None, bounds: QueueBounds,
@@ -127,40 +127,40 @@ class Backlog:
         self._spool_again_at = 0.0
         self._closed = False
         self.spool_error = ""
-        """Why the spool takes nothing; "" while it does."""
+        """Why the spool cannot store records; "" if it can."""
 
     # ---- any thread
 
     def put(self, records: FlowRecords) -> None:
-        """Take records; what the queue has no room for is counted as not sent. Never waits."""
+        """Add records; those that do not fit are counted as not sent. Does not block."""
         with self.lock:
             self._give_up(records if self._closed else self._queue.put(records))
 
     def refuse(self, records: FlowRecords, reason: str) -> None:
-        """Count records as not sent, for a reason that is not the transport's. Never waits."""
+        """Count records as not sent, for a reason other than the transport. Does not block."""
         with self.lock:
             self._counters.last_error = reason
             self._give_up(records)
 
     @property
     def waiting(self) -> int:
-        """Flow Records in memory. The lock is held."""
+        """Number of Flow Records in memory. The lock must be held."""
         return len(self._queue) + self._counters.held
 
     @property
     def spools(self) -> bool:
-        """There is a spool, and it takes records."""
+        """Whether there is a working spool."""
         return self._spool is not None and not self.spool_error
 
     @property
     def half_full(self) -> bool:
-        """Half of the queue is taken, and it is not closed."""
+        """Whether the queue is half full and not closed."""
         return not self._closed and self._queue.half_full
 
     # ---- the exporter's thread
 
     def next(self) -> FlowRecords | None:
-        """The records to be sent next, in hand until `sent` or `give_back`; None when there are none."""
+        """The records to send next, until `sent` or `give_back` is called; None if there are none."""
         if self._returned:
             records: FlowRecords | None = self._returned.pop(0)
         else:
@@ -172,7 +172,7 @@ class Backlog:
         return records
 
     def sent(self) -> None:
-        """What is in hand has been sent."""
+        """The current records have been sent."""
         self.rested()
         with self.lock:
             self._counters.sent += self._in_hand
@@ -181,10 +181,10 @@ class Backlog:
         self._forget_replayed()
 
     def give_back(self, records: FlowRecords, repeated: int) -> None:
-        """The transport was given up: these come first again.
+        """The transport was closed: put these records back to the front.
 
         Args:
-            records: what is in hand and was not sent, and what was and may not have arrived.
+            records: the current records that were not sent, and sent ones that may not have arrived.
             repeated: how many of them may arrive twice.
         """
         with self.lock:
@@ -197,19 +197,19 @@ class Backlog:
         self._forget_replayed()
 
     def rested(self) -> None:
-        """The transport takes what there is: nothing waits for long."""
+        """Note that no records wait for long, as the transport takes them."""
         self._spilled_at = self._monotonic()
 
     def spill(self) -> None:
-        """What memory should not hold goes to the spool: what is too much at once, the rest every SPILL_S.
+        """Move records from memory to the spool: those beyond the limit at once, the others every SPILL_S.
 
-        What the spool has no room for stays in memory, as long as that has.
+        Records that do not fit in the spool remain in memory, up to its limits.
         """
         if self._spool is None or self._monotonic() < self._spool_again_at:
             return
         keep, limit = len(self._queue), self._bounds.spill_records
         if keep > limit:
-            keep = limit // 2  # Half of it, so that there are few large files, not many small ones.
+            keep = limit // 2  # Half of it, to write few large files instead of many small ones.
         if self._monotonic() - self._spilled_at >= SPILL_S:
             keep = 0
             self.rested()
@@ -227,7 +227,7 @@ class Backlog:
                 return
 
     def close(self) -> None:
-        """Take nothing any more; what waits is spooled, and what does not fit there given up."""
+        """Stop taking records; spool waiting ones, and give up those that do not fit."""
         for records in reversed(self._returned):
             self._store(records, first=True)
         self._returned.clear()
@@ -237,7 +237,7 @@ class Backlog:
             self._store(queued)
 
     def abandon(self) -> None:
-        """Take nothing any more, and give up what waits in the queue: any thread, when the exporter's hangs."""
+        """Stop taking records, and give up those in the queue. For any thread, if the exporter's thread hangs."""
         with self.lock:
             self._closed = True
             while (records := self._queue.take(_CHUNK_RECORDS)) is not None:
@@ -246,14 +246,14 @@ class Backlog:
     # ---- the rest
 
     def _take(self) -> FlowRecords | None:
-        """The oldest records of the queue, held from now on."""
+        """Take the oldest records from the queue; they count as held."""
         with self.lock:
             records = self._queue.take(_CHUNK_RECORDS)
             self._counters.held += 0 if records is None else len(records)
         return records
 
     def _oldest_spooled(self) -> FlowRecords | None:
-        """The records of the oldest file of the spool, held from now on; None when there is none."""
+        """The records of the spool's oldest file, which count as held; None if there is none."""
         spool = self._spool
         if spool is None or not spool.records:
             return None
@@ -269,23 +269,23 @@ class Backlog:
             self._forget_replayed()
             with self.lock:
                 self._counters.held -= count
-                self._count_given_up(count, 0, 0)  # What they had counted is as unreadable as they are.
+                self._count_given_up(count, 0, 0)  # Their packets and octets cannot be read either.
             return self._oldest_spooled()
-        with self.lock:  # What is in the file counts, not what its name says.
+        with self.lock:  # The content counts, not the number in the file name.
             self._counters.held += len(replay) - count
             if len(replay) < count:
-                self._counters.last_error = f"a spool file was cut off: {count - len(replay)} records of it are lost"
+                self._counters.last_error = f"a spool file was truncated: {count - len(replay)} of its records are lost"
                 self._count_given_up(count - len(replay), 0, 0)
         return replay
 
     def _forget_replayed(self) -> None:
-        """The file being replayed has been sent, or is in memory again."""
+        """Delete the file being replayed: it was sent, or is in memory again."""
         if self._replaying and self._spool is not None:
             self._replaying = False
             self._spool.forget()
 
     def _spooled_again(self, records: FlowRecords) -> bool:
-        """What was being replayed is on disk again before its file goes: at no moment would kill -9 take it."""
+        """Spool the replayed records again before their file is deleted, so that kill -9 cannot lose them."""
         if not self._replaying or self._spool is None or len(self._to_spool(records, first=True)):
             return False
         self._replaying = False
@@ -293,7 +293,7 @@ class Backlog:
         return True
 
     def _to_spool(self, records: FlowRecords, *, first: bool = False) -> FlowRecords:
-        """Records that are held go into the spool; gives those it has no room for, which are still held."""
+        """Move held records to the spool; returns those that did not fit, which remain held."""
         refused, error = (records, "") if self._spool is None else self._spool.store(records, first=first)
         self.spool_error = error
         if error:
@@ -304,22 +304,22 @@ class Backlog:
         return refused
 
     def _store(self, records: FlowRecords, *, first: bool = False) -> None:
-        """Records that are held go into the spool at the end; what does not fit is given up."""
+        """Move held records to the spool at the end; those that do not fit are given up."""
         refused = self._to_spool(records, first=first)
         with self.lock:
             self._counters.held -= len(refused)
             self._give_up(refused)
 
     def _give_up(self, records: FlowRecords) -> None:
-        """Count records as not sent. The lock is held."""
+        """Count records as not sent. The lock must be held."""
         if len(records):
             self._count_given_up(len(records), int(records["packet_delta"].sum()), int(records["octet_delta"].sum()))
 
     def _count_given_up(self, records: int, packets: int, octets: int) -> None:
-        """The lock is held."""
+        """Count records as not sent. The lock must be held."""
         self._counters.given_up = self._counters.given_up.plus(records, packets, octets, int(self._wall() * 1000))
 
     def given_up(self) -> GivenUp:
-        """What has been given up so far. Any thread."""
+        """Totals of records given up. Thread-safe."""
         with self.lock:
             return self._counters.given_up

@@ -1,4 +1,4 @@
-"""gzip and zstd, for files: the standard library's where it has them."""
+"""gzip and zstd for files, from the standard library where available."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 
 
 class Compressor(Protocol):
-    """Writes compressed octets into a file that it does not close."""
+    """Writes compressed octets to a file that it does not close."""
 
     def write(self, octets: bytes, /) -> Any:
-        """Compress."""
+        """Compress octets."""
 
     def flush(self) -> Any:
-        """Let readers see what has been written."""
+        """Make written data readable."""
 
     def close(self) -> Any:
-        """The end of the compressed stream."""
+        """End the compressed stream."""
 
 
 class WholeWriter:
-    """What a compressor writes into: all of it or OSError, and nothing any more after `abandon`.
+    """The file object of a compressor: writes everything or raises OSError, and nothing after `abandon`.
 
-    Compressors take no notice of a write that wrote less, and write once more when they are forgotten.
+    Compressors ignore short writes, and write again when they are garbage collected.
 
     Attributes:
-        failed: a write has failed: what was written ends somewhere.
+        failed: a write has failed: the data ends at an arbitrary position.
     """
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
@@ -41,7 +41,7 @@ class WholeWriter:
         self.failed = False
 
     def write(self, octets: bytes) -> int:
-        """Raises OSError."""
+        """Write octets. Raises OSError."""
         if self._write is not None:
             try:
                 self._write(octets)
@@ -51,22 +51,22 @@ class WholeWriter:
         return len(octets)
 
     def flush(self) -> None:
-        """Nothing is held here."""
+        """Do nothing, as nothing is buffered here."""
 
     def abandon(self) -> None:
-        """Drop what comes from now on."""
+        """Ignore all further writes."""
         self._write = None
 
 
 def check_compression(kind: Compression) -> None:
-    """Raises FlowtopError: this Python cannot compress so."""
+    """Raises FlowtopError if this Python does not support the compression."""
     if kind == "zstd" and not _standard_zstd() and importlib.util.find_spec("zstandard") is None:
         raise FlowtopError("cannot compress with zstd: the package zstandard is not installed", exit_code=EXIT_USAGE,
                            hint="install it beside flowtop (pip install zstandard), or use compress=gzip")
 
 
 def compressor(kind: Literal["gzip", "zstd"], raw: WholeWriter, unix_s: float) -> Compressor:
-    """A compressor into `raw`. Call `check_compression` before."""
+    """A compressor that writes to `raw`. Call `check_compression` before."""
     if kind == "gzip":
         return cast(Compressor, gzip.GzipFile(fileobj=cast(BinaryIO, raw), mode="wb", mtime=int(unix_s)))
     if _standard_zstd():

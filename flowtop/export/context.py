@@ -1,4 +1,4 @@
-"""What a transport gets from the exporter that runs it: time, facts to report, and waits that a stop can end."""
+"""The interface between a transport and its exporter: clocks, facts to report, and interruptible waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flowtop.model.record import FlowRecords
 
 
 class Abandoned(Exception):  # noqa: N818 - not an error: the time to stop has come
-    """The flush time-out of a stop has passed: whatever is being waited for is not waited for any longer."""
+    """The time limit of a stop has passed: stop waiting."""
 
 
 class Waitable(Protocol):
@@ -21,43 +21,43 @@ class Waitable(Protocol):
 
 
 class ExportContext(Protocol):
-    """The exporter, as its transport sees it. Only the exporter's own thread calls this."""
+    """The exporter, as used by its transport. Only the exporter's thread calls this."""
 
     def monotonic(self) -> float:
-        """Seconds that only go forward."""
+        """Monotonic clock, in seconds."""
 
     def wall(self) -> float:
-        """Seconds since 1970 UTC, as messages say it."""
+        """Seconds since 1970 UTC, for messages."""
 
     def metering(self) -> MeteringFacts:
-        """The newest facts of the Metering Process."""
+        """The latest facts of the Metering Process."""
 
     def given_up(self) -> GivenUp:
-        """What this export has given up so far."""
+        """Totals of records that this export has given up."""
 
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
-        """Wait for a socket or pipe; the exporter goes on taking records meanwhile. Gives whether it is ready.
+        """Wait for a socket or pipe while the exporter continues to take records. Returns whether it is ready.
 
         Raises Abandoned.
         """
 
     def blocked(self, blocked: bool) -> None:
-        """The collector does not read, or reads again."""
+        """Set whether the collector has stopped reading."""
 
     def refused(self, reason: str) -> None:
-        """What is sent is refused, in words; "": not any more."""
+        """Set why sent data is refused; "" if it no longer is."""
 
     def wrote(self, messages: int, octets: int) -> None:
-        """So much has been written."""
+        """Count written messages and octets."""
 
     def announced(self) -> None:
-        """Templates have been written."""
+        """Note that Templates have been written."""
 
 
 class Transport(Protocol):
-    """One way out. Only the exporter's own thread calls it: `open`, then `send` and `tick`, then `finish`.
+    """A transport of an export. Only the exporter's thread calls it: `open`, then `send` and `tick`, then `finish`.
 
-    Whatever raises OSError, FlowtopError or Abandoned is followed by `abandon`, and that perhaps by `open` again.
+    After an OSError, FlowtopError or Abandoned, `abandon` is called, and perhaps `open` again.
     """
 
     @property
@@ -66,29 +66,29 @@ class Transport(Protocol):
 
     @property
     def file_octets(self) -> int | None:
-        """Size of the file being written; None when it is none. Any thread."""
+        """Size of the file being written; None if there is none. Thread-safe."""
 
     def open(self, context: ExportContext) -> None:
         """Connect, or begin a file."""
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
-        """Write records (FLOW_RECORD_DTYPE, never empty): all of them, or raise."""
+        """Write all records (FLOW_RECORD_DTYPE, not empty), or raise."""
 
     def tick(self, context: ExportContext) -> float:
-        """What has to be done while there is nothing to send; gives the seconds until the next time."""
+        """Do periodic work while there is nothing to send; returns the seconds until the next call."""
 
     def finish(self, context: ExportContext) -> None:
-        """Write the last reports, and see that everything arrives."""
+        """Write the last reports, and wait until everything has arrived."""
 
     def abandon(self) -> tuple[FlowRecords, int]:
-        """Close at once; gives the records that may not have arrived, in order, and how many were written all the same.
+        """Close at once; returns records that may not have arrived, in order, and how many of them were written.
 
-        Those come first, and the collector may have them.
+        The written ones come first; the collector may have received them.
         """
 
 
 def in_words(error: OSError | FlowtopError) -> str:
-    """What went wrong, for `last_error`."""
+    """The text of an error, for `last_error`."""
     if isinstance(error, FlowtopError):
         return f"{error.message} ({error.hint})" if error.hint else error.message
     return error.strerror or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""One export: a backlog of records, a thread, a transport, and numbers that account for every record."""
+"""One export: a backlog of records, a thread, a transport, and counters that account for every record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowtop.model.record import FlowRecords
 
 
 class Alarm:
-    """One thread waits, any thread rings."""
+    """A wake-up call: one thread waits, any thread rings."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,19 +27,19 @@ class Alarm:
         self._in.setblocking(False)
 
     def ring(self) -> None:
-        """End the wait there is, or the next."""
+        """End the current wait, or the next one."""
         with self._lock:
             if self._in.fileno() < 0:
                 return
             try:
                 self._in.send(b"\0")
             except BlockingIOError:
-                return  # The thread has not yet looked at the many calls before this one.
+                return  # Many calls are pending already.
 
     def wait(self, timeout_s: float, connection: Waitable | None = None, *, write: bool = False) -> bool:
-        """Wait until it rings or a descriptor is ready, which is what this gives; or for so long.
+        """Wait until it rings, a descriptor is ready, or time is over; returns whether the descriptor is ready.
 
-        By poll, not select, which knows the first 1,024 descriptors only: hooks take two an interface.
+        It uses poll, since select supports only the first 1,024 descriptors, and hooks need two per interface.
         """
         poll = select.poll()
         poll.register(self._out, select.POLLIN)
@@ -60,22 +60,22 @@ _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
 PAUSE_S = 1.0
-"""How long a pause waits for a collector that does not read; then the connection is given up, its records are kept."""
+"""How long a pause waits for a blocked collector; then the connection is closed, and its records are kept."""
 
 
 class _PausedError(Abandoned):
-    """A pause has been asked for, and the collector does not get on."""
+    """A pause was requested, and the collector is blocked."""
 
 
 class Exporter:
-    """Sends every Flow Record it is handed, and never makes its giver wait. A `pipeline.FlowRecordConsumer`.
+    """Sends the Flow Records it is given, without blocking the caller. A `pipeline.FlowRecordConsumer`.
 
     Args:
-        url: as it was given, for statistics.
-        transport: the way out; owned from here on.
-        spool: where records go that the queue should not hold while the transport is away; None: nowhere.
-        bounds: of the queue.
-        monotonic, wall: seconds; injected for tests.
+        url: as given, for statistics.
+        transport: owned by this object.
+        spool: for records that should not wait in memory while the transport is away; None: no spool.
+        bounds: limits of the queue.
+        monotonic, wall: clocks, in seconds.
     """
 
     def __init__(self, url: str, transport: Transport, spool: Spool | None = None, *,
@@ -98,7 +98,7 @@ class Exporter:
         self._stop_by: float | None = None
         self._retry_by = math.inf
         self._alarm = Alarm()
-        # A daemon: a disk or a resolver that hangs must not keep flowtop from ending after the flush time-out.
+        # A daemon thread, so that a hanging disk or resolver does not keep flowtop from ending after the time limit.
         self._thread = threading.Thread(target=self._run, name=f"export {url}", daemon=True)
 
     # ---- any thread
@@ -108,39 +108,39 @@ class Exporter:
         self._thread.start()
 
     def consume(self, records: FlowRecords) -> None:
-        """Take records; what the queue has no room for is counted as not sent. Never waits."""
+        """Add records; those that do not fit are counted as not sent. Does not block."""
         self._backlog.put(records)
         self._alarm.ring()
 
     @property
     def crowded(self) -> bool:
-        """Half of the queue is taken, and it gets on: who can wait with more records should."""
+        """Whether the queue is half full and being sent, so that a file reader should wait."""
         return self._backlog.half_full and (self._state in _GETS_ON or self._backlog.spools)
 
     def refuse(self, records: FlowRecords, reason: str) -> None:
-        """Count records as not sent, for a reason that is not the transport's. Never waits."""
+        """Count records as not sent, for a reason other than the transport. Does not block."""
         self._backlog.refuse(records, reason)
 
     def tell(self, facts: MeteringFacts) -> None:
-        """Facts to be reported in band from now on: once a tick is often enough."""
+        """Set the facts to report in band; once per tick is enough."""
         self._facts = facts
 
     def pause(self) -> None:
-        """Send nothing until `resume`: records wait as if the collector were away."""
+        """Stop sending until `resume`: records wait as if the collector were away."""
         self._paused_at = self._monotonic()
         self._paused = True
         self._alarm.ring()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._paused = False
         self._alarm.ring()
 
     def request_stop(self, timeout_s: float, patience_s: float = 0.0) -> None:
-        """Flush and end within so many seconds, without waiting for it: so several exports flush at once.
+        """Request to flush and end within a time limit. Does not wait, so several exports can flush at once.
 
-        While it gets on, `patience_s` stands instead, when that is longer: what fails is tried again for `timeout_s`
-        only. The shortest times that anyone has asked for stand.
+        While records are being sent, `patience_s` is the limit, if it is longer; failures are retried for `timeout_s`
+        only. If called again, the shortest limits apply.
         """
         now = self._monotonic()
         stop_by = now + max(timeout_s, patience_s)
@@ -150,13 +150,16 @@ class Exporter:
         self._alarm.ring()
 
     def stop(self, timeout_s: float = 5.0, patience_s: float = 0.0) -> ExportStatistics:
-        """Send what waits, for so long at most; the rest is spooled, or counted as not sent. Gives the last figures."""
+        """Send waiting records within the time limit; the rest is spooled, or counted as not sent.
+
+        Returns the last figures.
+        """
         self.request_stop(timeout_s, patience_s)
-        if self._thread.ident is None:  # Never started: it may still send or spool what it was handed.
+        if self._thread.ident is None:  # Never started: it may still send or spool its records.
             self._thread.start()
         before = None
         while self._thread.is_alive() and before != (before := self.statistics()):
-            # A shorter time may be asked for meanwhile. After it, spooling has as long as it gets on.
+            # The limit may be shortened meanwhile. After it, spooling may continue as long as it makes progress.
             while self._thread.is_alive() and self._stop_by is not None and self._monotonic() < self._stop_by:
                 self._thread.join(min(_POLL_S, self._stop_by - self._monotonic()))
             self._thread.join(_JOIN_GRACE_S)
@@ -167,7 +170,7 @@ class Exporter:
         return self.statistics()
 
     def statistics(self) -> ExportStatistics:
-        """How it stands."""
+        """The current figures."""
         with self._backlog.lock:
             counters, lost = self._counters, self._counters.given_up
             errors = "; ".join(filter(None, (self._backlog.spool_error, counters.last_error)))
@@ -180,7 +183,7 @@ class Exporter:
     # ---- ExportContext, for the transport
 
     def monotonic(self) -> float:
-        """Seconds that only go forward."""
+        """Monotonic clock, in seconds."""
         return self._monotonic()
 
     def wall(self) -> float:
@@ -188,15 +191,15 @@ class Exporter:
         return self._wall()
 
     def metering(self) -> MeteringFacts:
-        """The newest facts of the Metering Process."""
+        """The latest facts of the Metering Process."""
         return self._facts
 
     def given_up(self) -> GivenUp:
-        """What this export has given up so far."""
+        """Totals of records that this export has given up."""
         return self._backlog.given_up()
 
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
-        """Wait for a socket, and keep the queue short meanwhile. Raises Abandoned."""
+        """Wait for a socket or pipe, and keep the queue short meanwhile. Raises Abandoned."""
         deadline = self._monotonic() + timeout_s
         while True:
             left = min(deadline, self._stop_by or deadline) - self._monotonic()
@@ -211,22 +214,22 @@ class Exporter:
                 return False
 
     def blocked(self, blocked: bool) -> None:
-        """The collector does not read, or reads again."""
+        """Set whether the collector has stopped reading."""
         self._become(ExportState.BLOCKED if blocked else ExportState.EXPORTING)
 
     def refused(self, reason: str) -> None:
-        """What is sent is refused, in words; "": not any more."""
+        """Set why sent data is refused; "" if it no longer is."""
         self._refused = bool(reason)
         self._counters.last_error = reason or self._counters.last_error
         self.blocked(self._refused)
 
     def wrote(self, messages: int, octets: int) -> None:
-        """So much has been written."""
+        """Count written messages and octets."""
         self._counters.messages += messages
         self._counters.octets += octets
 
     def announced(self) -> None:
-        """Templates have been written."""
+        """Note that Templates have been written."""
         self._counters.announced_at = self._wall()
 
     # ---- the exporter's thread
@@ -250,7 +253,7 @@ class Exporter:
             self._end()
 
     def _round(self) -> bool:
-        """Open, send, or wait once; gives whether all is done."""
+        """Open, send, or wait once; returns whether everything is done."""
         if self._must_pause():
             self._pause_once()
             return False
@@ -283,7 +286,7 @@ class Exporter:
         self._rest(SPILL_S)
 
     def _send_some(self) -> bool:
-        """Send the next records; gives whether there were any. When it raises, `_take_back` gets them."""
+        """Send the next records; returns whether there were any. If it raises, `_take_back` gets them."""
         records = self._backlog.next()
         if records is None:
             return False
@@ -292,7 +295,7 @@ class Exporter:
         return True
 
     def _fail(self, reason: str) -> bool:
-        """The transport failed: take back, wait, try again; gives whether it is time to end."""
+        """Handle a failed transport: take records back, wait; returns whether it is time to end."""
         self._counters.last_error = reason
         self._take_back()
         self._become(ExportState.WAITING)
@@ -308,13 +311,13 @@ class Exporter:
         return False
 
     def _take_back(self) -> None:
-        """Close the transport; what was being sent and what may not have arrived is to be sent again."""
+        """Close the transport and put back records that were not sent or may not have arrived."""
         records, written = self._transport.abandon()
         self._open = False
         self._backlog.give_back(records, written)
 
     def _rest(self, timeout_s: float) -> None:
-        """Wait until woken or so long."""
+        """Wait until the alarm rings, or for this time."""
         left = timeout_s if self._stop_by is None else min(timeout_s, self._stop_by - self._monotonic())
         self._alarm.wait(left)
 

@@ -1,6 +1,6 @@
-"""Every export of one run: opened, fed with Flow Records, paused, ended; each with its own queue, thread and figures.
+"""All exports of one run: opening, supplying with Flow Records, pausing and ending them.
 
-Nothing heavy is imported before the first export is added: a run without any pays nothing for this.
+Heavy modules are imported when the first export is added, so that a run without exports does not load them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from flowtop.model.record import FlowRecords
     OpenExporter = Callable[[str, Path | None], Exporter]
     Keep = Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]]
-    'Which records an export is for: records and interface names by ifindex -> shape (n,).'
+    'The records an export takes: records and interface names by ifindex -> mask, shape (n,).'
 
 
 FLUSH_S = 5.0
-"""How long an end waits for collectors before what is left goes to the spool, or is counted as not sent."""
+"""How long a stop waits for collectors before remaining records are spooled, or counted as not sent."""
 
 FILE_FLUSH_S = 600.0
-"""How long it goes on writing a file, while the disk takes it: whoever records wants all of it."""
+"""How long a stop continues to write a file while that makes progress, as a recording should be complete."""
 HURRY_S = 0.5
-"""How long it waits when the user asked twice."""
+"""How long a stop waits if the user asked twice."""
 
 
 def default_state_directory(environment: Mapping[str, str], user: int) -> Path | None:
-    """Where spools are by default: the system's directory for root, the user's own (XDG) for others; None: this user
-    has no home directory.
+    """The default directory of spools: for root the system's, for other users their own (XDG); None: this user has no
+    home directory.
 
     Args:
         user: effective user id.
@@ -51,13 +51,13 @@ def default_state_directory(environment: Mapping[str, str], user: int) -> Path |
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export of this run, as it stands.
+    """One export of this run at one instant.
 
     Attributes:
-        number: 1, 2, ... in the order in which they were added.
+        number: 1, 2, ... in the order of adding.
         statistics: its figures and its state.
-        keep: which records it is for; None: all.
-        duplicates: flows that another Observation Point's flow stands for, too.
+        keep: selects the records it takes; None: all.
+        duplicates: whether it takes flows that are duplicates of another Observation Point's flow.
     """
 
     number: int
@@ -66,8 +66,7 @@ class Export:
     duplicates: bool = True
 
     def takes(self, record: FlowRecords, interfaces: Mapping[int, str]) -> bool:
-        """Whether it is for this record (FLOW_RECORD_DTYPE, shape (1,)): neither its filter nor `duplicates=drop`
-        leaves it out."""
+        """Whether it takes this record (FLOW_RECORD_DTYPE, shape (1,)), by its filter and `duplicates`."""
         if not self.duplicates and record["duplicate"].any():
             return False
         return self.keep is None or bool(self.keep(record, interfaces).all())
@@ -83,15 +82,15 @@ class _Running:
 
 
 class Exports:
-    """Every export of this run, stopped ones too. A `pipeline.FlowRecordConsumer`; any thread.
+    """All exports of this run, including stopped ones. A `pipeline.FlowRecordConsumer`; thread-safe.
 
     Args:
-        state_directory: spools are made below it; None: there is none, and no export that needs a spool can be added.
-        flush_s: how long `stop` waits for collectors, unless it is told otherwise.
-        standard_output: whether an export may have it (`jsonl:-`).
-        scope: asked which records an export is for that is added without a word of that.
+        state_directory: parent directory of spools; None: there is none, and exports that need a spool are refused.
+        flush_s: default time limit of `stop` for collectors.
+        standard_output: whether an export may use it (`jsonl:-`).
+        scope: returns the default `keep` of exports that are added without one.
         open_exporter: `opening.open_exporter`; injected for tests.
-        monotonic: seconds.
+        monotonic: clock, in seconds.
     """
 
     def __init__(self, state_directory: Path | None, *, flush_s: float = FLUSH_S, standard_output: bool = False,
@@ -104,7 +103,7 @@ class Exports:
         self._open_exporter = open_exporter
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._adding = threading.Lock()  # One at a time: two at once could both begin the same file.
+        self._adding = threading.Lock()  # Two at once could both begin the same file.
         self._running: list[_Running] = []
         self._facts = MeteringFacts()
         self._stopped = False
@@ -112,19 +111,20 @@ class Exports:
 
     @property
     def flush_s(self) -> float:
-        """How long `stop` waits for collectors, unless it is told otherwise."""
+        """Default time limit of `stop` for collectors."""
         return self._flush_s
 
     def add(self, url: str, keep: Keep | None = None) -> int:
-        """Open an export and start it; it gets the records that are handed over from now on. Gives its number.
+        """Open and start an export, which gets the records from now on. Returns its number.
 
-        May wait for a disk (certificates, a spool), never for a collector or its name.
+        May wait for a disk (certificates, a spool), but not for a collector or a resolver.
+
 
         Args:
             url: see `export.url`.
-            keep: which records it is for; None: as the run's `scope` says, all of them unless it has one.
+            keep: selects its records; None: the run's `scope` decides, by default all records.
 
-        Raises FlowtopError: as `opening.open_exporter`; a file that another export of this run writes; standard output
+        FlowtopError: as `opening.open_exporter`; another export of this run writes the file; standard output
             when it is not free.
         """
         from flowtop.export.url import parse_export_url
@@ -133,39 +133,39 @@ class Exports:
         path = parsed.path
         if path == "-" and not self._standard_output:
             raise FlowtopError(f"export {url!r}: standard output is the screen's", exit_code=EXIT_USAGE,
-                               hint="name a file, or run without a screen: flowtop -b")
+                               hint="use a file, or run without a screen: flowtop -b")
         try:
             file = _file(path)
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13.
+        except (OSError, RuntimeError) as error:  # RuntimeError: circular links, before Python 3.13.
             raise _unusable(url, error) from error
         with self._adding:
             self._refuse(url, file)
             try:
                 exporter = self._opener()(url, self._state_directory)
-            except OSError as error:  # A name that is too long, a path through a file, ...
+            except OSError as error:  # For example a name that is too long.
                 raise _unusable(url, error) from error
             keep = self._scope() if keep is None else keep
             with self._lock:
                 exporter.tell(self._facts)
                 self._running.append(_Running(exporter, keep, file, parsed.duplicates))
                 number = len(self._running)
-                if self._stopped:  # Meanwhile: nothing will be handed to it any more.
+                if self._stopped:  # In the meantime: it will get no records.
                     exporter.request_stop(0.0)
             exporter.start()
         return number
 
     def consume(self, records: FlowRecords) -> None:
-        """Hand records (FLOW_RECORD_DTYPE, never empty) to every export that has not been ended. Never waits."""
+        """Pass records (FLOW_RECORD_DTYPE, not empty) to every export that has not ended. Does not block."""
         with self._lock:
             running, interfaces = tuple(self._running), self._facts.interfaces
-        records = records[records["kind"] != Kind.PARENT]  # their packets are in the flows they carry
+        records = records[records["kind"] != Kind.PARENT]  # their packets are in inner flows
         for export in running:
             if not export.ended:
                 kept = records if export.duplicates else records[~records["duplicate"]]
                 if export.keep is not None and len(kept):
                     try:
                         kept = kept[export.keep(kept, interfaces)]
-                    except Exception as error:  # noqa: BLE001 - one export's fault: metering and the others go on
+                    except Exception as error:  # noqa: BLE001 - one export's fault must not affect metering
                         export.exporter.refuse(kept, f"the filter failed: {type(error).__name__}: {error}")
                         export.exporter.request_stop(self._flush_s)
                         continue
@@ -173,47 +173,47 @@ class Exports:
                     export.exporter.consume(kept)
 
     def crowded(self) -> bool:
-        """Whether an export that gets on has so many records waiting that a file should not be read on. Never waits."""
+        """Whether a working export has so many records waiting that reading a file should pause. Does not block."""
         with self._lock:
             return any(export.exporter.crowded for export in self._running)
 
     def tell(self, facts: MeteringFacts) -> None:
-        """Facts that exports report in band from now on; before the records they are about."""
+        """Set the facts to report in band; call it before passing the records they are about."""
         with self._lock:
             self._facts = facts
             for export in self._running:
                 export.exporter.tell(facts)
 
     def statistics(self) -> tuple[Export, ...]:
-        """How each stands, in order of number."""
+        """All exports with their figures, in order of number."""
         with self._lock:
             running = tuple(self._running)
         return tuple(Export(number, export.exporter.statistics(), export.keep, export.duplicates)
                      for number, export in enumerate(running, 1))
 
     def pause(self, number: int) -> None:
-        """Send nothing until `resume`: records wait as if the collector were away."""
+        """Stop sending until `resume`: records wait as if the collector were away."""
         self._of(number).exporter.pause()
 
     def resume(self, number: int) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._of(number).exporter.resume()
 
     def end(self, number: int, timeout_s: float | None = None) -> None:
-        """Take no more records, send what waits, stop: in the background. It stays listed, as STOPPED."""
+        """Send waiting records, then stop, in the background. The export remains listed as STOPPED."""
         export = self._of(number)
         export.ended = True
         left_s, patience_s = self._patience(export, timeout_s)
         export.exporter.request_stop(left_s, patience_s)
 
     def stop(self, timeout_s: float | None = None) -> tuple[Export, ...]:
-        """Stop all: each sends what waits, at the same time. Gives the last figures.
+        """Stop all exports; each sends its waiting records at the same time. Returns the last figures.
 
         Args:
-            timeout_s: at most so long; None: `flush_s`, and for files FILE_FLUSH_S as long as they are being written.
+            timeout_s: time limit; None: `flush_s`, and for files FILE_FLUSH_S while they are being written.
 
-        What is left then is spooled or counted as not sent, which takes as long as the disk gets on. A second call,
-        from another thread perhaps, with a shorter time cuts the first one short.
+        Remaining records are spooled or counted as not sent, which takes as long as the disk makes progress. A second
+        call with a shorter limit, also from another thread, shortens the first.
         """
         with self._lock:
             self._stopped = True
@@ -228,7 +228,7 @@ class Exports:
         return self.statistics()
 
     def _patience(self, export: _Running, timeout_s: float | None) -> tuple[float, float]:
-        """How long an export may try, and how long it may take while it gets on."""
+        """Time limit of an export, and the limit while it makes progress."""
         if self._hurried:
             return min(HURRY_S, self._flush_s if timeout_s is None else timeout_s), 0.0
         if timeout_s is not None:
@@ -237,16 +237,16 @@ class Exports:
         return self._flush_s, FILE_FLUSH_S if ordinary else 0.0
 
     def hurry(self) -> None:
-        """Let `stop` wait for HURRY_S only, also when it waits already. Any thread, and signal handlers."""
-        self._hurried = True  # Before looking whether it waits: `stop` does both in the other order.
+        """Limit `stop` to HURRY_S, also if it is already waiting. Thread-safe, and for signal handlers."""
+        self._hurried = True  # Before the check: `stop` does both in the other order.
         if self._stopped:
-            # Not here: a signal handler must not wait for locks that the code it interrupts may hold.
+            # In another thread, as a signal handler must not wait for locks that the interrupted code may hold.
             threading.Thread(target=self.stop, name="hurry", daemon=True).start()
 
     def _of(self, number: int) -> _Running:
         with self._lock:
             if not 1 <= number <= len(self._running):
-                raise IndexError(f"there is no export {number}")
+                raise IndexError(f"no export {number}")
             return self._running[number - 1]
 
     def _opener(self) -> OpenExporter:
@@ -257,21 +257,21 @@ class Exports:
         return self._open_exporter
 
     def _refuse(self, url: str, file: Path | None) -> None:
-        """Raises FlowtopError: this export must not be."""
+        """Raises FlowtopError if this export must not be started."""
         with self._lock:
             if self._stopped:
-                raise FlowtopError(f"cannot begin export {url!r}: flowtop is ending", exit_code=EXIT_USAGE)
+                raise FlowtopError(f"cannot start export {url!r}: flowtop is ending", exit_code=EXIT_USAGE)
             for number, export in enumerate(self._running, 1):
                 if file is not None and export.file == file and not export.ended:
                     raise FlowtopError(f"export {number} writes to {file} already", exit_code=EXIT_USAGE,
-                                       hint="name another file, or end that export first")
+                                       hint="use another file, or end that export first")
 
 
 def _unusable(url: str, error: OSError | RuntimeError) -> FlowtopError:
-    return FlowtopError(f"cannot begin export {url!r}: {getattr(error, 'strerror', None) or error}",
-                        hint="name a file in a directory this user may write", exit_code=EXIT_USAGE)
+    return FlowtopError(f"cannot start export {url!r}: {getattr(error, 'strerror', None) or error}",
+                        hint="use a file in a directory this user can write to", exit_code=EXIT_USAGE)
 
 
 def _file(path: str) -> Path | None:
-    """The file that an export's path means, whichever way it is spelled; None for a collector."""
+    """The resolved path of an export's file; None for a collector."""
     return Path(path).resolve() if path else None

@@ -1,4 +1,4 @@
-"""From a URL to an Exporter: what can be wrong before the first record is found here, before the screen starts."""
+"""Create an Exporter from a URL; errors that can be detected before the first record are raised here."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ _MAX_SPOOLS = 16
 def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBounds | None = None,
                   spool_octets: int = MAX_OCTETS, monotonic: Callable[[], float] = time.monotonic,
                   wall: Callable[[], float] = time.time) -> Exporter:
-    """An Exporter for a URL: `start` it, then hand it records.
+    """Create an Exporter for a URL: call `start`, then pass records to it.
 
     Args:
         text: see `export.url`.
-        state_directory: TCP and TLS exports have their spools below it, made when it is not there; None: there is no
+        state_directory: parent directory of the spools of TCP and TLS exports; created if needed; None: no
             place for spools.
-        bounds: of the queue in memory.
-        spool_octets: bound of each spool.
-        monotonic, wall: seconds.
+        bounds: limits of the queue in memory.
+        spool_octets: limit of each spool.
+        monotonic, wall: clocks, in seconds.
 
-    Raises FlowtopError: a URL that means nothing, a certificate or key that cannot be read, a path or a spool that
-        cannot be written, no place for a spool. A collector that cannot be reached is no error: the exporter waits for
-        it.
+    Raises FlowtopError: invalid URL, unreadable certificate or key, path or spool that cannot be written, no
+        place for a spool. An unreachable collector is no error: the exporter waits for it.
     """
     url = parse_export_url(text)
     transport: Transport
@@ -58,9 +57,9 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
 
 
 def tls_context(url: ExportUrl) -> ssl.SSLContext:
-    """TLS 1.2 or newer, the server verified, with the client's certificate when there is one.
+    """TLS 1.2 or newer, with verification of the server, and the client's certificate if there is one.
 
-    Raises FlowtopError: a certificate or key that cannot be read.
+    Raises FlowtopError: a certificate or key cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # Verifies certificate and name.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -86,46 +85,46 @@ def _no_password() -> str:
 
 def _certificate(what: str, path: Path | None, error: OSError) -> FlowtopError:
     return FlowtopError(f"cannot read {what} from {path}: {error.strerror or error}", exit_code=EXIT_USAGE,
-                        hint="a PEM file that this user may read")
+                        hint="it must be a PEM file that this user can read")
 
 
 def _spool(url: ExportUrl, state_directory: Path | None, max_octets: int, wall: Callable[[], float]) -> Spool:
-    """The first spool of this collector and domain that no other export holds, with what is left in such others."""
+    """The first spool of this collector and domain that is not in use, with the content of further unused ones."""
     if state_directory is None:
         raise FlowtopError("this user has no home directory to keep a spool in", exit_code=EXIT_USAGE,
                            hint="name a directory for spools with --state-directory")
     name = re.sub(r"[^a-z0-9.]", "_", url.host)[:80]
     identity = hashlib.sha256(f"{url.kind}|{url.host}|{url.port}|{url.domain}".encode()).hexdigest()[:12]
-    found: Spool | None = None
+    first: Spool | None = None
     for number in range(1, _MAX_SPOOLS + 1):
         end = f"-{number}" if number > 1 else ""
         directory = state_directory / f"spool-{name}-{identity}{end}"
-        if found is not None and not directory.is_dir():
+        if first is not None and not directory.is_dir():
             continue
         try:
             spool = Spool(directory, domain=url.domain, wall=wall, max_octets=max_octets)
         except SpoolInUse:
-            if number == _MAX_SPOOLS and found is None:
+            if number == _MAX_SPOOLS and first is None:
                 raise
         else:
-            if found is None:
-                found = spool
+            if first is None:
+                first = spool
             else:
-                _adopt(found, spool)
-    assert found is not None
-    return found
+                _adopt(first, spool)
+    assert first is not None
+    return first
 
 
 def _adopt(spool: Spool, left: Spool) -> None:
-    """What an export beside another left behind: nobody else would send it."""
+    """Take over the files of another spool, which no other export would send."""
     try:
         spool.adopt(left)
     except OSError as error:
-        raise FlowtopError(f"cannot take over a spool: {error.strerror}", hint="see to the state directory") from error
+        raise FlowtopError(f"cannot take over a spool: {error.strerror}", hint="check the state directory") from error
 
 
 def _check_writable(url: ExportUrl) -> None:
-    """Raises FlowtopError: no file can be written there."""
+    """Raises FlowtopError if no file can be written there."""
     if url.path == "-":
         return
     path = Path(url.path)
@@ -137,5 +136,5 @@ def _check_writable(url: ExportUrl) -> None:
     elif not os.access(path if path.exists() else path.parent, os.W_OK):
         problem = "permission denied"
     if problem:
-        raise FlowtopError(f"cannot write {path}: {problem}", hint="name a file in a directory this user may write",
+        raise FlowtopError(f"cannot write {path}: {problem}", hint="use a file in a directory this user can write to",
                            exit_code=EXIT_USAGE)

@@ -1,4 +1,4 @@
-"""One Transport Session's side of IPFIX: which messages to send, with which sequence numbers (RFC 7011 section 3.1)."""
+"""The messages of one Transport Session and their sequence numbers (RFC 7011 section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
-"""Tunnels of one session that are described in words: who sends packets can make many of them."""
+"""Limit of tunnels per session that are described by name, as senders of packets can create many."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowMessages:
     """Flow Records as messages.
 
-    Attributes:
-        messages: in order.
-        record_counts: Flow Records in each.
+    messages: the messages, in order.
+        record_counts: number of Flow Records in each.
+        records: all records, in the order of the messages, shape (n,).
         records: all of them, in the order of the messages, shape (n,).
     """
 
@@ -35,7 +35,7 @@ class FlowMessages:
 
 @dataclass(slots=True)
 class SentCounts:
-    """What has been sent to one Collecting Process, over all its Transport Sessions (IE 40-42)."""
+    """Totals sent to one Collecting Process, over all its Transport Sessions (IE 40-42)."""
 
     messages: int = 0
     flow_records: int = 0
@@ -43,12 +43,12 @@ class SentCounts:
 
 
 class TransportSession:
-    """Sequence numbers from the first message of a connection, socket or file to its last.
+    """Builds the messages of one connection, socket or file, with their sequence numbers.
 
     Args:
-        templates: of the profile.
+        templates: Templates of the profile.
         domain: Observation Domain ID of the Flow Records.
-        counts: of the sessions before this one, and from now on of this one too.
+        counts: totals of earlier sessions, to which this one adds.
     """
 
     def __init__(self, templates: ft.FlowTemplates, domain: int, counts: SentCounts | None = None) -> None:
@@ -61,9 +61,9 @@ class TransportSession:
         self._counts = SentCounts() if counts is None else counts
 
     def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
-        """Templates, Options Templates, Flow Keys, interfaces: what has to be known before the first Flow Record.
+        """Templates, Options Templates, Flow Keys, interfaces: everything that precedes the first Flow Record.
 
-        Of tunnels too, once there were some.
+        Includes those of tunnels if there have been any.
         """
         interfaces = context.metering().interfaces
         self._interfaces = dict(interfaces)
@@ -75,7 +75,7 @@ class TransportSession:
         return [*messages, *self._announce_tunnels(context, max_octets)] if self._tunnels else messages
 
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
-        """The interface table again when it is not what was sent last; nothing otherwise."""
+        """The interface table, if it has changed since it was sent; else nothing."""
         interfaces = context.metering().interfaces
         if not interfaces or interfaces == self._interfaces:
             return []
@@ -85,7 +85,7 @@ class TransportSession:
 
     def new_tunnels(self, records: FlowRecords, context: ExportContext,
                     max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
-        """What has to be known before these Flow Records because of tunnels that there were none of so far."""
+        """Messages that must precede these Flow Records because of new tunnels."""
         tunnelled = records[records["tunnel"] != 0] if records["tunnel"].any() else records[:0]
         if not len(tunnelled):
             return []
@@ -108,7 +108,7 @@ class TransportSession:
                 *self._encode(options, self._options_domain, context, max_octets)]
 
     def reports(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
-        """Statistics and reliability of metering and exporting, as they are now (RFC 7011 section 4)."""
+        """Current statistics and reliability of metering and exporting (RFC 7011 section 4)."""
         facts, lost = context.metering(), context.given_up()
         sets = [
             ft.metering_statistics(self._templates, domain=self._domain, messages=self._counts.messages,
@@ -123,7 +123,7 @@ class TransportSession:
         return self._encode(sets, self._options_domain, context, max_octets)
 
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
-        """Flow Records as messages: each must be sent, or its records be taken back by `not_sent`."""
+        """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
         sets, order = ft.flow_sets(records, self._templates)
         encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
                                   export_time_s=int(context.wall()), max_octets=max_octets)
@@ -133,7 +133,7 @@ class TransportSession:
         return FlowMessages(encoded.messages, encoded.record_counts, records[order])
 
     def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
-        """Of the last `flows` only the first messages left: the sequence goes on after them. Gives what did not."""
+        """Take back all but the first `sent` messages of the last `flows`; returns the records that were not sent."""
         count = sum(flows.record_counts[sent:])
         self._sequences[self._domain] = self._sequences[self._domain] - count & 0xFFFF_FFFF
         self._counts.flow_records -= count

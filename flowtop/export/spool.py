@@ -1,4 +1,4 @@
-"""Flow Records on disk while their collector is away: RFC 5655 files, bounded, in order, kept over a restart."""
+"""Flow Records on disk while their collector is away: RFC 5655 files, limited, in order, kept after a restart."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _ADDRESSES = {"source_address": ("sourceIPv4Address", "sourceIPv6Address"),
 
 
 def flow_records(messages: list[bytes]) -> FlowRecords:
-    """Flow Records of the messages of one file, in their order: what the `strict` profile tells of each; the rest is 0.
+    """Flow Records of the messages of one file, in order, with the fields of the `strict` profile; other fields are 0.
 
-    Raises IpfixDecodeError: a message that is none.
+    Raises IpfixDecodeError: invalid message.
     """
     store = TemplateStore()
     parts = [np.empty(0, FLOW_RECORD_DTYPE)]
@@ -59,7 +59,7 @@ def _records(data_set: DataSet) -> FlowRecords:
             records[column] = wire[name]
     for column, names in _ADDRESSES.items():
         for name in names:
-            if name in template.names:  # A V4 into a V16: numpy fills up with zeros.
+            if name in template.names:  # V4 into V16: numpy pads with zeros.
                 records[column] = wire[name]
     if form in _ICMP:
         records["destination_port"] = wire[_ICMP[form]]
@@ -72,11 +72,11 @@ def _records(data_set: DataSet) -> FlowRecords:
 
 MAX_OCTETS = 1 << 30
 _FIRST_NUMBER = 10**9
-"""Names count up from here, and down for what has to be sent before everything else."""
+"""File numbers increase from here, and decrease for records that have to be sent before all others."""
 
 
 class SpoolInUse(FlowtopError):  # noqa: N818 - a FlowtopError that a caller may step around
-    """Another export has the directory."""
+    """Another export uses the directory."""
 
 
 Write = Callable[[int, bytes], int]
@@ -90,18 +90,18 @@ class _File:
 
 
 class Spool:
-    """A directory of files, each complete by itself: what one `store` was given, in the `strict` profile.
+    """A directory of files, each complete and readable: the records of one `store` in the `strict` profile.
 
-    For one thread, but for `records`. One export owns the directory.
+    For one thread, except `records`. The directory is locked for one export.
 
     Args:
-        directory: made with mode 0700 when it is not there; its files are 0600.
-        domain: Observation Domain ID said in the files.
-        wall: seconds since 1970 UTC.
-        max_octets: of all files together.
+        directory: created with mode 0700 if needed; files have mode 0600.
+        domain: Observation Domain ID in the files.
+        wall: clock, seconds since 1970 UTC.
+        max_octets: limit of all files together.
         write: os.write; injected for tests.
 
-    Raises FlowtopError: the directory cannot be made or read. Raises SpoolInUse.
+    Raises FlowtopError: the directory cannot be created or read. Raises SpoolInUse.
     """
 
     def __init__(self, directory: Path, *, domain: int, wall: Callable[[], float], max_octets: int = MAX_OCTETS,
@@ -117,13 +117,13 @@ class Spool:
             self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._files = self._found()
+                self._files = self._earlier_files()
             except OSError:
                 os.close(self._lock)
                 raise
         except BlockingIOError as error:
-            raise SpoolInUse(f"another flowtop spools to {directory}",
-                             hint="stop it, or export to the collector from one of them") from error
+            raise SpoolInUse(f"another flowtop uses the spool {directory}",
+                             hint="stop it, or export to the collector from only one of them") from error
         except OSError as error:
             raise FlowtopError(f"cannot use the spool directory {directory}: {error.strerror}",
                                hint="choose a directory that can be written", exit_code=EXIT_USAGE) from error
@@ -132,12 +132,12 @@ class Spool:
 
     @property
     def records(self) -> int:
-        """Flow Records on disk."""
+        """Number of Flow Records on disk."""
         return self._records
 
     @property
     def oldest_records(self) -> int:
-        """Flow Records in the first file."""
+        """Number of Flow Records in the first file."""
         return self._files[0].records
 
     @property
@@ -146,7 +146,7 @@ class Spool:
         return self._octets
 
     def store(self, records: FlowRecords, *, first: bool = False) -> tuple[FlowRecords, str]:
-        """Put records after all others, or before them; gives those that could not be stored, and why in words."""
+        """Store records after all others, or before them; returns those that could not be stored, and the reason."""
         messages = self._messages(records)
         octets = sum(map(len, messages))
         if self.octets + octets > self._max_octets:
@@ -160,21 +160,21 @@ class Spool:
         return records[:0], ""
 
     def oldest(self) -> FlowRecords:
-        """Records of the first file: fewer than `oldest_records` when it was cut off.
+        """The records of the first file; fewer than `oldest_records` if it was truncated.
 
-        Raises FlowtopError: it cannot be read, and is put aside as `.damaged`. Call only when `records` is not 0.
+        Raises FlowtopError: it cannot be read, and was renamed to `.damaged`. Call only if `records` is not 0.
         """
         path = self._path(self._files[0])
         try:
             return flow_records(_whole_messages(path.read_bytes()))
-        except (OSError, ValueError) as error:  # ValueError: no messages, or not those of flowtop.
+        except (OSError, ValueError) as error:  # ValueError: no messages, or not flowtop's.
             with suppress(FileNotFoundError):
                 path.rename(path.with_suffix(".damaged"))
             raise FlowtopError(f"cannot replay {path.name}: {error}",
                                hint=f"it is kept as {path.with_suffix('.damaged')}") from error
 
     def forget(self, place: int = 0) -> None:
-        """A file has been taken care of: the first, or the one at that place."""
+        """Delete a file that is no longer needed: the first, or the one at that index."""
         file = self._files[place]
         del self._files[place]
         self._records -= file.records
@@ -182,7 +182,10 @@ class Spool:
         self._path(file).unlink(missing_ok=True)
 
     def adopt(self, other: Spool) -> None:
-        """Take over another spool's files, after those there are, and close it. Raises OSError: not all of them."""
+        """Move another spool's files to the end of this one, and close the other.
+
+        Raises OSError: not all were moved.
+        """
         try:
             while other._files:
                 theirs = other._files[0]
@@ -194,10 +197,10 @@ class Spool:
             other.close()
 
     def close(self) -> None:
-        """Leave what is there for the next run; nothing otherwise."""
+        """Close the spool; files remain for the next run, and an empty directory is removed."""
         os.close(self._lock)
         if not self._files:
-            with suppress(OSError):  # Not empty: damaged files are kept for who wants to look.
+            with suppress(OSError):  # Not empty: damaged files are kept.
                 self._directory.rmdir()
 
     def _add(self, file: _File, *, first: bool = False) -> None:
@@ -225,7 +228,7 @@ class Spool:
         return self._directory / f"{file.number:010d}-{file.records}.ipfix"
 
     def _write_file(self, path: Path, octets: bytes) -> None:
-        """Raises OSError."""
+        """Write a file completely under its final name, or raise OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)
@@ -244,14 +247,14 @@ class Spool:
             os.close(descriptor)
         partial.rename(path)
 
-    def _found(self) -> deque[_File]:
-        """Files that an earlier run left, in order; what it did not finish goes. Raises OSError."""
+    def _earlier_files(self) -> deque[_File]:
+        """Files of an earlier run, in order; incomplete ones are deleted. Raises OSError."""
         for path in self._directory.glob("*.partial"):
             if path.is_file():
                 path.unlink()
-        found = ((re.fullmatch(r"([0-9]{10})-([0-9]{1,9})\.ipfix", path.name), path)
-                 for path in self._directory.iterdir() if path.is_file())
-        files = [_File(int(name[1]), int(name[2]), path.stat().st_size) for name, path in found if name]
+        candidates = ((re.fullmatch(r"([0-9]{10})-([0-9]{1,9})\.ipfix", path.name), path)
+                      for path in self._directory.iterdir() if path.is_file())
+        files = [_File(int(name[1]), int(name[2]), path.stat().st_size) for name, path in candidates if name]
         return deque(sorted(files, key=lambda file: file.number))
 
 

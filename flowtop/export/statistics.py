@@ -1,4 +1,4 @@
-"""What one export tells about itself, and what it is told about the rest of flowtop."""
+"""Figures of an export, and the facts of the Metering Process that it reports."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from dataclasses import dataclass, field, replace
 
 
 class ExportState(enum.Enum):
-    """What an export is doing."""
+    """State of an export."""
 
     STARTING = "starting"
     CONNECTING = "connecting"
     EXPORTING = "exporting"
     BLOCKED = "blocked"
-    """Connected, but the collector does not read; over UDP, nobody listens there."""
+    """Connected, but the collector does not read; with UDP, nothing listens on the port."""
     WAITING = "waiting"
-    """It failed, and is tried again later: `last_error` says why."""
+    """It failed and will be retried: see `last_error`."""
     PAUSED = "paused"
     STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportStatistics:
-    """One export at one instant. Every record handed over is in exactly one of sent, queued, spooled, not sent.
+    """Figures of one export at one instant. Every record is in exactly one of sent, queued, spooled, not sent.
 
     Attributes:
-        url: as it was given.
-        state: what it is doing.
-        sent_records: Flow Records handed to the collector and, as far as the transport can tell, not lost since.
-        sent_messages: IPFIX Messages (lines for jsonl and csv) written, repeated ones too.
-        sent_octets: octets of them, before compression and TLS.
-        repeated_records: Flow Records sent again as their connection broke: the collector may have them twice.
+        url: as given.
+        state: current state.
+        sent_records: Flow Records passed to the collector and, as far as the transport knows, not lost afterwards.
+        sent_messages: IPFIX Messages (lines for jsonl and csv) written, including repeated ones.
+        sent_octets: their octets, before compression and TLS.
+        repeated_records: Flow Records sent again after a broken connection; the collector may have them twice.
         queued_records: Flow Records in memory.
         spooled_records: Flow Records in the spool on disk.
-        not_sent_records, not_sent_packets, not_sent_octets: given up, and what they counted (delta counters).
-        last_error: in words; "" when there was none.
-        last_template_unix_s: when Templates were sent last; None before that, and for jsonl and csv.
-        since_unix_s: when this state began.
-        file_octets: size of the file that is being written; None for a collector.
+        not_sent_records, not_sent_packets, not_sent_octets: records given up, and the sums of their delta counters.
+        last_error: text of the last error; "" if there was none.
+        last_template_unix_s: time of the last Templates; None before that, and for jsonl and csv.
+        since_unix_s: start of the current state.
+        file_octets: size of the file being written; None for a collector.
     """
 
     url: str
@@ -60,12 +60,12 @@ class ExportStatistics:
 
 @dataclass(frozen=True, slots=True)
 class MeteringFacts:
-    """What the Metering Process tells the exports, to be reported in band.
+    """Facts of the Metering Process that exports report in band.
 
     Attributes:
         interfaces: name by ifindex of every Observation Point.
-        ignored_packets, ignored_octets: observed, and in no Flow Record; cumulative.
-        first_ignored_ms, last_ignored_ms: when, since 1970 UTC; 0 when none was.
+        ignored_packets, ignored_octets: observed packets that are in no Flow Record; cumulative.
+        first_ignored_ms, last_ignored_ms: times of the first and last of these, since 1970 UTC; 0 if there were none.
     """
 
     interfaces: Mapping[int, str] = field(default_factory=dict)
@@ -74,10 +74,13 @@ class MeteringFacts:
     first_ignored_ms: int = 0
     last_ignored_ms: int = 0
 
-    def told(self, interfaces: Mapping[int, str], ignored_packets: int, ignored_octets: int,
-             now_ms: int, since_ms: int | None = None) -> MeteringFacts:
-        """The facts of a later time; when counts have grown since, this is the time of the last that was ignored, and
-        `since_ms`, where it is told, of the first."""
+    def updated(self, interfaces: Mapping[int, str], ignored_packets: int, ignored_octets: int,
+                now_ms: int, since_ms: int | None = None) -> MeteringFacts:
+        """The facts at a later time.
+
+        If the counts have increased, `now_ms` is the time of the last ignored packet, and `since_ms`, if given, that of
+        the first.
+        """
         if (ignored_packets, ignored_octets) == (self.ignored_packets, self.ignored_octets):
             return replace(self, interfaces=interfaces)
         return MeteringFacts(interfaces, ignored_packets, ignored_octets, self.first_ignored_ms or since_ms or now_ms,
@@ -86,7 +89,7 @@ class MeteringFacts:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Flow Records not sent: cumulative, with the times (ms since 1970 UTC) of the first and the last."""
+    """Flow Records not sent: totals, and times (ms since 1970 UTC) of the first and the last."""
 
     records: int = 0
     packets: int = 0
@@ -95,16 +98,16 @@ class GivenUp:
     last_ms: int = 0
 
     def plus(self, records: int, packets: int, octets: int, now_ms: int) -> GivenUp:
-        """With these too."""
+        """The totals with these records added."""
         return GivenUp(self.records + records, self.packets + packets, self.octets + octets,
                        self.first_ms or now_ms, now_ms)
 
 
 @dataclass(slots=True)
 class Counters:
-    """Guarded by the exporter's lock where records move from one to another, so that they add up at any instant.
+    """Counters of an export. The exporter's lock protects moves between counters, so that they always add up.
 
-    `held`: in the hands of the exporter's thread.
+    `held`: records in the exporter's thread.
     """
 
     sent: int = 0

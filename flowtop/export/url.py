@@ -1,4 +1,4 @@
-"""Where Flow Records go, as a URL: `ipfix+tcp://collector:4739?reconnect=5s`, `file:flows.ipfix`, `jsonl:-`."""
+"""Export URLs: `ipfix+tcp://collector:4739?reconnect=5s`, `file:flows.ipfix`, `jsonl:-`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv"]
 IPFIX_PORT = 4739
 IPFIX_TLS_PORT = 4740
 RECONNECT_S = 60.0
-"""RFC 7011 section 10.4.4: a lost connection is tried again once a minute unless set otherwise."""
+"""RFC 7011 section 10.4.4: a lost connection is retried once a minute by default."""
 TEMPLATE_REFRESH_S = 60.0
 TEMPLATE_REFRESH_PACKETS = 1_000
 
@@ -37,9 +37,9 @@ class UrlOption:
     """One option of the query string.
 
     Attributes:
-        name: before the equals sign.
-        kinds: transports that have it.
-        default: as it would be written; in words where it could not.
+        name: text before the equals sign.
+        kinds: transports that support it.
+        default: as written in a URL, or a description.
         doc: one line for the README.
     """
 
@@ -50,20 +50,20 @@ class UrlOption:
 
 
 OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
-    UrlOption("profile", (*_COLLECTORS, "file"), "default", "Templates for a collector's quirks, see below."),
+    UrlOption("profile", (*_COLLECTORS, "file"), "default", "Templates for a specific collector, see below."),
     UrlOption("domain", (*_COLLECTORS, "file"), "1", "Observation Domain ID."),
     UrlOption("duplicates", (*_COLLECTORS, *_FILES), "keep",
-              "`drop` leaves out flows that another interface's flow stands for: each packet is exported once."),
+              "`drop` omits flows already counted at another interface: each packet is exported once."),
     UrlOption("reconnect", ("tcp", "tls"), "60s", "Time between attempts to connect (RFC 7011: once a minute)."),
     UrlOption("ca", ("tls",), "the system's", "PEM file of the authorities that the collector is verified with."),
-    UrlOption("cert", ("tls",), "none", "PEM file of our own certificate."),
+    UrlOption("cert", ("tls",), "none", "PEM file of the client's certificate."),
     UrlOption("key", ("tls",), "in `cert`", "PEM file of its private key."),
-    UrlOption("servername", ("tls",), "the host", "Name that the collector's certificate has to be for."),
-    UrlOption("refresh", ("udp",), "60s", "Templates are sent again after so long."),
-    UrlOption("refresh-packets", ("udp",), "1000", "Templates are sent again after so many datagrams."),
-    UrlOption("rotate-size", _FILES, "never", "Begin a new file at this size (`100M`, `1.5Gi`), before compression."),
-    UrlOption("rotate-time", _FILES, "never", "Begin a new file after so long (`10m`, `1h30m`)."),
-    UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; `.gz` and `.zst` say so too."),
+    UrlOption("servername", ("tls",), "the host", "Name that the collector's certificate must have."),
+    UrlOption("refresh", ("udp",), "60s", "Time after which Templates are sent again."),
+    UrlOption("refresh-packets", ("udp",), "1000", "Number of datagrams after which Templates are sent again."),
+    UrlOption("rotate-size", _FILES, "never", "Start a new file at this size (`100M`, `1.5Gi`), before compression."),
+    UrlOption("rotate-time", _FILES, "never", "Start a new file after this time (`10m`, `1h30m`)."),
+    UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; or by suffix: `.gz`, `.zst`."),
 )}
 """Query options by name: the only list of them."""
 
@@ -77,21 +77,21 @@ class ExportUrl:
     """A parsed export URL.
 
     Attributes:
-        text: as it was given.
-        kind: which transport.
+        text: as given.
+        kind: the transport.
         host: name or address of the collector, without brackets; "" for a file.
         port: 1..65535; 0 for a file.
-        path: of the file, `-` for standard output (jsonl and csv); "" for a collector.
-        profile: whose Templates.
+        path: path of the file, `-` for standard output (jsonl and csv); "" for a collector.
+        profile: selects the Templates.
         domain: Observation Domain ID, 1..2**32 - 1.
         reconnect_s: seconds between attempts to connect.
-        ca: PEM file of the authorities a server is verified with; None: the system's.
-        cert, key: PEM files of the client's certificate and its private key; a certificate's file may hold both.
-        servername: the name the server's certificate has to be for.
-        refresh_s, refresh_packets: Templates are sent again over UDP after so long, and after so many datagrams.
-        rotate_octets, rotate_s: a file is closed and the next begun at this size or age; None: never.
-        compress: how files are compressed; "" when they are not.
-        duplicates: whether flows that another Observation Point's flow stands for are exported too.
+        ca: PEM file of the authorities to verify the server with; None: the system's.
+        cert, key: PEM files of the client's certificate and its private key; one file may have both.
+        servername: name that the server's certificate must have.
+        refresh_s, refresh_packets: over UDP, Templates are sent again after this time or number of datagrams.
+        rotate_octets, rotate_s: size or age at which the next file is started; None: never.
+        compress: compression of files; "" for none.
+        duplicates: whether to export flows that are duplicates of another Observation Point's flow.
     """
 
     text: str
@@ -117,11 +117,11 @@ class ExportUrl:
 def parse_export_url(text: str) -> ExportUrl:
     """Parse an export URL.
 
-    Raises FlowtopError (EXIT_USAGE): unknown scheme, option or profile; a port, number, size or duration out of range;
-        what can be no name of a host; control characters.
+    Raises FlowtopError (EXIT_USAGE): unknown scheme, option or profile; port, number, size or duration out of range;
+    invalid host name; control characters.
     """
     if any(unicodedata.category(character) == "Cc" for character in unquote(text)):
-        raise _usage(f"control characters in export {text!r}", "no path, name or option has any")
+        raise _usage(f"control characters in export {text!r}", "paths, names and options must not have any")
     scheme, colon, rest = text.partition(":")
     kind = _SCHEMES.get(scheme.lower())
     if not colon or kind is None:
@@ -133,13 +133,13 @@ def parse_export_url(text: str) -> ExportUrl:
         path = "/" + path.lstrip("/")
     path = unquote(path)
     if not path:
-        raise _usage(f"export {text!r} names no file", f"say where to, for example {scheme}:flows")
+        raise _usage(f"export {text!r} has no file", f"add one, for example {scheme}:flows")
     options = _options(text, kind, query)
     if path == "-" and kind == "file":
-        raise _usage("IPFIX does not go to standard output", "name a file, or use jsonl:- or csv:-")
+        raise _usage("IPFIX cannot be written to standard output", "use a file, or jsonl:- or csv:-")
     if path == "-" and (options.keys() - {"compress", "duplicates"}
                         or options.get("compress", "none") != "none"):
-        raise _usage("standard output is neither rotated nor compressed", f"name a file, for example {scheme}:flows")
+        raise _usage("standard output cannot be rotated or compressed", f"use a file, for example {scheme}:flows")
     return ExportUrl(
         text, kind, path=path, profile=_profile(options, text), domain=_domain(options),
         rotate_octets=_size(options, "rotate-size"),
@@ -152,7 +152,7 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise _usage(f"export {text!r}: {error}", "a port is 1 to 65535, an IPv6 address stands in brackets") from error
+        raise _usage(f"export {text!r}: {error}", "a port is 1 to 65535, IPv6 addresses are in brackets") from error
     host = parts.hostname or ""
     _check_authority(text, parts, host, port)
     options = _options(text, kind, parts.query)
@@ -172,9 +172,9 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
 
 
 def _check_authority(text: str, parts: SplitResult, host: str, port: int | None) -> None:
-    """Raises FlowtopError: what stands between // and ? is not HOST, HOST:PORT or [IPv6]:PORT."""
+    """Raises FlowtopError: the authority is not HOST, HOST:PORT or [IPv6]:PORT."""
     if not host:
-        raise _usage(f"export {text!r} names no collector", "for example ipfix+tcp://collector:4739")
+        raise _usage(f"export {text!r} has no collector", "add one, for example ipfix+tcp://collector:4739")
     if port == 0:
         raise _usage(f"export {text!r}: port 0", "a port is 1 to 65535")
     if "@" in parts.netloc or parts.path not in ("", "/") or parts.fragment:
@@ -184,16 +184,16 @@ def _check_authority(text: str, parts: SplitResult, host: str, port: int | None)
         try:
             ipaddress.IPv6Address(host)
         except ValueError as error:
-            raise _usage(f"export {text!r}: {error}", "an IPv6 address stands in brackets") from error
+            raise _usage(f"export {text!r}: {error}", "IPv6 addresses are in brackets") from error
 
 
 def _check_name(text: str, name: str) -> None:
-    """Raises FlowtopError: no resolver and no certificate could have such a name."""
+    """Raises FlowtopError: not a valid host name."""
     try:
         name.encode("idna")
     except UnicodeError as error:
-        raise _usage(f"export {text!r}: {name!r} is no name of a host",
-                     "labels of 1 to 63 characters with a dot between two") from error
+        raise _usage(f"export {text!r}: {name!r} is not a host name",
+                     "it has labels of 1 to 63 characters, separated by dots") from error
 
 
 def _options(text: str, kind: Kind, query: str) -> dict[str, str]:
@@ -238,7 +238,7 @@ def _read(options: Mapping[str, str], name: str, read: Callable[[str], float]) -
 
 
 def _duration(options: Mapping[str, str], name: str, default: float) -> float:
-    """Seconds."""
+    """The option's value in seconds."""
     if name not in options:
         return default
     seconds = _read(options, name, quantities.seconds)
@@ -248,7 +248,7 @@ def _duration(options: Mapping[str, str], name: str, default: float) -> float:
 
 
 def _size(options: Mapping[str, str], name: str) -> int | None:
-    """Octets."""
+    """The option's value in octets."""
     if name not in options:
         return None
     octets = int(_read(options, name, quantities.octets))

@@ -1,1 +1,1 @@
-"""The Metering Process (RFC 7011 section 2): FlowBatches into a flow table, and Flow Records out of it."""
+"""The Metering Process (RFC 7011 section 2): FlowBatches into a flow table, Flow Records out of it."""

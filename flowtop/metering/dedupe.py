@@ -1,20 +1,22 @@
-"""The same packet at several Observation Points (veth, bridge, bond, VLAN device, uplink): counted once in totals.
+"""Detect the same packets at several Observation Points (veth, bridge, bond, VLAN device, uplink), to count them once.
 
-Flows with the same conversation (CONVERSATION_BYTES: addresses, ports, protocol, version, kind) are one stream of
-packets seen more than once, unless they are of one Observation Point (interface and direction): then they differ in
-VLAN, which are different packets. So are those of different tunnels (VNIs, GRE keys): each tunnel of a conversation
-has a primary of its own, and only flows outside tunnels (on the tunnel's device) repeat what the head's tunnel
-carries. The Observation Point that saw the conversation first is its primary; flows of any other are duplicates.
-"First" is by first_ns, then where a local socket sends (the clock is coarse: a packet may pass several points in one
-tick of it), then ingress before egress, then ifindex, among those of one batch; later batches do not change it. When
-the primary ends, or is quiet for TAKEOVER_NS while another goes on (the route changed), another takes its place: what
-it carried until then stays counted as duplicate, so nothing counts twice.
+Flows of the same conversation (CONVERSATION_BYTES: addresses, ports, protocol, version, kind) are one stream of
+packets, seen several times. Exceptions: flows of one Observation Point (interface and direction) differ in VLAN, so
+they are different packets. Flows in different tunnels (VNIs, GRE keys) are different packets too: each tunnel of a
+conversation has a primary of its own, and only flows outside tunnels (on the tunnel's device) repeat packets of the
+head's tunnel.
 
-What this cannot tell: two streams with equal addresses and ports in different VLANs or tunnels that are seen only on
-different devices of those; and address translation, where the two sides are different conversations and both count.
+The Observation Point that saw the conversation first is its primary; flows of other points are duplicates. Within a
+batch, the order is by first_ns, then points with a sending local socket (the clock is coarse: a packet may pass several
+points within one tick), then ingress before egress, then ifindex; later batches do not change it. If the primary ends,
+or is quiet for TAKEOVER_NS while another flow continues (the route changed), another becomes primary. Its packets so
+far remain counted as duplicate, so nothing is counted twice.
 
-In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: takes no part; -2 - head: it
-took part until it ended), and `members`, at the head, how many live flows it has.
+Limits: two streams with equal addresses and ports in different VLANs or tunnels count as one if they are seen only on
+different devices; and with address translation both sides count, as they are different conversations.
+
+In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: not deduplicated; -2 - head:
+after the flow has ended), and `members` at the head is the number of its live flows.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ TAKEOVER_NS = 2_000_000_000
 
 
 class Deduplicator:
-    """Keeps `duplicate`, `head` and `members` of a FlowStore."""
+    """Maintains `duplicate`, `head` and `members` of a FlowStore."""
 
     def __init__(self, store: FlowStore, rng: np.random.Generator) -> None:
         self._store = store
@@ -39,11 +41,11 @@ class Deduplicator:
 
     @property
     def nbytes(self) -> int:
-        """Octets of memory held, the store's fields not included."""
+        """Octets of memory, without the store's fields."""
         return self._index.nbytes
 
     def join(self, new: list[Slots]) -> None:
-        """Flows born in this tick find their conversations. Aggregates stand for many flows: they have none."""
+        """Assign new flows to conversations. Aggregates contain several flows and have no conversation."""
         store = self._store
         newcomers: list[Slots] = []
         for part in new:
@@ -73,11 +75,14 @@ class Deduplicator:
             self._elect(members, np.where(stays, -1, np.where(fresh[members], 2, store.duplicate[members])))
 
     def pass_by(self, ended: Slots) -> None:
-        """Flows that came and went, each alone in its conversation: without ever being in the index."""
+        """Flows began and ended within a batch, each alone in its conversation; the index is not used."""
         self._store.head[ended] = -2 - ended
 
     def leave(self, ended: Slots) -> None:
-        """Flows that have just ended (end_reason is set) leave; where a head left others behind, one takes over."""
+        """Remove flows that have just ended (end_reason is set).
+
+        If a head leaves other flows, one of them takes over.
+        """
         store = self._store
         ended = ended[store.head[ended] >= 0]
         heads = store.head[ended].astype(np.int64)
@@ -92,7 +97,7 @@ class Deduplicator:
             self._elect(left, store.duplicate[left].astype(np.int64))
 
     def take_over(self, touched: Slots) -> None:
-        """Where duplicates go on and their primary has been quiet, one of them becomes primary."""
+        """Let a duplicate become primary if it continues while the primary has been quiet."""
         store = self._store
         duplicates = touched[store.duplicate[touched]]
         heads = store.head[duplicates].astype(np.int64)
@@ -103,7 +108,7 @@ class Deduplicator:
         group = self._streams(members, store.head[members].astype(np.int64))
         newest = np.zeros(group.max() + 1, np.int64)
         np.maximum.at(newest, group, store.last_ns[members])
-        # The primary may hold several flows (VLANs): it is quiet when all of them are.
+        # The primary may have several flows (VLANs); it is quiet if all of them are.
         primary = ~store.duplicate[members]
         newest_primary = np.zeros(len(newest), np.int64)
         np.maximum.at(newest_primary, group[primary], store.last_ns[members[primary]])
@@ -115,40 +120,44 @@ class Deduplicator:
         self._elect(members[whole], rank[whole])
 
     def _differs(self, slots: Slots, heads: Slots) -> npt.NDArray[np.bool_]:
-        """Which flows are not of their head's Observation Point."""
+        """Whether flows are of another Observation Point than their head."""
         differs: npt.NDArray[np.bool_]
         differs = self._store.observation_points(slots) != self._store.observation_points(heads)
         return differs
 
     def _other_tunnel(self, slots: Slots, heads: Slots) -> npt.NDArray[np.bool_]:
-        """Which flows are in a tunnel while their head is in another one."""
+        """Whether flows are in a tunnel while their head is in another one."""
         tunnels, ids = self._store.keys["tunnel"], self._store.keys["tunnel_id"]
         other: npt.NDArray[np.bool_] = (tunnels[slots] != 0) & (tunnels[heads] != 0) & (
             (tunnels[slots] != tunnels[heads]) | (ids[slots] != ids[heads]))
         return other
 
     def _streams(self, members: Slots, heads: Slots) -> npt.NDArray[np.int64]:
-        """A number from 0 for each flow, the same for those of one conversation in one tunnel."""
+        """Number the streams: the same number for flows of one conversation in one tunnel."""
         other = self._other_tunnel(members, heads)
         if not other.any():
-            found = np.unique(heads, return_inverse=True)[1]
+            numbers = np.unique(heads, return_inverse=True)[1]
         else:
             tunnels, ids = (np.where(other, self._store.keys[name][members], 0) for name in ("tunnel", "tunnel_id"))
-            found = np.unique(np.stack((heads, tunnels, ids), axis=1), axis=0, return_inverse=True)[1]
-        streams: npt.NDArray[np.int64] = found.reshape(-1)
+            numbers = np.unique(np.stack((heads, tunnels, ids), axis=1), axis=0, return_inverse=True)[1]
+        streams: npt.NDArray[np.int64] = numbers.reshape(-1)
         return streams
 
     def _members_of(self, heads: Slots) -> Slots:
-        """Live flows of these conversations, by one look at all flows: rare enough not to keep lists of members."""
+        """Live flows of these conversations. It scans all flows, which is rare enough."""
         store = self._store
-        wanted = np.zeros(store.top, np.bool_)
-        wanted[heads] = True
+        chosen = np.zeros(store.top, np.bool_)
+        chosen[heads] = True
         slots = np.flatnonzero(store.live & (store.head[:store.top] >= 0))
-        return slots[wanted[store.head[slots]]]
+        return slots[chosen[store.head[slots]]]
 
     def _elect(self, members: Slots, rank: npt.NDArray[np.int64]) -> None:
-        """Give each conversation whose live flows these all are the head of lowest rank, then the first seen; each of
-        its other tunnels has a primary likewise."""
+        """Make the flow of lowest rank, then the first seen, the head of each conversation; tunnels likewise.
+
+        Args:
+            members: all live flows of these conversations.
+            rank: rank of each.
+        """
         store = self._store
         if len(members) == 0:
             return
@@ -172,9 +181,9 @@ class Deduplicator:
 
 
 def heads_of(store: FlowStore) -> npt.NDArray[np.int32]:
-    """Slot of the head of each flow's conversation, i4, one a slot below top; -1 where there is none.
+    """Slot of the head of each flow's conversation, i4, one per slot below top; -1 if there is none.
 
-    An ended flow's head may have ended as well, and its slot may be another conversation's by now.
+    The head of an ended flow may have ended too, and its slot may be used by another conversation.
     """
     head = store.head[:store.top]
     return np.where(head < -1, -2 - head, head)

@@ -1,4 +1,4 @@
-"""When flows end (RFC 7011 section 5.1.1, flowEndReason), and how long ended ones stay visible."""
+"""When flows end (RFC 7011 section 5.1.1, flowEndReason), and how long ended flows remain visible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 
 class Timeouts(NamedTuple):
-    """In ns; see TableConfig."""
+    """Timeouts in ns; see TableConfig."""
 
     idle_ns: int
     active_ns: int
@@ -23,10 +23,10 @@ class Timeouts(NamedTuple):
 
 
 def due(store: FlowStore, now_ns: int, timeouts: Timeouts) -> list[tuple[EndReason, Slots]]:
-    """Live flows to report now, by reason; each slot at most once. ACTIVE_TIMEOUT flows go on, the others end.
+    """Live flows to report now, by reason; each slot at most once. ACTIVE_TIMEOUT flows continue, the others end.
 
-    A flow whose FIN or RST was seen ends by END_OF_FLOW after end_ns without a packet, any other by IDLE_TIMEOUT; a
-    flow that goes on is due active_ns after its first packet or its last record.
+    A flow with FIN or RST ends by END_OF_FLOW after end_ns without a packet, others by IDLE_TIMEOUT. A flow that
+    continues is due active_ns after its first packet or its last record.
     """
     live = store.live
     last_ns = store.last_ns[:store.top]
@@ -39,12 +39,12 @@ def due(store: FlowStore, now_ns: int, timeouts: Timeouts) -> list[tuple[EndReas
     live[ended] = False
     live[timed_out] = False
     long = np.flatnonzero(live & (store.reported_ns[:store.top] <= now_ns - timeouts.active_ns))
-    found = ((EndReason.END_OF_FLOW, ended), (EndReason.IDLE_TIMEOUT, timed_out), (EndReason.ACTIVE_TIMEOUT, long))
-    return [(reason, slots) for reason, slots in found if len(slots)]
+    due_slots = ((EndReason.END_OF_FLOW, ended), (EndReason.IDLE_TIMEOUT, timed_out), (EndReason.ACTIVE_TIMEOUT, long))
+    return [(reason, slots) for reason, slots in due_slots if len(slots)]
 
 
 def least_recent(store: FlowStore, n: int) -> Slots:
-    """The n live flows (of more) whose last packet is longest ago; of equal ones, those in the lowest slots."""
+    """The n least recently active live flows (of more); of equal ones, those in the lowest slots."""
     slots = np.flatnonzero(store.live)
     last_ns = store.last_ns[slots]
     limit = np.partition(last_ns, n - 1)[n - 1]
@@ -53,15 +53,15 @@ def least_recent(store: FlowStore, n: int) -> Slots:
 
 
 class Lingering:
-    """Ended flows that are still shown, oldest first. Each stays until a page could show it: see `mark`.
+    """Ended flows that are still visible, oldest first. Each remains until a page could show it: see `mark`.
 
     Args:
-        linger_ns: how long a flow stays.
-        at_most: how many stay, of those that a page could show.
+        linger_ns: how long a flow remains visible.
+        at_most: maximum number of flows that remain after a page could show them.
 
     Attributes:
-        count: how many there are.
-        unshown: how many of them ended since `mark`.
+        count: number of flows.
+        unshown: number of flows that ended since `mark`.
     """
 
     def __init__(self, linger_ns: int, at_most: int) -> None:
@@ -72,18 +72,18 @@ class Lingering:
         self.unshown = 0
 
     def add(self, now_ns: int, slots: Slots) -> None:
-        """Flows that ended at `now_ns`."""
+        """Add flows that ended at `now_ns`."""
         if len(slots):
             self._ended.append((now_ns, slots))
             self.count += len(slots)
             self.unshown += len(slots)
 
     def mark(self) -> None:
-        """The tick is over: a page of it shows all that have ended so far."""
+        """The tick has ended: its page shows all flows that have ended so far."""
         self.unshown = 0
 
     def leave(self, now_ns: int) -> Slots:
-        """Take out whose time is over."""
+        """Remove and return flows whose time is over."""
         over = 0
         for ended_ns, slots in self._ended:
             if ended_ns > now_ns - self._linger_ns:
@@ -92,11 +92,11 @@ class Lingering:
         return self._oldest(min(over, self.count - self.unshown))
 
     def overflow(self) -> Slots:
-        """Take out the oldest ones past the bound."""
+        """Remove and return the oldest flows beyond the limit."""
         return self._oldest(min(self.count - self._at_most, self.count - self.unshown))
 
     def give_up(self, at_most: int) -> Slots:
-        """Take out the oldest ones past `at_most`, shown or not."""
+        """Remove and return the oldest flows beyond `at_most`, shown or not."""
         return self._oldest(self.count - at_most)
 
     def _oldest(self, n: int) -> Slots:

@@ -1,4 +1,4 @@
-"""The flows of a table: how they are born, gain, are reported and end."""
+"""The flows of a table: creating, updating, reporting and ending them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from flowtop.model.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, FlowBatch, F
 
 @dataclass(frozen=True, slots=True)
 class TableConfig:
-    """How flows end and what is kept.
+    """Timeouts and limits of the flow table.
 
     Attributes:
-        idle_timeout_s: without a packet, until a flow ends.
-        active_timeout_s: between two records of a flow that goes on.
-        end_timeout_s: without a packet after FIN or RST, until a flow ends.
-        linger_s: how long an ended flow stays visible; always until the end of the next tick, and one that is kept for
-            as long as that: see FlowTable.keep.
-        least_tick_s: rates are of this time at least: the last tick of a file may end with its last packet, and no
-            packet came at a megabit a second because there was one in the file's last microseconds.
-        max_flows: live flows; past it the least recently active end. A quarter more may linger, and those that end
-            in a tick until it is shown.
-        dedupe: what becomes of flows whose packets another Observation Point's flow counts already: marked; dropped
-            (neither shown nor in records, though in the books); or nothing is looked for.
+        idle_timeout_s: time without a packet until a flow ends.
+        active_timeout_s: time between two records of a flow that continues.
+        end_timeout_s: time without a packet after FIN or RST until a flow ends.
+        linger_s: how long an ended flow remains visible; at least until the end of the next tick, and as long as it is
+            kept: see FlowTable.keep.
+        least_tick_s: minimum time for rates. The last tick of a file may end with its last packet, and one packet
+            within microseconds is no rate of megabits per second.
+        max_flows: maximum number of live flows; beyond it the least recently active ones end. In addition, a quarter as
+            many may linger, and those that ended in a tick until it is shown.
+        dedupe: flows whose packets were counted already at another Observation Point are marked; dropped (not shown and
+            not in records, but in the totals); or not detected.
     """
 
     idle_timeout_s: float = 15
@@ -50,13 +50,13 @@ _COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos"
 
 
 class Reporting(NamedTuple):
-    """What the Flow Records of one flow have told so far.
+    """What the Flow Records of one flow have reported so far.
 
     Attributes:
-        records: how many there were.
-        packets, octets: that they told of.
-        at_ns: when the last one was made; without any, the first packet's time.
-        due_ns: when the next is due if packets go on coming; None: the flow has ended.
+        records: number of records.
+        packets, octets: sums of the records.
+        at_ns: time of the last record, or of the first packet if there was none.
+        due_ns: time of the next record if packets continue; None if the flow has ended.
     """
 
     records: int
@@ -67,22 +67,22 @@ class Reporting(NamedTuple):
 
 
 def no_records() -> FlowRecords:
-    """FLOW_RECORD_DTYPE, shape (0,)."""
+    """An empty array: FLOW_RECORD_DTYPE, shape (0,)."""
     return np.empty(0, FLOW_RECORD_DTYPE)
 
 
 def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, unix_offset_ns: int) -> FlowRecords:
-    """A Flow Record for each slot, with what was not reported yet; from now on it is reported.
+    """Make a Flow Record for each slot, with what was not reported yet, and note it as reported.
 
-    A flow whose part changed, from counting to duplicate or back, since its last record gets two: one of what
-    counted, one of what was duplicate.
+    A flow that changed from counted to duplicate or back since its last record gets two records: one with the counted
+    part, one with the duplicate part.
 
     Args:
-        now_ns: as in FlowBatch, for all, or for each.
+        now_ns: as in FlowBatch; one for all, or one for each.
         unix_offset_ns: as in FlowBatch.
     """
     records = np.zeros(len(slots), FLOW_RECORD_DTYPE)
-    keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
+    keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array is 20 times slower
     for name in FLOW_KEY_DTYPE.names or ():
         records[name] = keys[name]
     for name in _COPIED:
@@ -113,14 +113,14 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     return np.concatenate((records, counted)) if len(counted) else records
 
 EVENTS = 262_144
-"""Remembered at most, some 10 octets each; a TCP flow has three to five of them."""
+"""Maximum number of events, about 10 octets each; a TCP flow has three to five."""
 
 
 class FlagLog:
-    """The last times that flows showed bits they had not shown before.
+    """Log of when flows showed TCP control bits for the first time.
 
     Args:
-        events: remembered at most; the oldest go first.
+        events: maximum number of events; the oldest are dropped.
     """
 
     def __init__(self, events: int = EVENTS) -> None:
@@ -130,12 +130,11 @@ class FlagLog:
 
     @property
     def nbytes(self) -> int:
-        """Octets of memory held."""
+        """Octets of memory."""
         return sum(ids.nbytes + bits.nbytes for _, ids, bits in self._events)
 
     def add(self, now_ns: int, flow_ids: U8, bits: npt.NDArray[np.uint16]) -> None:
-        """These flows have shown these bits by now, and had not before. Bits of more flows than `events` are forgotten
-        at once."""
+        """Log new bits of flows. More flows than `events` in one call are not kept."""
         if not len(flow_ids):
             return
         self._events.append((now_ns, flow_ids, bits))
@@ -144,24 +143,24 @@ class FlagLog:
             self._count -= len(self._events.popleft()[1])
 
     def of(self, flow_id: int) -> list[tuple[int, int]]:
-        """Of a flow: (time in ns by which they had been seen, bits), the oldest first."""
-        wanted = np.uint64(flow_id)
-        return [(at_ns, int(np.bitwise_or.reduce(bits[ids == wanted])))
-                for at_ns, ids, bits in self._events if (ids == wanted).any()]
+        """The events of a flow, oldest first: (time in ns at which the bits were noticed, bits)."""
+        number = np.uint64(flow_id)
+        return [(at_ns, int(np.bitwise_or.reduce(bits[ids == number])))
+                for at_ns, ids, bits in self._events if (ids == number).any()]
 
 CHUNK = 16_384
-"""Entries worked on at once: bounds how long other threads wait, and fits the caches."""
+"""Entries processed at once: limits how long other threads wait, and fits the CPU caches."""
 
 
 class Flows:
-    """What a FlowTable keeps flows in.
+    """The flows of a FlowTable.
 
     Args:
-        config: timeouts and bounds.
+        config: timeouts and limits.
         rng: seeds the hash.
 
     Attributes:
-        unix_offset_ns: as in FlowBatch, of the latest.
+        unix_offset_ns: that of the latest FlowBatch.
     """
 
     def __init__(self, config: TableConfig, rng: np.random.Generator) -> None:
@@ -180,13 +179,13 @@ class Flows:
 
     @property
     def nbytes(self) -> int:
-        """Octets of memory held."""
+        """Octets of memory."""
         dedupe = self.dedupe.nbytes if self.dedupe else 0
         kept = self.flags.nbytes + self.sequences.nbytes
         return self.store.nbytes + self.index.nbytes + self.rates.nbytes + dedupe + kept
 
     def add_entries(self, batch: FlowBatch, now_ns: int) -> Slots:
-        """Add the counters to flows, new ones are born; gives each entry's slot."""
+        """Add counters to flows, creating new ones; returns each entry's slot."""
         parts: list[Slots] = [np.empty(0, np.int64)]
         born: list[Slots] = []
         words = as_words(batch.keys)
@@ -205,12 +204,12 @@ class Flows:
             self.dedupe.join(born)
         slots = np.concatenate(parts)
         if batch.other_ifindexes is not None:
-            told = batch.other_ifindexes != 0
-            self.store.other_ifindex[slots[told]] = batch.other_ifindexes[told]
+            known = batch.other_ifindexes != 0
+            self.store.other_ifindex[slots[known]] = batch.other_ifindexes[known]
         return slots
 
     def give_birth(self, keys: Words, counters: npt.NDArray[np.void]) -> Slots:
-        """New flows, with what they have from their first packet; in no index yet."""
+        """Create flows with the values of their first packet. They are not in the index yet."""
         store = self.store
         slots = store.allocate(len(keys))
         store.key_words[slots] = keys
@@ -223,13 +222,13 @@ class Flows:
         return slots
 
     def add(self, slots: Slots, counters: npt.NDArray[np.void]) -> npt.NDArray[np.uint16]:
-        """Add to flows, each once; gives the TCP control bits that each had not shown before."""
+        """Add counters to flows, each once; returns the TCP control bits that each had not shown before."""
         store = self.store
         packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets
         store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
-        # Known flows seldom change in these: write only where they do.
+        # These seldom change: write only where they do.
         first_ns = counters["first_ns"].astype(np.int64)
         earlier = first_ns < store.first_ns[slots]
         if earlier.any():
@@ -245,15 +244,15 @@ class Flows:
         return bits & ~old_bits
 
     def note_flags(self, now_ns: int, slots: Slots, bits: npt.NDArray[np.uint16]) -> None:
-        """These flows have shown these bits by now, and had not before."""
+        """Log bits that these flows had not shown before."""
         some = np.flatnonzero(bits)
         self.flags.add(now_ns, self.store.flow_id[slots[some]], bits[some])
 
     def report_active(self, slots: Slots, now_ns: int | I8) -> FlowRecords:
-        """Records of flows that go on; one that has nothing new to tell waits another active timeout.
+        """Records of flows that continue. A flow without new packets waits another active timeout.
 
         Args:
-            now_ns: for all, or for each.
+            now_ns: one for all, or one for each.
         """
         store = self.store
         store.reported_ns[slots] = now_ns
@@ -261,14 +260,14 @@ class Flows:
         return self.report(news, EndReason.ACTIVE_TIMEOUT, store.reported_ns[news])
 
     def finish(self, slots: Slots, reason: EndReason, now_ns: int | I8) -> FlowRecords:
-        """Flows end; they are still in the index. Arguments as above."""
+        """End flows, which remain in the index. Arguments as in `report_active`."""
         self.store.end_reason[slots] = reason
         records = self.report(slots, reason, now_ns)
         self.store.reported_ns[slots] = now_ns
         return records
 
     def forget(self, slots: Slots) -> None:
-        """Flows that have ended leave the index, so that the next packet of that key starts another flow."""
+        """Remove ended flows from the index, so that the next packet of the key starts another flow."""
         for start in range(0, len(slots), CHUNK):
             part = slots[start:start + CHUNK]
             self.index.remove(self.store.key_words[part], part)
@@ -276,19 +275,19 @@ class Flows:
             self.dedupe.leave(slots)
 
     def end(self, slots: Slots, reason: EndReason, now_ns: int) -> FlowRecords:
-        """Flows end, and are still visible."""
+        """End flows, which remain visible for a while."""
         records = self.finish(slots, reason, now_ns)
         self.forget(slots)
         self.lingering.add(now_ns, slots)
         return records
 
     def report(self, slots: Slots, reason: EndReason, now_ns: int | I8) -> FlowRecords:
-        """A record for each; without duplicates, where they are dropped, but for those that have something to tell."""
+        """Make the records. If duplicates are dropped, only those of duplicates with unreported packets."""
         store = self.store
         if self._dropping:
-            told = ~store.duplicate[slots] | (store.packet_total[slots] != store.packet_reported[slots])
-            slots, now_ns = slots[told], now_ns[told] if isinstance(now_ns, np.ndarray) else now_ns
+            chosen = ~store.duplicate[slots] | (store.packet_total[slots] != store.packet_reported[slots])
+            slots, now_ns = slots[chosen], now_ns[chosen] if isinstance(now_ns, np.ndarray) else now_ns
         records = report(store, slots, reason, now_ns, self.unix_offset_ns)
-        if self._dropping:  # a former primary's: what it tells, nobody else does
+        if self._dropping:  # a former primary: its packets are in no other record
             records["duplicate"] = False
         return records

@@ -1,13 +1,14 @@
 """A hash index from Flow Keys to slots, vectorized over batches of keys.
 
-Open addressing in one numpy array of u64: 32 bits of hash beside the slot, so that a probe compares keys only when
-the hashes agree. Measured against `dict[bytes, int]` at 1,000,000 keys (tests/bench/table.py): at most 48 octets a key
-while growing (34 there) instead of about 200, 0.18 us instead of 0.7 to insert, 0.11 instead of 0.33 to find.
+Open addressing in one numpy array of u64: 32 bits of the hash and the slot, so that a probe compares keys only if the
+hashes are equal. Measured against `dict[bytes, int]` at 1,000,000 keys (tests/bench/table.py): at most 48 octets per
+key while growing (34 at that size) instead of about 200, 0.18 us instead of 0.7 us to insert, 0.11 us instead of 0.33
+us to look up.
 
 The hash is multilinear over 32-bit words with random 64-bit multipliers (strongly universal: Carter and Wegman 1979,
-Lemire and Kaser 2014), because senders choose their keys: without knowing the multipliers nobody can make keys collide.
-A sum of products is linear, though, and counters make keys of even steps (port after port), whose hashes then would
-come in even steps too and crowd the cells: so the sum is mixed before its bits are used.
+Lemire and Kaser 2014), because senders choose their keys: without the multipliers nobody can construct collisions. But
+a sum of products is linear, and counters produce keys in equal steps (consecutive ports), whose hashes would be in
+equal steps too and cluster. Therefore the sum is mixed before its bits are used.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ KEY_WORDS = FLOW_KEY_DTYPE.itemsize // 8
 _LEAST = 1 << 12
 _EMPTY = np.uint64(0)
 _DELETED = np.uint64(0xFFFF_FFFF)
-"""As a slot part; larger than any slot + 1."""
+"""As the slot part of a cell; larger than any slot + 1."""
 _SLOT = np.uint64(0xFFFF_FFFF)
 _SHIFT = np.uint64(32)
 
@@ -39,11 +40,11 @@ def as_words(keys: npt.NDArray[np.void]) -> Words:
 
 
 class KeyIndex:
-    """Slot by key, for the words of a key that `octets` selects.
+    """Slots by key, where the key is the first `octets` octets of a Flow Key.
 
     Args:
-        rng: where the hash's multipliers come from.
-        octets: how many leading octets of a key tell keys apart.
+        rng: random source of the hash's multipliers.
+        octets: number of leading octets that form the key.
     """
 
     def __init__(self, rng: np.random.Generator, octets: int = FLOW_KEY_DTYPE.itemsize) -> None:
@@ -61,7 +62,7 @@ class KeyIndex:
 
     @property
     def nbytes(self) -> int:
-        """Octets of memory held."""
+        """Octets of memory."""
         return self._cells.nbytes
 
     def __len__(self) -> int:
@@ -72,7 +73,7 @@ class KeyIndex:
         return part if self._whole else part & self._mask
 
     def hash(self, keys: Words) -> Words:
-        """The 32-bit hash of each key as u64, shape (n,); with the same `rng` state the same."""
+        """The 32-bit hash of each key as u64, shape (n,); depends on the state of `rng`."""
         return self._hash(self._masked(keys))
 
     def _hash(self, part: Words) -> Words:
@@ -86,19 +87,19 @@ class KeyIndex:
         return total >> _SHIFT
 
     def _step(self, hashes: Words) -> Words:
-        """Odd strides: with a power of two of cells every probe sequence visits all of them."""
+        """Odd strides: as the number of cells is a power of two, a probe sequence visits all of them."""
         return (hashes >> np.uint64(15)) | np.uint64(1)
 
     def find(self, keys: Words, hashes: Words, stored: Words) -> Slots:
-        """The slot of each key, -1 where it has none.
+        """The slot of each key, -1 if it has none.
 
         Args:
             keys: shape (n, KEY_WORDS).
-            hashes: what `hash` says of them.
+            hashes: result of `hash` for these keys.
             stored: the key of each slot, shape (capacity, KEY_WORDS).
         """
         part = self._masked(keys)
-        found = np.full(len(keys), -1, np.int64)
+        result = np.full(len(keys), -1, np.int64)
         where = np.arange(len(keys))
         at, step = hashes, self._step(hashes)
         last = np.uint64(len(self._cells) - 1)
@@ -108,11 +109,11 @@ class KeyIndex:
             hit = hit[self._taken(cells[hit])]
             slots = (cells[hit] & _SLOT).astype(np.int64) - 1
             same = self._equal(stored, slots, part.take(where[hit], axis=0))
-            found[where[hit[same]]] = slots[same]
+            result[where[hit[same]]] = slots[same]
             going = cells != _EMPTY
             going[hit[same]] = False
             where, hashes, step, at = where[going], hashes[going], step[going], at[going] + step[going]
-        return found
+        return result
 
     @staticmethod
     def _taken(cells: Words) -> npt.NDArray[np.bool_]:
@@ -121,21 +122,21 @@ class KeyIndex:
         return taken
 
     def _equal(self, stored: Words, slots: Slots, part: Words) -> npt.NDArray[np.bool_]:
-        """Which of these slots hold the key beside them."""
+        """Whether each of these slots holds the key in `part`."""
         kept = self._masked(stored.take(slots, axis=0))
-        if np.array_equal(kept, part):  # nearly always: their hashes are equal
+        if np.array_equal(kept, part):  # nearly always, as the hashes are equal
             return np.ones(len(slots), np.bool_)
         equal: npt.NDArray[np.bool_] = (kept == part).all(axis=1)
         return equal
 
     def insert(self, hashes: Words, slots: Slots) -> None:
-        """Add keys, of which the hashes are enough, that are not in the index and differ from each other."""
+        """Add keys by their hashes; they must not be in the index, and must differ from each other."""
         self._reserve(len(hashes))
         self._place(hashes << _SHIFT | (slots + 1).astype(np.uint64))
         self._used += len(hashes)
 
     def _place(self, entries: Words) -> None:
-        """Put packed entries into cells, each the first empty one of its probe sequence."""
+        """Put packed entries into the first empty cell of their probe sequences."""
         at = entries >> _SHIFT
         step = self._step(at)
         last = np.uint64(len(self._cells) - 1)
@@ -147,12 +148,12 @@ class KeyIndex:
             entries, step, at = entries[going], step[going], at[going] + step[going]
 
     def find_or_insert(self, keys: Words, slots: Slots, stored: Words) -> Slots:
-        """The slot of each key; a key without one gets its own of `slots`. Equal keys in one call get one slot.
+        """The slot of each key; a key without one gets its item of `slots`. Equal keys in one call get the same slot.
 
         Args:
             keys: shape (n, KEY_WORDS).
-            slots: what to insert for each; `stored[slots]` must hold these keys already.
-            stored: as for `find`.
+            slots: slots to insert; `stored[slots]` must hold these keys already.
+            stored: as in `find`.
         """
         self._reserve(len(keys))
         part = self._masked(keys)
@@ -171,25 +172,25 @@ class KeyIndex:
             self._used += int(np.count_nonzero(own & free))
             hit = np.flatnonzero((cells >> _SHIFT == entries >> _SHIFT) & ~own)
             hit = hit[self._taken(cells[hit])]
-            found = (cells[hit] & _SLOT).astype(np.int64) - 1
-            same = self._equal(stored, found, part.take(where[hit], axis=0))
-            owners[where[hit[same]]] = found[same]
+            candidates = (cells[hit] & _SLOT).astype(np.int64) - 1
+            same = self._equal(stored, candidates, part.take(where[hit], axis=0))
+            owners[where[hit[same]]] = candidates[same]
             going = ~own
             going[hit[same]] = False
             where, entries, step, at = where[going], entries[going], step[going], at[going] + step[going]
         return owners
 
     def replace(self, keys: Words, old: Slots, new: Slots) -> None:
-        """Let keys that are in the index at slots `old` be at slots `new`."""
+        """Change the slots of keys in the index from `old` to `new`."""
         self._rewrite(keys, old, (new + 1).astype(np.uint64))
 
     def remove(self, keys: Words, slots: Slots) -> None:
-        """Take out keys that are in the index at these slots."""
+        """Remove keys that are in the index at these slots."""
         self._rewrite(keys, slots, np.full(len(slots), _DELETED))
         self._deleted += len(slots)
 
     def _rewrite(self, keys: Words, slots: Slots, low: Words) -> None:
-        """Find entries by hash and slot (no key is compared: a slot is in the index once) and set their low half."""
+        """Find entries by hash and slot (slots are unique, so keys are not compared) and set their low half."""
         hashes = self.hash(keys)
         entries = hashes << _SHIFT | (slots + 1).astype(np.uint64)
         at, step = hashes, self._step(hashes)
@@ -205,12 +206,12 @@ class KeyIndex:
             entries, low, step, at = entries[going], low[going], step[going], at[going] + step[going]
 
     def _reserve(self, n: int) -> None:
-        """Make room for n more keys at half load; deleted cells go when the array is made anew."""
+        """Make room for n more keys at a load of one half; rebuilding removes deleted cells."""
         if 2 * (self._used + n) <= len(self._cells):
             return
         live = self._cells[self._taken(self._cells)]
         size = _LEAST
-        while 3 * (len(live) + n) > size:  # a third: so that the next rebuild is as many insertions away as this costs
+        while 3 * (len(live) + n) > size:  # a third: so the next rebuild is as many insertions away as this one costs
             size *= 2
         self._cells = np.zeros(size, np.uint64)
         self._place(live)

@@ -1,10 +1,10 @@
-"""Rates of flows: last tick, sliding windows of 10 s and 60 s, peak. Sums are exact integers: nothing drifts.
+"""Rates of flows: last tick, sliding windows of 10 s and 60 s, peak. Sums are exact integers and do not drift.
 
-Traffic is kept in buckets of about a second (or a tick, when ticks are longer), each a sparse list of the slots that
-had any. A window's sum per flow gains what each tick brings and loses each bucket as it leaves the window: a bucket
-stays while its end is younger than the window, so a window covers its length and at most one bucket more, or all the
-time since capture started when that is less. Rates divide by what is covered: that is the true mean of that time, and
-the rates of all flows add up to the rate of all traffic.
+Traffic is kept in buckets of about a second (or a tick, if ticks are longer), each a sparse list of slots with traffic.
+A window's sum per flow increases with each tick and decreases when a bucket leaves the window: a bucket remains while
+its end is younger than the window. So a window covers its length and at most one more bucket, or the time since capture
+started if that is shorter. Rates divide by the covered time, so they are true means, and the rates of all flows add up
+to the rate of all traffic.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from flowtop.metering.key_index import Slots
 from flowtop.metering.store import U8, FlowStore
 
 BUCKET_NS = 950_000_000
-"""A bucket closes with the first tick that makes it this long: a little under 1 s, so that ticks of 1 s with some
-jitter have a bucket each."""
+"""A bucket closes with the first tick that makes it this long: slightly less than 1 s, so that ticks of 1 s with some
+jitter have one bucket each."""
 WINDOW_10S_NS = 10_000_000_000
 WINDOW_60S_NS = 60_000_000_000
 HISTORY_NS = 120_000_000_000
-"""How far back a flow's history goes; past the 60 s that windows need it is cut short before it takes more than
-HISTORY_OCTETS."""
+"""Length of a flow's history. Beyond the 60 s of the windows, it is shortened to stay within HISTORY_OCTETS."""
 HISTORY_OCTETS = 16 << 20
 LEAST_PEAK_NS = 10_000_000
-"""Ticks shorter than this make no peak: a burst over next to no time says nothing."""
+"""Shorter ticks set no peak: a burst within a very short time is no meaningful rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,11 @@ class _Bucket:
 
 
 class Rates:
-    """Keeps the rate fields of a FlowStore. One tick: begin, add for each part of its batches, finish.
+    """Maintains the rate fields of a FlowStore. Per tick: `add` for each part of its batches, then `close_tick`.
 
     Args:
-        store: whose fields.
-        least_ns: the time that rates are of at least, > 0.
+        store: the store.
+        least_ns: minimum time for rates, > 0.
     """
 
     def __init__(self, store: FlowStore, least_ns: int) -> None:
@@ -67,27 +66,27 @@ class Rates:
         self._tick_ns = self._least_ns
         self._started = False
         self.bucket_number = 0
-        """Number of the open bucket: what a new flow's born_bucket must be."""
+        """Number of the open bucket, for born_bucket of new flows."""
 
     @property
     def nbytes(self) -> int:
-        """Octets of history held, the store's fields not included."""
+        """Octets of history, without the store's fields."""
         open_bucket = sum(slots.nbytes for slots in self._listed)
         return self._tick.nbytes + open_bucket + sum(bucket.nbytes for bucket in self._in_60s) + self._past_octets
 
     @property
     def tick_s(self) -> float:
-        """Length of the last tick, or what it is taken for."""
+        """Length of the last tick in s, at least the minimum."""
         return self._tick_ns / 1e9
 
     @property
     def window_10s_s(self) -> float:
-        """What the 10 s sums cover."""
+        """Time covered by the 10 s sums, in s."""
         return self._covered_s(self._in_10s)
 
     @property
     def window_60s_s(self) -> float:
-        """What the 60 s sums cover."""
+        """Time covered by the 60 s sums, in s."""
         return self._covered_s(self._in_60s)
 
     def _covered_s(self, window: deque[_Bucket]) -> float:
@@ -95,19 +94,21 @@ class Rates:
         return max(self._now_ns - start_ns, self._least_ns) / 1e9
 
     def start(self, start_ns: int) -> None:
-        """Say when capture started; only the first call counts."""
+        """Set the start time of capture; only the first call counts."""
         if not self._started:
             self._started = True
             self._now_ns = self._bucket_start_ns = start_ns
 
     def add(self, slots: Slots, packets: U8, octets: U8) -> None:
-        """Traffic of the open tick, each slot at most once a call. Nothing to see before `close_tick`: so rates asked
-        for in mid-tick are those of whole ticks."""
+        """Add traffic of the open tick, each slot at most once per call.
+
+        It is not visible before `close_tick`, so rates within a tick are those of complete ticks.
+        """
         self._store.open_packets[slots] += packets
         self._store.open_octets[slots] += octets
 
     def close_tick(self, now_ns: int) -> None:
-        """The open tick ended at `now_ns`: its traffic becomes rates, and old traffic leaves the windows."""
+        """End the open tick at `now_ns`: compute rates, and remove old traffic from the windows."""
         store = self._store
         self._tick_ns = max(now_ns - self._now_ns, self._least_ns)
         self._now_ns = max(now_ns, self._now_ns)
@@ -122,7 +123,7 @@ class Rates:
 
     def _gain(self, slots: Slots) -> None:
         store = self._store
-        # Where most have traffic, all at once: adding nothing to the rest takes less than leaving it out.
+        # If most slots have traffic, process all: adding 0 to the others is faster than skipping them.
         some: Slots | slice = slice(store.top) if 2 * len(slots) > store.top else slots
         packets, octets = store.open_packets[some], store.open_octets[some]
         for sums in (store.packet_delta, store.packets_10s, store.packets_60s, store.bucket_packets):
@@ -136,7 +137,7 @@ class Rates:
         self._listed.append(unlisted)
 
     def _slide(self) -> None:
-        """Close the bucket when it is long enough, let old ones leave the windows."""
+        """Close the bucket if it is long enough, and remove old ones from the windows."""
         if self._now_ns - self._bucket_start_ns >= BUCKET_NS:
             self._close_bucket()
         store = self._store
@@ -162,29 +163,31 @@ class Rates:
         self.bucket_number += 1
 
     def _keep(self, bucket: _Bucket) -> None:
-        """A bucket that no window needs any more is history, while there is room."""
+        """Move a bucket that left the windows to the history, within its limit."""
         self._past.append(replace(bucket, packets=bucket.packets[:0]))
         self._past_octets += self._past[-1].nbytes
         while self._past and (self._past[0].end_ns <= self._now_ns - HISTORY_NS or self._past_octets > HISTORY_OCTETS):
             self._past_octets -= self._past.popleft().nbytes
 
     def history(self, slot: int) -> list[tuple[int, int]]:
-        """What the flow in that slot sent of late: (length in ns, octets) of each bucket since it was born, and of the
-        time since the last one closed, which is taken for the least length of a tick at least. The oldest first;
-        HISTORY_NS at most, the windows' length at least."""
-        store, found = self._store, []
+        """Traffic of the flow in a slot, oldest first: (length in ns, octets) per bucket.
+
+        It begins with the flow, and covers at most HISTORY_NS, but at least the windows' length. The last item is the
+        time since the last bucket, at least the minimum for rates.
+        """
+        store, buckets = self._store, []
         for bucket in (*self._past, *self._in_60s):
             if bucket.number >= store.born_bucket[slot]:
                 at = np.flatnonzero(bucket.slots == slot)
-                found.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[at[0]]) if len(at) else 0))
+                buckets.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[at[0]]) if len(at) else 0))
         if self._now_ns > self._bucket_start_ns:
             length_ns = max(self._now_ns - self._bucket_start_ns, self._least_ns)
-            found.append((length_ns, int(store.bucket_octets[slot])))
-        return found
+            buckets.append((length_ns, int(store.bucket_octets[slot])))
+        return buckets
 
     def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:
-        """Take a bucket out of the sums of the flows that were there; a slot's later flow has nothing of it."""
-        slots = bucket.slots.astype(np.int64)  # numpy indexes faster by its own kind of integer
+        """Subtract a bucket from the sums of flows that existed then; a later flow in the slot is unaffected."""
+        slots = bucket.slots.astype(np.int64)  # numpy indexes faster with its own integer type
         same = self._store.born_bucket[slots] <= bucket.number
         if same.all():
             packets[slots] -= bucket.packets
@@ -195,5 +198,5 @@ class Rates:
 
 
 def _compact(sums: U8) -> npt.NDArray[np.unsignedinteger[npt.NBitBase]]:
-    """The same numbers in the narrowest type that holds them: history is the largest thing a busy table keeps."""
+    """The numbers in the narrowest type that holds them: history is the largest part of a busy table."""
     return sums.astype(np.min_scalar_type(int(sums.max(initial=0))))

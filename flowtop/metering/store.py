@@ -1,4 +1,4 @@
-"""Where flows live: one numpy array a field, one slot a flow, slots used again."""
+"""Storage of flows: one numpy array per field, one slot per flow; slots are reused."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _FIELDS: dict[str, str] = {
 }
 
 _KEPT_ON_REUSE = frozenset({"bucket_listed"})
-"""What belongs to the slot, not to the flow in it."""
+"""Fields that belong to the slot, not to the flow in it."""
 
 
 class FlowStore:
-    """Fields by slot; arrays are as long as `capacity`, slots from `top` on were never used.
+    """Fields by slot. Arrays have `capacity` items; slots from `top` on have never been used.
 
-    A new slot's fields are zero, but for those that Rates keeps by slot. Growing makes new arrays: ask for a field each
-    time, keep none.
+    Fields of a new slot are zero, except those that Rates keeps per slot. Growing creates new arrays, so do not keep
+    references to them.
 
-    Attributes (units): *_ns on the capture's clock; *_reported: the part of the total that a Flow Record has told;
-    reported_ns: when, and of an ended flow when it ended; record_count: how many records there were; *_duplicate: the
-    part of the rest that was booked as duplicate; head, members: see dedupe.py; syn_ns .. out_of_order: see
-    tcp.py; opening_ns (of the latest SYN without ACK), sequence_end (the farthest), segment_end (of the latest): see
-    sequences.py; open_packets .. born_bucket: see rates.py.
+    Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
+    reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
+    part of the rest that is duplicate; head, members: see dedupe.py; syn_ns .. out_of_order: see tcp.py; opening_ns (of
+    the latest SYN without ACK), sequence_end (the highest), segment_end (of the latest segment): see tcp.py;
+    open_packets .. born_bucket: see rates.py.
     """
 
     flow_id: U8
@@ -114,23 +114,23 @@ class FlowStore:
 
     @property
     def nbytes(self) -> int:
-        """Octets of address space held; slots never used may not be resident."""
+        """Octets of address space; slots that were never used may not be resident."""
         fields: list[npt.NDArray[Any]] = [getattr(self, name) for name in ("keys", *_FIELDS)]
         return self._free.nbytes + sum(field.nbytes for field in fields)
 
     @property
     def live(self) -> npt.NDArray[np.bool_]:
-        """Which slots below `top` hold a flow that has not ended."""
+        """Whether each slot below `top` holds a flow that has not ended."""
         live: npt.NDArray[np.bool_] = self.occupied[:self.top] & (self.end_reason[:self.top] == 0)
         return live
 
     def observation_points(self, slots: Slots) -> I8:
-        """The Observation Point of each flow as one number: ifindex and direction."""
+        """The Observation Point of each flow as one integer, from ifindex and direction."""
         ifindex: I8 = self.keys["ifindex"][slots].astype(np.int64)
         return ifindex << 2 | self.keys["direction"][slots].astype(np.int64)
 
     def allocate(self, n: int) -> Slots:
-        """n slots, occupied, all fields zero."""
+        """Allocate n slots with all fields zero."""
         reused = self._free[max(0, self._free_count - n):self._free_count].copy()
         self._free_count -= len(reused)
         fresh = n - len(reused)
@@ -147,7 +147,7 @@ class FlowStore:
         return slots
 
     def release(self, slots: Slots) -> None:
-        """Give slots back."""
+        """Free slots."""
         self.occupied[slots] = False
         self.occupied_count -= len(slots)
         if self._free_count + len(slots) > len(self._free):
@@ -158,7 +158,7 @@ class FlowStore:
         self._free_count += len(slots)
 
     def _grow(self, capacity: int) -> None:
-        """Longer arrays, field by field, so that only one field is held twice."""
+        """Enlarge the arrays field by field, so that only one field is in memory twice."""
         for name in ("keys", *_FIELDS):
             old: npt.NDArray[Any] = getattr(self, name)
             new = np.zeros(capacity, old.dtype)

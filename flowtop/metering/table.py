@@ -1,4 +1,4 @@
-"""The flow table: FlowBatches in, Flow Records out, columns to look at in between."""
+"""The flow table: FlowBatches in, Flow Records out, columns for queries."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps
 
 @dataclass(frozen=True, slots=True)
 class MeteringTotals:
-    """Sums since start and of the last tick. Packets are wire packets, octets IP octets.
+    """Sums since the start and of the last tick. Packets are wire packets, octets IP octets.
 
-    `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*`, `evicted_flows` and `unlisted_*` (of flows that
-    came and went between two pages, too many to keep until the second) are what the table counted;
-    observed, encapsulation (what stood around carried packets: in no other sum), ignored, filtered (by the capture
-    filter), lost, unjoined and interface figures are the capture's, summed
-    over Observation Points.
-    `tick_*`: of the last tick, duplicates left out, by direction; one that is not known counts as ingress.
+    Counted by the table: `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*`, `evicted_flows`, and
+    `unlisted_*` (flows that began and ended between two pages, too many to keep until the second). From the capture,
+    summed over Observation Points: observed, encapsulation (octets around inner packets, in no other sum), ignored,
+    filtered (by the capture filter), lost, unjoined and interface figures. `tick_*`: the last tick by direction,
+    without duplicates; an unknown direction counts as ingress.
     """
 
     accounted_packets: int = 0
@@ -59,19 +58,19 @@ class MeteringTotals:
 
     @property
     def unexplained_packets(self) -> int:
-        """observed - accounted - ignored - filtered - lost: 0, or there is a fault in flowtop."""
+        """observed - accounted - ignored - filtered - lost; if it is not 0, flowtop has a bug."""
         return (self.observed_packets - self.accounted_packets - self.ignored_packets - self.filtered_packets
                 - self.lost_packets)
 
     @property
     def unexplained_octets(self) -> int:
-        """As unexplained_packets."""
+        """See unexplained_packets."""
         return (self.observed_octets - self.accounted_octets - self.ignored_octets - self.filtered_octets
                 - self.lost_octets)
 
 
 def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) -> MeteringTotals:
-    """The totals with the capture's figures taken from OBSERVATION_DTYPE, shape (m,)."""
+    """The totals with the capture's figures replaced by those of OBSERVATION_DTYPE, shape (m,)."""
     by_kind = tuple(int(n) for n in observations["ignored_packets"].sum(axis=0))
     return replace(
         totals,
@@ -90,16 +89,16 @@ def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) ->
     )
 
 LONG_TICK_NS = 2_000_000_000
-"""In a tick that has gone on for this long flows end between batches too."""
+"""In a tick longer than this, flows also end between batches."""
 
 LINGER_ROOM = 131_072
-"""Flows past max_flows that may have ended in an open tick and wait to be shown: two full maps."""
+"""Limit, beyond max_flows, of flows that ended in an open tick and wait to be shown: two full maps."""
 
 _KEY_FIELDS = frozenset(FLOW_KEY_DTYPE.names or ())
 
 
 class TableColumns:
-    """The store's fields by name, one element a slot below top. Names: model.flows.FLOW_COLUMN_DTYPES."""
+    """The store's fields by name, one item per slot below top. Names: model.flows.FLOW_COLUMN_DTYPES."""
 
     def __init__(self, store: FlowStore) -> None:
         self._store = store
@@ -113,11 +112,11 @@ class TableColumns:
 
 
 class FlowTable:
-    """All flows of one run. Used by one thread; time is what batches say it is.
+    """All flows of one run. Not thread-safe; the time is that of the batches.
 
     Args:
-        config: timeouts and bounds.
-        rng: seeds the hash against chosen keys; unpredictable when not given.
+        config: timeouts and limits.
+        rng: seeds the hash, so that keys cannot be chosen to collide; unpredictable by default.
     """
 
     def __init__(self, config: TableConfig, rng: np.random.Generator | None = None) -> None:
@@ -136,24 +135,24 @@ class FlowTable:
 
     @property
     def columns(self) -> TableColumns:
-        """Every column over all slots; `visible` says which hold a flow."""
+        """All columns; `visible` marks the slots that hold a flow."""
         return TableColumns(self._store)
 
     @property
     def visible(self) -> npt.NDArray[np.bool_]:
-        """Slots to show: live and lingering flows, without duplicates when they are dropped."""
+        """Mask of slots to show: live and lingering flows; without duplicates if they are dropped."""
         store = self._store
         occupied = store.occupied[:store.top]
         return occupied & ~store.duplicate[:store.top] if self.config.dedupe == "drop" else occupied
 
     @property
     def dedupes(self) -> bool:
-        """Whether duplicates are looked for."""
+        """Whether duplicates are detected."""
         return self._dedupe is not None
 
     @property
     def live_flows(self) -> int:
-        """Flows that have not ended, duplicates included."""
+        """Number of flows that have not ended, including duplicates."""
         return self._store.occupied_count - self._lingering.count - len(self._overdue)
 
     @property
@@ -163,31 +162,31 @@ class FlowTable:
 
     @property
     def window_10s_s(self) -> float:
-        """What the 10 s sums cover, in s, > 0."""
+        """Time covered by the 10 s sums, in s, > 0."""
         return self._rates.window_10s_s
 
     @property
     def window_60s_s(self) -> float:
-        """What the 60 s sums cover, in s, > 0."""
+        """Time covered by the 60 s sums, in s, > 0."""
         return self._rates.window_60s_s
 
     def keep(self, flow_ids: frozenset[int]) -> None:
-        """Somebody looks at these flows: when they have ended they stay visible until others are kept, or none."""
+        """Keep these flows visible after they end, until the next call; used for flows on display."""
         if flow_ids != self._kept:
             self._kept = flow_ids
             overdue, self._overdue = self._overdue, self._overdue[:0]
             self._release(overdue)
 
     def history(self, slot: int) -> list[tuple[int, int]]:
-        """Of the flow in that slot: (length in ns, octets) of each second or so, oldest first; see Rates.history."""
+        """Traffic of the flow in that slot: (length in ns, octets) per second, oldest first; see Rates.history."""
         return self._rates.history(slot)
 
     def flags(self, slot: int) -> list[tuple[int, int]]:
-        """Of the flow in that slot: (time in ns by which they had been seen, TCP control bits), as far as is known."""
+        """TCP flags of the flow in that slot: (time in ns when noticed, TCP control bits), as far as known."""
         return self._flows.flags.of(int(self._store.flow_id[slot]))
 
     def reporting(self, slot: int) -> Reporting:
-        """Of the flow in that slot: what its Flow Records have told."""
+        """What the Flow Records of the flow in that slot have reported."""
         store = self._store
         at_ns = int(store.reported_ns[slot])
         due_ns = None if store.end_reason[slot] else at_ns + self._flows.timeouts.active_ns
@@ -196,18 +195,18 @@ class FlowTable:
 
     @property
     def nbytes(self) -> int:
-        """Octets of memory held."""
+        """Octets of memory."""
         return self._flows.nbytes
 
     def update(self, batch: FlowBatch) -> FlowRecords:
-        """A tick of one batch: `accumulate`, then `close_tick`."""
+        """Process a tick of one batch: `accumulate`, then `close_tick`."""
         return np.concatenate((self.accumulate(batch), self.close_tick()))
 
     def accumulate(self, batch: FlowBatch) -> FlowRecords:
-        """Add a batch to flows and books, find duplicates. A tick may have several batches, or none.
+        """Add a batch to flows and totals, and detect duplicates. A tick may have several batches, or none.
 
         Returns:
-            Records of flows that ended: past `max_flows`, and by their timeouts where the tick goes on for long.
+            Records of flows that ended: beyond `max_flows`, and by timeouts if the tick is long.
         """
         if batch.steps is not None:
             return self._accumulate_steps(batch, batch.steps)
@@ -227,35 +226,35 @@ class FlowTable:
         return records
 
     def _accumulate_steps(self, batch: FlowBatch, steps: Steps) -> FlowRecords:
-        """As `accumulate` with each step would do, and at once where that comes to the same."""
+        """Process all steps at once if the result is the same, else one by one."""
         ends = self._ends(steps)
-        found = plan(self._flows, batch, steps, ends) if independent(self._flows, batch, steps) else None
-        if (found is None or self.live_flows + found.births > self.config.max_flows
-                or self._lingering.count + found.deaths > self.config.max_flows + LINGER_ROOM):
+        planned = plan(self._flows, batch, steps, ends) if independent(self._flows, batch, steps) else None
+        if (planned is None or self.live_flows + planned.births > self.config.max_flows
+                or self._lingering.count + planned.deaths > self.config.max_flows + LINGER_ROOM):
             return np.concatenate([self.accumulate(part) for part in single_steps(batch, steps)])
         self._rates.start(int(batch.counters["first_ns"].min(initial=steps.now_ns[0])))
         self.now_ns = int(steps.now_ns[-1])
         self.unix_offset_ns = self._flows.unix_offset_ns = batch.unix_offset_ns
-        slots, records = carry_out(self._flows, batch, steps, found)
+        slots, records = carry_out(self._flows, batch, steps, planned)
         self._book(batch, slots)
         if len(ends):
             self._expired_ns = int(steps.now_ns[ends[-1]])
         return records
 
     def _ends(self, steps: Steps) -> npt.NDArray[np.int64]:
-        """After which of these steps flows may end."""
-        found, expired_ns = [], self._expired_ns
+        """The steps after which flows may end."""
+        ends, expired_ns = [], self._expired_ns
         for step, now_ns in enumerate(steps.now_ns.tolist()):
             if now_ns - expired_ns >= LONG_TICK_NS:
-                found.append(step)
+                ends.append(step)
                 expired_ns = now_ns
-        return np.array(found, np.int64)
+        return np.array(ends, np.int64)
 
     def close_tick(self) -> FlowRecords:
-        """End the tick at the last batch's time: rates, then expiry.
+        """End the tick at the last batch's time: update rates, then expire flows.
 
         Returns:
-            Records of flows that ended or whose active timeout came.
+            Records of flows that ended or whose active timeout was reached.
         """
         self.totals = replace(self.totals, **self._open_tick._asdict())
         self._open_tick = _TickSums()
@@ -267,21 +266,21 @@ class FlowTable:
         return records
 
     def end_all(self, now_ns: int) -> FlowRecords:
-        """End every live flow by FORCED_END: the last records of a run."""
+        """End every live flow by FORCED_END; returns the last records of a run."""
         self.now_ns = max(now_ns, self.now_ns)
         return self._flows.end(np.flatnonzero(self._store.live), EndReason.FORCED_END, self.now_ns)
 
     def _book(self, batch: FlowBatch, slots: Slots) -> None:
-        """Bring the totals up to this batch."""
+        """Add this batch to the totals."""
         store, old = self._store, with_observed(self.totals, batch.observations)
         packets, octets = batch.counters["packets"], batch.counters["octets"]
         aggregate = batch.keys["kind"] == Kind.AGGREGATE
-        own = batch.keys["kind"] != Kind.PARENT  # a parent's packets are those of the flows it carries
+        own = batch.keys["kind"] != Kind.PARENT  # a parent's packets are counted in its inner flows
         duplicate = store.duplicate[slots]
-        # In drop mode no record tells the duplicates' packets: the primary's do.
-        told = ((store.packet_reported, store.octet_reported) if self.config.dedupe == "drop"
-                else (store.packet_duplicate, store.octet_duplicate))
-        for sums, gained in zip(told, (packets, octets), strict=True):
+        # In drop mode no record reports packets of duplicates: the primary's records do.
+        counters = ((store.packet_reported, store.octet_reported) if self.config.dedupe == "drop"
+                    else (store.packet_duplicate, store.octet_duplicate))
+        for sums, gained in zip(counters, (packets, octets), strict=True):
             sums[slots[duplicate]] += gained[duplicate]
         self._open_tick = self._open_tick.plus(batch.keys["direction"], packets, octets, own & ~duplicate)
         duplicate &= own
@@ -310,7 +309,7 @@ class FlowTable:
         return np.concatenate(records) if records else no_records()
 
     def _give_up(self) -> None:
-        """Bound what ended in an open tick: what no page will show is at least counted."""
+        """Limit the flows that ended in an open tick; what no page will show is counted as unlisted."""
         slots = self._lingering.give_up(self.config.max_flows + LINGER_ROOM)
         if len(slots):
             store = self._store
@@ -322,7 +321,7 @@ class FlowTable:
             self._release(slots)
 
     def _release(self, slots: Slots) -> None:
-        """Forget flows, but for those that are kept."""
+        """Release the slots of flows, except those being kept."""
         if self._kept:
             kept = np.isin(self._store.flow_id[slots], np.array(list(self._kept), np.uint64))
             self._overdue = np.concatenate((self._overdue, slots[kept]))
@@ -332,7 +331,7 @@ class FlowTable:
 
 
 class _TickSums(NamedTuple):
-    """MeteringTotals' tick_* of a tick that is not over."""
+    """tick_* of MeteringTotals for the open tick."""
 
     tick_ingress_packets: int = 0
     tick_ingress_octets: int = 0
@@ -341,7 +340,7 @@ class _TickSums(NamedTuple):
 
     def plus(self, direction: npt.NDArray[np.uint8], packets: U8, octets: U8,
              counts: npt.NDArray[np.bool_]) -> _TickSums:
-        """With the traffic of those entries that count."""
+        """Add the traffic of entries where `counts` is true."""
         egress = counts & (direction == Direction.EGRESS)
         ingress = counts & ~egress
         return _TickSums(*(old + int(sums[chosen].sum()) for old, sums, chosen in zip(

@@ -1,4 +1,4 @@
-"""What captured TCP segments and local sockets say → the TCP columns: retransmissions, reordering, round trips."""
+"""TCP columns from captured segments and local sockets: retransmissions, reordering, round-trip times."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from flowtop.model.kinds import Direction, Kind, TcpBits
 
 REORDERING_NS = 3_000_000
 LONGEST_NS = 1_000_000_000
-"""However long the round trip: older gaps are forgotten."""
+"""Older gaps are dropped, whatever the round-trip time."""
 GAPS = 16_384
-"""Remembered at most, of all flows; the oldest go first."""
+"""Maximum number of gaps over all flows; the oldest are dropped."""
 
 _SEQUENCES = 1 << 32
 _MASK = _SEQUENCES - 1
 _LARGEST_WINDOW = 1 << 30
-"""RFC 7323. What is farther away is of another connection with these ports, or the capture missed a lot."""
+"""RFC 7323. A larger distance means another connection with the same ports, or many missing packets."""
 LARGEST_US = _MASK
-"""As far as a round trip is told."""
+"""Maximum round-trip time that can be stored."""
 _SYN, _SYN_FIN, _SYN_ACK = (np.uint16(bits) for bits in (
     TcpBits.SYN, TcpBits.SYN | TcpBits.FIN, TcpBits.SYN | TcpBits.ACK))
 _GAP = np.dtype([("flow_id", "u8"), ("start", "i8"), ("end", "i8"), ("time_ns", "i8")])
@@ -29,11 +29,11 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Sequences:
-    """Adds to the store's TCP columns what segments tell. Positions are sequence numbers that do not wrap.
+    """Updates the store's TCP columns from segments. Positions are sequence numbers that do not wrap.
 
     Args:
-        store: of the flows.
-        index: of their keys.
+        store: the flows.
+        index: index of their keys.
     """
 
     def __init__(self, store: FlowStore, index: KeyIndex) -> None:
@@ -43,15 +43,15 @@ class Sequences:
 
     @property
     def nbytes(self) -> int:
-        """Octets of memory held."""
+        """Octets of memory."""
         return self._gaps.nbytes
 
     def note(self, slots: Slots, segments: npt.NDArray[np.void]) -> None:
-        """Take the segments of one batch.
+        """Process the segments of one batch.
 
         Args:
-            slots: of the batch's entries.
-            segments: SEGMENT_DTYPE, shape (n,), those of an entry together and in the order in which they came.
+            slots: slot of each entry of the batch.
+            segments: SEGMENT_DTYPE, shape (n,), grouped by entry, in order of arrival.
         """
         if not len(segments):
             return
@@ -62,11 +62,11 @@ class Sequences:
         self.follow(flow, segments)
 
     def follow(self, flow: Slots, segments: npt.NDArray[np.void], rtt_us: I8 | None = None) -> None:
-        """As `note`, hands shaken.
+        """Like `note`, without handshakes.
 
         Args:
-            flow: of each segment.
-            rtt_us: as known at each segment; None: now.
+            flow: slot of each segment.
+            rtt_us: round-trip time known at each segment; None: the current one.
         """
         begins = np.ones(len(flow), np.bool_)
         begins[1:] = flow[1:] != flow[:-1]
@@ -78,19 +78,19 @@ class Sequences:
                 self._gaps = self._gaps[np.sort(np.argsort(self._gaps["time_ns"], kind="stable")[-GAPS:])]
 
     def _follow(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools) -> Slots:
-        """Take the flows in which each segment begins where the one before ended, as in nearly all; gives the rest's.
+        """Process flows whose segments are all in sequence (nearly all flows); returns the other segments.
 
         Args:
-            flow: of each segment.
+            flow: slot of each segment.
             segments: see `note`.
-            begins: which are the first of their flow.
+            begins: whether a segment is the first of its flow.
         """
         first = np.flatnonzero(begins)
         store, flows = self._store, flow[first]
         known = store.sequence_end[flows]
         sequence, octets = np.ascontiguousarray(segments["sequence"]), np.ascontiguousarray(segments["octets"])
         expected = np.empty_like(sequence)
-        np.add(sequence[:-1], octets[:-1], out=expected[1:])  # numbers wrap as TCP's do
+        np.add(sequence[:-1], octets[:-1], out=expected[1:])  # wraps as sequence numbers do
         expected[first] = known.astype(np.uint32)
         odd = (sequence != expected) | (octets > _LARGEST_WINDOW) | (segments["bits"] & _SYN != 0)
         odd[first[(known == 0) | (store.segment_end[flows] != known)]] = True
@@ -103,7 +103,7 @@ class Sequences:
         return np.flatnonzero(np.repeat(strange, np.diff(np.append(first, len(flow)))))
 
     def _place(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools, rtt_us: I8 | None) -> None:
-        """Find what came late, and remember the gaps. Arguments as of `_follow` and `follow`."""
+        """Detect late segments and store gaps. Arguments as in `_follow` and `follow`."""
         known = self._store.sequence_end[flow]
         position, fresh = _positions(segments, begins, self._store.segment_end[flow])
         end = position + segments["octets"]
@@ -128,7 +128,7 @@ class Sequences:
         self._gaps = np.concatenate((self._gaps, gaps))
 
     def _count(self, flow: Slots, position: I8, time_ns: I8, rtt_us: I8) -> None:
-        """Segments that came late."""
+        """Count late segments as reordered or retransmitted."""
         store = self._store
         opened_ns = self._opened(store.flow_id[flow], position)
         patience_ns = (rtt_us * 1000).clip(REORDERING_NS, LONGEST_NS)
@@ -137,28 +137,29 @@ class Sequences:
         np.add.at(store.retransmitted, flow[~reordered], np.uint32(1))
 
     def _opened(self, flow_ids: npt.NDArray[np.uint64], position: I8) -> I8:
-        """When the gap opened that holds the position, ns; -1: there is none."""
+        """When the gap that contains the position opened, ns; -1 if there is none."""
         gaps = self._gaps
         gaps = gaps[np.isin(gaps["flow_id"], flow_ids)]
         ids = np.concatenate((gaps["flow_id"], flow_ids))
-        asked = np.concatenate((np.zeros(len(gaps), np.bool_), np.ones(len(position), np.bool_)))
-        order = np.lexsort((asked, np.concatenate((gaps["start"], position)), ids))
-        # Gaps of one flow do not overlap: a position's is the nearest that begins before it, or none.
-        nearest = np.maximum.accumulate(np.where(asked[order], -1, np.arange(len(order))))
+        queried = np.concatenate((np.zeros(len(gaps), np.bool_), np.ones(len(position), np.bool_)))
+        order = np.lexsort((queried, np.concatenate((gaps["start"], position)), ids))
+        # Gaps of one flow do not overlap: only the nearest that begins before a position can contain it.
+        nearest = np.maximum.accumulate(np.where(queried[order], -1, np.arange(len(order))))
         opened_ns = np.full(len(order), -1, np.int64)
         candidate = order[np.maximum(nearest, 0)]
-        found = np.flatnonzero(asked[order] & (nearest >= 0) & (ids[candidate] == ids[order]))
-        gap, wanted = candidate[found], order[found]
-        holds = position[wanted - len(gaps)] < gaps["end"][gap]
-        opened_ns[wanted[holds]] = gaps["time_ns"][gap[holds]]
+        hits = np.flatnonzero(queried[order] & (nearest >= 0) & (ids[candidate] == ids[order]))
+        gap, queries = candidate[hits], order[hits]
+        holds = position[queries - len(gaps)] < gaps["end"][gap]
+        opened_ns[queries[holds]] = gaps["time_ns"][gap[holds]]
         return opened_ns[len(gaps):]
 
     # ---- SYN to SYN-ACK
 
     def _shake_hands(self, flow: Slots, segments: npt.NDArray[np.void]) -> None:
-        """The round trip of connections whose SYN is answered here: of both ways, once.
+        """Set the round-trip time of connections whose SYN is answered here, once, in both directions.
 
-        From the last SYN before the answer; where one was repeated although the answer was on its way, from the first.
+        It counts from the last SYN before the answer; or from the first, if a SYN was repeated after the answer was
+        sent.
 
         Args:
             flow: of each segment.
@@ -168,12 +169,12 @@ class Sequences:
         opening = np.flatnonzero(kind == _SYN)
         self._store.opening_ns[flow[opening]] = segments["time_ns"][opening]
         answer = np.flatnonzero(kind == _SYN_ACK)
-        answer = answer[self._store.rtt_us[flow[answer]] == 0][::-1]  # of several answers the first is written last
+        answer = answer[self._store.rtt_us[flow[answer]] == 0][::-1]  # of several answers, the first is written last
         if not len(answer):
             return
         asking = self._way_back(flow[answer])
-        found = asking >= 0
-        answering, asking, time_ns = flow[answer[found]], asking[found], segments["time_ns"][answer[found]]
+        answered = asking >= 0
+        answering, asking, time_ns = flow[answer[answered]], asking[answered], segments["time_ns"][answer[answered]]
         opened_ns = self._store.opening_ns[asking]
         opened_ns = np.where(opened_ns <= time_ns, opened_ns, self._store.syn_ns[asking])
         known = (opened_ns > 0) & (opened_ns <= time_ns)
@@ -181,12 +182,12 @@ class Sequences:
         self._store.rtt_us[answering[known]] = self._store.rtt_us[asking[known]] = round_trip
 
     def _way_back(self, flow: Slots) -> Slots:
-        """The flow of the other way at the same interface, in either direction there; -1: none."""
+        """The reverse flow at the same interface, in either direction; -1 if there is none."""
         keys = self._store.keys[flow]
         back = turned(keys)
-        found = self._find(back)
+        same = self._find(back)
         back["direction"] = np.where(keys["direction"] == Direction.INGRESS, Direction.EGRESS, Direction.INGRESS)
-        return np.where(found >= 0, found, self._find(back))
+        return np.where(same >= 0, same, self._find(back))
 
     def _find(self, keys: npt.NDArray[np.void]) -> Slots:
         words = as_words(keys)
@@ -194,7 +195,7 @@ class Sequences:
 
 
 def turned(keys: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-    """The keys of the other way, at the same interface and in the same direction there."""
+    """The keys of the reverse flows, at the same interface and in the same direction there."""
     back = keys.copy()
     for ours, theirs in (("source_address", "destination_address"), ("source_port", "destination_port")):
         back[ours], back[theirs] = keys[theirs], keys[ours]
@@ -202,12 +203,12 @@ def turned(keys: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
 
 
 def _positions(segments: npt.NDArray[np.void], begins: Bools, known: I8) -> tuple[I8, Bools]:
-    """Where each segment begins, and which begin a connection of their own, far above all before.
+    """Position of each segment, and whether it begins another connection, far above all earlier positions.
 
     Args:
         segments: see Sequences.note.
-        begins: which are the first of their flow.
-        known: where the latest segment of the segment's flow ended before the batch; 0: there was none.
+        begins: whether a segment is the first of its flow.
+        known: end of the flow's latest segment before the batch; 0 if there was none.
     """
     sequence = segments["sequence"].astype(np.int64)
     octets = segments["octets"].astype(np.int64)
@@ -228,10 +229,10 @@ def _positions(segments: npt.NDArray[np.void], begins: Bools, known: I8) -> tupl
 
 
 def _reached(ends: I8, position: I8, begins: Bools, known: I8) -> tuple[I8, I8]:
-    """The highest position of the flow before each segment, and with it."""
+    """The highest position of the flow before each segment, and including it."""
     group = np.cumsum(begins) - 1
     base = np.where(known > 0, known, position)[begins][group]
-    above = np.clip(ends - base, 0, (1 << 62) // (int(group[-1]) + 1) - 1)  # the bound: numbers must not overflow
+    above = np.clip(ends - base, 0, (1 << 62) // (int(group[-1]) + 1) - 1)  # bounded, to prevent overflow
     stride = int(above.max()) + 1
     reached = np.maximum.accumulate(above + group * stride) - group * stride + base
     before = np.empty_like(reached)
@@ -243,27 +244,27 @@ _TIMES = ("syn_ns", "fin_ns", "rst_ns")
 
 
 def note_times(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void]) -> None:
-    """The first SYN, FIN and RST of each flow.
+    """Store the times of the first SYN, FIN and RST of each flow.
 
     Args:
-        slots: of the flows, each once.
-        counters: FLOW_COUNTERS_DTYPE, one a slot.
+        slots: slots of the flows, each once.
+        counters: FLOW_COUNTERS_DTYPE, one per slot.
     """
     for name in _TIMES:
         some = np.flatnonzero(counters[name])
         if len(some):
             some = some[store.keys["kind"][slots[some]] == Kind.FLOW]
             kept: npt.NDArray[np.int64] = getattr(store, name)
-            at, found = slots[some], counters[name][some].astype(np.int64)
-            kept[at] = np.where(kept[at] == 0, found, np.minimum(kept[at], found))
+            at, times = slots[some], counters[name][some].astype(np.int64)
+            kept[at] = np.where(kept[at] == 0, times, np.minimum(kept[at], times))
 
 
 def note_sockets(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void]) -> None:
-    """What local sockets say of their connections, in the sockets' life: the latest counts. Arguments as above.
+    """Store the state of local sockets since they exist; the latest values count. Arguments as in `note_times`.
 
-    A socket that has just sent its SYN knows no round trip yet.
+    A socket that has just sent its SYN has no round-trip time yet.
     """
-    some = np.flatnonzero(counters["congestion_window"])  # no socket has none
+    some = np.flatnonzero(counters["congestion_window"])  # every socket has one
     if not len(some):
         return
     some = some[store.keys["kind"][slots[some]] == Kind.FLOW]
@@ -275,8 +276,8 @@ def note_sockets(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void])
 
 
 def tcp_control_bits(seen: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
-    """tcp_bit_seen, shape (n, 12), as IE 6: bit i set where column i is."""
-    columns = np.zeros((len(seen), 16), np.uint8)  # one row of bits after another: five times as fast as by rows
+    """Convert tcp_bit_seen, shape (n, 12), to IE 6: bit i is set if column i is."""
+    columns = np.zeros((len(seen), 16), np.uint8)  # contiguous rows of bits: five times as fast
     columns[:, :seen.shape[1]] = seen
     bits: npt.NDArray[np.uint16] = np.packbits(columns, bitorder="little").view("<u2")
     return bits

@@ -1,4 +1,4 @@
-"""The structure of an export, message by message: headers, Templates, every record, as text or JSON Lines."""
+"""The structure of an export, message by message: headers, Templates and records, as text or JSON Lines."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _MAC_OCTETS = 6
 
 
 def sflow_record(datagram: SflowDatagram) -> dict[str, Any]:
-    """As JSON members: IANA names where there are any."""
-    found: dict[str, Any] = {"agent": datagram.agent, "subAgent": datagram.sub_agent, "sequence": datagram.sequence,
+    """The datagram as JSON members, with IANA names where they exist."""
+    members: dict[str, Any] = {"agent": datagram.agent, "subAgent": datagram.sub_agent, "sequence": datagram.sequence,
                              "uptimeMilliseconds": datagram.uptime_ms, "flowSamples": datagram.samples}
     dropped = {str(source): number for source, number in datagram.dropped if number}
-    return found | ({"dropped": dropped} if dropped else {}) | {"records": [
+    return members | ({"dropped": dropped} if dropped else {}) | {"records": [
         {"values": _values(packet)} for packet in datagram.packets]}
 
 
 def sflow_lines(datagram: SflowDatagram) -> list[str]:
-    """As lines of text, the first one behind the message's number."""
+    """The datagram as lines of text; the first line continues the message's heading."""
     lines = [f"agent {datagram.agent}  sub-agent {datagram.sub_agent}  sequence {datagram.sequence}  "
              f"up {datagram.uptime_ms / 1000:g} s  {datagram.samples} flow samples"]
     lines += [f"  source {source} has dropped {number} packets" for source, number in datagram.dropped if number]
@@ -48,38 +48,38 @@ def sflow_lines(datagram: SflowDatagram) -> list[str]:
 
 
 def _values(packet: SampledPacket) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "samplingInterval": packet.interval, "ingressInterface": packet.ingress, "egressInterface": packet.egress,
         "headerProtocol": _HEADERS.get(packet.protocol, packet.protocol), "frameOctets": packet.frame_octets,
         "headerOctets": len(packet.header)}
     waiting = SampledPackets()
     waiting.add((packet,), 0)
     rows, _, _ = waiting.rows()
-    return found | (_of_ip(rows) if len(rows) else {})
+    return values | (_of_ip(rows) if len(rows) else {})
 
 
 def _of_ip(rows: Collected) -> dict[str, Any]:
-    """What the header says, if it is an IP packet's."""
+    """Fields of the sampled header of an IP packet."""
     row = rows[0]
     version = int(row["ip_version"])
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for end in ("source", "destination"):
         address = bytes(row[f"{end}_address"])[:4 if version == IpVersion.V4 else 16]
-        found[f"{end}IPv{version}Address"] = str(ipaddress.ip_address(address))
-    found["protocolIdentifier"] = int(row["protocol"])
+        values[f"{end}IPv{version}Address"] = str(ipaddress.ip_address(address))
+    values["protocolIdentifier"] = int(row["protocol"])
     if row["source_port"] or row["protocol"] not in ICMP_VERSIONS:
-        found |= {"sourceTransportPort": int(row["source_port"]),
+        values |= {"sourceTransportPort": int(row["source_port"]),
                   "destinationTransportPort": int(row["destination_port"])}
     else:
-        found[f"icmpTypeCodeIPv{ICMP_VERSIONS[int(row['protocol'])]}"] = int(row["destination_port"])
+        values[f"icmpTypeCodeIPv{ICMP_VERSIONS[int(row['protocol'])]}"] = int(row["destination_port"])
     for name, column in (("vlanId", "vlan_id"), ("tcpControlBits", "tcp_control_bits")):
         if row[column]:
-            found[name] = int(row[column])
-    found |= {"ipClassOfService": int(row["tos"]), "ipTTL": int(row["ttl"]), "ipTotalLength": int(row["octets"])}
+            values[name] = int(row[column])
+    values |= {"ipClassOfService": int(row["tos"]), "ipTTL": int(row["ttl"]), "ipTotalLength": int(row["octets"])}
     for name, column in (("sourceMacAddress", "source_mac"), ("destinationMacAddress", "destination_mac")):
         if row[column] != np.void(bytes(_MAC_OCTETS)):
-            found[name] = bytes(row[column]).hex(":")
-    return found
+            values[name] = bytes(row[column]).hex(":")
+    return values
 
 Format = Literal["text", "json"]
 _PROTOCOLS = {5: "NetFlow 5", 9: "NetFlow 9", 10: "IPFIX"}
@@ -87,20 +87,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NTP_EPOCH = datetime(1900, 1, 1, tzinfo=UTC)
 _NO_TIMES = MessageTimes(0, 0, 0)
 _MAX_FIELDS = 262_144
-"""Field Specifiers kept over all sessions; a file that brings more starts with none again."""
+"""Limit of Field Specifiers over all sessions; when it is exceeded, all Templates are dropped."""
 
 
 @dataclass
 class Entry:
-    """One message as it is shown.
+    """One message of the dump.
 
     Attributes:
         number: from 1.
-        payload: where it came from.
-        message: what it is; None where it was refused, or is sFlow.
-        sflow: what it is, if that.
+        payload: the octets, with sender and receiver.
+        message: the decoded message; None if it was refused or is sFlow.
+        sflow: the decoded sFlow datagram, if it is one.
         late: Data Sets of earlier messages whose Template is in this one.
-        refusals: what could not be read.
+        refusals: why parts could not be decoded, one text each.
     """
 
     number: int
@@ -112,13 +112,13 @@ class Entry:
 
 
 def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
-    """Decode messages one after the other; Data Sets are given with the message that brings their Template."""
+    """Decode messages in order; Data Sets that waited are in the entry of the message that has their Template."""
     store, held = TemplateStore(), HeldSets()
     for number, payload in enumerate(payloads, 1):
         entry = Entry(number, payload)
         session = payload.sender, payload.receiver
         if payload.gap:
-            entry.refusals.append("the stream lacks octets before it")
+            entry.refusals.append("octets are missing in the stream before this message")
         try:
             if payload.datagram and payload.octets[:4] == MARK:
                 entry.sflow = decode_sflow(payload.octets)
@@ -134,7 +134,7 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
                 try:
                     entry.late.append(decode_data_set(template, waiting.octets))
                 except IpfixDecodeError as refusal:
-                    entry.refusals.append(f"set {template.id} that came before its template: {refusal.reason}")
+                    entry.refusals.append(f"set {template.id} received before its template: {refusal.reason}")
         for undecoded in message.undecoded:
             held.hold((session, message.domain, undecoded.set_id), HeldSet(undecoded.octets, _NO_TIMES, float(number)))
         if store.fields > _MAX_FIELDS:
@@ -143,14 +143,14 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
 
 
 def entry_text(entry: Entry, form: Format) -> str:
-    """One message in that format, lines complete."""
+    """One message as text or JSON, with complete lines."""
     return json.dumps(_record(entry), separators=(",", ":")) + "\n" if form == "json" else _text(entry)
 
 
 # ---- values
 
 def value_of(value: Any, specifier: FieldSpecifier) -> str | int | float:
-    """A field's value as people read it: addresses, times (ISO 8601), strings; octets of unknown meaning in hex."""
+    """A field's value for people: addresses, times in ISO 8601, strings; octets of unknown meaning in hex."""
     type_ = specifier.element.type if specifier.element else ""
     if isinstance(value, bytes):
         found = plain_octets(value, specifier)
@@ -179,21 +179,21 @@ def _rows(data_set: DataSet) -> Iterator[dict[str, str | int | float]]:
 
 def _record(entry: Entry) -> dict[str, Any]:
     message, payload = entry.message, entry.payload
-    found: dict[str, Any] = {"message": entry.number, "length": len(payload.octets)}
+    members: dict[str, Any] = {"message": entry.number, "length": len(payload.octets)}
     if payload.sender:
-        found |= {"sender": payload.sender, "receiver": payload.receiver}
+        members |= {"sender": payload.sender, "receiver": payload.receiver}
     if entry.sflow is not None:
-        return found | {"protocol": "sFlow 5"} | sflow_record(entry.sflow) | {"refused": entry.refusals}
+        return members | {"protocol": "sFlow 5"} | sflow_record(entry.sflow) | {"refused": entry.refusals}
     if message is None:
-        return found | {"refused": entry.refusals}
-    found |= {"protocol": _PROTOCOLS[message.version], "version": message.version,
+        return members | {"refused": entry.refusals}
+    members |= {"protocol": _PROTOCOLS[message.version], "version": message.version,
               "exportTime": _time(_EPOCH, message.export_time_s * 1_000_000, 0),
               "sequence": message.sequence, "observationDomainId": message.domain}
     if message.boot_ms is not None:
-        found["systemInitTimeMilliseconds"] = _time(_EPOCH, message.boot_ms * 1000, message.boot_ms)
+        members["systemInitTimeMilliseconds"] = _time(_EPOCH, message.boot_ms * 1000, message.boot_ms)
     if message.sampling_interval:
-        found["samplingInterval"] = message.sampling_interval
-    found |= {"templates": [_template(template) for template in message.templates],
+        members["samplingInterval"] = message.sampling_interval
+    members |= {"templates": [_template(template) for template in message.templates],
               "withdrawn": list(message.withdrawn),
               "records": [*(_data(late, values) | {"cameBeforeItsTemplate": True}
                             for late in entry.late for values in _rows(late)),
@@ -201,7 +201,7 @@ def _record(entry: Entry) -> dict[str, Any]:
               "withoutTemplate": [{"set": waiting.set_id, "octets": len(waiting.octets)}
                                   for waiting in message.undecoded],
               "remarks": list(message.remarks), "refused": entry.refusals}
-    return found
+    return members
 
 
 def _template(template: Template) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _text(entry: Entry) -> str:
         lines += _template_lines(template)
     lines += [f"  template {id_} withdrawn" for id_ in message.withdrawn]
     for data_set in entry.late:
-        lines += _data_lines(data_set, ", came before its template")
+        lines += _data_lines(data_set, ", received before its template")
     for data_set in message.data_sets:
         lines += _data_lines(data_set, "")
     lines += [f"  set {waiting.set_id}: {len(waiting.octets)} octets, no template yet" for waiting in message.undecoded]
@@ -270,5 +270,5 @@ def _data_lines(data_set: DataSet, remark: str) -> list[str]:
 
 
 def _plain(text: str) -> bool:
-    """Whether a value can stand without quotes: nothing in it that a terminal or a reader could take for more."""
+    """Whether a value needs no quotes: no space, quote, backslash, `=` or unprintable character."""
     return bool(text) and text.isascii() and text.isprintable() and not set(text) & set(" \"'\\=")

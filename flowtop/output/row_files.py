@@ -35,7 +35,7 @@ def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> 
         # Never over what is there, and never where a link leads.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except FileExistsError:
-        raise FlowtopError(f"{path} is there already", hint="type another name") from None
+        raise FlowtopError(f"{path} exists already", hint="use another name") from None
     except (OSError, ValueError) as error:
         raise FlowtopError(f"cannot write {path}: {_reason(error)}", hint="type another place") from error
     try:

@@ -322,10 +322,10 @@ class Pipeline:
         since_ms = None
         if steps is not None and steps.ignored_ns[1]:
             since_ms, now_ms = ((at_ns + self._batch_time[1]) // 1_000_000 for at_ns in steps.ignored_ns)
-        self._facts = self._facts.told(self._interfaces,
-                                       totals.ignored_packets + totals.filtered_packets + totals.lost_packets,
-                                       totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms,
-                                       since_ms)
+        self._facts = self._facts.updated(self._interfaces,
+                                          totals.ignored_packets + totals.filtered_packets + totals.lost_packets,
+                                          totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms,
+                                          since_ms)
         for consumer in self._consumers:
             consumer.tell(self._facts)
 

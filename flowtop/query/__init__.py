@@ -1,1 +1,1 @@
-"""Questions to the flow table: `Query` → `Page`, an immutable answer."""
+"""Queries on the flow table: `Query` → `Page`, an immutable answer."""

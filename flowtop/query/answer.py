@@ -1,4 +1,4 @@
-"""`Query` → `Answer`: the rows of one page out of a flow table, in the metering thread; from a mark on if asked."""
+"""`Query` → `Answer`: the rows of one page from a flow table, in the metering thread; counters may start at a mark."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from flowtop.query.rows import biflow_rows, flow_rows, group_rows
 from flowtop.text.names import NO_NAMES
 
 _TABLE = 1 << 16
-"""Interfaces below are looked up in an array: all there are, but exporters' and those of hosts that made very many."""
+"""Smaller ifindexes are looked up in an array; larger ones (of exporters, or of hosts that created many) by search."""
 
 
 def by_name(column: Column, interfaces: Mapping[int, str]) -> Column:
-    """The column of interfaces, of flows or of groups, with the order of their names; any other column as it is.
+    """The column of interfaces sorted by name; any other column unchanged.
 
     Args:
-        interfaces: name by ifindex; those without a name come after all others, by ifindex.
+        interfaces: name by ifindex; interfaces without a name come last, by ifindex.
     """
     if column.id != COLUMNS["interface"].id or not interfaces:
         return column
@@ -44,32 +44,32 @@ def by_name(column: Column, interfaces: Mapping[int, str]) -> Column:
 
     def rank(columns: FlowColumns) -> Array:
         ifindex = number(columns).astype(np.uint32)
-        found = table[np.minimum(ifindex, np.uint32(len(table) - 1))]
+        result = table[np.minimum(ifindex, np.uint32(len(table) - 1))]
         beyond = np.flatnonzero(ifindex >= len(table) - 1)
         if len(beyond):
             others = ifindex[beyond].astype(np.int64)
-            found[beyond] = len(ordered) + others
+            result[beyond] = len(ordered) + others
             if len(large):
                 at = np.minimum(np.searchsorted(large, others), len(large) - 1)
                 named = large[at] == others
-                found[beyond[named]] = of_large[at[named]]
-        return found
+                result[beyond[named]] = of_large[at[named]]
+        return result
 
     return replace(column, sort=(rank,))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """`eth10` after `eth2`: text and numbers in turn."""
+    """Sort key that puts `eth10` after `eth2`: text and numbers, alternating."""
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]
 
 COUNTED = ("packet_total", "octet_total")
-"""The columns that count from the mark."""
+"""The columns that are counted from the mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Base:
-    """What every slot's flow had at the mark: 16 octets a slot, and 8 to tell whose they are."""
+    """The counters of all slots at the mark: 16 octets per slot, and 8 for the flow's id."""
 
     number: int
     flow_ids: npt.NDArray[np.uint64]
@@ -77,16 +77,16 @@ class _Base:
 
 
 class Mark:
-    """The mark of one asker, the newest only."""
+    """The most recent mark of one client."""
 
     def __init__(self) -> None:
         self._base: _Base | None = None
 
     def since(self, number: int | None, source: FlowSource) -> FlowSource:
-        """The source, with counters of life taken since the mark of that number.
+        """The source, with total counters counted from the mark of that number.
 
-        A number seen for the first time marks the source's last tick. Flows born since count from their birth. None
-        forgets the mark.
+        A new number sets the mark at the source's last tick. Flows that began later count from their start. None
+        removes the mark.
         """
         if number is None:
             self._base = None
@@ -98,7 +98,7 @@ class Mark:
 
 
 class _Since:
-    """Columns in which COUNTED are what has come since."""
+    """Columns in which COUNTED count from the mark."""
 
     def __init__(self, columns: FlowColumns, base: _Base) -> None:
         self._columns = columns
@@ -114,18 +114,18 @@ class _Since:
 
     def _since(self, name: str) -> Array:
         counts, base = self._columns[name].copy(), self._base
-        known = min(len(counts), len(base.flow_ids))  # the table may have grown since
+        known = min(len(counts), len(base.flow_ids))  # the table may have grown
         same = self._columns["flow_id"][:known] == base.flow_ids[:known]
         counts[:known][same] -= base.counts[name][:known][same]
         return counts
 
 BIFLOWS = ("biflow",)
-"""What rows are, in the place of fields that groups have in common."""
+"""`_Rows.kind` of biflows, instead of the fields of groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The part of a Page that comes from the flows; fields as in Page."""
+    """The part of a Page that depends on the flows; fields as in Page."""
 
     rows: tuple[FlowRow, ...]
     matched: int
@@ -140,13 +140,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What is ranked and paged: flows, or groups of them.
+    """The rows to rank and page: flows, groups or biflows.
 
     Attributes:
-        shown: which of the source's visible elements; the same array when all.
-        take: the rows of chosen slots, in their order.
-        kind: what rows are, where slots are other rows' at each look: fields of groups, or biflows; () for flows.
-        row_of: flow_id of the row that the flow of a flow_id is in; None: of no row, or rows are what was asked for.
+        shown: mask of the source's visible elements to show; the same array if all are shown.
+        take: returns the rows of slots, in their order.
+        kind: fields of groups, or BIFLOWS, whose slots change with each query; () for flows.
+        row_of: flow_id of the row that contains a flow; None if there is none, or if rows are flows or groups.
     """
 
     source: FlowSource
@@ -158,7 +158,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """An order that was fixed: slots, and who was in them. Groups have other slots each time: they are looked for."""
+    """A fixed order: slots and their flow_ids. Slots of groups and biflows change, so they are looked up by id."""
 
     number: int
     kind: tuple[str, ...]
@@ -166,56 +166,56 @@ class _Held:
     ids: npt.NDArray[np.uint64]
 
     def find(self, columns: FlowColumns) -> Slots:
-        """Slots of those that are still there, in held order."""
+        """Slots of rows that still exist, in the fixed order."""
         ids, slots = columns["flow_id"], self.slots
         if self.kind:
             if not len(ids):
                 return slots[:0]
             order = np.argsort(ids)
             slots = order[np.minimum(np.searchsorted(ids, self.ids, sorter=order), len(ids) - 1)]
-        found: Slots = slots[ids[slots] == self.ids]
-        return found
+        remaining: Slots = slots[ids[slots] == self.ids]
+        return remaining
 
 
 class Answerer:
-    """Answers the Queries of one asker; it keeps the order that this asker holds.
+    """Answers the Queries of one client; stores its held order and its mark.
 
     Args:
-        rng: makes the ids of groups; unpredictable when not given.
+        rng: source of group ids; unpredictable by default.
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
         self._held: _Held | None = None
         self._mark = Mark()
         self._pairing: Pairing | None = None
-        self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow
-        self._came_by: int | None = None  # the flow that was the anchor before its biflow was
+        self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow and its flows
+        self._anchor_flow: int | None = None  # the flow that was the anchor before its biflow
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
     def answer(self, query: Query, source: FlowSource, interfaces: Mapping[int, str] | None = None) -> Answer:
-        """Rows, counts and the anchor's rank, as of the source's last tick.
+        """Rows, counts and the anchor's rank at the source's last tick.
 
         Args:
-            query: what is asked.
+            query: the query.
             source: the flows.
             interfaces: name by ifindex, for filters and for the order of interfaces.
 
         Raises:
-            FlowtopError: nothing of that name to group by; or groups and biflows at once.
+            FlowtopError: unknown group field, or groups and biflows together.
         """
         query = self._as_flow(query, source)
         visible = source.visible
         passing = visible & self._passes(query, source, interfaces or {})
         ended = visible & (source.columns["end_reason"] != 0)
-        hidden, wanted = 0, passing
+        hidden, matching = 0, passing
         if not query.ended:
-            unwanted = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
-            passing, hidden = passing & ~unwanted, int(np.count_nonzero(unwanted))
-        rows = self._rows(query, self._mark.since(query.mark, source), passing, wanted, interfaces or {})
+            left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
+            passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
+        rows = self._rows(query, self._mark.since(query.mark, source), passing, matching, interfaces or {})
         columns = rows.source.columns
         ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending,
-                             parents_last=rows.kind in ((), BIFLOWS))  # groups have none beside flows
+                             parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
         stop = len(lead) + len(rest) if query.limit is None else start + query.limit
@@ -231,7 +231,7 @@ class Answerer:
                       None if rank is None else anchor)
 
     def kept(self, query: Query) -> frozenset[int]:
-        """flow_ids of what must not leave while the cursor is on it: the anchor, or the flows of its biflow."""
+        """flow_ids that must remain in the table for the cursor: the anchor, or the flows of its biflow."""
         if query.anchor is None or query.group:
             return frozenset()
         if self._around is not None:
@@ -241,7 +241,7 @@ class Answerer:
         return frozenset({query.anchor})
 
     def _as_flow(self, query: Query, source: FlowSource) -> Query:
-        """Rows are flows and the anchor is a biflow still: the flow it was before, or else the first of the biflow."""
+        """Replace an anchor that is a biflow while rows are flows: by its flow that was it before, or its first."""
         if query.biflow or query.group or query.anchor is None:
             return query
         if self._pairing is not None:
@@ -253,36 +253,36 @@ class Answerer:
         if not len(flows):
             return query
         ids = columns["flow_id"][flows]
-        first = np.lexsort((ids, columns["duplicate"][flows], ids != np.uint64(self._came_by or 0)))[0]
+        first = np.lexsort((ids, columns["duplicate"][flows], ids != np.uint64(self._anchor_flow or 0)))[0]
         return replace(query, anchor=int(ids[first]))
 
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_],
-              wanted: npt.NDArray[np.bool_], interfaces: Mapping[int, str]) -> _Rows:
+              matching: npt.NDArray[np.bool_], interfaces: Mapping[int, str]) -> _Rows:
         fields = row_fields(query)
         if query.biflow:
-            return self._biflows(source, passing, wanted, query.anchor)
+            return self._biflows(source, passing, matching, query.anchor)
         self._pairing = None
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
-        seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields, other ids
+        seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields give other ids
         groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, interfaces)
         return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
                      query.group)
 
-    def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_],
+    def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], matching: npt.NDArray[np.bool_],
                  anchor: int | None) -> _Rows:
-        """Those of which a flow passes; of the anchor one of the `wanted` is enough, ended or not."""
+        """Biflows with a passing flow; for the anchor's biflow, a flow that passes but has ended is enough."""
         slots = np.flatnonzero(source.visible)
         biflows = Biflows(source, slots, self._seed, self._pairing)
         self._pairing = biflows.pairing
         self._around = None if anchor is None else self._pairing.around(anchor)
         if self._around is not None and anchor != self._around[0]:
-            self._came_by = anchor
+            self._anchor_flow = anchor
         shown = np.zeros(len(biflows.source.visible), np.bool_)
         shown[biflows.of[passing[slots]]] = True
-        if passing is not wanted and anchor is not None:
+        if passing is not matching and anchor is not None:
             here = np.flatnonzero(biflows.source.columns["flow_id"] == np.uint64(anchor))
-            shown[here] |= np.isin(here, biflows.of[wanted[slots]])
+            shown[here] |= np.isin(here, biflows.of[matching[slots]])
 
         def row_of(flow_id: int) -> int | None:
             around = biflows.pairing.around(flow_id)
@@ -294,13 +294,13 @@ class Answerer:
     def _passes(query: Query, source: FlowSource,
                 interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_] | np.bool_:
         passing: npt.NDArray[np.bool_] | np.bool_ = np.True_
-        for wanted in (query.filter, query.scope):
-            if wanted is not None:
-                passing = passing & wanted.mask(source, interfaces, query.names or NO_NAMES)
+        for condition in (query.filter, query.scope):
+            if condition is not None:
+                passing = passing & condition.mask(source, interfaces, query.names or NO_NAMES)
         return passing
 
     def _hold(self, query: Query, ranking: Ranking, rows: _Rows) -> tuple[Slots, Slots]:
-        """Shown slots in held order, and shown slots that the order does not know, ascending."""
+        """Shown slots in the held order, and shown slots that are not in it, ascending."""
         if query.hold is None:
             self._held = None
             return np.empty(0, np.int64), np.flatnonzero(rows.shown)
@@ -316,7 +316,7 @@ class Answerer:
 
 
 def _sums_of(source: FlowSource, passing: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """What groups are made of: parents' packets are in the flows they carry, so they are only grouped by themselves."""
+    """Flows to group: without parents, whose packets are in inner flows, unless there are only parents."""
     own = passing & (source.columns["kind"] != Kind.PARENT)
     return own if own.any() else passing
 

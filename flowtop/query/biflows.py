@@ -1,4 +1,4 @@
-"""Both ways of a conversation as one row: biflows (RFC 5103), the initiator first."""
+"""Both directions of a conversation in one row: biflows (RFC 5103), the initiator first."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _COMBINED: dict[str, np.ufunc] = {
     **dict.fromkeys(SUMMED, np.add), "tcp_control_bits": np.bitwise_or,
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), np.minimum),
     **dict.fromkeys(HIGHEST, np.maximum)}
-"""What columns of several flows together are; in the others they are as the one that was seen first."""
+"""How columns of several flows are combined; other columns have the value of the flow that was seen first."""
 
 _ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
             for protocol, answers in ICMP_ANSWERS.items()}
-"""By ICMP protocol: the destination port (type and code) of a request, and that of its answer."""
+"""By ICMP protocol: destination port (type and code) of requests and of their answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenBiflows:
-    """Some biflows, in order.
+    """Selected biflows, in order.
 
     Attributes:
-        source: one element a biflow, as Biflows.source.
-        ways: two elements a biflow, the initiator's way first; one that was not seen has no packets.
-        seen: shape (biflows, 2): which ways were seen.
-        opened: whether the initiator is known by what was sent, not only by who was seen first.
+        source: one element per biflow, as in Biflows.source.
+        ways: two elements per biflow, the initiator's direction first; a direction that was not seen has no packets.
+        seen: shape (biflows, 2): which directions were seen.
+        opened: whether the initiator is known by its SYN or request, not only by the order of flows.
         tags_differ: whether its flows have different VLAN tags.
     """
 
@@ -54,14 +54,17 @@ class ChosenBiflows:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Which of some flows belong together: the most work of a look at biflows, and the same at the next look where no
-    flow was born, has left or has turned out to be a duplicate. Keys never change.
+    """Which flows belong to the same biflow.
+
+    This is the most expensive part of a query for biflows. The result is the same for the next query if no flow has
+    begun, left or become a duplicate, as keys never change.
+
 
     Attributes:
-        flow_ids, duplicates: of the flows, in order.
-        dedupes: of their source.
-        labels: the biflow of each flow.
-        back: which flows are the way back; requests: which are ICMP requests.
+        flow_ids, duplicates: those of the flows, in order.
+        dedupes: that of the source.
+        labels: biflow of each flow.
+        back: whether a flow is in the reverse direction; requests: whether it is an ICMP request.
     """
 
     flow_ids: npt.NDArray[np.uint64]
@@ -73,7 +76,7 @@ class Pairing:
 
     @classmethod
     def of(cls, source: FlowSource, slots: Slots, seed: int) -> Pairing:
-        """Of the flows in these slots, ascending."""
+        """Pair the flows in these slots, ascending."""
         flows = Subset(source.columns, slots)
         keys, back, requests = _keys(source.columns, slots, source.dedupes)
         if flows["tunnel"].any():
@@ -82,14 +85,13 @@ class Pairing:
                    requests)
 
     def holds(self, source: FlowSource, slots: Slots) -> bool:
-        """Whether it is that of these flows."""
+        """Whether this is the pairing of these flows."""
         flows = Subset(source.columns, slots)
         return self.dedupes == source.dedupes and np.array_equal(flows["flow_id"], self.flow_ids) and np.array_equal(
             flows["duplicate"], self.duplicates)
 
     def around(self, anchor: int) -> tuple[int, tuple[int, ...]] | None:
-        """The biflow of that id, or that the flow of that id is in: its id and its flows', ascending; None: there is
-        neither."""
+        """The biflow with this id, or with a flow of this id: its id and its flows' ids, ascending; or None."""
         at = np.flatnonzero(self.labels.ids == np.uint64(anchor))
         if not len(at):
             at = self.labels.of[np.flatnonzero(self.flow_ids == np.uint64(anchor))]
@@ -101,24 +103,24 @@ class Pairing:
 class Biflows:
     """The biflows of some flows.
 
-    Where duplicates are looked for, each packet is in one flow that is none: these belong together wherever they were
-    seen (routes differ by the way, and so do VLANs). Duplicates, and flows where nobody looks for them, belong to the
-    flow of the way back at their own Observation Point. Different tunnels (VNIs, GRE keys) never belong together; what
-    was seen outside does with a tunnel if it can be the same packets on the tunnel's device. Fragments and aggregates
-    stay alone: nothing in them tells a conversation.
+    With deduplication, each packet is in exactly one flow that is no duplicate; these flows are paired wherever they
+    were seen (routes differ by direction, and so do VLANs). Duplicates, and all flows without deduplication, are paired
+    with the reverse flow at the same Observation Point. Different tunnels (VNIs, GRE keys) are never paired; a flow
+    outside tunnels is paired with one in a tunnel if it can be the same packets on the tunnel's device. Fragments and
+    aggregates are not paired: they do not identify a conversation.
 
-    The initiator is who sent a SYN without ACK, or an ICMP request, when only one did; else who was seen first; at the
-    same time, who sends to the lower port, or has the lower address.
+    The initiator is the end that sent a SYN without ACK, or an ICMP request, if only one did; else the one seen first;
+    with equal times, the one that sends to the lower port or has the lower address.
 
     Args:
-        source: of the flows.
-        slots: of the flows, ascending.
-        seed: biflows keep their ids (column `flow_id`) as long as it stays.
-        known: what was found at the last look, with that seed.
+        source: source of the flows.
+        slots: slots of the flows, ascending.
+        seed: ids of biflows (column `flow_id`) are stable for the same seed.
+        known: pairing of the last query with that seed.
 
     Attributes:
-        pairing: for the next look.
-        source: one element a biflow: sums of both ways; what flows differ in is the initiator's.
+        pairing: pairing for the next query.
+        source: one element per biflow: sums of both directions; other columns are the initiator's.
     """
 
     def __init__(self, source: FlowSource, slots: Slots, seed: int, known: Pairing | None = None) -> None:
@@ -130,11 +132,11 @@ class Biflows:
 
     @property
     def of(self) -> Slots:
-        """The biflow of each flow."""
+        """Index of each flow's biflow."""
         return self._labels.of
 
     def take(self, chosen: Slots) -> ChosenBiflows:
-        """Only the chosen biflows, in that order: their columns are made of their flows alone."""
+        """The selected biflows, in that order; their columns are computed from their flows only."""
         place = np.full(self._labels.count, -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         of = place[self._labels.of]
@@ -148,7 +150,7 @@ class Biflows:
                              self._tags_differ(members, of[members], len(chosen)))
 
     def _tags_differ(self, members: Slots, of: Slots, count: int) -> npt.NDArray[np.bool_]:
-        """Of each of `count` biflows, whether the members that are in it (`of`) have different VLAN tags."""
+        """Whether the members of each of `count` biflows have different VLAN tags; `of` is each member's biflow."""
         flows = Subset(self._table.columns, self._slots[members])
         tags = flows["vlan_id"].astype(np.uint32) << np.uint32(16) | flows["customer_vlan_id"]
         one, differ = np.zeros(count, np.uint32), np.zeros(count, np.bool_)
@@ -162,7 +164,7 @@ class Biflows:
 
 
 class _Both:
-    """Flows by biflow and way; everything is worked out when it is first asked for."""
+    """Flows by biflow and direction; columns are computed on first access."""
 
     def __init__(self, table: FlowSource, flows: FlowColumns, labels: Labels, back: npt.NDArray[np.bool_],
                  request: npt.NDArray[np.bool_]) -> None:
@@ -172,22 +174,22 @@ class _Both:
         self.source = DerivedSource(table, DerivedColumns(self._biflow), labels.count)
 
     def ways(self, order: Slots) -> DerivedSource:
-        """A row a way, of each biflow in the order given, shape (biflows, 2)."""
+        """One row per direction, in the given order of each biflow, shape (biflows, 2)."""
         at = (2 * np.arange(len(order))[:, None] + order).ravel()
         return DerivedSource(self._table, DerivedColumns(lambda name: self._columns[name][at]), len(at))
 
     @property
     def seen(self) -> npt.NDArray[np.bool_]:
-        """Which ways have flows, shape (biflows, 2)."""
+        """Which directions have flows, shape (biflows, 2)."""
         return self._columns["seen"].reshape(-1, 2)
 
     @property
     def opening(self) -> npt.NDArray[np.bool_]:
-        """Which ways began it by what they sent, shape (biflows, 2)."""
+        """Which directions have an opening SYN or an ICMP request, shape (biflows, 2)."""
         return self._columns["opening"].reshape(-1, 2)
 
     def first_way(self) -> npt.NDArray[np.bool_]:
-        """Whether the initiator's way is the one that is numbered 1."""
+        """Whether the initiator's direction is number 1."""
         return self._columns["first way"]
 
     def _initiators(self) -> Array:
@@ -204,13 +206,13 @@ class _Both:
         return way
 
     def _ways(self) -> _Ways:
-        """Which way of which biflow each flow is, numbered two for each biflow."""
+        """Assign flows to directions: two numbers per biflow."""
         if self._of_way is None:
             self._of_way = _Ways(2 * self._labels.of + self._back, 2 * self._labels.count)
         return self._of_way
 
     def _made(self, name: str) -> Array:
-        """A column of two elements a biflow, by way."""
+        """A column with two elements per biflow, one per direction."""
         flows, ways = self._flows, self._ways()
         if name == "seen":
             return ways.counts > 0
@@ -227,14 +229,14 @@ class _Both:
         return flows[name][self._columns["earliest"]]
 
     def _earliest(self, ways: _Ways) -> Slots:
-        """Position of the flow of each way that was seen first; 0 where there is none."""
-        found = np.zeros(len(ways.counts), np.int64)
-        found[ways.of] = np.arange(len(ways.of))
+        """Position of the first flow of each direction; 0 if there is none."""
+        earliest = np.zeros(len(ways.counts), np.int64)
+        earliest[ways.of] = np.arange(len(ways.of))
         if len(ways.several):
             among = ways.several[self._flows["first_ns"][ways.several]
                                  == self._columns["first_ns"][ways.of[ways.several]]][::-1]
-            found[ways.of[among]] = among
-        return found
+            earliest[ways.of[among]] = among
+        return earliest
 
     def _biflow(self, name: str) -> Array:
         if name == "flow_id":
@@ -254,21 +256,21 @@ class _Both:
         return self._flows[name][self._of_one_way("earliest", turned=False)]
 
     def _of_one_way(self, name: str, turned: bool) -> Array:
-        """A column of ways: of the initiator's, or of the other."""
+        """A column of one direction: the initiator's, or (`turned`) the other."""
         both = self._columns[name].reshape(-1, 2)
         return np.where(self.first_way() ^ turned, both[:, 1], both[:, 0])
 
 
 class _Ways:
-    """Flows put together, of which nearly each is alone: there nothing has to be combined.
+    """Flows grouped by direction. Nearly all are alone in their group, so they need not be combined.
 
     Args:
-        of: where each flow belongs.
-        count: how many places there are.
+        of: group of each flow.
+        count: number of groups.
 
     Attributes:
-        counts: flows of each place.
-        several: positions of the flows that are not alone, ascending.
+        counts: number of flows per group.
+        several: positions of flows that are not alone, ascending.
     """
 
     def __init__(self, of: Slots, count: int) -> None:
@@ -278,18 +280,18 @@ class _Ways:
         self.several = np.flatnonzero(crowded[of]) if crowded.any() else of[:0]
 
     def combined(self, how: np.ufunc, values: Array) -> Array:
-        """What `how` (add, minimum, maximum, bitwise_or) makes of the values of each place; 0 where there is none."""
-        found = np.zeros(len(self.counts), values.dtype)
-        found[self.of] = values
+        """Combine the values of each group with a ufunc (add, minimum, maximum, bitwise_or); 0 for empty groups."""
+        combined = np.zeros(len(self.counts), values.dtype)
+        combined[self.of] = values
         if len(self.several):
             of, crowd = self.of[self.several], values[self.several]
-            found[of] = 0 if how is np.add else crowd  # any one of them is in the others' result already
-            how.at(found, of, crowd)
-        return found
+            combined[of] = 0 if how is np.add else crowd  # it has one of these values already
+            how.at(combined, of, crowd)
+        return combined
 
 
 def _icmp(flows: FlowColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64]]:
-    """Which flows are ICMP requests; and of answers the destination port of their requests, 0 of all others."""
+    """Whether flows are ICMP requests; and for answers the destination port of their requests, 0 for other flows."""
     request, requested = np.zeros(len(flows["protocol"]), np.bool_), np.zeros(len(flows["protocol"]), np.uint64)
     for protocol, answers in _ANSWERS.items():
         some = np.flatnonzero((flows["protocol"] == protocol) & (flows["kind"] == Kind.FLOW))
@@ -302,7 +304,7 @@ def _icmp(flows: FlowColumns) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uin
 
 def _keys(columns: FlowColumns, slots: Slots,
           dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """What a biflow is known by, the same for both its ways; which flows are the way back of that; which ask."""
+    """Keys that are equal for both directions of a biflow; which flows are in reverse direction; which are requests."""
     keys = [np.zeros(len(slots), np.uint64) for _ in range(_KEYS)]
     back, request = np.zeros(len(slots), np.bool_), np.zeros(len(slots), np.bool_)
     for piece in pieces(len(slots)):
@@ -310,7 +312,7 @@ def _keys(columns: FlowColumns, slots: Slots,
         request[piece], requested = _icmp(flows)
         made, back[piece] = _keys_of(flows, requested, dedupes)
         for key, part in zip(keys, made, strict=True):
-            if part.any():  # some never are, and then their memory is never touched
+            if part.any():  # some are always 0: do not touch their memory
                 key[piece] = part
     return keys, back, request
 
@@ -320,7 +322,7 @@ _KEYS = 6
 
 def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
              dedupes: bool) -> tuple[list[Array], npt.NDArray[np.bool_]]:
-    answer = requested != 0  # turned, it has the ports of its request
+    answer = requested != 0  # after turning, it has the ports of its request
     ports = (np.where(answer, requested, flows["source_port"]),
              np.where(answer, np.uint64(0), flows["destination_port"]))
     ends = ((*address_words(flows, "source_address"), ports[0]),
@@ -328,7 +330,7 @@ def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
     back = _turned(flows, *ends, answer)
     near = [np.where(back, theirs, ours) for ours, theirs in zip(*ends, strict=True)]
     far = [np.where(back, ours, theirs) for ours, theirs in zip(*ends, strict=True)]
-    # These addresses are in the upper half of their first words: one word holds both.
+    # IPv4 is in the upper half of the first words: one word holds both.
     four = flows["ip_version"] == np.uint8(IpVersion.V4)
     first = np.where(four, near[0] | far[0] >> np.uint64(32), near[0])
     second = np.where(four, np.uint64(0), far[0])
@@ -339,33 +341,34 @@ def _keys_of(flows: FlowColumns, requested: npt.NDArray[np.uint64],
 
 
 def _tunnels(flows: FlowColumns, keys: list[Array], dedupes: bool, seed: int) -> npt.NDArray[np.uint64]:
-    """The tunnel of each flow and its id, as one key, 0 outside.
+    """The tunnel and its id as one key per flow, 0 outside tunnels.
 
-    One way may be counted on the tunnel's device and the other on the uplink, in the tunnel: what was seen outside is
-    in the only tunnel that its conversation has, unless the same interface saw both, which are then different packets.
+    One direction may be counted on the tunnel's device and the other on the uplink, inside the tunnel. So a flow
+    outside is assigned to the only tunnel of its conversation, unless the same interface saw both: then they are
+    different packets.
     """
-    found: npt.NDArray[np.uint64] = flows["tunnel"].astype(np.uint64) << np.uint64(32) | flows["tunnel_id"]
+    tunnels: npt.NDArray[np.uint64] = flows["tunnel"].astype(np.uint64) << np.uint64(32) | flows["tunnel_id"]
     if not dedupes:
-        return found
+        return tunnels
     both = label(keys, seed)
-    inside = np.flatnonzero(found)
+    inside = np.flatnonzero(tunnels)
     bounds = []
-    for values in (found, flows["ifindex"].astype(np.uint64)):
+    for values in (tunnels, flows["ifindex"].astype(np.uint64)):
         least, most = np.full(both.count, np.iinfo(np.uint64).max), np.zeros(both.count, np.uint64)
         np.minimum.at(least, both.of[inside], values[inside])
         np.maximum.at(most, both.of[inside], values[inside])
         bounds.append((least, most))
     (tunnel, another), uplinks = bounds
-    outside = np.flatnonzero((found == 0) & (tunnel == another)[both.of])
+    outside = np.flatnonzero((tunnels == 0) & (tunnel == another)[both.of])
     group, ifindex = both.of[outside], flows["ifindex"][outside]
     elsewhere = (ifindex != uplinks[0][group]) & (ifindex != uplinks[1][group])
-    found[outside[elsewhere]] = tunnel[group[elsewhere]]
-    return found
+    tunnels[outside[elsewhere]] = tunnel[group[elsewhere]]
+    return tunnels
 
 
 def _turned(flows: FlowColumns, source: tuple[Array, ...], destination: tuple[Array, ...],
             answer: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which flows are the way back: ICMP answers, and those whose source is the upper end of the two."""
+    """Which flows are in reverse direction: ICMP answers, and flows whose source is the greater of both ends."""
     upper = source[0] > destination[0]
     same = np.flatnonzero(source[0] == destination[0])
     for ours, theirs in zip(source[1:], destination[1:], strict=True):
@@ -377,8 +380,10 @@ def _turned(flows: FlowColumns, source: tuple[Array, ...], destination: tuple[Ar
 
 
 def _points(flows: FlowColumns, back: npt.NDArray[np.bool_], dedupes: bool) -> Array:
-    """Observation Point and VLANs, the same for the way back, which passes there in the other direction; 0 for flows
-    that belong together wherever they were seen."""
+    """Observation Point and VLANs as a key, equal for the reverse flow, which passes in the other direction.
+
+    It is 0 for flows that are paired wherever they were seen.
+    """
     point = np.zeros(len(back), np.uint64)
     here = np.flatnonzero((flows["kind"] != Kind.FLOW) | flows["duplicate"] | (not dedupes))
     direction = flows["direction"][here].astype(np.uint64)

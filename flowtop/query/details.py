@@ -1,4 +1,4 @@
-"""Everything there is to know of one flow, and that still when it has left the table."""
+"""Details of one flow, which remain available when it has left the table."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ from flowtop.query.query import Details
 from flowtop.query.rows import flow_rows
 
 MOST_POINTS = 16
-"""Other Observation Points of a flow that are told of."""
+"""Limit of other Observation Points that are listed."""
 _ICMP_REPLIES = {protocol: answers | {answer: request for request, answer in answers.items()}
                  for protocol, answers in ICMP_ANSWERS.items()}
-"""By protocol: the type that answers a type."""
+"""By protocol: the answering type of each type."""
 
 
 class DetailSource(FlowSource, Protocol):
-    """A flow table that also keeps what was lately."""
+    """A flow table that also has recent history."""
 
     def keep(self, flow_ids: frozenset[int]) -> None:
-        """Somebody looks at these flows: when they have ended they stay visible until others are kept, or none."""
+        """Keep these flows visible after they end, until the next call."""
 
     def history(self, slot: int) -> Sequence[tuple[int, int]]:
-        """Of the flow in that slot: (length in ns, octets) of each second or so, the oldest first, the latest last."""
+        """Traffic of the flow in that slot: (length in ns, octets) of each second or so, oldest first."""
 
     def flags(self, slot: int) -> Sequence[tuple[int, int]]:
-        """Of the flow in that slot: (time in ns by which they had been seen, TCP control bits), the oldest first."""
+        """TCP flags of the flow in that slot: (time in ns when noticed, TCP control bits), oldest first."""
 
     def reporting(self, slot: int) -> Reporting:
-        """Of the flow in that slot: what its Flow Records have told."""
+        """What the Flow Records of the flow in that slot have reported."""
 
 
 class Reporting(Protocol):
-    """What the Flow Records of a flow have told: see metering.records.Reporting."""
+    """What the Flow Records of a flow have reported: see metering.flows.Reporting."""
 
     @property
     def records(self) -> int:
-        """How many there were."""
+        """Number of records."""
 
     @property
     def packets(self) -> int:
-        """Wire packets they told of."""
+        """Sum of wire packets."""
 
     @property
     def octets(self) -> int:
-        """IP octets they told of."""
+        """Sum of IP octets."""
 
     @property
     def at_ns(self) -> int:
-        """When the last one was made."""
+        """Time of the last record."""
 
     @property
     def due_ns(self) -> int | None:
-        """When the next is due if packets go on coming; None: the flow has ended."""
+        """Time of the next record if packets continue; None if the flow has ended."""
 
 
 class Watch:
-    """Keeps the last that was known of the flow that is looked at."""
+    """Stores the last details of the flow on display."""
 
     def __init__(self) -> None:
         self._last: Details | None = None
 
     def look(self, flow_id: int | None, source: DetailSource, then: FlowSource | None = None) -> Details | None:
-        """The flow's details; its last ones when it has left; None: nobody asked, or it was never there.
+        """The flow's details, or its last ones if it has left; None if none are requested or it was never there.
 
         Args:
-            then: the moment of the page, when that is not now: what it has of a flow that nobody looked at since.
+            then: the flows at the page's time, if that is not now; used for a flow without stored details.
         """
         if flow_id is None:
             self._last = None
             return None
         columns = source.columns
-        found = np.flatnonzero((columns["flow_id"] == np.uint64(flow_id)) & source.visible)
-        if len(found):
-            self._last = _details(int(found[0]), source)
+        slots = np.flatnonzero((columns["flow_id"] == np.uint64(flow_id)) & source.visible)
+        if len(slots):
+            self._last = _details(int(slots[0]), source)
         elif self._last is not None and self._last.row.flow_id == flow_id:
             self._last = replace(self._last, gone=True)
         else:
@@ -88,15 +88,15 @@ class Watch:
 
 
 def _of_then(flow_id: int, then: FlowSource) -> Details | None:
-    found = np.flatnonzero((then.columns["flow_id"] == np.uint64(flow_id)) & then.visible)
-    if not len(found):
+    slots = np.flatnonzero((then.columns["flow_id"] == np.uint64(flow_id)) & then.visible)
+    if not len(slots):
         return None
     then_ms = (then.now_ns + then.unix_offset_ns) // 1_000_000
-    return replace(_with_others(int(found[0]), then), gone=True, then_ms=then_ms)
+    return replace(_with_others(int(slots[0]), then), gone=True, then_ms=then_ms)
 
 
 def _with_others(slot: int, source: FlowSource) -> Details:
-    """The flow, its answers, and its packets elsewhere."""
+    """The flow, its reverse flow, and its packets at other Observation Points."""
     columns = source.columns
     points = [other for other in _same_packets(columns, slot) if source.visible[other]]
     reverse = _reverse(columns, slot, source)
@@ -111,41 +111,41 @@ def _with_others(slot: int, source: FlowSource) -> Details:
 
 def _details(slot: int, source: DetailSource) -> Details:
     offset_ns = source.unix_offset_ns
-    history, told = source.history(slot), source.reporting(slot)
+    history, reporting = source.history(slot), source.reporting(slot)
     return replace(
         _with_others(slot, source),
         rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
         rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         flags=tuple(((at_ns + offset_ns) // 1_000_000, bits) for at_ns, bits in source.flags(slot)),
-        records=told.records,
-        reported_packets=told.packets,
-        reported_ms=(told.at_ns + offset_ns) // 1_000_000 if told.records else None,
-        due_ms=None if told.due_ns is None else (told.due_ns + offset_ns) // 1_000_000,
-        record=_record(slot, source, told),
+        records=reporting.records,
+        reported_packets=reporting.packets,
+        reported_ms=(reporting.at_ns + offset_ns) // 1_000_000 if reporting.records else None,
+        due_ms=None if reporting.due_ns is None else (reporting.due_ns + offset_ns) // 1_000_000,
+        record=_record(slot, source, reporting),
     )
 
 
-def _record(slot: int, source: DetailSource, told: Reporting) -> FlowRecords | None:
-    """The Flow Record that would be made now; of an ended flow the one that was made, where it was the only one."""
+def _record(slot: int, source: DetailSource, reporting: Reporting) -> FlowRecords | None:
+    """The Flow Record as it would be now; of an ended flow its record, if it was the only one."""
     columns, record = source.columns, np.zeros(1, FLOW_RECORD_DTYPE)
     ended = columns["end_reason"][slot] != 0
-    if ended and told.records > 1:
-        return None  # Of what the last one told of nothing is kept.
+    if ended and reporting.records > 1:
+        return None  # The values of the last record are not stored.
     for name in (FLOW_RECORD_DTYPE.names or ()):
         if name in FLOW_COLUMN_DTYPES:
             record[name] = columns[name][slot]
     record["end_reason"] = columns["end_reason"][slot] or EndReason.ACTIVE_TIMEOUT
-    for name, reported in (("packet", told.packets), ("octet", told.octets)):
+    for name, reported in (("packet", reporting.packets), ("octet", reporting.octets)):
         record[f"{name}_delta"] = int(columns[f"{name}_total"][slot]) - (0 if ended else reported)
     for name, column in (("start_ms", "first_ns"), ("end_ms", "last_ns")):
         record[name] = (int(columns[column][slot]) + source.unix_offset_ns) // 1_000_000
     return record
 
 
-def _like(columns: FlowColumns, wanted: dict[str, int], source: tuple[int, int], destination: tuple[int, int]) -> Slots:
-    """Slots whose flows have these values and addresses."""
+def _like(columns: FlowColumns, values: dict[str, int], source: tuple[int, int], destination: tuple[int, int]) -> Slots:
+    """Slots of flows with these values and addresses."""
     same = np.ones(len(columns["flow_id"]), np.bool_)
-    for name, value in wanted.items():
+    for name, value in values.items():
         same &= columns[name] == value
     slots = np.flatnonzero(same)
     for name, words in (("source_address", source), ("destination_address", destination)):
@@ -169,11 +169,11 @@ def _words(raw: bytes) -> tuple[int, int]:
 
 
 def _same_packets(columns: FlowColumns, slot: int) -> list[int]:
-    """Flows of the same conversation, the same way, at other Observation Points."""
-    wanted = {name: int(columns[name][slot])
+    """Flows of the same conversation and direction at other Observation Points."""
+    values = {name: int(columns[name][slot])
               for name in ("source_port", "destination_port", "protocol", "ip_version", "kind")}
     ends = (_words(bytes(columns[name][slot])) for name in ("source_address", "destination_address"))
-    return [int(other) for other in _like(columns, wanted, *ends)
+    return [int(other) for other in _like(columns, values, *ends)
             if _point(columns, other) != _point(columns, slot) and _may_share_packets(columns, slot, other)]
 
 
@@ -186,15 +186,14 @@ def _tunnel(columns: FlowColumns, slot: int) -> tuple[int, int]:
 
 
 def _may_share_packets(columns: FlowColumns, slot: int, other: int) -> bool:
-    """Whether they are in one tunnel, or one is outside, which the tunnel's device is and the uplink is not."""
+    """Whether they are in the same tunnel, or one is outside, on another interface (the tunnel's device)."""
     tunnel, theirs = _tunnel(columns, slot), _tunnel(columns, other)
     apart = bool(columns["ifindex"][slot] != columns["ifindex"][other])
     return tunnel == theirs or (apart and (not tunnel[0] or not theirs[0]))
 
 
 def _reverse(columns: FlowColumns, slot: int, source: FlowSource) -> int | None:
-    """The flow of the answers: in the same tunnel, at the same interface and in the same VLAN if there is one, one that
-    counts before a duplicate."""
+    """The reverse flow: preferably in the same tunnel, live, at the same interface and VLAN, and no duplicate."""
     key = {name: int(columns[name][slot]) for name in (
         "source_port", "destination_port", "protocol", "ip_version", "kind")}
     if key["kind"] == Kind.AGGREGATE:
@@ -208,8 +207,8 @@ def _reverse(columns: FlowColumns, slot: int, source: FlowSource) -> int | None:
             return None
         key["destination_port"] = answer << 8
     ends = [_words(bytes(columns[name][slot])) for name in ("destination_address", "source_address")]
-    found = [int(other) for other in _like(columns, key, ends[0], ends[1])
-             if other != slot and source.visible[other] and _may_share_packets(columns, slot, int(other))]
+    candidates = [int(other) for other in _like(columns, key, ends[0], ends[1])
+                  if other != slot and source.visible[other] and _may_share_packets(columns, slot, int(other))]
 
     def merit(other: int) -> tuple[bool, bool, bool, bool, bool, int]:
         here = bool(columns["ifindex"][other] == columns["ifindex"][slot])
@@ -217,4 +216,4 @@ def _reverse(columns: FlowColumns, slot: int, source: FlowSource) -> int | None:
         return (_tunnel(columns, other) == _tunnel(columns, slot), columns["end_reason"][other] == 0, here,
                 here and vlan, not columns["duplicate"][other], int(columns["flow_id"][other]))
 
-    return max(found, key=merit, default=None)
+    return max(candidates, key=merit, default=None)

@@ -1,4 +1,4 @@
-"""Flows put together by what they have in common, each packet once in a sum: groups look like flows to the ranking."""
+"""Groups of flows with equal fields, counting each packet once; groups look like flows to the ranking."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Mask = npt.NDArray[np.bool_]
 
 
 def counted_once(columns: FlowColumns, slots: Slots, groups: Slots) -> Mask:
-    """Which flows to add up so that each group has each packet once.
+    """Which flows to add up so that each group counts each packet once.
 
-    A duplicate does not count where a flow that stands for its packets is in the same group. Where those are in
-    another group (by interface) or were filtered out, the flows of one Observation Point count: the one of lowest
-    ifindex, ingress before egress.
+    A duplicate is not counted if a counted flow of the same packets is in the same group. If those are in another group
+    (by interface) or were filtered out, the flows of one Observation Point are counted: the one of lowest ifindex,
+    ingress before egress.
 
     Args:
-        columns: of all slots.
+        columns: columns of all slots.
         slots: the flows, ascending.
-        groups: which group each is in.
+        groups: group of each flow.
     """
     counts = ~columns["duplicate"][slots]
     duplicates = np.flatnonzero(~counts)
     if len(duplicates) == 0:
         return counts
     heads = _heads(columns, slots[duplicates])
-    # Nearly always one look is enough: at the conversation's head, which is not a duplicate.
+    # Usually the conversation's head, which is not a duplicate, decides.
     group_of = np.full(len(columns["duplicate"]), -1, np.int64)
     group_of[slots[counts]] = groups[counts]
     covered = (heads >= 0) & (group_of[heads] == groups[duplicates])
@@ -42,11 +42,11 @@ def counted_once(columns: FlowColumns, slots: Slots, groups: Slots) -> Mask:
 
 
 def _heads(columns: FlowColumns, duplicates: Slots) -> Slots:
-    """Slot of the head of each duplicate's conversation; -1 where it is not there any more."""
+    """Slot of the head of each duplicate's conversation; -1 if it has left."""
     conversation = columns["conversation"]
     heads = conversation[duplicates].astype(np.int64)
     known = np.flatnonzero(heads >= 0)
-    newer = conversation[heads[known]]  # an ended flow knows the head of then
+    newer = conversation[heads[known]]  # an ended flow has the head at its end
     heads[known] = np.where(newer >= 0, newer, heads[known])
     ended = known[columns["end_reason"][duplicates[known]] != 0]
     heads[ended[~_same_conversation(columns, duplicates[ended], heads[ended])]] = -1
@@ -62,16 +62,16 @@ def _same_conversation(columns: FlowColumns, slots: Slots, others: Slots) -> Mas
 
 
 def _at_one_point(columns: FlowColumns, slots: Slots, groups: Slots, left: Slots, heads: Slots) -> Mask:
-    """Which of the duplicates at positions `left` of `slots` count, as far as their heads do not decide it."""
+    """Which of the duplicates at positions `left` of `slots` are counted, if their heads do not decide it."""
     conversations = heads.copy()
     lost = np.flatnonzero(heads < 0)
-    if len(lost):  # those of one conversation still belong together
+    if len(lost):  # group those of one conversation
         conversations[lost] = -1 - label(conversation_keys(_Taken(columns, slots[left[lost]])), seed=0).of
-    wanted = np.zeros(len(columns["duplicate"]), np.bool_)
-    wanted[heads[heads >= 0]] = True
+    heads_here = np.zeros(len(columns["duplicate"]), np.bool_)
+    heads_here[heads[heads >= 0]] = True
     known = columns["conversation"][slots]
-    # A primary may have several flows (VLANs): the others than the head.
-    standing = np.flatnonzero(~columns["duplicate"][slots] & (known >= 0) & wanted[known])
+    # A primary may have several flows (VLANs): the ones other than the head.
+    standing = np.flatnonzero(~columns["duplicate"][slots] & (known >= 0) & heads_here[known])
     sums = label((groups[np.concatenate((left, standing))],
                   np.concatenate((conversations, known[standing].astype(np.int64)))), seed=0)
     stood_for = np.zeros(sums.count, np.bool_)
@@ -86,7 +86,7 @@ def _at_one_point(columns: FlowColumns, slots: Slots, groups: Slots, left: Slots
 
 
 class _Taken:
-    """Columns at any slots, in any order, repeated ones too."""
+    """Columns at any slots, in any order, with repetitions."""
 
     def __init__(self, columns: FlowColumns, slots: Slots) -> None:
         self._columns = columns
@@ -99,13 +99,13 @@ SUMMED = frozenset({
     "packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s", "packets_10s",
     "packets_60s", "retransmitted", "out_of_order",
 })
-"""Columns in which a group has the sum of its flows, each packet once."""
+"""Columns that are summed over a group's flows, each packet once."""
 HIGHEST = frozenset({"last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"})
-"""Columns in which a group has the largest of its flows' values."""
+"""Columns that have the maximum of a group's flows."""
 
 
 class DerivedColumns:
-    """Columns that are worked out when they are first asked for."""
+    """Columns that are computed on first access."""
 
     def __init__(self, make: Callable[[str], Array]) -> None:
         self._make = make
@@ -118,10 +118,10 @@ class DerivedColumns:
 
 
 class DerivedSource:
-    """A FlowSource of other columns than the table's, of the same tick.
+    """A FlowSource with derived columns, of the same tick as the table.
 
     Attributes:
-        columns: one element a row; all of them are visible.
+        columns: one element per row; all are visible.
         visible: all true.
     """
 
@@ -137,17 +137,17 @@ class DerivedSource:
 
 
 class Groups:
-    """The groups of some flows.
+    """Groups of flows.
 
     Args:
-        source: of the flows.
-        slots: of the flows, ascending.
-        fields: one or more; flows are together when they agree in all.
-        seed: groups keep their ids (column `flow_id`) as long as it stays.
+        source: source of the flows.
+        slots: slots of the flows, ascending.
+        fields: at least one; flows with equal values of all fields form a group.
+        seed: ids of groups (column `flow_id`) are stable for the same seed.
         interfaces: names of Observation Points by ifindex.
 
     Attributes:
-        source: one element a group. What flows of one group differ in, and has no sum, is 0.
+        source: one element per group. Columns that differ within a group and have no sum are 0.
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
@@ -163,7 +163,7 @@ class Groups:
         self.source = self._source(flows, self._labels, self._counts, keys)
 
     def take(self, chosen: Slots) -> DerivedSource:
-        """Only the chosen groups, in that order: their columns are made of their flows alone."""
+        """The selected groups, in that order; their columns are computed from their flows only."""
         place = np.full(self._labels.count, -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         of = place[self._labels.of]
@@ -194,7 +194,7 @@ class Groups:
 
 
 def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None = None) -> Array:
-    """Sum of a group's values that count (None: all of them), exact."""
+    """Exact sum per group of the values that count (None: all)."""
     of = labels.of
     if counts is not None and not counts.all():
         values, of = values[counts], of[counts]
@@ -204,8 +204,8 @@ def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None =
 
 
 def extreme(least_or_most: np.ufunc, values: Array, labels: Labels) -> Array:
-    """Least (np.minimum) or most (np.maximum) of each group's values."""
+    """Minimum (np.minimum) or maximum (np.maximum) of each group's values."""
     worst = values.max(initial=values.dtype.type(0)) if least_or_most is np.minimum else values.min(initial=0)
-    found = np.full(labels.count, worst, values.dtype)
-    least_or_most.at(found, labels.of, values)
-    return found
+    result = np.full(labels.count, worst, values.dtype)
+    least_or_most.at(result, labels.of, values)
+    return result

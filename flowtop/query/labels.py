@@ -1,4 +1,4 @@
-"""Which flows have equal keys: exact, in numpy, without sorting."""
+"""Group flows by equal keys: exactly, in numpy, without sorting."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Labels:
     """n things in groups of equal keys.
 
     Attributes:
-        of: shape (n,): the group of each thing, from 0.
-        one: shape (groups,): position of one thing of each group, ascending.
-        ids: u64, shape (groups,): what a group is known by as long as the seed stays: made of its key alone.
+        of: shape (n,): group of each thing, from 0.
+        one: shape (groups,): position of one thing per group, ascending.
+        ids: u64, shape (groups,): id of a group, computed from its key and the seed.
     """
 
     of: Slots
@@ -29,19 +29,19 @@ class Labels:
 
     @property
     def count(self) -> int:
-        """How many groups."""
+        """Number of groups."""
         return len(self.one)
 
 
 def label(keys: Sequence[Array], seed: int) -> Labels:
-    """Groups of equal keys.
+    """Group things by equal keys.
 
     Args:
-        keys: one or more integer arrays of one length; things are together when they are equal in all.
-        seed: makes ids that nobody outside can foretell.
+        keys: integer arrays of one length; things with equal values in all of them form a group.
+        seed: makes ids unpredictable for others.
     """
     hashes = _mixed(keys, seed)
-    leader = _leaders([key for key in keys if key.any()], hashes)  # the lower half of IPv4 addresses, for one
+    leader = _leaders([key for key in keys if key.any()], hashes)  # some are all 0: the lower half of IPv4 addresses
     leads = leader == np.arange(len(leader))
     one = np.flatnonzero(leads)
     if len(one) == len(leader):
@@ -50,12 +50,12 @@ def label(keys: Sequence[Array], seed: int) -> Labels:
 
 
 def _leaders(keys: Sequence[Array], hashes: npt.NDArray[np.uint64]) -> Slots:
-    """Position of one thing for each thing, the same for equal ones.
+    """The leader of each thing: the position of one thing, the same for equal things.
 
-    In each round every thing writes its position to the cell its hash names, and follows whoever it finds there when
-    their keys are equal: equal things meet in one cell, so all or none of them do. The others try another cell.
+    In each round every thing writes its position to the cell of its hash, and follows the thing it reads there if their
+    keys are equal. Equal things share a cell, so either all or none of them follow. The others try another cell.
     """
-    leader = left = np.arange(len(hashes))  # who leads is not written to: both may be one array at first
+    leader = left = np.arange(len(hashes))  # one array at first: leaders are not written to
     while len(left):
         cells = np.empty(1 << (2 * len(left)).bit_length(), np.int32)
         mask = np.uint64(len(cells) - 1)
@@ -63,13 +63,13 @@ def _leaders(keys: Sequence[Array], hashes: npt.NDArray[np.uint64]) -> Slots:
             cells[(hashes[piece] & mask).view(np.int64)] = _places(piece)
         unlike = []
         for piece in pieces(len(left)):
-            found = cells[(hashes[piece] & mask).view(np.int64)]
-            met = np.flatnonzero(found != _places(piece))  # who finds itself leads, and needs no comparing
-            found, met = found[met].astype(np.int64), met + piece.start
+            leaders = cells[(hashes[piece] & mask).view(np.int64)]
+            met = np.flatnonzero(leaders != _places(piece))  # who reads itself is a leader
+            leaders, met = leaders[met].astype(np.int64), met + piece.start
             same = np.ones(len(met), np.bool_)
             for key in keys:
-                same &= key[met] == key[found]
-            leader[left[met[same]]] = left[found[same]]
+                same &= key[met] == key[leaders]
+            leader[left[met[same]]] = left[leaders[same]]
             unlike.append(met[~same])
         others = np.concatenate(unlike)
         left, hashes, keys = left[others], hashes[others], [key[others] for key in keys]
@@ -78,8 +78,7 @@ def _leaders(keys: Sequence[Array], hashes: npt.NDArray[np.uint64]) -> Slots:
 
 
 def pieces(count: int) -> Iterator[slice]:
-    """Slices of so many things: what is worked out of one of them on the way stays in the processor's cache, and the
-    system has no memory to find for it."""
+    """Slices of a range, so that intermediate results stay in the CPU cache and need no new memory."""
     return (slice(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE))
 
 
@@ -91,14 +90,14 @@ def _places(piece: slice) -> npt.NDArray[np.int32]:
 
 
 def conversation_keys(columns: FlowColumns) -> tuple[Array, ...]:
-    """What a conversation is known by: CONVERSATION_BYTES of the Flow Key, as integers."""
+    """Keys of a conversation: CONVERSATION_BYTES of the Flow Key, as integers."""
     return (*address_words(columns, "source_address"), *address_words(columns, "destination_address"),
             columns["source_port"], columns["destination_port"], columns["protocol"], columns["ip_version"],
             columns["kind"])
 
 
 def _mixed(keys: Sequence[Array], seed: int) -> npt.NDArray[np.uint64]:
-    """One well-mixed number for each thing (multiply, xor and shift, as in splitmix64)."""
+    """A 64-bit hash of each thing (multiply, xor and shift, as in splitmix64)."""
     every = np.full(len(keys[0]), seed & 0xFFFF_FFFF_FFFF_FFFF, np.uint64)
     for piece in pieces(len(every)):
         mixed = every[piece]

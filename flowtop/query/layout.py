@@ -1,4 +1,4 @@
-"""Which columns a Query's rows have: those of flows, of groups, of biflows."""
+"""Columns of a Query's rows: those of flows, groups or biflows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from flowtop.text import units
 FLOWS_COLUMN = Column("flows", "FLOWS", 5, "Flows in the group; one seen at several interfaces counts once.",
                       lambda row, _, __: units.count(row.flows), (lambda columns: columns["flows"],), 1,
                       term=lambda _, __: "", align="right", descending_first=True)
-"""Has no filter: filters are for flows."""
+"""Has no filter, since filters apply to flows."""
 
 ARRANGED = tuple(column for id_, one in COLUMNS.items() for column in (
     one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
-"""The columns of flows and of biflows, each id once: what a reader arranges."""
+"""The columns of flows and of biflows, each id once: those that users arrange."""
 
 _MEASURES_OF_GROUPS = ("rate", "rate_10s", "rate_60s", "pps", "bytes", "packets", "rtt", "retransmits", "outoforder")
 
 
 def columns_of(query: Query) -> Mapping[str, Column]:
-    """The columns that rows of this query have, by id, in the order of the screen.
+    """The columns of this query's rows, by id, in screen order.
 
     Raises:
-        FlowtopError: as row_fields.
+        FlowtopError: as in row_fields.
     """
     if row_fields(query):
         return _columns_of_groups(query.group)
@@ -39,15 +39,15 @@ def columns_of(query: Query) -> Mapping[str, Column]:
 
 
 def row_fields(query: Query) -> tuple[GroupField, ...]:
-    """What the query's rows are grouped by; () when they are flows or biflows.
+    """The group fields of the query's rows; () for flows and biflows.
 
     Raises:
-        FlowtopError: Query.group names something that is not there; or there are groups and biflows at once.
+        FlowtopError: Query.group has an unknown field, or groups and biflows are combined.
     """
     fields = group_fields(query.group)
     if fields and query.biflow:
         raise FlowtopError("rows are groups or biflows, not both at once", exit_code=EXIT_USAGE,
-                           hint=f"leave out the biflows, or the grouping by {', '.join(query.group)}")
+                           hint=f"omit the biflows, or the grouping by {', '.join(query.group)}")
     return fields
 
 
@@ -60,9 +60,9 @@ def _columns_of_groups(group: tuple[str, ...]) -> Mapping[str, Column]:
 
 
 def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:
-    """What of a reader's arrangement of flows' columns holds for rows of this query.
+    """The part of a user's arrangement that applies to rows of this query.
 
-    The columns that name a group are always there, at the left.
+    The columns that identify a group are always shown, on the left.
     """
     fields = group_fields(query.group)
     if not fields:
@@ -73,30 +73,29 @@ def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:
 
 
 def sorted_column(query: Query) -> Column:
-    """The column a query is sorted by: where its rows have no such column, but others have, the one of both ways, or
-    the rate.
+    """The column a query is sorted by. If its rows have no such column, the one of both directions, or the rate.
 
-    So a screen may keep its order while it groups and ungroups; `sort_column` is for people's words.
+    So a screen keeps its order while grouping changes; `sort_column` is for text from users.
     """
     columns = columns_of(query)
     return columns.get(query.sort) or columns.get(of_both(query.sort)) or columns["rate"]
 
 
 def order_text(query: Query) -> str:
-    """By what rows are sorted, and which way: `RATE↓`."""
+    """The sort column and direction: `RATE↓`."""
     return f"{sorted_column(query).header}{units.order_arrow(query.descending)}"
 
 
 def sort_column(column_id: str, query: Query | None = None) -> Column:
-    """The column of that id among those that rows of the query have.
+    """The column with that id among the columns of the query's rows.
 
     Raises:
-        FlowtopError: there is none; the hint names near ones.
+        FlowtopError: unknown column; the hint has similar ones.
     """
     columns = columns_of(query or Query())
     column = columns.get(column_id)
     if column is None:
         near = difflib.get_close_matches(column_id, columns, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"columns: {', '.join(columns)}"
-        raise FlowtopError(f"no column {column_id!r} to sort by", hint=hint, exit_code=EXIT_USAGE)
+        raise FlowtopError(f"unknown sort column {column_id!r}", hint=hint, exit_code=EXIT_USAGE)
     return column

@@ -1,4 +1,4 @@
-"""Pages for one asker: of now, of the moment at which its picture stands still, and of the last minutes."""
+"""Pages for one client: of now, of a frozen moment, or of the last minutes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from flowtop.query.past import Past
 from flowtop.query.query import Kept, Page, Query
 
 SLOTS = 262_144
-"""Of a larger table (this is about 50 MB) only what the past keeps of the tick is held."""
+"""Larger tables (this is about 50 MB) are not copied when frozen; the past's copy of the tick is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is answered from.
+    """The flows that a query is answered from.
 
-    Attributes:
-        page: of then, without rows.
-        source: the flows of then.
-        whole: in the slots of the table; otherwise they are those that the past keeps of a tick.
+    page: the page at that time, without rows.
+        source: the flows at that time.
+        whole: a copy of the whole table with its slots; False: the flows that the past keeps of a tick.
     """
 
     page: Page
@@ -32,11 +31,11 @@ class Moment:
 
 
 class Freeze:
-    """Keeps the newest moment of one asker.
+    """Stores the frozen moment of one client.
 
     Args:
-        past: what is kept of ticks, for tables that are too large; None: nothing is.
-        slots: of the largest table that is held whole.
+        past: past ticks, for tables that are too large to copy; None: there are none.
+        slots: size of the largest table that is copied.
     """
 
     def __init__(self, past: Past | None, slots: int = SLOTS) -> None:
@@ -45,7 +44,7 @@ class Freeze:
         self._held: tuple[int, Moment | None] | None = None
 
     def moment(self, number: int | None, table: FlowSource, now: Page) -> Moment | None:
-        """The moment at which `number` was seen first; None: number is None, or there was no way to hold it."""
+        """The moment at which `number` was first used; None if number is None, or if it could not be stored."""
         if number is None:
             self._held = None
             return None
@@ -62,24 +61,24 @@ class Freeze:
 
 
 class Pager:
-    """Answers one asker's Queries.
+    """Answers one client's Queries.
 
     Args:
-        past: where ticks are kept; None: none are, and Query.at means nothing.
-        freeze: where the moment is kept at which the picture stands still.
+        past: past ticks; None: there are none, and Query.at is ignored.
+        freeze: stores the frozen moment.
     """
 
     def __init__(self, past: Past | None = None, freeze: Freeze | None = None) -> None:
         self._past = past
         self._freeze = freeze or Freeze(past)
-        seed = np.random.SeedSequence().entropy  # the same for both: a group keeps its id when one looks back
+        seed = np.random.SeedSequence().entropy  # the same for both, so that ids of groups are the same in the past
         self._answerer = Answerer(np.random.default_rng(seed))
-        self._answerer_of_past = Answerer(np.random.default_rng(seed))  # orders are held in slots, others there
+        self._answerer_of_past = Answerer(np.random.default_rng(seed))  # held orders are slots, which differ there
         self._watch = Watch()
         self._marked: tuple[int, float] | None = None
 
     def remember(self, table: DetailSource, now: Page) -> None:
-        """Keep the tick that has just been closed."""
+        """Store the tick that has just been closed."""
         if self._past is None:
             return
         flows = int(np.count_nonzero(table.visible))
@@ -87,18 +86,18 @@ class Pager:
         self._past.remember(table, replace(now, flows=flows, active_flows=flows - ended))
 
     def page(self, query: Query, table: DetailSource, now: Page) -> Page:
-        """The answer to a Query.
+        """Answer a Query.
 
         Args:
-            query: what is asked.
+            query: the query.
             table: the flows.
-            now: a page with everything that does not come from the flows.
+            now: a page with everything that does not depend on the flows.
 
         Raises FlowtopError: see Answerer.answer.
         """
         table.keep(self._answerer.kept(query))
         page = self._page(query, table, now)
-        table.keep(self._answerer.kept(query))  # which flows a biflow is made of is known by now
+        table.keep(self._answerer.kept(query))  # now the flows of a biflow are known
         return page
 
     def _page(self, query: Query, table: DetailSource, now: Page) -> Page:
@@ -106,20 +105,20 @@ class Pager:
         moment = self._moment(query, table, now)
         details = self._watch.look(query.details, table, None if moment is None else moment.source)
         if moment is None:
-            found = self._answerer.answer(query, table, now.interfaces)
+            answer = self._answerer.answer(query, table, now.interfaces)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
-                           found)
+                           answer)
         page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept))
         if moment.whole:
-            found = self._answerer.answer(query, moment.source, page.interfaces)
-            page = replace(page, flows_kept=found.flows, marked_s=self._marked_s(query.mark, page))
-            return _filled(page, query, found)
-        found = self._answerer_of_past.answer(replace(query, hold=None, mark=None), moment.source, page.interfaces)
-        return _filled(replace(page, flows_kept=found.flows), query,
-                       replace(found, flows=page.flows, active_flows=page.active_flows))
+            answer = self._answerer.answer(query, moment.source, page.interfaces)
+            page = replace(page, flows_kept=answer.flows, marked_s=self._marked_s(query.mark, page))
+            return _filled(page, query, answer)
+        answer = self._answerer_of_past.answer(replace(query, hold=None, mark=None), moment.source, page.interfaces)
+        return _filled(replace(page, flows_kept=answer.flows), query,
+                       replace(answer, flows=page.flows, active_flows=page.active_flows))
 
     def _moment(self, query: Query, table: DetailSource, now: Page) -> Moment | None:
-        """Which the answer is of, when not of now."""
+        """The moment to answer from; None for now."""
         frozen = self._freeze.moment(query.freeze, table, now)
         past = None if self._past is None or query.at is None else self._past.at(query.at)
         return frozen if past is None else Moment(*past, False)
@@ -139,7 +138,7 @@ class Pager:
         return Kept(past.ticks.start, past.ticks.stop - 1, past.seconds)
 
 
-def _filled(page: Page, query: Query, found: Answer) -> Page:
-    return replace(page, query=query, rows=found.rows, matched=found.matched, matched_flows=found.matched_flows,
-                   flows=found.flows, active_flows=found.active_flows, anchor_rank=found.anchor_rank,
-                   hidden=found.hidden, joined=found.joined, anchor_row=found.anchor_row)
+def _filled(page: Page, query: Query, answer: Answer) -> Page:
+    return replace(page, query=query, rows=answer.rows, matched=answer.matched, matched_flows=answer.matched_flows,
+                   flows=answer.flows, active_flows=answer.active_flows, anchor_rank=answer.anchor_rank,
+                   hidden=answer.hidden, joined=answer.joined, anchor_row=answer.anchor_row)

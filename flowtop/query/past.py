@@ -1,7 +1,7 @@
-"""The last minutes of pages, in bounded memory: of each tick the flows that mattered most, to be asked again.
+"""Pages of the last minutes in bounded memory: the most important flows of each tick, for later queries.
 
-A tick's flows are kept as they stood then, compressed: half of them the fastest of the tick, the rest those with the
-most octets so far. Whatever can be asked of the table can be asked of what was kept.
+The flows are stored compressed, with their state at that tick: half of them are the fastest of the tick, the others
+those with the most octets so far. They can be queried like the table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OCTETS = 32 * 1024 * 1024
 _ROW = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
 _LEVEL = 1
 _PAGE_OCTETS = 4_096
-"""About what a page without rows takes."""
+"""Approximate size of a page without rows."""
 _NO_FLOWS = np.zeros(0, _ROW)
 
 
@@ -38,7 +38,7 @@ class _Kept:
 
     @property
     def octets(self) -> int:
-        """Memory it takes, about."""
+        """Approximate memory."""
         return len(self.flows) + _PAGE_OCTETS
 
 
@@ -46,9 +46,9 @@ class Past:
     """The last ticks.
 
     Args:
-        seconds: how far back at most.
-        flows: kept of one tick at most.
-        octets: of memory at most; the oldest ticks go first.
+        seconds: maximum age.
+        flows: maximum number of flows per tick.
+        octets: limit of memory; the oldest ticks are dropped.
     """
 
     def __init__(self, seconds: float = SECONDS, flows: int = FLOWS, octets: int = OCTETS) -> None:
@@ -60,25 +60,25 @@ class Past:
 
     @property
     def octets(self) -> int:
-        """Memory taken, about; never more than the bound."""
+        """Approximate memory; never more than the limit."""
         return self._octets
 
     @property
     def ticks(self) -> range:
-        """Numbers of the ticks that are kept."""
+        """Numbers of the stored ticks."""
         return range(self._ticks[0].page.tick, self._ticks[-1].page.tick + 1) if self._ticks else range(0)
 
     @property
     def seconds(self) -> float:
-        """From the oldest kept tick to the newest."""
+        """Time from the oldest to the newest stored tick."""
         return (self._ticks[-1].page.unix_ms - self._ticks[0].page.unix_ms) / 1e3 if self._ticks else 0.0
 
     def remember(self, source: FlowSource, page: Page) -> None:
-        """Keep a tick that has just been closed.
+        """Store a tick that has just been closed.
 
         Args:
             source: the flows.
-            page: of this tick, the one after the tick remembered last; its rows are not kept.
+            page: page of this tick, which follows the tick stored last; its rows are not stored.
         """
         slots = _important(source, self._flows)
         rows = np.empty(len(slots), _ROW)
@@ -94,9 +94,9 @@ class Past:
             self._octets -= self._ticks.popleft().octets
 
     def at(self, tick: int) -> tuple[Page, FlowSource] | None:
-        """The tick of that number, or the kept one nearest to it: its page without rows, and its flows.
+        """The tick of that number, or the nearest stored one: its page without rows, and its flows.
 
-        None when nothing is kept.
+        None if nothing is stored.
         """
         if not self._ticks:
             return None
@@ -107,7 +107,7 @@ class Past:
 
 
 def _important(source: FlowSource, count: int) -> Slots:
-    """Slots of the `count` visible flows that matter most, ascending; all of them when there are no more."""
+    """Slots of the `count` most important visible flows, ascending; all of them if there are fewer."""
     slots = np.flatnonzero(source.visible)
     if len(slots) <= count:
         return slots
@@ -120,15 +120,15 @@ def _important(source: FlowSource, count: int) -> Slots:
 
 
 def _largest(values: npt.NDArray[Any], count: int) -> Slots:
-    """Positions of the `count` largest, in no order; of those that are 0, none, so there may be fewer."""
-    some = np.flatnonzero(values)  # most are 0 in a large table, and many equal values make partition slow
+    """Positions of the `count` largest values, unordered; zeros are excluded, so there may be fewer."""
+    some = np.flatnonzero(values)  # most are 0 in a large table, and partition is slow with equal values
     if len(some) <= count:
         return some
     return some[np.argpartition(values[some], len(some) - count)[len(some) - count:]]
 
 
 def _moved(conversation: npt.NDArray[np.int32], slots: Slots) -> npt.NDArray[np.int32]:
-    """Slots of conversations' heads as positions among `slots`, ascending; -1 where the head is not among them."""
+    """Slots of conversations' heads as positions among `slots`, ascending; -1 if the head is not among them."""
     if not len(slots):
         return conversation
     at = np.minimum(np.searchsorted(slots, conversation), len(slots) - 1)

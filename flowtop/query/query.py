@@ -1,6 +1,6 @@
-"""`Query` → `Page`: the only way in which screens and batch output see the flow table.
+"""`Query` → `Page`: the only interface of screens and batch output to the flow table.
 
-A Query is asked in one thread and answered in the metering thread; a Page is small, immutable and safe to keep.
+A Query is made in one thread and answered in the metering thread; a Page is small, immutable and safe to keep.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which flows to show, in which order.
+    """Which flows to show, and in which order.
 
     Attributes:
-        sort: id of a column of `query.layout.columns_of` this query; where rows have no such column, they are by rate.
+        sort: column id of `query.layout.columns_of` this query; rows without such a column are sorted by rate.
         descending: largest first.
         offset: rows to skip.
-        limit: rows to give at most; None for all.
-        anchor: flow_id of the row whose rank is asked for (the cursor's), or None. Where rows are biflows it may be
-            that of a flow: its biflow is meant.
-        hold: None for live order. A number freezes the order: the first Query with a new number fixes the order of
-            that moment, later ones with the same number keep it, and flows born since follow after it.
+        limit: maximum number of rows; None for all.
+        anchor: flow_id of the row whose rank is requested (the cursor's), or None. If rows are biflows, the flow_id of
+            a flow means its biflow.
+        hold: None for live order. A number freezes the order: the first Query with a new number fixes the current
+            order, later ones with the same number keep it, and new flows are appended.
         filter: which flows to show; None for all.
-        scope: which of these: the flows of the groups that were opened one after the other; None for all.
-        group: ids of fields of `fields.groups.GROUPS`: rows are groups of flows that agree in all of them. Filters are
-            for flows and apply before. () (or only "flow"): rows are flows.
-        mark: None for counters of the flows' life. A number counts packets and octets from a mark: the first Query with
-            a new number sets it at that moment. Filters go on seeing what flows had in their life.
-        freeze: None for the newest tick. A number makes the picture stand still: the first Query with a new number
-            takes that moment, later ones with the same number are answered from it, whatever they ask.
-        at: number of a past tick to answer from, if Page.kept has it; None for now. Orders are not held there, and
-            counters are of life.
-        names: of hosts, for filters that ask for them.
-        ended: flows that have ended are listed too; the anchor is in any case.
-        details: flow_id of a flow of which Page.details are wanted, or None.
-        biflow: rows are biflows, both ways of a conversation; not together with `group`. A filter passes a biflow
-            when a flow of either way passes, and it is whole then.
+        scope: which of these: flows of the groups that were opened, one within the other; None for all.
+        group: ids of `fields.groups.GROUPS`: rows are groups of flows with equal values of all fields. Filters apply to
+            flows, before grouping. () (or only "flow"): rows are flows.
+        mark: None for totals. A number counts packets and octets from a mark: the first Query with a new number sets
+            it. Filters still use totals.
+        freeze: None for the newest tick. A number freezes the flows: the first Query with a new number stores the
+            current state, and all Queries with that number are answered from it.
+        at: number of a past tick to answer from, if it is in Page.kept; None for now. There, orders are not held, and
+            counters are totals.
+        names: names of hosts, for filters that use them.
+        ended: list ended flows too; the anchor is always listed.
+        details: flow_id of the flow for Page.details, or None.
+        biflow: rows are biflows (both directions of a conversation); not together with `group`. A biflow passes a
+            filter if one of its flows does, and is then shown with all flows.
     """
 
     sort: str = "rate"
@@ -67,26 +67,26 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Everything that is known of one flow.
+    """Details of one flow.
 
     Attributes:
-        row: the flow; as it was last, once it is gone.
-        gone: it has left the table.
-        record: FLOW_RECORD_DTYPE, shape (1,): the next one as it would be now; of an ended flow its only one; None: not
-            known, as it had several.
-        rates: octets/s of each second or so, the oldest first; up to two minutes.
-        rates_s: how long they are together.
-        reverse: the flow of the answers; None: none was seen.
-        points: the same packets at other Observation Points.
-        other_ifindex: the interface at the exporter's other side, 0: not told.
-        flags: TCP control bits by when they had first been seen: (ms since 1970 UTC, bits), the oldest first. Bits of
-            the row that are in none of them came before anybody kept note.
-        records: Flow Records that were made of it; exports get these.
-        reported_packets: wire packets that they have told of.
-        reported_ms: when the last record was made; None: none yet.
-        due_ms: when the next one is due if packets go on coming; None once the flow has ended.
-        then_ms: it had left before anybody looked, and this is of that moment, which a page of the past is of: there is
-            nothing of its records, and no rates but those of the row.
+        row: the flow; its last state if it is gone.
+        gone: whether it has left the table.
+        record: FLOW_RECORD_DTYPE, shape (1,): the next record as it would be now; of an ended flow its only record;
+            None if unknown, as it had several.
+        rates: octets/s of each second or so, oldest first; up to two minutes.
+        rates_s: time covered by rates, in s.
+        reverse: the reverse flow; None if none was seen.
+        points: flows of the same packets at other Observation Points.
+        other_ifindex: the exporter's interface on the other side, 0 if not reported.
+        flags: new TCP control bits by time: (ms since 1970 UTC, bits), oldest first. Bits of the row that are in none
+            of them came before the log begins.
+        records: number of Flow Records that were made of it, for exports.
+        reported_packets: wire packets in these records.
+        reported_ms: time of the last record; None if there was none.
+        due_ms: time of the next record if packets continue; None if the flow has ended.
+        then_ms: set if the flow left the table before details were requested, so that they are those of a past page at
+            this time; without data about records, and without rates except the row's.
     """
 
     row: FlowRow
@@ -111,15 +111,15 @@ class Books:
 
     observed = accounted + ignored + filtered + lost, always.
 
-    Packets are wire packets; octets are IP octets, for ignored frames the octets above the link header.
-    `duplicate_*` is the part of accounted that another Observation Point's flow stands for already, so
-    accounted - duplicate counts each packet once. `aggregated_*` is the part of accounted that is in aggregate entries.
+    Packets are wire packets. Octets are IP octets; for ignored frames, the octets above the link header.
+    `duplicate_*` is the part of accounted that another Observation Point's flow counts too, so
+    accounted - duplicate counts each packet once. `aggregated_*` is the part of accounted in aggregate entries.
     """
 
     observed_packets: int = 0
     observed_octets: int = 0
     encapsulation_octets: int = 0
-    """Beside the observed: what stood around packets in tunnels, with --decap."""
+    """Not part of observed: encapsulation of packets in tunnels, with --decap."""
     accounted_packets: int = 0
     accounted_octets: int = 0
     ignored_packets: int = 0
@@ -127,7 +127,7 @@ class Books:
     lost_packets: int = 0
     lost_octets: int = 0
     filtered_packets: int = 0
-    """In no flow because the capture filter, which runs in the kernel program, did not want them."""
+    """In no flow because the capture filter, which runs in the kernel program, did not match."""
     filtered_octets: int = 0
     aggregated_packets: int = 0
     aggregated_octets: int = 0
@@ -137,19 +137,19 @@ class Books:
     ignored_by_kind: tuple[int, ...] = (0, 0, 0, 0)
     """Packets, in the order of record.IGNORED_KINDS."""
     evicted_flows: int = 0
-    """Flows ended for lack of resources."""
+    """Flows that were ended for lack of resources."""
     unlisted_packets: int = 0
-    """Of accounted: in flows that came and went between two pages, too many to keep until the second."""
+    """Part of accounted: in flows that began and ended between two pages, too many to keep until the second."""
     unlisted_octets: int = 0
     interface_packets: int = 0
-    """What the interfaces' own counters say of the same time."""
+    """The interfaces' own counters for the same time."""
     coverage: float | None = None
-    """Seen / interface counters, 0..1; None before the counters moved."""
+    """Observed packets / interface counters, 0..1; None while the counters are 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Deduplicated traffic of one direction: now, and lately for a sparkline (oldest first, one value a tick)."""
+    """Deduplicated traffic of one direction: now, and recent values for a sparkline (oldest first, one per tick)."""
 
     octet_rate: float = 0.0
     packet_rate: float = 0.0
@@ -158,7 +158,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class SelfUsage:
-    """flowtop's own cost: CPU of one core over the last tick (0..1 a core), resident octets."""
+    """flowtop's own resource usage: CPU time over the last tick (1.0 is one core), resident octets."""
 
     cpu: float = 0.0
     resident_octets: int = 0
@@ -166,11 +166,11 @@ class SelfUsage:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What of the past can be asked for.
+    """The past ticks that can be queried.
 
     Attributes:
-        first_tick, last_tick: numbers of the oldest and the newest kept tick, all between them are kept.
-        seconds: from the one to the other.
+        first_tick, last_tick: numbers of the oldest and the newest stored tick; all between them are stored.
+        seconds: time between these.
     """
 
     first_tick: int
@@ -183,33 +183,33 @@ class Page:
     """The answer to one Query at one tick.
 
     Attributes:
-        query: what was asked.
-        tick: number of the drain it shows; several Pages may show one tick.
+        query: the query.
+        tick: number of the drain it shows; several Pages may show the same tick.
         unix_ms: time of that drain.
-        uptime_s: since capture started; of a file, from its first packet on, in its own time.
+        uptime_s: time since capture started; for a file, since its first packet, in file time.
         tick_s: length of the last tick.
-        rows: `limit` flows, or groups, at most, in order.
-        matched: rows there are in all.
-        matched_flows: flows that pass the filter, of `flows` in the table (ended ones that are still shown included):
-            the same number as `matched` while rows are flows.
-        anchor_rank: position of the anchor in the whole order, None when it is gone or was not asked for.
-        anchor_row: flow_id of the row there: the anchor, or the biflow that the anchor is a flow of; None likewise.
-        interfaces: name by ifindex, of Observation Points gone too.
+        rows: at most `limit` flows, groups or biflows, in order.
+        matched: total number of rows.
+        matched_flows: number of flows that pass the filter, of `flows` in the table (including ended ones that are
+            still visible); equal to `matched` if rows are flows.
+        anchor_rank: position of the anchor in the whole order; None if it is gone or was not requested.
+        anchor_row: flow_id of the row at that position: the anchor, or the biflow that contains it; None likewise.
+        interfaces: name by ifindex, including Observation Points that are gone.
         attached: names of the interfaces observed now, sorted.
-        capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
-        last: capturing has ended and this is after the last drain; no Page of a later tick follows.
-        details: of the flow that the query wants them of; None: of none, or it was gone before.
-        kept: the past that can be asked for, with Query.at; None: none.
-        present: of a page of the past (Query.at, Query.freeze): the page of now, without what comes from the flows.
-            None: this is of now.
-        flows_kept: of a page of the past: of its `flows`, those that were kept; `rows` and `matched` are of these.
-        hidden: ended flows that are not listed as the query does not want them, of those that pass the filter.
-        joined: rows that a held order does not know, as they came since; they are behind all others.
-        linger_s: how long flows are listed after their end.
-        marked_s: counters are of that many seconds, up to this tick; None: they are of life.
-        source: how far a file was read; None of a live capture.
-        collecting: what a Collecting Process says of its exporters; None of any other capture.
-        tunnels: there have been flows in tunnels.
+        capture_filter: the part of the command line's filter that runs in the kernel program; empty for none.
+        last: capturing has ended, and this is after the last drain; no Page of a later tick follows.
+        details: details requested by the query; None if none were, or if the flow is unknown.
+        kept: the past that can be queried with Query.at; None if there is none.
+        present: for a page of the past (Query.at, Query.freeze): the page of now, without the parts that depend on the
+            flows. None: this page is of now.
+        flows_kept: for a page of the past: how many of its `flows` were stored; `rows` and `matched` refer to these.
+        hidden: number of ended flows that pass the filter but are not listed, as the query excludes them.
+        joined: number of rows that are not in the held order, as they are newer; they come after all others.
+        linger_s: how long flows are listed after they end.
+        marked_s: time since the mark, up to this tick; None: counters are totals.
+        source: progress of reading a file; None for a live capture.
+        collecting: statistics of the collector; None for any other capture.
+        tunnels: whether there have been flows in tunnels.
     """
 
     query: Query
@@ -247,5 +247,5 @@ class Page:
 
     @property
     def past(self) -> bool:
-        """It answers from what was kept of the past."""
+        """Whether it was answered from the past."""
         return self.present is not None

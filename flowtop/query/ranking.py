@@ -1,6 +1,6 @@
-"""Which flows come first: exact top-N by several keys without sorting all, in time that ties do not spoil.
+"""Ranking of flows: exact top-N by several keys without sorting all flows, and not slowed down by equal values.
 
-The order is total: the keys of a column, then flow_id ascending. So flows with equal values never change places.
+The order is total: the keys of a column, then flow_id ascending. So flows with equal values do not change places.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flowtop.model.flows import Array, FlowColumns, Slots, Subset
 from flowtop.model.kinds import Kind
 
 _FEW = 16_384
-"""Sorted at once."""
+"""Up to this number, values are sorted."""
 _SAMPLE = 4_096
 
 
@@ -26,10 +26,10 @@ class Ranking:
 
     @classmethod
     def by(cls, column: Column, descending: bool, *, parents_last: bool = False) -> Ranking:
-        """The column's order, flows that tie in order of birth either way.
+        """The column's order; flows with equal values are sorted by flow_id in both directions.
 
         Args:
-            parents_last: whatever the order, what carries flows comes after all flows, in that order too.
+            parents_last: put parents (outer flows of tunnels) after all other flows, in the same order.
         """
         first = ((_is_parent, False),) if parents_last else ()
         return cls((*first, *((key, descending) for key in column.sort), (_flow_id, False)))
@@ -38,16 +38,16 @@ class Ranking:
         return Ranking(tuple((key, not descending) for key, descending in self.keys))
 
     def first(self, columns: FlowColumns, slots: Slots, k: int) -> Slots:
-        """The k first of these slots, in ascending order of nothing: a set.
+        """The k first of these slots, as a set without order.
 
         Args:
-            slots: ascending, no slot twice.
+            slots: ascending, without repetitions.
         """
         chosen: list[Slots] = []
         for key, descending in self.keys:
             if k >= len(slots):
                 break
-            # Flow Key fields are 56 octets apart: read them through once, not at each look.
+            # Flow Key fields are 56 octets apart: copy them once instead of reading them repeatedly.
             values = np.ascontiguousarray(key(Subset(columns, slots)))
             if values.min() == values.max():
                 continue
@@ -59,13 +59,13 @@ class Ranking:
         return np.concatenate((*chosen, slots[:k]))
 
     def ordered(self, columns: FlowColumns, slots: Slots) -> Slots:
-        """These slots, first one first."""
+        """These slots, sorted."""
         subset = Subset(columns, slots)
         keys = [_flipped(key(subset)) if descending else key(subset) for key, descending in self.keys]
         return slots[np.lexsort(keys[::-1])]
 
     def span(self, columns: FlowColumns, slots: Slots, start: int, stop: int) -> Slots:
-        """Ranks `start` to `stop` (excluded) of these slots, in order; less when there are less."""
+        """Ranks `start` to `stop` (excluded) of these slots, in order; fewer if there are fewer slots."""
         stop = min(stop, len(slots))
         if start >= stop:
             return slots[:0]
@@ -75,7 +75,7 @@ class Ranking:
         return self.ordered(columns, chosen)
 
     def rank(self, columns: FlowColumns, slots: Slots, slot: int) -> int:
-        """How many of these slots come before `slot`, which is one of them."""
+        """Number of these slots that come before `slot`, which is one of them."""
         before = 0
         one = Subset(columns, np.array([slot]))
         for key, descending in self.keys:
@@ -96,17 +96,17 @@ def _flow_id(columns: FlowColumns) -> Array:
 
 
 def _flipped(values: Array) -> Array:
-    """Values in the opposite order."""
+    """Values in reversed order."""
     if values.dtype.kind == "f":
         return -values
     return ~values
 
 
 def _value_at(values: Array, k: int, descending: bool) -> Array:
-    """The value of rank k (from 1), largest first or smallest first.
+    """The value of rank k (from 1), from the largest or the smallest.
 
-    Quickselect with pivots from a sorted sample. numpy's own partition takes 20 times as long when most values are
-    equal (idle flows' rates), as they are.
+    Quickselect with pivots from a sorted sample. numpy's partition is 20 times slower if most values are equal, as the
+    rates of idle flows are.
     """
     while len(values) > _FEW:
         sample = np.sort(values[:: len(values) // _SAMPLE])

@@ -1,4 +1,4 @@
-"""Chosen flows, or groups of flows, as plain Python values."""
+"""Selected flows, groups or biflows as plain Python values."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _COPIED = frozenset(FlowRow._fields) - {
 
 
 def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
-    """The flows in these slots, in this order."""
+    """The flows in these slots, in order."""
     fields = _values(source, slots)
     fields["flows"], fields["group"], fields["ways"] = [1] * len(slots), [()] * len(slots), [None] * len(slots)
     return _rows(fields)
 
 
 def group_rows(source: FlowSource, group: tuple[GroupField, ...]) -> tuple[FlowRow, ...]:
-    """All groups of a `grouping.Groups`'s source by these fields, in its order."""
+    """All groups of the source of a `grouping.Groups` with these fields, in its order."""
     slots = np.arange(len(source.visible))
     fields = _values(source, slots)
     fields["flows"] = source.columns["flows"].tolist()
@@ -39,7 +39,7 @@ def group_rows(source: FlowSource, group: tuple[GroupField, ...]) -> tuple[FlowR
 
 
 def biflow_rows(chosen: ChosenBiflows) -> tuple[FlowRow, ...]:
-    """All of these biflows, in their order."""
+    """All of these biflows, in order."""
     slots = np.arange(len(chosen.source.visible))
     fields = _values(chosen.source, slots)
     fields["flows"], fields["group"] = chosen.source.columns["flows"].tolist(), [()] * len(slots)

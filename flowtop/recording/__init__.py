@@ -1,1 +1,1 @@
-"""Packets of the flows that match, written to a pcapng file."""
+"""Write packets of selected flows to a pcapng file."""

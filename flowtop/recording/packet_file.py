@@ -1,4 +1,4 @@
-"""A pcapng file that grows: every write ends with a whole block, so that it can be read at any time."""
+"""A growing pcapng file: every write ends with a complete block, so it can be read at any time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _POLL_MS = 100
 
 @dataclass(frozen=True, slots=True)
 class InterfaceCounts:
-    """What became of the wanted packets of one interface."""
+    """Counts of the selected packets of one interface."""
 
     matched: int
     dropped: int
@@ -36,21 +36,21 @@ class InterfaceCounts:
 
 
 class PacketFile:
-    """The file.
+    """A pcapng file being written.
 
     Args:
-        path: "-" for standard output.
-        snap: octets that frames are cut to.
-        owner: user and group that the file is given to when it is made here; None: nobody else.
-        new: the file must not be there yet; else one that is there is put aside.
-        wall: seconds since 1970 UTC.
+        path: path of the file, or "-" for standard output.
+        snap: maximum octets per frame.
+        owner: user and group that a new file is given to; None: unchanged.
+        new: fail if the file exists; otherwise an existing file is renamed.
+        wall: clock, seconds since 1970 UTC.
 
     Attributes:
-        octets: written so far, a part of a block among them when the reader of a pipe went away.
-        packets: written so far, whole.
-        regular: a file that has all of a write or nothing, so that less may be tried then.
+        octets: octets written so far; may include a part of a block if the reader of a pipe has closed it.
+        packets: complete packets written so far.
+        regular: whether a failed write leaves nothing in the file, so that a smaller one may be tried.
 
-    Raises FlowtopError (EXIT_USAGE): it cannot be written.
+    Raises FlowtopError (EXIT_USAGE): the file cannot be written.
     """
 
     def __init__(self, path: str, snap: int, owner: tuple[int, int] | None = None, *, new: bool = False,
@@ -69,18 +69,18 @@ class PacketFile:
             self.regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
             self._start = self._first_place() if self.regular else 0
         except FileExistsError:
-            raise FlowtopError(f"{path} is there already", hint="type another name", exit_code=EXIT_USAGE) from None
+            raise FlowtopError(f"{path} exists already", hint="use another name", exit_code=EXIT_USAGE) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise FlowtopError(f"cannot write {path}: {_reason(error)}", exit_code=EXIT_USAGE,
-                               hint="name a file in a directory this user may write") from error
+                               hint="use a file in a directory this user can write to") from error
 
     def _first_place(self) -> int:
-        """Standard output may be a file that has something already."""
+        """Start offset of the data: standard output may be a file that is not empty."""
         appends = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_APPEND
         return os.lseek(self._descriptor, 0, os.SEEK_END if appends else os.SEEK_CUR)
 
     def _open_new(self) -> int:
-        """Never over what is there, and never where a link leads."""
+        """Create the file; fails if it exists, and does not follow links."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
         return self._given(descriptor)
 
@@ -89,13 +89,13 @@ class PacketFile:
             return os.dup(1)
         path = Path(self._path)
         if path.exists() and not path.is_file():
-            # A named pipe that nobody reads is an error, not a wait that nothing can end.
+            # A named pipe without a reader is an error; opening must not block.
             return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if path.exists() and path.stat().st_size:
             self._aside = put_aside(path, self._wall())
         try:
             return self._given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
-        except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
+        except FileExistsError:  # Empty, or a link: write it, and leave its owner.
             return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
 
     def _given(self, descriptor: int) -> int:
@@ -111,11 +111,14 @@ class PacketFile:
                                           f"flowtop {__version__}"))
 
     def cut(self, captured: Integers) -> Integers:
-        """How much of frames of which there is so much is written."""
+        """Octets of each frame that are written."""
         return np.minimum(captured, self._snap)
 
     def write(self, packets: PacketBatch, rows: Integers) -> None:
-        """Write these packets of a batch. Raises OSError: a regular file has none of them, a pipe the first ones."""
+        """Write these packets of a batch.
+
+        Raises OSError: none were written to a regular file, the first ones to a pipe.
+        """
         keys = packets.keys[rows]
         numbers = self._numbers(keys["ifindex"].astype(np.int64), packets.interfaces)
         captured = self.cut(packets.captured[rows])
@@ -131,7 +134,7 @@ class PacketFile:
             self.packets += int(np.searchsorted(ends, self.octets, "right"))
 
     def octets_beside(self, packets: PacketBatch, rows: Integers) -> int:
-        """Octets that the file needs beside the packets, if these are written: interfaces' blocks before and after."""
+        """Octets of the file other than packets, if these are written: interface blocks before and after them."""
         described = set(self._interfaces)
         described.update((ifindex, packets.interfaces[ifindex])
                          for ifindex in np.unique(packets.keys["ifindex"][rows]).tolist())
@@ -143,7 +146,7 @@ class PacketFile:
         return pcapng.interface_description(interface.name, interface.link_type, self._snap)
 
     def _numbers(self, ifindexes: Integers, interfaces: Mapping[int, PacketInterface]) -> Integers:
-        """Numbers of the packets' interface descriptions, which are written before the first packet of each."""
+        """Numbers of the packets' interface descriptions; new ones are written before their first packet."""
         indexes, places = np.unique(ifindexes, return_inverse=True)
         numbers = []
         for ifindex in indexes.tolist():
@@ -152,11 +155,11 @@ class PacketFile:
                 self._write(self._description(interface))
                 self._interfaces[ifindex, interface] = len(self._interfaces)
             numbers.append(self._interfaces[ifindex, interface])
-        found: Integers = np.array(numbers, np.int64)[places.reshape(-1)]
-        return found
+        result: Integers = np.array(numbers, np.int64)[places.reshape(-1)]
+        return result
 
     def finish(self, counts: Mapping[int, InterfaceCounts]) -> None:
-        """Write what became of packets, by ifindex, and close. Raises OSError; the file is closed all the same."""
+        """Write statistics by ifindex, and close. Raises OSError; the file is closed in any case."""
         try:
             last = {ifindex: number for (ifindex, _), number in self._interfaces.items()}
             for ifindex, number in last.items():
@@ -170,15 +173,15 @@ class PacketFile:
             self.close()
 
     def close(self) -> None:
-        """Close, whatever was written. Calling it again does nothing."""
+        """Close the file. A second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Close, and let everything be as it was before: the file holds nothing yet."""
+        """Close the file and undo its creation: nothing was recorded."""
         self.close()
-        with suppress(OSError):  # what was put aside has another name then, and is whole
+        with suppress(OSError):  # a file that was renamed is complete under its other name
             if self._made:
                 Path(self._path).unlink(missing_ok=True)
             elif self.regular and self._path != "-":
@@ -187,11 +190,11 @@ class PacketFile:
                 put_back(self._aside, Path(self._path))
 
     def hurry(self, seconds: float) -> None:
-        """Wait for a reader that does not read for so long from now on at most. Any thread, and signal handlers."""
+        """Limit waiting for a blocked reader to `seconds` from now. Thread-safe, and for signal handlers."""
         self._give_up_at = time.monotonic() + seconds
 
     def _write(self, octets: bytes | memoryview) -> None:
-        """Write all, or in a regular file nothing."""
+        """Write everything or, to a regular file, nothing."""
         left = memoryview(octets)
         try:
             while left:
@@ -213,8 +216,8 @@ class PacketFile:
         poll.register(self._descriptor, select.POLLOUT)
         while not poll.poll(_POLL_MS):
             if self._give_up_at is not None and time.monotonic() > self._give_up_at:
-                raise TimeoutError(0, "its reader does not read")
-        # What poll calls writable takes so much at once.
+                raise TimeoutError(0, "timed out waiting for its reader")
+        # A pipe that polls as writable takes this many octets at once.
         return os.write(self._descriptor, octets[:select.PIPE_BUF])
 
 

@@ -1,4 +1,4 @@
-"""The pcapng format, written (draft-ietf-opsawg-pcapng): one section, little-endian, times in nanoseconds."""
+"""Writes the pcapng format (draft-ietf-opsawg-pcapng): one section, little-endian, times in nanoseconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEAD = np.dtype([("type", "<u4"), ("length", "<u4"), ("interface", "<u4"), ("ti
                   ("captured", "<u4"), ("wire", "<u4")])
 _TAIL = np.dtype([("code", "<u2"), ("octets", "<u2"), ("flags", "<u4"), ("end", "<u4"), ("length", "<u4")])
 PACKET_OVERHEAD = _HEAD.itemsize + _TAIL.itemsize
-"""Octets of an Enhanced Packet Block beside its frame, which is padded to four."""
+"""Octets of an Enhanced Packet Block without its frame, which is padded to 4 octets."""
 
 INTERFACE_STATISTICS_OCTETS = 64
 """Octets of an Interface Statistics Block."""
@@ -35,16 +35,16 @@ INTERFACE_STATISTICS_OCTETS = 64
 
 @dataclass(frozen=True, slots=True)
 class PacketBlocks:
-    """What Enhanced Packet Blocks are made of; one element a packet, shape (n,).
+    """Content of Enhanced Packet Blocks; one element per packet, shape (n,).
 
-    Attributes:
+    octets: uint8: the buffer with the frames.
         octets: uint8: the buffer in which the frames lie.
-        offset: where each begins in it.
-        captured: octets of each that are written.
-        wire: octets it had.
+        offset: start of each frame in it.
+        captured: octets of each frame to write.
+        wire: octets on the wire.
         time_ns: since 1970 UTC, >= 0.
         interface: number of its Interface Description Block in the section, from 0.
-        direction: 0 not known, INBOUND, OUTBOUND.
+        direction: 0 for unknown, INBOUND, OUTBOUND.
     """
 
     octets: npt.NDArray[np.uint8]
@@ -57,7 +57,7 @@ class PacketBlocks:
 
 
 def section_header(hardware: str, system: str, application: str) -> bytes:
-    """Section Header Block; its length is not told, for the section goes on while it is written."""
+    """Section Header Block, of unspecified length, as the section is still being written."""
     body = struct.pack("<IHHQ", _BYTE_ORDER_MAGIC, 1, 0, _UNKNOWN_LENGTH)
     texts = ((_SHB_HARDWARE, hardware), (_SHB_OS, system), (_SHB_USERAPPL, application))
     return _block(_SECTION_HEADER, body, [(code, _text(text)) for code, text in texts if text])
@@ -69,7 +69,7 @@ def interface_description(name: str, link_type: int, snap: int) -> bytes:
     Args:
         name: untrusted text; "" for none.
         link_type: LINKTYPE_ number (tcpdump.org/linktypes.html).
-        snap: octets that frames are cut to, 0: they are not.
+        snap: maximum octets per frame, 0 for no limit.
     """
     options = [(_IF_NAME, _text(name))] if name else []
     return _block(_INTERFACE_DESCRIPTION, struct.pack("<HHI", link_type, 0, snap),
@@ -80,11 +80,11 @@ def interface_statistics(interface: int, time_ns: int, *, matched: int, dropped:
     """Interface Statistics Block.
 
     Args:
-        interface: number of its description.
+        interface: number of its Interface Description Block.
         time_ns: since 1970 UTC.
-        matched: packets that the filter took.
-        dropped: of those, packets that the kernel had no room for.
-        written: of those, packets in this file.
+        matched: packets that matched the filter.
+        dropped: matched packets that the kernel had to drop.
+        written: matched packets in this file.
     """
     counts = ((_ISB_FILTERACCEPT, matched), (_ISB_OSDROP, dropped), (_ISB_USRDELIV, written))
     return _block(_INTERFACE_STATISTICS, struct.pack("<III", interface, time_ns >> 32, time_ns & 0xFFFFFFFF),
@@ -92,13 +92,13 @@ def interface_statistics(interface: int, time_ns: int, *, matched: int, dropped:
 
 
 def packet_octets(captured: Integers) -> Integers:
-    """Octets of the Enhanced Packet Blocks of frames of which so many octets are written, shape (n,)."""
+    """Octets of the Enhanced Packet Blocks for frames with this many written octets, shape (n,)."""
     padded: Integers = captured + -captured % 4
     return padded + PACKET_OVERHEAD
 
 
 def enhanced_packets(packets: PacketBlocks) -> memoryview:
-    """Enhanced Packet Blocks with their direction, one after another."""
+    """Enhanced Packet Blocks with directions, one after another."""
     length = packet_octets(packets.captured)
     ends = np.cumsum(length)
     starts = ends - length
@@ -129,7 +129,7 @@ def _tails(packets: PacketBlocks, length: Integers) -> npt.NDArray[np.void]:
 
 
 def _scatter(blocks: npt.NDArray[np.uint8], at: Integers, items: npt.NDArray[np.void]) -> None:
-    """Write the items at these offsets, any alignment."""
+    """Write the items at these offsets, with any alignment."""
     size = items.itemsize
     windows = np.ndarray((len(blocks) - size + 1,), f"V{size}", blocks, strides=(1,))
     windows[at] = items.view(f"V{size}")
@@ -143,5 +143,5 @@ def _block(kind: int, body: bytes, options: list[tuple[int, bytes]]) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    """UTF-8 without control characters."""
+    """Encode in UTF-8, with control characters replaced."""
     return "".join(character if character.isprintable() else "?" for character in text).encode()[:_LONGEST_TEXT]

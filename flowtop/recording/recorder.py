@@ -1,4 +1,4 @@
-"""Recordings of packets: begun on the command line or on the screen, one at a time; over with the run at the latest."""
+"""Recordings of packets, started on the command line or on the screen; one at a time, ended with the run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class PacketCapture(Protocol):
-    """A capture that has packets to hand over."""
+    """A capture that can pass on packets."""
 
     def write_packets(self, request: PacketRequest | None) -> None:
-        """From now on hand packets over; None: no more, all of them have been when this returns. Any thread.
+        """Pass packets to this request's sink from now on; None: stop, after all packets were passed on. Thread-safe.
 
-        Before `open` it takes what was asked for from the first packet on.
+        If called before `open`, packets are passed on from the first one.
 
         Raises:
-            FlowtopError: there are no packets to be had.
+            FlowtopError: the capture has no packets.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingLimits:
-    """How much of packets is written.
+    """Limits of a recording.
 
     Attributes:
-        snap: octets of a frame at most, > 0.
-        per_flow: packets of a flow at most, 0: all.
-        most_octets: of a file at most, 0: any number.
+        snap: maximum octets per frame, > 0.
+        per_flow: maximum packets per flow, 0 for all.
+        most_octets: maximum size of the file, 0 for no limit.
     """
 
     snap: int = 256
@@ -50,15 +50,15 @@ class RecordingLimits:
 
 
 WRITE_PATIENCE_S = 5.0
-"""How long the end of a run waits for the reader of a pipe that packets are written to."""
+"""How long the end of a run waits for the reader of a pipe."""
 DEFAULT_LIMITS = RecordingLimits()
 
 
 class Recorder:
-    """Begins and ends recordings, and remembers the last one.
+    """Starts and ends recordings, and keeps the last one.
 
     Args:
-        limits: of each.
+        limits: limits of each recording.
     """
 
     def __init__(self, limits: RecordingLimits = DEFAULT_LIMITS) -> None:
@@ -71,13 +71,13 @@ class Recorder:
         self._request: PacketRequest | None = None
 
     def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
-        """Write packets of flows that pass all the filters to a file. May take a second: kernel programs are made.
+        """Start writing packets of flows that pass all filters. Takes up to a second, to compile kernel programs.
 
         Args:
-            path: "-" for standard output.
-            new: the file must not be there yet; else one that is there is put aside.
+            path: path of the file, or "-" for standard output.
+            new: fail if the file exists; otherwise an existing file is renamed.
 
-        Raises FlowtopError: it cannot be written, there are no packets to be had, or a recording goes on already.
+        Raises FlowtopError: the file cannot be written, there are no packets, or a recording is running already.
         """
         from flowtop.recording.packet_file import PacketFile
         from flowtop.recording.recording import PacketRecording
@@ -86,7 +86,7 @@ class Recorder:
         limits = self._limits
         with self._changing:
             if self.running:
-                raise FlowtopError("packets are being written already", hint="end that first", exit_code=EXIT_USAGE)
+                raise FlowtopError("packets are being written already", hint="end it first", exit_code=EXIT_USAGE)
             selection = PacketSelection(filters)
             file = PacketFile(path, limits.snap, recording_owner(os.environ, os.geteuid()), new=new)
             recording = PacketRecording(path, file, selection, selection.text, per_flow=limits.per_flow,
@@ -106,7 +106,8 @@ class Recorder:
     def _connect(self, recording: PacketRecording, selection: PacketSelection) -> None:
         from flowtop.model.packets import PacketRequest
 
-        # The kernel may tell who has had its share where the key tells who is wanted: else that is not known yet there.
+        # The kernel can limit packets per flow if the filter applies to the key only; otherwise it does not know the
+        # flows.
         self._request = PacketRequest(recording, self._limits.snap, self._limits.per_flow if selection.by_key else 0,
                                       selection.expression)
         self._selection, self._recording = selection, recording
@@ -114,7 +115,7 @@ class Recorder:
             self._source().write_packets(self._request)
 
     def connect(self, capture: object) -> None:
-        """Where packets come from, from now on. Raises FlowtopError: it has none, and they are being waited for."""
+        """Set the source of packets. Raises FlowtopError: it has none, but a recording is running."""
         self._begun = True
         if isinstance(capture, PacketCapture):
             self._capture = capture
@@ -128,18 +129,18 @@ class Recorder:
 
     def _source(self) -> PacketCapture:
         if self._capture is None:
-            raise FlowtopError("there are no packets here, only what others tell of flows", exit_code=EXIT_USAGE,
-                               hint="packets are written of interfaces, and of capture files (-r)")
+            raise FlowtopError("there are no packets here, only flow records of exporters", exit_code=EXIT_USAGE,
+                               hint="packets can be written from interfaces and capture files (-r)")
         return self._capture
 
     def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
-        """See watching.FlowWatcher."""
+        """Called after each update of the flow table."""
         selection = self._selection
         if selection is not None and self.running:
             selection.follow(source, interfaces)
 
     def end(self) -> RecordingStatistics | None:
-        """Write what is on its way, and end the recording; gives the last figures. Any thread."""
+        """Write packets in transit and end the recording; returns the last figures. Thread-safe."""
         with self._changing:
             if self._recording is not None:
                 if self.running and self._capture is not None:
@@ -148,34 +149,34 @@ class Recorder:
         return self.statistics()
 
     def remove(self) -> None:
-        """Take away the file of the recording that has ended: nothing came."""
+        """Remove the file of the ended recording, which has no packets."""
         if self._recording is not None:
             self._recording.remove()
 
     def statistics(self) -> RecordingStatistics | None:
-        """Figures of the recording that goes on, or of the last one; None: there was none. Any thread."""
+        """Figures of the current or last recording; None if there was none. Thread-safe."""
         return None if self._recording is None else self._recording.statistics()
 
     def stop_by_signal(self, request_stop: Callable[[], None]) -> None:
-        """Request the end of a run, and wait no longer than WRITE_PATIENCE_S for a reader that does not read."""
+        """Request the end of a run, and limit waiting for a blocked reader to WRITE_PATIENCE_S."""
         if self._recording is not None:
             self._recording.hurry(WRITE_PATIENCE_S)
         request_stop()
 
 
 def recording(recorder: Recorder, path: str | None, filters: Sequence[Filter], run: Callable[[], int],
-              tell: Callable[[str], None]) -> int:
-    """Run with a recorder; then say of its last recording what was written, as tcpdump does.
+              report: Callable[[str], None]) -> int:
+    """Run with a recorder, then report what its last recording has written, as tcpdump does.
 
     Args:
         recorder: its recording has ended when this returns.
-        path: where packets are written to from the beginning; None: nowhere.
-        filters: of which flows.
-        run: gives an exit status.
-        tell: takes a line about the recording; of a failed run, where there is something to tell.
+        path: file for packets from the start; None: no recording.
+        filters: filters of the recording.
+        run: returns an exit status.
+        report: takes a line about the recording; not called if the run failed and nothing was written.
 
     Returns:
-        What `run` gave; EXIT_NOT_SENT for EXIT_OK when packets could not be written.
+        The result of `run`; EXIT_NOT_SENT instead of EXIT_OK if packets could not be written.
 
     Raises FlowtopError: as `Recorder.begin`, and as `run`.
     """
@@ -188,29 +189,29 @@ def recording(recorder: Recorder, path: str | None, filters: Sequence[Filter], r
     finally:
         figures = recorder.end()
         if figures is not None and (not failed or figures.written):
-            tell(closing_line(figures))
+            report(closing_line(figures))
         elif figures is not None:
             recorder.remove()
     return status or (EXIT_OK if figures is None or complete(figures) else EXIT_NOT_SENT)
 
 
 def closing_line(figures: RecordingStatistics) -> str:
-    """One line: what was written, what was not and why. Without control characters."""
+    """One line about what was written, what was not, and why; without control characters."""
     path = "standard output" if figures.path == "-" else figures.path
     parts = [f"{figures.written} packets written"]
     if figures.dropped:
         parts.append(f"{figures.dropped} DROPPED")
     if figures.capped:
-        parts.append(f"{figures.capped} past --write-per-flow or --write-total")
+        parts.append(f"{figures.capped} beyond --write-per-flow or --write-total")
     if figures.state == "full":
         moment = datetime.fromtimestamp(figures.full_ns / 1e9, UTC)
         parts.append(f"the file was full at {moment:%Y-%m-%dT%H:%M:%SZ}")
     if figures.state == "failed":
-        parts.append("then its reader went away" if figures.broken_pipe else f"then it failed: {figures.error}")
+        parts.append("then its reader closed it" if figures.broken_pipe else f"then it failed: {figures.error}")
     line = f"{path}: {', '.join(parts)}"
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def complete(figures: RecordingStatistics) -> bool:
-    """Whether it ended as it was meant to."""
+    """Whether the recording ended as intended."""
     return figures.state != "failed" or figures.broken_pipe

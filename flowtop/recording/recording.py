@@ -1,4 +1,4 @@
-"""One recording of packets: which of them are written, how many, and what became of the others."""
+"""One recording of packets: selects, limits, writes and counts them."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from flowtop.recording.pcapng import Integers, packet_octets
 
 RecordingState = Literal["writing", "full", "failed", "ended"]
 MOST_FLOWS = 1 << 20
-"""Flows whose share is remembered; past that the one that began first is forgotten, and begins anew."""
+"""Limit of flows whose packets are counted; beyond it the oldest are dropped, and counted from 0 if they return."""
 _AT_ONCE = 8192
-"""Packets that are written at once."""
+"""Maximum number of packets per write."""
 _WHOLE_KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
 
 
 class Selection(Protocol):
-    """Which packets are wanted."""
+    """Selects packets."""
 
     def mask(self, keys: npt.NDArray[np.void], interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
-        """Of packets with these Flow Keys (FLOW_KEY_DTYPE, shape (n,)), shape (n,)."""
+        """The mask, shape (n,), of packets with these Flow Keys (FLOW_KEY_DTYPE, shape (n,))."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingStatistics:
-    """How a recording stands. Every wanted packet until it was over is in one of `written`, `dropped` and `capped`.
+    """Figures of a recording. Every selected packet until its end is in one of `written`, `dropped` and `capped`.
 
     Attributes:
-        path: of the file, "-" for standard output.
-        filter: whose packets are written, in the filter language; "" for all flows.
-        state: "full": the file has reached its size; "failed": `error` says why.
+        path: path of the file, "-" for standard output.
+        filter: the filter in the filter language; "" for all flows.
+        state: "full": the file has reached its maximum size; "failed": see `error`.
         written: packets in the file.
-        octets: of the file.
-        dropped: the kernel had no room for them.
-        capped: their flow had had its share, or the file was full: of a file that is read, all of them; live, programs
-            are taken off then, and what comes later is not counted.
-        full_ns: time of the first packet that the file had no room for, since 1970 UTC; 0: it had for all.
-        error: what went wrong.
-        broken_pipe: the reader of standard output has gone.
+        octets: size of the file.
+        dropped: packets that the kernel had to drop.
+        capped: packets beyond the limit of their flow, or after the file was full. When reading a file, all of those
+            are counted; in a live capture, later ones are not, as the kernel programs are detached.
+        full_ns: time of the first packet that did not fit in the file, since 1970 UTC; 0 if there was none.
+        error: text of the error.
+        broken_pipe: the reader of standard output has closed it.
     """
 
     path: str
@@ -65,12 +65,12 @@ class PacketRecording:
     """A PacketSink that writes to a file.
 
     Args:
-        path: of the file.
-        file: not begun yet.
-        selection: which packets.
-        text: that in the filter language.
-        per_flow: packets of each flow at most, 0: all.
-        most_octets: of the file at most, 0: as many as the disk takes.
+        path: path of the file.
+        file: the file, before `begin`.
+        selection: selects the packets.
+        text: the selection in the filter language.
+        per_flow: maximum packets per flow, 0 for all.
+        most_octets: maximum size of the file, 0 for no limit.
     """
 
     def __init__(self, path: str, file: PacketFile, selection: Selection, text: str, *, per_flow: int = 0,
@@ -101,13 +101,13 @@ class PacketRecording:
         return self._state != "writing"
 
     def write(self, packets: PacketBatch) -> None:
-        """See PacketSink. A full file takes no more, but what would have been written is still counted."""
+        """See PacketSink. After the file is full, packets are still counted."""
         with self._lock:
             if self._state not in ("writing", "full") or not len(packets.keys):
                 return
             try:
                 self._write(packets)
-            except Exception as error:  # noqa: BLE001 - a thread's last resort: it must be seen
+            except Exception as error:  # noqa: BLE001 - a thread's last resort: the error must be visible
                 self._fail(f"{type(error).__name__}: {error}")
 
     def _write(self, packets: PacketBatch) -> None:
@@ -121,7 +121,7 @@ class PacketRecording:
             self._end("full")
 
     def _write_parts(self, packets: PacketBatch, rows: Integers) -> bool:
-        """Write these packets, a part at a time; whether there was room for them. What there is no room for fails."""
+        """Write these packets in parts; returns whether they fit. A write error ends the recording as failed."""
         at_once = _AT_ONCE
         while len(rows):
             part, before = rows[:at_once], self._file.packets
@@ -138,29 +138,29 @@ class PacketRecording:
         return True
 
     def _written_of(self, packets: PacketBatch, rows: Integers, before: int) -> Integers:
-        """Count those of the rows that were written since; gives the others."""
+        """Count the rows written since `before`; returns the others."""
         written = self._file.packets - before
         self._count(self._written, packets.keys, rows[:written])
         return rows[written:]
 
     def _within_share(self, keys: npt.NDArray[np.void], rows: Integers) -> Integers:
-        """Those of the rows whose flow has not had its share; the others are counted."""
+        """The rows within their flow's limit; the others are counted as capped."""
         if not self._per_flow:
             return rows
-        wanted = np.zeros(len(rows), np.bool_)
+        chosen = np.zeros(len(rows), np.bool_)
         of_flow, most = self._of_flow, self._per_flow
         for place, key in enumerate(np.ascontiguousarray(keys[rows]).view(_WHOLE_KEY).tolist()):
             count = of_flow.get(key, 0)
             if count < most:
                 of_flow[key] = count + 1
-                wanted[place] = True
+                chosen[place] = True
         while len(of_flow) > MOST_FLOWS:
             del of_flow[next(iter(of_flow))]
-        self._count(self._capped, keys, rows[~wanted])
-        return rows[wanted]
+        self._count(self._capped, keys, rows[~chosen])
+        return rows[chosen]
 
     def _room(self, packets: PacketBatch, rows: Integers) -> int:
-        """How many of these packets the file may take."""
+        """Number of these packets that fit in the file."""
         if not self._most_octets:
             return len(rows)
         ends = np.cumsum(packet_octets(self._file.cut(packets.captured[rows]))) + self._file.octets
@@ -183,7 +183,7 @@ class PacketRecording:
                 self._end("ended")
 
     def remove(self) -> None:
-        """Take the file away again, if it was made here: nothing came."""
+        """Remove the file, if it was created here: nothing was recorded."""
         self._file.remove()
 
     def hurry(self, seconds: float) -> None:
@@ -195,7 +195,7 @@ class PacketRecording:
             self._state = state
 
     def _attempt(self, write: Callable[[], None]) -> bool:
-        """Whether it could be written; the recording has failed when it could not."""
+        """Call `write`; returns whether it succeeded. If not, the recording has failed."""
         try:
             write()
         except OSError as error:
@@ -220,7 +220,7 @@ class PacketRecording:
         return counts
 
     def statistics(self) -> RecordingStatistics:
-        """How it stands. Any thread."""
+        """The current figures. Thread-safe."""
         losses = tuple(self._losses.values())
         return RecordingStatistics(
             self._path, self._text, self._state, written=sum(list(self._written.values())), octets=self._file.octets,

@@ -1,7 +1,7 @@
-"""Which packets a filter of flows means: those of the flows that pass.
+"""Select packets by a filter for flows: the packets of flows that pass.
 
-What a filter asks of the Flow Key, a packet answers by itself. The rest (rates, sums, what the first packet had) is
-asked of the flow table, each time it has been brought up to date: the flows that pass then have their packets taken.
+Conditions on the Flow Key are checked per packet. For other conditions (rates, sums, fields of the first packet), the
+flow table is queried after each update, and packets of the flows that pass are selected.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from flowtop.model.record import FLOW_KEY_DTYPE
 Mask = npt.NDArray[np.bool_]
 
 _OF_THE_KEY = frozenset({"if", "exporter", "domain", "icmptype"})
-"""Words that fields of the Flow Key answer, beside those of one field that the kernel program can ask."""
+"""Words of the filter language that depend on the Flow Key, besides those the kernel program can check."""
 _WHOLE_KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
 
 
 class PacketSelection:
-    """The packets of flows that pass all of some filters. One thread asks, another may call `follow`.
+    """Selects packets of flows that pass all filters. One thread calls `mask`, another may call `follow`.
 
     Args:
-        filters: none: every flow.
+        filters: if empty, every flow passes.
 
-    Raises FlowtopError: a filter asks for names of hosts, which are the screen's.
+    Raises FlowtopError: a filter uses names of hosts, which only the screen has.
 
     Attributes:
-        text: what passes, in the filter language; "" for everything.
-        expression: what the kernel program may leave out (Split.expression), "" for nothing.
-        by_key: the Flow Key tells, so that no packet of a flow is missed, nor its first ones.
+        text: the filter in the filter language; "" for all flows.
+        expression: filter for the kernel program (Split.expression), "" for none.
+        by_key: whether only the Flow Key matters, so that no packet of a flow is missed, not even the first ones.
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:
         if any(one.of_names for one in filters):
-            raise FlowtopError("packets cannot be told by names of hosts", exit_code=EXIT_USAGE,
+            raise FlowtopError("packets cannot be selected by names of hosts", exit_code=EXIT_USAGE,
                                hint="filter by address, as in 'net 192.0.2.0/24'")
         whole = Filter(all_of_texts([one.text for one in filters]), all_of(*(one.tree for one in filters)))
         self.text = whole.text
@@ -52,10 +52,10 @@ class PacketSelection:
         self._passing: frozenset[bytes] = frozenset()
 
     def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
-        """The flow table has been brought up to date.
+        """Update the flows that pass, after the flow table was updated.
 
         Args:
-            source: the table, at rest.
+            source: the table, not changing.
             interfaces: name by ifindex.
         """
         if self.by_key:
@@ -67,7 +67,7 @@ class PacketSelection:
         self._passing = frozenset(whole_keys(keys))
 
     def mask(self, keys: npt.NDArray[np.void], interfaces: Mapping[int, str]) -> Mask:
-        """Which packets are wanted, shape (n,).
+        """The mask of selected packets, shape (n,).
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,): of each packet.
@@ -80,9 +80,9 @@ class PacketSelection:
 
 
 def whole_keys(keys: npt.NDArray[np.void]) -> list[bytes]:
-    """Flow Keys (FLOW_KEY_DTYPE, shape (n,)) as octets that can be looked up."""
-    found: list[bytes] = np.ascontiguousarray(keys).view(_WHOLE_KEY).tolist()
-    return found
+    """Flow Keys (FLOW_KEY_DTYPE, shape (n,)) as hashable octets."""
+    octets: list[bytes] = np.ascontiguousarray(keys).view(_WHOLE_KEY).tolist()
+    return octets
 
 
 def _of_the_key(leaf: Test) -> bool:

@@ -1,4 +1,4 @@
-"""Data Records out of Data Sets: numpy arrays by Template, in bulk where all records have one length."""
+"""Data Records of Data Sets as numpy arrays, decoded in bulk where all records have the same length."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError, Templ
 
 @dataclass(frozen=True)
 class DataSet:
-    """Data Records of one Set, decoded when they are asked for.
+    """Data Records of one Set, decoded on first access.
 
     Attributes:
-        template: what describes them; Options Data when it has Scope Fields.
-        octets: the records as on the wire, padding cut where they are of fixed length.
-        count: how many there are.
+        template: describes the records; Options Data if it has Scope Fields.
+        octets: the records as on the wire, without padding if the records have a fixed length.
+        count: number of records.
     """
 
     template: Template
@@ -28,17 +28,17 @@ class DataSet:
 
     @cached_property
     def records(self) -> Records:
-        """`template.dtype`, shape (count,), its own memory."""
+        """The records: `template.dtype`, shape (count,); an array of its own."""
         return _records(self.template, self.octets, 0, len(self.octets))
 
 
 @dataclass(frozen=True, slots=True)
 class UndecodedSet:
-    """A Set whose Template is not known (yet): `decode_data_set` takes it once it is.
+    """A Set whose Template is not known yet: pass it to `decode_data_set` when the Template has arrived.
 
     Attributes:
         set_id: the Template's id.
-        octets: what follows the Set Header.
+        octets: the content after the Set Header.
     """
 
     set_id: int
@@ -46,9 +46,9 @@ class UndecodedSet:
 
 
 def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int | None = None) -> DataSet:
-    """The Data Set between two offsets of a message, Set Header left out; or an UndecodedSet whose Template has come.
+    """Decode the Data Set in octets[start:end], which excludes the Set Header.
 
-    Raises IpfixDecodeError: offsets count from the start of `octets`.
+    Raises IpfixDecodeError; its offset counts from the start of `octets`.
     """
     end = len(octets) if end is None else end
     shortest = template.min_octets
@@ -56,9 +56,9 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
         count = (end - start) // shortest
         return DataSet(template, octets[start:start + count * shortest], count)
     records = _records(template, octets, start, end)
-    found = DataSet(template, octets[start:end], len(records))
-    found.__dict__["records"] = records  # Reading lengths is decoding: once is enough.
-    return found
+    data_set = DataSet(template, octets[start:end], len(records))
+    data_set.__dict__["records"] = records  # To find the length, variable-length records were decoded already.
+    return data_set
 
 
 def join(data_sets: Sequence[DataSet]) -> Records:
@@ -71,7 +71,7 @@ def join(data_sets: Sequence[DataSet]) -> Records:
 
 
 def _records(template: Template, octets: bytes, start: int, end: int) -> Records:
-    """The records of a Data Set; what is shorter than the shortest record is padding."""
+    """Decode the records of a Data Set; a rest shorter than the shortest record is padding."""
     if end - start < template.min_octets:
         return template.no_records  # A template may have thousands of fields, and a message thousands of empty sets.
     if template.fixed_length:
@@ -98,18 +98,18 @@ def _records(template: Template, octets: bytes, start: int, end: int) -> Records
 
 
 def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
-    """A variable-length value (RFC 7011 section 7) and where the next field begins."""
+    """Return a variable-length value (RFC 7011 section 7) and the offset of the next field."""
     header = 1
     if start < end and (length := octets[start]) == 255:
         header = 3
         length = int.from_bytes(octets[start + 1:start + 3], "big")
     if end - start < header or end - start - header < length:
-        raise IpfixDecodeError("a variable-length value is longer than its set", start, "value")
+        raise IpfixDecodeError("a variable-length value exceeds its set", start, "value")
     return octets[start + header:start + header + length], start + header + length
 
 
 def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes]]) -> Records:
-    """Records of the Template's dtype: fixed-length fields column by column, variable-length ones from lists."""
+    """Build records of the Template's dtype: fixed-length fields by column, variable-length ones from lists."""
     records = np.zeros(len(wire), template.dtype)
     for name, specifier in template.named_fields:
         if specifier.length == VARIABLE_LENGTH:
@@ -123,7 +123,7 @@ def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes
 
 def _from_octets(octets: np.ndarray[tuple[int, int], np.dtype[np.uint8]], signed: bool) -> np.ndarray[
         tuple[int], np.dtype[np.unsignedinteger] | np.dtype[np.signedinteger]]:
-    """Integers of a size numpy lacks: shape (n, length) to (n,)."""
+    """Integers of a size that numpy lacks: shape (n, length) to (n,)."""
     count, length = octets.shape
     full = np.zeros((count, 8), np.uint8)
     full[:, 8 - length:] = octets

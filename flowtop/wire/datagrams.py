@@ -1,4 +1,4 @@
-"""Export datagrams of every kind flowtop reads, told apart by their version word."""
+"""Decode export datagrams of all supported kinds, distinguished by their version word."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flowtop.wire.template_store import TemplateStore
 
 
 def decode_export(octets: bytes, store: TemplateStore, *, session: Hashable, datagram: bool = True) -> Message:
-    """Decode one message of NetFlow 5, NetFlow 9 or IPFIX, and keep the Templates it announces: see decode_message.
+    """Decode a NetFlow 5, NetFlow 9 or IPFIX message and store its Templates; see decode_message.
 
-    Raises IpfixDecodeError: none of them. The store is as before then.
+    Raises IpfixDecodeError: none of these formats. The store is unchanged then.
     """
     version = int.from_bytes(octets[:2], "big")
     if version == ipfix.VERSION:
@@ -23,15 +23,15 @@ def decode_export(octets: bytes, store: TemplateStore, *, session: Hashable, dat
     if version == netflow5.VERSION:
         return netflow5.decode_netflow5(octets)
     if len(octets) < 2:
-        raise IpfixDecodeError(f"{len(octets)} octets are no message", 0)
-    raise IpfixDecodeError(f"version {version} is none of NetFlow 5, NetFlow 9 and IPFIX", 0, "version")
+        raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
+    raise IpfixDecodeError(f"version {version} is not NetFlow 5, NetFlow 9 or IPFIX", 0, "version")
 
 
 def split_exports(octets: bytes) -> list[bytes]:
-    """Messages that were written to a file one after the other.
+    """Split the content of a file that has messages one after the other.
 
-    IPFIX says its length and NetFlow 5 its count; a datagram of NetFlow 9 or sFlow, which says neither, takes the rest.
-    What is left over, and is no message, is the last.
+    The length comes from IPFIX's length field or NetFlow 5's record count. NetFlow 9 and sFlow have neither, so such a
+    datagram takes the rest of the file. An incomplete rest is the last item.
     """
     messages: list[bytes] = []
     offset = 0

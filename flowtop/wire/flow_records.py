@@ -1,8 +1,8 @@
-"""Flow Records of any exporter's Template as Flow Keys and what was counted: one numpy row a direction.
+"""Flow Records of any exporter's Template as Flow Keys and counters: one numpy row per direction.
 
-What a record does not say is 0. Times become ms since 1970 UTC on the exporter's clock, whichever of the dozen ways of
-telling them the Template has. A bidirectional record (RFC 5103, or initiator and responder counters)
-gives two rows: the reverse half is a flow of its own, with the ends swapped and seen in the other direction.
+Fields that a record does not have are 0. Times become ms since 1970 UTC on the exporter's clock, from any of the dozen
+time formats of the registry. A bidirectional record (RFC 5103, or initiator and responder counters) gives two rows: the
+reverse row is a separate flow with its ends swapped, seen in the other direction.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ COLLECTED_DTYPE = np.dtype([
     ("ttl", "u1"),
     ("other_ifindex", "u4"),
 ])
-"""A Flow Key (its ifindex is the exporter's), counters since the previous report, times, what the packets said, and the
-interface at the exporter's other side, 0 where that is not told."""
+"""A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
+the exporter's interface on the other side (0 if not reported)."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
@@ -42,7 +42,7 @@ Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 
 _FLOW_KEY = frozenset(FLOW_KEY_DTYPE.names or ())
 _NTP_EPOCH_S = 2_208_988_800
-"""1970 on NTP's clock, which counts from 1900."""
+"""1970 on NTP's clock, in seconds since 1900."""
 _OCTETS = ("octetDeltaCount", "octetTotalCount", "postOctetDeltaCount", "postOctetTotalCount")
 _PACKETS = ("packetDeltaCount", "packetTotalCount", "postPacketDeltaCount", "postPacketTotalCount")
 _ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
@@ -62,11 +62,11 @@ _FRAGMENTS = frozenset(template for templates in _OURS
 
 @dataclass(frozen=True, slots=True)
 class ExportTimes:
-    """When the messages of some records were exported, ms since 1970 UTC, one each record; int64, shape (n,).
+    """Export time and boot time of the messages of some records: one item per record, int64, shape (n,).
 
     Attributes:
-        export_ms: by the message's header.
-        boot_ms: when the exporter booted; negative where nobody said.
+        export_ms: time in the message header, ms since 1970 UTC.
+        boot_ms: when the exporter booted, ms since 1970 UTC; negative if unknown.
     """
 
     export_ms: npt.NDArray[np.int64]
@@ -75,12 +75,12 @@ class ExportTimes:
 
 @dataclass(frozen=True, slots=True)
 class CollectedRows:
-    """Rows of some records.
+    """Rows of the Flow Records of one Template.
 
     Attributes:
         rows: forward halves, then reverse halves.
-        sources: the record of each row, shape (n,).
-        unusable: records that tell of no traffic: without counters, or with zeros in all of them.
+        sources: index of each row's record, shape (n,).
+        unusable: number of records without counters, or with all counters 0.
     """
 
     rows: Collected
@@ -89,7 +89,7 @@ class CollectedRows:
 
 
 def collect_rows(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
-    """Flow Records of one Template, shape (n,), as rows."""
+    """Convert Flow Records of one Template, shape (n,), to rows."""
     fields = _Fields(records)
     start_ms, end_ms = _times(fields, times)
     halves = []
@@ -105,12 +105,12 @@ def collect_rows(template: Template, records: Records, times: ExportTimes) -> Co
         halves.append((half[sources], sources))
     if not halves:
         return CollectedRows(np.zeros(0, COLLECTED_DTYPE), np.zeros(0, np.intp), len(records))
-    told = np.concatenate([sources for _, sources in halves])
-    return CollectedRows(np.concatenate([half for half, _ in halves]), told, len(records) - len(np.unique(told)))
+    sources = np.concatenate([indices for _, indices in halves])
+    return CollectedRows(np.concatenate([half for half, _ in halves]), sources, len(records) - len(np.unique(sources)))
 
 
 class _Fields:
-    """Columns of records by element name, where the Template has them in a form that can be read."""
+    """Columns of records by element name, for elements whose length can be read."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -118,7 +118,7 @@ class _Fields:
         self.count = len(records)
 
     def integers(self, names: Sequence[str]) -> Integers | None:
-        """The first of the elements that is there, as numbers, shape (n,); odd lengths up to 8 octets too."""
+        """The first of the elements that is present, as integers, shape (n,); also with odd lengths up to 8 octets."""
         for name in names:
             if name not in self._names:
                 continue
@@ -130,7 +130,7 @@ class _Fields:
         return None
 
     def octets(self, names: Sequence[str], length: int) -> npt.NDArray[np.void] | None:
-        """The first of the elements that is there with that length, as octets, shape (n,)."""
+        """The first of the elements that is present with this length, as octets, shape (n,)."""
         for name in names:
             if name in self._names and self._records[name].dtype == np.dtype(f"V{length}"):
                 return self._records[name]
@@ -138,7 +138,7 @@ class _Fields:
 
 
 def big_endian(column: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
-    """Octets of a length up to 8, shape (n,), as the numbers they spell in network order."""
+    """Octets in network order, up to 8 each, shape (n,), as integers."""
     length = column.dtype.itemsize
     full = np.zeros((len(column), 8), np.uint8)
     full[:, 8 - length:] = np.frombuffer(column.tobytes(), np.uint8).reshape(-1, length)
@@ -156,9 +156,9 @@ def _counter(fields: _Fields, names: Sequence[str], unit: str, reverse: bool) ->
 
 
 def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -> None:
-    """Flow Key and first packet of one direction's rows."""
+    """Fill the Flow Key and first-packet fields of one direction's rows."""
     for name, elements in _PLAIN.items():
-        # What the packets of the other direction said has elements of its own; a key field holds for both.
+        # Fields of the reverse direction's packets have reverse elements; key fields apply to both directions.
         own = [_reversed(element) for element in elements] if reverse and name not in _FLOW_KEY else elements
         values = fields.integers(own)
         if values is not None:
@@ -181,18 +181,18 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
 
 
 def _fill_addresses(half: Collected, fields: _Fields) -> None:
-    """Addresses and version; a record without addresses stands for many flows."""
-    said = fields.integers(("ipVersion",))
+    """Fill addresses and IP version; a record without addresses is an aggregate of many flows."""
+    version_field = fields.integers(("ipVersion",))
     known = np.zeros(len(half), np.bool_)
     for version, length in ((IpVersion.V4, 4), (IpVersion.V6, 16)):
         pair = [fields.octets((name, name.replace("Address", "Prefix")), length) for name in _ADDRESSES[version]]
         if pair[0] is None and pair[1] is None:
             continue
         mine = ~known
-        if said is not None and np.isin(said, list(IpVersion)).all():
-            mine = said == int(version)
+        if version_field is not None and np.isin(version_field, list(IpVersion)).all():
+            mine = version_field == int(version)
         elif version == IpVersion.V4 and fields.octets(_ADDRESSES[IpVersion.V6], 16) is not None:
-            # The record has both: the one that is not all zeros counts.
+            # The record has both: take the nonzero one.
             mine = np.zeros(len(half), np.bool_)
             for octets in pair:
                 if octets is not None:
@@ -204,13 +204,13 @@ def _fill_addresses(half: Collected, fields: _Fields) -> None:
                 half[name] = np.where(mine, full.astype("V16"), half[name])
         half["ip_version"] = np.where(mine, np.uint8(version), half["ip_version"])
         known |= mine
-    if said is not None:
-        half["ip_version"] = np.where(known, half["ip_version"], said & 0xFF)
+    if version_field is not None:
+        half["ip_version"] = np.where(known, half["ip_version"], version_field & 0xFF)
     half["kind"] = np.where(known, Kind.FLOW, Kind.AGGREGATE)
 
 
 def _fill_icmp(half: Collected, fields: _Fields) -> None:
-    """ICMP type * 256 + code stands for the destination port; NetFlow puts it there itself."""
+    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow."""
     for protocol, version in ICMP_VERSIONS.items():
         other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
         which = half["protocol"] == np.uint8(protocol)
@@ -224,14 +224,17 @@ def _fill_icmp(half: Collected, fields: _Fields) -> None:
         elif type_ is not None and code is not None:
             half["destination_port"][which] = type_[which].astype(np.uint16) << np.uint16(8) | code[which]
         elif (both := fields.integers((f"icmpTypeCodeIPv{other}",))) is not None:
-            # Nobody should send ICMP in IPv6, or the other way round; the element is then the IP version's.
+            # ICMP in IPv6 or ICMPv6 in IPv4 should not occur; if it does, the element is the IP version's.
             which &= half["ip_version"] == np.uint8(other)
             half["destination_port"][which] = both[which]
 
 
 def _fill_interface(half: Collected, fields: _Fields) -> None:
-    """Observation Point: the interface in the flow's direction, where packets came in when that is not told; or the one
-    interface that is."""
+    """Fill in the Observation Point.
+
+    It is the interface in the flow's direction, the ingress interface if the direction is not reported, or the only
+    interface that is reported.
+    """
     into, out = (fields.integers(names) for names in _INTERFACES)
     zeros = np.zeros(len(half), np.uint64)
     into, out = zeros if into is None else into, zeros if out is None else out
@@ -245,8 +248,10 @@ def _fill_interface(half: Collected, fields: _Fields) -> None:
 
 
 def _fill_tunnel(half: Collected, fields: _Fields, template: Template) -> None:
-    """What carried the flow: by the Observation Point where the Template is ours (another's may mean anything), else by
-    the elements that say it to all."""
+    """Fill in the tunnel: from the Observation Point for Templates of flowtop, else from greKey and layer2SegmentId.
+
+    Other exporters may use observationPointId for anything.
+    """
     points = fields.integers(("observationPointId",)) if template in _TUNNELLED else None
     if points is not None:
         half["tunnel"], half["tunnel_id"] = tunnels.of_observation_points(points)
@@ -260,7 +265,7 @@ def _fill_tunnel(half: Collected, fields: _Fields, template: Template) -> None:
 
 
 def _turn_round(half: Collected) -> None:
-    """The other direction of the same packets' conversation."""
+    """Swap the ends and the direction of rows."""
     for one, other in (("source_address", "destination_address"), ("source_mac", "destination_mac")):
         half[one], half[other] = half[other].copy(), half[one].copy()
     ported = ~np.isin(half["protocol"], list(ICMP_VERSIONS))
@@ -271,7 +276,7 @@ def _turn_round(half: Collected) -> None:
 
 
 def _times(fields: _Fields, times: ExportTimes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Start and end of each record's flow; one that is not told is the other, or the time of export."""
+    """Start and end of each record's flow; a missing one equals the other, or the export time if both are missing."""
     start, end = (_time(fields, word, times) for word in ("Start", "End"))
     lasted = fields.integers(("flowDurationMilliseconds",))
     if lasted is None and (us := fields.integers(("flowDurationMicroseconds",))) is not None:
@@ -297,7 +302,7 @@ def _seconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
 
 def _milliseconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
     del times
-    return (values & np.uint64(0x7FFF_FFFF_FFFF)).astype(np.int64)  # the year 6429, and no overflow afterwards
+    return (values & np.uint64(0x7FFF_FFFF_FFFF)).astype(np.int64)  # up to year 6429: no later overflow
 
 
 def _ntp(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
@@ -312,7 +317,7 @@ def _delta_us(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
 
 
 def _uptime(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
-    """ms since boot, which wrap after 49 days: never later than the export but for the wrap."""
+    """Uptimes in ms, which wrap after 49 days; a time far after the export is one before the wrap."""
     at: npt.NDArray[np.int64] = times.boot_ms + values.astype(np.int64)
     at = np.where(at - times.export_ms > 1 << 31, at - (1 << 32), at)
     return np.where(times.boot_ms < 0, times.export_ms, at)
@@ -336,7 +341,7 @@ def _time(fields: _Fields, word: str, times: ExportTimes) -> npt.NDArray[np.int6
 
 
 def _observed(fields: _Fields, times: ExportTimes) -> npt.NDArray[np.int64]:
-    """When an event was observed; when it was exported, where nothing is told."""
+    """Observation time of an event, or the export time if there is none."""
     for unit, reading in (("Milliseconds", _milliseconds), ("Seconds", _seconds), ("Microseconds", _ntp)):
         values = fields.integers((f"observationTime{unit}",))
         if values is not None:

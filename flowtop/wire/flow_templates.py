@@ -1,12 +1,13 @@
-"""flowtop's own IPFIX Templates: Flow Records and what is reported about them (RFC 7011 section 4).
+"""flowtop's own IPFIX Templates: Flow Records and Options Data about them (RFC 7011 section 4).
 
-Seven Templates carry FLOW_RECORD_DTYPE, each for IPv4 and for IPv6 but the last: Flows; ICMP, whose type and code have
-their own element while ports are 0; later fragments whose first was not seen, without ports; and without addresses too
-the aggregates that hold the rest when the kernel's map was full.
-ICMP stands apart because nfcapd 1.7.1 takes a type and code of 0 for the destination port of SCTP and its like.
+Seven Templates carry FLOW_RECORD_DTYPE: flows, ICMP and later fragments, each for IPv4 and IPv6, and aggregates. ICMP
+Templates have an element for type and code, and ports are 0. Templates of later fragments, whose first fragment was not
+seen, have no ports. The aggregate Template has no addresses either: it holds the traffic that did not fit in the
+kernel's map. ICMP has Templates of its own because nfcapd 1.7.1 takes a type and code of 0 for the destination port of
+SCTP and other protocols.
 
-All but the last have variants for flows in tunnels (wire/tunnels.py), which are announced when there is one: in VXLAN,
-in GRE with a key, in any other. A collector adds up: Σ over all Templates is everything.
+All but the aggregate have variants for flows in tunnels (wire/tunnels.py): VXLAN, GRE with a key, other tunnels. These
+are announced when the first flow in a tunnel is exported. The sum over all Templates is the total traffic.
 """
 
 from __future__ import annotations
@@ -40,24 +41,25 @@ IPV4, IPV6, IPV4_ICMP, IPV6_ICMP, IPV4_FRAGMENT, IPV6_FRAGMENT, AGGREGATE = rang
 METERING_STATISTICS, METERING_RELIABILITY, EXPORTING_RELIABILITY, FLOW_KEYS, INTERFACES, TUNNELS = range(263, 269)
 """Template ids of Options Data."""
 _TUNNELLED = 272
-"""The first Template id of Flow Records in tunnels: ids for each of _IN_TUNNELS, in the order of those outside."""
+"""First Template id of Flow Records in tunnels. Each item of _IN_TUNNELS has _VARIANT ids, in the order of those
+above."""
 _VARIANT = 8
-"""Ids of a variant; the last two are free."""
+"""Template ids per variant; the last two are unused."""
 _IN_TUNNELS = (("observationPointId",), ("observationPointId", "layer2SegmentId"), ("observationPointId", "greKey"))
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is said differently because of who listens.
+    """Differences between Templates for different collectors.
 
     Attributes:
-        name: as in `?profile=`.
-        tcp_control_bits_octets: 2, or 1 for collectors that misread 2: the registry allows it, and the four bits above
-            CWR are not told then.
-        options_apart: Options Data go in Observation Domain 0 and name the domain they are about, for collectors
-            that don't count them among the Data Records when they check sequence numbers.
-        post_vlan: say the VLAN a second time as postVlanId, for collectors that take it from there at egress.
-        doc: for whom it is.
+        name: the value of `?profile=`.
+        tcp_control_bits_octets: 2, or 1 for collectors that misread 2: the registry allows 1, without the four bits
+            above CWR.
+        options_apart: send Options Data in Observation Domain 0 and name the domain that they are about, for collectors
+            that don't count Options Data as Data Records when they check sequence numbers.
+        post_vlan: repeat the VLAN as postVlanId, for collectors that read it from there at egress.
+        doc: which collectors it is for.
     """
 
     name: str
@@ -72,7 +74,7 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (
-    Profile("default", 1, True, True, "What nfdump, pmacct, tshark and libfixbuf all read right."),
+    Profile("default", 1, True, True, "Read correctly by nfdump, pmacct, tshark and libfixbuf."),
     Profile("strict", 2, False, False, "Every element at full length; options in the flows' own Observation Domain."),
     Profile("nfdump", 2, True, False, "All 12 TCP control bits; options apart: nfcapd sees no false sequence errors."),
     Profile("pmacct", 1, False, True, "nfacctd reads two octets of TCP control bits as 0, and vlanId only at ingress."),
@@ -85,11 +87,11 @@ class FlowTemplates:
     """The Templates of a profile.
 
     Attributes:
-        profile: whose.
-        flows: by id, of Flow Records outside tunnels.
-        tunnelled: by id, of Flow Records in tunnels.
-        options: by id, of Options Data.
-        tunnel_options: by id, of Options Data about tunnels.
+        profile: the profile.
+        flows: Flow Records outside tunnels, by id.
+        tunnelled: Flow Records in tunnels, by id.
+        options: Options Data, by id.
+        tunnel_options: Options Data about tunnels, by id.
     """
 
     profile: Profile
@@ -100,7 +102,7 @@ class FlowTemplates:
 
 
 def flow_templates(profile: Profile) -> FlowTemplates:
-    """The Templates of a profile: the same ids, always."""
+    """Make the Templates of a profile; ids do not depend on the profile."""
     packet = (*_PACKET, "postVlanId") if profile.post_vlan else _PACKET
     shapes = {IPV4: (*_ADDRESSES[IpVersion.V4], *_PORTS, *packet), IPV6: (*_ADDRESSES[IpVersion.V6], *_PORTS, *packet),
               IPV4_ICMP: (*_ADDRESSES[IpVersion.V4], *_PORTS, _ICMP_TYPE_CODE[IpVersion.V4], *packet),
@@ -137,15 +139,15 @@ def _of_options(options: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]]) 
 
 
 def shape(template_id: int) -> int:
-    """The id of the Template that differs from this one only in not being for flows in tunnels."""
+    """The id of the corresponding Template for flows outside tunnels."""
     return template_id if template_id < _TUNNELLED else IPV4 + (template_id - _TUNNELLED) % _VARIANT
 
 
 def announcement(templates: FlowTemplates, *, tunnelled: bool = False) -> list[RecordSet]:
-    """Sets that announce the Flow Records' Templates, for the flows' Observation Domain.
+    """Sets that announce the Templates of Flow Records, for the flows' Observation Domain.
 
     Args:
-        tunnelled: those of flows in tunnels, in the place of the others; so everywhere below.
+        tunnelled: Templates of flows in tunnels instead of the others; the same in the functions below.
     """
     return template_sets((templates.tunnelled if tunnelled else templates.flows).values())
 
@@ -153,7 +155,7 @@ def announcement(templates: FlowTemplates, *, tunnelled: bool = False) -> list[R
 def options_announcement(templates: FlowTemplates, *, tunnelled: bool = False) -> list[RecordSet]:
     """Sets that announce the Options Templates, for Profile.options_domain.
 
-    One each: nfacctd 1.7.7 takes a Set with several of them for malformed.
+    One Set per Template: nfacctd 1.7.7 rejects a Set with several of them as malformed.
     """
     options = templates.tunnel_options if tunnelled else templates.options
     return [record_set for template in options.values() for record_set in template_sets([template])]
@@ -162,7 +164,7 @@ def options_announcement(templates: FlowTemplates, *, tunnelled: bool = False) -
 def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
     """Flow Records as Sets for encode_messages, sorted by Template.
 
-    Gives the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
+    Returns the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
     """
     ids = _template_ids(records)
     present = np.flatnonzero(np.bincount(ids - IPV4, minlength=1)) + IPV4
@@ -192,9 +194,9 @@ def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
 
 
 def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
-    """Flow Records of one Template."""
+    """Encode Flow Records of one Template."""
     form = shape(template.id)
-    ingress = records["direction"] != Direction.EGRESS  # what is not known, too: the element knows two values
+    ingress = records["direction"] != Direction.EGRESS  # unknown, too: the element has two values
     columns: dict[str, npt.NDArray[np.generic]] = {
         "flowId": records["flow_id"],
         "flowStartMilliseconds": records["start_ms"],
@@ -222,7 +224,7 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
 
 
 def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
-    """Addresses, and what is told of the first packet."""
+    """Columns of addresses and of first-packet fields."""
     version, octets = ((IpVersion.V4, 4) if shape(template.id) in (IPV4, IPV4_ICMP, IPV4_FRAGMENT)
                        else (IpVersion.V6, 16))
     source, destination = _ADDRESSES[version]
@@ -242,40 +244,40 @@ def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.N
 
 
 def _leading(records: FlowRecords, name: str, octets: int) -> npt.NDArray[np.void]:
-    """The first octets of a field: a view."""
+    """The first octets of a field, as a view."""
     assert FLOW_RECORD_DTYPE.fields is not None
     return records.getfield(np.dtype(f"V{octets}"), FLOW_RECORD_DTYPE.fields[name][1])
 
 
 def metering_statistics(templates: FlowTemplates, *, domain: int, messages: int, flow_records: int,
                         octets: int) -> RecordSet:
-    """Metering Process Statistics (RFC 7011 section 4.1): what was exported from a domain in this Transport Session."""
+    """Metering Process Statistics (RFC 7011 section 4.1): exports of a domain in this Transport Session."""
     return _options(templates, METERING_STATISTICS, [(domain, messages, flow_records, octets)])
 
 
 def metering_reliability(templates: FlowTemplates, *, domain: int, ignored_packets: int, ignored_octets: int,
                          first_ms: int, last_ms: int) -> RecordSet:
-    """Metering Process Reliability Statistics (RFC 7011 section 4.2): what was observed and is in no Flow Record.
+    """Metering Process Reliability Statistics (RFC 7011 section 4.2): packets observed that are in no Flow Record.
 
     Args:
-        first_ms, last_ms: when the first and the last of them was ignored, since 1970 UTC; 0 when none was.
+        first_ms, last_ms: when the first and the last packet was ignored, since 1970 UTC; 0 if none was.
     """
     return _options(templates, METERING_RELIABILITY, [(domain, ignored_packets, ignored_octets, first_ms, last_ms)])
 
 
 def exporting_reliability(templates: FlowTemplates, *, exporting_process_id: int, not_sent_flows: int,
                           not_sent_packets: int, not_sent_octets: int, first_ms: int, last_ms: int) -> RecordSet:
-    """Exporting Process Reliability Statistics (RFC 7011 section 4.3): what was given up.
+    """Exporting Process Reliability Statistics (RFC 7011 section 4.3): records that were given up.
 
     Args:
-        first_ms, last_ms: when the first and the last record was given up, since 1970 UTC; 0 when none was.
+        first_ms, last_ms: when the first and the last record was given up, since 1970 UTC; 0 if none was.
     """
     return _options(templates, EXPORTING_RELIABILITY, [
         (exporting_process_id, not_sent_flows, not_sent_packets, not_sent_octets, first_ms, last_ms)])
 
 
 def flow_keys(templates: FlowTemplates, *, domain: int, tunnelled: bool = False) -> RecordSet:
-    """Which fields of each Flow Record Template are Flow Keys (RFC 7011 section 4.4)."""
+    """The Flow Keys of each Flow Record Template (RFC 7011 section 4.4)."""
     about = (domain,) if templates.profile.options_apart else ()
     flows = templates.tunnelled if tunnelled else templates.flows
     return _options(templates, FLOW_KEYS, [(*about, template.id, key_indicator(template))
@@ -288,12 +290,12 @@ def key_indicator(template: Template) -> int:
 
 
 def interface_table(templates: FlowTemplates, interfaces: Mapping[int, str]) -> RecordSet:
-    """Name by ifindex: the scope ingressInterface stands for egressInterface too, as they share one numbering."""
+    """Name by ifindex. The scope ingressInterface applies to egressInterface too, as they share one numbering."""
     return _options(templates, INTERFACES, sorted(interfaces.items()))
 
 
 def tunnel_table(templates: FlowTemplates, observation_points: Iterable[int]) -> RecordSet:
-    """Which tunnel each of these is the inside of."""
+    """Description of the tunnel of each Observation Point."""
     return encode_records(templates.tunnel_options[TUNNELS],
                           [(point, tunnels.description(point)) for point in sorted(observation_points)])
 

@@ -1,7 +1,8 @@
-"""Names, numbers and types of the IANA IPFIX registry's Information Elements, for what others export.
+"""The IANA IPFIX registry: names, numbers and types of Information Elements, to decode other exporters' Templates.
 
-What flowtop itself exports is in flowtop/model/elements.py, with units and meaning; this is the rest of the dictionary,
-read when the first foreign field is met. Reverse elements (RFC 5103) are derived from the forward ones.
+Elements that flowtop exports are in flowtop/model/elements.py, with units and meaning; this is the rest of the
+registry. It is parsed when the first element is looked up. Reverse elements (RFC 5103) are derived from the forward
+ones.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cache
 from flowtop.model.elements import Element
 
 REVERSE_ENTERPRISE = 29305
-"""Private enterprise number under which an element's number means the other direction (RFC 5103)."""
+"""Private enterprise number of reverse elements (RFC 5103)."""
 
 _BY_TYPE = {
     "basicList": "basicList=291",
@@ -170,7 +171,7 @@ def _registry() -> dict[int, Element]:
 
 
 def registered(number: int, enterprise: int = 0) -> Element | None:
-    """The registry's entry; with REVERSE_ENTERPRISE the reverse of one. None: unknown, or another enterprise's."""
+    """The registered element; with REVERSE_ENTERPRISE its reverse. None if unknown, or of another enterprise."""
     if enterprise not in (0, REVERSE_ENTERPRISE):
         return None
     element = _registry().get(number)

@@ -1,8 +1,8 @@
-"""IPFIX Messages (RFC 7011): how records become messages. No sockets, no clock, no hidden state.
+"""Encode records as IPFIX Messages (RFC 7011). No sockets, no clock, no global state.
 
-`encode_messages` packs Sets into messages; what goes in is made by `template_sets`, `withdrawal_sets`, `encode_columns`
-(numpy columns, all records at once) and `encode_records` (one by one, fields of variable length too). Templates are
-in flowtop/wire/ipfix_template.py, flowtop's own in flow_templates.py, and the way back is ipfix_decoder.py.
+`encode_messages` packs Sets into messages. Sets are made by `template_sets`, `withdrawal_sets`, `encode_columns` (numpy
+columns, all records at once) and `encode_records` (record by record, also with fields of variable length). Templates
+are in flowtop/wire/ipfix_template.py, flowtop's own in flow_templates.py; ipfix_decoder.py decodes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ Records = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class RecordSet:
-    """Records that `encode_messages` puts into one Set, or into as many as the size of messages makes it.
+    """Records that `encode_messages` puts into one Set, or into several if they exceed a message.
 
     Attributes:
         set_id: TEMPLATE_SET, OPTIONS_TEMPLATE_SET or a Template's id.
-        records: encoded records: an array of shape (n,), one item a record, or bytes one by one.
-        min_octets: length of the shortest record that could be in the Set; padding has to be shorter than that.
+        records: encoded records: an array of shape (n,) with one item per record, or a sequence of bytes.
+        min_octets: length of the shortest possible record of the Set; padding has to be shorter.
     """
 
     set_id: int
@@ -55,20 +55,20 @@ class RecordSet:
 
 
 def begins_message(octets: bytes | memoryview) -> bool:
-    """Whether a message begins so, by its first four octets."""
+    """Whether the first four octets can be those of an IPFIX Message."""
     return (len(octets) >= 4 and int.from_bytes(octets[:2], "big") == VERSION
             and int.from_bytes(octets[2:4], "big") >= HEADER_OCTETS)
 
 
 def template_sets(templates: Iterable[Template]) -> list[RecordSet]:
-    """What announces the Templates: Template Set first, then Options Template Set."""
+    """Sets that announce the Templates: Template Set first, then Options Template Set."""
     templates = tuple(templates)
     return [RecordSet(set_id, records, _MIN_TEMPLATE_OCTETS) for set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)
             if (records := [template.octets() for template in templates if template.set_id == set_id])]
 
 
 def withdrawal_sets(templates: Iterable[Template]) -> list[RecordSet]:
-    """What withdraws the Templates (RFC 7011 section 8.1; never to be sent over UDP)."""
+    """Sets that withdraw the Templates (RFC 7011 section 8.1; must not be sent over UDP)."""
     templates = tuple(templates)
     return [RecordSet(set_id, records, _MIN_TEMPLATE_OCTETS) for set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET)
             if (records := [struct.pack(">HH", template.id, 0) for template in templates
@@ -76,13 +76,13 @@ def withdrawal_sets(templates: Iterable[Template]) -> list[RecordSet]:
 
 
 def encode_columns(template: Template, columns: Mapping[str, npt.NDArray[np.generic]]) -> RecordSet:
-    """Data Records out of numpy columns, all at once.
+    """Encode Data Records from numpy columns, all at once.
 
     Args:
-        template: without variable-length fields.
-        columns: by name of the Template's fields, shape (n,): integers, floats, or `V` and `S` of the field's length.
+        template: must not have variable-length fields.
+        columns: by field name, shape (n,): integers, floats, or `V` and `S` of the field's length.
 
-    Raises IpfixEncodeError: a variable-length field, a value too large for its field, or octets of another length.
+    Raises IpfixEncodeError: a variable-length field, a value too large for its field, or octets of a wrong length.
     """
     if not template.fixed_length:
         raise IpfixEncodeError(f"template {template.id} has fields of variable length")
@@ -103,7 +103,7 @@ def encode_columns(template: Template, columns: Mapping[str, npt.NDArray[np.gene
 
 def _encode_integers(name: str, specifier: FieldSpecifier, column: npt.NDArray[np.generic],
                      wire: npt.NDArray[np.generic]) -> None:
-    """Write a column of integers into its place, as many octets each as the field has."""
+    """Write a column of integers into `wire`, with the field's number of octets."""
     kind, _ = specifier.format
     length = specifier.length
     if len(column) and (column.dtype.itemsize > length or column.dtype.kind != kind):
@@ -123,15 +123,15 @@ def _integer_range(kind: str, length: int) -> tuple[int, int]:
 
 
 def encode_records(template: Template, rows: Iterable[Sequence[Value]]) -> RecordSet:
-    """Data Records one by one, see encode_record: for few of them, or with fields of variable length."""
+    """Encode Data Records one by one with encode_record: for few records or fields of variable length."""
     return RecordSet(template.id, [encode_record(template, row) for row in rows], template.min_octets)
 
 
 def encode_record(template: Template, values: Sequence[Value]) -> bytes:
-    """One Data Record, for Options Data and the like: a value a field.
+    """Encode one Data Record, for example of Options Data: one value per field.
 
-    Numbers are numbers, everything else is bytes of the field's length; a `str` is encoded in UTF-8, and filled up
-    with NULs in a field of fixed length. Raises IpfixEncodeError: a value does not fit its field.
+    Numbers are int or float; other values are bytes of the field's length. A `str` is encoded in UTF-8 and padded with
+    NULs in a field of fixed length. Raises IpfixEncodeError: a value does not fit its field.
     """
     if len(values) != len(template.fields):
         raise IpfixEncodeError(f"template {template.id} has {len(template.fields)} fields, not {len(values)}")
@@ -164,12 +164,12 @@ def _encode_value(name: str, specifier: FieldSpecifier, value: Value) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class EncodedMessages:
-    """Messages, in the order they are to be sent.
+    """Encoded messages, in sending order.
 
     Attributes:
         messages: each complete with its header.
-        record_counts: Data Records in each of them.
-        next_sequence: sequence number of the message that follows them, modulo 2**32.
+        record_counts: number of Data Records in each message.
+        next_sequence: sequence number of the next message, modulo 2**32.
     """
 
     messages: list[bytes]
@@ -179,17 +179,17 @@ class EncodedMessages:
 
 def encode_messages(sets: Iterable[RecordSet], *, domain: int, sequence: int, export_time_s: int,
                     max_octets: int = MAX_MESSAGE_OCTETS) -> EncodedMessages:
-    """Pack Sets into as few messages as their order allows, each at most so long.
+    """Pack Sets into as few messages as their order allows.
 
-    Sets are padded to 4 octets where the padding is shorter than their records (RFC 7011 section 3.3.1).
+    Sets are padded to 4 octets if the padding is shorter than their records (RFC 7011 section 3.3.1).
 
     Args:
         domain: Observation Domain ID.
         sequence: Data Records sent before in this Transport Session and Observation Domain, modulo 2**32.
-        export_time_s: since 1970 UTC; modulo 2**32 is taken here.
-        max_octets: of one message: what fits a datagram.
+        export_time_s: since 1970 UTC; reduced modulo 2**32 here.
+        max_octets: maximum length of a message, such as what fits a datagram.
 
-    Raises IpfixEncodeError: a record that is too long for any message of that size.
+    Raises IpfixEncodeError: a record is too long for a message of that size.
     """
     packer = _Packer(domain, sequence & 0xFFFF_FFFF, export_time_s & 0xFFFF_FFFF, min(max_octets, MAX_MESSAGE_OCTETS))
     for record_set in sets:
@@ -199,12 +199,12 @@ def encode_messages(sets: Iterable[RecordSet], *, domain: int, sequence: int, ex
 
 
 def restamp(message: bytes, *, sequence: int, export_time_s: int) -> bytes:
-    """The same message, sent at another time or in another Transport Session."""
+    """Return the message with another sequence number and export time."""
     return message[:4] + struct.pack(">II", export_time_s & 0xFFFF_FFFF, sequence & 0xFFFF_FFFF) + message[12:]
 
 
 class _Packer:
-    """The message being filled, and those that are full."""
+    """The message being filled, and the complete ones."""
 
     def __init__(self, domain: int, sequence: int, export_time_s: int, max_octets: int) -> None:
         self.messages: list[bytes] = []
@@ -212,20 +212,20 @@ class _Packer:
         self.sequence = sequence
         self._domain = domain
         self._export_time_s = export_time_s
-        self._limit = max_octets & ~3  # Sets end on 4 octets: so padding never passes the limit.
+        self._limit = max_octets & ~3  # Sets end at a multiple of 4 octets, so padding never exceeds the limit.
         self._parts: list[bytes] = []
         self._octets = HEADER_OCTETS
         self._count = 0
 
     def add(self, record_set: RecordSet) -> None:
-        """Put its records into this message and as many more as it takes."""
+        """Add the records to the current message and to as many further ones as needed."""
         if isinstance(record_set.records, np.ndarray):
             self._add_array(record_set.set_id, record_set.records)
         else:
             self._add_octets(record_set.set_id, record_set.records, record_set.min_octets)
 
     def end_message(self) -> None:
-        """Begin another message, when this one has anything in it."""
+        """Complete the current message, if it is not empty, and start another."""
         if not self._parts:
             return
         header = MESSAGE_HEADER.pack(VERSION, self._octets, self._export_time_s, self.sequence, self._domain)
@@ -254,7 +254,7 @@ class _Packer:
                 self.end_message()
 
     def _add_full_messages(self, set_id: int, records: Records, capacity: int) -> None:
-        """So many messages at once, each one Set of so many records: one array, one copy into octets."""
+        """Add messages that hold one Set of `capacity` records each: one array, one copy into octets."""
         octets = capacity * records.dtype.itemsize
         padding = _padding(HEADER_OCTETS + SET_HEADER_OCTETS + octets, records.dtype.itemsize)
         layout: list[tuple[str, str]] = [
@@ -299,6 +299,6 @@ class _Packer:
 
 
 def _padding(end: int, shortest_record: int) -> int:
-    """Octets from the end of the last record to the next multiple of 4, none where a record could be as short."""
+    """Padding to the next multiple of 4 octets; 0 if a record could be that short."""
     padding = -end % 4
     return padding if padding < shortest_record else 0

@@ -1,9 +1,10 @@
-"""IPFIX Messages (RFC 7011) back into records: for a Collecting Process, files of RFC 5655, and tests.
+"""Decode IPFIX Messages (RFC 7011): for the collector, files of RFC 5655, and tests.
 
-NetFlow 9, IPFIX's elder, has Sets too (flowtop/wire/netflow9.py); flowtop/wire/datagrams.py tells the versions apart.
+NetFlow 9, the predecessor of IPFIX, has Sets too (flowtop/wire/netflow9.py); flowtop/wire/datagrams.py distinguishes
+the versions.
 
-What comes in is hostile until parsed. A message either decodes or raises IpfixDecodeError and changes nothing; memory
-and time are bounded by the message's length (65,535 octets at most) and by what a TemplateStore may hold.
+Input is not trusted. A message is decoded, or IpfixDecodeError is raised and nothing changes. Memory and time are
+bounded by the message's length (at most 65,535 octets) and by the limit of a TemplateStore.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ _MAX_REMARKS = 20
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One IPFIX Message, or one of NetFlow 5 or 9, which say the same with other headers.
+    """An IPFIX Message, or a NetFlow 5 or 9 datagram in the same form.
 
     Attributes:
         export_time_s: since 1970 UTC, modulo 2**32.
         sequence: Data Records sent before it, modulo 2**32 (NetFlow 9: messages; NetFlow 5: flows).
         domain: Observation Domain ID (NetFlow 9: Source ID; NetFlow 5: engine type * 256 + engine id).
-        templates: announced in it.
-        withdrawn: ids of Templates it withdrew.
-        data_sets: in order.
-        undecoded: Sets without Template, in order.
-        remarks: what is wrong with the exporter though the message can be read: worth a log line each.
+        templates: Templates announced in this message.
+        withdrawn: ids of Templates withdrawn in this message.
+        data_sets: decoded Data Sets, in order.
+        undecoded: Data Sets without a known Template, in order.
+        remarks: faults of the exporter that did not prevent decoding; one log line each.
     """
 
     export_time_s: int
@@ -53,27 +54,27 @@ class Message:
     remarks: tuple[str, ...]
     version: int = VERSION
     boot_ms: int | None = None
-    """When the exporter booted, ms since 1970 UTC, by its own clock: what NetFlow's flow times count from."""
+    """When the exporter booted, ms since 1970 UTC on its own clock; NetFlow's flow times count from it."""
     sampling_interval: int = 0
-    """One in so many packets was looked at, by the header of NetFlow 5; 0: not said."""
+    """1 of this many packets was sampled, from the header of NetFlow 5; 0 if not reported."""
 
     @property
     def record_count(self) -> int:
-        """Data Records decoded from it."""
+        """Number of decoded Data Records."""
         return sum(data_set.count for data_set in self.data_sets)
 
 
 def split_messages(stream: bytes) -> tuple[list[bytes], bytes]:
-    """Messages out of a TCP stream or an RFC 5655 file, and the beginning of the one that is not complete.
+    """Split a TCP stream or an RFC 5655 file into messages and the incomplete rest.
 
-    Raises IpfixDecodeError: at the offset in the stream where no message begins.
+    Raises IpfixDecodeError: no message begins there; its offset counts from the start of the stream.
     """
     messages = []
     offset = 0
     while len(stream) - offset >= 4:
         version, length = SET_HEADER.unpack_from(stream, offset)
         if version != VERSION or length < HEADER_OCTETS:
-            raise IpfixDecodeError(f"no message of version {VERSION} but {version}, length {length}", offset,
+            raise IpfixDecodeError(f"expected version {VERSION}, not {version}, length {length}", offset,
                                    "version" if version != VERSION else "length")
         if len(stream) - offset < length:
             break
@@ -83,23 +84,23 @@ def split_messages(stream: bytes) -> tuple[list[bytes], bytes]:
 
 
 def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, datagram: bool) -> Message:
-    """Decode one message, and keep the Templates it announces.
+    """Decode one message and store the Templates it announces.
 
     Args:
-        octets: the message, whole and nothing else.
+        octets: exactly one message.
         store: Templates known so far.
-        session: the Transport Session it came in.
-        datagram: it came over UDP, where withdrawals are ignored and redefinitions are usual (RFC 7011 section 8.4).
+        session: key of the Transport Session that the message belongs to.
+        datagram: received over UDP, where withdrawals are ignored and redefinitions are normal (RFC 7011 section 8.4).
 
-    Raises IpfixDecodeError: not a message (RFC 7011 section 9.1). The store is as before then.
+    Raises IpfixDecodeError: malformed message (RFC 7011 section 9.1). The store is unchanged then.
     """
     if len(octets) < HEADER_OCTETS:
-        raise IpfixDecodeError(f"{len(octets)} octets are no message", 0)
+        raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
     version, length, export_time_s, sequence, domain = MESSAGE_HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
     if length != len(octets):
-        raise IpfixDecodeError(f"the header says {length} octets, the message has {len(octets)}", 2)
+        raise IpfixDecodeError(f"header length {length}, message length {len(octets)}", 2)
     decoder = SetsDecoder(bytes(octets), store.domain(session, domain), datagram)
     decoder.decode(HEADER_OCTETS)
     if decoder.changed:
@@ -109,11 +110,11 @@ def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, da
 
 
 class SetsDecoder:
-    """The Sets of one message, in order, with the Templates as they are from Set to Set.
+    """Decodes the Sets of one message in order; each Set is decoded with the Templates that precede it.
 
     Args:
         octets: the message.
-        known: Templates of its Observation Domain; not changed, see `known` and `changed` afterwards.
+        known: Templates of the Observation Domain; not modified: see `known` and `changed` after decoding.
         datagram: as in decode_message.
     """
 
@@ -129,19 +130,19 @@ class SetsDecoder:
         self._datagram = datagram
 
     def decode(self, offset: int) -> None:
-        """All Sets from there on. Raises IpfixDecodeError."""
+        """Decode all Sets from this offset on. Raises IpfixDecodeError."""
         while offset < len(self._octets) and not self._padding_from(offset):
             if len(self._octets) - offset < SET_HEADER_OCTETS:
                 raise IpfixDecodeError("a set header is cut off", offset, "set")
             set_id, length = SET_HEADER.unpack_from(self._octets, offset)
             left = len(self._octets) - offset
             if not SET_HEADER_OCTETS <= length <= left:
-                raise IpfixDecodeError(f"set {set_id} says {length} octets, {left} are left", offset, "set")
+                raise IpfixDecodeError(f"set {set_id} has length {length}, but {left} octets are left", offset, "set")
             self._set(set_id, offset + SET_HEADER_OCTETS, offset + length)
             offset += length
 
     def _padding_from(self, offset: int) -> bool:
-        """Whether no Set follows any more: never in IPFIX, where the message's length says so."""
+        """Whether only padding follows. Never in IPFIX, where the header gives the message's length."""
         del offset
         return False
 
@@ -170,7 +171,7 @@ class SetsDecoder:
                 self._define(template)
 
     def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int]:
-        """One Template Record, and where the next begins."""
+        """Decode one Template Record; returns it and the offset of the next."""
         offset, scope_count = start + 4, 0
         self._check_id(template_id, start)
         if set_id == OPTIONS_TEMPLATE_SET:
@@ -194,7 +195,7 @@ class SetsDecoder:
             raise _bad(f"template id {template_id} is reserved", start)
 
     def _checked(self, template: Template, start: int) -> Template:
-        """A Template whose records have at least one octet: empty ones would be without number."""
+        """Refuse a Template whose records would be empty: their number would be unbounded."""
         if not template.min_octets:
             raise _bad(f"records of template {template.id} would be empty", start)
         return template
@@ -210,7 +211,7 @@ class SetsDecoder:
         if old == template:
             return
         if old and not self._datagram:
-            self._remark(f"template {template.id} was redefined without having been withdrawn")
+            self._remark(f"template {template.id} was redefined without a withdrawal")
         self._own_templates()
         self.known.data.pop(template.id, None)
         self.known.options.pop(template.id, None)
@@ -220,7 +221,7 @@ class SetsDecoder:
         if template_id < FIRST_TEMPLATE_ID and template_id != set_id:
             raise _bad(f"template id {template_id} is reserved", offset)
         if self._datagram:
-            self._remark(f"withdrawal of template {template_id} over UDP was ignored")
+            self._remark(f"withdrawal of template {template_id} over UDP ignored")
             return
         self._own_templates()
         kind = self.known.options if set_id == OPTIONS_TEMPLATE_SET else self.known.data
@@ -231,10 +232,10 @@ class SetsDecoder:
             self.withdrawn.append(template_id)
             del kind[template_id]
         else:
-            self._remark(f"template {template_id} was withdrawn, but it is not known")
+            self._remark(f"template {template_id} was withdrawn, but is not known")
 
     def _own_templates(self) -> None:
-        """From here on change a copy: the store takes it when the whole message has proved good."""
+        """Copy the Templates before the first change: the store takes the copy if the whole message is valid."""
         if not self.changed:
             self.known = DomainTemplates(dict(self.known.data), dict(self.known.options))
             self.changed = True

@@ -1,4 +1,4 @@
-"""IPFIX Templates (RFC 7011 sections 3.2 and 3.4): fields, their encodings, and the numpy dtypes of their records."""
+"""IPFIX Templates (RFC 7011 sections 3.2 and 3.4): fields, their encodings, and numpy dtypes of records."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ VARIABLE_LENGTH = 65_535
 
 
 class IpfixEncodeError(ValueError):
-    """A value, a record or a Template that no IPFIX Message of the wanted size can hold."""
+    """A value, a record or a Template that does not fit an IPFIX Message of the requested size."""
 
 
 DecodeFault = Literal["version", "length", "set", "template", "value", "bound"]
-"""What is wrong with a message: what a Collecting Process counts apart."""
+"""Kind of fault in a message; the collector has a counter for each."""
 
 
 class IpfixDecodeError(ValueError):
-    """Octets that are not an IPFIX Message (RFC 7011 section 9.1), nor one of the older kinds where those are read.
+    """Octets that are not a valid IPFIX Message (RFC 7011 section 9.1) or, where supported, NetFlow or sFlow.
 
     Attributes:
-        reason: what is wrong with them.
-        offset: of the first octet that is wrong, counted from the start of the message.
-        fault: the kind of it.
+        reason: what is wrong.
+        offset: of the first wrong octet, from the start of the message.
+        fault: kind of fault.
     """
 
     def __init__(self, reason: str, offset: int, fault: DecodeFault = "length") -> None:
@@ -56,7 +56,7 @@ class FieldSpecifier:
 
     Attributes:
         element_id: 0..32767.
-        length: octets of every value, or VARIABLE_LENGTH. Less than the type's own length is reduced-size encoding.
+        length: octets of every value, or VARIABLE_LENGTH. Less than the type's length is reduced-size encoding.
         enterprise: private enterprise number, 0 for IANA.
     """
 
@@ -66,13 +66,13 @@ class FieldSpecifier:
 
     @property
     def element(self) -> Element | None:
-        """The registry's entry, None when it has none."""
+        """The registered element, or None."""
         return ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id),
                                       registered(self.element_id, self.enterprise))
 
     @property
     def name(self) -> str:
-        """The element's name; `ie999` or `ie29305.999` when the registry does not know it."""
+        """The element's name; `ie999` or `ie29305.999` if it is not registered."""
         element = self.element
         if element:
             return element.name
@@ -80,10 +80,10 @@ class FieldSpecifier:
 
     @property
     def format(self) -> tuple[str, int]:
-        """numpy kind and octets of a decoded value: `u`, `i`, `f`, `S` (string, NULs at its end cut) or `V` (octets).
+        """numpy kind and octets of a decoded value: `u`, `i`, `f`, `S` (string, trailing NULs removed) or `V` (octets).
 
-        `V` also where the length is not one that RFC 7011 section 6 allows for the element's type, and where the
-        element is unknown; `O` (a bytes object) for variable length. A `boolean` is 1 for true and 2 for false, and
+        `V` is also used if RFC 7011 section 6 does not allow the length for the element's type, and for unknown
+        elements; `O` (a bytes object) for variable length. A `boolean` is 1 for true and 2 for false, and
         `dateTimeMicroseconds` and `dateTimeNanoseconds` are NTP timestamps, as on the wire.
         """
         if self.length == VARIABLE_LENGTH:
@@ -98,16 +98,16 @@ class FieldSpecifier:
         return ("S" if type_ == "string" else "V"), self.length
 
     def octets(self) -> bytes:
-        """The specifier as in a Template Record."""
+        """The specifier as encoded in a Template Record."""
         if self.enterprise:
             return struct.pack(">HHI", self.element_id | 0x8000, self.length, self.enterprise)
         return struct.pack(">HH", self.element_id, self.length)
 
 
 def field(name: str, length: int | None = None) -> FieldSpecifier:
-    """The specifier of a registered element, at its type's own length unless another is given.
+    """The specifier of a registered element, with the type's default length unless one is given.
 
-    Strings and octet arrays are of variable length then. Raises KeyError: no such element.
+    The default for strings and octet arrays is variable length. Raises KeyError: no such element.
     """
     element = ELEMENTS.get(name) or named(name)
     if element is None:
@@ -133,12 +133,12 @@ class Template:
 
     @property
     def set_id(self) -> int:
-        """The Set it is announced in."""
+        """Id of the Set that announces this Template."""
         return OPTIONS_TEMPLATE_SET if self.scope_count else TEMPLATE_SET
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """A name a field; the second `x` is `x#2`, and so on."""
+        """One name per field; the second `x` is `x#2`, and so on."""
         seen: dict[str, int] = {}
         names = []
         for specifier in self.fields:
@@ -149,22 +149,22 @@ class Template:
 
     @cached_property
     def named_fields(self) -> tuple[tuple[str, FieldSpecifier], ...]:
-        """Name and specifier of every field that has a value: those of length 0 have none and are in no array."""
+        """Name and specifier of every field that has a value. Fields of length 0 have none and are in no array."""
         return tuple(pair for pair in zip(self.names, self.fields, strict=True) if pair[1].length)
 
     @cached_property
     def fixed_length(self) -> bool:
-        """All records have the same length."""
+        """Whether all records have the same length."""
         return all(specifier.length != VARIABLE_LENGTH for specifier in self.fields)
 
     @cached_property
     def min_octets(self) -> int:
-        """Length of the shortest record: a variable-length field takes one octet at least."""
+        """Length of the shortest record; a variable-length field takes at least one octet."""
         return sum(1 if specifier.length == VARIABLE_LENGTH else specifier.length for specifier in self.fields)
 
     @cached_property
     def wire_dtype(self) -> np.dtype[np.void]:
-        """The fixed-length fields as on the wire, without holes: big-endian numbers, octets for sizes numpy lacks."""
+        """The fixed-length fields as on the wire, packed: big-endian numbers, octets for sizes that numpy lacks."""
         columns: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
         for name, specifier in self.named_fields:
             kind, _ = specifier.format
@@ -178,17 +178,17 @@ class Template:
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """Decoded records: native numbers of the elements' own types, see FieldSpecifier.format."""
+        """dtype of decoded records: native numbers of the elements' types, see FieldSpecifier.format."""
         return np.dtype([(name, "O" if specifier.format[0] == "O" else "{}{}".format(*specifier.format))
                          for name, specifier in self.named_fields])
 
     @cached_property
     def no_records(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        """No decoded records, shape (0,)."""
+        """An empty array of decoded records, shape (0,)."""
         return np.zeros(0, self.dtype)
 
     def octets(self) -> bytes:
-        """The (Options) Template Record. Raises IpfixEncodeError: not one that RFC 7011 allows."""
+        """Encode the (Options) Template Record. Raises IpfixEncodeError: RFC 7011 does not allow it."""
         if not FIRST_TEMPLATE_ID <= self.id <= 65_535 or not self.min_octets or self.scope_count > len(self.fields):
             raise IpfixEncodeError(f"template {self.id} is not valid: {len(self.fields)} fields, "
                                    f"{self.scope_count} of them scope, {self.min_octets} octets")

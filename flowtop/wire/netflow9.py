@@ -1,7 +1,8 @@
-"""NetFlow 9 datagrams (RFC 3954) as the Messages of IPFIX, which grew from it.
+"""NetFlow 9 datagrams (RFC 3954) as the Messages of IPFIX, which is based on it.
 
-Differences that are kept: sequence numbers count datagrams, times count from the exporter's boot, and there is no
-Enterprise bit: numbers from 32768 on are the vendor's. Scopes of Options get the IPFIX elements that mean the same.
+Remaining differences: sequence numbers count datagrams, times count from the exporter's boot, and there is no
+Enterprise bit: element numbers from 32768 on belong to the vendor. Scopes of Options get the IPFIX elements of the same
+meaning.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ _UNKNOWN_SCOPE = 0x7FFF
 
 
 def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable) -> Message:
-    """Decode one datagram, and keep the Templates it announces: see decode_message.
+    """Decode one datagram and store the Templates it announces; see decode_message.
 
-    Raises IpfixDecodeError: not a NetFlow 9 datagram. The store is as before then.
+    Raises IpfixDecodeError: not a NetFlow 9 datagram. The store is unchanged then.
     """
     if len(octets) < HEADER.size:
-        raise IpfixDecodeError(f"{len(octets)} octets are no message", 0)
+        raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
     version, _, uptime_ms, export_time_s, sequence, source_id = HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
@@ -61,10 +62,10 @@ def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable) -
 
 
 class _FlowSetsDecoder(SetsDecoder):
-    """FlowSets: Sets with other numbers, and Options Templates that count octets."""
+    """FlowSets: Sets with other ids, and Options Templates that count octets instead of fields."""
 
     def _padding_from(self, offset: int) -> bool:
-        """Zeros to the end: some exporters fill datagrams up, and there is no length in the header to tell."""
+        """Whether only zeros follow: some exporters pad datagrams, and the header has no length."""
         if any(self._octets[offset:offset + SET_HEADER_OCTETS]) or any(self._octets[offset:]):
             return False
         self._remark(f"{len(self._octets) - offset} octets of zeros follow the last flowset")
@@ -81,7 +82,7 @@ class _FlowSetsDecoder(SetsDecoder):
     def _withdraw(self, template_id: int, set_id: int, offset: int) -> None:
         if set_id != OPTIONS_TEMPLATE_SET:
             raise IpfixDecodeError(f"template {template_id} has no fields", offset, "template")
-        # Of an Options Template this number is the scope's octets: Options about nothing in particular.
+        # In an Options Template this number is the scope's length: 0 means Options without a scope.
         raise IpfixDecodeError(f"options template {template_id} has no scope", offset, "template")
 
     def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int]:

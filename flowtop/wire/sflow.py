@@ -1,6 +1,6 @@
-"""sFlow 5 datagrams (sflow.org/sflow_version_5.txt): the packet headers that an agent sampled, and what it left out.
+"""sFlow 5 datagrams (sflow.org/sflow_version_5.txt): sampled packet headers, and how many packets were dropped.
 
-Counter samples, and what flow records say beside the header, are skipped by their lengths.
+Counter samples, and data of flow records other than the header, are skipped by their lengths.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from flowtop.wire.ipfix_template import IpfixDecodeError
 
 VERSION = 5
 MARK = struct.pack(">I", VERSION)
-"""How a datagram begins: four octets, where NetFlow's and IPFIX's versions take two."""
+"""First four octets of a datagram. The version of NetFlow and IPFIX takes two octets."""
 ETHERNET, IPV4, IPV6 = 1, 11, 12
-"""Header protocols that are read."""
+"""Header protocols that are decoded."""
 
 _ADDRESS_OCTETS = {1: 4, 2: 16}
 _FLOW_SAMPLE, _EXPANDED_FLOW_SAMPLE = 1, 3
 _RAW_HEADER = 1
 _NO_INTERFACE = 0x3FFF_FFFF
-"""Input or output unknown, or the agent itself, or several; the two bits above say which."""
+"""Interface is unknown, the agent itself, or several; the two bits above distinguish these."""
 
 
 class SampledPacket(NamedTuple):
     """One sampled packet.
 
     Attributes:
-        protocol: what its header begins with: ETHERNET, IPV4, IPV6 or another.
-        header: its first octets.
-        frame_octets: of the whole frame, as the agent tells it.
-        interval: one in so many packets was sampled.
-        ingress, egress: interfaces by number; 0 where the agent does not say.
-        direction: of sampling: 0 as it came in, 1 as it left, None: the agent does not say.
+        protocol: of the outermost header: ETHERNET, IPV4, IPV6 or another.
+        header: the first octets of the packet.
+        frame_octets: length of the whole frame, as reported by the agent.
+        interval: 1 of this many packets was sampled.
+        ingress, egress: interface numbers; 0 if not reported.
+        direction: where it was sampled: 0 at ingress, 1 at egress, None if not reported.
     """
 
     protocol: int
@@ -53,12 +53,12 @@ class SflowDatagram:
 
     Attributes:
         agent: address, as text.
-        sub_agent: which of the agent's processes.
-        sequence: datagrams that it sent before.
-        uptime_ms: since it booted.
-        packets: in order.
-        samples: flow samples in it.
-        dropped: by data source, packets that could not be sampled for want of resources, since the agent booted.
+        sub_agent: identifies a process of the agent.
+        sequence: number of datagrams sent before this one.
+        uptime_ms: time since the agent booted.
+        packets: sampled packets, in order.
+        samples: number of flow samples.
+        dropped: by data source, packets that could not be sampled for lack of resources, since the agent booted.
     """
 
     agent: str
@@ -71,7 +71,7 @@ class SflowDatagram:
 
 
 class _Reader:
-    """Big-endian words, none of them past the end."""
+    """Reads big-endian words and checks the end."""
 
     def __init__(self, octets: bytes, start: int = 0, end: int | None = None) -> None:
         self.octets = octets
@@ -79,18 +79,18 @@ class _Reader:
         self.end = len(octets) if end is None else end
 
     def words(self, number: int) -> tuple[int, ...]:
-        """The next `number` words."""
+        """Read `number` words."""
         return struct.unpack(f">{number}I", self.take(4 * number))
 
     def take(self, length: int) -> bytes:
-        """The next octets."""
+        """Read `length` octets."""
         if self.end - self.offset < length:
-            raise IpfixDecodeError(f"{length} octets are wanted, {self.end - self.offset} are left", self.offset)
+            raise IpfixDecodeError(f"{length} octets are needed, {self.end - self.offset} are left", self.offset)
         self.offset += length
         return self.octets[self.offset - length:self.offset]
 
     def part(self, length: int) -> _Reader:
-        """A reader of the next octets; this one goes on behind them, where XDR's padding ends."""
+        """A reader of the next `length` octets; this one continues after them and their XDR padding."""
         start = self.offset
         self.take(length)
         self.offset = min(self.offset + -length % 4, self.end)
@@ -102,14 +102,14 @@ def decode_sflow(octets: bytes) -> SflowDatagram:
     reader = _Reader(bytes(octets))
     version, kind = reader.words(2)
     if version != VERSION:
-        raise IpfixDecodeError(f"version {version} of sFlow, not {VERSION}", 0, "version")
+        raise IpfixDecodeError(f"sFlow version {version}, not {VERSION}", 0, "version")
     if kind not in _ADDRESS_OCTETS:
         raise IpfixDecodeError(f"agent address of unknown type {kind}", 4, "value")
     agent = str(ipaddress.ip_address(reader.take(_ADDRESS_OCTETS[kind])))
     sub_agent, sequence, uptime_ms, count = reader.words(4)
     packets: list[SampledPacket] = []
     dropped: list[tuple[int, int]] = []
-    for _ in range(count):  # each takes 8 octets at least: a count that promises more ends in an error
+    for _ in range(count):  # each sample takes at least 8 octets, so a count that is too high ends in an error
         sample_type, length = reader.words(2)
         sample = reader.part(length)
         if sample_type in (_FLOW_SAMPLE, _EXPANDED_FLOW_SAMPLE):
@@ -118,7 +118,7 @@ def decode_sflow(octets: bytes) -> SflowDatagram:
 
 
 def _flow_sample(sample: _Reader, expanded: bool, packets: list[SampledPacket]) -> tuple[int, int]:
-    """Add its packets; gives its data source and how many packets that has dropped."""
+    """Add the sample's packets; returns its data source and the drop counter of that source."""
     if expanded:
         _, kind, source, interval, _, dropped, _, ingress, _, egress, count = sample.words(11)
     else:
@@ -126,7 +126,7 @@ def _flow_sample(sample: _Reader, expanded: bool, packets: list[SampledPacket]) 
         kind, source = source >> 24, source & 0xFF_FFFF
         ingress, egress = (0 if number >> 30 else number for number in (ingress, egress))
     ingress, egress = (0 if number >= _NO_INTERFACE else number for number in (ingress, egress))
-    # Of kind 0 the source is an interface; else a VLAN or a piece of hardware, whatever the number.
+    # A source of kind 0 is an interface; other kinds are VLANs or hardware, and their number is no interface.
     direction = None if kind or not source else (
         Direction.INGRESS if source == ingress else Direction.EGRESS if source == egress else None)
     for _ in range(count):

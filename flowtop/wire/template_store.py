@@ -1,4 +1,4 @@
-"""Templates a Collecting Process knows (RFC 7011 section 8): by Transport Session, Observation Domain and id."""
+"""Templates known to the collector (RFC 7011 section 8), by Transport Session, Observation Domain and id."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class DomainTemplates:
     options: dict[int, Template]
 
     def get(self, template_id: int) -> Template | None:
-        """The Template of that id, of either kind."""
+        """The Template of that id, of either kind, or None."""
         return self.data.get(template_id) or self.options.get(template_id)
 
     def fields(self) -> int:
-        """Field Specifiers held: what the memory goes into."""
+        """Number of Field Specifiers, which bounds memory."""
         return sum(len(template.fields) for kind in (self.data, self.options) for template in kind.values())
 
 
 class TemplateStore:
-    """Templates received, by Transport Session and Observation Domain. Not for several threads at once.
+    """Templates received, by Transport Session and Observation Domain. Not thread-safe.
 
     Args:
-        max_fields: Field Specifiers kept for one session, over all its domains; a message that brings more is refused.
+        max_fields: limit of Field Specifiers of one session over all domains; a message that exceeds it is refused.
     """
 
     def __init__(self, max_fields: int = 32_768) -> None:
@@ -37,15 +37,15 @@ class TemplateStore:
         self._fields: dict[Hashable, int] = {}
 
     def get(self, session: Hashable, domain: int, template_id: int) -> Template | None:
-        """The Template, None when it is not known."""
+        """The Template, or None."""
         return self.domain(session, domain).get(template_id)
 
     def domain(self, session: Hashable, domain: int) -> DomainTemplates:
-        """Everything known of an Observation Domain: not to be changed."""
+        """All Templates of an Observation Domain; must not be modified."""
         return self._sessions.get(session, {}).get(domain) or DomainTemplates({}, {})
 
     def replace(self, session: Hashable, domain: int, templates: DomainTemplates) -> None:
-        """Take these for all that is known of an Observation Domain. Raises IpfixDecodeError: more than max_fields."""
+        """Replace all Templates of an Observation Domain. Raises IpfixDecodeError: more than max_fields."""
         added = templates.fields()
         total = self._fields.get(session, 0) - self.domain(session, domain).fields() + added
         if total > self._max_fields:
@@ -59,7 +59,7 @@ class TemplateStore:
             self.forget(session)
 
     def expire(self, session: Hashable, domain: int, template_id: int) -> None:
-        """Forget a Template that was not announced again in time: over UDP they live so long (RFC 7011 section 8.4)."""
+        """Remove a Template that was not announced again within its lifetime over UDP (RFC 7011 section 8.4)."""
         known = self.domain(session, domain)
         if known.get(template_id):
             self.replace(session, domain, DomainTemplates(
@@ -68,10 +68,10 @@ class TemplateStore:
 
     @property
     def fields(self) -> int:
-        """Field Specifiers held, over all sessions."""
+        """Number of Field Specifiers over all sessions."""
         return sum(self._fields.values())
 
     def forget(self, session: Hashable) -> None:
-        """The Transport Session has ended, and its Templates with it."""
+        """Remove the Templates of a Transport Session that has ended."""
         self._sessions.pop(session, None)
         self._fields.pop(session, None)

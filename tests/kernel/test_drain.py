@@ -240,7 +240,7 @@ def test_memory_of_vanished_interfaces_is_bounded_and_their_sums_stay(
     assert int(rows["packets"].sum()) == expected
     assert int(rows["interface_packets"].sum()) == 7 * 3000
     assert len(rows) < 2 * 1100
-    assert totals.nobody_counted()
+    assert totals.unassigned_counted()
 
 
 def test_per_cpu_values_are_as_many_as_the_kernel_writes(new_map: Callable[[int, int, int, int], int]) -> None:

@@ -124,12 +124,12 @@ def test_a_recorder_needs_no_standard_output(pair: tuple[Namespace, Namespace], 
     ("ipfx+tcp://collector", "unknown scheme 'ipfx+tcp'", "did you mean ipfix+tcp?"),
     ("ipfix+tcp://collector:70000", "Port out of range", "a port is 1 to 65535"),
     ("ipfix://collector?profile=nfdmp", "unknown profile 'nfdmp'", "did you mean nfdump?"),
-    ("ipfix://a..b", "'a..b' is no name of a host", "1 to 63 characters"),
-    ("file:a%00b", "control characters in export 'file:a%00b'", "no path"),
-    ("ipfix+tls://127.0.0.1?ca=%00", "control characters in export", "no path"),
-    ("file:{tmp}/" + "a" * 300, "File name too long", "may write"),
-    ("file:{tmp}/none/x.ipfix", "there is no directory", "may write"),
-    ("file:{tmp}", "it is a directory", "may write"),
+    ("ipfix://a..b", "'a..b' is not a host name", "1 to 63 characters"),
+    ("file:a%00b", "control characters in export 'file:a%00b'", "must not have any"),
+    ("ipfix+tls://127.0.0.1?ca=%00", "control characters in export", "must not have any"),
+    ("file:{tmp}/" + "a" * 300, "File name too long", "can write to"),
+    ("file:{tmp}/none/x.ipfix", "there is no directory", "can write to"),
+    ("file:{tmp}", "it is a directory", "can write to"),
     ("ipfix+tls://collector?ca={tmp}/none.pem", "cannot read the authorities' certificates", "PEM"),
     ("ipfix+tls://collector?cert={tmp}/empty", "cannot read the client's certificate", "PEM"),
     ("ipfix+tcp://collector", "cannot use the spool directory", "can be written"),
@@ -137,10 +137,10 @@ def test_a_recorder_needs_no_standard_output(pair: tuple[Namespace, Namespace], 
 def test_what_cannot_be_is_said_before_anything_starts(
         pair: tuple[Namespace, Namespace], tmp_path: Path, url: str, message: str, hint: str) -> None:
     (tmp_path / "empty").touch()
-    status, (said, advice) = failing(pair[0], "-b", "-i", "veth0", "-e", url.format(tmp=tmp_path),
+    status, (error, advice) = failing(pair[0], "-b", "-i", "veth0", "-e", url.format(tmp=tmp_path),
                                      "--state-directory", str(tmp_path / "empty"))
     assert status in (1, 2)
-    assert message in said
+    assert message in error
     assert hint in advice
 
 
@@ -316,4 +316,4 @@ def test_a_collector_that_is_not_who_it_should_be_gets_nothing_and_the_user_is_t
         assert command.end(signal.SIGINT) == 0
     assert not any(path.stat().st_size for path in arrived.iterdir())
     assert "0 flow records sent" in command.errors()
-    assert f"spooled for the next run, the collector's certificate is refused: {says}" in command.errors()
+    assert f"spooled for the next run, the collector's certificate is invalid: {says}" in command.errors()

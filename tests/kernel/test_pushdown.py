@@ -31,7 +31,8 @@ PORTS = [22, 53, 80, 443, 1024, 65535]
 
 
 def loaded(expression: str = "") -> FlowProgram:
-    return compile_program(map_entries=1024, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL, wanted=expression)
+    return compile_program(
+        map_entries=1024, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL, expression=expression)
 
 
 @pytest.fixture(scope="module")

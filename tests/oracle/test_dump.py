@@ -63,7 +63,7 @@ def test_what_is_broken_is_told_and_is_the_status(name: str, tmp_path: Path) -> 
     (octets,) = export_files([name])
     (tmp_path / "broken.dat").write_bytes(octets)
     status, out, _ = dump("-o", "json", tmp_path / "broken.dat")
-    assert status == 65 and len(messages(out)) == 1 and "flows take" in messages(out)[0]["refused"][0]
+    assert status == 65 and len(messages(out)) == 1 and "flows need" in messages(out)[0]["refused"][0]
     assert "refused: " in dump(tmp_path / "broken.dat")[1]
 
 
@@ -84,14 +84,15 @@ def test_data_before_its_template_is_shown_when_that_comes(tmp_path: Path) -> No
     first, second = messages(dump("-o", "json", path)[1])
     assert first["withoutTemplate"] == [{"set": 256, "octets": 576}] and first["records"] == []
     assert len(second["records"]) == 8 and all(record["cameBeforeItsTemplate"] for record in second["records"])
-    assert "came before its template: 8 records" in dump(path)[1]
+    assert "received before its template: 8 records" in dump(path)[1]
 
 
-@pytest.mark.parametrize(("octets", "said"), [(b"", "is empty"), (b"hello, world, this is no export", "is no export")])
-def test_what_is_no_export_is_one_clear_line(octets: bytes, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("octets", "message"), [
+    (b"", "is empty"), (b"hello, world, this is no export", "is not an export")])
+def test_what_is_no_export_is_one_clear_line(octets: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(octets)
     status, out, err = dump(tmp_path / "x")
-    assert (status, out) == (65, "") and said in err.splitlines()[0] and len(err.splitlines()) <= 2
+    assert (status, out) == (65, "") and message in err.splitlines()[0] and len(err.splitlines()) <= 2
     assert dump(tmp_path / "not there")[0] == 66
 
 
@@ -157,7 +158,7 @@ def test_a_gap_in_a_stream_is_told_and_is_the_status(tmp_path: Path) -> None:
     tcp_capture(path, b"".join(datagrams), [cut, cut + len(datagrams[1])], [0, 2])
     status, out, _ = dump("-o", "json", path)
     assert status == 65
-    assert [one["refused"] for one in messages(out)] == [[], ["the stream lacks octets before it"]]
+    assert [one["refused"] for one in messages(out)] == [[], ["octets are missing in the stream before this message"]]
 
 
 SFLOW = {"samplingInterval": "sflow.flow_sample.sampling_rate", "ingressInterface": "sflow.flow_sample.input_interface",

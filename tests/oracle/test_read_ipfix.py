@@ -61,7 +61,7 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
     ipfix.write_bytes(whole + b"\0" * 40)
     done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(ipfix)], capture_output=True,
                           check=False, timeout=60)
-    assert "something that is no IPFIX message" in done.stderr.decode()
+    assert "data that is not an IPFIX message" in done.stderr.decode()
     assert json.loads(done.stdout)["totals"]["observedPackets"] == 4
 
 

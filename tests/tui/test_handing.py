@@ -178,7 +178,7 @@ async def test_enter_alone_writes_to_a_file_named_by_the_time(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("there.csv", "is there already"), ("link.csv", "is there already"), ("flows.txt", "which format"),
+    ("there.csv", "exists already"), ("link.csv", "exists already"), ("flows.txt", "which format"),
     ("nowhere/flows.csv", "no such file or directory"), ("~nobody-of-that-name/x.csv", "home"), ("x", "which format"),
 ])
 async def test_what_cannot_be_written_is_said_under_the_line_and_harms_nothing(

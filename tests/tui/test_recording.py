@@ -46,7 +46,7 @@ async def test_enter_alone_writes_packets_of_the_flows_that_match_until_the_key_
         await pilot.press("W")
         await settled(pilot)
         assert not isinstance(pilot.app.screen, WriteScreen)
-        assert "1234 packets written, 7 DROPPED, 3 past" in line(pilot.app, -1)
+        assert "1234 packets written, 7 DROPPED, 3 beyond" in line(pilot.app, -1)
         assert "PACKETS" not in line(pilot.app, 1)
         assert "written" not in line(pilot.app, -2)
 
@@ -110,11 +110,11 @@ async def test_at_the_end_of_a_file_nothing_is_asked_as_no_packet_comes(width: i
 
 async def test_what_cannot_be_is_told_where_the_name_is_typed() -> None:
     packets = FakePackets()
-    packets.refuse = FlowtopError("x.pcapng is there already", hint="type another name")
+    packets.refuse = FlowtopError("x.pcapng exists already", hint="use another name")
     async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
         await pilot.press("W", "enter")
         await settled(pilot)
-        assert any("x.pcapng is there already; type another name" in text for text in lines(pilot.app))
+        assert any("x.pcapng exists already; use another name" in text for text in lines(pilot.app))
         await pilot.press("enter")
         await settled(pilot)
         assert packets.running

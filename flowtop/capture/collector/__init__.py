@@ -1,1 +1,1 @@
-"""The Collecting Process (RFC 7011 section 2): flows that other exporters have metered, as one more capture."""
+"""The collector (Collecting Process, RFC 7011 section 2): flows metered by other exporters, as a capture."""

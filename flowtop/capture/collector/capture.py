@@ -1,4 +1,4 @@
-"""The listening capture: what exporters send until the drain, as FlowBatches. Its clock is 1970's."""
+"""The collector's capture: Flow Records received since the last drain as FlowBatches, on a clock since 1970."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from flowtop.capture.protocol import Wake
 from flowtop.model.record import FlowBatch
 
 
-def collected_batch(collecting: CollectingProcess, now_ns: int, addresses: tuple[str, ...] = ()) -> FlowBatch:
-    """What was collected since the last call; every batch has arrays of its own.
+def collected_batch(process: CollectingProcess, now_ns: int, addresses: tuple[str, ...] = ()) -> FlowBatch:
+    """What was collected since the last call; each batch has arrays of its own.
 
     Args:
         now_ns: since 1970 UTC.
         addresses: where exporters send to.
     """
-    keys, counters, other_ifindexes = collecting.drain()
-    for name in ("first_ns", "last_ns"):  # an exporter's clock may be a little ahead
+    keys, counters, other_ifindexes = process.drain()
+    for name in ("first_ns", "last_ns"):  # an exporter's clock may be slightly ahead
         counters[name] = counters[name].clip(max=now_ns)
-    return FlowBatch(keys, counters, collecting.points.observations(), now_ns, 0, collecting.points.interfaces(),
-                     addresses, collecting=collecting.statistics(), other_ifindexes=other_ifindexes)
+    return FlowBatch(keys, counters, process.points.observations(), now_ns, 0, process.points.interfaces(),
+                     addresses, collecting=process.statistics(), other_ifindexes=other_ifindexes)
 
 
-class ListenerCapture:
-    """flowtop.capture.protocol.Capture of the flows that other exporters send.
+class CollectorCapture:
+    """A flowtop.capture.protocol.Capture of flows received from other exporters.
 
     Args:
-        urls: where to listen, at least one.
+        urls: addresses to listen on, at least one.
         clock_ns: ns, monotonic.
-        unix_ns: ns since 1970 UTC; asked once, so that a step of the system's clock steps no flow.
+        unix_ns: ns since 1970 UTC; read once, so that a change of the system clock does not move flows.
     """
 
     def __init__(self, urls: tuple[ListenUrl, ...], *, clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -43,14 +43,14 @@ class ListenerCapture:
         self._urls = urls
         self._clock_ns = clock_ns
         self._since_1970_ns = unix_ns() - clock_ns()
-        self._collecting = CollectingProcess()
+        self._process = CollectingProcess()
         self._resources = ExitStack()
         self._listeners: list[Listener] = []
         self._wake = Wake()
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it listens, as URLs; once open."""
+        """The addresses in use, as URLs; valid once open."""
         return tuple(listener.address for listener in self._listeners)
 
     def open(self, progress: Callable[[str], None]) -> None:
@@ -59,21 +59,21 @@ class ListenerCapture:
             self._selector = self._resources.enter_context(selectors.DefaultSelector())
             self._selector.register(self._wake, selectors.EVENT_READ)
             for url in self._urls:
-                listener = Listener(url, self._selector, self._collecting, self._now_s)
+                listener = Listener(url, self._selector, self._process, self._now_s)
                 self._listeners.append(listener)
                 self._resources.callback(listener.close)
         except BaseException:
             self._resources.close()
             raise
-        progress(f"listening at {', '.join(self.addresses)}")
+        progress(f"listening on {', '.join(self.addresses)}")
 
     def wait(self, timeout_s: float) -> None:
-        """See Capture.wait: takes what arrives meanwhile."""
+        """See Capture.wait; receives messages while it waits."""
         deadline_ns = self._clock_ns() + round(timeout_s * 1e9)
-        while (left_ns := deadline_ns - self._clock_ns()) > 0 and not self._collecting.full:
+        while (left_ns := deadline_ns - self._clock_ns()) > 0 and not self._process.full:
             for key, _ in self._selector.select(left_ns / 1e9):
                 if key.fd == self._wake.fileno():
-                    self._wake.heard()
+                    self._wake.clear()
                     return
                 key.data()
 
@@ -82,13 +82,13 @@ class ListenerCapture:
         self._wake.call()
 
     def lift_filter(self, lifted: bool) -> None:
-        """See Capture.lift_filter: there is none."""
+        """See Capture.lift_filter; does nothing, as there is no capture filter."""
 
     def drain(self) -> FlowBatch:
-        """See Capture.drain. Every batch has arrays of its own."""
+        """See Capture.drain; every batch has new arrays."""
         for listener in self._listeners:
             listener.count_drops()
-        return collected_batch(self._collecting, self._clock_ns() + self._since_1970_ns, self.addresses)
+        return collected_batch(self._process, self._clock_ns() + self._since_1970_ns, self.addresses)
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

@@ -1,4 +1,4 @@
-"""Collected rows as a FlowBatch's arrays: every Flow Key once, with the sum of what was told of it."""
+"""Collected rows as a FlowBatch's arrays: one entry per Flow Key, with summed counters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_openi
 from flowtop.wire.flow_records import Collected
 
 _LATEST_MS = (1 << 62) // 1_000_000
-"""The year 2116: sums of later times in ns would overflow."""
+"""The year 2116: sums of later times in ns could overflow."""
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
 _MULTIPLIERS = np.random.default_rng().integers(1, 1 << 63, _WORDS, np.uint64) << np.uint64(1) | np.uint64(1)
-"""Of the hash that brings rows of one key together: nobody can choose keys that collide."""
+"""Random multipliers of the hash that groups rows by key, so that no sender can choose colliding keys."""
 
 
 CollectedEntries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.uint32]]
@@ -21,11 +21,12 @@ CollectedEntries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray
 
 
 def flow_entries(rows: Collected) -> CollectedEntries:
-    """Keys and counters of the rows, and the interfaces at the exporter's other side.
+    """Merge rows by Flow Key.
 
     Returns:
-        FLOW_KEY_DTYPE, FLOW_COUNTERS_DTYPE and u4, shape (m,): m different keys, in the order in which they came first.
-        MACs, TOS, TTL and the other interface are those of the row that came first. Times are ns since 1970 UTC.
+        FLOW_KEY_DTYPE, FLOW_COUNTERS_DTYPE and u4 (interface on the exporter's other side), shape (m,): m
+        distinct keys in the order of their first row. MACs, TOS, TTL and the other interface are those of the first
+        row. Times are ns since 1970 UTC.
     """
     keys = np.empty(len(rows), FLOW_KEY_DTYPE)
     for name in FLOW_KEY_DTYPE.names or ():
@@ -41,16 +42,16 @@ def flow_entries(rows: Collected) -> CollectedEntries:
         counters[name] = np.add.reduceat(rows[name][order], starts)
     counters["first_ns"] = np.minimum.reduceat(rows["start_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
     counters["last_ns"] = np.maximum.reduceat(rows["end_ms"][order], starts).clip(0, _LATEST_MS) * 1_000_000
-    # Of a record with both bits nobody knows whether they came together.
+    # A record with both SYN and ACK does not say whether one packet had both.
     bits = np.bitwise_or.reduceat(with_opening(rows["tcp_control_bits"][order] & np.uint16(TCP_CONTROL_BITS)), starts)
     counters["tcp_bits_hint"] = bits
     counters["tcp_bit_seen"] = bits[:, None] >> np.arange(TCP_OPENING_BIT + 1, dtype=np.uint16) & np.uint16(1)
-    arrival = np.argsort(firsts)  # whatever the hash: the same input gives the same flows in the same order
+    arrival = np.argsort(firsts)  # deterministic order, independent of the hash
     return keys[firsts[arrival]], counters[arrival], rows["other_ifindex"][firsts[arrival]]
 
 
 def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """An order in which rows of one key stand together, as they came; and where each key begins in it."""
+    """Return an order that groups rows by key and keeps their order within a key, and each group's start in it."""
     hashes = (words * _MULTIPLIERS).sum(axis=1, dtype=np.uint64)
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(_changes(words[order]))
@@ -61,7 +62,7 @@ def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.ND
 
 
 def _changes(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which rows differ from the one before; the first does."""
+    """Whether each row differs from the previous one; True for the first."""
     changes = np.ones(len(ordered), np.bool_)
     changes[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     return changes

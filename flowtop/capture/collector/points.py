@@ -1,4 +1,4 @@
-"""Observation Points of other hosts: a number of our own for each exporter, domain and interface."""
+"""Observation Points of other hosts: a synthetic ifindex for each exporter, Observation Domain and interface."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from flowtop.model.kinds import UNKNOWN_DIRECTION
 from flowtop.model.record import OBSERVATION_DTYPE
 
 MAX_POINTS = 16_384
-"""Interfaces told apart; what exceeds them is told apart by exporter no more: a hostile sender can name many."""
+"""Limit of interfaces with a number of their own, since a hostile sender can name many. The others share OTHERS."""
 OTHERS = 1
-"""The number of all that exceed MAX_POINTS."""
+"""The number shared by all interfaces beyond MAX_POINTS."""
 MAX_NAMES = 4_096
-"""Interface names kept of one exporter and domain."""
+"""Limit of interface names per exporter and domain."""
 MAX_ALL_NAMES = 65_536
-"""The same over all of them."""
+"""Limit of interface names in total."""
 
 _Domain = tuple[str, int]
 """Exporter address, Observation Domain ID."""
 
 
 class ObservationPoints:
-    """Numbers (synthetic ifindexes), names, books of Observation Points. Never forgets one: flows have its number."""
+    """Synthetic ifindexes, names and totals of Observation Points.
+
+    Entries are never removed, as flows refer to them.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, int, int], int] = {}
@@ -51,11 +54,11 @@ class ObservationPoints:
         """The synthetic ifindexes of interfaces, shape (n,)."""
         different, inverse = np.unique(interfaces, return_inverse=True)
         mine = [self.number(exporter, domain, interface) for interface in different.tolist()]
-        found: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
-        return found
+        numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
+        return numbers
 
     def name(self, exporter: str, domain: int, interface: int, name: str) -> None:
-        """An exporter has told an interface's name."""
+        """Store the name of an exporter's interface."""
         names = self._names.get((exporter, domain), {})
         known = interface in names
         if names.get(interface) == name or (not known and (len(names) >= MAX_NAMES or self._named >= MAX_ALL_NAMES)):
@@ -65,7 +68,7 @@ class ObservationPoints:
         self._texts = None
 
     def interfaces(self) -> Mapping[int, str]:
-        """Name by synthetic ifindex."""
+        """Names by synthetic ifindex."""
         if self._texts is None:
             self._texts = {
                 number: observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface)))
@@ -75,7 +78,7 @@ class ObservationPoints:
         return self._texts
 
     def _text(self, exporter: str, domain: int, interface: int) -> str:
-        """An interface's name; exporters may tell it in domain 0 for all their domains."""
+        """An interface's name; exporters may report it in domain 0 for all their domains."""
         for place in (domain, 0):
             name = self._names.get((exporter, place), {}).get(interface)
             if name:
@@ -84,14 +87,14 @@ class ObservationPoints:
 
     def book(self, ifindex: npt.NDArray[np.uint32], direction: npt.NDArray[np.uint8],
              packets: npt.NDArray[np.uint64], octets: npt.NDArray[np.uint64]) -> None:
-        """Add traffic to the books, each array of shape (n,)."""
+        """Add traffic to the totals; each array of shape (n,)."""
         np.add.at(self._sums[:, :, 0], (ifindex, direction), packets)
         np.add.at(self._sums[:, :, 1], (ifindex, direction), octets)
 
     def observations(self) -> npt.NDArray[np.void]:
-        """OBSERVATION_DTYPE, shape (m,): every point and direction that has told of traffic; a new array."""
+        """OBSERVATION_DTYPE, shape (m,): every point and direction with traffic; a new array."""
         numbers, directions = np.nonzero(self._sums.any(axis=2))
-        found = np.zeros(len(numbers), OBSERVATION_DTYPE)
-        found["ifindex"], found["direction"] = numbers, directions
-        found["packets"], found["octets"] = self._sums[numbers, directions].T
-        return found
+        observations = np.zeros(len(numbers), OBSERVATION_DTYPE)
+        observations["ifindex"], observations["direction"] = numbers, directions
+        observations["packets"], observations["octets"] = self._sums[numbers, directions].T
+        return observations

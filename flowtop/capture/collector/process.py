@@ -1,7 +1,7 @@
-"""The Collecting Process without its sockets: messages in, FlowBatch arrays out, everything refused counted.
+"""The Collecting Process without sockets: takes messages, returns FlowBatch arrays, counts what it refuses.
 
-Whatever arrives is hostile until parsed. Bounded are: sessions, Templates over all of them, Observation Domains a
-session, Observation Points, samplers, names, sets that wait for a Template, and records between two drains (`full`).
+Input is not trusted. There are limits for sessions, Templates in total, Observation Domains per session, Observation
+Points, samplers, names, Data Sets that wait for a Template, and records between two drains (`full`).
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Templa
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
-"""Field Specifiers over all sessions; a session has a bound of its own too."""
+"""Limit of Field Specifiers over all sessions; there is also a limit per session."""
 MAX_PENDING = 400_000
-"""Records that may wait for a drain."""
+"""Limit of records that wait for a drain."""
 TEMPLATE_LIFE_S = 1_800.0
-"""Over UDP a Template lives so long unless announced again: three times the usual 10 min (RFC 7011 section 8.4)."""
+"""Lifetime of a Template over UDP: three times the usual interval of 10 min (RFC 7011 section 8.4)."""
 CLOCK_TOLERANCE_MS = 120_000
-"""An exporter's clock that is further off than this is not believed: its times are moved to ours."""
+"""An exporter's clock that differs by more than this is considered wrong, and its times are shifted to ours."""
 LARGEST_COUNT = 1 << 46
-"""Octets or packets of one record beyond which it is not believed: 70 TB."""
+"""Records with more octets or packets than this (70 TB) are refused."""
 _SWEEP_S = 60.0
 _MAX_OPTIONS = 4_096
-"""Records of one set of Options Data that are looked at."""
+"""Limit of Options Data records that are read from one set."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """Data Sets of one Template that wait for the drain, with their messages' times."""
+    """Data Sets of one Template that wait for the drain, with the times of their messages."""
 
     known: KnownSession
     domain: int
@@ -56,10 +56,10 @@ class _Pending:
 
 
 class CollectingProcess:
-    """Takes messages one by one. One thread.
+    """Takes messages one by one. Not thread-safe.
 
     Args:
-        correct_clocks: move the times of exporters whose clock is far off; not for files, whose time is long ago.
+        correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
     """
 
     def __init__(self, correct_clocks: bool = True) -> None:
@@ -79,30 +79,30 @@ class CollectingProcess:
 
     @property
     def full(self) -> bool:
-        """So much waits that a drain should come."""
+        """Whether so many records wait that a drain is due."""
         return self._pending_records >= MAX_PENDING
 
     def count(self, what: str, number: int = 1) -> None:
-        """Add to a counter of CollectingStatistics that only the sockets' owner can see."""
+        """Add to a counter of CollectingStatistics that is maintained by the owner of the sockets."""
         self._counts[what] += number
 
     def refuse(self, fault: str) -> None:
-        """Count something that could not be read."""
+        """Count a message that could not be decoded, by kind of fault."""
         self._refused[fault] += 1
 
     def receive(self, octets: bytes, session: Session, now_s: float) -> bool:
         """Take one message.
 
         Args:
-            octets: all of it.
-            session: where it came from.
+            octets: the complete message.
+            session: the Transport Session it was received in.
             now_s: since 1970 UTC.
 
         Returns:
-            False when it was refused (and counted): over TCP the session has to end then (RFC 7011 section 10.2.5).
+            False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
-        known = self._sessions.know(session)
-        if self._sessions.crowded:
+        known = self._sessions.touch(session)
+        if self._sessions.over_limit:
             self._evict()
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
@@ -127,7 +127,7 @@ class CollectingProcess:
         return True
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
-        """Take one sFlow datagram: the agent it names is the exporter, whoever passed it on."""
+        """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
         try:
             datagram = sflow.decode_sflow(octets)
         except IpfixDecodeError as refusal:
@@ -147,26 +147,25 @@ class CollectingProcess:
         return True
 
     def end(self, session: Session) -> None:
-        """A Transport Session is over, and its Templates with it."""
+        """Remove a Transport Session that has ended, and its Templates."""
         self._forget(session)
 
     def drain(self) -> CollectedEntries:
-        """Flow Keys, counters, other interfaces since the last call; the points' books are up to them. See
-        flow_entries."""
+        """Return the entries since the last call, see flow_entries, and add them to the points' totals."""
         rows = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
         return flow_entries(rows)
 
     def take_rows(self) -> Collected:
-        """Flows since the last call as they were told, in no book yet: for who hands them over bit by bit."""
+        """Rows since the last call, as reported and not in the totals yet; for callers that pass them on in parts."""
         self._flush()
         rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
         self._extra, self._pending_records = [], 0
         return rows
 
     def statistics(self) -> CollectingStatistics:
-        """As it stands."""
+        """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
             dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
@@ -174,7 +173,7 @@ class CollectingProcess:
     # ---- sessions
 
     def _evict(self) -> None:
-        """Forget the session that has been silent longest."""
+        """Remove the least recently used session."""
         self._forget(self._sessions.oldest())
         self._counts["evicted_sessions"] += 1
 
@@ -184,7 +183,7 @@ class CollectingProcess:
         self._held.forget(session.key)
 
     def _sweep(self, now_s: float) -> None:
-        """Let go of what is too old."""
+        """Remove expired Templates and Data Sets."""
         self._swept_s = now_s
         self._held.expire(now_s)
         for known in self._sessions:
@@ -198,7 +197,7 @@ class CollectingProcess:
     # ---- messages
 
     def _follow(self, message: Message, domain: Domain) -> None:
-        """Look for gaps in the sequence."""
+        """Check the sequence number for gaps."""
         if message.version == ipfix.VERSION:
             units, name = (None if message.undecoded else message.record_count), "lost_records"
         elif message.version == netflow5.VERSION:
@@ -208,13 +207,13 @@ class CollectingProcess:
         self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
-        """Count what a sequence number says."""
+        """Add the result of a sequence check to the counters."""
         self._counts[name] += verdict.lost
         self._counts["late_messages"] += verdict.late
         self._counts["sequence_resets"] += verdict.reset
 
     def _times(self, message: Message, domain: Domain, now_ms: int) -> MessageTimes:
-        """When a message was exported and its exporter booted, and what brings its clock to ours."""
+        """Export and boot time of a message, and the correction of its exporter's clock."""
         export_ms = message.export_time_s * 1000
         boot_ms = domain.boot_ms if message.boot_ms is None else message.boot_ms
         shift_ms = now_ms - export_ms if self._correct_clocks else 0
@@ -224,7 +223,7 @@ class CollectingProcess:
         return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else NO_BOOT, shift_ms)
 
     def _learn(self, known: KnownSession, message: Message, now_s: float) -> None:
-        """Templates have come: decode what waited for them."""
+        """Decode the Data Sets that waited for new Templates."""
         key = known.session.key
         for template in message.templates:
             if known.session.datagram:
@@ -241,7 +240,7 @@ class CollectingProcess:
 
     def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes,
               header_interval: int) -> None:
-        """Data Records: Options are used at once, flows wait for the drain."""
+        """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
             self._counts["options_records"] += data_set.count
             self._use_options(known, domain, data_set)
@@ -256,7 +255,7 @@ class CollectingProcess:
         self._pending_records += data_set.count
 
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
-        """Sampling, interface names, and when the exporter booted."""
+        """Read sampling intervals, interface names and the exporter's boot time."""
         place = self._sessions.domain(known, domain)
         names = data_set.template.names
         for row in data_set.records[:_MAX_OPTIONS].tolist():
@@ -282,7 +281,7 @@ class CollectingProcess:
     # ---- records
 
     def _flush(self) -> None:
-        """Turn what waits into rows, of sessions that are over too."""
+        """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
         self._extra += [self._rows(part) for part in pending.values()]
         sampled, self._sampled = self._sampled, {}
@@ -313,14 +312,14 @@ class CollectingProcess:
         return rows
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
-        """Interfaces by synthetic ifindex in the place of the exporter's numbers."""
+        """Replace the exporter's interface numbers by synthetic ifindexes."""
         rows["ifindex"] = self.points.numbers(exporter, domain, rows["ifindex"])
-        told = np.flatnonzero(rows["other_ifindex"])
-        if len(told):
-            rows["other_ifindex"][told] = self.points.numbers(exporter, domain, rows["other_ifindex"][told])
+        places = np.flatnonzero(rows["other_ifindex"])
+        if len(places):
+            rows["other_ifindex"][places] = self.points.numbers(exporter, domain, rows["other_ifindex"][places])
 
     def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
-        """What was sampled stands for so many times as much."""
+        """Multiply the counters of sampled traffic by the sampling interval."""
         sampled = intervals > 1
         self._interval = max(self._interval, float(intervals.max()))
         self._counts["sampled_packets"] += int(rows["packets"][sampled].sum())
@@ -330,7 +329,7 @@ class CollectingProcess:
 
 
 def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
-    """A value of Options Data; integers as numbers, also where their length is not their type's (2 of samplerId)."""
+    """A value of Options Data; integers as int, even if the length differs from the type's (samplerId of 2 octets)."""
     if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
         return int.from_bytes(value, "big")
     return value

@@ -1,4 +1,4 @@
-"""Transport Sessions and their Observation Domains: what is known of exporters, in bounded memory."""
+"""Transport Sessions and their Observation Domains: the state kept for each exporter, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flowtop.wire.flow_records import big_endian
 from flowtop.wire.ipfix import Records
 
 MAX_SAMPLERS = 64
-"""Samplers kept of one Observation Domain."""
+"""Limit of samplers per Observation Domain."""
 _SELECTORS = ("samplerId", "selectorId", "selectionSequenceId", "ingressInterface", "egressInterface")
-"""What a record may have in common with the Options about its sampler, the most particular first."""
+"""Elements that select the sampler of a record, the most specific first."""
 _HIGHEST = 1 << 32
 
 
 def announced_interval(values: Mapping[str, Any]) -> float | None:
-    """One in how many packets was looked at, by one record of Options Data; None: it does not say."""
+    """The sampling interval (1 in N packets) in one record of Options Data; None if it has none."""
     def positive(name: str) -> float:
         value = values.get(name)
         return float(value) if isinstance(value, int | float) and 0 < value < _HIGHEST else 0.0
@@ -37,13 +37,13 @@ def announced_interval(values: Mapping[str, Any]) -> float | None:
 
 
 class Samplers:
-    """Intervals of one Observation Domain."""
+    """Sampling intervals of one Observation Domain."""
 
     def __init__(self) -> None:
         self._intervals: dict[tuple[str, int] | None, float] = {}
 
     def announce(self, values: Mapping[str, Any]) -> None:
-        """Take note of one record of Options Data, if it is about sampling."""
+        """Store the sampling interval in a record of Options Data, if there is one."""
         interval = announced_interval(values)
         if interval is None:
             return
@@ -54,33 +54,33 @@ class Samplers:
             self._intervals[key] = interval
 
     def intervals(self, records: Records, header: int) -> npt.NDArray[np.float64] | None:
-        """The interval of each record, shape (n,), at least 1; None: nothing was sampled.
+        """The sampling interval of each record, shape (n,), at least 1; None if nothing was sampled.
 
         Args:
-            header: what the message's header says, 0 when it does not.
+            header: interval in the message header, or 0.
         """
         names = records.dtype.names or ()
         default = float(header) if header > 1 else self._intervals.get(None, 1.0)
-        found = np.full(len(records), default)
+        intervals = np.full(len(records), default)
         selectors = {name for key in self._intervals if key for name in key[:1]}
         for selector in reversed(_SELECTORS):
             if selector in names and selector in selectors:
-                found = self._by_selector(selector, _numbers(records[selector]), found)
+                intervals = self._by_selector(selector, _numbers(records[selector]), intervals)
         for own in ("samplerRandomInterval", "samplingInterval"):
             if own in names:
-                told = _numbers(records[own])
-                found = np.where((told > 0) & (told < _HIGHEST), told, found)
-        return found if (found > 1).any() else None
+                values = _numbers(records[own])
+                intervals = np.where((values > 0) & (values < _HIGHEST), values, intervals)
+        return intervals if (intervals > 1).any() else None
 
     def _by_selector(self, selector: str, numbers: npt.NDArray[np.uint64],
-                     found: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+                     intervals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         different, inverse = np.unique(numbers, return_inverse=True)
         known = np.array([self._intervals.get((selector, number), 0.0) for number in different.tolist()])[inverse]
-        return np.where(known > 0, known, found)
+        return np.where(known > 0, known, intervals)
 
 
 def _numbers(column: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """A column as numbers; one that is none counts as 0."""
+    """A column as integers; 0 for other types."""
     if column.dtype.kind == "V" and column.dtype.itemsize <= 8:
         return big_endian(column)
     if column.dtype.kind in "ui":
@@ -89,18 +89,18 @@ def _numbers(column: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
 
 _MODULUS = 1 << 32
 _LARGEST_GAP = 1 << 24
-"""A gap beyond this is no loss but another beginning."""
+"""A gap larger than this counts as a restart of the sequence, not as loss."""
 _LATEST = 1 << 16
-"""So far back a message may be late; further back the exporter has started anew."""
+"""How far behind a message may be to count as late; further behind, the exporter has restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one sequence number says.
+    """Result of checking one sequence number.
 
-    Attributes:
-        lost: units missing before this message; negative: a late one gives back what it had been counted for.
-        late: it came after a later one.
+    lost: units missing before this message. Negative for a late message, which corrects an earlier count.
+        late: it arrived after a later one.
+        reset: the exporter has restarted.
         reset: the exporter started anew.
     """
 
@@ -110,7 +110,7 @@ class Verdict:
 
 
 class SequenceTracker:
-    """The sequence of one Observation Domain in one Transport Session."""
+    """Checks the sequence numbers of one Observation Domain in one Transport Session."""
 
     def __init__(self) -> None:
         self._expected: int | None = None
@@ -119,13 +119,13 @@ class SequenceTracker:
         self._lost = 0
 
     def see(self, sequence: int, units: int | None, export_time_s: int, boot_ms: int | None) -> Verdict:
-        """Take note of one message.
+        """Check the sequence number of one message.
 
         Args:
-            sequence: its number: units sent before it (NetFlow 9: before or including it; only steps count).
-            units: how many units it is itself; None: unknown, so that the next number says nothing.
-            export_time_s: of its header.
-            boot_ms: when the exporter booted, where it says so.
+            sequence: units sent before this message (NetFlow 9: may include it; only differences count).
+            units: units in this message; None if unknown, so that the next number cannot be checked.
+            export_time_s: from the message header.
+            boot_ms: when the exporter booted, or None.
         """
         restarted = self._restarted(export_time_s, boot_ms)
         expected = self._expected
@@ -145,20 +145,20 @@ class SequenceTracker:
         return Verdict(lost=ahead)
 
     def _restarted(self, export_time_s: int, boot_ms: int | None) -> bool:
-        """Whether the exporter booted since: its uptime counts from a later time, by more than clocks wander."""
+        """Whether the exporter has rebooted: its boot time has increased by more than clock drift."""
         if boot_ms is None or self._boot_ms is None or export_time_s < self._export_time_s:
             return False
         return boot_ms - self._boot_ms > 10_000 and (boot_ms - self._boot_ms) < 1 << 31
 
 MAX_SESSIONS = 1_024
 MAX_DOMAINS = 256
-"""Observation Domains of one session whose sequence and samplers are followed."""
+"""Limit of Observation Domains per session with state."""
 MAX_ALL_DOMAINS = 8_192
-"""The same over all sessions."""
+"""Limit of Observation Domains with state over all sessions."""
 MAX_SOURCES = 64
-"""sFlow data sources of a domain whose drops are followed."""
+"""Limit of sFlow data sources per domain whose drop counters are tracked."""
 NO_BOOT = -1
-"""`boot_ms` of a domain that has not told when it booted."""
+"""`boot_ms` of a domain that has not reported its boot time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +166,9 @@ class Session:
     """A Transport Session.
 
     Attributes:
-        key: tells sessions apart.
-        exporter: address, as text.
-        datagram: over UDP, where Templates have a lifetime and are not withdrawn.
+        key: identifies the session.
+        exporter: its address, as text.
+        datagram: over UDP, where Templates expire and are not withdrawn.
     """
 
     key: Hashable
@@ -178,7 +178,7 @@ class Session:
 
 @dataclass(slots=True)
 class Domain:
-    """What is known of one Observation Domain of a session."""
+    """State of one Observation Domain of a session."""
 
     sequence: SequenceTracker = field(default_factory=SequenceTracker)
     samplers: Samplers = field(default_factory=Samplers)
@@ -186,7 +186,7 @@ class Domain:
     dropped: dict[int, int] = field(default_factory=dict)
 
     def newly_dropped(self, source: int, dropped: int) -> int:
-        """What an sFlow data source has dropped since it was heard last, by its counter, which wraps."""
+        """Packets dropped by an sFlow data source since its last sample; the counter wraps."""
         before = self.dropped.get(source, dropped)
         if source in self.dropped or len(self.dropped) < MAX_SOURCES:
             self.dropped[source] = dropped
@@ -196,7 +196,7 @@ class Domain:
 
 @dataclass(slots=True)
 class KnownSession:
-    """What is known of a session. `announced`: when each Template was last, by domain and id."""
+    """State of a session. `announced`: when each Template was announced last, by domain and id."""
 
     session: Session
     domains: dict[int, Domain] = field(default_factory=dict)
@@ -204,10 +204,10 @@ class KnownSession:
 
 
 class Sessions:
-    """Of every exporter that was heard, the one that has been silent longest first.
+    """All known sessions, the least recently used first.
 
     Attributes:
-        domains: Observation Domains that are followed, over all sessions.
+        domains: number of Observation Domains with state, over all sessions.
     """
 
     def __init__(self) -> None:
@@ -221,16 +221,16 @@ class Sessions:
         return iter(self._known.values())
 
     @property
-    def crowded(self) -> bool:
-        """There are more than MAX_SESSIONS: the oldest has to go."""
+    def over_limit(self) -> bool:
+        """Whether there are more than MAX_SESSIONS, so that the oldest has to be removed."""
         return len(self._known) > MAX_SESSIONS
 
     def oldest(self) -> Session:
-        """The one that has been silent longest."""
+        """The least recently used session."""
         return next(iter(self._known.values())).session
 
-    def know(self, session: Session) -> KnownSession:
-        """What is known of a session, which has just been heard."""
+    def touch(self, session: Session) -> KnownSession:
+        """The state of a session; marks it as most recently used."""
         known = self._known.get(session.key)
         if known is None:
             known = self._known[session.key] = KnownSession(session)
@@ -239,12 +239,12 @@ class Sessions:
         return known
 
     def forget(self, session: Session) -> None:
-        """It is over."""
+        """Remove the state of a session."""
         known = self._known.pop(session.key, None)
         self.domains -= len(known.domains) if known else 0
 
     def domain(self, known: KnownSession, number: int) -> Domain:
-        """What is known of a domain; for the moment only when there are too many."""
+        """The state of a domain. It is not stored if there are too many domains."""
         domain = known.domains.get(number)
         if domain is None:
             domain = Domain()

@@ -1,4 +1,4 @@
-"""Sampled packets of sFlow agents as rows: their headers go through the parser that reads capture files."""
+"""Sampled packets of sFlow agents as rows; headers are parsed like packets of capture files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SampledPackets:
         self._times_ms: list[int] = []
 
     def add(self, packets: tuple[SampledPacket, ...], now_ms: int) -> None:
-        """Take a datagram's."""
+        """Add the packets of a datagram."""
         self._packets += packets
         self._times_ms += [now_ms] * len(packets)
 
     def rows(self) -> tuple[Collected, npt.NDArray[np.float64], int]:
-        """Rows of one packet each, and the interval of each, shape (n,); and how many headers are of no IP packet."""
+        """One row per packet, the sampling intervals, shape (n,), and the number of headers that are not IP."""
         read = [place for place, packet in enumerate(self._packets) if packet.protocol in _LINK_OF]
         if not read:
             return np.zeros(0, COLLECTED_DTYPE), np.zeros(0), len(self._packets)
@@ -57,7 +57,7 @@ class SampledPackets:
 
 
 def _point(packet: SampledPacket) -> tuple[int, int]:
-    """Interface and direction."""
+    """Interface and direction of a packet."""
     if packet.direction is None:
         return packet.ingress or packet.egress, UNKNOWN_DIRECTION
     return (packet.egress if packet.direction == Direction.EGRESS else packet.ingress), packet.direction

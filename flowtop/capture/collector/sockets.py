@@ -1,4 +1,4 @@
-"""The Collecting Process's sockets: datagrams, and streams that are cut into messages."""
+"""Sockets of the collector: datagrams, and streams that are split into messages."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from flowtop.wire.ipfix_template import IpfixDecodeError
 
 MAX_CONNECTIONS = 256
 BURST = 512
-"""Datagrams taken from one socket before another has its turn."""
+"""Limit of datagrams read from one socket before others are served."""
 _BUFFER_OCTETS = 16_777_216
 _LONGEST = 65_535
 _SO_MEMINFO, _MEMINFO_DROPS = 55, 8
 _SO_RCVBUFFORCE = 33
 _CHUNK = 262_144
 _TURNS = 16
-"""Reads from one connection before another has its turn."""
+"""Limit of reads from one connection before others are served."""
 
 
 class Listener:
-    """One place that is listened at; owns its sockets.
+    """Listens on one address; owns its sockets.
 
     Args:
-        url: where.
-        selector: gets the sockets registered, with what is to be called when they can be read.
-        collecting: gets the messages.
-        now: s since 1970 UTC.
+        url: the address.
+        selector: the sockets are registered here, with a callback for when they become readable.
+        process: receives the messages.
+        now: returns s since 1970 UTC.
 
-    Raises FlowtopError: the address is in use, is not this host's, or the certificate cannot be read.
+    Raises FlowtopError: the address is in use or not local, or the certificate cannot be read.
     """
 
-    def __init__(self, url: ListenUrl, selector: selectors.BaseSelector, collecting: CollectingProcess,
+    def __init__(self, url: ListenUrl, selector: selectors.BaseSelector, process: CollectingProcess,
                  now: Callable[[], float]) -> None:
         self._url = url
         self._selector = selector
-        self._collecting = collecting
+        self._process = process
         self._now = now
         self._context = _tls_context(url) if url.transport == "tls" else None
         self._connections: OrderedDict[int, _Connection] = OrderedDict()
@@ -60,7 +60,7 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """Where it listens, with the port the system chose."""
+        """The address in use, with the port chosen by the system."""
         host, port = self.socket.getsockname()[:2]
         return str(ListenUrl(self._url.transport, host, port))
 
@@ -72,40 +72,40 @@ class Listener:
         self.socket.close()
 
     def take_all(self) -> None:
-        """Take what the sockets hold already: before the last drain."""
+        """Receive what the sockets have buffered, before the last drain."""
         while self._url.transport != "udp" and self._accept():
             pass
         for connection in list(self._connections.values()):
-            while not self._collecting.full and self._read(connection):
+            while not self._process.full and self._read(connection):
                 pass
         if self._url.transport == "udp":
-            while not self._collecting.full and self._take_datagrams() == BURST:
+            while not self._process.full and self._take_datagrams() == BURST:
                 pass
 
     def count_drops(self) -> None:
-        """Take note of the datagrams that found the socket's buffer full."""
+        """Update the counter of datagrams dropped by the kernel because the socket's buffer was full."""
         if self._url.transport != "udp":
             return
         info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
         dropped = struct.unpack_from("=I", info, 4 * _MEMINFO_DROPS)[0]
-        self._collecting.count("dropped_by_kernel", (dropped - self._dropped) % (1 << 32))
+        self._process.count("dropped_by_kernel", (dropped - self._dropped) % (1 << 32))
         self._dropped = dropped
 
     def _take_datagrams(self) -> int:
-        """Read what is there, a burst at most; gives how many datagrams were."""
-        receive, collecting, now_s = self.socket.recvfrom, self._collecting, self._now()
+        """Receive up to BURST datagrams; returns their number."""
+        receive, process, now_s = self.socket.recvfrom, self._process, self._now()
         number = 0
         with suppress(BlockingIOError, ConnectionError):
-            while number < BURST and not collecting.full:
+            while number < BURST and not process.full:
                 octets, source = receive(_LONGEST)
                 number += 1
-                collecting.receive(octets, Session((self._url, *source[:2]), _plain(source[0]), True), now_s)
+                process.receive(octets, Session((self._url, *source[:2]), _plain(source[0]), True), now_s)
         return number
 
     # ---- streams
 
     def _accept(self) -> bool:
-        """Take one connection; gives whether there was one."""
+        """Accept one connection; returns whether there was one."""
         try:
             connection, source = self.socket.accept()
         except OSError as error:
@@ -114,7 +114,7 @@ class Listener:
             return False
         connection.setblocking(False)
         if len(self._connections) >= MAX_CONNECTIONS:
-            self._collecting.count("refused_connections")
+            self._process.count("refused_connections")
             self._end(next(iter(self._connections.values())))
         if self._context is not None:
             connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
@@ -126,7 +126,7 @@ class Listener:
         return True
 
     def _serve(self, connection: _Connection) -> None:
-        """Read what a connection has, a burst at most; what TLS has decrypted already shows in no selector."""
+        """Read from a connection, up to _TURNS times; more if TLS holds decrypted data, which no selector reports."""
         turns = 0
         while self._read(connection):
             turns += 1
@@ -134,7 +134,7 @@ class Listener:
                 return
 
     def _read(self, connection: _Connection) -> bool:
-        """Read once; gives whether there may be more."""
+        """Read once; returns whether more may follow."""
         if connection.number not in self._connections:
             return False
         try:
@@ -149,12 +149,12 @@ class Listener:
             return False
         except OSError:
             if connection.shaking_hands:
-                self._collecting.count("refused_connections")
+                self._process.count("refused_connections")
             self._end(connection)
             return False
         if not octets:
             if connection.rest:
-                self._collecting.refuse("length")
+                self._process.refuse("length")
             self._end(connection)
             return False
         self._connections.move_to_end(connection.number)
@@ -168,29 +168,29 @@ class Listener:
         self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._serve(connection))
 
     def _take_stream(self, connection: _Connection, octets: bytes) -> None:
-        """Messages out of the stream; one that cannot be read ends it, as there is no telling where the next begins."""
+        """Split the stream into messages. An invalid one ends the connection, as the next message cannot be located."""
         try:
             messages, connection.rest = split_messages(connection.rest + octets)
         except IpfixDecodeError as refusal:
-            self._collecting.refuse(refusal.fault)
+            self._process.refuse(refusal.fault)
             self._end(connection)
             return
         now_s = self._now()
         for message in messages:
-            if not self._collecting.receive(message, connection.session, now_s):
+            if not self._process.receive(message, connection.session, now_s):
                 self._end(connection)
                 return
 
     def _end(self, connection: _Connection) -> None:
         if self._connections.pop(connection.number, None) is None:
             return
-        self._collecting.end(connection.session)
+        self._process.end(connection.session)
         self._selector.unregister(connection.socket)
         connection.socket.close()
 
 
 class _Connection:
-    """An exporter's connection: its socket, and the beginning of a message that is not complete."""
+    """An exporter's connection: its socket, and the start of an incomplete message."""
 
     def __init__(self, number: int, connection: socket.socket, session: Session) -> None:
         self.number = number
@@ -201,12 +201,12 @@ class _Connection:
 
     @property
     def decrypted(self) -> bool:
-        """Whether TLS holds octets that were read from the network already."""
+        """Whether TLS holds octets that were already read from the network."""
         return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address that came to an IPv6 socket, as IPv4; link-local ones without their zone."""
+    """An IPv4 address of an IPv6 socket in IPv4 notation; link-local addresses without their zone."""
     return address.removeprefix("::ffff:").partition("%")[0]
 
 
@@ -216,7 +216,7 @@ def _bound(url: ListenUrl) -> socket.socket:
     try:
         made.setblocking(False)
         if kind == socket.SOCK_STREAM:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not of a listener: of connections just ended
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT does not block the port
         else:
             _enlarge(made)
         made.bind((url.address, url.port))
@@ -229,7 +229,7 @@ def _bound(url: ListenUrl) -> socket.socket:
 
 
 def _enlarge(made: socket.socket) -> None:
-    """A buffer for bursts: past the system's limit where that is allowed, up to it otherwise."""
+    """Enlarge the receive buffer for bursts, beyond the system's limit if permitted."""
     try:
         made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_OCTETS)
     except OSError:
@@ -238,24 +238,24 @@ def _enlarge(made: socket.socket) -> None:
 
 def _why(url: ListenUrl, error: OSError) -> FlowtopError:
     if error.errno == errno.EADDRINUSE:
-        return FlowtopError(f"cannot listen at {url}: the port is in use",
-                            hint="another collector has it: see ss -lnp, or name another port",
+        return FlowtopError(f"cannot listen on {url}: the port is in use",
+                            hint="another collector uses it: see ss -lnp, or choose another port",
                             exit_code=EXIT_UNAVAILABLE)
     if error.errno == errno.EADDRNOTAVAIL:
-        return FlowtopError(f"cannot listen at {url}: no such address on this host",
-                            hint="see ip addr, or take 0.0.0.0 or [::] for all", exit_code=EXIT_USAGE)
+        return FlowtopError(f"cannot listen on {url}: no such address on this host",
+                            hint="see ip addr, or use 0.0.0.0 or [::] for all addresses", exit_code=EXIT_USAGE)
     if error.errno == errno.EACCES:
-        return FlowtopError(f"cannot listen at {url}: permission denied",
-                            hint="ports below 1024 are root's", exit_code=EXIT_NO_PERMISSION)
-    return FlowtopError(f"cannot listen at {url}: {os.strerror(error.errno or 0).lower()}",
+        return FlowtopError(f"cannot listen on {url}: permission denied",
+                            hint="ports below 1024 need root", exit_code=EXIT_NO_PERMISSION)
+    return FlowtopError(f"cannot listen on {url}: {os.strerror(error.errno or 0).lower()}",
                         exit_code=EXIT_UNAVAILABLE)
 
 
 def _tls_context(url: ListenUrl) -> ssl.SSLContext:
-    """TLS 1.2 at least; with `ca`, exporters have to show a certificate (RFC 7011 section 11.3)."""
+    """TLS 1.2 or later; with `ca`, exporters need a certificate (RFC 7011 section 11.3)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.num_tickets = 0  # an exporter that never reads would reset the connection as it closes, and lose its last
+    context.num_tickets = 0  # exporters that never read would reset the connection and lose data
     try:
         context.load_cert_chain(url.cert, url.key or None)
         if url.ca:

@@ -1,4 +1,4 @@
-"""Where to listen, as `-l` says it. Loopback unless an address is named."""
+"""URLs of `-l`: addresses to listen on. The default is loopback."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 Transport = Literal["udp", "tcp", "tls"]
 
 SCHEMES: dict[str, tuple[Transport, int, str]] = {
-    "udp": ("udp", 2055, "NetFlow 5, NetFlow 9, IPFIX and sFlow 5 in datagrams, told apart by their version"),
+    "udp": ("udp", 2055, "NetFlow 5, NetFlow 9, IPFIX and sFlow 5 in datagrams, detected by version"),
     "sflow": ("udp", 6343, "the same on sFlow's port"),
     "ipfix": ("udp", 4739, "the same on IPFIX's port"),
     "tcp": ("tcp", 4739, "IPFIX over TCP"),
-    "tls": ("tls", 4740, "IPFIX over TLS: `?cert=FILE&key=FILE`, and `ca=FILE` to ask exporters for certificates"),
+    "tls": ("tls", 4740, "IPFIX over TLS: `?cert=FILE&key=FILE`, and `ca=FILE` to require certificates of exporters"),
 }
-"""Scheme: transport, default port, what it takes."""
+"""Scheme: transport, default port, description."""
 _ALIASES = {"netflow": "udp", "ipfix+udp": "ipfix", "ipfix+tcp": "tcp", "ipfix+tls": "tls"}
 _LOOPBACK = "127.0.0.1"
 _TLS_OPTIONS = ("cert", "key", "ca")
@@ -26,13 +26,13 @@ _TLS_OPTIONS = ("cert", "key", "ca")
 
 @dataclass(frozen=True, slots=True)
 class ListenUrl:
-    """One place to listen at.
+    """An address to listen on.
 
     Attributes:
         transport: udp, tcp or tls.
         address: IPv4 or IPv6, numeric.
         port: 1..65535; 0 lets the system choose.
-        cert, key, ca: PEM files of a TLS server; ca: exporters have to show a certificate that it signed.
+        cert, key, ca: PEM files of a TLS server; with ca, exporters need a certificate signed by it.
     """
 
     transport: Transport
@@ -50,7 +50,7 @@ class ListenUrl:
 def parse_listen_url(text: str) -> ListenUrl:
     """Read `udp://192.0.2.1:2055`, `tcp://:4739`, `sflow://`, or a bare port.
 
-    Raises FlowtopError: it names no place to listen at (EXIT_USAGE).
+    Raises FlowtopError: not a valid address to listen on (EXIT_USAGE).
     """
     plain = text.strip()
     if plain.lstrip(":").isdecimal():
@@ -58,26 +58,26 @@ def parse_listen_url(text: str) -> ListenUrl:
     scheme, separator, _ = plain.partition("://")
     scheme = _ALIASES.get(scheme.lower(), scheme.lower())
     if not separator or scheme not in SCHEMES:
-        raise _refusal(text, f"it takes {', '.join(f'{name}://' for name in SCHEMES)}[ADDRESS][:PORT], or a port")
+        raise _refusal(text, f"expected {', '.join(f'{name}://' for name in SCHEMES)}[ADDRESS][:PORT], or a port")
     transport, default_port, _ = SCHEMES[scheme]
     try:
         parts = urlsplit(plain)
         host, port = parts.hostname or _LOOPBACK, parts.port
     except ValueError as error:
-        raise _refusal(text, "a port is a number from 1 to 65535, an IPv6 address stands in [ ]") from error
+        raise _refusal(text, "a port is a number from 1 to 65535, an IPv6 address is written in [ ]") from error
     try:
         address = str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
     except ValueError as error:
-        raise _refusal(text, "name an address of this host, such as 0.0.0.0 for all of IPv4") from error
+        raise _refusal(text, "use an address of this host, such as 0.0.0.0 for all of IPv4") from error
     if parts.path.strip("/") or parts.username is not None or parts.fragment:
-        raise _refusal(text, "nothing follows the port but ?cert=...&key=...")
+        raise _refusal(text, "only ?cert=...&key=... may follow the port")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := options.keys() - (_TLS_OPTIONS if transport == "tls" else ()):
-        raise _refusal(text, f"unknown in a {transport} URL: {', '.join(sorted(unknown))}")
+        raise _refusal(text, f"unknown option in a {transport} URL: {', '.join(sorted(unknown))}")
     if transport == "tls" and not options.get("cert"):
         raise _refusal(text, "TLS needs a certificate: tls://...?cert=server.pem&key=server.key")
     return ListenUrl(transport, address, default_port if port is None else port, **options)
 
 
 def _refusal(text: str, hint: str) -> FlowtopError:
-    return FlowtopError(f"cannot listen at {text!r}", hint=hint, exit_code=EXIT_USAGE)
+    return FlowtopError(f"cannot listen on {text!r}", hint=hint, exit_code=EXIT_USAGE)

@@ -1,4 +1,4 @@
-"""Data Sets that came before their Template: held for a bounded time, in bounded room."""
+"""Data Sets received before their Template: kept for a limited time, in limited memory."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
 MAX_AGE_S = 1_800.0
-"""As long as a Template lives over UDP: an exporter that has not announced it by then will not."""
+"""Lifetime of a Template over UDP; an exporter that has not announced it by then will not."""
 
 _Key = tuple[Hashable, int, int]
 """Session, Observation Domain, Set ID."""
 
 
 class MessageTimes(NamedTuple):
-    """What one message says of time, in ms.
+    """Times of one message, in ms.
 
     Attributes:
         export_ms, boot_ms: as in ExportTimes.
-        shift_ms: what to add to its times to have them on our clock.
+        shift_ms: correction of the exporter's clock, to be added to its times.
     """
 
     export_ms: int
@@ -29,12 +29,12 @@ class MessageTimes(NamedTuple):
 
 
 class HeldSet(NamedTuple):
-    """One Data Set.
+    """One Data Set without its Template.
 
     Attributes:
-        octets: what follows the Set Header.
-        times: of its message.
-        since_s: when it came.
+        octets: the content after the Set Header.
+        times: those of its message.
+        since_s: when it was received.
     """
 
     octets: bytes
@@ -43,7 +43,7 @@ class HeldSet(NamedTuple):
 
 
 class HeldSets:
-    """Oldest first; the oldest go when there is no more room."""
+    """Waiting Data Sets; the oldest are dropped when a limit is exceeded."""
 
     def __init__(self) -> None:
         self._sets: OrderedDict[int, tuple[_Key, HeldSet]] = OrderedDict()
@@ -57,7 +57,7 @@ class HeldSets:
         return len(self._sets)
 
     def hold(self, key: _Key, held: HeldSet) -> None:
-        """Keep a set."""
+        """Add a Data Set."""
         self._sets[self._next] = key, held
         self._by_key.setdefault(key, deque()).append(self._next)
         self._by_session.setdefault(key[0], set()).add(key)
@@ -67,7 +67,7 @@ class HeldSets:
             self._drop_oldest()
 
     def take(self, key: _Key) -> list[HeldSet]:
-        """The sets of that Template, which has come, in order."""
+        """Remove and return the Data Sets of a Template, in order."""
         if key not in self._by_key:
             return []
         taken = [self._sets.pop(number)[1] for number in self._by_key[key]]
@@ -76,19 +76,19 @@ class HeldSets:
         return taken
 
     def expire(self, now_s: float) -> None:
-        """Give up what has waited for too long."""
+        """Drop Data Sets that have waited for too long."""
         while self._sets and now_s - next(iter(self._sets.values()))[1].since_s > MAX_AGE_S:
             self._drop_oldest()
 
     def forget(self, session: Hashable) -> None:
-        """The session has ended: so have its sets."""
+        """Drop the Data Sets of a session that has ended."""
         for key in list(self._by_session.get(session, ())):
             self.dropped += len(self.take(key))
 
     def _drop_oldest(self) -> None:
         number, (key, held) = self._sets.popitem(last=False)
         numbers = self._by_key[key]
-        oldest = numbers.popleft()  # The oldest of all is the first of its own.
+        oldest = numbers.popleft()  # The oldest of all is also the oldest of its key.
         assert oldest == number
         if not numbers:
             self._forget_key(key)

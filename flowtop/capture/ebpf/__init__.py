@@ -1,1 +1,1 @@
-"""This host's interfaces: the kernel programs of bpf/ loaded, attached and drained."""
+"""The eBPF capture of this host's interfaces: loads, attaches and drains the kernel programs of bpf/."""

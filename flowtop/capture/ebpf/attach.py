@@ -1,4 +1,4 @@
-"""Hanging a program on one Observation Point: TCX links from Linux 6.6 on, clsact filters before."""
+"""Attach a program to an Observation Point: TCX links from Linux 6.6 on, clsact filters before."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class Attachment(Protocol):
     """A program on one interface in one direction."""
 
     def alive(self) -> bool:
-        """Whether it still is attached."""
+        """Whether it is still attached."""
 
     def close(self) -> None:
-        """Take it off, and nothing else. No fault when it, or the interface, is gone already. Called once."""
+        """Detach it. No error if it or the interface is gone already. Called once."""
 
 
 class Attacher(Protocol):
-    """One way to attach.
+    """A method to attach programs.
 
     Attributes:
-        name: for people: "tcx" or "clsact".
+        name: "tcx" or "clsact", as shown to users.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Attacher(Protocol):
         """Attach a program.
 
         Raises:
-            OSError: ENODEV when the interface is gone; any other errno when it cannot be attached to.
+            OSError: ENODEV if the interface is gone; another errno if it cannot be attached to.
         """
 
 
 class TcxAttacher:
-    """TCX links, at the head so that no other program's verdict hides a packet. They end with the process."""
+    """TCX links, first in the list so that other programs cannot hide a packet. They are removed with the process."""
 
     name = "tcx"
 

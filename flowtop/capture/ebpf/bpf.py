@@ -1,7 +1,7 @@
-"""bpf(2) and membarrier(2) through ctypes: the few commands flowtop needs, without an object per map entry.
+"""bpf(2) and membarrier(2) through ctypes: only the commands flowtop needs, without one object per map entry.
 
-The layouts are those of `union bpf_attr` in the kernel's include/uapi/linux/bpf.h. Every function raises OSError with
-the kernel's errno unless it says otherwise. ctypes releases the GIL during the call.
+Layouts are those of `union bpf_attr` in the kernel's include/uapi/linux/bpf.h. Functions raise OSError with the
+kernel's errno unless stated otherwise. ctypes releases the GIL during the call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROG_TYPE_SCHED_CLS = 3
 ATTACH_TCX_INGRESS = 46
 ATTACH_TCX_EGRESS = 47
 F_BEFORE = 1 << 3
-"""TCX: put the program at the head, before every other one."""
+"""TCX: insert the program before all others."""
 
 _MAP_CREATE = 0
 _MAP_LOOKUP_ELEM = 1
@@ -50,17 +50,17 @@ _SYSCALL_NUMBERS = {  # machine: (bpf, membarrier)
 
 @functools.cache
 def _system_call() -> tuple[Callable[..., int], int, int]:
-    """libc's syscall(2) and this machine's numbers of bpf and membarrier."""
+    """libc's syscall(2), and the numbers of bpf and membarrier on this machine."""
     machine = os.uname().machine
     if machine not in _SYSCALL_NUMBERS:
-        raise OSError(errno.ENOSYS, f"bpf(2) has no known system call number on {machine}")
+        raise OSError(errno.ENOSYS, f"the system call number of bpf(2) is not known on {machine}")
     function = ctypes.CDLL(None, use_errno=True).syscall
     function.restype = ctypes.c_long
     return function, *_SYSCALL_NUMBERS[machine]
 
 
 def _call_bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    """bpf(2); negative errno instead of an exception."""
+    """Call bpf(2); returns a negative errno instead of raising."""
     function, number, _ = _system_call()
     result = function(ctypes.c_long(number), ctypes.c_long(command), attributes, ctypes.c_long(len(attributes)))
     return result if result >= 0 else -ctypes.get_errno()
@@ -74,14 +74,14 @@ def _bpf(command: int, attributes: bytes) -> int:
 
 
 def map_create(map_type: int, key_size: int, value_size: int, max_entries: int, inner_map_fd: int = 0) -> int:
-    """A new map's file descriptor."""
+    """Create a map and return its file descriptor."""
     return _bpf(_MAP_CREATE, struct.pack("=6I", map_type, key_size, value_size, max_entries, 0, inner_map_fd))
 
 
 def map_lookup(map_fd: int, key: bytes, value_address: int) -> bool:
     """Copy the value of `key` to `value_address` (per-CPU maps: 8-aligned values of all possible CPUs).
 
-    Returns False when there is no such key.
+    Returns False if the key does not exist.
     """
     key_buffer = ctypes.create_string_buffer(key, len(key))
     try:
@@ -92,7 +92,7 @@ def map_lookup(map_fd: int, key: bytes, value_address: int) -> bool:
 
 
 def map_update(map_fd: int, key: bytes, value: bytes) -> None:
-    """Write the value of `key` (per-CPU maps: of all possible CPUs), creating it when absent."""
+    """Write the value of `key` (per-CPU maps: of all possible CPUs); the key is created if absent."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value_buffer = ctypes.create_string_buffer(value, len(value))
     _bpf(_MAP_UPDATE_ELEM, struct.pack(
@@ -100,7 +100,7 @@ def map_update(map_fd: int, key: bytes, value: bytes) -> None:
 
 
 def map_delete(map_fd: int, key: bytes) -> None:
-    """Delete `key`; no fault when it is absent."""
+    """Delete `key`; no error if it is absent."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     try:
         _bpf(_MAP_DELETE_ELEM, struct.pack("=I4xQQQ", map_fd, ctypes.addressof(key_buffer), 0, 0))
@@ -109,11 +109,11 @@ def map_delete(map_fd: int, key: bytes) -> None:
 
 
 class MapReader:
-    """Looks up many keys of one map one by one, without building the call anew each time.
+    """Looks up keys of one map, with one reusable call buffer.
 
     Args:
         map_fd: the map.
-        key_size: octets of a key.
+        key_size: octets per key.
     """
 
     def __init__(self, map_fd: int, key_size: int) -> None:
@@ -122,7 +122,7 @@ class MapReader:
             struct.pack("=I4xQQQ", map_fd, ctypes.addressof(self._key), 0, 0), 32)
 
     def read(self, key: bytes, value_address: int) -> bool:
-        """As `map_lookup`."""
+        """See `map_lookup`."""
         self._key.raw = key
         struct.pack_into("=Q", self._attributes, 16, value_address)
         result = _call_bpf(_MAP_LOOKUP_ELEM, self._attributes)
@@ -133,7 +133,7 @@ class MapReader:
 
 @dataclass
 class BatchCursor:
-    """Where a batch walk over a hash map stands: its bucket, None before the first."""
+    """Position of a batch walk over a hash map: its bucket, None before the first."""
 
     bucket: int | None = None
 
@@ -143,8 +143,8 @@ def lookup_and_delete_batch(
 ) -> tuple[int, int]:
     """Move up to `room` entries of a hash map to the two addresses and advance `cursor`.
 
-    Returns (entries moved, errno): errno 0 when there may be more, ENOENT at the end of the map, ENOSPC when the next
-    bucket alone holds more than `room` entries; then nothing was moved and nothing deleted.
+    Returns (entries moved, errno): errno is 0 if there may be more, ENOENT at the end of the map, and ENOSPC if the
+    next bucket holds more than `room` entries; then nothing was moved or deleted.
     Raises OSError for any other errno.
     """
     bucket = ctypes.c_uint32(cursor.bucket or 0)
@@ -160,7 +160,7 @@ def lookup_and_delete_batch(
 
 
 def load_pass_program() -> int:
-    """File descriptor of the smallest tc program: returns TCX_NEXT / TC_ACT_UNSPEC. For trying what the host can do."""
+    """Load a minimal tc program that returns TCX_NEXT / TC_ACT_UNSPEC, to test the host; returns its descriptor."""
     instructions = ctypes.create_string_buffer(
         struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0), 16)  # r0 = -1; exit
     licence = ctypes.create_string_buffer(b"GPL")
@@ -169,12 +169,12 @@ def load_pass_program() -> int:
 
 
 def link_create_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:
-    """File descriptor of a TCX link at the head of the interface's programs (Linux 6.6)."""
+    """Create a TCX link in front of the interface's programs (Linux 6.6); returns its file descriptor."""
     return _bpf(_LINK_CREATE, struct.pack("=6IQ", program_fd, ifindex, attach_type, F_BEFORE, 0, 0, 0))
 
 
 def tcx_link_ifindex(link_fd: int) -> int:
-    """ifindex a TCX link is attached to; 0 once its interface is gone."""
+    """ifindex of the interface a TCX link is attached to; 0 if that is gone."""
     information = ctypes.create_string_buffer(64)
     _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link_fd, len(information), ctypes.addressof(information)))
     (ifindex,) = struct.unpack_from("=I", information, 16)
@@ -182,7 +182,7 @@ def tcx_link_ifindex(link_fd: int) -> int:
 
 
 def tcx_supported(program_fd: int) -> bool:
-    """Whether the kernel knows TCX links, found out without touching any interface: no interface has this index."""
+    """Whether the kernel supports TCX links. Changes nothing: it tries an ifindex that does not exist."""
     try:
         os.close(link_create_tcx(program_fd, 0x7FFFFFFF, ATTACH_TCX_INGRESS))
     except OSError as error:
@@ -195,14 +195,14 @@ def tcx_supported(program_fd: int) -> bool:
 
 
 def membarrier_supported() -> bool:
-    """Whether the kernel offers MEMBARRIER_CMD_GLOBAL (not under nohz_full)."""
+    """Whether the kernel supports MEMBARRIER_CMD_GLOBAL (not with nohz_full)."""
     function, _, number = _system_call()
     commands = function(ctypes.c_long(number), ctypes.c_long(_MEMBARRIER_CMD_QUERY), ctypes.c_long(0), ctypes.c_long(0))
     return commands > 0 and bool(commands & _MEMBARRIER_CMD_GLOBAL)
 
 
 def membarrier_global() -> None:
-    """Wait for an RCU grace period (with more than one CPU online): programs that ran before it have returned."""
+    """Wait for an RCU grace period (with more than one CPU online): programs running before have returned."""
     function, _, number = _system_call()
     if function(ctypes.c_long(number), ctypes.c_long(_MEMBARRIER_CMD_GLOBAL), ctypes.c_long(0), ctypes.c_long(0)) < 0:
         code = ctypes.get_errno()

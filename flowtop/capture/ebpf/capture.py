@@ -1,4 +1,4 @@
-"""The eBPF capture: compiles, attaches, follows the interfaces that come and go, and drains without loss."""
+"""The eBPF capture: compiles, attaches, follows interface changes, and drains without loss."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from flowtop.model.record import FlowBatch
 
 
 def monotonic_offset_ns(path: Path = Path("/proc/self/timens_offsets")) -> int:
-    """What this process's time namespace adds to CLOCK_MONOTONIC (time_namespaces(7)); 0 where there are none."""
+    """Offset of CLOCK_MONOTONIC in this process's time namespace, ns (time_namespaces(7)); 0 without namespaces."""
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
         return 0
     for line in lines:
         clock, seconds, ns = line.split()
-        if clock in ("monotonic", "1"):  # a number before Linux 5.7
+        if clock in ("monotonic", "1"):  # the number was used before Linux 5.7
             return int(seconds) * 1_000_000_000 + int(ns)
     return 0
 
@@ -48,22 +48,22 @@ def monotonic_offset_ns(path: Path = Path("/proc/self/timens_offsets")) -> int:
 def kernel_clock(
     offset_ns: int | None = None, monotonic_ns: Callable[[], int] = time.monotonic_ns
 ) -> Callable[[], int]:
-    """CLOCK_MONOTONIC as eBPF programs read it: without the offset of the time namespace this process is in."""
+    """CLOCK_MONOTONIC as read by eBPF programs: without the offset of this process's time namespace."""
     offset = monotonic_offset_ns() if offset_ns is None else offset_ns
     return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
 ATTACH_VARIABLE = "FLOWTOP_ATTACH"
-"""Environment variable that overrides EbpfConfig.attach: the tests' switch to clsact on kernels that have TCX."""
+"""Environment variable that overrides EbpfConfig.attach, so that tests can use clsact on kernels with TCX."""
 
 _SHORTEST_POLL_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000
 _NEW_FLOWS_PER_S = 500_000
-"""How fast the map is taken to fill: `wait` looks again before it could be half full."""
+"""Assumed maximum rate of new flows: `wait` checks the map before it could be half full."""
 _OPEN_BUDGET_NS = 1_000_000_000
 _RECONCILE_BUDGET_NS = 200_000_000
-"""How long attaching may keep the thread before it drains again; the rest follows."""
+"""Time limit of attaching between two drains; the remaining interfaces follow."""
 _RECONCILE_REST = 4
-"""After following changes for t of CPU time, at least this many times t passes before the next time: a storm costs 20 %
-of a CPU at most. The grace periods that attaching waits for cost nothing, and must not delay the next attaching."""
+"""Minimum pause, in units of CPU time spent, before interface changes are followed again: a storm of changes costs at
+most 20 % of a CPU. Waiting for grace periods takes no CPU time, and must not delay the next attaching."""
 
 _LIST_ATTEMPTS = 200
 
@@ -80,10 +80,10 @@ class EbpfConfig:
     """What to capture and how.
 
     Attributes:
-        interfaces: names and globs; none: every interface that is up.
-        map_entries: flows each of the two kernel maps can hold between drains, 1,024 to 16,777,216.
-        attach: "auto" takes TCX where the kernel has it.
-        decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
+        interfaces: names and globs; if empty, every interface that is up.
+        map_entries: capacity of each of the two kernel maps in flows, 1,024 to 16,777,216.
+        attach: "auto" uses TCX if the kernel supports it.
+        decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
     """
 
     interfaces: tuple[str, ...] = ()
@@ -96,16 +96,16 @@ class EbpfConfig:
 
 
 class EbpfCapture:
-    """flowtop.capture.protocol.Capture of this host's packets, in the network namespace of the thread that opens it.
+    """A flowtop.capture.protocol.Capture of this host's packets, in the network namespace of the opening thread.
 
     Args:
         config: what to capture.
-        compilation: of the programs, begun already and with the same map_entries and decap; None: begin with `open`.
+        compilation: of the programs, already started, with the same map_entries and decap; None: `open` starts one.
         environ: environment variables.
-        clock_ns: the kernel programs' clock; None: `kernel_clock`.
+        clock_ns: clock of the kernel programs; None: `kernel_clock`.
         unix_ns: ns since 1970 UTC.
         cpu_ns: CPU time of the calling thread.
-        make_grace: what waits for running programs.
+        make_grace: makes the object that waits for running programs.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class EbpfCapture:
         self._cpu_ns = cpu_ns
         self._make_grace = make_grace
         self._resources = ExitStack()
-        # Open as long as this object lives, so that `wake` needs no lock: signal handlers interrupt one another.
+        # Open as long as this object exists, so that `wake` needs no lock in nested signal handlers.
         self._wake = Wake()
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
@@ -130,16 +130,16 @@ class EbpfCapture:
 
     @property
     def attach_method(self) -> str:
-        """ "tcx" or "clsact", once open."""
+        """"tcx" or "clsact"; valid once open."""
         return self._attacher.name
 
     @property
     def unobserved(self) -> dict[str, str]:
-        """Why a wanted interface is not observed, by name; once open."""
+        """Reason by name of each selected interface that is not observed; valid once open."""
         return self._points.unobserved
 
     def open(self, progress: Callable[[str], None]) -> None:
-        """See Capture.open. May take a second or two, most of it the compiler's."""
+        """See Capture.open. Takes up to two seconds, mostly for compiling."""
         try:
             self._open(progress)
         except BaseException:
@@ -147,11 +147,11 @@ class EbpfCapture:
             raise
 
     def _open(self, progress: Callable[[str], None]) -> None:
-        self._resources.callback(self._packets.finish)  # last of all, when nothing is attached any more
+        self._resources.callback(self._packets.finish)  # last: when nothing is attached any more
         mode = self._attach_mode()
         compilation = self._closing(self._compilation or begin(self._config.map_entries, decap=self._config.decap))
         selection = Selection(self._config.interfaces)
-        self._events = self._closing(LinkEvents())  # before the first list, so that no change falls between
+        self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
         self._links = Links(route)
         selection.require(self._list())
@@ -166,21 +166,21 @@ class EbpfCapture:
             selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
         self._packets.begin(self._points)
-        wanted = sum(map(selection.wants, self._list()))
-        progress(f"attaching to {wanted} interface{'' if wanted == 1 else 's'}")
+        selected = sum(map(selection.selects, self._list()))
+        progress(f"attaching to {selected} interface{'' if selected == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
         for name, reason in self.unobserved.items():
             progress(f"{name} is not observed: {reason}")
 
     def _list(self) -> list[Interface]:
-        """Every interface; with patience, for there is nothing to go on with until the list is complete."""
+        """List all interfaces; retries, as capture cannot start with an incomplete list."""
         for _ in range(_LIST_ATTEMPTS):
             try:
                 return self._links.list()
             except DumpInterruptedError:
                 time.sleep(0.01)
-        raise FlowtopError("network interfaces come and go too fast to be listed",
-                           hint="start flowtop again when fewer do", exit_code=EXIT_UNAVAILABLE)
+        raise FlowtopError("network interfaces change too fast to be listed",
+                           hint="start flowtop again when fewer interfaces change", exit_code=EXIT_UNAVAILABLE)
 
     def _closing(self, resource: _C) -> _C:
         self._resources.callback(resource.close)
@@ -189,8 +189,8 @@ class EbpfCapture:
     def _attach_mode(self) -> str:
         mode = self._environ.get(ATTACH_VARIABLE) or self._config.attach
         if mode not in get_args(AttachMode):
-            raise FlowtopError(f"{ATTACH_VARIABLE}={mode} names no way to attach",
-                               hint=f"it takes {', '.join(get_args(AttachMode))}", exit_code=EXIT_USAGE)
+            raise FlowtopError(f"{ATTACH_VARIABLE}={mode} is not a valid attach method",
+                               hint=f"valid: {', '.join(get_args(AttachMode))}", exit_code=EXIT_USAGE)
         return mode
 
     def _choose_attacher(self, mode: str, clsact: ClsactAttacher, program: FlowProgram) -> Attacher:
@@ -200,18 +200,18 @@ class EbpfCapture:
             return TcxAttacher()
         if mode == "auto":
             return clsact
-        raise FlowtopError("this kernel has no TCX links", hint="Linux 6.6 is the first; attach=auto does without",
+        raise FlowtopError("this kernel has no TCX links", hint="Linux 6.6 or later is needed, or attach=auto",
                            exit_code=EXIT_UNAVAILABLE)
 
     def _note_changes(self) -> None:
-        """Take note of what the kernel says changed; plan to follow it."""
+        """Read notifications of the kernel, and schedule following them."""
         news = self._events.read()
         if news.any:
             self._changes = self._changes.then(news)
             self._follow_at_ns = max(self._clock_ns(), self._rest_until_ns)
 
     def _follow(self, budget_ns: int) -> None:
-        """Attach to what appeared, detach from what vanished."""
+        """Attach to new interfaces, detach from removed ones."""
         started_ns = self._cpu_ns()
         changes, self._changes = self._changes, LinkChanges()
         complete = self._points.reconcile(changes, budget_ns)
@@ -227,7 +227,7 @@ class EbpfCapture:
             self._follow(budget_ns)
 
     def wait(self, timeout_s: float) -> None:
-        """See Capture.wait. Attaches to interfaces that appear meanwhile."""
+        """See Capture.wait. Attaches to new interfaces meanwhile."""
         deadline = self._clock_ns() + round(timeout_s * 1e9)
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
@@ -241,29 +241,32 @@ class EbpfCapture:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
             if self._wake.fileno() in ready:
-                self._wake.heard()
+                self._wake.clear()
                 return
 
     def _poll_ns(self, room: int) -> int:
-        """How long `wait` may sleep with `room` entries left until it must return."""
+        """How long `wait` may sleep if `room` entries are left before it must return."""
         if self._follow_at_ns is not None:
             return _SHORTEST_POLL_NS
         return min(max(room * 1_000_000_000 // _NEW_FLOWS_PER_S, _SHORTEST_POLL_NS), _LONGEST_POLL_NS)
 
     def write_packets(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture."""
-        self._packets.ask(request)
+        self._packets.set_request(request)
 
     def wake(self) -> None:
-        """See Capture.wake. Signal handlers may call it, one inside another, before `open` and after `close` too."""
+        """See Capture.wake. May run in nested signal handlers, also before `open` and after `close`."""
         self._wake.call()
 
     def lift_filter(self, lifted: bool) -> None:
-        """See Capture.lift_filter. The word that says so also says which side counts: a packet reads both at once."""
+        """See Capture.lift_filter.
+
+        It is a bit of the control word, which also selects the side, so both change at once.
+        """
         self._maps.everything = lifted
 
     def drain(self) -> FlowBatch:
-        """See Capture.drain. Takes an RCU grace period (8 to 40 ms); the arrays are reused by the next drain."""
+        """See Capture.drain. Waits for an RCU grace period (8 to 40 ms); the next drain reuses the arrays."""
         self._note_changes()
         self._follow_if_due(_RECONCILE_BUDGET_NS)
         self._maps.buffer.count = 0

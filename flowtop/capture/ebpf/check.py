@@ -1,4 +1,4 @@
-"""What this host can do: each thing capture rests on, tried for real where that has no side effect."""
+"""Check what this host supports: each requirement of capture is tried, if that has no side effect."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """Result of one check.
 
     Attributes:
-        name: what it is.
-        ok: nothing needs to be done about it.
-        detail: what was found.
-        remedy: what to do; empty when ok.
+        name: what was checked.
+        ok: nothing needs to be done.
+        detail: the result.
+        remedy: what to do; empty if ok.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Finding:
 
 
 def check_host() -> tuple[Finding, ...]:
-    """Everything capture needs or can use, in the order it is needed. Attaches nothing, changes nothing."""
+    """Check everything capture needs or can use, in the order of use. Attaches nothing, changes nothing."""
     return (
         check_kernel(kernel_release()),
         check_privileges(),
@@ -55,22 +55,22 @@ def check_host() -> tuple[Finding, ...]:
 
 
 def check_kernel(release: tuple[int, int]) -> Finding:
-    """The version of Linux."""
+    """Check the version of Linux."""
     return Finding("kernel", release >= MINIMUM_KERNEL, f"Linux {os.uname().release} {os.uname().machine}",
                    "" if release >= MINIMUM_KERNEL else "Linux {}.{} or later is needed".format(*MINIMUM_KERNEL))
 
 
 def check_privileges(status: Path = Path("/proc/self/status")) -> Finding:
-    """The capabilities of this process."""
+    """Check the capabilities of this process."""
     missing = start.missing_capabilities(status)
     return Finding("privileges", not missing, f"missing: {', '.join(missing)}" if missing else "sufficient",
                    start.HINT if missing else "")
 
 
 def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
-    """Kernel lockdown: at level "confidentiality" the kernel refuses some of eBPF even to root."""
+    """Check kernel lockdown: at level "confidentiality" the kernel refuses parts of eBPF even to root."""
     if not path.exists():
-        return Finding("lockdown", True, "this kernel has none")
+        return Finding("lockdown", True, "not supported by this kernel")
     text = path.read_text(encoding="ascii").strip()
     match = re.search(r"\[(\w+)\]", text)
     level = match[1] if match else text
@@ -79,7 +79,7 @@ def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
 
 
 def check_bcc() -> Finding:
-    """The bcc package and its library."""
+    """Check the bcc package and its library."""
     try:
         bcc = import_bcc()
     except FlowtopError as error:
@@ -88,7 +88,7 @@ def check_bcc() -> Finding:
 
 
 def check_jit(path: Path = _JIT) -> Finding:
-    """The eBPF just-in-time compiler: without it each packet costs several times more."""
+    """Check the eBPF just-in-time compiler; without it each packet costs several times more."""
     try:
         enabled = path.read_text(encoding="ascii").strip() != "0"
     except OSError as error:
@@ -97,32 +97,32 @@ def check_jit(path: Path = _JIT) -> Finding:
 
 
 def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
-    """Ring buffers, which packets are written through; everything else goes without them.
+    """Check ring buffers, which only writing packets needs.
 
     Args:
-        attempt: makes one, or raises OSError.
+        attempt: makes a ring buffer, or raises OSError.
     """
     try:
         (attempt or try_ring_buffer)()
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
             return Finding("packets (-w)", False, (error.strerror or str(error)).lower(), start.HINT)
-        return Finding("packets (-w)", True, "cannot be written: ring buffers need Linux 5.8")
+        return Finding("packets (-w)", True, "not available: ring buffers need Linux 5.8")
     return Finding("packets (-w)", True, "ring buffer")
 
 
 def try_ring_buffer() -> None:
-    """Make a small ring buffer. Raises OSError: the kernel refused."""
+    """Make a small ring buffer. Raises OSError if the kernel refuses."""
     os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, 1 << 16))
 
 
 def check_memory_lock(release: tuple[int, int]) -> Finding:
-    """RLIMIT_MEMLOCK, where the kernel charges maps to it."""
+    """Check RLIMIT_MEMLOCK, if the kernel charges maps to it."""
     if release >= start.UNCHARGED_RELEASE:
         return Finding("memory lock limit", True, "not charged by this kernel")
     if start.may_raise_memory_lock():
         return Finding("memory lock limit", True, "will be raised")
-    return Finding("memory lock limit", False, "too low for the maps, and may not be raised",
+    return Finding("memory lock limit", False, "too low for the maps, and cannot be raised",
                    "ulimit -l unlimited, or run with sudo")
 
 
@@ -135,10 +135,10 @@ def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
 
 
 def try_batches() -> str:
-    """Move two entries out of a hash map by BPF_MAP_LOOKUP_AND_DELETE_BATCH.
+    """Move two entries out of a hash map with BPF_MAP_LOOKUP_AND_DELETE_BATCH.
 
     Raises:
-        OSError: the kernel refused, or did not give back what was written.
+        OSError: the kernel refused, or returned other data than was written.
     """
     map_fd = bpf.map_create(bpf.MAP_TYPE_HASH, 4, 4, 64)
     try:
@@ -150,7 +150,7 @@ def try_batches() -> str:
     finally:
         os.close(map_fd)
     if dict(zip(keys[:moved].tolist(), values[:moved].tolist(), strict=True)) != written:
-        raise OSError(errno.EIO, "the kernel gave back other entries than were written")
+        raise OSError(errno.EIO, "the kernel returned other entries than were written")
     return "work"
 
 

@@ -1,9 +1,9 @@
-"""Attaching by clsact qdisc and direct-action filters, for kernels before TCX.
+"""Attach by clsact qdisc and direct-action filters, for kernels before TCX.
 
-Filters outlive their process, so each one's name says whose it is: `flowtop/PID/START/PIDNS/MARK`. START is the
-process's start time in clock ticks (a PID alone may be used again), PIDNS the inode of its PID namespace (a PID of
-another namespace says nothing here) and MARK `q` when flowtop made the qdisc, which then goes with its last filter.
-A flowtop that joins a marked one inherits the mark. Nothing is deleted that does not carry such a name.
+Filters remain after their process ends, so their name identifies the owner: `flowtop/PID/START/PIDNS/MARK`. START is
+the process's start time in clock ticks (PIDs are reused), PIDNS the inode of its PID namespace (PIDs of other
+namespaces cannot be checked here), and MARK is `q` if flowtop created the qdisc, which is then deleted with its last
+filter. A flowtop that joins a marked qdisc uses the mark too. Only filters with such a name are deleted.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The flowtop process a filter belongs to."""
+    """The flowtop process that a filter belongs to."""
 
     pid: int
     start: int
     pid_namespace: int
 
     def filter_name(self, made_qdisc: bool) -> str:
-        """The name its filters carry."""
+        """Name of its filters."""
         return f"flowtop/{self.pid}/{self.start}/{self.pid_namespace}/{'q' if made_qdisc else '-'}"
 
 
 def parse_filter_name(name: str) -> tuple[Owner, bool] | None:
-    """The owner in a filter's name, and whether flowtop made the qdisc; None when the filter is not flowtop's."""
+    """The owner in a filter's name, and whether flowtop created the qdisc; None if the filter is not flowtop's."""
     parts = name.split("/")
     numbers = parts[1:4]
     if len(parts) != 5 or parts[0] != "flowtop" or parts[4] not in ("q", "-") or not all(map(str.isdecimal, numbers)):
@@ -57,7 +57,7 @@ def parse_filter_name(name: str) -> tuple[Owner, bool] | None:
 
 
 def start_time(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """When a process started, in clock ticks since boot (proc_pid_stat(5), field 22); None when there is none."""
+    """Start time of a process in clock ticks since boot (proc_pid_stat(5), field 22); None if it does not exist."""
     try:
         stat = (proc / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -66,7 +66,7 @@ def start_time(pid: int, proc: Path = Path("/proc")) -> int | None:
 
 
 def this_process(proc: Path = Path("/proc")) -> Owner:
-    """This process as an owner of filters."""
+    """This process as owner of filters."""
     pid = int((proc / "self").readlink().name)
     return Owner(pid, start_time(pid, proc) or 0, (proc / "self/ns/pid").stat().st_ino)
 
@@ -85,12 +85,12 @@ class _Filter:
 
 
 class ClsactAttacher:
-    """Direct-action filters at the lowest free priority of a clsact qdisc.
+    """Adds direct-action filters at the lowest free priority of a clsact qdisc.
 
     Args:
-        route: rtnetlink in the network namespace meant.
-        owner: whose filters these become.
-        started: start time of a PID, as `start_time`; a test hands in its own.
+        route: rtnetlink socket in the network namespace to attach in.
+        owner: owner of the filters.
+        started: returns the start time of a PID, as `start_time` does.
     """
 
     name = "clsact"
@@ -101,7 +101,7 @@ class ClsactAttacher:
         self._route = route
         self._owner = owner
         self._started = started
-        self._patience_s = 0.5  # for all interfaces together: an empty qdisc is nearly always just that
+        self._patience_s = 0.5  # total over all interfaces: an empty qdisc is rarely another flowtop's
 
     def attach(self, ifindex: int, direction: Direction, program_fd: int) -> Attachment:
         """See Attacher."""
@@ -111,7 +111,7 @@ class ClsactAttacher:
             try:
                 priority = self._add(ifindex, parent, program_fd, name)
             except OSError as error:
-                # Someone took the priority, or removed the qdisc, between our look and our request: look again.
+                # Another process took the priority, or removed the qdisc, in between: try again.
                 if error.errno not in (errno.EEXIST, errno.ENOENT, errno.EINVAL) or attempt == _ATTEMPTS - 1:
                     raise
             else:
@@ -119,40 +119,40 @@ class ClsactAttacher:
         raise AssertionError("unreachable: the last attempt raises or returns")
 
     def _ensure_qdisc(self, ifindex: int) -> bool:
-        """Make the clsact qdisc if there is none. Returns whether it is flowtop's own."""
+        """Create the clsact qdisc if there is none. Returns whether it is flowtop's."""
         try:
             self._route.request(
                 _RTM_NEWQDISC, netlink.F_CREATE | netlink.F_EXCL,
                 _TCMSG.pack(0, ifindex, _CLSACT_HANDLE, _CLSACT_PARENT, 0)
                 + netlink.pack_attribute(_TCA_KIND, b"clsact\0"))
         except FileExistsError:
-            owners = [parse_filter_name(found.name) for found in self._settled_filters(ifindex)]
+            owners = [parse_filter_name(filter_.name) for filter_ in self._settled_filters(ifindex)]
             return any(owner is not None and owner[1] for owner in owners)
         return True
 
     def _settled_filters(self, ifindex: int) -> list[_Filter]:
-        """The filters of a qdisc that somebody made; an empty one may be another flowtop's that is just starting."""
-        while not (found := self._filters(ifindex)) and self._patience_s > 0:
+        """Filters of an existing qdisc; waits a little if it is empty, as another flowtop may just be starting."""
+        while not (filters := self._filters(ifindex)) and self._patience_s > 0:
             self._patience_s -= _LOOK_AGAIN_S
             time.sleep(_LOOK_AGAIN_S)
-        return found
+        return filters
 
     def _filters(self, ifindex: int) -> list[_Filter]:
-        """All filters of both parents, with an entry of handle 0 for each priority in use."""
-        found: list[_Filter] = []
+        """All filters of both parents, and an entry of handle 0 for each priority in use."""
+        filters: list[_Filter] = []
         for parent in _PARENTS:
             try:
                 bodies = self._route.dump(_RTM_GETTFILTER, _TCMSG.pack(0, ifindex, 0, parent, 0))
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ENOENT, errno.EINVAL):
-                    continue  # the interface, or its qdisc, is gone, and its filters with it
+                    continue  # the interface or its qdisc is gone, and with it the filters
                 raise
-            found.extend(_parse_filter(body, parent) for body in bodies)
-        return found
+            filters.extend(_parse_filter(body, parent) for body in bodies)
+        return filters
 
     def _add(self, ifindex: int, parent: int, program_fd: int, name: str) -> int:
-        """Add a filter; gives its priority."""
-        taken = {found.priority for found in self._filters(ifindex) if found.parent == parent}
+        """Add a filter; returns its priority."""
+        taken = {filter_.priority for filter_ in self._filters(ifindex) if filter_.parent == parent}
         priority = next(number for number in range(1, 0xFFFF) if number not in taken)
         options = b"".join((
             netlink.pack_attribute(_TCA_BPF_FD, struct.pack("=I", program_fd)),
@@ -167,22 +167,21 @@ class ClsactAttacher:
         return priority
 
     def remove(self, ifindex: int, parent: int, priority: int) -> None:
-        """Take this process's filter of that priority off a parent, and flowtop's qdisc away when nobody's filter is
-        left in either."""
-        self._remove(ifindex, parent, lambda owner, found: owner == self._owner and found == priority)
+        """Remove this process's filter of that priority, and flowtop's qdisc if no filter is left on either parent."""
+        self._remove(ifindex, parent, lambda owner, number: owner == self._owner and number == priority)
 
     def _remove(self, ifindex: int, parent: int, which: Callable[[Owner, int], bool]) -> int:
-        """Remove the filters whose owner and priority are meant; gives their number."""
+        """Remove the filters for which `which(owner, priority)` is true; returns their number."""
         removed = 0
         made_qdisc = False
         left = 0
-        for found in self._filters(ifindex):
-            parsed = parse_filter_name(found.name)
-            if found.parent != parent or parsed is None or not which(parsed[0], found.priority):
-                left += found.handle != 0
+        for filter_ in self._filters(ifindex):
+            parsed = parse_filter_name(filter_.name)
+            if filter_.parent != parent or parsed is None or not which(parsed[0], filter_.priority):
+                left += filter_.handle != 0
                 continue
             made_qdisc |= parsed[1]
-            self._delete(_RTM_DELTFILTER, _TCMSG.pack(0, ifindex, found.handle, parent, found.info)
+            self._delete(_RTM_DELTFILTER, _TCMSG.pack(0, ifindex, filter_.handle, parent, filter_.info)
                          + netlink.pack_attribute(_TCA_KIND, b"bpf\0"))
             removed += 1
         if made_qdisc and not left and not self._filters(ifindex):
@@ -195,16 +194,16 @@ class ClsactAttacher:
             self._route.request(kind, 0, body)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
-                raise  # those three: it, its qdisc or its interface went away by itself
+                raise  # with those three, it, its qdisc or its interface is gone already
 
     def alive(self, ifindex: int, parent: int, priority: int) -> bool:
         """Whether this process has a filter of that priority on that parent."""
-        owners = [parse_filter_name(found.name) for found in self._filters(ifindex)
-                  if found.parent == parent and found.priority == priority]
+        owners = [parse_filter_name(filter_.name) for filter_ in self._filters(ifindex)
+                  if filter_.parent == parent and filter_.priority == priority]
         return any(owner is not None and owner[0] == self._owner for owner in owners)
 
     def sweep(self) -> int:
-        """Remove the filters of killed flowtops in this network namespace: of this PID namespace, the process gone.
+        """Remove filters of killed flowtop processes of this PID namespace in this network namespace.
 
         Returns the number of filters removed.
         """

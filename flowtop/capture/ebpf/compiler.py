@@ -1,10 +1,10 @@
-"""The kernel programs of bpf/, compiled by bcc and loaded: `compile_program` gives their file descriptors.
+"""Compile the kernel programs of bpf/ with bcc and load them: `compile_program` returns their file descriptors.
 
 bcc runs in a child process (see loader.py), so this process keeps its working directory, environment and terminal.
 
-What the child compiles is loaded into the kernel, so no file or variable that another user can set may reach it: bcc
-puts the working directory first on clang's include path, before every -I, and clang reads CPATH and similar variables.
-The child therefore runs in bpf/, where our sources are looked up anyway, with an environment of its own.
+The child's output is loaded into the kernel, so it must not read a file or variable that another user can set. bcc puts
+the working directory first on clang's include path, before every -I, and clang reads CPATH and similar variables.
+Therefore the child runs in bpf/, where the sources are, with a fixed environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 
 MINIMUM_KERNEL = (5, 7)
-"""First Linux whose __sk_buff has everything bpf/parse.h reads (gso_size); some vendors carry it in older ones."""
+"""First Linux whose __sk_buff has everything that bpf/parse.h reads (gso_size); some vendors backport it."""
 
 COARSE_CLOCK_KERNEL = (5, 11)
 """First Linux with bpf_ktime_get_coarse_ns."""
@@ -36,7 +36,7 @@ COARSE_CLOCK_KERNEL = (5, 11)
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-"""The child's whole environment; bcc runs tar and modprobe where it looks for the host's kernel headers."""
+"""Complete environment of the child; bcc runs tar and modprobe to search for the host's kernel headers."""
 _INSTALL_HINT = "apt-get install python3-bpfcc (Debian, Ubuntu) or dnf install python3-bcc (Fedora)"
 
 
@@ -47,10 +47,10 @@ def kernel_release() -> tuple[int, int]:
 
 
 def import_bcc() -> ModuleType:
-    """The bcc package, from wherever the distribution put it, for any Python.
+    """Import bcc from where the distribution installed it, for any Python.
 
     Raises:
-        FlowtopError: it or its library libbcc.so.0 is not installed (EXIT_UNAVAILABLE).
+        FlowtopError: bcc or its library libbcc.so.0 is not installed (EXIT_UNAVAILABLE).
     """
     try:
         return find_bcc()
@@ -60,7 +60,7 @@ def import_bcc() -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class FlowProgram:
-    """Programs and maps of bpf/flow.bpf.c, loaded into the kernel and attached nowhere.
+    """Programs and maps of bpf/flow.bpf.c, loaded into the kernel but not attached.
 
     Attributes:
         programs: file descriptor by function name: flow_ingress, flow_egress.
@@ -73,35 +73,35 @@ class FlowProgram:
     map_entries: int
 
     def close(self) -> None:
-        """Close every descriptor; the kernel frees what is attached nowhere. A second call does nothing."""
+        """Close every descriptor; the kernel frees what is not attached. A second call does nothing."""
         for descriptors in (self.programs, self.maps):
             while descriptors:
                 os.close(descriptors.popitem()[1])
 
 
 def source_directory() -> Path:
-    """bpf/: inside the installed package, or beside the package in a checkout.
+    """The directory bpf/: inside the installed package, or beside the package in a checkout.
 
     Raises:
-        FlowtopError: neither is there.
+        FlowtopError: it does not exist.
     """
     package = Path(__file__).resolve().parents[2]
     for directory in (package / "_bpf", package.parent / "bpf"):
         if (directory / "flow.bpf.c").is_file():
             return directory
-    raise FlowtopError("flowtop's kernel programs are missing from its installation", hint="install flowtop again")
+    raise FlowtopError("flowtop's kernel programs are missing from its installation", hint="reinstall flowtop")
 
 
 class Build:
-    """One source of bpf/ being compiled and loaded, by a child process. Takes a fraction of a second to seconds.
+    """Compiles and loads one source of bpf/ in a child process. Takes up to a few seconds.
 
-    Prints nothing. Tries without the host's kernel headers first, then with.
+    Prints nothing. Tries without the host's kernel headers first, then with them.
 
     Args:
-        source: name of the file.
-        cflags: for clang.
-        programs, maps: names of what is wanted of it.
-        contents: what its maps hold, in words, for when there is no memory for them; and what to do then.
+        source: file name.
+        cflags: options of clang.
+        programs, maps: names of the functions and maps to return.
+        contents: for the error if memory is too small: a description of what the maps hold, and a hint.
         python: interpreter of the child process.
     """
 
@@ -120,74 +120,74 @@ class Build:
 
         Raises:
             FlowtopError: bcc is missing or the kernel too old (EXIT_UNAVAILABLE), no permission (EXIT_NO_PERMISSION),
-                or bcc or the kernel refused for another reason (EXIT_FAILURE).
+                or another fault of bcc or the kernel (EXIT_FAILURE).
         """
         answer, descriptors, log = self._child.answer()
         if answer["stage"] == "compile" and "fatal error" in log:
             second, descriptors, second_log = _Child(
                 self._python, self._directory, {**self._request, "headers": ""}).answer()
-            if second["stage"] == "done":  # else the first complaint is the one to tell
+            if second["stage"] == "done":  # else report the first error
                 answer, log = second, second_log
         if answer["stage"] != "done":
             raise _refusal(answer, log, self._contents)
-        found = iter(descriptors)
-        programs = {name: next(found) for name in answer["programs"]}
-        return programs, {name: next(found) for name in answer["maps"]}
+        remaining = iter(descriptors)
+        programs = {name: next(remaining) for name in answer["programs"]}
+        return programs, {name: next(remaining) for name in answer["maps"]}
 
     def close(self) -> None:
-        """End the child if nobody waited for it. The programs that `result` gave are their owner's."""
+        """End the child if it still runs. Descriptors returned by `result` remain open."""
         self._child.close()
 
 
 class Compilation:
-    """bpf/flow.bpf.c being compiled for `map_entries` flows a map side and loaded: a Build.
+    """A Build of bpf/flow.bpf.c with `map_entries` flows per side.
 
     Args:
         map_entries: capacity of each of the two flow maps.
-        coarse_clock: time stamps from bpf_ktime_get_coarse_ns (Linux 5.11 and later), else from bpf_ktime_get_ns.
-        wanted: C expression over `key`, a pointer to struct flow_key, of one line: only flows for which it is not 0 are
-            counted. Empty: all. Never a user's text: see flowtop/filters/kernel.py.
-        decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
+        coarse_clock: use bpf_ktime_get_coarse_ns (Linux 5.11) for time stamps instead of bpf_ktime_get_ns.
+        expression: C expression of one line over `key`, a pointer to struct flow_key: only flows for which it is not 0
+            are counted. Empty: all flows. Must not be text from users: see flowtop/filters/kernel.py.
+        decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         python: interpreter of the child process.
     """
 
-    def __init__(self, *, map_entries: int, coarse_clock: bool, wanted: str = "", decap: bool = False,
+    def __init__(self, *, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
                  python: str = sys.executable) -> None:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}"]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
         if decap:
             cflags.append("-DFLOW_DECAP")
-        if wanted:
-            cflags.append(f"-DFLOW_WANTED(key)={wanted}")
+        if expression:
+            cflags.append(f"-DFLOW_FILTER(key)={expression}")
         self._map_entries = map_entries
         self._build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
                             (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python)
 
     def result(self) -> FlowProgram:
-        """Wait for the programs. Called once. Raises FlowtopError as Build.result."""
+        """Wait for the programs. Called once. Raises FlowtopError like Build.result."""
         return FlowProgram(*self._build.result(), self._map_entries)
 
     def close(self) -> None:
-        """As Build.close."""
+        """See Build.close."""
         self._build.close()
 
 
-def compile_program(*, map_entries: int, coarse_clock: bool, wanted: str = "", decap: bool = False,
+def compile_program(*, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
                     python: str = sys.executable) -> FlowProgram:
-    """A Compilation from start to end."""
-    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, wanted=wanted, decap=decap,
+    """Start a Compilation and wait for its result."""
+    with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, expression=expression, decap=decap,
                              python=python)) as compilation:
         return compilation.result()
 
 
 class _Child:
-    """A running loader.py.
+    """A running loader.py process.
 
     Args:
         python: interpreter.
-        directory: its working directory, see the module's docstring.
-        request: what loader.py is asked for.
+        directory: working directory, see the module's docstring.
+        request: what loader.py shall compile.
     """
 
     def __init__(self, python: str, directory: Path, request: dict[str, Any]) -> None:
@@ -195,18 +195,18 @@ class _Child:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._log = open(os.memfd_create("flowtop-compiler"), "w+b")  # noqa: SIM115, PTH123 - a descriptor, open as long as this is
         with theirs:
-            # A session of its own: Ctrl-C at the terminal is this process's to handle.
+            # In a session of its own, so that Ctrl-C at the terminal reaches only this process.
             self._process = subprocess.Popen(
                 [python, "-I", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
                 cwd=directory, env=_ENVIRONMENT)
 
     def answer(self) -> tuple[dict[str, Any], list[int], str]:
-        """Its answer, the descriptors it handed over, and what bcc and clang printed."""
+        """The child's answer, the descriptors it sent, and the output of bcc and clang."""
         try:
             message, descriptors, _, _ = socket.recv_fds(self._socket, _ANSWER_OCTETS, _MOST_DESCRIPTORS)
             for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)  # recv_fds takes no notice of MSG_CMSG_CLOEXEC
+                os.set_inheritable(descriptor, False)  # recv_fds ignores MSG_CMSG_CLOEXEC
             status = self._process.wait()
             self._log.seek(0)
             text = self._log.read().decode(errors="replace")
@@ -220,7 +220,7 @@ class _Child:
         return json.loads(message), list(descriptors), text
 
     def close(self) -> None:
-        """End it if it still runs. A second call does nothing."""
+        """End the child if it still runs. A second call does nothing."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -229,7 +229,7 @@ class _Child:
 
 
 def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> FlowtopError:
-    """The error to show for what the child could not do."""
+    """The error to show for a child's failure."""
     if answer["stage"] == "import":
         return _bcc_missing(answer["message"])
     if answer["stage"] == "killed":
@@ -252,11 +252,11 @@ def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> Flo
         what, hint = contents
         return FlowtopError(f"no memory for {what}", hint=hint, exit_code=EXIT_FAILURE)
     return FlowtopError(f"cannot load the eBPF programs: {cause}",
-                        hint="flowtop --check shows what this host can do", exit_code=EXIT_FAILURE)
+                        hint="run flowtop --check to see what this host supports", exit_code=EXIT_FAILURE)
 
 
 def _cause(message: str, log: str) -> str:
-    """The line of `log` that says most, else bcc's own message."""
+    """The most informative line of `log`, else bcc's message."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for mark in ("error:", "could not open", "invalid", "Permission denied"):
         for line in lines:

@@ -1,5 +1,4 @@
-"""Network interfaces of the thread's network namespace: which there are, which are wanted, when they change, what
-they count."""
+"""Network interfaces of the thread's network namespace: list, selection, change notifications and counters."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ _IF_STATS_MSG = struct.Struct("=BxxxII")
 _COUNTERS = struct.Struct("=4Q")  # the head of struct rtnl_link_stats64
 
 Counters = tuple[int, int, int, int]
-"""Interface counters since the kernel made them: (received packets, sent packets, received octets, sent octets)."""
+"""Counters of an interface since it exists: (received packets, sent packets, received octets, sent octets)."""
 
 
 _LAYER_OF_ARPHRD = {
@@ -49,7 +48,7 @@ class Interface:
 
     Attributes:
         index: ifindex.
-        name: its name now.
+        name: current name.
         link_type: ARPHRD_* (uapi/linux/if_arp.h).
         up: IFF_UP is set.
     """
@@ -61,7 +60,7 @@ class Interface:
 
     @property
     def layer(self) -> Layer | None:
-        """What its frames begin with; None when flowtop cannot observe such a device."""
+        """Type of the frames' outermost header; None for devices that flowtop cannot observe."""
         return _LAYER_OF_ARPHRD.get(self.link_type)
 
 
@@ -72,22 +71,22 @@ def is_glob(pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which interfaces to observe: names and globs as of `-i`; none of them means every interface that is up."""
+    """Interfaces to observe: names and globs as in `-i`; if empty, every interface that is up."""
 
     patterns: tuple[str, ...] = ()
 
-    def wants(self, interface: Interface) -> bool:
-        """Whether this interface is to be observed. One that is asked for by name or glob need not be up."""
+    def selects(self, interface: Interface) -> bool:
+        """Whether to observe this interface. One selected by name or glob need not be up."""
         if not self.patterns:
             return interface.up
         return any(fnmatch.fnmatchcase(interface.name, pattern) if is_glob(pattern) else interface.name == pattern
                    for pattern in self.patterns)
 
     def require(self, existing: Iterable[Interface]) -> None:
-        """Check the names against what exists. A glob may match nothing yet: it waits.
+        """Check that names exist. A glob may match nothing yet.
 
         Raises:
-            FlowtopError: a name without wildcards is not there.
+            FlowtopError: an interface named without wildcards does not exist.
         """
         names = sorted(interface.name for interface in existing)
         for pattern in self.patterns:
@@ -98,7 +97,7 @@ class Selection:
             shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             raise FlowtopError(
                 f"no such interface: {pattern}",
-                hint=f"{meant}there are: {shown}; a glob such as '{pattern}*' waits for its interface",
+                hint=f"{meant}available: {shown}; a glob such as '{pattern}*' waits for its interface",
                 exit_code=EXIT_NO_INPUT)
 
 
@@ -107,35 +106,35 @@ def _c_string(value: bytes) -> str:
 
 
 class Links:
-    """Asks the kernel about interfaces, a few milliseconds for 400 of them.
+    """Queries interfaces from the kernel; takes a few milliseconds for 400 interfaces.
 
     Args:
-        route: a socket of the network namespace meant.
+        route: socket in the network namespace to query.
     """
 
     def __init__(self, route: RouteSocket) -> None:
         self._route = route
 
     def list(self) -> list[Interface]:
-        """Every interface, in order of ifindex.
+        """All interfaces, in order of ifindex.
 
         Raises:
-            DumpInterruptedError: interfaces come and go too fast: nothing can be said of what there is not.
+            DumpInterruptedError: interfaces change too fast; the list could be incomplete.
         """
         body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + struct.pack("=HHI", 8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-        found = []
+        interfaces = []
         for reply in self._route.dump(_RTM_GETLINK, body):
             _, link_type, index, flags, _ = _IFINFOMSG.unpack_from(reply)
             for kind, value in attributes(reply, _IFINFOMSG.size):
                 if kind == _IFLA_IFNAME:
-                    found.append(Interface(index, _c_string(value), link_type, bool(flags & _IFF_UP)))
+                    interfaces.append(Interface(index, _c_string(value), link_type, bool(flags & _IFF_UP)))
                     break
-        return sorted(found, key=lambda interface: interface.index)
+        return sorted(interfaces, key=lambda interface: interface.index)
 
     def counters(self) -> dict[int, Counters]:
-        """The counters of every interface, by ifindex: what /proc/net/dev shows, without its text.
+        """Counters of every interface by ifindex, as in /proc/net/dev.
 
-        When interfaces come and go too fast to be listed some are missing: theirs are in the next answer.
+        If interfaces change too fast, some may be missing until the next call.
         """
         try:
             replies = self._route.dump(_RTM_GETSTATS, _IF_STATS_MSG.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1)))
@@ -144,7 +143,7 @@ class Links:
         return dict(pair for reply in replies for pair in _stats(reply))
 
     def counters_of(self, ifindex: int) -> Counters | None:
-        """The counters of one interface; None when it is gone."""
+        """Counters of one interface; None if it is gone."""
         try:
             answer = self._route.request(
                 _RTM_GETSTATS, 0, _IF_STATS_MSG.pack(0, ifindex, 1 << (_IFLA_STATS_LINK_64 - 1)))
@@ -167,14 +166,14 @@ def _stats(reply: bytes) -> Sequence[tuple[int, Counters]]:
 
 @dataclass(frozen=True, slots=True)
 class LinkChanges:
-    """What happened since the last look.
+    """Changes since the last read.
 
     Attributes:
         any: something changed: list the interfaces again.
-        suspect: ifindexes whose attachment may be dead although the interface is listed (deleted and created again
-            with the same index, its qdisc removed by someone).
-        all_suspect: notifications were dropped, so any attachment may be.
-        final: last counters of interfaces that were deleted.
+        suspect: ifindexes whose attachment may be gone although the interface is listed (deleted and created again with
+            the same index, or its qdisc was removed).
+        all_suspect: notifications were dropped, so any attachment may be gone.
+        final: last counters of deleted interfaces.
     """
 
     any: bool = False
@@ -183,13 +182,13 @@ class LinkChanges:
     final: Mapping[int, Counters] = field(default_factory=dict)
 
     def then(self, later: LinkChanges) -> LinkChanges:
-        """These changes followed by `later` ones."""
+        """Combine these changes with `later` ones."""
         return LinkChanges(self.any or later.any, self.suspect | later.suspect,
                            self.all_suspect or later.all_suspect, {**self.final, **later.final})
 
 
 class LinkEvents:
-    """Notifications that interfaces, or the tc hooks on them, changed."""
+    """Notifications of changed interfaces and tc hooks."""
 
     def __init__(self) -> None:
         self._events = EventSocket(_RTMGRP_LINK | _RTMGRP_TC)
@@ -199,11 +198,11 @@ class LinkEvents:
         return self._events.fileno()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Close the socket."""
         self._events.close()
 
     def read(self) -> LinkChanges:
-        """What has happened since the last call; never waits."""
+        """Changes since the last call; does not block."""
         messages, dropped = self._events.read()
         suspect: set[int] = set()
         final: dict[int, Counters] = {}
@@ -213,7 +212,7 @@ class LinkEvents:
             family, _, ifindex, _, _ = _IFINFOMSG.unpack_from(body)
             if kind in (_RTM_DELQDISC, _RTM_DELTFILTER):
                 suspect.add(ifindex)
-            elif kind == _RTM_DELLINK and family == 0:  # a bridge port's end comes as AF_BRIDGE: no deletion
+            elif kind == _RTM_DELLINK and family == 0:  # AF_BRIDGE: removed from a bridge, not deleted
                 suspect.add(ifindex)
                 final.update((ifindex, _COUNTERS.unpack_from(value)) for attribute, value
                              in attributes(body, _IFINFOMSG.size) if attribute == _IFLA_STATS64)

@@ -1,10 +1,10 @@
-"""Finds bcc, and loads the kernel programs: run as a script it is the child process of `compiler.compile_program`.
+"""Find bcc and load the kernel programs; as a script, this is the child process of `compiler.compile_program`.
 
-A process of its own, because libbcc changes the working directory, reads its settings from the environment, writes
-its complaints to file descriptor 2 (the screen's) and keeps some tens of megabytes of LLVM. The child hands the file
-descriptors of programs and maps to its parent (SCM_RIGHTS) and ends; nothing of this reaches flowtop's process.
+It is a separate process because libbcc changes the working directory, reads settings from the environment, writes
+errors to file descriptor 2 (the screen) and keeps tens of megabytes of LLVM. The child sends the file descriptors of
+programs and maps to its parent (SCM_RIGHTS) and exits, so flowtop's process is not affected.
 
-Imports nothing of flowtop, so that the child starts without numpy.
+It does not import flowtop, so that the child starts without numpy.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "rest_a", "rest_b"
 """Maps of bpf/flow.bpf.c."""
 
 _IMPORT_FAULTS = (ImportError, OSError, SyntaxError, AttributeError)
-"""What importing a bcc that cannot work here raises; OSError: libbcc.so.0 is missing."""
+"""Exceptions of importing an unusable bcc; OSError if libbcc.so.0 is missing."""
 
 
 class BccMissingError(Exception):
-    """No usable bcc package; str() is a one-line cause."""
+    """No usable bcc package; str() is the cause in one line."""
 
 
 def distribution_directories() -> Iterator[Path]:
-    """Where distributions put python3-bpfcc and python3-bcc, whatever Python runs us."""
+    """Directories where distributions install python3-bpfcc and python3-bcc, for any version of Python."""
     yield Path("/usr/lib/python3/dist-packages")
     for root in ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"):
         for name in ("site-packages", "dist-packages"):
@@ -46,16 +46,16 @@ def distribution_directories() -> Iterator[Path]:
 
 
 def find_bcc(directories: Iterable[Path] | None = None) -> ModuleType:
-    """Import bcc: the plain way, else only that package from `directories` (default: `distribution_directories()`).
+    """Import bcc normally, else only this package from `directories` (default: `distribution_directories()`).
 
-    The directories are not left on sys.path: their other packages are made for another Python.
+    The directories are not added to sys.path, since their other packages are for another Python.
 
     Raises:
-        BccMissingError: bcc or its library is not installed, or what is called bcc is something else.
+        BccMissingError: bcc or its library is not installed, or another package is called bcc.
     """
     cause = "no package named bcc"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # bcc's sources hold escapes that newer Pythons warn about
+        warnings.simplefilter("ignore")  # bcc's sources have escapes that newer versions of Python warn about
         try:
             module = importlib.import_module("bcc")
         except _IMPORT_FAULTS as error:
@@ -64,21 +64,21 @@ def find_bcc(directories: Iterable[Path] | None = None) -> ModuleType:
         else:
             if _is_bpf_compiler(module):
                 return module
-            cause = f"{module.__file__} is another project's package of that name"
+            cause = f"{module.__file__} is a different package named bcc"
         for directory in distribution_directories() if directories is None else directories:
             try:
-                found = _import_from(directory)
+                imported = _import_from(directory)
             except _IMPORT_FAULTS as error:
                 cause = _one_line(error)
                 continue
-            if found is not None:
-                return found
+            if imported is not None:
+                return imported
     _forget_bcc()
     raise BccMissingError(cause)
 
 
 def _import_from(directory: Path) -> ModuleType | None:
-    """bcc from `directory`, None when there is none."""
+    """Import bcc from `directory`; None if it is not there."""
     package = directory / "bcc"
     if not (package / "__init__.py").is_file():
         return None
@@ -102,7 +102,7 @@ def _is_bpf_compiler(module: ModuleType) -> bool:
 
 
 def _forget_bcc() -> None:
-    """So that the next import looks anew, and finds no half-imported parts."""
+    """Remove bcc from sys.modules, so that the next import starts from the beginning."""
     for name in [name for name in sys.modules if name == "bcc" or name.startswith("bcc.")]:
         del sys.modules[name]
 
@@ -112,11 +112,11 @@ def _one_line(error: BaseException) -> str:
 
 
 class LoadError(Exception):
-    """bcc or the kernel refused.
+    """bcc or the kernel refused the program.
 
     Attributes:
-        stage: "compile" (maps are created there too) or "load".
-        errno: of the failed call, 0 when unknown.
+        stage: "compile" (which also creates the maps) or "load".
+        errno: of the failed call, 0 if unknown.
     """
 
     def __init__(self, stage: str, message: str, number: int) -> None:
@@ -128,7 +128,7 @@ class LoadError(Exception):
 PACKET_PROGRAMS = ("packets_ingress_ethernet", "packets_egress_ethernet", "packets_ingress_ip", "packets_egress_ip")
 """tc programs of bpf/packets.bpf.c."""
 PACKET_MAPS = ("packets", "losses")
-"""Maps of bpf/packets.bpf.c that are read."""
+"""Maps of bpf/packets.bpf.c that flowtop reads."""
 
 
 def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
@@ -137,17 +137,17 @@ def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Pat
     """Compile `source` and load its programs into the kernel.
 
     Args:
-        bcc: as `find_bcc` gives it.
-        source: path of flow.bpf.c, or of another source.
-        cflags: for clang.
-        headers: what bcc shall take for kernel headers; None: let it look for the host's.
-        program_names, map_names: of what is wanted of the source.
+        bcc: result of `find_bcc`.
+        source: path of flow.bpf.c or another source.
+        cflags: options of clang.
+        headers: directory that bcc uses as kernel headers; None: let it search for the host's.
+        program_names, map_names: programs and maps to return.
 
     Returns:
-        File descriptors: {"programs": {name: fd}, "maps": {name: fd}}; open while the BPF object lives, which is kept.
+        File descriptors: {"programs": {name: fd}, "maps": {name: fd}}; the BPF object that owns them stays open.
 
     Raises:
-        LoadError: it cannot be compiled or loaded.
+        LoadError: compiling or loading failed.
     """
     if headers is not None:
         os.environ["BCC_KERNEL_SOURCE"] = str(headers)
@@ -168,7 +168,7 @@ def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Pat
 
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """What to tell the parent, and the descriptors to hand over, in the order of the names told."""
+    """The answer to the parent, and the descriptors to send, in the order of the names in the answer."""
     try:
         bcc = find_bcc()
         loaded = load_programs(bcc, Path(request["source"]), request["cflags"],
@@ -183,12 +183,12 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
 
 
 def main() -> None:
-    """The child: argv[1] is the file descriptor of a socket to the parent, argv[2] the request as JSON."""
+    """Run the child: argv[1] is the descriptor of a socket to the parent, argv[2] the request as JSON."""
     with socket.socket(fileno=int(sys.argv[1])) as parent:
         answer, descriptors = _answer(json.loads(sys.argv[2]))
         sys.stderr.flush()
         socket.send_fds(parent, [json.dumps(answer).encode()], descriptors)
-    os._exit(0)  # bcc's exit handlers would only close what ends with the process
+    os._exit(0)  # skip bcc's exit handlers: the process's end closes everything
 
 
 if __name__ == "__main__":

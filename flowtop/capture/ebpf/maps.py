@@ -1,4 +1,4 @@
-"""Draining the flow maps without loss: two sides, a flip, an RCU grace period, batch moves into numpy buffers."""
+"""Drain the flow maps without loss: two sides, a flip, an RCU grace period, batch moves into numpy arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _U32 = struct.Struct("=I")
 
 
 class FlowBuffer:
-    """Keys and counters of drained entries: two arrays that are kept between drains and grow when they must.
+    """Keys and counters of drained entries: two arrays that are reused by every drain and grow as needed.
 
     Attributes:
         count: entries in use, at the front of both arrays.
@@ -33,7 +33,7 @@ class FlowBuffer:
 
     @property
     def capacity(self) -> int:
-        """Entries there is memory for."""
+        """Number of entries that fit."""
         return len(self._keys)
 
     @property
@@ -47,7 +47,7 @@ class FlowBuffer:
         return self._counters[:self.count]
 
     def reserve(self, capacity: int) -> None:
-        """Have memory for at least `capacity` entries; those in use are kept."""
+        """Make room for at least `capacity` entries; entries in use are kept."""
         if capacity <= self.capacity:
             return
         keys, counters = np.empty(capacity, FLOW_KEY_DTYPE), np.empty(capacity, FLOW_COUNTERS_DTYPE)
@@ -55,7 +55,7 @@ class FlowBuffer:
         self._keys, self._counters = keys, counters
 
     def move_from(self, map_fd: int) -> None:
-        """Append every entry of a hash map and delete it there. Nobody else may write to the map meanwhile."""
+        """Append all entries of a hash map and delete them there. No program may write to the map meanwhile."""
         cursor = bpf.BatchCursor()
         code = 0
         while code != errno.ENOENT:
@@ -68,14 +68,14 @@ class FlowBuffer:
 
 
 class Grace:
-    """Waits until every eBPF program that was running has returned (an RCU grace period).
+    """Waits until all running eBPF programs have returned (an RCU grace period).
 
-    membarrier(2) does it, except under nohz_full (EINVAL) and with a single CPU online (it returns at once); there an
-    element of an ARRAY_OF_MAPS is replaced, which the kernel ends with synchronize_rcu() (maybe_wait_bpf_programs).
+    It uses membarrier(2), except with nohz_full (EINVAL) and with one CPU online (returns at once). Then it replaces an
+    element of an ARRAY_OF_MAPS, after which the kernel calls synchronize_rcu() (maybe_wait_bpf_programs).
 
     Args:
-        membarrier: waits, or raises OSError; a test hands in one that fails.
-        online_cpus: number of CPUs online now.
+        membarrier: waits, or raises OSError.
+        online_cpus: returns the number of CPUs online.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Grace:
     ) -> None:
         self._membarrier = membarrier
         self._online_cpus = online_cpus
-        # Made now, while the privileges for it are there.
+        # Create the maps now, while privileges are available.
         self._inner_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY, 4, 4, 1)
         try:
             self._outer_fd = bpf.map_create(bpf.MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, self._inner_fd)
@@ -94,7 +94,7 @@ class Grace:
             raise
 
     def wait(self) -> None:
-        """Return after a grace period: 8 to 40 ms."""
+        """Wait for a grace period: 8 to 40 ms."""
         if self._online_cpus() > 1:
             try:
                 self._membarrier()
@@ -106,22 +106,22 @@ class Grace:
         bpf.map_update(self._outer_fd, _U32.pack(0), _U32.pack(self._inner_fd))
 
     def close(self) -> None:
-        """Give the maps back."""
+        """Close the maps."""
         os.close(self._outer_fd)
         os.close(self._inner_fd)
 
 
 class FlowMaps:
-    """The two sides of the flow maps and of the aggregates' ones. No key is in two maps of a side.
+    """The two sides of the flow maps and of the aggregate maps. A key is in at most one map of a side.
 
     Args:
-        maps: file descriptors by name: control, inserted, and of each side flows, aggregates, rest (flows_a...).
-        grace: what waits for running programs.
-        buffer: where drained entries go; a test hands in a small one.
+        maps: file descriptors by name: control, inserted, and per side flows, aggregates, rest (flows_a...).
+        grace: waits for running programs.
+        buffer: receives the drained entries.
 
     Attributes:
-        active: the side that packets are counted on now.
-        everything: from the next flip on, lift the capture filter.
+        active: the side that packets are counted on.
+        everything: lift the capture filter from the next flip on.
     """
 
     def __init__(self, maps: Mapping[str, int], grace: Grace, buffer: FlowBuffer | None = None) -> None:
@@ -140,22 +140,22 @@ class FlowMaps:
         return int(self._word[0])
 
     def inserted(self) -> int:
-        """Entries that were added to the active side since it was last drained."""
+        """Number of entries added to the active side since its last drain."""
         return self._read(self._inserted_fd, self.active)
 
     def flip(self) -> int:
-        """Make the other side active. Returns the side that becomes idle once `settle` has returned."""
+        """Make the other side active. Returns the previous side, which is idle after `settle`."""
         idle, self.active = self.active, 1 - self.active
         bpf.map_update(self._control_fd, _U32.pack(0),
                        _U32.pack(self.active | (CONTROL_EVERYTHING if self.everything else 0)))
         return idle
 
     def settle(self) -> None:
-        """Wait until no program writes to the idle side any more."""
+        """Wait until no program writes to the idle side."""
         self._grace.wait()
 
     def drain(self, side: int) -> None:
-        """Append the idle side's flows and aggregates to `buffer`, leaving the side empty."""
+        """Append the idle side's flows and aggregates to `buffer` and empty the side."""
         expected = self._read(self._inserted_fd, side)
         self.buffer.reserve(self.buffer.count + expected + expected // 64 + 64)
         for name in self._sides[side]:
@@ -166,17 +166,17 @@ class FlowMaps:
 def merge_duplicates(
     keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
-    """Each key once: sums added, first and last times and TCP bits joined, the rest from the earliest entry.
+    """Merge entries of the same key: sums added, first and last times and TCP bits merged, the rest of the first entry.
 
     Args:
         keys: FLOW_KEY_DTYPE, shape (n,).
         counters: FLOW_COUNTERS_DTYPE, shape (n,).
 
     Returns:
-        The same two arrays with m <= n entries; new memory when anything was merged.
+        The two arrays with m <= n entries; new arrays if anything was merged.
     """
     order = np.argsort(counters["first_ns"], kind="stable")
-    # Comparing as bytes ignores trailing zeros only, which fixed-width keys pad with anyway: it is byte equality.
+    # Comparing as bytes ignores only trailing zeros, so for keys of fixed width it is byte equality.
     identity = np.ascontiguousarray(keys[order]).view(f"S{FLOW_KEY_DTYPE.itemsize}")
     _, first, group = np.unique(identity, return_index=True, return_inverse=True)
     if len(first) == len(keys):
@@ -194,9 +194,9 @@ def merge_duplicates(
 
 
 def _merge_tcp(merged: npt.NDArray[np.void], group: npt.NDArray[np.int64], entries: npt.NDArray[np.void]) -> None:
-    """First times, and what the socket said last. Entries ascend by first_ns."""
+    """Merge first times and the last values from the socket. Entries ascend by first_ns."""
     for name in ("syn_ns", "fin_ns", "rst_ns"):
-        some = np.flatnonzero(entries[name])[::-1]  # of several the last one written stays: the earliest
+        some = np.flatnonzero(entries[name])[::-1]  # the last assignment wins: the earliest
         merged[name][group[some]] = entries[name][some]
     some = np.flatnonzero(entries["congestion_window"])
     for name in ("smoothed_rtt_us", "congestion_window", "retransmitted"):

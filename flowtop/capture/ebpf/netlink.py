@@ -1,7 +1,7 @@
-"""rtnetlink, as little as capture needs: requests, dumps and attributes (RFC 3549, the kernel's uapi/linux/netlink.h).
+"""rtnetlink: the requests, dumps and attributes that capture needs (RFC 3549, uapi/linux/netlink.h).
 
-pyroute2 decodes every attribute of every interface into objects: hundreds of milliseconds with 400 interfaces, where
-the index, type, flags, name and four counters wanted here take a few.
+pyroute2 decodes every attribute of every interface into objects, which takes hundreds of milliseconds with 400
+interfaces; the index, type, flags, name and four counters used here take a few.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Message = tuple[int, bytes]
 
 
 def pack_attribute(kind: int, value: bytes) -> bytes:
-    """One attribute, padded to 4 bytes."""
+    """Encode one attribute, padded to 4 bytes."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of each attribute from `offset` on; stops at the first whose length makes no sense."""
+    """(type, value) of each attribute from `offset` on; stops at an invalid length."""
     while offset + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
         if length < _ATTRIBUTE.size or offset + length > len(body):
@@ -61,7 +61,7 @@ class DumpInterruptedError(InterruptedError):
     """The kernel's lists change faster than they can be read (NLM_F_DUMP_INTR).
 
     Attributes:
-        bodies: what the last attempt gave: each of them true, but some may be missing or there twice.
+        bodies: result of the last attempt: items are valid, but some may be missing or repeated.
     """
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -70,7 +70,7 @@ class DumpInterruptedError(InterruptedError):
 
 
 class RouteSocket:
-    """Requests to rtnetlink, in the network namespace of the thread that creates this."""
+    """Requests to rtnetlink, in the network namespace of the creating thread."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
@@ -93,10 +93,10 @@ class RouteSocket:
                     yield kind, flags, body
 
     def request(self, kind: int, flags: int, body: bytes) -> Message | None:
-        """Send one request and wait for its answer: a message, or None when the answer is "done".
+        """Send one request and return the answer: a message, or None if it has no content.
 
         Raises:
-            OSError: with the errno the kernel answered.
+            OSError: with the errno of the answer.
         """
         sequence = self._send(kind, F_REQUEST | F_ACK | flags, body)
         answer: Message | None = None
@@ -109,11 +109,11 @@ class RouteSocket:
         raise AssertionError("unreachable: _replies does not end")
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """The bodies of a dump. Asked again when it was interrupted by a change.
+        """The bodies of a dump; repeated if a change interrupted it.
 
         Raises:
-            DumpInterruptedError: each of several times; what came may be incomplete.
-            OSError: with the errno the kernel answered.
+            DumpInterruptedError: every attempt was interrupted.
+            OSError: with the errno of the answer.
         """
         for _ in range(_DUMP_ATTEMPTS):
             bodies, interrupted = self._dump_once(kind, body)
@@ -163,7 +163,7 @@ class EventSocket:
         self._socket.close()
 
     def read(self) -> tuple[list[Message], bool]:
-        """All that has arrived, and whether the kernel had to drop notifications (ENOBUFS)."""
+        """All notifications that have arrived, and whether the kernel dropped some (ENOBUFS)."""
         messages: list[Message] = []
         dropped = False
         while True:

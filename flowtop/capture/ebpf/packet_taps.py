@@ -1,6 +1,6 @@
-"""Packets of wanted flows from the kernel: programs of their own, a ring buffer, a thread that empties it.
+"""Packets of selected flows from the kernel: separate programs, a ring buffer, and a thread that reads it.
 
-Which packets those are is asked for by any thread; the capture's own thread attaches the programs and takes them off.
+Any thread may request packets; the capture's thread attaches and detaches the programs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flowtop.model.packets import PacketBatch, PacketInterface, PacketLosses, Pa
 from flowtop.model.record import FLOW_KEY_DTYPE
 
 RECORD_DTYPE = np.dtype([("key", FLOW_KEY_DTYPE), ("time_ns", "u8"), ("wire", "u4"), ("captured", "u4")])
-"""struct packet_record of bpf/packets.h; the frame follows."""
+"""struct packet_record of bpf/packets.h; the frame follows it."""
 LOSSES_DTYPE = np.dtype([("dropped", "u8"), ("capped", "u8")])
 """struct packet_losses."""
 
@@ -37,15 +37,15 @@ _HEADER = struct.Struct("=II")
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _LENGTH = _DISCARDED - 1
 _MOST_RECORDS = 65_536
-"""Taken at once."""
+"""Limit of records per read."""
 
 
 class Ring:
-    """Reads the ring buffer. One thread.
+    """Reader of the ring buffer. Not thread-safe.
 
     Args:
-        map_fd: of a BPF_MAP_TYPE_RINGBUF; not needed any more afterwards.
-        size: its octets.
+        map_fd: of a BPF_MAP_TYPE_RINGBUF; may be closed afterwards.
+        size: of the ring buffer, in octets.
     """
 
     def __init__(self, map_fd: int, size: int) -> None:
@@ -59,13 +59,13 @@ class Ring:
         self._fence = threading.Lock()
 
     def take(self) -> tuple[npt.NDArray[np.uint8], list[int]]:
-        """Complete records, copied and taken out: their octets, and the offsets of each struct packet_record in them.
+        """Copy complete records and remove them from the ring.
 
-        Empty when there is none.
+        Returns their octets, and the offset of each struct packet_record in them; empty if there is none.
         """
         consumed = int(self._consumed[0])
         start = consumed & (self._size - 1)
-        with self._fence:  # an atomic operation: what was written before the position is seen after it
+        with self._fence:  # a memory barrier: data written before the position is visible after it
             end = start + int(self._produced[0]) - consumed
         offsets, stop = self._walk(start, end)
         octets = self._octets[start:stop].copy()
@@ -87,7 +87,7 @@ class Ring:
         return offsets, at
 
     def close(self) -> None:
-        """Unmap it."""
+        """Unmap the ring buffer."""
         del self._consumed, self._produced, self._octets
         self._reader.close()
         self._writers.close()
@@ -96,28 +96,28 @@ RING_OCTETS = 16 << 20
 _RING_PAGE = 4096
 _POLL_S = 0.02
 _LOSSES_EVERY = 25
-"""Looks at the ring buffer between two at what was lost."""
+"""Reads of the ring buffer between two reads of the loss counters."""
 _LINK_TYPES = {Layer.ETHERNET: 1, Layer.IP: 101}
 """LINKTYPE_ETHERNET, LINKTYPE_RAW."""
 
 
 def require_ring_buffers() -> None:
-    """Raises FlowtopError (EXIT_UNAVAILABLE): this kernel has none."""
+    """Raises FlowtopError (EXIT_UNAVAILABLE) if this kernel has no ring buffers."""
     try:
         try_ring_buffer()
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            return  # permissions and the like are told by what comes next
-        raise FlowtopError("this kernel has no ring buffers, which packets come through",
+            return  # later calls report permissions and other faults
+        raise FlowtopError("this kernel has no ring buffers, which writing packets needs",
                            hint="Linux 5.8 or later is needed to write packets", exit_code=EXIT_UNAVAILABLE) from error
 
 
 def build_programs(request: PacketRequest, *, decap: bool = False) -> Build:
-    """The programs for a request, being compiled. Raises FlowtopError as `require_ring_buffers`.
+    """Start compiling the programs for a request. Raises FlowtopError like `require_ring_buffers`.
 
     Args:
-        request: to whom packets go.
-        decap: packets in tunnels are in the flows of what is inside.
+        request: what to record.
+        decap: packets in tunnels belong to their inner flow.
     """
     require_ring_buffers()
     cflags = [f"-DFLOW_SNAP={request.snap}", f"-DFLOW_RING_PAGES={RING_OCTETS // _RING_PAGE}"]
@@ -126,19 +126,21 @@ def build_programs(request: PacketRequest, *, decap: bool = False) -> Build:
     if request.per_flow:
         cflags.append(f"-DFLOW_SHARE={request.per_flow}ULL")
     if request.expression:
-        cflags.append(f"-DFLOW_WANTED(key)={request.expression}")
+        cflags.append(f"-DFLOW_FILTER(key)={request.expression}")
     return Build("packets.bpf.c", cflags, PACKET_PROGRAMS, PACKET_MAPS,
                  (f"a ring buffer of {RING_OCTETS >> 20} MiB", "raise the memory limit"))
 
 
 class PacketTap:
-    """The programs, loaded, and what they bring. `describe` and `programs` are for the thread that attaches them.
+    """Loaded programs and the thread that reads their packets.
+
+    `describe` and `programs` are for the thread that attaches them.
 
     Args:
-        request: to whom packets go.
-        built: as Build.result: owned from here on.
-        cpus: that per-CPU maps have values for.
-        clock_ns: the kernel programs' clock.
+        request: receives the packets.
+        built: result of Build.result; owned by this object.
+        cpus: number of possible CPUs.
+        clock_ns: clock of the kernel programs.
         unix_ns: ns since 1970 UTC.
     """
 
@@ -155,27 +157,27 @@ class PacketTap:
         self._thread = threading.Thread(target=self._run, name="packets")
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
 
     @property
     def over(self) -> bool:
-        """Nobody wants packets any more: take the programs off, then `finish`."""
+        """Whether packets are no longer needed: detach the programs, then call `finish`."""
         return self._sink.over
 
     def programs(self, layer: Layer) -> Mapping[Direction, int]:
-        """What to attach to an interface of this layer."""
+        """Programs to attach to an interface of this layer."""
         return {direction: self._programs[f"packets_{direction.name.lower()}_{layer.name.lower()}"]
                 for direction in Direction}
 
     def describe(self, ifindex: int, name: str, layer: Layer) -> None:
-        """What an interface is, before anything is attached to it."""
+        """Name and type of an interface; call it before attaching."""
         self._interfaces = {**self._interfaces, ifindex: PacketInterface(name, _LINK_TYPES[layer])}
 
     def finish(self) -> None:
-        """Every program has been taken off and has returned: hand over what is left, end the sink, give all back.
+        """Write the remaining packets, end the sink and free all resources.
 
-        Waits for the disk. Calling it again does nothing.
+        Call it when all programs are detached and have returned. Waits for the disk. A second call does nothing.
         """
         if self._ending.is_set():
             return
@@ -206,7 +208,7 @@ class PacketTap:
         self._sink.finish()
 
     def _hand_over(self) -> int:
-        """Hand over what is there; gives the number of packets."""
+        """Pass available packets to the sink; returns their number."""
         octets, offsets = self._ring.take()
         if offsets:
             at = np.array(offsets, np.int64)
@@ -219,24 +221,24 @@ class PacketTap:
         return len(offsets)
 
     def _note_losses(self) -> None:
-        found = {}
+        losses = {}
         for ifindex in self._interfaces:
             if bpf.map_lookup(self._maps["losses"], struct.pack("=I", ifindex), self._losses.ctypes.data):
-                found[ifindex] = PacketLosses(int(self._losses["dropped"].sum()), int(self._losses["capped"].sum()))
-        self._sink.note_losses(found)
+                losses[ifindex] = PacketLosses(int(self._losses["dropped"].sum()), int(self._losses["capped"].sum()))
+        self._sink.note_losses(losses)
 
 _PATIENCE_S = 30.0
-"""How long the capture's thread may take to take programs off: it may wait for a burst of new interfaces."""
+"""How long the capture's thread may take to detach; it may be busy with a burst of new interfaces."""
 
 
 class PacketTaps:
-    """One PacketTap at a time. `ask` is for other threads, the rest for the capture's.
+    """Manages one PacketTap at a time. `set_request` is for other threads, the other methods for the capture's thread.
 
     Args:
-        clock_ns: the kernel programs' clock.
+        clock_ns: clock of the kernel programs.
         wake: makes the capture's thread call `changed` soon.
-        settle: waits until every program that was running has returned.
-        decap: packets in tunnels are in the flows of what is inside.
+        settle: waits until all running programs have returned.
+        decap: packets in tunnels belong to their inner flow.
     """
 
     def __init__(self, clock_ns: Callable[[], int], wake: Callable[[], None], settle: Callable[[], None], *,
@@ -245,17 +247,17 @@ class PacketTaps:
         self._wake = wake
         self._settle = settle
         self._decap = decap
-        self._asking = threading.Lock()
+        self._requesting = threading.Lock()
         self._changes = threading.Condition()
         self._early: tuple[PacketRequest, Build] | None = None
         self._open = False
         self._closed = False
-        self._wanted: PacketTap | None = None
+        self._requested: PacketTap | None = None
         self._attached: PacketTap | None = None
 
-    def ask(self, request: PacketRequest | None) -> None:
+    def set_request(self, request: PacketRequest | None) -> None:
         """See recording.PacketCapture."""
-        with self._asking:
+        with self._requesting:
             if request is None:
                 self._end()
             elif self._closed:
@@ -266,7 +268,7 @@ class PacketTaps:
                     self._want(self._tap(request, build))
                 finally:
                     build.close()
-            else:  # it compiles while the programs that count do
+            else:  # compile in parallel with the counting programs
                 self._early = request, build_programs(request, decap=self._decap)
 
     def _tap(self, request: PacketRequest, build: Build) -> PacketTap:
@@ -277,15 +279,15 @@ class PacketTaps:
     def _want(self, tap: PacketTap) -> None:
         with self._changes:
             closed = self._closed
-            self._wanted = None if closed else tap
+            self._requested = None if closed else tap
         if closed:
             tap.finish()
         self._wake()
 
     def _end(self) -> None:
-        """Have the programs taken off, then wait for what is on its way."""
+        """Have the programs detached, then wait for packets in transit."""
         with self._changes:
-            tap, self._wanted = self._wanted, None
+            tap, self._requested = self._requested, None
             self._wake()
             self._changes.wait_for(lambda: self._attached is None or self._closed, _PATIENCE_S)
         if tap is not None:
@@ -293,37 +295,37 @@ class PacketTaps:
             tap.finish()
 
     def begin(self, points: ObservationPoints) -> None:
-        """The capture opens: what was asked for before attaches with the programs that count, ahead of them."""
+        """The capture has opened: attach programs requested before, ahead of the counting ones."""
         self._open = True
         if self._early is not None:
             request, build = self._early
             self._early = None
             try:
-                self._wanted = self._tap(request, build)
+                self._requested = self._tap(request, build)
             finally:
                 build.close()
             self.changed(points)
 
     def changed(self, points: ObservationPoints) -> bool:
-        """Follow what is asked for; whether `points` has something to attach."""
+        """Apply the latest request; returns whether `points` has programs to attach."""
         with self._changes:
-            over = self._wanted if self._wanted is not None and self._wanted.over else None
+            over = self._requested if self._requested is not None and self._requested.over else None
             if over is not None:
-                self._wanted = None
-            if self._wanted is self._attached:
+                self._requested = None
+            if self._requested is self._attached:
                 return False
-            self._attached = self._wanted
+            self._attached = self._requested
             points.accompany(self._attached)
             self._changes.notify_all()
         if over is not None:
-            over.finish()  # its thread has ended, or is about to: nobody takes what is on its way
+            over.finish()  # its thread has ended or is about to, and packets in transit are dropped
         return self._attached is not None
 
     def finish(self) -> None:
-        """Everything has been taken off and has returned: hand over what is left. Waits for the disk."""
+        """All programs are detached and have returned: write the remaining packets. Waits for the disk."""
         with self._changes:
             self._closed = True
-            tap, self._wanted, self._attached = self._wanted, None, None
+            tap, self._requested, self._attached = self._requested, None, None
             self._changes.notify_all()
         if tap is not None:
             tap.finish()

@@ -1,4 +1,4 @@
-"""The Observation Points: keeps the programs attached to the interfaces that are wanted, as those come and go."""
+"""Observation Points: keeps programs attached to the selected interfaces while interfaces change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowtop.capture.ebpf import start
 from flowtop.capture.ebpf.attach import Attacher, Attachment
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
-from flowtop.capture.ebpf.totals import NOBODY, Totals
+from flowtop.capture.ebpf.totals import UNASSIGNED, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.model.kinds import Direction, Layer
 
@@ -19,26 +19,26 @@ ProgramTable = Mapping[Direction, int]
 """File descriptor of the program for each direction."""
 
 _LAST_WORDS_NS = 2_000_000_000
-"""How long to wait for the notification of an interface that left the list; load delays it."""
+"""How long to wait for the notification of an interface that is no longer listed; load delays it."""
 
 
 class Companion(Protocol):
-    """Programs that stand beside those that count, for a while."""
+    """Additional programs, attached temporarily beside the counting ones."""
 
     def programs(self, layer: Layer) -> ProgramTable:
-        """What to attach to an interface of this layer."""
+        """Programs to attach to an interface of this layer."""
 
     def describe(self, ifindex: int, name: str, layer: Layer) -> None:
-        """What an interface is, before anything is attached to it."""
+        """Name and type of an interface; called before attaching."""
 
 
 @dataclass(slots=True)
 class _Observed:
-    """One interface.
+    """An observed interface.
 
     Attributes:
-        attachments: of the programs that count.
-        beside: of the companion; None: it is not there yet.
+        attachments: of the counting programs.
+        beside: attachments of the companion; None if not attached yet.
     """
 
     name: str
@@ -48,14 +48,14 @@ class _Observed:
 
 
 class ObservationPoints:
-    """Attaches to wanted interfaces and opens their books first; detaches from vanished ones.
+    """Attaches to selected interfaces, after opening their totals; detaches from removed ones.
 
     Args:
-        selection: which interfaces are wanted.
-        links: asks the kernel about interfaces.
+        selection: interfaces to observe.
+        links: queries interfaces.
         attacher: how to attach.
-        programs: what to attach.
-        totals: the books.
+        programs: the counting programs.
+        totals: totals of the interfaces.
         clock_ns: monotonic time.
     """
 
@@ -78,33 +78,33 @@ class ObservationPoints:
 
     @property
     def unobserved(self) -> dict[str, str]:
-        """Why a wanted interface is not observed, by name."""
+        """Reason by name of each selected interface that is not observed."""
         return dict(self._refused.values())
 
     def attached(self) -> tuple[str, ...]:
-        """Names of the interfaces observed now, sorted."""
+        """Names of the interfaces that are observed, sorted."""
         return tuple(sorted(observed.name for observed in self._observed.values()))
 
     def names(self) -> dict[int, str]:
-        """Name by ifindex of every interface with books."""
+        """Name by ifindex of every interface with totals."""
         known = self._totals.known()
         self._names = {ifindex: name for ifindex, name in self._names.items() if ifindex in known}
-        return self._names | ({NOBODY: "?"} if self._totals.nobody_counted() else {})
+        return self._names | ({UNASSIGNED: "?"} if self._totals.unassigned_counted() else {})
 
     def reconcile(self, changes: LinkChanges, budget_ns: int) -> bool:
-        """Make what is attached agree with what exists and is wanted.
+        """Attach to and detach from interfaces so that the selected ones are observed.
 
-        Each attaching costs an RCU grace period, so with hundreds of interfaces this stops after about `budget_ns`.
+        Attaching takes an RCU grace period each, so with hundreds of interfaces this stops after about `budget_ns`.
 
         Returns:
-            Whether everything wanted is attached; when not, call again (with no changes) for the rest.
+            Whether all selected interfaces are observed; if not, call it again (without changes) for the rest.
         """
         deadline = self._clock_ns() + budget_ns
         changes = self._postponed.then(changes)
         try:
             listed = self._links.list()
         except DumpInterruptedError:
-            self._postponed = changes  # nothing is detached on the word of a list that may be incomplete
+            self._postponed = changes  # the list may be incomplete: detach nothing
             return False
         self._postponed = LinkChanges()
         existing = {interface.index: interface for interface in listed}
@@ -115,7 +115,7 @@ class ObservationPoints:
                 self._observed[ifindex].name = self._names[ifindex] = existing[ifindex].name
         self._refused = {ifindex: refusal for ifindex, refusal in self._refused.items()
                          if ifindex in existing and ifindex not in changes.suspect}
-        waiting = [interface for interface in existing.values() if self._selection.wants(interface)
+        waiting = [interface for interface in existing.values() if self._selection.selects(interface)
                    and interface.index not in self._observed and interface.index not in self._refused]
         for interface in waiting:
             self._observe(interface)
@@ -124,16 +124,16 @@ class ObservationPoints:
         return self._accompanied(deadline) and not self._missing_since
 
     def accompany(self, companion: Companion | None) -> None:
-        """From now on attach its programs too, the next `reconcile` to what is observed already; None: take them off.
+        """Attach the companion's programs too, to observed interfaces in the next `reconcile`; None detaches them.
 
-        Whatever comes for as long as the programs of an interface count, theirs see.
+        They are attached before the counting programs and detached after them, so they see every counted packet.
         """
         for observed in self._observed.values():
             _close(observed)
         self._companion = companion
 
     def _accompanied(self, deadline: int) -> bool:
-        """Attach the companion's programs where they are not yet; whether they are everywhere."""
+        """Attach the companion's programs where missing; returns whether they are attached everywhere."""
         if self._companion is None:
             return True
         for ifindex, observed in self._observed.items():
@@ -144,11 +144,11 @@ class ObservationPoints:
                     self._attach_companion(ifindex, observed)
                 except OSError:
                     _close(observed)
-                    observed.beside = {}  # gone, or full: what counts stays
+                    observed.beside = {}  # interface gone or full: counting continues
         return True
 
     def _attach_companion(self, ifindex: int, observed: _Observed) -> None:
-        """Raises OSError."""
+        """Attach the companion's programs to one interface. Raises OSError."""
         if self._companion is not None:
             observed.beside = {}
             self._companion.describe(ifindex, observed.name, observed.layer)
@@ -156,19 +156,19 @@ class ObservationPoints:
                 observed.beside[direction] = self._attacher.attach(ifindex, direction, program)
 
     def _ended(self, ifindex: int, existing: Mapping[int, Interface], changes: LinkChanges) -> bool:
-        """Whether an interface, or what was attached to it, is gone."""
+        """Whether an interface or its attachments are gone."""
         attachments = self._observed[ifindex].attachments.values()
         if ifindex in existing:
             self._missing_since.pop(ifindex, None)
             suspect = changes.all_suspect or ifindex in changes.suspect
             return suspect and not all(attachment.alive() for attachment in attachments)
-        # It leaves the list before the notification with its last counters comes: wait a little for that one.
+        # The interface leaves the list before the notification with its last counters arrives: wait for that.
         since = self._missing_since.setdefault(ifindex, self._clock_ns())
         return ifindex in changes.final or changes.all_suspect or self._clock_ns() - since > _LAST_WORDS_NS
 
     def _observe(self, interface: Interface) -> None:
         if interface.layer is None:
-            self._refused[interface.index] = (interface.name, f"link type {interface.link_type} carries no plain IP")
+            self._refused[interface.index] = (interface.name, f"link type {interface.link_type} is not supported")
             return
         observed = _Observed(interface.name, interface.layer, {})
         self._observed[interface.index], self._names[interface.index] = observed, interface.name
@@ -191,7 +191,7 @@ class ObservationPoints:
                 self._refused[interface.index] = (interface.name, f"cannot attach: {error.strerror}")
 
     def _forget(self, ifindex: int, final: Counters | None) -> None:
-        """Detach, and close the books of the interface. `final`: its counters when it went, if it did."""
+        """Detach from an interface and close its totals. `final`: its last counters, if it was deleted."""
         observed = self._observed.pop(ifindex)
         self._missing_since.pop(ifindex, None)
         for direction, attachment in observed.attachments.items():
@@ -201,10 +201,10 @@ class ObservationPoints:
         self._totals.vanish(ifindex)
 
     def detach(self, changes: LinkChanges) -> None:
-        """Take every program off; each interface's own counters are read just before.
+        """Detach all programs; the counters of each interface are read just before.
 
         Args:
-            changes: what is known of interfaces that went unnoticed until now.
+            changes: changes of interfaces that were not handled yet.
         """
         changes = self._postponed.then(changes)
         for ifindex in list(self._observed):
@@ -212,7 +212,7 @@ class ObservationPoints:
 
 
 def _close(observed: _Observed) -> None:
-    """Take the companion's programs off an interface."""
+    """Detach the companion's programs from an interface."""
     for attachment in (observed.beside or {}).values():
         attachment.close()
     observed.beside = None

@@ -1,4 +1,4 @@
-"""The part of a capture's start that needs no numpy: what this process may do, and the compiler's child set going."""
+"""Start of a capture without numpy: checks permissions and starts the compiler's child process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozense
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
-    """Names of the capabilities capture needs and this process lacks; CAP_SYS_ADMIN includes CAP_BPF, CAP_PERFMON."""
+    """Names of the missing capabilities that capture needs; CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON."""
     effective = effective_capabilities(status)
     if CAP_SYS_ADMIN in effective:
         effective |= {CAP_BPF, CAP_PERFMON}
@@ -36,7 +36,7 @@ def missing_capabilities(status: Path = Path("/proc/self/status")) -> tuple[str,
 
 
 def require(status: Path = Path("/proc/self/status")) -> None:
-    """Check the capabilities.
+    """Check the capabilities of this process.
 
     Raises:
         FlowtopError: some are missing (EXIT_NO_PERMISSION).
@@ -48,13 +48,13 @@ def require(status: Path = Path("/proc/self/status")) -> None:
 
 
 def may_raise_memory_lock() -> bool:
-    """Whether RLIMIT_MEMLOCK is unlimited, or this process may lift it (CAP_SYS_RESOURCE)."""
+    """Whether RLIMIT_MEMLOCK is unlimited, or this process may raise it (CAP_SYS_RESOURCE)."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return hard == resource.RLIM_INFINITY or CAP_SYS_RESOURCE in effective_capabilities()
 
 
 def raise_memory_lock(release: tuple[int, int]) -> None:
-    """Lift RLIMIT_MEMLOCK where the kernel charges maps to it. Where that is refused a small map may still fit."""
+    """Raise RLIMIT_MEMLOCK if the kernel charges maps to it. Without permission nothing changes; small maps may fit."""
     if release >= UNCHARGED_RELEASE or not may_raise_memory_lock():
         return
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -63,7 +63,7 @@ MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
 
 
 def check_map_entries(map_entries: int) -> None:
-    """Check the capacity asked for.
+    """Check the map capacity.
 
     Raises:
         FlowtopError: out of range (EXIT_USAGE).
@@ -73,15 +73,15 @@ def check_map_entries(map_entries: int) -> None:
                            hint=f"--map-entries takes {MIN_MAP_ENTRIES} to {MAX_MAP_ENTRIES}", exit_code=EXIT_USAGE)
 
 
-def begin(map_entries: int, wanted: str = "", *, decap: bool = False) -> Compilation:
-    """Start compiling, with the capture filter `wanted` and `decap` (see Compilation). Whoever calls this closes it.
+def begin(map_entries: int, expression: str = "", *, decap: bool = False) -> Compilation:
+    """Start compiling with the capture filter `expression` and `decap` (see Compilation). The caller has to close it.
 
     Raises:
-        FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or no such capacity (EXIT_USAGE).
+        FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or invalid capacity (EXIT_USAGE).
     """
     check_map_entries(map_entries)
     require()
     release = kernel_release()
     raise_memory_lock(release)  # the child inherits it
-    return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, wanted=wanted,
+    return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
                        decap=decap)

@@ -1,4 +1,4 @@
-"""The second set of books: per-CPU totals of every Observation Point, and the interfaces' own counters beside them."""
+"""Totals per Observation Point, independent of the flow maps, and the counters of the interfaces."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from flowtop.model.kinds import Direction, Layer
 from flowtop.model.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE
 
 SLOTS = 512
-"""Interfaces with a slot of their own in the totals array; more of them go through totals_overflow."""
+"""Number of interfaces with a slot in the totals array; further ones use totals_overflow."""
 
 _SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer"))
 _WORDS = FLOW_TOTALS_DTYPE.itemsize // 8 - 1
-"""64-bit sums in struct flow_totals, after ifindex and pad."""
+"""Number of 64-bit sums in struct flow_totals, after ifindex and layer."""
 _KEPT_VANISHED = 1024
-"""Vanished interfaces whose books are kept apart; older ones are added to ifindex 0, so memory stays bounded."""
-NOBODY = 0
-"""The ifindex under which packets are booked whose interface has no slot."""
+"""Number of removed interfaces whose totals are kept; older ones are added to ifindex 0, which bounds memory."""
+UNASSIGNED = 0
+"""The ifindex of totals of packets whose interface has no slot."""
 
 
 def possible_cpus(path: Path = Path("/sys/devices/system/cpu/possible")) -> int:
-    """How many CPUs per-CPU maps have values for: the possible ones, not those online. Without /sys, those set up."""
+    """Number of possible CPUs, for which per-CPU maps have values. Without /sys, the number of configured ones."""
     try:
         text = path.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -45,16 +45,16 @@ def possible_cpus(path: Path = Path("/sys/devices/system/cpu/possible")) -> int:
 
 @dataclass(slots=True)
 class _Point:
-    """The books of one interface.
+    """Totals of one interface.
 
     Attributes:
-        row: its row for ingress in the arrays of `Totals`; the one after it is for egress.
-        overflow: its totals live in the hash map, not in its array slot.
-        undrained: sides that may still hold something of it; empty once its slot was given up.
-        counters: what the interface's counters were when last looked at.
-        gained: what they gained: by direction, (packets, octets).
-        forgot: directions in which the device forgot what it had counted since then, with what the hook's own books
-            held when that was noticed, (frames, octets): see `_settle`.
+        row: its row for ingress in the arrays of `Totals`; the next row is for egress.
+        overflow: its totals are in the hash map, not in an array slot.
+        undrained: sides that may still hold data of a removed interface; empty once its slot is free.
+        counters: the interface's counters at the last reading.
+        gained: increase of these counters: by direction, [packets, octets].
+        forgot: directions in which the device lost its counters since the last reading, with the hook's (frames,
+            octets) at that time: see `_settle`.
     """
 
     ifindex: int
@@ -67,7 +67,7 @@ class _Point:
     forgot: dict[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
     def count_interface(self, direction: int, now: Counters) -> bool:
-        """Add packets and octets gained; False, and nothing added, when a counter fell: the device forgot."""
+        """Add the increase of the counters. Returns False and adds nothing if a counter fell: the device was reset."""
         columns = (direction, 2 + direction)
         fell = any(now[column] < self.counters[column] for column in columns)
         for unit, column in enumerate(columns):
@@ -77,9 +77,9 @@ class _Point:
 
 
 class Totals:
-    """Reads struct flow_totals per side and adds what is new to cumulative observations.
+    """Reads struct flow_totals per side and adds the increase to cumulative observations.
 
-    The kernel's totals are never reset while an interface is observed; differences to the previous reading are added.
+    The kernel's totals are not reset while an interface is observed; the difference to the last reading is added.
 
     Args:
         maps: file descriptors by name: totals, totals_overflow.
@@ -97,11 +97,11 @@ class Totals:
         self._sums = np.zeros((0, _WORDS), "u8")
         self._free_rows: list[int] = []
         self._points: dict[int, _Point] = {}
-        self._slot_owner: dict[int, int] = {0: NOBODY}
-        self._points[NOBODY] = _Point(NOBODY, self._take_rows())
+        self._slot_owner: dict[int, int] = {0: UNASSIGNED}
+        self._points[UNASSIGNED] = _Point(UNASSIGNED, self._take_rows())
 
     def _take_rows(self) -> int:
-        """Two free rows, zeroed."""
+        """Two free rows, set to zero."""
         if not self._free_rows:
             rows, more = len(self._sums), max(16, len(self._sums))
             self._last = np.concatenate([self._last, np.zeros((SIDES, more, _WORDS), "u8")], axis=1)
@@ -113,20 +113,20 @@ class Totals:
         return row
 
     def claim(self, ifindex: int, layer: Layer) -> None:
-        """Open the books of an interface, before anything is attached to it: they tell the programs its layer.
+        """Open the totals of an interface. Call it before attaching: the programs read its layer from them.
 
-        An interface that comes back with an ifindex seen before continues those books.
+        An interface that returns with a known ifindex continues its totals.
 
         Raises:
-            OSError: ENOSPC: there is no room for the books of another layer 3 device.
+            OSError: ENOSPC: no room for the totals of another layer 3 device.
         """
         point = self._points.pop(ifindex, None) or _Point(ifindex, self._take_rows())
         self._points[ifindex] = point
         point.live = True
-        kept = bool(point.undrained)  # its slot was never given up, what is in there still counts
+        kept = bool(point.undrained)  # its slot is still in use, with valid data
         if kept and point.forgot:
             for side in range(SIDES):
-                self._add([point], side)  # nothing is attached: this is the end of what the hook saw
+                self._add([point], side)  # nothing is attached: the hook's totals are final
             self._settle(point)
         point.undrained = set()
         if not kept:
@@ -149,29 +149,28 @@ class Totals:
         except OSError as error:
             if error.errno not in (errno.E2BIG, errno.ENOSPC):
                 raise
-            # No room for its own books: the kernel books it under NOBODY, whose row says so, as an Ethernet device.
+            # No room: the kernel counts this interface under UNASSIGNED, whose layer is Ethernet.
             if values["layer"][0] != Layer.ETHERNET:
                 raise OSError(errno.ENOSPC, "too many interfaces") from error
 
     def _read(self, point: _Point, side: int, direction: int, address: int) -> bool:
-        """Copy one direction's per-CPU totals to memory; False when it has none."""
+        """Copy one direction's per-CPU totals to memory; False if there are none."""
         if not point.overflow:
             return self._array.read(_slot(side, point.ifindex, direction), address)
         return self._overflow.read(_overflow_key(point.ifindex, direction, side), address)
 
     def baseline(self, ifindex: int, direction: Direction, counters: Counters) -> None:
-        """Count the interface's own counters of that direction from here on."""
+        """Start counting the increase of the interface's counters in that direction."""
         point = self._points[ifindex]
         for column in (direction, 2 + direction):
             point.counters[column] = counters[column]
 
     def count_interface(self, ifindex: int, direction: Direction, counters: Counters | None) -> None:
-        """Add what the interface itself has counted in that direction since it was last asked: its last word.
+        """Add the increase of the interface's counters in that direction; called before detaching.
 
-        A counter that fell says nothing of the time since: a veth forgets what it received with its peer (then it says
-        0, which what has received anything cannot say), a driver may start anew. Nor does an interface that left
-        without a word (None). The device forgot; so the hook's own books (frames and their octets) stand in for its
-        counters from the last look to the end, once they are complete.
+        If a counter fell, or the interface disappeared without a notification (None), the increase is unknown. A veth,
+        for example, loses its receive counters with its peer (they become 0), and a driver may reset. Then the hook's
+        own frames and octets since the last reading are used instead, once they are complete.
         """
         point = self._points[ifindex]
         forgot = counters is None or not point.count_interface(direction, counters)
@@ -179,23 +178,23 @@ class Totals:
             point.forgot.setdefault(direction, self._hook_counted(point, direction))
 
     def _hook_counted(self, point: _Point, direction: int) -> npt.NDArray[np.uint64]:
-        """(frames, octets) of the hook's books so far, as the device would count them."""
+        """(frames, octets) counted by the hook so far, as the device would count them."""
         return _as_device(self._sums[point.row + direction], direction)
 
     def _settle(self, point: _Point) -> None:
-        """Credit what the hook saw where the device forgot."""
+        """Add the hook's counts where the device lost its counters."""
         for direction, before in point.forgot.items():
             for unit, more in enumerate((self._hook_counted(point, direction) - before).tolist()):
                 point.gained[direction][unit] += more
         point.forgot.clear()
 
     def vanish(self, ifindex: int) -> None:
-        """The interface is no longer observed; what its totals still hold is read with the next drain of each side."""
+        """The interface is no longer observed; the rest of its totals is read with the next drain of each side."""
         point = self._points[ifindex]
         point.live, point.undrained = False, set(range(SIDES))
 
     def read(self, side: int, counters: Mapping[int, Counters]) -> None:
-        """Add what an idle side's totals gained since they were read last, and the interfaces' own counters."""
+        """Add the increase of an idle side's totals and of the interfaces' counters since the last reading."""
         readable = [point for point in self._points.values() if point.live or point.undrained]
         gained = self._add(readable, side)
         for number, point in enumerate(readable):
@@ -205,13 +204,13 @@ class Totals:
                     self._release(point)
             elif (mine := counters.get(point.ifindex)) is not None:
                 for direction in Direction:
-                    if not point.count_interface(direction, mine):  # as in the method of that name
+                    if not point.count_interface(direction, mine):  # see the method of that name
                         seen = _as_device(gained[2 * number + direction], direction)
                         for unit in range(2):
                             point.gained[direction][unit] += int(seen[unit])
 
     def _add(self, readable: list[_Point], side: int) -> npt.NDArray[np.uint64]:
-        """Add what a side's totals gained since they were read last; those gains, shape (2 * points, words)."""
+        """Add the increase of a side's totals since the last reading; returns it, shape (2 * points, words)."""
         if len(self._scratch) < 2 * len(readable):
             self._scratch = np.zeros((4 * len(readable), self._cpus), FLOW_TOTALS_DTYPE)
         rows = [row for number, point in enumerate(readable) for row in self._lookup(point, side, 2 * number)]
@@ -223,7 +222,7 @@ class Totals:
         return gained
 
     def _lookup(self, point: _Point, side: int, place: int) -> tuple[int, int]:
-        """Copy a point's totals to `place` and the one after it in scratch memory. Returns its rows."""
+        """Copy a point's totals to `place` and `place` + 1 in scratch memory. Returns its rows."""
         stride = self._scratch.strides[0]
         address = self._scratch.ctypes.data + place * stride
         for direction in Direction:
@@ -241,49 +240,49 @@ class Totals:
             del self._slot_owner[point.ifindex % SLOTS]
         gone = [other for other in self._points.values() if not other.live and not other.undrained]
         for old in gone[:-_KEPT_VANISHED]:
-            nobody = self._points[NOBODY]
-            self._sums[nobody.row:nobody.row + 2] += self._sums[old.row:old.row + 2]
+            unassigned = self._points[UNASSIGNED]
+            self._sums[unassigned.row:unassigned.row + 2] += self._sums[old.row:old.row + 2]
             for direction in Direction:
                 for unit, gained in enumerate(old.gained[direction]):
-                    nobody.gained[direction][unit] += gained
+                    unassigned.gained[direction][unit] += gained
             self._free_rows.append(old.row)
             del self._points[old.ifindex]
 
     def known(self) -> frozenset[int]:
-        """Every ifindex with books of its own."""
+        """Every ifindex with totals of its own."""
         return frozenset(self._points)
 
-    def nobody_counted(self) -> bool:
-        """Whether anything is booked under NOBODY."""
-        row = self._points[NOBODY].row
+    def unassigned_counted(self) -> bool:
+        """Whether any packets are counted under UNASSIGNED."""
+        row = self._points[UNASSIGNED].row
         return bool(self._sums[row:row + 2].any())
 
     def observations(self) -> npt.NDArray[np.void]:
-        """OBSERVATION_DTYPE, shape (m,): a new array. NOBODY's rows only when there is something in them."""
-        points = [point for point in self._points.values() if point.ifindex != NOBODY or self.nobody_counted()]
-        found = np.zeros(2 * len(points), OBSERVATION_DTYPE)
+        """OBSERVATION_DTYPE, shape (m,): a new array. Rows of UNASSIGNED only if they are not zero."""
+        points = [point for point in self._points.values() if point.ifindex != UNASSIGNED or self.unassigned_counted()]
+        observations = np.zeros(2 * len(points), OBSERVATION_DTYPE)
         if not points:
-            return found
-        totals = np.zeros(len(found), FLOW_TOTALS_DTYPE)
+            return observations
+        totals = np.zeros(len(observations), FLOW_TOTALS_DTYPE)
         rows = [row for point in points for row in (point.row, point.row + 1)]
-        totals.view("u8").reshape(len(found), -1)[:, 1:] = self._sums[rows]
+        totals.view("u8").reshape(len(observations), -1)[:, 1:] = self._sums[rows]
         for name in _SUMS:
-            found[name] = totals[name]
-        found["ifindex"] = np.repeat([point.ifindex for point in points], 2)
-        found["direction"] = np.tile([int(direction) for direction in Direction], len(points))
+            observations[name] = totals[name]
+        observations["ifindex"] = np.repeat([point.ifindex for point in points], 2)
+        observations["direction"] = np.tile([int(direction) for direction in Direction], len(points))
         gained = np.array([direction for point in points for direction in point.gained], "u8")
-        found["interface_packets"], found["interface_octets"] = gained[:, 0], gained[:, 1]
-        return found
+        observations["interface_packets"], observations["interface_octets"] = gained[:, 0], gained[:, 1]
+        return observations
 
 
 def _as_device(words: npt.NDArray[np.uint64], direction: int) -> npt.NDArray[np.uint64]:
-    """(frames, octets) as the device counts them: with the tags it has taken off frames it received."""
+    """(frames, octets) as the device counts them: received frames with the VLAN tags it has stripped."""
     frames, octets, stripped = (words[_SUMS.index(name)] for name in ("frames", "frame_octets", "vlan_stripped_frames"))
     return np.array([frames, octets + 4 * stripped * (direction == Direction.INGRESS)], "u8")
 
 
 def _slot(side: int, ifindex: int, direction: int) -> bytes:
-    """Key in the totals array, as bpf/flow.bpf.c computes it."""
+    """Key in the totals array, as computed by bpf/flow.bpf.c."""
     return struct.pack("=I", side * 2 * SLOTS + ifindex % SLOTS * 2 + direction)
 
 

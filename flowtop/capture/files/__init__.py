@@ -1,5 +1,5 @@
-"""Files as a source of flows: pcap, pcapng, IPFIX, gzipped or not, from disk or through a pipe. No root, no bcc.
+"""Files as a source of flows: pcap, pcapng and IPFIX, optionally gzipped, from disk or a pipe. Needs no root, no bcc.
 
-In bulk, with no Python object a packet: `octets` (a file's octets in a buffer) → `pcap`, `pcapng` (where its frames
-lie) → capture/packets, or `records` for IPFIX → `pieces` → `capture` (batches in the file's own time).
+Processing is in bulk, without one Python object per packet: `octets` (a buffer with the file's data) → `pcap`, `pcapng`
+(positions of frames) → capture/packets, or `records` for IPFIX → `pieces` → `capture` (batches in file time).
 """

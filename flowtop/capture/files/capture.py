@@ -1,4 +1,4 @@
-"""The file capture: reads, parses, and hands over what happened in the file's own time."""
+"""The file capture: reads and parses a file, and returns batches in the file's own time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATIO
 
 
 class PacketOutlet:
-    """Holds packets back until the batch that they are in is in the flow table, where their flows may be looked up.
+    """Delays packets until the batch they belong to is in the flow table, where their flows can be looked up.
 
-    `ask` may be called by any thread, the rest by the capture's.
+    Any thread may call `set_request`; the other methods are for the capture's thread.
     """
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class PacketOutlet:
         self._held: tuple[Piece, int, int] | None = None
         self._over = False
 
-    def ask(self, request: PacketRequest | None) -> None:
-        """From now on packets go there; None: nowhere.
+    def set_request(self, request: PacketRequest | None) -> None:
+        """Write packets to this request's sink from now on; None: stop.
 
-        Raises FlowtopError: there are none to come.
+        Raises FlowtopError: the file has been read completely.
         """
         with self._lock:
             if request is not None and self._over:
@@ -47,21 +47,21 @@ class PacketOutlet:
             self._request = request
 
     @property
-    def asked(self) -> bool:
-        """Whether packets go anywhere."""
+    def active(self) -> bool:
+        """Whether packets are being written."""
         return self._request is not None
 
     def hold(self, piece: Piece, start: int, stop: int) -> None:
-        """The packets `start` to `stop` are in the batch that is handed over now."""
+        """Keep the packets `start` to `stop` of a piece, which are in the batch that is being returned."""
         self._held = piece, start, stop
 
     def flush(self, *, ended: bool) -> None:
-        """The batch has been metered, and the buffer it is in is about to be used again: write its packets.
+        """Write the packets of the last batch, which is in the flow table now, before the buffer is reused.
 
         Args:
-            ended: no packet follows.
+            ended: no packets follow.
 
-        Raises FlowtopError: what is read has no packets.
+        Raises FlowtopError: the file has flow records, not packets.
         """
         with self._lock:
             held, self._held = self._held, None
@@ -73,26 +73,26 @@ class PacketOutlet:
                 packets = held[0].packets_between(held[1], held[2])
                 if packets is None:
                     raise FlowtopError("there are no packets in this file, only flow records", exit_code=EXIT_USAGE,
-                                       hint="packets are written of pcap and pcapng files")
+                                       hint="packets can be written from pcap and pcapng files")
                 request.sink.write(packets)
             if ended:
                 request.sink.finish()
 
 LEAST_STEPS = 8
-"""With fewer there is little to gain."""
+"""Minimum number of steps per batch; with fewer, combining gains little."""
 MOST_STEPS = 1_000
-"""In one batch: should they have to be taken singly after all, a run can be ended after so many."""
+"""Maximum number of steps per batch, so that a run can be interrupted if they have to be processed one by one."""
 MOST_PACKETS = 1_000
-"""Of a step on average: with more, a batch's cost is theirs."""
+"""Maximum average of packets per step; with more, combining gains little."""
 
 
 class Stretch(NamedTuple):
-    """What is left of a piece, or the first of it, cut into steps as if each were handed over by itself.
+    """The rest of a piece, or its first part, with the steps that separate batches would have.
 
     Attributes:
-        now_ns: the time of each batch there would be.
-        step: which of them each packet would be in.
-        boundary_ns: where the step ends that is open then.
+        now_ns: the time of each of these batches.
+        step: index of each packet's batch.
+        boundary_ns: end of the step that is open afterwards.
     """
 
     now_ns: Integers
@@ -100,27 +100,28 @@ class Stretch(NamedTuple):
     boundary_ns: int
 
     def steps(self, piece: PacketPiece, start: int, entry: Integers) -> Steps:
-        """What the batch says of it.
+        """The steps of the combined batch.
 
         Args:
-            start: the stretch's first packet.
-            entry: the step of each entry.
+            start: index of the first packet.
+            entry: step of each entry.
         """
         ignored = self.now_ns[self.step[piece.ignored(start, start + len(self.step))]].tolist()
         return Steps(self.now_ns, entry, (ignored[0], ignored[-1]) if ignored else (0, 0))
 
 
 def stretch(clock_ns: Integers, start_ns: int, boundary_ns: int, step_ns: int) -> Stretch | None:
-    """The steps of these packets; None: they are too few, or too full.
+    """Divide packets into steps; None if there are too few steps, or too many packets per step.
 
-    A step ends where the next begins, or, where the next with packets is another, there and where that one begins;
-    the last of a piece, which goes on in the next one, with its last packet.
+    A step ends where the next one begins. If steps without packets follow, there are two batches: one at the step's
+    end, one where the next step with packets begins. The last step of a piece, which continues in the next piece, ends
+    with its last packet.
 
     Args:
-        clock_ns: of each packet; never falls.
-        start_ns: where the file's time begins.
-        boundary_ns: where the open step ends.
-        step_ns: how long a step is.
+        clock_ns: time of each packet, never decreasing.
+        start_ns: start of the file's time.
+        boundary_ns: end of the open step.
+        step_ns: length of a step.
     """
     open_step = (boundary_ns - start_ns) // step_ns - 1
     if len(clock_ns) > MOST_PACKETS * ((int(clock_ns[-1]) - start_ns) // step_ns - open_step + 1):
@@ -143,9 +144,9 @@ def stretch(clock_ns: Integers, start_ns: int, boundary_ns: int, step_ns: int) -
                    int(start_ns + boundary * step_ns))
 
 STEP_NS = 2_000_000_000
-"""File time that one batch may cover: flows end between batches."""
+"""Maximum file time of one batch; flows end between batches."""
 _LIVE_NS = 60_000_000_000
-"""A pipe whose newest packet is younger than this is a capture that goes on: its time goes on while it is silent."""
+"""A pipe whose newest packet is younger than this is a running capture: its time advances while no packets arrive."""
 _NOTHING = Entries(np.zeros(0, FLOW_KEY_DTYPE), np.zeros(0, FLOW_COUNTERS_DTYPE))
 
 
@@ -154,11 +155,11 @@ class FileConfig:
     """What to read and how.
 
     Attributes:
-        path: of the file, "-" for standard input.
-        tick_s: length of a tick in the file's time; None: the whole file is one.
-        speed: replay so many times as fast as it was recorded; None: as fast as it can be read.
-        descriptor: of "-", where it is not standard input's.
-        decap: packets in tunnels stand for what carries them, which is in entries of Kind.PARENT.
+        path: path of the file, or "-" for standard input.
+        tick_s: length of a tick in file time; None: one tick for the whole file.
+        speed: replay this many times as fast as recorded; None: as fast as possible.
+        descriptor: file descriptor for "-", if not standard input.
+        decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
     """
 
     path: str
@@ -169,15 +170,14 @@ class FileConfig:
 
 
 class FileCapture:
-    """flowtop.capture.protocol.Capture of a capture file. Times are ns since 1970 UTC; batches say where ticks end.
+    """A flowtop.capture.protocol.Capture of a file. Times are ns since 1970 UTC; batches mark the end of ticks.
 
-    A tick ends every `tick_s` of the file's time, counted from its first packet. A stretch without packets that is
-    longer is one tick.
+    A tick ends every `tick_s` of file time, counted from the first packet. A longer time without packets is one tick.
 
     Args:
         config: what to read.
         clock_ns: monotonic, for replays.
-        unix_ns: ns since 1970 UTC: tells a pipe from a running capture from one of an old file.
+        unix_ns: ns since 1970 UTC, to distinguish a running capture in a pipe from an old file.
     """
 
     def __init__(self, config: FileConfig, *, clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -207,7 +207,7 @@ class FileCapture:
         self._outlet = PacketOutlet()
 
     def open(self, progress: Callable[[str], None]) -> None:
-        """See Capture.open. A pipe may not have said yet what it is: that comes with `drain` then."""
+        """See Capture.open. The format of a pipe may be known only in `drain`."""
         progress(f"reading {self._config.path}")
         self._stream = OctetStream(self._config.path, self._config.descriptor)
         self._resources.callback(self._stream.close)
@@ -221,7 +221,7 @@ class FileCapture:
     # ---- waiting
 
     def wait(self, timeout_s: float) -> None:
-        """See Capture.wait: until there is something to drain, which in a replay is when its time has come."""
+        """See Capture.wait: until data can be drained; in a replay, until it is due."""
         self._outlet.flush(ended=self._ended and self._piece is None)
         due_s = self._due_s()
         watched = [self._wake.fileno()]
@@ -230,10 +230,10 @@ class FileCapture:
         elif due_s is None and not self._ended:
             due_s = 0.0
         if self._wake.fileno() in readable(watched, timeout_s if due_s is None else min(timeout_s, due_s)):
-            self._wake.heard()
+            self._wake.clear()
 
     def _due_s(self) -> float | None:
-        """Until the next batch of the piece in hand may be drained; None: there is none in hand."""
+        """Seconds until the next batch of the current piece is due; None if there is no piece."""
         if self._piece is None:
             return None
         if self._config.speed is None:
@@ -248,15 +248,15 @@ class FileCapture:
     # ---- draining
 
     def lift_filter(self, lifted: bool) -> None:
-        """See Capture.lift_filter: there is none."""
+        """See Capture.lift_filter; does nothing, as there is no capture filter."""
 
     def drain(self) -> FlowBatch:
-        """See Capture.drain. Raises FlowtopError when a pipe turns out to bring no capture."""
+        """See Capture.drain. Raises FlowtopError if a pipe turns out not to be a capture."""
         self._outlet.flush(ended=False)
         if self._piece is None and not self._ended:
             self._read()
             if self._due_s():
-                return self._batch(closes_tick=False)  # a replay's packets, whose time has not come
+                return self._batch(closes_tick=False)  # packets of a replay that are not due yet
         if self._piece is None:
             if self._ended:
                 return self._batch(closes_tick=True)
@@ -264,7 +264,7 @@ class FileCapture:
         return self._next_batch(self._piece)
 
     def _next_batch(self, piece: Piece) -> FlowBatch:
-        """What is left of the piece, of the open step; or much more, where that comes to the same and is cheaper."""
+        """The rest of the open step in this piece; or many steps at once, if the result is the same."""
         if self._tick_ns is None and self._config.speed is None and isinstance(piece, PacketPiece):
             batch = self._whole(piece)
             if batch is not None:
@@ -273,7 +273,7 @@ class FileCapture:
         start, self._taken = self._taken, stop
         if stop == len(piece.clock_ns):
             self._piece = None
-            self._now_ns = max(self._now_ns, int(piece.clock_ns[-1]))  # what comes late out of a pipe, after _pass_time
+            self._now_ns = max(self._now_ns, int(piece.clock_ns[-1]))  # packets of a pipe may be late, after _pass_time
             closes_tick = False
         else:
             closes_tick = self._close_step(int(piece.clock_ns[stop]))
@@ -282,10 +282,10 @@ class FileCapture:
         return self._batch(closes_tick, entries)
 
     def _whole(self, piece: PacketPiece) -> FlowBatch | None:
-        """Of what is left of the piece one batch of many steps; None: there are not many, or somebody looks at each."""
+        """One batch of many steps from the rest of the piece; None if there are few, or packets are being written."""
         start = self._taken
         steps = stretch(piece.clock_ns[start:], self._start_ns, self._boundary_ns, self._step_ns)
-        if steps is None or self._outlet.asked:
+        if steps is None or self._outlet.active:
             return None
         stop = start + len(steps.step)
         if not piece.orderly(start, stop, self._start_ns, self._step_ns):
@@ -300,7 +300,7 @@ class FileCapture:
         return replace(self._batch(False, entries), steps=steps.steps(piece, start, entries.steps))
 
     def _close_step(self, next_ns: int) -> bool:
-        """The step is over, the next packet comes at `next_ns` or later; whether that ends a tick."""
+        """End the step; the next packet is at `next_ns` or later. Returns whether this ends a tick."""
         self._now_ns = self._boundary_ns
         whole_steps = (next_ns - self._start_ns) // self._step_ns * self._step_ns + self._start_ns
         skip = self._config.speed is None and whole_steps > self._boundary_ns
@@ -311,7 +311,7 @@ class FileCapture:
         return self._ticks > ticks
 
     def _pass_time(self) -> FlowBatch:
-        """No packet has come. A running capture's time goes on all the same."""
+        """No packet has arrived: advance the time of a running capture."""
         now_ns = self._latest_ns + self._clock_ns() - self._arrived_ns
         if self._live and now_ns >= self._boundary_ns:
             return self._batch(self._close_step(now_ns))
@@ -328,36 +328,36 @@ class FileCapture:
             reader.statistics if reader else None, entries.other_ifindexes, entries.segments)
 
     def _octets_done(self) -> int:
-        """Of the file: what is behind the packets drained so far. A piece of a quiet capture is hours of it."""
+        """Octets of the file up to the last drained packet. One piece of a quiet capture can cover hours."""
         if self._piece is None:
             return self._stream.octets_read
         before, after = self._octets
         return before + (after - before) * self._taken // len(self._piece.clock_ns)
 
     def close(self) -> FlowBatch:
-        """See Capture.close. What was not drained was not observed."""
+        """See Capture.close. Packets that were not drained are not counted."""
         self._outlet.flush(ended=True)
         self._resources.close()
         self._piece = None
         return self._batch(closes_tick=True)
 
     def write_packets(self, request: PacketRequest | None) -> None:
-        """See recording.PacketCapture. Packets come when the batch they are in has been metered: at the next call."""
-        self._outlet.ask(request)
+        """See recording.PacketCapture. Packets are written by the call after the one that returned their batch."""
+        self._outlet.set_request(request)
 
     # ---- reading
 
     def _read(self) -> None:
-        """The next piece, if there is one and it can be had without waiting; else note the end."""
+        """Read the next piece if that needs no waiting, or note the end."""
         try:
             piece = self._next_piece()
         except DamagedError as error:
-            self._end(str(error), "what stands before that is counted")
+            self._end(str(error), "everything before it is counted")
             return
         if piece is not None:
             self._take(piece)
         elif self._stream.at_end and self._reader is not None:
-            self._end(self._reader.fault, "the rest of it is counted")
+            self._end(self._reader.fault, "the rest is counted")
 
     def _next_piece(self) -> Piece | None:
         while True:
@@ -365,7 +365,7 @@ class FileCapture:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
                 self._reader = identify(self._stream, decap=self._config.decap)
-            # What comes late belongs to the time that has passed while it was waited for.
+            # Late packets belong to the time that passed while waiting for them.
             elif (piece := self._reader.read(self._stream, max(self._latest_ns, self._now_ns))) is not None:
                 return piece
             elif self._stream.at_end or not self._stream.ready:
@@ -375,7 +375,7 @@ class FileCapture:
 
     def _take(self, piece: Piece) -> None:
         clock_ns = piece.clock_ns
-        if self._latest_ns < 0:  # the file's time begins
+        if self._latest_ns < 0:  # the start of the file's time
             self._start_ns = self._now_ns = int(clock_ns[0])
             self._boundary_ns = self._start_ns + self._step_ns
             self._started_ns = self._clock_ns()
@@ -388,5 +388,5 @@ class FileCapture:
     def _end(self, fault: str, hint: str) -> None:
         self._ended = True
         if fault:
-            name = Path(self._stream.name).name  # there may be little room to say it in
+            name = Path(self._stream.name).name  # only the name: the screen may be narrow
             self._fault = FlowtopError(f"{name} {fault}", hint=hint, exit_code=EXIT_DAMAGED)

@@ -1,4 +1,4 @@
-"""What a file is, by its first octets; and the packets of one: frames found, parsed, joined."""
+"""Detect a file's format by its first octets; read the packets of capture files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class PacketReader:
     """Reads a capture file.
 
     Args:
-        frames: finds its frames.
-        decap: packets in tunnels stand for what carries them.
+        frames: finds the frames.
+        decap: replace packets in tunnels by their inner packets.
     """
 
     statistics: CollectingStatistics | None = None
@@ -41,9 +41,9 @@ class PacketReader:
         self._unread_link_types: set[int] = set()
 
     def read(self, stream: OctetStream, latest_ns: int) -> Piece | None:
-        """The complete frames in the stream's buffer, which are taken; None: there is none before more is read.
+        """Take the complete frames from the stream's buffer; None if more has to be read first.
 
-        Raises DamagedError: no record can begin where the next one should. Packets before it were given first.
+        Raises DamagedError: no valid record where the next one should be. Packets before it were returned first.
         """
         frames = self._frames.read(stream)
         if frames is None:
@@ -57,25 +57,26 @@ class PacketReader:
         if not self._decap:
             packets = parse(frames)
             return PacketPiece(packets, self._joiner.join(packets), clock_ns, self._observations, frames)
-        found = decapsulate(frames)
-        return CarriedPiece(PacketPiece(found.packets, self._joiner.join(found.packets), clock_ns, self._observations,
-                                        frames), found)
+        decapsulated = decapsulate(frames)
+        return CarriedPiece(
+            PacketPiece(decapsulated.packets, self._joiner.join(decapsulated.packets), clock_ns, self._observations,
+                        frames), decapsulated)
 
     @property
     def fault(self) -> str:
-        """What was in the file and could not be read, in words that follow its name; "" for nothing."""
+        """What could not be read, as text that follows the file's name; "" for nothing."""
         numbers = ", ".join(map(str, sorted(self._unread_link_types)))
-        return f"has frames of link type {numbers}, which count as ignored" if numbers else ""
+        return f"has frames of link type {numbers}, counted as ignored" if numbers else ""
 
     def observations(self) -> npt.NDArray[np.void]:
-        """OBSERVATION_DTYPE: cumulative."""
+        """Cumulative totals: OBSERVATION_DTYPE."""
         return self._observations.rows()
 
     def names(self) -> dict[int, str]:
-        """Interfaces by number."""
+        """Names of interfaces by number."""
         return self._names
 
-_LINK_TYPES_HINT = "read are Ethernet, Linux cooked v1 and v2, raw IP, null and loopback"
+_LINK_TYPES_HINT = "supported: Ethernet, Linux cooked v1 and v2, raw IP, null and loopback"
 
 
 class Reader(Protocol):
@@ -83,35 +84,35 @@ class Reader(Protocol):
 
     @property
     def statistics(self) -> CollectingStatistics | None:
-        """What a Collecting Process says; None: it is none."""
+        """Statistics of the collector, or None for packets."""
 
     @property
     def fault(self) -> str:
-        """What could not be read though the file is whole, in words that follow its name; "" for nothing."""
+        """What could not be read in an undamaged file, as text that follows the file's name; "" for nothing."""
 
     def read(self, stream: OctetStream, latest_ns: int) -> Piece | None:
-        """What lies complete in the stream's buffer, which is taken; None: there is nothing before more is read.
+        """Take the complete content of the stream's buffer; None if more has to be read first.
 
         Args:
-            latest_ns: time that the piece's clock begins with.
+            latest_ns: minimum of the piece's clock.
 
-        Raises DamagedError: what comes next cannot be read. What is before it was given first.
+        Raises DamagedError: the next part is invalid. Everything before it was returned first.
         """
 
     def observations(self) -> npt.NDArray[np.void]:
-        """The books of what was handed over: OBSERVATION_DTYPE, cumulative."""
+        """Cumulative totals of what was returned: OBSERVATION_DTYPE."""
 
     def names(self) -> dict[int, str]:
-        """Interfaces by number."""
+        """Names of interfaces by number."""
 
 
 def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
-    """What reads it; None: too little has come to tell.
+    """Return the reader for a file's format; None if too little was read to detect it.
 
     Args:
-        decap: packets in tunnels stand for what carries them.
+        decap: replace packets in tunnels by their inner packets.
 
-    Raises FlowtopError: it is empty, or nothing that is read here.
+    Raises FlowtopError: the file is empty or of an unknown format.
     """
     try:
         stream.fill()
@@ -125,20 +126,20 @@ def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
             return PacketReader(frames, decap=decap)
         if is_pcapng(head):
             return PacketReader(PcapngReader(name), decap=decap)
-        from flowtop.wire.ipfix import begins_message  # registry and Collecting Process: not for a packet capture
+        from flowtop.wire.ipfix import begins_message  # registry and collector: not needed for packets
 
         if begins_message(head):
             from flowtop.capture.files.records import RecordReader
 
             return RecordReader(name)
     except DamagedError as error:
-        raise FlowtopError(f"{stream.name} {error}", hint="nothing of it could be read",
+        raise FlowtopError(f"{stream.name} {error}", hint="no data could be read",
                            exit_code=EXIT_DAMAGED) from error
     raise FlowtopError(f"{stream.name} {'is not a capture file' if head else 'is empty'}",
-                       hint="-r reads pcap, pcapng and IPFIX files, gzipped too", exit_code=EXIT_DAMAGED)
+                       hint="-r reads pcap, pcapng and IPFIX files, also gzipped", exit_code=EXIT_DAMAGED)
 
 
 def _require(stream: OctetStream, link_type: int) -> None:
     if link_type not in LINK_TYPES:
-        raise FlowtopError(f"{stream.name} has link type {link_type}, which is not read here", hint=_LINK_TYPES_HINT,
+        raise FlowtopError(f"{stream.name} has link type {link_type}, which is not supported", hint=_LINK_TYPES_HINT,
                            exit_code=EXIT_DAMAGED)

@@ -1,4 +1,4 @@
-"""What finds the frames of one file format: pcap.py and pcapng.py each have one."""
+"""The interface of frame readers, implemented in pcap.py and pcapng.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class FrameReader(Protocol):
     """Finds the frames of one file format."""
 
     def read(self, stream: OctetStream) -> Frames | None:
-        """The complete frames in the stream's buffer, which are taken; None: there is none before more is read.
+        """Take the complete frames from the stream's buffer; None if more has to be read first.
 
         Raises:
-            DamagedError: no record can begin where the next one should. Frames before it were given first.
+            DamagedError: no valid record where the next one should be. Frames before it were returned first.
         """

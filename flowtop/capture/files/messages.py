@@ -1,4 +1,4 @@
-"""Export messages in a file, whatever it is: datagrams and streams in a capture, an IPFIX file, or raw datagrams."""
+"""Export messages in any file: datagrams and streams in a capture, an IPFIX file, or raw datagrams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flowtop.wire.ipfix import begins_message
 MAX_STREAMS = 256
 MAX_WAITING_OCTETS = 1 << 18
 MAX_WAITING = 1_024
-"""Octets and number of the segments of a stream that wait; past these, what they wait for is missing."""
+"""Limits of waiting segments per stream; beyond them, the missing segments count as lost."""
 _MODULUS = 1 << 32
 _LENGTH_OCTETS = 4
 _SYN, _RST = int(TcpBits.SYN), int(TcpBits.RST)
@@ -33,10 +33,10 @@ class Segment(NamedTuple):
     """A TCP segment.
 
     Attributes:
-        stream: tells streams apart: both ends.
-        sequence: number of its first octet.
+        stream: identifies the stream: both ends.
+        sequence: sequence number of its first octet.
         flags: control bits.
-        octets: its payload, as far as it was captured.
+        octets: the payload that was captured.
     """
 
     stream: tuple[str, str]
@@ -49,9 +49,9 @@ class Piece(NamedTuple):
     """A message of a stream.
 
     Attributes:
-        stream: of the segment.
-        octets: of the message; of something that is none, all that can be told to belong to it.
-        gap: something is missing before it.
+        stream: identifies the stream.
+        octets: the message; or, if it is not a message, all octets up to the next one.
+        gap: octets before it are missing.
     """
 
     stream: tuple[str, str]
@@ -60,13 +60,13 @@ class Piece(NamedTuple):
 
 
 class Streams:
-    """Takes the segments of a capture in its order."""
+    """Takes the segments of a capture in order and assembles messages."""
 
     def __init__(self) -> None:
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
 
     def take(self, segment: Segment) -> Iterator[Piece]:
-        """The messages that are complete with it."""
+        """Add a segment; returns the messages that are complete now."""
         key = segment.stream
         if segment.flags & _SYN:
             yield from self._end(key)
@@ -80,7 +80,7 @@ class Streams:
             yield from self._end(next(iter(self._streams)))
 
     def end(self) -> Iterator[Piece]:
-        """What is left when the capture ends."""
+        """The remaining messages at the end of the capture."""
         for key in list(self._streams):
             yield from self._end(key)
 
@@ -94,8 +94,8 @@ class Streams:
 class _Stream:
     """One direction of a connection.
 
-    `_next`: the sequence number that follows what was read, None: the beginning of a message is looked for. `_foreign`:
-    it carries something else.
+    `_next`: sequence number after the octets read so far; None while searching for the start of a message. `_foreign`:
+    the stream has other content.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class _Stream:
             yield self._octets, self._gap
 
     def _read_on(self) -> Iterator[tuple[bytes, bool]]:
-        """Append what follows, as long as something does."""
+        """Append segments as long as the next one is available."""
         while self._next is not None:
             for sequence in sorted(self._waiting, key=self._ahead):
                 ahead = self._ahead(sequence)
@@ -144,12 +144,12 @@ class _Stream:
                 return
 
     def _ahead(self, sequence: int) -> int:
-        """How many octets are missing before that one; negative: it was read already."""
+        """Number of missing octets before a sequence number; negative if it was read already."""
         assert self._next is not None
         return (sequence - self._next + _MODULUS // 2) % _MODULUS - _MODULUS // 2
 
     def _messages(self) -> Iterator[tuple[bytes, bool]]:
-        """Cut the complete messages off what was read."""
+        """Remove and return the complete messages."""
         while len(self._octets) >= _LENGTH_OCTETS:
             if not begins_message(self._octets):
                 octets, self._octets = self._octets, b""
@@ -157,7 +157,7 @@ class _Stream:
                     self._foreign = True
                     self._waiting.clear()
                     return
-                yield octets, self._gap  # whatever it is, the next message is somewhere behind it
+                yield octets, self._gap  # not a message: the next one is somewhere after it
                 self._lose_track()
                 return
             self._begun = True
@@ -168,11 +168,11 @@ class _Stream:
             self._octets, self._gap = self._octets[length:], False
 
     def _skip_gap(self) -> Iterator[tuple[bytes, bool]]:
-        """What is missing will not come: go on at the first segment behind it that begins with a message."""
+        """Give up waiting for missing segments: continue at the next segment that begins with a message."""
         if self._octets:
             yield self._octets, self._gap
             self._octets = b""
-        self._lose_track(tell=True)
+        self._lose_track(gap=True)
         base = next(iter(self._waiting))
         for sequence in sorted(self._waiting, key=lambda number: (number - base + _MODULUS // 2) % _MODULUS):
             if begins_message(self._waiting[sequence]):
@@ -181,12 +181,12 @@ class _Stream:
                 return
             del self._waiting[sequence]
 
-    def _lose_track(self, tell: bool = False) -> None:
+    def _lose_track(self, gap: bool = False) -> None:
         self._next = None
-        self._gap = self._gap or tell
+        self._gap = self._gap or gap
 
 MAX_RAW_OCTETS = 1 << 28
-"""Of a file of raw datagrams, which is read whole."""
+"""Limit of a file of raw datagrams, which is read completely into memory."""
 _VERSIONS = (netflow5.VERSION, netflow9.VERSION, ipfix.VERSION)
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _UDP_OCTETS = 8
@@ -197,11 +197,11 @@ class Payload(NamedTuple):
     """One message of an export.
 
     Attributes:
-        octets: all of it.
-        sender: who sent it, as text: address and port; "" where the file does not tell.
-        receiver: likewise.
-        datagram: it was sent over UDP.
-        gap: the capture lacks something of its stream before it.
+        octets: the complete message.
+        sender: address and port as text; "" if unknown.
+        receiver: the same of the receiver.
+        datagram: sent over UDP.
+        gap: octets of the stream before it were not captured.
     """
 
     octets: bytes
@@ -212,15 +212,15 @@ class Payload(NamedTuple):
 
 
 def is_export(octets: bytes) -> bool:
-    """Whether a message begins so."""
+    """Whether these octets can start an export message."""
     return int.from_bytes(octets[:2], "big") in _VERSIONS or octets[:4] == sflow.MARK
 
 
 def read_payloads(stream: OctetStream) -> Iterator[Payload]:
-    """The messages of a file, to its end. In a capture: datagrams that begin as one, and IPFIX over TCP.
+    """Read all messages of a file. In captures: datagrams that look like one, and IPFIX over TCP.
 
     Raises:
-        FlowtopError: the file is empty or damaged; what is before the damage was given first (EXIT_DAMAGED).
+        FlowtopError: the file is empty or damaged (EXIT_DAMAGED); messages before the damage are returned first.
     """
     try:
         stream.fill()
@@ -234,10 +234,10 @@ def read_payloads(stream: OctetStream) -> Iterator[Payload]:
         elif is_export(head):
             yield from _raw(stream)
         else:
-            raise FlowtopError(f"{stream.name} is no export", exit_code=EXIT_DAMAGED,
-                               hint="read are pcap and pcapng files, IPFIX files, and raw datagrams")
+            raise FlowtopError(f"{stream.name} is not an export file", exit_code=EXIT_DAMAGED,
+                               hint="supported: pcap, pcapng and IPFIX files, and raw datagrams")
     except DamagedError as error:
-        raise FlowtopError(f"{stream.name} {error}", hint="what is before that was read",
+        raise FlowtopError(f"{stream.name} {error}", hint="everything before it was read",
                            exit_code=EXIT_DAMAGED) from error
 
 
@@ -262,11 +262,11 @@ def _messages(frames: Frames, streams: Streams) -> Iterator[Payload]:
     for start, captured, kind, ip in zip(frames.offset.tolist(), frames.captured.tolist(), link.type.tolist(),
                                          link.ip_offset.tolist(), strict=True):
         packet = bytes(octets[start + ip:start + captured])
-        found = _of_ipv4(packet) if kind == _IPV4 else _of_ipv6(packet) if kind == _IPV6 else None
-        if isinstance(found, Segment):
-            yield from map(_payload, streams.take(found))
-        elif found is not None and is_export(found.octets):
-            yield found
+        content = _of_ipv4(packet) if kind == _IPV4 else _of_ipv6(packet) if kind == _IPV6 else None
+        if isinstance(content, Segment):
+            yield from map(_payload, streams.take(content))
+        elif content is not None and is_export(content.octets):
+            yield content
 
 
 def _payload(piece: Piece) -> Payload:
@@ -274,7 +274,7 @@ def _payload(piece: Piece) -> Payload:
 
 
 def _of_ipv4(packet: bytes) -> Payload | Segment | None:
-    """The datagram or segment in an IPv4 packet; None: there is none, or not its beginning."""
+    """The datagram or segment in an IPv4 packet; None if there is none, or for a later fragment."""
     if len(packet) < 20 or int.from_bytes(packet[6:8], "big") & 0x1FFF:
         return None
     length = int.from_bytes(packet[2:4], "big") or len(packet)
@@ -282,7 +282,7 @@ def _of_ipv4(packet: bytes) -> Payload | Segment | None:
 
 
 def _of_ipv6(packet: bytes) -> Payload | Segment | None:
-    """The same of IPv6, without extension headers: exporters send none."""
+    """The same for IPv6; without extension headers, which exporters do not send."""
     if len(packet) < 40:
         return None
     length = 40 + int.from_bytes(packet[4:6], "big")
@@ -307,7 +307,7 @@ def _end(address: bytes, port: bytes) -> str:
 
 
 def _raw(stream: OctetStream) -> Iterator[Payload]:
-    """An IPFIX file, or datagrams that were written one after the other."""
+    """Read an IPFIX file, or a file of datagrams written one after the other."""
     parts: list[bytes] = []
     octets = 0
     while True:
@@ -316,7 +316,7 @@ def _raw(stream: OctetStream) -> Iterator[Payload]:
         stream.start = stream.end
         if octets > MAX_RAW_OCTETS:
             raise FlowtopError(f"{stream.name} is larger than {MAX_RAW_OCTETS >> 20} MiB", exit_code=EXIT_DAMAGED,
-                               hint="split it, or name a capture file")
+                               hint="split it, or use a capture file")
         if not stream.fill() and stream.at_end:
             break
     for message in split_exports(b"".join(parts)):

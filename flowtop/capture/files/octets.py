@@ -1,4 +1,4 @@
-"""The octets of a capture file in one buffer: from disk, standard input or a pipe, unzipped where they are gzipped."""
+"""A buffer with the data of a capture file: from disk, standard input or a pipe, decompressed if gzipped."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from flowtop.capture.packets.frames import PAD, Octets
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 
 ROOM = 8 << 20
-"""Octets of a file in memory at once; no frame and no block of a capture that is kept may be longer."""
+"""Size of the buffer, which also limits the length of a frame, and of a block that is not skipped."""
 _GZIP = b"\x1f\x8b"
 _READ = 1 << 20
 
 
 def readable(descriptors: Sequence[int], timeout_s: float) -> set[int]:
-    """Which of them can be read, or have ended, within so long; whatever their numbers (select stops at 1,024)."""
+    """The descriptors that are readable or at their end within the timeout; unlike select, above 1,023 too."""
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -32,24 +32,24 @@ def readable(descriptors: Sequence[int], timeout_s: float) -> set[int]:
 
 
 class DamagedError(Exception):
-    """The file goes on with something that cannot be read. Says what, in words that follow the file's name."""
+    """The file is damaged; str() is text that follows the file's name."""
 
 
 class OctetStream:
-    """Reads a file in large pieces. Memory is bounded whatever the file says.
+    """Reads a file in large pieces, with bounded memory.
 
     Args:
-        path: of the file, "-" for standard input.
-        descriptor: of "-", where it is not standard input's; to be closed by the caller.
-        room: octets kept at once.
+        path: path of the file, or "-" for standard input.
+        descriptor: file descriptor for "-", if not standard input; the caller closes it.
+        room: size of the buffer in octets.
 
     Attributes:
-        name: of the file, for people.
-        buffer: uint8, shape (room + PAD,): `start` to `end` are read and not yet taken.
-        raw, view: the same octets.
-        at_end: nothing follows what is in the buffer.
-        octets_read: of the file itself, compressed as it is.
-        octets_total: of the file; None where that is not known (a pipe).
+        name: name of the file for messages.
+        buffer: uint8, shape (room + PAD,): octets `start` to `end` are read and not taken yet.
+        raw, view: the same memory.
+        at_end: nothing follows the buffer's content.
+        octets_read: of the file, compressed if it is.
+        octets_total: size of the file; None if unknown (a pipe).
     """
 
     def __init__(self, path: str, descriptor: int | None = None, room: int = ROOM) -> None:
@@ -67,28 +67,28 @@ class OctetStream:
         status = os.fstat(self._descriptor)
         if stat.S_ISDIR(status.st_mode):
             self.close()
-            raise FlowtopError(f"cannot read {self.name}: it is a directory", hint="name a capture file",
+            raise FlowtopError(f"cannot read {self.name}: it is a directory", hint="specify a capture file",
                                exit_code=EXIT_NO_INPUT)
         self.octets_total = status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def _open(self, path: str) -> tuple[int, bool]:
         if path == "-":
             if sys.stdin is None:
-                raise FlowtopError("standard input is closed", hint="-r - reads from there", exit_code=EXIT_NO_INPUT)
+                raise FlowtopError("standard input is closed", hint="-r - reads from it", exit_code=EXIT_NO_INPUT)
             return sys.stdin.fileno(), False
         try:
-            # A named pipe that nobody writes to yet would not let anybody in, nor a signal end that.
+            # Without O_NONBLOCK, opening a named pipe without a writer would block, also for signals.
             descriptor = os.open(Path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             os.set_blocking(descriptor, True)
             return descriptor, True
         except OSError as error:
             raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
-                               hint="name a capture file that you may read", exit_code=EXIT_NO_INPUT) from error
+                               hint="specify a readable capture file", exit_code=EXIT_NO_INPUT) from error
         except ValueError as error:  # a NUL in the name
             raise FlowtopError(f"cannot read {path!r}: {error}", exit_code=EXIT_NO_INPUT) from error
 
     def fileno(self) -> int:
-        """To wait for: a pipe may have nothing to read for long."""
+        """File descriptor to wait on: a pipe may have no data for long."""
         return self._descriptor
 
     def close(self) -> None:
@@ -99,16 +99,16 @@ class OctetStream:
 
     @property
     def ready(self) -> bool:
-        """Whether `fill` will not have to wait."""
+        """Whether `fill` does not block."""
         if self.at_end or self.octets_total is not None or (self._unzip and self._unzip.pending):
             return True
         return bool(readable((self._descriptor,), 0.0))
 
     def fill(self) -> bool:
-        """Read on, to the end of the buffer or (a pipe) as far as there is something. Whether anything came.
+        """Read to the end of the buffer, or what a pipe has; returns whether there was any data.
 
         Raises:
-            DamagedError: reading fails, or what was gzipped is damaged.
+            DamagedError: a read error, or damaged gzip data.
         """
         if self._damage:
             raise self._damage
@@ -122,12 +122,12 @@ class OctetStream:
         except DamagedError as error:
             if self.end == before:
                 raise
-            self._damage = error  # what came before it is read first
+            self._damage = error  # the data before it is processed first
         self.buffer[self.end:self.end + PAD] = 0
         return self.end > before
 
     def _compact(self) -> None:
-        """Move what is left to the front."""
+        """Move the remaining data to the front."""
         left = self.end - self.start
         self.buffer[:left] = self.buffer[self.start:self.end]
         self.start, self.end = 0, left
@@ -141,7 +141,7 @@ class OctetStream:
         if self._unzip is None or not self._unzip.pending:
             piece = self._piece(room)
             while first and len(piece) == 1 and (more := self._piece(room)):
-                piece += more  # two octets tell whether it is gzipped
+                piece += more  # two octets are needed to detect gzip
             if first and piece.startswith(_GZIP):
                 self._unzip = _Unzip()
         if self._unzip is None:
@@ -155,7 +155,7 @@ class OctetStream:
         try:
             count = os.readv(self._descriptor, [self.view[self.end:self._room]])
         except OSError as error:
-            raise DamagedError(f"cannot be read on: {(error.strerror or str(error)).lower()}") from error
+            raise DamagedError(f"cannot be read any further: {(error.strerror or str(error)).lower()}") from error
         self.octets_read += count
         self.end += count
         self.at_end = not count
@@ -164,13 +164,13 @@ class OctetStream:
         try:
             piece = os.read(self._descriptor, min(room, _READ))
         except OSError as error:
-            raise DamagedError(f"cannot be read on: {(error.strerror or str(error)).lower()}") from error
+            raise DamagedError(f"cannot be read any further: {(error.strerror or str(error)).lower()}") from error
         self.octets_read += len(piece)
         return piece
 
 
 class _Unzip:
-    """gzip (RFC 1952), several members one after another too; never more octets at once than asked for."""
+    """Decompresses gzip (RFC 1952), also with several members; returns at most the requested number of octets."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)
@@ -179,14 +179,14 @@ class _Unzip:
 
     @property
     def pending(self) -> bool:
-        """Whether `more` has something to give without more input."""
+        """Whether `more` has output without further input."""
         return bool(self._left) or self._damage is not None
 
     def more(self, piece: bytes, room: int) -> tuple[bytes, bool]:
-        """Decompressed octets, at most `room`, and whether that was all.
+        """Decompressed octets, at most `room`, and whether the end was reached.
 
         Args:
-            piece: what follows in the file; empty when the file has ended, or while `pending`.
+            piece: the next data of the file; empty at its end, or while `pending`.
         """
         if self._damage:
             raise self._damage
@@ -197,7 +197,7 @@ class _Unzip:
         if self._member.eof and octets:
             octets = octets.lstrip(b"\0")  # padding after the last member (tape blocks)
             if octets and not _GZIP.startswith(octets[:2]):
-                raise DamagedError("has something behind its gzip stream that is none")
+                raise DamagedError("has other data after its gzip stream")
             if octets:
                 self._member = zlib.decompressobj(wbits=31)
         if not octets:
@@ -205,26 +205,26 @@ class _Unzip:
             return b"", ended
         before = self._member.copy()
         try:
-            found = self._member.decompress(octets, room)
+            output = self._member.decompress(octets, room)
         except zlib.error as error:
             self._damage = DamagedError("is damaged: its gzip stream cannot be decompressed")
-            found = _salvaged(before, octets, room)
-            if not found:
+            output = _salvaged(before, octets, room)
+            if not output:
                 raise self._damage from error
-            return found, False
+            return output, False
         self._left = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        return found, False
+        return output, False
 
 
 def _salvaged(member: Any, octets: bytes, room: int) -> bytes:
-    """What decompresses before the damage that is somewhere in these octets: zlib gives nothing of a piece with any."""
-    found = b""
+    """Decompress up to the damage in these octets: zlib returns nothing for input with damage in it."""
+    output = b""
     for step in (1024, 1):
-        while octets and len(found) < room:
+        while octets and len(output) < room:
             trial = member.copy()
             try:
-                found += trial.decompress(octets[:step], room - len(found))
+                output += trial.decompress(octets[:step], room - len(output))
             except zlib.error:
                 break
             member, octets = trial, octets[step:]
-    return found
+    return output

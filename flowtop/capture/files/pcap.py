@@ -1,4 +1,4 @@
-"""The classic pcap format (draft-ietf-opsawg-pcap): its records, micro- and nanoseconds, both byte orders."""
+"""The classic pcap format (draft-ietf-opsawg-pcap): records, micro- and nanoseconds, both byte orders."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flowtop.capture.packets.frames import LONGEST_FRAME, FileInterface, Frames,
 _HEADER = 16
 _CAPTURED = 8
 _READABLE = 12
-"""Octets of a record's header that a step needs."""
+"""Octets of a record's header needed to find the next record."""
 _STRIDE = 16_384
-"""Octets of a lane at least."""
+"""Minimum length of a lane in octets."""
 _LEAST_LANES = 32
-"""With fewer lanes a numpy step costs more than the loop."""
+"""With fewer lanes, a numpy step is slower than the loop."""
 
 
 def record_offsets(raw: bytearray, start: int, end: int, order: str, longest: int) -> tuple[Integers, int]:
-    """Offsets of the records that lie between `start`, where one begins, and `end` as a whole; and where they end.
+    """Return the offsets of the complete records from `start`, where one begins, to `end`; and the end of the last.
 
-    It ends early at a record that claims more than `longest` octets.
+    Stops at a record longer than `longest` octets.
     """
-    edges = _edges(raw, start, end, order, longest)  # at the last one no header can be read any more
+    edges = _edges(raw, start, end, order, longest)  # the last edge has no readable header
     good = (np.diff(edges) <= longest + _HEADER) & (edges[1:] <= end)
     count = len(good) if good.all() else int(np.argmin(good))
     return edges[:count], int(edges[count])
@@ -37,7 +37,7 @@ def _edges(raw: bytearray, start: int, end: int, order: str, longest: int) -> In
     begins = _lane_begins(raw, start, end, order, longest)
     if len(begins) < _LEAST_LANES:
         return np.array(_walk(raw, start, end, order, {}), np.int64)
-    found, counts, ends = _walk_lanes(raw, begins, end, order)
+    offsets, counts, ends = _walk_lanes(raw, begins, end, order)
     bounds = np.concatenate(([0], np.cumsum(counts)))
     breaks = np.append(np.flatnonzero(ends[:-1] != begins[1:]), len(begins) - 1)
     lane_at = {begin: lane for lane, begin in enumerate(begins.tolist())}
@@ -45,7 +45,7 @@ def _edges(raw: bytearray, start: int, end: int, order: str, longest: int) -> In
     lane: int | None = 0
     while lane is not None:
         last = int(breaks[np.searchsorted(breaks, lane)])
-        parts.append(found[bounds[lane]:bounds[last + 1]])
+        parts.append(offsets[bounds[lane]:bounds[last + 1]])
         between = _walk(raw, int(ends[last]), end, order, lane_at)
         lane = lane_at.get(between[-1])
         parts.append(np.array(between[:-1] if lane is not None else between, np.int64))
@@ -53,14 +53,14 @@ def _edges(raw: bytearray, start: int, end: int, order: str, longest: int) -> In
 
 
 def _walk(raw: bytearray, start: int, end: int, order: str, lane_at: dict[int, int]) -> list[int]:
-    """From `start` record by record to the beginning of a lane, or to where no header can be read."""
+    """Follow records from `start` to the beginning of a lane, or until no header can be read."""
     captured_at = struct.Struct(f"{order}{_CAPTURED}xI").unpack_from
-    found: list[int] = []
-    add = found.append
+    offsets: list[int] = []
+    add = offsets.append
     following = start
-    with memoryview(raw) as whole, whole[:end] as view, contextlib.suppress(struct.error):  # the view's end
+    with memoryview(raw) as whole, whole[:end] as view, contextlib.suppress(struct.error):  # raised at the view's end
         if not lane_at:
-            while True:  # nothing in this loop that can be found out later
+            while True:  # the hot loop
                 add(following)
                 following += captured_at(view, following)[0] + _HEADER
         while True:
@@ -68,20 +68,20 @@ def _walk(raw: bytearray, start: int, end: int, order: str, lane_at: dict[int, i
             if following in lane_at:
                 break
             following += captured_at(view, following)[0] + _HEADER
-    return found
+    return offsets
 
 
 def _lane_begins(raw: bytearray, start: int, end: int, order: str, longest: int) -> Integers:
-    """`start`, and offsets behind it where records seem to begin, about _STRIDE apart."""
+    """`start`, and offsets after it where records probably begin, about _STRIDE apart."""
     if end - start < _LEAST_LANES * _STRIDE:
         return np.array([start], np.int64)
     upper = 2 if order == "<" else 0
     sign = bytes(raw[start + upper:start + upper + 2])
-    find, found = raw.find, []
+    find, hits = raw.find, []
     for at, following in pairwise(range(start + _STRIDE, end - _HEADER, _STRIDE)):
         if (hit := find(sign, at, following)) >= 0:
-            found.append(hit - upper)
-    candidates = np.array(found, np.int64)
+            hits.append(hit - upper)
+    candidates = np.array(hits, np.int64)
     octets = np.frombuffer(raw, np.uint8)
     header = gather(octets, candidates, np.dtype((f"{order}u4", (4,)))).astype(np.int64)
     captured, wire = header[:, 2], header[:, 3]
@@ -93,11 +93,11 @@ def _lane_begins(raw: bytearray, start: int, end: int, order: str, longest: int)
 
 def _walk_lanes(raw: bytearray, begins: Integers, end: int, order: str,
                 ) -> tuple[Integers, npt.NDArray[np.intp], Integers]:
-    """Walk from each beginning to the next one; the last to `end`.
+    """Follow records from each beginning to the next one; from the last to `end`.
 
     Returns:
-        The records' offsets, lane by lane; how many each lane has; and where each arrived. A lane much longer than the
-        others stops before its end.
+        Offsets of the records, lane by lane; the number of each lane's records; and each lane's end. A lane much longer
+        than the others stops early.
     """
     octets = np.frombuffer(raw, np.uint8)
     length = np.dtype(f"{order}u4")
@@ -121,13 +121,13 @@ def _walk_lanes(raw: bytearray, begins: Integers, end: int, order: str,
 HEADER_OCTETS = 24
 RECORD_OCTETS = 16
 _LINK_TYPE = 0xFFFF
-"""The bits above say how long a frame check sequence is."""
+"""The bits above are the length of the frame check sequence."""
 _MAGIC = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}
-"""By magic number: ns of a time's fraction."""
+"""By magic number: unit of the time's fraction in ns."""
 
 
 def pcap_order(octets: bytes) -> str | None:
-    """ "<" or ">" when a pcap file begins with these octets."""
+    """"<" or ">" if these octets begin a pcap file, else None."""
     for order in "<>":
         if len(octets) >= 4 and struct.unpack_from(f"{order}I", octets)[0] in _MAGIC:
             return order
@@ -138,8 +138,8 @@ class PcapReader:
     """Finds the frames of a pcap file.
 
     Args:
-        stream: with the file's header in its buffer, which is taken.
-        name: of the file's one interface.
+        stream: its buffer begins with the file header, which is taken.
+        name: name of the file's only interface.
     """
 
     def __init__(self, stream: OctetStream, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The pcapng format (draft-ietf-opsawg-pcapng): sections of either byte order, interfaces, packets; no more."""
+"""The pcapng format (draft-ietf-opsawg-pcapng): sections in both byte orders, interfaces, packets; no other blocks."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _INTERFACE_DESCRIPTION, _PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
 _PACKETS = frozenset((_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET))
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _BLOCK_OCTETS = 12
-"""Type, length, and the length again at the end: of any block."""
+"""Octets of type, length, and trailing length of any block."""
 _PACKET_OCTETS, _SIMPLE_OCTETS = 28, 12
-"""From a block's start to its frame."""
+"""Octets from the start of a block to its frame."""
 _LONGEST_BLOCK = LONGEST_FRAME + (1 << 20)
-"""Of a block that is not skipped: a frame and its options."""
+"""Limit of blocks that are not skipped: a frame and its options."""
 _MOST_INTERFACES = 1024
 _IF_NAME, _IF_TSRESOL, _IF_TSOFFSET, _EPB_FLAGS = 2, 9, 14, 2
 _INBOUND, _OUTBOUND = 1, 2
 _MOST_OPTIONS = 16
-"""Options of a packet that are looked at for its direction."""
+"""Limit of options per packet that are searched for its direction."""
 
 
 def is_pcapng(octets: bytes) -> bool:
-    """Whether a pcapng file begins with these octets: the type of a section header reads the same either way."""
+    """Whether these octets begin a pcapng file; the type of a section header is the same in both byte orders."""
     return octets[:4] == SECTION_HEADER.to_bytes(4, "big")
 
 
@@ -39,7 +39,7 @@ class _Interface:
 
     Attributes:
         number: index into PcapngReader.interfaces.
-        snap: octets that a frame was cut to, 0: none.
+        snap: maximum octets per frame, 0 for no limit.
         resolution: if_tsresol.
         offset_s: if_tsoffset.
     """
@@ -51,10 +51,10 @@ class _Interface:
 
 
 class PcapngReader:
-    """Finds the frames of a pcapng file, from its first section header on.
+    """Finds the frames of a pcapng file, starting with its first section header.
 
     Args:
-        name: of interfaces that have none in the file.
+        name: name of interfaces without one in the file.
     """
 
     def __init__(self, name: str) -> None:
@@ -79,7 +79,7 @@ class PcapngReader:
         return self._frames(stream, np.array(at, np.int64), np.array(kinds, np.int64)) if at else None
 
     def _walk(self, stream: OctetStream) -> tuple[list[int], list[int]]:
-        """Offsets and types of the packet blocks up to what is not whole, or to a section header after packets."""
+        """Offsets and types of packet blocks, up to an incomplete block or a section header after packets."""
         at: list[int] = []
         kinds: list[int] = []
         view = stream.view
@@ -105,7 +105,7 @@ class PcapngReader:
             except DamagedError:
                 if not at:
                     raise
-                break  # met again when the packets before it are taken
+                break  # raised again when the packets before it are taken
             if following == start:
                 break
             start = following
@@ -116,13 +116,13 @@ class PcapngReader:
         return at, kinds
 
     def _other_block(self, stream: OctetStream, kind: int, start: int, length: int) -> int:
-        """Take a block that is no packet; where the next begins, or `start`: it is not whole."""
-        wanted = kind in (SECTION_HEADER, _INTERFACE_DESCRIPTION)
-        if length < _BLOCK_OCTETS or (length > _LONGEST_BLOCK and (wanted or kind in _PACKETS)):
+        """Take a block that is not a packet; returns the offset of the next one, or `start` if it is incomplete."""
+        needed = kind in (SECTION_HEADER, _INTERFACE_DESCRIPTION)
+        if length < _BLOCK_OCTETS or (length > _LONGEST_BLOCK and (needed or kind in _PACKETS)):
             raise DamagedError(f"is damaged: a block of {length:,} octets")
         length += -length % 4
         if start + length > stream.end:
-            if wanted:
+            if needed:
                 return start
             self._skip = start + length - stream.end
             return stream.end
@@ -136,10 +136,10 @@ class PcapngReader:
                 self._order = order
                 self._section = []
                 return
-        raise DamagedError("is damaged: a section header without byte order")
+        raise DamagedError("is damaged: a section header of unknown byte order")
 
     def _describe(self, block: bytes) -> None:
-        """An Interface Description Block."""
+        """Read an Interface Description Block."""
         if len(self._section) >= _MOST_INTERFACES:
             raise DamagedError(f"describes more than {_MOST_INTERFACES:,} interfaces")
         if len(block) < 20:
@@ -171,11 +171,11 @@ class PcapngReader:
         return options
 
     def _frames(self, stream: OctetStream, at: Integers, kinds: Integers) -> Frames:
-        """Frames of these blocks; ends early at one that contradicts itself, which is damage when it is the first."""
+        """Frames of these blocks; stops at an invalid one, which raises DamagedError if it is the first."""
         words = gather(stream.buffer, at, np.dtype((f"{self._order}u4", (7,)))).astype(np.int64)
         length, simple = words[:, 1], kinds == _SIMPLE_PACKET
         interface = np.where(simple, 0, words[:, 2])
-        if (kinds == _PACKET).any():  # the obsolete block: two octets for the interface, two for a count of drops
+        if (kinds == _PACKET).any():  # the obsolete block: 16 bits each for interface and drops
             halves = gather(stream.buffer, at + 8, np.dtype(f"{self._order}u2"))
             interface = np.where(kinds == _PACKET, halves, interface)
         wire = np.where(simple, words[:, 2], words[:, 6])
@@ -186,7 +186,7 @@ class PcapngReader:
         if not good.all():
             keep = int(np.argmin(good))
             if not keep:
-                raise DamagedError("is damaged: a packet block that contradicts itself")
+                raise DamagedError("is damaged: a packet block with inconsistent lengths")
             stream.start = int(at[keep])
             at, simple, interface, wire, head, captured, words, length = (
                 part[:keep] for part in (at, simple, interface, wire, head, captured, words, length))
@@ -200,7 +200,7 @@ class PcapngReader:
             egress=direction == _OUTBOUND, interfaces=self.interfaces, ingress=direction == _INBOUND)
 
     def _times(self, ticks: Integers, interface: Integers, simple: npt.NDArray[np.bool_]) -> Integers:
-        """ns since 1970 UTC; simple packets have no time: that of the packet before."""
+        """Times in ns since 1970 UTC. A simple packet, which has none, gets the time of the packet before."""
         time_ns = np.zeros(len(ticks), np.int64)
         for number in np.unique(interface).tolist():
             mine = interface == number
@@ -214,7 +214,7 @@ class PcapngReader:
 
     def _direction(self, octets: Octets, at: Integers, head: Integers, length: Integers, simple: npt.NDArray[np.bool_],
                    ) -> npt.NDArray[np.uint8]:
-        """What the packets' flags say, where they have any: _INBOUND, _OUTBOUND; else 0."""
+        """Direction in the packets' flags: _INBOUND or _OUTBOUND, 0 if there is none."""
         direction = np.zeros(len(at), np.uint8)
         rows = np.flatnonzero(~simple & (head + 8 + 4 <= length))
         option = np.dtype([("code", f"{self._order}u2"), ("length", f"{self._order}u2"), ("value", f"{self._order}u4")])
@@ -222,18 +222,18 @@ class PcapngReader:
         for _ in range(_MOST_OPTIONS):
             if not len(rows):
                 break
-            found = gather(octets, at[rows] + position, option)
-            flags = (found["code"] == _EPB_FLAGS) & (found["length"] == 4)
-            direction[rows[flags]] = found["value"][flags] & 3
-            size = found["length"].astype(np.int64)
+            headers = gather(octets, at[rows] + position, option)
+            flags = (headers["code"] == _EPB_FLAGS) & (headers["length"] == 4)
+            direction[rows[flags]] = headers["value"][flags] & 3
+            size = headers["length"].astype(np.int64)
             position = position + 4 + size + -size % 4
-            more = (found["code"] != 0) & ~flags & (position + 12 <= length[rows])
+            more = (headers["code"] != 0) & ~flags & (position + 12 <= length[rows])
             rows, position = rows[more], position[more]
         return direction
 
 
 def _nanoseconds(ticks: npt.NDArray[np.uint64], resolution: int, offset_s: int) -> Integers:
-    """Ticks of if_tsresol as ns since 1970 UTC, 0 to LATEST_NS."""
+    """Convert ticks of if_tsresol to ns since 1970 UTC, 0 to LATEST_NS."""
     exponent = resolution & 0x7F
     if resolution & 0x80:
         seconds = ticks >> np.uint64(min(exponent, 63)) if exponent < 64 else np.zeros_like(ticks)

@@ -1,4 +1,4 @@
-"""What was read of a file and not yet handed over, packet by packet or record by record."""
+"""Parts of a file that were read but not returned yet, as packets or records."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Piece(Protocol):
 
     @property
     def clock_ns(self) -> Integers:
-        """At each packet or record, the latest time so far: never falls, whatever the order in the file."""
+        """For each packet or record, the latest time so far; never decreases, whatever the order in the file."""
 
     def entries(self, start: int, stop: int) -> Entries:
-        """The packets or records `start` to `stop`; from now on they are in the books."""
+        """Entries of the packets or records `start` to `stop`; also adds them to the totals."""
 
     def packets_between(self, start: int, stop: int) -> PacketBatch | None:
-        """Those packets of `start` to `stop` that are in flows; None: these are records."""
+        """The packets among `start` to `stop` that are in flows; None for records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class PacketPiece:
     """Parsed packets.
 
     Attributes:
-        unjoined: which are fragments whose first was not seen.
-        observations: the books of the whole file.
-        frames: what they were parsed from.
+        unjoined: which are later fragments whose first fragment was not seen.
+        observations: totals of the whole file.
+        frames: the frames of the packets.
     """
 
     packets: Packets
@@ -46,16 +46,16 @@ class PacketPiece:
     frames: Frames
 
     def entries(self, start: int, stop: int, steps: Integers | None = None) -> Entries:
-        """See Piece. With the step of each packet, if there are several."""
+        """See Piece. `steps`: the step of each packet, if there are several."""
         self.observations.add(self.packets, self.unjoined, start, stop)
         return flow_entries(self.packets, start, stop, steps)
 
     def orderly(self, start: int, stop: int, start_ns: int, step_ns: int) -> bool:
-        """Whether each of the packets `start` to `stop` came in the step in which it stands, whatever its place there.
+        """Whether the time of each packet from `start` to `stop` is within the step that it is assigned to.
 
         Args:
-            start_ns: where steps begin.
-            step_ns: how long they are.
+            start_ns: start of the first step.
+            step_ns: length of a step.
         """
         times_ns, clock_ns = self.packets.time_ns[start:stop], self.clock_ns[start:stop]
         late = np.flatnonzero(times_ns != clock_ns)
@@ -80,15 +80,15 @@ class PacketPiece:
 
 @dataclass(frozen=True, slots=True)
 class CarriedPiece:
-    """Parsed packets, those in tunnels as what they are, and what carried them beside them.
+    """Decapsulated packets, and their outer packets.
 
     Attributes:
-        piece: of the innermost packets.
-        found: where they come from.
+        piece: the innermost packets.
+        decapsulated: rows and outer packets.
     """
 
     piece: PacketPiece
-    found: Decapsulated
+    decapsulated: Decapsulated
 
     @property
     def clock_ns(self) -> Integers:
@@ -96,8 +96,8 @@ class CarriedPiece:
         return self.piece.clock_ns
 
     def entries(self, start: int, stop: int) -> Entries:
-        """See Piece. What carried the packets is in no books but encapsulation_octets."""
-        rows, parents = self.found.rows, self.found.parents
+        """See Piece. Of the outer packets, only encapsulation_octets are in the totals."""
+        rows, parents = self.decapsulated.rows, self.decapsulated.parents
         first, end = np.searchsorted(rows, (start, stop)).tolist()
         inner = self.piece.entries(start, stop)
         self.piece.observations.add_encapsulation(
@@ -107,10 +107,10 @@ class CarriedPiece:
                               counters=np.concatenate((inner.counters, around.counters)))
 
     def packets_between(self, start: int, stop: int) -> PacketBatch:
-        """See Piece: whole frames, under the keys of what they carry."""
+        """See Piece: whole frames, with the keys of the inner packets."""
         return self.piece.packets_between(start, stop)
 
 
 def rising(times_ns: Integers, latest_ns: int) -> Integers:
-    """Times that never fall, nor below `latest_ns`."""
+    """The running maximum of times, at least `latest_ns`."""
     return np.maximum(np.maximum.accumulate(times_ns), latest_ns)

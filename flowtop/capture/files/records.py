@@ -1,4 +1,4 @@
-"""Flow Records of an IPFIX file (RFC 5655): messages one after another, through the Collecting Process."""
+"""Flow Records of an IPFIX file (RFC 5655), decoded by the collector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_me
 
 @dataclass(frozen=True, slots=True)
 class RecordPiece:
-    """Flow Records in order of their ends: that is about the order in which they were exported."""
+    """Flow Records sorted by end time, which is about the order of export."""
 
     rows: Collected
     clock_ns: Integers
@@ -42,47 +42,47 @@ class RecordReader:
     """Reads an IPFIX file.
 
     Args:
-        name: of interfaces that have none in the file.
+        name: name of interfaces without one in the file.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._collecting = CollectingProcess(correct_clocks=False)
+        self._process = CollectingProcess(correct_clocks=False)
         self._session = Session(key=None, exporter="", datagram=False)
 
     def read(self, stream: OctetStream, latest_ns: int) -> RecordPiece | None:
-        """The complete messages in the stream's buffer, which are taken; None: no Flow Record before more is read.
+        """Take the complete messages from the stream's buffer; None if they had no Flow Record.
 
-        Raises DamagedError: no message begins where the next one should. Records before it were given first.
+        Raises DamagedError: no message where the next one should be. Records before it were returned first.
         """
-        while stream.end - stream.start >= HEADER_OCTETS and not self._collecting.full:
+        while stream.end - stream.start >= HEADER_OCTETS and not self._process.full:
             version, length, export_s, *_ = MESSAGE_HEADER.unpack_from(stream.view, stream.start)
             if version != VERSION or length < HEADER_OCTETS:
                 break
             if stream.end - stream.start < length:
                 break
             octets = stream.buffer[stream.start:stream.start + length].tobytes()
-            self._collecting.receive(octets, self._session, export_s)
+            self._process.receive(octets, self._session, export_s)
             stream.start += length
-        rows = self._collecting.take_rows()
+        rows = self._process.take_rows()
         if not len(rows):
             self._refuse_damage(stream)
             return None
         rows = rows[np.argsort(rows["end_ms"], kind="stable")]
         ends_ns = rows["end_ms"].clip(0, LATEST_NS // 1_000_000) * 1_000_000
-        return RecordPiece(rows, rising(ends_ns, latest_ns), self._collecting.points)
+        return RecordPiece(rows, rising(ends_ns, latest_ns), self._process.points)
 
     @staticmethod
     def _refuse_damage(stream: OctetStream) -> None:
         left = stream.end - stream.start
         if left >= HEADER_OCTETS and not begins_message(stream.view[stream.start:stream.end]):
-            raise DamagedError("is damaged: something that is no IPFIX message")
+            raise DamagedError("is damaged: data that is not an IPFIX message")
         if left and stream.at_end:
             raise DamagedError("is cut off in the middle of a message")
 
     @property
     def fault(self) -> str:
-        """What was in the messages and could not be used, in words that follow the file's name; "" for nothing."""
+        """What could not be used, as text that follows the file's name; "" for nothing."""
         statistics = self.statistics
         faults = [f"{number:,} {what}" for number, what in (
             (statistics.refused_messages, "messages that cannot be read"),
@@ -91,14 +91,14 @@ class RecordReader:
 
     @property
     def statistics(self) -> CollectingStatistics:
-        """Of all messages so far."""
-        return self._collecting.statistics()
+        """Statistics of all messages so far."""
+        return self._process.statistics()
 
     def observations(self) -> npt.NDArray[np.void]:
-        """OBSERVATION_DTYPE: cumulative."""
-        return self._collecting.points.observations()
+        """Cumulative totals: OBSERVATION_DTYPE."""
+        return self._process.points.observations()
 
     def names(self) -> dict[int, str]:
-        """Interfaces by number; the file tells of one host's, so the exporter is no part of them."""
+        """Names of interfaces by number; without the exporter's address, as the file is of one host."""
         return {number: text.partition(" ")[2] or self._name
-                for number, text in self._collecting.points.interfaces().items()}
+                for number, text in self._process.points.interfaces().items()}

@@ -1,4 +1,5 @@
-"""Frames → Flow Keys and counters, for many frames at once: what bpf/parse.h does for one. Used by files and by sFlow.
+"""Frames → Flow Keys and counters, for many frames at once, like bpf/parse.h for one. Used by files and sFlow.
 
-`link` (where the IP header is) → `internet` (key and counters) → `tunnels`, `fragments` → `entries` (of a FlowBatch).
+`link` (position of the IP header) → `internet` (key and counters) → `tunnels`, `fragments` → `entries` (of a
+FlowBatch).
 """

@@ -1,4 +1,4 @@
-"""Packets of one interval → what a FlowBatch holds of it: an entry a flow, and the books of each Observation Point."""
+"""Packets → arrays of a FlowBatch: one entry per flow, and the totals of each Observation Point."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _multipliers() -> npt.NDArray[np.uint64]:
 
 
 class Entries(NamedTuple):
-    """Keys, counters, other interfaces and segments, as in FlowBatch; where there are several steps, each entry's."""
+    """Keys, counters, other interfaces and segments as in FlowBatch; with several steps, also each entry's step."""
 
     keys: npt.NDArray[np.void]
     counters: npt.NDArray[np.void]
@@ -32,13 +32,13 @@ class Entries(NamedTuple):
 
 
 def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:
-    """Keys (each once, or once a step), counters and TCP segments of the packets `start` to `end`, as in FlowBatch.
+    """Merge the packets `start` to `end` into entries as in FlowBatch: one per flow, or one per flow and step.
 
     Args:
-        steps: of each of these packets, never falling.
+        steps: step of each packet, never decreasing.
 
-    A flow's MACs, TOS and TTL are those of its first packet in the file; first_ns and last_ns are its earliest and
-    latest, in whatever order they stand there.
+    MACs, TOS and TTL are those of the flow's first packet in the file; first_ns and last_ns are the minimum and maximum
+    of its times, in any order of packets.
     """
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)[start:end]
     ip = packets.outcome[start:end] == PARSED_IP
@@ -67,16 +67,16 @@ def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None 
     _note_times(counters, packets, rows, begins)
     segments = _segments(packets, rows, begins)
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
-    keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array takes 20 times as long
+    keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # taking from a structured array is 20 times slower
     return Entries(keys, counters, None, segments, None if steps is None else steps[firsts - start])
 
 
 def _by_step(begins: Integers, steps: Integers) -> Integers:
-    """Where entries begin, when each step of a flow has its own.
+    """Start positions of entries, if each step of a flow has its own entry.
 
     Args:
-        begins: where flows do.
-        steps: of each packet, by flow.
+        begins: start positions of flows.
+        steps: step of each packet, by flow.
     """
     changes = np.zeros(len(steps), np.bool_)
     changes[1:] = steps[1:] != steps[:-1]
@@ -85,7 +85,7 @@ def _by_step(begins: Integers, steps: Integers) -> Integers:
 
 
 def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray[np.void]:
-    """Those of the packets `rows` that are segments to look at."""
+    """The TCP segments among the packets `rows`, for round-trip times and retransmissions."""
     octets = packets.segment_octets[rows]
     some = np.flatnonzero(octets)
     segments = np.empty(len(some), SEGMENT_DTYPE)
@@ -98,7 +98,7 @@ def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray
 
 
 def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers, begins: Integers) -> None:
-    """When the first SYN, FIN and RST came."""
+    """Set the times of the first SYN, FIN and RST."""
     closing = np.flatnonzero(packets.tcp_bits[rows] & _NOTED_BITS)
     bits, times = packets.tcp_bits[rows[closing]], packets.time_ns[rows[closing]]
     entry = np.searchsorted(begins, closing, "right") - 1
@@ -109,22 +109,22 @@ def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers
 
 
 def _span(times: Integers, rows: Integers, begins: Integers) -> tuple[Integers, Integers]:
-    """The earliest and the latest time of each flow, whose packets `rows` names from its place in `begins` on."""
-    if (times[1:] >= times[:-1]).all():  # as nearly always: then they are those of its first and last packet
+    """The earliest and latest time of each flow; `begins` has each flow's start in `rows`."""
+    if (times[1:] >= times[:-1]).all():  # nearly always: the first and last packet's
         return times[rows[begins]], times[rows[np.append(begins[1:], len(rows)) - 1]]
     ordered = times[rows]
     return np.minimum.reduceat(ordered, begins), np.maximum.reduceat(ordered, begins)
 
 
 def _by_flow(words: npt.NDArray[np.uint64]) -> tuple[Integers, Integers]:
-    """An order that puts packets of one flow together, in the file's order; and where each flow begins in it."""
+    """Return an order that groups packets by flow, in the file's order within a flow, and each flow's start in it."""
     hashes = words[:, 0] * _MULTIPLIERS[0]
     for number in range(1, _WORDS):
         hashes += words[:, number] * _MULTIPLIERS[number]
     hashes = (hashes ^ hashes >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15)
     hashes >>= np.uint64(16)
     order = np.argsort(hashes.astype(np.uint16), kind="stable")
-    for shift in (16, 32):  # numpy sorts 16 bits by radix: three times take half as long as once by all 48
+    for shift in (16, 32):  # numpy sorts 16 bits by radix: three passes take half the time of one over 48 bits
         order = order[np.argsort((hashes >> np.uint64(shift)).astype(np.uint16)[order], kind="stable")]
     begins = _changes(words.take(order, axis=0))
     ordered = hashes[order]
@@ -138,7 +138,7 @@ _MULTIPLIERS = _multipliers()
 
 
 def _changes(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which rows differ from the one before; the first does."""
+    """Whether each row differs from the previous one; True for the first."""
     changes = np.ones(len(ordered), np.bool_)
     changes[1:] = ordered[1:, 0] != ordered[:-1, 0]
     for number in range(1, _WORDS):
@@ -147,7 +147,7 @@ def _changes(ordered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
 
 
 class Observations:
-    """The books of a file's interfaces in both directions, added up as batches are handed over."""
+    """Totals of a file's interfaces in both directions, added up batch by batch."""
 
     def __init__(self) -> None:
         self._rows = np.zeros(0, OBSERVATION_DTYPE)
@@ -176,11 +176,11 @@ class Observations:
                 self._rows["ignored_octets"][:, kind] += _sums(points[mine], octets[mine], room)
 
     def add_encapsulation(self, keys: npt.NDArray[np.void], octets: Integers) -> None:
-        """Count what stood around packets that were counted before.
+        """Count the encapsulation of packets that were counted before.
 
         Args:
-            keys: FLOW_KEY_DTYPE, shape (n,): where they were seen.
-            octets: around each.
+            keys: FLOW_KEY_DTYPE, shape (n,): for interface and direction.
+            octets: encapsulation octets of each.
         """
         if len(keys):
             self._rows["encapsulation_octets"] += _sums(_points(keys), octets, len(self._rows))
@@ -195,18 +195,18 @@ class Observations:
             self._rows["direction"] = numbers % len(Direction)
 
     def rows(self) -> npt.NDArray[np.void]:
-        """OBSERVATION_DTYPE, a row an interface and direction: cumulative, not to be changed."""
+        """Cumulative OBSERVATION_DTYPE, one row per interface and direction; must not be modified."""
         return self._rows
 
 
 def _points(keys: npt.NDArray[np.void]) -> Integers:
-    """The row of each key's Observation Point."""
+    """The row index of each key's Observation Point."""
     points: Integers = (keys["ifindex"].astype(np.int64) - 1) * len(Direction) + keys["direction"]
     return points
 
 
 def _sums(points: Integers, octets: Integers, room: int) -> npt.NDArray[np.uint64]:
-    """Octets by point, exactly: bincount's own weights are floats, exact below 2**53 only."""
+    """Exact sums of octets by point; bincount's weights are floats, which are exact below 2**53 only."""
     if not points.any():
         sums = np.zeros(room, np.uint64)
         sums[0] = octets.sum()

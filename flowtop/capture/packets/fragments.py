@@ -1,4 +1,4 @@
-"""Later fragments get the ports of their packet's first fragment (bpf/flow.bpf.c, join_fragment)."""
+"""Later fragments get the ports of their packet's first fragment (join_fragment in bpf/flow.bpf.c)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from flowtop.capture.packets.internet import FIRST_FRAGMENT, LATER_FRAGMENT, NO_
 from flowtop.model.kinds import Kind
 
 LIFE_NS = 30_000_000_000
-"""How long a first fragment lends its ports: identifications come round again."""
+"""How long a first fragment is used: identifications are reused."""
 KEPT = 8192
-"""First fragments remembered from one call to the next."""
+"""Limit of first fragments kept between calls."""
 
 _WHOLE = np.dtype([("source", "V16"), ("destination", "V16"), ("id", "u4"), ("protocol", "u1"), ("version", "u1"),
                    ("pad", "V2")])
@@ -27,10 +27,10 @@ class FragmentJoiner:
         self._firsts = np.zeros(0, _FRAGMENT)
 
     def join(self, packets: Packets) -> npt.NDArray[np.bool_]:
-        """Write ports and protocol into the keys of later fragments, or FRAGMENT into their kind.
+        """Write ports and protocol into the keys of later fragments, or Kind.FRAGMENT if they are unknown.
 
         Returns:
-            Which packets are fragments whose first was not seen, shape (n,).
+            Which packets are later fragments whose first was not seen, shape (n,).
         """
         unjoined = np.zeros(len(packets.keys), np.bool_)
         rows = np.flatnonzero((packets.fragment != NO_FRAGMENT) & (packets.outcome == PARSED_IP))
@@ -61,30 +61,29 @@ class FragmentJoiner:
         unjoined[alone] = True
 
     def _remember(self, seen: npt.NDArray[np.void], order: Integers, group_start: Integers) -> None:
-        """The last first fragment of each packet; the newest KEPT of them."""
+        """Keep the most recent first fragment of each packet, at most KEPT."""
         firsts = np.flatnonzero(seen["first"][order])
         last_of_group = np.append(group_start[firsts][1:] != group_start[firsts][:-1], True)[:len(firsts)]
         self._firsts = seen[np.sort(order[firsts[last_of_group]])[-KEPT:]]
 
 
 def _fragments(packets: Packets, rows: Integers) -> npt.NDArray[np.void]:
-    found = np.zeros(len(rows), _FRAGMENT)
+    fragments = np.zeros(len(rows), _FRAGMENT)
     keys = packets.keys[rows]
-    whole = found["whole"]
+    whole = fragments["whole"]
     for name, values in (("source", keys["source_address"]), ("destination", keys["destination_address"]),
                          ("id", packets.fragment_id[rows]), ("protocol", packets.fragment_protocol[rows]),
                          ("version", keys["ip_version"])):
         whole[name] = values
     for name in ("source_port", "destination_port", "protocol"):
-        found[name] = keys[name]
-    found["time_ns"] = packets.time_ns[rows]
-    found["first"] = packets.fragment[rows] == FIRST_FRAGMENT
-    return found
+        fragments[name] = keys[name]
+    fragments["time_ns"] = packets.time_ns[rows]
+    fragments["first"] = packets.fragment[rows] == FIRST_FRAGMENT
+    return fragments
 
 
 def _by_whole(wholes: npt.NDArray[np.void]) -> tuple[Integers, Integers]:
-    """An order that puts fragments of one packet together, in the order they came; and where each one's group begins
-    in it."""
+    """Return an order that groups fragments by packet, in order of arrival, and the start of each one's group."""
     words = np.ascontiguousarray(wholes).view(np.uint64).reshape(-1, _WHOLE.itemsize // 8)
     order = np.lexsort(words.T)
     ordered = words[order]

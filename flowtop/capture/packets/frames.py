@@ -1,4 +1,4 @@
-"""Where the frames of a capture file lie, and which interface each came by."""
+"""Positions of frames in a buffer, and their interfaces."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Integers = npt.NDArray[np.int64]
 Octets = npt.NDArray[np.uint8]
 
 PAD = 128
-"""Zeros after the octets of a buffer: headers are fetched whole, though less of them may be left."""
+"""Zeros after the octets of a buffer, so that a whole header can be read even if fewer octets are left."""
 
 LONGEST_FRAME = 2 << 20
-"""Octets of one captured frame; what claims more is damage. (tcpdump's largest snap length is 256 KiB.)"""
+"""Limit of octets per captured frame; longer ones are damage. (tcpdump's largest snap length is 256 KiB.)"""
 LATEST_NS = 1 << 62
-"""Times past this (the year 2116) are taken for this: sums of times must not overflow."""
+"""Later times (after 2116) are replaced by this, so that sums of times do not overflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileInterface:
-    """One interface as the file describes it.
+    """An interface as described in the file.
 
     Attributes:
         link_type: LINKTYPE_ number of its frames (tcpdump.org/linktypes.html).
-        name: untrusted text, "" when the file has none.
+        name: untrusted text, "" if the file has none.
     """
 
     link_type: int
@@ -35,18 +35,18 @@ class FileInterface:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Some frames, in the file's order; one element a frame, shape (n,).
+    """Frames in the file's order; one element per frame, shape (n,).
 
     Attributes:
-        octets: the buffer they lie in, PAD octets longer than the last one's end.
-        offset: where each begins in it.
-        captured: octets of it that are in the file.
-        wire: octets it had.
+        octets: the buffer, with PAD octets after the last frame.
+        offset: start of each frame in it.
+        captured: octets in the file.
+        wire: octets on the wire.
         time_ns: since 1970 UTC, 0 to LATEST_NS.
         interface: index into `interfaces`.
-        egress: the file says that it was sent (pcapng's epb_flags).
-        interfaces: those known by now.
-        ingress: the file says that it was received; None: of none.
+        egress: marked as sent in the file (pcapng's epb_flags).
+        interfaces: those known so far.
+        ingress: marked as received in the file; None: no frame is.
     """
 
     octets: Octets
@@ -61,7 +61,7 @@ class Frames:
 
 
 def gather(octets: Octets, offset: Integers, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The items of `dtype` at these offsets, any alignment, shape (n,). All of each must lie in the buffer."""
+    """The items of `dtype` at these offsets, with any alignment, shape (n,). They must lie within the buffer."""
     size = dtype.itemsize
     windows = np.ndarray((len(octets) - size + 1,), f"V{size}", octets, strides=(1,))
     return windows[offset].view(dtype)

@@ -1,8 +1,8 @@
-"""Frames → Flow Keys and what is counted: the meaning of bpf/parse.h, field by field, for many frames at once.
+"""Frames → Flow Keys and counters: the same as bpf/parse.h, for many frames at once.
 
-Lengths are those that the headers say, wherever a snap length or a tool has cut the frame, and in the kernel likewise:
-only what cannot be a header is malformed. An IPv4 length of 0 stands for the frame's own: so captures show the large
-buffers that a network card was to segment.
+Lengths are those of the headers, even if the frame was truncated, as in the kernel: only impossible headers are
+malformed. An IPv4 length of 0 means the frame's length: captures have it for large buffers that the network card
+segments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowtop.model.kinds import IGNORED_KINDS, PORT_PROTOCOLS, TCP_CONTROL_BITS,
 from flowtop.model.record import FLOW_KEY_DTYPE, with_opening
 
 PARSED_IP = -1
-"""`Packets.outcome` of what has a Flow Key; else an index into IGNORED_KINDS."""
+"""`Packets.outcome` of packets with a Flow Key; other values are indexes into IGNORED_KINDS."""
 NO_FRAGMENT, FIRST_FRAGMENT, LATER_FRAGMENT = range(3)
 
 _ARP, _LLC, _OTHER, _MALFORMED = (IGNORED_KINDS.index(kind) for kind in ("arp", "llc", "other", "malformed"))
@@ -52,20 +52,20 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Packets:
-    """Parsed frames, in the file's order; one element a frame, shape (n,).
+    """Parsed frames in the file's order; one element per frame, shape (n,).
 
     Attributes:
-        keys: FLOW_KEY_DTYPE; only ifindex and direction are meant where the frame is ignored.
-        outcome: PARSED_IP, or which of IGNORED_KINDS.
-        octets: IP octets; of what is ignored, those above the link header.
-        frame_octets: of the whole frame.
-        time_ns: since 1970 UTC, as the file says.
+        keys: FLOW_KEY_DTYPE; of ignored frames, only ifindex and direction are valid.
+        outcome: PARSED_IP, or an index into IGNORED_KINDS.
+        octets: IP octets; of ignored frames, those above the link header.
+        frame_octets: octets of the whole frame.
+        time_ns: since 1970 UTC, from the file.
         tcp_bits, tos, ttl, source_mac, destination_mac: as in FLOW_RECORD_DTYPE.
         fragment: NO_FRAGMENT, FIRST_FRAGMENT or LATER_FRAGMENT.
-        fragment_id: what identifies the fragmented packet beside addresses, version and fragment_protocol.
-        fragment_protocol: IPv4's protocol; fragments of one IPv6 packet may differ in it: 0.
-        sequence: of TCP.
-        segment_octets: how many sequence numbers a whole TCP segment takes; 0 of what takes none, or cannot be told.
+        fragment_id: identifies the fragmented packet, together with addresses, version and fragment_protocol.
+        fragment_protocol: IPv4's protocol. 0 for IPv6, where it may differ between fragments of one packet.
+        sequence: TCP sequence number.
+        segment_octets: sequence numbers used by a complete TCP segment; 0 if it uses none, or if unknown.
     """
 
     keys: npt.NDArray[np.void]
@@ -85,18 +85,18 @@ class Packets:
     segment_octets: Integers
 
     def take(self, rows: Integers) -> Packets:
-        """These rows only, in memory of their own."""
+        """Copy these rows."""
         return Packets(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(slots=True)
 class Places:
-    """Where packets lie, as octets from the beginning of their frames; shape (n,).
+    """Positions of packets, in octets from the start of their frames; shape (n,).
 
     Attributes:
         ip: the IP header.
-        transport: the transport header; 0: there is none.
-        end: of what was captured of the IP packet, where there is a transport header.
+        transport: the transport header; 0 if there is none.
+        end: end of the captured IP packet, if there is a transport header.
     """
 
     ip: Integers
@@ -105,17 +105,17 @@ class Places:
 
     @classmethod
     def blank(cls, n: int) -> Places:
-        """Of packets that lie nowhere yet."""
+        """Positions of 0 for `n` packets."""
         return cls(*(np.zeros(n, np.int64) for _ in range(3)))
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where the transport headers are: of the packets `rows`.
+    """Positions of the transport headers of the packets `rows`.
 
     Attributes:
-        offset: in the frame.
-        end: of the IP packet, or of what was captured of it.
+        offset: position in the frame.
+        end: end of the IP packet, or of its captured part.
     """
 
     rows: Integers
@@ -124,10 +124,10 @@ class _Cursor:
 
 
 def parse(frames: Frames, places: Places | None = None) -> Packets:
-    """Parse frames. Fragments stand as they are; `fragments.FragmentJoiner` joins them.
+    """Parse frames. Fragments are not joined; `fragments.FragmentJoiner` does that.
 
     Args:
-        places: filled in where it is given.
+        places: filled in if given.
     """
     n = len(frames.offset)
     link = read_link(frames)
@@ -158,7 +158,7 @@ def parse(frames: Frames, places: Places | None = None) -> Packets:
 
 
 def _outcome_of_type(types: Integers) -> npt.NDArray[np.int8]:
-    """What becomes of frames of these EtherTypes, IP headers not yet looked at."""
+    """The outcome for each EtherType, before IP headers are parsed."""
     outcome = np.full(len(types), PARSED_IP, np.int8)
     strange = (types != IPV4) & (types != IPV6)
     if strange.any():
@@ -222,8 +222,11 @@ def _note_header(packets: Packets, rows: Integers, version: np.uint8, protocol: 
 
 
 def _skip_extensions(frames: Frames, packets: Packets, start: _Cursor) -> _Cursor:
-    """Walk IPv6 extension headers. What has no transport header in this frame is left out; its protocol is then the
-    last header type that could be told."""
+    """Walk IPv6 extension headers.
+
+    Packets without a transport header in this frame are removed; their protocol is the last header type that could be
+    read.
+    """
     protocol = packets.keys["protocol"]
     start.end = np.minimum(start.end, frames.captured[start.rows])
     more = _EXTENSION[protocol[start.rows]]
@@ -251,7 +254,7 @@ def _skip_extensions(frames: Frames, packets: Packets, start: _Cursor) -> _Curso
 
 
 def _note_fragments(packets: Packets, rows: Integers, header: npt.NDArray[np.void]) -> None:
-    """Fragment headers; an atomic fragment (RFC 6946) is a whole packet."""
+    """Read fragment headers; an atomic fragment (RFC 6946) is a whole packet."""
     part = header["fragment"] & 0xFFF9 != 0
     rows, header = rows[part], header[part]
     packets.fragment_id[rows] = header["id"]
@@ -259,7 +262,7 @@ def _note_fragments(packets: Packets, rows: Integers, header: npt.NDArray[np.voi
 
 
 def _parse_transport(frames: Frames, link: Link, packets: Packets, at: _Cursor) -> None:
-    """Ports, ICMP type and code, what is of TCP."""
+    """Read ports, ICMP type and code, and TCP fields."""
     header = gather(frames.octets, frames.offset[at.rows] + at.offset, _TRANSPORT)
     room = at.end - at.offset
     protocol = packets.keys["protocol"][at.rows]
@@ -267,7 +270,7 @@ def _parse_transport(frames: Frames, link: Link, packets: Packets, at: _Cursor) 
     icmp = ((protocol == _ICMP) | (protocol == _ICMPV6)) & (room >= 2)
     packets.keys["source_port"][at.rows] = np.where(ported, header["source_port"], 0)
     packets.keys["destination_port"][at.rows] = np.where(
-        ported, header["destination_port"], np.where(icmp, header["source_port"], 0))  # ICMP: type and code lie there
+        ported, header["destination_port"], np.where(icmp, header["source_port"], 0))  # ICMP: type and code
     tcp = (protocol == _TCP) & (room >= _TRANSPORT.itemsize)
     packets.tcp_bits[at.rows] = np.where(
         tcp, with_opening(header["bits"].astype(np.uint16) & _TCP_CONTROL_BITS), 0)
@@ -278,7 +281,7 @@ def _parse_transport(frames: Frames, link: Link, packets: Packets, at: _Cursor) 
 
 
 def _note_segments(packets: Packets, rows: Integers, header: npt.NDArray[Any], octets: Integers) -> None:
-    """Sequence numbers of these packets, TCP segments of so many octets with header."""
+    """Read sequence numbers of TCP segments; `octets` includes the TCP header."""
     bits = header["bits"].astype(np.int64)
     header_octets = (bits >> 12) * 4
     good = (header_octets >= _TRANSPORT.itemsize) & (octets >= header_octets)

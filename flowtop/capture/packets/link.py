@@ -1,6 +1,6 @@
-"""Frames of a link type → where the IP header is, what the frame says of VLANs and MACs (bpf/parse.h, parse_ethernet).
+"""Frames of a link type → position of the IP header, VLANs and MACs (parse_ethernet in bpf/parse.h).
 
-Link types beside Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs.
+Other link types than Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TAGS_MAX = 4
 _VLAN_ID = 0x0FFF
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 ETHERTYPE_MINIMUM = 0x0600
-"""Below: an IEEE 802.3 length."""
+"""Smaller values are IEEE 802.3 lengths."""
 _ETHERNET = np.dtype([("destination", "V6"), ("source", "V6"), ("type", ">u2")])
 _COOKED = np.dtype([("packet_type", ">u2"), ("device", ">u2"), ("length", ">u2"), ("address", "V6"), ("pad", "V2"),
                     ("type", ">u2")])
@@ -29,20 +29,20 @@ _BARE_IP = np.dtype((">u2", (10,)))
 _VERSION_4_NO_OPTIONS = 0x45
 _TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
 _OUTGOING = 4
-"""Packet type of what the host itself sent (PACKET_OUTGOING)."""
+"""Packet type of packets sent by the host (PACKET_OUTGOING)."""
 _BSD_IPV4, _BSD_IPV6 = 2, (10, 24, 28, 30)
-"""Address families of LINKTYPE_NULL: IPv6's is another number on every system."""
+"""Address families of LINKTYPE_NULL; that of IPv6 depends on the system."""
 
 
 @dataclass(slots=True)
 class Link:
-    """What the link layer of some frames says; one element a frame, shape (n,).
+    """Link layer fields of frames; one element per frame, shape (n,).
 
     Attributes:
-        type: EtherType after all VLAN tags; 0 where the frame is too short to have one.
-        ip_offset: octets before the IP header.
-        vlan_id, customer_vlan_id: of the outer two tags, 0: none.
-        source_mac, destination_mac: V6, zeros where there is none.
+        type: EtherType after all VLAN tags; 0 if the frame is too short.
+        ip_offset: offset of the IP header.
+        vlan_id, customer_vlan_id: of the outer two tags, 0 for none.
+        source_mac, destination_mac: V6, zeros if there is none.
         egress: the frame was sent, not received.
     """
 
@@ -56,7 +56,7 @@ class Link:
 
     @classmethod
     def blank(cls, n: int) -> Link:
-        """Frames of which nothing is known."""
+        """`n` frames with all fields 0."""
         zeros = np.zeros(n, np.int64)
         return cls(zeros, zeros.copy(), zeros.copy(), zeros.copy(), np.zeros(n, "V6"), np.zeros(n, "V6"),
                    np.zeros(n, np.bool_))
@@ -80,9 +80,9 @@ def ethernet(frames: Frames) -> Link:
 
 
 def _find_bare_ip(frames: Frames, link: Link) -> None:
-    """Some writers say Ethernet of a device that has no link header (a tunnel's): its IPv4 header begins the frame.
+    """Detect IPv4 without a link header: some writers declare devices without one (tunnels) as Ethernet.
 
-    Taken for that only where it would be of no known EtherType, and version, lengths and header checksum all fit.
+    A frame counts as such only if its EtherType is unknown, and version, lengths and header checksum are all correct.
     """
     strange = (link.type != IPV4) & (link.type != IPV6) & (link.type != ARP) & (frames.captured >= _BARE_IP.itemsize)
     rows = np.flatnonzero(strange & (frames.octets[frames.offset] == _VERSION_4_NO_OPTIONS))
@@ -120,7 +120,7 @@ def _cooked(frames: Frames, dtype: np.dtype[np.void]) -> Link:
 
 
 def _skip_tags(frames: Frames, link: Link) -> None:
-    """Walk the VLAN tags in the frame; those beyond the fourth are left, as not IP."""
+    """Walk the VLAN tags in the frame; with more than four, the frame counts as not IP."""
     if not _tagged(link.type).any():
         return
     rows = np.flatnonzero(_tagged(link.type))
@@ -142,7 +142,7 @@ def _tagged(types: Integers) -> npt.NDArray[np.bool_]:
 
 
 def raw_ip(frames: Frames) -> Link:
-    """LINKTYPE_RAW: the IP header's version tells."""
+    """LINKTYPE_RAW: the version is in the IP header."""
     version = np.where(frames.captured > 0, frames.octets[frames.offset] >> 4, 0)
     return _bare(frames, version == np.uint8(IpVersion.V4), version == np.uint8(IpVersion.V6), 0)
 
@@ -160,7 +160,7 @@ def raw_ipv6(frames: Frames) -> Link:
 
 
 def loopback(frames: Frames) -> Link:
-    """LINKTYPE_NULL and LINKTYPE_LOOP: an address family, a small number, in the byte order of whoever captured."""
+    """LINKTYPE_NULL and LINKTYPE_LOOP: an address family, a small number, in the capturing host's byte order."""
     family = gather(frames.octets, frames.offset, np.dtype("<u4")).astype(np.int64)
     swapped = gather(frames.octets, frames.offset, np.dtype(">u4")).astype(np.int64)
     family = np.where(frames.captured >= 4, np.minimum(family, swapped), 0)
@@ -177,7 +177,7 @@ def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool
 LINK_TYPES: dict[int, Callable[[Frames], Link]] = {
     0: loopback,
     1: ethernet,
-    12: raw_ip,  # DLT_RAW of Linux and most BSDs, and of OpenBSD, in files whose writer did not translate it
+    12: raw_ip,  # DLT_RAW of Linux, most BSDs and OpenBSD, untranslated by some writers
     14: raw_ip,
     101: raw_ip,
     108: loopback,
@@ -186,11 +186,11 @@ LINK_TYPES: dict[int, Callable[[Frames], Link]] = {
     229: raw_ipv6,
     276: cooked2,
 }
-"""By LINKTYPE_ number."""
+"""Functions by LINKTYPE_ number."""
 
 
 def read_link(frames: Frames) -> Link:
-    """The link layer of frames of any mixture of link types; those of an unknown one are of no EtherType that is IP."""
+    """Read the link layer of frames of any link types; frames of an unknown one count as not IP."""
     types = np.array([interface.link_type for interface in frames.interfaces], np.int64)
     if len(frames.interfaces) == 1 or (types == types[0]).all():
         read = LINK_TYPES.get(int(types[0]))

@@ -1,4 +1,4 @@
-"""Tunnelled packets as what they carry: IP-in-IP, 6in4, GRE, ERSPAN, VXLAN, Geneve, MPLS over UDP (bpf/decap.h)."""
+"""Packets inside tunnels: IP-in-IP, 6in4, GRE, ERSPAN, VXLAN, Geneve, MPLS over UDP (bpf/decap.h)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Pl
 from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
 
 DEEPEST = 4
-"""Tunnels in tunnels that are looked into."""
+"""Maximum number of nested tunnels."""
 FARTHEST = 0x2FFF
-"""How far into the outermost frame what is looked into may begin (bpf/decap.h, CARRIED_OFFSET_MAX)."""
+"""Maximum offset of an inner packet in the outermost frame (CARRIED_OFFSET_MAX in bpf/decap.h)."""
 _V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
 _VXLAN_PORTS, _GENEVE_PORT, _MPLS_PORT = (4789, 8472), 6081, 6635
 _IPV4_TYPE, _IPV6_TYPE, _ETHERNET_TYPE, _MPLS_TYPES = 0x0800, 0x86DD, 0x6558, (0x8847, 0x8848)
@@ -26,11 +26,11 @@ _UDP_OCTETS = 8
 _UDP_HEADER = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("length", ">u2"), ("checksum", "V2")])
 _GRE_HEADER = np.dtype([("flags", ">u2"), ("type", ">u2")])
 _VNI_HEADER = np.dtype([("flags", "u1"), ("more", "u1"), ("type", ">u2"), ("vni", ">u4")])
-"""VXLAN (RFC 7348) and Geneve (RFC 8926) both: flags, and the VNI in the upper 24 bits of the last word."""
+"""Common to VXLAN (RFC 7348) and Geneve (RFC 8926): flags, and the VNI in the upper 24 bits of the last word."""
 
 
 class Inside(enum.IntEnum):
-    """What the carried octets begin with."""
+    """Type of the outermost header inside the tunnel."""
 
     NOTHING = 0
     ETHERNET = 1
@@ -40,14 +40,14 @@ class Inside(enum.IntEnum):
 
 @dataclass(slots=True)
 class Payload:
-    """Where packets' payloads lie; one element a packet, shape (n,).
+    """Positions of packets' payloads; one element per packet, shape (n,).
 
     Attributes:
         octets: the buffer.
-        frame: where each frame begins in it.
-        protocol: after all IP headers.
-        offset: of the payload in the frame.
-        end: of what was captured of the IP packet, in the frame.
+        frame: start of each frame in it.
+        protocol: protocol after all IP headers.
+        offset: position of the payload in the frame.
+        end: end of the captured IP packet in the frame.
     """
 
     octets: Octets
@@ -59,13 +59,13 @@ class Payload:
 
 @dataclass(slots=True)
 class Carried:
-    """What is inside, shape (n,).
+    """Content of tunnels, shape (n,).
 
     Attributes:
-        inside: Inside.
-        tunnel: Tunnel.
-        tunnel_id: GRE key, ERSPAN session, VNI or lowest MPLS label; 0 where there is none.
-        offset: of the carried octets in the frame.
+        inside: a value of Inside.
+        tunnel: a value of Tunnel.
+        tunnel_id: GRE key, ERSPAN session, VNI or lowest MPLS label; 0 if there is none.
+        offset: position of the content in the frame.
     """
 
     inside: npt.NDArray[np.uint8]
@@ -74,30 +74,30 @@ class Carried:
     offset: Integers
 
     def take(self, rows: Integers) -> Carried:
-        """These rows only."""
+        """Copy these rows."""
         return Carried(self.inside[rows], self.tunnel[rows], self.tunnel_id[rows], self.offset[rows])
 
 
 def carried(payload: Payload) -> Carried:
-    """Look into the packets' payloads."""
+    """Detect tunnels in the packets' payloads."""
     n = len(payload.frame)
-    found = Carried(np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.uint32), payload.offset.copy())
+    content = Carried(np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.uint32), payload.offset.copy())
     for protocol, inside in ((Protocol.IPIP, Inside.IPV4), (Protocol.IPV6, Inside.IPV6)):
         rows = np.flatnonzero(payload.protocol == protocol)
-        found.inside[rows], found.tunnel[rows] = inside, Tunnel.IP
+        content.inside[rows], content.tunnel[rows] = inside, Tunnel.IP
     rows = np.flatnonzero((payload.protocol == Protocol.GRE) & (payload.end - payload.offset >= _GRE_HEADER.itemsize))
     if len(rows):
-        _gre(payload, found, rows)
+        _gre(payload, content, rows)
     rows = np.flatnonzero((payload.protocol == Protocol.UDP) & (payload.end - payload.offset >= 2 * _UDP_OCTETS))
     if len(rows):
-        _udp(payload, found, rows)
-    found.inside[found.offset >= payload.end] = Inside.NOTHING
-    found.tunnel[found.inside == Inside.NOTHING] = Tunnel.NONE
-    return found
+        _udp(payload, content, rows)
+    content.inside[content.offset >= payload.end] = Inside.NOTHING
+    content.tunnel[content.inside == Inside.NOTHING] = Tunnel.NONE
+    return content
 
 
-def _gre(payload: Payload, found: Carried, rows: Integers) -> None:
-    """RFC 2784, keys and sequence numbers of RFC 2890; versions above 0 (PPTP) are left alone."""
+def _gre(payload: Payload, content: Carried, rows: Integers) -> None:
+    """GRE (RFC 2784) with keys and sequence numbers (RFC 2890); versions above 0 (PPTP) are not decapsulated."""
     header = gather(payload.octets, payload.frame[rows] + payload.offset[rows], _GRE_HEADER)
     plain = header["flags"] & 0x4007 == 0  # no source routes (RFC 1701), version 0
     rows, header = rows[plain], header[plain]
@@ -106,97 +106,97 @@ def _gre(payload: Payload, found: Carried, rows: Integers) -> None:
     offset = payload.offset[rows] + _GRE_HEADER.itemsize
     keyed = (key > 0) & (offset + checksum + 4 <= payload.end[rows])
     keys = gather(payload.octets, payload.frame[rows] + offset + checksum, np.dtype(">u4"))
-    found.tunnel[rows] = Tunnel.GRE
-    found.tunnel_id[rows[keyed]] = keys[keyed]
-    found.offset[rows] = offset + checksum + key + sequence
-    _by_type(payload, found, rows, type_)
+    content.tunnel[rows] = Tunnel.GRE
+    content.tunnel_id[rows[keyed]] = keys[keyed]
+    content.offset[rows] = offset + checksum + key + sequence
+    _by_type(payload, content, rows, type_)
     erspan = type_ == _ERSPAN_TYPE
     if erspan.any():
-        _erspan(payload, found, rows[erspan], sequence[erspan] > 0, 8)
+        _erspan(payload, content, rows[erspan], sequence[erspan] > 0, 8)
     third = type_ == _ERSPAN3_TYPE
     if third.any():
-        _erspan(payload, found, rows[third], np.ones(int(third.sum()), np.bool_), 12)
+        _erspan(payload, content, rows[third], np.ones(int(third.sum()), np.bool_), 12)
 
 
-def _erspan(payload: Payload, found: Carried, rows: Integers, headed: npt.NDArray[np.bool_], octets: int) -> None:
-    """Type I has no header and no sequence number; II has 8 octets, III 12 and perhaps 8 more (draft-foschiano)."""
-    at = payload.frame[rows] + found.offset[rows]
-    whole = headed & (found.offset[rows] + octets <= payload.end[rows])
+def _erspan(payload: Payload, content: Carried, rows: Integers, headed: npt.NDArray[np.bool_], octets: int) -> None:
+    """ERSPAN: type I has no header and no sequence number; II has 8 octets, III 12 or 20 (draft-foschiano)."""
+    at = payload.frame[rows] + content.offset[rows]
+    whole = headed & (content.offset[rows] + octets <= payload.end[rows])
     session = gather(payload.octets, at + 2, np.dtype(">u2")) & 0x03FF
-    found.tunnel[rows] = Tunnel.ERSPAN
-    found.tunnel_id[rows[whole]] = session[whole]
+    content.tunnel[rows] = Tunnel.ERSPAN
+    content.tunnel_id[rows[whole]] = session[whole]
     more = np.zeros(len(rows), np.int64)
-    if octets == 12:  # the last bit says that a platform header follows
+    if octets == 12:  # the last bit is set if a platform header follows
         more = (payload.octets[at + 11] & 1).astype(np.int64) * 8
-    found.offset[rows] += np.where(headed, octets + more, 0)
-    found.inside[rows] = np.where(headed & ~whole, Inside.NOTHING, Inside.ETHERNET)
+    content.offset[rows] += np.where(headed, octets + more, 0)
+    content.inside[rows] = np.where(headed & ~whole, Inside.NOTHING, Inside.ETHERNET)
 
 
-def _udp(payload: Payload, found: Carried, rows: Integers) -> None:
-    """VXLAN, Geneve and MPLS (RFC 7510) by their ports."""
+def _udp(payload: Payload, content: Carried, rows: Integers) -> None:
+    """VXLAN, Geneve and MPLS (RFC 7510), by port."""
     at = payload.frame[rows] + payload.offset[rows]
     ports = gather(payload.octets, at, _UDP_HEADER)["destination_port"].astype(np.int64)
     header = gather(payload.octets, at + _UDP_OCTETS, _VNI_HEADER)
     inner = payload.offset[rows] + _UDP_OCTETS + _VNI_HEADER.itemsize
     vxlan = np.isin(ports, _VXLAN_PORTS) & (header["flags"] & 0x08 != 0)
-    found.tunnel[rows[vxlan]], found.inside[rows[vxlan]] = Tunnel.VXLAN, Inside.ETHERNET
+    content.tunnel[rows[vxlan]], content.inside[rows[vxlan]] = Tunnel.VXLAN, Inside.ETHERNET
     geneve = (ports == _GENEVE_PORT) & (header["flags"] >> 6 == 0)
-    found.tunnel[rows[geneve]] = Tunnel.GENEVE
+    content.tunnel[rows[geneve]] = Tunnel.GENEVE
     for which in (vxlan, geneve):
-        found.tunnel_id[rows[which]] = header["vni"][which] >> 8
-        found.offset[rows[which]] = inner[which]
-    found.offset[rows[geneve]] += (header["flags"][geneve] & 0x3F).astype(np.int64) * 4
-    _by_type(payload, found, rows[geneve], header["type"][geneve].astype(np.int64))
+        content.tunnel_id[rows[which]] = header["vni"][which] >> 8
+        content.offset[rows[which]] = inner[which]
+    content.offset[rows[geneve]] += (header["flags"][geneve] & 0x3F).astype(np.int64) * 4
+    _by_type(payload, content, rows[geneve], header["type"][geneve].astype(np.int64))
     mpls = rows[ports == _MPLS_PORT]
-    found.offset[mpls] = payload.offset[mpls] + _UDP_OCTETS
-    _mpls(payload, found, mpls)
+    content.offset[mpls] = payload.offset[mpls] + _UDP_OCTETS
+    _mpls(payload, content, mpls)
 
 
-def _by_type(payload: Payload, found: Carried, rows: Integers, types: Integers) -> None:
-    """What an EtherType says is inside."""
+def _by_type(payload: Payload, content: Carried, rows: Integers, types: Integers) -> None:
+    """Set the content's type by EtherType."""
     for type_, inside in ((_IPV4_TYPE, Inside.IPV4), (_IPV6_TYPE, Inside.IPV6), (_ETHERNET_TYPE, Inside.ETHERNET)):
-        found.inside[rows[types == type_]] = inside
+        content.inside[rows[types == type_]] = inside
     mpls = rows[np.isin(types, _MPLS_TYPES)]
     if len(mpls):
-        _mpls(payload, found, mpls)
+        _mpls(payload, content, mpls)
 
 
-def _mpls(payload: Payload, found: Carried, rows: Integers) -> None:
-    """Labels to the bottom of the stack (RFC 3032); what follows is IP by its version, else Ethernet.
+def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
+    """Walk labels to the bottom of the stack (RFC 3032); the content is IP by its version field, else Ethernet.
 
-    A pseudowire's control word (RFC 4385) begins with four zero bits; without one a MAC that does too cannot be told
-    from it, and is taken for it, as routers do.
+    A pseudowire's control word (RFC 4385) begins with four zero bits. Without one, a MAC that begins the same way is
+    mistaken for it, as routers do.
     """
     for _ in range(_LABELS_MAX):
-        rows = rows[found.offset[rows] + 4 < payload.end[rows]]
+        rows = rows[content.offset[rows] + 4 < payload.end[rows]]
         if not len(rows):
             return
-        label = gather(payload.octets, payload.frame[rows] + found.offset[rows], np.dtype(">u4"))
-        found.offset[rows] += 4
-        found.tunnel[rows], found.tunnel_id[rows] = Tunnel.MPLS, label >> 12
+        label = gather(payload.octets, payload.frame[rows] + content.offset[rows], np.dtype(">u4"))
+        content.offset[rows] += 4
+        content.tunnel[rows], content.tunnel_id[rows] = Tunnel.MPLS, label >> 12
         bottom = rows[label >> 8 & 1 == 1]
-        first = payload.octets[payload.frame[bottom] + found.offset[bottom]] >> 4
-        found.inside[bottom] = np.where(
+        first = payload.octets[payload.frame[bottom] + content.offset[bottom]] >> 4
+        content.inside[bottom] = np.where(
             first == _V4, Inside.IPV4, np.where(first == _V6, Inside.IPV6, Inside.ETHERNET))
-        found.offset[bottom[first == 0]] += 4
+        content.offset[bottom[first == 0]] += 4
         rows = rows[label >> 8 & 1 == 0]
 
 _INSIDE = (FileInterface(1), FileInterface(228), FileInterface(229))
-"""Link types of what is inside, in the order of Inside, from ETHERNET on."""
+"""Link types of the content, in the order of Inside, from ETHERNET on."""
 _OF_THE_FRAME = ("time_ns", "frame_octets")
-"""What stays the outer frame's."""
+"""Fields that keep the outer frame's values."""
 _OF_THE_POINT = ("ifindex", "direction")
-"""Likewise, of the Flow Key."""
+"""Fields of the Flow Key that keep the outer frame's values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decapsulated:
-    """Packets with what they carry in their place.
+    """Packets, with inner packets in place of the outer ones.
 
     Attributes:
-        packets: innermost, with the tunnel in their keys; those that carry no IP packet are as they were.
-        rows: which of them were carried, ascending, shape (m,).
-        parents: the outermost packets of these, shape (m,), as Kind.PARENT, with the outermost tunnel in their keys.
+        packets: innermost packets, with the tunnel in their keys; packets without an inner IP packet are unchanged.
+        rows: indexes of the replaced packets, ascending, shape (m,).
+        parents: their outermost packets, shape (m,), as Kind.PARENT, with the outermost tunnel in their keys.
     """
 
     packets: Packets
@@ -206,12 +206,12 @@ class Decapsulated:
 
 @dataclass(slots=True)
 class _Layer:
-    """Packets of one depth.
+    """Packets at one depth.
 
     Attributes:
-        rows: which of all packets they are in.
-        usable: whole IP packets that may carry another.
-        begin: where in the buffer the outermost frame begins.
+        rows: indexes into all packets.
+        usable: complete IP packets that may contain another.
+        begin: start of the outermost frame in the buffer.
     """
 
     rows: Integers
@@ -223,11 +223,11 @@ class _Layer:
 
 
 def decapsulate(frames: Frames) -> Decapsulated:
-    """Parse frames, and what is inside them as far as it is IP."""
+    """Parse frames, and the IP packets inside them."""
     n = len(frames.offset)
     places = Places.blank(n)
-    found = parse(frames, places)
-    around = _Layer(np.arange(n), frames, found, places, found.outcome == PARSED_IP, frames.offset)
+    packets = parse(frames, places)
+    around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
         inside = _look_inside(around)
@@ -236,17 +236,17 @@ def decapsulate(frames: Frames) -> Decapsulated:
         layer, content = inside
         if parents is None:
             rows = layer.rows[layer.usable]
-            parents = found.take(rows)
+            parents = packets.take(rows)
             _name_tunnel(parents, np.arange(len(rows)), content, layer.usable)
             parents.keys["kind"] = Kind.PARENT
-        _replace(found, layer)
-        _name_tunnel(found, layer.rows[layer.usable], content, layer.usable)
+        _replace(packets, layer)
+        _name_tunnel(packets, layer.rows[layer.usable], content, layer.usable)
         around = layer
-    return Decapsulated(found, rows, found.take(rows) if parents is None else parents)
+    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents)
 
 
 def _look_inside(around: _Layer) -> tuple[_Layer, Carried] | None:
-    """What these packets carry, one level deep; None: nothing."""
+    """Parse the content of these packets, one level deep; None if there is none."""
     may = around.usable & (around.places.transport > 0) & (around.packets.fragment == NO_FRAGMENT)
     more = np.flatnonzero(may)
     protocol = around.packets.keys["protocol"][more].astype(np.int64)
@@ -267,7 +267,7 @@ def _look_inside(around: _Layer) -> tuple[_Layer, Carried] | None:
 
 
 def _frames_inside(around: _Layer, rows: Integers, content: Carried) -> Frames:
-    """The carried octets as frames: as long on the wire as the IP packet around them says."""
+    """The content as frames; its length on the wire is derived from the IP packet around it."""
     frames, places = around.frames, around.places
     return Frames(
         octets=frames.octets,
@@ -281,7 +281,7 @@ def _frames_inside(around: _Layer, rows: Integers, content: Carried) -> Frames:
 
 
 def _replace(packets: Packets, layer: _Layer) -> None:
-    """What was parsed inside takes the outer packets' place; interface and direction stay."""
+    """Replace outer packets by inner ones; interface and direction stay."""
     rows, usable = layer.rows[layer.usable], layer.usable
     keys = layer.packets.keys[usable]
     for name in _OF_THE_POINT:

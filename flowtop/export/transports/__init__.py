@@ -1,1 +1,1 @@
-"""Where an export writes to, a module each."""
+"""Transports of exports, one module each."""

@@ -1,4 +1,4 @@
-"""Flow Records into files: IPFIX (RFC 5655), JSON Lines and CSV; rotated, compressed, never over other files."""
+"""Write Flow Records to files: IPFIX (RFC 5655), JSON Lines and CSV; with rotation and compression."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ _PART_RECORDS = 512
 _FLUSH_S = 1.0
 _READER_S = 60.0
 _UNFLUSHED_RECORDS = 50_000
-"""Most that a compressor may hold: it is kept until it is written."""
+"""Limit of records in a compressor; they are kept until it is flushed."""
 
 
 class FileFormat(Protocol):
-    """How records become octets, from the beginning of one file to its end."""
+    """Encodes records for the files of one format."""
 
     def begin(self, context: ExportContext) -> list[bytes]:
-        """What a file starts with."""
+        """The start of a file."""
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
-        """Records, perhaps after what has to be known of them."""
+        """Encode records, preceded by the metadata they need."""
 
     def reports(self, context: ExportContext) -> list[bytes]:
-        """What is told once a minute and at the end."""
+        """Reports, written once a minute and at the end."""
 
 
 class IpfixFile:
-    """RFC 5655: IPFIX Messages one after another; each file a Transport Session with its own Templates."""
+    """RFC 5655: IPFIX Messages one after another; each file is a Transport Session with its own Templates."""
 
     def __init__(self, url: ExportUrl) -> None:
         self._domain = url.domain
         self._templates = flow_templates(url.profile)
 
     def begin(self, context: ExportContext) -> list[bytes]:
-        """Templates and Options."""
+        """Templates and Options Data."""
         self._session = TransportSession(self._templates, self._domain)
         context.announced()
         return self._session.announcement(context)
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
-        """Messages of Flow Records, after the interface table where it has changed, and what they need of tunnels."""
+        """Messages of Flow Records, preceded by changed interface tables and new tunnels."""
         return [*self._session.changed_interfaces(context), *self._session.new_tunnels(records, context),
                 *self._session.flows(records, context).messages]
 
@@ -70,32 +70,32 @@ class IpfixFile:
 
 
 class JsonLines:
-    """One JSON object a record, with the keys of `flowtop -b -o json`."""
+    """One JSON object per record, with the keys of `flowtop -b -o json`."""
 
-    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
-        """Nothing."""
+    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
+        """Return no octets."""
         return []
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
-        """Lines."""
+        """One line per record."""
         interfaces = context.metering().interfaces
         return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
                 for record in plain_records(records, interfaces)]
 
-    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
-        """Nothing."""
+    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
+        """Return no octets."""
         return []
 
 
 class Csv:
-    """CSV (RFC 4180) with one header line a file."""
+    """CSV (RFC 4180) with a header line in each file."""
 
-    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
+    def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """The header line."""
         return [",".join(CSV_COLUMNS).encode() + b"\n"]
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
-        """Lines."""
+        """One line per record."""
         out = io.StringIO()
         writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
         lines = []
@@ -106,18 +106,18 @@ class Csv:
             out.truncate()
         return lines
 
-    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - nothing to be told
-        """Nothing."""
+    def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
+        """Return no octets."""
         return []
 
 
 class FileTransport:
-    """One file after another. A file that is there already is put aside, not written over.
+    """Writes one file after another. An existing file is renamed, not overwritten.
 
     Args:
-        url: kind file, jsonl or csv.
-        owner: user and group that files made here are given to; None: nobody else's.
-        output: where `-` goes; None: file descriptor 1.
+        url: of kind file, jsonl or csv.
+        owner: user and group that new files are given to; None: unchanged.
+        output: the file for `-`; None: file descriptor 1.
     """
 
     def __init__(self, url: ExportUrl, owner: tuple[int, int] | None = None, output: BinaryIO | None = None) -> None:
@@ -136,12 +136,12 @@ class FileTransport:
 
     @property
     def retry_s(self) -> float:
-        """Seconds between attempts, when the disk is full or the like."""
+        """Seconds between attempts, for example if the disk is full."""
         return 5.0
 
     @property
     def file_octets(self) -> int | None:
-        """Octets of the file so far, before compression; None for standard output."""
+        """Octets of the current file, before compression; None for standard output."""
         return None if self._url.path == "-" else self._octets
 
     def open(self, context: ExportContext) -> None:
@@ -156,7 +156,7 @@ class FileTransport:
         self._flush(context)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
-        """Write records. Raises OSError; `abandon` gives those not written."""
+        """Write records. Raises OSError; then `abandon` returns those not written."""
         for start in range(0, len(records), _PART_RECORDS):
             self._unsent = records[start:]
             self._rotate(context)
@@ -171,7 +171,7 @@ class FileTransport:
             self._flush(context)
 
     def tick(self, context: ExportContext) -> float:
-        """Rotate by time, report once a minute, and let readers see what has been written."""
+        """Rotate by time, report once a minute, and flush."""
         self._rotate(context)
         if context.monotonic() - self._reported_at >= REPORT_S:
             self._reported_at = context.monotonic()
@@ -180,12 +180,12 @@ class FileTransport:
         return _FLUSH_S
 
     def finish(self, context: ExportContext) -> None:
-        """The last reports, and onto the disk. Raises OSError."""
+        """Write the last reports and sync the file to disk. Raises OSError."""
         self._write(self._format.reports(context), context)
         self._end_file()
 
     def abandon(self) -> tuple[FlowRecords, int]:
-        """Close; gives what was not written, and 0."""
+        """Close the file; returns the records that were not written, and 0."""
         if self._compressor is not None:
             self._end_compressed(self._compressor)
         raw, self._raw = self._raw, None
@@ -196,18 +196,18 @@ class FileTransport:
         return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
 
     def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
-        """The file, unbuffered, and whether it is a regular one. Raises OSError."""
+        """Open the file, unbuffered; returns it, and whether it is a regular one. Raises OSError."""
         if self._url.path == "-":
             return self._output or os.fdopen(os.dup(1), "wb", buffering=0), False
         path = Path(self._url.path)
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            # A named pipe that nobody reads is an error to be tried again, not a wait that nothing can end.
+            # A named pipe without a reader is an error to be retried; opening must not block.
             return os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0), False
         if path.exists() and path.stat().st_size:
             put_aside(path, context.wall())
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-        except FileExistsError:  # Empty, or a link to somewhere: written, and left to whom it belongs.
+        except FileExistsError:  # Empty, or a link: write it, and leave its owner.
             descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         else:
             if self._owner is not None:
@@ -223,7 +223,7 @@ class FileTransport:
             self.open(context)
 
     def _write(self, parts: list[bytes], context: ExportContext) -> None:
-        """Write all or nothing, where the file allows it: what ends in a half record is unreadable. Raises OSError."""
+        """Write everything or, if the file allows it, nothing: an incomplete record is unreadable. Raises OSError."""
         if not parts:
             return
         assert self._raw is not None
@@ -251,7 +251,7 @@ class FileTransport:
             _write_slowly(self._raw, [octets], context)
 
     def _flush(self, context: ExportContext) -> None:
-        """What a compressor holds is written only now. Raises OSError."""
+        """Write what the compressor holds. Raises OSError."""
         self._flushed_at = context.monotonic()
         if self._compressor is not None:
             self._compressor.flush()
@@ -263,7 +263,7 @@ class FileTransport:
             self._flushed_end = self._raw.tell()
 
     def _end_compressed(self, compressed: Compressor) -> None:
-        """A trailer, where the file has not failed; else the file ends where it was flushed last."""
+        """Write a trailer if no write failed; else truncate the file at the last flush."""
         if self._regular and self._raw is not None:
             with suppress(OSError):
                 if not self._whole.failed:
@@ -287,24 +287,24 @@ class FileTransport:
 
 
 def _write_all(raw: BinaryIO, octets: bytes) -> None:
-    """An unbuffered write may write less than all."""
+    """Write all octets: an unbuffered write may be short."""
     left = memoryview(octets)
     while left:
         left = left[raw.write(left):]
 
 
 def _write_slowly(raw: BinaryIO, parts: list[bytes], context: ExportContext) -> None:
-    """Into a pipe or terminal: whole lines, as far as they go, and never a wait that a stop cannot end."""
+    """Write to a pipe or terminal: complete lines if possible, and only waits that a stop can end."""
     for octets in _gathered(parts, select.PIPE_BUF):
         left = memoryview(octets)
         while left:
             if context.wait(raw, write=True, timeout_s=_READER_S):
-                # What select calls writable takes so much at once; a write may take less, or nothing after all.
+                # A pipe that polls as writable takes this many octets; a write may still be short.
                 left = left[raw.write(left[:select.PIPE_BUF]) or 0:]
 
 
 def _gathered(parts: list[bytes], limit: int) -> Iterator[bytes]:
-    """Parts joined up to so many octets; a longer part stays alone."""
+    """Join parts up to `limit` octets; a longer part remains alone."""
     joined = b""
     for part in parts:
         if joined and len(joined) + len(part) > limit:

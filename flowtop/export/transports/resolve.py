@@ -1,4 +1,4 @@
-"""Names of collectors into addresses, without letting a resolver that hangs hold up a stop."""
+"""Resolve names of collectors; a hanging resolver does not delay a stop."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def resolve(host: str, port: int, kind: socket.SocketKind, context: ExportContex
     """Addresses of a collector, in the resolver's order. Raises OSError: it has none. Raises Abandoned."""
     answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=kind)
+            results = socket.getaddrinfo(host, port, type=kind)
         except OSError as error:
             answers.put(OSError(error.errno, f"cannot resolve {host}: {error.strerror}"))
-        except Exception as error:  # noqa: BLE001 - whatever it is: who waits gets an answer, the screen no traceback
+        except Exception as error:  # noqa: BLE001 - the waiting thread needs an answer
             answers.put(OSError(f"cannot resolve {host}: {error}"))
         else:
-            answers.put([(family, address) for family, _, _, _, address in found  # type: ignore[misc]
+            answers.put([(family, address) for family, _, _, _, address in results  # type: ignore[misc]
                          if family in (socket.AF_INET, socket.AF_INET6)])
 
-    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
     deadline = context.monotonic() + _TIMEOUT_S
     while answers.empty():
         context.wait(None, write=False, timeout_s=_POLL_S)

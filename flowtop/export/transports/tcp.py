@@ -1,9 +1,9 @@
-"""IPFIX over TCP (RFC 7011 section 10.4) and TLS (section 11.1): what a broken connection may have lost is sent again.
+"""IPFIX over TCP (RFC 7011 section 10.4) and TLS (section 11.1), which repeats what a broken connection may have lost.
 
-TCP says what the collector's kernel has taken, not what the collector has read. How much that kernel may hold unread is
-known: about the widest window it ever offered. So the newest messages of that size are kept, however old; when the
-connection breaks, their records are given back and sent again. A collector that closes in order had read everything:
-with something unread, its kernel resets the connection (RFC 2525 section 2.17).
+TCP acknowledges what the collector's kernel has received, not what the collector has read. The unread amount is limited
+by about the widest window that the kernel has offered. So the newest messages of that size are kept, regardless of age;
+if the connection breaks, their records are sent again. If a collector closes in order, it had read everything: with
+unread data, its kernel would reset the connection (RFC 2525 section 2.17).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import flow_templates
 
 CONNECT_S = 10.0
-"""For the connection, and again for the TLS handshake."""
+"""Time limit of the connection, and of the TLS handshake."""
 REPORT_S = 60.0
 UNREAD_S = 5.0
-"""A collector that closes in order may not yet have stored what it read so recently."""
+"""A collector that closes in order may not have stored what it read within this time."""
 UNREAD_OCTETS = 16 * 1024 * 1024
-"""Most that is kept of what the collector's kernel has taken."""
+"""Limit of kept messages that the collector's kernel has acknowledged."""
 _LEAST_UNREAD_OCTETS = 256 * 1024
 _SND_WND = 228  # Of tcpi_snd_wnd in struct tcp_info (linux/tcp.h), from Linux 5.4 on.
 _CHATTER_READS = 64
 _CLOSE_S = 1.0
-"""At the end: how long a collector whose kernel has everything may take to read it and close."""
+"""At the end: how long a collector may take to read acknowledged data and close."""
 _VERDICT_S = 0.3
 _BLOCKED_S = 1.0
 _CHECK_S = 1.0
@@ -46,7 +46,7 @@ _MESSAGE_OCTETS = 16_384  # One TLS record; longer messages gain nothing over TC
 
 @dataclass(slots=True)
 class _Kept:
-    """Flow Records of one message on its way: where it ends in the stream, and when the other kernel had it."""
+    """Flow Records of one message: its end in the stream, and the time when it was acknowledged."""
 
     records: FlowRecords
     end: int
@@ -54,11 +54,11 @@ class _Kept:
 
 
 class TcpTransport:
-    """A TCP connection to one collector; inside it TLS, when there is a context for it.
+    """A TCP connection to one collector, with TLS if there is a context.
 
     Args:
-        url: kind tcp or tls.
-        tls: with certificates loaded; None: plain TCP, and never as a fall-back.
+        url: of kind tcp or tls.
+        tls: context with certificates loaded; None: plain TCP. There is no fall-back from TLS.
         unread_s, unread_octets: see UNREAD_S and UNREAD_OCTETS.
     """
 
@@ -85,7 +85,7 @@ class TcpTransport:
 
     @property
     def file_octets(self) -> int | None:
-        """It is no file."""
+        """None: there is no file."""
         return None
 
     def open(self, context: ExportContext) -> None:
@@ -108,7 +108,7 @@ class TcpTransport:
         context.announced()
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
-        """Send records. Raises OSError, Abandoned; `abandon` gives them back then."""
+        """Send records. Raises OSError, Abandoned; then `abandon` returns them."""
         self._unsent = records
         self._look_for_close(context.monotonic())
         self._refresh(context)
@@ -120,27 +120,27 @@ class TcpTransport:
             self._unsent = flows.records[start:]
             self._write(message, context)
             start += count
-            # From here on it is `_kept` that gives them back.
+            # From here on they are in `_kept`.
             self._kept.append(_Kept(part, self._written))
             self._unsent = None
         self._forget_taken(context.monotonic())
 
     def tick(self, context: ExportContext) -> float:
-        """See whether the collector is still there, and report once a minute."""
+        """Check whether the collector has closed, and report once a minute."""
         self._look_for_close(context.monotonic())
         self._refresh(context)
         self._forget_taken(context.monotonic())
         return _CHECK_S
 
     def finish(self, context: ExportContext) -> None:
-        """The last reports; then wait until the collector has read everything and closed, or its kernel has it all.
+        """Send the last reports, then wait until the collector has closed, or its kernel has acknowledged everything.
 
-        Raises OSError, Abandoned: not all of it arrived in time.
+        Raises OSError, Abandoned: not everything arrived in time.
         """
         assert self._socket is not None
         self._write_all(self._session.reports(context, _MESSAGE_OCTETS), context)
         if isinstance(self._socket, ssl.SSLSocket):
-            # No unwrap: it would wait for a collector that need not answer; the close_notify is all that is owed.
+            # No unwrap, which would wait for an answer: only the close_notify is required.
             self._close_notify(self._socket)
         self._socket.shutdown(socket.SHUT_WR)
         deadline = context.monotonic() + _CLOSE_S
@@ -152,12 +152,12 @@ class TcpTransport:
             if self._untaken():
                 raise
         if self._untaken():
-            raise ConnectionResetError("the collector closed the connection before it had everything")
+            raise ConnectionResetError("the collector closed the connection before it had received everything")
         self._kept.clear()
         self._close()
 
     def abandon(self) -> tuple[FlowRecords, int]:
-        """Close; gives what the collector may not have read and what was not written, and how many the former are."""
+        """Close; returns records that may not have been read, then unwritten ones, and the number of the former."""
         self._close()
         parts = [kept.records for kept in self._kept]
         written = sum(map(len, parts))
@@ -183,7 +183,10 @@ class TcpTransport:
             raise OSError(error, f"cannot connect to {where[0]} port {where[1]}: {os.strerror(error)}")
 
     def _handshake(self, tls: ssl.SSLContext, context: ExportContext) -> None:
-        """Raises OSError: the server is not who it should be, refuses us, or does not speak TLS. Raises Abandoned."""
+        """Do the TLS handshake.
+
+        Raises OSError: the server's certificate is invalid, it refuses ours, or it does not use TLS. Raises Abandoned.
+        """
         assert self._socket is not None
         connection = tls.wrap_socket(self._socket, server_hostname=self._url.servername or self._url.host,
                                      do_handshake_on_connect=False)
@@ -197,11 +200,11 @@ class TcpTransport:
             except ssl.SSLWantWriteError:
                 context.wait(connection, write=True, timeout_s=max(0.0, deadline - context.monotonic()))
             except ssl.SSLCertVerificationError as error:
-                raise OSError(error.errno, f"the collector's certificate is refused: {error.verify_message}") from error
+                raise OSError(error.errno, f"the collector's certificate is invalid: {error.verify_message}") from error
             except ssl.SSLError as error:
                 raise _tls_error(error) from error
             else:
-                # In TLS 1.3 our certificate is judged after the handshake: a ticket says yes, an alert no.
+                # In TLS 1.3 our certificate is checked after the handshake: a ticket means accepted, an alert refused.
                 if context.wait(connection, write=False, timeout_s=_VERDICT_S):
                     self._look_for_close(context.monotonic())
                 return
@@ -218,7 +221,7 @@ class TcpTransport:
             self._write(message, context)
 
     def _write(self, message: bytes, context: ExportContext) -> None:
-        """Write one message whole, however long the collector does not read. Raises OSError, Abandoned."""
+        """Write one message completely, even if the collector does not read for long. Raises OSError, Abandoned."""
         assert self._socket is not None
         view, since, blocked = memoryview(message), context.monotonic(), False
         while view:
@@ -238,12 +241,12 @@ class TcpTransport:
         context.wrote(1, len(message))
 
     def _untaken(self) -> int:
-        """Octets that the collector's kernel has not acknowledged (with TLS: of records, a little more than ours)."""
+        """Octets that the collector's kernel has not acknowledged (with TLS: of its records, a little more)."""
         assert self._socket is not None
         return int(struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
 
     def _forget_taken(self, now: float) -> None:
-        """Forget messages that are further back than what the collector's kernel can hold unread."""
+        """Drop messages that are further back than the collector's kernel can hold unread."""
         taken = self._written - self._untaken()
         for kept in reversed(self._kept):
             if kept.taken_at is not None:
@@ -256,7 +259,7 @@ class TcpTransport:
             self._kept.popleft()
 
     def _offered_window(self) -> int:
-        """Octets that the collector's kernel takes now; where ours does not say, more than is ever kept."""
+        """The window offered by the collector's kernel; if ours does not report it, the maximum."""
         assert self._socket is not None
         facts = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         if len(facts) < _SND_WND + 4:
@@ -264,7 +267,7 @@ class TcpTransport:
         return int(struct.unpack_from("I", facts, _SND_WND)[0])
 
     def _forget_read(self, now: float) -> None:
-        """The collector has closed in order: it had read what its kernel had taken, some of it long ago."""
+        """The collector has closed in order: drop messages that were acknowledged long enough ago."""
         while self._kept and (taken_at := self._kept[0].taken_at) is not None and now - taken_at >= self._unread_s:
             self._kept.popleft()
 
@@ -274,10 +277,10 @@ class TcpTransport:
             raise ConnectionResetError("the collector closed the connection")
 
     def _closed_by_peer(self) -> bool:
-        """Whether the other side has closed; what it says otherwise is read and dropped. Raises OSError: reset."""
+        """Whether the other side has closed; data from it is dropped. Raises OSError: connection reset."""
         assert self._socket is not None
         try:
-            # One that goes on talking is heard out another time.
+            # Read a limited amount; the rest is read next time.
             return any(not self._socket.recv(4096) for _ in range(_CHATTER_READS))
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
@@ -291,7 +294,7 @@ class TcpTransport:
         try:
             connection.unwrap()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError):
-            return  # Sent: the answer is not waited for, and a collector may read it and close without one.
+            return  # Sent; there may be no answer.
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -1,4 +1,4 @@
-"""IPFIX over UDP (RFC 7011 section 10.3): no message above the path MTU, Templates again and again."""
+"""IPFIX over UDP (RFC 7011 section 10.3): messages fit the path MTU, Templates are repeated."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import flow_templates
 
 UNKNOWN_MTU_OCTETS = 512
-"""Largest message where the path MTU is not known (RFC 7011 section 10.3.3)."""
+"""Maximum message size if the path MTU is unknown (RFC 7011 section 10.3.3)."""
 REPORT_S = 60.0
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # linux/in.h: Python's socket module lacks them.
 _IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 _MAX_DATAGRAM = 9_000 - 28
-"""Loopback carries 64 KiB, but nfacctd 1.7.7 reads 10,000 octets: no more than fits a jumbo frame."""
+"""Loopback allows 64 KiB, but nfacctd 1.7.7 reads 10,000 octets: use what fits a jumbo frame."""
 _SMALLEST_MTU = 296
-"""Of links as slow as they get; what the kernel says below that is not believed."""
+"""Smallest plausible MTU; smaller values from the kernel are ignored."""
 _LEAST_RECORD_OCTETS = 50
 _QUIET_DATAGRAMS = 3
-"""So many in a row that met no refusal mean that somebody listens (again)."""
+"""This many datagrams in a row without a refusal mean that the collector listens (again)."""
 
 
 def datagram_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
@@ -61,10 +61,10 @@ def path_octets(connected: socket.socket) -> int:
 
 
 class UdpTransport:
-    """Datagrams to one collector.
+    """Sends datagrams to one collector.
 
     Args:
-        url: kind udp.
+        url: of kind udp.
     """
 
     def __init__(self, url: ExportUrl) -> None:
@@ -82,7 +82,7 @@ class UdpTransport:
 
     @property
     def file_octets(self) -> int | None:
-        """It is no file."""
+        """None: there is no file."""
         return None
 
     def open(self, context: ExportContext) -> None:
@@ -92,7 +92,7 @@ class UdpTransport:
             try:
                 self._connect(*address)
                 break
-            except OSError:  # No route, for example: to IPv6 where there is none.
+            except OSError:  # For example, no route to IPv6.
                 if number == len(addresses):
                     raise
         self._session = TransportSession(self._templates, self._url.domain, self._counts)
@@ -100,14 +100,14 @@ class UdpTransport:
         self._announce(context)
 
     def _connect(self, family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
-        """Raises OSError."""
+        """Connect the socket. Raises OSError."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         self._socket = datagram_socket(family, address)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
-        """Send records. Raises OSError, Abandoned; `abandon` has what was not sent then."""
+        """Send records. Raises OSError, Abandoned; then `abandon` returns those not sent."""
         self._unsent = records
         while self._unsent is not None:
             self._refresh(context)
@@ -115,17 +115,17 @@ class UdpTransport:
             self._send_until_refresh(self._unsent, context)
 
     def tick(self, context: ExportContext) -> float:
-        """Templates when they are due, and reports."""
+        """Send Templates when they are due, and reports."""
         self._refresh(context)
         now = context.monotonic()
         return max(0.0, min(self._announced_at + self._url.refresh_s, self._reported_at + REPORT_S) - now)
 
     def finish(self, context: ExportContext) -> None:
-        """The last reports."""
+        """Send the last reports."""
         self._write(self._session.reports(context, self.max_octets()), context)
 
     def abandon(self) -> tuple[FlowRecords, int]:
-        """Close; gives what was not sent of the last `send`, and 0."""
+        """Close; returns the unsent records of the last `send`, and 0."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -133,12 +133,12 @@ class UdpTransport:
         return np.empty(0, FLOW_RECORD_DTYPE) if unsent is None else unsent, 0
 
     def max_octets(self) -> int:
-        """Largest message that fits a datagram on the path as it is known now."""
+        """Maximum message size for the currently known path MTU."""
         assert self._socket is not None
         return path_octets(self._socket)
 
     def _refresh(self, context: ExportContext) -> None:
-        """Templates by seconds and by packets, the interface table when it has changed, reports once a minute."""
+        """Send Templates by time and by packets, changed interface tables, and reports once a minute."""
         now = context.monotonic()
         if now - self._announced_at >= self._url.refresh_s or self._since_announced >= self._url.refresh_packets:
             self._announce(context)
@@ -154,8 +154,8 @@ class UdpTransport:
         context.announced()
 
     def _send_until_refresh(self, records: FlowRecords, context: ExportContext) -> None:
-        """Send until Templates are due or the path MTU has changed: `_unsent` is what is left."""
-        # No more than may go until then: what does not is encoded again.
+        """Send until Templates are due or the path MTU has changed; `_unsent` has the rest."""
+        # Encode only what may be sent until then: the rest would be encoded again.
         datagrams = max(1, self._url.refresh_packets - self._since_announced)
         most = datagrams * (self.max_octets() // _LEAST_RECORD_OCTETS)
         records, later = records[:most], records[most:]
@@ -177,13 +177,13 @@ class UdpTransport:
             self._unsent = unsent if len(unsent) else None
 
     def _write(self, messages: list[bytes], context: ExportContext) -> None:
-        """Messages that are not Flow Records. Raises OSError: EMSGSIZE too, and then a new session begins."""
+        """Send messages that are not Flow Records. Raises OSError, also EMSGSIZE, after which a new session begins."""
         for message in messages:
             self._datagram(message, context)
         context.wrote(len(messages), sum(map(len, messages)))
 
     def _datagram(self, message: bytes, context: ExportContext) -> None:
-        """Send one; that which meets the ICMP error of one before it is sent again, and the refusal is told."""
+        """Send one datagram. If it gets the ICMP error of an earlier one, it is sent again and the refusal is noted."""
         assert self._socket is not None
         self._since_announced += 1
         for attempt in range(3):
@@ -201,5 +201,5 @@ class UdpTransport:
             else:
                 break
         self._quiet += 1
-        if self._quiet == _QUIET_DATAGRAMS + 1:  # one that met a refusal was counted as well
+        if self._quiet == _QUIET_DATAGRAMS + 1:  # the refused one was counted too
             context.refused("")

@@ -1,1 +1,1 @@
-"""A batch of many steps at the cost of its entries: the same flows and records as step by step."""
+"""Process a batch of many steps at once, with the same flows and records as step by step."""

@@ -1,4 +1,4 @@
-"""SYN to SYN-ACK in a batch of many steps: who answers whom, when flows of one key come and go between."""
+"""Round-trip times from SYN to SYN-ACK in a batch of many steps, in which several flows may have the same key."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SYN, _SYN_ACK = int(TcpBits.SYN), int(TcpBits.SYN | TcpBits.ACK)
 
 
 class Spans(NamedTuple):
-    """When flows are in the table, as steps of a batch; shape (m,), those of a key one after another.
+    """Lifetimes of flows in the table, as steps of a batch; shape (m,), grouped by key.
 
     Attributes:
-        slot: of each flow.
-        begin: the step with its first packet; -1: it was there before.
-        end: the step after which it ends; as many as there are steps: it goes on.
+        slot: slot of each flow.
+        begin: step of its first packet; -1 if it existed before.
+        end: the step after which it ends; the number of steps if it continues.
     """
 
     slot: Slots
@@ -32,10 +32,10 @@ class Spans(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Round trips as they become known.
+    """Round-trip times, each with the step in which it became known.
 
     Attributes:
-        slot, step, rtt_us: of whom, from which step on, and what; in order of steps.
+        slot, step, rtt_us: the flow, the first step of this value, and the value; sorted by step.
     """
 
     slot: Slots
@@ -44,22 +44,22 @@ class Known(NamedTuple):
 
 
 def spans_of(lives: Lives, slot: Slots, first_step: I8, ends: I8, steps: int) -> Spans:
-    """Of these lives.
+    """Lifetimes as steps.
 
     Args:
-        first_step: of each; -1: it is older.
-        ends: after which steps flows may end.
+        first_step: first step of each life; -1 if it is older.
+        ends: the steps after which flows may end.
     """
     return Spans(slot, first_step, np.append(ends, steps)[lives.end])
 
 
 def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step: I8, spans: Spans) -> Known:
-    """Write the round trips, as Sequences does step by step.
+    """Compute and store round-trip times, with the same result as Sequences step by step.
 
     Args:
-        segments: those with SYN.
+        segments: the segments with SYN.
         slot, step: of each segment.
-        spans: of all flows that come, go, or have packets in the batch.
+        spans: lifetimes of all flows that begin, end, or have packets in the batch.
     """
     store = flows.store
     kind = segments["bits"] & _SYN_ACK
@@ -83,10 +83,10 @@ def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step:
 
 
 def _ways_back(flows: Flows, answering: Slots, spans: Spans) -> dict[int, list[tuple[int, int, int]]]:
-    """By answering flow (begin, end, slot) of the flows of the other way."""
+    """The flows of the reverse direction, as (begin, end, slot), by answering flow."""
     store = flows.store
-    wanted = turned(store.keys[answering])
-    words = as_words(wanted)
+    reverse = turned(store.keys[answering])
+    words = as_words(reverse)
     hashes = flows.index.hash(words)
     some = np.flatnonzero(np.isin(flows.index.hash(store.key_words[spans.slot]), hashes))
     by_key: dict[bytes, list[tuple[int, int, int]]] = {}
@@ -94,17 +94,17 @@ def _ways_back(flows: Flows, answering: Slots, spans: Spans) -> dict[int, list[t
         slot = int(spans.slot[row])
         by_key.setdefault(store.keys[slot].tobytes(), []).append((int(spans.begin[row]), int(spans.end[row]), slot))
     others = flows.index.find(words, hashes, store.key_words).tolist()
-    found = {}
+    by_flow = {}
     for number, flow in enumerate(answering.tolist()):
-        ways = by_key.get(wanted[number].tobytes())
-        if ways is None:  # it has no part in this batch, but may be in the table
+        ways = by_key.get(reverse[number].tobytes())
+        if ways is None:  # not in this batch, but perhaps in the table
             ways = [(-1, 1 << 62, others[number])] if others[number] >= 0 else []
-        found[flow] = ways
-    return found
+        by_flow[flow] = ways
+    return by_flow
 
 
 class _Shaking:
-    """Takes the segments with SYN, one step after another."""
+    """Processes the segments with SYN, step by step."""
 
     def __init__(self, flows: Flows, back: dict[int, list[tuple[int, int, int]]]) -> None:
         self._store = flows.store
@@ -114,17 +114,17 @@ class _Shaking:
         self._known: list[tuple[int, int, int]] = []
 
     def take(self, rows: list[tuple[int, int, int, int]]) -> None:
-        """(step, slot, SYN with or without ACK, time in ns) of one step."""
+        """Take the rows (step, slot, SYN with or without ACK, time in ns) of one step."""
         for _, slot, kind, time_ns in rows:
             if kind == _SYN:
                 self._opening[slot] = time_ns
         answers = [row for row in rows if row[2] == _SYN_ACK and not self._rtt_of(row[1])]
-        found = [(slot, asking, rtt_us) for step, slot, _, time_ns in reversed(answers)
+        trips = [(slot, asking, rtt_us) for step, slot, _, time_ns in reversed(answers)
                  if (asking := self._asking(slot, step)) is not None
                  and (rtt_us := self._round_trip(asking, time_ns))]
         step = rows[0][0]
         for who in (0, 1):
-            for trip in found:
+            for trip in trips:
                 self._rtt[trip[who]] = trip[2]
                 self._known.append((trip[who], step, trip[2]))
 
@@ -132,14 +132,14 @@ class _Shaking:
         return self._rtt[slot] if slot in self._rtt else int(self._store.rtt_us[slot])
 
     def _asking(self, slot: int, step: int) -> int | None:
-        """The flow of the other way that was there in that step."""
+        """The flow of the reverse direction that existed in that step, or None."""
         for begin, end, other in self._back[slot]:
             if begin <= step <= end:
                 return other
         return None
 
     def _round_trip(self, asking: int, time_ns: int) -> int:
-        """In us; 0: not known."""
+        """The round-trip time in us; 0 if unknown."""
         store = self._store
         opened_ns = self._opening.get(asking, int(store.opening_ns[asking]))
         if opened_ns > time_ns:
@@ -149,7 +149,7 @@ class _Shaking:
         return min(max((time_ns - opened_ns) // 1000, 1), LARGEST_US)
 
     def done(self) -> Known:
-        """Write what was found."""
+        """Store the results."""
         store = self._store
         for slot, opened_ns in self._opening.items():
             store.opening_ns[slot] = opened_ns

@@ -1,8 +1,8 @@
-"""Which entries of a batch of many steps are of one flow: what the table would find if it met the steps one by one.
+"""Assign the entries of a batch of many steps to flows, with the same result as step by step.
 
-A key's entries are a chain; a flow that the table knows already stands before its key's. Between two of a chain there
-are moments at which flows may end, the ends of steps: where the flow would have ended at one of them, a life is over
-and the next entry begins another. All chains are cut at once, without a look at each moment.
+The entries of a key form a chain; if the table has a flow of that key, it is the first link. Flows may end only at
+certain moments, the ends of steps. If a flow would have ended at a moment between two links, its life ends there, and
+the next entry begins another life. All chains are cut at once, without a loop over moments.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _NEVER = (1 << 63) - 1
 
 
 class Links(NamedTuple):
-    """Entries and known flows, chain by chain, in order of time; shape (n,).
+    """Entries and existing flows, chain by chain, in order of time; shape (n,).
 
     Attributes:
-        begins: which begin a chain.
-        moment: the first of the moments that comes after it; of a known flow 0.
-        last_ns: of its latest packet.
+        begins: whether a link begins a chain.
+        moment: index of the first moment after it; 0 for existing flows.
+        last_ns: time of its latest packet.
         closing: whether it has FIN or RST.
     """
 
@@ -38,13 +38,13 @@ class Links(NamedTuple):
 
 
 class Lives(NamedTuple):
-    """Flows.
+    """Lives of flows.
 
     Attributes:
-        start: the link that each begins with, shape (m,).
-        owner: the life of each link, shape (n,).
-        end: the moment at which each ends, shape (m,); as many as there are moments: it goes on.
-        closed: whether it has shown FIN or RST by then, and ends for that.
+        start: index of each life's first link, shape (m,).
+        owner: index of each link's life, shape (n,).
+        end: index of the moment at which it ends, shape (m,); the number of moments if it continues.
+        closed: whether it ends because of FIN or RST.
     """
 
     start: I8
@@ -54,12 +54,12 @@ class Lives(NamedTuple):
 
 
 class Portion(NamedTuple):
-    """What flows gained until something is told of them.
+    """Links of flows up to their next report.
 
     Attributes:
-        lives: which flows.
-        first, stop: links of each, from, and up to; there may be none.
-        moment: when it is told; as many as there are moments: not in this batch.
+        lives: indexes of the flows.
+        first, stop: range of links of each; may be empty.
+        moment: index of the moment of the report; the number of moments if it is not in this batch.
         ends: whether the flow ends there.
     """
 
@@ -71,15 +71,15 @@ class Portion(NamedTuple):
 
 
 def cut(links: Links, moments_ns: I8, timeouts: Timeouts) -> Lives:
-    """The lives of all chains.
+    """Cut all chains into lives.
 
     Args:
-        moments_ns: when flows may end, rising.
+        moments_ns: when flows may end, ascending.
     """
     n = len(moments_ns)
     soon_ns = min(timeouts.end_ns, timeouts.idle_ns)
     following = np.append(np.where(links.begins[1:], n, links.moment[1:]), n)
-    latest_ns = np.append(moments_ns, _NEVER)[following - 1]  # before the next link; the last of none is not looked at
+    latest_ns = np.append(moments_ns, _NEVER)[following - 1]  # before the next link; unused for links at moment 0
     any_between = following > links.moment
     idle = any_between & (links.last_ns + timeouts.idle_ns <= latest_ns)
     quiet = any_between & (links.last_ns + soon_ns <= latest_ns)
@@ -97,10 +97,10 @@ def cut(links: Links, moments_ns: I8, timeouts: Timeouts) -> Lives:
 
 
 def _closed(links: Links, quiet: Bools) -> Bools:
-    """Whether the life that each link is of has shown FIN or RST by then: one by one, in the few chains that have any.
+    """Whether the life of each link has shown FIN or RST up to it. Loops over links, in the few chains with any.
 
     Args:
-        quiet: after which links a life ends if it has.
+        quiet: links after which a life ends if it has.
     """
     closed = np.zeros(len(quiet), np.bool_)
     if not links.closing.any():
@@ -119,22 +119,22 @@ def _closed(links: Links, quiet: Bools) -> Bools:
 
 
 def portions(links: Links, lives: Lives, moments_ns: I8, reported_ns: I8, active_ns: int) -> Iterator[Portion]:
-    """What all lives gained until they are reported for the first time, then until the second time, and so on.
+    """Divide all lives into portions: up to their first report, up to the second, and so on.
 
     Args:
-        reported_ns: when each was reported last, or began.
-        active_ns: after how long one that goes on is reported again.
+        reported_ns: time of each life's last report, or of its start.
+        active_ns: time between two reports of a flow that continues.
     """
     n = len(moments_ns)
     place = lives.owner * (n + 1) + links.moment
     which = np.arange(len(lives.start))
     first, reported_ns = lives.start.copy(), reported_ns.copy()
-    told = links.moment[lives.start] - 1
+    reported = links.moment[lives.start] - 1
     while len(which):
-        due = np.maximum(np.searchsorted(moments_ns, reported_ns + active_ns), told + 1)
+        due = np.maximum(np.searchsorted(moments_ns, reported_ns + active_ns), reported + 1)
         moment = np.minimum(due, lives.end[which])
         stop = np.searchsorted(place, which * (n + 1) + moment, "right")
         yield Portion(which, first, stop, moment, moment == lives.end[which])
         on = moment < lives.end[which]
-        which, first, told = which[on], stop[on], moment[on]
-        reported_ns = moments_ns[told]
+        which, first, reported = which[on], stop[on], moment[on]
+        reported_ns = moments_ns[reported]

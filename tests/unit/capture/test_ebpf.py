@@ -31,15 +31,15 @@ def interface(name: str, *, up: bool = True, link_type: int = 1) -> Interface:
 
 class TestSelection:
     def test_default_wants_what_is_up(self) -> None:
-        assert Selection().wants(interface("eth0"))
-        assert not Selection().wants(interface("eth0", up=False))
+        assert Selection().selects(interface("eth0"))
+        assert not Selection().selects(interface("eth0", up=False))
 
     @pytest.mark.parametrize(("pattern", "name", "wanted"), [
         ("eth0", "eth0", True), ("eth0", "eth01", False), ("eth*", "eth01", True), ("eth?", "eth01", False),
         ("[ew]*", "wlan0", True), ("[ew]*", "lo", False), ("ETH0", "eth0", False),
     ])
     def test_names_and_globs(self, pattern: str, name: str, wanted: bool) -> None:
-        assert Selection((pattern,)).wants(interface(name, up=False)) is wanted
+        assert Selection((pattern,)).selects(interface(name, up=False)) is wanted
 
     def test_a_missing_name_is_an_error_that_suggests(self) -> None:
         with pytest.raises(FlowtopError) as caught:
@@ -239,7 +239,7 @@ class TestCheck:
             raise OSError(errno.EINVAL, "Invalid argument")
 
         finding = check_packets(refuse)
-        assert (finding.ok, finding.detail) == (True, "cannot be written: ring buffers need Linux 5.8")
+        assert (finding.ok, finding.detail) == (True, "not available: ring buffers need Linux 5.8")
 
 
 class TestMergeDuplicates:

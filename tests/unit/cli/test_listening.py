@@ -21,8 +21,8 @@ def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("options", "message", "status"), [
     (("-l", "2055", "-i", "lo"), "-l and -i exclude each other", 2),
     (("-l", "2055", "-r", "x"), "-l and -r exclude each other", 2),
-    (("-l", "eth0"), "cannot listen at 'eth0'", 2),
-    (("-l", "udp://192.0.2.77:2055"), "cannot listen at udp://192.0.2.77:2055: no such address on this host", 2),
+    (("-l", "eth0"), "cannot listen on 'eth0'", 2),
+    (("-l", "udp://192.0.2.77:2055"), "cannot listen on udp://192.0.2.77:2055: no such address on this host", 2),
     (("-l", "2055", "--replay"), "--replay needs -r", 2),
 ])
 def test_what_cannot_be_listened_to_is_told_in_two_lines(options: tuple[str, ...], message: str, status: int) -> None:

@@ -50,7 +50,7 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "name", "~", "example"], "names of hosts are known only on the screen", "filter by address"),
     (["-b", "-c", "0"], "0", "--help"),
     (["-b", "-o", "xml"], "xml", "--help"),
-    (["-b", "--sort", "byts"], "no column 'byts'", "did you mean bytes"),
+    (["-b", "--sort", "byts"], "unknown sort column 'byts'", "did you mean bytes"),
     (["-b", "-e", "ipfx://collector"], "unknown scheme 'ipfx'", "did you mean ipfix"),
     (["-b", "-e", "ipfix://collector:99999"], "out of range", "1 to 65535"),
     (["-b", "-e", "ipfix://collector?profile=nfdmp"], "unknown profile 'nfdmp'", "did you mean nfdump"),
@@ -61,8 +61,8 @@ def test_help_names_every_option_on_stdout() -> None:
     (["-b", "--export-timeout", "soon"], "soon", "--help"),
     (["-c", "3"], "--count needs -b", "-b"),
     (["-B"], "is not a terminal", "-b"),
-    (["-b", "-B", "-g", "source"], "groups or biflows, not both", "leave out the biflows"),
-    (["-b", "-g", "biflow,source"], "groups or biflows, not both", "leave out the biflows"),
+    (["-b", "-B", "-g", "source"], "groups or biflows, not both", "omit the biflows"),
+    (["-b", "-g", "biflow,source"], "groups or biflows, not both", "omit the biflows"),
     ([], "is not a terminal", "-b"),
 ])
 def test_usage_errors_are_two_lines_and_status_2(arguments: list[str], message: str, hint: str) -> None:

@@ -91,7 +91,7 @@ def test_what_is_cut_off_is_counted_as_far_as_it_goes_and_told_in_one_line(path:
     done = run("-o", "json", "-r", str(path))
     assert rounds(done)[-1]["totals"]["observedPackets"] == 4
     assert done.stderr.decode().splitlines() == [
-        "flowtop: x.pcap is cut off in the middle of a record", "hint: what stands before that is counted"]
+        "flowtop: x.pcap is cut off in the middle of a record", "hint: everything before it is counted"]
     assert done.returncode == 65
 
 
@@ -115,16 +115,16 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "empty": (b"", 0, "is empty"),
     "text": (b"hello, this is text and no capture at all", 0, "is not a capture file"),
     "header cut": (CAPTURE[:20], 0, "is cut off in its header"),
-    "link type": (w.pcap([(T, FRAME)], link_type=127), 0, "has link type 127, which is not read here"),
+    "link type": (w.pcap([(T, FRAME)], link_type=127), 0, "has link type 127, which is not supported"),
     "pcapng cut": (SECTION[:-5], 2, "is cut off in the middle of a block"),
     "pcapng damaged": (SECTION + struct.pack("<II", 6, 0x7FFFFFF0) + bytes(99), 3, "is damaged: a block of"),
     "record damaged": (CAPTURE + struct.pack("<IIII", 1, 1, 0x7FFFFFFF, 60) + bytes(99), 5, "is damaged: a record of"),
     "gzip cut": (gzip.compress(CAPTURE)[:-4], 5, "is cut off: its gzip stream does not end"),
     "gzip damaged": (gzip.compress(CAPTURE)[:-8] + b"12345678", 5, "is damaged: its gzip stream"),
     "some link types": (SECTION + w.interface(link_type=127) + w.enhanced(T // 1000, FRAME, number=1), 4,
-                        "has frames of link type 127, which count as ignored"),
+                        "has frames of link type 127, counted as ignored"),
     "ipfix cut": (ipfix_file()[:-7], 2, "is cut off in the middle of a message"),
-    "ipfix damaged": (ipfix_file() + bytes(99), 3, "is damaged: something that is no IPFIX message"),
+    "ipfix damaged": (ipfix_file() + bytes(99), 3, "is damaged: data that is not an IPFIX message"),
 }
 """Octets of the file; how many packets or records of it count; what is said of it."""
 
@@ -157,7 +157,7 @@ def test_a_file_that_may_not_be_read_is_told_in_one_line(path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "message", "status"), [
     (".", "cannot read .: it is a directory", 66),
-    ("/proc/self/mem", "/proc/self/mem cannot be read on: input/output error", 65)])
+    ("/proc/self/mem", "/proc/self/mem cannot be read any further: input/output error", 65)])
 def test_what_is_no_file_of_octets_is_told_in_one_line(name: str, message: str, status: int) -> None:
     done = run("-r", name)
     assert (done.stdout, done.returncode) == (b"", status)

@@ -309,7 +309,7 @@ def test_a_spool_file_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: P
     figures = exporter.stop(10.0)
     assert 0 < len(transport.received) == figures.sent_records == 2_000 - figures.not_sent_records < 2_000
     assert (figures.queued_records, figures.spooled_records) == (0, 0)
-    assert f"{figures.not_sent_records} records of it are lost" in figures.last_error
+    assert f"{figures.not_sent_records} of its records are lost" in figures.last_error
 
 
 def test_a_spool_file_counts_as_what_is_in_it_not_as_what_its_name_says(tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ def test_what_is_not_said_has_the_standards_defaults() -> None:
     ("ipfix+tcp://c?profil=x", "did you mean profile"), ("ipfix://c?profile=nfdmp", "did you mean nfdump"),
     ("ipfix://c:0", "1 to 65535"), ("ipfix://c:65536", "1 to 65535"), ("ipfix://c:http", "1 to 65535"),
     ("ipfix://2001:db8::1", "brackets"), ("ipfix://[2001:db8::g]", "brackets"), ("ipfix://", "collector"),
-    ("ipfix://user@c", "option=value"), ("file:a%00b", "no path"), ("jsonl:a\nb", "no path"),
-    ("ipfix+tls://c?ca=%00", "no path"), ("ipfix+tls://c?cert=/a%1Bb", "no path"), ("ipfix://a..b", "labels of"),
+    ("ipfix://user@c", "option=value"), ("file:a%00b", "must not have any"), ("jsonl:a\nb", "must not have any"),
+    ("ipfix+tls://c?ca=%00", "must not have any"), ("ipfix+tls://c?cert=/a%1Bb", "must not have any"),
+    ("ipfix://a..b", "labels of"),
     ("ipfix+tcp://" + "a" * 64 + ".com", "labels of"), ("ipfix+tls://c?servername=.x", "labels of"),
     ("ipfix://c/path", "option=value"),
     ("ipfix+tcp://c?ca=/x", "known: profile, domain, duplicates, reconnect"),
@@ -67,8 +68,8 @@ def test_what_is_not_said_has_the_standards_defaults() -> None:
     ("ipfix+tls://c?key=/x", "cert="), ("ipfix://c?domain=0", "1 to 4294967295"),
     ("ipfix://c?domain=1&domain=2", "once"), ("file:", "file:flows"), ("file:-", "jsonl:-"),
     ("file:x?rotate-size=1k", "at least 4Ki"), ("file:x?compress=lzma", "compress=gzip"),
-    ("jsonl:-?rotate-time=1h", "name a file"),
-    ("jsonl:-?compress=zstd", "name a file"), ("csv:x?duplicates=no", "duplicates=drop"),
+    ("jsonl:-?rotate-time=1h", "use a file"),
+    ("jsonl:-?compress=zstd", "use a file"), ("csv:x?duplicates=no", "duplicates=drop"),
 ])
 def test_a_url_that_means_nothing_is_a_usage_error_with_a_way_out(text: str, says: str) -> None:
     with pytest.raises(FlowtopError) as caught:

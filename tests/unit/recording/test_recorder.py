@@ -94,7 +94,7 @@ def test_of_a_file_that_is_read_all_is_counted_that_comes_after_the_size_is_reac
     done = run("-b", "-o", "none", "-r", str(source), "-w", str(tmp_path / "z.pcapng"), "--write-total", "600",
                "not port 3")
     assert done.stderr.decode() == (
-        f"flowtop: {tmp_path}/z.pcapng: {figures.written} packets written, {figures.capped} past --write-per-flow or "
+        f"flowtop: {tmp_path}/z.pcapng: {figures.written} packets written, {figures.capped} beyond --write-per-flow or "
         "--write-total, the file was full at 2023-11-14T22:13:20Z\n")
 
 
@@ -158,7 +158,7 @@ def test_a_file_of_before_is_put_aside_by_the_command_and_refused_by_the_screen(
     write_packets(source, target)
     assert len(packets(target.read_bytes())) == 9
     assert [path.read_text() for path in tmp_path.glob("y-*.pcapng")] == ["old"]
-    with pytest.raises(FlowtopError, match=r"y.pcapng is there already"):
+    with pytest.raises(FlowtopError, match=r"y.pcapng exists already"):
         Recorder(EVERYTHING).begin(str(target), [], new=True)
 
 
@@ -208,7 +208,7 @@ def test_standard_output_and_a_reader_that_goes_away(source: Path) -> None:
     gone = subprocess.run(f"{sys.executable} -m flowtop -b -r {source} -w - | head -c 1000", shell=True,
                           capture_output=True, timeout=60, check=False)
     assert len(gone.stdout) == 1000
-    line = re.fullmatch(rb"flowtop: standard output: (\d+) packets written, then its reader went away\n", gone.stderr)
+    line = re.fullmatch(rb"flowtop: standard output: (\d+) packets written, then its reader closed it\n", gone.stderr)
     assert line
     assert 2 <= int(line[1]) < 2000, "what is whole in 1000 octets, and what is in the pipe"
 

@@ -243,14 +243,14 @@ def test_reserved_sets_are_passed_over_and_remarked_on() -> None:
 
 
 BROKEN: Sequence[tuple[str, bytes, int]] = [
-    ("no message", b"", 0),
-    ("no message", message_of()[:15], 0),
+    ("too few for a message", b"", 0),
+    ("too few for a message", message_of()[:15], 0),
     ("version 9", b"\0\x09" + message_of()[2:], 0),
-    ("the message has 17", message_of() + b"x", 2),
-    ("the message has 79", message_of(A_3)[:-1], 2),
+    ("message length 17", message_of() + b"x", 2),
+    ("message length 79", message_of(A_3)[:-1], 2),
     ("set header is cut off", message_of(A_2_1, b"\1\0\0"), 44),
-    ("says 3 octets", message_of(A_2_1, b"\1\0\0\3"), 44),
-    ("says 5 octets, 4 are left", message_of(A_2_1, b"\1\0\0\5"), 44),
+    ("has length 3", message_of(A_2_1, b"\1\0\0\3"), 44),
+    ("has length 5, but 4 octets are left", message_of(A_2_1, b"\1\0\0\5"), 44),
     ("template record is cut off", message_of(set_of(2, A_2_1[4:-1])), 40),
     ("template record is cut off", message_of(set_of(2, bytes.fromhex("0100 ffff"))), 24),
     ("template record is cut off", message_of(set_of(2, bytes.fromhex("0100 0001 800f 0004 dead"))), 28),
@@ -261,8 +261,8 @@ BROKEN: Sequence[tuple[str, bytes, int]] = [
     ("template id 3 is reserved", message_of(set_of(2, bytes.fromhex("0003 0000"))), 20),
     ("records of template 256 would be empty",
      message_of(set_of(2, bytes.fromhex("0100 0002 0052 0000 0001 0000"))), 20),
-    ("longer than its set", message_of(set_of(2, bytes.fromhex("0100 0001 0052 ffff")), set_of(256, b"\5four")), 32),
-    ("longer than its set", message_of(set_of(2, bytes.fromhex("0100 0001 0052 ffff")), set_of(256, b"\xff\0")), 32),
+    ("exceeds its set", message_of(set_of(2, bytes.fromhex("0100 0001 0052 ffff")), set_of(256, b"\5four")), 32),
+    ("exceeds its set", message_of(set_of(2, bytes.fromhex("0100 0001 0052 ffff")), set_of(256, b"\xff\0")), 32),
     ("protocolIdentifier of 1 octets is cut off",
      message_of(set_of(2, bytes.fromhex("0100 0002 0052 ffff 0004 0001")), set_of(256, b"\3abc")), 40),
 ]

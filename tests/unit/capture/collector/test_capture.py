@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.capture.collector.capture import ListenerCapture
+from flowtop.capture.collector.capture import CollectorCapture
 from flowtop.capture.collector.url import ListenUrl, parse_listen_url
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.model.record import FlowBatch
@@ -25,8 +25,8 @@ MESSAGE = ipfix(template(256, FLOW), set_of(256, flow(1) + flow(2)))
 
 
 @contextmanager
-def listening(*urls: str) -> Iterator[ListenerCapture]:
-    capture = ListenerCapture(tuple(map(parse_listen_url, urls)), unix_ns=lambda: int(NOW_S * 1e9))
+def listening(*urls: str) -> Iterator[CollectorCapture]:
+    capture = CollectorCapture(tuple(map(parse_listen_url, urls)), unix_ns=lambda: int(NOW_S * 1e9))
     capture.open(lambda text: None)
     try:
         yield capture
@@ -34,11 +34,11 @@ def listening(*urls: str) -> Iterator[ListenerCapture]:
         capture.close()
 
 
-def port_of(capture: ListenerCapture) -> int:
+def port_of(capture: CollectorCapture) -> int:
     return int(capture.addresses[0].rpartition(":")[2])
 
 
-def batch_with(capture: ListenerCapture, records: int) -> FlowBatch:
+def batch_with(capture: CollectorCapture, records: int) -> FlowBatch:
     """The first batch after which so many records have come."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -120,7 +120,7 @@ def test_templates_end_with_their_connection() -> None:
 
 
 def test_what_lies_in_the_sockets_at_the_end_is_taken() -> None:
-    capture = ListenerCapture((parse_listen_url("udp://:0"), parse_listen_url("tcp://:0")))
+    capture = CollectorCapture((parse_listen_url("udp://:0"), parse_listen_url("tcp://:0")))
     capture.open(lambda text: None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter, socket.create_connection(
             ("127.0.0.1", int(capture.addresses[1].rpartition(":")[2]))) as stream:
@@ -138,7 +138,7 @@ def port_of_text(url: str) -> int:
 @pytest.mark.parametrize("scheme", ["udp", "tcp"])
 def test_a_port_in_use_is_one_clear_line(scheme: str) -> None:
     with listening(f"{scheme}://:0") as capture:
-        second = ListenerCapture((parse_listen_url(f"{scheme}://:{port_of(capture)}"),))
+        second = CollectorCapture((parse_listen_url(f"{scheme}://:{port_of(capture)}"),))
         with pytest.raises(FlowtopError, match="the port is in use") as refusal:
             second.open(lambda text: None)
         assert refusal.value.exit_code == EXIT_UNAVAILABLE and refusal.value.hint
@@ -146,7 +146,7 @@ def test_a_port_in_use_is_one_clear_line(scheme: str) -> None:
 
 def test_an_address_of_another_host_is_one_clear_line() -> None:
     with pytest.raises(FlowtopError, match="no such address"):
-        ListenerCapture((ListenUrl("udp", "192.0.2.77", 0),)).open(lambda text: None)
+        CollectorCapture((ListenUrl("udp", "192.0.2.77", 0),)).open(lambda text: None)
 
 
 def test_wake_ends_a_wait() -> None:
@@ -223,7 +223,7 @@ def test_tls_with_and_without_the_exporters_certificate(pki: Path) -> None:
 def test_an_unreadable_certificate_is_one_clear_line(pki: Path, tmp_path: Path) -> None:
     for url in (f"tls://:0?cert={tmp_path}/none.pem", f"tls://:0?cert={pki}/server.key&key={pki}/server.key"):
         with pytest.raises(FlowtopError, match="cannot use the certificate"):
-            ListenerCapture((parse_listen_url(url),)).open(lambda text: None)
+            CollectorCapture((parse_listen_url(url),)).open(lambda text: None)
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ WHOLE_NG = w.section() + w.interface() + w.enhanced(T // 1000, FRAME) * 3
     (gzip.compress(b"text", mtime=0), "is not a capture file", EXIT_DAMAGED),
     (gzip.compress(b"", mtime=0), "is empty", EXIT_DAMAGED),
     (WHOLE[:20], "is cut off in its header", EXIT_DAMAGED),
-    (w.pcap([(T, FRAME)], link_type=127), "has link type 127, which is not read here", EXIT_DAMAGED),
+    (w.pcap([(T, FRAME)], link_type=127), "has link type 127, which is not supported", EXIT_DAMAGED),
 ])
 def test_no_capture(tmp_path: Path, content: bytes, message: str, status: int) -> None:
     path = tmp_path / "x"
@@ -62,13 +62,13 @@ def test_cut_off(tmp_path: Path, whole: bytes, cut: int) -> None:
     (WHOLE + struct.pack("<IIII", 1, 1, 0x7FFFFFFF, 60) + bytes(100), "a record of 2,147,483,647 octets"),
     (WHOLE_NG + struct.pack("<II", 6, 0x7FFFFFF0) + bytes(100), "a block of 2,147,483,632 octets"),
     (WHOLE_NG + struct.pack("<II", 6, 4) + bytes(100), "a block of 4 octets"),
-    (WHOLE_NG + w.enhanced(0, FRAME, number=9), "a packet block that contradicts itself"),
-    (WHOLE_NG + w.block("<", 6, bytes(12) + struct.pack("<II", 500, 500) + bytes(40)), "contradicts itself"),
-    (WHOLE_NG + w.block("<", 6, b""), "contradicts itself"),
+    (WHOLE_NG + w.enhanced(0, FRAME, number=9), "a packet block with inconsistent lengths"),
+    (WHOLE_NG + w.block("<", 6, bytes(12) + struct.pack("<II", 500, 500) + bytes(40)), "inconsistent lengths"),
+    (WHOLE_NG + w.block("<", 6, b""), "inconsistent lengths"),
     (WHOLE_NG + w.block("<", 1, b""), "an interface description that is too short"),
-    (WHOLE_NG + w.block("<", 0x0A0D0D0A, bytes(16)), "a section header without byte order"),
+    (WHOLE_NG + w.block("<", 0x0A0D0D0A, bytes(16)), "a section header of unknown byte order"),
     (gzip.compress(WHOLE, mtime=0)[:-4], "its gzip stream does not end"),
-    (gzip.compress(WHOLE, mtime=0) + b"more", "behind its gzip stream"),
+    (gzip.compress(WHOLE, mtime=0) + b"more", "after its gzip stream"),
 ])
 def test_damage_behind_good_packets(tmp_path: Path, damaged: bytes, message: str) -> None:
     path = tmp_path / "x"
