@@ -32,7 +32,7 @@ from flowtop.tui import keys
 from tests.unit.pages import PAGES, README, REPOSITORY, commands, marked, page
 
 EVERYWHERE = [README, *PAGES]
-NOT_GENERATED = {"json", "run", "test", "ten-keys"}
+NOT_GENERATED = {"example", "json", "run", "test", "ten-keys"}
 """Marks for tests and CI."""
 
 
