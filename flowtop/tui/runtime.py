@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flowtop.errors import EXIT_FAILURE
-from flowtop.export.exports import Exports
-from flowtop.pipeline.pipeline import Pipeline
 from flowtop.process import stop_on_signals
-from flowtop.query.query import Query
-from flowtop.recording.recorder import Recorder
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.saved import Looks
+
+if TYPE_CHECKING:
+    from flowtop.export.exports import Exports
+    from flowtop.pipeline.pipeline import Pipeline
+    from flowtop.query.query import Query
+    from flowtop.recording.recorder import Recorder
+
 
 
 def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exports, looks: Looks,

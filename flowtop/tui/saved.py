@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
+from flowtop.files import recording_owner
 from flowtop.tui.palettes import THEMES
 
 _NOTE = "# flowtop writes this file when columns or colours are changed on its screen. Settings go into config.toml.\n"
@@ -77,8 +79,6 @@ class ViewFile:
         Raises:
             FlowtopError: it cannot be written.
         """
-        import subprocess  # only when something was changed
-
         owner: dict[str, Any] = {}
         if self.other:
             owner = {"user": self.owner[0], "group": self.owner[1], "extra_groups": []}
@@ -170,6 +170,9 @@ class Looks:
     complaint: str = ""
 
 
+DEFAULT_LOOKS = Looks()
+
+
 def opening_looks(environment: Mapping[str, str], user: int, *, hosts: bool, services: bool,
                   theme: str | None) -> Looks:
     """What options chose, and for the rest what was kept.
@@ -178,8 +181,6 @@ def opening_looks(environment: Mapping[str, str], user: int, *, hosts: bool, ser
         user: effective user id.
         theme: None: the one that was kept.
     """
-    from flowtop.files import recording_owner
-
     file = view_file(environment, user, recording_owner(environment, user))
     kept, complaint = SavedView(), ""
     try:

@@ -15,12 +15,10 @@ from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.fields.biflows import BIFLOW_COLUMNS
 from flowtop.fields.columns import COLUMNS
 from flowtop.filters.filter import compile_filter
-from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp, PageReady
 from flowtop.tui.panels.help import HelpScreen
-from flowtop.tui.widgets import flow_table
 from tests.tui.fake_source import SORT_FIELDS, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 
@@ -40,21 +38,21 @@ def test_fake_source_orders_every_column() -> None:
     assert SORT_FIELDS.keys() == {*COLUMNS, *BIFLOW_COLUMNS, "flows"}
 
 
-def test_aggregate_kind_is_the_records() -> None:
-    assert flow_table._AGGREGATE == Kind.AGGREGATE
-
-
 # ---- before the first page
 
 async def test_first_frame_comes_before_the_source_is_opened() -> None:
     frame: list[str] = []
     source = FakeSource(FLOWS)
 
+    class Watched(FlowtopApp):
+        def on_splash_painted(self) -> None:
+            frame.extend(lines(self))
+
     def open_source() -> FakeSource:
-        frame.extend(lines(app))
+        assert frame
         return source
 
-    app = FlowtopApp(open_source)
+    app = Watched(open_source)
     async with app.run_test(size=(80, 24)) as pilot:
         while app._starting is None:
             await pilot.pause()
@@ -110,7 +108,7 @@ async def test_what_the_kernel_leaves_out_is_said_whatever_is_filtered_now() -> 
         source.tick()
         await pilot.pause()
         assert "in kernel" not in line(pilot.app, 1)
-        assert "the kernel counts every flow from now on" in line(pilot.app, -1)
+        assert "the kernel now counts every flow" in line(pilot.app, -1)
 
 
 async def test_no_interface_to_observe_is_said() -> None:

@@ -123,8 +123,8 @@ async def test_a_filter_that_no_flow_passes_says_how_to_get_out() -> None:
     async with running(source) as pilot:
         await type_filter(pilot, source, "port 9")
         await pilot.press("enter")
-        await settle(pilot, lambda: any("no flow matches" in text for text in lines(pilot.app)))
-        words = next(text for text in lines(pilot.app) if "no flow matches" in text)
+        await settle(pilot, lambda: any("no flows match" in text for text in lines(pilot.app)))
+        words = next(text for text in lines(pilot.app) if "no flows match" in text)
         assert "/" in words
         assert "\\" in words
         assert "0 of 200 flows" in line(pilot.app, 1)

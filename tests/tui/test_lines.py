@@ -11,9 +11,10 @@ from flowtop.model.exporters import CollectingStatistics
 from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
-from flowtop.tui.main.flow_screen import _why_empty
+from flowtop.tui.main.list import empty_text
 from flowtop.tui.widgets.header import _observed, clock, shorten_interfaces, sparkline
-from flowtop.tui.widgets.status import accuracy_line, key_hints
+from flowtop.tui.widgets.hints import key_hints
+from flowtop.tui.widgets.status import accuracy_line
 from tests.tui.fake_source import FakeSource
 
 
@@ -196,8 +197,8 @@ def test_where_exporters_are_listened_to_is_told_with_its_port(roomy: bool, urls
 @pytest.mark.parametrize(("told", "said"), [
     (CollectingStatistics(), "no exporter has sent anything yet"),
     (CollectingStatistics(messages=3, waiting_sets=2), "2 data sets wait for their template"),
-    (CollectingStatistics(refused=(("version", 4),)), "no export that can be read"),
-    (CollectingStatistics(messages=3), "no flows in what has come so far"),
+    (CollectingStatistics(refused=(("version", 4),)), "no message so far could be decoded"),
+    (CollectingStatistics(messages=3), "no flows in the messages so far"),
 ])
 def test_why_no_exporter_has_told_of_a_flow(told: CollectingStatistics, said: str) -> None:
-    assert said in _why_empty(replace(page_with(), collecting=told))
+    assert said in empty_text(replace(page_with(), collecting=told))

@@ -6,7 +6,7 @@ import asyncio
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -22,20 +22,17 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from flowtop.errors import FlowtopError
+from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.clock import Clock
 from flowtop.tui.keys import EXPORT_KEYS, bindings
 from flowtop.tui.line import Part, justify
+from flowtop.tui.source import ExportControl
 from flowtop.tui.state.exports import COLUMNS, STATES, ExportColumn, Pace, details
 from flowtop.tui.widgets.line_input import LineInput, TakesTyping
 from flowtop.tui.widgets.lines import Lines
-
-if TYPE_CHECKING:
-    from flowtop.export.exports import Export
-    from flowtop.tui.source import ExportControl
-
 
 STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30

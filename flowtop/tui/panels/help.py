@@ -16,6 +16,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.fields.columns import COLUMNS
+from flowtop.filters.words import WORDS
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.keys import (
@@ -197,9 +200,6 @@ class HelpScreen(ModalScreen[None]):
 
 def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     """What the page of words says: headings, each with terms and their meanings."""
-    from flowtop.fields.biflows import BIFLOW_COLUMNS  # bring numpy: not before it is asked for
-    from flowtop.fields.columns import COLUMNS
-
     yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
     yield "Columns of biflows, too", [(column.header, column.doc) for id_, column in BIFLOW_COLUMNS.items()
                                       if id_ not in COLUMNS]
@@ -214,8 +214,6 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
 
 def filter_page() -> Table:
     """Every word of the filter language, with an example."""
-    from flowtop.filters.words import WORDS  # as above
-
     return _grid([("While a filter is typed", FILTER_KEYS), ("Words of filters, with examples",
                    [(word.words, f"{word.doc}  {word.example}") for word in WORDS])])
 

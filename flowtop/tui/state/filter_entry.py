@@ -6,17 +6,13 @@ Pure state, no widget.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rich.style import Style
 
+from flowtop.filters.errors import FilterError
+from flowtop.filters.filter import Filter, compile_filter
 from flowtop.tui import theme
 from flowtop.tui.line import Part
-
-if TYPE_CHECKING:
-    from flowtop.filters.errors import FilterError
-    from flowtop.filters.filter import Filter
-
 
 MOST_REMEMBERED = 200
 """Filters of the history, at most."""
@@ -41,9 +37,6 @@ class FilterEntry:
 
     def type(self, text: str) -> None:
         """Take the text as it is now. An unfinished or wrong one leaves the filter as it was."""
-        from flowtop.filters.errors import FilterError
-        from flowtop.filters.filter import compile_filter  # brings the parser: when it is asked for
-
         self.error = None
         try:
             self.filter = compile_filter(text.rstrip()) if text.strip() else None

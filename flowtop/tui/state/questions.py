@@ -7,14 +7,12 @@ moving the cursor asks nothing, scrolling asks when the fetched rows run out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from flowtop.filters.filter import Filter
+from flowtop.query.layout import sorted_column
 from flowtop.query.query import Page, Query
+from flowtop.text.names import KnownNames
 from flowtop.tui.state.viewport import START, Place, Viewport
-
-if TYPE_CHECKING:
-    from flowtop.filters.filter import Filter
-    from flowtop.text.names import KnownNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Questions:
     """
 
     def __init__(self, query: Query, viewport: Viewport) -> None:
-        self._wanted = query
+        self._choice = query
         self._viewport = viewport
         self._asked: Query | None = None
         self._holds = 0
@@ -52,12 +50,12 @@ class Questions:
     @property
     def sort(self) -> str:
         """Id of the sorted column."""
-        return self._wanted.sort
+        return self._choice.sort
 
     @property
     def descending(self) -> bool:
         """Largest first."""
-        return self._wanted.descending
+        return self._choice.descending
 
     @property
     def asked(self) -> Query | None:
@@ -87,16 +85,16 @@ class Questions:
 
     def order_by(self, sort: str, *, descending: bool) -> None:
         """Sort by another column or the other way round. A held order is fixed anew; without a cursor, view the top."""
-        self._wanted = replace(self._wanted, sort=sort, descending=descending)
-        if self._wanted.hold is not None:
+        self._choice = replace(self._choice, sort=sort, descending=descending)
+        if self._choice.hold is not None:
             self._hold_anew()
         if self._viewport.cursor is None:
             self._viewport.scroll(-self._viewport.top)
 
     @property
-    def wanted(self) -> Query:
+    def choice(self) -> Query:
         """What the reader chose; offset, limit and anchor mean nothing in it."""
-        return self._wanted
+        return self._choice
 
     def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START, *,
                   biflow: bool = False) -> None:
@@ -104,50 +102,48 @@ class Questions:
 
         Where it has the sorted column it stays.
         """
-        from flowtop.query.layout import sorted_column  # brings numpy, which must not delay the first frame
-
-        wanted = replace(self._wanted, group=group, scope=scope, biflow=biflow)
-        if wanted == self._wanted:
+        choice = replace(self._choice, group=group, scope=scope, biflow=biflow)
+        if choice == self._choice:
             return
-        self._wanted = wanted
-        column = sorted_column(self._wanted)
-        if column.id != self._wanted.sort:
-            self._wanted = replace(self._wanted, sort=column.id, descending=column.descending_first)
-        if self._wanted.hold is not None:
+        self._choice = choice
+        column = sorted_column(self._choice)
+        if column.id != self._choice.sort:
+            self._choice = replace(self._choice, sort=column.id, descending=column.descending_first)
+        if self._choice.hold is not None:
             self._hold_anew()
         self._viewport.turn_to(place)
 
     def watch(self, flow_id: int | None) -> None:
         """Ask for the details of a flow, or of none."""
-        self._wanted = replace(self._wanted, details=flow_id)
+        self._choice = replace(self._choice, details=flow_id)
 
     def return_to(self, before: Query, place: Place) -> None:
         """Show a list again as it was: grouped and ordered so, with that filter."""
         self.show_list(before.group, before.scope, place, biflow=before.biflow)
-        self._wanted = replace(self._wanted, sort=before.sort, descending=before.descending, filter=before.filter)
+        self._choice = replace(self._choice, sort=before.sort, descending=before.descending, filter=before.filter)
 
     @property
     def filter(self) -> Filter | None:
         """Which flows are wanted; None for all."""
-        return self._wanted.filter
+        return self._choice.filter
 
     def filter_by(self, wanted: Filter | None) -> None:
         """Show other flows. Without a cursor, view the top."""
-        if wanted == self._wanted.filter:
+        if wanted == self._choice.filter:
             return
-        self._wanted = replace(self._wanted, filter=wanted)
+        self._choice = replace(self._choice, filter=wanted)
         if self._viewport.anchor is None:
             self._viewport.scroll(-self._viewport.top)
 
     def know(self, names: KnownNames | None) -> None:
         """Names of hosts for the filter that is wanted; None when it asks for none. A paused picture keeps its own."""
-        held = self.paused and self._asked is not None and self._asked.filter == self._wanted.filter
+        held = self.paused and self._asked is not None and self._asked.filter == self._choice.filter
         if not held:
-            self._wanted = replace(self._wanted, names=names)
+            self._choice = replace(self._choice, names=names)
 
     def toggle_ended(self) -> None:
         """List flows that have ended too, or no more."""
-        self._wanted = replace(self._wanted, ended=not self._wanted.ended)
+        self._choice = replace(self._choice, ended=not self._choice.ended)
 
     def toggle_hold(self) -> None:
         """Freeze the order, or let it go."""
@@ -157,11 +153,11 @@ class Questions:
     def mark(self) -> None:
         """Count from now on; a mark set before is forgotten."""
         self._marks += 1
-        self._wanted = replace(self._wanted, mark=self._marks)
+        self._choice = replace(self._choice, mark=self._marks)
 
     def unmark(self) -> None:
         """Count from the flows' first packets again."""
-        self._wanted = replace(self._wanted, mark=None)
+        self._choice = replace(self._choice, mark=None)
 
     def step(self, ticks: int) -> bool:
         """Look at a later tick of those kept, an earlier one when negative, as far as they reach; the picture pauses.
@@ -172,13 +168,13 @@ class Questions:
         if newest is None or view is None or newest.kept is None:
             return False
         first, last = newest.kept.first_tick, newest.kept.last_tick
-        begin = max(first, min(view.tick if self._wanted.at is None else self._wanted.at, last))
+        begin = max(first, min(view.tick if self._choice.at is None else self._choice.at, last))
         goal = max(first, min(begin + ticks, last))
         if goal == begin:
             return False
         if not self.paused:
             self.toggle_pause()
-        self._wanted = replace(self._wanted, at=goal)
+        self._choice = replace(self._choice, at=goal)
         return True
 
     def toggle_pause(self) -> Page | None:
@@ -186,13 +182,13 @@ class Questions:
         if self._paused_at is None:
             self._paused_at = self.newest
             self._freezes += 1
-            self._wanted = replace(self._wanted, freeze=self._freezes)
+            self._choice = replace(self._choice, freeze=self._freezes)
             if self._returning or self._unanswered:  # the picture is still of the past, or of another list
                 self._awaited = self._asked
             self._update_hold()
             return None
         self._paused_at = self._awaited = None
-        self._wanted = replace(self._wanted, freeze=None, at=None)
+        self._choice = replace(self._choice, freeze=None, at=None)
         self._update_hold()
         self._returning = self._latest is not None and self._latest.past
         return None if self._returning else self._latest
@@ -222,7 +218,7 @@ class Questions:
         before = self._asked
         offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
             before.offset, before.limit)
-        query = replace(self._wanted, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
+        query = replace(self._choice, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
         if query == before and (before.anchor == self._viewport.anchor or not self._anchor_matters):
             return None
         query = replace(query, anchor=self._viewport.anchor)
@@ -236,18 +232,18 @@ class Questions:
     def _anchor_matters(self) -> bool:
         """The source should know where the cursor is now. It keeps a flow that ends under the cursor; where that would
         not be seen on the page on view, it has to know before."""
-        unseen = self._viewport.anchor is not None and (self.paused or not self._wanted.ended)
+        unseen = self._viewport.anchor is not None and (self.paused or not self._choice.ended)
         return unseen or self._viewport.needs_anchor
 
     def _update_hold(self) -> None:
         if not (self.order_held or self.paused):
-            self._wanted = replace(self._wanted, hold=None)
-        elif self._wanted.hold is None:
+            self._choice = replace(self._choice, hold=None)
+        elif self._choice.hold is None:
             self._hold_anew()
 
     def _hold_anew(self) -> None:
         self._holds += 1
-        self._wanted = replace(self._wanted, hold=self._holds)
+        self._choice = replace(self._choice, hold=self._holds)
 
 
 def _list_of(query: Query) -> Query:

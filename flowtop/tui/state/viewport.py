@@ -41,6 +41,7 @@ class Viewport:
         height: lines in view, at least 1.
         top: rank of the first flow in view.
         cursor: flow_id of the cursor's flow, or None.
+        cell: id of the column in which the cursor's cell is; "" when none is chosen.
         follow: the view scrolls along when the cursor's flow changes its rank.
         page: the page on view.
     """
@@ -49,6 +50,7 @@ class Viewport:
         self.height = height
         self.top = 0
         self.cursor: int | None = None
+        self.cell = ""
         self.follow = False
         self.page: Page | None = None
         self._cursor_rank: int | None = None

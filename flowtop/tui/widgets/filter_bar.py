@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import ComposeResult
@@ -18,15 +17,13 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Label
 
+from flowtop.filters.completion import complete
+from flowtop.filters.filter import Filter
 from flowtop.tui.line import justify
 from flowtop.tui.state.filter_entry import FilterEntry, error_lines, remember
 from flowtop.tui.widgets.candidates import Candidates
 from flowtop.tui.widgets.line_input import LineInput
 from flowtop.tui.widgets.lines import Lines
-
-if TYPE_CHECKING:
-    from flowtop.filters.filter import Filter
-
 
 PROMPT = " / "
 GATHER_S = 0.03
@@ -194,8 +191,6 @@ class FilterBar(Widget):
 
     def _offer(self, *, begin: bool = False) -> None:
         """List what the word at the cursor could become; when Tab asks: complete as far as that is certain."""
-        from flowtop.filters.completion import complete
-
         text, cursor = self._input.value, self._input.cursor_position
         found = complete(text, cursor, self._seen())
         self._word = found.start

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
@@ -22,14 +21,13 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
+from flowtop.fields.columns import Column, Wording
+from flowtop.fields.fitting import fit
 from flowtop.fields.telling import NOTHING, Telling
+from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.tui import theme
-
-if TYPE_CHECKING:
-    from flowtop.fields.columns import Column, Wording
-
 
 MARGIN = 1
 """Blank cells at the left edge."""
@@ -148,7 +146,7 @@ class _Pane(Widget):
     def _styles(self, row: FlowRow, view: TableView) -> tuple[Style, ...]:
         """Lines that stand out have one style; in others rates have the colour of their magnitude."""
         faded = _faded(row, view.linger_s)
-        style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == _AGGREGATE else theme.PLAIN
+        style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == Kind.AGGREGATE else theme.PLAIN
         if style is not theme.PLAIN:
             return (style,) * len(self.columns)
         if row.end_reason:
@@ -277,8 +275,6 @@ class FlowTable(Widget):
             self._measures.styles.width = self._scroll.styles.width = 0
 
     def _lay_out(self, view: TableView) -> None:
-        from flowtop.fields.fitting import fit  # brings numpy, which must not delay the first frame
-
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
                      columns=view.columns, arrangement=view.arrangement, telling=view.telling)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
@@ -350,14 +346,9 @@ def _faded(row: FlowRow, linger_s: float) -> int:
     """How much of a line is dim: an ended flow's more from third to third of the time it stays. No shades of grey: on
     some terminals they are the background."""
     if not row.end_reason:
-        return _ALL if row.duplicate or row.kind == _PARENT else 0
+        return _ALL if row.duplicate or row.kind == Kind.PARENT else 0
     return min(_ALL, int((_ALL + 1) * row.ended_s / linger_s)) if linger_s > 0 else _ALL
 
-
-_AGGREGATE = 1
-"""record.Kind.AGGREGATE, without numpy; a test compares them."""
-_PARENT = 3
-"""record.Kind.PARENT, likewise."""
 
 
 def _head(pane: _Pane, view: TableView) -> Strip:

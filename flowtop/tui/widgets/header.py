@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from textual.strip import Strip
 
+from flowtop.output.records import rows_name
 from flowtop.query.query import Page
 from flowtop.text import units
 from flowtop.tui import theme
@@ -120,8 +121,6 @@ def _list_line(view: HeaderView, width: int) -> Strip:
 def _counts(view: HeaderView, page: Page) -> list[Part]:
     """Which rows of how many are in view; with a filter or inside a group, how many flows of all these are."""
     position = f"{view.first:,}–{view.last:,}" if view.last else ""
-    from flowtop.output.records import rows_name  # brings numpy, which must not delay the first frame
-
     name = rows_name(page.query)
     grouped = name != "flows"
     some = page.query.filter is not None or page.query.scope is not None

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
+from flowtop.export.statistics import ExportStatistics
 from flowtop.model.exporters import CollectingStatistics, facts, faults
 from flowtop.query.query import Books, Page
+from flowtop.recording.recording import RecordingStatistics
 from flowtop.text import units
 from flowtop.tui import theme
-from flowtop.tui.keys import KEYS
 from flowtop.tui.line import Part, justify
+from flowtop.tui.state.exports import accuracy_parts
+from flowtop.tui.widgets.hints import Hints, key_hints
 from flowtop.tui.widgets.lines import SteadyLines
-
-if TYPE_CHECKING:
-    from flowtop.export.statistics import ExportStatistics
-    from flowtop.recording.recording import RecordingStatistics
-
-
-Hints = tuple[tuple[str, str], ...]
-"""Keys and what they do."""
 
 
 class StatusLine(SteadyLines):
@@ -58,21 +52,6 @@ class StatusLine(SteadyLines):
         return [accuracy_line(self._page, width, self._exports, self._packets), keys]
 
 
-def key_hints(width: int, others: Hints = ()) -> Strip:
-    """The keys that have a hint, help and quit stay longest; or other keys, the first stays longest."""
-    if others:
-        return justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3, rank=index)
-                        for index, (cap, hint) in enumerate(others)], [], width)
-    hints = [key for key in KEYS if key.hint]
-    stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1, "exports": 2}
-    parts = [
-        Part(key.hint, label=f"{key.caps.split()[0]} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3,
-             rank=stay.get(key.hint, index + 2))
-        for index, key in enumerate(hints)
-    ]
-    return justify(parts, [], width)
-
-
 def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = (),
                   packets: RecordingStatistics | None = None) -> Strip:
     """The books in one line; at its right end how exports and packets fare, and flowtop's own cost."""
@@ -89,8 +68,6 @@ def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics
 def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
     if not exports:
         return []
-    from flowtop.tui.state.exports import accuracy_parts  # a run that exports nothing does without
-
     return accuracy_parts(exports)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from flowtop.export import exports
 from flowtop.model.elements import ELEMENTS, TUNNELS, tunnel_values
 from flowtop.model.kinds import Kind, Tunnel
-from flowtop.tui.panels import details
-from flowtop.tui.widgets import flow_table
 
 
 def test_they_are_those_of_the_record() -> None:
     assert ("", *(tunnel.name.lower() for tunnel in Tunnel if tunnel)) == TUNNELS
-    assert {exports._PARENT, flow_table._PARENT, details._PARENT} == {Kind.PARENT}
+    assert exports._PARENT == Kind.PARENT
 
 
 def test_a_vni_is_a_layer_2_segment_as_iana_has_it() -> None:
