@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.biflows import of_both
 from flowtop.fields.columns import Window, Wording, rate_column
-from flowtop.fields.telling import NOTHING
+from flowtop.fields.fitting import NOTHING
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.record import SourceState
 from flowtop.query.layout import arrangement_of, columns_of, sorted_column

@@ -19,7 +19,7 @@ from flowtop.export.statistics import ExportState
 from flowtop.fields.columns import COLUMNS, Wording
 from flowtop.model.elements import TUNNELS
 from flowtop.model.exporters import exporter_of
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason, Kind
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Details, Page
 from flowtop.text import units
@@ -87,7 +87,7 @@ _WAY = 31
 
 
 @dataclass(frozen=True, slots=True)
-class DetailsContext:
+class Telling:
     """How details are put: the page they came with, the wording of cells, local time, characters of sparklines, the
     exports of this run."""
 
@@ -122,59 +122,59 @@ class DetailsContext:
         return f"{units.duration((self.page.unix_ms - unix_ms) / 1000)} ago"
 
 
-def title(row: FlowRow, context: DetailsContext) -> str:
+def title(row: FlowRow, telling: Telling) -> str:
     """`tcp 10.0.0.5:51514 → 198.51.100.7:443`."""
-    source, destination = (context.cell(side, row, numbers=True) for side in ("source", "destination"))
-    return f"{context.cell('protocol', row)}  {source} → {destination}"
+    source, destination = (telling.cell(side, row, numbers=True) for side in ("source", "destination"))
+    return f"{telling.cell('protocol', row)}  {source} → {destination}"
 
 
-def detail_lines(details: Details, context: DetailsContext, width: int) -> list[Strip]:
+def detail_lines(details: Details, telling: Telling, width: int) -> list[Strip]:
     """All of it, each line `width` cells wide."""
-    return [_line(label, text, width) for label, text in _entries(details, context, width - _LABEL - 2)]
+    return [_line(label, text, width) for label, text in _entries(details, telling, width - _LABEL - 2)]
 
 
-def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
+def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
     row = details.row
     yield "state", _state(details)
     if details.gone:
         yield "", "left the table: this is what was known last" if details.then_ms is None else (
-            f"left the table since: as it was at {context.at(details.then_ms)}")
-    elif context.list_ms is not None:
-        shown = time.strftime("%H:%M:%S", context.local(context.list_ms / 1000))
+            f"left the table since: as it was at {telling.at(details.then_ms)}")
+    elif telling.list_ms is not None:
+        shown = time.strftime("%H:%M:%S", telling.local(telling.list_ms / 1000))
         yield "", f"this is of now; the list is of {shown}"
     for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
-        named, number = context.cell(side, row), context.cell(side, row, numbers=True)
+        named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
-    yield "protocol", (f"{context.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
-                       f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {context.cell('vlan', row) or '-'}")
+    yield "protocol", (f"{telling.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
+                       f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
     if row.tunnel:
-        yield "carries" if row.kind == Kind.PARENT else "carried in", _tunnel(row)
-    yield "first packet", f"{context.at(row.start_ms)}  {context.ago(row.start_ms)}"
-    yield "last packet", f"{context.at(row.end_ms)}  {context.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
+        yield "carries" if row.kind == _PARENT else "carried in", _tunnel(row)
+    yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
+    yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
     if details.then_ms is None:
-        yield from _over_time(details, context, room)
+        yield from _over_time(details, telling, room)
     else:
         yield "", ""
-    yield from _both_ways(details, context)
-    yield "seen at", _point(row, context)
+    yield from _both_ways(details, telling)
+    yield "seen at", _point(row, telling)
     if details.other_ifindex:
-        yield "", _other_interface(details, context)
+        yield "", _other_interface(details, telling)
     for point in details.points:
-        yield "", _point(point, context)
+        yield "", _point(point, telling)
     if details.then_ms is None:
-        yield from _reported(details, context)
+        yield from _reported(details, telling)
 
 
-def _over_time(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
+def _over_time(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
     seen = flags_over_time(details)
     yield ("flags seen", seen) if seen else ("", "")
     rates = _squeezed(details.rates, max(room, 8))
-    yield "rate", sparkline(rates, len(rates), context.sparks)
-    marks = flag_marks(details, context.page.unix_ms, len(rates))
+    yield "rate", sparkline(rates, len(rates), telling.sparks)
+    marks = flag_marks(details, telling.page.unix_ms, len(rates))
     if marks:
         yield "flags", marks
     high = max([*details.rates, details.row.octet_rate])
-    yield "", f"last {units.duration(details.rates_s)}  peak of these {context.rate(high)}"
+    yield "", f"last {units.duration(details.rates_s)}  peak of these {telling.rate(high)}"
     if not marks:
         yield "", ""
 
@@ -184,7 +184,7 @@ def _state(details: Details) -> str:
     if row.end_reason:
         return ENDINGS.get(row.end_reason, "ended")
     state = "closing: FIN or RST was seen" if row.closing else "active"
-    if row.kind == Kind.PARENT:
+    if row.kind == _PARENT:
         return f"{state}, a tunnel: its packets count in the flows it carries"
     return f"{state}, duplicate: another interface's flow counts" if row.duplicate else state
 
@@ -196,31 +196,33 @@ def _tunnel(row: FlowRow) -> str:
 
 
 _TUNNEL_IDS = ("", "", "key", "session", "vni", "vni", "label")
+_PARENT = 3
+"""record.Kind.PARENT, without numpy; a test compares them."""
 
 
-def _both_ways(details: Details, context: DetailsContext) -> Iterator[tuple[str, str]]:
+def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
     back = details.reverse
     yield "", f"{'this way':<{_WAY}}{'the way back' if back else 'no packet came back'}"
-    theirs = dict(_measures(back, context)) if back else {}
-    for label, ours in _measures(details.row, context):
+    theirs = dict(_measures(back, telling)) if back else {}
+    for label, ours in _measures(details.row, telling):
         yield label, f"{ours:<{_WAY}}{theirs.get(label, '')}"
-    theirs = _of_tcp(back, context) if back else {}
-    for label, ours in _of_tcp(details.row, context).items():
+    theirs = _of_tcp(back, telling) if back else {}
+    for label, ours in _of_tcp(details.row, telling).items():
         if ours or theirs.get(label):
             yield label, f"{ours or '-':<{_WAY}}{theirs.get(label) or '-' if back else ''}"
 
 
-def _measures(row: FlowRow, context: DetailsContext) -> list[tuple[str, str]]:
+def _measures(row: FlowRow, telling: Telling) -> list[tuple[str, str]]:
     return [
-        ("rate", context.rate(row.octet_rate)),
-        ("10 s, 60 s", f"{context.rate(row.octet_rate_10s)}, {context.rate(row.octet_rate_60s)}"),
-        ("peak", context.rate(row.octet_rate_peak)),
+        ("rate", telling.rate(row.octet_rate)),
+        ("10 s, 60 s", f"{telling.rate(row.octet_rate_10s)}, {telling.rate(row.octet_rate_60s)}"),
+        ("peak", telling.rate(row.octet_rate_peak)),
         ("bytes", f"{row.octet_total:,}"),
         ("packets", f"{row.packet_total:,}, {units.packet_rate(row.packet_rate).strip()}/s"),
     ]
 
 
-def _of_tcp(row: FlowRow, context: DetailsContext) -> dict[str, str]:
+def _of_tcp(row: FlowRow, telling: Telling) -> dict[str, str]:
     """What is known of a TCP connection: from this way's packets, or from the socket that sends them."""
     facts = [f"rtt {_words(units.span(row.rtt_us))}"] if row.rtt_us else []
     if row.congestion_window:
@@ -230,7 +232,7 @@ def _of_tcp(row: FlowRow, context: DetailsContext) -> dict[str, str]:
     if row.out_of_order:
         facts.append(f"ooo {units.count(row.out_of_order)}")
     times = {"syn": row.syn_ms, "fin": row.fin_ms, "rst": row.rst_ms}
-    return {"tcp": " ".join(facts)} | {name: context.at(at_ms) if at_ms else "" for name, at_ms in times.items()}
+    return {"tcp": " ".join(facts)} | {name: telling.at(at_ms) if at_ms else "" for name, at_ms in times.items()}
 
 
 def _words(text: str) -> str:
@@ -238,48 +240,48 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def _point(row: FlowRow, context: DetailsContext) -> str:
-    name, arrow = context.cell("interface", row), context.cell("direction", row)
-    exporter = exporter_of(context.interfaces.get(row.ifindex, ""))
+def _point(row: FlowRow, telling: Telling) -> str:
+    name, arrow = telling.cell("interface", row), telling.cell("direction", row)
+    exporter = exporter_of(telling.interfaces.get(row.ifindex, ""))
     if exporter is not None:
         arrow = "direction not told" if row.direction == UNKNOWN_DIRECTION else arrow
         name = f"{exporter.address} domain {exporter.domain}  {name if exporter.interface else 'interface not told'}"
     return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
 
 
-def _other_interface(details: Details, context: DetailsContext) -> str:
+def _other_interface(details: Details, telling: Telling) -> str:
     """An exporter tells where packets came in and where they left; one of them is the Observation Point."""
-    name = context.cell("interface", details.row._replace(ifindex=details.other_ifindex))
+    name = telling.cell("interface", details.row._replace(ifindex=details.other_ifindex))
     return f"{'came in by' if details.row.direction == Direction.EGRESS else 'left by'} {name}"
 
 
-def _reported(details: Details, context: DetailsContext) -> Iterator[tuple[str, str]]:
+def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
     """Records are made whether an export takes them or not; none of them tells which records it has sent."""
     row = details.row
     text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
     words = []
     if details.reported_ms is not None:
-        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {context.ago(details.reported_ms)}"
+        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {telling.ago(details.reported_ms)}"
         words.append(f"last: {REASONS.get(row.end_reason or EndReason.ACTIVE_TIMEOUT, '')}")
     if details.due_ms is not None and not details.gone:
-        words.append(f"next in {units.duration((details.due_ms - context.page.unix_ms) / 1000)}")
-    running = [export for export in context.exports if export.statistics.state is not ExportState.STOPPED]
+        words.append(f"next in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
+    running = [export for export in telling.exports if export.statistics.state is not ExportState.STOPPED]
     if not running:
         words.append("no export takes records")
     yield "reported", text
     yield "", "; ".join(words)
     for export in running[:MOST_EXPORTS]:
-        yield f"export {export.number}", _export(export, details, context)
+        yield f"export {export.number}", _export(export, details, telling)
     if len(running) > MOST_EXPORTS:
         yield "", f"{len(running) - MOST_EXPORTS} exports more: e shows them"
 
 
-def _export(export: Export, details: Details, context: DetailsContext) -> str:
+def _export(export: Export, details: Details, telling: Telling) -> str:
     """Where an export stands, and whether it is for this flow."""
     statistics, words = export.statistics, STATES[export.statistics.state]
     if details.record is None:
         verdict = ""
-    elif export.takes(details.record, context.interfaces):
+    elif export.takes(details.record, telling.interfaces):
         verdict = "has this flow, " if details.row.end_reason else "takes this flow, "
     else:
         verdict = "leaves this flow out, "
@@ -324,7 +326,7 @@ class DetailsScreen(ModalScreen[None]):
         super().__init__()
         self._step = step
         self._copy = copy
-        self._shown: tuple[Details, DetailsContext] | None = None
+        self._shown: tuple[Details, Telling] | None = None
         self._lines = Lines(self._make)
 
     def compose(self) -> ComposeResult:
@@ -334,17 +336,17 @@ class DetailsScreen(ModalScreen[None]):
             yield self._lines
             self._head(box)
 
-    def show(self, details: Details, context: DetailsContext) -> None:
+    def show(self, details: Details, telling: Telling) -> None:
         """Take newer details, or another flow's."""
-        self._shown = details, context
+        self._shown = details, telling
         for box in self.query(VerticalScroll):
             self._head(box)
         self._lines.again()
 
     def _head(self, box: VerticalScroll) -> None:
         if self._shown is not None:
-            details, context = self._shown
-            box.border_title = title(details.row, context).replace("[", "\\[")
+            details, telling = self._shown
+            box.border_title = title(details.row, telling).replace("[", "\\[")
 
     def action_step(self, lines: int) -> None:
         """The flow above, or below."""

@@ -22,8 +22,7 @@ from textual.widget import Widget
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.columns import Column, Wording
-from flowtop.fields.fitting import fit
-from flowtop.fields.telling import NOTHING, Telling
+from flowtop.fields.fitting import NOTHING, Telling, fit
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
