@@ -55,7 +55,7 @@ class PageReady(Message):
 
 
 class Progress(Message):
-    """What is being waited for."""
+    """What the first page waits for."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class QuitRequested(Message):
 
 
 class Mailbox:
-    """A `PageListener` that posts to an app whatever the pipeline's threads say."""
+    """A `PageListener` that posts to an app what the pipeline's threads report."""
 
     def __init__(self, app: App[None]) -> None:
         self._app = app
@@ -96,11 +96,11 @@ LOOK_EVERY_S = 0.1
 
 
 class Flush:
-    """Stops exports in a thread, and says how it goes.
+    """Stops exports in a thread, and shows how many records are left.
 
     Args:
         exports: what to stop.
-        say: shows words.
+        say: shows a message.
     """
 
     def __init__(self, exports: ExportControl, say: Callable[[str], None]) -> None:
@@ -119,15 +119,15 @@ class Flush:
         await stopping
 
     def cut_short(self) -> None:
-        """Wait no longer: what has not been sent stays in the spool, or is given up."""
+        """Wait no longer: records not sent yet stay in the spool, or are discarded."""
         self._cut = True
         self._exports.hurry()
 
     def _words(self, seconds: float) -> str:
         left = records_left([export.statistics for export in self._exports.statistics()])
         if self._cut:
-            return f"leaving: {left:,} records stay in the spool, or are not sent where there is none"
-        return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q leaves now"
+            return f"quitting: {left:,} records stay in the spool, or are not sent where there is none"
+        return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q quits now"
 
 PARSER_AFTER_S = 0.5
 """After the first page: the parser of filters is made then, so that the first `/` does not wait for it."""
@@ -152,19 +152,19 @@ def load_parser() -> None:
 
 
 class FlowtopApp(ThemedApp, inherit_bindings=False):
-    """The flow table on screen: its life, from the first paint to the last drain. What it shows is in `screens/`.
+    """The life of the screen, from the first paint to the last drain. What it shows is in `main/`.
 
     Args:
         open_source: makes the PageSource; called in a thread after the first paint, so that the modules it imports
-            do not delay that.
+            do not delay it.
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         bits: rates in bits, else in octets.
         terminal: kind of terminal, TERM when not given.
         looks: how it looks to begin with.
         exports: the exports of this run, stopped after the last drain; None: there are none, and none can be added.
-            Stopped by the caller should the screen break.
+            Stopped by the caller if the screen breaks.
         packets: what writes packets; None: nothing does. Ended by the caller.
-        clock: the times that exports are told in.
+        clock: for all times on screen.
 
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
@@ -228,7 +228,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         yield from palette_commands(self.main.handoff.choose_theme)
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
+        """Keys that are typed ahead of quitting find no screen; they are ignored."""
         if not self.screen_stack and isinstance(event, events.InputEvent):
             return
         if isinstance(event, events.InputEvent):
@@ -247,8 +247,8 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             await self._next_keys()
 
     async def _next_keys(self) -> None:
-        """Each key, or paste, when the one before has done what it does: in `e` and a URL, `/` is for the panel that
-        `e` opens.
+        """Handle each key, or paste, when the one before is done: in `e` and a URL, `/` is for the panel that `e`
+        opens.
 
         A key that goes to a screen, as nothing has the focus, comes back from it, unless the screen has been left.
         All wait for the main screen.
@@ -311,7 +311,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
     # ---- leaving
 
     def request_quit(self) -> None:
-        """Quit as the key does. May be called from any thread and from a signal handler, before `run` too."""
+        """Quit as the key does. May be called from any thread and from a signal handler, also before `run`."""
         if self._event_loop is None:
             self._quit_early = True
         else:
@@ -322,7 +322,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         await self.action_quit()
 
     async def action_quit(self) -> None:
-        """Last drain, then leave. Once more, while exports are flushed: wait for them no longer."""
+        """Last drain, then quit. Again, while exports are flushed: wait for them no longer."""
         if not self._quitting:
             self._quitting = True
             if self._main is not None:
@@ -370,10 +370,10 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         await asyncio.to_thread(load_parser)
         await self._garbage.settle()
 
-    # ---- what the pipeline says
+    # ---- what the pipeline reports
 
     async def on_capture_failed(self, message: CaptureFailed) -> None:
-        """Before the first page there is nothing to look at: leave. After it: say so and stay."""
+        """Before the first page there is nothing to look at: quit. After it: show the error and stay."""
         self.error = message.error
         if self._main is None or self._main.page is None:
             await self.action_quit()
@@ -381,7 +381,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             self._main.show_alarm(f"capture ended: {message.error.message}")
 
     def on_progress(self, message: Progress) -> None:
-        """Say what is being waited for."""
+        """Show what the first page waits for."""
         self.main.show_progress(message.text)
 
     def on_page_ready(self, message: PageReady) -> None:

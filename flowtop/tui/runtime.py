@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exports, looks: Looks,
                recorder: Recorder) -> int:
-    """Show flows until somebody leaves; gives the exit status.
+    """Show flows until the user quits; gives the exit status.
 
     Args:
         make_pipeline: called once, after the first paint.
-        query: what is asked first.
-        exports: what the panel shows; ended by the caller.
+        query: the first one.
+        exports: for the panel; ended by the caller.
         looks: how it looks at first.
-        recorder: what `W` writes packets with.
+        recorder: writes packets for `W`.
 
     Raises FlowtopError: capturing could not start, or failed.
     """

@@ -277,7 +277,7 @@ async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
         assert "10.0.0.5:51514 → 198.51.100.7:443" in "\n".join(lines(pilot.app)), "the same flow, whoever began"
         await pilot.press("down")
         assert source.asked[-1].details == LONE.flow_id
-        assert "no packet came back" in "\n".join(lines(pilot.app))
+        assert "no packets in reverse" in "\n".join(lines(pilot.app))
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, DetailsScreen) and cursor_line(pilot.app) == 1
 
@@ -331,4 +331,4 @@ async def test_the_chooser_says_what_biflows_are() -> None:
     async with running(FakeSource(PAIR)) as pilot:
         await pilot.press("g")
         assert isinstance(pilot.app.screen, GroupsScreen)
-        assert any("biflow" in text and "both ways" in text for text in lines(pilot.app))
+        assert any("biflow" in text and "both directions" in text for text in lines(pilot.app))

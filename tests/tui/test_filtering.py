@@ -236,13 +236,13 @@ async def test_the_parser_comes_after_the_line_is_there_and_the_text_is_read_the
     from flowtop.tui.widgets.filter_bar import FilterBar
 
     come = asyncio.Event()
-    bring = FilterBar._bring_parser
+    bring = FilterBar._load_parser
 
     async def late(bar: FilterBar) -> None:
         await come.wait()
         await bring(bar)
 
-    monkeypatch.setattr(FilterBar, "_bring_parser", late)
+    monkeypatch.setattr(FilterBar, "_load_parser", late)
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
         await pilot.press("slash", *"port 443")

@@ -277,7 +277,7 @@ async def test_host_names_stand_in_groups_too() -> None:
 async def test_exporters_are_offered_where_flows_come_from_some() -> None:
     async with choosing() as (pilot, _):
         assert "With -l" not in "".join(lines(pilot.app))
-        pilot.app.push_screen(GroupsScreen((), listening=True))
+        pilot.app.push_screen(GroupsScreen((), collecting=True))
         await pilot.pause()
         assert "With -l: who told of the flow." in "".join(lines(pilot.app))
 

@@ -56,15 +56,15 @@ def test_what_exporters_told_is_not_called_exact_and_what_was_lost_on_the_way_is
     assert "estimates (sampled)" in words(page) and "sampled 1 in 1,000" in words(page)
     assert style_of(page, "flows lost 7") == style_of(page, "refused (length) 3") == theme.ALARM
     assert "flows lost 7" in words(page, 80)
-    assert "books off by +3" in words(replace(page_with(accounted_packets=999_987), collecting=told))
+    assert "counters off by +3" in words(replace(page_with(accounted_packets=999_987), collecting=told))
 
 
 def test_books_that_do_not_balance_say_by_how_much() -> None:
     page = page_with(accounted_packets=999_987)
-    assert "books off by +3" in words(page)
+    assert "counters off by +3" in words(page)
     assert "exact" not in words(page)
-    assert style_of(page, "books off") == theme.ALARM
-    assert "books off by -2" in words(page_with(accounted_packets=999_992))
+    assert style_of(page, "counters off") == theme.ALARM
+    assert "counters off by -2" in words(page_with(accounted_packets=999_992))
 
 
 def test_what_the_capture_filter_left_out_is_told_and_balances() -> None:

@@ -18,7 +18,7 @@ FLOWS = random_flows(200)
 
 SCRIPT = """
 import sys
-import flowtop.tui.app
+import flowtop.tui.app, flowtop.tui.runtime
 print(sorted({"numpy", "lark"} & sys.modules.keys()))
 flowtop.tui.app.load_main()
 before = set(sys.modules)

@@ -80,9 +80,9 @@ class FilterController:
             remember(self._history, self._questions.filter.text)
         self.filter_by(None)
 
-    def filter_by(self, wanted: Filter | None) -> None:
+    def filter_by(self, new: Filter | None) -> None:
         """List the flows that pass a filter; None: all."""
-        self._questions.filter_by(wanted)
+        self._questions.filter_by(new)
         self._view.changed()
 
     def hints(self) -> Hints:
@@ -151,8 +151,8 @@ class FilterController:
 
     def names_for_filter(self) -> KnownNames | None:
         """Names of hosts, when the filter asks for any; flows without a known name do not pass it."""
-        wanted = self._questions.filter
-        if wanted is None or not wanted.of_names:
+        current = self._questions.filter
+        if current is None or not current.of_names:
             return None
         return NO_NAMES if self._hosts is None else self._hosts.known()
 

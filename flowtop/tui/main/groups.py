@@ -63,7 +63,7 @@ class GroupsController:
         self._details: DetailsScreen | None = None
 
     def banners(self) -> tuple[str, ...]:
-        """None: what rows are is said by the trail and the columns."""
+        """None: the trail and the columns show what rows are."""
         return ()
 
     def trail(self) -> tuple[str, ...]:

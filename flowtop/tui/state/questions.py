@@ -1,7 +1,7 @@
-"""Which Query to ask, from what the reader chose and what is in view; and which pages to show while paused.
+"""Which Query to send, from the reader's choices and what is in view; and which pages to show while paused.
 
-Pure state, no widget. A Query costs the metering thread a look at every flow, so none is asked that brings nothing:
-moving the cursor asks nothing, scrolling asks when the fetched rows run out.
+Pure state, no widget. A Query costs the metering thread a look at every flow, so none is sent without need: moving
+the cursor sends none, scrolling sends one when the fetched rows run out.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from flowtop.tui.state.viewport import START, Place, Viewport
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What has gone by while the picture stood still."""
+    """Time and packets since the display was paused."""
 
     seconds: float
     packets: int
 
 
 class Questions:
-    """The reader's choices and what has been asked for them.
+    """The reader's choices and the queries sent for them.
 
     Args:
         query: sort, filter and grouping to begin with.
@@ -59,22 +59,22 @@ class Questions:
 
     @property
     def asked(self) -> Query | None:
-        """What was asked last, None before anything was."""
+        """The query sent last, None before the first."""
         return self._asked
 
     @property
     def newest(self) -> Page | None:
-        """The newest page of now, shown or not; without rows while the past is looked at."""
+        """The newest page of now, shown or not; without rows while a past tick is shown."""
         return self._latest if self._latest is None or self._latest.present is None else self._latest.present
 
     @property
     def paused(self) -> bool:
-        """The picture stands still."""
+        """The display is paused."""
         return self._paused_at is not None
 
     @property
     def pause(self) -> Pause | None:
-        """What has gone by since the pause began, None when not paused."""
+        """Time and packets since the pause began, None when not paused."""
         begin, end = self._paused_at, self.newest
         if begin is None or end is None:
             return None
@@ -84,7 +84,7 @@ class Questions:
         )
 
     def order_by(self, sort: str, *, descending: bool) -> None:
-        """Sort by another column or the other way round. A held order is fixed anew; without a cursor, view the top."""
+        """Set the sort order. A frozen order is frozen again in it; without a cursor, view the top."""
         self._choice = replace(self._choice, sort=sort, descending=descending)
         if self._choice.hold is not None:
             self._hold_anew()
@@ -93,14 +93,14 @@ class Questions:
 
     @property
     def choice(self) -> Query:
-        """What the reader chose; offset, limit and anchor mean nothing in it."""
+        """The reader's choices; offset, limit and anchor have no meaning in it."""
         return self._choice
 
     def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START, *,
                   biflow: bool = False) -> None:
-        """Show another list: grouped otherwise, of biflows, or of other groups' flows.
+        """Show another list: other groups, biflows, or the flows of a group.
 
-        Where it has the sorted column it stays.
+        It is sorted by the same column if it has that.
         """
         choice = replace(self._choice, group=group, scope=scope, biflow=biflow)
         if choice == self._choice:
@@ -118,40 +118,40 @@ class Questions:
         self._choice = replace(self._choice, details=flow_id)
 
     def return_to(self, before: Query, place: Place) -> None:
-        """Show a list again as it was: grouped and ordered so, with that filter."""
+        """Show a list as it was before: its groups, order and filter."""
         self.show_list(before.group, before.scope, place, biflow=before.biflow)
         self._choice = replace(self._choice, sort=before.sort, descending=before.descending, filter=before.filter)
 
     @property
     def filter(self) -> Filter | None:
-        """Which flows are wanted; None for all."""
+        """Which flows are listed; None: all."""
         return self._choice.filter
 
-    def filter_by(self, wanted: Filter | None) -> None:
-        """Show other flows. Without a cursor, view the top."""
-        if wanted == self._choice.filter:
+    def filter_by(self, new: Filter | None) -> None:
+        """List other flows. Without a cursor, view the top."""
+        if new == self._choice.filter:
             return
-        self._choice = replace(self._choice, filter=wanted)
+        self._choice = replace(self._choice, filter=new)
         if self._viewport.anchor is None:
             self._viewport.scroll(-self._viewport.top)
 
     def know(self, names: KnownNames | None) -> None:
-        """Names of hosts for the filter that is wanted; None when it asks for none. A paused picture keeps its own."""
+        """Set the host names for the filter; None when it asks for none. A paused display keeps those it has."""
         held = self.paused and self._asked is not None and self._asked.filter == self._choice.filter
         if not held:
             self._choice = replace(self._choice, names=names)
 
     def toggle_ended(self) -> None:
-        """List flows that have ended too, or no more."""
+        """List flows that have ended, or hide them."""
         self._choice = replace(self._choice, ended=not self._choice.ended)
 
     def toggle_hold(self) -> None:
-        """Freeze the order, or let it go."""
+        """Freeze the order, or unfreeze it."""
         self.order_held = not self.order_held
         self._update_hold()
 
     def mark(self) -> None:
-        """Count from now on; a mark set before is forgotten."""
+        """Count from now on; replaces a mark set before."""
         self._marks += 1
         self._choice = replace(self._choice, mark=self._marks)
 
@@ -160,9 +160,9 @@ class Questions:
         self._choice = replace(self._choice, mark=None)
 
     def step(self, ticks: int) -> bool:
-        """Look at a later tick of those kept, an earlier one when negative, as far as they reach; the picture pauses.
+        """Show a later tick of those kept, an earlier one when negative, as far as they reach; pauses the display.
 
-        Gives whether there was anywhere to go.
+        Gives False when there is no such tick.
         """
         newest, view = self.newest, self._paused_at or self.newest
         if newest is None or view is None or newest.kept is None:
@@ -178,12 +178,12 @@ class Questions:
         return True
 
     def toggle_pause(self) -> Page | None:
-        """Stand still, or go on, from the past too; gives the newest page when it goes on, if it is at hand."""
+        """Pause, or resume, also from the past; gives the newest page when it resumes and there is one."""
         if self._paused_at is None:
             self._paused_at = self.newest
             self._freezes += 1
             self._choice = replace(self._choice, freeze=self._freezes)
-            if self._returning or self._unanswered:  # the picture is still of the past, or of another list
+            if self._returning or self._unanswered:  # the display still shows the past, or another list
                 self._awaited = self._asked
             self._update_hold()
             return None
@@ -195,26 +195,26 @@ class Questions:
 
     @property
     def _unanswered(self) -> bool:
-        """The reader has asked for other rows than those that came last."""
+        """The last page does not answer the last query."""
         if self._latest is None or self._asked is None:
             return False
         return _list_of(self._latest.query) != _list_of(self._asked)
 
     def accept(self, page: Page) -> bool:
-        """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""
+        """Take a page; True when it is to be shown. While paused: only one that answers a query sent since."""
         self._latest = page
         if self._paused_at is None:
             self._returning = self._returning and page.past
-            return not page.past  # a late one of the past comes when the reader is back already
+            return not page.past  # a late one of the past may come after the return to now
         if self._awaited is None or page.query != self._awaited:
             return False
         self._awaited = None
         self._returning = False
-        self._paused_at = page  # what has gone by is counted from the moment it is of
+        self._paused_at = page  # time and packets since the pause count from its tick
         return True
 
     def next(self) -> Query | None:
-        """The Query to ask now, None when the last one still serves."""
+        """The Query to send now, None when the last one is still right."""
         before = self._asked
         offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
             before.offset, before.limit)
@@ -230,8 +230,8 @@ class Questions:
 
     @property
     def _anchor_matters(self) -> bool:
-        """The source should know where the cursor is now. It keeps a flow that ends under the cursor; where that would
-        not be seen on the page on view, it has to know before."""
+        """Whether the source must know where the cursor is. It keeps a flow that ends under the cursor; where the page
+        on view would not show that, it must know in advance."""
         unseen = self._viewport.anchor is not None and (self.paused or not self._choice.ended)
         return unseen or self._viewport.needs_anchor
 
@@ -247,5 +247,5 @@ class Questions:
 
 
 def _list_of(query: Query) -> Query:
-    """What of a query says which rows come: an answer to another one is another picture."""
+    """The part of a query that determines which rows come."""
     return replace(query, anchor=None, hold=None, freeze=None, details=None)
