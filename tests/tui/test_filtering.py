@@ -428,7 +428,7 @@ async def test_without_a_cell_the_first_press_only_chooses_one(key: str) -> None
         await pilot.press(key)
         assert cursor_line(pilot.app) == 0
         assert cell_text(pilot)
-        assert "choose a cell" in line(pilot.app, -1)
+        assert "select a cell" in line(pilot.app, -1)
         assert source.asked[-1].filter is None
 
 

@@ -480,3 +480,13 @@ async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
 def test_no_key_is_bound_twice() -> None:
     names = [name for key in KEYS for name in key.names]
     assert len(names) == len(set(names))
+
+
+async def test_every_action_of_the_main_screen_is_one_controllers() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        main = pilot.app.main
+        own = [name for controller in (main.list, main.filter, main.groups, main.handoff)
+               for name in dir(controller) if name.startswith("action_")]
+    assert len(own) == len(set(own))
+    actions = {f"action_{key.action.partition('(')[0]}" for key in KEYS if not key.action.startswith("app.")}
+    assert actions == {*own, "action_help"}

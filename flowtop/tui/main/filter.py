@@ -124,7 +124,7 @@ class FilterController:
         row, cell = self._viewport.cursor_row, self._viewport.cell
         if row is None or cell not in [column.id for column in self._table.columns]:
             self.action_choose_cell(0)
-            self._view.say("← → choose a cell; = keeps flows with its value, ! hides them")
+            self._view.say("← → select a cell; = keeps flows with its value, ! hides them")
             return
         page, current = self._view.page, self._questions.filter
         columns = columns_of(Query() if page is None else page.query)

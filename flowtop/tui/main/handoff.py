@@ -172,7 +172,7 @@ class HandOffController:
 
             self._view.app.push_screen(WriteScreen(
                 name, begin, self._view.say, title=f"write packets of {which}", suffixes=(".pcapng",),
-                verb="begin"))
+                verb="start"))
 
     @property
     def _file_has_ended(self) -> bool:

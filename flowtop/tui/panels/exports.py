@@ -36,9 +36,9 @@ from flowtop.tui.widgets.lines import Lines
 
 STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30
-EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines or CSV), or send them to a collector",
-         "over the network. An export gets every flow that is counted, whatever the list",
-         "shows.")
+EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines or CSV), or send them over the",
+         "network to a collector. An export gets every flow that is counted, whatever",
+         "the list shows.")
 
 
 class ExportList(Widget):
