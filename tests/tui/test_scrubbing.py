@@ -86,7 +86,7 @@ async def test_a_tick_that_was_forgotten_meanwhile_is_the_nearest_that_is_kept()
         await pilot.press("r", "r")
         assert shown(pilot.app) == by_rate(23)[:LINES], "of 23 to 32"
         await pilot.press(BACK)
-        assert "this is the oldest tick: 0:09 are kept" in line(pilot.app, -1)
+        assert "this is the oldest tick: 0:09 of the past is kept" in line(pilot.app, -1)
         await pilot.press(ON)
         assert shown(pilot.app) == by_rate(24)[:LINES]
 
@@ -103,7 +103,7 @@ async def test_both_ends_are_said_and_ten_steps_end_there() -> None:
         await pilot.press(FAR_BACK, FAR_BACK)
         assert shown(pilot.app) == by_rate(1)[:LINES]
         await pilot.press(FAR_BACK)
-        assert "no further back: 0:14 are kept" in line(pilot.app, -1)
+        assert "this is the oldest tick: 0:14 of the past is kept" in line(pilot.app, -1)
         await pilot.press(FAR_ON, FAR_ON)
         assert shown(pilot.app) == by_rate(15)[:LINES]
         await pilot.press(ON)

@@ -207,7 +207,7 @@ class ListController:
             return "no past ticks are kept"
         if ticks > 0:
             return "no newer tick yet: Space returns to now"
-        return f"this is the oldest tick: {units.duration(newest.kept.seconds)} are kept"
+        return f"this is the oldest tick: {units.duration(newest.kept.seconds)} of the past is kept"
 
     # ---- what is listed, and units
 
