@@ -107,7 +107,7 @@ async def test_both_ends_are_said_and_ten_steps_end_there() -> None:
         await pilot.press(FAR_ON, FAR_ON)
         assert shown(pilot.app) == by_rate(15)[:LINES]
         await pilot.press(ON)
-        assert "nothing newer yet" in line(pilot.app, -1)
+        assert "no newer tick yet" in line(pilot.app, -1)
 
 
 async def test_a_pause_can_be_stepped_on_from() -> None:
