@@ -16,7 +16,7 @@ IDLE_S = 1.0
 """A collection waits until no key has been pressed for so long."""
 EVERY_S = 10.0
 AT_LEAST_EVERY_S = 60.0
-"""Whether or not somebody presses keys: garbage in cycles is bounded, by time and by what there is of it."""
+"""Also while keys are pressed: garbage in cycles is bounded, by time and by amount."""
 MOST_YOUNG = 100
 """Collections of younger objects, whoever presses keys: about 700,000 objects that were not freed at once."""
 

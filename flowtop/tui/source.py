@@ -29,7 +29,7 @@ class PageListener(Protocol):
         """The newest answer to the newest query: after each tick, and right after `ask`."""
 
     def on_error(self, error: FlowtopError) -> None:
-        """Capturing failed and has ended; nothing is attached any more."""
+        """Capturing failed and has ended; nothing is attached now."""
 
 
 class PageSource(Protocol):

@@ -257,7 +257,7 @@ class ListController:
             yield f"{page.hidden:,} ENDED HIDDEN" if page.hidden else "ENDED HIDDEN"
 
     def since(self) -> str:
-        """What bytes and packets count from: the mark. In the past there is none: flows have all their bytes again."""
+        """What bytes and packets count from: the mark. A past tick has none: there flows have all their bytes."""
         page = self._view.page
         if page is not None and page.marked_s is not None:
             return f"SINCE MARK {units.duration(page.marked_s)}"

@@ -106,7 +106,7 @@ class MainScreen(Screen[None]):
             self.say(self._complaint)
 
     def on_unmount(self) -> None:
-        """Nobody reads names any more."""
+        """Look up no more names."""
         self.filter.close()
 
     # ---- keys and messages
@@ -156,12 +156,12 @@ class MainScreen(Screen[None]):
     # ---- what the app hands over
 
     def connect(self, source: Callable[[Query], None] | None) -> None:
-        """Send queries there from now on; None: nowhere any more."""
+        """Send queries there from now on; None: send none."""
         self._source = source
         self.ask()
 
     def show_progress(self, text: str) -> None:
-        """Show what is being waited for, until there is a page."""
+        """Show what the first page waits for."""
         if self.page is None:
             self.table.show_notice(units.printable(text, 500))
 

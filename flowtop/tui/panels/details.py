@@ -88,7 +88,7 @@ _WAY = 31
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How details are put: the page they came with, the wording of cells, local time, characters of sparklines, the
+    """How details are shown: the page they came with, the wording of cells, local time, characters of sparklines, the
     exports of this run."""
 
     page: Page
@@ -97,7 +97,7 @@ class Telling:
     sparks: str = theme.SPARKS
     exports: tuple[Export, ...] = ()
     list_ms: int | None = None
-    """The moment of the list, where that stands still: details go on."""
+    """The time of the list when it is paused; details stay live."""
 
     @property
     def interfaces(self) -> Mapping[int, str]:
@@ -354,7 +354,7 @@ class DetailsScreen(ModalScreen[None]):
         self._step(lines)
 
     def action_scroll(self, pages: int) -> None:
-        """Where there is not room for all."""
+        """Scroll by pages."""
         for box in self.query(VerticalScroll):
             box.scroll_relative(y=pages * (box.size.height - 1), animate=False)
 

@@ -87,7 +87,7 @@ def _words(key: Key) -> str:
 
 
 def _caps(keys: Sequence[Key]) -> str:
-    """Of one key all its caps; of several the first each: the others go on working, and the README has them."""
+    """Of one key all its caps; of several the first each: the others work too, and are in the README."""
     return keys[0].caps if len(keys) == 1 else " ".join(key.caps.split()[0] for key in keys)
 
 

@@ -87,7 +87,7 @@ class Questions:
         """Set the sort order. A frozen order is frozen again in it; without a cursor, view the top."""
         self._choice = replace(self._choice, sort=sort, descending=descending)
         if self._choice.hold is not None:
-            self._hold_anew()
+            self._hold_again()
         if self._viewport.cursor is None:
             self._viewport.scroll(-self._viewport.top)
 
@@ -110,7 +110,7 @@ class Questions:
         if column.id != self._choice.sort:
             self._choice = replace(self._choice, sort=column.id, descending=column.descending_first)
         if self._choice.hold is not None:
-            self._hold_anew()
+            self._hold_again()
         self._viewport.turn_to(place)
 
     def watch(self, flow_id: int | None) -> None:
@@ -239,9 +239,9 @@ class Questions:
         if not (self.order_held or self.paused):
             self._choice = replace(self._choice, hold=None)
         elif self._choice.hold is None:
-            self._hold_anew()
+            self._hold_again()
 
-    def _hold_anew(self) -> None:
+    def _hold_again(self) -> None:
         self._holds += 1
         self._choice = replace(self._choice, hold=self._holds)
 

@@ -252,7 +252,7 @@ class Viewport:
         rank = next((page.query.offset + index for index, row in enumerate(page.rows) if row.flow_id == anchor), None)
         if rank is None and page.query.anchor == anchor:
             rank = page.anchor_rank
-            if rank is None:  # gone, or the filter hides it; the next key press goes on from where it was
+            if rank is None:  # gone, or the filter hides it; the next key press continues from where it was
                 self.cursor, self._absent = None, anchor
             else:
                 anchor = page.anchor_row

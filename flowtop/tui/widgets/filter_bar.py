@@ -169,7 +169,7 @@ class FilterBar(Widget):
     def _completes(self, key: str, *, text: bool) -> bool:
         """Tab opens the list, and goes through it as the arrows do; Enter takes the choice, Esc the text from before.
 
-        Any other key goes on with the text as it is.
+        Any other key continues with the text as it is.
         """
         steps = {"tab": 1, "down": 1, "shift+tab": -1, "up": -1}
         if not self.candidates.display:

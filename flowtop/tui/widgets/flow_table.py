@@ -45,7 +45,7 @@ class TableView:
         attached: names of the interfaces observed now; their column is made for the longest.
         telling: what tells rows apart.
         sort, descending: for the arrow in the header.
-        wording: how the cells are put.
+        wording: units and names of the cells.
         columns: that there are, from left to right; not all have room.
         arrangement: of columns.
         linger_s: how long flows are listed after their end: they fade over this time.
@@ -245,7 +245,7 @@ class FlowTable(Widget):
 
     @property
     def lines(self) -> int:
-        """Flows there is room for."""
+        """Number of flows that fit."""
         return max(1, self.size.height - 1)
 
     @property

@@ -37,7 +37,7 @@ class Lines(Widget):
         return len(self._make(width))
 
     def render_line(self, y: int) -> Strip:
-        """One line, made for the width there is now."""
+        """One line, made for the current width."""
         if not self._strips or self._strips[0].cell_length != self.size.width:
             self._strips = self._make(self.size.width)
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
