@@ -169,7 +169,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
             exit status.
-        main: the main view.
+        main: the main screen, once it is on screen.
     """
 
     TITLE = "flowtop"
@@ -333,7 +333,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             self._leaving.cut_short()
 
     def _announce_drain(self) -> None:
-        if self._main is None:  # it will be there in a moment, or the source is not open yet
+        if self._main is None:  # it is still being imported
             self.set_timer(DRAIN_NOTICE_AFTER_S, self._announce_drain)
             return
         while self.screen is not self._main:
