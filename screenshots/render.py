@@ -296,7 +296,7 @@ async def _rendered(scene: Scene, source: FakeSource) -> str:
         await pilot.pause()
         if scene.names:
             assert isinstance(pilot.app, FlowtopApp)
-            pilot.app.main.look_up = scene.names.get
+            pilot.app.main.filter.look_up = scene.names.get
         await press(pilot, scene.keys)
         if scene.names:
             await _named(pilot, scene.names)

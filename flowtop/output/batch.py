@@ -17,9 +17,8 @@ from typing import Literal, Protocol
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.columns import Wording
-from flowtop.fields.fitting import fit
+from flowtop.fields.fitting import NOTHING, fit
 from flowtop.fields.records import iso_time
-from flowtop.fields.telling import NOTHING
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
 from flowtop.model.kinds import EndReason
 from flowtop.output.records import record, record_cells, record_names, rows_name

@@ -1,6 +1,8 @@
-"""The app: starts and stops a PageSource, and hands what it says to the main view.
+"""The app: paints the splash, imports the rest of flowtop, starts and stops a PageSource, and shows its pages.
 
-Threads only post messages; a page sets one reactive of the main view, and whatever changed is painted from there.
+`load_main` is the only place where the screen imports anything late: what it needs brings numpy, and the first frame
+does not wait for that. Threads only post messages; a page sets one reactive of the main screen, and whatever changed
+is painted from there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import App, SystemCommand
@@ -23,18 +25,21 @@ from textual.screen import Screen
 from textual.worker import Worker
 
 from flowtop.errors import FlowtopError
-from flowtop.query.query import Page, Query
 from flowtop.tui import theme
-from flowtop.tui.ahead import import_ahead
 from flowtop.tui.clock import SYSTEM_CLOCK, Clock
 from flowtop.tui.garbage import GarbageCollection
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
-from flowtop.tui.main.flow_screen import DEFAULT_LOOKS
-from flowtop.tui.main.screen import MainScreen
 from flowtop.tui.palettes import ThemedApp, palette_commands
-from flowtop.tui.saved import Looks
+from flowtop.tui.saved import DEFAULT_LOOKS, Looks
 from flowtop.tui.source import ExportControl, PacketControl, PageSource
+from flowtop.tui.splash import Splash
+from flowtop.tui.state.exports import records_left
+from flowtop.tui.terminal import TerminalDriver
 from flowtop.tui.widgets.line_input import TakesTyping
+
+if TYPE_CHECKING:
+    from flowtop.query.query import Page, Query
+    from flowtop.tui.main.screen import MainScreen
 
 
 class PageReady(Message):
@@ -50,7 +55,7 @@ class PageReady(Message):
 
 
 class Progress(Message):
-    """What is being waited for."""
+    """What the first page waits for."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -70,7 +75,7 @@ class QuitRequested(Message):
 
 
 class Mailbox:
-    """A `PageListener` that posts to an app whatever the pipeline's threads say."""
+    """A `PageListener` that posts to an app what the pipeline's threads report."""
 
     def __init__(self, app: App[None]) -> None:
         self._app = app
@@ -91,11 +96,11 @@ LOOK_EVERY_S = 0.1
 
 
 class Flush:
-    """Stops exports in a thread, and says how it goes.
+    """Stops exports in a thread, and shows how many records are left.
 
     Args:
         exports: what to stop.
-        say: shows words.
+        say: shows a message.
     """
 
     def __init__(self, exports: ExportControl, say: Callable[[str], None]) -> None:
@@ -114,43 +119,57 @@ class Flush:
         await stopping
 
     def cut_short(self) -> None:
-        """Wait no longer: what has not been sent stays in the spool, or is given up."""
+        """Wait no longer: records not sent yet stay in the spool, or are discarded."""
         self._cut = True
         self._exports.hurry()
 
     def _words(self, seconds: float) -> str:
-        from flowtop.tui.state.exports import records_left  # a run that exports nothing does without
-
         left = records_left([export.statistics for export in self._exports.statistics()])
         if self._cut:
-            return f"leaving: {left:,} records stay in the spool, or are not sent where there is none"
-        return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q leaves now"
+            return f"quitting: {left:,} records stay in the spool, or are not sent where there is none"
+        return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q quits now"
 
-IMPORT_AFTER_S = 0.5
-"""After the first page: what keys need is imported then, where it is in nobody's way."""
+PARSER_AFTER_S = 0.5
+"""After the first page: the parser of filters is made then, so that the first `/` does not wait for it."""
 DRAIN_NOTICE_AFTER_S = 0.2
 """A last drain that takes longer is announced."""
+LEAVING = ("ctrl+c", "ctrl+z", "q", "f10")
+"""Keys that act while the splash is on screen; the others wait for the main screen."""
+
+
+def load_main() -> type[MainScreen]:
+    """Import the main screen and all that its keys need, numpy too. Takes some 100 ms; called in a thread."""
+    from flowtop.tui.main.screen import MainScreen
+
+    return MainScreen
+
+
+def load_parser() -> None:
+    """Make the parser of filters. Takes some 100 ms; called in a thread."""
+    from flowtop.filters.grammar import parser
+
+    parser()
 
 
 class FlowtopApp(ThemedApp, inherit_bindings=False):
-    """The flow table on screen: its life, from the first paint to the last drain. What it shows is in `screens/`.
+    """The life of the screen, from the first paint to the last drain. What it shows is in `main/`.
 
     Args:
         open_source: makes the PageSource; called in a thread after the first paint, so that the modules it imports
-            do not delay that.
+            do not delay it.
         query: what to show first; its offset, limit, anchor and hold are the screen's own business.
         bits: rates in bits, else in octets.
         terminal: kind of terminal, TERM when not given.
         looks: how it looks to begin with.
         exports: the exports of this run, stopped after the last drain; None: there are none, and none can be added.
-            Stopped by the caller should the screen break.
+            Stopped by the caller if the screen breaks.
         packets: what writes packets; None: nothing does. Ended by the caller.
-        clock: the times that exports are told in.
+        clock: for all times on screen.
 
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
             exit status.
-        main: the main view.
+        main: the main screen, once it is on screen.
     """
 
     TITLE = "flowtop"
@@ -166,8 +185,13 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         super().__init__(looks.theme)
         linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
         self.error: FlowtopError | None = None
-        self.main = MainScreen(query or Query(), exports, packets=packets, bits=bits, clock=clock, looks=looks,
-                               sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS)
+
+        def make_main(kind: type[MainScreen]) -> MainScreen:
+            return kind(query, exports, packets=packets, bits=bits, clock=clock, looks=looks,
+                        sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS)
+
+        self._make_main = make_main
+        self._main: MainScreen | None = None
         self._exports = exports
         self._leaving: Flush | None = None
         self._open_source = open_source
@@ -183,13 +207,17 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
 
     def get_driver_class(self) -> type[Driver]:
         """The driver of a real terminal, which outlives it."""
-        from flowtop.tui.terminal import TerminalDriver  # tests have no terminal
-
         return TerminalDriver
 
     def get_default_screen(self) -> Screen[None]:
-        """The main view, under all others."""
-        return self.main
+        """The first frame."""
+        return Splash()
+
+    @property
+    def main(self) -> MainScreen:
+        """The main screen, under all others; not before it is on screen."""
+        assert self._main is not None
+        return self._main
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette offers what the keys do, and each theme."""
@@ -197,31 +225,36 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         for key in KEYS:
             if key.action != "app.command_palette":
                 yield SystemCommand(key.doc, key.caps, partial(self.run_action, key.action, self.main))
-        yield from palette_commands(self.main.choose_theme)
+        yield from palette_commands(self.main.handoff.choose_theme)
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys that are typed ahead, past leaving, find no screen: they mean nothing any more."""
+        """Keys that are typed ahead of quitting find no screen; they are ignored."""
         if not self.screen_stack and isinstance(event, events.InputEvent):
             return
         if isinstance(event, events.InputEvent):
             self._garbage.pressed()
         if not isinstance(event, events.Key | events.Paste):
             await super().on_event(event)
-        elif not event.is_forwarded:
-            self._behind.append(event)
-            await self._next_keys()
-        else:  # It has come back from the screen.
+        elif event.is_forwarded:  # it has come back from the screen
             await super().on_event(event)
             if self._on_its_way is not None and self._on_its_way[1] is event:
                 self._on_its_way = None
                 await self._next_keys()
+        elif self._main is None and isinstance(event, events.Key) and event.key in LEAVING and not self._behind:
+            await super().on_event(event)
+        else:
+            self._behind.append(event)
+            await self._next_keys()
 
     async def _next_keys(self) -> None:
-        """Each key, or paste, when the one before has done what it does: in `e` and a URL, `/` is for the panel that
-        `e` opens.
+        """Handle each key, or paste, when the one before is done: in `e` and a URL, `/` is for the panel that `e`
+        opens.
 
         A key that goes to a screen, as nothing has the focus, comes back from it, unless the screen has been left.
+        All wait for the main screen.
         """
+        if self._main is None:
+            return
         if self._on_its_way is not None and self._on_its_way[0] not in self.screen_stack:
             self._on_its_way = None
         while self._behind and self._on_its_way is None and self.screen_stack:
@@ -249,23 +282,36 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         if self._quit_early:
             self.post_message(QuitRequested())
 
-    def on_flow_screen_first_paint(self) -> None:
-        """Capture starts after the first paint."""
+    def on_splash_painted(self) -> None:
+        """The rest is imported, and capture starts, after the first paint."""
         if not self._quitting and not self._quit_early:
             self._starting = self.run_worker(self._start())
 
     async def _start(self) -> None:
+        """Open the source and import the main screen at the same time; start the source when both are there."""
+        opening = asyncio.create_task(asyncio.to_thread(self._open_source))
         try:
-            self._source = await asyncio.to_thread(self._open_source)
+            await self._show_main()
+            self._source = await opening
             self.main.connect(None if self._quitting else self._source.ask)
             await asyncio.to_thread(self._source.start, Mailbox(self))
         except FlowtopError as error:
             self.post_message(CaptureFailed(error))
 
+    async def _show_main(self) -> None:
+        """Cover the splash, and wait until the size of the main screen is known: the first query depends on it."""
+        main = self._make_main(await asyncio.to_thread(load_main))
+        await self.push_screen(main)
+        sized = asyncio.Event()
+        main.call_after_refresh(sized.set)
+        await sized.wait()
+        self._main = main
+        self.call_later(self._next_keys)
+
     # ---- leaving
 
     def request_quit(self) -> None:
-        """Quit as the key does. May be called from any thread and from a signal handler, before `run` too."""
+        """Quit as the key does. May be called from any thread and from a signal handler, also before `run`."""
         if self._event_loop is None:
             self._quit_early = True
         else:
@@ -276,20 +322,24 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         await self.action_quit()
 
     async def action_quit(self) -> None:
-        """Last drain, then leave. Once more, while exports are flushed: wait for them no longer."""
+        """Last drain, then quit. Again, while exports are flushed: wait for them no longer."""
         if not self._quitting:
             self._quitting = True
-            self.main.connect(None)
+            if self._main is not None:
+                self._main.connect(None)
             self.set_timer(DRAIN_NOTICE_AFTER_S, self._announce_drain)
             self.run_worker(self._finish())
         elif self._leaving is not None:
             self._leaving.cut_short()
 
     def _announce_drain(self) -> None:
-        while self.screen is not self.main:
+        if self._main is None:  # it is still being imported
+            self.set_timer(DRAIN_NOTICE_AFTER_S, self._announce_drain)
+            return
+        while self.screen is not self._main:
             self.pop_screen()
         if self._leaving is None:
-            self.main.show_notice("last drain …")
+            self._main.show_notice("last drain …")
 
     async def _finish(self) -> None:
         try:
@@ -300,33 +350,38 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         except FlowtopError as error:
             self.error = self.error or error
         if self._exports is not None:
-            self._leaving = Flush(self._exports, self.main.show_notice)
+            self._leaving = Flush(self._exports, self._show_notice)
             await self._leaving.run()
         self.exit()
 
+    def _show_notice(self, words: str) -> None:
+        if self._main is not None:
+            self._main.show_notice(words)
+
     def on_unmount(self) -> None:
-        """Nothing is pressed any more."""
+        """No more keys."""
         if self._ahead is not None:
             self._ahead.cancel()
         self._garbage.restore()
 
     async def _prepare(self) -> None:
-        """What the first keys would have to wait for."""
-        await import_ahead(IMPORT_AFTER_S)
+        """Do what the first keys would have to wait for."""
+        await asyncio.sleep(PARSER_AFTER_S)
+        await asyncio.to_thread(load_parser)
         await self._garbage.settle()
 
-    # ---- what the pipeline says
+    # ---- what the pipeline reports
 
     async def on_capture_failed(self, message: CaptureFailed) -> None:
-        """Before the first page there is nothing to look at: leave. After it: say so and stay."""
+        """Before the first page there is nothing to look at: quit. After it: show the error and stay."""
         self.error = message.error
-        if self.main.page is None:
+        if self._main is None or self._main.page is None:
             await self.action_quit()
         else:
-            self.main.show_alarm(f"capture ended: {message.error.message}")
+            self._main.show_alarm(f"capture ended: {message.error.message}")
 
     def on_progress(self, message: Progress) -> None:
-        """Say what is being waited for."""
+        """Show what the first page waits for."""
         self.main.show_progress(message.text)
 
     def on_page_ready(self, message: PageReady) -> None:

@@ -1,4 +1,4 @@
-"""The times the screen tells, as a value: tests hand in their own."""
+"""Where the screen gets times from, as a value: tests hand in their own."""
 
 from __future__ import annotations
 

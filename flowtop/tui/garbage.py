@@ -1,8 +1,8 @@
-"""The interpreter's garbage collection, kept out of keys' way.
+"""The interpreter's garbage collection, run when no keys are pressed.
 
 A full collection looks at every object there is: with a screen, its libraries and a parser these are some 100,000, and
 it takes 50 to 90 ms, every two seconds or so, in which nothing is painted. Nearly all of them live as long as the
-screen does, so they are looked at no more; what else there is is collected when nobody presses a key.
+screen does, so they are excluded from it; the rest is collected when no keys are pressed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ IDLE_S = 1.0
 """A collection waits until no key has been pressed for so long."""
 EVERY_S = 10.0
 AT_LEAST_EVERY_S = 60.0
-"""Whether or not somebody presses keys: garbage in cycles is bounded, by time and by what there is of it."""
+"""Also while keys are pressed: garbage in cycles is bounded, by time and by amount."""
 MOST_YOUNG = 100
 """Collections of younger objects, whoever presses keys: about 700,000 objects that were not freed at once."""
 
@@ -40,7 +40,7 @@ class GarbageCollection:
         self._pressed_at = self._clock()
 
     async def settle(self) -> None:
-        """Leave what is here now alone to the end; then collect when there is time, until cancelled."""
+        """Exclude all objects that exist now; then collect when there is time, until cancelled."""
         self._before = gc.get_threshold()
         gc.collect()
         gc.freeze()

@@ -15,7 +15,8 @@ class Key:
     Attributes:
         names: textual's names of the keys.
         caps: the keys as people know them, separated by spaces.
-        action: as textual writes it; of the main view, with `app.` before it the app's own, which works everywhere.
+        action: as textual writes it: of the main screen's controllers, or with `app.` before it the app's own, which
+            works everywhere.
         doc: what it does, a sentence without its full stop.
         section: heading in the help screen.
         hint: words for the hint line, "" when the key is not on it.
@@ -36,61 +37,61 @@ KEYS: tuple[Key, ...] = (
     Key(("pagedown",), "PgDn", "page_down", "One screen down", "Move"),
     Key(("home",), "Home", "first", "First flow of the list", "Move"),
     Key(("end",), "End", "last", "Last flow of the list", "Move"),
-    Key(("escape",), "Esc", "clear_cursor", "Take the cursor off the list", "Move"),
-    Key(("slash",), "/", "edit_filter", "Filter: the list follows as you type; Enter keeps it, Esc does not", "Filter",
-        "filter"),
-    Key(("left",), "←", "choose_cell(-1)", "Choose the cell to the left in the cursor's flow", "Filter"),
-    Key(("right",), "→", "choose_cell(1)", "Choose the cell to the right in the cursor's flow", "Filter"),
-    Key(("equals_sign",), "=", "filter_by_cell(False)", "Only flows that are like the chosen cell", "Filter"),
-    Key(("exclamation_mark",), "!", "filter_by_cell(True)", "Not those (!=): all but flows like the chosen cell",
+    Key(("escape",), "Esc", "clear_cursor", "Remove the cursor", "Move"),
+    Key(("slash",), "/", "edit_filter", "Filter: the list changes as you type; Enter keeps the filter, Esc discards it",
+        "Filter", "filter"),
+    Key(("left",), "←", "choose_cell(-1)", "Select the cell to the left in the cursor's flow", "Filter"),
+    Key(("right",), "→", "choose_cell(1)", "Select the cell to the right in the cursor's flow", "Filter"),
+    Key(("equals_sign",), "=", "filter_by_cell(False)", "Only flows with the value of the selected cell", "Filter"),
+    Key(("exclamation_mark",), "!", "filter_by_cell(True)", "Exclude flows with the value of the selected cell (!=)",
         "Filter"),
-    Key(("backslash",), "\\", "clear_filter", "All flows again", "Filter"),
+    Key(("backslash",), "\\", "clear_filter", "Clear filter", "Filter"),
     Key(("s", "greater_than_sign"), "s >", "sort_next", "Sort by the next column to the right", "Order", "sort"),
     Key(("S", "less_than_sign"), "S <", "sort_previous", "Sort by the next column to the left", "Order"),
     Key(("r",), "r", "reverse", "Reverse the order", "Order", "reverse"),
-    Key(("o",), "o", "hold_order", "Freeze the order of the list, or let it go", "Order",
+    Key(("o",), "o", "hold_order", "Freeze the order of the list, or unfreeze it", "Order",
         "freeze order"),
     Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
-    Key(("g",), "g", "group", "Group flows: by host, service, subnet, ...; g again, ↓ ↑ choose, Enter takes", "Group",
+    Key(("g",), "g", "group", "Group flows: by host, service, subnet, ...; g or ↓ ↑ select, Enter applies", "Group",
         "group"),
-    Key(("B",), "B", "biflow", "Biflows: both ways of a conversation in one row, the initiator first; or each flow",
+    Key(("B",), "B", "biflow", "Merge both directions of a conversation in one row (biflow), or list each flow",
         "Group"),
-    Key(("enter",), "Enter", "open", "Details of the cursor's flow, or the flows of its group", "Group"),
-    Key(("backspace",), "Backspace", "back", "Out of the group, to where you were", "Group"),
-    Key(("space", "P"), "Space P", "pause", "Pause the picture, or resume; metering goes on", "Show", "pause"),
-    Key(("E",), "E", "ended", "Ended flows: hide them, or list them for a while", "Show"),
-    Key(("left_square_bracket",), "[", "step(-1)", "Back: pauses, shows the list as it was a tick before", "Show"),
-    Key(("right_square_bracket",), "]", "step(1)", "A tick on again", "Show"),
-    Key(("left_curly_bracket",), "{", "step(-10)", "Ten ticks back, as far as five minutes", "Show"),
-    Key(("right_curly_bracket",), "}", "step(10)", "Ten ticks on again", "Show"),
-    Key(("m",), "m", "mark", "Mark: BYTES and PKTS count from now on; again: a new mark", "Show"),
-    Key(("M",), "M", "unmark", "No mark: they count from the flows' first packets", "Show"),
-    Key(("1",), "1", "window('tick')", "Rate over the last tick; sorts by it when a rate is sorted", "Show"),
+    Key(("enter",), "Enter", "open", "Show details of the cursor's flow, or open its group", "Group"),
+    Key(("backspace",), "Backspace", "back", "Leave the group, back to where you were", "Group"),
+    Key(("space", "P"), "Space P", "pause", "Pause the display, or resume; metering continues", "Show", "pause"),
+    Key(("E",), "E", "ended", "Hide ended flows, or list them for a while", "Show"),
+    Key(("left_square_bracket",), "[", "step(-1)", "Back one tick: pause, and show the list as it was then", "Show"),
+    Key(("right_square_bracket",), "]", "step(1)", "Forward one tick", "Show"),
+    Key(("left_curly_bracket",), "{", "step(-10)", "Back ten ticks, up to five minutes", "Show"),
+    Key(("right_curly_bracket",), "}", "step(10)", "Forward ten ticks", "Show"),
+    Key(("m",), "m", "mark", "Mark: count BYTES and PKTS from now; again: a new mark", "Show"),
+    Key(("M",), "M", "unmark", "Clear mark: count from the flows' first packets", "Show"),
+    Key(("1",), "1", "window('tick')", "Rate over the last tick; a list sorted by rate is sorted by this one", "Show"),
     Key(("2",), "2", "window('10s')", "Rate over the last 10 seconds, likewise", "Show"),
     Key(("3",), "3", "window('60s')", "Rate over the last 60 seconds, likewise", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
-    Key(("n",), "n", "hosts", "Names of hosts (reverse DNS of what is in view) or addresses", "Show"),
-    Key(("p",), "p", "services", "Names of ports (/etc/services) or their numbers", "Show"),
-    Key(("C",), "C", "columns", "Columns: which, in which order, how wide; kept for the next run", "Show"),
+    Key(("n",), "n", "hosts", "Host names (reverse DNS of the addresses in view), or addresses", "Show"),
+    Key(("p",), "p", "services", "Service names (/etc/services), or port numbers", "Show"),
+    Key(("C",), "C", "columns", "Columns: choose, move, resize; saved for the next run", "Show"),
     Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
-    Key(("e",), "e", "exports", "Exports: record to a file, feed a collector; pause, stop", "More", "exports"),
-    Key(("c",), "c", "copy", "Copy the cursor's flow: as filter, tcpdump expression or JSON (OSC 52)", "More"),
-    Key(("w",), "w", "write", "Write the list to a file: CSV or JSON, in the order on view", "More"),
-    Key(("W",), "W", "packets", "Packets of the flows that match to a pcapng file; again: stop", "More"),
+    Key(("e",), "e", "exports", "Exports: record to a file, send to a collector; pause, stop", "More", "exports"),
+    Key(("c",), "c", "copy", "Copy the cursor's flow: as a filter, tcpdump expression or JSON (OSC 52)", "More"),
+    Key(("w",), "w", "write", "Write the list to a file: CSV or JSON, in the order on screen", "More"),
+    Key(("W",), "W", "packets", "Write packets of matching flows to a pcapng file; again: stop", "More"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
     Key(("colon", "ctrl+p"), ": Ctrl-P", "app.command_palette", "Search these commands by name", "More"),
-    Key(("ctrl+z",), "Ctrl-Z", "app.suspend_process", "To the shell; fg comes back. Hooks go on counting", "More"),
-    Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Last drain, detach, leave", "More", "quit"),
+    Key(("ctrl+z",), "Ctrl-Z", "app.suspend_process", "Suspend to the shell; fg returns. Hooks keep counting", "More"),
+    Key(("q", "f10", "ctrl+c"), "q F10 Ctrl-C", "app.quit", "Quit: last drain, detach", "More", "quit"),
 )
 
 EXPORT_KEYS: tuple[Key, ...] = (
-    Key(("a", "insert"), "a Ins", "add", "Type where to; Enter without a word records to a new file", hint="add"),
-    Key(("enter",), "Enter", "enter", "The first export: record to a new file; later: as a"),
+    Key(("a", "insert"), "a Ins", "add", "Type a URL; Enter on an empty line records to a new file", hint="add"),
+    Key(("enter",), "Enter", "enter", "First export: record to a new file; later: same as a"),
     Key(("space", "p"), "Space p", "pause", "Pause the export, or resume; meanwhile its records wait", hint="pause"),
-    Key(("x", "delete"), "x Del", "stop", "Stop it, after a second press; what waits is sent first", hint="stop"),
-    Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one export; while typing: what was typed before"),
+    Key(("x", "delete"), "x Del", "stop", "Stop it, after a second press; queued records are sent first", hint="stop"),
+    Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one export; while typing: history"),
     Key(("down", "j"), "↓ j", "move(1)", "Cursor down one export"),
-    Key(("escape", "e", "q", "f10"), "Esc e q F10", "close", "Back to the flows; while typing: Esc back to the list",
+    Key(("escape", "e", "q", "f10"), "Esc e q F10", "close", "Back to the flows; while typing: Esc back to the exports",
         hint="close"),
 )
 """Keys of the exports panel, when nothing is being typed."""
@@ -98,17 +99,17 @@ EXPORT_KEYS: tuple[Key, ...] = (
 GROUP_KEYS: tuple[Key, ...] = (
     Key(("g", "down", "j"), "g ↓ j", "move(1)", "Next field", hint="next"),
     Key(("up", "k"), "↑ k", "move(-1)", "Previous field"),
-    Key(("space",), "Space", "mark", "Group by this field and others: marked ones go together", hint="several"),
-    Key(("enter",), "Enter", "take", "Group by the marked fields, or by the cursor's", hint="take"),
+    Key(("space",), "Space", "mark", "Mark this field: flows are grouped by all marked fields", hint="mark"),
+    Key(("enter",), "Enter", "take", "Group by the marked fields, or by the cursor's", hint="apply"),
     Key(("backspace", "delete"), "Backspace", "erase", "Erase a digit of a prefix length"),
-    Key(("escape", "q", "f10"), "Esc q F10", "close", "Leave it as it was", hint="close"),
+    Key(("escape", "q", "f10"), "Esc q F10", "close", "Close, change nothing", hint="close"),
 )
-"""Keys of the group chooser, beside digits and /, which are a prefix length."""
+"""Keys of the group chooser, besides digits and /, which are a prefix length."""
 
 DETAIL_KEYS: tuple[Key, ...] = (
     Key(("up", "k"), "↑ k", "step(-1)", "The flow above in the list", hint="previous"),
     Key(("down", "j"), "↓ j", "step(1)", "The flow below in the list", hint="next"),
-    Key(("pageup",), "PgUp", "scroll(-1)", "Scroll up, where there is not room for all"),
+    Key(("pageup",), "PgUp", "scroll(-1)", "Scroll up"),
     Key(("pagedown",), "PgDn", "scroll(1)", "Scroll down"),
     Key(("c",), "c", "copy", "Copy the flow", hint="copy"),
     Key(("escape", "enter", "backspace", "q", "f10"), "Esc Enter Backspace q F10", "close", "Back to the list",
@@ -117,12 +118,12 @@ DETAIL_KEYS: tuple[Key, ...] = (
 """Keys of a flow's details."""
 
 FILTER_KEYS: tuple[tuple[str, str], ...] = (
-    ("Tab", "Complete the word; again, or ↓ ↑: the next choice, which Enter takes and Esc leaves"),
-    ("↑ ↓", "Filters typed before"),
-    ("Ctrl-A Ctrl-E", "To the start, to the end"),
-    ("Ctrl-W Ctrl-U Ctrl-K", "Delete the word before, all before, all after"),
+    ("Tab", "Complete the word; again, or ↓ ↑: the next choice; Enter accepts it, Esc rejects it"),
+    ("↑ ↓", "History of filters"),
+    ("Ctrl-A Ctrl-E", "Start, end of the line"),
+    ("Ctrl-W Ctrl-U Ctrl-K", "Delete the word before the cursor, all before it, all after it"),
     ("Enter", "Keep the filter"),
-    ("Esc", "Back to the filter there was"),
+    ("Esc", "Restore the previous filter"),
 )
 """Keys while a filter is typed."""
 COLUMN_KEYS: tuple[Key, ...] = (
@@ -131,7 +132,7 @@ COLUMN_KEYS: tuple[Key, ...] = (
     Key(("K", "shift+up"), "K Shift-↑", "shift(-1)", "Move the column to the left in the list", hint="left"),
     Key(("plus", "right"), "+ →", "widen(1)", "Wider", hint="wider"),
     Key(("minus", "left"), "- ←", "widen(-1)", "Narrower", hint="narrower"),
-    Key(("R",), "R", "reset", "All columns as they were at first", hint="reset"),
+    Key(("R",), "R", "reset", "Reset all columns", hint="reset"),
     Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one column"),
     Key(("down", "j"), "↓ j", "move(1)", "Cursor down one column"),
     Key(("escape", "C", "q", "f10"), "Esc C q F10", "close", "Back to the flows", hint="close"),
@@ -139,12 +140,12 @@ COLUMN_KEYS: tuple[Key, ...] = (
 """Keys of the column chooser."""
 
 COPY_KEYS: tuple[Key, ...] = (
-    Key(("f", "enter"), "f Enter", "copy(0)", "As a filter of flowtop's"),
+    Key(("f", "enter"), "f Enter", "copy(0)", "As a flowtop filter"),
     Key(("t",), "t", "copy(1)", "As a tcpdump expression"),
     Key(("j",), "j", "copy(2)", "As JSON, with IANA element names"),
-    Key(("escape", "q", "c"), "Esc q c", "close", "Copy nothing"),
+    Key(("escape", "q", "c"), "Esc q c", "close", "Cancel"),
 )
-"""Keys once a flow is to be copied."""
+"""Keys of the copy panel."""
 
 HELP_KEYS: tuple[Key, ...] = (
     Key(("tab", "right"), "Tab →", "turn(1)", "Next page of help"),
@@ -174,9 +175,9 @@ MANUAL_KEYS: tuple[Key, ...] = (
 """Keys of the manual."""
 
 TYPING_KEYS: tuple[tuple[str, str], ...] = (
-    ("Tab", "While typing: complete it; again: the next choice"),
+    ("Tab", "While typing: complete the word; again: the next choice"),
 )
-"""Keys of a line of text, beside those of any line editor."""
+"""Keys of a line of text, besides those of any line editor."""
 
 
 def bindings(keys: Iterable[Key], *, first: bool = False) -> list[BindingType]:
@@ -186,7 +187,7 @@ def bindings(keys: Iterable[Key], *, first: bool = False) -> list[BindingType]:
 
 
 APP_KEYS = tuple(key for key in KEYS if key.action.startswith("app."))
-"""Those that work wherever no other screen is on top."""
+"""Keys that work wherever no other screen is on top."""
 
 
 AT_ONCE = ("ctrl+c", "ctrl+z", "slash")
@@ -194,8 +195,8 @@ AT_ONCE = ("ctrl+c", "ctrl+z", "slash")
 
 MOUSE: tuple[tuple[str, str], ...] = (
     ("Click a header", "Sort by its column; click again to reverse"),
-    ("Click a flow", "Cursor to it, and to the cell"),
-    ("Right click", "Only flows that are like the cell"),
+    ("Click a flow", "Move the cursor to it, and select the cell"),
+    ("Right click", "Only flows with the value of the cell"),
     ("Wheel", "Scroll the list"),
 )
 """What the mouse does: gesture and sentence."""

@@ -1,4 +1,4 @@
-"""Palettes: what the 16 colours of `theme.py` look like, and the app whose reader may change them at any time."""
+"""Palettes: colours for the 16 of `theme.py`, and an app whose palette can be changed at any time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 TERMINAL = "terminal"
-"""The terminal's own 16 colours: nothing is filtered."""
+"""The terminal's own 16 colours, unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ PALETTES: dict[str, Palette] = {
 """Every palette by name."""
 
 THEMES = (TERMINAL, *PALETTES)
-"""What `--theme` takes, in the order in which the key goes through them."""
+"""Values of `--theme`, in the order of the key."""
 
 
 class PaletteFilter(LineFilter):
@@ -105,7 +105,7 @@ class ThemedApp(App[None], inherit_bindings=False):
         self.set_palette(palette)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What every line goes through on its way to the terminal."""
+        """Filters of every line on its way to the terminal."""
         filters = super().get_line_filters()
         return filters if self._palette_filter is None else [*filters, self._palette_filter]
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flowtop.errors import EXIT_FAILURE
-from flowtop.export.exports import Exports
-from flowtop.pipeline.pipeline import Pipeline
 from flowtop.process import stop_on_signals
-from flowtop.query.query import Query
-from flowtop.recording.recorder import Recorder
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.saved import Looks
+
+if TYPE_CHECKING:
+    from flowtop.export.exports import Exports
+    from flowtop.pipeline.pipeline import Pipeline
+    from flowtop.query.query import Query
+    from flowtop.recording.recorder import Recorder
+
 
 
 def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exports, looks: Looks,
                recorder: Recorder) -> int:
-    """Show flows until somebody leaves; gives the exit status.
+    """Show flows until the user quits; gives the exit status.
 
     Args:
         make_pipeline: called once, after the first paint.
-        query: what is asked first.
-        exports: what the panel shows; ended by the caller.
+        query: the first one.
+        exports: for the panel; ended by the caller.
         looks: how it looks at first.
-        recorder: what `W` writes packets with.
+        recorder: writes packets for `W`.
 
     Raises FlowtopError: capturing could not start, or failed.
     """

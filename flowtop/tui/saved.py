@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ _WRITE = 'umask 077 && mkdir -p -- "$1" && cat >"$1/.view.$$" && mv -f -- "$1/.v
 
 @dataclass(frozen=True, slots=True)
 class SavedView:
-    """What is kept: one of THEMES, and columns."""
+    """What is saved: one of THEMES, and the arrangement of columns."""
 
     theme: str = THEMES[0]
     columns: Arrangement = AUTOMATIC
@@ -36,7 +37,7 @@ class SavedView:
 
 @dataclass(frozen=True, slots=True)
 class ViewFile:
-    """Where it is kept.
+    """Where the view is saved.
 
     Attributes:
         folder: made when needed.
@@ -49,10 +50,10 @@ class ViewFile:
     other: bool = False
 
     def read(self) -> SavedView:
-        """What was kept; nothing chosen when nothing was.
+        """The saved view; the default when there is none.
 
         Raises:
-            FlowtopError: there is something that is not such a file.
+            FlowtopError: the file cannot be read or is not such a file.
         """
         try:
             # Not what a link points to, nor what blocks; and only what its owner could have written.
@@ -62,9 +63,9 @@ class ViewFile:
         except OSError as error:
             raise self._fault("read", str(error.strerror)) from error
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != self.owner[0] or found.st_size > _LARGEST:
-                raise self._fault("read", "not a small file of its owner's")
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != self.owner[0] or status.st_size > _LARGEST:
+                raise self._fault("read", "not a regular file of its owner, or too large")
             return parse_view(os.read(descriptor, _LARGEST).decode())
         except (ValueError, OSError) as error:
             raise self._fault("read", str(error)) from error
@@ -72,13 +73,11 @@ class ViewFile:
             os.close(descriptor)
 
     def write(self, view: SavedView) -> None:
-        """Keep it, in the place of what was kept. Takes some milliseconds.
+        """Save a view; replaces the saved one. Takes some milliseconds.
 
         Raises:
             FlowtopError: it cannot be written.
         """
-        import subprocess  # only when something was changed
-
         owner: dict[str, Any] = {}
         if self.other:
             owner = {"user": self.owner[0], "group": self.owner[1], "extra_groups": []}
@@ -86,16 +85,17 @@ class ViewFile:
             done = subprocess.run(["/bin/sh", "-c", _WRITE, "sh", str(self.folder)], input=view_text(view).encode(),
                                   capture_output=True, timeout=_PATIENCE_S, cwd="/", check=False, **owner)
         except (OSError, subprocess.SubprocessError) as error:
-            raise self._fault("keep", str(error)) from error
+            raise self._fault("save", str(error)) from error
         if done.returncode:
-            raise self._fault("keep", done.stderr.decode(errors="replace").strip().rpartition(": ")[2])
+            raise self._fault("save", done.stderr.decode(errors="replace").strip().rpartition(": ")[2])
 
     def _fault(self, verb: str, reason: str) -> FlowtopError:
-        return FlowtopError(f"cannot {verb} {self.folder}/view.toml: {reason}", hint="remove it, or see to its folder")
+        return FlowtopError(f"cannot {verb} {self.folder}/view.toml: {reason}",
+                            hint="remove it, or check the permissions of its directory")
 
 
 def view_file(environment: Mapping[str, str], user: int, behind: tuple[int, int] | None) -> ViewFile | None:
-    """Where the view is kept; None when there is no place that is surely this user's.
+    """Where the view is saved; None when no place certainly belongs to this user.
 
     Args:
         environment: for XDG_STATE_HOME and HOME.
@@ -114,7 +114,7 @@ def view_file(environment: Mapping[str, str], user: int, behind: tuple[int, int]
 
 
 def view_text(view: SavedView) -> str:
-    """As TOML. Names and ids are plain words: nothing in them has to be escaped."""
+    """As TOML. Names and ids are identifiers: nothing in them needs escapes."""
     columns = view.columns
     lists = (("order", columns.order), ("hidden", sorted(columns.hidden)), ("shown", sorted(columns.shown)))
     lines = [f'theme = "{view.theme}"']
@@ -126,23 +126,23 @@ def view_text(view: SavedView) -> str:
 
 
 def parse_view(text: str) -> SavedView:
-    """From TOML; what another version wrote and this one does not know is passed over.
+    """From TOML; entries of other versions that this one does not know are ignored.
 
     Raises:
         ValueError: not TOML.
     """
-    found = tomllib.loads(text)
-    theme, widths = found.get("theme"), found.get("widths")
+    entries = tomllib.loads(text)
+    theme, widths = entries.get("theme"), entries.get("widths")
     cells = widths.items() if isinstance(widths, dict) else ()
     return SavedView(theme if theme in THEMES else THEMES[0], Arrangement(
-        _words(found.get("order")), frozenset(_words(found.get("hidden"))), frozenset(_words(found.get("shown"))),
+        _ids(entries.get("order")), frozenset(_ids(entries.get("hidden"))), frozenset(_ids(entries.get("shown"))),
         tuple((name, width) for name, width in cells if isinstance(width, int) and 0 < width <= WIDEST)))
 
 
-def _words(found: object) -> tuple[str, ...]:
-    """Ids of a list; everything else is none."""
-    return tuple(word for word in found if isinstance(word, str) and word.isidentifier()) if (
-        isinstance(found, list)) else ()
+def _ids(value: object) -> tuple[str, ...]:
+    """Ids of a list; of anything else none."""
+    return tuple(word for word in value if isinstance(word, str) and word.isidentifier()) if (
+        isinstance(value, list)) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ class Looks:
     """Choices that the reader can change while it runs.
 
     Attributes:
-        hosts: names of hosts by reverse DNS, in the place of addresses.
-        services: names of ports, in the place of their numbers.
+        hosts: host names by reverse DNS, instead of addresses.
+        services: service names, instead of port numbers.
         theme: one of `palettes.THEMES`.
         columns: of the list.
-        keep: keeps theme and columns for the next run; blocks, raises FlowtopError. None: nobody does.
-        complaint: what is wrong with what was kept, in words.
+        keep: saves theme and columns for the next run; blocks, raises FlowtopError. None: they are not saved.
+        complaint: what is wrong with the saved view, "" when nothing is.
     """
 
     hosts: bool = False
@@ -166,13 +166,16 @@ class Looks:
     complaint: str = ""
 
 
+DEFAULT_LOOKS = Looks()
+
+
 def opening_looks(environment: Mapping[str, str], user: int, *, hosts: bool, services: bool,
                   theme: str | None) -> Looks:
-    """What options chose, and for the rest what was kept.
+    """The choices of options, and for the rest the saved ones.
 
     Args:
         user: effective user id.
-        theme: None: the one that was kept.
+        theme: None: the saved one.
     """
     file = view_file(environment, user, recording_owner(environment, user))
     kept, complaint = SavedView(), ""

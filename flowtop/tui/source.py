@@ -1,7 +1,7 @@
-"""Where the screen's pages come from, and where flows and packets go. `pipeline.Pipeline` satisfies `PageSource`,
-`export.exports.Exports` satisfies `ExportControl`, `recording.Recorder` satisfies `PacketControl`; tests hand in fakes.
+"""What the screen needs of the pipeline, of exports and of what writes packets.
 
-These protocols repeat those classes' own so that the screen can be painted before numpy is imported.
+`pipeline.Pipeline` satisfies `PageSource`, `export.exports.Exports` satisfies `ExportControl`, `recording.Recorder`
+satisfies `PacketControl`; tests hand in fakes. The splash imports these protocols: they need no numpy.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowtop.errors import FlowtopError
-from flowtop.query.query import Page, Query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowtop.export.exports import Export
     from flowtop.filters.filter import Filter
+    from flowtop.query.query import Page, Query
     from flowtop.recording.recording import RecordingStatistics
 
 
 class PageListener(Protocol):
-    """Who watches a PageSource. Called from its threads."""
+    """Gets what a PageSource reports. Called from its threads."""
 
     def on_progress(self, text: str) -> None:
-        """What is being waited for before the first page, in words."""
+        """What the first page waits for, in words."""
 
     def on_page(self, page: Page) -> None:
-        """The newest answer to the newest query: after each tick, and at once after `ask`."""
+        """The newest answer to the newest query: after each tick, and right after `ask`."""
 
     def on_error(self, error: FlowtopError) -> None:
-        """Capturing failed and has ended; nothing is attached any more."""
+        """Capturing failed and has ended; nothing is attached now."""
 
 
 class PageSource(Protocol):
@@ -43,7 +43,7 @@ class PageSource(Protocol):
         """
 
     def ask(self, query: Query) -> None:
-        """Set the query every later page answers, and answer it now. Any thread; the latest wins."""
+        """Set the query that every later page answers, and answer it now. Any thread; the latest wins."""
 
     def stop(self) -> None:
         """Last drain, detach, flush. Blocks; called once, also after `on_error`."""
@@ -56,30 +56,30 @@ class ExportControl(Protocol):
         """Open an export and start it; gives its number.
 
         Raises:
-            FlowtopError: it cannot be.
+            FlowtopError: it cannot be opened.
         """
 
     def statistics(self) -> tuple[Export, ...]:
-        """How each stands, in order of number, stopped ones too."""
+        """State and figures of each, in order of number, also of stopped ones."""
 
     def pause(self, number: int) -> None:
         """Send nothing until `resume`."""
 
     def resume(self, number: int) -> None:
-        """Go on."""
+        """Send again."""
 
     def end(self, number: int) -> None:
         """Stop one, in the background."""
 
     @property
     def flush_s(self) -> float:
-        """How long `stop` waits for collectors at most."""
+        """How long `stop` waits for collectors, at most."""
 
     def stop(self) -> object:
-        """Send what waits, for `flush_s` at most, and stop all."""
+        """Send queued records, for at most `flush_s`, and stop all."""
 
     def hurry(self) -> None:
-        """Let `stop` end soon, also when it waits already."""
+        """Let `stop` return soon, also when it already waits."""
 
 
 class PacketControl(Protocol):
@@ -89,7 +89,7 @@ class PacketControl(Protocol):
         """Write packets of flows that pass all the filters to a file, which must not be there yet when it is `new`.
 
         Raises:
-            FlowtopError: it cannot be.
+            FlowtopError: the file cannot be written.
         """
 
     @property
@@ -97,7 +97,7 @@ class PacketControl(Protocol):
         """Whether packets are being written."""
 
     def statistics(self) -> RecordingStatistics | None:
-        """Figures of what goes on, or of the last one."""
+        """Figures of the packets being written, or written last."""
 
     def end(self) -> RecordingStatistics | None:
-        """Write what is on its way, and stop."""
+        """Write the packets read so far, and stop."""

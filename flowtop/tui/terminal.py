@@ -18,7 +18,7 @@ GONE = (errno.EIO, errno.EBADF, errno.EPIPE, errno.ENXIO)
 
 
 class _Output:
-    """A terminal's file until that is gone; then everything written goes nowhere, and somebody is told once."""
+    """A terminal's file until it is gone; then writes are discarded, and `on_gone` is called once."""
 
     def __init__(self, file: IO[str], on_gone: Callable[[], None]) -> None:
         self._file = file
@@ -61,12 +61,12 @@ class TerminalDriver(LinuxDriver):
         self._file: Any = _Output(terminal, self._on_gone)
 
     def stop_application_mode(self) -> None:
-        """Leave nothing on the alternate screen: tmux puts what is there into the shell's when it was resized."""
+        """Leave nothing on the alternate screen: tmux copies it into the shell's when it was resized."""
         self.write("\x1b[2J")
         super().stop_application_mode()
 
     def run_input_thread(self) -> None:
-        """Read keys until told to stop, or until there is nobody to press any."""
+        """Read keys until the driver stops or the terminal is gone."""
         while True:
             try:
                 return super().run_input_thread()

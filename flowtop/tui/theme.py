@@ -19,18 +19,18 @@ SORTED = Style(bold=True, color="cyan")
 """Header of the sorted column; its arrow says it without colour."""
 CURSOR = Style(reverse=True)
 HINT = Style(color="cyan")
-"""Words that Tab offers; apart from the flows around them."""
+"""Words that Tab offers; distinct from the flows around them."""
 CELL = Style(bold=True, underline=True)
 """The chosen cell of the cursor's line: a gap in its bar, which every terminal shows."""
 CHIP = Style(reverse=True, bold=True)
 """Paused, order held, follow."""
 ALARM = Style(bold=True, color="red")
-"""Something was lost, or the books are off; the words say what."""
+"""Something was lost, or counters do not add up; the words say what."""
 WARNING = Style(color="yellow")
-"""Something stands still; the words say what."""
+"""Something has stopped or is paused; the words say what."""
 GOOD = Style(color="green")
 MAGNITUDES = (Style(dim=True), PLAIN, PLAIN, Style(color="green"), Style(bold=True, color="magenta"))
-"""Of rates: none, below a thousand, thousands, millions, thousand millions. The unit says it in letters."""
+"""Of rates: none, below a thousand, thousands, millions, billions. The unit shows it in letters."""
 KEY_CAP = Style(bold=True)
 
 ELLIPSIS = "…"

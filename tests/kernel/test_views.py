@@ -32,8 +32,8 @@ def test_into_a_group_to_a_flow_and_back_over_real_traffic(pair: tuple[Namespace
     near, _ = pair
 
     def look(_: int, terminal: int) -> None:
-        for keys, shown in ((b"\x1b[B\r", "all › 10.77.0.1 ↔ 10.77.0.2"), (b"\x1b[B\r", "the way back"), (b"\x1b", ""),
-                            (b"\x7f", "1 group"), (b"ggg\r", "PROTO")):
+        for keys, shown in ((b"\x1b[B\r", "all › 10.77.0.1 ↔ 10.77.0.2"), (b"\x1b[B\r", "reverse direction"),
+                            (b"\x1b", ""), (b"\x7f", "1 group"), (b"ggg\r", "PROTO")):
             os.write(terminal, keys)
             if shown:
                 seen.append(read_until(terminal, shown.encode()))
@@ -48,7 +48,7 @@ def test_into_a_group_to_a_flow_and_back_over_real_traffic(pair: tuple[Namespace
     assert status == 0 and "Traceback" not in screen, screen[-2000:]
     assert "10.77.0.1 ↔ 10.77.0.2" in screen
     assert "all › 10.77.0.1 ↔ 10.77.0.2" in screen
-    assert "icmp  10.77.0." in screen and "the way back" in screen, "details: an echo is answered"
+    assert "icmp  10.77.0." in screen and "reverse direction" in screen, "details: an echo is answered"
     assert_nothing_attached(near)
 
 

@@ -44,11 +44,15 @@ async def test_first_frame_comes_before_the_source_is_opened() -> None:
     frame: list[str] = []
     source = FakeSource(FLOWS)
 
+    class Watched(FlowtopApp):
+        def on_splash_painted(self) -> None:
+            frame.extend(lines(self))
+
     def open_source() -> FakeSource:
-        frame.extend(lines(app))
+        assert frame
         return source
 
-    app = FlowtopApp(open_source)
+    app = Watched(open_source)
     async with app.run_test(size=(80, 24)) as pilot:
         while app._starting is None:
             await pilot.pause()
@@ -104,7 +108,7 @@ async def test_what_the_kernel_leaves_out_is_said_whatever_is_filtered_now() -> 
         source.tick()
         await pilot.pause()
         assert "in kernel" not in line(pilot.app, 1)
-        assert "the kernel counts every flow from now on" in line(pilot.app, -1)
+        assert "the kernel now counts every flow" in line(pilot.app, -1)
 
 
 async def test_no_interface_to_observe_is_said() -> None:

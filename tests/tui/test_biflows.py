@@ -245,7 +245,7 @@ async def test_a_cell_keeps_its_biflows_or_hides_them(column: str, left: int, te
     source = FakeSource([*PAIR, flow(4, "192.0.2.9", "10.0.0.9", (5353, 5353), protocol=17, rate=1.0)])
     async with running(source, 120, 24, BIFLOWS) as pilot:
         await pilot.press("down", "right")
-        while pilot.app.main.cell != column:  # type: ignore[attr-defined]
+        while pilot.app.main.viewport.cell != column:  # type: ignore[attr-defined]
             await pilot.press("right" if column != "protocol" else "left")
         await pilot.press("equals_sign")
         assert source.asked[-1].filter is not None and source.asked[-1].filter.text == text
@@ -258,10 +258,10 @@ async def test_no_filter_asks_for_what_one_way_has() -> None:
     source = FakeSource(PAIR)
     async with running(source, 120, 24, BIFLOWS) as pilot:
         await pilot.press("down", "right")
-        while pilot.app.main.cell != "rate_reverse":  # type: ignore[attr-defined]
+        while pilot.app.main.viewport.cell != "rate_reverse":  # type: ignore[attr-defined]
             await pilot.press("right")
         await pilot.press("equals_sign")
-        assert source.asked[-1].filter is None and "no filter asks for that" in line(pilot.app, -1)
+        assert source.asked[-1].filter is None and "flows cannot be filtered by this cell" in line(pilot.app, -1)
 
 
 async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
@@ -277,7 +277,7 @@ async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
         assert "10.0.0.5:51514 → 198.51.100.7:443" in "\n".join(lines(pilot.app)), "the same flow, whoever began"
         await pilot.press("down")
         assert source.asked[-1].details == LONE.flow_id
-        assert "no packet came back" in "\n".join(lines(pilot.app))
+        assert "no packets in reverse" in "\n".join(lines(pilot.app))
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, DetailsScreen) and cursor_line(pilot.app) == 1
 
@@ -323,7 +323,7 @@ async def test_columns_of_ways_are_chosen_beside_those_of_flows() -> None:
         heads = line(pilot.app, 2).split()
         assert heads.index("BYTES←") + 1 == heads.index("BYTES→")
         await pilot.press("B")
-        order = pilot.app.main.arrangement.order
+        order = pilot.app.main.handoff.arrangement.order
         assert order.index("dscp") < order.index("destination") < order.index("flags"), "what flows had stays"
 
 
@@ -331,4 +331,4 @@ async def test_the_chooser_says_what_biflows_are() -> None:
     async with running(FakeSource(PAIR)) as pilot:
         await pilot.press("g")
         assert isinstance(pilot.app.screen, GroupsScreen)
-        assert any("biflow" in text and "both ways" in text for text in lines(pilot.app))
+        assert any("biflow" in text and "both directions" in text for text in lines(pilot.app))

@@ -43,7 +43,7 @@ async def choosing(looks: Looks = Looks(), width: int = 80, height: int = 24) ->
 
 def chosen(pilot: Pilot[None]) -> Arrangement:
     assert isinstance(pilot.app, FlowtopApp)
-    return pilot.app.main.arrangement
+    return pilot.app.main.handoff.arrangement
 
 
 def order(pilot: Pilot[None]) -> list[str]:
@@ -85,7 +85,7 @@ async def check_left(pilot: Pilot[None], key: str) -> None:
 
 
 async def check_wider(pilot: Pilot[None], key: str) -> None:
-    before = pilot.app.screen_stack[0].query_one(FlowTable).widths()["interface"]
+    before = pilot.app.main.table.widths()["interface"]
     await pilot.press(key, key)
     assert dict(chosen(pilot).widths) == {"interface": before + 2}
     await pilot.press(*[key] * 80)

@@ -115,11 +115,11 @@ async def test_everything_known_is_told(width: int, height: int) -> None:
     async with opened(width, height) as (pilot, _):
         screen = text(pilot)
         for words in ("tcp  198.51.100.7:443 → 10.0.0.5:51514", "active", "mac 02:00:00:00:00:0a",
-                      "mac 02:00:00:00:00:0b", "ttl 57", "dscp ef", "last 2:00", "this way", "the way back",
+                      "mac 02:00:00:00:00:0b", "ttl 57", "dscp ef", "last 2:00", "this direction", "reverse direction",
                       "1,210,000,000", "17,300,000", "72.0 Gb/s", "64.0 Gb/s", "eth0 ←", "eth0.20 ←", "duplicate",
                       "2026-01-01 00:00:00.000", "lasted 2:31",
                       "1,209,999 of 1,344,444 packets in 3 records, last 0:12 ago",
-                      "last: active timeout; next in 0:48; no export takes records", "rtt 16.7 ms cwnd 12 retr 0"):
+                      "last: active timeout; next in 0:48; no export is running", "rtt 16.7 ms cwnd 12 retr 0"):
             assert words in screen, words
         assert any(spark in screen for spark in "▃▄▅▆")
 
@@ -162,7 +162,7 @@ def test_every_way_to_end_has_words() -> None:
 async def test_names_stand_beside_numbers_and_are_no_markup() -> None:
     async with opened(120, 40) as (pilot, _):
         await pilot.press("escape")
-        pilot.app.main.look_up = lambda address: "[red]x[/red].example"  # type: ignore[attr-defined]
+        pilot.app.main.filter.look_up = lambda address: "[red]x[/red].example"  # type: ignore[attr-defined]
         await pilot.press("n")
         while "example" not in flow_lines(pilot.app)[0]:
             await pilot.pause(0.05)
@@ -259,19 +259,19 @@ def test_each_export_says_where_it_stands_and_whether_it_takes_the_flow() -> Non
     row = flow(1, "10.0.0.1", "10.0.0.2", (1, 443))
     alive = Details(row, record=NEXT)
     ended = Details(row._replace(end_reason=3), record=NEXT)
-    assert words(alive) == [" " * 15 + "no export takes records"]
+    assert words(alive) == [" " * 15 + "no export is running"]
     said = words(alive, export(1), export(2, "tcp port 443 and bytes > 4000", queued_records=3, spooled_records=1_000),
                  export(3, "udp or bytes > 6000", state=ExportState.WAITING), export(4, state=ExportState.STOPPED))
-    assert said == [" export 1      ● exporting, takes this flow, none waits  ipfix://collector",
+    assert said == [" export 1      ● exporting, takes this flow, none wait  ipfix://collector",
                     " export 2      ● exporting, takes this flow, 1,003 records wait  ipfix://collector",
-                    " export 3      ○ waiting, leaves this flow out, none waits  ipfix://collector"]
-    assert words(ended, export(1)) == [" export 1      ● exporting, has this flow, none waits  ipfix://collector"]
-    assert words(Details(row), export(1, "udp")) == [" export 1      ● exporting, none waits  ipfix://collector"]
+                    " export 3      ○ waiting, excludes this flow, none wait  ipfix://collector"]
+    assert words(ended, export(1)) == [" export 1      ● exporting, has this flow, none wait  ipfix://collector"]
+    assert words(Details(row), export(1, "udp")) == [" export 1      ● exporting, none wait  ipfix://collector"]
     twin = NEXT.copy()
     twin["duplicate"] = True
-    assert "leaves this flow out" in words(Details(row, record=twin), export(1, duplicates=False))[0]
+    assert "excludes this flow" in words(Details(row, record=twin), export(1, duplicates=False))[0]
     many = words(alive, *map(export, range(1, 12)))
-    assert len(many) == 9 and "3 exports more: e shows them" in many[-1]
+    assert len(many) == 9 and "3 more exports: e shows them" in many[-1]
 
 
 @pytest.mark.parametrize(("direction", "said"), [(0, "left by wan0"), (1, "came in by wan0"), (2, "left by wan0")])
@@ -286,5 +286,5 @@ def test_the_interface_at_an_exporters_other_side_is_told(direction: int, said: 
 
     found = words(Details(row, other_ifindex=7))
     assert found[found.index(said) - 1].startswith(
-        f"seen at 192.0.2.1 domain 7 lan0 {('←', '→', 'direction not told')[direction]} ")
+        f"seen at 192.0.2.1 domain 7 lan0 {('←', '→', 'direction not reported')[direction]} ")
     assert not any("wan0" in line for line in words(Details(row)))

@@ -169,7 +169,7 @@ async def test_the_panel_answers_while_an_export_is_opened() -> None:
         assert len(flow_lines(pilot.app)) == 19
         exports.refuse = FlowtopError("cannot write there")
         exports.slow.set()
-        await until(lambda: "no export: cannot write there" in line(pilot.app, 1), pilot)
+        await until(lambda: "export not started: cannot write there" in line(pilot.app, 1), pilot)
         assert exports.asked == [("add", RECORDING)], "one at a time"
 
 
@@ -218,10 +218,10 @@ async def check_stop(pilot: Pilot[None], exports: FakeExports, key: str) -> None
     exports.change(1, queued_records=12)
     await pilot.press(key)
     assert exports.asked == []
-    assert "Stop export 1? 12 records wait" in text(pilot)
+    assert "Stop export 1? 12 queued records are sent first" in text(pilot)
     await pilot.press("p")
     assert exports.asked == [], "the key that says no does nothing else"
-    assert "export 1 goes on" in text(pilot)
+    assert "export 1 continues" in text(pilot)
     await pilot.press(key, key)
     assert exports.asked == [("end", 1)]
     assert "■ stopped" in text(pilot)
@@ -319,7 +319,7 @@ async def test_everything_known_of_an_export_is_said() -> None:
         last_error="connection refused", last_template_unix_s=now.clock.wall() - 75)])
     async with panel(exports, now=now) as pilot:
         for words in ("○ waiting since 11:59:00, 1:00 ago", "4,812 records; 99 messages, 346 kB; 7 records sent twice",
-                      "1,001 records in memory, 20,002 in the spool", "3 records given up: 44 packets, 5.55 kB",
+                      "1,001 records in memory, 20,002 in the spool", "3 records discarded: 44 packets, 5.55 kB",
                       "sent at 11:58:45, 1:15 ago", "connection refused", COLLECTOR):
             assert words in text(pilot)
 
@@ -457,7 +457,7 @@ async def test_quit_again_waits_no_longer(key: str) -> None:
     exports.slow = threading.Event()
     async with running(FakeSource(random_flows(5)), exports=exports) as pilot:
         await pilot.press("q")
-        await until(lambda: "q leaves now" in line(pilot.app, -1), pilot)
+        await until(lambda: "q quits now" in line(pilot.app, -1), pilot)
         await pilot.press(key)
         await left(pilot)
         assert exports.asked == [("stop", None), ("hurry", None)]

@@ -123,8 +123,8 @@ async def test_a_filter_that_no_flow_passes_says_how_to_get_out() -> None:
     async with running(source) as pilot:
         await type_filter(pilot, source, "port 9")
         await pilot.press("enter")
-        await settle(pilot, lambda: any("no flow matches" in text for text in lines(pilot.app)))
-        words = next(text for text in lines(pilot.app) if "no flow matches" in text)
+        await settle(pilot, lambda: any("no flows match" in text for text in lines(pilot.app)))
+        words = next(text for text in lines(pilot.app) if "no flows match" in text)
         assert "/" in words
         assert "\\" in words
         assert "0 of 200 flows" in line(pilot.app, 1)
@@ -236,13 +236,13 @@ async def test_the_parser_comes_after_the_line_is_there_and_the_text_is_read_the
     from flowtop.tui.widgets.filter_bar import FilterBar
 
     come = asyncio.Event()
-    bring = FilterBar._bring_parser
+    bring = FilterBar._load_parser
 
     async def late(bar: FilterBar) -> None:
         await come.wait()
         await bring(bar)
 
-    monkeypatch.setattr(FilterBar, "_bring_parser", late)
+    monkeypatch.setattr(FilterBar, "_load_parser", late)
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
         await pilot.press("slash", *"port 443")
@@ -428,7 +428,7 @@ async def test_without_a_cell_the_first_press_only_chooses_one(key: str) -> None
         await pilot.press(key)
         assert cursor_line(pilot.app) == 0
         assert cell_text(pilot)
-        assert "choose a cell" in line(pilot.app, -1)
+        assert "select a cell" in line(pilot.app, -1)
         assert source.asked[-1].filter is None
 
 

@@ -46,7 +46,7 @@ async def settled() -> None:
 
 async def test_keys_find_no_full_collection_and_all_is_as_before_when_the_screen_has_gone(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "IMPORT_AFTER_S", 0.0)
+    monkeypatch.setattr(app_module, "PARSER_AFTER_S", 0.0)
     before = gc.get_threshold()
     async with running(FakeSource(random_flows(50))) as pilot:
         await settled()

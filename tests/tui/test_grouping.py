@@ -238,7 +238,7 @@ async def test_a_cell_of_a_group_makes_a_filter() -> None:
         assert hidden is not None and hidden.text.startswith("not (")
         await pilot.press("backslash", "down", *["right"] * 9, "equals_sign")
         assert source.asked[-1].filter is None, "a flow has not as much as its group"
-        assert "no filter asks for that" in line(pilot.app, -1)
+        assert "flows cannot be filtered by this cell" in line(pilot.app, -1)
 
 
 async def test_what_only_a_sum_is_known_of_cannot_be_opened() -> None:
@@ -246,7 +246,7 @@ async def test_what_only_a_sum_is_known_of_cannot_be_opened() -> None:
     async with running(source, query=Query(group=("source",))) as pilot:
         assert "(all other flows)" in flow_lines(pilot.app)[0]
         await pilot.press("down", "enter")
-        assert "only the sum is known" in line(pilot.app, -1)
+        assert "only the sum of these flows is known" in line(pilot.app, -1)
 
 
 def test_a_trail_keeps_its_last_steps() -> None:
@@ -263,7 +263,7 @@ async def test_host_names_stand_in_groups_too() -> None:
 
     source = FakeSource(rows())
     async with running(source, query=Query(group=("source", "service"))) as pilot:
-        pilot.app.main.look_up = lambda address: f"h-{address}.example"  # type: ignore[attr-defined]
+        pilot.app.main.filter.look_up = lambda address: f"h-{address}.example"  # type: ignore[attr-defined]
         await pilot.press("n", "p")
         while "h-192.0.2.9.example" not in flow_lines(pilot.app)[0]:
             await pilot.pause(0.05)
@@ -277,7 +277,7 @@ async def test_host_names_stand_in_groups_too() -> None:
 async def test_exporters_are_offered_where_flows_come_from_some() -> None:
     async with choosing() as (pilot, _):
         assert "With -l" not in "".join(lines(pilot.app))
-        pilot.app.push_screen(GroupsScreen((), listening=True))
+        pilot.app.push_screen(GroupsScreen((), collecting=True))
         await pilot.pause()
         assert "With -l: who told of the flow." in "".join(lines(pilot.app))
 

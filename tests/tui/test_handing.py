@@ -61,7 +61,7 @@ async def test_a_flow_is_copied_as_json_with_element_names() -> None:
 async def test_numbers_are_copied_where_names_are_shown() -> None:
     async with running(FakeSource(FLOWS), 120, 24) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        pilot.app.main.look_up = lambda address: "name.example"
+        pilot.app.main.filter.look_up = lambda address: "name.example"
         await pilot.press("n", "p", "down", "c", "f")
         assert "host 198.51.100.7 and src port 443" in pilot.app.clipboard and "name" not in pilot.app.clipboard
 
@@ -84,7 +84,7 @@ async def test_without_a_cursor_there_is_nothing_to_copy_and_it_says_so() -> Non
 async def test_what_is_too_long_for_a_terminal_is_not_sent() -> None:
     async with running(FakeSource(FLOWS)) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        pilot.app.main._copy("JSON", "x" * (LONGEST + 1))
+        pilot.app.main.handoff.copy("JSON", "x" * (LONGEST + 1))
         await pilot.pause()
         assert pilot.app.clipboard == ""
         assert "too long" in line(pilot.app, -1)
@@ -198,7 +198,7 @@ async def test_what_cannot_be_written_is_said_under_the_line_and_harms_nothing(
 
 async def test_a_flow_table_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flowtop.tui.main.handing.PATIENCE_S", 0.05)
+    monkeypatch.setattr("flowtop.tui.main.handoff.PATIENCE_S", 0.05)
     source = FakeSource(FLOWS)
     async with running(source, 120, 24) as pilot:
         source.silent = True

@@ -106,7 +106,7 @@ async def test_names_of_hosts() -> None:
                          for number in range(1, len(HOSTILE) + 1)])
     async with running(source, 120) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        pilot.app.main.look_up = lambda address: (
+        pilot.app.main.filter.look_up = lambda address: (
             HOSTILE[int(address.rsplit(".", 1)[1]) - 1] if address.startswith("198.") else "last.example")
         await pilot.press("n")
         for _ in range(200):
@@ -122,7 +122,7 @@ async def test_names_of_services() -> None:
     text = "\n".join(f"{word} {1000 + number}/tcp" for number, word in enumerate(words, 1))
     async with running(flows(len(HOSTILE)), 120) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        pilot.app.main._services = ServiceNames(text)
+        pilot.app.main.filter._services = ServiceNames(text)
         await pilot.press("p")
         assert "198.51.100.7:[bold" in "".join(lines(pilot.app)), "as it is, not as markup"
         await look_around(pilot)

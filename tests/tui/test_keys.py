@@ -260,7 +260,7 @@ async def check_bits(pilot: Pilot[None], _: FakeSource, key: str) -> None:
 
 async def check_hosts(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert isinstance(pilot.app, FlowtopApp)
-    pilot.app.main.look_up = lambda address: f"host-{address.replace('.', '-')}.example"
+    pilot.app.main.filter.look_up = lambda address: f"host-{address.replace('.', '-')}.example"
     first = max(FLOWS, key=lambda row: row.octet_rate)
     await pilot.press(key)
     while "host-" not in flow_lines(pilot.app)[0]:
@@ -415,7 +415,7 @@ async def check_quit(pilot: Pilot[None], source: FakeSource, key: str) -> None:
 
 async def check_packets(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press(key)
-    assert "there are no packets here" in line(pilot.app, -1), "this screen has nothing to write any with"
+    assert "packets cannot be written here" in line(pilot.app, -1), "this screen has nothing to write any with"
 
 
 CHECKS: dict[str, Check] = {
@@ -473,10 +473,20 @@ CHECKS: dict[str, Check] = {
 async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
-        assert pilot.app.query_one(FlowTable).lines == LINES
+        assert pilot.app.main.query_one(FlowTable).lines == LINES
         await CHECKS[action](pilot, source, name)
 
 
 def test_no_key_is_bound_twice() -> None:
     names = [name for key in KEYS for name in key.names]
     assert len(names) == len(set(names))
+
+
+async def test_every_action_of_the_main_screen_is_one_controllers() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        main = pilot.app.main
+        own = [name for controller in (main.list, main.filter, main.groups, main.handoff)
+               for name in dir(controller) if name.startswith("action_")]
+    assert len(own) == len(set(own))
+    actions = {f"action_{key.action.partition('(')[0]}" for key in KEYS if not key.action.startswith("app.")}
+    assert actions == {*own, "action_help"}

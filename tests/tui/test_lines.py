@@ -11,9 +11,10 @@ from flowtop.model.exporters import CollectingStatistics
 from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
-from flowtop.tui.main.flow_screen import _why_empty
+from flowtop.tui.main.list import empty_text
 from flowtop.tui.widgets.header import _observed, clock, shorten_interfaces, sparkline
-from flowtop.tui.widgets.status import accuracy_line, key_hints
+from flowtop.tui.widgets.hints import key_hints
+from flowtop.tui.widgets.status import accuracy_line
 from tests.tui.fake_source import FakeSource
 
 
@@ -55,15 +56,15 @@ def test_what_exporters_told_is_not_called_exact_and_what_was_lost_on_the_way_is
     assert "estimates (sampled)" in words(page) and "sampled 1 in 1,000" in words(page)
     assert style_of(page, "flows lost 7") == style_of(page, "refused (length) 3") == theme.ALARM
     assert "flows lost 7" in words(page, 80)
-    assert "books off by +3" in words(replace(page_with(accounted_packets=999_987), collecting=told))
+    assert "counters off by +3" in words(replace(page_with(accounted_packets=999_987), collecting=told))
 
 
 def test_books_that_do_not_balance_say_by_how_much() -> None:
     page = page_with(accounted_packets=999_987)
-    assert "books off by +3" in words(page)
+    assert "counters off by +3" in words(page)
     assert "exact" not in words(page)
-    assert style_of(page, "books off") == theme.ALARM
-    assert "books off by -2" in words(page_with(accounted_packets=999_992))
+    assert style_of(page, "counters off") == theme.ALARM
+    assert "counters off by -2" in words(page_with(accounted_packets=999_992))
 
 
 def test_what_the_capture_filter_left_out_is_told_and_balances() -> None:
@@ -196,8 +197,8 @@ def test_where_exporters_are_listened_to_is_told_with_its_port(roomy: bool, urls
 @pytest.mark.parametrize(("told", "said"), [
     (CollectingStatistics(), "no exporter has sent anything yet"),
     (CollectingStatistics(messages=3, waiting_sets=2), "2 data sets wait for their template"),
-    (CollectingStatistics(refused=(("version", 4),)), "no export that can be read"),
-    (CollectingStatistics(messages=3), "no flows in what has come so far"),
+    (CollectingStatistics(refused=(("version", 4),)), "no message so far could be decoded"),
+    (CollectingStatistics(messages=3), "no flows in the messages so far"),
 ])
 def test_why_no_exporter_has_told_of_a_flow(told: CollectingStatistics, said: str) -> None:
-    assert said in _why_empty(replace(page_with(), collecting=told))
+    assert said in empty_text(replace(page_with(), collecting=told))

@@ -32,7 +32,7 @@ async def test_host_and_service_names_take_the_place_of_numbers_and_give_it_back
     async with running(FakeSource(FLOWS), 120, 24) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
-        app.main.look_up = {"198.51.100.7": "web.example.org", "2001:db8::1": "six.example.org"}.get
+        app.main.filter.look_up = {"198.51.100.7": "web.example.org", "2001:db8::1": "six.example.org"}.get
         before = flow_lines(app)[:2]
         await pilot.press("n")
         assert "resolver" in line(app, -1)
@@ -56,7 +56,7 @@ async def test_names_arrive_while_the_picture_stands_still() -> None:
 
     async with running(FakeSource(FLOWS), 120, 24) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        pilot.app.main.look_up = look_up
+        pilot.app.main.filter.look_up = look_up
         await pilot.press("space", "n", "down")
         assert "198.51.100.7:443" in flow_lines(pilot.app)[0], "keys work while the resolver hangs"
         gate.set()
@@ -69,7 +69,7 @@ async def test_a_silent_resolver_is_told() -> None:
 
     async with running(FakeSource(FLOWS), 120, 24) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        pilot.app.main.look_up = look_up
+        pilot.app.main.filter.look_up = look_up
         await pilot.press("n")
         await until(pilot, "DNS DOES NOT ANSWER", pilot.app)
         assert "198.51.100.7:443" in flow_lines(pilot.app)[0]
@@ -88,11 +88,11 @@ async def test_a_hostile_name_is_painted_harmless(hostile: str) -> None:
         answered.set()
         return hostile if address == "198.51.100.7" else "fine.example"
 
-    app.main.look_up = look_up
     async with app.run_test(size=(80, 24)) as pilot:
         while app._starting is None:
             await pilot.pause()
         await app._starting.wait()
+        app.main.filter.look_up = look_up
         source.tick()
         await until(pilot, "fine.example", app)
         await asyncio.sleep(0.2)
@@ -120,13 +120,13 @@ async def test_a_filter_asks_the_names_that_are_known_and_says_how_many_these_ar
     async with running(source, 120, 24) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
-        app.main.look_up = odd
+        app.main.filter.look_up = odd
         source.tick({port: 1_000 - port for port in range(2, 41)})
         await pilot.pause()
         await pilot.press("slash", *"src name ~ odd", "enter")
         await pilot.pause(0.5)
         assert not shown(app)
-        assert "no names are known yet" in "".join(lines(app)) and "0 NAMES KNOWN" in line(app, 1)
+        assert "no host names are known yet" in "".join(lines(app)) and "0 NAMES KNOWN" in line(app, 1)
         await pilot.press("backslash", "n")
         await until(pilot, "h20.even.example:20", app)
         await pilot.press("slash", *"src name ~ odd", "enter")
@@ -149,7 +149,7 @@ async def test_names_that_come_late_change_what_a_filter_passes_but_no_paused_pi
     async with running(source, 120, 24) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
-        app.main.look_up = look_up
+        app.main.filter.look_up = look_up
         source.tick({port: 1_000 - port for port in (2, 3, 5, 7)})
         await pilot.pause()
         await pilot.press("n")

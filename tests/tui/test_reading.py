@@ -18,7 +18,7 @@ from flowtop.filters.kernel import Split
 from flowtop.model.record import SourceState
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.main.flow_screen import reading
+from flowtop.tui.main.list import reading_text
 from tests.kernel import frames as f
 from tests.tui.screen import lines
 from tests.unit.capture.files import writers as w
@@ -28,9 +28,9 @@ T = 1_700_000_000 * w.SECOND
 
 
 def test_progress_in_words() -> None:
-    assert reading(SourceState(False, octets_read=420, octets_total=1000)) == "READING 42 % of 1.00 kB"
-    assert reading(SourceState(False, octets_read=5_000_000)) == "READING, 5.00 MB"
-    assert reading(SourceState(True, ended=True, octets_read=9, octets_total=9)) == "END OF FILE"
+    assert reading_text(SourceState(False, octets_read=420, octets_total=1000)) == "READING 42 % of 1.00 kB"
+    assert reading_text(SourceState(False, octets_read=5_000_000)) == "READING, 5.00 MB"
+    assert reading_text(SourceState(True, ended=True, octets_read=9, octets_total=9)) == "END OF FILE"
 
 
 async def show(path: Path, keys: tuple[str, ...] = ()) -> tuple[str, FlowtopApp]:

@@ -104,7 +104,7 @@ async def test_at_the_end_of_a_file_nothing_is_asked_as_no_packet_comes(width: i
         source.tick()
         await pilot.press("W")
         assert not isinstance(pilot.app.screen, WriteScreen)
-        assert "no packet comes any more: start again with -r FILE -w OTHER.pcapng" in line(pilot.app, -1)
+        assert "the whole file has been read: start again with -r FILE -w OTHER.pcapng" in line(pilot.app, -1)
         assert not packets.asked
 
 
@@ -136,4 +136,4 @@ async def test_a_recording_that_ends_by_itself_says_so_until_the_next(state: str
 async def test_a_run_without_packets_says_so() -> None:
     async with running(FakeSource(FLOWS), 120, 24) as pilot:
         await pilot.press("W")
-        assert "there are no packets here" in line(pilot.app, -1)
+        assert "packets cannot be written here" in line(pilot.app, -1)

@@ -86,7 +86,7 @@ async def test_a_tick_that_was_forgotten_meanwhile_is_the_nearest_that_is_kept()
         await pilot.press("r", "r")
         assert shown(pilot.app) == by_rate(23)[:LINES], "of 23 to 32"
         await pilot.press(BACK)
-        assert "no further back: 0:09 are kept" in line(pilot.app, -1)
+        assert "this is the oldest tick: 0:09 of the past is kept" in line(pilot.app, -1)
         await pilot.press(ON)
         assert shown(pilot.app) == by_rate(24)[:LINES]
 
@@ -95,19 +95,19 @@ async def test_both_ends_are_said_and_ten_steps_end_there() -> None:
     source = FakeSource(at_tick(1))
     async with running(source) as pilot:
         await pilot.press(ON)
-        assert "this is now" in line(pilot.app, -1)
+        assert "this is the newest tick" in line(pilot.app, -1)
         assert "PAUSED" not in line(pilot.app, 1)
         await pilot.press(BACK)
-        assert "no further back" in line(pilot.app, -1)
+        assert "this is the oldest tick" in line(pilot.app, -1)
         await pass_ticks(pilot, source, 14)
         await pilot.press(FAR_BACK, FAR_BACK)
         assert shown(pilot.app) == by_rate(1)[:LINES]
         await pilot.press(FAR_BACK)
-        assert "no further back: 0:14 are kept" in line(pilot.app, -1)
+        assert "this is the oldest tick: 0:14 of the past is kept" in line(pilot.app, -1)
         await pilot.press(FAR_ON, FAR_ON)
         assert shown(pilot.app) == by_rate(15)[:LINES]
         await pilot.press(ON)
-        assert "nothing newer yet" in line(pilot.app, -1)
+        assert "no newer tick yet" in line(pilot.app, -1)
 
 
 async def test_a_pause_can_be_stepped_on_from() -> None:
@@ -135,7 +135,7 @@ async def test_marks_are_of_now_and_outlast_a_look_back() -> None:
     source = FakeSource(at_tick(1))
     async with running(source, 120) as pilot:
         await pilot.press("M")
-        assert "there is no mark" in line(pilot.app, -1)
+        assert "no mark is set" in line(pilot.app, -1)
         await pass_ticks(pilot, source, 3)
         await pilot.press("m")
         await pass_ticks(pilot, source, 3)
@@ -144,7 +144,7 @@ async def test_marks_are_of_now_and_outlast_a_look_back() -> None:
         asked = len(source.asked)
         await pilot.press("m")
         assert len(source.asked) == asked
-        assert "this is the past" in line(pilot.app, -1)
+        assert "no mark can be set in the past" in line(pilot.app, -1)
         await pilot.press("space")
         assert "SINCE MARK 0:03" in line(pilot.app, 1)
 
@@ -181,7 +181,7 @@ async def test_no_flows_at_that_time_is_said() -> None:
     async with running(source) as pilot:
         await pass_ticks(pilot, source, 2)
         await pilot.press(FAR_BACK)
-        assert any("no flows then" in text for text in lines(pilot.app))
+        assert any("no flows at that time" in text for text in lines(pilot.app))
 
 
 class Uneven(ScriptedCapture):
@@ -215,6 +215,9 @@ async def test_what_the_real_pipeline_shows_of_the_past_was_on_screen_then(keys:
     config = PipelineConfig(delay_s=0.15, first_delay_s=0.01, past_s=300)
     app = FlowtopApp(lambda: Pipeline(config, Uneven(flows=15)), Query(sort="source", descending=False))
     async with app.run_test(size=(120, 30)) as pilot:
+        while app._starting is None:
+            await pilot.pause()
+        await app._starting.wait()
         await until(pilot, 2)
         seen: dict[int, tuple[list[str], int | None, tuple[FlowRow, ...]]] = {}
         await pilot.press(*keys)

@@ -149,11 +149,14 @@ import sys
 from flowtop.tui.app import FlowtopApp
 from flowtop.errors import FlowtopError
 
+class Watched(FlowtopApp):
+    def on_splash_painted(self):
+        print(sorted({"numpy", "bcc", "pyroute2", "click", "lark"} & sys.modules.keys()))
+
 def open_source():
-    print(sorted({"numpy", "bcc", "pyroute2", "click"} & sys.modules.keys()))
     raise FlowtopError("enough seen")
 
-FlowtopApp(open_source).run(headless=True)
+Watched(open_source).run(headless=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "[]" in done.stdout + done.stderr, done

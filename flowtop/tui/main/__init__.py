@@ -1,6 +1,7 @@
-"""What keys do in the main view, a module for each group of them.
+"""The main screen and its controllers.
 
-A group is a class over `FlowScreen` with an `action_...` for each entry it has in `tui/keys.py`; `MainScreen` is made
-of all groups. A group's own state is set in its `__init__`, which passes its arguments on; a group that tells the
-reader something in the header extends `banners`. After a change of any state: `self.changed()`.
+A controller is a plain class that owns its state: `list` what is in view, `filter` which flows are listed, `groups`
+what rows are, `handoff` what leaves the screen. It gets what it may use (`view.View`, the query, the viewport), has an
+`action_...` for each of its keys in `tui/keys.py`, calls `View.changed` after a change, and answers `banners()`: what
+the reader must know of it, most important first. `screen.MainScreen` composes them.
 """

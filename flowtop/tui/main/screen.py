@@ -1,28 +1,262 @@
-"""The main view: the flow screen with every group of keys."""
+"""The main screen: header, flow table, status lines, and the four controllers that answer its keys."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
+from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.timer import Timer
 
+from flowtop.fields.columns import Wording
+from flowtop.query.layout import order_text
+from flowtop.query.query import Page, Query
+from flowtop.text import units
+from flowtop.tui import theme
+from flowtop.tui.clock import SYSTEM_CLOCK, Clock
 from flowtop.tui.keys import APP_KEYS, KEYS, bindings
-from flowtop.tui.main.arranging import Arranging
-from flowtop.tui.main.detailing import Detailing
-from flowtop.tui.main.filtering import Filtering
-from flowtop.tui.main.grouping import Grouping
-from flowtop.tui.main.handing import Handing
-from flowtop.tui.main.moving import Moving
-from flowtop.tui.main.naming import Naming
-from flowtop.tui.main.opening import Opening
-from flowtop.tui.main.ordering import Ordering
-from flowtop.tui.main.recording import Recording
-from flowtop.tui.main.scrubbing import Scrubbing
-from flowtop.tui.main.showing import Showing
+from flowtop.tui.main.filter import FilterController
+from flowtop.tui.main.groups import GroupsController
+from flowtop.tui.main.handoff import HandOffController
+from flowtop.tui.main.list import ListController, empty_text
+from flowtop.tui.panels.help import HelpScreen
+from flowtop.tui.saved import DEFAULT_LOOKS, Looks
+from flowtop.tui.source import ExportControl, PacketControl
+from flowtop.tui.splash import STARTING
+from flowtop.tui.state.questions import Questions
+from flowtop.tui.state.viewport import Viewport
+from flowtop.tui.widgets.filter_bar import FilterBar
+from flowtop.tui.widgets.flow_table import FlowTable
+from flowtop.tui.widgets.header import Header, HeaderView
+from flowtop.tui.widgets.status import StatusLine
+
+MESSAGE_S = 4.0
+"""How long a message about what was just done takes the place of the key hints."""
 
 
-class MainScreen(Moving, Ordering, Showing, Scrubbing, Filtering, Grouping, Detailing, Naming, Arranging, Handing,
-                 Recording, Opening):
-    """What flowtop shows first."""
+class MainScreen(Screen[None]):
+    """Composes the controllers: routes keys and widgets' messages to them, and merges what they answer.
 
+    Each `action_...` of a controller is one of the screen, for textual and the key table (`tui/keys.py`).
+
+    Args:
+        query: what to show first; its offset, limit, anchor and hold are the screen's own business. None: every flow.
+        exports: the exports of this run; None: it has none, and none can be added.
+        packets: what writes packets; None: nothing does.
+        bits: rates in bits, else in octets.
+        sparks: characters of the sparklines, from low to high.
+        looks: how it looks to begin with.
+        clock: for all times on screen.
+
+    Attributes:
+        page: the page on view, None before the first.
+        viewport, questions: where the reader looks, and the query for it; shared by the controllers.
+        list, filter, groups, handoff: the controllers.
+        alarm: what went wrong, in words; "" when nothing did.
+        notice: what leaving waits for, "" until then.
+    """
+
+    AUTO_FOCUS = None
+    DEFAULT_CSS = "MainScreen { layers: default over; }"
     BINDINGS: ClassVar[list[BindingType]] = bindings(key for key in KEYS if key not in APP_KEYS)
+
+    page: reactive[Page | None] = reactive(None, init=False, repaint=False)
+
+    def __init__(self, query: Query | None = None, exports: ExportControl | None = None, *,
+                 packets: PacketControl | None = None, bits: bool = True, sparks: str = theme.SPARKS,
+                 looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__()
+        self.header = Header(sparks)
+        self.table = FlowTable(STARTING)
+        self.status = StatusLine()
+        self.viewport = Viewport()
+        self.questions = Questions(query or Query(), self.viewport)
+        self.list = ListController(self, self.viewport, self.questions, bits=bits, clock=clock)
+        self.filter = FilterController(self, self.viewport, self.questions, self.table, looks)
+        self.handoff = HandOffController(self, self.viewport, self.questions, self.table, exports=exports,
+                                         packets=packets, looks=looks, clock=clock)
+        self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_copy,
+                                       sparks=sparks, clock=clock)
+        self._controllers = self.list, self.handoff, self.filter, self.groups
+        for controller in self._controllers:
+            for name in dir(controller):
+                if name.startswith("action_"):
+                    setattr(self, name, getattr(controller, name))
+        self._complaint = looks.complaint
+        self._source: Callable[[Query], None] | None = None
+        self.alarm = ""
+        self.notice = ""
+        self._message = ""
+        self._message_timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """Header, flow table, status lines; over them the filter bar."""
+        yield self.header
+        yield self.table
+        yield self.status
+        yield self.filter.bar
+        yield self.filter.bar.candidates
+
+    def on_mount(self) -> None:
+        """Report what is wrong with the saved view, if anything is."""
+        if self._complaint:
+            self.say(self._complaint)
+
+    def on_unmount(self) -> None:
+        """Look up no more names."""
+        self.filter.close()
+
+    # ---- keys and messages
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While a filter is typed, `/` is a character of it (10.0.0.0/8): the key is looked at before the text is."""
+        if action == "edit_filter" and self.filter.bar.editing:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_help(self) -> None:
+        """Keys and words."""
+        self.app.push_screen(HelpScreen())
+
+    def on_flow_table_resized(self, message: FlowTable.Resized) -> None:
+        """More or fewer lines."""
+        self.list.resize(message.lines)
+
+    def on_flow_table_wheeled(self, message: FlowTable.Wheeled) -> None:
+        """Scroll."""
+        self.list.scroll(message.lines)
+
+    def on_flow_table_header_clicked(self, message: FlowTable.HeaderClicked) -> None:
+        """Sort by the column, or reverse."""
+        self.list.sort_or_reverse(message.column_id)
+
+    def on_flow_table_line_clicked(self, message: FlowTable.LineClicked) -> None:
+        """Cursor to the flow and the cell."""
+        self.list.select(message.line, message.column_id)
+
+    def on_flow_table_right_clicked(self) -> None:
+        """Only flows with the value of the cell that was clicked."""
+        self.filter.action_filter_by_cell(False)
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        """Show what the text means so far."""
+        self.filter.filter_by(message.filter)
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        """Keep the filter that typing ended with."""
+        self.filter.filter_by(message.filter)
+
+    def on_name_came(self) -> None:
+        """Show it soon."""
+        self.filter.gather_names()
+
+    # ---- what the app hands over
+
+    def connect(self, source: Callable[[Query], None] | None) -> None:
+        """Send queries there from now on; None: send none."""
+        self._source = source
+        self.ask()
+
+    def show_progress(self, text: str) -> None:
+        """Show what the first page waits for."""
+        if self.page is None:
+            self.table.show_notice(units.printable(text, 500))
+
+    def show_page(self, page: Page) -> None:
+        """Show a page. While paused: only how much has gone by since, and the accuracy line, which is always live."""
+        if not self.handoff.takes(page):
+            if self.questions.accept(page):
+                self.page = page
+            else:
+                self._paint_header()
+                self.paint_status()
+        self.groups.show_details(page)
+
+    def watch_page(self, before: Page | None, page: Page | None) -> None:
+        """Another page is on view."""
+        if page is not None:
+            self.list.show(before, page)
+            self.changed()
+
+    def show_alarm(self, text: str) -> None:
+        """Show what went wrong, from now on."""
+        self.alarm = units.printable(text, 500)
+        self.paint()
+
+    def show_notice(self, text: str) -> None:
+        """Show what leaving waits for, in the place of the key hints."""
+        self.notice = units.printable(text, 500)
+        self.paint_status()
+
+    def say(self, text: str) -> None:
+        """Show a message for MESSAGE_S in the place of the key hints."""
+        self._message = units.printable(text, 500)
+        if self._message_timer is not None:
+            self._message_timer.stop()
+        self._message_timer = self.set_timer(MESSAGE_S, self._clear_message)
+        self.paint_status()
+
+    def _clear_message(self) -> None:
+        self._message = ""
+        self.paint_status()
+
+    # ---- asking and painting
+
+    def send(self, query: Query) -> bool:
+        """Hand a query to the source; False when there is none."""
+        if self._source is None:
+            return False
+        self._source(query)
+        return True
+
+    def ask(self) -> None:
+        """Ask for what is missing in view, if anything is."""
+        self.questions.know(self.filter.names_for_filter())
+        if self._source is not None:
+            query = self.questions.next()
+            if query is not None:
+                self._source(query)
+
+    def changed(self) -> None:
+        """Ask for what is missing in view, then paint: after a change of any choice."""
+        self.ask()
+        self.paint()
+
+    def paint(self) -> None:
+        """Paint what differs from what is on screen."""
+        page = self.page
+        if page is not None:
+            self._paint_header()
+            if page.matched:
+                self.table.show(self.list.table_view(page, self.wording(), self.handoff.arrangement))
+            else:
+                self.table.show_notice(empty_text(page))
+            self.paint_status()
+        self.filter.paint()
+
+    def paint_status(self) -> None:
+        """Paint the bottom lines: always of the newest page."""
+        exports = tuple(export.statistics for export in self.handoff.export_statistics())
+        self.status.show(self.questions.newest or self.page, exports, self.notice or self._message,
+                         self.filter.hints(), self.handoff.packet_statistics())
+
+    def wording(self) -> Wording:
+        """Units and names of cells."""
+        return Wording(bits=self.list.bits, window=self.list.rate_window, names=self.filter.names())
+
+    def _paint_header(self) -> None:
+        rows = len(self.viewport.rows)
+        self.header.show(HeaderView(
+            page=self.page,
+            bits=self.list.bits,
+            order="" if self.page is None else order_text(self.page.query),  # of what is on view, not of the query
+            first=self.viewport.top + 1 if rows else 0,
+            last=self.viewport.top + rows,
+            banners=tuple(banner for controller in self._controllers for banner in controller.banners()),
+            alarm=self.alarm,
+            since=self.list.since(),
+            trail=self.groups.trail(),
+        ))

@@ -1,4 +1,4 @@
-"""The column chooser: which columns the list has, in which order, how wide. What is changed is seen at once."""
+"""The column chooser: which columns the list has, in which order, how wide. Changes are shown at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flowtop.tui.line import Part, justify
 from flowtop.tui.widgets.lines import Lines
 
 LEAST_FLEXIBLE = 7
-"""Cells of an address, at least."""
+"""Minimum width of an address."""
 AUTO, ALWAYS, NEVER = "if room", "always", "never"
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in COLUMN_KEYS if key.hint)
 
@@ -31,9 +31,9 @@ class ColumnsScreen(ModalScreen[None]):
     """The chooser.
 
     Args:
-        arrangement: what is chosen now.
-        columns: ids of those that the list can have.
-        shown: cells of each column on view, by id.
+        arrangement: the current one.
+        columns: ids of the columns that the list can have.
+        shown: gives the width of each column on view, by id.
         change: called with each change.
     """
 
@@ -66,7 +66,7 @@ class ColumnsScreen(ModalScreen[None]):
 
     @property
     def columns(self) -> list[Column]:
-        """Every column in the order chosen; those of exporters and tunnels only where there are some."""
+        """All columns in the order of the arrangement; those of exporters and tunnels only where there are some."""
         shown = self._shown()
         return [column for column in self.arrangement.ordered(ARRANGED)
                 if column.id in self._there
@@ -80,14 +80,14 @@ class ColumnsScreen(ModalScreen[None]):
         self._lines.again()
 
     def action_show(self) -> None:
-        """If there is room, always, never."""
+        """Show the column if there is room, always, never."""
         column_id, chosen = self.columns[self._at].id, self.arrangement
         mode = _mode(chosen, column_id)
         self._take(replace(chosen, shown=chosen.shown - {column_id} | ({column_id} if mode == AUTO else set()),
                            hidden=chosen.hidden - {column_id} | ({column_id} if mode == ALWAYS else set())))
 
     def action_shift(self, places: int) -> None:
-        """The column to the left or to the right in the list, the cursor with it."""
+        """Move the column to the left or right in the list, the cursor with it."""
         columns = self.columns
         to = max(0, min(self._at + places, len(columns) - 1))
         moved, neighbour = columns[self._at].id, columns[to].id
@@ -107,7 +107,7 @@ class ColumnsScreen(ModalScreen[None]):
         self._take(replace(self.arrangement, widths=tuple(sorted(widths.items()))))
 
     def action_reset(self) -> None:
-        """Everything as it was made."""
+        """Reset all columns."""
         self._take(AUTOMATIC)
 
     def action_close(self) -> None:

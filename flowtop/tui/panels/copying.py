@@ -1,4 +1,4 @@
-"""What of a flow goes to the clipboard: a filter, a tcpdump expression, or JSON."""
+"""The copy panel: a flow goes to the clipboard as a filter, a tcpdump expression, or JSON."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from flowtop.tui.line import Part, justify
 from flowtop.tui.widgets.lines import Lines
 
 LONGEST = 8_000
-"""Octets that terminals surely take at once."""
+"""Octets that all terminals accept at once."""
 MOST_LINES = 3
-"""Of one text."""
+"""Lines of one text."""
 
 
 class CopyScreen(ModalScreen[None]):
-    """Shows each text; a key takes one.
+    """Shows each text; a key copies one.
 
     Args:
-        texts: what it is, and the text: in the order of COPY_KEYS. An empty one is not to be had.
-        copy: takes what it is, and the text.
-        what: is copied: "flow", "group".
+        texts: name of the format, and the text, in the order of COPY_KEYS; an empty text cannot be copied.
+        copy: called with name and text.
+        what: what is copied: "flow", "group".
     """
 
     CSS = """
@@ -57,7 +57,7 @@ class CopyScreen(ModalScreen[None]):
             self._copy(*self._texts[which])
 
     def action_close(self) -> None:
-        """Copy nothing."""
+        """Close."""
         if self.is_current:
             self.dismiss()
 
@@ -69,5 +69,5 @@ class CopyScreen(ModalScreen[None]):
             for piece in textwrap.wrap(text, max(width - 15, 8), max_lines=MOST_LINES, placeholder=theme.ELLIPSIS):
                 lines.append(justify([caps, name, Part(piece)], [], width))
                 caps, name = Part("  "), Part(" " * 7)
-        leave = Part("nothing", label="Esc ", label_style=theme.KEY_CAP, style=theme.LABEL)
+        leave = Part("cancel", label="Esc ", label_style=theme.KEY_CAP, style=theme.LABEL)
         return [*lines, justify([leave], [], width)]

@@ -1,4 +1,4 @@
-"""Details of a flow: everything there is to know, live, and still when it has ended and left."""
+"""Details of a flow: everything known of it, live, also after it has ended and left the table."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from flowtop.tui.widgets.lines import Lines
 
 
 def flags_over_time(details: Details) -> str:
-    """`S . by 0:01, P by 0:03, F by 2:31`: after the first packet. Bits that were there before anybody kept note:
-    `earlier`. Empty where there are none."""
+    """`S . by 0:01, P by 0:03, F by 2:31`: after the first packet. Bits from before flags were recorded: `earlier`.
+    Empty when there are none."""
     noted = 0
     for _, bits in details.flags:
         noted |= bits
@@ -80,14 +80,14 @@ REASONS: dict[int, str] = {
 }
 """Why a record was made."""
 MOST_EXPORTS = 8
-"""Told of one by one."""
+"""Exports with a line each."""
 _LABEL = 14
 _WAY = 31
 
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How details are put: the page they came with, the wording of cells, local time, characters of sparklines, the
+    """How details are shown: the page they came with, the wording of cells, local time, characters of sparklines, the
     exports of this run."""
 
     page: Page
@@ -96,7 +96,7 @@ class Telling:
     sparks: str = theme.SPARKS
     exports: tuple[Export, ...] = ()
     list_ms: int | None = None
-    """The moment of the list, where that stands still: details go on."""
+    """The time of the list when it is paused; details stay live."""
 
     @property
     def interfaces(self) -> Mapping[int, str]:
@@ -196,7 +196,7 @@ def _tunnel(row: FlowRow) -> str:
 
 def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
     back = details.reverse
-    yield "", f"{'this way':<{_WAY}}{'the way back' if back else 'no packet came back'}"
+    yield "", f"{'this direction':<{_WAY}}{'reverse direction' if back else 'no packets in reverse'}"
     theirs = dict(_measures(back, telling)) if back else {}
     for label, ours in _measures(details.row, telling):
         yield label, f"{ours:<{_WAY}}{theirs.get(label, '')}"
@@ -230,7 +230,7 @@ def _of_tcp(row: FlowRow, telling: Telling) -> dict[str, str]:
 
 
 def _words(text: str) -> str:
-    """Without the spaces that line units up in columns."""
+    """Without the spaces that align units in columns."""
     return " ".join(text.split())
 
 
@@ -238,19 +238,20 @@ def _point(row: FlowRow, telling: Telling) -> str:
     name, arrow = telling.cell("interface", row), telling.cell("direction", row)
     exporter = exporter_of(telling.interfaces.get(row.ifindex, ""))
     if exporter is not None:
-        arrow = "direction not told" if row.direction == UNKNOWN_DIRECTION else arrow
-        name = f"{exporter.address} domain {exporter.domain}  {name if exporter.interface else 'interface not told'}"
+        arrow = "direction not reported" if row.direction == UNKNOWN_DIRECTION else arrow
+        name = name if exporter.interface else "interface not reported"
+        name = f"{exporter.address} domain {exporter.domain}  {name}"
     return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
 
 
 def _other_interface(details: Details, telling: Telling) -> str:
-    """An exporter tells where packets came in and where they left; one of them is the Observation Point."""
+    """An exporter reports where packets came in and where they left; one of them is the Observation Point."""
     name = telling.cell("interface", details.row._replace(ifindex=details.other_ifindex))
     return f"{'came in by' if details.row.direction == Direction.EGRESS else 'left by'} {name}"
 
 
 def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
-    """Records are made whether an export takes them or not; none of them tells which records it has sent."""
+    """Records are made whether an export takes them or not; no export reports which records it has sent."""
     row = details.row
     text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
     words = []
@@ -261,26 +262,26 @@ def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
         words.append(f"next in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
     running = [export for export in telling.exports if export.statistics.state is not ExportState.STOPPED]
     if not running:
-        words.append("no export takes records")
+        words.append("no export is running")
     yield "reported", text
     yield "", "; ".join(words)
     for export in running[:MOST_EXPORTS]:
         yield f"export {export.number}", _export(export, details, telling)
     if len(running) > MOST_EXPORTS:
-        yield "", f"{len(running) - MOST_EXPORTS} exports more: e shows them"
+        yield "", f"{len(running) - MOST_EXPORTS} more exports: e shows them"
 
 
 def _export(export: Export, details: Details, telling: Telling) -> str:
-    """Where an export stands, and whether it is for this flow."""
+    """State of an export, and whether it takes this flow."""
     statistics, words = export.statistics, STATES[export.statistics.state]
     if details.record is None:
         verdict = ""
     elif export.takes(details.record, telling.interfaces):
         verdict = "has this flow, " if details.row.end_reason else "takes this flow, "
     else:
-        verdict = "leaves this flow out, "
+        verdict = "excludes this flow, "
     waiting = statistics.queued_records + statistics.spooled_records
-    backlog = f"{waiting:,} records wait" if waiting else "none waits"
+    backlog = f"{waiting:,} records wait" if waiting else "none wait"
     return f"{words.glyph} {words.word}, {verdict}{backlog}  {units.printable(statistics.url, 200)}"
 
 
@@ -347,7 +348,7 @@ class DetailsScreen(ModalScreen[None]):
         self._step(lines)
 
     def action_scroll(self, pages: int) -> None:
-        """Where there is not room for all."""
+        """Scroll by pages."""
         for box in self.query(VerticalScroll):
             box.scroll_relative(y=pages * (box.size.height - 1), animate=False)
 

@@ -1,4 +1,4 @@
-"""The exports panel: what leaves, where to, how it fares; add, pause, stop."""
+"""The exports panel: each export with its state, figures and last error; add, pause, stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -22,26 +22,23 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from flowtop.errors import FlowtopError
+from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.clock import Clock
 from flowtop.tui.keys import EXPORT_KEYS, bindings
 from flowtop.tui.line import Part, justify
+from flowtop.tui.source import ExportControl
 from flowtop.tui.state.exports import COLUMNS, STATES, ExportColumn, Pace, details
 from flowtop.tui.widgets.line_input import LineInput, TakesTyping
 from flowtop.tui.widgets.lines import Lines
 
-if TYPE_CHECKING:
-    from flowtop.export.exports import Export
-    from flowtop.tui.source import ExportControl
-
-
 STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30
-EMPTY = ("No exports yet.", "", "A file records flows while you watch (IPFIX, JSON lines or CSV); a collector",
-         "gets them over the network. Whatever the list shows, an export gets every",
-         "flow that is counted.")
+EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines or CSV), or send them over the",
+         "network to a collector. An export gets every flow that is counted, whatever",
+         "the list shows.")
 
 
 class ExportList(Widget):
@@ -51,7 +48,7 @@ class ExportList(Widget):
         pace: their rates.
 
     Attributes:
-        exports: as they stood at the last `show`.
+        exports: of the last `show`.
     """
 
     class Clicked(Message):
@@ -73,13 +70,13 @@ class ExportList(Widget):
         return next((export for export in self.exports if export.number == self._number), None)
 
     def show(self, exports: tuple[Export, ...]) -> None:
-        """Take newer figures."""
+        """Show newer figures."""
         more = len(exports) != len(self.exports)
         self.exports = exports
         self.refresh(layout=more)
 
     def choose(self, number: int) -> None:
-        """Put the cursor on an export, which may yet have to be shown."""
+        """Put the cursor on an export, which may not be shown yet."""
         self._number = number
         self.refresh()
 
@@ -111,7 +108,7 @@ class ExportList(Widget):
         return _line(self._cells(export, columns, room), width, cursor=export.number == self._number)
 
     def _heading(self, room: int) -> str:
-        """Of the URLs: with how many exports there are above and below those in view."""
+        """Header of the URLs, with the number of exports above and below those in view."""
         above = self._first()
         below = max(0, len(self.exports) - above - (self.size.height - 1))
         hidden = f"{f'  ↑ {above} more' if above else ''}{f'  ↓ {below} more' if below else ''}"
@@ -129,7 +126,7 @@ class ExportList(Widget):
         ]
 
     def _first(self) -> int:
-        """Index of the first export in view: so that the cursor's is."""
+        """Index of the first export in view; the cursor's one is in view."""
         lines = max(1, self.size.height - 1)
         return max(0, min(self._number - lines, len(self.exports) - lines))
 
@@ -154,22 +151,22 @@ def _line(cells: Sequence[tuple[str, Style]], width: int, *, cursor: bool = Fals
 
 REFRESH_S = 0.5
 SCHEMES = ("file:", "ipfix+tcp://", "ipfix+tls://", "ipfix+udp://", "ipfix://", "jsonl:", "csv:")
-"""What Tab offers, in this order; a test compares them with those there are."""
+"""URL schemes that Tab offers, in this order; a test compares them with the transports."""
 HINTS = tuple((key.caps.split()[0], key.hint) for key in EXPORT_KEYS if key.hint)
-TYPING_HINTS = (("Enter", "begin"), ("Tab", "complete"), ("↑", "typed before"), ("Esc", "leave"))
+TYPING_HINTS = (("Enter", "start"), ("Tab", "complete"), ("↑", "history"), ("Esc", "cancel"))
 DETAIL_LINES = 3
-"""Lines that a long URL or error may take."""
+"""Lines of a long URL or error, at most."""
 
 
 class ExportsScreen(ModalScreen[None], TakesTyping):
-    """The panel. Opens with the line to type in when there is no export yet: Enter alone begins a recording.
+    """The panel. Opens with the line to type in when there is no export yet: Enter alone starts a recording.
 
     Args:
         exports: the exports of this run.
-        pace: how fast they send; kept by whoever outlives the panel, so that it knows rates from the start.
+        pace: how fast they send; kept by the caller, so that rates are known when the panel opens.
         history: URLs that were typed before; added to.
-        tell: called with what went wrong with an export that was added, if the panel is closed by then.
-        clock: the times.
+        alarm: called with the error of an export that could not be added, if the panel is closed by then.
+        clock: for times of day.
     """
 
     AUTO_FOCUS = None
@@ -183,20 +180,20 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings(EXPORT_KEYS)
 
-    def __init__(self, exports: ExportControl, pace: Pace, history: list[str], tell: Callable[[str], None],
+    def __init__(self, exports: ExportControl, pace: Pace, history: list[str], alarm: Callable[[str], None],
                  clock: Clock) -> None:
         super().__init__()
         self._exports = exports
         self._pace = pace
         self._history = history
-        self._tell = tell
+        self._alarm = alarm
         self._clock = clock
         self._typing = not exports.statistics()
         self._ahead = ""
         self._ready = False
         self._opening = ""
         self._doomed: int | None = None
-        self._said: tuple[Part, ...] = ()
+        self._message_parts: tuple[Part, ...] = ()
         self._list = ExportList(pace)
         self._details = Lines(self._detail_lines, id="details")
         self._input = LineInput(self._completions, history)
@@ -204,7 +201,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         self._hints = Lines(self._hint_lines)
 
     def compose(self) -> ComposeResult:
-        """List, details of the one at the cursor, the line to type in, words, keys."""
+        """List, details of the export at the cursor, the line to type in, a message, keys."""
         with Vertical() as box:
             box.border_title = "flowtop: exports"
             yield self._list
@@ -216,7 +213,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             yield self._hints
 
     def on_mount(self) -> None:
-        """Begin at what the reader is likely to want."""
+        """Start typing when there is no export yet."""
         self._again()
         self.set_interval(REFRESH_S, self._again)
         if self._typing:
@@ -236,7 +233,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         self._message.again()
 
     def _recording(self) -> str:
-        """URL of a new recording, named by the time it begins."""
+        """URL of a new recording, named by the time of its start."""
         return time.strftime("file:flowtop-%Y%m%d-%H%M%S.ipfix", self._clock.local(self._clock.wall()))
 
     def _detail_lines(self, width: int) -> list[Strip]:
@@ -246,14 +243,14 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
 
     def _message_lines(self, width: int) -> list[Strip]:
         if self._doomed is not None:
-            said = _question(self._doomed, self._list.exports)
+            parts = _question(self._doomed, self._list.exports)
         elif self._opening:
-            said = (Part(f"opening {units.printable(self._opening, width)} …"),)
-        elif self._said:
-            said = self._said
+            parts = (Part(f"opening {units.printable(self._opening, width)} …"),)
+        elif self._message_parts:
+            parts = self._message_parts
         else:
-            said = ()
-        strips = [strip for part in said for strip in _wrapped(part, width)][:DETAIL_LINES]
+            parts = ()
+        strips = [strip for part in parts for strip in _wrapped(part, width)][:DETAIL_LINES]
         return strips + [Strip.blank(width)] * (2 - len(strips))
 
     def _hint_lines(self, width: int) -> list[Strip]:
@@ -262,7 +259,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
                          for cap, hint in hints], [], width)]
 
     def on_descendant_focus(self) -> None:
-        """Other keys now; by a click, perhaps."""
+        """Other keys now; also after a click."""
         self._typing = True
         self._hints.again()
 
@@ -271,13 +268,13 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         self._hints.again()
 
     def _say(self, *parts: Part) -> None:
-        self._said = parts
+        self._message_parts = parts
         self._message.again()
 
     # ---- adding
 
     def action_add(self) -> None:
-        """Type where to."""
+        """Type a URL."""
         self._typing = True
         self._say()
         self.set_focus(self._input)
@@ -296,19 +293,19 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         return True
 
     def action_enter(self) -> None:
-        """Begin a recording, if it comes before there is a line to type in; else type."""
+        """Start a recording, if Enter comes before there is a line to type in; else type."""
         if self._typing:
             self._begin(self._input.value or self._ahead)
         else:
             self.action_add()
 
     def on_input_changed(self) -> None:
-        """What was wrong with the text before is no news any more."""
-        if self._said:
+        """Remove the error of the text before."""
+        if self._message_parts:
             self._say()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Begin what was typed."""
+        """Start the export that was typed."""
         self._begin(message.value)
 
     def _begin(self, typed: str) -> None:
@@ -345,12 +342,12 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             hint = units.printable(error.hint, 1_000)
             self._say(Part(message, theme.ALARM), *([Part(f"hint: {hint}")] if hint else []))
         else:
-            self._tell(f"no export: {message}")
+            self._alarm(f"export not started: {message}")
 
     def _completions(self, text: str) -> list[str]:
-        """What a URL may become: its scheme completed, a recording when nothing is typed."""
-        found = [scheme for scheme in SCHEMES if scheme.startswith(text.lower()) and scheme != text]
-        return found if text else [self._recording(), *found]
+        """Completions: of the scheme; a recording when nothing is typed."""
+        schemes = [scheme for scheme in SCHEMES if scheme.startswith(text.lower()) and scheme != text]
+        return schemes if text else [self._recording(), *schemes]
 
     # ---- the export at the cursor
 
@@ -385,16 +382,16 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             self._again()
 
     def _answer(self, key: str, doomed: int) -> None:
-        """While a question stands, the next key answers it."""
+        """The next key after a question answers it."""
         self._doomed = None
         if key in ("x", "y", "delete"):
             self._exports.end(doomed)
         else:
-            self._say(Part(f"export {doomed} goes on", theme.LABEL))
+            self._say(Part(f"export {doomed} continues", theme.LABEL))
         self._again()
 
     def _chosen_alive(self) -> Export | None:
-        """The export at the cursor; when it has stopped, or there is none, that is said."""
+        """The export at the cursor; None and a message when it has stopped, or there is none."""
         export = self._list.chosen
         if export is None:
             self._say(Part("no export yet: a adds one", theme.LABEL))
@@ -406,7 +403,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         return None
 
     def action_close(self) -> None:
-        """Leave the line that is typed in; else close, once: keys typed ahead may ask again meanwhile."""
+        """Leave the line that is typed in; else close, once: keys typed ahead may come while the panel is removed."""
         if self._typing and self._list.exports:
             self._stop_typing()
             self._say()
@@ -417,12 +414,12 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
 def _question(number: int, exports: tuple[Export, ...]) -> tuple[Part, ...]:
     export = next(export for export in exports if export.number == number)
     left = export.statistics.queued_records + export.statistics.spooled_records
-    waiting = f" {left:,} records wait: they are sent first, if it takes seconds only." if left else ""
-    return (Part(f"Stop export {number}?{waiting} x or y stops it, any other key lets it go on.", theme.HEADING),)
+    waiting = f" {left:,} queued records are sent first, if that takes only seconds." if left else ""
+    return (Part(f"Stop export {number}?{waiting} x or y stops it, any other key keeps it.", theme.HEADING),)
 
 
 def _wrapped(part: Part, width: int) -> list[Strip]:
-    """A part in as many lines as it needs, DETAIL_LINES at most, its label on the first."""
+    """A part in as many lines as it needs, at most DETAIL_LINES, its label on the first."""
     room = max(1, width - 2 - len(part.label))
     texts = textwrap.wrap(part.text, room, break_on_hyphens=False) or [""]
     if len(texts) > DETAIL_LINES:

@@ -1,4 +1,4 @@
-"""The group chooser: a short list of what rows can be, flows and biflows, and what flows can be grouped by."""
+"""The group chooser: flows, biflows, and the fields that flows can be grouped by."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from flowtop.tui.line import Part, justify
 from flowtop.tui.widgets.lines import Lines
 
 FLOWS, BIFLOWS = "flow", "biflow"
-"""Stand for no grouping."""
-_ROWS = {FLOWS: "Nothing: each flow by itself.", BIFLOWS: "Nothing: both ways of each conversation together."}
+"""No grouping."""
+_ROWS = {FLOWS: "No grouping: one row per flow.", BIFLOWS: "No grouping: both directions of a conversation in one row."}
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in GROUP_KEYS if key.hint)
 _LONGEST_LENGTH = len("32/128")
 
 
 class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
-    """The chooser; gives ids of fields, () for flows, (BIFLOWS,) for biflows, None when nothing is to change.
+    """The chooser; gives ids of fields, () for flows, (BIFLOWS,) for biflows, None to change nothing.
 
     Args:
-        group: what the list is grouped by now, put like that.
-        listening: flows come from exporters: they can be grouped by these too.
+        group: what the list is grouped by now, in the same form.
+        collecting: flows come from exporters: they can be grouped by these too.
     """
 
     CSS = """
@@ -42,12 +42,12 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings(GROUP_KEYS)
 
-    def __init__(self, group: tuple[str, ...], listening: bool = False) -> None:
+    def __init__(self, group: tuple[str, ...], collecting: bool = False) -> None:
         super().__init__()
         self._lengths = dict(text.split(":") for text in group if ":" in text)
         current = [text.partition(":")[0] for text in group] or [FLOWS]
         self._ids = [*_ROWS, *(id_ for id_, field in GROUPS.items()
-                              if listening or not field.of_exporters or id_ in current)]
+                              if collecting or not field.of_exporters or id_ in current)]
         self._marked = current if len(current) > 1 else []
         self._current = current
         self._at = self._ids.index(current[0])
@@ -65,12 +65,12 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     # ---- keys
 
     def action_move(self, lines: int) -> None:
-        """Cursor; past the end it begins anew."""
+        """Move the cursor; after the last field comes the first."""
         self._at = (self._at + lines) % len(self._ids)
         self._paint()
 
     def action_mark(self) -> None:
-        """This field, too, or not any more."""
+        """Mark this field, or unmark it."""
         field = self._ids[self._at]
         if field in _ROWS:
             self._marked = []
@@ -81,7 +81,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         self._paint()
 
     def action_take(self) -> None:
-        """Done, once."""
+        """Apply, once."""
         ids = tuple(map(self._with_length, self._marked or [self._ids[self._at]]))
         try:
             group_fields(() if ids == (BIFLOWS,) else ids)
@@ -93,13 +93,13 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
             self.dismiss(() if ids == (FLOWS,) else ids)
 
     def action_erase(self) -> None:
-        """The last digit of the prefix length."""
+        """Erase the last digit of the prefix length."""
         field = self._ids[self._at]
         self._lengths[field] = self._lengths.get(field, "")[:-1]
         self._paint()
 
     def action_close(self) -> None:
-        """Leave it as it was, once."""
+        """Close and change nothing, once."""
         if self.is_current:
             self.dismiss(None)
 
@@ -113,7 +113,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         self._paint()
 
     def on_click(self, event: events.Click) -> None:
-        """Cursor to the field; again: take it."""
+        """Move the cursor to the field; again: apply."""
         line = event.screen_y - self._lines.region.y + self._first()
         if 0 <= line < len(self._ids) and self._lines.region.contains(event.screen_x, event.screen_y):
             if line == self._at:

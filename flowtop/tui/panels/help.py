@@ -1,5 +1,5 @@
-"""The help screen: all keys on one page at 80x24; then the words on screen, then those of filters. All of it from the
-tables that define them."""
+"""The help screen: all keys on one page at 80x24; the words on screen; the words of filters. All of it is made from
+the tables that define them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.fields.columns import COLUMNS
+from flowtop.filters.words import WORDS
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.keys import (
@@ -33,6 +36,7 @@ from flowtop.tui.keys import (
     Key,
     bindings,
 )
+from flowtop.tui.panels.manual import ManualScreen
 
 WIDTH = 76
 """Cells of the page."""
@@ -41,37 +45,37 @@ _COLUMN = (WIDTH - len(_GAP)) // 2
 
 TOGETHER: dict[tuple[str, ...], str] = {
     ("move(-1)", "move(1)"): "Cursor up, down",
-    ("page_up", "page_down"): "A screen up, down",
+    ("page_up", "page_down"): "One screen up, down",
     ("first", "last"): "First, last flow",
-    ("clear_cursor",): "No cursor",
+    ("clear_cursor",): "Remove the cursor",
     ("edit_filter",): "Filter as you type",
-    ("choose_cell(-1)", "choose_cell(1)"): "Choose a cell of the flow",
-    ("filter_by_cell(False)",): "Only flows like the cell",
-    ("filter_by_cell(True)",): "All but flows like the cell",
+    ("choose_cell(-1)", "choose_cell(1)"): "Select a cell",
+    ("filter_by_cell(False)",): "Only the cell's value",
+    ("filter_by_cell(True)",): "Exclude the cell's value",
     ("sort_next", "sort_previous"): "Sort by next, previous",
     ("hold_order",): "Freeze the order",
     ("follow",): "Follow the cursor's flow",
-    ("step(-1)", "step(1)", "step(-10)", "step(10)"): "Past: 1, 10 back, on",
-    ("mark", "unmark"): "Count from now, no more",
+    ("step(-1)", "step(1)", "step(-10)", "step(10)"): "Back, forward 1, 10 ticks",
+    ("mark", "unmark"): "Mark: count from now; clear",
     ("window('tick')", "window('10s')", "window('60s')"): "Rate of tick, 10 s, 60 s",
-    ("hosts",): "Names of hosts (DNS)",
-    ("services",): "Names of ports",
-    ("biflow",): "Both ways in one row",
-    ("open",): "Details, or into the group",
+    ("hosts",): "Host names (DNS)",
+    ("services",): "Service names",
+    ("biflow",): "Merge both directions",
+    ("open",): "Details, or open the group",
     ("columns",): "Choose columns",
     ("copy",): "Copy the flow",
     ("write",): "Write the list",
     ("packets",): "Write packets, stop",
     ("next_theme",): "Next theme",
     ("app.command_palette",): "Search commands",
-    ("app.suspend_process",): "To the shell (fg)",
-    ("app.quit",): "Leave",
+    ("app.suspend_process",): "Suspend (fg returns)",
+    ("app.quit",): "Quit",
 }
-"""Actions whose keys share a line, or whose doc is long to say. A key that is not here is put by how its doc begins."""
+"""Actions whose keys share a line, or whose doc is long. Other keys are described by how their doc begins."""
 
 
 def key_lines() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Sections in the order of the table: heading, and caps with what they do, in few words."""
+    """Sections in the order of the table: heading, and keys with what they do, in few words."""
     by_section: dict[str, list[Key]] = {}
     for key in KEYS:
         by_section.setdefault(key.section, []).append(key)
@@ -87,7 +91,7 @@ def _words(key: Key) -> str:
 
 
 def _caps(keys: Sequence[Key]) -> str:
-    """Of one key all its caps; of several the first each: the others go on working, and the manual has them."""
+    """Of one key all its caps; of several the first each: the others work too, and are in the manual."""
     return keys[0].caps if len(keys) == 1 else " ".join(key.caps.split()[0] for key in keys)
 
 
@@ -116,19 +120,19 @@ def _line(caps: str, words: str, widest: int) -> Text:
     return Text.assemble((f" {caps.ljust(widest)} ", theme.SORTED), units.elide(words, room).ljust(room))
 
 ACCURACY: tuple[tuple[str, str], ...] = (
-    ("exact", "share of the packets seen that are in a flow or in a counter of this line"),
-    ("coverage", "packets seen, against the interfaces' own counters"),
+    ("exact", "share of the observed packets that are in a flow or in a counter on this line"),
+    ("coverage", "observed packets, compared with the interfaces' own counters"),
     ("ignored", "not IP (ARP, LLC, other) or malformed: counted, in no flow"),
-    ("lost", "seen but in no flow for want of memory in the kernel; 0 when all is well"),
-    ("dup", "the same packet at a second interface or direction; once in the totals"),
+    ("lost", "observed, but in no flow: the kernel had no memory left; normally 0"),
+    ("dup", "the same packet at a second interface or direction; counted once in the totals"),
     ("aggregated", "in the rows \"(all other flows)\": the kernel's table was full"),
     ("fragments", "later fragments whose first one was not seen; rows with \"frag\""),
     ("evicted", "flows ended early because the flow table was full"),
     ("export", "● exporting, ○ waiting, ◐ blocked, ◌ connecting, ‖ paused, ■ stopped: one each"),
-    ("sent", "Flow Records handed to collectors and files, all exports together"),
-    ("queued, spooled", "wait to be sent, in memory and on disk"),
-    ("not sent", "Flow Records given up; 0 when all is well"),
-    ("written", "packets in the file of W or -w; capped: their flow had had its share"),
+    ("sent", "Flow Records sent to collectors and files, all exports together"),
+    ("queued, spooled", "Flow Records waiting to be sent, in memory and on disk"),
+    ("not sent", "Flow Records that were discarded; normally 0"),
+    ("written", "packets in the file of W or -w; capped: beyond the limit of their flow"),
     ("dropped", "packets missing in that file: the kernel had no room for them"),
 )
 """Words of the accuracy line and what they mean."""
@@ -138,7 +142,7 @@ PAGES = ("keys", "words", "filters")
 
 
 class HelpScreen(ModalScreen[None]):
-    """Three pages, Tab turns them; the usual keys scroll, any of help, Esc and quit close it."""
+    """Three pages: Tab shows the next one, the usual keys scroll, the keys of help, Esc and quit close it."""
 
     AUTO_FOCUS = "VerticalScroll"
 
@@ -203,24 +207,19 @@ class HelpScreen(ModalScreen[None]):
 
     def action_manual(self) -> None:
         """On to the manual."""
-        from flowtop.tui.panels.manual import ManualScreen  # needed only now
-
         if self.is_current:
             self.app.push_screen(ManualScreen())
 
     def action_close(self) -> None:
-        """Close, once: keys typed ahead may ask again while the screen is going."""
+        """Close, once: keys typed ahead may come while the screen is being removed."""
         if self.is_current:
             self.dismiss()
 
 
 def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
-    """What the page of words says: headings, each with terms and their meanings."""
-    from flowtop.fields.biflows import BIFLOW_COLUMNS  # bring numpy: not before it is asked for
-    from flowtop.fields.columns import COLUMNS
-
+    """The page of words: headings, each with terms and their meanings."""
     yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
-    yield "Columns of biflows, too", [(column.header, column.doc) for id_, column in BIFLOW_COLUMNS.items()
+    yield "Columns of biflows only", [(column.header, column.doc) for id_, column in BIFLOW_COLUMNS.items()
                                       if id_ not in COLUMNS]
     yield "Accuracy line", ACCURACY
     yield "Mouse", MOUSE
@@ -228,15 +227,13 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     yield "Copying a flow", [(key.caps, key.doc) for key in COPY_KEYS]
     yield "Details of a flow", [(key.caps, key.doc) for key in DETAIL_KEYS]
     yield "Help and the manual", [(key.caps, key.doc) for key in (*HELP_KEYS, *MANUAL_KEYS)]
-    yield "Groups: choosing them", [(key.caps, key.doc) for key in GROUP_KEYS]
-    yield "Columns: choosing them", [(key.caps, key.doc) for key in COLUMN_KEYS]
+    yield "Group chooser", [(key.caps, key.doc) for key in GROUP_KEYS]
+    yield "Column chooser", [(key.caps, key.doc) for key in COLUMN_KEYS]
 
 
 def filter_page() -> Table:
     """Every word of the filter language, with an example."""
-    from flowtop.filters.words import WORDS  # as above
-
-    return _grid([("While a filter is typed", FILTER_KEYS), ("Words of filters, with examples",
+    return _grid([("Typing a filter", FILTER_KEYS), ("Filter words, with examples",
                    [(word.words, f"{word.doc}  {word.example}") for word in WORDS])])
 
 

@@ -1,4 +1,4 @@
-"""Where the list on view, or packets, are written to: a line to type, with a name that will do."""
+"""The write panel: a file name to type, with a default, for the list or for packets."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class WriteScreen(ModalScreen[None]):
     """The line.
 
     Args:
-        name: what Enter alone takes.
-        write: writes to a path, raises FlowtopError; what it gives is said when the screen has closed.
-        say: says it.
+        name: the default.
+        write: writes to a path, raises FlowtopError; gives a message, shown when the panel has closed.
+        say: shows it.
         title: what is written.
-        suffixes: of names that Tab offers, one after the other.
-        verb: what Enter does.
+        suffixes: suffixes of names that Tab offers, one after the other.
+        verb: what Enter does, for the hint.
     """
 
     AUTO_FOCUS = "LineInput"
@@ -61,7 +61,7 @@ class WriteScreen(ModalScreen[None]):
         self._message = Lines(lambda width: [justify([self._words], [], width)])
 
     def compose(self) -> ComposeResult:
-        """The line, what there is to say about it, keys."""
+        """The line, a message, keys."""
         with Vertical() as box:
             box.border_title = Text(self._title)
             with Horizontal():
@@ -71,30 +71,30 @@ class WriteScreen(ModalScreen[None]):
             yield Lines(self._hint_lines)
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Write, once at a time."""
+        """Write, one file at a time."""
         message.stop()
         if not self._busy:
             self._busy = True
-            self._tell(Part("writing …" if self._verb == "write" else "starting …"))
+            self._show(Part("writing …" if self._verb == "write" else "starting …"))
             self.run_worker(self._try(message.value.strip()))
 
     async def _try(self, text: str) -> None:
         try:
-            said = await self._write(Path(text).expanduser())
+            message = await self._write(Path(text).expanduser())
         except (FlowtopError, RuntimeError) as error:  # RuntimeError: ~nobody
             hint = error.hint if isinstance(error, FlowtopError) else ""
-            self._tell(Part("; ".join(filter(None, (units.printable(str(error), 300), hint))), theme.ALARM))
+            self._show(Part("; ".join(filter(None, (units.printable(str(error), 300), hint))), theme.ALARM))
             self._busy = False
             return
         self.action_close()
-        self._say(said)
+        self._say(message)
 
     def action_close(self) -> None:
         """Back to the flows, once."""
         if self.is_current:
             self.dismiss()
 
-    def _tell(self, words: Part) -> None:
+    def _show(self, words: Part) -> None:
         self._words = words
         self._message.again()
 
@@ -108,6 +108,6 @@ class WriteScreen(ModalScreen[None]):
 
     def _hint_lines(self, width: int) -> list[Strip]:
         formats = ", ".join(suffix[1:] for suffix in self._suffixes)
-        hints = (("Enter", self._verb), ("Tab", formats), ("Esc", "leave"))
+        hints = (("Enter", self._verb), ("Tab", formats), ("Esc", "cancel"))
         return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
                          for cap, hint in hints], [], width)]

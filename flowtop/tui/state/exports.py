@@ -1,4 +1,4 @@
-"""Exports in words: their states and how fast they send, the accuracy line's share of them, the panel's columns."""
+"""Exports as text: states and rates, parts of the accuracy line, columns and details of the panel."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Pace:
         self._samples: dict[int, deque[_Sample]] = {}
 
     def note(self, exports: Sequence[Export]) -> None:
-        """Take note of how they stand now."""
+        """Take a sample of each."""
         now_s = self._monotonic()
         for export in exports:
             samples = self._samples.setdefault(export.number, deque())
@@ -51,17 +51,17 @@ class Pace:
                 samples.popleft()
 
     def records_per_s(self, number: int) -> float | None:
-        """Flow Records a second; None when that is not known yet. Records taken back as not delivered give 0."""
-        found = self._span(number)
-        return None if found is None else max(0.0, (found[1].records - found[0].records) / _seconds(found))
+        """Flow Records a second; None when not known yet. Records taken back as not delivered give 0."""
+        span = self._span(number)
+        return None if span is None else max(0.0, (span[1].records - span[0].records) / _seconds(span))
 
     def file_octets_per_s(self, number: int) -> float | None:
-        """Octets a second that the file grows; None when that is not known, or another file was begun."""
-        found = self._span(number)
-        if found is None or found[0].file_octets is None or found[1].file_octets is None:
+        """Octets a second that the file grows; None when not known, or another file was started."""
+        span = self._span(number)
+        if span is None or span[0].file_octets is None or span[1].file_octets is None:
             return None
-        grown = found[1].file_octets - found[0].file_octets
-        return None if grown < 0 else grown / _seconds(found)
+        growth = span[1].file_octets - span[0].file_octets
+        return None if growth < 0 else growth / _seconds(span)
 
     def _span(self, number: int) -> tuple[_Sample, _Sample] | None:
         samples = self._samples.get(number)
@@ -76,7 +76,7 @@ def _seconds(span: tuple[_Sample, _Sample]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class StateWords:
-    """A state on screen: a glyph and a word, so that no colour is needed to tell it."""
+    """A state on screen: a glyph and a word, so that it is clear without colour."""
 
     glyph: str
     word: str
@@ -92,7 +92,7 @@ STATES: dict[ExportState, StateWords] = {
     ExportState.BLOCKED: StateWords("◐", "blocked", theme.WARNING),
     ExportState.WAITING: StateWords("○", "waiting", theme.ALARM),
 }
-"""Every state, from the best to the worst; one that ended on request is no worse than one that runs."""
+"""Every state, from the best to the worst; stopped on request is no worse than running."""
 
 _ORDER = list(STATES)
 
@@ -100,13 +100,13 @@ _ORDER = list(STATES)
 # ---- the accuracy line
 
 GLYPHS = 8
-"""Exports whose states are told one by one on the accuracy line; of more, the worst states."""
+"""Exports whose states are shown one by one on the accuracy line; of more, the worst states."""
 
 
 def accuracy_parts(exports: Sequence[ExportStatistics]) -> list[Part]:
-    """What the accuracy line says of all exports: each one's state, the worst in a word, the sum of their records.
+    """Parts of the accuracy line: the state of each export, the worst as a word, the sums of their records.
 
-    Exports that have stopped count in the sums, and show a state only when none is left that runs.
+    Exports that have stopped count in the sums; their state is shown only when none runs.
     """
     if not exports:
         return []
@@ -180,13 +180,13 @@ COLUMNS: tuple[ExportColumn, ...] = (
                  lambda statistics: statistics.not_sent_records > 0),
     ExportColumn("FILE", 7, _file, rank=3),
 )
-"""What the list tells in numbers."""
+"""Columns of numbers in the list."""
 
-ENDS_FIRST = "records leave as flows end, fall silent, or go on past the active timeout"
+ENDS_FIRST = "records are sent when flows end, are idle, or pass the active timeout"
 
 
 def details(export: Export, pace: Pace, clock: Clock) -> list[Part]:
-    """Everything known of one export, a line each: label and words."""
+    """Everything known of one export, a line each: label and text."""
     statistics = export.statistics
     words = STATES[statistics.state]
     lines = [
@@ -224,14 +224,14 @@ def _sent(export: Export, pace: Pace) -> str:
         words += f", {units.packet_rate(rate)}/s"
     words += f"; {statistics.sent_messages:,} messages, {_octets(statistics.sent_octets)}"
     if statistics.repeated_records:
-        words += f"; {statistics.repeated_records:,} records sent twice, their connection broke"
+        words += f"; {statistics.repeated_records:,} records sent twice after a lost connection"
     return words
 
 
 def _not_sent(statistics: ExportStatistics) -> str:
     if not statistics.not_sent_records:
         return "0 records"
-    return (f"{statistics.not_sent_records:,} records given up: {statistics.not_sent_packets:,} packets, "
+    return (f"{statistics.not_sent_records:,} records discarded: {statistics.not_sent_packets:,} packets, "
             f"{_octets(statistics.not_sent_octets)}")
 
 

@@ -1,4 +1,4 @@
-"""A filter on its way from the keyboard to the list: the text, what it means so far, and what is wrong with it.
+"""A filter being typed: what its text means so far, and what is wrong with it.
 
 Pure state, no widget.
 """
@@ -6,32 +6,28 @@ Pure state, no widget.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rich.style import Style
 
+from flowtop.filters.errors import FilterError
+from flowtop.filters.filter import Filter, compile_filter
 from flowtop.tui import theme
 from flowtop.tui.line import Part
-
-if TYPE_CHECKING:
-    from flowtop.filters.errors import FilterError
-    from flowtop.filters.filter import Filter
-
 
 MOST_REMEMBERED = 200
 """Filters of the history, at most."""
 
 
 class FilterEntry:
-    """What is being typed behind `/`.
+    """The text typed after `/`.
 
     Args:
         before: the filter when typing began.
 
     Attributes:
         before: as given.
-        filter: what the newest text that meant something means; None for every flow.
-        error: why the text as it is means nothing; None when it does.
+        filter: of the last text without an error; None: all flows.
+        error: of the current text; None when it has none.
     """
 
     def __init__(self, before: Filter | None) -> None:
@@ -40,10 +36,7 @@ class FilterEntry:
         self.error: FilterError | None = None
 
     def type(self, text: str) -> None:
-        """Take the text as it is now. An unfinished or wrong one leaves the filter as it was."""
-        from flowtop.filters.errors import FilterError
-        from flowtop.filters.filter import compile_filter  # brings the parser: when it is asked for
-
+        """Take the current text. An unfinished or wrong one leaves the filter as it was."""
         self.error = None
         try:
             self.filter = compile_filter(text.rstrip()) if text.strip() else None
@@ -52,7 +45,7 @@ class FilterEntry:
 
 
 def remember(history: list[str], text: str) -> None:
-    """Put a text at the end of a history, where it is once; the oldest make room."""
+    """Put a text at the end of a history, once; the oldest texts are dropped."""
     if not text.strip():
         return
     if text in history:

@@ -1,32 +1,30 @@
-"""Which Query to ask, from what the reader chose and what is in view; and which pages to show while paused.
+"""Which Query to send, from the reader's choices and what is in view; and which pages to show while paused.
 
-Pure state, no widget. A Query costs the metering thread a look at every flow, so none is asked that brings nothing:
-moving the cursor asks nothing, scrolling asks when the fetched rows run out.
+Pure state, no widget. A Query costs the metering thread a look at every flow, so none is sent without need: moving
+the cursor sends none, scrolling sends one when the fetched rows run out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from flowtop.filters.filter import Filter
+from flowtop.query.layout import sorted_column
 from flowtop.query.query import Page, Query
+from flowtop.text.names import KnownNames
 from flowtop.tui.state.viewport import START, Place, Viewport
-
-if TYPE_CHECKING:
-    from flowtop.filters.filter import Filter
-    from flowtop.text.names import KnownNames
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What has gone by while the picture stood still."""
+    """Time and packets since the display was paused."""
 
     seconds: float
     packets: int
 
 
 class Questions:
-    """The reader's choices and what has been asked for them.
+    """The reader's choices and the queries sent for them.
 
     Args:
         query: sort, filter and grouping to begin with.
@@ -37,7 +35,7 @@ class Questions:
     """
 
     def __init__(self, query: Query, viewport: Viewport) -> None:
-        self._wanted = query
+        self._choice = query
         self._viewport = viewport
         self._asked: Query | None = None
         self._holds = 0
@@ -52,31 +50,31 @@ class Questions:
     @property
     def sort(self) -> str:
         """Id of the sorted column."""
-        return self._wanted.sort
+        return self._choice.sort
 
     @property
     def descending(self) -> bool:
         """Largest first."""
-        return self._wanted.descending
+        return self._choice.descending
 
     @property
     def asked(self) -> Query | None:
-        """What was asked last, None before anything was."""
+        """The query sent last, None before the first."""
         return self._asked
 
     @property
     def newest(self) -> Page | None:
-        """The newest page of now, shown or not; without rows while the past is looked at."""
+        """The newest page of now, shown or not; without rows while a past tick is shown."""
         return self._latest if self._latest is None or self._latest.present is None else self._latest.present
 
     @property
     def paused(self) -> bool:
-        """The picture stands still."""
+        """The display is paused."""
         return self._paused_at is not None
 
     @property
     def pause(self) -> Pause | None:
-        """What has gone by since the pause began, None when not paused."""
+        """Time and packets since the pause began, None when not paused."""
         begin, end = self._paused_at, self.newest
         if begin is None or end is None:
             return None
@@ -86,143 +84,141 @@ class Questions:
         )
 
     def order_by(self, sort: str, *, descending: bool) -> None:
-        """Sort by another column or the other way round. A held order is fixed anew; without a cursor, view the top."""
-        self._wanted = replace(self._wanted, sort=sort, descending=descending)
-        if self._wanted.hold is not None:
-            self._hold_anew()
+        """Set the sort order. A frozen order is frozen again in it; without a cursor, view the top."""
+        self._choice = replace(self._choice, sort=sort, descending=descending)
+        if self._choice.hold is not None:
+            self._hold_again()
         if self._viewport.cursor is None:
             self._viewport.scroll(-self._viewport.top)
 
     @property
-    def wanted(self) -> Query:
-        """What the reader chose; offset, limit and anchor mean nothing in it."""
-        return self._wanted
+    def choice(self) -> Query:
+        """The reader's choices; offset, limit and anchor have no meaning in it."""
+        return self._choice
 
     def show_list(self, group: tuple[str, ...], scope: Filter | None, place: Place = START, *,
                   biflow: bool = False) -> None:
-        """Show another list: grouped otherwise, of biflows, or of other groups' flows.
+        """Show another list: other groups, biflows, or the flows of a group.
 
-        Where it has the sorted column it stays.
+        It is sorted by the same column if it has that.
         """
-        from flowtop.query.layout import sorted_column  # brings numpy, which must not delay the first frame
-
-        wanted = replace(self._wanted, group=group, scope=scope, biflow=biflow)
-        if wanted == self._wanted:
+        choice = replace(self._choice, group=group, scope=scope, biflow=biflow)
+        if choice == self._choice:
             return
-        self._wanted = wanted
-        column = sorted_column(self._wanted)
-        if column.id != self._wanted.sort:
-            self._wanted = replace(self._wanted, sort=column.id, descending=column.descending_first)
-        if self._wanted.hold is not None:
-            self._hold_anew()
+        self._choice = choice
+        column = sorted_column(self._choice)
+        if column.id != self._choice.sort:
+            self._choice = replace(self._choice, sort=column.id, descending=column.descending_first)
+        if self._choice.hold is not None:
+            self._hold_again()
         self._viewport.turn_to(place)
 
     def watch(self, flow_id: int | None) -> None:
         """Ask for the details of a flow, or of none."""
-        self._wanted = replace(self._wanted, details=flow_id)
+        self._choice = replace(self._choice, details=flow_id)
 
     def return_to(self, before: Query, place: Place) -> None:
-        """Show a list again as it was: grouped and ordered so, with that filter."""
+        """Show a list as it was before: its groups, order and filter."""
         self.show_list(before.group, before.scope, place, biflow=before.biflow)
-        self._wanted = replace(self._wanted, sort=before.sort, descending=before.descending, filter=before.filter)
+        self._choice = replace(self._choice, sort=before.sort, descending=before.descending, filter=before.filter)
 
     @property
     def filter(self) -> Filter | None:
-        """Which flows are wanted; None for all."""
-        return self._wanted.filter
+        """Which flows are listed; None: all."""
+        return self._choice.filter
 
-    def filter_by(self, wanted: Filter | None) -> None:
-        """Show other flows. Without a cursor, view the top."""
-        if wanted == self._wanted.filter:
+    def filter_by(self, new: Filter | None) -> None:
+        """List other flows. Without a cursor, view the top."""
+        if new == self._choice.filter:
             return
-        self._wanted = replace(self._wanted, filter=wanted)
+        self._choice = replace(self._choice, filter=new)
         if self._viewport.anchor is None:
             self._viewport.scroll(-self._viewport.top)
 
     def know(self, names: KnownNames | None) -> None:
-        """Names of hosts for the filter that is wanted; None when it asks for none. A paused picture keeps its own."""
-        held = self.paused and self._asked is not None and self._asked.filter == self._wanted.filter
+        """Set the host names for the filter; None when it asks for none. A paused display keeps those it has."""
+        held = self.paused and self._asked is not None and self._asked.filter == self._choice.filter
         if not held:
-            self._wanted = replace(self._wanted, names=names)
+            self._choice = replace(self._choice, names=names)
 
     def toggle_ended(self) -> None:
-        """List flows that have ended too, or no more."""
-        self._wanted = replace(self._wanted, ended=not self._wanted.ended)
+        """List flows that have ended, or hide them."""
+        self._choice = replace(self._choice, ended=not self._choice.ended)
 
     def toggle_hold(self) -> None:
-        """Freeze the order, or let it go."""
+        """Freeze the order, or unfreeze it."""
         self.order_held = not self.order_held
         self._update_hold()
 
     def mark(self) -> None:
-        """Count from now on; a mark set before is forgotten."""
+        """Count from now on; replaces a mark set before."""
         self._marks += 1
-        self._wanted = replace(self._wanted, mark=self._marks)
+        self._choice = replace(self._choice, mark=self._marks)
 
     def unmark(self) -> None:
         """Count from the flows' first packets again."""
-        self._wanted = replace(self._wanted, mark=None)
+        self._choice = replace(self._choice, mark=None)
 
     def step(self, ticks: int) -> bool:
-        """Look at a later tick of those kept, an earlier one when negative, as far as they reach; the picture pauses.
+        """Show a later tick of those kept, an earlier one when negative, as far as they reach; pauses the display.
 
-        Gives whether there was anywhere to go.
+        Gives False when there is no such tick.
         """
         newest, view = self.newest, self._paused_at or self.newest
         if newest is None or view is None or newest.kept is None:
             return False
         first, last = newest.kept.first_tick, newest.kept.last_tick
-        begin = max(first, min(view.tick if self._wanted.at is None else self._wanted.at, last))
+        begin = max(first, min(view.tick if self._choice.at is None else self._choice.at, last))
         goal = max(first, min(begin + ticks, last))
         if goal == begin:
             return False
         if not self.paused:
             self.toggle_pause()
-        self._wanted = replace(self._wanted, at=goal)
+        self._choice = replace(self._choice, at=goal)
         return True
 
     def toggle_pause(self) -> Page | None:
-        """Stand still, or go on, from the past too; gives the newest page when it goes on, if it is at hand."""
+        """Pause, or resume, also from the past; gives the newest page when it resumes and there is one."""
         if self._paused_at is None:
             self._paused_at = self.newest
             self._freezes += 1
-            self._wanted = replace(self._wanted, freeze=self._freezes)
-            if self._returning or self._unanswered:  # the picture is still of the past, or of another list
+            self._choice = replace(self._choice, freeze=self._freezes)
+            if self._returning or self._unanswered:  # the display still shows the past, or another list
                 self._awaited = self._asked
             self._update_hold()
             return None
         self._paused_at = self._awaited = None
-        self._wanted = replace(self._wanted, freeze=None, at=None)
+        self._choice = replace(self._choice, freeze=None, at=None)
         self._update_hold()
         self._returning = self._latest is not None and self._latest.past
         return None if self._returning else self._latest
 
     @property
     def _unanswered(self) -> bool:
-        """The reader has asked for other rows than those that came last."""
+        """The last page does not answer the last query."""
         if self._latest is None or self._asked is None:
             return False
         return _list_of(self._latest.query) != _list_of(self._asked)
 
     def accept(self, page: Page) -> bool:
-        """Take note of a page; is it to be shown? While paused: only one that answers what the reader asked since."""
+        """Take a page; True when it is to be shown. While paused: only one that answers a query sent since."""
         self._latest = page
         if self._paused_at is None:
             self._returning = self._returning and page.past
-            return not page.past  # a late one of the past comes when the reader is back already
+            return not page.past  # a late one of the past may come after the return to now
         if self._awaited is None or page.query != self._awaited:
             return False
         self._awaited = None
         self._returning = False
-        self._paused_at = page  # what has gone by is counted from the moment it is of
+        self._paused_at = page  # time and packets since the pause count from its tick
         return True
 
     def next(self) -> Query | None:
-        """The Query to ask now, None when the last one still serves."""
+        """The Query to send now, None when the last one is still right."""
         before = self._asked
         offset, limit = self._viewport.window(0, None) if before is None else self._viewport.window(
             before.offset, before.limit)
-        query = replace(self._wanted, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
+        query = replace(self._choice, offset=offset, limit=limit, anchor=None if before is None else before.anchor)
         if query == before and (before.anchor == self._viewport.anchor or not self._anchor_matters):
             return None
         query = replace(query, anchor=self._viewport.anchor)
@@ -234,22 +230,22 @@ class Questions:
 
     @property
     def _anchor_matters(self) -> bool:
-        """The source should know where the cursor is now. It keeps a flow that ends under the cursor; where that would
-        not be seen on the page on view, it has to know before."""
-        unseen = self._viewport.anchor is not None and (self.paused or not self._wanted.ended)
+        """Whether the source must know where the cursor is. It keeps a flow that ends under the cursor; where the page
+        on view would not show that, it must know in advance."""
+        unseen = self._viewport.anchor is not None and (self.paused or not self._choice.ended)
         return unseen or self._viewport.needs_anchor
 
     def _update_hold(self) -> None:
         if not (self.order_held or self.paused):
-            self._wanted = replace(self._wanted, hold=None)
-        elif self._wanted.hold is None:
-            self._hold_anew()
+            self._choice = replace(self._choice, hold=None)
+        elif self._choice.hold is None:
+            self._hold_again()
 
-    def _hold_anew(self) -> None:
+    def _hold_again(self) -> None:
         self._holds += 1
-        self._wanted = replace(self._wanted, hold=self._holds)
+        self._choice = replace(self._choice, hold=self._holds)
 
 
 def _list_of(query: Query) -> Query:
-    """What of a query says which rows come: an answer to another one is another picture."""
+    """The part of a query that determines which rows come."""
     return replace(query, anchor=None, hold=None, freeze=None, details=None)

@@ -31,7 +31,7 @@ class Place:
 
 
 START = Place()
-"""The first rows, without a cursor."""
+"""The top of the list, without a cursor."""
 
 
 class Viewport:
@@ -41,7 +41,8 @@ class Viewport:
         height: lines in view, at least 1.
         top: rank of the first flow in view.
         cursor: flow_id of the cursor's flow, or None.
-        follow: the view scrolls along when the cursor's flow changes its rank.
+        cell: id of the column in which the cursor's cell is; "" when none is chosen.
+        follow: the view scrolls with the cursor's flow.
         page: the page on view.
     """
 
@@ -49,24 +50,25 @@ class Viewport:
         self.height = height
         self.top = 0
         self.cursor: int | None = None
+        self.cell = ""
         self.follow = False
         self.page: Page | None = None
         self._cursor_rank: int | None = None
         self._absent: int | None = None
         self._line: int | None = None
         self._hand_on = False
-        self._wanted_top: int | None = None
-        self._wanted_rank: int | None = None
+        self._goal_top: int | None = None
+        self._goal_rank: int | None = None
         self._turn: Place | None = None
         self._steps_ahead = 0
 
     @property
     def place(self) -> Place:
-        """Where the reader is, to come back to."""
+        """Where the reader is, to return to."""
         return Place(self.top, self.cursor, self._cursor_rank, self.cursor_line)
 
     def turn_to(self, place: Place = START) -> None:
-        """What is asked for next is another list: when its page comes it is shown from there. Until then: the old."""
+        """The next query is for another list: when its page comes, show it from that place."""
         self.clear_cursor()
         self._turn, self._steps_ahead = place, 0
 
@@ -90,20 +92,20 @@ class Viewport:
         return next((row for row in rows if row.flow_id == self.cursor), None)
 
     def hand_cursor_on(self) -> None:
-        """The filter asked for next is to hide the cursor's flow: the one that takes its place gets the cursor."""
+        """The next filter hides the cursor's flow: the flow that takes its place gets the cursor."""
         self._hand_on = True
 
     @property
     def anchor(self) -> int | None:
-        """The flow whose rank is worth asking for: the cursor's, or the one it will be on again when that is back."""
+        """The flow whose rank to ask for: the cursor's, or the one that gets the cursor when it is back."""
         if self._turn is not None:
             return self._turn.cursor
         return self._absent if self.cursor is None else self.cursor
 
     @property
     def needs_anchor(self) -> bool:
-        """Ask with the cursor's flow as the anchor: the page does not tell where it is, or it has ended and stays as
-        long as it is asked for; or the one that was asked for has ended, and may go."""
+        """Ask with the cursor's flow as the anchor: the page does not show where it is, or it has ended and is kept
+        only as long as it is the anchor; or the anchor of before has ended, and need not be kept."""
         if self.page is None or self.page.query.anchor == self.anchor:
             return False
         before = next((row for row in self.page.rows if row.flow_id == self.page.query.anchor), None)
@@ -114,7 +116,7 @@ class Viewport:
     def window(self, offset: int, limit: int | None) -> tuple[int, int]:
         """Which rows to ask for: `offset`, `limit`, given those asked for last, which are kept while they do.
 
-        One screen above and one below are fetched along, and asked for anew when half a screen is left of that.
+        One screen above and one below are fetched too, and again when half a screen of that is left.
         """
         goal = self._goal() if self._turn is None else self._turn.top
         total = 0 if self.page is None else self.page.matched
@@ -127,7 +129,7 @@ class Viewport:
         return max(0, goal - self.height), 3 * self.height
 
     def show(self, page: Page) -> None:
-        """Take a newer page. Where a filter leaves other flows, the cursor's one stays on its line if it can."""
+        """Take a newer page. When the filter has changed, the cursor's flow stays on its line if possible."""
         filtered = self.page is not None and page.query.filter != self.page.query.filter
         turned = self.page is not None and _list_of(page) != _list_of(self.page)
         absent = self.cursor is None
@@ -137,7 +139,7 @@ class Viewport:
         if turned:
             self._begin(self._turn or START)
             absent, filtered = False, True
-        if self._wanted_rank is not None:
+        if self._goal_rank is not None:
             self._settle_cursor()
         elif self.anchor is not None:
             self._find_cursor(page)
@@ -153,9 +155,9 @@ class Viewport:
 
     def _begin(self, place: Place) -> None:
         """The page on view is of another list."""
-        self._turn = self._wanted_rank = self._absent = None
+        self._turn = self._goal_rank = self._absent = None
         self.cursor, self._cursor_rank, self._line = place.cursor, place.rank, place.line
-        self._wanted_top = place.top
+        self._goal_top = place.top
 
     def resize(self, height: int) -> None:
         """Take a new number of lines; the cursor stays in view when it was."""
@@ -170,7 +172,7 @@ class Viewport:
         if self._turn is not None:  # typed for the list to come
             self._steps_ahead += lines
             return
-        if self._cursor_rank is None and self._wanted_rank is None:
+        if self._cursor_rank is None and self._goal_rank is None:
             shown = max(len(self.rows), 1)
             self.go(self.top if lines > 0 else self.top + shown - 1)
         else:
@@ -179,16 +181,16 @@ class Viewport:
     def move_pages(self, pages: int) -> None:
         """Scroll by whole views less one line, the cursor along with it when there is one."""
         lines = pages * max(self.height - 1, 1)
-        if self.cursor is None and self._wanted_rank is None:
+        if self.cursor is None and self._goal_rank is None:
             self.scroll(lines)
         else:
-            self._wanted_top = self._clamp_top(self._goal() + lines)
+            self._goal_top = self._clamp_top(self._goal() + lines)
             self.go(self._rank() + lines)
 
     def move_to_end(self, *, last: bool) -> None:
         """To the first or last flow: the cursor when there is one, else the view."""
         total = 0 if self.page is None else self.page.matched
-        if self.cursor is None and self._wanted_rank is None:
+        if self.cursor is None and self._goal_rank is None:
             self.scroll(total if last else -total)
         else:
             self.go(total - 1 if last else 0)
@@ -197,11 +199,11 @@ class Viewport:
         """Move the view, not the cursor. Ends following, which would move it back."""
         self.follow = False
         self._line = None
-        self._wanted_top = self._clamp_top(self._goal() + lines)
+        self._goal_top = self._clamp_top(self._goal() + lines)
         self._settle_top()
 
     def select(self, line: int) -> None:
-        """Put the cursor on a line of the view; on an empty line nothing happens."""
+        """Put the cursor on a line of the view; ignore an empty line."""
         if 0 <= line < len(self.rows):
             self.go(self.top + line)
 
@@ -210,14 +212,14 @@ class Viewport:
         if self.page is None or not self.page.matched:
             return
         self._absent = None
-        self._wanted_rank = max(0, min(rank, self.page.matched - 1))
-        self._reveal(self._wanted_rank)
+        self._goal_rank = max(0, min(rank, self.page.matched - 1))
+        self._reveal(self._goal_rank)
         self._settle_cursor()
         self._settle_top()
 
     def clear_cursor(self) -> None:
-        """No cursor any more, nothing to follow."""
-        self.cursor = self._cursor_rank = self._wanted_rank = self._absent = None
+        """Remove the cursor, and follow nothing."""
+        self.cursor = self._cursor_rank = self._goal_rank = self._absent = None
         self.follow = False
 
     def toggle_follow(self) -> None:
@@ -232,10 +234,10 @@ class Viewport:
             self._settle_top()
 
     def _rank(self) -> int:
-        return next((rank for rank in (self._wanted_rank, self._cursor_rank) if rank is not None), self.top)
+        return next((rank for rank in (self._goal_rank, self._cursor_rank) if rank is not None), self.top)
 
     def _goal(self) -> int:
-        return self.top if self._wanted_top is None else self._wanted_top
+        return self.top if self._goal_top is None else self._goal_top
 
     def _clamp_top(self, top: int) -> int:
         total = 0 if self.page is None else self.page.matched
@@ -243,14 +245,14 @@ class Viewport:
 
     def _reveal(self, rank: int) -> None:
         goal = self._goal()
-        self._wanted_top = self._clamp_top(min(max(goal, rank - self.height + 1), rank))
+        self._goal_top = self._clamp_top(min(max(goal, rank - self.height + 1), rank))
 
     def _find_cursor(self, page: Page) -> None:
         anchor = self.anchor
         rank = next((page.query.offset + index for index, row in enumerate(page.rows) if row.flow_id == anchor), None)
         if rank is None and page.query.anchor == anchor:
             rank = page.anchor_rank
-            if rank is None:  # gone, or the filter hides it; the next key press goes on from where it was
+            if rank is None:  # gone, or the filter hides it; the next key press continues from where it was
                 self.cursor, self._absent = None, anchor
             else:
                 anchor = page.anchor_row
@@ -258,25 +260,25 @@ class Viewport:
             self.cursor, self._absent, self._cursor_rank = anchor, None, rank
 
     def _keep_line(self, *, filtered: bool, absent: bool) -> None:
-        """What a filter or a return did to the cursor's flow: it stays where it was on the screen, or hands on."""
+        """After a filter or a return, keep the cursor's flow on its line, or hand the cursor on."""
         if self._cursor_rank is None or not (filtered or absent):
             return
         if self.cursor is not None and self._line is not None:
-            self._wanted_top = self._clamp_top(self._cursor_rank - self._line)
+            self._goal_top = self._clamp_top(self._cursor_rank - self._line)
         elif self.cursor is None and filtered and self._hand_on:
             self.go(self._cursor_rank)
 
     def _settle_cursor(self) -> None:
-        """Put the cursor on the flow at the wanted rank if the page holds it."""
-        if self.page is None or self._wanted_rank is None:
+        """Put the cursor on the flow at the goal's rank if the page holds it."""
+        if self.page is None or self._goal_rank is None:
             return
         if not self.page.matched:
             self.clear_cursor()
             return
-        rank = min(self._wanted_rank, self.page.matched - 1)
+        rank = min(self._goal_rank, self.page.matched - 1)
         index = rank - self.page.query.offset
         if 0 <= index < len(self.page.rows):
-            self.cursor, self._cursor_rank, self._wanted_rank = self.page.rows[index].flow_id, rank, None
+            self.cursor, self._cursor_rank, self._goal_rank = self.page.rows[index].flow_id, rank, None
 
     def _settle_top(self) -> None:
         """Bring the view as near to where it should be as the page's rows allow."""
@@ -286,10 +288,10 @@ class Viewport:
         first = self.page.query.offset
         last_top = max(first, first + len(self.page.rows) - self.height)
         self.top = max(first, min(goal, last_top))
-        self._wanted_top = None if self.top == goal else goal
+        self._goal_top = None if self.top == goal else goal
 
 
 def _list_of(page: Page) -> tuple[object, ...]:
-    """What makes a list another one, with rows of its own."""
+    """What identifies a list with rows of its own."""
     query = page.query
     return query.group, query.scope, query.biflow

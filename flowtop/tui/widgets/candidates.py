@@ -17,7 +17,7 @@ LONGEST = 46
 
 
 class Candidates(Widget):
-    """Shows itself while there is something to choose from.
+    """Shown while there is something to choose from.
 
     Attributes:
         choosing: one of the words has been chosen.
@@ -53,7 +53,7 @@ class Candidates(Widget):
         self.refresh()
 
     def hide(self) -> None:
-        """Nothing to choose from any more."""
+        """Hide the list."""
         self._chosen = None
         self.display = False
 
@@ -67,7 +67,7 @@ class Candidates(Widget):
         return self._words[self._chosen]
 
     def render_line(self, y: int) -> Strip:
-        """A word; below the last one in view, how many there are."""
+        """A word; below the last one in view, their number."""
         width = self.size.width
         if y == LINES:
             return Strip([Segment(self._more()[:width].ljust(width), theme.HINT)], width)

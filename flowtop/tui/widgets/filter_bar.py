@@ -1,13 +1,12 @@
-"""The line behind `/`: a filter is typed here, over the header's second line, and shown in the list as it is typed.
+"""The line that `/` opens over the header's second line: the list is filtered as one types.
 
-Below it, over the table's head, stands what is wrong with the text, with `^` under the place; nothing else moves.
+Below it, over the table's head, is what is wrong with the text, with `^` under the place; nothing else moves.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import ComposeResult
@@ -18,19 +17,17 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Label
 
+from flowtop.filters.completion import complete
+from flowtop.filters.filter import Filter
 from flowtop.tui.line import justify
 from flowtop.tui.state.filter_entry import FilterEntry, error_lines, remember
 from flowtop.tui.widgets.candidates import Candidates
 from flowtop.tui.widgets.line_input import LineInput
 from flowtop.tui.widgets.lines import Lines
 
-if TYPE_CHECKING:
-    from flowtop.filters.filter import Filter
-
-
 PROMPT = " / "
 GATHER_S = 0.03
-"""Characters typed within this time are asked about in one go: a paste, keys that repeat."""
+"""Characters typed within this time make one query: a paste, keys that repeat."""
 
 
 class FilterInput(LineInput):
@@ -62,11 +59,11 @@ class FilterInput(LineInput):
 
 
 class FilterBar(Widget):
-    """Edits a filter; tells what it is while that changes, and in the end.
+    """Edits a filter; posts it whenever it changes, and in the end.
 
     Args:
         history: texts of filters, the newest last; added to.
-        seen: gives the values on view, by the word of the filter language that they go with.
+        seen: gives the values on view, by the filter word that they go with.
 
     Attributes:
         candidates: the list that Tab opens; its place is beside the bar, over all else.
@@ -81,11 +78,11 @@ class FilterBar(Widget):
     """
 
     class Changed(Message):
-        """Another filter is meant."""
+        """The text means another filter."""
 
-        def __init__(self, wanted: Filter | None) -> None:
+        def __init__(self, meaning: Filter | None) -> None:
             super().__init__()
-            self.filter = wanted
+            self.filter = meaning
 
         def can_replace(self, message: Message) -> bool:
             """Only the newest is worth asking about."""
@@ -94,9 +91,9 @@ class FilterBar(Widget):
     class Closed(Message):
         """Editing has ended, with this filter."""
 
-        def __init__(self, wanted: Filter | None) -> None:
+        def __init__(self, meaning: Filter | None) -> None:
             super().__init__()
-            self.filter = wanted
+            self.filter = meaning
 
     def __init__(self, history: list[str], seen: Callable[[], Mapping[str, Sequence[str]]]) -> None:
         super().__init__()
@@ -104,10 +101,10 @@ class FilterBar(Widget):
         self._seen = seen
         self.candidates = Candidates()
         self._entry = FilterEntry(None)
-        self._told: Filter | None = None
+        self._posted: Filter | None = None
         self._timer: Timer | None = None
         self._refused = False
-        self._parser_there = False
+        self._parser_ready = False
         self._word = 0
         self._completed = ""
         self.editing = False
@@ -117,7 +114,7 @@ class FilterBar(Widget):
         self._words = Lines(self._error_strips)
 
     def compose(self) -> ComposeResult:
-        """Prompt, text, count; below them what is wrong."""
+        """Prompt, text, count; below them the error."""
         with Horizontal():
             yield Label(PROMPT, markup=False)
             yield self._input
@@ -129,21 +126,21 @@ class FilterBar(Widget):
         self.watch(self._input, "scroll_x", self._words.again, init=False)
 
     def edit(self, current: Filter | None) -> None:
-        """Begin, with the filter there is."""
+        """Start typing, with the current filter."""
         self._entry = FilterEntry(current)
-        self._told = current
+        self._posted = current
         self._refused = False
         self.editing = self.display = True
         self._input.clear()
         self._input.show_text(current.text if current else "")
         self.screen.set_focus(self._input)  # at once: `focus` would let keys typed ahead pass
         self._words.again()
-        if not self._parser_there:
-            self.run_worker(self._bring_parser())
+        if not self._parser_ready:
+            self.run_worker(self._load_parser())
 
     def show_count(self, words: str) -> None:
-        """How much the filter leaves, in words."""
-        if words != self._counted:  # a label that is told the same again is painted again
+        """Show how many flows the filter leaves."""
+        if words != self._counted:  # a label that gets the same text again is painted again
             self._counted = words
             self._count.update(f"  {words} ")
 
@@ -162,7 +159,7 @@ class FilterBar(Widget):
     def typed(self, *, by_hand: bool) -> None:
         """The text is another one; by hand: not because Tab completed it."""
         self._refused = False
-        if self._parser_there:
+        if self._parser_ready:
             if self.candidates.display and by_hand:
                 self._offer()
             self._read()
@@ -172,11 +169,11 @@ class FilterBar(Widget):
     def _completes(self, key: str, *, text: bool) -> bool:
         """Tab opens the list, and goes through it as the arrows do; Enter takes the choice, Esc the text from before.
 
-        Any other key goes on with the text as it is.
+        Any other key continues with the text as it is.
         """
         steps = {"tab": 1, "down": 1, "shift+tab": -1, "up": -1}
         if not self.candidates.display:
-            if key == "tab" and self._parser_there:
+            if key == "tab" and self._parser_ready:
                 self._offer(begin=True)
             return key in ("tab", "shift+tab")
         if key in steps:
@@ -194,21 +191,19 @@ class FilterBar(Widget):
 
     def _offer(self, *, begin: bool = False) -> None:
         """List what the word at the cursor could become; when Tab asks: complete as far as that is certain."""
-        from flowtop.filters.completion import complete
-
         text, cursor = self._input.value, self._input.cursor_position
-        found = complete(text, cursor, self._seen())
-        self._word = found.start
-        self._completed = text[found.start:cursor]
-        if begin and found.candidates:
-            certain = _common_start(found.candidates)
-            if len(found.candidates) == 1:
-                self._put(found.candidates[0] + " ")
+        completion = complete(text, cursor, self._seen())
+        self._word = completion.start
+        self._completed = text[completion.start:cursor]
+        if begin and completion.candidates:
+            certain = _common_start(completion.candidates)
+            if len(completion.candidates) == 1:
+                self._put(completion.candidates[0] + " ")
                 return
             if len(certain) > len(self._completed):
                 self._put(certain)
                 self._completed = certain
-        self.candidates.offer(found.candidates, len(PROMPT) + found.start - int(self._input.scroll_x))
+        self.candidates.offer(completion.candidates, len(PROMPT) + completion.start - int(self._input.scroll_x))
         self._words.again()
 
     def _put(self, word: str) -> None:
@@ -219,24 +214,24 @@ class FilterBar(Widget):
 
     # ---- reading
 
-    async def _bring_parser(self) -> None:
-        """The parser takes some tenths of a second to come the first time: not before the line is on screen."""
+    async def _load_parser(self) -> None:
+        """The parser takes some 100 ms to be made: not before the line is on screen."""
         await asyncio.to_thread(FilterEntry(None).type, "tcp")
-        self._parser_there = True
+        self._parser_ready = True
         if self.editing:
             self._read()
 
     def _read(self) -> None:
         self._entry.type(self._input.value)
         self._words.again()
-        if self._entry.filter != self._told and self._timer is None:
-            self._timer = self.set_timer(GATHER_S, self._tell)
+        if self._entry.filter != self._posted and self._timer is None:
+            self._timer = self.set_timer(GATHER_S, self._post)
 
-    def _tell(self) -> None:
+    def _post(self) -> None:
         self._timer = None
-        if self.editing and self._entry.filter != self._told:
-            self._told = self._entry.filter
-            self.post_message(self.Changed(self._told))
+        if self.editing and self._entry.filter != self._posted:
+            self._posted = self._entry.filter
+            self.post_message(self.Changed(self._posted))
 
     def _accept(self) -> None:
         self._entry.type(self._input.value)
@@ -246,11 +241,11 @@ class FilterBar(Widget):
             remember(self._history, self._input.value.strip())
             self._close(self._entry.filter)
 
-    def _close(self, wanted: Filter | None) -> None:
+    def _close(self, meaning: Filter | None) -> None:
         self.editing = self.display = False
         self.candidates.hide()
         self.screen.set_focus(None)
-        self.post_message(self.Closed(wanted))
+        self.post_message(self.Closed(meaning))
 
     def _error_strips(self, width: int) -> list[Strip]:
         error = self._entry.error

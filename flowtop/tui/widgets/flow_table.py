@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 from rich.style import Style
@@ -22,15 +21,12 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
-from flowtop.fields.telling import NOTHING, Telling
+from flowtop.fields.columns import Column, Wording
+from flowtop.fields.fitting import NOTHING, Telling, fit
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.tui import theme
-
-if TYPE_CHECKING:
-    from flowtop.fields.columns import Column, Wording
-
 
 MARGIN = 1
 """Blank cells at the left edge."""
@@ -49,7 +45,7 @@ class TableView:
         attached: names of the interfaces observed now; their column is made for the longest.
         telling: what tells rows apart.
         sort, descending: for the arrow in the header.
-        wording: how the cells are put.
+        wording: units and names of the cells.
         columns: that there are, from left to right; not all have room.
         arrangement: of columns.
         linger_s: how long flows are listed after their end: they fade over this time.
@@ -91,7 +87,7 @@ class _Pane(Widget):
         self._lines: list[_Line | None] = []
         self._strips: dict[int, tuple[_Line, int, Strip]] = {}
         self._wording: Wording | None = None
-        self._worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
+        self._cells: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Lines of the pane. Textual's own way lays CSS styles over each line first, which costs more than all else."""
@@ -118,9 +114,9 @@ class _Pane(Widget):
         return known[2]
 
     def set_columns(self, columns: list[tuple[Column, int]], margin_left: int, notice: str = "") -> None:
-        """Take other columns, or words in their place: everything is painted anew."""
+        """Take other columns, or text in their place: everything is painted again."""
         self.columns, self.margin_left, self.notice = columns, margin_left, notice
-        self._lines, self._strips, self._worded = [], {}, {}
+        self._lines, self._strips, self._cells = [], {}, {}
         self.refresh()
 
     def set_head(self, head: Strip) -> None:
@@ -130,20 +126,20 @@ class _Pane(Widget):
             self.refresh(Region(0, 0, self.size.width, 1))
 
     def show(self, rows: Sequence[FlowRow], view: TableView) -> None:
-        """Take other flows; a row that was shown already is not worded again."""
+        """Take other flows; cells of a row that was shown already are not made again."""
         if view.wording != self._wording:
-            self._wording, self._worded = view.wording, {}
-        worded: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
+            self._wording, self._cells = view.wording, {}
+        cells_by_id: dict[int, tuple[FlowRow, tuple[str, ...], tuple[Style, ...]]] = {}
         cursor = tuple(theme.CELL if column.id == view.cell else theme.CURSOR for column, _ in self.columns)
         lines: list[_Line | None] = []
         for row in rows:
-            known = self._worded.get(row.flow_id)
+            known = self._cells.get(row.flow_id)
             if known is None or known[0] is not row:
                 cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
                 known = row, cells, self._styles(row, view)
-            worded[row.flow_id] = known
+            cells_by_id[row.flow_id] = known
             lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))
-        self._worded = worded
+        self._cells = cells_by_id
         self.set_lines(lines)
 
     def _styles(self, row: FlowRow, view: TableView) -> tuple[Style, ...]:
@@ -190,10 +186,10 @@ class _Pane(Widget):
 
 
 class FlowTable(Widget):
-    """Header line and flows. Give it a `TableView`; it tells what was done with the mouse.
+    """Header line and flows. Give it a `TableView`; it posts what was done with the mouse.
 
     Args:
-        notice: words in the place of flows, before there are any.
+        notice: text in the place of flows, before there are any.
     """
 
     DEFAULT_CSS = """
@@ -249,7 +245,7 @@ class FlowTable(Widget):
 
     @property
     def lines(self) -> int:
-        """Flows there is room for."""
+        """Number of flows that fit."""
         return max(1, self.size.height - 1)
 
     @property
@@ -271,15 +267,13 @@ class FlowTable(Widget):
         self._scroll.set_lines(_scroll_bar(view.top, view.total, self.lines))
 
     def show_notice(self, notice: str) -> None:
-        """Words in the place of the flows, while there are none."""
+        """Show text in the place of the flows, while there are none."""
         if notice != self._identity.notice:
             self._identity.set_columns([], 0, notice)
             self._measures.set_columns([], 0)
             self._measures.styles.width = self._scroll.styles.width = 0
 
     def _lay_out(self, view: TableView) -> None:
-        from flowtop.fields.fitting import fit  # brings numpy, which must not delay the first frame
-
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
                      columns=view.columns, arrangement=view.arrangement, telling=view.telling)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
@@ -295,7 +289,7 @@ class FlowTable(Widget):
         self._scroll.styles.width = 1
 
     def on_resize(self) -> None:
-        """Say how many lines there are now."""
+        """Post the new number of lines."""
         self.post_message(self.Resized(self.lines))
 
     def on_click(self, event: events.Click) -> None:
@@ -311,12 +305,12 @@ class FlowTable(Widget):
             self.post_message(self.HeaderClicked(column_id))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """Wheel towards the reader."""
+        """Scroll down."""
         event.stop()
         self.post_message(self.Wheeled(3))
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """Wheel away from the reader."""
+        """Scroll up."""
         event.stop()
         self.post_message(self.Wheeled(-3))
 
@@ -344,12 +338,12 @@ _RIGHT = 3
 
 
 _ALL = 2
-"""Of a line's parts that fade one after the other: first what changed every tick, then all of it."""
+"""All parts of a line are dim; 1: only those that change every tick; 0: none."""
 
 
 def _faded(row: FlowRow, linger_s: float) -> int:
-    """How much of a line is dim: an ended flow's more from third to third of the time it stays. No shades of grey: on
-    some terminals they are the background."""
+    """How much of a line is dim: of an ended flow more with each third of the time that it is listed. No shades of
+    grey: on some terminals they are the background."""
     if not row.end_reason:
         return _ALL if row.duplicate or row.kind == Kind.PARENT else 0
     return min(_ALL, int((_ALL + 1) * row.ended_s / linger_s)) if linger_s > 0 else _ALL

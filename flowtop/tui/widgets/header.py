@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from textual.strip import Strip
 
+from flowtop.output.records import rows_name
 from flowtop.query.query import Page
 from flowtop.text import units
 from flowtop.tui import theme
@@ -24,10 +25,10 @@ class HeaderView:
         bits: rates in bits, else in octets.
         order: header of the sorted column and its arrow.
         first, last: ranks of the flows in view, counted from 1; 0 and 0 when there are none.
-        banners: what the reader has to know about the picture (paused, order held), most important first.
+        banners: what the reader must know about the display (paused, order frozen), most important first.
         alarm: what went wrong; stands before the banners.
-        since: what BYTES and PKTS count from, when that is not the flow's first packet: never gives way.
-        trail: the groups that were opened one after the other, the first one first.
+        since: what BYTES and PKTS count from, when that is not the flow's first packet; always shown.
+        trail: the open groups, the outermost first.
     """
 
     page: Page | None = None
@@ -87,7 +88,7 @@ def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
 
 
 def _observed(page: Page, roomy: bool) -> str:
-    """Interfaces, the file, or where exporters are listened to."""
+    """Interfaces, the file, or the addresses that collect from exporters."""
     if page.collecting is None:
         return shorten_interfaces(page.attached, 28 if roomy else 16)
     first, *more = [units.printable(url if roomy else url.partition("://")[2], 28) for url in page.attached] or [""]
@@ -120,8 +121,6 @@ def _list_line(view: HeaderView, width: int) -> Strip:
 def _counts(view: HeaderView, page: Page) -> list[Part]:
     """Which rows of how many are in view; with a filter or inside a group, how many flows of all these are."""
     position = f"{view.first:,}–{view.last:,}" if view.last else ""
-    from flowtop.output.records import rows_name  # brings numpy, which must not delay the first frame
-
     name = rows_name(page.query)
     grouped = name != "flows"
     some = page.query.filter is not None or page.query.scope is not None
@@ -138,7 +137,7 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
 
 
 def _counted(count: int, name: str) -> str:
-    """The plural `name`, of one the singular."""
+    """The plural `name`, or the singular for one."""
     return name.removesuffix("s") if count == 1 else name
 
 
@@ -158,7 +157,7 @@ _LEAST_ALARM = 20
 _FILTER = "filter "
 _LONGEST_FILTER = 500
 _LEAST_FILTER = 16
-"""Cells that the filter gets before others make room."""
+"""Cells that the filter gets before others give way."""
 
 
 def clock(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""One line of text to type: with history, completion, and nothing that a terminal could take for a command.
+"""One line of text to type, with history and completion; control characters are removed.
 
-Keys are acted on where they arrive, in order, not by way of the app as textual's bindings are: a burst (a slow line, a
-paste, a script) would overtake itself there.
+Keys are handled where they arrive, in order, not through the app as textual's bindings are: in a burst (a slow line, a
+paste, a script) they would overtake each other there.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flowtop.text import units
 
 
 class TakesTyping:
-    """A screen with a line to type in. The app asks it about each key before it looks for what the key does."""
+    """A screen with a line to type in. The app hands it each key before it looks up the key's action."""
 
     @abstractmethod
     def typed_ahead(self, event: events.Key) -> bool:
-        """Whether the key was meant for the line, and has been put there, or has answered a question of the screen."""
+        """Take a key that is for the line, or that answers a question of the screen; False for others."""
 
 LONGEST = 2_000
 """Characters of the text, at most."""
@@ -32,8 +32,8 @@ class LineInput(Input):
     """Posts textual's `Input.Changed` and `Input.Submitted`.
 
     Args:
-        complete: gives what the text may become, the likeliest first, for Tab.
-        history: earlier texts, the newest last; read anew at each key, so that its owner may add to it.
+        complete: gives completions of the text, the likeliest first, for Tab.
+        history: earlier texts, the newest last; read at each key, so that its owner may add to it.
     """
 
     DEFAULT_CSS = """
@@ -68,7 +68,7 @@ class LineInput(Input):
             event.prevent_default()
 
     async def edit(self, event: events.Key) -> bool:
-        """Do what the key does to the text, if it does anything."""
+        """Handle a key of the text; False when it is none."""
         for binding in self._bindings.key_to_bindings.get(event.key, ()):
             await self.run_action(binding.action)
             return True
@@ -78,16 +78,16 @@ class LineInput(Input):
         return False
 
     def validate_value(self, value: str) -> str:
-        """Text that is pasted may hold anything."""
+        """Pasted text may contain anything."""
         return units.printable(value, LONGEST)
 
     def show_text(self, text: str) -> None:
-        """Take another text, the cursor behind it."""
+        """Set the text, the cursor behind it."""
         self.value = text
         self.cursor_position = len(self.value)
 
     def action_complete(self, step: int) -> None:
-        """The next thing that the text, as far as it was typed, may become."""
+        """The next completion of the text as far as it was typed."""
         if not self._candidates or self.value != self._candidates[self._chosen]:
             self._candidates = self._complete(self.value)
             self._chosen = 0 if step > 0 else len(self._candidates) - 1
@@ -97,13 +97,13 @@ class LineInput(Input):
             self.show_text(self._candidates[self._chosen])
 
     def action_recall(self, step: int) -> None:
-        """An earlier text, or back to what was being typed."""
+        """An earlier text of the history, or back to what was being typed."""
         if self._back == 0:
             self._draft = self.value
         self._back = max(0, min(self._back - step, len(self._history)))
         self.show_text(self._history[-self._back] if self._back else self._draft)
 
     def clear(self) -> None:
-        """Nothing typed, and the history from its end again."""
+        """Remove the text; the history starts from its end again."""
         super().clear()
         self._back, self._draft, self._candidates = 0, "", ()

@@ -1,4 +1,4 @@
-"""Widgets of some lines of text that are made anew whenever they are painted."""
+"""Widgets of a few lines of text, made when they are painted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 
 class Lines(Widget):
-    """As high as it has lines.
+    """Lines of text; as high as their number.
 
     Args:
         make: gives the lines for a width in cells.
@@ -32,19 +32,19 @@ class Lines(Widget):
             self.refresh(layout=len(before) != len(self._strips))
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """A line each."""
+        """One per line."""
         del container, viewport
         return len(self._make(width))
 
     def render_line(self, y: int) -> Strip:
-        """One line, made for the width there is now."""
+        """One line, made for the current width."""
         if not self._strips or self._strips[0].cell_length != self.size.width:
             self._strips = self._make(self.size.width)
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
 
 
 class SteadyLines(Widget):
-    """Always the same number of lines; paints those that changed. A subclass says what they are."""
+    """A fixed number of lines; paints those that changed. A subclass makes them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class SteadyLines(Widget):
                 self.refresh(Region(0, y, self.size.width, 1))
 
     def render_line(self, y: int) -> Strip:
-        """One line; made anew when the width is another one."""
+        """One line; all are made again when the width has changed."""
         if not self._strips or self._strips[0].cell_length != self.size.width:
             self._strips = self.make(self.size.width)
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)

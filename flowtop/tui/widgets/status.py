@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from textual.strip import Strip
 
+from flowtop.export.statistics import ExportStatistics
 from flowtop.model.exporters import CollectingStatistics, facts, faults
 from flowtop.query.query import Books, Page
+from flowtop.recording.recording import RecordingStatistics
 from flowtop.text import units
 from flowtop.tui import theme
-from flowtop.tui.keys import KEYS
 from flowtop.tui.line import Part, justify
+from flowtop.tui.state.exports import accuracy_parts
+from flowtop.tui.widgets.hints import Hints, key_hints
 from flowtop.tui.widgets.lines import SteadyLines
-
-if TYPE_CHECKING:
-    from flowtop.export.statistics import ExportStatistics
-    from flowtop.recording.recording import RecordingStatistics
-
-
-Hints = tuple[tuple[str, str], ...]
-"""Keys and what they do."""
 
 
 class StatusLine(SteadyLines):
@@ -43,10 +37,10 @@ class StatusLine(SteadyLines):
 
         Args:
             page: the page on view.
-            exports: how they stand.
-            notice: what is being waited for; takes the place of the keys.
-            hints: keys that count now, and what they do; none: those of the list.
-            packets: how those that are written fare.
+            exports: their figures.
+            notice: a message; takes the place of the keys.
+            hints: keys that act now, and what they do; none: those of the list.
+            packets: figures of the packets that are written.
         """
         self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
         self._packets = packets
@@ -58,24 +52,9 @@ class StatusLine(SteadyLines):
         return [accuracy_line(self._page, width, self._exports, self._packets), keys]
 
 
-def key_hints(width: int, others: Hints = ()) -> Strip:
-    """The keys that have a hint, help and quit stay longest; or other keys, the first stays longest."""
-    if others:
-        return justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3, rank=index)
-                        for index, (cap, hint) in enumerate(others)], [], width)
-    hints = [key for key in KEYS if key.hint]
-    stay = {"quit": 0, "help": 0, "sort": 1, "pause": 1, "exports": 2}
-    parts = [
-        Part(key.hint, label=f"{key.caps.split()[0]} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3,
-             rank=stay.get(key.hint, index + 2))
-        for index, key in enumerate(hints)
-    ]
-    return justify(parts, [], width)
-
-
 def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = (),
                   packets: RecordingStatistics | None = None) -> Strip:
-    """The books in one line; at its right end how exports and packets fare, and flowtop's own cost."""
+    """The counters in one line; at its right end exports, packets written, and flowtop's own cost."""
     if page is None:
         return Strip.blank(width)
     usage = page.usage
@@ -89,13 +68,11 @@ def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics
 def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
     if not exports:
         return []
-    from flowtop.tui.state.exports import accuracy_parts  # a run that exports nothing does without
-
     return accuracy_parts(exports)
 
 
 def _packets(figures: RecordingStatistics | None) -> list[Part]:
-    """Packets in the file, and those of the same flows that are not."""
+    """Packets in the file, and packets of the same flows that are not."""
     if figures is None or figures.state == "ended":
         return []
     parts = [Part(units.count(figures.written), label="written ", rank=1)]
@@ -122,20 +99,20 @@ def _accounts(page: Page) -> list[Part]:
 
 
 def _collecting(statistics: CollectingStatistics) -> list[Part]:
-    """How exporters' flows arrive: what was refused or lost on the way, in the units of their protocols."""
+    """How exporters' flows arrive: what was refused or lost, in the units of their protocols."""
     parts = [Part(value, rank=4, label=f"{label} ") for label, value in facts(statistics)]
     return parts + [Part(f"{words} {count:,}", theme.ALARM, rank=2) for words, count in faults(statistics)]
 
 
 def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
-    """Do the books balance, and which share of what was seen is in a flow or a named counter?
+    """Whether all counters add up, and which share of the observed packets is in a flow or a named counter.
 
-    What others have metered is as exact as they are, and what they have sampled is an estimate.
+    Figures of exporters are as exact as these; of sampled packets they are estimates.
     """
     explained = books.accounted_packets + books.ignored_packets + books.filtered_packets + books.lost_packets
     off = books.observed_packets - explained
     if off:
-        return Part(f"books off by {off:+,}", theme.ALARM)
+        return Part(f"counters off by {off:+,}", theme.ALARM)
     if statistics is not None:
         return Part("as reported" if statistics.sampling_interval == 1 else "estimates (sampled)")
     observed = books.observed_packets
@@ -144,7 +121,7 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
 
 
 def _coverage(books: Books, packet_rate: float) -> list[Part]:
-    """Seen beside the interfaces' own counters; a shortage stays on narrow screens, a match may go."""
+    """Observed packets against the interfaces' own counters; a shortage stays on narrow screens."""
     if books.coverage is None:
         return []
     thousandths = math.floor(books.coverage * 100_000)

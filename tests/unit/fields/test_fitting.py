@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.biflows import BIFLOW_COLUMNS
 from flowtop.fields.columns import COLUMNS, Window, rate_column
-from flowtop.fields.fitting import fit
-from flowtop.fields.telling import Telling
+from flowtop.fields.fitting import Telling, fit
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Page, Query
 from tests.tui.fake_source import FakeSource, flow

@@ -1,0 +1,227 @@
+"""Which flows are listed: the filter bar, terms from a cell, and the names of hosts and ports that filters ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from textual.message import Message
+
+from flowtop.filters.filter import Filter, compile_filter
+from flowtop.filters.terms import add_term
+from flowtop.model.kinds import PORT_PROTOCOLS, Kind
+from flowtop.model.rows import FlowRow
+from flowtop.query.layout import columns_of
+from flowtop.query.query import Query
+from flowtop.text import units
+from flowtop.text.names import NO_NAMES, HostNames, KnownNames, LookUp, Names, ServiceNames, system_look_up
+from flowtop.tui.main.view import View
+from flowtop.tui.saved import Looks
+from flowtop.tui.state.filter_entry import remember
+from flowtop.tui.state.questions import Questions
+from flowtop.tui.state.viewport import Viewport
+from flowtop.tui.widgets.filter_bar import FilterBar
+from flowtop.tui.widgets.flow_table import FlowTable
+from flowtop.tui.widgets.hints import Hints
+
+FIRST_CELL = "source"
+GATHER_S = 0.1
+"""Names that come within this time are painted together."""
+TYPING_HINTS = (("Enter", "keep"), ("Esc", "back"), ("Tab", "complete"), ("↑ ↓", "history"), ("Ctrl-U", "clear"))
+
+
+class NameCame(Message):
+    """A host's name came, or the resolver stopped answering. Posted by the threads that look names up."""
+
+    def can_replace(self, message: Message) -> bool:
+        """One is as good as many."""
+        return isinstance(message, NameCame)
+
+
+class FilterController:
+    """Filters as one types, and by the cell under the cursor; looks up names of what is in view, and of nothing else:
+    a monitor should cause little traffic of its own.
+
+    Args:
+        view: the main screen.
+        viewport: the cursor.
+        questions: the query.
+        table: for the columns on view.
+        looks: which names are shown at first.
+
+    Attributes:
+        bar: the line to type in; the screen mounts it.
+        look_up: gives the name of an address; None: the host's own resolver.
+    """
+
+    def __init__(self, view: View, viewport: Viewport, questions: Questions, table: FlowTable, looks: Looks) -> None:
+        self._view = view
+        self._viewport = viewport
+        self._questions = questions
+        self._table = table
+        self._history: list[str] = []
+        self.bar = FilterBar(self._history, self._seen)
+        self.look_up: LookUp | None = None
+        self._hosts: HostNames | None = None
+        self._services: ServiceNames | None = None
+        self._hosts_shown = looks.hosts
+        self._services_shown = looks.services
+        self._gathering = False
+
+    # ---- typing
+
+    def action_edit_filter(self) -> None:
+        """Type a filter."""
+        self.bar.edit(self._questions.filter)
+        self._view.paint()
+
+    def action_clear_filter(self) -> None:
+        """List all flows; the filter stays in the history."""
+        if self._questions.filter is not None:
+            remember(self._history, self._questions.filter.text)
+        self.filter_by(None)
+
+    def filter_by(self, new: Filter | None) -> None:
+        """List the flows that pass a filter; None: all."""
+        self._questions.filter_by(new)
+        self._view.changed()
+
+    def hints(self) -> Hints:
+        """Keys of the bar while a filter is typed; else none."""
+        return TYPING_HINTS if self.bar.editing else ()
+
+    def paint(self) -> None:
+        """Show how many flows the filter leaves, while it is typed."""
+        page = self._view.page
+        if self.bar.editing and page is not None:
+            self.bar.show_count(f"{page.matched_flows:,} of {page.flows:,} flows")
+
+    def _seen(self) -> Mapping[str, Sequence[str]]:
+        """Values that Tab offers: those of the flows around the view."""
+        page = self._view.page
+        if page is None:
+            return {}
+        flows = (row for row in page.rows if not row.group)
+        hosts = self.names().hosts
+        names = () if hosts is None else hosts.known().names.values()
+        return seen_values(flows, page.interfaces, page.attached, names)
+
+    # ---- by cell
+
+    def action_choose_cell(self, step: int) -> None:
+        """The next cell of the cursor's flow."""
+        if self._viewport.cursor is None:
+            self._viewport.move(1)
+        ids = [column.id for column in self._table.columns]
+        cell = self._viewport.cell
+        if cell in ids:
+            self._viewport.cell = ids[max(0, min(ids.index(cell) + step, len(ids) - 1))]
+        elif ids:
+            self._viewport.cell = FIRST_CELL if FIRST_CELL in ids else ids[0]
+        self._view.changed()
+
+    def action_filter_by_cell(self, negate: bool) -> None:
+        """Only flows with the value of the chosen cell, or all but those."""
+        row, cell = self._viewport.cursor_row, self._viewport.cell
+        if row is None or cell not in [column.id for column in self._table.columns]:
+            self.action_choose_cell(0)
+            self._view.say("← → select a cell; = keeps flows with its value, ! hides them")
+            return
+        page, current = self._view.page, self._questions.filter
+        columns = columns_of(Query() if page is None else page.query)
+        interfaces = {} if page is None else page.interfaces
+        if not columns[cell].term(row, interfaces):
+            self._view.say("flows cannot be filtered by this cell")
+            return
+        term = add_term(current.text if current else "", cell, row, negate, interfaces, columns)
+        if negate:
+            self._viewport.hand_cursor_on()
+        self.filter_by(compile_filter(term))
+
+    # ---- names
+
+    def names(self) -> Names:
+        """The names that are shown, as far as they are known."""
+        if self._hosts_shown and self._hosts is None:
+            self._hosts = HostNames(self.look_up or system_look_up, on_change=self._name_came)
+        if self._services_shown and self._services is None:
+            self._services = ServiceNames()
+        hosts = self._hosts if self._hosts_shown else None
+        services = self._services if self._services_shown else None
+        return Names(hosts, services, hosts.edition if hosts else 0)
+
+    def names_for_filter(self) -> KnownNames | None:
+        """Names of hosts, when the filter asks for any; flows without a known name do not pass it."""
+        current = self._questions.filter
+        if current is None or not current.of_names:
+            return None
+        return NO_NAMES if self._hosts is None else self._hosts.known()
+
+    def action_hosts(self) -> None:
+        """Names of hosts, or addresses."""
+        self._hosts_shown = not self._hosts_shown
+        self._view.say("host names: asking the resolver about the addresses in view" if self._hosts_shown
+                       else "addresses: the resolver is no longer asked")
+        self._view.changed()
+
+    def action_services(self) -> None:
+        """Names of ports, or their numbers."""
+        self._services_shown = not self._services_shown
+        self._view.say("service names, from /etc/services" if self._services_shown else "port numbers")
+        self._view.changed()
+
+    def close(self) -> None:
+        """Look up no more names."""
+        if self._hosts is not None:
+            self._hosts.close()
+
+    def _name_came(self) -> None:
+        """Any thread."""
+        self._view.post_message(NameCame())
+
+    def gather_names(self) -> None:
+        """Paint soon, with the names that come until then."""
+        if not self._gathering:
+            self._gathering = True
+            self._view.app.set_timer(GATHER_S, self._paint_names)
+
+    def _paint_names(self) -> None:
+        self._gathering = False
+        self._view.changed()
+
+    # ---- the header
+
+    def banners(self) -> Iterator[str]:
+        """How many names a filter knows, and that the resolver does not answer: worth knowing in an outage."""
+        page = self._view.page
+        if page is not None and page.query.names is not None:
+            yield f"{len(page.query.names.names):,} NAMES KNOWN"
+        if self._hosts_shown and self._hosts is not None and self._hosts.silent:
+            yield "DNS DOES NOT ANSWER"
+
+
+def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
+                attached: Iterable[str], host_names: Iterable[str] = ()) -> dict[str, Sequence[str]]:
+    """Values by the filter word that they go with: "host", "port", "proto", "mac", "if", "name"; each once, in the
+    order of the rows."""
+    hosts: dict[str, None] = {}
+    ports: dict[str, None] = {}
+    protocols: dict[str, None] = {}
+    macs: dict[str, None] = {}
+    names: dict[str, None] = {}
+    for row in rows:
+        protocols[units.protocol(row.protocol)] = None
+        if row.ifindex in interfaces:
+            names[interfaces[row.ifindex]] = None
+        if row.kind != Kind.FLOW:
+            continue
+        for address in (row.source_address, row.destination_address):
+            hosts[units.address(address, row.ip_version)] = None
+        if row.protocol in PORT_PROTOCOLS:
+            for port in (row.source_port, row.destination_port):
+                ports[str(port)] = None
+        for address in (row.source_mac, row.destination_mac):
+            macs[units.mac(address)] = None
+    names |= dict.fromkeys(attached)
+    clean = [name for name in names if name == units.printable(name)]
+    return {"host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": clean,
+            "name": sorted(set(host_names))}

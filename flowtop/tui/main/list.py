@@ -1,0 +1,311 @@
+"""The list: cursor and view, order, pause, past ticks, the mark, and units."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from flowtop.fields.arrangement import Arrangement
+from flowtop.fields.biflows import of_both
+from flowtop.fields.columns import Window, Wording, rate_column
+from flowtop.fields.fitting import NOTHING
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.record import SourceState
+from flowtop.query.layout import arrangement_of, columns_of, sorted_column
+from flowtop.query.query import Page
+from flowtop.text import units
+from flowtop.tui.clock import Clock
+from flowtop.tui.main.view import View
+from flowtop.tui.state.questions import Questions
+from flowtop.tui.state.viewport import Viewport
+from flowtop.tui.widgets.flow_table import TableView
+from flowtop.tui.widgets.header import clock as clock_text
+
+
+class ListController:
+    """What is in view of the list, in which order, and of which time.
+
+    Args:
+        view: the main screen.
+        viewport: the rows in view and the cursor.
+        questions: the query.
+        bits: rates in bits, else in octets.
+        clock: for times of day.
+
+    Attributes:
+        bits, rate_window: how rates are shown.
+        telling: what tells rows apart, as far as rows have shown.
+    """
+
+    def __init__(self, view: View, viewport: Viewport, questions: Questions, *, bits: bool, clock: Clock) -> None:
+        self._view = view
+        self._viewport = viewport
+        self._questions = questions
+        self._clock = clock
+        self.bits = bits
+        self.rate_window: Window = "tick"
+        self.telling = NOTHING
+
+    def show(self, before: Page | None, page: Page) -> None:
+        """Take another page to show."""
+        if before is not None and before.capture_filter and not page.capture_filter:
+            self._view.say("the kernel now counts every flow; flows outside the filter were not counted before")
+        self._viewport.show(page)
+        self.telling = self.telling.and_of(page.rows, tunnels=page.tunnels)
+
+    def table_view(self, page: Page, wording: Wording, arrangement: Arrangement) -> TableView:
+        """What the table shows of a page."""
+        viewport = self._viewport
+        return TableView(
+            wording=wording,
+            rows=viewport.rows,
+            top=viewport.top,
+            total=page.matched,
+            cursor=viewport.cursor,
+            cell=viewport.cell,
+            interfaces=page.interfaces,
+            attached=page.attached,
+            telling=self.telling,
+            sort=sorted_column(page.query).id,
+            descending=page.query.descending,
+            arrangement=arrangement_of(page.query, arrangement),
+            columns=tuple(columns_of(page.query).values()),
+            linger_s=page.linger_s,
+        )
+
+    # ---- cursor and view
+
+    def action_move(self, lines: int) -> None:
+        """Cursor up or down."""
+        self._viewport.move(lines)
+        self._view.changed()
+
+    def action_page_up(self) -> None:
+        """One screen up."""
+        self._viewport.move_pages(-1)
+        self._view.changed()
+
+    def action_page_down(self) -> None:
+        """One screen down."""
+        self._viewport.move_pages(1)
+        self._view.changed()
+
+    def action_first(self) -> None:
+        """First flow."""
+        self._viewport.move_to_end(last=False)
+        self._view.changed()
+
+    def action_last(self) -> None:
+        """Last flow."""
+        self._viewport.move_to_end(last=True)
+        self._view.changed()
+
+    def action_clear_cursor(self) -> None:
+        """No cursor."""
+        self._viewport.clear_cursor()
+        self._view.changed()
+
+    def action_follow(self) -> None:
+        """Scroll with the cursor's flow, or stop that."""
+        self._viewport.toggle_follow()
+        self._view.changed()
+
+    def resize(self, lines: int) -> None:
+        """Take another number of lines."""
+        self._viewport.resize(lines)
+        self._view.changed()
+
+    def scroll(self, lines: int) -> None:
+        """Scroll the view, not the cursor."""
+        self._viewport.scroll(lines)
+        self._view.changed()
+
+    def select(self, line: int, column_id: str) -> None:
+        """Cursor to a line of the view and to a cell of it."""
+        self._viewport.select(line)
+        self._viewport.cell = column_id
+        self._view.changed()
+
+    # ---- order
+
+    def action_sort_next(self) -> None:
+        """Sort by the next column to the right."""
+        self._sort_by_neighbour(1)
+
+    def action_sort_previous(self) -> None:
+        """Sort by the next column to the left."""
+        self._sort_by_neighbour(-1)
+
+    def action_reverse(self) -> None:
+        """Reverse the order."""
+        self._questions.order_by(self._questions.sort, descending=not self._questions.descending)
+        self._view.changed()
+
+    def action_hold_order(self) -> None:
+        """Freeze the order, or unfreeze it."""
+        self._questions.toggle_hold()
+        self._view.changed()
+
+    def sort_or_reverse(self, column_id: str) -> None:
+        """Sort by a column; reverse when it is the sorted one."""
+        if column_id == self._questions.sort:
+            self.action_reverse()
+        else:
+            self._sort_by(column_id)
+
+    def _sort_by_neighbour(self, step: int) -> None:
+        newest = self._questions.newest
+        collecting = newest is not None and newest.collecting is not None
+        tunnels = newest is not None and newest.tunnels
+        columns = columns_of(self._questions.choice)
+        ids = [id_ for id_, column in columns.items()  # also those without room now: the sorted column gets some
+               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels))
+               or id_ == self._questions.sort]
+        self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
+
+    def _sort_by(self, column_id: str) -> None:
+        column = columns_of(self._questions.choice).get(column_id)
+        if column is not None:
+            self._questions.order_by(column_id, descending=column.descending_first)
+        self._view.changed()
+
+    # ---- time
+
+    def action_pause(self) -> None:
+        """Pause, or resume with the newest page."""
+        newest = self._questions.toggle_pause()
+        if newest is not None:
+            self._view.page = newest
+        self._view.changed()
+
+    def action_step(self, ticks: int) -> None:
+        """So many ticks forward, or back when negative."""
+        if ticks > 0 and not self._questions.paused:
+            self._view.say("this is the newest tick: [ goes back")
+        elif not self._questions.step(ticks):
+            self._view.say(self._step_limit(ticks))
+        self._view.changed()
+
+    def action_mark(self) -> None:
+        """Count from now on."""
+        if self._questions.choice.at is not None:
+            self._view.say("no mark can be set in the past: Space returns to now")
+            return
+        self._questions.mark()
+        self._view.changed()
+
+    def action_unmark(self) -> None:
+        """Count from the flows' first packets."""
+        if self._questions.choice.mark is None:
+            self._view.say("no mark is set: m sets one")
+        self._questions.unmark()
+        self._view.changed()
+
+    def _step_limit(self, ticks: int) -> str:
+        newest = self._questions.newest
+        if newest is None or newest.kept is None:
+            return "no past ticks are kept"
+        if ticks > 0:
+            return "no newer tick yet: Space returns to now"
+        return f"this is the oldest tick: {units.duration(newest.kept.seconds)} of the past is kept"
+
+    # ---- what is listed, and units
+
+    def action_ended(self) -> None:
+        """List flows that have ended for a while, or hide them."""
+        self._questions.toggle_ended()
+        self._view.changed()
+
+    def action_window(self, window: Window) -> None:
+        """Show rates over this window; when sorted by a rate, sort by this one."""
+        rates = [rate_column(name) for name in ("tick", "10s", "60s")]
+        self.rate_window = window
+        before = self._questions.sort
+        rate = of_both(before)
+        if rate in rates and rate != rate_column(window):
+            self._questions.order_by(rate_column(window) + before.removeprefix(rate),
+                                     descending=self._questions.descending)
+        self._view.changed()
+
+    def action_bits(self) -> None:
+        """Show rates in bits or bytes."""
+        self.bits = not self.bits
+        self._view.changed()
+
+    # ---- the header
+
+    def banners(self) -> Iterator[str]:
+        """Which time the numbers are of, and what of the list does not change; most important first."""
+        page, questions = self._view.page, self._questions
+        in_past = page is not None and page.past and page.query.at is not None
+        if page is not None and page.past:
+            if in_past:
+                yield self._past_text(page)
+            if page.flows_kept < page.flows:
+                yield f"of {page.flows:,} flows, {page.flows_kept:,} kept"
+        newest = questions.newest or page
+        if newest is not None and newest.source is not None:
+            yield reading_text(newest.source)
+        pause = questions.pause
+        if pause is not None and not in_past:
+            yield f"PAUSED {clock_text(pause.seconds)}, {pause.packets:,} packets since"
+        if questions.order_held:
+            yield f"ORDER FROZEN, {page.joined:,} since" if page is not None and page.joined else "ORDER FROZEN"
+        if self._viewport.follow:
+            yield "FOLLOW"
+        if page is not None and not page.query.ended:
+            yield f"{page.hidden:,} ENDED HIDDEN" if page.hidden else "ENDED HIDDEN"
+
+    def since(self) -> str:
+        """What bytes and packets count from: the mark. A past tick has none: there flows have all their bytes."""
+        page = self._view.page
+        if page is not None and page.marked_s is not None:
+            return f"SINCE MARK {units.duration(page.marked_s)}"
+        return "MARK NOT COUNTED" if page is not None and page.query.mark is not None \
+            and page.query.at is not None else ""
+
+    def _past_text(self, page: Page) -> str:
+        """How far back of how much, and the time of day then."""
+        newest, pause = self._questions.newest, self._questions.pause
+        then = time.strftime("%H:%M:%S", self._clock.local(page.unix_ms / 1e3))
+        if pause is None or newest is None or newest.kept is None:  # on the way back to now
+            return then
+        kept_s = max(newest.kept.seconds, pause.seconds)  # at the border they differ by how they are measured
+        return f"−{units.duration(pause.seconds)} of {units.duration(kept_s)} kept, {then}"
+
+
+def reading_text(source: SourceState) -> str:
+    """How far a file has been read."""
+    if source.ended:
+        return "END OF FILE"
+    if not source.octets_total:
+        return f"READING, {units.octets(source.octets_read)}"
+    return f"READING {100 * source.octets_read // source.octets_total} % of {units.octets(source.octets_total)}"
+
+
+def empty_text(page: Page) -> str:
+    """Why a page has no rows, and what to do about it."""
+    if page.past and not page.flows_kept:
+        return "no flows at that time"
+    if page.query.scope is not None:
+        return "no flows left in this group: Backspace goes back"
+    if page.query.names is not None and not page.query.names.names:
+        return "no host names are known yet: \\ clears the filter, n looks up the names in view"
+    if page.hidden:
+        return f"all flows here have ended: E lists {page.hidden:,} that have ended"
+    if page.query.filter is not None and page.flows:
+        return "no flows match: / edits the filter, \\ clears it"
+    if page.source is not None:
+        return "no flows in this file" if page.source.ended else "no flows yet"
+    if page.collecting is not None:
+        return _nothing_collected(page.collecting)
+    return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"
+
+
+def _nothing_collected(collecting: CollectingStatistics) -> str:
+    """Why exporters have reported no flows so far: what is wrong is on the accuracy line."""
+    if collecting.waiting_sets:
+        return f"no flows yet: {collecting.waiting_sets:,} data sets wait for their template"
+    if collecting.refused_messages and not collecting.messages:
+        return "no flows: no message so far could be decoded"
+    return "no flows in the messages so far" if collecting.messages else "no flows: no exporter has sent anything yet"
