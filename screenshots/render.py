@@ -24,10 +24,9 @@ from flowtop.model.rows import FlowRow
 from flowtop.recording.recording import RecordingStatistics
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.filter_bar import GATHER_S
-from tests.tui.fake_biflows import answered
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_packets import FakePackets
-from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
+from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, answered, flow, random_flows
 from tests.tui.screen import lines, running
 
 FOLDER = Path(__file__).parent
@@ -303,8 +302,7 @@ async def _rendered(scene: Scene, source: FakeSource) -> str:
         if scene.alarm:
             source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,
                                    accounted_packets=source.books.accounted_packets - 1_204)
-            source.ticks += 74
-            source.tick()
+            source.tick(seconds=75)
         if scene.ended:
             over = [row._replace(end_reason=int(EndReason.END_OF_FLOW), octet_rate=0.0, tcp_control_bits=0b11011)
                     if row.flow_id == 1 else row for row in source.flows]

@@ -67,14 +67,15 @@ class Pager:
     Args:
         past: where ticks are kept; None: none are, and Query.at means nothing.
         freeze: where the moment is kept at which the picture stands still.
+        seed: of the ids of groups and biflows, which decide among equal ones; unpredictable when not given.
     """
 
-    def __init__(self, past: Past | None = None, freeze: Freeze | None = None) -> None:
+    def __init__(self, past: Past | None = None, freeze: Freeze | None = None, seed: int | None = None) -> None:
         self._past = past
         self._freeze = freeze or Freeze(past)
-        seed = np.random.SeedSequence().entropy  # the same for both: a group keeps its id when one looks back
-        self._answerer = Answerer(np.random.default_rng(seed))
-        self._answerer_of_past = Answerer(np.random.default_rng(seed))  # orders are held in slots, others there
+        entropy = np.random.SeedSequence(seed).entropy  # the same for both: a group keeps its id when one looks back
+        self._answerer = Answerer(np.random.default_rng(entropy))
+        self._answerer_of_past = Answerer(np.random.default_rng(entropy))  # orders are held in slots, others there
         self._watch = Watch()
         self._marked: tuple[int, float] | None = None
 

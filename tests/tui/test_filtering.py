@@ -15,7 +15,6 @@ from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.candidates import Candidates
-from tests.tui.fake_filter import passes
 from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 
@@ -24,9 +23,19 @@ BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)
 LINES = 19
 
 
-def ids(text: str, flows: list[FlowRow] = FLOWS) -> list[int]:
-    """The flows that pass, by rate, in plain Python."""
-    return [row.flow_id for row in sorted(flows, key=lambda row: -row.octet_rate) if passes(row, text)]
+PASSING: dict[str, Callable[[FlowRow], bool]] = {
+    "tcp": lambda row: row.protocol == 6, "udp": lambda row: row.protocol == 17,
+    "port 22": lambda row: 22 in (row.source_port, row.destination_port),
+    "port 443": lambda row: 443 in (row.source_port, row.destination_port),
+    **dict.fromkeys(("tcp and port 22", "port 22 and tcp"),
+                    lambda row: row.protocol == 6 and 22 in (row.source_port, row.destination_port)),
+    "port 22 and udp": lambda row: row.protocol == 17 and 22 in (row.source_port, row.destination_port)}
+"""What filters let pass."""
+
+
+def ids(text: str) -> list[int]:
+    """The flows that pass, by rate."""
+    return [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate) if PASSING[text](row)]
 
 
 async def settle(pilot: Pilot[None], condition: Callable[[], bool]) -> None:

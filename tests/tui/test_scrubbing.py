@@ -62,8 +62,7 @@ async def test_sort_filter_group_and_cursor_go_on_working_in_the_past() -> None:
 
 
 async def test_the_list_of_then_may_be_short_and_says_so() -> None:
-    source = FakeSource(at_tick(1))
-    source.keep_flows = 60
+    source = FakeSource(at_tick(1), keep_flows=60)
     async with running(source, 120) as pilot:
         await pass_ticks(pilot, source, 5)
         await pilot.press(BACK)
@@ -75,8 +74,7 @@ async def test_the_list_of_then_may_be_short_and_says_so() -> None:
 
 
 async def test_a_tick_that_was_forgotten_meanwhile_is_the_nearest_that_is_kept() -> None:
-    source = FakeSource(at_tick(1))
-    source.keep_ticks = 10
+    source = FakeSource(at_tick(1), keep_ticks=10)
     async with running(source) as pilot:
         await pass_ticks(pilot, source, 11)
         await pilot.press(BACK, BACK, BACK)
