@@ -157,8 +157,8 @@ with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as listener:
 NARROWER = """
 import subprocess, sys
 from pathlib import Path
-from flowtop.export import udp
 from flowtop.export.opening import open_exporter
+from flowtop.export.transports import udp
 from tests.oracle.test_export_udp import received, socket
 from tests.unit.export.flows import flows
 
