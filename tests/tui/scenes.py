@@ -203,6 +203,7 @@ async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
             await pilot.press(key)
     if "slash" in keys:
         await pilot.pause(2 * GATHER_S)
+        await pilot.app.workers.wait_for_complete()
     if "ctrl+p" in keys:
         await _settle_palette(pilot)
 

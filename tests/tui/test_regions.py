@@ -167,8 +167,11 @@ async def test_every_region_says_what_the_scene_is_about_at_every_size(scene: st
 
 
 async def _resized(pilot: Pilot[None], width: int, height: int) -> None:
+    """The terminal has this size, and the screen has come to rest."""
     await pilot.resize_terminal(width, height)
-    await pilot.pause()
+    before: list[str] = []
+    while before != (before := lines(pilot.app)):
+        await pilot.pause(0.02)
 
 
 def _in_order(words: Sequence[str], texts: Sequence[str]) -> None:
