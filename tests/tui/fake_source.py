@@ -86,7 +86,7 @@ class FakeSource:
         flows: what is in the table.
         silent: answer nothing until `tick` (so that a test sees what is on screen meanwhile).
         fail: raised by `start`.
-        keep_ticks: that can be looked back at.
+        keep_ticks: that can be looked back at; 0: none is kept.
         keep_flows: of each of these at most.
 
     Attributes:
@@ -122,7 +122,7 @@ class FakeSource:
         self.leave.set()
         self._fail = fail
         self._table = RowTable(START_MS * 1_000_000 - _START_NS)
-        self._pager = Pager(Past(keep_ticks - 1, keep_flows), seed=_SEED)
+        self._pager = Pager(Past(keep_ticks - 1, keep_flows) if keep_ticks else None, seed=_SEED)
 
     def start(self, listener: PageListener) -> None:
         """Keep the listener; pages come with `tick`."""

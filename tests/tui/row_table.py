@@ -50,16 +50,20 @@ class RowTable:
         self.visible: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._slots: dict[int, int] = {}
         self._ended_ns: dict[int, int] = {}
+        self._shown: tuple[Sequence[FlowRow], int, frozenset[int]] | None = None
 
     def show(self, rows: Sequence[FlowRow], now_ns: int, openers: Collection[int] = ()) -> None:
         """These are the flows now.
 
         Args:
-            rows: of flows; no two have the same flow_id.
+            rows: of flows; no two have the same flow_id. Others are another list: one that is known is not read again.
             now_ns: time of the tick.
             openers: flow_ids of those that sent a SYN without ACK.
         """
-        self.now_ns = now_ns
+        shown = rows, now_ns, frozenset(openers)
+        if self._shown is not None and self._shown[0] is rows and self._shown[1:] == shown[1:]:
+            return
+        self._shown, self.now_ns = shown, now_ns
         slots = np.array([self._slots.setdefault(row.flow_id, len(self._slots)) for row in rows], np.int64)
         assert len(np.unique(slots)) == len(rows), "two rows of one flow_id"
         found = np.zeros(len(rows), _COLUMNS)

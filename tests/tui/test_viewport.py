@@ -29,7 +29,7 @@ class Walk:
     """A viewport, its questions and a source that answers them, without any widget."""
 
     def __init__(self) -> None:
-        self.source = FakeSource(FLOWS)
+        self.source = FakeSource(FLOWS, keep_ticks=0)
         self.viewport = Viewport(10)
         self.questions = Questions(Query(), self.viewport)
 
