@@ -1,341 +1,66 @@
-"""Make every picture the README shows, from fixed flows and a clock that stands still: `python -m screenshots.render`.
-
-The same scenes are the screen's snapshot tests: tests/tui/test_screenshots.py renders them again and compares.
-"""
+"""Make the pictures of README and manual, from fixed flows and a clock that stands still:
+`python -m screenshots.render`. tests/tui/test_screenshots.py makes them again and compares."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import chdir
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from textual import events
-from textual.pilot import Pilot
-from textual.widgets import Input, OptionList
-
-from flowtop.export.statistics import ExportState, ExportStatistics
-from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import EndReason, Kind, Tunnel
-from flowtop.model.record import SourceState
-from flowtop.model.rows import FlowRow
-from flowtop.recording.recording import RecordingStatistics
-from flowtop.tui.app import FlowtopApp
-from flowtop.tui.widgets.filter_bar import GATHER_S
-from tests.tui.fake_biflows import answered
-from tests.tui.fake_exports import NOW_S, FakeExports, statistics
-from tests.tui.fake_packets import FakePackets
-from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, flow, random_flows
-from tests.tui.screen import lines, running
+from tests.tui.scenes import SCENES, showing
 
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """One picture: terminal size, keys pressed once flows are shown (what has blanks is pasted), whether packets
-    were lost, what is exported, what is written of packets.
+class Picture:
+    """A scene on a terminal of some size."""
 
-    `ended`: the fastest flow ends after the keys, and leaves the table. `leaving`: the last drain takes long.
-    `ticks`: pass before the keys are pressed, each with rates of its own.
-    `conversations`: most flows have a way back, which was seen first: those who ask send less.
-    `names`: of hosts, by address; waited for.
-    `told`: what else a page says.
-    """
-
-    width: int
-    height: int
-    keys: tuple[str, ...] = ()
-    alarm: bool = False
-    exports: tuple[ExportStatistics, ...] = ()
-    ticks: int = 0
-    ended: bool = False
-    leaving: bool = False
-    conversations: bool = False
-    packets: RecordingStatistics | None = None
-    names: Mapping[str, str] = field(default_factory=dict)
-    told: Mapping[str, Any] = field(default_factory=dict)
+    scene: str
+    width: int = 120
+    height: int = 40
 
 
-def _at_each_size(name: str, *keys: str, **scene: Any) -> dict[str, Scene]:
-    """The three sizes that every screen has a picture of."""
-    return {f"{name}-narrow": Scene(80, 24, keys, **scene), name: Scene(120, 40, keys, **scene),
-            f"{name}-wide": Scene(200, 60, keys, **scene)}
-
-
-EXPORTS = (
-    statistics("ipfix+tcp://collector.example.net:4739", since_unix_s=NOW_S - 8_124, sent_records=184_812,
-               sent_messages=4_902, sent_octets=13_301_220, queued_records=38, last_template_unix_s=NOW_S - 8_124),
-    statistics("ipfix+tls://192.0.2.40:4740?ca=/etc/flowtop/ca.pem&reconnect=10s", ExportState.WAITING,
-               since_unix_s=NOW_S - 72, sent_records=160_090, sent_messages=4_204, sent_octets=11_522_800,
-               repeated_records=112, queued_records=1_204, spooled_records=23_480, last_error="connection refused",
-               last_template_unix_s=NOW_S - 4_410),
-    statistics("ipfix://[2001:db8::53]:2055?profile=nfdump", ExportState.EXPORTING, since_unix_s=NOW_S - 8_124,
-               sent_records=184_231, sent_messages=9_120, sent_octets=13_280_004, not_sent_records=619,
-               not_sent_packets=48_291, not_sent_octets=30_118_225, last_error="network is unreachable",
-               last_template_unix_s=NOW_S - 14),
-    statistics("file:flowtop-20260101-115412.ipfix", ExportState.PAUSED, since_unix_s=NOW_S - 9, sent_records=2_930,
-               sent_messages=402, sent_octets=214_118, queued_records=77, file_octets=214_662,
-               last_template_unix_s=NOW_S - 348),
-)
-"""A collector that reads, one that is away, one that was, and a recording that is paused."""
-
-
-WRITING = RecordingStatistics("/home/ops/incident-4711.pcapng", "", "writing", written=48_211, octets=13_000_000,
-                              dropped=212, capped=3_905)
-
-NAMES = {"198.51.100.7": "edge-7.example.net", "10.0.0.5": "web1.example.org", "10.0.20.4": "db4.example.org",
-         "2001:db8:40::1f": "backup.a-rather-long-subdomain.storage.example.com"}
-
-TUNNELS = {"flows": [
-    *(flow(vni, "10.1.0.10", "10.1.0.20", (443, 40_001), rate=4e6 / vni, octets=91_000_000 // vni, age_s=60,
-           tunnel=Tunnel.VXLAN, tunnel_id=vni) for vni in (100, 101, 102)),
-    flow(4, "10.1.0.20", "10.1.0.10", (0, 3 << 8 | 3), protocol=ICMP, rate=400, octets=1_200, tunnel=Tunnel.VXLAN,
-         tunnel_id=101),
-    flow(5, "2001:db8:7::10", "2001:db8:7:1::22", (0, 1 << 8 | 4), protocol=ICMP6, rate=300, octets=900,
-         tunnel=Tunnel.GRE, tunnel_id=70_007),
-    flow(6, "192.168.7.1", "192.168.7.2", (5000, 22), rate=90_000, octets=7_000_000, tunnel=Tunnel.IP),
-    *(flow(6 + nr, "192.0.2.1", "192.0.2.2", (49_000 + nr, 4789), protocol=UDP, kind=int(Kind.PARENT), rate=4.2e6 / nr,
-           octets=99_000_000 // nr, age_s=60, tunnel=Tunnel.VXLAN, tunnel_id=99 + nr) for nr in (1, 2, 3)),
-    flow(10, "192.0.2.7", "192.0.2.8", protocol=4, kind=int(Kind.PARENT), rate=93_000, octets=7_400_000,
-         tunnel=Tunnel.IP),
-]}
-VLANS = {"interfaces": {2: "trunk.pcap"}, "attached": ("trunk.pcap",), "flows": [
-    flow(vlan + 1, "10.0.0.50", "10.0.0.51", (445, 50_112), rate=9e6 / (vlan + 1), octets=640_000_000 // (vlan + 1),
-         vlan_id=vlan) for vlan in (0, 7, 20, 100, 4094)]}
-
-COLLECTING = {
-    "collecting": CollectingStatistics(messages=48_211, records=1_204_411, options_records=12, lost_flows=31,
-                                       waiting_sets=2, exporters=2),
-    "attached": ("udp://127.0.0.1:2055",),
-    "interfaces": {2: "192.0.2.1/7 Gi0/1", 3: "198.51.100.250/7 xe-0/0/12", 4: "192.0.2.1/7 Gi0/2"},
-}
-
-
-LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
-
-BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
-"""45 ticks back."""
-
-SCENES: dict[str, Scene] = {
-    "main": Scene(120, 40, ("down", "down", "down")),
-    "narrow": Scene(80, 24),
-    "wide": Scene(200, 60, ("o", "F")),
-    "filter": Scene(120, 40, ("slash", "tcp and port 443", "enter", "down", "down", "right")),
-    "filter-error": Scene(80, 24, ("slash", *"tcp and port 443 and prot")),
-    "filter-narrow": Scene(80, 24, ("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),
-    "filter-wide": Scene(200, 60, ("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),
-    "filter-error-middle": Scene(120, 40, ("slash", "tcp and port 443", *" and prot")),
-    "filter-error-wide": Scene(200, 60, ("slash", "port 443 or port 44300", "0")),
-    "filter-completion-narrow": Scene(80, 24, ("slash", *"src port ", "tab", "tab")),
-    "filter-completion-middle": Scene(120, 40, ("slash", *"tcp and host 198", "tab", "tab")),
-    "filter-completion": Scene(200, 60, ("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
-    "grouped": Scene(120, 40, ("g", "g", "g", "space", "g", "g", "g", "space", "enter", "down", "down", "down")),
-    "grouped-narrow": Scene(80, 24, ("g", *["g"] * 5, "enter", "down")),
-    "grouped-wide": Scene(200, 60, ("g", *["g"] * 4, "enter", "down", "down")),
-    "groups": Scene(80, 24, ("g", *["g"] * 9, "1", "6", "space", "up", "up")),
-    "groups-middle": Scene(120, 40, ("g", "g", "g")),
-    "groups-wide": Scene(200, 60, ("g", "g", "g")),
-    "group-open": Scene(80, 24, (*["g"] * 3, "enter", "down", "enter", *["g"] * 6, "enter", "down", "enter", "down")),
-    "group-open-middle": Scene(120, 40, ("g", "g", "g", "enter", *["down"] * 6, "enter", "down")),
-    "group-open-wide": Scene(200, 60, ("g", *["g"] * 5, "enter", "down", "enter", "slash", *"port 443", "enter")),
-    "biflows": Scene(120, 40, ("B", "down", "down"), conversations=True),
-    "biflows-narrow": Scene(80, 24, ("B", "s", "s", "down"), conversations=True),
-    "biflows-wide": Scene(200, 60, ("B", "slash", *"port 443", "enter", "down", "o"), conversations=True),
-    "details": Scene(120, 40, ("down", "enter")),
-    "details-narrow": Scene(80, 24, ("down", "down", "enter")),
-    "details-wide": Scene(200, 60, ("down", "enter", "down")),
-    "details-ended-narrow": Scene(80, 24, ("down", "enter"), ended=True),
-    "details-ended": Scene(120, 40, ("down", "enter"), exports=EXPORTS[:2], ended=True),
-    "details-ended-wide": Scene(200, 60, ("down", "enter"), exports=EXPORTS, ended=True),
-    "help": Scene(80, 24, ("question_mark",)),
-    "help-words": Scene(120, 40, ("question_mark", "tab")),
-    "help-filters": Scene(200, 60, ("question_mark", "tab", "tab")),
-    "help-middle": Scene(120, 40, ("question_mark",)),
-    "help-wide": Scene(200, 60, ("question_mark",)),
-    "help-words-narrow": Scene(80, 24, ("question_mark", "tab")),
-    "help-words-wide": Scene(200, 60, ("question_mark", "tab")),
-    "help-filters-narrow": Scene(80, 24, ("question_mark", "tab", "tab")),
-    "help-filters-middle": Scene(120, 40, ("question_mark", "tab", "tab")),
-    "columns-wide": Scene(200, 60, ("C", "down", "space")),
-    "columns": Scene(120, 40, ("C", "down", "down", "space", "down", "J")),
-    "columns-narrow": Scene(80, 24, ("C",)),
-    "columns-chosen-wide": Scene(200, 60, ("C", "down", "space", "space", "K", "escape")),
-    "copy": Scene(120, 20, ("down", "c")),
-    "copy-narrow": Scene(80, 24, ("down", "down", "c")),
-    "copy-middle": Scene(120, 40, ("down", "down", "c")),
-    "copy-wide": Scene(200, 60, ("down", "down", "c")),
-    "palette-narrow": Scene(80, 24, ("ctrl+p", *"rate")),
-    "palette": Scene(120, 40, ("ctrl+p", *"rate")),
-    "palette-wide": Scene(200, 60, ("ctrl+p", *"rate")),
-    "write-narrow": Scene(80, 24, ("w", "ctrl+u", *"flows.csv")),
-    "write": Scene(120, 40, ("w", "ctrl+u", *"flows.csv")),
-    "write-wide": Scene(200, 60, ("w", "ctrl+u", *"flows.csv")),
-    "dark": Scene(120, 40, ("T", "down")),
-    "light": Scene(80, 24, ("T", "T", "down")),
-    "contrast": Scene(200, 60, ("T", "T", "T", "down")),
-    "very-narrow": Scene(60, 20),
-    "tiny": Scene(24, 6),
-    "held-narrow": Scene(80, 24, ("down", "o", "F", "E", "space"), ticks=3),
-    "held": Scene(120, 40, ("down", "o", "F", "E", "space"), ticks=3),
-    "held-wide": Scene(200, 60, ("down", "o", "F", "E", "space"), ticks=3),
-    "leaving-narrow": Scene(80, 24, leaving=True),
-    "leaving": Scene(120, 40, leaving=True),
-    "leaving-wide": Scene(200, 60, leaving=True),
-    "exports": Scene(120, 40, ("e", "down"), exports=EXPORTS),
-    "exports-narrow": Scene(80, 24, ("e", "down", "down"), exports=EXPORTS),
-    "exports-typing-wide": Scene(200, 60, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
-    "exports-typing-narrow": Scene(80, 24, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
-    "exports-typing": Scene(120, 40, ("e", "a", *"ipfix+t", "tab"), exports=EXPORTS[:2]),
-    "exports-wide": Scene(200, 60, ("e", "down"), exports=EXPORTS),
-    **_at_each_size("exports-first", "e"),
-    **_at_each_size("exporting", exports=EXPORTS[:1]),
-    "scrub": Scene(120, 40, ("down", "down", *BACK), ticks=75),
-    "scrub-narrow": Scene(80, 24, ("down", *BACK), ticks=75),
-    "scrub-wide": Scene(200, 60, ("down", *BACK), ticks=75),
-    "mark": Scene(80, 24, ("m",)),
-    "mark-middle": Scene(120, 40, ("m",)),
-    "mark-wide": Scene(200, 60, ("m",)),
-    **_at_each_size("packets-prompt", "slash", "host 10.0.20.4", "enter", "W"),
-    **_at_each_size("packets", packets=WRITING),
-    **_at_each_size("packets-full", packets=replace(WRITING, state="full")),
-    **_at_each_size("lost", "space", alarm=True),
-    **_at_each_size("names", "n", "p", names=NAMES),
-    **_at_each_size("reading", told={"source": SourceState(False, False, 421_000_000, 1_003_000_000)}),
-    **_at_each_size("end-of-file", told={"source": SourceState(False, True, 1_003_000_000, 1_003_000_000)}),
-    **_at_each_size("collecting", told=COLLECTING),
-    **_at_each_size("tunnels", "down", told=TUNNELS),
-    **_at_each_size("vlans", "down", told=VLANS),
-    **_at_each_size("nothing-matches", "slash", "port 7", "enter"),
+PICTURES = {
+    "main": Picture("main"),
+    "narrow": Picture("main", 80, 24),
+    "wide": Picture("main", 200, 60),
+    "filter": Picture("filter"),
+    "filter-error": Picture("filter-error", 80, 24),
+    "filter-completion": Picture("filter-completion"),
+    "groups": Picture("groups", 80, 24),
+    "grouped": Picture("grouped"),
+    "biflows": Picture("biflows"),
+    "details": Picture("details"),
+    "details-narrow": Picture("details", 80, 24),
+    "help": Picture("help", 80, 24),
+    "columns": Picture("columns"),
+    "exports": Picture("exports"),
+    "scrub": Picture("scrub"),
+    "mark": Picture("mark", 80, 24),
+    "packets": Picture("packets"),
+    "lost": Picture("lost"),
+    "names": Picture("names"),
+    "reading": Picture("reading"),
+    "collecting": Picture("collecting"),
+    "tunnels": Picture("tunnels"),
+    "dark": Picture("dark"),
+    "light": Picture("light", 80, 24),
+    "contrast": Picture("contrast"),
 }
 """Every picture by the name of its file."""
 
 
-def scene_flows() -> list[FlowRow]:
-    """A small server's afternoon: backups, web, name service, a tunnel, and what is left of flows that ended."""
-    hand_made = [
-        flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=10.26e6, octets=1_210_000_000, age_s=151),
-        flow(2, "10.0.0.5", "198.51.100.7", (51514, 443), direction=OUT, rate=152_400, octets=17_300_000, age_s=151),
-        flow(3, "2001:db8:40::1f", "2001:db8:40:7::22", (873, 40960), rate=8.41e6, octets=48_200_000_000, age_s=4212),
-        flow(4, "10.0.0.5", "203.0.113.80", (22, 60122), direction=OUT, rate=5_840, octets=912_000, age_s=3_720),
-        flow(5, "10.8.0.2", "10.8.0.1", (40112, 53), protocol=UDP, ifindex=3, rate=112, octets=1_096, age_s=4),
-        flow(6, "10.8.0.1", "10.8.0.2", (53, 40112), protocol=UDP, ifindex=3, direction=OUT, rate=388, octets=3_104,
-             age_s=4),
-        flow(7, "203.0.113.9", "10.0.0.5", (51820, 51820), protocol=UDP, rate=1.31e6, octets=602_000_000, age_s=98_100),
-        flow(8, "192.0.2.33", "10.0.0.5", (0, 8 * 256), protocol=ICMP, rate=84, octets=50_400, age_s=600),
-        flow(9, "fe80::1", "ff02::1", (0, 134 * 256), protocol=ICMP6, octets=2_304, age_s=812, rate=0),
-        flow(10, "10.0.20.4", "10.0.20.1", (5432, 38114), ifindex=4, rate=640_000, octets=88_000_000, age_s=2_400),
-        flow(11, "10.0.20.4", "10.0.20.1", (5432, 38114), rate=640_000, octets=88_000_000, age_s=2_400, vlan_id=20,
-             duplicate=True),
-        flow(12, "198.51.100.23", "10.0.0.5", (39022, 443), octets=48_310, age_s=2, tcp_control_bits=0b11011,
-             end_reason=int(EndReason.END_OF_FLOW), ended_s=8.0),
-        flow(13, "198.51.100.24", "10.0.0.5", (39400, 443), octets=9_120, age_s=1, rate=310, tcp_control_bits=0b11011,
-             closing=True),
-        flow(14, "0.0.0.0", "0.0.0.0", protocol=UDP, kind=int(Kind.AGGREGATE), rate=71_000, octets=4_400_000,
-             age_s=12),
-    ]
-    return hand_made + [_ranked(row, rank) for rank, row in enumerate(random_flows(1_234), 3)]
-
-
-def _ranked(row: FlowRow, rank: int) -> FlowRow:
-    """Few flows carry most of the traffic: the rate falls with the rank, as it does on a real host."""
-    rate = 7.2e6 / rank**1.4
-    wobble = 0.8 + (rank * 7 % 10) / 25
-    return row._replace(
-        flow_id=row.flow_id + 100, octet_rate=rate, octet_rate_10s=rate * wobble, octet_rate_60s=rate * wobble * 0.9,
-        octet_rate_peak=rate * 1.6, packet_rate=rate / 900, octet_total=int(rate * row.age_s * wobble),
-        packet_total=int(rate * row.age_s * wobble / 900) + 1, closing=rank % 23 == 0,
-    )
-
-
-async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
-    """Press keys, paste texts; what is typed behind the first of them is read when the parser of filters is there."""
-    await pilot.press(*keys[:1])
-    await pilot.app.workers.wait_for_complete()
-    for key in keys[1:]:
-        if " " in key.strip() and pilot.app.focused is not None:
-            pilot.app.focused.post_message(events.Paste(key))
-            await pilot.pause()
-        else:
-            await pilot.press(key)
-    if "slash" in keys:
-        await pilot.pause(2 * GATHER_S)
-    if "ctrl+p" in keys:
-        await _settle_palette(pilot)
-
-
-async def _settle_palette(pilot: Pilot[None]) -> None:
-    """The palette has found what it looks for, and its cursor does not blink."""
-    palette = pilot.app.screen
-    palette.query_one(Input).cursor_blink = False
-    found = palette.query_one(OptionList)
-    before = -1
-    while not found.option_count or before != found.option_count or palette.has_class("--busy"):
-        before = found.option_count
-        await pilot.pause(0.3)
-
-
-async def render(scene: Scene) -> str:
-    """A scene as SVG text, the same wherever it is made."""
-    flows = scene_flows()
-    source = FakeSource([*flows[:14], *answered(flows[14:], 5, -1)] if scene.conversations else flows)
-    for name, value in scene.told.items():
-        setattr(source, name, value)
-    with chdir("/"):
-        return await _rendered(scene, source)
-
-
-async def _rendered(scene: Scene, source: FakeSource) -> str:
-    async with running(source, scene.width, scene.height, exports=FakeExports(scene.exports),
-                       packets=FakePackets(scene.packets)) as pilot:
-        flows = source.flows
-        for tick in range(scene.ticks):
-            source.tick([row._replace(octet_rate=row.octet_rate * (1 + tick % 7 / 20)) for row in flows])
-        await pilot.pause()
-        if scene.names:
-            assert isinstance(pilot.app, FlowtopApp)
-            pilot.app.main.filter.look_up = scene.names.get
-        await press(pilot, scene.keys)
-        if scene.names:
-            await _named(pilot, scene.names)
-        if scene.alarm:
-            source.books = replace(source.books, lost_packets=1_204, aggregated_packets=58_121, evicted_flows=12,
-                                   accounted_packets=source.books.accounted_packets - 1_204)
-            source.ticks += 74
-            source.tick()
-        if scene.ended:
-            over = [row._replace(end_reason=int(EndReason.END_OF_FLOW), octet_rate=0.0, tcp_control_bits=0b11011)
-                    if row.flow_id == 1 else row for row in source.flows]
-            source.tick(over)
-            source.tick(over[1:])
-        if scene.leaving:
-            await _leave(pilot, source)
-        await pilot.pause()
-        picture = pilot.app.export_screenshot(title="flowtop")
-        source.leave.set()
-        return picture
-
-
-async def _named(pilot: Pilot[None], names: Mapping[str, str]) -> None:
-    """Every name of a host in view has come."""
-    while not all(name[:4] in "".join(lines(pilot.app)) for name in names.values()):
-        await pilot.pause(0.05)
-
-
-async def _leave(pilot: Pilot[None], source: FakeSource) -> None:
-    """Quit, as far as the words about the last drain."""
-    source.leave.clear()
-    await pilot.press("q")
-    while isinstance(pilot.app, FlowtopApp) and not pilot.app.main.notice:
-        await pilot.pause(0.05)
+async def render(picture: Picture) -> str:
+    """A picture as SVG text, the same wherever it is made."""
+    async with showing(SCENES[picture.scene], picture.width, picture.height) as pilot:
+        return pilot.app.export_screenshot(title="flowtop")
 
 
 def main() -> None:
-    """Write every scene."""
-    for name, scene in SCENES.items():
-        FOLDER.joinpath(f"{name}.svg").write_text(asyncio.run(render(scene)))
+    """Write every picture."""
+    for name, picture in PICTURES.items():
+        FOLDER.joinpath(f"{name}.svg").write_text(asyncio.run(render(picture)))
 
 
 if __name__ == "__main__":

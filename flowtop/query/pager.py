@@ -66,14 +66,15 @@ class Pager:
     Args:
         past: past ticks; None: there are none, and Query.at is ignored.
         freeze: stores the frozen moment.
+        seed: of the ids of groups and biflows, which decide among equal ones; unpredictable when not given.
     """
 
-    def __init__(self, past: Past | None = None, freeze: Freeze | None = None) -> None:
+    def __init__(self, past: Past | None = None, freeze: Freeze | None = None, seed: int | None = None) -> None:
         self._past = past
         self._freeze = freeze or Freeze(past)
-        seed = np.random.SeedSequence().entropy  # the same for both, so that ids of groups are the same in the past
-        self._answerer = Answerer(np.random.default_rng(seed))
-        self._answerer_of_past = Answerer(np.random.default_rng(seed))  # held orders are slots, which differ there
+        entropy = np.random.SeedSequence(seed).entropy  # the same for both: a group keeps its id in the past
+        self._answerer = Answerer(np.random.default_rng(entropy))
+        self._answerer_of_past = Answerer(np.random.default_rng(entropy))  # held orders are slots, which differ there
         self._watch = Watch()
         self._marked: tuple[int, float] | None = None
 

@@ -12,14 +12,12 @@ from textual import events
 from textual.pilot import Pilot
 
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
-from flowtop.fields.biflows import BIFLOW_COLUMNS
-from flowtop.fields.columns import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp, PageReady
 from flowtop.tui.panels.help import HelpScreen
-from tests.tui.fake_source import SORT_FIELDS, FakeSource, flow, random_flows
+from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 
 FLOWS = random_flows(200)
@@ -32,10 +30,6 @@ def with_rates(rates: dict[int, float]) -> list[FlowRow]:
 
 def x_of(pilot: Pilot[None], header: str) -> int:
     return line(pilot.app, 2).index(header)
-
-
-def test_fake_source_orders_every_column() -> None:
-    assert SORT_FIELDS.keys() == {*COLUMNS, *BIFLOW_COLUMNS, "flows"}
 
 
 # ---- before the first page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,25 +16,40 @@ from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.panels.details import DetailsScreen
 from flowtop.tui.panels.groups import GroupsScreen
-from tests.tui.fake_biflows import WAY_FIELDS, answered, biflow_id
-from tests.tui.fake_source import OUT, FakeSource, flow, random_flows
+from tests.tui.fake_source import OUT, START_MS, FakeSource, answered, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
 
 BIFLOWS = Query(biflow=True)
-ASKED = flow(1, "10.0.0.5", "198.51.100.7", (51514, 443), direction=OUT, rate=1e6, octets=90_000, start_ms=100)
-GIVEN = flow(2, "198.51.100.7", "10.0.0.5", (443, 51514), rate=8e6, octets=800_000, start_ms=120)
+ASKED = flow(1, "10.0.0.5", "198.51.100.7", (51514, 443), direction=OUT, rate=1e6, octets=90_000,
+             start_ms=START_MS - 900)
+GIVEN = flow(2, "198.51.100.7", "10.0.0.5", (443, 51514), rate=8e6, octets=800_000,
+             start_ms=START_MS - 880)
 LONE = flow(3, "192.0.2.33", "10.0.0.5", (39022, 22), rate=2e6, octets=70_000)
 PAIR = [ASKED, GIVEN, LONE]
 FLOWS = answered(random_flows(120))
+OF_WAY: dict[str, Callable[[FlowRow], float]] = {
+    "rate": lambda row: row.octet_rate, "bytes": lambda row: row.octet_total, "packets": lambda row: row.packet_total}
+"""What each way has a column of."""
 TICKED = [row._replace(octet_rate=7000.0 * (row.flow_id % 5_000), octet_total=row.octet_total + 40_000)
           for row in FLOWS]
 
 
-def ids(rows: Sequence[FlowRow]) -> list[int]:
-    """Biflows of these flows, by the rate of both ways, largest first."""
+def first_way(flow_id: int) -> int:
+    """flow_id of the flow that began; the answer to one is numbered 5,000 higher."""
+    return flow_id % 5_000
+
+
+def listed(pilot: Pilot[None]) -> list[int]:
+    """The flows that began the biflows in view, from top to bottom."""
+    assert isinstance(pilot.app, FlowtopApp)
+    return [row.ways.forward.flow_id for row in pilot.app.main.viewport.rows if row.ways is not None]
+
+
+def by_rate(rows: Sequence[FlowRow]) -> list[int]:
+    """The flows that began, by the rate of both ways, largest first."""
     sums: dict[int, float] = {}
     for row in rows:
-        sums[biflow_id(row)] = sums.get(biflow_id(row), 0.0) + row.octet_rate
+        sums[first_way(row.flow_id)] = sums.get(first_way(row.flow_id), 0.0) + round(row.octet_rate)
     return sorted(sums, key=lambda found: -sums[found])
 
 
@@ -80,7 +95,7 @@ async def test_every_column_can_be_sorted_by_with_keys() -> None:
         for _ in BIFLOW_COLUMNS:
             await pilot.press("s")
             query = source.asked[-1]
-            assert shown(pilot.app) == [row.flow_id for row in source.page(query).rows][:len(shown(pilot.app))]
+            assert shown(pilot.app) == [row.flow_id for row in source.look(query).rows][:len(shown(pilot.app))]
             assert BIFLOW_COLUMNS[query.sort].header in line(pilot.app, 2)
         there = {id_ for id_, column in BIFLOW_COLUMNS.items() if not column.of_exporters and not column.of_tunnels}
         assert {query.sort for query in source.asked} == there
@@ -98,10 +113,10 @@ async def test_a_click_on_a_ways_header_sorts_by_that_way(column_id: str) -> Non
         await pilot.pause()
         field, _, way = column_id.rpartition("_")
         values = []
-        for row in source.page(source.asked[-1]).rows[:19]:
+        for row in source.look(source.asked[-1]).rows[:19]:
             assert row.ways is not None
             one = row.ways.forward if way == "forward" else row.ways.reverse
-            values.append(0 if one is None else WAY_FIELDS[field](one))
+            values.append(0 if one is None else OF_WAY[field](one))
         assert values == sorted(values, reverse=True) and values[0] > values[-1]
         assert BIFLOW_COLUMNS[column_id].header + "↓" in line(pilot.app, 2)
 
@@ -144,17 +159,17 @@ async def test_the_cursor_goes_along_to_a_biflow_far_away_and_back() -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
         await pilot.press("end", "up", "up")
-        [row] = [row for row in FLOWS if row.flow_id == shown(pilot.app)[cursor_line(pilot.app) or 0]]
+        chosen = shown(pilot.app)[cursor_line(pilot.app) or 0]
         for key in ("B", "B", "B"):
             await pilot.press(key)
             await pilot.pause()
-        assert shown(pilot.app)[cursor_line(pilot.app) or 0] == biflow_id(row)
+        assert listed(pilot)[cursor_line(pilot.app) or 0] == first_way(chosen)
 
 
 async def test_without_a_cursor_the_other_list_begins_at_its_top() -> None:
     async with running(FakeSource(FLOWS)) as pilot:
         await pilot.press("pagedown", "B")
-        assert shown(pilot.app) == ids(FLOWS)[:19]
+        assert listed(pilot) == by_rate(FLOWS)[:19]
         assert cursor_line(pilot.app) is None
 
 
@@ -203,23 +218,23 @@ async def test_keys_before_the_biflows_come_are_for_them() -> None:
 async def test_frozen_paused_and_followed() -> None:
     source = FakeSource(FLOWS)
     async with running(source, query=BIFLOWS) as pilot:
-        first = shown(pilot.app)
+        first = listed(pilot)
         await pilot.press("o")
         await tick(pilot, source, TICKED)
-        assert shown(pilot.app) == first and first != ids(TICKED)[:19], "frozen"
+        assert listed(pilot) == first and first != by_rate(TICKED)[:19], "frozen"
         await pilot.press("o", "space")
         before = flow_lines(pilot.app)
-        assert shown(pilot.app) == ids(TICKED)[:19]
+        assert listed(pilot) == by_rate(TICKED)[:19]
         await tick(pilot, source, FLOWS)
         assert flow_lines(pilot.app) == before and "PAUSED" in line(pilot.app, 1)
         await pilot.press("B")
         assert "PAUSED" in line(pilot.app, 1) and "biflows" not in line(pilot.app, 1), "looked at otherwise, as it was"
         await pilot.press("B", "space", "home", "down", "F")
-        mine = ids(FLOWS)[0]
-        slow = [row._replace(octet_rate=0.5) if biflow_id(row) == mine else row for row in FLOWS]
+        mine = by_rate(FLOWS)[0]
+        slow = [row._replace(octet_rate=1.0) if first_way(row.flow_id) == mine else row for row in FLOWS]
         await tick(pilot, source, slow)
         await pilot.pause()
-        assert shown(pilot.app)[cursor_line(pilot.app) or 0] == mine, "followed to the end of the list"
+        assert listed(pilot)[cursor_line(pilot.app) or 0] == mine, "followed to the end of the list"
 
 
 async def test_the_past_has_biflows_and_the_mark_counts_each_way() -> None:
@@ -249,9 +264,9 @@ async def test_a_cell_keeps_its_biflows_or_hides_them(column: str, left: int, te
             await pilot.press("right" if column != "protocol" else "left")
         await pilot.press("equals_sign")
         assert source.asked[-1].filter is not None and source.asked[-1].filter.text == text
-        assert len(shown(pilot.app)) == left and shown(pilot.app)[0] == biflow_id(ASKED)
+        assert len(listed(pilot)) == left and listed(pilot)[0] == ASKED.flow_id
         await pilot.press("backslash", "exclamation_mark")
-        assert len(shown(pilot.app)) == 3 - left and biflow_id(ASKED) not in shown(pilot.app)
+        assert len(listed(pilot)) == 3 - left and ASKED.flow_id not in listed(pilot)
 
 
 async def test_no_filter_asks_for_what_one_way_has() -> None:

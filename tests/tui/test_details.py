@@ -214,8 +214,7 @@ def test_a_sparkline_that_is_squeezed_keeps_its_bursts() -> None:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 60)])
 async def test_flags_are_told_by_when_they_came_and_marked_below_the_rate(width: int, height: int) -> None:
     async with opened(width, height) as (pilot, source):
-        source.ticks += 70
-        source.tick([FLOWS[0]._replace(tcp_control_bits=0b11011), *FLOWS[1:]])
+        source.tick([FLOWS[0]._replace(tcp_control_bits=0b11011), *FLOWS[1:]], seconds=71)
         await pilot.pause()
         # The flow began 151 s before the 72 that have passed; half of the sparkline's two minutes are a minute.
         assert "S. by 2:43, P by 2:45, F by 3:43" in text(pilot)

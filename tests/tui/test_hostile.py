@@ -128,32 +128,37 @@ async def test_names_of_services() -> None:
         await look_around(pilot)
 
 
-async def test_names_of_files_and_what_errors_say_of_them(tmp_path: Path) -> None:
-    source = flows(4)
+async def test_names_of_exports() -> None:
     exports = FakeExports([statistics(f"file:{name}", ExportState.WAITING, last_error=f"{name}: gone")
                            for name in HOSTILE[:6]])
-    async with running(source, 120, exports=exports) as pilot:
-        assert isinstance(pilot.app, FlowtopApp)
+    async with running(flows(4), 120, exports=exports) as pilot:
         await look_around(pilot)
-        for name in HOSTILE:
-            folder = tmp_path / name.replace("\0", "").replace("/", "")[:200]
-            folder.mkdir()
-            with chdir(folder):
-                await pilot.press("w")
-                await pilot.pause()
-                assert_harmless(pilot.app)
-            await pilot.press("escape")
-            pilot.app.main.say(f"written to {name}")
-            assert_harmless(pilot.app)
-            exports.refuse = FlowtopError(f"cannot begin export {name}", hint=name)
-            await pilot.press("e", "a", *"file:x", "enter")
-            await pilot.app.workers.wait_for_complete()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_names_of_files_and_what_errors_say_of_them(tmp_path: Path, name: str) -> None:
+    exports = FakeExports()
+    async with running(flows(4), 120, exports=exports) as pilot:
+        assert isinstance(pilot.app, FlowtopApp)
+        folder = tmp_path / name.replace("\0", "").replace("/", "")[:200]
+        folder.mkdir()
+        with chdir(folder):
+            await pilot.press("w")
             await pilot.pause()
             assert_harmless(pilot.app)
-            await pilot.press("escape", "escape")
-            pilot.app.post_message(CaptureFailed(FlowtopError(f"{name} is damaged")))
-            await pilot.pause()
-            assert_harmless(pilot.app)
+        await pilot.press("escape")
+        pilot.app.main.say(f"written to {name}")
+        assert_harmless(pilot.app)
+        exports.refuse = FlowtopError(f"cannot begin export {name}", hint=name)
+        await pilot.press("e", "ctrl+u", *"file:x", "enter")
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert exports.refuse is None, "it was asked for, and refused"
+        assert_harmless(pilot.app)
+        await pilot.press("escape", "escape")
+        pilot.app.post_message(CaptureFailed(FlowtopError(f"{name} is damaged")))
+        await pilot.pause()
+        assert_harmless(pilot.app)
 
 
 @pytest.mark.parametrize("name", HOSTILE[:6])

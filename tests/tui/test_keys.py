@@ -20,8 +20,7 @@ from flowtop.tui.panels.groups import GroupsScreen
 from flowtop.tui.panels.help import HelpScreen
 from flowtop.tui.panels.writing import WriteScreen
 from flowtop.tui.widgets.flow_table import FlowTable
-from tests.tui.fake_biflows import answered, biflow_id
-from tests.tui.fake_source import FakeSource, random_flows
+from tests.tui.fake_source import FakeSource, answered, random_flows
 from tests.tui.screen import background, cursor_line, flow_lines, line, running, shown
 
 FLOWS = random_flows(200)
@@ -328,7 +327,7 @@ async def check_biflow(pilot: Pilot[None], source: FakeSource, key: str) -> None
     assert f"1–{LINES} of 200 biflows" in line(pilot.app, 1)
     assert {"RATE↓", "RATE→", "RATE←"} <= set(line(pilot.app, 2).split())
     by_both = sorted(FLOWS, key=lambda row: -row.octet_rate * (4 / 3 if (row.flow_id - 1) % 3 else 1))
-    assert shown(pilot.app) == [biflow_id(row) for row in by_both][:LINES]
+    assert shown(pilot.app) == [source.biflow(row.flow_id) for row in by_both[:LINES]]
     await pilot.press(key)
     assert "biflows" not in line(pilot.app, 1)
 

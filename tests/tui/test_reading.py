@@ -39,12 +39,12 @@ async def show(path: Path, keys: tuple[str, ...] = ()) -> tuple[str, FlowtopApp]
     with source.capture(Split()) as open_capture:
         app = FlowtopApp(lambda: Pipeline(source.pipeline_config(), open_capture()))
         async with app.run_test(size=(120, 20)) as pilot:
-            for _ in range(200):
-                await pilot.pause(0.05)
-                if "END OF FILE" in "\n".join(lines(app)) or "capture ended" in "\n".join(lines(app)):
-                    break
-            await pilot.press(*keys)
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(60):
+                while not any(words in "\n".join(lines(app)) for words in ("END OF FILE", "capture ended")):
+                    await pilot.pause(0.05)
+                await pilot.press(*keys)
+                while app.main.page is None or app.main.page.query != app.main.questions.asked:
+                    await pilot.pause(0.05)
             await pilot.pause()
             text = "\n".join(lines(app))
             await pilot.press("q")

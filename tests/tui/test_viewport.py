@@ -29,7 +29,7 @@ class Walk:
     """A viewport, its questions and a source that answers them, without any widget."""
 
     def __init__(self) -> None:
-        self.source = FakeSource(FLOWS)
+        self.source = FakeSource(FLOWS, keep_ticks=0)
         self.viewport = Viewport(10)
         self.questions = Questions(Query(), self.viewport)
 
@@ -43,7 +43,7 @@ class Walk:
         raise AssertionError("asks for ever")
 
     def tick(self) -> None:
-        self.source.ticks += 1
+        self.source.tick()
         assert self.viewport.page is not None
         self.viewport.show(self.source.page(self.viewport.page.query))
         self.exchange()
@@ -80,7 +80,7 @@ def test_view_is_always_a_piece_of_the_list(steps: list[tuple[str, object]]) -> 
         walk.step(name, value)
         walk.exchange()
         walk.tick()
-        whole = [row.flow_id for row in walk.source.page(Query(limit=None)).rows]
+        whole = [row.flow_id for row in walk.source.look(Query(limit=None)).rows]
         viewport = walk.viewport
         in_view = [row.flow_id for row in viewport.rows]
         assert in_view == whole[viewport.top:viewport.top + viewport.height]
@@ -97,7 +97,7 @@ def test_cursor_names_the_same_flow_after_any_shuffle(rank: int, seed: int) -> N
     walk.viewport.go(rank)
     walk.exchange()
     flow_id = walk.viewport.cursor
-    assert flow_id == walk.source.page(Query(limit=None)).rows[rank].flow_id
+    assert flow_id == walk.source.look(Query(limit=None)).rows[rank].flow_id
     walk.step("shuffle", seed)
     top = walk.viewport.top
     walk.tick()
@@ -110,6 +110,6 @@ def test_cursor_beyond_the_rows_at_hand_is_set_when_they_come() -> None:
     walk.exchange()
     walk.viewport.move(1)
     walk.viewport.move_to_end(last=True)
-    assert walk.viewport.cursor == walk.source.page(Query(limit=None)).rows[0].flow_id
+    assert walk.viewport.cursor == walk.source.look(Query(limit=None)).rows[0].flow_id
     walk.exchange()
-    assert walk.viewport.cursor == walk.source.page(Query(limit=None)).rows[-1].flow_id
+    assert walk.viewport.cursor == walk.source.look(Query(limit=None)).rows[-1].flow_id

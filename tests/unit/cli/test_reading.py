@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -207,13 +208,25 @@ def test_a_file_is_read_no_faster_than_an_export_gets_on(tmp_path: Path) -> None
     assert (len(transport.received), export.statistics.not_sent_records) == (ticks * capture.flows, 0)
 
 
+def await_open(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Until a run has opened what it reads, and means to end by itself when it is told to."""
+    about = Path(f"/proc/{process.pid}")
+
+    def ready() -> bool:
+        assert process.poll() is None, process.communicate()
+        caught = next(words for words in (about / "status").read_text().splitlines() if words.startswith("SigCgt:"))
+        handled = int(caught.split()[1], 16) >> signal.SIGTERM - 1 & 1
+        return bool(handled) and any(os.path.realpath(link) == str(path) for link in (about / "fd").iterdir())
+
+    until(ready, lambda: "it never opened the pipe")
+
+
 def test_a_named_pipe_that_nobody_writes_to_can_be_left(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     running = subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(path)],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with pytest.raises(subprocess.TimeoutExpired):
-        running.wait(1.5)
+    await_open(running, path)
     running.terminate()
     output, errors = running.communicate(timeout=60)
     assert (running.returncode, errors) == (0, b""), "as any run that a signal ends"
@@ -225,7 +238,7 @@ def test_a_named_pipe_is_read_from_its_first_writer_on(tmp_path: Path) -> None:
     os.mkfifo(path)
     running = subprocess.Popen([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(path)],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(0.5)
+    await_open(running, path)
     path.write_bytes(CAPTURE)
     output, errors = running.communicate(timeout=60)
     assert (running.returncode, errors) == (0, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -129,8 +130,10 @@ def test_what_was_seen_is_not_forgotten() -> None:
     def page(*rows: FlowRow) -> Page:
         return FakeSource(rows).page(Query())
 
+    numbers = count(1)
+
     def tagged(vlan: int, **other: Any) -> FlowRow:
-        return flow(vlan + 1, "10.0.0.1", "10.0.0.2", (1, 2), vlan_id=vlan, **other)
+        return flow(next(numbers), "10.0.0.1", "10.0.0.2", (1, 2), vlan_id=vlan, **other)
 
     telling = Telling()
     for wanted, rows in (

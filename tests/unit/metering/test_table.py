@@ -416,8 +416,10 @@ def test_a_tick_that_stays_open_keeps_to_the_bounds_and_ends_idle_flows() -> Non
     assert ended["end_reason"].tolist() == [EndReason.IDLE_TIMEOUT]
     sizes = []
     for n in range(60):
-        entries = [(key(source=f"10.{n}.{i >> 8}.{i & 255}"), counters(first_ns=at(8 + n))) for i in range(5000)]
-        flows.accumulate(batch(entries, at(8 + n)))
+        keys = np.repeat(key(), 5000)
+        sources = [bytes((10, n, i >> 8, i & 255)).ljust(16, b"\0") for i in range(5000)]
+        keys["source_address"] = np.array(sources, "V16")
+        flows.accumulate(batch([(keys, np.repeat(counters(first_ns=at(8 + n)), 5000))], at(8 + n)))
         assert flows.live_flows <= 100
         sizes.append(flows.nbytes)
     assert sizes[-1] == sizes[40], "memory stands still once the room for unshown flows is full"
