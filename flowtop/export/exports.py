@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
+from flowtop.text.lookups import Lookups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from flowtop.export.exporter import Exporter
     from flowtop.model.record import FlowRecords
     OpenExporter = Callable[[str, Path], Exporter]
-    Keep = Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]]
+    Keep = Callable[[FlowRecords, Lookups], npt.NDArray[np.bool_]]
     'Which records an export is for: records and interface names by ifindex -> shape (n,).'
 
 
@@ -64,12 +65,12 @@ class Export:
     keep: Keep | None = None
     duplicates: bool = True
 
-    def takes(self, record: FlowRecords, interfaces: Mapping[int, str]) -> bool:
+    def takes(self, record: FlowRecords, lookups: Lookups) -> bool:
         """Whether it is for this record (FLOW_RECORD_DTYPE, shape (1,)): neither its filter nor `duplicates=drop`
         leaves it out."""
         if not self.duplicates and record["duplicate"].any():
             return False
-        return self.keep is None or bool(self.keep(record, interfaces).all())
+        return self.keep is None or bool(self.keep(record, lookups).all())
 
 
 @dataclass(slots=True)
@@ -156,14 +157,14 @@ class Exports:
     def consume(self, records: FlowRecords) -> None:
         """Hand records (FLOW_RECORD_DTYPE, never empty) to every export that has not been ended. Never waits."""
         with self._lock:
-            running, interfaces = tuple(self._running), self._facts.interfaces
+            running, lookups = tuple(self._running), self._facts.lookups
         records = records[records["kind"] != _PARENT]  # their packets are in the flows they carry
         for export in running:
             if not export.ended:
                 kept = records if export.duplicates else records[~records["duplicate"]]
                 if export.keep is not None and len(kept):
                     try:
-                        kept = kept[export.keep(kept, interfaces)]
+                        kept = kept[export.keep(kept, lookups)]
                     except Exception as error:  # noqa: BLE001 - one export's fault: metering and the others go on
                         export.exporter.refuse(kept, f"the filter failed: {type(error).__name__}: {error}")
                         export.exporter.request_stop(self._flush_s)

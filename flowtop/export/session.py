@@ -65,7 +65,7 @@ class TransportSession:
 
         Of tunnels too, once there were some.
         """
-        interfaces = context.metering().interfaces
+        interfaces = context.metering().lookups.interfaces
         self._interfaces = dict(interfaces)
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
         if interfaces:
@@ -76,7 +76,7 @@ class TransportSession:
 
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """The interface table again when it is not what was sent last; nothing otherwise."""
-        interfaces = context.metering().interfaces
+        interfaces = context.metering().lookups.interfaces
         if not interfaces or interfaces == self._interfaces:
             return []
         self._interfaces = dict(interfaces)

@@ -14,6 +14,7 @@ from typing import Any
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from lark.exceptions import UnexpectedInput
 
+from flowtop.fields.registry import KEYS, REGISTRY
 from flowtop.filters import words
 from flowtop.filters.errors import FilterError
 from flowtop.text.units import printable
@@ -44,7 +45,7 @@ class SpacedUnits:
             if measured and token.type == "WORD" and _NUMBER.fullmatch(token):
                 held = token
                 continue
-            key = words.KEYS.get(token) if token.type in ("KEY", "OPTIONAL_KEY") else None
+            key = KEYS.get(token) if token.type in ("KEY", "OPTIONAL_KEY") else None
             measured = (key is not None and key.kind == "number") or (measured and token.type == "OPERATOR")
             yield token
         if held is not None:
@@ -113,7 +114,7 @@ _TEST_WORDS = frozenset({"PROTOCOL", "VERSION", "ADDRESS_WORD", "PORT_WORD", "SO
 def token_types() -> dict[str, str]:
     """Type of token by word, lower case, of every word the language knows."""
     types = {word: "KEY" if not key.optional else "NAMED_KEY" if key.choices else "OPTIONAL_KEY"
-             for word, key in words.KEYS.items()}
+             for word, key in KEYS.items()}
     types |= dict.fromkeys(words.PROTOCOL_WORDS, "PROTOCOL") | dict.fromkeys(words.VERSION_WORDS, "VERSION")
     types |= dict.fromkeys(words.ADDRESS_WORDS, "ADDRESS_WORD") | dict.fromkeys(words.PORT_WORDS, "PORT_WORD")
     return types | _FIXED
@@ -126,9 +127,13 @@ def _classify(types: dict[str, str]) -> Callable[[Token], Token]:
     return classify
 
 
-@lru_cache(maxsize=1)
 def parser() -> Lark:
-    """The parser; made once, as that takes some milliseconds."""
+    """The parser; made once as long as no field is added, as that takes some milliseconds."""
+    return _parser(REGISTRY.revision)
+
+
+@lru_cache(maxsize=1)
+def _parser(_: int) -> Lark:
     return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types())},
                 postlex=SpacedUnits())
 

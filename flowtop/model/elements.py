@@ -70,7 +70,7 @@ _ALL = (
     Element("interfaceDescription", 83, "string", doc="Which tunnel an observationPointId is the inside of."),
     Element("octetTotalCount", 85, "unsigned64", "octets", "IP octets over the flow's life."),
     Element("packetTotalCount", 86, "unsigned64", "packets", "Wire packets over the flow's life."),
-    Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that told of the flow."),
+    Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that reported the flow."),
     Element("exporterIPv6Address", 131, "ipv6Address", doc="The same, over IPv6."),
     Element("flowEndReason", 136, "unsigned8",
             doc="1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources."),
@@ -114,34 +114,6 @@ ELEMENTS_BY_NUMBER: dict[tuple[int, int], Element] = {
     (element.enterprise, element.number): element for element in _ALL
 }
 """Every element by enterprise number and element id."""
-
-FLOW_ELEMENTS = (
-    "flowId", "interfaceName", "flowDirection", "ipVersion", "protocolIdentifier",
-    "sourceIPv4Address", "sourceIPv6Address", "sourceTransportPort",
-    "destinationIPv4Address", "destinationIPv6Address", "destinationTransportPort",
-    "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "vlanId", "dot1qCustomerVlanId",
-    "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
-    "flowStartMilliseconds", "flowEndMilliseconds",
-    "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
-    "exporterIPv4Address", "exporterIPv6Address", "observationDomainId", "layer2SegmentId",
-)
-"""Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
-FLAGS = ("tunnel", "tunnelId", "duplicate", "parent")
-"""What stands behind them and is no Information Element."""
-
-assert all(name in ELEMENTS for name in FLOW_ELEMENTS)
-
-TCP_MEMBERS: dict[str, str] = {
-    "tcpSynMilliseconds": "First packet with SYN, since 1970 UTC.",
-    "tcpFinMilliseconds": "First packet with FIN.",
-    "tcpRstMilliseconds": "First packet with RST.",
-    "tcpRoundTripMicroseconds": "Round trip: smoothed, of the local socket that sends the flow; with -r to SYN-ACK.",
-    "tcpRetransmittedSegments": "Segments sent again: by the local socket, in its life; with -r in the file.",
-    "tcpOutOfOrderSegments": "With -r: segments that came out of order.",
-    "tcpCongestionWindowSegments": "Congestion window of the local socket that sends the flow.",
-}
-"""What a TCP flow in JSON or CSV may have beside, as far as it is known and not 0: no IANA element says it."""
-
 
 TUNNELS = ("", "ip", "gre", "erspan", "vxlan", "geneve", "mpls")
 """Names of record.Tunnel, without numpy; a test compares them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.rows import FlowRow
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import KnownNames
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Query:
             that moment, later ones with the same number keep it, and flows born since follow after it.
         filter: which flows to show; None for all.
         scope: which of these: the flows of the groups that were opened one after the other; None for all.
-        group: ids of fields of `fields.groups.GROUPS`: rows are groups of flows that agree in all of them. Filters are
-            for flows and apply before. () (or only "flow"): rows are flows.
+        group: ids of fields of `fields.registry.GROUPS`: rows are groups of flows that agree in all of them. Filters
+            are for flows and apply before. () (or only "flow"): rows are flows.
         mark: None for counters of the flows' life. A number counts packets and octets from a mark: the first Query with
             a new number sets it at that moment. Filters go on seeing what flows had in their life.
         freeze: None for the newest tick. A number makes the picture stand still: the first Query with a new number
@@ -194,7 +195,7 @@ class Page:
             the same number as `matched` while rows are flows.
         anchor_rank: position of the anchor in the whole order, None when it is gone or was not asked for.
         anchor_row: flow_id of the row there: the anchor, or the biflow that the anchor is a flow of; None likewise.
-        interfaces: name by ifindex, of Observation Points gone too.
+        lookups: names of interfaces, and the like.
         attached: names of the interfaces observed now, sorted.
         capture_filter: what of the command line's filter runs in the kernel program; empty: nothing.
         last: capturing has ended and this is after the last drain; no Page of a later tick follows.
@@ -225,7 +226,7 @@ class Page:
     books: Books
     ingress: Traffic
     egress: Traffic
-    interfaces: dict[int, str] = field(default_factory=dict)
+    lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
     capture_filter: str = ""
     usage: SelfUsage = SelfUsage()

@@ -75,7 +75,7 @@ def grouped(rows: Sequence[FlowRow], group: tuple[str, ...]) -> list[FlowRow]:
 
 def _sum(key: tuple[Key, ...], flows: list[FlowRow], flow_id: int) -> FlowRow:
     once = [row for row in flows if not row.duplicate] or flows
-    nothing = {name: type(value)() for name, value in flows[0]._asdict().items()}
+    nothing = {name: type(value)() for name, value in flows[0]._asdict().items() if name != "more"}
     sums = {name: sum(getattr(row, name) for row in once) for name in SUMS}
     first, last = min(row.start_ms for row in flows), max(row.end_ms for row in flows)
     return FlowRow(**nothing | sums | {

@@ -17,6 +17,7 @@ from flowtop.model.kinds import Kind
 from flowtop.model.record import SourceState
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Books, Details, Kept, Page, Query, SelfUsage, Traffic
+from flowtop.text.lookups import Lookups
 from flowtop.tui.source import PageListener
 from tests.tui.fake_biflows import WAY_FIELDS, biflow_id, biflows, way_value
 from tests.tui.fake_filter import passes
@@ -227,7 +228,7 @@ class FakeSource:
             anchor_row=anchor if ranks else None,
             tunnels=any(row.tunnel for row in flows),
             capture_filter=self.capture_filter, source=self.source, collecting=self.collecting,
-            books=books, ingress=self.ingress, egress=self.egress, interfaces=self.interfaces,
+            books=books, ingress=self.ingress, egress=self.egress, lookups=Lookups(self.interfaces),
             attached=tuple(self.attached), usage=SelfUsage(cpu=0.013, resident_octets=84_000_000),
         )
 

@@ -12,8 +12,7 @@ from textual import events
 from textual.pilot import Pilot
 
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
-from flowtop.fields.biflows import BIFLOW_COLUMNS
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow

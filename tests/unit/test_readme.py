@@ -15,11 +15,10 @@ import pytest
 from flowtop import errors
 from flowtop.cli.main import command
 from flowtop.export.url import OPTIONS, parse_export_url
-from flowtop.fields.columns import COLUMNS
-from flowtop.fields.groups import GROUPS
-from flowtop.fields.records import GROUP_ELEMENTS
+from flowtop.fields.records import flow_names, group_names, key_table
+from flowtop.fields.registry import COLUMNS, FIELDS, GROUPS
 from flowtop.filters.words import WORDS
-from flowtop.model.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.model.elements import ELEMENTS
 from flowtop.output import batch
 from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.tui.keys import (
@@ -79,8 +78,9 @@ def options_table() -> str:
 
 def columns_table() -> str:
     """Columns by id."""
-    return table(("column", "header", "what it shows"),
-                 [(f"`{column.id}`", column.header, column.doc) for column in COLUMNS.values()])
+    return table(("column", "header", "what it shows", "known"),
+                 [(f"`{column.id}`", column.header, column.doc, FIELDS[column.id].where)
+                  for column in COLUMNS.values()])
 
 
 def statuses_table() -> str:
@@ -95,10 +95,8 @@ def statuses_table() -> str:
 
 def elements_table() -> str:
     """Information Elements a flow can have in JSON and CSV."""
-    elements = [ELEMENTS[name] for name in FLOW_ELEMENTS]
     return table(("key", "IE", "what it holds"),
-                 [*((f"`{element.name}`", str(element.number), element.doc) for element in elements),
-                  *((f"`{name}`", "-", doc) for name, doc in TCP_MEMBERS.items())])
+                 [(f"`{name}`", number, doc) for name, number, doc in key_table()])
 
 
 def column_keys_table() -> str:
@@ -194,7 +192,7 @@ def test_the_json_example_has_the_keys_that_json_output_has() -> None:
     assert set(example) == {"round", "time", "totals", "flows"}
     assert list(example["totals"]) == list(batch.totals_record(page))
     for flow in example["flows"]:
-        assert set(flow) <= set(FLOW_ELEMENTS)
+        assert set(flow) <= set(flow_names())
         assert set(flow) <= set(ELEMENTS)
 
 
@@ -202,7 +200,7 @@ def test_every_key_of_groups_is_an_element_or_said_to_be_none() -> None:
     ours = {name for field in GROUPS.values() for name in field.members} - ELEMENTS.keys()
     text = README.read_text()
     assert [name for name in sorted(ours) if f"`{name}` (not an IANA element)" not in text] == []
-    assert [name for name in GROUP_ELEMENTS if f"`{name}`" not in text] == []
+    assert [name for name in group_names() if f"`{name}`" not in text] == []
 
 
 def test_the_json_examples_books_balance() -> None:

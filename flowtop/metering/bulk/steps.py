@@ -16,7 +16,7 @@ import numpy.typing as npt
 from flowtop.metering.bulk.handshakes import Known, shake_hands, spans_of
 from flowtop.metering.bulk.lives import Links, Lives, Portion, cut, portions
 from flowtop.metering.expiry import TCP_END_BITS
-from flowtop.metering.flows import Flows, no_records
+from flowtop.metering.flows import LATER, UFUNCS, Flows, no_records
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.store import I8
 from flowtop.metering.tcp import GAPS
@@ -56,11 +56,27 @@ def gains(counters: Counters, entry: Slots) -> Callable[[Slots, Slots], Counters
         found["packets"], found["octets"] = packets[stop] - packets[first], octets[stop] - octets[first]
         found["last_ns"] = links["last_ns"][stop - 1]
         long = np.flatnonzero(stop - first > 1)
+        if LATER and len(long):
+            _join_carried(found, long, links, first[long], stop[long])
         if tcp and len(long):
             _join_tcp(found, long, links, np.stack((first[long], stop[long]), axis=1).reshape(-1))
         return found
 
     return gained
+
+
+def _join_carried(found: Counters, rows: Slots, links: Counters, first: Slots, stop: Slots) -> None:
+    """What CARRIED says of values that packets after the first change.
+
+    Args:
+        rows: of `found`, to be written.
+        first, stop: where the run of each begins and ends.
+    """
+    edges = np.stack((first, stop), axis=1).reshape(-1)
+    for name, merge in LATER.items():
+        values = links[name]
+        found[name][rows] = values[stop - 1] if merge == "last" else UFUNCS[merge].reduceat(
+            np.append(values, values[:1]), edges)[::2]
 
 
 def _join_tcp(found: Counters, rows: Slots, links: Counters, edges: Slots) -> None:
@@ -236,12 +252,26 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, found: Plan) -> tupl
     _settle(flows, found, slot, news)
     slots = slot[lives.owner[entry >= 0]]
     if batch.segments is not None and len(batch.segments):
-        _follow(flows, batch.segments, slots, steps, found, slot)
+        records.amend(_follow(flows, batch.segments, slots, steps, found, slot), found.ends, len(steps.now_ns))
     return slots, records.sorted()
 
 
-def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: Steps, found: Plan, slot: Slots) -> None:
-    """Take the batch's TCP segments, all entries added.
+class _Noted(NamedTuple):
+    """What TCP segments of a batch told, and in which step.
+
+    Attributes:
+        known: round trips.
+        retransmitted, out_of_order: of late segments (flow's slot, step), shape (n, 2).
+    """
+
+    known: Known
+    retransmitted: I8
+    out_of_order: I8
+
+
+def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: Steps, found: Plan,
+            slot: Slots) -> _Noted:
+    """Take the batch's TCP segments, all entries added and all records made.
 
     Args:
         slots: of each entry.
@@ -255,7 +285,9 @@ def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: S
     first_step[first >= 0] = steps.entry[first[first >= 0]]
     spans = spans_of(found.lives, slot, first_step, found.ends, len(steps.now_ns))
     known = shake_hands(flows, segments[syn], flow[syn], step[syn], spans)
-    flows.sequences.follow(flow, segments, rtt_at(flow, step, before_us, known, len(steps.now_ns)))
+    late = flows.sequences.follow(flow, segments, rtt_at(flow, step, before_us, known, len(steps.now_ns)))
+    places = np.stack((flow[late.at], step[late.at]), axis=1)
+    return _Noted(known, places[~late.reordered], places[late.reordered])
 
 
 def rtt_at(flow: Slots, step: I8, before_us: I8, known: Known, steps: int) -> I8:
@@ -302,11 +334,30 @@ class _Told:
     def __init__(self) -> None:
         self._records: list[FlowRecords] = []
         self._order: list[I8] = []
+        self._places: list[tuple[Slots, I8]] = []
 
-    def add(self, records: FlowRecords, moment: I8, rank: int) -> None:
-        """Records of these moments; of one moment, those of lower rank come first."""
+    def add(self, records: FlowRecords, slots: Slots, moment: I8, rank: int) -> None:
+        """Records of these flows and moments; of one moment, those of lower rank come first."""
         self._records.append(records)
+        self._places.append((slots, moment))
         self._order.append(moment * len(EndReason) + rank)
+
+    def amend(self, noted: _Noted, ends: I8, steps: int) -> None:
+        """Records were made before TCP's segments were looked at: add what these had told by then.
+
+        Args:
+            ends: the step of each moment.
+            steps: how many there are.
+        """
+        if not len(noted.known.slot) and not len(noted.retransmitted) and not len(noted.out_of_order):
+            return
+        for records, (slots, moment) in zip(self._records, self._places, strict=True):
+            step = ends[moment]
+            records["rtt_us"] = rtt_at(slots, step, records["rtt_us"].astype(np.int64), noted.known, steps)
+            for name, places in (("retransmitted", noted.retransmitted), ("out_of_order", noted.out_of_order)):
+                moments = np.sort(places[:, 0] * steps + places[:, 1])
+                records[name] += (np.searchsorted(moments, slots * steps + step, "right")
+                                  - np.searchsorted(moments, slots * steps)).astype(np.uint32)
 
     def sorted(self) -> FlowRecords:
         """All of them."""
@@ -328,11 +379,10 @@ def _tell(flows: Flows, told: _Told, portion: Portion, slot: Slots, found: Plan)
         slots, moment = slot[portion.lives[some]], portion.moment[some]
         now_ns = found.moments_ns[moment]
         if reason == EndReason.ACTIVE_TIMEOUT:
-            store = flows.store
-            moment = moment[store.packet_total[slots] != store.packet_reported[slots]]
-            told.add(flows.report_active(slots, now_ns), moment, rank)
+            news = flows.store.packet_total[slots] != flows.store.packet_reported[slots]
+            told.add(flows.report_active(slots, now_ns), slots[news], moment[news], rank)
         else:
-            told.add(flows.finish(slots, reason, now_ns), moment, rank)
+            told.add(flows.finish(slots, reason, now_ns), slots, moment, rank)
 
 
 def _settle(flows: Flows, found: Plan, slot: Slots, born: npt.NDArray[np.bool_]) -> None:

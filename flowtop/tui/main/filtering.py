@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.text import units
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.tui.main.flow_screen import FlowScreen
 from flowtop.tui.widgets.status import Hints
 
@@ -20,19 +21,19 @@ _FLOW = 0
 """record.Kind.FLOW, without numpy; a test compares them."""
 
 
-def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
+def seen_values(rows: Iterable[FlowRow], lookups: Lookups,
                 attached: Iterable[str], host_names: Iterable[str] = ()) -> dict[str, Sequence[str]]:
-    """Values by the word they go with: "host", "port", "proto", "mac", "if", "name"; each once, in the order of the
-    rows."""
+    """Values by the word they go with: "host", "port", "proto", "mac", "name", and the words of text fields ("if",
+    ...); each once, in the order of the rows."""
+    from flowtop.fields.seen import seen_texts  # brings numpy: not before it is asked for
+
+    rows = tuple(rows)
     hosts: dict[str, None] = {}
     ports: dict[str, None] = {}
     protocols: dict[str, None] = {}
     macs: dict[str, None] = {}
-    names: dict[str, None] = {}
     for row in rows:
         protocols[units.protocol(row.protocol)] = None
-        if row.ifindex in interfaces:
-            names[interfaces[row.ifindex]] = None
         if row.kind != _FLOW:
             continue
         for address in (row.source_address, row.destination_address):
@@ -42,9 +43,9 @@ def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
                 ports[str(port)] = None
         for address in (row.source_mac, row.destination_mac):
             macs[units.mac(address)] = None
-    names |= dict.fromkeys(attached)
-    clean = [name for name in names if name == units.printable(name)]
-    return {"host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": clean,
+    texts = seen_texts(rows, lookups)
+    names = dict.fromkeys((*texts.get("if", ()), *(name for name in attached if name == units.printable(name))))
+    return {**texts, "host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": [*names],
             "name": sorted(set(host_names))}
 
 FIRST_CELL = "source"
@@ -86,7 +87,7 @@ class Filtering(FlowScreen):
         flows = (row for row in page.rows if not row.group)
         hosts = self.wording().names.hosts
         names = () if hosts is None else hosts.known().names.values()
-        return seen_values(flows, page.interfaces, page.attached, names)
+        return seen_values(flows, page.lookups, page.attached, names)
 
     def hints(self) -> Hints:
         """Of the bar, while it is there."""
@@ -134,12 +135,12 @@ class Filtering(FlowScreen):
 
         page, current = self.page, self.questions.filter
         columns = columns_of(Query() if page is None else page.query)
-        interfaces = {} if page is None else page.interfaces
-        if not columns[self.cell].term(row, interfaces):
+        lookups = NO_LOOKUPS if page is None else page.lookups
+        if not columns[self.cell].term(row, lookups):
             self.say("no filter asks for that")
             return
         before = current.text if current else ""
-        wanted = compile_filter(add_term(before, self.cell, row, negate, interfaces, columns))
+        wanted = compile_filter(add_term(before, self.cell, row, negate, lookups, columns))
         if negate:
             self.viewport.hand_cursor_on()
         self._filter_by(wanted)

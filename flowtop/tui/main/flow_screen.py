@@ -215,7 +215,7 @@ class FlowScreen(Screen[None]):
             total=page.matched,
             cursor=self.viewport.cursor,
             cell=self.cell,
-            interfaces=page.interfaces,
+            lookups=page.lookups,
             attached=page.attached,
             telling=self.telling,
             sort=sorted_column(page.query).id,

@@ -92,12 +92,12 @@ class Grouping(FlowScreen):
     def _open_group(self, page: Page, row: FlowRow) -> None:
         from flowtop.fields.groups import drill_term, group_text
 
-        term = drill_term(page.query.group, row, page.interfaces)
+        term = drill_term(page.query.group, row, page.lookups)
         if not term:
             self.say("the kernel's table was full: of these flows only the sum is known")
             return
         wanted = self.questions.wanted
-        title = partial(group_text, page.query.group, row, page.interfaces)
+        title = partial(group_text, page.query.group, row, page.lookups)
         self._steps.append(Step(title, wanted, self.viewport.place))
         self.questions.show_list((), _within(wanted.scope, term), biflow=self._biflow)
         self.changed()

@@ -41,9 +41,9 @@ class Handing(FlowScreen):
         from flowtop.tui.panels.copying import CopyScreen  # needed only now, and brings numpy
 
         if row.group:
-            as_filter, as_tcpdump = drill_term(page.query.group, row, page.interfaces), ""
+            as_filter, as_tcpdump = drill_term(page.query.group, row, page.lookups), ""
         else:
-            as_filter, as_tcpdump = flow_as_filter(row, page.interfaces), flow_as_tcpdump(row)
+            as_filter, as_tcpdump = flow_as_filter(row, page.lookups), flow_as_tcpdump(row)
         self.app.push_screen(CopyScreen((
             ("filter", as_filter),
             ("tcpdump", as_tcpdump),

@@ -197,8 +197,7 @@ class HelpScreen(ModalScreen[None]):
 
 def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     """What the page of words says: headings, each with terms and their meanings."""
-    from flowtop.fields.biflows import BIFLOW_COLUMNS  # bring numpy: not before it is asked for
-    from flowtop.fields.columns import COLUMNS
+    from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS  # brings numpy: not before it is asked for
 
     yield "Columns", [(column.header, column.doc) for column in COLUMNS.values()]
     yield "Columns of biflows, too", [(column.header, column.doc) for id_, column in BIFLOW_COLUMNS.items()

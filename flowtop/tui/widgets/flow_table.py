@@ -8,8 +8,8 @@ whole when its virtual size changes, and a flow table's does every tick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.segment import Segment
@@ -25,6 +25,7 @@ from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.telling import NOTHING, Telling
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.tui import theme
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class TableView:
         top: rank of the first of them in the list of `total`.
         cursor: flow_id of the cursor's flow, or None.
         cell: id of the column whose cell of that flow is chosen; "" when none is.
-        interfaces: name by ifindex.
+        lookups: names of interfaces, and the like.
         attached: names of the interfaces observed now; their column is made for the longest.
         telling: what tells rows apart.
         sort, descending: for the arrow in the header.
@@ -60,7 +61,7 @@ class TableView:
     total: int = 0
     cursor: int | None = None
     cell: str = ""
-    interfaces: Mapping[int, str] = field(default_factory=dict)
+    lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
     telling: Telling = NOTHING
     sort: str = "rate"
@@ -138,7 +139,7 @@ class _Pane(Widget):
         for row in rows:
             known = self._worded.get(row.flow_id)
             if known is None or known[0] is not row:
-                cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
+                cells = tuple(column.cell(row, view.wording, view.lookups, width) for column, width in self.columns)
                 known = row, cells, self._styles(row, view)
             worded[row.flow_id] = known
             lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))

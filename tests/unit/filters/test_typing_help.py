@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.completion import Completion, complete
 from flowtop.filters.errors import FilterError
 from flowtop.filters.filter import compile_filter
@@ -20,6 +20,7 @@ from flowtop.model.kinds import Kind, Tunnel
 from flowtop.query.answer import Answerer
 from flowtop.query.query import Query
 from flowtop.query.rows import flow_rows
+from flowtop.text.lookups import Lookups
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.factories import flow_row, packed
@@ -27,7 +28,7 @@ from tests.unit.fields.test_columns import ROWS
 from tests.unit.filters.flows import table
 
 SEEN = {"host": ["10.0.0.5", "192.0.2.1"], "port": ["443", "53"], "if": ["eth0", "veth1", "my if"]}
-INTERFACES = {2: "eth0", 3: "wg0"}
+INTERFACES = Lookups({2: "eth0", 3: "wg0"})
 
 
 def at_end(text: str) -> Completion:
