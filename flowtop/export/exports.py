@@ -156,15 +156,17 @@ class Exports:
 
     def consume(self, records: FlowRecords) -> None:
         """Hand records (FLOW_RECORD_DTYPE, never empty) to every export that has not been ended. Never waits."""
+        from flowtop.model.record import chosen  # numpy is there by now: records are its arrays
+
         with self._lock:
             running, lookups = tuple(self._running), self._facts.lookups
-        records = records[records["kind"] != _PARENT]  # their packets are in the flows they carry
+        records = chosen(records, records["kind"] != _PARENT)  # their packets are in the flows they carry
         for export in running:
             if not export.ended:
-                kept = records if export.duplicates else records[~records["duplicate"]]
+                kept = records if export.duplicates else chosen(records, ~records["duplicate"])
                 if export.keep is not None and len(kept):
                     try:
-                        kept = kept[export.keep(kept, lookups)]
+                        kept = chosen(kept, export.keep(kept, lookups))
                     except Exception as error:  # noqa: BLE001 - one export's fault: metering and the others go on
                         export.exporter.refuse(kept, f"the filter failed: {type(error).__name__}: {error}")
                         export.exporter.request_stop(self._flush_s)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowtop.export.context import ExportContext
-from flowtop.model.record import FlowRecords
+from flowtop.model.record import FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
@@ -130,7 +130,7 @@ class TransportSession:
         self._sequences[self._domain] = encoded.next_sequence
         self._counts.flow_records += len(records)
         self._count(encoded.messages)
-        return FlowMessages(encoded.messages, encoded.record_counts, records[order])
+        return FlowMessages(encoded.messages, encoded.record_counts, chosen(records, order))
 
     def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
         """Of the last `flows` only the first messages left: the sequence goes on after them. Gives what did not."""

@@ -16,7 +16,16 @@ from flowtop.metering.rates import Rates
 from flowtop.metering.store import I8, U8, FlowStore
 from flowtop.metering.tcp import Sequences, note_sockets, note_times, tcp_control_bits
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
-from flowtop.model.record import CARRIED, FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, FlowBatch, FlowRecords, Merge
+from flowtop.model.record import (
+    CARRIED,
+    FLOW_KEY_DTYPE,
+    FLOW_RECORD_DTYPE,
+    FlowBatch,
+    FlowRecords,
+    Merge,
+    chosen,
+    joined,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +132,13 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     store.record_count[slots] += np.uint32(1)
     counting = (duplicate_packets < records["packet_delta"]) | (duplicate_octets < records["octet_delta"])
     both = duplicate & counting
-    counted = records[both]
+    counted = chosen(records, both)
     counted["duplicate"] = False
     counted["packet_delta"] -= duplicate_packets[both]
     counted["octet_delta"] -= duplicate_octets[both]
     records["packet_delta"][both] = duplicate_packets[both]
     records["octet_delta"][both] = duplicate_octets[both]
-    return np.concatenate((records, counted)) if len(counted) else records
+    return joined((records, counted)) if len(counted) else records
 
 
 def _report_tcp(records: FlowRecords, store: FlowStore, slots: Slots, unix_offset_ns: int) -> None:

@@ -5,9 +5,9 @@ The first three dtypes mirror bpf/flow.h; tests/kernel compares them with the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -237,3 +237,18 @@ not in exported Messages.
 
 FlowRecords = npt.NDArray[np.void]
 """FLOW_RECORD_DTYPE, shape (n,)."""
+
+
+def chosen(records: FlowRecords, which: npt.NDArray[Any] | slice) -> FlowRecords:
+    """`records[which]`, copied whole: numpy copies a structured array field by field, which takes 20 times as long."""
+    whole = records.view(np.dtype((np.void, records.dtype.itemsize)))[which]
+    found: FlowRecords = whole.view(records.dtype)
+    return found
+
+
+def joined(parts: Sequence[FlowRecords]) -> FlowRecords:
+    """One after another, copied whole as by `chosen`; parts are of one dtype, and at least one."""
+    dtype = parts[0].dtype
+    whole = np.concatenate([part.view(np.dtype((np.void, dtype.itemsize))) for part in parts])
+    found: FlowRecords = whole.view(dtype)
+    return found

@@ -21,7 +21,16 @@ from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.store import I8
 from flowtop.metering.tcp import GAPS
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason, Kind
-from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FlowBatch, FlowRecords, Steps, seen_bits
+from flowtop.model.record import (
+    CONVERSATION_BYTES,
+    FLOW_COUNTERS_DTYPE,
+    FlowBatch,
+    FlowRecords,
+    Steps,
+    chosen,
+    joined,
+    seen_bits,
+)
 
 _WORDS = FLOW_COUNTERS_DTYPE.itemsize // 8
 _LATEST = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -363,17 +372,17 @@ class _Told:
         """All of them."""
         if not self._records:
             return no_records()
-        return np.concatenate(self._records)[np.argsort(np.concatenate(self._order), kind="stable")]
+        return chosen(joined(self._records), np.argsort(np.concatenate(self._order), kind="stable"))
 
 
 def _tell(flows: Flows, told: _Told, portion: Portion, slot: Slots, found: Plan) -> None:
     """Report what is due at the end of portions."""
     due = portion.moment < len(found.moments_ns)
     closed = found.lives.closed[portion.lives]
-    for rank, (reason, chosen) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
+    for rank, (reason, wanted) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
                                              (EndReason.IDLE_TIMEOUT, portion.ends & ~closed),
                                              (EndReason.ACTIVE_TIMEOUT, ~portion.ends))):
-        some = np.flatnonzero(due & chosen)
+        some = np.flatnonzero(due & wanted)
         if not len(some):
             continue
         slots, moment = slot[portion.lives[some]], portion.moment[some]
