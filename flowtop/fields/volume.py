@@ -68,7 +68,7 @@ _PPS = Field(
     "pps", _PPS_COLUMN.doc, column=_PPS_COLUMN, group_column=unfiltered(_PPS_COLUMN),
     key=FilterKey("pps", "Packets a second over the last tick.", "pps > 1000", _COUNT, operands.number,
                   lambda source: source.columns["packet_delta"] / source.tick_s, of_aggregates=True),
-    detail=Detail("packets", lambda row, _: f"{units.packet_rate(row.packet_rate).strip()}/s", rank=4))
+    detail=Detail("packets", lambda row, _: f"{units.packet_rate(row.packet_rate).strip()}/s", rank=5))
 
 _BYTES_COLUMN = Column("bytes", "BYTES", 8, "IP octets over the flow's life.",
                        lambda row, _, __: units.octets_cell(row.octet_total), (plain("octet_total"),), 1,

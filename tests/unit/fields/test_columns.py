@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from flowtop.fields.columns import Column, Wording
-from flowtop.fields.registry import COLUMNS
+from flowtop.fields.registry import COLUMNS, MEASURES
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.model.rows import FlowRow
+from flowtop.query.measures import measured
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import Names, ServiceNames
 from tests.unit.factories import flow_row, packed
+from tests.unit.query.test_answer import source
 
 INTERFACES = Lookups({2: "eth0", 3: "\x1b[31mevil\u202e\n"})
 BIG = 2**64 - 1
@@ -72,7 +74,7 @@ def test_text_is_of_printable_single_cells_and_fits(column: Column, row: FlowRow
 @every_column
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_sort_keys_are_numbers_one_a_flow(column: Column, n: int) -> None:
-    columns = np.zeros(n, np.dtype(list(FLOW_COLUMN_DTYPES.items())))
+    columns = measured(source(n)).columns
     for key in column.sort:
         values = key(columns)
         assert values.shape == (n,)
@@ -83,8 +85,8 @@ def test_sort_keys_are_numbers_one_a_flow(column: Column, n: int) -> None:
 def test_sorting_reads_only_columns_that_a_table_has(column: Column) -> None:
     class Recording(dict[str, object]):
         def __missing__(self, asked: str) -> object:
-            assert asked in FLOW_COLUMN_DTYPES
-            return np.zeros(3, FLOW_COLUMN_DTYPES[asked])
+            assert asked in FLOW_COLUMN_DTYPES or asked in MEASURES
+            return np.zeros(3, FLOW_COLUMN_DTYPES.get(asked, np.int64))
 
     for key in column.sort:
         key(Recording())  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from flowtop.model.kinds import Kind
 from flowtop.model.rows import State
 from flowtop.query.answer import Answerer
 from flowtop.query.layout import sort_column
+from flowtop.query.measures import measured
 from flowtop.query.query import Query
 from flowtop.text.lookups import Lookups
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, packed
@@ -62,7 +63,7 @@ def ids(answerer: Answerer, table: Source, **query: Any) -> list[int]:
 def in_order(table: Source, column: str, descending: bool) -> list[int]:
     """Every visible flow_id in the order that Query asks for, by Python's sort."""
     slots = np.flatnonzero(table.visible)
-    keys = list(zip(*(key(table.columns).tolist() for key in COLUMNS[column].sort), strict=True))
+    keys = list(zip(*(key(measured(table).columns).tolist() for key in COLUMNS[column].sort), strict=True))
     by_id = sorted(slots.tolist(), key=lambda slot: int(table.columns["flow_id"][slot]))
     ordered = sorted(by_id, key=lambda slot: keys[slot], reverse=descending)
     if descending:  # reverse=True keeps ties in their order of appearance
