@@ -18,6 +18,7 @@ from flowtop.filters.filter import compile_filter
 from flowtop.filters.terms import add_term, flow_as_filter, flow_as_tcpdump
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.query.answer import Answerer
+from flowtop.query.measures import measured
 from flowtop.query.query import Query
 from flowtop.query.rows import flow_rows
 from flowtop.text.lookups import Lookups
@@ -148,7 +149,7 @@ CONFUSABLE = [
 
 def test_a_flow_as_a_filter_passes_it_and_no_other() -> None:
     flows = table(CONFUSABLE)
-    rows = flow_rows(flows, np.arange(len(CONFUSABLE)))
+    rows = flow_rows(measured(flows), np.arange(len(CONFUSABLE)))
     for number, row in enumerate(rows):
         passes = compile_filter(flow_as_filter(row, INTERFACES)).mask(flows, INTERFACES)
         assert np.flatnonzero(passes).tolist() == [number], CONFUSABLE[number]
