@@ -14,6 +14,7 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATIO
 from flowtop.query.books import close_books
 from flowtop.query.pager import Pager
 from flowtop.query.query import Page, Query, Traffic
+from flowtop.text.lookups import Lookups
 
 LEAST_TICK_S = 1.0
 """Rates are of no less: a tick may end as soon as it has begun, and a file be shorter."""
@@ -87,5 +88,5 @@ class Metering:
             books=close_books(totals, batch.observations),
             ingress=Traffic(totals.tick_ingress_octets / tick_s, totals.tick_ingress_packets / tick_s),
             egress=Traffic(totals.tick_egress_octets / tick_s, totals.tick_egress_packets / tick_s),
-            interfaces=dict(batch.interfaces), attached=batch.attached, source=batch.source,
+            lookups=Lookups(dict(batch.interfaces)), attached=batch.attached, source=batch.source,
             collecting=batch.collecting, tunnels=self._tunnels)

@@ -13,11 +13,9 @@ from flowtop.cli.dump import command as dump_command
 from flowtop.cli.help import option_rows
 from flowtop.cli.main import command
 from flowtop.export.url import OPTIONS
-from flowtop.fields.biflows import BIFLOW_COLUMNS
-from flowtop.fields.columns import COLUMNS
-from flowtop.fields.groups import GROUPS
+from flowtop.fields.records import key_table
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUPS
 from flowtop.filters.words import WORDS
-from flowtop.model.elements import ELEMENTS, FLOW_ELEMENTS, TCP_MEMBERS
 from flowtop.text import manual
 from flowtop.tui import keys
 from flowtop.wire.flow_templates import PROFILES
@@ -73,8 +71,8 @@ def _words() -> str:
 
 
 def _columns() -> str:
-    return table(("column", "header", "what it shows"),
-                 [(code(column.id), column.header, column.doc) for column in COLUMNS.values()])
+    return table(("column", "header", "what it shows", "known"),
+                 [(code(column.id), column.header, column.doc, FIELDS[column.id].where) for column in COLUMNS.values()])
 
 
 def _biflow_columns() -> str:
@@ -90,10 +88,7 @@ def _groups() -> str:
 
 
 def _elements() -> str:
-    elements = [ELEMENTS[name] for name in FLOW_ELEMENTS]
-    return table(("key", "IE", "what it holds"),
-                 [*((code(element.name), str(element.number), element.doc) for element in elements),
-                  *((code(name), "-", doc) for name, doc in TCP_MEMBERS.items())])
+    return table(("key", "IE", "what it holds"), [(code(name), number, doc) for name, number, doc in key_table()])
 
 
 _KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv"): "all", ("udp", "tcp", "tls", "file"): "IPFIX",

@@ -10,13 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from flowtop.errors import FlowtopError
 from flowtop.export.context import in_words
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import Counters, GivenUp
-from flowtop.model.record import FlowRecords
+from flowtop.model.record import FlowRecords, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class RecordQueue:
                     part = part[:limit]
                 limit -= len(part)
                 parts.append(part)
-            taken = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            taken = parts[0] if len(parts) == 1 else joined(parts)
             self._records -= len(taken)
             self._octets -= len(taken) * taken.itemsize
             return taken

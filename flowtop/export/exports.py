@@ -16,6 +16,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.files import user_directory
 from flowtop.model.kinds import Kind
+from flowtop.text.lookups import Lookups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from flowtop.export.exporter import Exporter
     from flowtop.model.record import FlowRecords
     OpenExporter = Callable[[str, Path | None], Exporter]
-    Keep = Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]]
-    'The records an export takes: records and interface names by ifindex -> mask, shape (n,).'
+    Keep = Callable[[FlowRecords, Lookups], npt.NDArray[np.bool_]]
+    'The records an export takes: records and names -> mask, shape (n,).'
 
 
 FLUSH_S = 5.0
@@ -65,11 +66,11 @@ class Export:
     keep: Keep | None = None
     duplicates: bool = True
 
-    def takes(self, record: FlowRecords, interfaces: Mapping[int, str]) -> bool:
+    def takes(self, record: FlowRecords, lookups: Lookups) -> bool:
         """Whether it takes this record (FLOW_RECORD_DTYPE, shape (1,)), by its filter and `duplicates`."""
         if not self.duplicates and record["duplicate"].any():
             return False
-        return self.keep is None or bool(self.keep(record, interfaces).all())
+        return self.keep is None or bool(self.keep(record, lookups).all())
 
 
 @dataclass(slots=True)
@@ -156,15 +157,17 @@ class Exports:
 
     def consume(self, records: FlowRecords) -> None:
         """Pass records (FLOW_RECORD_DTYPE, not empty) to every export that has not ended. Does not block."""
+        from flowtop.model.record import chosen  # numpy is loaded by now: records are its arrays
+
         with self._lock:
-            running, interfaces = tuple(self._running), self._facts.interfaces
-        records = records[records["kind"] != Kind.PARENT]  # their packets are in inner flows
+            running, lookups = tuple(self._running), self._facts.lookups
+        records = chosen(records, records["kind"] != Kind.PARENT)  # their packets are in inner flows
         for export in running:
             if not export.ended:
-                kept = records if export.duplicates else records[~records["duplicate"]]
+                kept = records if export.duplicates else chosen(records, ~records["duplicate"])
                 if export.keep is not None and len(kept):
                     try:
-                        kept = kept[export.keep(kept, interfaces)]
+                        kept = chosen(kept, export.keep(kept, lookups))
                     except Exception as error:  # noqa: BLE001 - one export's fault must not affect metering
                         export.exporter.refuse(kept, f"the filter failed: {type(error).__name__}: {error}")
                         export.exporter.request_stop(self._flush_s)

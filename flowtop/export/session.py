@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowtop.export.context import ExportContext
-from flowtop.model.record import FlowRecords
+from flowtop.model.record import FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
@@ -65,7 +65,7 @@ class TransportSession:
 
         Includes those of tunnels if there have been any.
         """
-        interfaces = context.metering().interfaces
+        interfaces = context.metering().lookups.interfaces
         self._interfaces = dict(interfaces)
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
         if interfaces:
@@ -76,7 +76,7 @@ class TransportSession:
 
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """The interface table, if it has changed since it was sent; else nothing."""
-        interfaces = context.metering().interfaces
+        interfaces = context.metering().lookups.interfaces
         if not interfaces or interfaces == self._interfaces:
             return []
         self._interfaces = dict(interfaces)
@@ -130,7 +130,7 @@ class TransportSession:
         self._sequences[self._domain] = encoded.next_sequence
         self._counts.flow_records += len(records)
         self._count(encoded.messages)
-        return FlowMessages(encoded.messages, encoded.record_counts, records[order])
+        return FlowMessages(encoded.messages, encoded.record_counts, chosen(records, order))
 
     def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
         """Take back all but the first `sent` messages of the last `flows`; returns the records that were not sent."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
 
 class ExportState(enum.Enum):
@@ -63,18 +64,18 @@ class MeteringFacts:
     """Facts of the Metering Process that exports report in band.
 
     Attributes:
-        interfaces: name by ifindex of every Observation Point.
+        lookups: names of Observation Points and the like.
         ignored_packets, ignored_octets: observed packets that are in no Flow Record; cumulative.
         first_ignored_ms, last_ignored_ms: times of the first and last of these, since 1970 UTC; 0 if there were none.
     """
 
-    interfaces: Mapping[int, str] = field(default_factory=dict)
+    lookups: Lookups = NO_LOOKUPS
     ignored_packets: int = 0
     ignored_octets: int = 0
     first_ignored_ms: int = 0
     last_ignored_ms: int = 0
 
-    def updated(self, interfaces: Mapping[int, str], ignored_packets: int, ignored_octets: int,
+    def updated(self, lookups: Lookups, ignored_packets: int, ignored_octets: int,
                 now_ms: int, since_ms: int | None = None) -> MeteringFacts:
         """The facts at a later time.
 
@@ -82,8 +83,8 @@ class MeteringFacts:
         the first.
         """
         if (ignored_packets, ignored_octets) == (self.ignored_packets, self.ignored_octets):
-            return replace(self, interfaces=interfaces)
-        return MeteringFacts(interfaces, ignored_packets, ignored_octets, self.first_ignored_ms or since_ms or now_ms,
+            return replace(self, lookups=lookups)
+        return MeteringFacts(lookups, ignored_packets, ignored_octets, self.first_ignored_ms or since_ms or now_ms,
                              now_ms)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
-from flowtop.fields.biflows import BIFLOW_COLUMNS, WAYS, of_both
-from flowtop.fields.columns import COLUMNS, Column, Window, rate_column
+from flowtop.fields.biflows import WAYS, of_both
+from flowtop.fields.columns import Column, Window, rate_column
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.model.rows import FlowRow
 
 _Fields = Callable[[FlowRow], tuple[int, ...]]
@@ -71,7 +72,7 @@ NOTHING = Telling()
 
 
 def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,
-        columns: Iterable[Column] = COLUMNS.values(), arrangement: Arrangement = AUTOMATIC,
+        columns: Iterable[Column] | None = None, arrangement: Arrangement = AUTOMATIC,
         telling: Telling = NOTHING) -> list[tuple[Column, int]]:
     """The columns that fit a line, in order, each with its width; flexible ones share what is left.
 
@@ -82,7 +83,7 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
             where exporters are listened to, who have columns of their own then.
         keep: id of a column that stays however narrow the line is: the sorted one.
         gap: cells between two columns.
-        columns: that there are.
+        columns: that there are; None: those of flows.
         arrangement: what the reader chose.
         telling: what tells rows apart: VLANs and tunnel ids that do are worth more than the interface.
 
@@ -95,7 +96,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     names = tuple(names)
     local = [name for name in names if "://" not in name]
     listening = len(local) < len(names)
-    every = [column for column in arrangement.ordered(columns) if column.id == keep
+    there = arrangement.ordered(COLUMNS.values() if columns is None else columns)
+    every = [column for column in there if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
                  and (telling.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
     least = _least_widths(every, telling, set_widths, local)

@@ -15,6 +15,7 @@ from lark import Token
 from lark import Tree as ParseTree
 
 from flowtop.fields.field import FilterKey
+from flowtop.fields.registry import KEYS
 from flowtop.filters import tree, words
 from flowtop.filters.errors import FilterError
 from flowtop.filters.grammar import take_apart, unknown_word
@@ -38,15 +39,15 @@ def compared(key: FilterKey, sign: Operator, number: float) -> Tree:
     Raises:
         OperandError: they cannot be compared that way.
     """
-    if key is words.KEYS["vlan"]:
+    if key is KEYS["vlan"]:
         return _vlan(key, sign, number)
-    if key is words.KEYS["vni"]:
-        return all_of(Compare(key, sign, number), Not(Compare(words.KEYS["tunnel"], "=", 0)))
-    if key is words.KEYS["icmptype"]:
+    if key is KEYS["vni"]:
+        return all_of(Compare(key, sign, number), Not(Compare(KEYS["tunnel"], "=", 0)))
+    if key is KEYS["icmptype"]:
         low, high = 256 * int(number), 256 * int(number) + 255
         spans = {"<": (0, low - 1), "<=": (0, high), ">": (high + 1, 65535), ">=": (low, 65535), "=": (low, high)}
         return _of_icmp(in_span(words.DESTINATION_PORT, *spans[sign]))
-    if key is words.KEYS["icmpcode"]:
+    if key is KEYS["icmpcode"]:
         return _of_icmp(Compare(key, sign, number))
     return Compare(key, sign, number)
 
@@ -262,7 +263,7 @@ class _Builder:
 
     def _proto(self, qualifier: Token | None, _: Token, operator: Token | None, name: Token) -> Tree:
         side, limits = self._qualified(qualifier)
-        return self._keyed(words.KEYS["proto"], _operator(operator), name, side, limits)
+        return self._keyed(KEYS["proto"], _operator(operator), name, side, limits)
 
     def _ether(self, _: Token, direction: ParseTree[Any] | None, __: Token | None, operand: Token) -> Tree:
         way = _direction(direction)
@@ -297,10 +298,10 @@ class _Builder:
         return self._remember(make)(operand)
 
     def _key(self, word: Token, operator: Token | None, name: Token) -> Tree:
-        return self._keyed(words.KEYS[word], _operator(operator), name)
+        return self._keyed(KEYS[word], _operator(operator), name)
 
     def _optional_key(self, word: Token, operator: Token | None, operand: Token | None) -> Tree:
-        key = words.KEYS[word]
+        key = KEYS[word]
         self._check_use(word, key)
         if operand is None:
             return Term(key.word, Not(Compare(key, "=", 0)))
@@ -376,7 +377,7 @@ def protocol(word: str) -> Tree:
     number = words.PROTOCOL_WORDS[word]
     found = Compare(words.PROTOCOL, "=", number)
     if number == Protocol.GRE:  # also what it carries
-        return any_of(found, *(Compare(words.KEYS["tunnel"], "=", tunnel) for tunnel in (Tunnel.GRE, Tunnel.ERSPAN)))
+        return any_of(found, *(Compare(KEYS["tunnel"], "=", tunnel) for tunnel in (Tunnel.GRE, Tunnel.ERSPAN)))
     version = _VERSIONS.get(number)
     return And((found, Compare(words.VERSION, "=", version))) if version else found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lark import Token, UnexpectedInput
 
+from flowtop.fields.registry import KEYS
 from flowtop.filters import words
 from flowtop.filters.grammar import parser, token_types
 
@@ -83,7 +84,7 @@ def _values(tokens: list[Token], accepted: set[str], seen: Mapping[str, Sequence
     if word is None:
         yield from seen.get("host", ())
         return
-    key = words.KEYS.get(word)
+    key = KEYS.get(word)
     yield from map(operand, seen.get(_SEEN_UNDER.get(word, word), ()))
     if key is not None:
         yield from key.choices
@@ -98,7 +99,7 @@ def _owner(tokens: list[Token]) -> str | None:
 
 
 def _is_value(tokens: list[Token], word: str) -> bool:
-    owner = words.KEYS.get(_owner(tokens) or "")
+    owner = KEYS.get(_owner(tokens) or "")
     return owner is not None and word in owner.choices
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
-
-from flowtop.text.names import NO_NAMES, KnownNames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from flowtop.filters.tree import Tree
     from flowtop.model.flows import FlowSource
     from flowtop.model.record import FlowRecords
+    from flowtop.text.lookups import Lookups
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +37,22 @@ class Filter:
 
         return any(isinstance(test, Named) for test in leaves(self.tree))
 
-    def mask(self, source: FlowSource, interfaces: Mapping[int, str],
-             hosts: KnownNames = NO_NAMES) -> npt.NDArray[np.bool_]:
+    def mask(self, source: FlowSource, lookups: Lookups) -> npt.NDArray[np.bool_]:
         """One truth value a slot of `source.columns`.
 
         Args:
             source: the flows.
-            interfaces: name by ifindex.
-            hosts: names of hosts; a host without a name matches no name.
+            lookups: names of interfaces, hosts and the like; a host without a name matches no name.
         """
         from flowtop.filters.masks import flow_mask
 
-        return flow_mask(self.tree, source, interfaces, hosts)
+        return flow_mask(self.tree, source, lookups)
 
-    def record_mask(self, records: FlowRecords, interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+    def record_mask(self, records: FlowRecords, lookups: Lookups) -> npt.NDArray[np.bool_]:
         """One truth value a Flow Record (FLOW_RECORD_DTYPE); for filters compiled for records."""
         from flowtop.filters.masks import record_mask
 
-        return record_mask(self.tree, records, interfaces)
+        return record_mask(self.tree, records, lookups)
 
 
 def compile_filter(text: str, use: Literal["flows", "records"] = "flows") -> Filter:

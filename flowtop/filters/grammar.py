@@ -14,6 +14,7 @@ from typing import Any
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedToken
 from lark.exceptions import UnexpectedInput
 
+from flowtop.fields.registry import KEYS, REGISTRY
 from flowtop.filters import words
 from flowtop.filters.errors import FilterError
 from flowtop.text import quantities
@@ -41,7 +42,7 @@ class SpacedUnits:
             if measured and token.type == "WORD" and quantities.begins(token):
                 held = token
                 continue
-            key = words.KEYS.get(token) if token.type in ("KEY", "OPTIONAL_KEY") else None
+            key = KEYS.get(token) if token.type in ("KEY", "OPTIONAL_KEY") else None
             measured = (key is not None and key.kind == "number") or (measured and token.type == "OPERATOR")
             yield token
         if held is not None:
@@ -110,7 +111,7 @@ _TEST_WORDS = frozenset({"PROTOCOL", "VERSION", "ADDRESS_WORD", "PORT_WORD", "SO
 def token_types() -> dict[str, str]:
     """Type of token by word, lower case, of every word the language knows."""
     types = {word: "KEY" if not key.optional else "NAMED_KEY" if key.choices else "OPTIONAL_KEY"
-             for word, key in words.KEYS.items()}
+             for word, key in KEYS.items()}
     types |= dict.fromkeys(words.PROTOCOL_WORDS, "PROTOCOL") | dict.fromkeys(words.VERSION_WORDS, "VERSION")
     types |= dict.fromkeys(words.ADDRESS_WORDS, "ADDRESS_WORD") | dict.fromkeys(words.PORT_WORDS, "PORT_WORD")
     return types | _FIXED
@@ -123,9 +124,13 @@ def _classify(types: dict[str, str]) -> Callable[[Token], Token]:
     return classify
 
 
-@lru_cache(maxsize=1)
 def parser() -> Lark:
-    """The parser. Made once, because that takes some milliseconds."""
+    """The parser. Made once for the fields that there are, because that takes some milliseconds."""
+    return _parser(REGISTRY.revision)
+
+
+@lru_cache(maxsize=1)
+def _parser(_: int) -> Lark:
     return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types())},
                 postlex=SpacedUnits())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from flowtop.model.record import FlowRecords
+    from flowtop.text.lookups import Lookups
 
 
 MOST_TESTS = 64
@@ -234,7 +235,7 @@ class Narrowing:
         self._lifted = not implies([one for one in asked if one is not None], self._split.tree)
         return self._lifted
 
-    def scope(self) -> Callable[[FlowRecords, Mapping[int, str]], npt.NDArray[np.bool_]] | None:
+    def scope(self) -> Callable[[FlowRecords, Lookups], npt.NDArray[np.bool_]] | None:
         """Mask of the records for an export that begins now: flows that are counted now, whatever the list shows
         later. None: all."""
         if self._lifted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, W
 from flowtop.model.flows import Array, FlowColumns, FlowSource
 from flowtop.model.kinds import TCP_NAMED_BITS, IpVersion, Kind
 from flowtop.model.record import FlowRecords
-from flowtop.text.names import NO_NAMES, KnownNames
+from flowtop.text.lookups import Lookups
 from flowtop.text.operands import Network
 
 _BITS = 20
@@ -87,23 +87,22 @@ _NAMED_BITS = np.uint16(TCP_NAMED_BITS)
 """TCP control bits that have names."""
 
 
-def flow_mask(tree: Tree, source: FlowSource, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> Mask:
+def flow_mask(tree: Tree, source: FlowSource, lookups: Lookups) -> Mask:
     """Which slots of the source pass."""
-    return _with_aggregates(tree, _Flows(source, interfaces, hosts))
+    return _with_aggregates(tree, _Flows(source, lookups))
 
 
-def record_mask(tree: Tree, records: FlowRecords, interfaces: Mapping[int, str]) -> Mask:
+def record_mask(tree: Tree, records: FlowRecords, lookups: Lookups) -> Mask:
     """Which Flow Records pass."""
-    return _with_aggregates(tree, _Records(records, interfaces))
+    return _with_aggregates(tree, _Records(records, lookups))
 
 
 class _Subject:
     """Flows, or some of them, with one number a flow for each key. Keeps the arrays that it has made."""
 
-    def __init__(self, columns: FlowColumns, interfaces: Mapping[int, str], hosts: KnownNames = NO_NAMES) -> None:
+    def __init__(self, columns: FlowColumns, lookups: Lookups) -> None:
         self.columns = columns
-        self.interfaces = interfaces
-        self.hosts = hosts
+        self.lookups = lookups
         self.lenient = False
         """Tests of what is not known of aggregates pass."""
         self._kept: dict[object, Array] = {}
@@ -167,13 +166,13 @@ class _ChosenSource:
 class _Flows(_Subject):
     """Flows of a table."""
 
-    def __init__(self, source: FlowSource, interfaces: Mapping[int, str], hosts: KnownNames) -> None:
-        super().__init__(source.columns, interfaces, hosts)
+    def __init__(self, source: FlowSource, lookups: Lookups) -> None:
+        super().__init__(source.columns, lookups)
         self._source = source
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
         """See _Subject."""
-        chosen = _Flows(_ChosenSource(self._source, rows), self.interfaces, self.hosts)
+        chosen = _Flows(_ChosenSource(self._source, rows), self.lookups)
         chosen.lenient = self.lenient
         return chosen
 
@@ -186,7 +185,7 @@ class _Records(_Subject):
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
         """See _Subject."""
-        chosen = _Records(_Chosen(self.columns, rows), self.interfaces)
+        chosen = _Records(_Chosen(self.columns, rows), self.lookups)
         chosen.lenient = self.lenient
         return chosen
 
@@ -254,7 +253,7 @@ def _test(test: Test, subject: _Subject) -> Mask:
     numbers = subject.numbers(test.key)
     found: Mask
     if isinstance(test, Match):
-        codes = matching_codes(test, np.unique(numbers).tolist(), subject.interfaces)
+        codes = matching_codes(test, np.unique(numbers).tolist(), subject.lookups)
         found = np.isin(numbers, np.array(codes, numbers.dtype))
     elif test.key.kind == "bits":
         found = _has_bits(numbers, int(test.value))
@@ -270,9 +269,10 @@ def _has_bits(numbers: Array, wanted: int) -> Mask:
     return found
 
 
-def matching_codes(test: Match, codes: list[int], names: Mapping[int, str]) -> list[int]:
+def matching_codes(test: Match, codes: list[int], lookups: Lookups) -> list[int]:
     """The codes whose text matches the pattern; a code without a name has the name that the screen shows."""
-    texts = [(code, test.key.part(names.get(code, f"if{code}"))) for code in codes]
+    of = test.key.texts
+    texts = [] if of is None else [(code, of.text(code, lookups)) for code in codes]
     if test.operator == "~":
         part = test.pattern.casefold()
         return [code for code, text in texts if part in text.casefold()]
@@ -282,7 +282,7 @@ def matching_codes(test: Match, codes: list[int], names: Mapping[int, str]) -> l
 
 def _named(test: Named, subject: _Subject) -> Mask:
     found = np.zeros(subject.size, np.bool_)
-    wanted = subject.hosts.matching(test.pattern, whole=test.whole)
+    wanted = subject.lookups.hosts.matching(test.pattern, whole=test.whole)
     four, sixteen = ([address for address in wanted if len(address) == size] for size in (4, 16))
     if four:
         found |= _of_version(among_four(subject.words(test.side, "u4"), four), IpVersion.V4, subject)

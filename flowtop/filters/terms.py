@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flowtop.fields import cell_terms
-from flowtop.fields.columns import COLUMNS, Column
+from flowtop.fields.columns import Column
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.tree import And, Or, Tree, as_text
 from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.text import units
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
 _TCPDUMP_PROTOCOLS: dict[int, str] = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp",
                                       Protocol.ICMP: "icmp", Protocol.ICMPV6: "icmp6"}
 """Protocols that are words of pcap-filter(7)."""
 
 
-def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: Mapping[int, str],
+def add_term(text: str, column_id: str, row: FlowRow, negate: bool, lookups: Lookups,
              columns: Mapping[str, Column] = COLUMNS) -> str:
     """The filter `text`, narrowed to flows that show the same as `row` in that column, or that do not.
 
@@ -30,7 +32,7 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: 
     Raises:
         FilterError: `text` is not a filter.
     """
-    said = columns[column_id].term(row, interfaces)
+    said = columns[column_id].term(row, lookups)
     if not said:
         return text
     wanted, opposite = compile_filter(said), compile_filter(_not(said))
@@ -49,31 +51,31 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, interfaces: 
     return " and ".join([*map(_inside_and, kept), wanted.text])
 
 
-def flow_as_filter(row: FlowRow, interfaces: Mapping[int, str]) -> str:
+def flow_as_filter(row: FlowRow, lookups: Lookups) -> str:
     """A filter that only flows with this row's Flow Key pass; for a biflow, flows between its ends, both directions."""
     if row.ways is not None and row.kind == Kind.FLOW:
         return _ways_as_filter(row, row.ways)
-    parts = [cell_terms.interface_term(row, interfaces), cell_terms.direction_term(row, interfaces)]
+    parts = [cell_terms.interface_term(row, lookups), cell_terms.direction_term(row, lookups)]
     if row.kind != Kind.AGGREGATE:
         parts.append(cell_terms.vlan_words(row.vlan_id, row.customer_vlan_id))
     if row.tunnel or row.kind == Kind.PARENT:
-        parts += ["parent" if row.kind == Kind.PARENT else "not parent", cell_terms.tunnel_id_term(row, interfaces)]
-    parts.append(cell_terms.protocol_term(row, interfaces))
+        parts += ["parent" if row.kind == Kind.PARENT else "not parent", cell_terms.tunnel_id_term(row, lookups)]
+    parts.append(cell_terms.protocol_term(row, lookups))
     if row.kind != Kind.AGGREGATE:
-        parts += [cell_terms.source_term(row, interfaces), cell_terms.destination_term(row, interfaces)]
+        parts += [cell_terms.source_term(row, lookups), cell_terms.destination_term(row, lookups)]
         if row.protocol in ICMP_VERSIONS and row.kind == Kind.FLOW:
             parts.append(_icmp_words(row))
         elif row.kind == Kind.FRAGMENT or row.protocol not in PORT_PROTOCOLS:
             parts.append(cell_terms.fragment_words(row.kind))
-    return " and ".join(parts)
+    return " and ".join(filter(None, parts))
 
 
 def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
     """Without interfaces and directions, which may differ between the two directions."""
-    protocol = cell_terms.protocol_term(row, {})
+    protocol = cell_terms.protocol_term(row, NO_LOOKUPS)
     if row.protocol in ICMP_VERSIONS:  # an answer has another type
         ends = cell_terms.source_term, cell_terms.destination_term
-        each = [" and ".join([*(end(way, {}) for end in ends), _icmp_words(way)])
+        each = [" and ".join([*(end(way, NO_LOOKUPS) for end in ends), _icmp_words(way)])
                 for way in (ways.forward, ways.reverse) if way is not None]
         return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
             f"{protocol} and {each[0]}")

@@ -1,18 +1,19 @@
-"""Every word of the filter language: of columns, of fields without a column, and of the grammar."""
+"""Every word of the filter language: those of fields, which are in the registry, and those of the grammar."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
-from flowtop.fields.columns import COLUMNS
 from flowtop.fields.field import FilterKey, stored
-from flowtop.model.flows import Array, FlowColumns
-from flowtop.model.kinds import ICMP_VERSIONS, LARGEST_PROTOCOL, IpVersion, Kind
-from flowtop.text import operands, quantities
+from flowtop.fields.registry import KEYS
+from flowtop.model.flows import Array
+from flowtop.model.kinds import LARGEST_PROTOCOL, IpVersion, Kind
+from flowtop.text import operands
 
 _MAC_WORD = np.dtype("u8")
 
@@ -49,55 +50,6 @@ DESTINATION_MAC = FilterKey(
     "dst mac", "", "", "", _read_mac, lambda source: _mac_numbers(source.columns["destination_mac"]),
     lambda records: _mac_numbers(records["destination_mac"]))
 
-
-def _number(word: str, name: str, high: int, doc: str, example: str) -> FilterKey:
-    flows, records = stored(name)
-    return FilterKey(word, doc, example, f"a number from 0 to {high}", operands.ReadInteger(0, high), flows, records)
-
-
-def _icmp_type(columns: FlowColumns) -> Array:
-    """ICMP type; for other protocols 65535, which is not a type."""
-    icmp = np.isin(columns["protocol"], list(ICMP_VERSIONS))
-    return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
-
-
-def _icmp_code(columns: FlowColumns) -> Array:
-    """ICMP code; meaningless for other protocols, which filters exclude."""
-    return columns["destination_port"] & np.uint16(255)
-
-
-def _is_fragment(columns: FlowColumns) -> Array:
-    found: Array = columns["kind"] == Kind.FRAGMENT
-    return found
-
-
-_MORE = (
-    FilterKey("idle", "Time since the last packet.", "idle > 10s", "a time such as 5s, 500ms, 2m, 1h",
-              quantities.seconds, lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True),
-    FilterKey("vlan", "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner one; alone: tagged at all.",
-              "vlan 100", "a VLAN ID, 0 to 4095, or outer and inner as in 100.200", operands.vlan, *stored("vlan_id"),
-              packet="vlan_id", optional=True),
-    _number("tos", "tos", 255, "TOS or traffic class octet of the first packet.", "tos 0x10"),
-    FilterKey("icmptype", "ICMP or ICMPv6 type.", "icmptype 8",
-              "an ICMP type, 0 to 255", operands.ReadInteger(0, 255),
-              lambda source: _icmp_type(source.columns), _icmp_type),
-    FilterKey("icmpcode", "ICMP or ICMPv6 code.", "icmpcode 1",
-              "an ICMP code, 0 to 255", operands.ReadInteger(0, 255),
-              lambda source: _icmp_code(source.columns), _icmp_code),
-    FilterKey("fragment", "Later fragments whose first was not seen: of what port they are nobody knows.",
-              "fragment", "0 or 1", operands.ReadInteger(0, 1),
-              lambda source: _is_fragment(source.columns), _is_fragment, optional=True),
-    FilterKey("duplicate", "Counted at another Observation Point already (dup).", "not duplicate", "0 or 1",
-              operands.ReadInteger(0, 1), *stored("duplicate"), optional=True, of_aggregates=True),
-    FilterKey("parent", "With --decap: a tunnel that carries flows, whose packets are in them.", "not parent", "0 or 1",
-              operands.ReadInteger(0, 1), lambda source: source.columns["kind"] == Kind.PARENT,
-              lambda records: records["kind"] == Kind.PARENT, optional=True, of_aggregates=True),
-)
-
-KEYS: dict[str, FilterKey] = {
-    key.word: key for key in (*(column.key for column in COLUMNS.values() if column.key), *_MORE)
-}
-"""Every key by its word."""
 
 CUSTOMER_VLAN = _hidden("inner vlan", operands.ReadInteger(0, 4095), "customer_vlan_id", "customer_vlan_id")
 
@@ -145,12 +97,32 @@ def _argument(key: FilterKey) -> str:
     return f"[{operand}]" if key.optional else operand
 
 
-WORDS: tuple[Word, ...] = (
-    *_GRAMMAR_WORDS,
-    *(Word(key.word, _argument(key), key.doc, key.example) for key in KEYS.values()),
+_JOINTS = (
     Word("and or not ( )", "", "Also && || !. Side by side means and. `and` and `or` go left to right, as in tcpdump.",
          "tcp and (port 80 or port 443)"),
     Word("< <= > >= = != ~ !~", "", "Between a word and its value; without one, =. ~ finds a part of a text.",
          "rate >= 1Mbit"),
 )
-"""All words, in the order of the help screen."""
+
+
+class _Words(Sequence[Word]):
+    """All words, in the order of the help screen, with those of fields that are registered later."""
+
+    @overload
+    def __getitem__(self, at: int) -> Word: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Word]: ...
+    def __getitem__(self, at: int | slice) -> Word | Sequence[Word]:
+        return self._all()[at]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    @staticmethod
+    def _all() -> tuple[Word, ...]:
+        keys = (Word(key.word, _argument(key), key.doc, key.example) for key in KEYS.values())
+        return (*_GRAMMAR_WORDS, *keys, *_JOINTS)
+
+
+WORDS = _Words()
+"""Every word, explained."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,16 @@ from flowtop.metering.rates import Rates
 from flowtop.metering.store import I8, U8, FlowStore
 from flowtop.metering.tcp import Sequences, note_sockets, note_times, tcp_control_bits
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
-from flowtop.model.record import FLOW_KEY_DTYPE, FLOW_RECORD_DTYPE, FlowBatch, FlowRecords
+from flowtop.model.record import (
+    CARRIED,
+    FLOW_KEY_DTYPE,
+    FLOW_RECORD_DTYPE,
+    FlowBatch,
+    FlowRecords,
+    Merge,
+    chosen,
+    joined,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,26 @@ class TableConfig:
     max_flows: int = 1_000_000
     dedupe: Literal["mark", "drop", "off"] = "mark"
 
-_COPIED = ("flow_id", "source_mac", "destination_mac", "tcp_control_bits", "tos", "ttl", "socket_cookie",
-           "packet_total", "octet_total")
+_COPIED = ("flow_id", *CARRIED, "tcp_control_bits", "packet_total", "octet_total")
+_OF_TCP = ("rtt_us", "retransmitted", "out_of_order", "congestion_window")
+_TIMES_OF_TCP = ("syn", "fin", "rst")
+
+LATER = {name: merge for name, merge in CARRIED.items() if merge != "first"}
+"""What packets after the first may change."""
+Values = npt.NDArray[Any]
+UFUNCS: dict[str, np.ufunc] = {"max": np.maximum, "min": np.minimum, "sum": np.add, "or": np.bitwise_or}
+
+
+def merged(merge: Merge, old: Values, new: Values, newer: npt.NDArray[np.bool_]) -> Values:
+    """What becomes of values when more of their flows comes: see Merge.
+
+    Args:
+        old, new: one a flow.
+        newer: whose last packet is not before the last one so far.
+    """
+    if merge == "first":
+        return old
+    return np.where(newer, new, old) if merge == "last" else UFUNCS[merge](old, new)
 
 
 class Reporting(NamedTuple):
@@ -92,6 +119,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
     records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
     records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
+    _report_tcp(records, store, slots, unix_offset_ns)
     duplicate_packets, duplicate_octets = store.packet_duplicate[slots], store.octet_duplicate[slots]
     duplicate = (duplicate_packets > 0) | (duplicate_octets > 0)
     empty = (records["packet_delta"] == 0) & (records["octet_delta"] == 0)
@@ -104,13 +132,25 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     store.record_count[slots] += np.uint32(1)
     counting = (duplicate_packets < records["packet_delta"]) | (duplicate_octets < records["octet_delta"])
     both = duplicate & counting
-    counted = records[both]
+    counted = chosen(records, both)
     counted["duplicate"] = False
     counted["packet_delta"] -= duplicate_packets[both]
     counted["octet_delta"] -= duplicate_octets[both]
     records["packet_delta"][both] = duplicate_packets[both]
     records["octet_delta"][both] = duplicate_octets[both]
-    return np.concatenate((records, counted)) if len(counted) else records
+    return joined((records, counted)) if len(counted) else records
+
+
+def _report_tcp(records: FlowRecords, store: FlowStore, slots: Slots, unix_offset_ns: int) -> None:
+    """What is known of TCP connections; most flows of other protocols have nothing of it."""
+    for name in _OF_TCP:
+        records[name] = getattr(store, name)[slots]
+    for name in _TIMES_OF_TCP:
+        at_ns = getattr(store, f"{name}_ns")[slots]
+        some = np.flatnonzero(at_ns)
+        if len(some):
+            records[f"{name}_ms"][some] = (at_ns[some] + unix_offset_ns) // 1_000_000
+
 
 EVENTS = 262_144
 """Maximum number of events, about 10 octets each; a TCP flow has three to five."""
@@ -215,8 +255,9 @@ class Flows:
         store.key_words[slots] = keys
         store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
         self._next_id += len(slots)
-        for name in ("source_mac", "destination_mac", "tos", "ttl", "socket_cookie"):
-            getattr(store, name)[slots] = counters[name]
+        for name, merge in CARRIED.items():
+            if merge != "sum":  # `add` comes after this
+                getattr(store, name)[slots] = counters[name]
         store.first_ns[slots] = store.reported_ns[slots] = counters["first_ns"]
         store.born_bucket[slots] = self.rates.bucket_number
         return slots
@@ -227,7 +268,11 @@ class Flows:
         packets, octets = np.ascontiguousarray(counters["packets"]), np.ascontiguousarray(counters["octets"])
         store.packet_total[slots] += packets
         store.octet_total[slots] += octets
-        store.last_ns[slots] = np.maximum(store.last_ns[slots], counters["last_ns"].astype(np.int64))
+        old_ns, last_ns = store.last_ns[slots], counters["last_ns"].astype(np.int64)
+        for name, merge in LATER.items():
+            column = getattr(store, name)
+            column[slots] = merged(merge, column[slots], counters[name], last_ns >= old_ns)
+        store.last_ns[slots] = np.maximum(old_ns, last_ns)
         # These seldom change: write only where they do.
         first_ns = counters["first_ns"].astype(np.int64)
         earlier = first_ns < store.first_ns[slots]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words
-from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.model.record import CARRIED, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 U8 = npt.NDArray[np.uint64]
 U4 = npt.NDArray[np.uint32]
@@ -16,9 +16,8 @@ I8 = npt.NDArray[np.int64]
 
 _LEAST_CAPACITY = 1024
 
-_FIELDS: dict[str, str] = {
-    "flow_id": "u8", "other_ifindex": "u4",
-    "source_mac": "V6", "destination_mac": "V6", "tos": "u1", "ttl": "u1", "socket_cookie": "u8",
+_FIELDS: dict[str, npt.DTypeLike] = {
+    "flow_id": "u8", "other_ifindex": "u4", **{name: FLOW_COUNTERS_DTYPE[name] for name in CARRIED},
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
@@ -39,7 +38,7 @@ class FlowStore:
     """Fields by slot. Arrays have `capacity` items; slots from `top` on have never been used.
 
     Fields of a new slot are zero, except those that Rates keeps per slot. Growing creates new arrays, so do not keep
-    references to them.
+    references to them. Each value that counters carry (model.record.CARRIED) has a field of the same name.
 
     Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
@@ -50,10 +49,6 @@ class FlowStore:
 
     flow_id: U8
     other_ifindex: npt.NDArray[np.uint32]
-    source_mac: npt.NDArray[np.void]
-    destination_mac: npt.NDArray[np.void]
-    tos: npt.NDArray[np.uint8]
-    ttl: npt.NDArray[np.uint8]
     socket_cookie: U8
     occupied: npt.NDArray[np.bool_]
     end_reason: npt.NDArray[np.uint8]

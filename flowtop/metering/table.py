@@ -16,7 +16,7 @@ from flowtop.metering.flows import TableConfig as TableConfig
 from flowtop.metering.key_index import Slots
 from flowtop.metering.store import U8, FlowStore
 from flowtop.model.kinds import IGNORED_KINDS, Direction, EndReason, Kind
-from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps
+from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class FlowTable:
 
     def update(self, batch: FlowBatch) -> FlowRecords:
         """Process a tick of one batch: `accumulate`, then `close_tick`."""
-        return np.concatenate((self.accumulate(batch), self.close_tick()))
+        return joined((self.accumulate(batch), self.close_tick()))
 
     def accumulate(self, batch: FlowBatch) -> FlowRecords:
         """Add a batch to flows and totals, and detect duplicates. A tick may have several batches, or none.
@@ -231,7 +231,7 @@ class FlowTable:
         planned = plan(self._flows, batch, steps, ends) if independent(self._flows, batch, steps) else None
         if (planned is None or self.live_flows + planned.births > self.config.max_flows
                 or self._lingering.count + planned.deaths > self.config.max_flows + LINGER_ROOM):
-            return np.concatenate([self.accumulate(part) for part in single_steps(batch, steps)])
+            return joined([self.accumulate(part) for part in single_steps(batch, steps)])
         self._rates.start(int(batch.counters["first_ns"].min(initial=steps.now_ns[0])))
         self.now_ns = int(steps.now_ns[-1])
         self.unix_offset_ns = self._flows.unix_offset_ns = batch.unix_offset_ns
@@ -306,7 +306,7 @@ class FlowTable:
             slots = least_recent(self._store, surplus)
             records.append(self._flows.end(slots, EndReason.LACK_OF_RESOURCES, self.now_ns))
         self._expired_ns = self.now_ns
-        return np.concatenate(records) if records else no_records()
+        return joined(records) if records else no_records()
 
     def _give_up(self) -> None:
         """Limit the flows that ended in an open tick; what no page will show is counted as unlisted."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +28,21 @@ _SYN, _SYN_FIN, _SYN_ACK = (np.uint16(bits) for bits in (
 _GAP = np.dtype([("flow_id", "u8"), ("start", "i8"), ("end", "i8"), ("time_ns", "i8")])
 
 Bools = npt.NDArray[np.bool_]
+
+
+class Late(NamedTuple):
+    """Segments that came after others which begin behind them.
+
+    Attributes:
+        at: positions among the segments, shape (n,).
+        reordered: which of them were out of order; the others were sent again.
+    """
+
+    at: Slots
+    reordered: Bools
+
+
+_NONE_LATE = Late(np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
 class Sequences:
@@ -61,8 +78,8 @@ class Sequences:
             self._shake_hands(flow[syn], segments[syn])
         self.follow(flow, segments)
 
-    def follow(self, flow: Slots, segments: npt.NDArray[np.void], rtt_us: I8 | None = None) -> None:
-        """Like `note`, without handshakes.
+    def follow(self, flow: Slots, segments: npt.NDArray[np.void], rtt_us: I8 | None = None) -> Late:
+        """Like `note`, without handshakes; gives what was counted.
 
         Args:
             flow: slot of each segment.
@@ -71,11 +88,13 @@ class Sequences:
         begins = np.ones(len(flow), np.bool_)
         begins[1:] = flow[1:] != flow[:-1]
         some = self._follow(flow, segments, begins)
+        late = _NONE_LATE
         if len(some):
-            self._place(flow[some], segments[some], begins[some], None if rtt_us is None else rtt_us[some])
+            late = self._place(flow[some], segments[some], begins[some], None if rtt_us is None else rtt_us[some])
             self._gaps = self._gaps[self._gaps["time_ns"] > segments["time_ns"].max() - LONGEST_NS]
             if len(self._gaps) > GAPS:
                 self._gaps = self._gaps[np.sort(np.argsort(self._gaps["time_ns"], kind="stable")[-GAPS:])]
+        return late._replace(at=some[late.at])
 
     def _follow(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools) -> Slots:
         """Process flows whose segments are all in sequence (nearly all flows); returns the other segments.
@@ -102,7 +121,7 @@ class Sequences:
             return first[:0]
         return np.flatnonzero(np.repeat(strange, np.diff(np.append(first, len(flow)))))
 
-    def _place(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools, rtt_us: I8 | None) -> None:
+    def _place(self, flow: Slots, segments: npt.NDArray[np.void], begins: Bools, rtt_us: I8 | None) -> Late:
         """Detect late segments and store gaps. Arguments as in `_follow` and `follow`."""
         known = self._store.sequence_end[flow]
         position, fresh = _positions(segments, begins, self._store.segment_end[flow])
@@ -118,23 +137,25 @@ class Sequences:
             self._remember(flow[gap], before[gap], position[gap], segments["time_ns"][gap])
         late = np.flatnonzero(ahead < 0)
         late = late[(ahead[late] < -1) | (segments["bits"][late] & _SYN_FIN != 0)]
-        if len(late):
-            known_us = self._store.rtt_us[flow[late]].astype(np.int64) if rtt_us is None else rtt_us[late]
-            self._count(flow[late], position[late], segments["time_ns"][late], known_us)
+        if not len(late):
+            return _NONE_LATE
+        known_us = self._store.rtt_us[flow[late]].astype(np.int64) if rtt_us is None else rtt_us[late]
+        return Late(late, self._count(flow[late], position[late], segments["time_ns"][late], known_us))
 
     def _remember(self, flow: Slots, start: I8, end: I8, time_ns: I8) -> None:
         gaps = np.empty(len(flow), _GAP)
         gaps["flow_id"], gaps["start"], gaps["end"], gaps["time_ns"] = self._store.flow_id[flow], start, end, time_ns
         self._gaps = np.concatenate((self._gaps, gaps))
 
-    def _count(self, flow: Slots, position: I8, time_ns: I8, rtt_us: I8) -> None:
-        """Count late segments as reordered or retransmitted."""
+    def _count(self, flow: Slots, position: I8, time_ns: I8, rtt_us: I8) -> Bools:
+        """Count late segments as reordered or retransmitted; gives which of them were out of order."""
         store = self._store
         opened_ns = self._opened(store.flow_id[flow], position)
         patience_ns = (rtt_us * 1000).clip(REORDERING_NS, LONGEST_NS)
         reordered = (opened_ns >= 0) & (time_ns - opened_ns < patience_ns)
         np.add.at(store.out_of_order, flow[reordered], np.uint32(1))
         np.add.at(store.retransmitted, flow[~reordered], np.uint32(1))
+        return reordered
 
     def _opened(self, flow_ids: npt.NDArray[np.uint64], position: I8) -> I8:
         """When the gap that contains the position opened, ns; -1 if there is none."""

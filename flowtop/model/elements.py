@@ -117,34 +117,6 @@ ELEMENTS_BY_NUMBER: dict[tuple[int, int], Element] = {
 }
 """Every element by enterprise number and element id."""
 
-FLOW_ELEMENTS = (
-    "flowId", "interfaceName", "flowDirection", "ipVersion", "protocolIdentifier",
-    "sourceIPv4Address", "sourceIPv6Address", "sourceTransportPort",
-    "destinationIPv4Address", "destinationIPv6Address", "destinationTransportPort",
-    "icmpTypeCodeIPv4", "icmpTypeCodeIPv6", "vlanId", "dot1qCustomerVlanId",
-    "sourceMacAddress", "destinationMacAddress", "ipClassOfService", "ipTTL", "tcpControlBits",
-    "flowStartMilliseconds", "flowEndMilliseconds",
-    "octetDeltaCount", "packetDeltaCount", "octetTotalCount", "packetTotalCount", "flowEndReason",
-    "exporterIPv4Address", "exporterIPv6Address", "observationDomainId", "layer2SegmentId",
-)
-"""Every Information Element a flow in JSON or CSV may have, in column order of CSV."""
-FLAGS = ("tunnel", "tunnelId", "duplicate", "parent")
-"""Further keys, which are not Information Elements."""
-
-assert all(name in ELEMENTS for name in FLOW_ELEMENTS)
-
-TCP_MEMBERS: dict[str, str] = {
-    "tcpSynMilliseconds": "First packet with SYN, since 1970 UTC.",
-    "tcpFinMilliseconds": "First packet with FIN.",
-    "tcpRstMilliseconds": "First packet with RST.",
-    "tcpRoundTripMicroseconds": "Round trip: smoothed, of the local socket that sends the flow; with -r to SYN-ACK.",
-    "tcpRetransmittedSegments": "Segments sent again: by the local socket, in its life; with -r in the file.",
-    "tcpOutOfOrderSegments": "With -r: segments that came out of order.",
-    "tcpCongestionWindowSegments": "Congestion window of the local socket that sends the flow.",
-}
-"""Further keys of a TCP flow in JSON or CSV, present if known and not 0; there are no IANA elements for them."""
-
-
 TUNNEL_MEMBERS = ("tunnel", "tunnelId", "layer2SegmentId")
 """Keys that `tunnel_values` may return."""
 _VXLAN_SEGMENT = 0x01 << 56

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.model.record import CARRIED, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
@@ -17,12 +17,9 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "flow_id": np.dtype("u8"),
     **{name: FLOW_KEY_DTYPE[name] for name in FLOW_KEY_DTYPE.names or ()},
     "other_ifindex": np.dtype("u4"),
-    "source_mac": np.dtype("V6"),
-    "destination_mac": np.dtype("V6"),
+    **{name: FLOW_COUNTERS_DTYPE[name] for name in CARRIED},
     "tcp_control_bits": np.dtype("u2"),
     "opening": np.dtype("?"),
-    "tos": np.dtype("u1"),
-    "ttl": np.dtype("u1"),
     "end_reason": np.dtype("u1"),
     "duplicate": np.dtype("?"),
     "conversation": np.dtype("i4"),
@@ -56,6 +53,18 @@ ended flow the slot may belong to another conversation by now.
 `syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none. `rtt_us` .. `out_of_order`: of TCP, 0
 if not known; see FlowRow.
 """
+
+Together = Literal["sum", "max", "min", "formula", "none"]
+"""What several flows have together: the sum of their values, the largest or the smallest; what the field's formula
+makes of the columns that they have together; or nothing."""
+
+TOGETHER: dict[str, Together] = {
+    **dict.fromkeys(("packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s",
+                     "packets_10s", "packets_60s", "retransmitted", "out_of_order"), "sum"),
+    **dict.fromkeys(("last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"), "max"),
+    **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
+}
+"""Of columns: what groups and biflows have of them, each packet once in a sum. Of the others they have nothing."""
 
 
 class FlowColumns(Protocol):

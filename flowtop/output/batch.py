@@ -212,7 +212,7 @@ class _JsonLines:
     """JSON Lines: one object a round, with `flows`, `groups` or `biflows`."""
 
     def text(self, number: int, page: Page) -> str:
-        rows = [record(row, page.query, page.interfaces) for row in page.rows]
+        rows = [record(row, page.query, page.lookups) for row in page.rows]
         line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page),
                 rows_name(page.query): rows}
         if page.collecting:
@@ -229,7 +229,7 @@ class _Csv:
         if number == 1:
             writer.writeheader()
         stamp = {"round": number, "time": iso_time(page.unix_ms)}
-        writer.writerows(stamp | record_cells(row, page.query, page.interfaces) for row in page.rows)
+        writer.writerows(stamp | record_cells(row, page.query, page.lookups) for row in page.rows)
         return out.getvalue()
 
 
@@ -251,7 +251,7 @@ class _Table:
         for row in page.rows:
             if row.end_reason == EndReason.FORCED_END:  # the run ended, the flow did not
                 row = row._replace(end_reason=EndReason.NONE)
-            cells = [column.cell(row, wording, page.interfaces, width) for column, width in layout]
+            cells = [column.cell(row, wording, page.lookups, width) for column, width in layout]
             lines.append(" ".join(cells).rstrip())
         return "\n".join(lines) + "\n"
 

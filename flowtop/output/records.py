@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flowtop.fields.groups import group_fields, member_names
-from flowtop.fields.records import BIFLOW_ELEMENTS, GROUP_ELEMENTS, biflow_record, flow_record, group_record
-from flowtop.model.elements import FLAGS, FLOW_ELEMENTS, TCP_MEMBERS
+from flowtop.fields.records import biflow_names, biflow_record, flow_names, flow_record, group_names, group_record
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Page, Query
+from flowtop.text.lookups import Lookups
 
 
 def page_record(row: FlowRow, page: Page) -> dict[str, Any]:
     """One row of a page. Where it counts from a mark, that is what the delta counts are, and there are no totals."""
-    found = record(row, page.query, page.interfaces)
+    found = record(row, page.query, page.lookups)
     return found if page.marked_s is None else _since_mark(found)
 
 
@@ -33,15 +32,15 @@ def record_names(query: Query) -> tuple[str, ...]:
     """Every name that `record` may give for rows of this query, in column order of CSV."""
     fields = group_fields(query.group)
     if query.biflow:
-        return (*FLOW_ELEMENTS, *TCP_MEMBERS, *FLAGS, *BIFLOW_ELEMENTS)
-    return (*member_names(fields), *GROUP_ELEMENTS) if fields else (*FLOW_ELEMENTS, *TCP_MEMBERS, *FLAGS)
+        return (*flow_names(), *biflow_names())
+    return tuple(dict.fromkeys((*member_names(fields), *group_names()))) if fields else flow_names()
 
 
-def record(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
+def record(row: FlowRow, query: Query, lookups: Lookups) -> dict[str, Any]:
     """One row of a page of this query."""
     if row.ways is not None:
-        return biflow_record(row.ways, interfaces)
-    return group_record(row, query.group, interfaces) if row.group else flow_record(row, interfaces)
+        return biflow_record(row.ways, lookups)
+    return group_record(row, query.group, lookups) if row.group else flow_record(row, lookups)
 
 
 def rows_name(query: Query) -> str:
@@ -49,9 +48,9 @@ def rows_name(query: Query) -> str:
     return "groups" if group_fields(query.group) else "biflows" if query.biflow else "flows"
 
 
-def record_cells(row: FlowRow, query: Query, interfaces: Mapping[int, str]) -> dict[str, Any]:
+def record_cells(row: FlowRow, query: Query, lookups: Lookups) -> dict[str, Any]:
     """The same for CSV, which has no lists: the hosts of a pair stand side by side."""
-    return _cells(record(row, query, interfaces))
+    return _cells(record(row, query, lookups))
 
 
 def page_cells(row: FlowRow, page: Page) -> dict[str, Any]:

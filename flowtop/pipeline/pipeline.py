@@ -11,7 +11,7 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from flowtop.query.books import close_books
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Page, Query, SelfUsage, Traffic
+from flowtop.text.lookups import Lookups
 
 
 class PipelineListener(Protocol):
@@ -56,8 +57,8 @@ class FlowRecordConsumer(Protocol):
 class FlowWatcher(Protocol):
     """Sees the flow table after each update. Called from the metering thread."""
 
-    def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
-        """The table, unchanged during the call, and interface names by ifindex. Neither may be kept."""
+    def follow(self, source: FlowSource, lookups: Lookups) -> None:
+        """The table, unchanged during the call, and names of interfaces and the like. Neither may be kept."""
 
 _WORTH_SHOWING = 0.01
 """CPU, as a fraction of one core."""
@@ -285,7 +286,7 @@ class Pipeline:
             return
         ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
-        self._interfaces, self._attached = dict(handover.batch.interfaces), handover.batch.attached
+        self._lookups, self._attached = Lookups(dict(handover.batch.interfaces)), handover.batch.attached
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)
         self._export(ended)
@@ -296,7 +297,7 @@ class Pipeline:
         if handover.close_tick:
             self._close_tick()
         if self._watcher is not None:
-            self._watcher.follow(self._table, self._interfaces)
+            self._watcher.follow(self._table, self._lookups)
         if not handover.close_tick:
             return
         if handover.last:
@@ -322,7 +323,7 @@ class Pipeline:
         since_ms = None
         if steps is not None and steps.ignored_ns[1]:
             since_ms, now_ms = ((at_ns + self._batch_time[1]) // 1_000_000 for at_ns in steps.ignored_ns)
-        self._facts = self._facts.updated(self._interfaces,
+        self._facts = self._facts.updated(self._lookups,
                                           totals.ignored_packets + totals.filtered_packets + totals.lost_packets,
                                           totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms,
                                           since_ms)
@@ -357,7 +358,7 @@ class Pipeline:
             books=close_books(totals, self._observations),
             ingress=Traffic(self._ingress[-1], totals.tick_ingress_packets / tick_s, tuple(self._ingress)),
             egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
-            interfaces=self._interfaces,
+            lookups=self._lookups,
             attached=self._attached,
             capture_filter=self._narrowing.text,
             usage=self._usage.usage,

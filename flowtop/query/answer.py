@@ -4,50 +4,53 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.fields.columns import COLUMNS, Column
+from flowtop.fields.columns import Column
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.query.biflows import Biflows, Pairing
 from flowtop.query.grouping import Groups
 from flowtop.query.layout import row_fields, sorted_column
+from flowtop.query.measures import measured
 from flowtop.query.query import Query
 from flowtop.query.ranking import Ranking
 from flowtop.query.rows import biflow_rows, flow_rows, group_rows
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import NO_NAMES
 
 _TABLE = 1 << 16
-"""Smaller ifindexes are looked up in an array; larger ones (of exporters, or of hosts that created many) by search."""
+"""Smaller codes are looked up in an array; larger ones (exporters' interfaces, mostly) by search."""
 
 
-def by_name(column: Column, interfaces: Mapping[int, str]) -> Column:
-    """The column of interfaces sorted by name; any other column unchanged.
+def in_text_order(column: Column, lookups: Lookups) -> Column:
+    """A column of codes, sorted by their texts; any other column unchanged.
 
     Args:
-        interfaces: name by ifindex; interfaces without a name come last, by ifindex.
+        lookups: has the texts; codes without a text come last, by number.
     """
-    if column.id != COLUMNS["interface"].id or not interfaces:
+    names = {} if column.texts is None else column.texts.names(lookups)
+    if column.texts is None or not names:
         return column
-    [number] = column.sort
-    ordered = sorted(interfaces, key=lambda ifindex: _natural(interfaces[ifindex]))
-    ranks = {ifindex: rank for rank, ifindex in enumerate(ordered)}
+    part, [number] = column.texts.part, column.sort
+    ordered = sorted(names, key=lambda code: (_natural(part(names[code])), _natural(names[code])))
+    ranks = {code: rank for rank, code in enumerate(ordered)}
     small, large = [i for i in ordered if i < _TABLE], np.array(sorted(i for i in ordered if i >= _TABLE), np.int64)
     table = len(ordered) + np.arange(max(small, default=-1) + 2)
-    table[small] = [ranks[ifindex] for ifindex in small]
-    of_large = np.array([ranks[ifindex] for ifindex in large.tolist()], np.int64)
+    table[small] = [ranks[code] for code in small]
+    of_large = np.array([ranks[code] for code in large.tolist()], np.int64)
 
     def rank(columns: FlowColumns) -> Array:
-        ifindex = number(columns).astype(np.uint32)
-        result = table[np.minimum(ifindex, np.uint32(len(table) - 1))]
-        beyond = np.flatnonzero(ifindex >= len(table) - 1)
+        codes = number(columns).astype(np.uint32)
+        result = table[np.minimum(codes, np.uint32(len(table) - 1))]
+        beyond = np.flatnonzero(codes >= len(table) - 1)
         if len(beyond):
-            others = ifindex[beyond].astype(np.int64)
+            others = codes[beyond].astype(np.int64)
             result[beyond] = len(ordered) + others
             if len(large):
                 at = np.minimum(np.searchsorted(large, others), len(large) - 1)
@@ -193,28 +196,28 @@ class Answerer:
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
-    def answer(self, query: Query, source: FlowSource, interfaces: Mapping[int, str] | None = None) -> Answer:
+    def answer(self, query: Query, source: FlowSource, lookups: Lookups = NO_LOOKUPS) -> Answer:
         """Rows, counts and the anchor's rank at the source's last tick.
 
         Args:
             query: the query.
             source: the flows.
-            interfaces: name by ifindex, for filters and for the order of interfaces.
+            lookups: names of interfaces and texts of other codes, for filters, orders and groups.
 
         Raises:
             FlowtopError: unknown group field, or groups and biflows together.
         """
         query = self._as_flow(query, source)
         visible = source.visible
-        passing = visible & self._passes(query, source, interfaces or {})
+        passing = visible & self._passes(query, source, lookups)
         ended = visible & (source.columns["end_reason"] != 0)
         hidden, matching = 0, passing
         if not query.ended:
             left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
-        rows = self._rows(query, self._mark.since(query.mark, source), passing, matching, interfaces or {})
+        rows = self._rows(query, measured(self._mark.since(query.mark, source)), passing, matching, lookups)
         columns = rows.source.columns
-        ranking = Ranking.by(by_name(sorted_column(query), interfaces or {}), query.descending,
+        ranking = Ranking.by(in_text_order(sorted_column(query), lookups), query.descending,
                              parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
@@ -257,7 +260,7 @@ class Answerer:
         return replace(query, anchor=int(ids[first]))
 
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_],
-              matching: npt.NDArray[np.bool_], interfaces: Mapping[int, str]) -> _Rows:
+              matching: npt.NDArray[np.bool_], lookups: Lookups) -> _Rows:
         fields = row_fields(query)
         if query.biflow:
             return self._biflows(source, passing, matching, query.anchor)
@@ -265,7 +268,7 @@ class Answerer:
         if not fields:
             return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields give other ids
-        groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, interfaces)
+        groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups)
         return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
                      query.group)
 
@@ -292,11 +295,12 @@ class Answerer:
 
     @staticmethod
     def _passes(query: Query, source: FlowSource,
-                interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_] | np.bool_:
+                lookups: Lookups) -> npt.NDArray[np.bool_] | np.bool_:
         passing: npt.NDArray[np.bool_] | np.bool_ = np.True_
+        lookups = replace(lookups, hosts=query.names or NO_NAMES)
         for condition in (query.filter, query.scope):
             if condition is not None:
-                passing = passing & condition.mask(source, interfaces, query.names or NO_NAMES)
+                passing = passing & condition.mask(source, lookups)
         return passing
 
     def _hold(self, query: Query, ranking: Ranking, rows: _Rows) -> tuple[Slots, Slots]:

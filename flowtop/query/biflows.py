@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.fields.registry import MEASURES
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
     FORWARD,
@@ -16,17 +17,20 @@ from flowtop.model.flows import (
     FlowSource,
     Slots,
     Subset,
+    Together,
     address_words,
 )
 from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind
-from flowtop.query.grouping import HIGHEST, SUMMED, DerivedColumns, DerivedSource
+from flowtop.query.grouping import DerivedColumns, DerivedSource
 from flowtop.query.labels import Labels, label, pieces
+from flowtop.query.measures import together
 
-_COMBINED: dict[str, np.ufunc] = {
-    **dict.fromkeys(SUMMED, np.add), "tcp_control_bits": np.bitwise_or,
-    **dict.fromkeys(("first_ns", "end_reason", "duplicate"), np.minimum),
-    **dict.fromkeys(HIGHEST, np.maximum)}
-"""How columns of several flows are combined; other columns have the value of the flow that was seen first."""
+_UFUNCS: dict[Together, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
+
+
+def _combined(name: str) -> np.ufunc | None:
+    """How values of several flows are combined; None: the value of the flow that was seen first."""
+    return np.bitwise_or if name == "tcp_control_bits" else _UFUNCS.get(together(name))
 
 _ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
             for protocol, answers in ICMP_ANSWERS.items()}
@@ -222,8 +226,11 @@ class _Both:
             opening = np.zeros(len(ways.counts), np.bool_)
             opening[ways.of[np.flatnonzero(flows["opening"] | self._request)]] = True
             return opening
-        if name in _COMBINED:
-            return ways.combined(_COMBINED[name], flows[name])
+        how = _combined(name)
+        if how is not None:
+            return ways.combined(how, flows[name])
+        if together(name) == "formula":
+            return MEASURES[name].values(DerivedSource(self._table, self._columns, len(ways.counts)))
         if name == "earliest":
             return self._earliest(ways)
         return flows[name][self._columns["earliest"]]
@@ -244,14 +251,17 @@ class _Both:
         if name == "flows":
             flows: Array = self._ways().counts.reshape(-1, 2).sum(axis=1)
             return flows
-        if name in _COMBINED:
+        how = _combined(name)
+        if how is not None:
             there, back = self._columns[name].reshape(-1, 2).T
-            two: Array = _COMBINED[name](there, back)
+            two: Array = how(there, back)
             return np.where(self.seen[:, 0], np.where(self.seen[:, 1], two, there), back)
         for prefix, turned in ((FORWARD, False), (REVERSE, True)):
             if name.startswith(prefix):
                 return self._of_one_way(name.removeprefix(prefix), turned)
-        if name not in FLOW_COLUMN_DTYPES:
+        if together(name) == "formula":
+            return MEASURES[name].values(self.source)
+        if name not in FLOW_COLUMN_DTYPES and name not in MEASURES:
             raise KeyError(name)
         return self._flows[name][self._of_one_way("earliest", turned=False)]
 

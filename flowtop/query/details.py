@@ -11,6 +11,7 @@ import numpy as np
 from flowtop.model.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, address_words
 from flowtop.model.kinds import ICMP_ANSWERS, EndReason, Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.query.measures import measured
 from flowtop.query.query import Details
 from flowtop.query.rows import flow_rows
 
@@ -19,6 +20,7 @@ MOST_POINTS = 16
 _ICMP_REPLIES = {protocol: answers | {answer: request for request, answer in answers.items()}
                  for protocol, answers in ICMP_ANSWERS.items()}
 """By protocol: the answering type of each type."""
+_TIMES = {"start": "first_ns", "end": "last_ns"}
 
 
 class DetailSource(FlowSource, Protocol):
@@ -98,13 +100,14 @@ def _of_then(flow_id: int, then: FlowSource) -> Details | None:
 def _with_others(slot: int, source: FlowSource) -> Details:
     """The flow, its reverse flow, and its packets at other Observation Points."""
     columns = source.columns
+    whole = measured(source)
     points = [other for other in _same_packets(columns, slot) if source.visible[other]]
     reverse = _reverse(columns, slot, source)
-    [row] = flow_rows(source, np.array([slot]))
+    [row] = flow_rows(whole, np.array([slot]))
     return Details(
         row=row,
-        reverse=next(iter(flow_rows(source, np.array([reverse], np.int64))), None) if reverse is not None else None,
-        points=flow_rows(source, np.array(points[:MOST_POINTS], np.int64)),
+        reverse=next(iter(flow_rows(whole, np.array([reverse], np.int64))), None) if reverse is not None else None,
+        points=flow_rows(whole, np.array(points[:MOST_POINTS], np.int64)),
         other_ifindex=int(columns["other_ifindex"][slot]),
     )
 
@@ -137,8 +140,9 @@ def _record(slot: int, source: DetailSource, reporting: Reporting) -> FlowRecord
     record["end_reason"] = columns["end_reason"][slot] or EndReason.ACTIVE_TIMEOUT
     for name, reported in (("packet", reporting.packets), ("octet", reporting.octets)):
         record[f"{name}_delta"] = int(columns[f"{name}_total"][slot]) - (0 if ended else reported)
-    for name, column in (("start_ms", "first_ns"), ("end_ms", "last_ns")):
-        record[name] = (int(columns[column][slot]) + source.unix_offset_ns) // 1_000_000
+    for name in ("start", "end", "syn", "fin", "rst"):
+        at_ns = int(columns[_TIMES.get(name, f"{name}_ns")][slot])
+        record[f"{name}_ms"] = (at_ns + source.unix_offset_ns) // 1_000_000 if at_ns else 0
     return record
 
 

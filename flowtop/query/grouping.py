@@ -7,9 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.fields.groups import GroupField, Names, group_keys, key_name
+from flowtop.fields.field import GroupField, key_name
+from flowtop.fields.groups import group_keys
+from flowtop.fields.registry import MEASURES
 from flowtop.model.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset
 from flowtop.query.labels import Labels, conversation_keys, label
+from flowtop.query.measures import together
+from flowtop.text.lookups import Lookups
 
 Mask = npt.NDArray[np.bool_]
 
@@ -95,14 +99,6 @@ class _Taken:
     def __getitem__(self, name: str) -> Array:
         return self._columns[name][self._slots]
 
-SUMMED = frozenset({
-    "packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s", "packets_10s",
-    "packets_60s", "retransmitted", "out_of_order",
-})
-"""Columns that are summed over a group's flows, each packet once."""
-HIGHEST = frozenset({"last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"})
-"""Columns that have the maximum of a group's flows."""
-
 
 class DerivedColumns:
     """Columns that are computed on first access."""
@@ -144,17 +140,17 @@ class Groups:
         slots: slots of the flows, ascending.
         fields: at least one; flows with equal values of all fields form a group.
         seed: ids of groups (column `flow_id`) are stable for the same seed.
-        interfaces: names of Observation Points by ifindex.
+        lookups: texts of codes: codes of equal texts may be one group.
 
     Attributes:
         source: one element per group. Columns that differ within a group and have no sum are 0.
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
-                 interfaces: Names) -> None:
+                 lookups: Lookups) -> None:
         flows = Subset(source.columns, slots)
         keys = {key_name(position, part): key for position, field in enumerate(fields)
-                for part, key in enumerate(group_keys(field, flows, interfaces))}
+                for part, key in enumerate(group_keys(field, flows, lookups))}
         self._table = source
         self._slots = slots
         self._keys = keys
@@ -182,15 +178,17 @@ class Groups:
                 return np.bincount(labels.of[counts], minlength=labels.count)
             if name in keys:
                 return keys[name][labels.one]
-            if name in SUMMED:
+            how = together(name)
+            if how == "sum":
                 return summed(flows[name], labels, counts)
-            if name in ("first_ns", "end_reason", "duplicate"):
-                return extreme(np.minimum, flows[name], labels)
-            if name in HIGHEST:
-                return extreme(np.maximum, flows[name], labels)
-            return np.zeros(labels.count, FLOW_COLUMN_DTYPES[name])
+            if how == "formula":
+                return MEASURES[name].values(source)
+            if how != "none":
+                return extreme(np.minimum if how == "min" else np.maximum, flows[name], labels)
+            return np.zeros(labels.count, np.int64 if name in MEASURES else FLOW_COLUMN_DTYPES[name])
 
-        return DerivedSource(self._table, DerivedColumns(column), labels.count)
+        source = DerivedSource(self._table, DerivedColumns(column), labels.count)
+        return source
 
 
 def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None = None) -> Array:

@@ -9,22 +9,19 @@ from functools import lru_cache
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.fields.arrangement import Arrangement
-from flowtop.fields.biflows import BIFLOW_COLUMNS, WAYS, of_both
-from flowtop.fields.columns import COLUMNS, Column, unfiltered
-from flowtop.fields.groups import GroupField, group_fields
+from flowtop.fields.biflows import WAYS, of_both
+from flowtop.fields.columns import Column
+from flowtop.fields.field import GroupField
+from flowtop.fields.groups import group_fields
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS, REGISTRY
 from flowtop.query.query import Query
 from flowtop.text import units
 
-FLOWS_COLUMN = Column("flows", "FLOWS", 5, "Flows in the group; one seen at several interfaces counts once.",
-                      lambda row, _, __: units.count(row.flows), (lambda columns: columns["flows"],), 1,
-                      term=lambda _, __: "", align="right", descending_first=True)
-"""Has no filter, since filters apply to flows."""
 
-ARRANGED = tuple(column for id_, one in COLUMNS.items() for column in (
-    one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
-"""The columns of flows and of biflows, each id once: those that users arrange."""
-
-_MEASURES_OF_GROUPS = ("rate", "rate_10s", "rate_60s", "pps", "bytes", "packets", "rtt", "retransmits", "outoforder")
+def arranged() -> tuple[Column, ...]:
+    """The columns of flows and of biflows, each id once: those that users arrange."""
+    return tuple(column for id_, one in COLUMNS.items() for column in (
+        one, *(BIFLOW_COLUMNS[id_ + way] for way in WAYS if id_ + way in BIFLOW_COLUMNS)))
 
 
 def columns_of(query: Query) -> Mapping[str, Column]:
@@ -34,7 +31,7 @@ def columns_of(query: Query) -> Mapping[str, Column]:
         FlowtopError: as in row_fields.
     """
     if row_fields(query):
-        return _columns_of_groups(query.group)
+        return _columns_of_groups(query.group, REGISTRY.revision)
     return BIFLOW_COLUMNS if query.biflow else COLUMNS
 
 
@@ -52,11 +49,9 @@ def row_fields(query: Query) -> tuple[GroupField, ...]:
 
 
 @lru_cache(maxsize=64)
-def _columns_of_groups(group: tuple[str, ...]) -> Mapping[str, Column]:
-    keys = [field.column(position) for position, field in enumerate(group_fields(group))]
-    measures = [COLUMNS[column_id] for column_id in _MEASURES_OF_GROUPS]
-    return {column.id: column for column in (*keys, *map(unfiltered, measures), FLOWS_COLUMN,
-                                             unfiltered(COLUMNS["age"]))}
+def _columns_of_groups(group: tuple[str, ...], _: int) -> Mapping[str, Column]:
+    keys = {field.id: field.column(position) for position, field in enumerate(group_fields(group))}
+    return keys | {column_id: column for column_id, column in GROUP_COLUMNS.items() if column_id not in keys}
 
 
 def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:

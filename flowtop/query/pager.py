@@ -106,15 +106,15 @@ class Pager:
         moment = self._moment(query, table, now)
         details = self._watch.look(query.details, table, None if moment is None else moment.source)
         if moment is None:
-            answer = self._answerer.answer(query, table, now.interfaces)
+            answer = self._answerer.answer(query, table, now.lookups)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
                            answer)
         page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept))
         if moment.whole:
-            answer = self._answerer.answer(query, moment.source, page.interfaces)
+            answer = self._answerer.answer(query, moment.source, page.lookups)
             page = replace(page, flows_kept=answer.flows, marked_s=self._marked_s(query.mark, page))
             return _filled(page, query, answer)
-        answer = self._answerer_of_past.answer(replace(query, hold=None, mark=None), moment.source, page.interfaces)
+        answer = self._answerer_of_past.answer(replace(query, hold=None, mark=None), moment.source, page.lookups)
         return _filled(replace(page, flows_kept=answer.flows), query,
                        replace(answer, flows=page.flows, active_flows=page.active_flows))
 

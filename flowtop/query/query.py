@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.rows import FlowRow
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import KnownNames
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Query:
             order, later ones with the same number keep it, and new flows are appended.
         filter: which flows to show; None for all.
         scope: which of these: flows of the groups that were opened, one within the other; None for all.
-        group: ids of `fields.groups.GROUPS`: rows are groups of flows with equal values of all fields. Filters apply to
-            flows, before grouping. () (or only "flow"): rows are flows.
+        group: ids of `fields.registry.GROUPS`: rows are groups of flows with equal values of all fields. Filters apply
+            to flows, before grouping. () (or only "flow"): rows are flows.
         mark: None for totals. A number counts packets and octets from a mark: the first Query with a new number sets
             it. Filters still use totals.
         freeze: None for the newest tick. A number freezes the flows: the first Query with a new number stores the
@@ -194,7 +195,7 @@ class Page:
             still visible); equal to `matched` if rows are flows.
         anchor_rank: position of the anchor in the whole order; None if it is gone or was not requested.
         anchor_row: flow_id of the row at that position: the anchor, or the biflow that contains it; None likewise.
-        interfaces: name by ifindex, including Observation Points that are gone.
+        lookups: names of interfaces (including Observation Points that are gone) and the like.
         attached: names of the interfaces observed now, sorted.
         capture_filter: the part of the command line's filter that runs in the kernel program; empty for none.
         last: capturing has ended, and this is after the last drain; no Page of a later tick follows.
@@ -225,7 +226,7 @@ class Page:
     books: Books
     ingress: Traffic
     egress: Traffic
-    interfaces: dict[int, str] = field(default_factory=dict)
+    lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
     capture_filter: str = ""
     usage: SelfUsage = SelfUsage()

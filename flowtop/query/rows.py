@@ -6,22 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from flowtop.fields.groups import GroupField, Key, key_name
+from flowtop.fields.field import GroupField, Key, key_name
 from flowtop.model.flows import FlowSource, Slots
 from flowtop.model.kinds import TCP_CLOSING_BITS
-from flowtop.model.rows import FlowRow, Ways
+from flowtop.model.rows import NO_MORE, FlowRow, Ways
 from flowtop.query.biflows import ChosenBiflows
+from flowtop.query.measures import measures_at
 
 _CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 _COPIED = frozenset(FlowRow._fields) - {
     "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
     "start_ms", "end_ms", "age_s", "idle_s", "ended_s", "syn_ms", "fin_ms", "rst_ms",
-    "flows", "group", "ways"}
+    "flows", "group", "ways", "more"}
 
 
 def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
-    """The flows in these slots, in order."""
+    """The flows in these slots, in order.
+
+    Args:
+        source: `measures.measured`.
+    """
     fields = _values(source, slots)
     fields["flows"], fields["group"], fields["ways"] = [1] * len(slots), [()] * len(slots), [None] * len(slots)
     return _rows(fields)
@@ -79,4 +84,14 @@ def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
     fields["idle_s"] = (source.now_ns - last_ns) / 1e9
     since_report_s = (source.now_ns - columns["reported_ns"][slots]) / 1e9
     fields["ended_s"] = np.where(fields["end_reason"] != 0, since_report_s, 0.0)
-    return {name: values.tolist() for name, values in fields.items()}
+    plain = {name: values.tolist() for name, values in fields.items()}
+    plain["more"] = _more(source, slots)
+    return plain
+
+
+def _more(source: FlowSource, slots: Slots) -> list[Any]:
+    """What fields measure, a mapping a row."""
+    values = {name: column.tolist() for name, column in measures_at(source, slots).items()}
+    if not values:
+        return [NO_MORE] * len(slots)
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from flowtop.errors import EXIT_NOT_SENT, EXIT_OK, EXIT_USAGE, FlowtopError
 from flowtop.files import recording_owner
+from flowtop.text.lookups import Lookups
 
 if TYPE_CHECKING:
     from flowtop.filters.filter import Filter
@@ -133,11 +134,11 @@ class Recorder:
                                hint="packets can be written from interfaces and capture files (-r)")
         return self._capture
 
-    def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
+    def follow(self, source: FlowSource, lookups: Lookups) -> None:
         """Called after each update of the flow table."""
         selection = self._selection
         if selection is not None and self.running:
-            selection.follow(source, interfaces)
+            selection.follow(source, lookups)
 
     def end(self) -> RecordingStatistics | None:
         """Write packets in transit and end the recording; returns the last figures. Thread-safe."""

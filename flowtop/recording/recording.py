@@ -15,6 +15,7 @@ from flowtop.model.packets import PacketBatch, PacketLosses
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.recording.packet_file import InterfaceCounts, PacketFile
 from flowtop.recording.pcapng import Integers, packet_octets
+from flowtop.text.lookups import Lookups
 
 RecordingState = Literal["writing", "full", "failed", "ended"]
 MOST_FLOWS = 1 << 20
@@ -27,7 +28,7 @@ _WHOLE_KEY = f"V{FLOW_KEY_DTYPE.itemsize}"
 class Selection(Protocol):
     """Selects packets."""
 
-    def mask(self, keys: npt.NDArray[np.void], interfaces: Mapping[int, str]) -> npt.NDArray[np.bool_]:
+    def mask(self, keys: npt.NDArray[np.void], lookups: Lookups) -> npt.NDArray[np.bool_]:
         """The mask, shape (n,), of packets with these Flow Keys (FLOW_KEY_DTYPE, shape (n,))."""
 
 
@@ -111,8 +112,8 @@ class PacketRecording:
                 self._fail(f"{type(error).__name__}: {error}")
 
     def _write(self, packets: PacketBatch) -> None:
-        names = {ifindex: interface.name for ifindex, interface in packets.interfaces.items()}
-        rows = np.flatnonzero(self._selection.mask(packets.keys, names))
+        lookups = Lookups({ifindex: interface.name for ifindex, interface in packets.interfaces.items()})
+        rows = np.flatnonzero(self._selection.mask(packets.keys, lookups))
         rows = self._within_share(packets.keys, rows)
         room = 0 if self._state == "full" else self._room(packets, rows)
         self._count(self._capped, packets.keys, rows[room:])

@@ -6,7 +6,7 @@ flow table is queried after each update, and packets of the flows that pass are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from flowtop.filters.masks import record_mask
 from flowtop.filters.tree import Named, Test, Within, all_of, leaves
 from flowtop.model.flows import FlowSource
 from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.text.lookups import Lookups
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,30 +52,30 @@ class PacketSelection:
         self._whole = whole
         self._passing: frozenset[bytes] = frozenset()
 
-    def follow(self, source: FlowSource, interfaces: Mapping[int, str]) -> None:
+    def follow(self, source: FlowSource, lookups: Lookups) -> None:
         """Update the flows that pass, after the flow table was updated.
 
         Args:
             source: the table, not changing.
-            interfaces: name by ifindex.
+            lookups: names of interfaces.
         """
         if self.by_key:
             return
-        passing = np.flatnonzero(source.visible & self._whole.mask(source, interfaces))
+        passing = np.flatnonzero(source.visible & self._whole.mask(source, lookups))
         keys = np.zeros(len(passing), FLOW_KEY_DTYPE)
         for name in FLOW_KEY_DTYPE.names or ():
             keys[name] = source.columns[name][passing]
         self._passing = frozenset(whole_keys(keys))
 
-    def mask(self, keys: npt.NDArray[np.void], interfaces: Mapping[int, str]) -> Mask:
+    def mask(self, keys: npt.NDArray[np.void], lookups: Lookups) -> Mask:
         """The mask of selected packets, shape (n,).
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,): of each packet.
-            interfaces: name by ifindex.
+            lookups: names of interfaces.
         """
         if self.by_key:
-            return record_mask(self._whole.tree, keys, interfaces)
+            return record_mask(self._whole.tree, keys, lookups)
         passing = self._passing
         return np.fromiter((key in passing for key in whole_keys(keys)), np.bool_, len(keys))
 

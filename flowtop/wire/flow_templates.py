@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import Direction, IpVersion, Kind, Protocol, Tunnel
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
@@ -173,7 +173,7 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[Reco
         return [_flow_set(records, _template(templates, int(id_))) for id_ in present], order
     order = np.argsort(ids, kind="stable")
     edges = np.searchsorted(ids[order], [*present, present[-1] + 1])
-    return [_flow_set(records[order[start:end]], _template(templates, int(id_)))
+    return [_flow_set(chosen(records, order[start:end]), _template(templates, int(id_)))
             for id_, start, end in zip(present, edges[:-1], edges[1:], strict=True)], order
 
 

@@ -13,7 +13,7 @@ import statistics
 
 import numpy as np
 
-from flowtop.fields.groups import GROUPS
+from flowtop.fields.registry import GROUPS
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.query.answer import Answerer

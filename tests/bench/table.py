@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.metering.flows import CHUNK, TableConfig
 from flowtop.metering.key_index import KeyIndex, as_words
 from flowtop.metering.table import FlowTable

@@ -21,6 +21,7 @@ from flowtop.filters.kernel import split
 from flowtop.filters.terms import flow_as_tcpdump
 from flowtop.model.kinds import Direction
 from flowtop.model.record import FLOW_RECORD_DTYPE
+from flowtop.text.lookups import NO_LOOKUPS
 from tests.kernel import frames as f
 from tests.kernel.observer import Observer, SeenFlow
 from tests.unit.factories import flow_row
@@ -125,7 +126,7 @@ def masks_verdict(text: str, flows: Sequence[SeenFlow]) -> list[bool]:
             record[name] = getattr(flow, name)
         for name in ("source", "destination"):
             record[f"{name}_address"] = np.void(ipaddress.ip_address(getattr(flow, name)).packed.ljust(16, b"\0"))
-    verdict: list[bool] = compile_filter(text, "records").record_mask(records, {}).tolist()
+    verdict: list[bool] = compile_filter(text, "records").record_mask(records, NO_LOOKUPS).tolist()
     return verdict
 
 

@@ -20,11 +20,12 @@ from flowtop.fields.records import flow_record, plain_records
 from flowtop.model.kinds import Tunnel
 from flowtop.model.record import FlowRecords
 from flowtop.model.rows import FlowRow
+from flowtop.text.lookups import Lookups
 from tests.oracle.collectors import ipfix_dump, tshark_file
 from tests.unit.export.flows import flows, until
 from tests.unit.factories import flow_row
 
-INTERFACES = {3: "eth0"}
+INTERFACES = Lookups({3: "eth0"})
 
 
 def export(url: str, tmp_path: Path, records: FlowRecords) -> ExportStatistics:
@@ -98,8 +99,8 @@ def row_of(record: Any) -> FlowRow:
 
 
 def test_an_interface_name_cannot_speak_to_a_terminal() -> None:
-    record, = plain_records(flows(1), {3: "e\x1b[2J"})
-    assert record["interfaceName"] == "e?[2J"
+    record, = plain_records(flows(1), Lookups({3: "e\x1b[2J"}))
+    assert record["interfaceName"] == "e"
 
 
 @pytest.mark.parametrize("path", ["none/flows", "."])
@@ -129,7 +130,7 @@ def test_the_sequence_holds_while_the_clock_steps_back_and_interfaces_change(tmp
     exporter = open_exporter(f"file:{path}?profile={profile}&domain=9", tmp_path, wall=lambda: float(next(wall)))
     exporter.start()
     for start in range(1, 501, 100):
-        exporter.tell(MeteringFacts({number: f"veth{number}" for number in range(3, 3 + start)}, start, start))
+        exporter.tell(MeteringFacts(Lookups({number: f"veth{number}" for number in range(3, 3 + start)}), start, start))
         exporter.consume(flows(100, start))
         until(lambda known=start + 99: exporter.statistics().sent_records == known, exporter.statistics)
     exporter.stop(10.0)

@@ -15,12 +15,13 @@ from flowtop.export.backlog import QueueBounds
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import MeteringFacts
 from flowtop.export.transports import udp
+from flowtop.text.lookups import Lookups
 from tests.oracle.collectors import ipfix_dump, needs, tshark_records
 from tests.oracle.test_export_tcp import collector
 from tests.oracle.test_export_udp import received
 from tests.unit.export.flows import flows, until
 
-FACTS = MeteringFacts({3: "eth0"}, ignored_packets=5, ignored_octets=500, first_ignored_ms=1_700_000_000_111,
+FACTS = MeteringFacts(Lookups({3: "eth0"}), ignored_packets=5, ignored_octets=500, first_ignored_ms=1_700_000_000_111,
                       last_ignored_ms=1_700_000_000_222)
 WALL_S = 1_600_000_000
 TEMPLATES, OPTIONS_TEMPLATES = 2, 3

@@ -15,6 +15,7 @@ import pytest
 from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportState, MeteringFacts
+from flowtop.text.lookups import Lookups
 from tests.oracle.collectors import ipfix_dump, tshark_file
 from tests.unit.export.flows import flows, until
 
@@ -84,7 +85,7 @@ def dump_all(sessions: list[bytes], directory: Path) -> list[list[int]]:
 
 def exporter(url: str, state: Path) -> Exporter:
     made = open_exporter(url, state)
-    made.tell(MeteringFacts({3: "eth0"}, 5, 500, 1, 2))
+    made.tell(MeteringFacts(Lookups({3: "eth0"}), 5, 500, 1, 2))
     made.start()
     return made
 

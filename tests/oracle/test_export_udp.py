@@ -16,12 +16,13 @@ import pytest
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportState, MeteringFacts
 from flowtop.model.kinds import Tunnel
+from flowtop.text.lookups import Lookups
 from flowtop.wire.ipfix_decoder import decode_message
 from flowtop.wire.template_store import TemplateStore
 from tests.oracle.collectors import ENVIRONMENT, NFACCTD, _listening, _queued, free_udp_port, needs, tshark_records
 from tests.unit.export.flows import flows, until
 
-FACTS = MeteringFacts({3: "eth0"})
+FACTS = MeteringFacts(Lookups({3: "eth0"}))
 COUNT = 600
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from flowtop.model.elements import TCP_MEMBERS
+from flowtop.fields.records import flow_names
+from flowtop.model.elements import ELEMENTS
 from tests.kernel import frames as f
 from tests.oracle.collectors import ENVIRONMENT, tshark_file
 from tests.oracle.test_read import CAPTURES, EXPECTED, names
 from tests.unit.capture.files import writers as w
 from tests.unit.cli.test_reading import CAPTURE
 
-_NOT_EXPORTED = ("flowId", "ipTTL", *TCP_MEMBERS)
+_NOT_EXPORTED = ("flowId", "ipTTL", *(name for name in flow_names() if name.startswith("tcp") and name not in ELEMENTS))
 
 
 def flows(*options: str) -> tuple[list[dict[str, Any]], dict[str, int]]:

@@ -9,6 +9,7 @@ from flowtop.metering.table import FlowTable
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, Traffic
+from flowtop.text.lookups import Lookups
 from flowtop.tui.source import PageListener
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, batch, counters, key
 
@@ -61,7 +62,7 @@ class TableSource:
             query=Query(), tick=self.ticks, unix_ms=(self.now_ns + UNIX_OFFSET_NS) // 1_000_000,
             uptime_s=float(self.ticks), tick_s=1.0, rows=(), matched=0, flows=0, active_flows=0, anchor_rank=None,
             books=Books(observed_packets=self.packets, accounted_packets=self.packets), ingress=Traffic(),
-            egress=Traffic(), interfaces={2: "eth0"}, attached=("eth0",), linger_s=self.table.config.linger_s)
+            egress=Traffic(), lookups=Lookups({2: "eth0"}), attached=("eth0",), linger_s=self.table.config.linger_s)
 
     def _send(self) -> None:
         if self.listener is not None:

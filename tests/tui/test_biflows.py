@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.fields.biflows import BIFLOW_COLUMNS
+from flowtop.fields.registry import BIFLOW_COLUMNS
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import COLUMN_KEYS
 from flowtop.tui.panels.columns import ColumnsScreen

@@ -20,6 +20,7 @@ from flowtop.filters.filter import compile_filter
 from flowtop.model.kinds import EndReason
 from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.query.query import Books, Details, Page, Query, Traffic
+from flowtop.text.lookups import Lookups
 from flowtop.tui.keys import DETAIL_KEYS
 from flowtop.tui.panels.copying import CopyScreen
 from flowtop.tui.panels.details import (
@@ -276,7 +277,7 @@ def test_each_export_says_where_it_stands_and_whether_it_takes_the_flow() -> Non
 @pytest.mark.parametrize(("direction", "said"), [(0, "left by wan0"), (1, "came in by wan0"), (2, "left by wan0")])
 def test_the_interface_at_an_exporters_other_side_is_told(direction: int, said: str) -> None:
     page = Page(Query(), 1, 0, 0.0, 1.0, (), 0, 0, 0, None, Books(), Traffic(), Traffic(),
-                interfaces={2: "192.0.2.1/7 lan0", 7: "192.0.2.1/7 wan0"})
+                lookups=Lookups({2: "192.0.2.1/7 lan0", 7: "192.0.2.1/7 wan0"}))
     row = flow(1, "10.0.0.1", "10.0.0.2", (1, 443), direction=direction)
 
     def words(details: Details) -> list[str]:

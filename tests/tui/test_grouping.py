@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.fields.groups import GROUPS
+from flowtop.fields.registry import GROUPS
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
@@ -290,7 +290,7 @@ async def test_exporters_are_offered_where_flows_come_from_some() -> None:
         assert "With -l" not in "".join(lines(pilot.app))
         pilot.app.push_screen(GroupsScreen((), collecting=True))
         await pilot.pause()
-        assert "With -l: who told of the flow." in "".join(lines(pilot.app))
+        assert "With -l: the exporter that reported the flow." in "".join(lines(pilot.app))
 
 
 @pytest.mark.parametrize("height", [24, 12])

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.words import WORDS
 from flowtop.tui.keys import COLUMN_KEYS, EXPORT_KEYS, GROUP_KEYS, KEYS, MOUSE
 from flowtop.tui.panels.help import ACCURACY, TOGETHER, WIDTH, HelpScreen, key_lines, key_page

@@ -8,7 +8,7 @@ from ipaddress import ip_address as address
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.model.rows import FlowRow
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import KEYS

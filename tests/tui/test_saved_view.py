@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.arrangement import Arrangement
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.tui.saved import SavedView, ViewFile, opening_looks, parse_view, view_file, view_text
 
 VIEW = SavedView("dark", Arrangement(("rate", "source"), frozenset({"vlan"}), frozenset({"flags"}), (("source", 30),)))

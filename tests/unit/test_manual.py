@@ -20,10 +20,11 @@ from flowtop.cli.main import command
 from flowtop.docs import generate
 from flowtop.docs.tables import TABLES, table
 from flowtop.export.url import OPTIONS, parse_export_url
-from flowtop.fields.groups import GROUPS, group_fields
-from flowtop.fields.records import GROUP_ELEMENTS
+from flowtop.fields.groups import group_fields
+from flowtop.fields.records import flow_names, group_names
+from flowtop.fields.registry import GROUPS
 from flowtop.filters.filter import compile_filter
-from flowtop.model.elements import ELEMENTS, FLOW_ELEMENTS
+from flowtop.model.elements import ELEMENTS
 from flowtop.output import batch
 from flowtop.query.layout import sort_column
 from flowtop.query.query import Books, Page, Query, Traffic
@@ -191,7 +192,7 @@ def test_the_json_example_has_the_keys_that_json_output_has() -> None:
     assert set(found) == {"round", "time", "totals", "flows"}
     assert list(found["totals"]) == totals()  # type: ignore[call-overload]
     for flow in found["flows"]:  # type: ignore[attr-defined]
-        assert set(flow) <= set(FLOW_ELEMENTS)
+        assert set(flow) <= set(flow_names())
         assert set(flow) <= set(ELEMENTS)
 
 
@@ -214,7 +215,7 @@ def test_every_key_of_groups_is_an_element_or_said_to_be_none() -> None:
     ours = {name for field in GROUPS.values() for name in field.members} - ELEMENTS.keys()
     text = " ".join(page("json").read_text().split())
     assert [name for name in sorted(ours) if f"`{name}` (not an IANA element)" not in text] == []
-    assert [name for name in GROUP_ELEMENTS if f"`{name}`" not in text] == []
+    assert [name for name in group_names() if f"`{name}`" not in text] == []
 
 
 # ---- export URLs, benchmarks, dependencies

@@ -20,7 +20,7 @@ from flowtop.export.compression import Compressor, WholeWriter, compressor
 from flowtop.export.context import ExportContext
 from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
-from flowtop.fields.records import CSV_COLUMNS, plain_records
+from flowtop.fields.records import flow_names, plain_records
 from flowtop.files import FILE_MODE, put_aside
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire.flow_templates import flow_templates
@@ -78,9 +78,8 @@ class JsonLines:
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
-        interfaces = context.metering().interfaces
         return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
-                for record in plain_records(records, interfaces)]
+                for record in plain_records(records, context.metering().lookups)]
 
     def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""
@@ -92,14 +91,14 @@ class Csv:
 
     def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """The header line."""
-        return [",".join(CSV_COLUMNS).encode() + b"\n"]
+        return [",".join(flow_names()).encode() + b"\n"]
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
         out = io.StringIO()
-        writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(out, flow_names(), lineterminator="\n")
         lines = []
-        for record in plain_records(records, context.metering().interfaces):
+        for record in plain_records(records, context.metering().lookups):
             writer.writerow(record)
             lines.append(out.getvalue().encode())
             out.seek(0)

@@ -15,12 +15,21 @@ import numpy.typing as npt
 
 from flowtop.metering.bulk.handshakes import Known, shake_hands, spans_of
 from flowtop.metering.bulk.lives import Links, Lives, Portion, cut, portions
-from flowtop.metering.flows import Flows, no_records
+from flowtop.metering.flows import LATER, UFUNCS, Flows, no_records
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.store import I8
 from flowtop.metering.tcp import GAPS
 from flowtop.model.kinds import TCP_CLOSING_BITS, TCP_OPENING_BIT, EndReason, Kind, TcpBits
-from flowtop.model.record import CONVERSATION_BYTES, FLOW_COUNTERS_DTYPE, FlowBatch, FlowRecords, Steps, seen_bits
+from flowtop.model.record import (
+    CONVERSATION_BYTES,
+    FLOW_COUNTERS_DTYPE,
+    FlowBatch,
+    FlowRecords,
+    Steps,
+    chosen,
+    joined,
+    seen_bits,
+)
 
 _WORDS = FLOW_COUNTERS_DTYPE.itemsize // 8
 _LATEST = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -55,11 +64,27 @@ def gains(counters: Counters, entry: Slots) -> Callable[[Slots, Slots], Counters
         totals["packets"], totals["octets"] = packets[stop] - packets[first], octets[stop] - octets[first]
         totals["last_ns"] = links["last_ns"][stop - 1]
         long = np.flatnonzero(stop - first > 1)
+        if LATER and len(long):
+            _join_carried(totals, long, links, first[long], stop[long])
         if tcp and len(long):
             _join_tcp(totals, long, links, np.stack((first[long], stop[long]), axis=1).reshape(-1))
         return totals
 
     return gained
+
+
+def _join_carried(totals: Counters, rows: Slots, links: Counters, first: Slots, stop: Slots) -> None:
+    """Combine the values of CARRIED that packets after the first change.
+
+    Args:
+        rows: of `totals`, to be written.
+        first, stop: where the run of each begins and ends.
+    """
+    edges = np.stack((first, stop), axis=1).reshape(-1)
+    for name, merge in LATER.items():
+        values = links[name]
+        totals[name][rows] = values[stop - 1] if merge == "last" else UFUNCS[merge].reduceat(
+            np.append(values, values[:1]), edges)[::2]
 
 
 def _join_tcp(totals: Counters, rows: Slots, links: Counters, edges: Slots) -> None:
@@ -235,13 +260,26 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, planned: Plan) -> tu
     _settle(flows, planned, slot, news)
     slots = slot[lives.owner[entry >= 0]]
     if batch.segments is not None and len(batch.segments):
-        _follow(flows, batch.segments, slots, steps, planned, slot)
+        records.amend(_follow(flows, batch.segments, slots, steps, planned, slot), planned.ends, len(steps.now_ns))
     return slots, records.sorted()
 
 
+class _Noted(NamedTuple):
+    """What the TCP segments of a batch showed, and in which step.
+
+    Attributes:
+        known: round trips.
+        retransmitted, out_of_order: of late segments (flow's slot, step), shape (n, 2).
+    """
+
+    known: Known
+    retransmitted: I8
+    out_of_order: I8
+
+
 def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: Steps, planned: Plan,
-            slot: Slots) -> None:
-    """Process the batch's TCP segments, after all entries were added.
+            slot: Slots) -> _Noted:
+    """Process the batch's TCP segments, after all entries were added and all records made.
 
     Args:
         slots: slot of each entry.
@@ -255,7 +293,9 @@ def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: S
     first_step[first >= 0] = steps.entry[first[first >= 0]]
     spans = spans_of(planned.lives, slot, first_step, planned.ends, len(steps.now_ns))
     known = shake_hands(flows, segments[syn], flow[syn], step[syn], spans)
-    flows.sequences.follow(flow, segments, rtt_at(flow, step, before_us, known, len(steps.now_ns)))
+    late = flows.sequences.follow(flow, segments, rtt_at(flow, step, before_us, known, len(steps.now_ns)))
+    places = np.stack((flow[late.at], step[late.at]), axis=1)
+    return _Noted(known, places[~late.reordered], places[late.reordered])
 
 
 def rtt_at(flow: Slots, step: I8, before_us: I8, known: Known, steps: int) -> I8:
@@ -302,37 +342,55 @@ class _Records:
     def __init__(self) -> None:
         self._records: list[FlowRecords] = []
         self._order: list[I8] = []
+        self._places: list[tuple[Slots, I8]] = []
 
-    def add(self, records: FlowRecords, moment: I8, rank: int) -> None:
-        """Add records of these moments; records of the same moment are sorted by rank."""
+    def add(self, records: FlowRecords, slots: Slots, moment: I8, rank: int) -> None:
+        """Add records of these flows and moments; records of the same moment are sorted by rank."""
         self._records.append(records)
+        self._places.append((slots, moment))
         self._order.append(moment * len(EndReason) + rank)
+
+    def amend(self, noted: _Noted, ends: I8, steps: int) -> None:
+        """Records were made before TCP's segments were looked at: add what these had told by then.
+
+        Args:
+            ends: the step of each moment.
+            steps: how many there are.
+        """
+        if not len(noted.known.slot) and not len(noted.retransmitted) and not len(noted.out_of_order):
+            return
+        for records, (slots, moment) in zip(self._records, self._places, strict=True):
+            step = ends[moment]
+            records["rtt_us"] = rtt_at(slots, step, records["rtt_us"].astype(np.int64), noted.known, steps)
+            for name, places in (("retransmitted", noted.retransmitted), ("out_of_order", noted.out_of_order)):
+                moments = np.sort(places[:, 0] * steps + places[:, 1])
+                records[name] += (np.searchsorted(moments, slots * steps + step, "right")
+                                  - np.searchsorted(moments, slots * steps)).astype(np.uint32)
 
     def sorted(self) -> FlowRecords:
         """All records, in order of time."""
         if not self._records:
             return no_records()
-        return np.concatenate(self._records)[np.argsort(np.concatenate(self._order), kind="stable")]
+        return chosen(joined(self._records), np.argsort(np.concatenate(self._order), kind="stable"))
 
 
 def _report(flows: Flows, records: _Records, portion: Portion, slot: Slots, planned: Plan) -> None:
     """Report what is due at the end of portions."""
     due = portion.moment < len(planned.moments_ns)
     closed = planned.lives.closed[portion.lives]
-    for rank, (reason, chosen) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
+    for rank, (reason, wanted) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
                                              (EndReason.IDLE_TIMEOUT, portion.ends & ~closed),
                                              (EndReason.ACTIVE_TIMEOUT, ~portion.ends))):
-        some = np.flatnonzero(due & chosen)
+        some = np.flatnonzero(due & wanted)
         if not len(some):
             continue
         slots, moment = slot[portion.lives[some]], portion.moment[some]
         now_ns = planned.moments_ns[moment]
         if reason == EndReason.ACTIVE_TIMEOUT:
-            store = flows.store
-            moment = moment[store.packet_total[slots] != store.packet_reported[slots]]
-            records.add(flows.report_active(slots, now_ns), moment, rank)
+            news = flows.store.packet_total[slots] != flows.store.packet_reported[slots]
+            records.add(flows.report_active(slots, now_ns), slots[news], moment[news], rank)
         else:
-            records.add(flows.finish(slots, reason, now_ns), moment, rank)
+            records.add(flows.finish(slots, reason, now_ns), slots, moment, rank)
 
 
 def _settle(flows: Flows, planned: Plan, slot: Slots, born: npt.NDArray[np.bool_]) -> None:

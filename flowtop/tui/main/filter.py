@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from textual.message import Message
 
+from flowtop.fields.seen import seen_texts
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.terms import add_term
 from flowtop.model.kinds import PORT_PROTOCOLS, Kind
@@ -13,6 +14,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.query.layout import columns_of
 from flowtop.query.query import Query
 from flowtop.text import units
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import NO_NAMES, HostNames, KnownNames, LookUp, Names, ServiceNames, system_look_up
 from flowtop.tui.main.view import View
 from flowtop.tui.saved import Looks
@@ -103,7 +105,7 @@ class FilterController:
         flows = (row for row in page.rows if not row.group)
         hosts = self.names().hosts
         names = () if hosts is None else hosts.known().names.values()
-        return seen_values(flows, page.interfaces, page.attached, names)
+        return seen_values(flows, page.lookups, page.attached, names)
 
     # ---- by cell
 
@@ -128,11 +130,11 @@ class FilterController:
             return
         page, current = self._view.page, self._questions.filter
         columns = columns_of(Query() if page is None else page.query)
-        interfaces = {} if page is None else page.interfaces
-        if not columns[cell].term(row, interfaces):
+        lookups = NO_LOOKUPS if page is None else page.lookups
+        if not columns[cell].term(row, lookups):
             self._view.say("flows cannot be filtered by this cell")
             return
-        term = add_term(current.text if current else "", cell, row, negate, interfaces, columns)
+        term = add_term(current.text if current else "", cell, row, negate, lookups, columns)
         if negate:
             self._viewport.hand_cursor_on()
         self.filter_by(compile_filter(term))
@@ -199,19 +201,17 @@ class FilterController:
             yield "DNS DOES NOT ANSWER"
 
 
-def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
+def seen_values(rows: Iterable[FlowRow], lookups: Lookups,
                 attached: Iterable[str], host_names: Iterable[str] = ()) -> dict[str, Sequence[str]]:
-    """Values by the filter word that they go with: "host", "port", "proto", "mac", "if", "name"; each once, in the
-    order of the rows."""
+    """Values by the filter word that they go with: "host", "port", "proto", "mac", "name", and the words of text fields
+    ("if", ...); each once, in the order of the rows."""
+    rows = tuple(rows)
     hosts: dict[str, None] = {}
     ports: dict[str, None] = {}
     protocols: dict[str, None] = {}
     macs: dict[str, None] = {}
-    names: dict[str, None] = {}
     for row in rows:
         protocols[units.protocol(row.protocol)] = None
-        if row.ifindex in interfaces:
-            names[interfaces[row.ifindex]] = None
         if row.kind != Kind.FLOW:
             continue
         for address in (row.source_address, row.destination_address):
@@ -221,7 +221,7 @@ def seen_values(rows: Iterable[FlowRow], interfaces: Mapping[int, str],
                 ports[str(port)] = None
         for address in (row.source_mac, row.destination_mac):
             macs[units.mac(address)] = None
-    names |= dict.fromkeys(attached)
-    clean = [name for name in names if name == units.printable(name)]
-    return {"host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": clean,
+    texts = seen_texts(rows, lookups)
+    names = dict.fromkeys((*texts.get("if", ()), *(name for name in attached if name == units.printable(name))))
+    return {**texts, "host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": [*names],
             "name": sorted(set(host_names))}

@@ -116,12 +116,12 @@ class GroupsController:
             self._open_details(page, row)
 
     def _open_group(self, page: Page, row: FlowRow) -> None:
-        term = drill_term(page.query.group, row, page.interfaces)
+        term = drill_term(page.query.group, row, page.lookups)
         if not term:
             self._view.say("the kernel's table was full: only the sum of these flows is known")
             return
         choice = self._questions.choice
-        title = partial(group_text, page.query.group, row, page.interfaces)
+        title = partial(group_text, page.query.group, row, page.lookups)
         self._steps.append(Step(title, choice, self._viewport.place))
         self._questions.show_list((), _within(choice.scope, term), biflow=self._biflow)
         self._view.changed()

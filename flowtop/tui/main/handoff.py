@@ -89,9 +89,9 @@ class HandOffController:
             self._view.say("no flow to copy: put the cursor on one first")
             return
         if row.group:
-            as_filter, as_tcpdump = drill_term(page.query.group, row, page.interfaces), ""
+            as_filter, as_tcpdump = drill_term(page.query.group, row, page.lookups), ""
         else:
-            as_filter, as_tcpdump = flow_as_filter(row, page.interfaces), flow_as_tcpdump(row)
+            as_filter, as_tcpdump = flow_as_filter(row, page.lookups), flow_as_tcpdump(row)
         self._view.app.push_screen(CopyScreen((
             ("filter", as_filter),
             ("tcpdump", as_tcpdump),

@@ -63,7 +63,7 @@ class ListController:
             total=page.matched,
             cursor=viewport.cursor,
             cell=viewport.cell,
-            interfaces=page.interfaces,
+            lookups=page.lookups,
             attached=page.attached,
             telling=self.telling,
             sort=sorted_column(page.query).id,

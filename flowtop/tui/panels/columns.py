@@ -15,7 +15,7 @@ from textual.strip import Strip
 
 from flowtop.fields.arrangement import AUTOMATIC, WIDEST, Arrangement
 from flowtop.fields.columns import Column
-from flowtop.query.layout import ARRANGED
+from flowtop.query.layout import arranged
 from flowtop.tui import theme
 from flowtop.tui.keys import COLUMN_KEYS, bindings
 from flowtop.tui.line import Part, justify
@@ -68,7 +68,7 @@ class ColumnsScreen(ModalScreen[None]):
     def columns(self) -> list[Column]:
         """All columns in the order of the arrangement; those of exporters and tunnels only where there are some."""
         shown = self._shown()
-        return [column for column in self.arrangement.ordered(ARRANGED)
+        return [column for column in self.arrangement.ordered(arranged())
                 if column.id in self._there
                 and (not (column.of_exporters or column.of_tunnels) or column.id in shown)]
 
@@ -91,7 +91,7 @@ class ColumnsScreen(ModalScreen[None]):
         columns = self.columns
         to = max(0, min(self._at + places, len(columns) - 1))
         moved, neighbour = columns[self._at].id, columns[to].id
-        ids = [column.id for column in self.arrangement.ordered(ARRANGED)]  # of other lists too: each keeps its place
+        ids = [column.id for column in self.arrangement.ordered(arranged())]  # of other lists too: each keeps its place
         at = ids.index(neighbour)
         ids.remove(moved)
         ids.insert(at, moved)

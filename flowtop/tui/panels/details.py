@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,12 +16,15 @@ from textual.strip import Strip
 
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
-from flowtop.fields.columns import COLUMNS, Wording
+from flowtop.fields.columns import Wording
+from flowtop.fields.field import Detail
+from flowtop.fields.registry import COLUMNS, DETAILS
 from flowtop.model.exporters import exporter_of
 from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason, Kind, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Details, Page
 from flowtop.text import units
+from flowtop.text.lookups import Lookups
 from flowtop.text.names import NUMBERS
 from flowtop.tui import theme
 from flowtop.tui.keys import DETAIL_KEYS, bindings
@@ -99,14 +102,14 @@ class Telling:
     """The time of the list when it is paused; details stay live."""
 
     @property
-    def interfaces(self) -> Mapping[int, str]:
-        """Names by ifindex."""
-        return self.page.interfaces
+    def lookups(self) -> Lookups:
+        """Names of interfaces, and the like."""
+        return self.page.lookups
 
     def cell(self, column_id: str, row: FlowRow, *, numbers: bool = False) -> str:
         """A cell of the list, as text without padding."""
         wording = replace(self.wording, names=NUMBERS) if numbers else self.wording
-        return COLUMNS[column_id].text(row, wording, self.interfaces).strip()
+        return COLUMNS[column_id].text(row, wording, self.lookups).strip()
 
     def rate(self, octets_per_s: float) -> str:
         """`82.1 Mb/s`."""
@@ -144,8 +147,7 @@ def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[st
     for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
         named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
-    yield "protocol", (f"{telling.cell('protocol', row)}  flags {units.tcp_flags(row.tcp_control_bits) or '-'}  "
-                       f"ttl {row.ttl}  dscp {units.dscp(row.tos) or 'be'}  vlan {telling.cell('vlan', row) or '-'}")
+    yield from ((label, text) for label, text, _ in _of_fields(row, telling, of_way=False) if text)
     if row.tunnel:
         yield "carries" if row.kind == Kind.PARENT else "carried in", _tunnel(row)
     yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
@@ -197,36 +199,21 @@ def _tunnel(row: FlowRow) -> str:
 def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
     back = details.reverse
     yield "", f"{'this direction':<{_WAY}}{'reverse direction' if back else 'no packets in reverse'}"
-    theirs = dict(_measures(back, telling)) if back else {}
-    for label, ours in _measures(details.row, telling):
-        yield label, f"{ours:<{_WAY}}{theirs.get(label, '')}"
-    theirs = _of_tcp(back, telling) if back else {}
-    for label, ours in _of_tcp(details.row, telling).items():
-        if ours or theirs.get(label):
-            yield label, f"{ours or '-':<{_WAY}}{theirs.get(label) or '-' if back else ''}"
+    theirs = {label: text for label, text, _ in _of_fields(back, telling, of_way=True)} if back else {}
+    for label, ours, optional in _of_fields(details.row, telling, of_way=True):
+        answer = theirs.get(label, "")
+        if ours or answer or not optional:
+            yield label, f"{ours or '-':<{_WAY}}{answer or '-' if back else ''}"
 
 
-def _measures(row: FlowRow, telling: Telling) -> list[tuple[str, str]]:
-    return [
-        ("rate", telling.rate(row.octet_rate)),
-        ("10 s, 60 s", f"{telling.rate(row.octet_rate_10s)}, {telling.rate(row.octet_rate_60s)}"),
-        ("peak", telling.rate(row.octet_rate_peak)),
-        ("bytes", f"{row.octet_total:,}"),
-        ("packets", f"{row.packet_total:,}, {units.packet_rate(row.packet_rate).strip()}/s"),
-    ]
-
-
-def _of_tcp(row: FlowRow, telling: Telling) -> dict[str, str]:
-    """What is known of a TCP connection: from this way's packets, or from the socket that sends them."""
-    facts = [f"rtt {_words(units.span(row.rtt_us))}"] if row.rtt_us else []
-    if row.congestion_window:
-        facts.append(f"cwnd {units.count(row.congestion_window)}")
-    if row.congestion_window or row.retransmitted:
-        facts.append(f"retr {units.count(row.retransmitted)}")
-    if row.out_of_order:
-        facts.append(f"ooo {units.count(row.out_of_order)}")
-    times = {"syn": row.syn_ms, "fin": row.fin_ms, "rst": row.rst_ms}
-    return {"tcp": " ".join(facts)} | {name: telling.at(at_ms) if at_ms else "" for name, at_ms in times.items()}
+def _of_fields(row: FlowRow, telling: Telling, *, of_way: bool) -> list[tuple[str, str, bool]]:
+    """Lines of the registry's fields: label, text, and whether the line may be omitted."""
+    lines: dict[str, list[Detail]] = {}
+    for detail in DETAILS.values():
+        if detail.of_way == of_way:
+            lines.setdefault(detail.line, []).append(detail)
+    return [(label, line[0].joint.join(filter(None, (detail.text(row, telling) for detail in line))), line[0].optional)
+            for label, line in lines.items()]
 
 
 def _words(text: str) -> str:
@@ -236,7 +223,7 @@ def _words(text: str) -> str:
 
 def _point(row: FlowRow, telling: Telling) -> str:
     name, arrow = telling.cell("interface", row), telling.cell("direction", row)
-    exporter = exporter_of(telling.interfaces.get(row.ifindex, ""))
+    exporter = exporter_of(telling.lookups.interfaces.get(row.ifindex, ""))
     if exporter is not None:
         arrow = "direction not reported" if row.direction == UNKNOWN_DIRECTION else arrow
         name = name if exporter.interface else "interface not reported"
@@ -276,7 +263,7 @@ def _export(export: Export, details: Details, telling: Telling) -> str:
     statistics, words = export.statistics, STATES[export.statistics.state]
     if details.record is None:
         verdict = ""
-    elif export.takes(details.record, telling.interfaces):
+    elif export.takes(details.record, telling.lookups):
         verdict = "has this flow, " if details.row.end_reason else "takes this flow, "
     else:
         verdict = "excludes this flow, "

@@ -12,7 +12,8 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from flowtop.errors import FlowtopError
-from flowtop.fields.groups import GROUPS, group_fields
+from flowtop.fields.groups import group_fields
+from flowtop.fields.registry import GROUPS
 from flowtop.tui import theme
 from flowtop.tui.keys import GROUP_KEYS, bindings
 from flowtop.tui.line import Part, justify

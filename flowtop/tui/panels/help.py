@@ -16,8 +16,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from flowtop.fields.biflows import BIFLOW_COLUMNS
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.filters.words import WORDS
 from flowtop.text import units
 from flowtop.tui import theme

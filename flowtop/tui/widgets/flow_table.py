@@ -8,8 +8,8 @@ whole when its virtual size changes, and a flow table's does every tick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.segment import Segment
 from rich.style import Style
@@ -26,6 +26,7 @@ from flowtop.fields.fitting import NOTHING, Telling, fit
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.tui import theme
 
 MARGIN = 1
@@ -41,7 +42,7 @@ class TableView:
         top: rank of the first of them in the list of `total`.
         cursor: flow_id of the cursor's flow, or None.
         cell: id of the column whose cell of that flow is chosen; "" when none is.
-        interfaces: name by ifindex.
+        lookups: names of interfaces, and the like.
         attached: names of the interfaces observed now; their column is made for the longest.
         telling: what tells rows apart.
         sort, descending: for the arrow in the header.
@@ -57,7 +58,7 @@ class TableView:
     total: int = 0
     cursor: int | None = None
     cell: str = ""
-    interfaces: Mapping[int, str] = field(default_factory=dict)
+    lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
     telling: Telling = NOTHING
     sort: str = "rate"
@@ -135,7 +136,7 @@ class _Pane(Widget):
         for row in rows:
             known = self._cells.get(row.flow_id)
             if known is None or known[0] is not row:
-                cells = tuple(column.cell(row, view.wording, view.interfaces, width) for column, width in self.columns)
+                cells = tuple(column.cell(row, view.wording, view.lookups, width) for column, width in self.columns)
                 known = row, cells, self._styles(row, view)
             cells_by_id[row.flow_id] = known
             lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))

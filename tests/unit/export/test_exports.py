@@ -18,6 +18,7 @@ from flowtop.errors import FlowtopError
 from flowtop.export.exporter import Exporter
 from flowtop.export.exports import Exports
 from flowtop.export.statistics import ExportState, MeteringFacts
+from flowtop.text.lookups import Lookups
 from tests.unit.export.flows import RecordingTransport, flows, until
 
 
@@ -53,12 +54,12 @@ def test_every_export_gets_what_is_handed_over_between_its_beginning_and_its_end
 def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(tmp_path: Path) -> None:
     opener = Opener()
     exports = Exports(tmp_path, open_exporter=opener)
-    exports.add("file:odd-on-eth0", keep=lambda records, interfaces: (records["flow_id"] % 2 == 1) & np.isin(
-        records["ifindex"], [index for index, name in interfaces.items() if name == "eth0"]))
+    exports.add("file:odd-on-eth0", keep=lambda records, lookups: (records["flow_id"] % 2 == 1) & np.isin(
+        records["ifindex"], [index for index, name in lookups.interfaces.items() if name == "eth0"]))
     exports.add("file:all")
-    exports.tell(MeteringFacts({3: "eth0"}))
+    exports.tell(MeteringFacts(Lookups({3: "eth0"})))
     exports.consume(flows(10))
-    exports.tell(MeteringFacts({3: "wg0"}))
+    exports.tell(MeteringFacts(Lookups({3: "wg0"})))
     exports.consume(flows(10, 11))
     figures = exports.stop()
     assert opener.transports["file:odd-on-eth0"].received == [1, 3, 5, 7, 9]
@@ -68,9 +69,9 @@ def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(t
 
 def test_an_export_added_without_a_condition_has_the_runs_as_it_is_then(tmp_path: Path) -> None:
     opener = Opener()
-    scopes = iter([lambda records, interfaces: records["flow_id"] > 8, None])
+    scopes = iter([lambda records, lookups: records["flow_id"] > 8, None])
     exports = Exports(tmp_path, open_exporter=opener, scope=lambda: next(scopes))
-    exports.add("file:own", keep=lambda records, interfaces: records["flow_id"] == 2)
+    exports.add("file:own", keep=lambda records, lookups: records["flow_id"] == 2)
     exports.add("file:some")
     exports.add("file:all")
     exports.consume(flows(10))
@@ -100,7 +101,7 @@ def test_an_export_may_leave_out_what_another_interface_s_flow_stands_for(tmp_pa
     exports = Exports(tmp_path, open_exporter=opener)
     exports.add("file:all")
     exports.add("file:once?duplicates=drop")
-    exports.add("file:once-and-odd?duplicates=drop", keep=lambda records, interfaces: records["flow_id"] % 2 == 1)
+    exports.add("file:once-and-odd?duplicates=drop", keep=lambda records, lookups: records["flow_id"] % 2 == 1)
     records = flows(6)
     records["duplicate"][[1, 2]] = True
     exports.consume(records)

@@ -13,13 +13,14 @@ from flowtop.export.session import MAX_TUNNELS, TransportSession
 from flowtop.export.statistics import MeteringFacts
 from flowtop.model.kinds import Tunnel
 from flowtop.model.record import FlowRecords
+from flowtop.text.lookups import Lookups
 from flowtop.wire.flow_templates import PROFILES, flow_templates
 from flowtop.wire.ipfix_decoder import Message, decode_message
 from flowtop.wire.template_store import TemplateStore
 from tests.unit.export.flows import flows
 
 CONTEXT = cast("ExportContext", SimpleNamespace(wall=lambda: 1_700_000_000.0,
-                                                metering=lambda: MeteringFacts({3: "eth0"})))
+                                                metering=lambda: MeteringFacts(Lookups({3: "eth0"}))))
 
 
 def tunnelled(*vnis: int) -> FlowRecords:

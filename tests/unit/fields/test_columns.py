@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowtop.fields.columns import COLUMNS, Column, Wording
+from flowtop.fields.columns import Column, Wording
+from flowtop.fields.registry import COLUMNS, MEASURES
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.model.rows import FlowRow
+from flowtop.query.measures import measured
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import Names, ServiceNames
 from tests.unit.factories import flow_row, packed
+from tests.unit.query.test_answer import source
 
-INTERFACES = {2: "eth0", 3: "\x1b[31mevil\u202e\n"}
+INTERFACES = Lookups({2: "eth0", 3: "\x1b[31mevil\u202e\n"})
 BIG = 2**64 - 1
 V6 = {"ip_version": 6, "source_address": packed("2001:db8::1"),
       "destination_address": packed("2001:db8:1111:2222:3333:4444:5555:6666")}
@@ -70,7 +74,7 @@ def test_text_is_of_printable_single_cells_and_fits(column: Column, row: FlowRow
 @every_column
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_sort_keys_are_numbers_one_a_flow(column: Column, n: int) -> None:
-    columns = np.zeros(n, np.dtype(list(FLOW_COLUMN_DTYPES.items())))
+    columns = measured(source(n)).columns
     for key in column.sort:
         values = key(columns)
         assert values.shape == (n,)
@@ -81,8 +85,8 @@ def test_sort_keys_are_numbers_one_a_flow(column: Column, n: int) -> None:
 def test_sorting_reads_only_columns_that_a_table_has(column: Column) -> None:
     class Recording(dict[str, object]):
         def __missing__(self, asked: str) -> object:
-            assert asked in FLOW_COLUMN_DTYPES
-            return np.zeros(3, FLOW_COLUMN_DTYPES[asked])
+            assert asked in FLOW_COLUMN_DTYPES or asked in MEASURES
+            return np.zeros(3, FLOW_COLUMN_DTYPES.get(asked, np.int64))
 
     for key in column.sort:
         key(Recording())  # type: ignore[arg-type]
@@ -109,13 +113,13 @@ def test_numeric_order_of_address_keys_is_address_order() -> None:
     ("fragment", "10.0.0.1", "10.0.0.2 frag"),
 ])
 def test_endpoints_by_kind(row: str, source: str, destination: str) -> None:
-    assert COLUMNS["source"].text(ROWS[row], Wording(), {}) == source
-    assert COLUMNS["destination"].text(ROWS[row], Wording(), {}) == destination
+    assert COLUMNS["source"].text(ROWS[row], Wording(), NO_LOOKUPS) == source
+    assert COLUMNS["destination"].text(ROWS[row], Wording(), NO_LOOKUPS) == destination
 
 
 def test_states_and_interfaces() -> None:
     def state(row: str) -> str:
-        return COLUMNS["state"].text(ROWS[row], Wording(), {})
+        return COLUMNS["state"].text(ROWS[row], Wording(), NO_LOOKUPS)
 
     assert [state(row) for row in ("tcp", "closing", "ended", "duplicate")] == ["·", "fin", "end", "dup"]
     interface = COLUMNS["interface"].text
@@ -126,14 +130,15 @@ def test_states_and_interfaces() -> None:
 
 def test_an_aggregate_of_any_protocol_says_so() -> None:
     text = COLUMNS["protocol"].text
-    assert text(ROWS["aggregate"]._replace(protocol=255), Wording(), {}) == "any"
-    assert text(ROWS["tcp"]._replace(protocol=255), Wording(), {}) == "255"
+    assert text(ROWS["aggregate"]._replace(protocol=255), Wording(), NO_LOOKUPS) == "any"
+    assert text(ROWS["tcp"]._replace(protocol=255), Wording(), NO_LOOKUPS) == "255"
 
 
 def test_flows_of_exporters_say_who_told_of_them() -> None:
     row = flow_row(ifindex=7)
     for point, texts in (("192.0.2.1/8 Gi0/1", ["192.0.2.1", "8", "Gi0/1"]), ("eth0", ["", "", "eth0"])):
-        assert [COLUMNS[name].text(row, Wording(), {7: point}) for name in ("exporter", "domain", "interface")] == texts
+        lookups = Lookups({7: point})
+        assert [COLUMNS[name].text(row, Wording(), lookups) for name in ("exporter", "domain", "interface")] == texts
 
 
 @pytest.mark.parametrize(("kind", "number", "text"), [

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.fields.arrangement import Arrangement
-from flowtop.fields.biflows import BIFLOW_COLUMNS
-from flowtop.fields.columns import COLUMNS, Window, rate_column
+from flowtop.fields.columns import Window, rate_column
 from flowtop.fields.fitting import Telling, fit
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Page, Query
 from tests.tui.fake_source import FakeSource, flow

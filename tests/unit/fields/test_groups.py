@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.fields.columns import Wording
+from flowtop.fields.field import GroupField
 from flowtop.fields.fitting import fit
-from flowtop.fields.groups import GROUPS, GroupField, drill_term, group_fields
+from flowtop.fields.groups import drill_term, group_fields
+from flowtop.fields.registry import GROUPS
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
@@ -26,10 +28,11 @@ from flowtop.query.answer import Answerer
 from flowtop.query.layout import columns_of
 from flowtop.query.query import Query
 from flowtop.query.ranking import Ranking
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from tests.unit.factories import SECOND, START_NS, batch, counters, key, packed
 from tests.unit.query.test_answer import Source, source
 
-INTERFACES = {1: "lo", 2: "eth0", 3: "e\x1b[31mvil\u202e\n", 4: "veth9"}
+INTERFACES = Lookups({1: "lo", 2: "eth0", 3: "e\x1b[31mvil\u202e\n", 4: "veth9"})
 every_field = pytest.mark.parametrize("field", GROUPS.values(), ids=GROUPS)
 
 
@@ -156,9 +159,9 @@ def some(*names: str) -> Source:
 def test_words_of_a_group(group: str, text: str, term: str, values: dict[str, Any]) -> None:
     [row] = Answerer().answer(Query(group=(group,)), some("web")).rows
     [field] = group_fields((group,))
-    assert field.text(row.group[0], {}) == text
-    assert drill_term((group,), row, {}) == term
-    assert field.values(row.group[0], {}) == values
+    assert field.text(row.group[0], NO_LOOKUPS) == text
+    assert drill_term((group,), row, NO_LOOKUPS) == term
+    assert field.values(row.group[0], NO_LOOKUPS) == values
 
 
 @pytest.mark.parametrize(("group", "texts"), [
@@ -169,7 +172,7 @@ def test_words_of_a_group(group: str, text: str, term: str, values: dict[str, An
 def test_both_directions_of_a_conversation_are_one_service_and_one_pair(group: str, texts: list[str]) -> None:
     rows = Answerer().answer(Query(group=(group,), limit=None), some(*FLOWS)).rows
     [field] = group_fields((group,))
-    assert sorted(field.text(row.group[0], {}) for row in rows) == sorted(texts)
+    assert sorted(field.text(row.group[0], NO_LOOKUPS) for row in rows) == sorted(texts)
     assert sum(row.flows for row in rows) == len(FLOWS)
 
 
@@ -181,7 +184,7 @@ def test_the_last_bits_of_a_prefix_count() -> None:
         [field] = group_fields((f"subnet:24/{length}",))
         rows = Answerer().answer(Query(group=(f"subnet:24/{length}",), limit=None), table).rows
         networks = {str(ipaddress.ip_network(f"{address}/{length}", strict=False)) for address in addresses}
-        assert {field.text(row.group[0], {}) for row in rows} == networks
+        assert {field.text(row.group[0], NO_LOOKUPS) for row in rows} == networks
 
 
 # ---- sums against plain Python
@@ -231,7 +234,7 @@ SUMS = ("packet_delta", "octet_delta", "packet_total", "octet_total")
 def check_groups(table: Any, group: tuple[str, ...], filtered: Filter | None = None) -> None:
     """Groups of the table's flows are what Python makes of its rows."""
     answerer = Answerer(np.random.default_rng(1))
-    names = {number: f"eth{number}" for number in range(2, 5)}
+    names = Lookups({number: f"eth{number}" for number in range(2, 5)})
     flows = answerer.answer(Query(limit=None, filter=filtered), table, names)
     wanted: dict[Hashable, list[FlowRow]] = defaultdict(list)
     for row in flows.rows:
@@ -303,7 +306,7 @@ def test_the_drill_term_of_a_group_passes_its_flows_and_no_others(group: str) ->
     table = FlowTable(TableConfig(dedupe="off"))
     table.update(batch([(key(*fields), counters(2, 80, tos=4 * (n % 3))) for n, fields in enumerate(listed)],
                        START_NS + SECOND))
-    names = {2: "eth0", 3: "e'*\x1b", 5: "x[y]"}
+    names = Lookups({2: "eth0", 3: "e'*\x1b", 5: "x[y]"})
     answerer = Answerer()
     rows = answerer.answer(Query(group=(group,), limit=None), table, names).rows
     assert sum(row.flows for row in rows) == len(listed)
@@ -416,7 +419,7 @@ def test_every_column_of_groups_sorts() -> None:
 
 def test_kinds_that_have_no_addresses_cannot_be_drilled_into() -> None:
     [row] = Answerer().answer(Query(group=("source", "protocol")), some("rest")).rows
-    assert drill_term(("source", "protocol"), row, {}) == ""
+    assert drill_term(("source", "protocol"), row, NO_LOOKUPS) == ""
     assert row.group[1] == (Kind.FLOW, 6)
 
 
@@ -432,7 +435,8 @@ def test_sums_count_no_flow_twice_when_the_route_changes() -> None:
         check_groups(table, ("interface",))
 
 
-EXPORTERS = {1: "192.0.2.1/7 eth0", 2: "192.0.2.1/7 if9", 3: "192.0.2.1/8 ", 4: "2001:db8::1/7 eth0", 5: "eth0"}
+EXPORTERS = Lookups(
+    {1: "192.0.2.1/7 eth0", 2: "192.0.2.1/7 if9", 3: "192.0.2.1/8 ", 4: "2001:db8::1/7 eth0", 5: "eth0"})
 
 
 @pytest.mark.parametrize(("field", "expected"), [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowtop.fields.columns import COLUMNS, Wording
-from flowtop.fields.groups import GROUPS
+from flowtop.fields.columns import Wording
 from flowtop.fields.records import flow_record
+from flowtop.fields.registry import COLUMNS, GROUPS
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.words import KEYS
 from flowtop.model.elements import ELEMENTS, TUNNEL_MEMBERS, tunnel_values
 from flowtop.model.kinds import TUNNELS_BY_LABEL, Tunnel
+from flowtop.text.lookups import NO_LOOKUPS
 from flowtop.tui.panels import details
 from flowtop.wire import tunnels
 from tests.unit.fields.test_columns import ROWS
@@ -31,13 +32,13 @@ def test_each_kind_has_a_name_and_traits_of_its_own() -> None:
 @every_tunnel
 def test_a_kind_is_in_the_list_the_filter_language_json_details_and_exports(tunnel: Tunnel) -> None:
     row = ROWS["tcp"]._replace(tunnel=int(tunnel), tunnel_id=7)
-    assert COLUMNS["tunnel"].text(row, Wording(), {}) == tunnel.label
+    assert COLUMNS["tunnel"].text(row, Wording(), NO_LOOKUPS) == tunnel.label
     assert tunnel.label in KEYS["tunnel"].choices and tunnel.label in KEYS["tunnel"].expected
-    passed = compile_filter(f"tunnel {tunnel.label}").mask(table([{"tunnel": int(tunnel)}, {}]), {})
+    passed = compile_filter(f"tunnel {tunnel.label}").mask(table([{"tunnel": int(tunnel)}, {}]), NO_LOOKUPS)
     assert passed.tolist() == [True, False]
-    assert flow_record(row, {})["tunnel"] == tunnel.label
+    assert flow_record(row, NO_LOOKUPS)["tunnel"] == tunnel.label
     assert tunnel_values(tunnel, 7).keys() <= {*TUNNEL_MEMBERS}
-    assert GROUPS["tunnel"].text((int(tunnel), 7), {}) == f"{tunnel.label} 7"
+    assert GROUPS["tunnel"].text((int(tunnel), 7), NO_LOOKUPS) == f"{tunnel.label} 7"
     shown = details._tunnel(row)
     assert shown == (f"{tunnel.label}, {tunnel.id_label} 7" if tunnel.id_label else tunnel.label)
     point = int(tunnel) << 32 | 7
@@ -48,7 +49,7 @@ def test_a_kind_is_in_the_list_the_filter_language_json_details_and_exports(tunn
 @every_tunnel
 def test_an_id_of_0_is_shown_where_it_is_an_id(tunnel: Tunnel) -> None:
     row = ROWS["tcp"]._replace(tunnel=int(tunnel), tunnel_id=0)
-    assert COLUMNS["vni"].text(row, Wording(), {}) == ("0" if tunnel.always_has_id else "")
+    assert COLUMNS["vni"].text(row, Wording(), NO_LOOKUPS) == ("0" if tunnel.always_has_id else "")
     assert tunnels.description(int(tunnel) << 32) == (f"{tunnel.label} 0" if tunnel.always_has_id else tunnel.label)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowtop.fields.columns import COLUMNS, Wording
+from flowtop.fields.columns import Wording
 from flowtop.fields.records import flow_record, plain_records
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.query.answer import Answerer
 from flowtop.query.query import Query
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from tests.unit.factories import START_NS, batch, counters, key
 
 UNKNOWN = 2
-NAMES = {2: "192.0.2.1/7 if2"}
+NAMES = Lookups({2: "192.0.2.1/7 if2"})
 
 
 def table() -> FlowTable:
@@ -45,7 +47,7 @@ def test_it_counts_as_in() -> None:
 def test_lines_do_not_tell_it() -> None:
     records = np.zeros(3, FLOW_RECORD_DTYPE)
     records["direction"], records["ip_version"] = [0, 1, UNKNOWN], 4
-    assert [record.get("flowDirection") for record in plain_records(records, {})] == [0, 1, None]
+    assert [record.get("flowDirection") for record in plain_records(records, NO_LOOKUPS)] == [0, 1, None]
 
 
 def test_points_of_neighbouring_numbers_are_not_confused() -> None:

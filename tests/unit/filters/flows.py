@@ -12,10 +12,11 @@ import numpy.typing as npt
 from flowtop.filters.filter import compile_filter
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.text.lookups import Lookups
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, packed
 
 DTYPE = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
-INTERFACES = {2: "eth0", 3: "veth1", 4: "wg0"}
+INTERFACES = Lookups({2: "eth0", 3: "veth1", 4: "wg0"})
 TICK_S = 2.0
 NOW_NS = START_NS + 100 * SECOND
 

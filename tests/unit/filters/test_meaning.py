@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flowtop.filters.errors import FilterError
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.tree import as_text
 from flowtop.model.kinds import Kind
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import KnownNames
 from tests.unit.factories import ACK, FIN, SECOND, START_NS, SYN
 from tests.unit.filters.flows import INTERFACES, NOW_NS, passing, records, table
@@ -317,7 +319,7 @@ def test_masks_equal_a_plain_reading(flows: list[dict[str, Any]], test: Test) ->
 
 def test_a_mask_of_no_flows_is_empty() -> None:
     for text in MEANINGS:
-        assert compile_filter(text).mask(table([]), {}).shape == (0,)
+        assert compile_filter(text).mask(table([]), NO_LOOKUPS).shape == (0,)
 
 
 def test_filters_of_one_text_are_equal() -> None:
@@ -336,7 +338,7 @@ def test_private_is_what_python_calls_so_and_multicast() -> None:
     expected = [any(ipaddress.ip_address(a) in b for b in blocks) or ipaddress.ip_address(a).is_multicast
                 for a in addresses]
     flows = [dict(source=address, first_ns=START_NS) for address in addresses]
-    assert compile_filter("src private").mask(table(flows), {}).tolist() == expected
+    assert compile_filter("src private").mask(table(flows), NO_LOOKUPS).tolist() == expected
 
 
 HOSTS = KnownNames(1, {bytes([10, 0, 0, 5]): "Db.Example.org", bytes([198, 51, 100, 7]): "www.example.com",
@@ -365,10 +367,10 @@ def test_names_that_are_known_are_asked(text: str, names: set[str]) -> None:
     wanted = compile_filter(text)
     flows = table(list(FLOWS.values()))
     assert wanted.of_names
-    found = wanted.mask(flows, INTERFACES, HOSTS)
+    found = wanted.mask(flows, replace(INTERFACES, hosts=HOSTS))
     assert {name for name, passes in zip(FLOWS, found, strict=True) if passes} == names
     again = compile_filter(as_text(wanted.tree))
-    assert np.array_equal(again.mask(flows, INTERFACES, HOSTS), found)
+    assert np.array_equal(again.mask(flows, replace(INTERFACES, hosts=HOSTS)), found)
 
 
 @settings(max_examples=60, deadline=None)
@@ -382,7 +384,7 @@ def test_many_names_are_found_as_python_finds_them(seed: int, version: int, know
     flows.columns["source_address"] = np.array([address.ljust(16, b"\0") for address in picked], "V16")
     flows.columns["ip_version"] = version
     names = KnownNames(1, dict.fromkeys(pool[:known], "x") | {rng.bytes(20 - size): "x"})
-    found = compile_filter("src name x").mask(flows, {}, names)
+    found = compile_filter("src name x").mask(flows, Lookups(hosts=names))
     wanted = set(pool[:known])
     assert found.tolist() == [address in wanted for address in picked]
 
@@ -393,6 +395,6 @@ def test_ports_are_found_by_a_part_of_their_services_names() -> None:
              if len(words) > 1 and "http" in words[0] and words[1].endswith(("/tcp", "/udp"))}
     ports = {int(words.partition("/")[0]) for words in found}
     flows = table([dict(destination_port=port) for port in range(1, 32768)])
-    mask = compile_filter("dst port ~ HTTP").mask(flows, {})
+    mask = compile_filter("dst port ~ HTTP").mask(flows, NO_LOOKUPS)
     assert set((np.flatnonzero(mask) + 1).tolist()) == {port for port in ports if port < 32768}
-    assert np.array_equal(compile_filter("dst port !~ http").mask(flows, {}), ~mask)
+    assert np.array_equal(compile_filter("dst port !~ http").mask(flows, NO_LOOKUPS), ~mask)

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.completion import Completion, complete
 from flowtop.filters.errors import FilterError
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.terms import add_term, flow_as_filter, flow_as_tcpdump
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.query.answer import Answerer
+from flowtop.query.measures import measured
 from flowtop.query.query import Query
 from flowtop.query.rows import flow_rows
+from flowtop.text.lookups import Lookups
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.factories import flow_row, packed
@@ -27,7 +29,7 @@ from tests.unit.fields.test_columns import ROWS
 from tests.unit.filters.flows import table
 
 SEEN = {"host": ["10.0.0.5", "192.0.2.1"], "port": ["443", "53"], "if": ["eth0", "veth1", "my if"]}
-INTERFACES = {2: "eth0", 3: "wg0"}
+INTERFACES = Lookups({2: "eth0", 3: "wg0"})
 
 
 def at_end(text: str) -> Completion:
@@ -147,7 +149,7 @@ CONFUSABLE = [
 
 def test_a_flow_as_a_filter_passes_it_and_no_other() -> None:
     flows = table(CONFUSABLE)
-    rows = flow_rows(flows, np.arange(len(CONFUSABLE)))
+    rows = flow_rows(measured(flows), np.arange(len(CONFUSABLE)))
     for number, row in enumerate(rows):
         passes = compile_filter(flow_as_filter(row, INTERFACES)).mask(flows, INTERFACES)
         assert np.flatnonzero(passes).tolist() == [number], CONFUSABLE[number]

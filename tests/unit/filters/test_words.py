@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flowtop.fields.columns import COLUMNS, Column, Wording
-from flowtop.fields.field import FilterKey
+from flowtop.fields.columns import Column, Wording
+from flowtop.fields.field import Field, FilterKey
+from flowtop.fields.registry import COLUMNS, FIELDS, KEYS, register, unregister
 from flowtop.filters import grammar
 from flowtop.filters.filter import compile_filter
-from flowtop.filters.words import KEYS, WORDS, Word
+from flowtop.filters.words import WORDS, Word
 from flowtop.model.rows import FlowRow
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from tests.unit.fields.test_columns import ROWS
 from tests.unit.filters.flows import INTERFACES, records, table
 
@@ -44,7 +46,7 @@ def test_every_comparison_of_a_number_is_understood(key: FilterKey) -> None:
     if key.kind == "number":
         operand = key.choices[0] if key.choices else "1"
         flows = table([{}] * 4)
-        masks = {sign: compile_filter(f"{key.word} {sign} {operand}").mask(flows, {})
+        masks = {sign: compile_filter(f"{key.word} {sign} {operand}").mask(flows, NO_LOOKUPS)
                  for sign in ("<", "<=", ">", ">=", "=", "!=")}
         assert np.array_equal(masks["="], ~masks["!="])
         assert np.array_equal(masks["<"] | masks["="], masks["<="])
@@ -52,26 +54,26 @@ def test_every_comparison_of_a_number_is_understood(key: FilterKey) -> None:
 
 
 @pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
-def test_a_column_is_filterable(column: Column) -> None:
-    if column.key is not None:
-        assert KEYS[column.key.word] is column.key
+def test_a_columns_field_is_filterable(column: Column) -> None:
+    key = FIELDS[column.id].key
+    if key is not None:
+        assert KEYS[key.word] is key
 
 
-def test_a_new_key_needs_no_change_of_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_key_needs_no_change_of_the_grammar() -> None:
     hops = replace(KEYS["ttl"], word="hops", flows=lambda source: 64 - source.columns["ttl"].astype(np.int16))
-    monkeypatch.setitem(KEYS, "hops", hops)
-    grammar.parser.cache_clear()
+    register(Field("hops", "Hops so far.", key=hops))
     try:
-        mask = compile_filter("tcp and hops > 3").mask(table([dict(ttl=60), dict(ttl=62), dict(ttl=1)]), {})
+        mask = compile_filter("tcp and hops > 3").mask(table([dict(ttl=60), dict(ttl=62), dict(ttl=1)]), NO_LOOKUPS)
         assert mask.tolist() == [True, False, True]
     finally:
-        grammar.parser.cache_clear()
+        unregister("hops")
 
 
 @pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_a_cells_term_is_passed_by_its_row_and_not_by_its_opposite(column: Column, row: FlowRow) -> None:
-    interfaces = {2: "eth0", 3: "a b*[\"x"}
+    interfaces = Lookups({2: "eth0", 3: "a b*[\"x"})
     text = column.term(row, interfaces)
     if not text:
         assert not column.text(row, Wording(), interfaces).strip(), "a cell that says nothing"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.metering.flows import TableConfig
+from flowtop.metering.flows import LATER, TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import Direction, EndReason, Kind, Tunnel
-from flowtop.model.record import FlowBatch, FlowRecords
+from flowtop.model.record import CARRIED, FlowBatch, FlowRecords, Merge
 from tests.unit.factories import (
     ACK,
     FIN,
@@ -67,6 +67,25 @@ def test_a_flow_has_its_first_packets_properties_and_the_sum_of_all() -> None:
     assert row["flow_id"] == 1
     (record,) = flows.end_all(at(2))
     assert record["socket_cookie"] == 77
+
+
+@pytest.mark.parametrize(("merge", "found"), [
+    ("first", [60, 9]), ("last", [50, 9]), ("max", [70, 9]), ("min", [40, 9]), ("sum", [220, 9]),
+    ("or", [60 | 70 | 40 | 50, 9])])
+def test_what_counters_carry_is_merged_as_declared(monkeypatch: pytest.MonkeyPatch, merge: Merge,
+                                                   found: list[int]) -> None:
+    monkeypatch.setitem(CARRIED, "ttl", merge)
+    if merge != "first":
+        monkeypatch.setitem(LATER, "ttl", merge)
+    flows = table()
+    tick(flows, 1, (key(), counters(1, 1, at(0.5), ttl=60)), (key(source_port=2), counters(1, 1, at(0.5), ttl=9)))
+    tick(flows, 2, (key(), counters(1, 1, at(1.5), ttl=70)))
+    tick(flows, 3, (key(), counters(1, 1, at(0.7), ttl=40)))  # it came late: the last packet is the one before
+    assert flows.columns["ttl"].tolist()[0] == {"last": 70, "sum": 170, "or": 60 | 70 | 40}.get(
+        merge, {"first": 60, "max": 70, "min": 40}.get(merge))
+    tick(flows, 4, (key(), counters(1, 1, at(3.5), ttl=50)))
+    assert flows.columns["ttl"].tolist() == found
+    assert sorted(flows.end_all(flows.now_ns)["ttl"].tolist()) == sorted(found)
 
 
 def test_keys_that_differ_in_any_field_are_different_flows() -> None:

@@ -209,7 +209,7 @@ def test_a_consumer_that_breaks_is_told_and_the_hooks_still_come_off() -> None:
 def test_consumers_are_told_of_interfaces_and_of_what_is_in_no_record_before_the_records_come() -> None:
     class InOrder(Recorder):
         def consume(self, records: FlowRecords) -> None:
-            assert self.facts and self.facts[-1].interfaces == {2: "eth0"}
+            assert self.facts and self.facts[-1].lookups.interfaces == {2: "eth0"}
             super().consume(records)
 
     class Ignoring(ScriptedCapture):
@@ -256,7 +256,7 @@ def test_pages_name_interfaces_time_and_traffic() -> None:
     pipeline.start(watcher)
     pipeline.join()
     page = watcher.pages[-1]
-    assert page.interfaces == {2: "eth0"}
+    assert page.lookups.interfaces == {2: "eth0"}
     assert page.attached == ("eth0",)
     assert page.unix_ms == 13_000, "third drain, at 3 s on the capture's clock, 10 s offset"
     assert page.ingress.octet_rate == pytest.approx(3 * 5 * 100), "1,500 octets in the second between the drains"

@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.fields.columns import COLUMNS
+from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import State
 from flowtop.query.answer import Answerer
 from flowtop.query.layout import sort_column
+from flowtop.query.measures import measured
 from flowtop.query.query import Query
+from flowtop.text.lookups import Lookups
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, packed
 
 DTYPE = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
@@ -61,7 +63,7 @@ def ids(answerer: Answerer, table: Source, **query: Any) -> list[int]:
 def in_order(table: Source, column: str, descending: bool) -> list[int]:
     """Every visible flow_id in the order that Query asks for, by Python's sort."""
     slots = np.flatnonzero(table.visible)
-    keys = list(zip(*(key(table.columns).tolist() for key in COLUMNS[column].sort), strict=True))
+    keys = list(zip(*(key(measured(table).columns).tolist() for key in COLUMNS[column].sort), strict=True))
     by_id = sorted(slots.tolist(), key=lambda slot: int(table.columns["flow_id"][slot]))
     ordered = sorted(by_id, key=lambda slot: keys[slot], reverse=descending)
     if descending:  # reverse=True keeps ties in their order of appearance
@@ -166,7 +168,7 @@ def test_a_row_has_the_columns_values_in_the_units_of_flow_row() -> None:
     assert (row.source_port, row.destination_port, row.vlan_id, row.ttl) == (5, 443, 7, 63)
     assert (row.source_mac, row.octet_total, row.packet_total) == (b"\2\0\0\0\0\1", 10_000, 70)
     assert row.ways is None
-    assert {type(value) for value in row[:-1]} == {int, float, bool, bytes, tuple}
+    assert {type(value) for value in row[:-2]} == {int, float, bool, bytes, tuple}
     assert (row.flows, row.group) == (1, ())
 
 
@@ -188,20 +190,21 @@ def test_what_is_silent_now_comes_after_what_is_not_and_the_latest_to_fall_silen
 @pytest.mark.parametrize("descending", [False, True])
 def test_interfaces_are_in_the_order_of_their_names(descending: bool) -> None:
     names = {2: "eth10", 3: "eth2", 7: "lo", 9: "br-0a", 4_000_000_000: "eth2.30"}
+    lookups = Lookups(names)
     table = source(7, ifindex=[7, 2, 3, 9, 4_000_000_000, 12, 3])
     order = [4, 3, 7, 5, 2, 1, 6]
     assert [names.get(int(table.columns["ifindex"][i - 1])) for i in order] == [
         "br-0a", "eth2", "eth2", "eth2.30", "eth10", "lo", None]
     expected = [6, 1, 2, 5, 3, 7, 4] if descending else order
-    answer = Answerer().answer(Query(sort="interface", descending=descending), table, names)
+    answer = Answerer().answer(Query(sort="interface", descending=descending), table, lookups)
     assert [row.flow_id for row in answer.rows] == expected
-    ranks = [Answerer().answer(Query(sort="interface", descending=descending, anchor=i), table, names).anchor_rank
+    ranks = [Answerer().answer(Query(sort="interface", descending=descending, anchor=i), table, lookups).anchor_rank
              for i in expected]
     assert ranks == list(range(7))
     grouped = Query(group=("interface",), sort="interface", descending=descending)
     by_name = [2, 3, 7, 9, 12, 4_000_000_000]
     by_name.sort(key=[9, 3, 4_000_000_000, 2, 7, 12].index, reverse=descending)
-    assert [row.group[0][0] for row in Answerer().answer(grouped, table, names).rows] == by_name
+    assert [row.group[0][0] for row in Answerer().answer(grouped, table, lookups).rows] == by_name
 
 
 def test_a_held_order_stays_while_rates_change_flows_vanish_and_slots_are_used_again() -> None:

@@ -13,6 +13,7 @@ from flowtop.metering.table import FlowTable
 from flowtop.query.pager import Freeze, Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, Traffic
+from flowtop.text.lookups import Lookups
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, batch, counters, key
 
 QUERIES = (Query(limit=None), Query(sort="bytes", descending=False, limit=3), Query(group=("source",), limit=None),
@@ -22,7 +23,7 @@ QUERIES = (Query(limit=None), Query(sort="bytes", descending=False, limit=3), Qu
 def facts(table: FlowTable, tick: int) -> Page:
     unix_ms = (table.now_ns + UNIX_OFFSET_NS) // 1_000_000
     return Page(Query(), tick, unix_ms, float(tick), table.tick_s, (), 0, 0, 0, None,
-                Books(observed_packets=tick), Traffic(), Traffic(), {2: "eth0"})
+                Books(observed_packets=tick), Traffic(), Traffic(), Lookups({2: "eth0"}))
 
 
 def run(ticks: int, past: Past, flows: int = 8) -> tuple[Pager, FlowTable, list[list[Page]]]:

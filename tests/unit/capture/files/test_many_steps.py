@@ -17,11 +17,11 @@ from flowtop.capture.files.capture import FileCapture, FileConfig
 from flowtop.capture.files.octets import OctetStream
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
-from flowtop.metering.flows import TableConfig
+from flowtop.metering.flows import LATER, TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import EndReason
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import CARRIED, FLOW_RECORD_DTYPE, FlowRecords, Merge
 from flowtop.pipeline.drive import PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.query import Page
@@ -123,6 +123,20 @@ def test_udp_leaves_the_same(path: Path, seed: int) -> None:
     ports = rng.integers(1, rng.integers(2, 20), len(times)).tolist()
     path.write_bytes(w.pcap(zip(times, map(udp, ports), strict=True)))
     assert_same(*both(path, config, (3, 10, 1000)[seed % 3]))
+
+
+@pytest.mark.parametrize("merge", ["last", "max", "min", "sum", "or"])
+def test_what_counters_carry_is_merged_the_same(path: Path, monkeypatch: pytest.MonkeyPatch, merge: Merge) -> None:
+    monkeypatch.setitem(CARRIED, "ttl", merge)
+    monkeypatch.setitem(LATER, "ttl", merge)
+    rng = np.random.default_rng((3, sum(merge.encode())))
+    times = some_times(rng)
+    packets = [f.ethernet(f.IPV4, f.ipv4(f.udp(int(port), 53, b"x"), f.UDP, ttl=int(ttl)))
+               for port, ttl in rng.integers(1, 6, (len(times), 2)).tolist()]
+    path.write_bytes(w.pcap(zip(times, packets, strict=True)))
+    single, whole = both(path, TableConfig(active_timeout_s=2, idle_timeout_s=15))
+    assert len(single.records) > 5
+    assert_same(single, whole)
 
 
 def arp() -> bytes:

@@ -1,0 +1,295 @@
+"""Fields of the two ends of a flow: addresses and ports, and what both have together: hosts, networks, services."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from flowtop.fields import cell_terms as terms
+from flowtop.fields import endpoints
+from flowtop.fields.columns import Column, SortKey, Wording, plain
+from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member
+from flowtop.model.flows import Array, FlowColumns, address_words
+from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind
+from flowtop.model.rows import FlowRow, FlowValues
+from flowtop.text import operands, units
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
+
+Side = Literal["source", "destination"]
+
+OTHERS = "(all other flows)"
+
+# ---- addresses
+
+
+def _known_version(columns: FlowColumns) -> Array:
+    """4 or 6; 0 for aggregates, whose addresses nobody knows."""
+    return np.where(columns["kind"] == Kind.AGGREGATE, 0, columns["ip_version"])
+
+
+def _packed(high: int, low: int) -> bytes:
+    return high.to_bytes(8, "big") + low.to_bytes(8, "big")
+
+
+def _address(version: int, high: int, low: int) -> str:
+    return units.address(_packed(high, low), version) if version else OTHERS
+
+
+def _named_address(version: int, high: int, low: int, wording: Wording) -> str:
+    name = wording.names.host(_packed(high, low), version) if version else None
+    return name or _address(version, high, low)
+
+
+def _host(field_id: str, header: str, side: str, word: str) -> GroupField:
+    def values(key: Key, _: Lookups) -> dict[str, Any]:
+        return {f"{side}IPv{key[0]}Address": _address(*key)} if key[0] else {}
+
+    return GroupField(
+        field_id, header, 15, f"{side.capitalize()} host.",
+        keys=lambda columns: (_known_version(columns), *address_words(columns, f"{side}_address")),
+        text=lambda key, _: _address(*key),
+        named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
+        term=lambda key, _: f"{word} host {_address(*key)}" if key[0] else "",
+        parts=3, values=values, members=(f"{side}IPv4Address", f"{side}IPv6Address"), flexible=True, rank=0)
+
+
+def _pair_keys(columns: FlowColumns) -> tuple[Array, ...]:
+    source, destination = address_words(columns, "source_address"), address_words(columns, "destination_address")
+    swapped = (source[0] > destination[0]) | ((source[0] == destination[0]) & (source[1] > destination[1]))
+    lower = [np.where(swapped, theirs, ours) for ours, theirs in zip(source, destination, strict=True)]
+    upper = [np.where(swapped, ours, theirs) for ours, theirs in zip(source, destination, strict=True)]
+    return (_known_version(columns), *lower, *upper)
+
+
+def _pair_hosts(key: Key) -> list[str]:
+    version, high, low, other_high, other_low = key
+    return [_address(version, high, low), _address(version, other_high, other_low)]
+
+
+def _named_pair(key: Key, wording: Wording) -> str:
+    version, high, low, other_high, other_low = key
+    ends = (_named_address(version, high, low, wording), _named_address(version, other_high, other_low, wording))
+    return " ↔ ".join(ends) if version else OTHERS
+
+
+def _pair_term(host: str, other: str) -> str:
+    return f"host {host} and host {other}" if host != other else f"src host {host} and dst host {host}"
+
+
+def _prefixed(words: tuple[Array, Array], version: Array, lengths: tuple[int, int]) -> tuple[Array, Array]:
+    """The words with the host part cleared: IPv4 after lengths[0] bits, IPv6 after lengths[1]."""
+    def kept(bits: int) -> np.uint64:
+        bits = min(max(bits, 0), 64)
+        return np.uint64((1 << 64) - (1 << 64 - bits))
+
+    six = version == np.uint8(IpVersion.V6)
+    high = words[0] & np.where(six, kept(lengths[1]), kept(lengths[0]))
+    return high, words[1] & np.where(six, kept(lengths[1] - 64), np.uint64(0))
+
+
+def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int, int]) -> GroupField:
+    def length(key: Key) -> int:
+        return lengths[key[0] == IpVersion.V6]
+
+    def keys(columns: FlowColumns) -> tuple[Array, ...]:
+        version = _known_version(columns)
+        return (version, *_prefixed(address_words(columns, f"{side}_address"), version, lengths))
+
+    def values(key: Key, _: Lookups) -> dict[str, Any]:
+        if not key[0]:
+            return {}
+        return {f"{side}IPv{key[0]}Prefix": _address(*key), f"{side}IPv{key[0]}PrefixLength": length(key)}
+
+    def choose(argument: str) -> GroupField:
+        return _subnet(field_id, header, side, word, _lengths(argument))
+
+    def network(key: Key) -> str:
+        return f"{_address(*key)}/{length(key)}"
+
+    return GroupField(
+        field_id, header, 18, f"{side.capitalize()} network: /24, IPv6 /64, or a length.",
+        keys=keys, parts=3,
+        text=lambda key, _: network(key) if key[0] else OTHERS,
+        term=lambda key, _: f"{word} net {network(key)}" if key[0] else "",
+        values=values,
+        members=tuple(f"{side}IPv{version}{part}" for version in IpVersion for part in ("Prefix", "PrefixLength")),
+        rank=4, flexible=True, choose=choose, argument="16, :48 (IPv6) or :16/48")
+
+
+_DEFAULT_LENGTHS = (24, 64)
+
+
+def _lengths(text: str) -> tuple[int, int]:
+    """Prefix lengths: `16` (IPv4), `48` (above 32: IPv6), `16/48` (both)."""
+    parts = text.split("/")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError("not a prefix length")
+    numbers = [int(part[:4]) for part in parts]
+    if len(numbers) == 1:
+        numbers = [numbers[0], _DEFAULT_LENGTHS[1]] if numbers[0] <= 32 else [_DEFAULT_LENGTHS[0], numbers[0]]
+    if numbers[0] > 32 or numbers[1] > 128:
+        raise ValueError("an IPv4 prefix has at most 32 bits, an IPv6 prefix 128")
+    return numbers[0], numbers[1]
+
+
+# ---- services and the rest
+
+
+def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
+    """Kind, protocol and the lower port; of ICMP, its type.
+
+    The lower port, because ports that clients are given begin at 32768 on Linux (at 49152 as IANA has it), above nearly
+    every service: it needs no list, and both directions of a conversation come to the same group.
+    """
+    kind, protocol = columns["kind"], columns["protocol"]
+    source, destination = columns["source_port"], columns["destination_port"]
+    ports = np.isin(protocol, list(PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
+    icmp = np.isin(protocol, list(ICMP_VERSIONS)) & (kind == Kind.FLOW)
+    number = np.where(ports, np.minimum(source, destination), np.where(icmp, destination >> np.uint16(8), np.uint16(0)))
+    return kind, protocol, number
+
+
+def _service_text(key: Key, _: Lookups) -> str:
+    kind, protocol, number = key
+    name = units.protocol(protocol)
+    if kind == Kind.AGGREGATE:
+        return OTHERS if protocol == ANY_PROTOCOL else f"{name} {OTHERS}"
+    if kind == Kind.FRAGMENT:
+        return f"{name} frag"
+    if protocol in PORT_PROTOCOLS:
+        return f"{name} {number}"
+    return f"{name} {units.icmp(ICMP_VERSIONS[protocol], number << 8)}" if protocol in ICMP_VERSIONS else name
+
+
+def _named_service(key: Key, wording: Wording) -> str:
+    kind, protocol, number = key
+    ports = kind in HAVE_PORTS and protocol in PORT_PROTOCOLS
+    name = wording.names.service(protocol, number) if ports else None
+    return f"{units.protocol(protocol)} {name}" if name else _service_text(key, NO_LOOKUPS)
+
+
+def _service_term(key: Key, _: Lookups) -> str:
+    kind, protocol, number = key
+    if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
+        return f"{terms.protocol_words(protocol)} and port {number}"
+    if kind == Kind.FLOW and protocol in ICMP_VERSIONS:
+        return f"{terms.protocol_words(protocol)} and icmptype {number}"
+    if kind == Kind.AGGREGATE:
+        return ""
+    return f"{terms.protocol_words(protocol)} and {terms.fragment_words(kind)}"
+
+
+def _service_values(key: Key, _: Lookups) -> dict[str, Any]:
+    kind, protocol, number = key
+    values: dict[str, Any] = {"protocolIdentifier": protocol}
+    if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
+        values["servicePort"] = number
+    elif kind == Kind.FLOW and protocol in ICMP_VERSIONS:
+        values[f"icmpTypeIPv{ICMP_VERSIONS[protocol]}"] = number
+    return values
+
+
+
+# ---- JSON
+
+
+def _address_member(side: Side, version: int) -> Member:
+    family, octets = (socket.AF_INET, 4) if version == IpVersion.V4 else (socket.AF_INET6, 16)
+
+    def of_source(flow: FlowValues, _: Lookups) -> str | None:
+        return socket.inet_ntop(family, flow.source_address[:octets]) if flow.ip_version == version else None
+
+    def of_destination(flow: FlowValues, _: Lookups) -> str | None:
+        return socket.inet_ntop(family, flow.destination_address[:octets]) if flow.ip_version == version else None
+
+    return Member(f"{side}IPv{version}Address", of_source if side == "source" else of_destination, of_packets=True)
+
+
+def _is_icmp(flow: FlowValues) -> bool:
+    return flow.protocol in ICMP_VERSIONS and flow.kind == Kind.FLOW
+
+
+def _destination_port(flow: FlowValues, _: Lookups) -> int:
+    """Of ICMP it holds type and code, which have a key of their own."""
+    return 0 if _is_icmp(flow) else flow.destination_port
+
+
+def _icmp_member(protocol: int, version: int) -> Member:
+    return Member(f"icmpTypeCodeIPv{version}",
+                  lambda flow, _: flow.destination_port if flow.protocol == protocol and _is_icmp(flow) else None,
+                  of_packets=True)
+
+
+# ---- columns
+
+
+def _order(side: Side) -> tuple[SortKey, ...]:
+    name = f"{side}_address"
+    return (plain("ip_version"), lambda columns: address_words(columns, name)[0],
+            lambda columns: address_words(columns, name)[1], plain(f"{side}_port"))
+
+
+def _either_end(column: Column) -> Column:
+    """The column with a filter for both ways: what one way has as source, the other has as destination."""
+    def term(row: FlowRow, lookups: Lookups) -> str:
+        return column.term(row, lookups).replace("src ", "").replace("dst ", "")
+
+    return replace(column, term=term)
+
+
+_SOURCE_COLUMN = Column(
+    "source", "SOURCE", 15, "Source address and port.",
+    lambda row, wording, _: endpoints.source(row, wording.names), _order("source"), 1, terms.source_term,
+    flexible=True, shortened=endpoints.source)
+_DESTINATION_COLUMN = Column(
+    "destination", "DESTINATION", 15, "Destination address and port, or ICMP type.",
+    lambda row, wording, _: endpoints.destination(row, wording.names), _order("destination"), 1,
+    terms.destination_term, flexible=True, shortened=endpoints.destination)
+
+
+def _icmp_type(columns: FlowColumns) -> Array:
+    """Type of ICMP, which no other protocol has: 65535 there, which is no type."""
+    icmp = np.isin(columns["protocol"], (1, 58))
+    return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
+
+
+def _icmp_code(columns: FlowColumns) -> Array:
+    """Of ICMP; what others have here is not looked at."""
+    return columns["destination_port"] & np.uint16(255)
+
+
+FIELDS = (
+    Field("source", _SOURCE_COLUMN.doc, column=_SOURCE_COLUMN, biflow_columns=(_either_end(_SOURCE_COLUMN),),
+          group=_host("source", "SOURCE", "source", "src"),
+          members=(replace(_address_member("source", 4), rank=6), replace(_address_member("source", 6), rank=7),
+                   Member("sourceTransportPort", lambda flow, _: flow.source_port, of_packets=True, rank=8))),
+    Field("destination", _DESTINATION_COLUMN.doc, column=_DESTINATION_COLUMN,
+          biflow_columns=(_either_end(_DESTINATION_COLUMN),),
+          group=_host("destination", "DESTINATION", "destination", "dst"),
+          members=(replace(_address_member("destination", 4), rank=9),
+                   replace(_address_member("destination", 6), rank=10),
+                   Member("destinationTransportPort", _destination_port, of_packets=True, rank=11))),
+    Field("pair", "Two hosts, whoever sends.", group=GroupField(
+        "pair", "HOSTS", 33, "Two hosts, whoever sends.", _pair_keys, parts=5,
+        text=lambda key, _: " ↔ ".join(_pair_hosts(key)) if key[0] else OTHERS, named=_named_pair,
+        term=lambda key, _: _pair_term(*_pair_hosts(key)) if key[0] else "",
+        values=lambda key, _: {"hosts": _pair_hosts(key)} if key[0] else {}, members=("hosts",), flexible=True,
+        rank=0)),
+    Field("service", "Protocol and lower port; ICMP by type.", group=GroupField(
+        "service", "SERVICE", 16, "Protocol and lower port; ICMP by type.", _service_keys, parts=3,
+        text=_service_text, term=_service_term, values=_service_values,
+        members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service, rank=0)),
+    Field("subnet", "Source network.", group=_subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS)),
+    Field("destination_subnet", "Destination network.",
+          group=_subnet("destination_subnet", "DESTINATION NET", "destination", "dst", _DEFAULT_LENGTHS)),
+    Field("icmptype", "ICMP or ICMPv6 type.", members=(
+        replace(_icmp_member(1, 4), rank=12), replace(_icmp_member(58, 6), rank=13)),
+        key=FilterKey("icmptype", "ICMP or ICMPv6 type.", "icmptype 8", "an ICMP type, 0 to 255",
+                      operands.ReadInteger(0, 255), lambda source: _icmp_type(source.columns), _icmp_type, rank=4)),
+    Field("icmpcode", "ICMP or ICMPv6 code.",
+          key=FilterKey("icmpcode", "ICMP or ICMPv6 code.", "icmpcode 1", "an ICMP code, 0 to 255",
+                        operands.ReadInteger(0, 255), lambda source: _icmp_code(source.columns), _icmp_code, rank=4)),
+)

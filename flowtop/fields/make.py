@@ -1,0 +1,161 @@
+"""The two usual kinds of field, made whole from a few words: a number of each flow, and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from flowtop.fields import cell_terms as terms
+from flowtop.fields.columns import Column, Wording, plain, unfiltered
+from flowtop.fields.field import (
+    EVERYWHERE,
+    Detail,
+    Field,
+    FilterKey,
+    GroupField,
+    Key,
+    Known,
+    Measure,
+    Member,
+    ReadValue,
+    Teller,
+)
+from flowtop.model.flows import Array, FlowColumns, FlowSource, Together
+from flowtop.model.rows import FlowRow, FlowValues
+from flowtop.text import quantities, units
+from flowtop.text.lookups import Lookups, Texts
+
+LONGEST_TEXT = 64
+"""Characters of a text that are shown; also the part of a text that groups are told apart by is whole."""
+
+
+def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable[[FlowSource], Array],
+            records: Callable[[FlowColumns], Array] | None, together: Together = "none",
+            text: Callable[[int], str] = units.count, width: int = 6, priority: int = 12,
+            word: str = "", read: ReadValue = quantities.count, expected: str = "a number such as 100, 10k, 1.5M",
+            example: str = "", unit: str = "", detail: str = "", descending_first: bool = True, group: bool = False,
+            of_aggregates: bool = False, known: tuple[Known, ...] = EVERYWHERE) -> Field:
+    """A field that is a whole number of each flow: in the list, the filter language, JSON and CSV, details, and, where
+    it has a sum or the like, in the lists of groups and biflows.
+
+    Args:
+        field_id: also the key of `FlowRow.more`, and the name of the column of numbers that groups and orders read.
+        header: of its column; not longer than `width`.
+        doc: one sentence, ending in a full stop.
+        json: its key in JSON and CSV: the Information Element's name where there is one, else camelCase with the unit.
+        values: whole numbers, shape (n,), one a flow of the source's columns.
+        records: the same of Flow Records (FLOW_RECORD_DTYPE), for exports; None: they do not tell it.
+        together: what groups and biflows have of it.
+        text: the number in printable single cells.
+        width, priority: of the column; see Column.
+        word: of the filter language; "": the field's id.
+        read, expected: how its operand is read, and what it must be.
+        example: a filter; "": `word > 1`.
+        unit: what stands behind the number in a filter made of a cell.
+        detail: label of its line in details; "": the word.
+        group: flows can be put together by equal numbers.
+        of_aggregates: aggregate entries (map full) have it, as they have bytes and packets.
+        known: where flows come from that have it.
+    """
+    word = word or field_id
+
+    def number(row: FlowRow) -> int:
+        return int(row.more.get(field_id, 0))
+
+    def member(flow: FlowValues, _: Lookups) -> int | None:
+        value: int | None = flow.more.get(field_id)
+        return value
+
+    column = Column(field_id, header, max(width, len(header)), doc, lambda row, _, __: text(number(row)),
+                    (plain(field_id),), priority, terms.at_least(word, number, unit), "right",
+                    descending_first=descending_first)
+    summed = together != "none"
+    by_value = GroupField(
+        field_id, header, max(width, len(header)), doc, lambda columns: (columns[field_id],),
+        text=lambda key, _: text(key[0]), term=lambda key, _: f"{word} = {key[0]}{unit}",
+        values=lambda key, _: {json: key[0]}, members=(json,))
+    return Field(
+        field_id, doc, column=column,
+        biflow_columns=(unfiltered(column),) if summed else (),
+        group_column=unfiltered(column) if summed else None,
+        key=FilterKey(word, doc, example or f"{word} > 1", expected, read, values, records,
+                      of_aggregates=of_aggregates),
+        group=by_value if group else None,
+        members=(Member(json, member, doc, of_packets=not of_aggregates, of_groups=summed, both_ways=True),),
+        detail=Detail(detail or word, lambda row, _: text(number(row))),
+        measure=Measure(values, together, records), known=known)
+
+
+def text(field_id: str, header: str, doc: str, *, json: str, texts: Texts, stored: str = "",
+         codes: Callable[[FlowSource], Array] | None = None, records: Callable[[FlowColumns], Array] | None = None,
+         width: int = 8, priority: int = 12, word: str = "", expected: str = "a text; * and ? stand for any",
+         example: str = "", align: Literal["left", "right"] = "left", of_aggregates: bool = False,
+         known: tuple[Known, ...] = EVERYWHERE) -> Field:
+    """A field that is a text of each flow: flows have a code, and `texts` has the text of it.
+
+    It can be sorted by (natural order: `eth2` before `eth10`), grouped by (codes of equal text together), filtered by
+    (`=`, `!=` with globs, `~`, `!~`), and the texts of the flows in view are offered while a filter is typed.
+
+    Args:
+        field_id, header, doc, json, width, priority, word, expected, known: as of `numeric`.
+        texts: the text of a code.
+        stored: the column of flows, field of Flow Records and attribute of rows that holds the code; "": see `codes`.
+        codes: whole numbers >= 0, shape (n,), one a flow of the source's columns; where `stored` is "".
+        records: the same of Flow Records, for exports; None: they do not tell it.
+        example: a filter; "": `word a*`.
+        align: side of the column on which the text stands.
+        of_aggregates: aggregate entries (map full) have it.
+    """
+    word = word or field_id
+    name = stored or field_id
+    if stored:
+        def codes(source: FlowSource) -> Array:
+            return source.columns[stored]
+
+        def records(columns: FlowColumns) -> Array:
+            return columns[stored]
+
+    assert codes is not None, "neither stored nor codes"
+
+    def code(flow: FlowRow | FlowValues) -> int:
+        return int(getattr(flow, stored) if stored else flow.more.get(field_id, 0))
+
+    def shown(number: int, lookups: Lookups) -> str:
+        return units.printable(texts.text(number, lookups), LONGEST_TEXT)
+
+    def cell(row: FlowRow, _: Wording, lookups: Lookups) -> str:
+        return shown(code(row), lookups)
+
+    def member(flow: FlowValues, lookups: Lookups) -> str | None:
+        known_here = stored or field_id in flow.more
+        return (shown(code(flow), lookups) or None) if known_here else None
+
+    def detail(row: FlowRow, teller: Teller) -> str:
+        return cell(row, teller.wording, teller.lookups)
+
+    def values(key: Key, lookups: Lookups) -> dict[str, str]:
+        said = shown(key[0], lookups)
+        return {json: said} if said else {}
+
+    column = Column(field_id, header, max(width, len(header)), doc, cell, (plain(name),), priority,
+                    lambda row, lookups: terms.text_words(word, texts.text(code(row), lookups)), align, texts=texts)
+    return Field(
+        field_id, doc, column=column, biflow_columns=(column,),
+        key=FilterKey(word, doc, example or f"{word} a*", expected, quantities.count, codes, records, "text", texts,
+                      of_aggregates=of_aggregates),
+        group=GroupField(field_id, header, max(width, len(header)), doc, lambda columns: (columns[name],),
+                         text=lambda key, lookups: shown(key[0], lookups) or "-",
+                         term=lambda key, lookups: terms.text_words(word, texts.text(key[0], lookups)),
+                         values=values, members=(json,), alike=texts.text, texts=texts),
+        members=(Member(json, member, doc, of_packets=not of_aggregates),),
+        detail=Detail(word, detail, of_way=False),
+        measure=None if stored else Measure(codes, "none", records), texts=texts, code=code, known=known)
+
+
+def where_known(column: Array) -> Array:
+    """As numbers, and what no comparison finds where there is 0."""
+    numbers = column.astype(np.float64)
+    numbers[column == 0] = np.nan
+    return numbers

@@ -1,0 +1,180 @@
+"""Fields of the Observation Point: its interface, the direction there, the exporter that reported the flow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from flowtop.fields import cell_terms as terms
+from flowtop.fields import make
+from flowtop.fields.columns import ARROWS, Column, Wording, plain, unfiltered
+from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, stored
+from flowtop.model.exporters import exporter_of, interface_of, point_elements
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction
+from flowtop.model.rows import FlowRow, FlowValues
+from flowtop.text import operands, units
+from flowtop.text.lookups import Lookups, Texts
+
+_LONGEST_POINT = 80
+"""An exporter's address and domain, and an interface."""
+_NO_EXPORTER = "this host"
+
+
+def _exporter_address(name: str) -> str:
+    exporter = exporter_of(name)
+    return exporter.address if exporter else ""
+
+
+def _domain_number(name: str) -> str:
+    exporter = exporter_of(name)
+    return str(exporter.domain) if exporter else ""
+
+
+def _unnamed(ifindex: int) -> str:
+    return f"if{ifindex}"
+
+
+INTERFACE_NAMES = Texts(lambda lookups: lookups.interfaces, _unnamed, interface_of)
+_EXPORTERS = replace(INTERFACE_NAMES, part=_exporter_address)
+_DOMAINS = replace(INTERFACE_NAMES, part=_domain_number)
+
+
+def _point(key: Key, lookups: Lookups) -> str:
+    return lookups.interfaces.get(key[0], _unnamed(key[0]))
+
+
+def _point_element(name: str) -> Member:
+    """A part of what `point_elements` says."""
+    def value(flow: FlowValues, lookups: Lookups) -> str | int | None:
+        point = lookups.interfaces.get(flow.ifindex, str(flow.ifindex))
+        return point_elements(point, units.printable).get(name)
+
+    return Member(name, value)
+
+
+# ---- the interface
+
+
+def _interface(row: FlowRow, _: Wording, lookups: Lookups) -> str:
+    return units.printable(INTERFACE_NAMES.text(row.ifindex, lookups), 16) or "-"
+
+
+def _point_term(key: Key, lookups: Lookups) -> str:
+    """`if eth0`; of an exporter's interface with the exporter, as others have interfaces of that name too."""
+    name = _point(key, lookups)
+    exporter = exporter_of(name)
+    if exporter is None:
+        return terms.interface_words(name)
+    return (f"exporter {exporter.address} and domain {exporter.domain} and {terms.interface_words(exporter.interface)}"
+            if exporter.interface else f"exporter {exporter.address} and domain {exporter.domain}")
+
+
+def _interface_field() -> Field:
+    made = make.text(
+        "interface", "IF", "Interface of the Observation Point.", json="interfaceName", texts=INTERFACE_NAMES,
+        stored="ifindex", width=4, priority=1, word="if", expected="an interface's name, such as eth0 or veth*",
+        example="if veth*", of_aggregates=True)
+    assert made.column and made.key and made.group
+    column = replace(made.column, text=_interface, term=terms.interface_term)
+    return made.but(
+        column=column, biflow_columns=(replace(column, priority=3),),
+        key=replace(made.key, doc="Interface; * and ? stand for any text, [ab] for one of these."),
+        group=replace(
+            made.group, rank=2, alike=None,  # two interfaces of one name, one after the other, are two
+            text=lambda key, lookups: units.printable(_point(key, lookups), _LONGEST_POINT), term=_point_term,
+            values=lambda key, lookups: point_elements(_point(key, lookups), units.printable),
+            members=("interfaceName", "exporterIPv4Address", "exporterIPv6Address", "observationDomainId"),
+            texts=replace(INTERFACE_NAMES, part=str)),
+        members=(replace(_point_element("interfaceName"), rank=2),), detail=None)
+
+
+# ---- the direction
+
+
+_DIRECTION_DOC = "← ingress, → egress, at that interface; - the exporter does not say."
+_DIRECTION_COLUMN = Column("direction", "D", 1, _DIRECTION_DOC, lambda row, _, __: ARROWS[row.direction],
+                           (plain("direction"),), 1, terms.direction_term)
+_DIRECTION = Field(
+    "direction", _DIRECTION_DOC, column=_DIRECTION_COLUMN,
+    biflow_columns=(replace(unfiltered(_DIRECTION_COLUMN), priority=3),),
+    key=FilterKey(
+        "dir", "Direction at the interface; unknown where an exporter does not say.", "dir out", "in, out or unknown",
+        operands.ReadChoice((("in", Direction.INGRESS), ("out", Direction.EGRESS), ("ingress", Direction.INGRESS),
+                              ("egress", Direction.EGRESS), ("unknown", UNKNOWN_DIRECTION))),
+        *stored("direction"), choices=("in", "out", "unknown"), packet="direction", of_aggregates=True),
+    group=GroupField(
+        "direction", "D", 1, _DIRECTION_DOC, lambda columns: (columns["direction"],),
+        text=lambda key, _: ARROWS[key[0]], term=lambda key, _: terms.direction_words(key[0]),
+        values=lambda key, _: {} if key[0] == UNKNOWN_DIRECTION else {"flowDirection": key[0]},
+        members=("flowDirection",), rank=3),
+    members=(Member("flowDirection",
+                    lambda flow, _: None if flow.direction == UNKNOWN_DIRECTION else flow.direction, rank=3),))
+
+
+# ---- exporters
+
+
+def _exporter_term(key: Key, lookups: Lookups) -> str:
+    """`exporter 192.0.2.1`; what no exporter reported is what no exporter's address fits."""
+    exporter = exporter_of(_point(key, lookups))
+    return f"exporter {exporter.address}" if exporter else "not exporter ?*"
+
+
+def _domain_term(key: Key, lookups: Lookups) -> str:
+    exporter = exporter_of(_point(key, lookups))
+    return f"exporter {exporter.address} and domain {exporter.domain}" if exporter else "not exporter ?*"
+
+
+def _domain_of(ifindex: int, lookups: Lookups) -> tuple[str, int] | None:
+    exporter = exporter_of(lookups.interfaces.get(ifindex, ""))
+    return exporter and exporter[:2]
+
+
+def _domain_text(key: Key, lookups: Lookups) -> str:
+    exporter = exporter_of(_point(key, lookups))
+    return f"{exporter.address} {exporter.domain}" if exporter else _NO_EXPORTER
+
+
+def _exporter_values(key: Key, lookups: Lookups, *left_out: str) -> dict[str, Any]:
+    values = point_elements(_point(key, lookups), units.printable)
+    return {name: value for name, value in values.items() if name not in left_out}
+
+
+def _exporter_field() -> Field:
+    made = make.text(
+        "exporter", "EXPORTER", "With -l: the exporter that reported the flow.", json="exporterIPv4Address",
+        texts=_EXPORTERS, stored="ifindex", width=9, priority=2, example="exporter 192.0.2.*",
+        expected="an exporter's address, such as 192.0.2.1", of_aggregates=True, known=("collector",))
+    assert made.column and made.key and made.group
+    column = replace(made.column, term=terms.exporter_term, of_exporters=True)
+    return made.but(
+        column=column, biflow_columns=(column,),
+        key=replace(made.key, doc=f"{made.doc[:-1]}; * and ? stand for any text."),
+        group=replace(
+            made.group, rank=2, width=15, of_exporters=True, term=_exporter_term,
+            text=lambda key, lookups: _EXPORTERS.text(key[0], lookups) or _NO_EXPORTER,
+            values=lambda key, lookups: _exporter_values(key, lookups, "interfaceName", "observationDomainId"),
+            members=("exporterIPv4Address", "exporterIPv6Address")),
+        members=(replace(_point_element("exporterIPv4Address"), rank=28),
+                 replace(_point_element("exporterIPv6Address"), rank=29)), detail=None)
+
+
+def _domain_field() -> Field:
+    made = make.text(
+        "domain", "DOMAIN", "With -l: the exporter's Observation Domain or Source ID.", json="observationDomainId",
+        texts=_DOMAINS, stored="ifindex", width=8, priority=9, example="domain 7",
+        expected="an Observation Domain, such as 7", align="right", of_aggregates=True, known=("collector",))
+    assert made.column and made.group
+    column = replace(made.column, term=terms.domain_term, of_exporters=True)
+    return made.but(
+        column=column, biflow_columns=(column,),
+        group=replace(
+            made.group, rank=2, width=17, of_exporters=True,
+            doc="With -l: the exporter, and its Observation Domain or Source ID.", text=_domain_text,
+            term=_domain_term, alike=_domain_of, texts=replace(_DOMAINS, part=str),
+            values=lambda key, lookups: _exporter_values(key, lookups, "interfaceName"),
+            members=("exporterIPv4Address", "exporterIPv6Address", "observationDomainId")),
+        members=(replace(_point_element("observationDomainId"), rank=30),), detail=None)
+
+
+FIELDS = (_interface_field(), _DIRECTION, _exporter_field(), _domain_field())

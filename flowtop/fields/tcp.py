@@ -1,0 +1,103 @@
+"""Fields of TCP connections: round trip, segments sent again, congestion window, when SYN, FIN and RST came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flowtop.fields import cell_terms as terms
+from flowtop.fields.columns import Column, plain, unfiltered
+from flowtop.fields.field import Detail, Field, FilterKey, Member
+from flowtop.fields.make import where_known
+from flowtop.model.rows import FlowRow, FlowValues
+from flowtop.text import quantities, units
+
+_SPAN = "a time such as 5s, 500ms, 2m, 1h"
+_COUNT = "a number such as 100, 10k, 1.5M"
+
+
+def _member(name: str, doc: str, value: Callable[[FlowValues], int], rank: int) -> Member:
+    """As far as it is known, and not 0."""
+    return Member(name, lambda flow, _: value(flow) or None, doc, of_packets=True, both_ways=True, rank=rank)
+
+
+def _detail(text: Callable[[FlowRow], str], rank: int) -> Detail:
+    return Detail("tcp", lambda row, _: text(row), optional=True, joint=" ", rank=rank)
+
+
+def _counted(number: int) -> str:
+    return units.count(number) if number else ""
+
+
+def _rtt_detail(row: FlowRow) -> str:
+    return f"rtt {' '.join(units.span(row.rtt_us).split())}" if row.rtt_us else ""
+
+
+_RTT_COLUMN = Column(
+    "rtt", "RTT", 7, "TCP round-trip time: smoothed, of flows that a local socket sends; with -r of the handshake.",
+    lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
+    descending_first=True)
+_RTT = Field(
+    "rtt", _RTT_COLUMN.doc, column=_RTT_COLUMN, biflow_columns=(unfiltered(_RTT_COLUMN),),
+    group_column=unfiltered(_RTT_COLUMN), known=("live", "file"),
+    key=FilterKey("rtt", "TCP round-trip time, where it is known.", "rtt > 50ms", _SPAN, quantities.seconds,
+                  lambda source: where_known(source.columns["rtt_us"]) * 1e-6),
+    members=(_member("tcpRoundTripMicroseconds",
+                     "Round trip: smoothed, of the local socket that sends the flow; with -r to SYN-ACK.",
+                     lambda flow: flow.rtt_us, 43),),
+    detail=_detail(_rtt_detail, 8))
+
+_RETRANSMITS_COLUMN = Column(
+    "retransmits", "RETR", 5, "TCP segments sent again: counted by the local socket in its life; with -r in the file.",
+    lambda row, _, __: _counted(row.retransmitted), (plain("retransmitted"),), 10,
+    terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True)
+_RETRANSMITS = Field(
+    "retransmits", _RETRANSMITS_COLUMN.doc, column=_RETRANSMITS_COLUMN,
+    biflow_columns=(unfiltered(_RETRANSMITS_COLUMN),), group_column=unfiltered(_RETRANSMITS_COLUMN),
+    known=("live", "file"),
+    key=FilterKey("retransmits", "TCP segments sent again (retransmissions); alone: any.", "retransmits > 10", _COUNT,
+                  quantities.count, lambda source: source.columns["retransmitted"], optional=True),
+    members=(_member("tcpRetransmittedSegments",
+                     "Segments sent again: by the local socket, in its life; with -r in the file.",
+                     lambda flow: flow.retransmitted, 44),),
+    detail=_detail(lambda row: f"retr {units.count(row.retransmitted)}"
+                   if row.congestion_window or row.retransmitted else "", 10))
+
+_OUT_OF_ORDER_COLUMN = Column(
+    "outoforder", "OOO", 5, "With -r: TCP segments that came out of order.",
+    lambda row, _, __: _counted(row.out_of_order), (plain("out_of_order"),), 11,
+    terms.at_least("outoforder", lambda row: row.out_of_order), "right", descending_first=True)
+_OUT_OF_ORDER = Field(
+    "outoforder", _OUT_OF_ORDER_COLUMN.doc, column=_OUT_OF_ORDER_COLUMN,
+    biflow_columns=(unfiltered(_OUT_OF_ORDER_COLUMN),), group_column=unfiltered(_OUT_OF_ORDER_COLUMN),
+    known=("file",),
+    key=FilterKey("outoforder", "TCP segments that came out of order (-r); alone: any.", "outoforder", _COUNT,
+                  quantities.count, lambda source: source.columns["out_of_order"], optional=True),
+    members=(_member("tcpOutOfOrderSegments", "With -r: segments that came out of order.",
+                     lambda flow: flow.out_of_order, 45),),
+    detail=_detail(lambda row: f"ooo {units.count(row.out_of_order)}" if row.out_of_order else "", 11))
+
+_CWND_DOC = "TCP congestion window in segments: of flows that a local socket sends."
+_CWND = Field(
+    "cwnd", _CWND_DOC, known=("live",),
+    column=Column("cwnd", "CWND", 5, _CWND_DOC, lambda row, _, __: _counted(row.congestion_window),
+                  (plain("congestion_window"),), 11, terms.cwnd_term, "right", descending_first=True),
+    key=FilterKey("cwnd", "TCP congestion window in segments, where it is known.", "cwnd < 10", _COUNT,
+                  quantities.count, lambda source: where_known(source.columns["congestion_window"])),
+    members=(_member("tcpCongestionWindowSegments", "Congestion window of the local socket that sends the flow.",
+                     lambda flow: flow.congestion_window, 46),),
+    detail=_detail(lambda row: f"cwnd {units.count(row.congestion_window)}" if row.congestion_window else "", 9))
+
+
+def _first(name: str, member: str, doc: str, at_ms: Callable[[FlowRow | FlowValues], int], rank: int) -> Field:
+    """When the first packet with a control bit came."""
+    return Field(
+        name, doc, known=("live", "file"), members=(_member(member, doc, at_ms, rank),),
+        detail=Detail(name, lambda row, teller: teller.at(at_ms(row)) if at_ms(row) else "", optional=True, rank=12))
+
+
+FIELDS = (
+    _RTT, _RETRANSMITS, _OUT_OF_ORDER, _CWND,
+    _first("syn", "tcpSynMilliseconds", "First packet with SYN, since 1970 UTC.", lambda flow: flow.syn_ms, 40),
+    _first("fin", "tcpFinMilliseconds", "First packet with FIN.", lambda flow: flow.fin_ms, 41),
+    _first("rst", "tcpRstMilliseconds", "First packet with RST.", lambda flow: flow.rst_ms, 42),
+)
