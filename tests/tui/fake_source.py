@@ -16,6 +16,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, SelfUsage, Traffic
+from flowtop.text.lookups import Lookups
 from flowtop.tui.source import PageListener
 from tests.tui.row_table import SECOND_NS, RowTable
 
