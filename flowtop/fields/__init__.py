@@ -1,1 +1,1 @@
-"""What a flow has: columns, group fields, filter keys and JSON members, each in a registry of its own."""
+"""What a flow has: one entry a field, from which columns, groups, words, JSON keys and details are made."""

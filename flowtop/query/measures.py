@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from flowtop.fields.registry import MEASURES
-from flowtop.model.flows import TOGETHER, Array, FlowSource, Together, with_columns
+from flowtop.model.flows import TOGETHER, Array, FlowColumns, FlowSource, Slots, Together, with_columns
 
 
 class _Measured:
     """A source's columns, and with them the measures of fields, worked out when they are first asked for."""
 
     def __init__(self, source: FlowSource) -> None:
-        self._source = source
+        self.source = source
         self._made: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
         measure = MEASURES.get(name)
         if measure is None:
-            return self._source.columns[name]
+            return self.source.columns[name]
         if name not in self._made:
-            self._made[name] = measure.values(self._source)
+            self._made[name] = measure.values(self.source)
         return self._made[name]
+
+
+class _Some:
+    """Columns at some slots, in any order."""
+
+    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
+        self._columns, self._slots = columns, slots
+
+    def __getitem__(self, name: str) -> Array:
+        some: Array = self._columns[name][self._slots]
+        return some
+
+
+def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
+    """Every measure of the flows in these slots, by field; of a `measured` source worked out for these alone."""
+    columns = source.columns
+    if not isinstance(columns, _Measured):
+        return {name: columns[name][slots] for name in MEASURES}
+    some = with_columns(columns.source, _Some(columns.source.columns, slots), source.visible[slots])
+    return {name: measure.values(some) for name, measure in MEASURES.items()}
 
 
 def measured(source: FlowSource) -> FlowSource:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from flowtop.fields.field import GroupField, Key, key_name
-from flowtop.fields.registry import MEASURES
-from flowtop.model.flows import FlowColumns, FlowSource, Slots
+from flowtop.model.flows import FlowSource, Slots
 from flowtop.model.rows import NO_MORE, FlowRow, Ways
 from flowtop.query.biflows import ChosenBiflows
+from flowtop.query.measures import measures_at
 
 _CLOSING_BITS = np.uint16(0b101)
 """FIN and RST."""
@@ -85,14 +85,13 @@ def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
     since_report_s = (source.now_ns - columns["reported_ns"][slots]) / 1e9
     fields["ended_s"] = np.where(fields["end_reason"] != 0, since_report_s, 0.0)
     plain = {name: values.tolist() for name, values in fields.items()}
-    plain["more"] = _more(columns, slots)
+    plain["more"] = _more(source, slots)
     return plain
 
 
-def _more(columns: FlowColumns, slots: Slots) -> list[Any]:
+def _more(source: FlowSource, slots: Slots) -> list[Any]:
     """What fields measure, a mapping a row."""
-    names = tuple(MEASURES)
-    if not names:
+    values = {name: column.tolist() for name, column in measures_at(source, slots).items()}
+    if not values:
         return [NO_MORE] * len(slots)
-    values = zip(*(columns[name][slots].tolist() for name in names), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in values]
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
