@@ -17,6 +17,7 @@ from flowtop.export.backlog import QueueBounds
 from flowtop.export.opening import open_exporter
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.fields.records import flow_record, plain_records
+from flowtop.fields.registry import MEASURES
 from flowtop.model.kinds import Tunnel
 from flowtop.model.record import FlowRecords
 from flowtop.model.rows import FlowRow
@@ -95,7 +96,9 @@ def test_lines_are_what_the_batch_output_says_of_the_same_flow(tmp_path: Path) -
 
 
 def row_of(record: Any) -> FlowRow:
-    return flow_row(**{name: record[name].item() for name in record.dtype.names if name in FlowRow._fields})
+    row = flow_row(**{name: record[name].item() for name in record.dtype.names if name in FlowRow._fields})
+    return row._replace(more={field_id: int(measure.records(record)) for field_id, measure in MEASURES.items()
+                              if measure.records is not None})
 
 
 def test_an_interface_name_cannot_speak_to_a_terminal() -> None:
