@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from flowtop.fields import cell_terms as terms
+from flowtop.fields import make
 from flowtop.fields.biflows import ways
 from flowtop.fields.columns import Column, SortKey, plain, unfiltered
 from flowtop.fields.field import Detail, Field, FilterKey, Member
@@ -81,7 +82,7 @@ _BYTES = Field(
         of_aggregates=True),
     members=(Member("octetDeltaCount", lambda flow, _: flow.octet_delta, of_groups=True, both_ways=True, rank=23),
              Member("octetTotalCount", lambda flow, _: flow.octet_total, of_groups=True, both_ways=True, rank=25)),
-    detail=Detail("bytes", lambda row, _: f"{row.octet_total:,}", rank=3))
+    detail=Detail("bytes", lambda row, _: f"{row.octet_total:,}", joint=", ", rank=3))
 
 _PACKETS_COLUMN = Column("packets", "PKTS", 6, "Wire packets over the flow's life.",
                          lambda row, _, __: units.count_cell(row.packet_total), (plain("packet_total"),), 2,
@@ -114,6 +115,19 @@ _AGE = Field(
     members=(Member("flowStartMilliseconds", lambda flow, _: flow.start_ms, of_groups=True, both_ways=True, rank=21),
              Member("flowEndMilliseconds", lambda flow, _: flow.end_ms, of_groups=True, both_ways=True, rank=22)))
 
+
+def _mean_size(octets: Array, packets: Array) -> Array:
+    """Octets a packet, rounded down; 0 without packets."""
+    return octets // np.maximum(packets, np.uint64(1))
+
+
+_MEAN_SIZE = make.numeric(
+    "size", "SIZE", "Average size of the packets, in IP octets.", json="meanPacketOctets",
+    values=lambda source: _mean_size(source.columns["octet_total"], source.columns["packet_total"]),
+    records=lambda records: _mean_size(records["octet_total"], records["packet_total"]), together="formula",
+    text=str, width=5, priority=13, read=operands.octets, expected=_SIZE, example="size < 100", of_aggregates=True,
+).but(detail=Detail("bytes", lambda row, _: f"{row.more.get('size', 0)} a packet"))
+
 _IDLE = Field(
     "idle", "Time since the last packet.",
     key=FilterKey("idle", "Time since the last packet.", "idle > 10s", _SPAN, operands.seconds,
@@ -132,5 +146,5 @@ FIELDS = (
     _PEAK.but(group_column=None), _PPS,
     _with_ways(_BYTES, 2, "octet_total", "IP octets", lambda way, _: units.octets_cell(way.octet_total)),
     _with_ways(_PACKETS, 4, "packet_total", "Wire packets", lambda way, _: units.count_cell(way.packet_total)),
-    _AGE, _IDLE, _FLOWS,
+    _AGE, _IDLE, _FLOWS, _MEAN_SIZE,
 )
