@@ -121,7 +121,7 @@ class Exporter:
         """Count records as not sent, for a reason other than the transport. Does not block."""
         self._backlog.refuse(records, reason)
 
-    def tell(self, facts: MeteringFacts) -> None:
+    def update(self, facts: MeteringFacts) -> None:
         """Set the facts to report in band; once per tick is enough."""
         self._facts = facts
 

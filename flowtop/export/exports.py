@@ -147,7 +147,7 @@ class Exports:
                 raise _unusable(url, error) from error
             keep = self._scope() if keep is None else keep
             with self._lock:
-                exporter.tell(self._facts)
+                exporter.update(self._facts)
                 self._running.append(_Running(exporter, keep, file, parsed.duplicates))
                 number = len(self._running)
                 if self._stopped:  # In the meantime: it will get no records.
@@ -180,12 +180,12 @@ class Exports:
         with self._lock:
             return any(export.exporter.crowded for export in self._running)
 
-    def tell(self, facts: MeteringFacts) -> None:
+    def update(self, facts: MeteringFacts) -> None:
         """Set the facts to report in band; call it before passing the records they are about."""
         with self._lock:
             self._facts = facts
             for export in self._running:
-                export.exporter.tell(facts)
+                export.exporter.update(facts)
 
     def statistics(self) -> tuple[Export, ...]:
         """All exports with their figures, in order of number."""

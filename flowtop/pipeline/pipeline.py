@@ -47,7 +47,7 @@ class PipelineListener(Protocol):
 class FlowRecordConsumer(Protocol):
     """Receives every expired Flow Record. Called from the metering thread: must not block."""
 
-    def tell(self, facts: MeteringFacts) -> None:
+    def update(self, facts: MeteringFacts) -> None:
         """The state of the Metering Process: each tick before its records, and before the last records."""
 
     def consume(self, records: FlowRecords) -> None:
@@ -328,7 +328,7 @@ class Pipeline:
                                           totals.ignored_octets + totals.filtered_octets + totals.lost_octets, now_ms,
                                           since_ms)
         for consumer in self._consumers:
-            consumer.tell(self._facts)
+            consumer.update(self._facts)
 
     def _export(self, records: FlowRecords) -> None:
         if len(records):

@@ -81,7 +81,7 @@ class Consumer:
     def __init__(self) -> None:
         self.records: list[FlowRecords] = []
 
-    def tell(self, facts: object) -> None:
+    def update(self, facts: object) -> None:
         """Not looked at."""
 
     def consume(self, records: FlowRecords) -> None:

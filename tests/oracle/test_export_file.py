@@ -31,7 +31,7 @@ INTERFACES = Lookups({3: "eth0"})
 
 def export(url: str, tmp_path: Path, records: FlowRecords) -> ExportStatistics:
     exporter = open_exporter(url, tmp_path / "state")
-    exporter.tell(MeteringFacts(INTERFACES))
+    exporter.update(MeteringFacts(INTERFACES))
     exporter.start()
     exporter.consume(records)
     figures = exporter.stop(10.0)
@@ -133,7 +133,7 @@ def test_the_sequence_holds_while_the_clock_steps_back_and_interfaces_change(tmp
     exporter = open_exporter(f"file:{path}?profile={profile}&domain=9", tmp_path, wall=lambda: float(next(wall)))
     exporter.start()
     for start in range(1, 501, 100):
-        exporter.tell(MeteringFacts(Lookups({number: f"veth{number}" for number in range(3, 3 + start)}), start, start))
+        exporter.update(MeteringFacts(Lookups({number: f"veth{number}" for number in range(3, 3 + start)}), start, start))
         exporter.consume(flows(100, start))
         until(lambda known=start + 99: exporter.statistics().sent_records == known, exporter.statistics)
     exporter.stop(10.0)

@@ -62,7 +62,7 @@ def test_udp_templates_come_again_by_seconds(tmp_path: Path) -> None:
     with listen() as listener:
         exporter = open_exporter(f"ipfix://127.0.0.1:{listener.getsockname()[1]}?refresh=1000s", tmp_path,
                                  monotonic=ahead(offset))
-        exporter.tell(FACTS)
+        exporter.update(FACTS)
         exporter.start()
         for number, passed in enumerate((0.0, 900.0, 1_001.0, 1_900.0, 2_002.0)):
             offset[0] = passed
@@ -78,7 +78,7 @@ def test_a_burst_that_templates_interrupt_leaves_no_gap_in_the_sequence(tmp_path
     records["ip_version"] = 4
     with listen() as listener:
         exporter = open_exporter(f"ipfix://127.0.0.1:{listener.getsockname()[1]}?refresh-packets=2", tmp_path)
-        exporter.tell(FACTS)
+        exporter.update(FACTS)
         exporter.consume(records)
         exporter.start()
         assert exporter.stop(10.0).sent_records == count
@@ -102,7 +102,7 @@ def test_messages_have_512_octets_at_most_where_the_path_mtu_is_unknown(
     monkeypatch.setattr(udp.socket, "socket", Unknowing)
     with listen() as listener:
         exporter = open_exporter(f"ipfix://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
-        exporter.tell(FACTS)
+        exporter.update(FACTS)
         exporter.consume(flows(70))
         exporter.start()
         assert exporter.stop(10.0).sent_records == 70
@@ -116,7 +116,7 @@ def recorded(tmp_path: Path) -> bytes:
     """A file of 100 flows, and 30 more that the queue had no room for, on 2020-09-13."""
     path = tmp_path / "flows.ipfix"
     exporter = open_exporter(f"file:{path}", tmp_path, bounds=QueueBounds(records=100), wall=lambda: WALL_S + 0.9)
-    exporter.tell(FACTS)
+    exporter.update(FACTS)
     exporter.consume(flows(130))
     exporter.start()
     assert exporter.stop(10.0).sent_records == 100
@@ -159,7 +159,7 @@ def test_reports_come_once_a_minute_over_tcp(tmp_path: Path) -> None:
     offset = [0.0]
     with collector(tmp_path / "in") as listening:
         exporter = open_exporter(f"ipfix+tcp://127.0.0.1:{listening.port}", tmp_path / "s", monotonic=ahead(offset))
-        exporter.tell(FACTS)
+        exporter.update(FACTS)
         exporter.start()
         for number, passed in enumerate((0.0, 50.0, 61.0, 110.0, 122.0)):
             offset[0] = passed

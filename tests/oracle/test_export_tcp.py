@@ -85,7 +85,7 @@ def dump_all(sessions: list[bytes], directory: Path) -> list[list[int]]:
 
 def exporter(url: str, state: Path) -> Exporter:
     made = open_exporter(url, state)
-    made.tell(MeteringFacts(Lookups({3: "eth0"}), 5, 500, 1, 2))
+    made.update(MeteringFacts(Lookups({3: "eth0"}), 5, 500, 1, 2))
     made.start()
     return made
 

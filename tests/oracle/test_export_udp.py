@@ -29,7 +29,7 @@ COUNT = 600
 def export_to(port: int, tmp_path: Path, options: str = "") -> None:
     """Export COUNT records in bursts of 60, each when the collector has read the one before."""
     exporter = open_exporter(f"ipfix://127.0.0.1:{port}{options}", tmp_path / "state")
-    exporter.tell(FACTS)
+    exporter.update(FACTS)
     exporter.start()
     for start in range(1, COUNT + 1, 60):
         exporter.consume(flows(60, start))
@@ -77,7 +77,7 @@ def test_templates_come_again_by_packets_and_a_late_listener_understands(tmp_pat
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
         exporter = open_exporter(f"ipfix://127.0.0.1:{listener.getsockname()[1]}?refresh-packets=3", tmp_path / "s")
-        exporter.tell(FACTS)
+        exporter.update(FACTS)
         exporter.start()
         for start in range(1, 101, 10):
             exporter.consume(flows(10, start))

@@ -57,9 +57,9 @@ def test_an_export_with_a_condition_gets_what_it_keeps_and_counts_nothing_else(t
     exports.add("file:odd-on-eth0", keep=lambda records, lookups: (records["flow_id"] % 2 == 1) & np.isin(
         records["ifindex"], [index for index, name in lookups.interfaces.items() if name == "eth0"]))
     exports.add("file:all")
-    exports.tell(MeteringFacts(Lookups({3: "eth0"})))
+    exports.update(MeteringFacts(Lookups({3: "eth0"})))
     exports.consume(flows(10))
-    exports.tell(MeteringFacts(Lookups({3: "wg0"})))
+    exports.update(MeteringFacts(Lookups({3: "wg0"})))
     exports.consume(flows(10, 11))
     figures = exports.stop()
     assert opener.transports["file:odd-on-eth0"].received == [1, 3, 5, 7, 9]
@@ -184,7 +184,7 @@ from pathlib import Path
 from flowtop.export.exports import Exports
 from flowtop.export.statistics import MeteringFacts
 exports = Exports(Path("unused"))
-exports.tell(MeteringFacts())
+exports.update(MeteringFacts())
 exports.stop()
 print(json.dumps(sorted(sys.modules)))
 """

@@ -108,7 +108,7 @@ class Recorder:
         self.records: list[FlowRecords] = []
         self.facts: list[MeteringFacts] = []
 
-    def tell(self, facts: MeteringFacts) -> None:
+    def update(self, facts: MeteringFacts) -> None:
         self.facts.append(facts)
 
     def consume(self, records: FlowRecords) -> None:

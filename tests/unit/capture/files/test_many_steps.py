@@ -243,7 +243,7 @@ class Collector:
         self.records: list[FlowRecords] = []
         self.facts = MeteringFacts()
 
-    def tell(self, facts: MeteringFacts) -> None:
+    def update(self, facts: MeteringFacts) -> None:
         self.facts = facts
 
     def consume(self, records: FlowRecords) -> None:
