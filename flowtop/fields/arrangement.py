@@ -1,4 +1,4 @@
-"""What a reader chose for the columns of the list: which, in which order, how wide. Imports no numpy."""
+"""The user's choices for the columns of the list: which, in which order, how wide. Imports no numpy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 WIDEST = 60
-"""Cells that a reader may give a column."""
+"""Maximum width that the user may give a column, in cells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """Choices by id of column. Ids that are not there any more mean nothing.
+    """Choices by column id. Ids of columns that no longer exist are ignored.
 
     Attributes:
-        order: ids from left to right; columns that are not named stand behind their neighbours of the registry.
+        order: ids from left to right; columns that are not named follow their neighbours in the registry.
         hidden: never shown, unless the list is sorted by it.
-        shown: shown as long as anything is.
-        widths: cells of columns that the reader set, by id.
+        shown: always shown, however narrow the terminal is.
+        widths: widths in cells that the user set, by id.
     """
 
     order: tuple[str, ...] = ()
@@ -31,15 +31,16 @@ class Arrangement:
     widths: tuple[tuple[str, int], ...] = ()
 
     def ordered(self, columns: Iterable[Column]) -> list[Column]:
-        """All of these columns in the reader's order."""
+        """All of these columns in the user's order."""
         every = list(columns)
         by_id = {column.id: column for column in every}
-        found = [by_id[column_id] for column_id in dict.fromkeys(self.order) if column_id in by_id]
+        columns_in_order = [by_id[column_id] for column_id in dict.fromkeys(self.order) if column_id in by_id]
         for position, column in enumerate(every):
-            if column not in found:
-                found.insert(found.index(every[position - 1]) + 1 if position else 0, column)
-        return found
+            if column not in columns_in_order:
+                before = columns_in_order.index(every[position - 1]) + 1 if position else 0
+                columns_in_order.insert(before, column)
+        return columns_in_order
 
 
 AUTOMATIC = Arrangement()
-"""Nothing chosen."""
+"""No choices: everything automatic."""

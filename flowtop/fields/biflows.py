@@ -1,4 +1,4 @@
-"""Columns of biflows: each way beside the sum of both."""
+"""Columns of biflows: the sum of both directions, and each direction."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from flowtop.model.rows import FlowRow
 from flowtop.text.lookups import Lookups
 
 WAYS = ("_forward", "_reverse")
-"""What ids of columns of one way end in."""
+"""Suffixes of the ids of columns that show one direction."""
 
 
 def ways(column: Column, priority: int, name: str, what: str,
          text: Callable[[FlowRow, bool], str]) -> tuple[Column, ...]:
-    """The column of the sum, then one of each way.
+    """The column of the sum, then one for each direction.
 
     Args:
-        priority: of the ways' columns.
-        name: the flows' column that they are sorted by.
-        what: they show, as the beginning of a sentence.
-        text: of one way; the second argument: in bits.
+        priority: of the columns of one direction.
+        name: the column of flows that they are sorted by.
+        what: what they show, as the beginning of a sentence.
+        text: formats the flow of one direction; the second argument: rates in bits.
     """
     return (unfiltered(column), _of_way(column, priority, name, f"{what} from the initiator.", text, forward=True),
             _of_way(column, priority, name, f"{what} to the initiator.", text, forward=False))
 
 
 def of_both(column_id: str) -> str:
-    """The id of the column of both ways beside one of one way; any other id as it is."""
+    """Of a column of one direction: the id of the column of both. Any other id is returned as it is."""
     return next((column_id.removesuffix(way) for way in WAYS if column_id.endswith(way)), column_id)
 
 
@@ -41,7 +41,7 @@ def _way(row: FlowRow, *, forward: bool) -> FlowRow | None:
 
 def _of_way(of: Column, priority: int, name: str, doc: str, text: Callable[[FlowRow, bool], str], *,
             forward: bool) -> Column:
-    """The column beside `of` which shows one way alone; empty where that way was not seen."""
+    """The column that shows one direction of what `of` shows; empty when that direction was not seen."""
     rate = of.octet_rate
 
     def cell(row: FlowRow, wording: Wording, _: Lookups) -> str:

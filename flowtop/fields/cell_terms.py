@@ -1,4 +1,4 @@
-"""The filter term that a cell stands for."""
+"""Filter terms made from the cells of a row."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from flowtop.text import operands, units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
 TermOf = Callable[[FlowRow, Lookups], str]
-"""A flow and names → a filter that this flow passes, after what its cell shows."""
+"""A flow and names → a filter on the value of a cell, which this flow matches."""
 
 
 def exporter_term(row: FlowRow, lookups: Lookups) -> str:
-    """`exporter 192.0.2.1`; of a flow that no exporter reported, its interface."""
+    """`exporter 192.0.2.1`; for a flow that no exporter reported, its interface."""
     exporter = exporter_of(lookups.interfaces.get(row.ifindex, ""))
     return f"exporter {exporter.address}" if exporter else interface_term(row, lookups)
 
 
 def domain_term(row: FlowRow, lookups: Lookups) -> str:
-    """`exporter 192.0.2.1 and domain 7`: domains mean something at one exporter only."""
+    """`exporter 192.0.2.1 and domain 7`: a domain is unique only within its exporter."""
     exporter = exporter_of(lookups.interfaces.get(row.ifindex, ""))
     return f"exporter {exporter.address} and domain {exporter.domain}" if exporter else interface_term(row, lookups)
 
 
 def interface_term(row: FlowRow, lookups: Lookups) -> str:
-    """`if eth0`, as `interface_words` has it."""
+    """`if eth0`: see `interface_words`."""
     return interface_words(interface_of(lookups.interfaces.get(row.ifindex, f"if{row.ifindex}")))
 
 
 def interface_words(name: str) -> str:
-    """`if eth0`; names with odd characters are quoted, as `text_words` has it; "" for an empty name."""
+    """`if eth0`; names with special characters are quoted by `text_words`; "" for an empty name."""
     plain = name.isascii() and all(character.isalnum() or character in "._-@" for character in name)
     return f"if {name}" if plain and name else text_words("if", name)
 
 
 def text_words(word: str, text: str) -> str:
-    """`process "nginx"`: flows of which a word has this text; globs in it are disarmed, what does not print matches as
-    `?`. "" for an empty text: no filter asks for that."""
+    """`process "nginx"`: flows with this text. Glob characters in it are escaped, characters that are not printable are
+    replaced by `?`. "" for an empty text: no filter can match that."""
     if not text:
         return ""
     escaped = "".join(f"[{character}]" if character in "*?[" else character if character.isprintable() else "?"
@@ -93,7 +93,7 @@ def vlan_words(outer: int, inner: int) -> str:
 
 
 def fragment_words(kind: int) -> str:
-    """What tells flows of a protocol without ports from later fragments of it."""
+    """`fragment` or `not fragment`: separates later fragments from flows of a protocol without ports."""
     return "fragment" if kind == Kind.FRAGMENT else "not fragment"
 
 
@@ -104,31 +104,31 @@ def tunnel_term(row: FlowRow, lookups: Lookups) -> str:
 
 
 def tunnel_id_term(row: FlowRow, lookups: Lookups) -> str:
-    """`tunnel vxlan and vni 42`: the ids of other tunnels are other numbers."""
+    """`tunnel vxlan and vni 42`: an id is unique only within its kind of tunnel."""
     of_tunnel = tunnel_term(row, lookups)
     return f"{of_tunnel} and vni {row.tunnel_id}" if row.tunnel else of_tunnel
 
 
 def flags_term(row: FlowRow, lookups: Lookups) -> str:
-    """`flags fin+syn`: at least those of the row."""
+    """`flags fin+syn`: at least the flags of the row."""
     del lookups
     letters = units.tcp_flags(row.tcp_control_bits)
     return f"flags {letters}" if letters else "flags none"
 
 
 def at_least(word: str, value: Callable[[FlowRow], float], unit: str = "") -> TermOf:
-    """`bytes >= 17300`: as much as this flow has, or more; whole numbers, rounded down."""
+    """`bytes >= 17300`: at least this flow's value, rounded down to a whole number."""
     return lambda row, _: f"{word} >= {int(value(row))}{unit}"
 
 
 def rtt_term(row: FlowRow, lookups: Lookups) -> str:
-    """`rtt >= 12300us`; where it is not known, none."""
+    """`rtt >= 12300us`; "" when it is not known."""
     del lookups
     return f"rtt >= {row.rtt_us}us" if row.rtt_us else ""
 
 
 def cwnd_term(row: FlowRow, lookups: Lookups) -> str:
-    """`cwnd <= 10`: as small, or smaller; where it is not known, none."""
+    """`cwnd <= 10`; "" when it is not known."""
     del lookups
     return f"cwnd <= {row.congestion_window}" if row.congestion_window else ""
 
@@ -151,7 +151,7 @@ def direction_words(direction: int) -> str:
 
 
 def state_term(row: FlowRow, lookups: Lookups) -> str:
-    """What the ST column shows: `duplicate`, `parent`, or `state active`."""
+    """`duplicate`, `parent`, or `state active`, like the column ST."""
     del lookups
     if row.kind == Kind.PARENT and not row.end_reason:
         return "parent"

@@ -1,4 +1,4 @@
-"""What a column of the list is, and how values are put into words. The columns themselves are in the registry."""
+"""What a column of the list is, and how its values are formatted. The columns themselves are in the registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ ARROWS = {Direction.INGRESS: "←", Direction.EGRESS: "→", UNKNOWN_DIRECTION: 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How values are put: rates in bits (or octets), over which window the screen's first rate is, which names."""
+    """How values are formatted.
+
+    Attributes:
+        bits: rates in bits, otherwise in octets.
+        window: of the rate that the screen shows first.
+        names: names of hosts and services to show.
+    """
 
     bits: bool = True
     window: Window = "tick"
@@ -38,24 +44,24 @@ class Column:
     """One column.
 
     Attributes:
-        id: what `--sort` and Query.sort say.
-        header: fits `width`.
-        width: least cells; a flexible column grows past it.
+        id: the name in `--sort` and Query.sort.
+        header: not longer than `width`.
+        width: minimum width in cells; a flexible column may be wider.
         flexible: takes a share of the cells that are left.
-        align: side on which the text stands.
+        align: alignment of the text.
         doc: one line for help and README.
-        priority: 1 stays when the terminal is narrow, larger ones go first.
-        text: row, wording and names -> text of printable single cells, any length.
-        sort: numeric keys, most significant first, ascending; each gives one value a flow. A key is only asked for
-            the flows that the keys before it leave tied.
-        descending_first: the order that a first press gives.
-        term: a filter after the cell of a row: one that this row passes; "": there is none.
-        octet_rate: of columns that show a rate: octets/s of a row, which its colour tells the magnitude of.
-        shortened: the text in so many cells; None: its middle gives way.
-        texts: the only key of `sort` is a code, and the order is that of these texts. None: it is that of the keys.
-        of_exporters: has something to show only where flows come from exporters.
-        of_tunnels: likewise only where there have been flows in tunnels.
-        rank: columns of lower rank stand before others, those of equal rank in the order of the registry.
+        priority: 1 is always shown; in a narrow terminal the columns with the largest numbers are left out first.
+        text: row, wording and names -> printable text of any length, each character one cell wide.
+        sort: numeric keys, most significant first, ascending; each gives one value for each flow. A key is computed
+            only for the flows that are equal in the keys before it.
+        descending_first: sorting by this column starts with the largest value.
+        term: a filter made from the cell of a row, which the row matches; "": there is none.
+        octet_rate: for columns that show a rate: the rate of a row in octets/s; its magnitude sets the colour.
+        shortened: gives the text in at most so many cells; None: the middle of the text is elided.
+        texts: for a column whose only sort key is a code: rows are sorted by these texts. None: by the keys.
+        of_exporters: shown only when flows come from exporters.
+        of_tunnels: shown only when there were flows in tunnels.
+        rank: columns of lower rank come first; those of equal rank are in the order of the registry.
     """
 
     id: str
@@ -86,12 +92,12 @@ class Column:
 
 
 def plain(name: str) -> SortKey:
-    """The order of the flows' column of that name."""
+    """A sort key: the values of the column of flows with this name."""
     return lambda columns: columns[name]
 
 
 def unfiltered(column: Column) -> Column:
-    """The column of a sum of several flows: filters are for flows, and none of them has as much."""
+    """The column without `term`, for sums of several flows: a filter compares single flows, not sums."""
     return replace(column, term=lambda _, __: "")
 
 

@@ -1,4 +1,4 @@
-"""The ends of a flow in words: whole, and shortened with care where a column is too narrow for that."""
+"""The endpoints of a flow as text: complete, or shortened to fit a narrow column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def source(row: FlowRow, names: Names, width: int | None = None) -> str:
-    """Address and port, or their names; in at most `width` cells where that is given."""
+    """Source address and port, or their names; at most `width` cells, None: no limit."""
     if row.kind == Kind.AGGREGATE:
         return "(all other flows)"
     has_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS
@@ -22,7 +22,7 @@ def source(row: FlowRow, names: Names, width: int | None = None) -> str:
 
 
 def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
-    """Likewise; of ICMP the address and type, of later fragments the address."""
+    """The same for the destination; ICMP: address and type; later fragments: the address."""
     if row.kind == Kind.AGGREGATE:
         return ""
     tails: Sequence[str] = ()
@@ -36,14 +36,13 @@ def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
 
 
 def _ports(row: FlowRow, port: int, names: Names) -> tuple[str, ...]:
-    """The port, its name first where it has one."""
+    """The port as text: first its name, if it has one, then its number."""
     service = names.service(row.protocol, port)
     return (f":{port}",) if service is None else (f":{service}", f":{port}")
 
 
 def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width: int | None) -> str:
-    """The host and the first of the tails, or as much as there is room for: a shorter tail before less of the host,
-    whose middle gives way in the end."""
+    """The host and the first tail that fits. If none fits, the last tail, and the host with its middle elided."""
     name = host = names.host(raw, row.ip_version)
     if host is None:
         with_port = tails and tails[0][0] == ":"
@@ -54,7 +53,7 @@ def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width:
         if len(host) + len(tail) <= width:
             return host + tail
     last = tails[-1] if tails else ""
-    if name is not None:  # some of it is as good as a little more
+    if name is not None:  # part of a name is enough to recognise it
         last = next((tail for tail in tails if width - len(tail) >= _SOME_NAME), last)
     return units.elide(host, width - len(last)) + last if width - len(last) >= _LEAST_HOST else units.elide(
         host + last, width)
@@ -62,4 +61,4 @@ def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width:
 
 _LEAST_HOST = 7
 _SOME_NAME = 12
-"""Cells below which a host, or its name, says nothing."""
+"""Minimum cells for a host, or a host name, to be readable."""

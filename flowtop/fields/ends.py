@@ -1,4 +1,4 @@
-"""Fields of the two ends of a flow: addresses and ports, and what both have together: hosts, networks, services."""
+"""Fields of a flow's endpoints: addresses, ports, host pairs, networks, services, ICMP types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHERS = "(all other flows)"
 
 
 def _known_version(columns: FlowColumns) -> Array:
-    """4 or 6; 0 for aggregates, whose addresses nobody knows."""
+    """4 or 6; 0 for aggregates, whose addresses are not known."""
     return np.where(columns["kind"] == Kind.AGGREGATE, 0, columns["ip_version"])
 
 
@@ -141,8 +141,8 @@ def _lengths(text: str) -> tuple[int, int]:
 def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     """Kind, protocol and the lower port; of ICMP, its type.
 
-    The lower port, because ports that clients are given begin at 32768 on Linux (at 49152 as IANA has it), above nearly
-    every service: it needs no list, and both directions of a conversation come to the same group.
+    The lower port is taken as the service: client ports begin at 32768 on Linux (49152 at IANA), above nearly every
+    service. This needs no list of ports, and both directions of a conversation are in the same group.
     """
     kind, protocol = columns["kind"], columns["protocol"]
     source, destination = columns["source_port"], columns["destination_port"]
@@ -192,7 +192,6 @@ def _service_values(key: Key, _: Lookups) -> dict[str, Any]:
     return values
 
 
-
 # ---- JSON
 
 
@@ -213,7 +212,7 @@ def _is_icmp(flow: FlowValues) -> bool:
 
 
 def _destination_port(flow: FlowValues, _: Lookups) -> int:
-    """Of ICMP it holds type and code, which have a key of their own."""
+    """The port; 0 for ICMP, whose type and code are in this number and have their own key."""
     return 0 if _is_icmp(flow) else flow.destination_port
 
 
@@ -233,7 +232,7 @@ def _order(side: Side) -> tuple[SortKey, ...]:
 
 
 def _either_end(column: Column) -> Column:
-    """The column with a filter for both ways: what one way has as source, the other has as destination."""
+    """The column with a filter that matches both directions: the source of one is the destination of the other."""
     def term(row: FlowRow, lookups: Lookups) -> str:
         return column.term(row, lookups).replace("src ", "").replace("dst ", "")
 
@@ -251,13 +250,13 @@ _DESTINATION_COLUMN = Column(
 
 
 def _icmp_type(columns: FlowColumns) -> Array:
-    """Type of ICMP, which no other protocol has: 65535 there, which is no type."""
+    """ICMP type; 65535, which no filter value equals, for other protocols."""
     icmp = np.isin(columns["protocol"], (1, 58))
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 
 def _icmp_code(columns: FlowColumns) -> Array:
-    """Of ICMP; what others have here is not looked at."""
+    """ICMP code; of other protocols a part of the port, without meaning."""
     return columns["destination_port"] & np.uint16(255)
 
 
@@ -272,14 +271,14 @@ FIELDS = (
           members=(replace(_address_member("destination", 4), rank=9),
                    replace(_address_member("destination", 6), rank=10),
                    Member("destinationTransportPort", _destination_port, of_packets=True, rank=11))),
-    Field("pair", "Two hosts, whoever sends.", group=GroupField(
-        "pair", "HOSTS", 33, "Two hosts, whoever sends.", _pair_keys, parts=5,
+    Field("pair", "Both hosts, in either direction.", group=GroupField(
+        "pair", "HOSTS", 33, "Both hosts, in either direction.", _pair_keys, parts=5,
         text=lambda key, _: " ↔ ".join(_pair_hosts(key)) if key[0] else OTHERS, named=_named_pair,
         term=lambda key, _: _pair_term(*_pair_hosts(key)) if key[0] else "",
         values=lambda key, _: {"hosts": _pair_hosts(key)} if key[0] else {}, members=("hosts",), flexible=True,
         rank=0)),
-    Field("service", "Protocol and lower port; ICMP by type.", group=GroupField(
-        "service", "SERVICE", 16, "Protocol and lower port; ICMP by type.", _service_keys, parts=3,
+    Field("service", "Protocol and lower port; for ICMP the type.", group=GroupField(
+        "service", "SERVICE", 16, "Protocol and lower port; for ICMP the type.", _service_keys, parts=3,
         text=_service_text, term=_service_term, values=_service_values,
         members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service, rank=0)),
     Field("subnet", "Source network.", group=_subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS)),

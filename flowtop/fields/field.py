@@ -1,4 +1,4 @@
-"""What a field is: one entry says all that flowtop knows of it; every list, word and key is made from the entries."""
+"""What a field is: one entry describes it completely; columns, filter words and JSON keys are made from the entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text.lookups import Lookups, Texts
 
 ReadValue = Callable[[str], float]
-"""Text of an operand → number to compare with. Raises ValueError, or OperandError to say what would do."""
+"""Text of an operand → number to compare with. Raises ValueError, or OperandError with what is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class FilterKey:
         doc: one line for help and README.
         example: a filter that uses it.
         expected: what the operand must be, in the user's words; after "expected".
-        read: the operand's value. Of a text key it is not asked.
-        flows: one number a flow. Of a text key: a code, whose text is in `texts`.
-        records: the same of Flow Records (FLOW_RECORD_DTYPE); None: makes no sense there.
+        read: gives the operand's value. Not used for a text key.
+        flows: one number for each flow. For a text key: a code, whose text is in `texts`.
+        records: the same for Flow Records (FLOW_RECORD_DTYPE); None: they do not have it.
         kind: "number" compares; "bits" asks for all bits of the operand; "text" matches the text of the code.
-        texts: of a text key, the texts of its codes.
-        choices: operands worth offering.
+        texts: for a text key, the texts of its codes.
+        choices: operands to offer for completion.
         packet: the field of struct flow_key in bpf/flow.h that holds the number, for the kernel program; "" when it is
-            no part of the Flow Key, so that two packets of one flow may differ in it.
+            not part of the Flow Key: packets of one flow may differ in it.
         of_aggregates: aggregate entries have it too.
-        optional: may stand without an operand, and then asks for any number but 0.
-        rank: words of lower rank are explained before others, those of equal rank in the order of the registry.
+        optional: the operand may be omitted; the word then matches any number but 0.
+        rank: words of lower rank are listed first; those of equal rank are in the order of the registry.
     """
 
     word: str
@@ -54,37 +54,37 @@ class FilterKey:
 
 
 def stored(name: str) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:
-    """`flows` and `records` of a key whose number is a field of that name in both."""
+    """`flows` and `records` for a key whose number has this name in flows and in Flow Records."""
     return (lambda source: source.columns[name]), (lambda records: records[name])
 
 
 Key = tuple[int, ...]
-"""One field's values of one group, as its `keys` gave them."""
+"""The values of one field for one group, one from each array of `keys`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupField:
-    """Something flows have in common.
+    """A way to group flows.
 
     Attributes:
-        id: what `--group` and Query.group say.
+        id: the name in `--group` and Query.group.
         header: of its column on screen.
-        width: least cells of that column.
+        width: minimum width of that column, in cells.
         doc: one line for help and README.
-        keys: integer arrays, one value a flow: flows are together when all are equal. Their order is the column's.
-        parts: how many arrays `keys` gives.
-        text: a key -> text of printable single cells.
-        term: a key -> the filter that passes this group's flows; "" when there is no such filter (aggregates).
-        values: a key -> JSON members, IANA names where there are any.
+        keys: integer arrays, one value for each flow: flows with equal values are one group. The column sorts by them.
+        parts: number of arrays that `keys` gives.
+        text: a key -> printable text, each character one cell wide.
+        term: a key -> the filter that matches this group's flows; "" when there is no such filter (aggregates).
+        values: a key -> JSON members, with IANA names where they exist.
         members: every name `values` may give.
-        named: as `text`, with names in the place of numbers where the wording has them; None: there are none.
-        alike: the only key is a code; codes of which this says the same are one group. None: no code is like another.
-        texts: the only key is a code, and the order of groups is that of these texts. None: it is that of the keys.
-        of_exporters: means something only where flows come from exporters.
+        named: like `text`, with host and service names instead of numbers where the wording has them; None: no names.
+        alike: for a field whose only key is a code: codes with equal results are one group. None: each code is a group.
+        texts: for a field whose only key is a code: groups are sorted by these texts. None: by the keys.
+        of_exporters: useful only when flows come from exporters.
         flexible: the column takes a share of the cells that are left.
-        choose: the text after `:` in `--group` -> the field as chosen; None: takes none. Raises ValueError.
-        argument: what that text is, for help and README.
-        rank: fields of lower rank are offered before others, those of equal rank in the order of the registry.
+        choose: the text after `:` in `--group` -> the field with that argument; None: takes none. Raises ValueError.
+        argument: describes that text, for help and README.
+        rank: fields of lower rank are listed first; those of equal rank are in the order of the registry.
     """
 
     id: str
@@ -107,7 +107,7 @@ class GroupField:
     rank: int = 9
 
     def column(self, position: int) -> Column:
-        """The column that shows this field where it is the query's group field number `position`."""
+        """The column that shows this field when it is number `position` (from 0) of the query's group fields."""
         def text(row: FlowRow, wording: Wording, lookups: Lookups) -> str:
             key = row.group[position]
             return self.named(key, wording) if self.named else self.text(key, lookups)
@@ -119,7 +119,7 @@ class GroupField:
 
 
 def key_name(position: int, part: int) -> str:
-    """Name of the column (of groups) that holds a part of the key of the query's group field `position`."""
+    """Name of the column of groups that holds part `part` of the key of the query's group field `position`."""
     return f"group {position} {part}"
 
 
@@ -133,12 +133,12 @@ class Member:
 
     Attributes:
         name: of an Information Element, where the IANA registry has one.
-        value: of a flow, that of a row or of a Flow Record; None: the flow has none, and the key is left out.
-        doc: one sentence; "": the Information Element's own.
-        of_packets: what packets have in common: an aggregate entry, which stands for many flows, has none.
+        value: of a flow, from a row or a Flow Record; None: the flow has no value, and the key is omitted.
+        doc: one sentence; "": the doc of the Information Element.
+        of_packets: a property of single flows: aggregate entries, which count many flows together, do not have it.
         of_groups: groups have it too.
-        both_ways: a biflow has it a second time, of the way back (RFC 5103).
-        rank: place among the columns of CSV.
+        both_ways: a biflow has it a second time, for the reverse direction (RFC 5103).
+        rank: position among the columns of CSV.
     """
 
     name: str
@@ -150,39 +150,39 @@ class Member:
     rank: int = 900
 
 
-class Teller(Protocol):
-    """How details are put into words."""
+class DetailFormatter(Protocol):
+    """Formats values for a flow's details."""
 
     @property
     def wording(self) -> Wording:
-        """Of cells."""
+        """How cells are formatted."""
 
     @property
     def lookups(self) -> Lookups:
-        """Names."""
+        """Names by number."""
 
     def rate(self, octets_per_s: float) -> str:
-        """`82.1 Mb/s`."""
+        """A rate with its unit: `82.1 Mb/s`."""
 
     def at(self, unix_ms: int) -> str:
-        """A time of day with its date, local."""
+        """Local date and time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """What the details of a flow say of a field. Fields that name the same line stand beside one another on it.
+    """How a flow's details show a field. Fields with the same `line` share that line.
 
     Attributes:
         line: label of the line.
-        text: of a row; "": nothing.
-        of_way: the line has two columns, one for each way of the conversation. Else it is of the flow alone.
-        optional: the line is left out where no field has anything to say on it.
-        joint: between the texts of one line; that of the line's first field counts.
-        rank: lines of lower rank come first.
+        text: of a row; "": nothing to show.
+        of_way: the line has two columns, one for each direction of the conversation. False: one, for the flow.
+        optional: the line is omitted when all its texts are empty.
+        joint: separator between the texts of one line; that of the line's first field is used.
+        rank: fields of lower rank come first.
     """
 
     line: str
-    text: Callable[[FlowRow, Teller], str]
+    text: Callable[[FlowRow, DetailFormatter], str]
     of_way: bool = True
     optional: bool = False
     joint: str = "  "
@@ -191,12 +191,12 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number of each flow that rows carry beside what every row has: in `FlowRow.more`, by the field's id.
+    """A number of each flow that rows carry in addition to the attributes of FlowRow: in `FlowRow.more`, by field id.
 
     Attributes:
-        values: one number a flow.
-        together: what groups and biflows have of it: see Together.
-        records: the number of Flow Records (FLOW_RECORD_DTYPE); None: they have none.
+        values: one number for each flow.
+        together: how the numbers of several flows combine in groups and biflows: see Together.
+        records: one number for each Flow Record (FLOW_RECORD_DTYPE); None: they do not have it.
     """
 
     values: Callable[[FlowSource], Array]
@@ -211,22 +211,22 @@ EVERYWHERE: tuple[Known, ...] = ("live", "file", "collector")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """All that flowtop knows of one field. What is left out, the field does not have.
+    """The complete description of one field. A part that is left out is one that the field does not have.
 
     Attributes:
-        id: an identifier, lower case. A field's column and group have this id too.
+        id: an identifier, lower case. The field's column and group have this id too.
         doc: one sentence.
         column: in the list of flows.
-        biflow_columns: in the list of biflows: for both ways together, and for each.
-        group_column: in the list of groups, as a sum or the like.
+        biflow_columns: in the list of biflows: for both directions together, and for each direction.
+        group_column: in the list of groups: the combined value, such as a sum.
         key: its word in the filter language.
-        group: how flows are put together by it.
-        members: in JSON and CSV.
+        group: how to group flows by it.
+        members: keys in JSON, columns in CSV.
         detail: in a flow's details.
-        measure: where rows do not have the value anyway.
-        texts: of a text field, the texts of its codes; `code` gives the code of a row.
-        code: of a text field.
-        known: where it can be told at all.
+        measure: needed when the value is not an attribute of FlowRow.
+        texts: for a text field: the texts of its codes.
+        code: for a text field: the code of a row.
+        known: the sources that provide it.
     """
 
     id: str
@@ -245,10 +245,10 @@ class Field:
 
     @property
     def where(self) -> str:
-        """Where it is known, for the manual: `everywhere`, `interfaces, -r`, `-l`."""
+        """The sources that provide it, for the manual: `everywhere`, `interfaces, -r`, `-l`."""
         names: dict[Known, str] = {"live": "interfaces", "file": "-r", "collector": "-l"}
         return "everywhere" if set(self.known) == set(EVERYWHERE) else ", ".join(names[place] for place in self.known)
 
     def but(self, **changes: Any) -> Field:
-        """The same field with some facets replaced."""
+        """A copy of the field with some attributes replaced."""
         return replace(self, **changes)

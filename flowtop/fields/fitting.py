@@ -1,4 +1,4 @@
-"""Which columns fit a line, how wide and in which order: by importance, by what tells rows apart, or as arranged."""
+"""Which columns fit a line, their widths and order: by priority, by what distinguishes the rows, or as arranged."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _Fields = Callable[[FlowRow], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """What was seen so far. It only grows, so that columns do not come and go with the rows.
+class Distinctions:
+    """What distinguishes the rows seen so far. Values only grow, so that columns do not come and go with the rows.
 
     Attributes:
-        tunnels: flows came in tunnels.
-        digits: of the longest tunnel id.
-        tags: VLAN tags that a flow had at most: 0, 1 or 2.
-        vlans: there were flows that differ in nothing but VLAN.
-        kinds: there were flows that differ in nothing but the kind of tunnel.
+        tunnels: there were flows in tunnels.
+        digits: number of digits of the longest tunnel id.
+        tags: largest number of VLAN tags of a flow: 0, 1 or 2.
+        vlans: there were flows that differ only in VLAN.
+        kinds: there were flows that differ only in the kind of tunnel.
     """
 
     tunnels: bool = False
@@ -32,16 +32,16 @@ class Telling:
     vlans: bool = False
     kinds: bool = False
 
-    def and_of(self, rows: Iterable[FlowRow], *, tunnels: bool) -> Telling:
-        """With what these rows show.
+    def with_rows(self, rows: Iterable[FlowRow], *, tunnels: bool) -> Distinctions:
+        """A new value that includes these rows.
 
         Args:
-            tunnels: some flow came in a tunnel, listed or not.
+            tunnels: some flow was in a tunnel, listed or not.
         """
         rows = [row for row in rows if not row.group]
         tags = max((2 if row.customer_vlan_id else 1 for row in rows if row.vlan_id or row.customer_vlan_id), default=0)
         tunnels = self.tunnels or tunnels
-        return Telling(
+        return Distinctions(
             tunnels,
             max(self.digits, max((len(str(row.tunnel_id)) for row in rows if row.tunnel_id), default=0)),
             max(self.tags, tags),
@@ -58,58 +58,58 @@ def _tunnel(row: FlowRow) -> tuple[int, ...]:
 
 
 def _alike(rows: Iterable[FlowRow], same: _Fields, other: _Fields) -> bool:
-    """Whether two rows are the same but for the `other` fields: in their ends, Observation Point and `same` fields."""
-    found: dict[tuple[object, ...], tuple[int, ...]] = {}
+    """Whether two rows with the same endpoints, Observation Point and `same` fields differ in the `other` fields."""
+    seen: dict[tuple[object, ...], tuple[int, ...]] = {}
     for row in rows:
         key = (row.source_address, row.destination_address, row.source_port, row.destination_port, row.protocol,
                row.ifindex, row.direction, row.kind, *same(row))
-        if found.setdefault(key, other(row)) != other(row):
+        if seen.setdefault(key, other(row)) != other(row):
             return True
     return False
 
 
-NOTHING = Telling()
+NO_DISTINCTIONS = Distinctions()
 
 
 def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,
         columns: Iterable[Column] | None = None, arrangement: Arrangement = AUTOMATIC,
-        telling: Telling = NOTHING) -> list[tuple[Column, int]]:
-    """The columns that fit a line, in order, each with its width; flexible ones share what is left.
+        distinctions: Distinctions = NO_DISTINCTIONS) -> list[tuple[Column, int]]:
+    """The columns that fit a line, in order, each with its width. Flexible columns share the cells that are left.
 
     Args:
-        width: cells of the line, gaps between columns included.
-        window: its rate column is the one that stays longest.
-        names: of interfaces: their column grows to the longest while addresses keep the room they need. URLs are
-            where exporters are listened to, who have columns of their own then.
-        keep: id of a column that stays however narrow the line is: the sorted one.
+        width: of the line in cells, including gaps between columns.
+        window: its rate column is the last rate column to be left out.
+        names: names of interfaces: their column grows to the longest one as long as addresses have enough room. Names
+            that are URLs mean that flows come from exporters, and the columns of exporters are shown.
+        keep: id of a column that is always shown: the sorted one.
         gap: cells between two columns.
-        columns: that there are; None: those of flows.
-        arrangement: what the reader chose.
-        telling: what tells rows apart: VLANs and tunnel ids that do are worth more than the interface.
+        columns: the columns to choose from; None: those of flows.
+        arrangement: the user's choices.
+        distinctions: what distinguishes the rows: VLANs and tunnel ids that do take precedence over the interface.
 
     Returns:
-        Columns of priority 1 as long as they leave flexible ones some room; others in order of priority while they fit
-        and leave source and destination room for an IPv4 address with its port, the least important ones for a
-        short IPv6 one.
+        Columns of priority 1, unless flexible columns become too narrow; then others in order of priority while they
+        fit and leave source and destination room for an IPv4 address with port, or, for columns of low priority, for a
+        short IPv6 address with port.
     """
     set_widths = dict(arrangement.widths)
     names = tuple(names)
     local = [name for name in names if "://" not in name]
     listening = len(local) < len(names)
-    there = arrangement.ordered(COLUMNS.values() if columns is None else columns)
-    every = [column for column in there if column.id == keep
+    ordered = arrangement.ordered(COLUMNS.values() if columns is None else columns)
+    every = [column for column in ordered if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
-                 and (telling.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
-    least = _least_widths(every, telling, set_widths, local)
+                 and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
+    least = _least_widths(every, distinctions, set_widths, local)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     stay = {keep} | arrangement.shown
-    instead = _instead_of_interface(telling, local) & {column.id for column in every}
+    instead = _instead_of_interface(distinctions, local) & {column.id for column in every}
     priorities = _priorities(every, window, stay | instead)
     if instead and "interface" not in stay and COLUMNS["interface"] in every:
         priorities["interface"] = 2
     chosen = _chosen(every, flexible, priorities, least, width, gap)
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
-    chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay, telling)
+    chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay, distinctions)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:
@@ -120,10 +120,10 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     return [(column, widths[column.id]) for column in chosen]
 
 
-def _least_widths(every: Sequence[Column], telling: Telling, set_widths: dict[str, int],
+def _least_widths(every: Sequence[Column], distinctions: Distinctions, set_widths: dict[str, int],
                   local: Sequence[str]) -> dict[str, int]:
-    """Cells that each column needs, or was given by the reader."""
-    least = {column.id: column.width for column in every} | _tag_widths(telling) | set_widths
+    """Minimum width of each column in cells, or the width that the user set."""
+    least = {column.id: column.width for column in every} | _tag_widths(distinctions) | set_widths
     if "interface" in least and "interface" not in set_widths:
         least["interface"] = min(max(map(len, local), default=_USUAL_INTERFACE), _USUAL_INTERFACE)
         least["interface"] = max(least["interface"], COLUMNS["interface"].width)
@@ -131,50 +131,50 @@ def _least_widths(every: Sequence[Column], telling: Telling, set_widths: dict[st
 
 
 def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, stay: set[str] | frozenset[str],
-              telling: Telling) -> list[Column]:
-    """The columns that are left when they have no more than so many cells, by what each has that is not shared."""
-    # The bytes of biflows stand behind three rates: their state and protocol say more. VLANs that tell no rows apart
-    # say least.
-    first = ("vlan",) * (not telling.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
+              distinctions: Distinctions) -> list[Column]:
+    """The columns that remain after leaving out enough for the widths in `fixed` and the gaps to fit `room` cells."""
+    # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs that distinguish no rows
+    # are the least useful.
+    first = ("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
     leaving = sorted(_LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
     for column_id in leaving:
         if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
             break
         chosen = [column for column in chosen if column.id != column_id or column.id in stay
-                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # what groups are by stays
+                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # columns of group fields stay
     return chosen
 
 
-def _tag_widths(telling: Telling) -> dict[str, int]:
-    """Cells of what was seen of VLANs and tunnel ids, where that is known: no more than these need."""
-    widths = {"vlan": _ONE_TAG} if telling.tags == 1 else {}
-    return widths | ({"vni": max(_LEAST_ID, telling.digits)} if telling.digits else {})
+def _tag_widths(distinctions: Distinctions) -> dict[str, int]:
+    """Widths of the columns of VLANs and tunnel ids, where the longest value seen is known."""
+    widths = {"vlan": _ONE_TAG} if distinctions.tags == 1 else {}
+    return widths | ({"vni": max(_LEAST_ID, distinctions.digits)} if distinctions.digits else {})
 
 
-def _instead_of_interface(telling: Telling, local: Sequence[str]) -> set[str]:
-    """Columns that tell rows apart where the interface does not."""
-    found = ({"vni"} if telling.tunnels else set()) | ({"tunnel"} if telling.kinds else set())
-    return found | ({"vlan"} if telling.vlans or (telling.tags > 0 and len(local) == 1) else set())
+def _instead_of_interface(distinctions: Distinctions, local: Sequence[str]) -> set[str]:
+    """Columns that distinguish rows better than the interface."""
+    ids = ({"vni"} if distinctions.tunnels else set()) | ({"tunnel"} if distinctions.kinds else set())
+    return ids | ({"vlan"} if distinctions.vlans or (distinctions.tags > 0 and len(local) == 1) else set())
 
 
-def _grow(widths: dict[str, int], column_id: str, wanted: int, left: int, flexible: Sequence[Column]) -> int:
-    """Widen a column while addresses keep the room they need; gives by how much."""
-    growth = max(0, min(wanted - widths[column_id], left - len(flexible) * _ENDPOINT))
+def _grow(widths: dict[str, int], column_id: str, target: int, left: int, flexible: Sequence[Column]) -> int:
+    """Widen a column up to `target` cells if addresses keep enough room; return by how many cells."""
+    growth = max(0, min(target - widths[column_id], left - len(flexible) * _ENDPOINT))
     widths[column_id] += growth
     return growth
 
 
 def _priorities(every: Sequence[Column], window: Window, stay: frozenset[str] | set[str]) -> dict[str, int]:
-    """Of each column: 1 stays."""
+    """Priority of each column by id; 1: always shown."""
     rate = rate_column(window)
-    found = {column.id: 4 if of_both(column.id) == "rate" else column.priority for column in every}
-    return found | dict.fromkeys(stay | {rate} | {rate + way for way in WAYS}, 1)
+    priorities = {column.id: 4 if of_both(column.id) == "rate" else column.priority for column in every}
+    return priorities | dict.fromkeys(stay | {rate} | {rate + way for way in WAYS}, 1)
 
 
 def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dict[str, int], least: dict[str, int],
             width: int, gap: int) -> list[Column]:
-    """The columns there is room for, most important ones first into the room, in order."""
-    found: list[str] = []
+    """The columns that fit, chosen by priority, in their order on screen."""
+    chosen: list[str] = []
     used = -gap
     for column in sorted(every, key=lambda column: priorities[column.id]):
         priority = priorities[column.id]
@@ -183,17 +183,17 @@ def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dic
         endpoint = _ENDPOINT if priority < 5 else _ROOMY_ENDPOINT
         if priority > 1 and used + sum(max(endpoint, least[each.id]) + gap for each in flexible) > width:
             break
-        found.append(column.id)
-    return [column for column in every if column.id in found]
+        chosen.append(column.id)
+    return [column for column in every if column.id in chosen]
 
 
 _LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "tunnel", "vlan", "vni")
-"""What gives way first where not even addresses are legible any more."""
+"""Columns to leave out, first to last, when addresses would become illegible."""
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
 _LONGEST_INTERFACE = 15
-"""IFNAMSIZ, without the zero that ends it."""
+"""IFNAMSIZ without the terminating zero."""
 _SHORT_ENDPOINT = len("198.51.100.7:443")
 _ADDRESS = len("255.255.255.255")
 _ENDPOINT = len("255.255.255.255:65535")
@@ -202,7 +202,8 @@ _LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
 
 
 def _shares(cells: int, flexible: Sequence[Column]) -> dict[str, int]:
-    """Cells of each flexible column: equal shares, the first gets an odd cell; none below its width or past use."""
+    """Width of each flexible column: equal shares, the odd cell goes to the first; at least its width, at most that of
+    the longest endpoint."""
     shares: dict[str, int] = {}
     for position, column in enumerate(flexible):
         share = -(-cells // (len(flexible) - position))

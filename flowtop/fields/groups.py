@@ -1,4 +1,4 @@
-"""Flows by what they have in common: the fields that a query groups by, their keys, texts and filters."""
+"""The fields that a query groups by: their keys, texts and filters."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from flowtop.text.lookups import Lookups
 
 
 def group_keys(field: GroupField, flows: FlowColumns, lookups: Lookups) -> tuple[Array, ...]:
-    """The field's keys of these flows; codes that are alike are one number, that of the first of them."""
-    found, alike = field.keys(flows), field.alike
+    """The field's keys for these flows. Codes that are `alike` are replaced by the lowest of them."""
+    keys, alike = field.keys(flows), field.alike
     if alike is None:
-        return found
-    (points,) = found
-    different, inverse = np.unique(points, return_inverse=True)
+        return keys
+    (codes,) = keys
+    different, inverse = np.unique(codes, return_inverse=True)
     first: dict[Hashable, int] = {}
     numbers = [first.setdefault(alike(number, lookups), number) for number in different.tolist()]
-    return (np.array(numbers, points.dtype)[inverse],)
+    return (np.array(numbers, codes.dtype)[inverse],)
 
 
 def group_fields(ids: tuple[str, ...]) -> tuple[GroupField, ...]:
-    """The fields of those ids; `flow` is no grouping: each flow by itself.
+    """The fields with these ids. `flow` means no grouping: each flow by itself.
 
     Raises:
-        FlowtopError: there is no such field, or its argument is no good, or a field stands there twice.
+        FlowtopError: unknown field, invalid argument, or a field that is named twice.
     """
     return _group_fields(ids, REGISTRY.revision)
 
@@ -42,19 +42,19 @@ def group_fields(ids: tuple[str, ...]) -> tuple[GroupField, ...]:
 def _group_fields(ids: tuple[str, ...], _: int) -> tuple[GroupField, ...]:
     fields = tuple(_field(text) for text in ids if text != "flow")
     if len({field.id for field in fields}) < len(fields):
-        raise FlowtopError(f"a group field stands there twice: {', '.join(ids)}", hint="name each once",
+        raise FlowtopError(f"a group field is named twice: {', '.join(ids)}", hint="name each once",
                            exit_code=EXIT_USAGE)
     return fields
 
 
 def drill_term(group: tuple[str, ...], row: FlowRow, lookups: Lookups) -> str:
-    """The filter that passes what is in a row of groups: its fields' terms, all of them; "" when one has none."""
+    """The filter that matches the flows of a group: the terms of all its fields; "" when a field has no term."""
     terms = [field.term(key, lookups) for field, key in zip(group_fields(group), row.group, strict=True)]
     return " and ".join(terms) if all(terms) else ""
 
 
 def group_text(group: tuple[str, ...], row: FlowRow, lookups: Lookups, wording: Wording = Wording()) -> str:
-    """What the flows of a row of groups have in common, as its cells have it: its fields' texts, with names."""
+    """A group's key as its cells show it: the texts of its fields, with names."""
     fields = zip(group_fields(group), row.group, strict=True)
     return " ".join(field.named(key, wording) if field.named else field.text(key, lookups) for field, key in fields)
 
@@ -65,7 +65,7 @@ def _field(text: str) -> GroupField:
     if field is None:
         near = difflib.get_close_matches(name, [*GROUPS, "flow"], cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"fields: flow, {', '.join(GROUPS)}"
-        raise FlowtopError(f"nothing called {name!r} to group by", hint=hint, exit_code=EXIT_USAGE)
+        raise FlowtopError(f"unknown group field {name!r}", hint=hint, exit_code=EXIT_USAGE)
     if not colon:
         return field
     if field.choose is None:
@@ -78,5 +78,5 @@ def _field(text: str) -> GroupField:
 
 
 def member_names(fields: Iterable[GroupField]) -> list[str]:
-    """JSON members that groups by these fields may have, each once, in order."""
+    """Names of the JSON members that groups by these fields may have, without repeats, in order."""
     return list(dict.fromkeys(name for field in fields for name in field.members))

@@ -1,4 +1,4 @@
-"""Fields that packets' headers say: VLAN, tunnel, protocol, DSCP, TTL, TCP control bits, MAC addresses."""
+"""Fields of packet headers: VLAN, tunnel, protocol, DSCP, TTL, TCP control bits, MAC addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column, Wording, plain
-from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Key, Member, Teller, stored
+from flowtop.fields.field import Detail, DetailFormatter, Field, FilterKey, GroupField, Key, Member, stored
 from flowtop.model.elements import TUNNEL_MEMBERS, tunnel_values
 from flowtop.model.flows import Array, FlowColumns
 from flowtop.model.kinds import ANY_PROTOCOL, TUNNELS_BY_LABEL, Kind, Tunnel
@@ -29,7 +29,7 @@ _VLAN_COLUMN = Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", lamb
 VLAN = Field(
     "vlan", "VLAN ID, with QinQ outer.inner.", column=_VLAN_COLUMN, biflow_columns=(_VLAN_COLUMN,),
     key=FilterKey("vlan",
-                  "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner one; alone: tagged at all.",
+                  "VLAN ID of either tag; 100.200: outer and inner tag, 100.0: no inner tag; alone: any tag.",
                   "vlan 100", "a VLAN ID, 0 to 4095, or outer and inner as in 100.200", operands.vlan,
                   *stored("vlan_id"), packet="vlan_id", optional=True, rank=2),
     group=GroupField(
@@ -50,7 +50,7 @@ def _of_tunnel(name: str, doc: str, rank: int) -> Member:
 
 
 _TUNNEL_COLUMN = Column("tunnel", "TUNNEL", 6,
-                        "With --decap or -l: kind of the tunnel that carried the flow, or that the flow is.",
+                        "With --decap or -l: kind of the tunnel that carried the flow, or of the tunnel itself.",
                         lambda row, _, __: Tunnel(row.tunnel).label, (plain("tunnel"),), 4, terms.tunnel_term,
                         of_tunnels=True)
 
@@ -63,7 +63,7 @@ def _tunnel_text(key: Key) -> str:
 TUNNEL = Field(
     "tunnel", _TUNNEL_COLUMN.doc, column=_TUNNEL_COLUMN, biflow_columns=(_TUNNEL_COLUMN,),
     key=FilterKey(
-        "tunnel", "With --decap or -l: carried in a tunnel of this kind, or the tunnel itself; alone: any.",
+        "tunnel", "With --decap or -l: carried in a tunnel of this kind, or the tunnel itself; alone: any kind.",
         "tunnel vxlan",
         "a tunnel: " + ", ".join(TUNNELS_BY_LABEL),
         operands.ReadChoice((("none", Tunnel.NONE), *TUNNELS_BY_LABEL.items())),
@@ -78,25 +78,23 @@ TUNNEL = Field(
 
 
 def _tunnel_id(row: FlowRow, _: Wording, __: Lookups) -> str:
-    """0 is an id of those that always have one, and none of the others."""
+    """The id as text. 0 is a valid id for kinds that always have one; for others it means none."""
     return str(row.tunnel_id) if row.tunnel_id or Tunnel(row.tunnel).always_has_id else ""
 
 
 _ID_COLUMN = Column(
-    "vni", "VNI", 8, "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session, MPLS label; empty: it has none.",
+    "vni", "VNI", 8, "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session or MPLS label; empty: none.",
     _tunnel_id, (plain("tunnel_id"),), 4, terms.tunnel_id_term, "right", of_tunnels=True)
 TUNNEL_ID = Field(
     "vni", _ID_COLUMN.doc, column=_ID_COLUMN, biflow_columns=(_ID_COLUMN,),
     key=FilterKey(
-        "vni", "With --decap or -l: the tunnel's id, which is a VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
+        "vni", "With --decap or -l: the tunnel's id: VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
         "a number such as 42", operands.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id",
         optional=True),
     members=(_of_tunnel("layer2SegmentId", "", 31),
-             _of_tunnel("tunnelId", "Its VNI, GRE key, ERSPAN session or MPLS label.", 51)))
+             _of_tunnel("tunnelId", "Id of that tunnel: VNI, GRE key, ERSPAN session or MPLS label.", 51)))
 
 # ---- IP
-
-
 
 
 def _protocol(row: FlowRow) -> str:
@@ -169,7 +167,7 @@ TTL = Field(
 # ---- TCP control bits, MAC addresses
 
 
-def _flags_detail(row: FlowRow, _: Teller) -> str:
+def _flags_detail(row: FlowRow, _: DetailFormatter) -> str:
     return f"flags {units.tcp_flags(row.tcp_control_bits) or '-'}"
 
 
@@ -179,7 +177,7 @@ TCP_FLAGS = Field(
     column=Column("flags", "FLAGS", 9, _FLAGS_DOC, lambda row, _, __: units.tcp_flags(row.tcp_control_bits),
                   (plain("tcp_control_bits"),), 7, terms.flags_term),
     key=FilterKey(
-        "flags", "All these TCP flags were seen in the flow: names with +, or the letters of the FLAGS column.",
+        "flags", "All these TCP flags were seen: names joined by +, or the letters of the column FLAGS.",
         "flags syn+ack", f"TCP flags such as syn, syn+ack ({', '.join(operands.FLAG_NAMES)})", operands.tcp_flags,
         *stored("tcp_control_bits"), kind="bits", choices=operands.FLAG_NAMES),
     members=(Member("tcpControlBits", lambda flow, _: flow.tcp_control_bits, of_packets=True, both_ways=True,
@@ -201,7 +199,7 @@ MACS = Field(
              Member("destinationMacAddress", _destination_mac, of_packets=True, rank=17)))
 
 PATH = (VLAN, TUNNEL, TUNNEL_ID, PROTOCOL)
-"""What stands before the addresses on screen."""
+"""Columns before the addresses on screen."""
 CONTENT = (DSCP, TOS, TCP_FLAGS, MACS)
-"""What stands behind them."""
+"""Columns after the addresses."""
 HOPS = (TTL,)

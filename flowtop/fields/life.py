@@ -1,4 +1,4 @@
-"""Fields of what a flow is and where it stands in its life: state, end, duplicate, parent, fragment."""
+"""Fields of a flow's state and kind: active or ended, duplicate, parent, fragment."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _state_text(row: FlowRow) -> str:
 
 _STATE_COLUMN = Column(
     "state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, tun a tunnel whose "
-    "packets count in the flows it carries, end ended.", lambda row, _, __: _state_text(row), (_rank,), 1,
+    "packets are counted in the flows it carries, end ended.", lambda row, _, __: _state_text(row), (_rank,), 1,
     terms.state_term)
 STATE = Field(
     "state", _STATE_COLUMN.doc, column=_STATE_COLUMN, biflow_columns=(_STATE_COLUMN,),
     key=FilterKey(
-        "state", "Where the flow is in its life: active, closing (FIN or RST seen), ended.", "state ended",
+        "state", "State of the flow: active, closing (FIN or RST seen), ended.", "state ended",
         "active, closing or ended", operands.ReadChoice((("active", 0), ("closing", 1), ("ended", 2), ("end", 2))),
         lambda source: _state(source.columns, source.columns["end_reason"] != 0),
         lambda records: _state(records, _ended(records)), choices=("active", "closing", "ended"), of_aggregates=True),
@@ -56,13 +56,13 @@ STATE = Field(
 
 
 def _is_fragment(columns: FlowColumns) -> Array:
-    found: Array = columns["kind"] == Kind.FRAGMENT
-    return found
+    fragments: Array = columns["kind"] == Kind.FRAGMENT
+    return fragments
 
 
 def _is_parent(columns: FlowColumns) -> Array:
-    found: Array = columns["kind"] == Kind.PARENT
-    return found
+    parents: Array = columns["kind"] == Kind.PARENT
+    return parents
 
 
 FRAGMENT = Field(
@@ -75,15 +75,15 @@ DUPLICATE = Field(
     key=FilterKey("duplicate", "Already counted at another Observation Point (dup).", "not duplicate", "0 or 1",
                   operands.ReadInteger(0, 1), *stored("duplicate"), optional=True, of_aggregates=True, rank=6),
     members=(Member("duplicate", lambda flow, _: True if flow.duplicate else None,
-                    "Another Observation Point's flow stands for the same packets: true, or left out.", rank=52),))
+                    "True: a flow of another Observation Point counts its packets; otherwise absent.", rank=52),))
 PARENT = Field(
-    "parent", "With --decap: a tunnel whose packets count in the flows it carries.",
-    key=FilterKey("parent", "With --decap: a tunnel whose packets count in the flows it carries.", "not parent",
+    "parent", "With --decap: a tunnel whose packets are counted in the flows it carries.",
+    key=FilterKey("parent", "With --decap: a tunnel whose packets are counted in the flows it carries.", "not parent",
                   "0 or 1", operands.ReadInteger(0, 1), lambda source: _is_parent(source.columns), _is_parent,
                   optional=True, of_aggregates=True, rank=6),
     members=(Member("parent", lambda flow, _: True if flow.kind == Kind.PARENT else None,
-                    "A tunnel whose packets are in the flows it carries: true, or left out.", rank=53),))
-FLOW_ID = Field("flow_id", "A number of the flow's own.",
+                    "True: a tunnel whose packets are counted in the flows it carries; otherwise absent.", rank=53),))
+FLOW_ID = Field("flow_id", "The flow's unique number.",
                 members=(Member("flowId", lambda flow, _: flow.flow_id, rank=1),))
 
 FIELDS = (STATE, FLOW_ID, FRAGMENT, DUPLICATE, PARENT)

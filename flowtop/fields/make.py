@@ -1,4 +1,4 @@
-"""The two usual kinds of field, made whole from a few words: a number of each flow, and a text."""
+"""Functions that make the two usual kinds of field completely: a number of each flow, and a text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flowtop.fields.columns import Column, Wording, plain, unfiltered
 from flowtop.fields.field import (
     EVERYWHERE,
     Detail,
+    DetailFormatter,
     Field,
     FilterKey,
     GroupField,
@@ -20,7 +21,6 @@ from flowtop.fields.field import (
     Measure,
     Member,
     ReadValue,
-    Teller,
 )
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Together
 from flowtop.model.rows import FlowRow, FlowValues
@@ -28,7 +28,7 @@ from flowtop.text import quantities, units
 from flowtop.text.lookups import Lookups, Texts
 
 LONGEST_TEXT = 64
-"""Characters of a text that are shown; also the part of a text that groups are told apart by is whole."""
+"""Characters of a text that are shown. Groups compare whole texts."""
 
 
 def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable[[FlowSource], Array],
@@ -37,27 +37,27 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
             word: str = "", read: ReadValue = quantities.count, expected: str = "a number such as 100, 10k, 1.5M",
             example: str = "", unit: str = "", detail: str = "", descending_first: bool = True, group: bool = False,
             of_aggregates: bool = False, known: tuple[Known, ...] = EVERYWHERE) -> Field:
-    """A field that is a whole number of each flow: in the list, the filter language, JSON and CSV, details, and, where
-    it has a sum or the like, in the lists of groups and biflows.
+    """A field that is a whole number of each flow: in the list, the filter language, JSON and CSV, details, and, unless
+    `together` is "none", in the lists of groups and biflows.
 
     Args:
-        field_id: also the key of `FlowRow.more`, and the name of the column of numbers that groups and orders read.
-        header: of its column; not longer than `width`.
+        field_id: also its key in `FlowRow.more`, and the name of its column of numbers.
+        header: of its column; the column is at least as wide.
         doc: one sentence, ending in a full stop.
         json: its key in JSON and CSV: the Information Element's name where there is one, else camelCase with the unit.
-        values: whole numbers, shape (n,), one a flow of the source's columns.
-        records: the same of Flow Records (FLOW_RECORD_DTYPE), for exports; None: they do not tell it.
-        together: what groups and biflows have of it.
-        text: the number in printable single cells.
+        values: whole numbers, shape (n,), one for each flow of the source's columns.
+        records: the same for Flow Records (FLOW_RECORD_DTYPE), for exports; None: they do not have it.
+        together: how the numbers of several flows combine in groups and biflows.
+        text: formats the number, each character one cell wide.
         width, priority: of the column; see Column.
         word: of the filter language; "": the field's id.
-        read, expected: how its operand is read, and what it must be.
+        read, expected: reads an operand; describes a valid operand.
         example: a filter; "": `word > 1`.
-        unit: what stands behind the number in a filter made of a cell.
+        unit: appended to the number when a filter is made from a cell.
         detail: label of its line in details; "": the word.
-        group: flows can be put together by equal numbers.
+        group: flows can be grouped by it.
         of_aggregates: aggregate entries (map full) have it, as they have bytes and packets.
-        known: where flows come from that have it.
+        known: the sources that provide it.
     """
     word = word or field_id
 
@@ -93,19 +93,19 @@ def text(field_id: str, header: str, doc: str, *, json: str, texts: Texts, store
          width: int = 8, priority: int = 12, word: str = "", expected: str = "a text; * and ? stand for any",
          example: str = "", align: Literal["left", "right"] = "left", of_aggregates: bool = False,
          known: tuple[Known, ...] = EVERYWHERE) -> Field:
-    """A field that is a text of each flow: flows have a code, and `texts` has the text of it.
+    """A field that is a text of each flow: flows have a code, and `texts` gives the text of a code.
 
-    It can be sorted by (natural order: `eth2` before `eth10`), grouped by (codes of equal text together), filtered by
-    (`=`, `!=` with globs, `~`, `!~`), and the texts of the flows in view are offered while a filter is typed.
+    The list can be sorted by it (natural order: `eth2` before `eth10`), grouped by it (codes with equal texts are one
+    group) and filtered by it (`=`, `!=` with globs, `~`, `!~`). Completion offers the texts of the flows in view.
 
     Args:
-        field_id, header, doc, json, width, priority, word, expected, known: as of `numeric`.
+        field_id, header, doc, json, width, priority, word, expected, known: as for `numeric`.
         texts: the text of a code.
         stored: the column of flows, field of Flow Records and attribute of rows that holds the code; "": see `codes`.
-        codes: whole numbers >= 0, shape (n,), one a flow of the source's columns; where `stored` is "".
-        records: the same of Flow Records, for exports; None: they do not tell it.
+        codes: whole numbers >= 0, shape (n,), one for each flow of the source's columns; when `stored` is "".
+        records: the same for Flow Records, for exports; None: they do not have it.
         example: a filter; "": `word a*`.
-        align: side of the column on which the text stands.
+        align: alignment of the text in its column.
         of_aggregates: aggregate entries (map full) have it.
     """
     word = word or field_id
@@ -132,12 +132,12 @@ def text(field_id: str, header: str, doc: str, *, json: str, texts: Texts, store
         known_here = stored or field_id in flow.more
         return (shown(code(flow), lookups) or None) if known_here else None
 
-    def detail(row: FlowRow, teller: Teller) -> str:
-        return cell(row, teller.wording, teller.lookups)
+    def detail(row: FlowRow, formatter: DetailFormatter) -> str:
+        return cell(row, formatter.wording, formatter.lookups)
 
     def values(key: Key, lookups: Lookups) -> dict[str, str]:
-        said = shown(key[0], lookups)
-        return {json: said} if said else {}
+        value = shown(key[0], lookups)
+        return {json: value} if value else {}
 
     column = Column(field_id, header, max(width, len(header)), doc, cell, (plain(name),), priority,
                     lambda row, lookups: terms.text_words(word, texts.text(code(row), lookups)), align, texts=texts)
@@ -155,7 +155,7 @@ def text(field_id: str, header: str, doc: str, *, json: str, texts: Texts, store
 
 
 def where_known(column: Array) -> Array:
-    """As numbers, and what no comparison finds where there is 0."""
+    """The numbers as float64, with NaN, which no comparison matches, instead of 0 (not known)."""
     numbers = column.astype(np.float64)
     numbers[column == 0] = np.nan
     return numbers

@@ -44,7 +44,7 @@ def _point(key: Key, lookups: Lookups) -> str:
 
 
 def _point_element(name: str) -> Member:
-    """A part of what `point_elements` says."""
+    """One of the members that `point_elements` gives."""
     def value(flow: FlowValues, lookups: Lookups) -> str | int | None:
         point = lookups.interfaces.get(flow.ifindex, str(flow.ifindex))
         return point_elements(point, units.printable).get(name)
@@ -60,7 +60,7 @@ def _interface(row: FlowRow, _: Wording, lookups: Lookups) -> str:
 
 
 def _point_term(key: Key, lookups: Lookups) -> str:
-    """`if eth0`; of an exporter's interface with the exporter, as others have interfaces of that name too."""
+    """`if eth0`; for an exporter's interface with the exporter, because others may use the same interface name."""
     name = _point(key, lookups)
     exporter = exporter_of(name)
     if exporter is None:
@@ -78,9 +78,9 @@ def _interface_field() -> Field:
     column = replace(made.column, text=_interface, term=terms.interface_term)
     return made.but(
         column=column, biflow_columns=(replace(column, priority=3),),
-        key=replace(made.key, doc="Interface; * and ? stand for any text, [ab] for one of these."),
+        key=replace(made.key, doc="Interface name; * matches any text, ? one character, [ab] one of these."),
         group=replace(
-            made.group, rank=2, alike=None,  # two interfaces of one name, one after the other, are two
+            made.group, rank=2, alike=None,  # two interfaces that had the same name at different times are two groups
             text=lambda key, lookups: units.printable(_point(key, lookups), _LONGEST_POINT), term=_point_term,
             values=lambda key, lookups: point_elements(_point(key, lookups), units.printable),
             members=("interfaceName", "exporterIPv4Address", "exporterIPv6Address", "observationDomainId"),
@@ -91,14 +91,14 @@ def _interface_field() -> Field:
 # ---- the direction
 
 
-_DIRECTION_DOC = "← ingress, → egress, at that interface; - the exporter does not say."
+_DIRECTION_DOC = "← ingress, → egress, at that interface; - not reported by the exporter."
 _DIRECTION_COLUMN = Column("direction", "D", 1, _DIRECTION_DOC, lambda row, _, __: ARROWS[row.direction],
                            (plain("direction"),), 1, terms.direction_term)
 _DIRECTION = Field(
     "direction", _DIRECTION_DOC, column=_DIRECTION_COLUMN,
     biflow_columns=(replace(unfiltered(_DIRECTION_COLUMN), priority=3),),
     key=FilterKey(
-        "dir", "Direction at the interface; unknown where an exporter does not say.", "dir out", "in, out or unknown",
+        "dir", "Direction at the interface; unknown: the exporter does not report it.", "dir out", "in, out or unknown",
         operands.ReadChoice((("in", Direction.INGRESS), ("out", Direction.EGRESS), ("ingress", Direction.INGRESS),
                               ("egress", Direction.EGRESS), ("unknown", UNKNOWN_DIRECTION))),
         *stored("direction"), choices=("in", "out", "unknown"), packet="direction", of_aggregates=True),
@@ -115,7 +115,7 @@ _DIRECTION = Field(
 
 
 def _exporter_term(key: Key, lookups: Lookups) -> str:
-    """`exporter 192.0.2.1`; what no exporter reported is what no exporter's address fits."""
+    """`exporter 192.0.2.1`; for flows that no exporter reported: `not exporter ?*`."""
     exporter = exporter_of(_point(key, lookups))
     return f"exporter {exporter.address}" if exporter else "not exporter ?*"
 
@@ -149,7 +149,7 @@ def _exporter_field() -> Field:
     column = replace(made.column, term=terms.exporter_term, of_exporters=True)
     return made.but(
         column=column, biflow_columns=(column,),
-        key=replace(made.key, doc=f"{made.doc[:-1]}; * and ? stand for any text."),
+        key=replace(made.key, doc=f"{made.doc[:-1]}; * matches any text, ? one character."),
         group=replace(
             made.group, rank=2, width=15, of_exporters=True, term=_exporter_term,
             text=lambda key, lookups: _EXPORTERS.text(key[0], lookups) or _NO_EXPORTER,

@@ -1,4 +1,4 @@
-"""A flow as JSON members: IANA element names and plain values, the same of rows on view and of Flow Records."""
+"""A flow as JSON members: IANA element names and plain values. Rows and Flow Records give the same members."""
 
 from __future__ import annotations
 
@@ -22,75 +22,75 @@ _ARBITRARY, _INITIATOR = 0, 1
 
 
 def iso_time(unix_ms: int) -> str:
-    """Milliseconds since 1970 UTC as RFC 3339 has it."""
+    """Milliseconds since 1970 UTC in the format of RFC 3339."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def flow_names() -> tuple[str, ...]:
-    """Every key that a flow may have, in column order of CSV."""
+    """Every key that a flow may have, in the column order of CSV."""
     return tuple(MEMBERS)
 
 
 def group_names() -> tuple[str, ...]:
-    """What a group has behind the members of its fields."""
+    """Keys of a group, after the members of its group fields."""
     return (_FLOWS, *(name for name, member in MEMBERS.items() if member.of_groups))
 
 
 def biflow_names() -> tuple[str, ...]:
-    """What a biflow has behind the keys of its flow from the initiator."""
+    """Keys of a biflow, after those of its flow from the initiator."""
     return ("biflowDirection", *(_reversed(name) for name, member in MEMBERS.items() if member.both_ways))
 
 
 def key_table() -> list[tuple[str, str, str]]:
-    """Of every key of a flow: name, number of the Information Element ("-": IANA has none), and one sentence."""
-    found = []
+    """For every key of a flow: name, number of the Information Element ("-": not an IANA element), and one sentence."""
+    rows = []
     for name, member in MEMBERS.items():
         element = ELEMENTS.get(name)
-        found.append((name, str(element.number) if element else "-", member.doc or (element.doc if element else "")))
-    return found
+        rows.append((name, str(element.number) if element else "-", member.doc or (element.doc if element else "")))
+    return rows
 
 
 def flow_record(flow: FlowValues, lookups: Lookups) -> dict[str, Any]:
-    """One flow, of a row or of a Flow Record.
+    """The members of one flow, from a row or a Flow Record.
 
-    An aggregate entry (map full) has no addresses and no ports. What is not known of a flow has no key.
+    An aggregate entry (map full) has no addresses and no ports. Values that are not known have no key.
     """
     aggregate = flow.kind == Kind.AGGREGATE
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for name, member in MEMBERS.items():
         if aggregate and member.of_packets:
             continue
         value = member.value(flow, lookups)
         if value is not None:
-            found[name] = value
-    return found
+            record[name] = value
+    return record
 
 
 def group_record(row: FlowRow, group: tuple[str, ...], lookups: Lookups) -> dict[str, Any]:
-    """One group: what its flows have in common, then sums. A group of aggregates has no member for what they hide."""
-    found: dict[str, Any] = {}
+    """The members of one group: its key, then sums. Aggregates have no member for a field that they do not keep."""
+    record: dict[str, Any] = {}
     for field, key in zip(group_fields(group), row.group, strict=True):
-        found |= field.values(key, lookups)
-    found[_FLOWS] = row.flows
+        record |= field.values(key, lookups)
+    record[_FLOWS] = row.flows
     for name, member in MEMBERS.items():
         if member.of_groups:
             value = member.value(row, lookups)
             if value is not None:
-                found[name] = value
-    return found
+                record[name] = value
+    return record
 
 
 def biflow_record(ways: Ways, lookups: Lookups) -> dict[str, Any]:
-    """One biflow as RFC 5103 has it: the flow from the initiator, and the reverse elements of the flow to it.
+    """The members of one biflow (RFC 5103): those of the flow from the initiator, then reverse elements.
 
-    One of which only one way was seen has none of these: it is a flow as any other.
+    When only one direction was seen there are no reverse elements and no biflowDirection.
     """
-    found = flow_record(ways.forward, lookups)
+    record = flow_record(ways.forward, lookups)
     if ways.reverse is None:
-        return found
+        return record
     back = flow_record(ways.reverse, lookups)
-    found["biflowDirection"] = _INITIATOR if ways.opened else _ARBITRARY
-    return found | {_reversed(name): value for name, value in back.items() if MEMBERS[name].both_ways}
+    record["biflowDirection"] = _INITIATOR if ways.opened else _ARBITRARY
+    return record | {_reversed(name): value for name, value in back.items() if MEMBERS[name].both_ways}
 
 
 def _reversed(name: str) -> str:
@@ -99,13 +99,12 @@ def _reversed(name: str) -> str:
 
 @lru_cache(maxsize=4)
 def _values_of(names: tuple[str, ...]) -> Callable[..., FlowValues]:
-    """A tuple with these attributes."""
+    """A named tuple class with these attributes."""
     return cast(Callable[..., FlowValues], namedtuple("values", names))
 
 
 def plain_records(records: FlowRecords, lookups: Lookups) -> Iterator[dict[str, Any]]:
-    """Each Flow Record (FLOW_RECORD_DTYPE) as `flow_record` has it; a number takes the place of a name that is not
-    known."""
+    """Each Flow Record (FLOW_RECORD_DTYPE) as `flow_record` gives it; names that are not known are shown as numbers."""
     names = records.dtype.names or ()
     make = _values_of((*names, "more"))
     measures = {field_id: measure.records(records).tolist() for field_id, measure in MEASURES.items()

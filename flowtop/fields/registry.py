@@ -1,8 +1,8 @@
-"""Every field there is, and what is made of them: columns, groups, filter words, JSON keys, lines of details.
+"""All fields, and what is made from them: columns, groups, filter words, JSON keys, lines of details.
 
-A field that flowtop ships is one entry in one of the modules that are joined here. `register` adds one at run time. The
-views (COLUMNS, GROUPS, ...) are read-only mappings that always show the fields of the moment: look things up in them,
-keep no copies of them.
+The fields that flowtop ships are entries in the modules that are joined here. `register` adds one at run time. The
+views (COLUMNS, GROUPS, ...) are read-only mappings that always reflect the current fields: look things up in them, and
+do not keep copies of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Value = TypeVar("Value")
 
 
 class Registry:
-    """Fields by id, in the order in which a screen shows their columns.
+    """Fields by id, in the order of their columns on screen.
 
     Attributes:
-        revision: another one after each change, for what is made of the fields and kept.
+        revision: changes with each change of the fields: for caches of what is made from them.
     """
 
     def __init__(self, fields: Iterable[Field]) -> None:
@@ -33,32 +33,32 @@ class Registry:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """All of them."""
+        """All fields."""
         return tuple(self._fields.values())
 
     def register(self, field: Field) -> None:
-        """Add a field behind the others.
+        """Add a field after the others.
 
         Raises:
-            ValueError: there is a field of that id, or one with that filter word or JSON key.
+            ValueError: another field has this id, filter word or JSON key.
         """
         names = _names(field)
         for name in names:
             if name in self._taken:
-                raise ValueError(f"field {field.id!r}: {' '.join(name)} is of field {self._taken[name]!r}")
+                raise ValueError(f"field {field.id!r}: {' '.join(name)} belongs to field {self._taken[name]!r}")
         self._taken.update(dict.fromkeys(names, field.id))
         self._fields[field.id] = field
         self.revision += 1
 
     def remove(self, field_id: str) -> None:
-        """Take a field out again. Raises KeyError."""
+        """Remove a field. Raises KeyError: there is none with this id."""
         for name in _names(self._fields.pop(field_id)):
             del self._taken[name]
         self.revision += 1
 
 
 def _names(field: Field) -> list[tuple[str, str]]:
-    """What no other field may be called."""
+    """Names that no other field may have."""
     words = [("filter word", field.key.word)] if field.key is not None else []
     return [("id", field.id), *words, *(("JSON key", member.name) for member in field.members)]
 
@@ -68,17 +68,17 @@ REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *headers.CONTE
 
 
 def register(field: Field) -> None:
-    """Add a field; see Registry.register. From now on it is in every list, word and key that is made of fields."""
+    """Add a field; see Registry.register. All views include it from now on."""
     REGISTRY.register(field)
 
 
 def unregister(field_id: str) -> None:
-    """Take a field out again. Raises KeyError."""
+    """Remove a field. Raises KeyError: there is none with this id."""
     REGISTRY.remove(field_id)
 
 
 class View(Mapping[str, Value]):
-    """A mapping made of the registry's fields, made anew after a change."""
+    """A mapping made from the registry's fields, and made again after each change of them."""
 
     def __init__(self, make: Callable[[tuple[Field, ...]], dict[str, Value]]) -> None:
         self._make = make
@@ -101,8 +101,8 @@ class View(Mapping[str, Value]):
 
 
 def _columns(fields: Iterable[Field]) -> dict[str, Column]:
-    found = [field.column for field in fields if field.column is not None]
-    return {column.id: column for column in sorted(found, key=lambda column: column.rank)}
+    columns = [field.column for field in fields if field.column is not None]
+    return {column.id: column for column in sorted(columns, key=lambda column: column.rank)}
 
 
 def _biflow_columns(fields: Iterable[Field]) -> dict[str, Column]:
@@ -110,28 +110,28 @@ def _biflow_columns(fields: Iterable[Field]) -> dict[str, Column]:
 
 
 def _group_columns(fields: Iterable[Field]) -> dict[str, Column]:
-    found = [field.group_column for field in fields if field.group_column is not None]
-    return {column.id: column for column in sorted(found, key=lambda column: column.rank)}
+    columns = [field.group_column for field in fields if field.group_column is not None]
+    return {column.id: column for column in sorted(columns, key=lambda column: column.rank)}
 
 
 def _groups(fields: Iterable[Field]) -> dict[str, GroupField]:
-    found = [field.group for field in fields if field.group is not None]
-    return {group.id: group for group in sorted(found, key=lambda group: group.rank)}
+    groups = [field.group for field in fields if field.group is not None]
+    return {group.id: group for group in sorted(groups, key=lambda group: group.rank)}
 
 
 def _keys(fields: Iterable[Field]) -> dict[str, FilterKey]:
-    found = [field.key for field in fields if field.key is not None]
-    return {key.word: key for key in sorted(found, key=lambda key: key.rank)}
+    keys = [field.key for field in fields if field.key is not None]
+    return {key.word: key for key in sorted(keys, key=lambda key: key.rank)}
 
 
 def _members(fields: Iterable[Field]) -> dict[str, Member]:
-    found = [member for field in fields for member in field.members]
-    return {member.name: member for member in sorted(found, key=lambda member: member.rank)}
+    members = [member for field in fields for member in field.members]
+    return {member.name: member for member in sorted(members, key=lambda member: member.rank)}
 
 
 def _details(fields: Iterable[Field]) -> dict[str, Detail]:
-    found = [(field.detail.rank, field.id, field.detail) for field in fields if field.detail is not None]
-    return {field_id: detail for _, field_id, detail in sorted(found, key=lambda entry: entry[0])}
+    details = [(field.detail.rank, field.id, field.detail) for field in fields if field.detail is not None]
+    return {field_id: detail for _, field_id, detail in sorted(details, key=lambda entry: entry[0])}
 
 
 def _measures(fields: Iterable[Field]) -> dict[str, Measure]:
@@ -143,16 +143,16 @@ FIELDS: View[Field] = View(lambda fields: {field.id: field for field in fields})
 COLUMNS: View[Column] = View(_columns)
 """Columns of flows by id, in the order of the screen."""
 BIFLOW_COLUMNS: View[Column] = View(_biflow_columns)
-"""Columns of biflows likewise."""
+"""Columns of biflows by id, in the order of the screen."""
 GROUP_COLUMNS: View[Column] = View(_group_columns)
-"""Columns of groups likewise, but for those of what they are grouped by."""
+"""Columns of groups by id, in the order of the screen, without those of the group fields themselves."""
 GROUPS: View[GroupField] = View(_groups)
-"""What flows can be grouped by, by id, in the order in which a screen offers it."""
+"""Group fields by id, in the order of the group chooser."""
 KEYS: View[FilterKey] = View(_keys)
-"""Words of the filter language that take values, by word, in the order in which they are explained."""
+"""Words of the filter language that take values, by word, in the order of the help."""
 MEMBERS: View[Member] = View(_members)
 """Keys of a flow in JSON, by name, in column order of CSV."""
 DETAILS: View[Detail] = View(_details)
-"""What a flow's details say of fields, by field, in the order of lines."""
+"""Entries of a flow's details, by field id, in the order of lines."""
 MEASURES: View[Measure] = View(_measures)
-"""Values that rows carry beside their own, by field."""
+"""Numbers that rows carry in `FlowRow.more`, by field id."""

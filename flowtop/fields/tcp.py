@@ -1,4 +1,4 @@
-"""Fields of TCP connections: round trip, segments sent again, congestion window, when SYN, FIN and RST came."""
+"""Fields of TCP connections: round-trip time, retransmissions, congestion window, times of SYN, FIN and RST."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNT = "a number such as 100, 10k, 1.5M"
 
 
 def _member(name: str, doc: str, value: Callable[[FlowValues], int], rank: int) -> Member:
-    """As far as it is known, and not 0."""
+    """A JSON member that is omitted when the value is 0, which means not known."""
     return Member(name, lambda flow, _: value(flow) or None, doc, of_packets=True, both_ways=True, rank=rank)
 
 
@@ -33,7 +33,7 @@ def _rtt_detail(row: FlowRow) -> str:
 
 
 _RTT_COLUMN = Column(
-    "rtt", "RTT", 7, "TCP round-trip time: smoothed, of flows that a local socket sends; with -r of the handshake.",
+    "rtt", "RTT", 7, "TCP round-trip time: smoothed, for flows that a local socket sends; with -r from the handshake.",
     lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
     descending_first=True)
 _RTT = Field(
@@ -42,41 +42,41 @@ _RTT = Field(
     key=FilterKey("rtt", "TCP round-trip time, where it is known.", "rtt > 50ms", _SPAN, quantities.seconds,
                   lambda source: where_known(source.columns["rtt_us"]) * 1e-6),
     members=(_member("tcpRoundTripMicroseconds",
-                     "Round trip: smoothed, of the local socket that sends the flow; with -r to SYN-ACK.",
+                     "Round-trip time: smoothed, of the local socket that sends the flow; with -r from SYN to SYN-ACK.",
                      lambda flow: flow.rtt_us, 43),),
     detail=_detail(_rtt_detail, 8))
 
 _RETRANSMITS_COLUMN = Column(
-    "retransmits", "RETR", 5, "TCP segments sent again: counted by the local socket in its life; with -r in the file.",
+    "retransmits", "RETR", 5, "TCP retransmissions: of the local socket so far; with -r those in the file.",
     lambda row, _, __: _counted(row.retransmitted), (plain("retransmitted"),), 10,
     terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True)
 _RETRANSMITS = Field(
     "retransmits", _RETRANSMITS_COLUMN.doc, column=_RETRANSMITS_COLUMN,
     biflow_columns=(unfiltered(_RETRANSMITS_COLUMN),), group_column=unfiltered(_RETRANSMITS_COLUMN),
     known=("live", "file"),
-    key=FilterKey("retransmits", "TCP segments sent again (retransmissions); alone: any.", "retransmits > 10", _COUNT,
+    key=FilterKey("retransmits", "TCP segments retransmitted; alone: any.", "retransmits > 10", _COUNT,
                   quantities.count, lambda source: source.columns["retransmitted"], optional=True),
     members=(_member("tcpRetransmittedSegments",
-                     "Segments sent again: by the local socket, in its life; with -r in the file.",
+                     "Segments retransmitted: by the local socket so far; with -r those in the file.",
                      lambda flow: flow.retransmitted, 44),),
     detail=_detail(lambda row: f"retr {units.count(row.retransmitted)}"
                    if row.congestion_window or row.retransmitted else "", 10))
 
 _OUT_OF_ORDER_COLUMN = Column(
-    "outoforder", "OOO", 5, "With -r: TCP segments that came out of order.",
+    "outoforder", "OOO", 5, "With -r: TCP segments that arrived out of order.",
     lambda row, _, __: _counted(row.out_of_order), (plain("out_of_order"),), 11,
     terms.at_least("outoforder", lambda row: row.out_of_order), "right", descending_first=True)
 _OUT_OF_ORDER = Field(
     "outoforder", _OUT_OF_ORDER_COLUMN.doc, column=_OUT_OF_ORDER_COLUMN,
     biflow_columns=(unfiltered(_OUT_OF_ORDER_COLUMN),), group_column=unfiltered(_OUT_OF_ORDER_COLUMN),
     known=("file",),
-    key=FilterKey("outoforder", "TCP segments that came out of order (-r); alone: any.", "outoforder", _COUNT,
+    key=FilterKey("outoforder", "TCP segments that arrived out of order (-r); alone: any.", "outoforder", _COUNT,
                   quantities.count, lambda source: source.columns["out_of_order"], optional=True),
-    members=(_member("tcpOutOfOrderSegments", "With -r: segments that came out of order.",
+    members=(_member("tcpOutOfOrderSegments", "With -r: segments that arrived out of order.",
                      lambda flow: flow.out_of_order, 45),),
     detail=_detail(lambda row: f"ooo {units.count(row.out_of_order)}" if row.out_of_order else "", 11))
 
-_CWND_DOC = "TCP congestion window in segments: of flows that a local socket sends."
+_CWND_DOC = "TCP congestion window in segments, for flows that a local socket sends."
 _CWND = Field(
     "cwnd", _CWND_DOC, known=("live",),
     column=Column("cwnd", "CWND", 5, _CWND_DOC, lambda row, _, __: _counted(row.congestion_window),
@@ -89,15 +89,16 @@ _CWND = Field(
 
 
 def _first(name: str, member: str, doc: str, at_ms: Callable[[FlowRow | FlowValues], int], rank: int) -> Field:
-    """When the first packet with a control bit came."""
+    """The time of the first packet with a TCP control bit."""
     return Field(
         name, doc, known=("live", "file"), members=(_member(member, doc, at_ms, rank),),
-        detail=Detail(name, lambda row, teller: teller.at(at_ms(row)) if at_ms(row) else "", optional=True, rank=12))
+        detail=Detail(name, lambda row, formatter: formatter.at(at_ms(row)) if at_ms(row) else "", optional=True,
+                      rank=12))
 
 
 FIELDS = (
     _RTT, _RETRANSMITS, _OUT_OF_ORDER, _CWND,
-    _first("syn", "tcpSynMilliseconds", "First packet with SYN, since 1970 UTC.", lambda flow: flow.syn_ms, 40),
+    _first("syn", "tcpSynMilliseconds", "First packet with SYN: time since 1970 UTC.", lambda flow: flow.syn_ms, 40),
     _first("fin", "tcpFinMilliseconds", "First packet with FIN.", lambda flow: flow.fin_ms, 41),
     _first("rst", "tcpRstMilliseconds", "First packet with RST.", lambda flow: flow.rst_ms, 42),
 )

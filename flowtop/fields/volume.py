@@ -1,4 +1,4 @@
-"""Fields of how much there was, and when: rates, octets, packets, times."""
+"""Fields of volume and time: rates, octets, packets, age, idle time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _rate(field_id: str, header: str, doc: str, row_field: str, sort: tuple[str,
 
 
 def _with_ways(made: Field, priority: int, name: str, what: str, way_text: Callable[[FlowRow, bool], str]) -> Field:
-    """The field with columns of biflows: the sum, and each way."""
+    """The field with columns of biflows: the sum, and each direction."""
     assert made.column is not None
     return made.but(biflow_columns=ways(made.column, priority, name, what, way_text))
 
@@ -48,26 +48,26 @@ def _rate_ways(made: Field, priority: int, name: str, what: str) -> Field:
     return _with_ways(made, priority, name, what, lambda way, bits: units.rate_cell(octet_rate(way), bits))
 
 
-# Of those that are silent the ones that were not come first: what has just ended is not out of sight at once.
+# Flows with no rate in this tick are sorted by their rate over 10 s: one that has just stopped stays in view.
 _TICK = _rate("rate", "RATE", "Rate over the last tick (IP octets).", "octet_rate", ("octet_delta", "octets_10s"), 1,
               lambda source: source.tick_s,
-              Detail("rate", lambda row, teller: teller.rate(row.octet_rate), rank=0),
-              "Rate over the last tick; in bits a second unless written in bytes.")
+              Detail("rate", lambda row, formatter: formatter.rate(row.octet_rate), rank=0),
+              "Rate over the last tick; in bits per second unless a value says bytes.")
 _10S = _rate("rate_10s", "10 s", "Rate over the last 10 s.", "octet_rate_10s", ("octets_10s",), 3,
              lambda source: source.window_10s_s,
-             Detail("10 s, 60 s", lambda row, teller: teller.rate(row.octet_rate_10s), joint=", ", rank=1))
+             Detail("10 s, 60 s", lambda row, formatter: formatter.rate(row.octet_rate_10s), joint=", ", rank=1))
 _60S = _rate("rate_60s", "60 s", "Rate over the last 60 s.", "octet_rate_60s", ("octets_60s",), 5,
              lambda source: source.window_60s_s,
-             Detail("10 s, 60 s", lambda row, teller: teller.rate(row.octet_rate_60s), rank=1))
+             Detail("10 s, 60 s", lambda row, formatter: formatter.rate(row.octet_rate_60s), rank=1))
 _PEAK = _rate("peak", "PEAK", "Highest rate of any tick so far.", "octet_rate_peak", ("octet_rate_peak",), 6,
-              lambda _: 1.0, Detail("peak", lambda row, teller: teller.rate(row.octet_rate_peak), rank=2))
+              lambda _: 1.0, Detail("peak", lambda row, formatter: formatter.rate(row.octet_rate_peak), rank=2))
 
-_PPS_COLUMN = Column("pps", "PPS", 6, "Wire packets a second over the last tick.",
+_PPS_COLUMN = Column("pps", "PPS", 6, "Wire packets per second over the last tick.",
                      lambda row, _, __: units.count_cell(row.packet_rate), (plain("packet_delta"),), 6,
                      terms.at_least("pps", lambda row: row.packet_rate), "right", descending_first=True)
 _PPS = Field(
     "pps", _PPS_COLUMN.doc, column=_PPS_COLUMN, group_column=unfiltered(_PPS_COLUMN),
-    key=FilterKey("pps", "Packets a second over the last tick.", "pps > 1000", _COUNT, quantities.count,
+    key=FilterKey("pps", "Packets per second over the last tick.", "pps > 1000", _COUNT, quantities.count,
                   lambda source: source.columns["packet_delta"] / source.tick_s, of_aggregates=True),
     detail=Detail("packets", lambda row, _: f"{units.packet_rate(row.packet_rate).strip()}/s", rank=5))
 
@@ -77,8 +77,8 @@ _BYTES_COLUMN = Column("bytes", "BYTES", 8, "IP octets over the flow's life.",
 _BYTES = Field(
     "bytes", _BYTES_COLUMN.doc, column=_BYTES_COLUMN, group_column=unfiltered(_BYTES_COLUMN),
     key=FilterKey(
-        "bytes", "IP octets over the flow's life; of exported records: since the previous one.", "bytes > 10M", _SIZE,
-        quantities.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
+        "bytes", "IP octets over the flow's life; for exported records: since the previous record.", "bytes > 10M",
+        _SIZE, quantities.octets, lambda source: source.columns["octet_total"], lambda records: records["octet_delta"],
         of_aggregates=True),
     members=(Member("octetDeltaCount", lambda flow, _: flow.octet_delta, of_groups=True, both_ways=True, rank=23),
              Member("octetTotalCount", lambda flow, _: flow.octet_total, of_groups=True, both_ways=True, rank=25)),
@@ -90,7 +90,7 @@ _PACKETS_COLUMN = Column("packets", "PKTS", 6, "Wire packets over the flow's lif
 _PACKETS = Field(
     "packets", _PACKETS_COLUMN.doc, column=_PACKETS_COLUMN, group_column=unfiltered(_PACKETS_COLUMN),
     key=FilterKey(
-        "packets", "Wire packets over the flow's life; of exported records: since the previous one.", "packets = 1",
+        "packets", "Wire packets over the flow's life; for exported records: since the previous record.", "packets = 1",
         _COUNT, quantities.count, lambda source: source.columns["packet_total"],
         lambda records: records["packet_delta"], of_aggregates=True),
     members=(Member("packetDeltaCount", lambda flow, _: flow.packet_delta, of_groups=True, both_ways=True, rank=24),
@@ -117,7 +117,7 @@ _AGE = Field(
 
 
 def _mean_size(octets: Array, packets: Array) -> Array:
-    """Octets a packet, rounded down; 0 without packets."""
+    """Octets per packet, rounded down; 0 without packets."""
     return octets // np.maximum(packets, np.uint64(1))
 
 
@@ -133,7 +133,7 @@ _IDLE = Field(
     key=FilterKey("idle", "Time since the last packet.", "idle > 10s", _SPAN, quantities.seconds,
                   lambda source: (source.now_ns - source.columns["last_ns"]) / 1e9, of_aggregates=True, rank=1))
 
-_FLOWS_DOC = "Flows in the group; one seen at several interfaces counts once."
+_FLOWS_DOC = "Flows in the group; a flow seen at several interfaces counts once."
 _FLOWS = Field(
     "flows", _FLOWS_DOC,
     group_column=Column("flows", "FLOWS", 5, _FLOWS_DOC, lambda row, _, __: units.count(row.flows), (plain("flows"),),

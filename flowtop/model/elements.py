@@ -1,6 +1,6 @@
-"""The Information Elements flowtop uses, as the IANA IPFIX registry (RFC 7012) names and numbers them.
+"""The Information Elements that flowtop uses, with names and numbers of the IANA IPFIX registry (RFC 7012).
 
-One entry here feeds Flow Records, JSON keys, columns, templates and documentation; no other module has the numbers.
+Flow Records, JSON keys, columns, Templates and documentation use these entries; no other module has the numbers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class Element:
 
     Attributes:
         name: IANA name, also the key in JSON output.
-        number: element id; with `enterprise` 0 it is IANA's.
+        number: element id, within `enterprise`.
         type: abstract data type of RFC 7012 section 3.1.
         units: of the value, "" if it has none.
-        doc: what flowtop exports in it.
+        doc: the value that flowtop exports.
         enterprise: private enterprise number, 0 for IANA.
     """
 
@@ -36,7 +36,7 @@ _ALL = (
             "IP octets since the previous report: header and payload, no frame bytes."),
     Element("packetDeltaCount", 2, "unsigned64", "packets", "Wire packets since the previous report."),
     Element("deltaFlowCount", 3, "unsigned64", "flows",
-            "Flows in the group (RFC 7015); one seen at several interfaces counts once."),
+            "Flows in the group (RFC 7015); a flow seen at several interfaces counts once."),
     Element("protocolIdentifier", 4, "unsigned8", doc="IP protocol number after all IPv6 extension headers."),
     Element("ipClassOfService", 5, "unsigned8", doc="IPv4 TOS or IPv6 traffic class of the first packet."),
     Element("tcpControlBits", 6, "unsigned16", doc="OR of the TCP control bits of all packets."),
@@ -63,34 +63,34 @@ _ALL = (
     Element("destinationIPv4Prefix", 45, "ipv4Address", doc="Network of the destination address."),
     Element("sourceMacAddress", 56, "macAddress", doc="Source MAC address of the first packet."),
     Element("vlanId", 58, "unsigned16", doc="VLAN ID of the outer tag, 0 when untagged."),
-    Element("postVlanId", 59, "unsigned16", doc="As vlanId: for collectors that read this one at egress."),
+    Element("postVlanId", 59, "unsigned16", doc="The same as vlanId, for collectors that read this element at egress."),
     Element("ipVersion", 60, "unsigned8", doc="4 or 6."),
     Element("flowDirection", 61, "unsigned8",
-            doc="0 ingress, 1 egress, at the Observation Point; absent where an exporter does not say."),
+            doc="0 ingress, 1 egress, at the Observation Point; absent when the exporter does not report it."),
     Element("destinationMacAddress", 80, "macAddress", doc="Destination MAC address of the first packet."),
     Element("interfaceName", 82, "string", doc="Name of the Observation Point's interface."),
-    Element("interfaceDescription", 83, "string", doc="Which tunnel an observationPointId is the inside of."),
+    Element("interfaceDescription", 83, "string", doc="Names the tunnel of an observationPointId."),
     Element("octetTotalCount", 85, "unsigned64", "octets", "IP octets over the flow's life."),
     Element("packetTotalCount", 86, "unsigned64", "packets", "Wire packets over the flow's life."),
     Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that reported the flow."),
-    Element("exporterIPv6Address", 131, "ipv6Address", doc="The same, over IPv6."),
+    Element("exporterIPv6Address", 131, "ipv6Address", doc="The same, for an exporter with an IPv6 address."),
     Element("flowEndReason", 136, "unsigned8",
             doc="1 idle timeout, 2 active timeout, 3 end of flow, 4 forced end, 5 lack of resources."),
     Element("observationPointId", 138, "unsigned64",
             doc="The inside of the tunnel that carried the flow: the tunnel's kind * 2**32 + its id."),
     Element("icmpTypeCodeIPv6", 139, "unsigned16", doc="ICMPv6 type * 256 + code."),
-    Element("exportingProcessId", 144, "unsigned32", doc="Whose reliability is reported: one number an export."),
-    Element("templateId", 145, "unsigned16", doc="The Template whose Flow Keys are reported."),
+    Element("exportingProcessId", 144, "unsigned32", doc="The Exporting Process: one number for each export."),
+    Element("templateId", 145, "unsigned16", doc="The Template whose Flow Keys flowKeyIndicator describes."),
     Element("flowId", 148, "unsigned64", doc="Unique in one run of flowtop."),
     Element("observationDomainId", 149, "unsigned32",
-            doc="The Observation Domain that is reported on; with -l: the exporter's."),
-    Element("flowStartMilliseconds", 152, "dateTimeMilliseconds", "ms", "First packet, since 1970 UTC."),
-    Element("flowEndMilliseconds", 153, "dateTimeMilliseconds", "ms", "Last packet, since 1970 UTC."),
+            doc="With -l: the exporter's Observation Domain. In Options Data: the one the statistics are about."),
+    Element("flowStartMilliseconds", 152, "dateTimeMilliseconds", "ms", "Time of the first packet, since 1970 UTC."),
+    Element("flowEndMilliseconds", 153, "dateTimeMilliseconds", "ms", "Time of the last packet, since 1970 UTC."),
     Element("ignoredPacketTotalCount", 164, "unsigned64", "packets", "Observed packets that are in no Flow Record."),
     Element("ignoredOctetTotalCount", 165, "unsigned64", "octets", "Observed octets that are in no Flow Record."),
-    Element("notSentFlowTotalCount", 166, "unsigned64", "flows", "Flow Records this export has given up."),
-    Element("notSentPacketTotalCount", 167, "unsigned64", "packets", "Packets in Flow Records given up."),
-    Element("notSentOctetTotalCount", 168, "unsigned64", "octets", "Octets in Flow Records given up."),
+    Element("notSentFlowTotalCount", 166, "unsigned64", "flows", "Flow Records that this export could not send."),
+    Element("notSentPacketTotalCount", 167, "unsigned64", "packets", "Packets in Flow Records that were not sent."),
+    Element("notSentOctetTotalCount", 168, "unsigned64", "octets", "Octets in Flow Records that were not sent."),
     Element("destinationIPv6Prefix", 169, "ipv6Address", doc="Network of the destination address."),
     Element("sourceIPv6Prefix", 170, "ipv6Address", doc="Network of the source address."),
     Element("flowKeyIndicator", 173, "unsigned64",
@@ -100,22 +100,22 @@ _ALL = (
     Element("ipTTL", 192, "unsigned8", "hops", "TTL or hop limit of the first packet."),
     Element("ipDiffServCodePoint", 195, "unsigned8", doc="DSCP: the upper six bits of ipClassOfService."),
     Element("biflowDirection", 239, "unsigned8",
-            doc="Of a biflow: 1, its source sent the SYN or ICMP request; 0, it was the first one seen."),
+            doc="1: the source of the biflow sent the SYN or ICMP request; 0: it was seen first."),
     Element("dot1qCustomerVlanId", 245, "unsigned16", doc="VLAN ID of the inner tag (QinQ), 0 when there is none."),
     Element("greKey", 296, "unsigned32", doc="Key of the GRE tunnel that carried the flow."),
     Element("observationTimeMilliseconds", 323, "dateTimeMilliseconds", "ms",
-            "When the first, and again when the last, of the packets or records reported as lost was lost."),
+            "Times of the first and of the last loss of packets or records that are reported as lost."),
     Element("layer2SegmentId", 351, "unsigned64",
             doc="With --decap or -l: VXLAN (1) in the highest octet, the VNI in the lowest three."),
 )
 
 ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}
-"""Every element by IANA name, in ascending order of number."""
+"""All elements by IANA name, in ascending order of number."""
 
 ELEMENTS_BY_NUMBER: dict[tuple[int, int], Element] = {
     (element.enterprise, element.number): element for element in _ALL
 }
-"""Every element by enterprise number and element id."""
+"""All elements by enterprise number and element id."""
 
 TUNNEL_MEMBERS = ("tunnel", "tunnelId", "layer2SegmentId")
 """Keys that `tunnel_values` may return."""
@@ -124,8 +124,8 @@ _VXLAN_SEGMENT = 0x01 << 56
 
 
 def tunnel_values(tunnel: int, tunnel_id: int) -> dict[str, str | int]:
-    """The tunnel of a flow, for JSON and CSV; empty for a flow that is not in one."""
+    """JSON members for the tunnel of a flow; empty for a flow outside tunnels."""
     if tunnel == Tunnel.NONE:
         return {}
-    found: dict[str, str | int] = {"tunnel": Tunnel(tunnel).label, "tunnelId": tunnel_id}
-    return found | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == Tunnel.VXLAN else found
+    values: dict[str, str | int] = {"tunnel": Tunnel(tunnel).label, "tunnelId": tunnel_id}
+    return values | {"layer2SegmentId": _VXLAN_SEGMENT | tunnel_id} if tunnel == Tunnel.VXLAN else values

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.columns import Wording
-from flowtop.fields.fitting import NOTHING, fit
+from flowtop.fields.fitting import NO_DISTINCTIONS, fit
 from flowtop.fields.records import iso_time
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
 from flowtop.model.kinds import EndReason
@@ -242,7 +242,8 @@ class _Table:
     def text(self, number: int, page: Page) -> str:
         wording = self._config.wording
         layout = fit(self._config.width, names=page.attached, keep=sorted_column(page.query).id,
-                     columns=columns_of(page.query).values(), telling=NOTHING.and_of(page.rows, tunnels=page.tunnels))
+                     columns=columns_of(page.query).values(),
+                     distinctions=NO_DISTINCTIONS.with_rows(page.rows, tunnels=page.tunnels))
         lines = [] if number == 1 else [""]
         lines += _summary(number, page)
         lines.append(" ".join(

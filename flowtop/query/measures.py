@@ -1,4 +1,4 @@
-"""Fields' own numbers among the columns of flows, and what several flows together have of a column."""
+"""Measures of fields as columns of flows, and how columns combine for several flows together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flowtop.model.flows import TOGETHER, Array, FlowColumns, FlowSource, Slots,
 
 
 class _Measured:
-    """A source's columns, and with them the measures of fields, worked out when they are first asked for."""
+    """The columns of a source and the measures of fields. A measure is computed at its first use."""
 
     def __init__(self, source: FlowSource) -> None:
         self.source = source
@@ -34,7 +34,7 @@ class _Some:
 
 
 def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
-    """Every measure of the flows in these slots, by field id; of a `measured` source, worked out for these alone."""
+    """Every measure of the flows in these slots, by field id. For a `measured` source only these are computed."""
     columns = source.columns
     if not isinstance(columns, _Measured):
         return {name: columns[name][slots] for name in MEASURES}
@@ -43,13 +43,13 @@ def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
 
 
 def measured(source: FlowSource) -> FlowSource:
-    """The source with a column more for each field that has a Measure, named by the field's id. Answers read these."""
+    """The source with one more column for each field that has a Measure; its name is the field's id."""
     if not MEASURES or isinstance(source.columns, _Measured):
         return source
     return with_columns(source, _Measured(source), source.visible)
 
 
 def together(name: str) -> Together:
-    """What groups and biflows have of the column, or the measure, of that name."""
+    """How the column or measure with this name is combined in groups and biflows."""
     measure = MEASURES.get(name)
     return TOGETHER.get(name, "none") if measure is None else measure.together

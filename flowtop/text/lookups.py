@@ -1,4 +1,4 @@
-"""What numbers stand for: one value that goes down to cells, filters, groups and records."""
+"""Names for numbers: one value that is passed to cells, filters, groups and records."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flowtop.text.names import NO_NAMES, KnownNames
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Texts by number, as they are known at one moment. What is in here is not changed: a later moment has another one.
+    """The texts known at one moment, by number. The content does not change: a later moment has a new value.
 
     Attributes:
-        interfaces: names of Observation Points by ifindex, of those gone too. Untrusted text.
-        hosts: names of hosts by address, for filters that ask for them.
-        texts: of other text fields, by the name that the field asks with: text by code. Untrusted.
+        interfaces: names of Observation Points by ifindex, also of those that are gone. Untrusted text.
+        hosts: names of hosts by address, for the filter word `name`.
+        texts: for other text fields: text by code, for each name that a field looks up with `named`. Untrusted text.
     """
 
     interfaces: Mapping[int, str] = field(default_factory=dict)
@@ -23,22 +23,22 @@ class Lookups:
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def named(self, name: str) -> Mapping[int, str]:
-        """Text by code, of `texts`; empty where nobody knows any."""
+        """Text by code, from `texts`; empty when there are none."""
         return self.texts.get(name, {})
 
 
 NO_LOOKUPS = Lookups()
-"""Nothing is known by name."""
+"""No names are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The text of a code that flows have, such as the name of an ifindex.
+    """How to find the text of a code in flows, such as the name of an ifindex.
 
     Attributes:
-        names: whole names by code.
-        missing: what a code without a name is called.
-        part: the part of a name that is shown, matched, sorted and grouped by.
+        names: full names by code.
+        missing: gives the text of a code without a name.
+        part: gives the part of a name that is shown, matched, sorted and grouped by.
     """
 
     names: Callable[[Lookups], Mapping[int, str]]

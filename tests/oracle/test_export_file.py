@@ -133,7 +133,8 @@ def test_the_sequence_holds_while_the_clock_steps_back_and_interfaces_change(tmp
     exporter = open_exporter(f"file:{path}?profile={profile}&domain=9", tmp_path, wall=lambda: float(next(wall)))
     exporter.start()
     for start in range(1, 501, 100):
-        exporter.update(MeteringFacts(Lookups({number: f"veth{number}" for number in range(3, 3 + start)}), start, start))
+        names = {number: f"veth{number}" for number in range(3, 3 + start)}
+        exporter.update(MeteringFacts(Lookups(names), start, start))
         exporter.consume(flows(100, start))
         until(lambda known=start + 99: exporter.statistics().sent_records == known, exporter.statistics)
     exporter.stop(10.0)

@@ -26,8 +26,8 @@ from flowtop.tui.panels.copying import CopyScreen
 from flowtop.tui.panels.details import (
     ENDINGS,
     REASONS,
+    DetailsContext,
     DetailsScreen,
-    Telling,
     _squeezed,
     detail_lines,
     flag_marks,
@@ -185,15 +185,15 @@ async def test_a_flow_that_was_gone_before_anybody_looked_is_told_of_as_the_list
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_details_of_then_say_so_and_nothing_of_what_nobody_kept(width: int) -> None:
+def test_details_of_a_flow_that_left_say_so_and_omit_what_was_not_kept(width: int) -> None:
     row = random_flows(1)[0]
     now = FakeSource().page(Query())
-    telling = Telling(replace(now, unix_ms=row.end_ms + 180_000), Wording(), time.gmtime)
-    told = [strip.text for strip in detail_lines(Details(row, gone=True, then_ms=row.end_ms + 1_000), telling, width)]
-    assert all(len(text) == width for text in told)
-    assert any(f"left the table since: as it was at {telling.at(row.end_ms + 1_000)}" in text for text in told)
-    assert any("last packet" in text and "3:00 ago" in text for text in told)
-    assert not any("reported" in text or "export" in text or "peak of these" in text for text in told)
+    context = DetailsContext(replace(now, unix_ms=row.end_ms + 180_000), Wording(), time.gmtime)
+    texts = [strip.text for strip in detail_lines(Details(row, gone=True, then_ms=row.end_ms + 1_000), context, width)]
+    assert all(len(text) == width for text in texts)
+    assert any(f"left the table since: as it was at {context.at(row.end_ms + 1_000)}" in text for text in texts)
+    assert any("last packet" in text and "3:00 ago" in text for text in texts)
+    assert not any("reported" in text or "export" in text or "peak of these" in text for text in texts)
 
 
 async def test_brackets_of_ipv6_stay_in_the_title() -> None:
@@ -242,13 +242,13 @@ NEXT["protocol"], NEXT["ip_version"], NEXT["destination_port"], NEXT["octet_delt
 
 
 def test_each_export_says_where_it_stands_and_whether_it_takes_the_flow() -> None:
-    def telling(*exports: Export) -> Telling:
+    def context(*exports: Export) -> DetailsContext:
         page = Page(Query(), 1, 0, 0.0, 1.0, (), 0, 0, 0, None, Books(), Traffic(), Traffic())
-        return Telling(page, Wording(), time.gmtime, exports=exports)
+        return DetailsContext(page, Wording(), time.gmtime, exports=exports)
 
     def words(details: Details, *exports: Export) -> list[str]:
         found = ["".join(segment.text for segment in strip).rstrip()
-                 for strip in detail_lines(details, telling(*exports), 118)]
+                 for strip in detail_lines(details, context(*exports), 118)]
         after = found[next(at for at, words in enumerate(found) if "reported" in words) + 1:]
         return [words for words in after if words]
 
@@ -281,7 +281,7 @@ def test_the_interface_at_an_exporters_other_side_is_told(direction: int, said: 
     row = flow(1, "10.0.0.1", "10.0.0.2", (1, 443), direction=direction)
 
     def words(details: Details) -> list[str]:
-        strips = detail_lines(details, Telling(page, Wording(), time.gmtime), 100)
+        strips = detail_lines(details, DetailsContext(page, Wording(), time.gmtime), 100)
         return [" ".join("".join(segment.text for segment in strip).split()) for strip in strips]
 
     found = words(Details(row, other_ifindex=7))

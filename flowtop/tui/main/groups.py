@@ -14,7 +14,7 @@ from flowtop.query.query import Details, Page, Query
 from flowtop.tui import theme
 from flowtop.tui.clock import Clock
 from flowtop.tui.main.view import View
-from flowtop.tui.panels.details import DetailsScreen, Telling
+from flowtop.tui.panels.details import DetailsContext, DetailsScreen
 from flowtop.tui.panels.groups import BIFLOWS, GroupsScreen
 from flowtop.tui.source import ExportControl
 from flowtop.tui.state.questions import Questions
@@ -175,8 +175,8 @@ class GroupsController:
         exports = () if self._exports is None else self._exports.statistics()
         shown = self._view.page
         list_ms = shown.unix_ms if shown is not None and self._questions.paused else None
-        telling = Telling(page, self._view.wording(), self._clock.local, self._sparks, exports, list_ms)
-        self._details.show(details, telling)
+        context = DetailsContext(page, self._view.wording(), self._clock.local, self._sparks, exports, list_ms)
+        self._details.show(details, context)
 
 
 def _within(scope: Filter | None, term: str) -> Filter:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.biflows import of_both
 from flowtop.fields.columns import Window, Wording, rate_column
-from flowtop.fields.fitting import NOTHING
+from flowtop.fields.fitting import NO_DISTINCTIONS
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.record import SourceState
 from flowtop.query.layout import arrangement_of, columns_of, sorted_column
@@ -34,7 +34,7 @@ class ListController:
 
     Attributes:
         bits, rate_window: how rates are shown.
-        telling: what tells rows apart, as far as rows have shown.
+        distinctions: what distinguishes the rows that were shown so far.
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, *, bits: bool, clock: Clock) -> None:
@@ -44,14 +44,14 @@ class ListController:
         self._clock = clock
         self.bits = bits
         self.rate_window: Window = "tick"
-        self.telling = NOTHING
+        self.distinctions = NO_DISTINCTIONS
 
     def show(self, before: Page | None, page: Page) -> None:
         """Take another page to show."""
         if before is not None and before.capture_filter and not page.capture_filter:
             self._view.say("the kernel now counts every flow; flows outside the filter were not counted before")
         self._viewport.show(page)
-        self.telling = self.telling.and_of(page.rows, tunnels=page.tunnels)
+        self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels)
 
     def table_view(self, page: Page, wording: Wording, arrangement: Arrangement) -> TableView:
         """What the table shows of a page."""
@@ -65,7 +65,7 @@ class ListController:
             cell=viewport.cell,
             lookups=page.lookups,
             attached=page.attached,
-            telling=self.telling,
+            distinctions=self.distinctions,
             sort=sorted_column(page.query).id,
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, arrangement),

@@ -89,7 +89,7 @@ _WAY = 31
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class DetailsContext:
     """How details are shown: the page they came with, the wording of cells, local time, characters of sparklines, the
     exports of this run."""
 
@@ -124,58 +124,58 @@ class Telling:
         return f"{units.duration((self.page.unix_ms - unix_ms) / 1000)} ago"
 
 
-def title(row: FlowRow, telling: Telling) -> str:
+def title(row: FlowRow, context: DetailsContext) -> str:
     """`tcp 10.0.0.5:51514 → 198.51.100.7:443`."""
-    source, destination = (telling.cell(side, row, numbers=True) for side in ("source", "destination"))
-    return f"{telling.cell('protocol', row)}  {source} → {destination}"
+    source, destination = (context.cell(side, row, numbers=True) for side in ("source", "destination"))
+    return f"{context.cell('protocol', row)}  {source} → {destination}"
 
 
-def detail_lines(details: Details, telling: Telling, width: int) -> list[Strip]:
+def detail_lines(details: Details, context: DetailsContext, width: int) -> list[Strip]:
     """All of it, each line `width` cells wide."""
-    return [_line(label, text, width) for label, text in _entries(details, telling, width - _LABEL - 2)]
+    return [_line(label, text, width) for label, text in _entries(details, context, width - _LABEL - 2)]
 
 
-def _entries(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
+def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
     row = details.row
     yield "state", _state(details)
     if details.gone:
         yield "", "left the table: this is what was known last" if details.then_ms is None else (
-            f"left the table since: as it was at {telling.at(details.then_ms)}")
-    elif telling.list_ms is not None:
-        shown = time.strftime("%H:%M:%S", telling.local(telling.list_ms / 1000))
+            f"left the table since: as it was at {context.at(details.then_ms)}")
+    elif context.list_ms is not None:
+        shown = time.strftime("%H:%M:%S", context.local(context.list_ms / 1000))
         yield "", f"this is of now; the list is of {shown}"
     for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
-        named, number = telling.cell(side, row), telling.cell(side, row, numbers=True)
+        named, number = context.cell(side, row), context.cell(side, row, numbers=True)
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
-    yield from ((label, text) for label, text, _ in _of_fields(row, telling, of_way=False) if text)
+    yield from ((label, text) for label, text, _ in _of_fields(row, context, of_way=False) if text)
     if row.tunnel:
         yield "carries" if row.kind == Kind.PARENT else "carried in", _tunnel(row)
-    yield "first packet", f"{telling.at(row.start_ms)}  {telling.ago(row.start_ms)}"
-    yield "last packet", f"{telling.at(row.end_ms)}  {telling.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
+    yield "first packet", f"{context.at(row.start_ms)}  {context.ago(row.start_ms)}"
+    yield "last packet", f"{context.at(row.end_ms)}  {context.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
     if details.then_ms is None:
-        yield from _over_time(details, telling, room)
+        yield from _over_time(details, context, room)
     else:
         yield "", ""
-    yield from _both_ways(details, telling)
-    yield "seen at", _point(row, telling)
+    yield from _both_ways(details, context)
+    yield "seen at", _point(row, context)
     if details.other_ifindex:
-        yield "", _other_interface(details, telling)
+        yield "", _other_interface(details, context)
     for point in details.points:
-        yield "", _point(point, telling)
+        yield "", _point(point, context)
     if details.then_ms is None:
-        yield from _reported(details, telling)
+        yield from _reported(details, context)
 
 
-def _over_time(details: Details, telling: Telling, room: int) -> Iterator[tuple[str, str]]:
+def _over_time(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
     seen = flags_over_time(details)
     yield ("flags seen", seen) if seen else ("", "")
     rates = _squeezed(details.rates, max(room, 8))
-    yield "rate", sparkline(rates, len(rates), telling.sparks)
-    marks = flag_marks(details, telling.page.unix_ms, len(rates))
+    yield "rate", sparkline(rates, len(rates), context.sparks)
+    marks = flag_marks(details, context.page.unix_ms, len(rates))
     if marks:
         yield "flags", marks
     high = max([*details.rates, details.row.octet_rate])
-    yield "", f"last {units.duration(details.rates_s)}  peak of these {telling.rate(high)}"
+    yield "", f"last {units.duration(details.rates_s)}  peak of these {context.rate(high)}"
     if not marks:
         yield "", ""
 
@@ -196,23 +196,23 @@ def _tunnel(row: FlowRow) -> str:
     return f"{tunnel.label}, {tunnel.id_label} {row.tunnel_id}" if tunnel.id_label else tunnel.label
 
 
-def _both_ways(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
+def _both_ways(details: Details, context: DetailsContext) -> Iterator[tuple[str, str]]:
     back = details.reverse
     yield "", f"{'this direction':<{_WAY}}{'reverse direction' if back else 'no packets in reverse'}"
-    theirs = {label: text for label, text, _ in _of_fields(back, telling, of_way=True)} if back else {}
-    for label, ours, optional in _of_fields(details.row, telling, of_way=True):
+    theirs = {label: text for label, text, _ in _of_fields(back, context, of_way=True)} if back else {}
+    for label, ours, optional in _of_fields(details.row, context, of_way=True):
         answer = theirs.get(label, "")
         if ours or answer or not optional:
             yield label, f"{ours or '-':<{_WAY}}{answer or '-' if back else ''}"
 
 
-def _of_fields(row: FlowRow, telling: Telling, *, of_way: bool) -> list[tuple[str, str, bool]]:
+def _of_fields(row: FlowRow, context: DetailsContext, *, of_way: bool) -> list[tuple[str, str, bool]]:
     """Lines of the registry's fields: label, text, and whether the line may be omitted."""
     lines: dict[str, list[Detail]] = {}
     for detail in DETAILS.values():
         if detail.of_way == of_way:
             lines.setdefault(detail.line, []).append(detail)
-    return [(label, line[0].joint.join(filter(None, (detail.text(row, telling) for detail in line))), line[0].optional)
+    return [(label, line[0].joint.join(filter(None, (detail.text(row, context) for detail in line))), line[0].optional)
             for label, line in lines.items()]
 
 
@@ -221,9 +221,9 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def _point(row: FlowRow, telling: Telling) -> str:
-    name, arrow = telling.cell("interface", row), telling.cell("direction", row)
-    exporter = exporter_of(telling.lookups.interfaces.get(row.ifindex, ""))
+def _point(row: FlowRow, context: DetailsContext) -> str:
+    name, arrow = context.cell("interface", row), context.cell("direction", row)
+    exporter = exporter_of(context.lookups.interfaces.get(row.ifindex, ""))
     if exporter is not None:
         arrow = "direction not reported" if row.direction == UNKNOWN_DIRECTION else arrow
         name = name if exporter.interface else "interface not reported"
@@ -231,39 +231,39 @@ def _point(row: FlowRow, telling: Telling) -> str:
     return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
 
 
-def _other_interface(details: Details, telling: Telling) -> str:
+def _other_interface(details: Details, context: DetailsContext) -> str:
     """An exporter reports where packets came in and where they left; one of them is the Observation Point."""
-    name = telling.cell("interface", details.row._replace(ifindex=details.other_ifindex))
+    name = context.cell("interface", details.row._replace(ifindex=details.other_ifindex))
     return f"{'came in by' if details.row.direction == Direction.EGRESS else 'left by'} {name}"
 
 
-def _reported(details: Details, telling: Telling) -> Iterator[tuple[str, str]]:
+def _reported(details: Details, context: DetailsContext) -> Iterator[tuple[str, str]]:
     """Records are made whether an export takes them or not; no export reports which records it has sent."""
     row = details.row
     text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
     words = []
     if details.reported_ms is not None:
-        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {telling.ago(details.reported_ms)}"
+        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {context.ago(details.reported_ms)}"
         words.append(f"last: {REASONS.get(row.end_reason or EndReason.ACTIVE_TIMEOUT, '')}")
     if details.due_ms is not None and not details.gone:
-        words.append(f"next in {units.duration((details.due_ms - telling.page.unix_ms) / 1000)}")
-    running = [export for export in telling.exports if export.statistics.state is not ExportState.STOPPED]
+        words.append(f"next in {units.duration((details.due_ms - context.page.unix_ms) / 1000)}")
+    running = [export for export in context.exports if export.statistics.state is not ExportState.STOPPED]
     if not running:
         words.append("no export is running")
     yield "reported", text
     yield "", "; ".join(words)
     for export in running[:MOST_EXPORTS]:
-        yield f"export {export.number}", _export(export, details, telling)
+        yield f"export {export.number}", _export(export, details, context)
     if len(running) > MOST_EXPORTS:
         yield "", f"{len(running) - MOST_EXPORTS} more exports: e shows them"
 
 
-def _export(export: Export, details: Details, telling: Telling) -> str:
+def _export(export: Export, details: Details, context: DetailsContext) -> str:
     """State of an export, and whether it takes this flow."""
     statistics, words = export.statistics, STATES[export.statistics.state]
     if details.record is None:
         verdict = ""
-    elif export.takes(details.record, telling.lookups):
+    elif export.takes(details.record, context.lookups):
         verdict = "has this flow, " if details.row.end_reason else "takes this flow, "
     else:
         verdict = "excludes this flow, "
@@ -308,7 +308,7 @@ class DetailsScreen(ModalScreen[None]):
         super().__init__()
         self._step = step
         self._copy = copy
-        self._shown: tuple[Details, Telling] | None = None
+        self._shown: tuple[Details, DetailsContext] | None = None
         self._lines = Lines(self._make)
 
     def compose(self) -> ComposeResult:
@@ -318,17 +318,17 @@ class DetailsScreen(ModalScreen[None]):
             yield self._lines
             self._head(box)
 
-    def show(self, details: Details, telling: Telling) -> None:
+    def show(self, details: Details, context: DetailsContext) -> None:
         """Take newer details, or another flow's."""
-        self._shown = details, telling
+        self._shown = details, context
         for box in self.query(VerticalScroll):
             self._head(box)
         self._lines.again()
 
     def _head(self, box: VerticalScroll) -> None:
         if self._shown is not None:
-            details, telling = self._shown
-            box.border_title = title(details.row, telling).replace("[", "\\[")
+            details, context = self._shown
+            box.border_title = title(details.row, context).replace("[", "\\[")
 
     def action_step(self, lines: int) -> None:
         """The flow above, or below."""

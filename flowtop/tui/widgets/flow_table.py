@@ -22,7 +22,7 @@ from textual.widget import Widget
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.columns import Column, Wording
-from flowtop.fields.fitting import NOTHING, Telling, fit
+from flowtop.fields.fitting import NO_DISTINCTIONS, Distinctions, fit
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
@@ -44,7 +44,7 @@ class TableView:
         cell: id of the column whose cell of that flow is chosen; "" when none is.
         lookups: names of interfaces, and the like.
         attached: names of the interfaces observed now; their column is made for the longest.
-        telling: what tells rows apart.
+        distinctions: what distinguishes the rows.
         sort, descending: for the arrow in the header.
         wording: units and names of the cells.
         columns: that there are, from left to right; not all have room.
@@ -60,7 +60,7 @@ class TableView:
     cell: str = ""
     lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
-    telling: Telling = NOTHING
+    distinctions: Distinctions = NO_DISTINCTIONS
     sort: str = "rate"
     descending: bool = True
     columns: tuple[Column, ...] = ()
@@ -276,7 +276,7 @@ class FlowTable(Widget):
 
     def _lay_out(self, view: TableView) -> None:
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
-                     columns=view.columns, arrangement=view.arrangement, telling=view.telling)
+                     columns=view.columns, arrangement=view.arrangement, distinctions=view.distinctions)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
         identity, measures = chosen[:split], chosen[split:]
         used = MARGIN + sum(width + 1 for _, width in chosen)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.columns import Window, rate_column
-from flowtop.fields.fitting import Telling, fit
+from flowtop.fields.fitting import Distinctions, fit
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Page, Query
@@ -33,9 +33,10 @@ def test_120_columns_are_those_of_the_design_and_240_all() -> None:
                                                      if not column.of_exporters and not column.of_tunnels]
 
 
-def test_flows_of_exporters_show_who_told_of_them() -> None:
+def test_flows_of_exporters_show_their_exporter() -> None:
     listening = ("udp://127.0.0.1:2055",)
-    assert {column.id for column, _ in fit(280, names=listening, telling=Telling(tunnels=True))} == set(COLUMNS)
+    every = fit(280, names=listening, distinctions=Distinctions(tunnels=True))
+    assert {column.id for column, _ in every} == set(COLUMNS)
     assert "exporter" in [column.id for column, _ in fit(120, names=listening)]
     widths = {column.id: cells for column, cells in fit(160, names=listening)}
     assert widths["exporter"] >= len("255.255.255.255") and widths["interface"] <= len("enp0s3")
@@ -94,34 +95,36 @@ ONE_FILE = ("trunk.pcap",)
 def test_tunnel_ids_stay_where_a_line_is_narrow_and_the_interface_gives_way(
         names: tuple[str, ...], biflow: bool) -> None:
     columns = BIFLOW_COLUMNS.values() if biflow else COLUMNS.values()
-    chosen = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=5))
+    chosen = widths(78, names=names, columns=columns, distinctions=Distinctions(tunnels=True, digits=5))
     assert chosen["vni"] == 5 and "interface" not in chosen and "tunnel" not in chosen
     assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
-    kinds = widths(78, names=names, columns=columns, telling=Telling(tunnels=True, digits=3, kinds=True))
+    kinds = widths(78, names=names, columns=columns, distinctions=Distinctions(tunnels=True, digits=3, kinds=True))
     assert {"tunnel", "vni"} <= kinds.keys() and "interface" not in kinds
     assert min(kinds["source"], kinds["destination"]) >= len("10.0.0.50:51514")
-    assert {"interface", "vni", "tunnel"} <= widths(140, names=names, telling=Telling(True, 5)).keys()
-    assert widths(140, names=names, telling=Telling(True, 10))["vni"] == len(str(2**32 - 1)), "a GRE key"
+    assert {"interface", "vni", "tunnel"} <= widths(140, names=names, distinctions=Distinctions(True, 5)).keys()
+    assert widths(140, names=names, distinctions=Distinctions(True, 10))["vni"] == len(str(2**32 - 1)), "a GRE key"
 
 
 def test_vlans_take_the_interfaces_place_where_it_is_the_same_or_they_alone_tell_rows_apart() -> None:
     assert "vlan" not in widths(78, names=ONE_FILE), "none was seen"
-    assert widths(78, names=ONE_FILE, telling=Telling(tags=1))["vlan"] == len("4094")
-    assert widths(78, names=ONE_FILE, telling=Telling(tags=2))["vlan"] == len("4094.4094")
+    assert widths(78, names=ONE_FILE, distinctions=Distinctions(tags=1))["vlan"] == len("4094")
+    assert widths(78, names=ONE_FILE, distinctions=Distinctions(tags=2))["vlan"] == len("4094.4094")
     two = ("eth0", "veth1")
-    assert "interface" in widths(78, names=two, telling=Telling(tags=1)), "it says more than the VLAN"
-    alike = widths(78, names=two, telling=Telling(tags=1, vlans=True))
+    assert "interface" in widths(78, names=two, distinctions=Distinctions(tags=1)), "it says more than the VLAN"
+    alike = widths(78, names=two, distinctions=Distinctions(tags=1, vlans=True))
     assert "vlan" in alike and "interface" not in alike
     assert min(alike["source"], alike["destination"]) >= 20
-    assert "interface" in widths(78, names=ONE_FILE, keep="interface", telling=Telling(tags=1))
+    assert "interface" in widths(78, names=ONE_FILE, keep="interface", distinctions=Distinctions(tags=1))
     hidden = Arrangement(hidden=frozenset({"vlan", "vni"}))
-    assert widths(78, names=ONE_FILE, arrangement=hidden, telling=Telling(True, 5, 1)) == widths(78, names=ONE_FILE)
+    chosen = widths(78, names=ONE_FILE, arrangement=hidden, distinctions=Distinctions(True, 5, 1))
+    assert chosen == widths(78, names=ONE_FILE)
 
 
 @pytest.mark.parametrize("width", [40, 60, 78, 100, 120, 160, 200, 300])
-@pytest.mark.parametrize("telling", [Telling(True, 8, 2, True, True), Telling(True), Telling(tags=2)])
-def test_a_line_is_never_overflown_by_what_tells_rows_apart(width: int, telling: Telling) -> None:
-    chosen = widths(width, names=ONE_FILE, telling=telling)
+@pytest.mark.parametrize("distinctions", [
+    Distinctions(True, 8, 2, True, True), Distinctions(True), Distinctions(tags=2)])
+def test_a_line_is_never_overflown_by_what_tells_rows_apart(width: int, distinctions: Distinctions) -> None:
+    chosen = widths(width, names=ONE_FILE, distinctions=distinctions)
     assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
     assert {"source", "destination", "rate"} <= chosen.keys()
 
@@ -135,20 +138,21 @@ def test_what_was_seen_is_not_forgotten() -> None:
     def tagged(vlan: int, **other: Any) -> FlowRow:
         return flow(next(numbers), "10.0.0.1", "10.0.0.2", (1, 2), vlan_id=vlan, **other)
 
-    telling = Telling()
-    for wanted, rows in (
-            (Telling(), [tagged(0)]), (Telling(tags=1), [tagged(7)]), (Telling(tags=1), [tagged(0)]),
-            (Telling(tags=1), [tagged(7), tagged(8, direction=1)]),
-            (Telling(tags=1, vlans=True), [tagged(0), tagged(8)]),
-            (Telling(tags=2, vlans=True), [tagged(7, customer_vlan_id=3)]),
-            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=123)]), (Telling(True, 3, 2, True), []),
-            (Telling(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=7), tagged(0, tunnel=4, tunnel_id=8)]),
-            (Telling(True, 3, 2, True, True), [tagged(0, tunnel=1), tagged(0, tunnel=2)])):
-        telling = telling.and_of(rows, tunnels=page(*rows).tunnels)
-        assert telling == wanted
-    assert Telling().and_of((), tunnels=True) == Telling(tunnels=True)
+    distinctions = Distinctions()
+    for expected, rows in (
+            (Distinctions(), [tagged(0)]), (Distinctions(tags=1), [tagged(7)]), (Distinctions(tags=1), [tagged(0)]),
+            (Distinctions(tags=1), [tagged(7), tagged(8, direction=1)]),
+            (Distinctions(tags=1, vlans=True), [tagged(0), tagged(8)]),
+            (Distinctions(tags=2, vlans=True), [tagged(7, customer_vlan_id=3)]),
+            (Distinctions(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=123)]),
+            (Distinctions(True, 3, 2, True), []),
+            (Distinctions(True, 3, 2, True), [tagged(0, tunnel=4, tunnel_id=7), tagged(0, tunnel=4, tunnel_id=8)]),
+            (Distinctions(True, 3, 2, True, True), [tagged(0, tunnel=1), tagged(0, tunnel=2)])):
+        distinctions = distinctions.with_rows(rows, tunnels=page(*rows).tunnels)
+        assert distinctions == expected
+    assert Distinctions().with_rows((), tunnels=True) == Distinctions(tunnels=True)
     first = page(tagged(0, tunnel=1), tagged(0, tunnel=2))  # all that the batch table ever sees
-    assert Telling().and_of(first.rows, tunnels=True).kinds
+    assert Distinctions().with_rows(first.rows, tunnels=True).kinds
 
 
 def test_a_reader_hides_moves_widens_and_keeps_columns() -> None:
@@ -169,12 +173,12 @@ def test_a_hidden_column_is_shown_while_the_list_is_sorted_by_it() -> None:
     assert "bytes" not in [column.id for column, _ in fit(100, keep="rate", arrangement=hidden)]
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_vlans_that_tell_no_rows_apart_leave_before_what_is_said_of_every_flow(told: bool) -> None:
-    telling = Telling(tunnels=True, digits=3, tags=1, vlans=told, kinds=True)
-    ids = [column.id for column, _ in fit(77, "10s", ("veth0",), "rate", telling=telling)]
-    assert ids == ["direction", *["vlan"] * told, "tunnel", "vni", *["protocol"] * (not told), "source", "destination",
-                   "rate", "rate_10s"]
+@pytest.mark.parametrize("vlans", [False, True])
+def test_vlans_that_distinguish_no_rows_are_left_out_before_the_protocol(vlans: bool) -> None:
+    distinctions = Distinctions(tunnels=True, digits=3, tags=1, vlans=vlans, kinds=True)
+    ids = [column.id for column, _ in fit(77, "10s", ("veth0",), "rate", distinctions=distinctions)]
+    assert ids == ["direction", *["vlan"] * vlans, "tunnel", "vni", *["protocol"] * (not vlans), "source",
+                   "destination", "rate", "rate_10s"]
 
 
 def test_columns_that_an_order_does_not_name_stand_behind_their_neighbours() -> None:

@@ -37,7 +37,7 @@ from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, Traffic
 from flowtop.text.lookups import Lookups, Texts
-from flowtop.tui.panels.details import Telling, detail_lines
+from flowtop.tui.panels.details import DetailsContext, detail_lines
 from flowtop.tui.panels.help import help_sections
 from tests.unit import test_readme
 from tests.unit.factories import SECOND, START_NS, UNIX_OFFSET_NS, batch, counters, key
@@ -239,7 +239,7 @@ def test_details_have_its_line(table: Table) -> None:
     flow_id = next(row.flow_id for row in table.page().rows if row.source_port == 3)
     page = table.page(details=flow_id)
     assert page.details is not None
-    strips = detail_lines(page.details, Telling(page, Wording(), time.gmtime), 100)
+    strips = detail_lines(page.details, DetailsContext(page, Wording(), time.gmtime), 100)
     lines = [" ".join("".join(segment.text for segment in strip).split()) for strip in strips]
     assert "zone db" in lines and "hops 14" in lines
 
