@@ -252,7 +252,7 @@ _DESTINATION_COLUMN = Column(
 
 def _icmp_type(columns: FlowColumns) -> Array:
     """Type of ICMP, which no other protocol has: 65535 there, which is no type."""
-    icmp = np.isin(columns["protocol"], (1, 58))
+    icmp = np.isin(columns["protocol"], list(ICMP_VERSIONS))
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 
