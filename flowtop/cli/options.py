@@ -27,6 +27,8 @@ COLLECTOR_DEDUPE = "off"
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
+_FILE = click.Path(readable=False, allow_dash=True)
+"""A path that shells complete; whoever opens it says what is wrong with it."""
 
 
 def _load_settings(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -65,7 +67,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--export-filter"], multiple=True, metavar="EXPR", allow_from_autoenv=False,
         help="Export only the flows that match; applies to the -e before it. Default: all flows, whatever is listed."),
     click.Option(
-        ["-r", "--read"], metavar="FILE",
+        ["-r", "--read"], type=_FILE, metavar="FILE",
         help="Read a pcap, pcapng or IPFIX file, plain or gzipped; - is standard input. Needs no root."),
     click.Option(
         ["-l", "--listen"], multiple=True, metavar="URL",
@@ -79,7 +81,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--speed"], type=Factor(0.001, 1_000_000), metavar="FACTOR",
         help="With -r: replay this many times as fast as it was recorded."),
     click.Option(
-        ["-w", "--write"], metavar="FILE",
+        ["-w", "--write"], type=_FILE, metavar="FILE",
         help="Write packets of the flows that match to a pcapng file; - is standard output, with -b."),
     click.Option(
         ["--snaplen"], type=Size(0, 262_144), default=256, show_default=True, metavar="N",

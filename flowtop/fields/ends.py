@@ -251,7 +251,7 @@ _DESTINATION_COLUMN = Column(
 
 def _icmp_type(columns: FlowColumns) -> Array:
     """ICMP type; 65535, which no filter value equals, for other protocols."""
-    icmp = np.isin(columns["protocol"], (1, 58))
+    icmp = np.isin(columns["protocol"], list(ICMP_VERSIONS))
     return np.where(icmp, columns["destination_port"] >> np.uint16(8), np.uint16(65535))
 
 

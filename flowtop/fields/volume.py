@@ -126,7 +126,7 @@ _MEAN_SIZE = make.numeric(
     values=lambda source: _mean_size(source.columns["octet_total"], source.columns["packet_total"]),
     records=lambda records: _mean_size(records["octet_total"], records["packet_total"]), together="formula",
     text=str, width=5, priority=13, read=quantities.octets, expected=_SIZE, example="size < 100", of_aggregates=True,
-).but(detail=Detail("bytes", lambda row, _: f"{row.more.get('size', 0)} a packet"))
+).but(detail=Detail("bytes", lambda row, _: f"{row.more['size']} a packet" if row.more.get("size") else ""))
 
 _IDLE = Field(
     "idle", "Time since the last packet.",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from flowtop.fields.field import FilterKey
 from flowtop.filters import words
 from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
-from flowtop.model.flows import Array, FlowColumns, FlowSource
+from flowtop.model.flows import Array, ColumnsAt, FlowColumns, FlowSource, with_columns
 from flowtop.model.kinds import TCP_NAMED_BITS, IpVersion, Kind
 from flowtop.model.record import FlowRecords
 from flowtop.text.lookups import Lookups
@@ -141,28 +141,6 @@ class _Subject:
         raise NotImplementedError
 
 
-class _Chosen:
-    """Some rows of columns."""
-
-    def __init__(self, columns: FlowColumns, rows: npt.NDArray[np.int64]) -> None:
-        self._columns, self._rows = columns, rows
-
-    def __getitem__(self, name: str, /) -> Array:
-        chosen: Array = self._columns[name][self._rows]
-        return chosen
-
-
-class _ChosenSource:
-    """A FlowSource's times over some of its rows."""
-
-    def __init__(self, source: FlowSource, rows: npt.NDArray[np.int64]) -> None:
-        self.columns: FlowColumns = _Chosen(source.columns, rows)
-        self.visible = source.visible[rows]
-        self.tick_s, self.window_10s_s, self.window_60s_s = source.tick_s, source.window_10s_s, source.window_60s_s
-        self.now_ns, self.unix_offset_ns = source.now_ns, source.unix_offset_ns
-        self.dedupes = source.dedupes
-
-
 class _Flows(_Subject):
     """Flows of a table."""
 
@@ -172,7 +150,8 @@ class _Flows(_Subject):
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
         """See _Subject."""
-        chosen = _Flows(_ChosenSource(self._source, rows), self.lookups)
+        source = with_columns(self._source, ColumnsAt(self.columns, rows), self._source.visible[rows])
+        chosen = _Flows(source, self.lookups)
         chosen.lenient = self.lenient
         return chosen
 
@@ -185,7 +164,7 @@ class _Records(_Subject):
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
         """See _Subject."""
-        chosen = _Records(_Chosen(self.columns, rows), self.lookups)
+        chosen = _Records(ColumnsAt(self.columns, rows), self.lookups)
         chosen.lenient = self.lenient
         return chosen
 

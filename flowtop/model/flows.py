@@ -86,6 +86,16 @@ class Subset:
         return self._columns[name][self._slots]
 
 
+class ColumnsAt:
+    """Columns at some slots, in any order, with repetitions."""
+
+    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
+        self._columns, self._slots = columns, slots
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name][self._slots]
+
+
 def address_words(columns: FlowColumns, name: str) -> tuple[Array, Array]:
     """The two big-endian halves of an address column, u8, so that numeric order is address order."""
     raw = np.ascontiguousarray(columns[name])
@@ -147,6 +157,12 @@ def with_columns(source: FlowSource, columns: FlowColumns, visible: npt.NDArray[
     """A FlowSource of other flows at the same tick."""
     return FlowsAtRest(columns, visible, source.tick_s, source.window_10s_s, source.window_60s_s, source.now_ns,
                        source.unix_offset_ns, source.dedupes)
+
+
+def all_visible(source: FlowSource, columns: FlowColumns, count: int) -> FlowsAtRest:
+    """A FlowSource of `count` other flows at the same tick, all of them visible."""
+    return with_columns(source, columns, np.ones(count, np.bool_))
+
 
 FORWARD, REVERSE = "forward ", "reverse "
 """Prefixes of a summed column of biflows: the sum of that direction alone."""

@@ -19,9 +19,10 @@ from flowtop.model.flows import (
     Subset,
     Together,
     address_words,
+    all_visible,
 )
 from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind
-from flowtop.query.grouping import DerivedColumns, DerivedSource
+from flowtop.query.grouping import DerivedColumns
 from flowtop.query.labels import Labels, label, pieces
 from flowtop.query.measures import together
 
@@ -49,8 +50,8 @@ class ChosenBiflows:
         tags_differ: whether its flows have different VLAN tags.
     """
 
-    source: DerivedSource
-    ways: DerivedSource
+    source: FlowSource
+    ways: FlowSource
     seen: npt.NDArray[np.bool_]
     opened: npt.NDArray[np.bool_]
     tags_differ: npt.NDArray[np.bool_]
@@ -175,12 +176,12 @@ class _Both:
         self._table, self._flows, self._labels, self._back, self._request = table, flows, labels, back, request
         self._of_way: _Ways | None = None
         self._columns = DerivedColumns(self._made)
-        self.source = DerivedSource(table, DerivedColumns(self._biflow), labels.count)
+        self.source = all_visible(table, DerivedColumns(self._biflow), labels.count)
 
-    def ways(self, order: Slots) -> DerivedSource:
+    def ways(self, order: Slots) -> FlowSource:
         """One row per direction, in the given order of each biflow, shape (biflows, 2)."""
         at = (2 * np.arange(len(order))[:, None] + order).ravel()
-        return DerivedSource(self._table, DerivedColumns(lambda name: self._columns[name][at]), len(at))
+        return all_visible(self._table, DerivedColumns(lambda name: self._columns[name][at]), len(at))
 
     @property
     def seen(self) -> npt.NDArray[np.bool_]:
@@ -230,7 +231,7 @@ class _Both:
         if how is not None:
             return ways.combined(how, flows[name])
         if together(name) == "formula":
-            return MEASURES[name].values(DerivedSource(self._table, self._columns, len(ways.counts)))
+            return MEASURES[name].values(all_visible(self._table, self._columns, len(ways.counts)))
         if name == "earliest":
             return self._earliest(ways)
         return flows[name][self._columns["earliest"]]

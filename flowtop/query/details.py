@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from flowtop.model.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, address_words
+from flowtop.model.flows import FLOW_COLUMN_DTYPES, ColumnsAt, FlowColumns, FlowSource, Slots, address_words
 from flowtop.model.kinds import ICMP_ANSWERS, EndReason, Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.query.measures import measured
@@ -153,19 +153,9 @@ def _like(columns: FlowColumns, values: dict[str, int], source: tuple[int, int],
         same &= columns[name] == value
     slots = np.flatnonzero(same)
     for name, words in (("source_address", source), ("destination_address", destination)):
-        high, low = address_words(_Some(columns, slots), name)
+        high, low = address_words(ColumnsAt(columns, slots), name)
         slots = slots[(high == np.uint64(words[0])) & (low == np.uint64(words[1]))]
     return slots
-
-
-class _Some:
-    """Columns at some slots."""
-
-    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
-        self._columns, self._slots = columns, slots
-
-    def __getitem__(self, name: str) -> Array:
-        return self._columns[name][self._slots]
 
 
 def _words(raw: bytes) -> tuple[int, int]:

@@ -10,7 +10,16 @@ import numpy.typing as npt
 from flowtop.fields.field import GroupField, key_name
 from flowtop.fields.groups import group_keys
 from flowtop.fields.registry import MEASURES
-from flowtop.model.flows import FLOW_COLUMN_DTYPES, Array, FlowColumns, FlowSource, Slots, Subset
+from flowtop.model.flows import (
+    FLOW_COLUMN_DTYPES,
+    Array,
+    ColumnsAt,
+    FlowColumns,
+    FlowSource,
+    Slots,
+    Subset,
+    all_visible,
+)
 from flowtop.query.labels import Labels, conversation_keys, label
 from flowtop.query.measures import together
 from flowtop.text.lookups import Lookups
@@ -59,7 +68,7 @@ def _heads(columns: FlowColumns, duplicates: Slots) -> Slots:
 
 def _same_conversation(columns: FlowColumns, slots: Slots, others: Slots) -> Mask:
     same = np.ones(len(slots), np.bool_)
-    for own, other in zip(conversation_keys(_Taken(columns, slots)), conversation_keys(_Taken(columns, others)),
+    for own, other in zip(conversation_keys(ColumnsAt(columns, slots)), conversation_keys(ColumnsAt(columns, others)),
                           strict=True):
         same &= own == other
     return same
@@ -70,7 +79,7 @@ def _at_one_point(columns: FlowColumns, slots: Slots, groups: Slots, left: Slots
     conversations = heads.copy()
     lost = np.flatnonzero(heads < 0)
     if len(lost):  # group those of one conversation
-        conversations[lost] = -1 - label(conversation_keys(_Taken(columns, slots[left[lost]])), seed=0).of
+        conversations[lost] = -1 - label(conversation_keys(ColumnsAt(columns, slots[left[lost]])), seed=0).of
     heads_here = np.zeros(len(columns["duplicate"]), np.bool_)
     heads_here[heads[heads >= 0]] = True
     known = columns["conversation"][slots]
@@ -81,23 +90,12 @@ def _at_one_point(columns: FlowColumns, slots: Slots, groups: Slots, left: Slots
     stood_for = np.zeros(sums.count, np.bool_)
     stood_for[sums.of[len(left):]] = True
     mine = sums.of[:len(left)]
-    taken = _Taken(columns, slots[left])
+    taken = ColumnsAt(columns, slots[left])
     point = taken["ifindex"].astype(np.int64) << 2 | taken["direction"]
     lowest = np.full(sums.count, np.iinfo(np.int64).max)
     np.minimum.at(lowest, mine, point)
     counts: Mask = ~stood_for[mine] & (point == lowest[mine])
     return counts
-
-
-class _Taken:
-    """Columns at any slots, in any order, with repetitions."""
-
-    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
-        self._columns = columns
-        self._slots = slots
-
-    def __getitem__(self, name: str) -> Array:
-        return self._columns[name][self._slots]
 
 
 class DerivedColumns:
@@ -111,25 +109,6 @@ class DerivedColumns:
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
-
-
-class DerivedSource:
-    """A FlowSource with derived columns, of the same tick as the table.
-
-    Attributes:
-        columns: one element per row; all are visible.
-        visible: all true.
-    """
-
-    def __init__(self, source: FlowSource, columns: FlowColumns, count: int) -> None:
-        self.columns = columns
-        self.visible: npt.NDArray[np.bool_] = np.ones(count, np.bool_)
-        self.tick_s = source.tick_s
-        self.window_10s_s = source.window_10s_s
-        self.window_60s_s = source.window_60s_s
-        self.now_ns = source.now_ns
-        self.unix_offset_ns = source.unix_offset_ns
-        self.dedupes = source.dedupes
 
 
 class Groups:
@@ -158,7 +137,7 @@ class Groups:
         self._counts = counted_once(source.columns, slots, self._labels.of)
         self.source = self._source(flows, self._labels, self._counts, keys)
 
-    def take(self, chosen: Slots) -> DerivedSource:
+    def take(self, chosen: Slots) -> FlowSource:
         """The selected groups, in that order; their columns are computed from their flows only."""
         place = np.full(self._labels.count, -1, np.int64)
         place[chosen] = np.arange(len(chosen))
@@ -170,7 +149,7 @@ class Groups:
         return self._source(flows, labels, self._counts[members], keys)
 
     def _source(self, flows: FlowColumns, labels: Labels, counts: npt.NDArray[np.bool_],
-                keys: dict[str, Array]) -> DerivedSource:
+                keys: dict[str, Array]) -> FlowSource:
         def column(name: str) -> Array:
             if name == "flow_id":
                 return labels.ids
@@ -187,7 +166,7 @@ class Groups:
                 return extreme(np.minimum if how == "min" else np.maximum, flows[name], labels)
             return np.zeros(labels.count, np.int64 if name in MEASURES else FLOW_COLUMN_DTYPES[name])
 
-        source = DerivedSource(self._table, DerivedColumns(column), labels.count)
+        source = all_visible(self._table, DerivedColumns(column), labels.count)
         return source
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowtop.fields.registry import MEASURES
-from flowtop.model.flows import TOGETHER, Array, FlowColumns, FlowSource, Slots, Together, with_columns
+from flowtop.model.flows import TOGETHER, Array, ColumnsAt, FlowSource, Slots, Together, with_columns
 
 
 class _Measured:
@@ -22,23 +22,12 @@ class _Measured:
         return self._made[name]
 
 
-class _Some:
-    """Columns at some slots, in any order."""
-
-    def __init__(self, columns: FlowColumns, slots: Slots) -> None:
-        self._columns, self._slots = columns, slots
-
-    def __getitem__(self, name: str) -> Array:
-        some: Array = self._columns[name][self._slots]
-        return some
-
-
 def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
     """Every measure of the flows in these slots, by field id. For a `measured` source only these are computed."""
     columns = source.columns
     if not isinstance(columns, _Measured):
         return {name: columns[name][slots] for name in MEASURES}
-    some = with_columns(columns.source, _Some(columns.source.columns, slots), source.visible[slots])
+    some = with_columns(columns.source, ColumnsAt(columns.source.columns, slots), source.visible[slots])
     return {name: measure.values(some) for name, measure in MEASURES.items()}
 
 

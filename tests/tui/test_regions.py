@@ -240,13 +240,14 @@ async def test_what_matters_most_is_left_on_a_terminal_with_little_room(
 
 
 async def test_the_caret_is_under_what_is_wrong_and_the_words_are_whole() -> None:
-    for scene, wrong in (("filter-error", "prot"), ("filter-too-large", "70000")):
+    for scene, wrong, hint in (("filter-error", "prot", "did you mean"),
+                               ("filter-too-large", "70000", "expected 0 to 65535")):
         async with showing(SCENES[scene], 80, 24) as pilot:
             for width, height in SIZES:
                 await _resized(pilot, width, height)
                 bar, fault = lines(pilot.app)[1:3]
                 assert fault.index("^") == bar.index(wrong)
-                assert len(fault.rstrip()) < width and "expected" in fault
+                assert len(fault.rstrip()) < width and hint in fault
 
 
 async def test_the_choices_hang_under_the_word_that_is_being_typed() -> None:
@@ -266,7 +267,7 @@ async def test_an_empty_list_says_why_in_its_middle() -> None:
         for width, height in SIZES:
             await _resized(pilot, width, height)
             [said] = [text for text in lines(pilot.app)[3:-2] if text.strip()]
-            assert "matches" in said and "\\" in said, "and how to see all again"
+            assert "match" in said and "\\" in said, "and how to see all again"
 
 
 async def test_the_palette_finds_rates_and_their_keys() -> None:
@@ -275,5 +276,5 @@ async def test_the_palette_finds_rates_and_their_keys() -> None:
             await _resized(pilot, width, height)
             screen = lines(pilot.app)
             first = next(index for index, text in enumerate(screen) if text.strip() == "1")
-            assert [text.strip() for text in screen[first:first + 5:2]] == ["1", "2", "3"]
+            assert [text.split()[0] for text in screen[first:first + 5:2]] == ["1", "2", "3"]
             assert all("ate" in text for text in screen[first - 1:first + 4:2])
