@@ -1,1 +1,1 @@
-"""The library: what `import flowtop` offers. Its manual is flowtop/docs/library.md; names not there may change."""
+"""The library: the names of `import flowtop`. The manual is flowtop/docs/library.md; names not in it may change."""

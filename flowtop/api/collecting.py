@@ -1,4 +1,4 @@
-"""A Collecting Process for the caller's own sockets: messages in, a flow table to ask."""
+"""A Collecting Process for the caller's own sockets: takes messages, and gives a flow table to query."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from flowtop.wire.ipfix_decoder import split_messages
 from flowtop.wire.ipfix_template import IpfixDecodeError
 
 SourceAddress = tuple[str, int] | tuple[str, int, int, int]
-"""Address and port of an exporter, as `socket.recvfrom` gives them; IPv6 may have its flow information and scope."""
+"""Address and port of an exporter, as from `socket.recvfrom`; for IPv6 optionally with flow information and scope."""
 
 _LAST_S = float(1 << 32)
 """The year 2106: later times would overflow sums of nanoseconds."""
 
 
 class Collector:
-    """Collects what exporters send: NetFlow 5, NetFlow 9, IPFIX and sFlow 5. For one thread at a time.
+    """Collects NetFlow 5, NetFlow 9, IPFIX and sFlow 5 from exporters. Use it from one thread at a time.
 
-    Whatever arrives is counted, and nothing that arrives raises: see `statistics`. Exporters, Templates, sets that wait
-    for one, interfaces and flows are bounded.
+    All input is counted, also invalid input, which raises nothing: see `statistics`. The numbers of exporters,
+    Templates, sets that wait for a Template, interfaces and flows are limited.
 
     Args:
-        idle_timeout: seconds without a record that end a flow.
-        active_timeout: seconds after which a flow that goes on is reported.
-        linger: seconds for which a flow that has ended stays in the table.
-        max_flows: flows alive at once; past it the least recently used end.
-        dedupe: what becomes of flows whose packets another exporter or interface has counted too: as of `read`.
-        correct_clocks: move times of exporters whose clock is off by two minutes or more.
-        clock: seconds since 1970 UTC: when something arrives that says no other time.
+        idle_timeout: a flow ends after this many seconds without a record.
+        active_timeout: a flow that continues is reported after this many seconds.
+        linger: a flow that has ended stays in the table for this many seconds.
+        max_flows: maximum number of active flows; when there are more, the least recently used ones end.
+        dedupe: how to treat flows whose packets another exporter or interface has counted too: see `read`.
+        correct_clocks: adjust the times of exporters whose clock is off by two minutes or more.
+        clock: gives seconds since 1970 UTC: the arrival time of messages that are received without `at`.
 
-    Raises FlowtopError: a timeout or bound that cannot be.
+    Raises FlowtopError: a timeout or limit out of range.
     """
 
     def __init__(self, *, idle_timeout: float = 90.0, active_timeout: float = 60.0, linger: float = 300.0,
@@ -55,21 +55,21 @@ class Collector:
         self._waiting = False
         self._numbers = count(1)
         self.table = Table(self._metering, self._update)
-        """What was collected so far."""
+        """The flows collected so far."""
 
     def receive(self, datagram: bytes, source: SourceAddress, *, at: float | None = None) -> bool:
         """Take one datagram.
 
         Args:
             datagram: its payload.
-            source: who sent it: address and port tell Transport Sessions apart.
-            at: when it arrived, in seconds since 1970 UTC; None: now. What is collected later than it was sent, from a
-                file, has its own time so, and the table's time is then that of the newest.
+            source: address and port of the sender; each source is a Transport Session.
+            at: arrival time in seconds since 1970 UTC; None: now. Set it for old datagrams, for example from a file;
+                the table's time is then the latest of these times.
 
         Returns:
-            False: it could not be read, which `statistics` counts.
+            False: it could not be decoded. `statistics` counts it.
 
-        Raises FlowtopError: `source` is no address, or `at` no such time.
+        Raises FlowtopError: `source` is not an address, or `at` is out of range.
         """
         address, port = _address(source), source[1]
         return self._take(datagram, Session((address, port), address, datagram=True), at)
@@ -77,13 +77,13 @@ class Collector:
     def connection(self, source: SourceAddress) -> Connection:
         """A Transport Session over TCP or TLS, or an IPFIX file: a stream of IPFIX messages.
 
-        Raises FlowtopError: `source` is no address.
+        Raises FlowtopError: `source` is not an address.
         """
         return Connection(self, Session(next(self._numbers), _address(source), datagram=False))
 
     @property
     def statistics(self) -> CollectingStatistics:
-        """What arrived, what was refused and why, what is missing."""
+        """Counters: received, refused by reason, lost."""
         return self._collecting.statistics()
 
     def _take(self, octets: bytes, session: Session, at: float | None) -> bool:
@@ -101,10 +101,10 @@ class Collector:
         self._collecting.end(session)
 
     def _pass_time(self, at: float | None) -> float:
-        """The time it is, in s since 1970 UTC: never less than before."""
+        """The current time in s since 1970 UTC; it never goes back."""
         now_s = self._clock() if at is None else at
-        if not 0 <= now_s < _LAST_S:  # as of a NaN
-            raise FlowtopError(f"{now_s} is no time", hint="seconds since 1970 UTC", exit_code=EXIT_USAGE)
+        if not 0 <= now_s < _LAST_S:  # also false for NaN
+            raise FlowtopError(f"{now_s} is not a valid time", hint="give seconds since 1970 UTC", exit_code=EXIT_USAGE)
         self._given_s = at
         if self._time_s is None:
             self._time_s = self._ticked_s = now_s
@@ -113,7 +113,7 @@ class Collector:
         return self._time_s
 
     def _update(self) -> None:
-        """Bring the table up to now; before anything has arrived its time has not begun."""
+        """Advance the table to the current time. Does nothing before the first message."""
         if self._time_s is None:
             return
         now_s = self._pass_time(self._given_s)
@@ -127,7 +127,7 @@ class Collector:
 
 
 class Connection:
-    """One stream of IPFIX messages to a Collector. Made by `Collector.connection`."""
+    """One stream of IPFIX messages to a Collector: see `Collector.connection`."""
 
     def __init__(self, collector: Collector, session: Session) -> None:
         self._collector = collector
@@ -136,15 +136,15 @@ class Connection:
         self._over = False
 
     def receive(self, octets: bytes, *, at: float | None = None) -> bool:
-        """Take what has been read from the stream, whole messages or not.
+        """Take octets that were read from the stream. They need not be whole messages.
 
         Args:
-            octets: what follows what was received before.
-            at: as of Collector.receive.
+            octets: the next octets of the stream.
+            at: as for Collector.receive.
 
         Returns:
-            False: it holds something that is no IPFIX message. There is no telling where the next one begins: the
-            connection has to be closed (RFC 7011 section 10.2.5), and whatever else is received is refused.
+            False: not an IPFIX message. The start of the next message cannot be found, so the connection has to be
+            closed (RFC 7011 section 10.2.5), and all further input is refused.
         """
         if self._over:
             return False
@@ -161,7 +161,7 @@ class Connection:
         return True
 
     def close(self) -> None:
-        """It has ended, and its Templates with it; part of a message is refused."""
+        """End the session and forget its Templates. An incomplete message is counted as refused."""
         if not self._over and self._rest:
             self._collector._refuse("length")
         self._finish()
@@ -172,10 +172,10 @@ class Connection:
 
 
 def _address(source: SourceAddress) -> str:
-    """An exporter's address: without its zone, and as IPv4 where it came to an IPv6 socket."""
+    """An exporter's address without zone; IPv4-mapped IPv6 addresses as IPv4."""
     try:
         address = ipaddress.ip_address(source[0].partition("%")[0])
     except ValueError:
-        raise FlowtopError(f"{source[0]!r} is no IP address", hint="an exporter is told by (address, port)",
+        raise FlowtopError(f"{source[0]!r} is not an IP address", hint="give the exporter as (address, port)",
                            exit_code=EXIT_USAGE) from None
     return str(getattr(address, "ipv4_mapped", None) or address)

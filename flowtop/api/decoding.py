@@ -1,4 +1,4 @@
-"""Export messages as plain values, with the Templates that are known of each session."""
+"""Export messages as plain values; Templates are kept for each session."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from flowtop.wire.values import PlainValue, reader
 
 MAX_SESSIONS = 1_024
 MAX_FIELDS = 262_144
-"""Templates' fields over all sessions: past these bounds the session that has been silent longest is forgotten."""
+"""Fields of Templates in all sessions. Above these limits the least recently used session is forgotten."""
 
 
 class Record(Mapping[str, PlainValue]):
-    """One Data Record: value by name of the field, in the order of its Template; the second `x` is named `x#2`.
+    """One Data Record: values by field name, in the order of its Template; the second field `x` is named `x#2`.
 
     Attributes:
-        template: what describes it.
-        options: it is Options Data: about the exporter, its interfaces or sampling, not about a flow.
+        template: its Template.
+        options: True for Options Data, which describe the exporter, its interfaces or sampling, not a flow.
     """
 
     __slots__ = ("_values", "options", "template")
@@ -56,15 +56,15 @@ class Message:
     Attributes:
         version: 10, 9 or 5.
         export_time_s: since 1970 UTC, by the exporter's clock.
-        sequence: of its header: Data Records (IPFIX), datagrams (NetFlow 9) or flows (NetFlow 5) sent before it.
+        sequence: sequence number: Data Records (IPFIX), datagrams (NetFlow 9) or flows (NetFlow 5) sent before it.
         domain: Observation Domain ID; Source ID of NetFlow 9; engine type * 256 + engine id of NetFlow 5.
-        templates: announced in it.
-        withdrawn: ids of Templates that it withdrew.
+        templates: Templates in the message.
+        withdrawn: ids of Templates that it withdraws.
         records: all Data Records whose Template is known, in order.
-        undecoded: Sets whose Template is not known: their ids and octets, Set Header left out.
-        remarks: what is wrong with the exporter though the message can be read.
-        boot_ms: when the exporter booted, ms since 1970 UTC: what NetFlow's sysUpTime counts from; None of IPFIX.
-        sampling_interval: one packet in so many was looked at, by the header of NetFlow 5; 0: it does not say.
+        undecoded: Sets whose Template is not known: their ids and octets, without the Set Header.
+        remarks: faults of the exporter that did not prevent decoding.
+        boot_ms: start of the exporter's sysUpTime (NetFlow), ms since 1970 UTC; None for IPFIX.
+        sampling_interval: NetFlow 5: one in this many packets was sampled; 0: not reported.
     """
 
     version: int
@@ -82,14 +82,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class DecodingStatistics:
-    """Sums since a Decoder was made.
+    """Counters of a Decoder since its creation.
 
     Attributes:
-        messages: decoded.
-        records: in them.
-        undecoded_sets: whose Template was not known.
+        messages: messages decoded.
+        records: Data Records in them.
+        undecoded_sets: Sets whose Template was not known.
         refused: messages that could not be decoded, by DecodeError.fault.
-        forgotten_sessions: to keep within the bounds.
+        forgotten_sessions: sessions forgotten because of the limits.
     """
 
     messages: int
@@ -100,7 +100,7 @@ class DecodingStatistics:
 
 
 class Decoder:
-    """Decodes IPFIX, NetFlow 9 and NetFlow 5, and remembers Templates by session. For one thread at a time."""
+    """Decodes IPFIX, NetFlow 9 and NetFlow 5, and keeps Templates by session. Use it from one thread at a time."""
 
     def __init__(self) -> None:
         self._store = TemplateStore()
@@ -112,11 +112,12 @@ class Decoder:
         """Decode one whole message.
 
         Args:
-            octets: the message and nothing else.
-            session: tells Transport Sessions apart, whose Templates differ: for example the sender's address and port.
-            datagram: it came over UDP, where Templates are not withdrawn.
+            octets: exactly one message.
+            session: identifies the Transport Session, which has its own Templates: for example the sender's address
+                and port.
+            datagram: True for UDP, where Templates are not withdrawn.
 
-        Raises DecodeError: it is no such message; what was known is as before. It is counted.
+        Raises DecodeError: the message is not valid. It is counted, and no Template has changed.
         """
         self._sessions[session] = None
         self._sessions.move_to_end(session)
@@ -135,7 +136,7 @@ class Decoder:
         return message
 
     def end(self, session: Hashable) -> None:
-        """The session is over: forget its Templates."""
+        """End a session: forget its Templates."""
         self._sessions.pop(session, None)
         self._store.forget(session)
 
@@ -148,7 +149,7 @@ class Decoder:
 
 
 def plain_message(message: WireMessage) -> Message:
-    """The message with its records as plain values. Raises IpfixDecodeError."""
+    """The message with plain values in its records. Raises IpfixDecodeError."""
     records = tuple(record for data_set in message.data_sets for record in _records(data_set))
     return Message(message.version, message.export_time_s, message.sequence, message.domain, message.templates,
                    message.withdrawn, records, message.undecoded, message.remarks, message.boot_ms,
@@ -165,13 +166,13 @@ def _records(data_set: DataSet) -> Iterator[Record]:
 
 
 def decode_ipfix(octets: bytes) -> Message:
-    """One IPFIX message by itself: see flowtop.api.ipfix.decode."""
+    """Decode a single IPFIX message: see flowtop.api.ipfix.decode."""
     with decoding():
         return plain_message(decode_message(octets, TemplateStore(), session=None, datagram=True))
 
 
 def decode_netflow(octets: bytes) -> Message:
-    """One datagram of NetFlow 5 or 9 by itself: see flowtop.api.netflow.decode."""
+    """Decode a single datagram of NetFlow 5 or 9: see flowtop.api.netflow.decode."""
     with decoding():
         if int.from_bytes(octets[:2], "big") == ipfix.VERSION:
             raise IpfixDecodeError(f"version {ipfix.VERSION} is IPFIX, neither NetFlow {netflow5.VERSION} nor "

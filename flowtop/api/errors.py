@@ -1,4 +1,4 @@
-"""What the codecs of the library raise: the one error type, with what a program may want to know of it."""
+"""Errors that the codecs of the library raise: FlowtopError with details for programs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flowtop.wire.ipfix_template import DecodeFault, IpfixDecodeError, IpfixEnco
 
 
 class DecodeError(FlowtopError):
-    """Octets that are no message of the protocol; nothing of them was taken.
+    """The octets are not a valid message of the protocol; nothing in them was used.
 
     Attributes:
-        offset: of the first octet that is wrong, from the start of the message.
-        fault: its kind: "version", "length", "set", "template", "value" or "bound".
+        offset: of the first invalid octet, from the start of the message.
+        fault: kind of the fault: "version", "length", "set", "template", "value" or "bound".
     """
 
     def __init__(self, message: str, offset: int, fault: DecodeFault) -> None:
@@ -24,12 +24,12 @@ class DecodeError(FlowtopError):
 
 
 class EncodeError(FlowtopError):
-    """A Template, a record or a value that no message of that protocol and size can hold; nothing was encoded."""
+    """A Template, record or value does not fit a message of this protocol and size; nothing was encoded."""
 
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Raises DecodeError where the codec refuses octets."""
+    """Raise DecodeError when the codec refuses octets."""
     try:
         yield
     except IpfixDecodeError as refusal:
@@ -38,7 +38,7 @@ def decoding() -> Iterator[None]:
 
 @contextmanager
 def encoding() -> Iterator[None]:
-    """Raises EncodeError where the codec refuses a Template or a value."""
+    """Raise EncodeError when the codec refuses a Template or a value."""
     try:
         yield
     except IpfixEncodeError as refusal:

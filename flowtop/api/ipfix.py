@@ -26,21 +26,21 @@ __all__ = [
 ]
 
 UNKNOWN_MTU_OCTETS = 512
-"""Largest datagram where the path MTU is not known (RFC 7011 section 10.3.3)."""
+"""Largest datagram when the path MTU is not known (RFC 7011 section 10.3.3)."""
 _LEAST_OCTETS = 64
 
 
 def decode(octets: bytes) -> Message:
-    """Decode one message by itself: of Templates only those are known that are in it. A `Decoder` remembers them.
+    """Decode a single message. Only Templates in this message are known; a `Decoder` keeps those of earlier messages.
 
-    Raises DecodeError: it is no IPFIX message.
+    Raises DecodeError: not an IPFIX message.
     """
     return decode_ipfix(octets)
 
 
 @dataclass(frozen=True, slots=True)
 class SentStatistics:
-    """What a session has made so far: messages, Data Records in them, octets, and times Templates were announced."""
+    """Counters of a session: messages, Data Records in them, octets, and announcements of Templates."""
 
     messages: int = 0
     records: int = 0
@@ -51,19 +51,19 @@ class SentStatistics:
 class ExportSession:
     """One Transport Session of an Exporting Process: makes messages, for the caller to send in order.
 
-    Sequence numbers go from the first message to the last. Templates are in the messages in front of the first records,
-    and over UDP again and again. After a connection was lost, begin another session: `renewed`.
+    Sequence numbers continue through the session. Templates are sent before the first records that need them, and
+    repeatedly over UDP. After a connection was lost, start a new session with `renewed`.
 
     Args:
-        templates: what records are of; more can be added.
+        templates: Templates of the records; more can be added later.
         domain: Observation Domain ID.
-        datagram: each message is sent in a datagram over UDP; otherwise over TCP or TLS, or to a file (RFC 5655).
-        max_octets: of a message; None: 512 in a datagram, else 65,535. What the path takes is the MTU less 28 octets of
-            headers, 48 over IPv6.
-        refresh_s, refresh_messages: over UDP Templates are announced again after so long, and after so many messages.
-        clock: seconds since 1970 UTC.
+        datagram: True: each message is sent in a datagram over UDP. False: over TCP or TLS, or to a file (RFC 5655).
+        max_octets: maximum length of a message; None: 512 for datagrams, otherwise 65,535. The longest datagram for a
+            path is the MTU minus headers: 28 octets, 48 over IPv6.
+        refresh_s, refresh_messages: over UDP Templates are sent again after this time, and after this many messages.
+        clock: gives seconds since 1970 UTC.
 
-    Raises EncodeError: two Templates of one id, or one that no message of that size has room for.
+    Raises EncodeError: two Templates with one id, or a Template that does not fit a message.
     """
 
     def __init__(self, templates: Iterable[Template] = (), *, domain: int = 1, datagram: bool = True,
@@ -97,7 +97,7 @@ class ExportSession:
 
     @property
     def templates(self) -> tuple[Template, ...]:
-        """Known to the session, by id."""
+        """The Templates of the session, in order of id."""
         return tuple(self._templates[id_] for id_ in sorted(self._templates))
 
     @property
@@ -106,35 +106,36 @@ class ExportSession:
         return self._statistics
 
     def add(self, template: Template) -> None:
-        """One more Template; it is announced in front of the next records.
+        """Add a Template; it is sent before the next records.
 
-        Raises EncodeError: another one has its id (over TCP `withdraw` that first; over UDP take another id), or a
-            message of that size, or NetFlow, has no room for it.
+        Raises EncodeError: another Template has its id (over TCP `withdraw` that first; over UDP use another id), or it
+            does not fit a message, or NetFlow does not allow it.
         """
         known = self._templates.get(template.id)
         if known is not None and known != template:
-            raise EncodeError(f"template {template.id} is another one in this session",
-                              hint="take another id, or withdraw that template first")
+            raise EncodeError(f"this session has a different template {template.id}",
+                              hint="use another id, or withdraw that template first")
         with encoding():
             self._encode(self._template_sets([template]), self._sequence, 0.0)
         self._templates[template.id] = template
 
     def messages(self, template: Template, records: Iterable[Values]) -> list[bytes]:
-        """Records as messages to send now, Templates ahead of them where they are due.
+        """Messages with these records, to send now; Templates come first when they are due.
 
         Args:
-            template: of all these records; one that is not known yet is added.
-            records: each a value by name of the Template's fields, or in their order. Values are plain: addresses text
-                or of `ipaddress`, times integers since 1970 UTC in the unit of their element's name; see the manual.
+            template: the Template of all these records; it is added if it is new.
+            records: each record is a mapping from field name to value, or a sequence of values in order of the fields.
+                Addresses are text or `ipaddress` objects, times are integers since 1970 UTC in the unit of the element
+                name; see the manual.
 
-        Raises EncodeError: a Template or a value cannot be encoded; nothing was, and the session is as before.
+        Raises EncodeError: a Template or a value cannot be encoded. Nothing was encoded, and the session is unchanged.
         """
         if self._templates.get(template.id) != template:
             self.add(template)
         rest = list(self._record_set(template, records).records)
         now_s = self._clock()
         with encoding():
-            if rest:  # that of the longest record fits, so do all: nothing fails half-way
+            if rest:  # if the longest record fits, all do: no error can occur half-way
                 self._encode([RecordSet(template.id, [max(rest, key=len)], template.min_octets)], 0, now_s)
         messages: list[bytes] = []
         while rest:
@@ -145,7 +146,7 @@ class ExportSession:
         return messages
 
     def _until_refresh(self, template: Template, records: Sequence[bytes], now_s: float) -> tuple[EncodedMessages, int]:
-        """As many of the records as may go before Templates are due again, and how many these are."""
+        """Encode the records that may be sent before Templates are due again; also give their number."""
         room = max(1, self._refresh_messages - self._since_announced) if self.datagram else len(records)
         part = records[:room * (self.max_octets // template.min_octets + 1)]
         while True:
@@ -155,24 +156,25 @@ class ExportSession:
             part = part[:sum(encoded.record_counts[:room])]
 
     def announcement(self) -> list[bytes]:
-        """All Templates, to be sent now: for a session that is silent for long. Over UDP they expire.
+        """Messages with all Templates, to send now. Over UDP, send them also when there are no records for a long time:
+        Templates expire at the collector.
 
-        Over TCP a Template is announced once: those that were are left out.
+        Over TCP a Template is sent only once: those that were sent are omitted.
         """
         now_s = self._clock()
         templates = [one for one in self.templates if self.datagram or one.id not in self._announced]
         return self._announce(templates, now_s)
 
     def withdraw(self, *templates: Template) -> list[bytes]:
-        """What withdraws Templates (RFC 7011 section 8.1); their ids are free then.
+        """Messages that withdraw Templates (RFC 7011 section 8.1); their ids can then be used again.
 
-        Raises EncodeError: over UDP, where Templates expire instead; or one is not known.
+        Raises EncodeError: over UDP, where Templates expire instead; or a Template that is not in this session.
         """
         if self.datagram:
             raise EncodeError("templates are not withdrawn over UDP", hint="they expire when they are not sent again")
         for one in templates:
             if self._templates.get(one.id) != one:
-                raise EncodeError(f"template {one.id} is not one of this session")
+                raise EncodeError(f"template {one.id} is not in this session")
         announced = [one for one in templates if one.id in self._announced]
         with encoding():
             encoded = self._encode(withdrawal_sets(announced), self._sequence, self._clock())
@@ -182,13 +184,13 @@ class ExportSession:
         return self._made(encoded)
 
     def renewed(self) -> ExportSession:
-        """A new session with the same Templates and settings, its sequence at 0: for a new connection."""
+        """A new session with the same Templates and settings and sequence number 0, for a new connection."""
         return type(self)(self.templates, domain=self.domain, datagram=self.datagram, max_octets=self.max_octets,
                           refresh_s=self._refresh_s, refresh_messages=self._refresh_messages, clock=self._clock)
 
     def _due(self, now_s: float) -> list[Template]:
-        """Templates to announce ahead of records."""
-        # A clock that was set back says nothing of how long ago it was.
+        """Templates to send before records."""
+        # After the clock was set back the time since the last announcement is not known: announce again.
         if self.datagram and (self._since_announced >= self._refresh_messages
                               or not 0 <= now_s - self._announced_s < self._refresh_s):
             return list(self.templates)
@@ -215,7 +217,7 @@ class ExportSession:
             octets=before.octets + sum(map(len, encoded.messages)))
         return encoded.messages
 
-    # ---- what NetFlow does otherwise
+    # ---- overridden for NetFlow
 
     def _record_set(self, template: Template, records: Iterable[Values]) -> RecordSet:
         return record_set(template, records)

@@ -1,4 +1,4 @@
-"""Batches into a flow table and Queries into Pages, in the caller's thread; time is what batches say it is."""
+"""Adds batches to a flow table and answers queries, in the caller's thread; the time comes from the batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowtop.query.query import Page, Query, Traffic
 from flowtop.text.lookups import Lookups
 
 LEAST_TICK_S = 1.0
-"""Rates are of no less: a tick may end as soon as it has begun, and a file be shorter."""
+"""Minimum time over which rates are computed: ticks and files may be shorter."""
 LONGEST_S = 1e9
 _MOST_FLOWS = 100_000_000
 
@@ -26,11 +26,11 @@ Dedupe = Literal["mark", "drop", "off"]
 
 def table_config(*, idle_timeout: float, active_timeout: float, linger: float, max_flows: int,
                  dedupe: Dedupe) -> TableConfig:
-    """Timeouts in seconds and bounds, as they were given. Raises FlowtopError: one that cannot be."""
+    """The configuration of a flow table; timeouts in seconds. Raises FlowtopError: a value out of range."""
     for name, value, least, most in (("idle_timeout", idle_timeout, 0.001, LONGEST_S),
                                      ("active_timeout", active_timeout, 0.001, LONGEST_S),
                                      ("linger", linger, 0, LONGEST_S), ("max_flows", max_flows, 1, _MOST_FLOWS)):
-        if not least <= value <= most:  # as of a NaN
+        if not least <= value <= most:  # also false for NaN
             raise FlowtopError(f"{name} is {value}", hint=f"from {least} to {most:.0f}", exit_code=EXIT_USAGE)
     if dedupe not in get_args(Dedupe):
         raise FlowtopError(f"dedupe is {dedupe!r}", hint=f"one of {', '.join(get_args(Dedupe))}", exit_code=EXIT_USAGE)
@@ -39,10 +39,10 @@ def table_config(*, idle_timeout: float, active_timeout: float, linger: float, m
 
 
 class Metering:
-    """One flow table and what is asked of it.
+    """One flow table and the answers to queries.
 
     Args:
-        config: timeouts and bounds.
+        config: timeouts and limits.
     """
 
     def __init__(self, config: TableConfig) -> None:
@@ -55,13 +55,13 @@ class Metering:
         self._tunnels = False
 
     def take(self, batch: FlowBatch, *, close_tick: bool) -> None:
-        """Add a batch to the flows, and end the tick with it if that is asked for."""
+        """Add a batch to the flows; with `close_tick` the tick ends after it."""
         self._table.accumulate(batch)
         if len(batch.keys):
             if self._first_ns is None:
                 self._first_ns = int(batch.counters["first_ns"].min())
             self._tunnels = self._tunnels or bool(batch.keys["tunnel"].any())
-        # Books and names, not flows: those are in buffers that may be used again.
+        # Keep books and names but not flows, whose buffers may be used again.
         self._batch = replace(batch, keys=batch.keys[:0].copy(), counters=batch.counters[:0].copy(),
                               observations=batch.observations.copy(), interfaces=dict(batch.interfaces),
                               other_ifindexes=None, segments=None, steps=None)
@@ -70,7 +70,7 @@ class Metering:
             self._tick += 1
 
     def end(self) -> None:
-        """Nothing follows: every flow ends by FORCED_END."""
+        """End every flow with FORCED_END: no more batches follow."""
         self._table.end_all(self._table.now_ns)
 
     def page(self, query: Query) -> Page:
@@ -78,7 +78,7 @@ class Metering:
         return self._pager.page(query, self._table, self.now())
 
     def now(self) -> Page:
-        """A page but for what comes from the flows."""
+        """A page without rows and numbers of flows."""
         table, totals, batch = self._table, self._table.totals, self._batch
         tick_s = table.tick_s
         return Page(

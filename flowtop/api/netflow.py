@@ -18,27 +18,27 @@ from flowtop.wire.netflow9 import encode_netflow9, netflow9_template_sets
 __all__ = ["MAX_FLOWS", "UNKNOWN_MTU_OCTETS", "V5_TEMPLATE", "ExportSession", "ExportSession5", "decode", "template"]
 
 V5_TEMPLATE = RECORD
-"""The fields of a NetFlow 5 flow, by the IANA elements that mean the same."""
+"""The fields of a NetFlow 5 flow, named by the corresponding IANA elements."""
 
 
 def decode(octets: bytes) -> Message:
-    """Decode one datagram of NetFlow 5 or 9 by itself: see flowtop.ipfix.decode.
+    """Decode a single datagram of NetFlow 5 or 9: see flowtop.ipfix.decode.
 
-    Raises DecodeError: it is neither.
+    Raises DecodeError: neither of these.
     """
     return decode_netflow(octets)
 
 
 class ExportSession(_IpfixSession):
-    """As flowtop.ipfix.ExportSession over UDP, in datagrams of NetFlow 9, whose sequence counts datagrams.
+    """Like flowtop.ipfix.ExportSession over UDP, but with NetFlow 9 datagrams; sequence numbers count datagrams.
 
     Args:
-        templates: without elements of other enterprises and variable lengths; scopes of Options are exportingProcessId,
-            ingressInterface, lineCardId, meteringProcessId or templateId.
-        source_id: told apart like Observation Domains.
-        boot_s: when the exporter booted, seconds since 1970 UTC: flowStartSysUpTime and flowEndSysUpTime are
+        templates: without enterprise elements and variable lengths; Scope Fields of Options Templates can be
+            exportingProcessId, ingressInterface, lineCardId, meteringProcessId or templateId.
+        source_id: Source ID; corresponds to the Observation Domain ID of IPFIX.
+        boot_s: start of the exporter's uptime, seconds since 1970 UTC: flowStartSysUpTime and flowEndSysUpTime are
             milliseconds since then. None: now.
-        max_octets, refresh_s, refresh_messages, clock: as of flowtop.ipfix.ExportSession.
+        max_octets, refresh_s, refresh_messages, clock: as for flowtop.ipfix.ExportSession.
     """
 
     def __init__(self, templates: Iterable[Template] = (), *, source_id: int = 1, boot_s: float | None = None,
@@ -49,12 +49,12 @@ class ExportSession(_IpfixSession):
                          refresh_messages=refresh_messages, clock=clock)
 
     def renewed(self) -> ExportSession:
-        """A new session with the same Templates and settings, its sequence at 0."""
+        """A new session with the same Templates and settings and sequence number 0."""
         return ExportSession(self.templates, source_id=self.domain, boot_s=self.boot_s, max_octets=self.max_octets,
                              refresh_s=self._refresh_s, refresh_messages=self._refresh_messages, clock=self._clock)
 
     def uptime_ms(self, unix_ms: int) -> int:
-        """A time, ms since 1970 UTC, as sysUpTime fields say it. It wraps after 49 days."""
+        """Convert ms since 1970 UTC to the exporter's uptime in ms, for sysUpTime fields. It wraps after 49 days."""
         return _uptime_ms(unix_ms, self.boot_s)
 
     def _template_sets(self, templates: Iterable[Template]) -> list[RecordSet]:
@@ -66,15 +66,15 @@ class ExportSession(_IpfixSession):
 
 
 class ExportSession5:
-    """Makes NetFlow 5 datagrams, for the caller to send in order; their sequence counts flows.
+    """Makes NetFlow 5 datagrams, for the caller to send in order; sequence numbers count flows.
 
     Args:
-        engine_type, engine_id: 0..255 each: what tells exporters of one address apart.
-        sampling_interval: one packet in so many was looked at; 0: all were.
-        boot_s: as of ExportSession.
-        clock: seconds since 1970 UTC.
+        engine_type, engine_id: 0..255 each: distinguish exporters with the same address.
+        sampling_interval: one in this many packets was sampled; 0: no sampling.
+        boot_s: as for ExportSession.
+        clock: gives seconds since 1970 UTC.
 
-    Raises EncodeError: a number that its field cannot hold.
+    Raises EncodeError: a number out of range.
     """
 
     def __init__(self, *, engine_type: int = 0, engine_id: int = 0, sampling_interval: int = 0,
@@ -91,7 +91,7 @@ class ExportSession5:
 
     @property
     def sequence(self) -> int:
-        """Sequence number of the next datagram: flows before it, modulo 2**32."""
+        """Sequence number of the next datagram: number of flows before it, modulo 2**32."""
         return self._statistics.records & 0xFFFF_FFFF
 
     @property
@@ -100,16 +100,16 @@ class ExportSession5:
         return self._statistics
 
     def uptime_ms(self, unix_ms: int) -> int:
-        """As ExportSession.uptime_ms."""
+        """The same as ExportSession.uptime_ms."""
         return _uptime_ms(unix_ms, self.boot_s)
 
     def messages(self, records: Iterable[Values]) -> list[bytes]:
-        """Flows as datagrams of up to 30 to send now.
+        """Datagrams with these flows, up to 30 in each, to send now.
 
         Args:
-            records: by the names of V5_TEMPLATE's fields, those that are left out are 0; or a value for each, in order.
+            records: mappings by field name of V5_TEMPLATE, where missing fields are 0; or sequences of all values.
 
-        Raises EncodeError: a value that its field cannot hold; nothing was encoded.
+        Raises EncodeError: a value does not fit its field; nothing was encoded.
         """
         flows = [bytes(flow) for flow in record_set(RECORD, records, fill=True).records]
         now_s = self._clock()

@@ -1,4 +1,4 @@
-"""Files into flow tables, and into the export messages that are in them."""
+"""Reads files into flow tables, and export messages from files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flowtop.filters.kernel import Narrowing
 from flowtop.pipeline.drive import Driving, Handover, PipelineConfig
 
 Source = str | os.PathLike[str] | IO[bytes]
-"""A path ("-": standard input), or a file that was opened in binary mode: what is left of that is copied first."""
+"""A path ("-": standard input), or a file opened in binary mode: its rest is copied to a temporary file first."""
 
 
 def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, active_timeout: float = 60.0,
@@ -31,19 +31,19 @@ def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, act
 
     Args:
         source: a path, "-" for standard input, or a binary file object, which is read to its end.
-        decap: packets in tunnels count as what they carry.
-        idle_timeout: seconds without a packet that end a flow.
-        active_timeout: seconds after which a flow that goes on is reported.
-        max_flows: flows alive at once; past it the least recently used end. About as many again are kept when they have
-            ended, see Table.books.
-        dedupe: flows whose packets were counted at another interface of the file are marked, or left out, or not
-            looked for.
-        strict: raise what `Table.fault` would say.
+        decap: count the inner packets of tunnels.
+        idle_timeout: a flow ends after this many seconds without a packet.
+        active_timeout: a flow that continues is reported after this many seconds.
+        max_flows: maximum number of active flows; when there are more, the least recently used ones end. About the same
+            number of ended flows is kept, see Table.books.
+        dedupe: flows whose packets were already counted at another interface of the file: "mark" them, "drop" them, or
+            "off": do not look for them.
+        strict: raise the error that would otherwise be in `Table.fault`.
 
     Raises:
-        FlowtopError: nothing can be read there, or, with `strict`, not all of it; a timeout or bound that cannot be.
+        FlowtopError: the file cannot be read, or, with `strict`, not all of it; a timeout or limit out of range.
     """
-    # Flows that have ended stay.
+    # With this linger, ended flows stay in the table.
     metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=LONGEST_S,
                                      max_flows=max_flows, dedupe=dedupe))
     with _opened(source) as (path, descriptor):
@@ -71,7 +71,7 @@ def _driving(capture: FileCapture, metering: Metering) -> Driving:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[str, int | None]]:
-    """Path and, of a file object, descriptor of a copy."""
+    """The path, and for a file object the descriptor of a copy."""
     if isinstance(source, str | os.PathLike):
         yield os.fspath(source), None
         return
@@ -82,21 +82,21 @@ def _opened(source: Source) -> Iterator[tuple[str, int | None]]:
             copy.flush()
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise FlowtopError(f"cannot read the file object: {error}",
-                               hint="name the file: what is before the damage is read then",
+                               hint="give its path instead: the part before the damage can then be read",
                                exit_code=EXIT_NO_INPUT) from error
         os.lseek(copy.fileno(), 0, os.SEEK_SET)
         yield name if isinstance(name, str) and name else "the file object", copy.fileno()
 
 
 class ExportMessage(NamedTuple):
-    """One message of an export, as it was sent.
+    """One export message as it was sent.
 
     Attributes:
-        octets: all of it: what `Collector.receive`, `Connection.receive` and `Decoder.decode` take.
-        sender: address and port; None in a file of messages, which says nothing of that.
-        receiver: likewise.
-        datagram: it was sent over UDP; otherwise over TCP, or it is of an IPFIX file.
-        gap: the capture lacks something of its TCP stream before it.
+        octets: the whole message, for `Collector.receive`, `Connection.receive` or `Decoder.decode`.
+        sender: address and port; None in files without packet headers.
+        receiver: the same for the receiver.
+        datagram: True: sent over UDP. False: sent over TCP, or from an IPFIX file.
+        gap: the capture lacks a part of the TCP stream before this message.
     """
 
     octets: bytes
@@ -110,9 +110,9 @@ def read_exports(source: Source) -> Iterator[ExportMessage]:
     """The NetFlow 5, NetFlow 9, IPFIX and sFlow 5 messages in a capture, an IPFIX file, or a file of raw datagrams.
 
     Args:
-        source: as of `read`.
+        source: as for `read`.
 
-    Raises FlowtopError: nothing can be read there, or it is damaged: what is before the damage was given first.
+    Raises FlowtopError: the file cannot be read, or it is damaged: then after the messages before the damage.
     """
     with _opened(source) as (path, descriptor):
         stream = OctetStream(path, descriptor)

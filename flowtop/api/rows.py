@@ -16,7 +16,7 @@ _ICMP = {1: "icmpTypeCodeIPv4", 58: "icmpTypeCodeIPv6"}
 
 
 class Row:
-    """What flows, groups and biflows have in common; a group or a biflow has the sums of its flows."""
+    """Base class of flows, groups and biflows. Groups and biflows have the sums of their flows."""
 
     __slots__ = ("_page", "_record", "_row")
 
@@ -26,7 +26,7 @@ class Row:
         self._record: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """IANA names and plain values, a new dict: what `flowtop -o json` writes for the same row."""
+        """A new dict of IANA names and plain values, the same as in the output of `flowtop -o json`."""
         return dict(self._members)
 
     @property
@@ -37,12 +37,12 @@ class Row:
 
     @property
     def id(self) -> int:
-        """Unique in its table. Groups and biflows have their own, which stay as long as the table is asked alike."""
+        """Unique in its table. Ids of groups and biflows stay the same between equal queries."""
         return self._row.flow_id
 
     @property
     def bytes(self) -> int:
-        """IP octets: header and payload, no frame octets; over the flow's life."""
+        """IP octets (header and payload, no frame octets) over the flow's life."""
         return self._row.octet_total
 
     @property
@@ -52,42 +52,42 @@ class Row:
 
     @property
     def bytes_per_s(self) -> float:
-        """IP octets a second over the last tick: of a file that is all of its time, first packet to last."""
+        """IP octets per second over the last tick; for a file: from its first packet to its last."""
         return self._row.octet_rate
 
     @property
     def packets_per_s(self) -> float:
-        """Wire packets a second over the last tick."""
+        """Wire packets per second over the last tick; for a file: from its first packet to its last."""
         return self._row.packet_rate
 
     @property
     def start_ms(self) -> int:
-        """The first packet, ms since 1970 UTC."""
+        """Time of the first packet, ms since 1970 UTC."""
         return self._row.start_ms
 
     @property
     def end_ms(self) -> int:
-        """The last packet so far, ms since 1970 UTC."""
+        """Time of the last packet so far, ms since 1970 UTC."""
         return self._row.end_ms
 
     @property
     def duration_s(self) -> float:
-        """From the first packet to the last."""
+        """Time from the first packet to the last, seconds."""
         return self._row.age_s
 
     @property
     def rtt_us(self) -> int:
-        """TCP round-trip time in microseconds: of a file from SYN to SYN-ACK; 0: not known."""
+        """TCP round-trip time in microseconds, from SYN to SYN-ACK; 0: not known."""
         return self._row.rtt_us
 
     @property
     def retransmits(self) -> int:
-        """TCP segments that were sent again."""
+        """TCP segments that were retransmitted."""
         return self._row.retransmitted
 
     @property
     def out_of_order(self) -> int:
-        """TCP segments that came out of order."""
+        """TCP segments that arrived out of order."""
         return self._row.out_of_order
 
 
@@ -98,53 +98,53 @@ class Flow(Row):
 
     @property
     def source(self) -> str:
-        """Source address; "" of an aggregate entry, whose addresses are not known."""
+        """Source address; "" for an aggregate entry, whose addresses are not known."""
         return str(self._members.get("sourceIPv4Address") or self._members.get("sourceIPv6Address", ""))
 
     @property
     def destination(self) -> str:
-        """Destination address; "" of an aggregate entry."""
+        """Destination address; "" for an aggregate entry."""
         return str(self._members.get("destinationIPv4Address") or self._members.get("destinationIPv6Address", ""))
 
     @property
     def source_port(self) -> int:
-        """Source port; 0 where the protocol has none, and of fragments whose first fragment was not seen."""
+        """Source port; 0 for protocols without ports, and for fragments whose first fragment was not seen."""
         return int(self._members.get("sourceTransportPort", 0))
 
     @property
     def destination_port(self) -> int:
-        """Destination port; 0 where there is none, and of ICMP: see `icmp`."""
+        """Destination port; 0 when there is none, and for ICMP: see `icmp`."""
         return int(self._members.get("destinationTransportPort", 0))
 
     @property
     def icmp(self) -> tuple[int, int] | None:
-        """ICMP or ICMPv6 type and code; None of other protocols."""
+        """ICMP or ICMPv6 type and code; None for other protocols."""
         both = self._members.get(_ICMP.get(self._row.protocol, ""))
         return None if both is None else divmod(int(both), 256)
 
     @property
     def protocol(self) -> int:
-        """IP protocol number, behind all extension headers of IPv6."""
+        """IP protocol number, after all IPv6 extension headers."""
         return self._row.protocol
 
     @property
     def ip_version(self) -> int:
-        """4 or 6; 0 of an aggregate of both."""
+        """4 or 6; 0 for an aggregate of both."""
         return self._row.ip_version
 
     @property
     def interface(self) -> str:
-        """Name of the interface or file where it was observed: untrusted text, without control characters."""
+        """Name of the interface or file where the flow was observed. Untrusted text, without control characters."""
         return str(self._members["interfaceName"])
 
     @property
     def exporter(self) -> str:
-        """Address of the exporter that reported it; "" where packets were read."""
+        """Address of the exporter that reported the flow; "" when it was made from packets."""
         return str(self._members.get("exporterIPv4Address") or self._members.get("exporterIPv6Address", ""))
 
     @property
     def direction(self) -> str:
-        """`ingress` or `egress`, as seen at the interface; "" where nobody said."""
+        """`ingress` or `egress` at the interface; "" when it is not known."""
         return {0: "ingress", 1: "egress"}.get(self._members.get("flowDirection", -1), "")
 
     @property
@@ -169,27 +169,27 @@ class Flow(Row):
 
     @property
     def tunnel(self) -> str:
-        """What carried it, where tunnels are looked into: `vxlan`, `gre`, ...; "" outside tunnels."""
+        """Kind of the tunnel that carried the flow (with `decap`): `vxlan`, `gre`, ...; "" outside tunnels."""
         return str(self._members.get("tunnel", ""))
 
     @property
     def tunnel_id(self) -> int:
-        """VNI, key or label of that tunnel, 0 where it has none."""
+        """VNI, key or label of that tunnel; 0 when it has none."""
         return int(self._members.get("tunnelId", 0))
 
     @property
     def end_reason(self) -> int:
-        """flowEndReason: 1 idle timeout, 3 end of flow, 4 forced end (the file's), 5 lack of resources; 0: none yet."""
+        """flowEndReason: 1 idle timeout, 3 end of flow, 4 end of the file, 5 lack of resources; 0: still active."""
         return self._row.end_reason
 
     @property
     def parent(self) -> bool:
-        """It carries other flows (with `decap`), which its packets are counted in: it is in no sum."""
+        """True for a tunnel (with `decap`): its packets are counted in the flows it carries, and it is in no sum."""
         return self._row.kind == Kind.PARENT
 
     @property
     def duplicate(self) -> bool:
-        """Its packets are counted in the flow of another Observation Point too."""
+        """True when its packets are also counted in a flow of another Observation Point."""
         return self._row.duplicate
 
     def __repr__(self) -> str:
@@ -203,19 +203,19 @@ def _end(address: str, port: int) -> str:
 
 
 class Group(Row):
-    """Flows that agree in the fields that were asked for; a packet seen at several Observation Points counts once."""
+    """Flows with equal group fields. A packet seen at several Observation Points counts once."""
 
     __slots__ = ()
 
     @property
     def key(self) -> dict[str, Any]:
-        """What they have in common, by IANA names; nothing of aggregates, which hide it."""
+        """Values of the group fields by IANA name; values that aggregates do not keep are absent."""
         names = member_names(group_fields(self._page.query.group))
         return {name: self._members[name] for name in names if name in self._members}
 
     @property
     def flows(self) -> int:
-        """How many there are; one seen at several Observation Points counts once."""
+        """Number of flows; a flow seen at several Observation Points counts once."""
         return self._row.flows
 
     def __repr__(self) -> str:
@@ -223,29 +223,29 @@ class Group(Row):
 
 
 class Biflow(Row):
-    """Both directions of a conversation (RFC 5103): the way from the initiator, and the way to it."""
+    """Both directions of a conversation (RFC 5103): the flow from the initiator, and the flow to it."""
 
     __slots__ = ()
 
     @property
     def _ways(self) -> Ways:
         ways = self._row.ways
-        assert ways is not None, "rows of a query for biflows have ways"
+        assert ways is not None, "a row of a biflow query has both directions"
         return ways
 
     @property
     def forward(self) -> Flow:
-        """From the initiator: who sent the first SYN or ICMP request, or else the first packet that was seen."""
+        """The flow from the initiator: the sender of the first SYN, ICMP request, or otherwise packet that was seen."""
         return Flow(self._ways.forward, self._page)
 
     @property
     def reverse(self) -> Flow | None:
-        """To the initiator; None: no packet was seen."""
+        """The flow to the initiator; None: no packet was seen."""
         return None if self._ways.reverse is None else Flow(self._ways.reverse, self._page)
 
     @property
     def initiator_known(self) -> bool:
-        """The initiator is known by its SYN or ICMP request."""
+        """Whether a SYN or an ICMP request identified the initiator."""
         return self._ways.opened
 
     def __repr__(self) -> str:
@@ -256,7 +256,7 @@ RowT = TypeVar("RowT", bound=Row, covariant=True)
 
 
 class Rows(Sequence[RowT], Generic[RowT]):
-    """The rows of one query, in order; they do not change when the table does."""
+    """The rows of one query, in order. Later changes of the table do not change them."""
 
     def __init__(self, page: Page, kind: type[RowT]) -> None:
         self._page = page
@@ -264,21 +264,21 @@ class Rows(Sequence[RowT], Generic[RowT]):
 
     @property
     def matched(self) -> int:
-        """How many rows there are without `limit` and `offset`."""
+        """Number of rows without `limit` and `offset`."""
         return self._page.matched
 
     @property
     def matched_flows(self) -> int:
-        """How many flows pass the filter."""
+        """Number of flows that match the filter."""
         return self._page.matched_flows
 
     @property
     def time_ms(self) -> int:
-        """The table's time when it was asked, ms since 1970 UTC."""
+        """Time of the table at the query, ms since 1970 UTC."""
         return self._page.unix_ms
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """`as_dict` of each."""
+        """`as_dict` of each row."""
         return [row.as_dict() for row in self._rows]
 
     def __len__(self) -> int:

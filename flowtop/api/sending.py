@@ -1,4 +1,4 @@
-"""Records of one's own Templates to a collector: an ExportSession with a socket."""
+"""Sends records of the caller's Templates to a collector: an ExportSession with a socket."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ _CLOSE_S = 1.0
 
 
 class Sender:
-    """Sends IPFIX to one collector, in the caller's thread: `send` returns when the kernel has taken everything.
+    """Sends IPFIX to one collector, in the caller's thread: `send` returns when the kernel has accepted everything.
 
-    Over UDP no message is longer than the path takes, and Templates are sent again and again. Over TCP and TLS a lost
-    connection raises; `reconnect` begins another session then, and it is for the caller to send again what may be lost.
+    Over UDP messages fit the path MTU, and Templates are sent repeatedly. Over TCP and TLS a lost connection raises;
+    `reconnect` then starts a new session, and the caller has to send again what may be lost.
 
     Args:
-        url: `ipfix://HOST[:PORT]` (UDP), `ipfix+tcp://`, `ipfix+tls://`, with the options of the command line's `-e`
-            that are of the connection: domain, refresh, refresh-packets, ca, cert, key, servername.
-        templates: announced at once; more are when their first records are sent.
+        url: `ipfix://HOST[:PORT]` (UDP), `ipfix+tcp://`, `ipfix+tls://`, with these options of the command
+            line's `-e`: domain, refresh, refresh-packets, ca, cert, key, servername.
+        templates: sent at once; others are sent before their first records.
         timeout_s: for connecting, and for a collector that does not read.
 
-    Raises FlowtopError: the URL names no collector, or it cannot be reached.
+    Raises FlowtopError: not the URL of a collector, or the collector cannot be reached.
     """
 
     def __init__(self, url: str, templates: Iterable[Template] = (), *, timeout_s: float = 10.0) -> None:
         self._url = parse_export_url(url)
         if self._url.kind not in ("udp", "tcp", "tls"):
-            raise FlowtopError(f"{url} is no collector", exit_code=EXIT_USAGE,
-                               hint="ipfix://HOST, ipfix+tcp://HOST or ipfix+tls://HOST; write files yourself")
+            raise FlowtopError(f"{url} is not the URL of a collector", exit_code=EXIT_USAGE,
+                               hint="use ipfix://HOST, ipfix+tcp://HOST or ipfix+tls://HOST; write files yourself")
         self._timeout_s = timeout_s
         self._tls = tls_context(self._url) if self._url.kind == "tls" else None
         self.session = ExportSession(domain=self._url.domain, datagram=self._url.kind == "udp",
                                      refresh_s=self._url.refresh_s, refresh_messages=self._url.refresh_packets)
-        """What makes the messages: its sequence, its statistics."""
+        """The session that makes the messages: for its sequence number and statistics."""
         self.refused = 0
-        """Datagrams that the collector's host refused, as nothing listened there."""
+        """Datagrams that the collector's host refused because nothing listens at the port."""
         self._socket = self._connected()
         self._begin(templates)
 
     def send(self, template: Template, records: Iterable[Values]) -> int:
-        """Send records, Templates ahead of them where they are due: see ExportSession.messages.
+        """Send records, and Templates first when they are due: see ExportSession.messages.
 
         Returns:
-            How many messages that took.
+            Number of messages sent.
 
         Raises:
             EncodeError: a Template or a value cannot be encoded; nothing was sent.
@@ -66,14 +66,14 @@ class Sender:
         return len(messages)
 
     def reconnect(self) -> None:
-        """Begin another session over another connection. Raises FlowtopError: the collector cannot be reached."""
+        """Start a new session over a new connection. Raises FlowtopError: the collector cannot be reached."""
         self._socket.close()
         self.session = self.session.renewed()
         self._socket = self._connected()
         self._begin(())
 
     def close(self) -> None:
-        """End the session; over TCP wait a moment for the collector to read what is on its way."""
+        """End the session; over TCP wait up to a second for the collector to read the rest."""
         try:
             if self._url.kind == "tcp":
                 self._socket.shutdown(socket.SHUT_WR)
@@ -83,7 +83,7 @@ class Sender:
                 self._socket.settimeout(_CLOSE_S)
                 self._socket.unwrap()
         except OSError:
-            pass  # it is over, whatever the other side says
+            pass  # the session ends in any case
         finally:
             self._socket.close()
 
@@ -95,7 +95,7 @@ class Sender:
         self.close()
 
     def _begin(self, templates: Iterable[Template]) -> None:
-        """Announce Templates; nothing stays open where that fails."""
+        """Send Templates; close the socket if that fails."""
         try:
             self._follow_path()
             for template in templates:
@@ -106,14 +106,14 @@ class Sender:
             raise
 
     def _follow_path(self) -> None:
-        """No message longer than the path takes now."""
+        """Limit datagrams to the current path MTU."""
         if self.session.datagram:
             self.session.max_octets = path_octets(self._socket)
 
     def _connected(self) -> socket.socket:
         try:
             return self._any_address()
-        except (OSError, UnicodeError) as error:  # a name that can be none is the latter
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
             raise _lost(self._url, error) from error
 
     def _any_address(self) -> socket.socket:
@@ -144,7 +144,7 @@ class Sender:
                 raise _lost(self._url, error) from error
 
     def _datagram(self, message: bytes) -> None:
-        """Send one: what meets the ICMP error of one before it is sent again."""
+        """Send one datagram; try again when the call only returned the ICMP error of an earlier datagram."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._socket.send(message)
@@ -158,6 +158,6 @@ class Sender:
 
 def _lost(url: ExportUrl, error: OSError | UnicodeError) -> FlowtopError:
     reason = (getattr(error, "strerror", "") or str(error)).lower()
-    hint = ("the path takes less than it did: send again" if getattr(error, "errno", 0) == errno.EMSGSIZE
+    hint = ("the path MTU became smaller: send again" if getattr(error, "errno", 0) == errno.EMSGSIZE
             else "is the collector running, and the port open?")
     return FlowtopError(f"cannot send to {url.host} port {url.port}: {reason}", hint=hint, exit_code=EXIT_UNAVAILABLE)

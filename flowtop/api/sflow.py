@@ -9,9 +9,9 @@ __all__ = ["SampledPacket", "SflowDatagram", "decode"]
 
 
 def decode(octets: bytes) -> SflowDatagram:
-    """Decode one datagram: the packet headers in it, and what the agent says of its sampling.
+    """Decode one datagram: its sampled packet headers, and the figures of the agent's sampling.
 
-    Raises DecodeError: it is no sFlow 5 datagram.
+    Raises DecodeError: not an sFlow 5 datagram.
     """
     with decoding():
         return decode_sflow(octets)

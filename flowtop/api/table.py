@@ -1,4 +1,4 @@
-"""The flow table of the library, and queries to it."""
+"""The flow table of the library, and queries."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from flowtop.query.query import Books, Query
 
 
 class Table:
-    """A flow table, made by `read` or a `Collector`. For one thread at a time.
+    """A flow table, made by `read` or a `Collector`. Use it from one thread at a time.
 
     Args:
-        metering: what holds them.
-        update: brings it up to date before it is asked.
+        metering: holds the flows.
+        update: called before each query, to bring the table up to date.
     """
 
     def __init__(self, metering: Metering, update: Callable[[], None] = lambda: None) -> None:
@@ -42,21 +42,20 @@ class Table:
     def query(self, filter: str = "", *, sort: str = "bytes", descending: bool | None = None,  # noqa: A002
               limit: int | None = None, offset: int = 0, group: str | Sequence[str] = (),
               biflow: bool = False) -> Rows[Flow] | Rows[Biflow] | Rows[Group]:
-        """The flows that pass a filter, or groups or biflows of them, in order.
+        """The flows that match a filter, or their groups or biflows, sorted.
 
         Args:
-            filter: in the language of the command line; "": all.
-            sort: id of a column, as `-s` has them.
-            descending: largest first; None: as the column has it by itself.
-            limit: rows at most; None: all.
-            offset: rows to leave out first.
-            group: ids of the fields that the flows of a group agree in, as `-g` has them; several in a sequence, or
-                separated by commas.
+            filter: in the filter language of the command line; "": all flows.
+            sort: id of a column, as for `-s`.
+            descending: True: largest first; None: the default of the column.
+            limit: maximum number of rows; None: all.
+            offset: number of rows to skip.
+            group: ids of group fields, as for `-g`: a sequence, or one text separated by commas.
             biflow: both directions of a conversation in one row; not together with `group`.
 
         Raises:
-            FilterError: the filter cannot be understood; it says where.
-            FlowtopError: no such column or field, or groups and biflows at once, or a negative number.
+            FilterError: the filter is not valid; it has the position.
+            FlowtopError: unknown column or field, or `group` and `biflow` together, or a negative number.
         """
         for name, number in (("limit", limit), ("offset", offset)):
             if number is not None and number < 0:
@@ -75,22 +74,22 @@ class Table:
 
     @property
     def books(self) -> Books:
-        """The accounts: observed = accounted + ignored + filtered + lost, in packets and octets; what was left out."""
+        """Counters: observed = accounted + ignored + filtered + lost, in packets and octets; and others."""
         self._update()
         return self._metering.now().books
 
     @property
     def collecting(self) -> CollectingStatistics | None:
-        """Of collected flows, and of an IPFIX file: what was read, what was refused and why, gaps; None of packets."""
+        """Counters of collected flows and of IPFIX files: received, refused, lost. None for captures of packets."""
         self._update()
         return self._metering.now().collecting
 
     @property
     def fault(self) -> FlowtopError | None:
-        """Why a file was not read to its end, or what in it could not be used; None: nothing is missing."""
+        """Why a file was not read completely, or what in it could not be used; None: it was read completely."""
         source = self._metering.now().source
         return None if source is None else source.fault
 
     def __len__(self) -> int:
-        """How many flows there are."""
+        """Number of flows in the table."""
         return self.query(limit=0).matched

@@ -1,4 +1,4 @@
-"""One's own Templates: from names of elements, or numbers, to what the codec takes; and records of them."""
+"""The caller's Templates and records: from element names or numbers to the types of the codec."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from flowtop.wire.ipfix_template import (
 from flowtop.wire.values import wire_value
 
 FieldDefinition = str | Sequence[str | int] | FieldSpecifier
-"""An element by name, by (name, length), or by (enterprise number, element id, length); enterprise 0 is IANA."""
+"""An element: a name, (name, length), or (enterprise number, element id, length); enterprise 0 is IANA."""
 Values = Mapping[str, object] | Sequence[object]
-"""A record: values by name of the Template's fields, or in their order; GivenValue says which."""
+"""A record: a mapping from field name to value, or a sequence of values in order. Types of values: GivenValue."""
 
 _MAX_FIELDS = 1 << 14
 _PADDING = "paddingOctets"
@@ -32,18 +32,18 @@ def template(id: int, fields: Iterable[FieldDefinition], *, scope: int = 0) -> T
 
     Args:
         id: 256..65535.
-        fields: in order: names of the IANA registry ("octetDeltaCount"; the reverse of RFC 5103 too,
-            "reverseOctetDeltaCount"), (name, length), or (enterprise, number, length). A length is in octets; 65535 is
-            a variable one, which strings and octet arrays have unless another is given.
-        scope: how many of the first fields are Scope Fields, which make it an Options Template (RFC 7011 section 3.4).
+        fields: in order: a name of the IANA registry ("octetDeltaCount"; also reverse elements of RFC 5103,
+            "reverseOctetDeltaCount"), (name, length), or (enterprise, number, length). Lengths are in octets; 65535
+            means variable length, the default for strings and octet arrays.
+        scope: number of Scope Fields at the start; more than 0: an Options Template (RFC 7011 section 3.4).
 
-    Raises EncodeError: no such element, or not a Template that RFC 7011 allows.
+    Raises EncodeError: unknown element, or RFC 7011 does not allow the Template.
     """
     specifiers = tuple(map(_specifier, fields))
     made = Template(id, specifiers, scope)
     if not 0 <= scope <= len(specifiers) <= _MAX_FIELDS:
         raise EncodeError(f"template {id}: {scope} scope fields of {len(specifiers)}",
-                          hint="the first fields are scope, and there are others or not")
+                          hint="scope is the number of Scope Fields among the first fields")
     with encoding():
         if not FIRST_TEMPLATE_ID <= id <= 65_535:
             raise IpfixEncodeError(f"template id {id} is not in {FIRST_TEMPLATE_ID}..65535")
@@ -62,10 +62,10 @@ def _specifier(definition: FieldDefinition) -> FieldSpecifier:
         case (int(enterprise), int(number), int(length)):
             made = FieldSpecifier(number, length, enterprise)
         case _:
-            raise EncodeError(f"{definition!r} defines no field",
+            raise EncodeError(f"{definition!r} is not a field definition",
                               hint="a name, (name, length), or (enterprise, number, length)")
     if not (0 < made.length <= VARIABLE_LENGTH and 0 < made.element_id < 1 << 15 and 0 <= made.enterprise < 1 << 32):
-        raise EncodeError(f"{definition!r} defines no field", hint="lengths are 1..65535, numbers 1..32767")
+        raise EncodeError(f"{definition!r} is not a field definition", hint="lengths are 1..65535, numbers 1..32767")
     return made
 
 
@@ -79,12 +79,12 @@ def _named(name: str, length: int | None) -> FieldSpecifier:
 
 
 def record_set(template: Template, records: Iterable[Values], *, fill: bool = False) -> RecordSet:
-    """Records as the codec packs them.
+    """Encode records.
 
     Args:
-        fill: fields that a mapping lacks are zeros. Of padding they are in any case.
+        fill: fields that are missing in a mapping become zeros. Padding always does.
 
-    Raises EncodeError: a value that its field cannot hold, a field that is missing or that the Template does not have.
+    Raises EncodeError: a value does not fit its field, or a field is missing or not in the Template.
     """
     with encoding():
         return RecordSet(template.id, [_record(template, record, fill) for record in records], template.min_octets)

@@ -1,4 +1,4 @@
-"""hatchling's hook: man pages and shell completions are made when a wheel is built, and installed below share/."""
+"""Build hook of hatchling: makes man pages and shell completions for the wheel, installed below share/."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _COMPLETIONS = {"bash": "share/bash-completion/completions/{}", "zsh": "share/zsh/site-functions/_{}",
                 "fish": "share/fish/vendor_completions.d/{}.fish"}
-"""Where each shell looks, by program."""
+"""Where each shell looks for completions; {}: name of the program."""
 
 
 def installed_files() -> dict[str, str]:
-    """Text of each file, by its place below the prefix."""
+    """The text of each file, by its path below the prefix."""
     from flowtop.cli.completion import COMMANDS, completion_script
     from flowtop.docs.man import man_pages
 
@@ -25,12 +25,12 @@ def installed_files() -> dict[str, str]:
 
 
 class ManualHook(BuildHookInterface[Any]):
-    """Adds `installed_files` to a wheel, editable ones too."""
+    """Adds `installed_files` to a wheel, also for editable installations."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """See hatchling. The package is imported from the tree that is built: command and pages need no numpy."""
+        """See hatchling. Imports the package from the tree that is built; commands and pages do not need numpy."""
         del version
         sys.path.insert(0, self.root)
         try:

@@ -1,4 +1,4 @@
-"""`python -m flowtop.docs.generate` writes the tables of the manual anew; with --check it only says which differ."""
+"""`python -m flowtop.docs.generate` updates the tables of the manual; with --check it only lists stale pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pages() -> tuple[Path, ...]:
 
 
 def generated(text: str) -> str:
-    """The page with its tables as the code has them now; marks of other names stay as they are."""
+    """The page with its tables made again from the code; parts between unknown marks stay as they are."""
     def made(part: re.Match[str]) -> str:
         name = part[1]
         return f"<!-- {name} -->\n{TABLES[name]()}\n<!-- /{name} -->\n" if name in TABLES else part[0]
@@ -26,7 +26,7 @@ def generated(text: str) -> str:
 
 
 def stale() -> Iterator[tuple[Path, str]]:
-    """Pages that differ from the code, and what they should be."""
+    """Pages whose tables are stale, and their correct texts."""
     for path in pages():
         text = path.read_text(encoding="utf-8")
         if (new := generated(text)) != text:
@@ -34,16 +34,16 @@ def stale() -> Iterator[tuple[Path, str]]:
 
 
 def main() -> int:
-    """Exit status 1 when --check finds a page that differs."""
+    """Command line; returns exit status 1 when --check finds a stale page."""
     parser = argparse.ArgumentParser(prog="python -m flowtop.docs.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    found = list(stale())
-    for path, text in found:
-        print(path.name, "is not what the code says: run python -m flowtop.docs.generate" if check else "written")
+    differing = list(stale())
+    for path, text in differing:
+        print(path.name, "is stale: run python -m flowtop.docs.generate" if check else "written")
         if not check:
             path.write_text(text, encoding="utf-8")
-    return int(check and bool(found))
+    return int(check and bool(differing))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from flowtop.text import manual
 
 _SECTIONS = {1: "User Commands", 7: "Miscellaneous Information Manual"}
 _ESCAPES = {"\\": "\\e", "-": "\\-", "~": "\\(ti", "^": "\\(ha", "`": "\\(ga", "'": "\\(aq"}
-"""What roff would change or read as its own. Every - is one that people copy."""
+"""Characters that are special in roff. Every - stays a plain one, so that commands can be copied."""
 
 
 def man_pages() -> dict[str, str]:
@@ -56,26 +56,26 @@ def _filter() -> str:
 
 
 def part(topic: str, heading: str) -> str:
-    """What a page says below one of its headings, up to the next. Raises KeyError: there is no such heading."""
+    """The text below a heading of a page, up to the next heading. Raises KeyError: there is no such heading."""
     return parts(topic)[heading]
 
 
 def parts(topic: str) -> dict[str, str]:
-    """A page in parts, by heading, in order; the first is what follows its title."""
-    found: dict[str, list[str]] = {}
+    """The parts of a page by heading, in order; the first is the text after the title."""
+    texts: dict[str, list[str]] = {}
     code = False
     for line in manual.page(topic).splitlines():
         code ^= line.startswith("```")
         heading = None if code else re.match(r"#+ (.*)", line)  # in code, # begins a comment
         if heading:
-            lines = found.setdefault(heading[1], [])
+            lines = texts.setdefault(heading[1], [])
         else:
             lines.append(line)
-    return {heading: "\n".join(lines).strip() for heading, lines in found.items()}
+    return {heading: "\n".join(lines).strip() for heading, lines in texts.items()}
 
 
 def _help(program: str) -> str:
-    """The command's own words."""
+    """The description from the command's help."""
     return inspect.cleandoc(COMMANDS[program].help or "").replace("*", "\\*")
 
 
@@ -86,7 +86,7 @@ def _options(program: str) -> str:
 
 
 def _page(name: str, section: int, doc: str, parts: dict[str, str]) -> str:
-    lines = [".nr HY 0",  # words that people copy are not hyphenated
+    lines = [".nr HY 0",  # no hyphenation: words can be copied
              f'.TH {name.upper()} {section} "" "flowtop {__version__}" "{_SECTIONS[section]}"',
              ".ad l", ".SH NAME", f"{escaped(name)} \\- {escaped(doc)}"]
     for heading, markdown in parts.items():
@@ -95,7 +95,7 @@ def _page(name: str, section: int, doc: str, parts: dict[str, str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that roff writes as it is; other characters than ASCII by their number, which every roff knows."""
+    """Text with special characters escaped; characters outside ASCII by number, which every roff understands."""
     return "".join(_ESCAPES.get(char) or (char if char.isascii() else f"\\[u{ord(char):04X}]") for char in text)
 
 
@@ -124,17 +124,17 @@ def roff(markdown: str) -> list[str]:
 
 
 def _opens(lines: Sequence[str]) -> bool:
-    """Whether a paragraph begins here anyway."""
+    """Whether a paragraph begins here without .PP."""
     return not lines or lines[-1].startswith((".SS", ".IP", ".PP"))
 
 
 def _line(text: str) -> str:
-    """A line of text, never taken for a macro."""
+    """A line of text that roff does not read as a macro."""
     return f"\\&{text}" if text.startswith((".", "'")) else text
 
 
 def _table(tokens: Iterator[Token]) -> Iterable[str]:
-    """A tagged paragraph a row: the first cell, with the value it takes; then the longest cell, then the others."""
+    """A tagged paragraph for each row: first cell and value as the tag; then the longest cell, then the others."""
     rows: list[list[str]] = []
     for token in tokens:
         if token.type == "table_close":

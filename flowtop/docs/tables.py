@@ -1,4 +1,4 @@
-"""Tables of the manual, made from the code. Every registry that the manual speaks of is read here and nowhere else."""
+"""Tables of the manual, made from the code. Only this module reads the registries for the manual."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from flowtop.wire.flow_templates import PROFILES
 Row = tuple[str, ...]
 
 REPOSITORY = Path(errors.__file__).parents[1]
-"""The checkout: README and benchmarks are not in the wheel."""
+"""Root of the checkout. README and benchmarks exist only there, not in the wheel."""
 
 
 def table(headings: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table; a vertical bar inside a cell is escaped."""
+    """A Markdown table; vertical bars in cells are escaped."""
     def line(cells: Row) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -35,12 +35,12 @@ def table(headings: Row, rows: Iterable[Row]) -> str:
 
 
 def code(text: str) -> str:
-    """As code; nothing for nothing."""
+    """The text as Markdown code; "" for ""."""
     return f"`{text}`" if text else ""
 
 
 def caps(text: str) -> str:
-    """Key caps that stand apart by blanks."""
+    """Key caps, separated by spaces, as Markdown code."""
     return " ".join(map(code, text.split()))
 
 
@@ -58,11 +58,12 @@ def _dump_options() -> str:
 
 
 def _statuses() -> str:
-    """Each worded by the docstring that follows its constant."""
+    """Exit statuses; the meaning is the docstring after each constant."""
     source = Path(errors.__file__).read_text(encoding="utf-8")
-    found = re.findall(r'^EXIT_(\w+) = (\d+)\n(?:"""(.*?)"""\n)?', source, re.M | re.S)
+    statuses = re.findall(r'^EXIT_(\w+) = (\d+)\n(?:"""(.*?)"""\n)?', source, re.M | re.S)
     plain = {"OK": "All went well.", "FAILURE": "Any other failure."}
-    return table(("status", "meaning"), [(number, " ".join(doc.split()) or plain[name]) for name, number, doc in found])
+    return table(("status", "meaning"),
+                 [(number, " ".join(doc.split()) or plain[name]) for name, number, doc in statuses])
 
 
 def _words() -> str:
@@ -93,7 +94,7 @@ def _elements() -> str:
 
 _KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv"): "all", ("udp", "tcp", "tls", "file"): "IPFIX",
           ("file", "jsonl", "csv"): "files", ("tcp", "tls"): "TCP, TLS", ("tls",): "TLS", ("udp",): "UDP"}
-"""Transports that have an option, in one word."""
+"""Short names for the transports that have an option."""
 
 
 def _url() -> str:
@@ -111,7 +112,7 @@ def _listen() -> str:
 
 
 def _benchmarks() -> str:
-    """Each worded by the first sentence of its module."""
+    """Benchmarks; each is described by the first sentence of its module."""
     rows = []
     for path in sorted((REPOSITORY / "tests" / "bench").glob("[a-z]*.py")):
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -120,7 +121,7 @@ def _benchmarks() -> str:
 
 
 def _pages() -> str:
-    """Links for the README, some a line."""
+    """Links for the README, three in a line."""
     links = [f"[{manual.title(topic)}](flowtop/docs/{topic}.md)" for topic in manual.topics()]
     return " ·\n".join(" · ".join(links[at:at + 3]) for at in range(0, len(links), 3))
 
@@ -149,4 +150,4 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": _benchmarks,
     "pages": _pages,
 }
-"""What stands between `<!-- NAME -->` and `<!-- /NAME -->` in a page or the README, by name."""
+"""By name, the content between `<!-- NAME -->` and `<!-- /NAME -->` in a page or the README."""
