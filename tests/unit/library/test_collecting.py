@@ -143,14 +143,14 @@ def test_an_address_is_an_address_however_it_came(source: tuple[str, int], expor
 
 
 def test_a_source_that_is_no_address_is_refused() -> None:
-    with pytest.raises(flowtop.FlowtopError, match="'router' is no IP address"):
+    with pytest.raises(flowtop.FlowtopError, match="'router' is not an IP address"):
         collector().receive(MESSAGE, ("router", 2055))
 
 
 @pytest.mark.parametrize("at", [float("nan"), float("inf"), -1.0, 1e12])
 def test_a_time_that_is_none_is_refused(at: float) -> None:
     collecting = collector()
-    with pytest.raises(flowtop.FlowtopError, match="is no time"):
+    with pytest.raises(flowtop.FlowtopError, match="is not a valid time"):
         collecting.receive(MESSAGE, SOURCE, at=at)
     assert (len(collecting.table), collecting.statistics.messages) == (0, 0)
 
