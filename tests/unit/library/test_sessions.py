@@ -103,7 +103,7 @@ def test_over_tcp_templates_come_once_and_can_be_withdrawn_and_redefined() -> No
     assert [message.remarks for message in decoded] == [()] * len(decoded)
     assert dict(decoded[-1].records[0]) == {"octetDeltaCount": 1}
     assert decoded[3].withdrawn == (256,)
-    with pytest.raises(flowtop.EncodeError, match="not one of this session"):
+    with pytest.raises(flowtop.EncodeError, match="template 256 is not in this session"):
         session.withdraw(TEMPLATE)
     with pytest.raises(flowtop.EncodeError, match="over UDP"):
         ipfix.ExportSession([TEMPLATE]).withdraw(TEMPLATE)
@@ -120,7 +120,8 @@ def test_a_new_connection_begins_anew() -> None:
 
 @pytest.mark.parametrize(("fields", "words"), [
     (["noSuchElement"], "noSuchElement"), ([("octetDeltaCount", 0)], "not a field definition"),
-    ([(1, 2)], "not a field definition"), ([(0, 40_000, 4)], "not a field definition"), ([(1 << 32, 1, 4)], "not a field definition"),
+    ([(1, 2)], "not a field definition"), ([(0, 40_000, 4)], "not a field definition"),
+        ([(1 << 32, 1, 4)], "not a field definition"),
     ([("octetDeltaCount", 70_000)], "not a field definition"), ([], "not valid"), ([None], "not a field definition"),
     (["octetDeltaCount"] * 20_000, "20000"),
 ])
