@@ -28,7 +28,7 @@ _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
 _FILE = click.Path(readable=False, allow_dash=True)
-"""A path that shells complete; whoever opens it says what is wrong with it."""
+"""A path that shells complete; errors are reported when it is opened."""
 
 
 def _load_settings(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:

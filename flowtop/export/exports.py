@@ -120,13 +120,13 @@ class Exports:
 
         May wait for a disk (certificates, a spool), but not for a collector or a resolver.
 
-
         Args:
             url: see `export.url`.
             keep: selects its records; None: the run's `scope` decides, by default all records.
 
-        FlowtopError: as `opening.open_exporter`; another export of this run writes the file; standard output
-            when it is not free.
+        Raises:
+            FlowtopError: as for `opening.open_exporter`; another export of this run writes the file; standard output
+                is not free.
         """
         from flowtop.export.url import parse_export_url
 

@@ -22,10 +22,10 @@ MAX_TUNNELS = 1_024
 class FlowMessages:
     """Flow Records as messages.
 
-    messages: the messages, in order.
+    Attributes:
+        messages: the messages, in order.
         record_counts: number of Flow Records in each.
         records: all records, in the order of the messages, shape (n,).
-        records: all of them, in the order of the messages, shape (n,).
     """
 
     messages: list[bytes]

@@ -52,7 +52,7 @@ def split(whole: Filter, *, observation_points: bool, both_ways: bool = False, d
         whole: the filter.
         observation_points: direction and VLAN may be tested in the kernel too. False while duplicates are looked for at
             several Observation Points: packets that do not pass are then needed to decide which one counts.
-        both_ways: answers are wanted too: only tests that pass both directions alike go to the kernel.
+        both_ways: both directions are needed: only tests that have the same result for both run in the kernel.
         decap: packets are taken out of tunnels, and tunnels are tested like the Observation Point.
     """
     without = _OF_THE_CONVERSATION if decap else _OF_THE_CONVERSATION | _OF_THE_TUNNEL

@@ -30,33 +30,33 @@ _SIXTEEN = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 """Odd multipliers for hashing: the upper bits of a product depend on all bits of the factor."""
 
 
-def among_four(first: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
-    """Which of these IPv4 addresses are in `wanted`. Shape (n,).
+def among_four(first: Array, addresses: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+    """Which of these IPv4 addresses are among `addresses`. Shape (n,).
 
     Args:
         first: u4, shape (n,): the four bytes of the wire as this machine's integers.
-        wanted: of 4 bytes each.
+        addresses: of 4 bytes each.
     """
-    numbers = np.frombuffer(b"".join(wanted), np.uint32)
+    numbers = np.frombuffer(b"".join(addresses), np.uint32)
     return _exact(_places(first, numbers, _hash_four), first, numbers)
 
 
-def among_sixteen(words: Array, wanted: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+def among_sixteen(words: Array, addresses: Iterable[bytes]) -> npt.NDArray[np.bool_]:
     """The same for IPv6 addresses.
 
     Args:
         words: u8, shape (n, 2), C-contiguous: the sixteen bytes.
-        wanted: of 16 bytes each.
+        addresses: of 16 bytes each.
     """
-    numbers = np.frombuffer(b"".join(wanted), np.uint64).reshape(-1, 2)
+    numbers = np.frombuffer(b"".join(addresses), np.uint64).reshape(-1, 2)
     # Compared as byte strings of one length: that numpy ignores trailing zeros then makes no difference.
     return _exact(_places(words, numbers, _hash_sixteen), words.view("S16")[:, 0], numbers.view("S16")[:, 0])
 
 
-def _places(values: Array, wanted: Array, place: Callable[[Array], Array]) -> npt.NDArray[np.int64]:
-    """Positions of all values that are wanted, and of a few others with the same hash."""
+def _places(values: Array, members: Array, place: Callable[[Array], Array]) -> npt.NDArray[np.int64]:
+    """Positions of all values that are among the members, and of a few others with the same hash."""
     table = np.zeros(1 << _BITS, np.bool_)
-    table[place(wanted)] = True
+    table[place(members)] = True
     return np.flatnonzero(table[place(values)])
 
 
@@ -71,15 +71,16 @@ def _hash_sixteen(words: Array) -> Array:
     return place
 
 
-def _exact(rows: npt.NDArray[np.int64], values: Array, wanted: Array) -> npt.NDArray[np.bool_]:
-    found = np.zeros(len(values), np.bool_)
-    found[rows] = np.isin(values[rows], wanted)
-    return found
+def _exact(rows: npt.NDArray[np.int64], values: Array, members: Array) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(len(values), np.bool_)
+    mask[rows] = np.isin(values[rows], members)
+    return mask
+
 
 Mask = npt.NDArray[np.bool_]
 
 _FEW = 8
-"""When fewer than one flow in so many is left, the rest of an `and` is evaluated for these alone."""
+"""When fewer than one in this many flows is left, the rest of an `and` is evaluated for these flows only."""
 
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal, "!=": np.not_equal}
@@ -243,9 +244,9 @@ def _test(test: Test, subject: _Subject) -> Mask:
     return found
 
 
-def _has_bits(numbers: Array, wanted: int) -> Mask:
-    found: Mask = numbers & np.uint16(wanted or _NAMED_BITS) == wanted
-    return found
+def _has_bits(numbers: Array, bits: int) -> Mask:
+    mask: Mask = numbers & np.uint16(bits or _NAMED_BITS) == bits
+    return mask
 
 
 def matching_codes(test: Match, codes: list[int], lookups: Lookups) -> list[int]:
@@ -261,8 +262,8 @@ def matching_codes(test: Match, codes: list[int], lookups: Lookups) -> list[int]
 
 def _named(test: Named, subject: _Subject) -> Mask:
     found = np.zeros(subject.size, np.bool_)
-    wanted = subject.lookups.hosts.matching(test.pattern, whole=test.whole)
-    four, sixteen = ([address for address in wanted if len(address) == size] for size in (4, 16))
+    addresses = subject.lookups.hosts.matching(test.pattern, whole=test.whole)
+    four, sixteen = ([address for address in addresses if len(address) == size] for size in (4, 16))
     if four:
         found |= _of_version(among_four(subject.words(test.side, "u4"), four), IpVersion.V4, subject)
     if sixteen:

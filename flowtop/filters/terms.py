@@ -32,23 +32,23 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, lookups: Loo
     Raises:
         FilterError: `text` is not a filter.
     """
-    said = columns[column_id].term(row, lookups)
-    if not said:
+    term = columns[column_id].term(row, lookups)
+    if not term:
         return text
-    wanted, opposite = compile_filter(said), compile_filter(_not(said))
+    positive, opposite = compile_filter(term), compile_filter(_not(term))
     if negate:
-        wanted, opposite = opposite, wanted
+        positive, opposite = opposite, positive
     if not text.strip():
-        return wanted.text
+        return positive.text
     tree = compile_filter(text).tree
     parts = [as_text(part) for part in _conjuncts(tree)]
-    if set(_texts(wanted.tree)) <= set(parts):
+    if set(_texts(positive.tree)) <= set(parts):
         return text
     gone = set(_texts(opposite.tree))
     kept = [part for part in _conjuncts(tree) if as_text(part) not in gone]
     if len(kept) == len(parts):
-        return f"({text}) and {wanted.text}" if isinstance(tree, Or) else f"{text} and {wanted.text}"
-    return " and ".join([*map(_inside_and, kept), wanted.text])
+        return f"({text}) and {positive.text}" if isinstance(tree, Or) else f"{text} and {positive.text}"
+    return " and ".join([*map(_inside_and, kept), positive.text])
 
 
 def flow_as_filter(row: FlowRow, lookups: Lookups) -> str:

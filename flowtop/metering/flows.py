@@ -59,17 +59,17 @@ _OF_TCP = ("rtt_us", "retransmitted", "out_of_order", "congestion_window")
 _TIMES_OF_TCP = ("syn", "fin", "rst")
 
 LATER = {name: merge for name, merge in CARRIED.items() if merge != "first"}
-"""What packets after the first may change."""
+"""Values that packets after the first may change."""
 Values = npt.NDArray[Any]
 UFUNCS: dict[str, np.ufunc] = {"max": np.maximum, "min": np.minimum, "sum": np.add, "or": np.bitwise_or}
 
 
 def merged(merge: Merge, old: Values, new: Values, newer: npt.NDArray[np.bool_]) -> Values:
-    """What becomes of values when more of their flows comes: see Merge.
+    """Combine values of flows with those of later packets: see Merge.
 
     Args:
-        old, new: one a flow.
-        newer: whose last packet is not before the last one so far.
+        old, new: one value for each flow.
+        newer: whether the last packet of `new` is not before the last one so far.
     """
     if merge == "first":
         return old
@@ -142,7 +142,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
 
 
 def _report_tcp(records: FlowRecords, store: FlowStore, slots: Slots, unix_offset_ns: int) -> None:
-    """What is known of TCP connections; most flows of other protocols have nothing of it."""
+    """Values of TCP connections; all are zero in most flows of other protocols."""
     for name in _OF_TCP:
         records[name] = getattr(store, name)[slots]
     for name in _TIMES_OF_TCP:

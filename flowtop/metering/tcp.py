@@ -13,7 +13,7 @@ from flowtop.model.kinds import Direction, Kind, TcpBits
 
 REORDERING_NS = 3_000_000
 LONGEST_NS = 1_000_000_000
-"""Older gaps are dropped, whatever the round-trip time."""
+"""Older gaps are dropped, also with a longer round-trip time."""
 GAPS = 16_384
 """Maximum number of gaps over all flows; the oldest are dropped."""
 
@@ -31,11 +31,11 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Late(NamedTuple):
-    """Segments that came after others which begin behind them.
+    """Segments that arrived after segments with higher sequence numbers.
 
     Attributes:
         at: positions among the segments, shape (n,).
-        reordered: which of them were out of order; the others were sent again.
+        reordered: which of them were out of order; the others were retransmitted.
     """
 
     at: Slots

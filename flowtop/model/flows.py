@@ -55,8 +55,8 @@ if not known; see FlowRow.
 """
 
 Together = Literal["sum", "max", "min", "formula", "none"]
-"""What several flows have together: the sum of their values, the largest or the smallest; what the field's formula
-makes of the columns that they have together; or nothing."""
+"""How the values of several flows are combined: their sum, maximum or minimum; the field's formula applied to the
+combined columns; or no combined value."""
 
 TOGETHER: dict[str, Together] = {
     **dict.fromkeys(("packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s",
@@ -64,14 +64,14 @@ TOGETHER: dict[str, Together] = {
     **dict.fromkeys(("last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"), "max"),
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
 }
-"""Of columns: what groups and biflows have of them, each packet once in a sum. Of the others they have nothing."""
+"""How columns are combined in groups and biflows; sums count each packet once. Other columns are not combined."""
 
 
 class FlowColumns(Protocol):
-    """Columns of flows: one array a name of FLOW_COLUMN_DTYPES, all of one length. A structured array is one too."""
+    """Columns of flows: an array for each name in FLOW_COLUMN_DTYPES, of equal length, as in a structured array."""
 
     def __getitem__(self, name: str, /) -> Array:
-        """The column of that name, not to be written to."""
+        """The column with this name; do not write to it."""
 
 
 class Subset:
@@ -108,7 +108,7 @@ class FlowSource(Protocol):
 
     @property
     def columns(self) -> FlowColumns:
-        """One element a slot, slots without a flow included."""
+        """One element for each slot, also for slots without a flow."""
 
     @property
     def visible(self) -> npt.NDArray[np.bool_]:

@@ -96,7 +96,7 @@ TCP_CONTROL_BITS = 0xFFF
 TCP_CLOSING_BITS = TcpBits.FIN | TcpBits.RST
 """Any of them ends a connection."""
 TCP_OPENING_BIT = 12
-"""Of tcp_bit_seen and tcp_bits_hint: number of the bit that stands for SYN without ACK in one packet."""
+"""In tcp_bit_seen and tcp_bits_hint: number of the bit that means SYN without ACK in one packet."""
 
 
 class Direction(enum.IntEnum):

@@ -67,8 +67,8 @@ at its latest packet (but for a tick of the clock): us, segments, and segments i
 """
 
 Merge = Literal["first", "last", "max", "min", "sum", "or"]
-"""What becomes of a member of the counters when more of its flow comes: the value of the first packets stays, that of
-the last ones takes its place, or both values are put together."""
+"""How a member of the counters is combined with that of later packets of the flow: the first value stays, the last one
+replaces it, or both values are combined."""
 
 CARRIED: dict[str, Merge] = {
     "socket_cookie": "first",
@@ -77,8 +77,8 @@ CARRIED: dict[str, Merge] = {
     "tos": "first",
     "ttl": "first",
 }
-"""Members of FLOW_COUNTERS_DTYPE that go as they are, under the same name, into the flow table, its columns
-(model.flows.FLOW_COLUMN_DTYPES) and Flow Records. A new one needs its line here, and nothing else in the way there."""
+"""Members of FLOW_COUNTERS_DTYPE that the flow table, its columns (model.flows.FLOW_COLUMN_DTYPES) and Flow Records
+have with the same name and type. For a new one, one line here is enough."""
 
 SEGMENT_DTYPE = np.dtype([
     ("entry", "u4"),

@@ -88,7 +88,7 @@ class FlowRow(NamedTuple):
     congestion_window: int = 0
     """Congestion window in segments of the local socket that sends this flow; 0: no such socket."""
     retransmitted: int = 0
-    """TCP segments that were sent again: by the local socket, in its life; of files: see metering/tcp.py."""
+    """TCP segments retransmitted: by the local socket so far; for files: see metering/tcp.py."""
     out_of_order: int = 0
     """TCP segments of files that arrived after segments that were sent later."""
     flows: int = 1

@@ -209,7 +209,7 @@ class _Nothing:
 
 
 class _JsonLines:
-    """JSON Lines: one object a round, with `flows`, `groups` or `biflows`."""
+    """JSON Lines: one object for each round, with `flows`, `groups` or `biflows`."""
 
     def text(self, number: int, page: Page) -> str:
         rows = [record(row, page.query, page.lookups) for row in page.rows]

@@ -1,4 +1,4 @@
-"""Rows of a page as JSON members or CSV cells: flows, biflows or groups, from the flow's life or from a mark on."""
+"""Rows of a page as JSON members or CSV cells: flows, biflows or groups; counts since the start or since a mark."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from flowtop.text.lookups import Lookups
 
 
 def page_record(row: FlowRow, page: Page) -> dict[str, Any]:
-    """One row of a page. Where it counts from a mark, that is what the delta counts are, and there are no totals."""
-    found = record(row, page.query, page.lookups)
-    return found if page.marked_s is None else _since_mark(found)
+    """One row of a page. With a mark, the delta counts are those since the mark, and there are no totals."""
+    members = record(row, page.query, page.lookups)
+    return members if page.marked_s is None else _since_mark(members)
 
 
 def page_names(page: Page) -> tuple[str, ...]:
@@ -23,9 +23,9 @@ def page_names(page: Page) -> tuple[str, ...]:
     return names if page.marked_s is None else tuple(name for name in names if name not in _DELTA_OF)
 
 
-def _since_mark(found: dict[str, Any]) -> dict[str, Any]:
-    counts = {_DELTA_OF[name]: count for name, count in found.items() if name in _DELTA_OF}
-    return {name: counts.get(name, value) for name, value in found.items() if name not in _DELTA_OF}
+def _since_mark(members: dict[str, Any]) -> dict[str, Any]:
+    counts = {_DELTA_OF[name]: count for name, count in members.items() if name in _DELTA_OF}
+    return {name: counts.get(name, value) for name, value in members.items() if name not in _DELTA_OF}
 
 
 def record_names(query: Query) -> tuple[str, ...]:
@@ -44,12 +44,12 @@ def record(row: FlowRow, query: Query, lookups: Lookups) -> dict[str, Any]:
 
 
 def rows_name(query: Query) -> str:
-    """What rows of this query are, together."""
+    """The name of a list of rows of this query."""
     return "groups" if group_fields(query.group) else "biflows" if query.biflow else "flows"
 
 
 def record_cells(row: FlowRow, query: Query, lookups: Lookups) -> dict[str, Any]:
-    """The same for CSV, which has no lists: the hosts of a pair stand side by side."""
+    """`record` for CSV, which has no lists: the hosts of a pair are in one cell."""
     return _cells(record(row, query, lookups))
 
 
@@ -58,7 +58,9 @@ def page_cells(row: FlowRow, page: Page) -> dict[str, Any]:
     return _cells(page_record(row, page))
 
 
-def _cells(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in found.items()}
+def _cells(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in members.items()}
+
+
 _DELTA_OF = {name: name.replace("Total", "Delta")
              for name in ("octetTotalCount", "packetTotalCount", "reverseOctetTotalCount", "reversePacketTotalCount")}

@@ -1,4 +1,4 @@
-"""The list on view, written to a new file as CSV or JSON."""
+"""Writes the list on screen to a new file as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from flowtop.output.records import page_cells, page_names, page_record, rows_nam
 from flowtop.query.query import Page
 
 MODE = 0o600
-"""Who talks to whom is nobody else's business."""
+"""Only the owner may read the file: flows are private."""
 
 
 def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> None:
-    """Write the rows of a page, in their order, to a file that must not be there yet.
+    """Write the rows of a page, in their order, to a file that must not exist yet.
 
     Args:
-        path: its suffix tells the format: .csv; .json, one object; .jsonl, an object a flow.
-        owner: user and group the file is given to; None: nobody else.
+        path: its suffix selects the format: .csv; .json: one object; .jsonl: one object for each flow.
+        owner: user and group of the file; None: those of the process.
 
     Raises:
-        FlowtopError: an unknown suffix, a file that is there already, or one that cannot be written.
+        FlowtopError: an unknown suffix, or the file exists or cannot be written.
     """
     make = FORMATS.get(path.suffix)
     if make is None:
         raise FlowtopError(f"{path.name or 'no name'}: which format?", hint="name it .csv, .json or .jsonl")
     try:
-        # Never over what is there, and never where a link leads.
+        # Never overwrite a file, and never follow a link.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     except FileExistsError:
         raise FlowtopError(f"{path} exists already", hint="use another name") from None
@@ -44,7 +44,7 @@ def write_rows(path: Path, page: Page, owner: tuple[int, int] | None = None) -> 
                 os.fchown(descriptor, *owner)
             file.writelines(make(page))
     except OSError as error:
-        path.unlink(missing_ok=True)  # half of a list looks like a whole one
+        path.unlink(missing_ok=True)  # an incomplete file looks like a complete one
         raise FlowtopError(f"cannot write {path}: {_reason(error)}", hint="type another place") from error
 
 
@@ -66,7 +66,7 @@ def _csv(page: Page) -> Iterable[str]:
 
 def _json(page: Page) -> Iterable[str]:
     query = page.query
-    filters = [wanted.text for wanted in (query.filter, query.scope) if wanted is not None]
+    filters = [part.text for part in (query.filter, query.scope) if part is not None]
     filter_text = " and ".join(f"({text})" for text in filters) if len(filters) > 1 else next(iter(filters), None)
     rows = rows_name(query)
     head = {"time": iso_time(page.unix_ms), "sort": query.sort, "descending": query.descending, "filter": filter_text,

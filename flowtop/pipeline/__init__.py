@@ -1,1 +1,1 @@
-"""Capture → flow table → pages for whoever watches, Flow Records for whoever exports."""
+"""Capture → flow table → pages for the screen or batch output, Flow Records for exports."""

@@ -64,7 +64,6 @@ class Pairing:
     This is the most expensive part of a query for biflows. The result is the same for the next query if no flow has
     begun, left or become a duplicate, as keys never change.
 
-
     Attributes:
         flow_ids, duplicates: those of the flows, in order.
         dedupes: that of the source.

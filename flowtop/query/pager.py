@@ -20,7 +20,8 @@ SLOTS = 262_144
 class Moment:
     """The flows that a query is answered from.
 
-    page: the page at that time, without rows.
+    Attributes:
+        page: the page at that time, without rows.
         source: the flows at that time.
         whole: a copy of the whole table with its slots; False: the flows that the past keeps of a tick.
     """

@@ -37,8 +37,8 @@ INTERFACE_STATISTICS_OCTETS = 64
 class PacketBlocks:
     """Content of Enhanced Packet Blocks; one element per packet, shape (n,).
 
-    octets: uint8: the buffer with the frames.
-        octets: uint8: the buffer in which the frames lie.
+    Attributes:
+        octets: uint8: the buffer with the frames.
         offset: start of each frame in it.
         captured: octets of each frame to write.
         wire: octets on the wire.

@@ -18,7 +18,7 @@ EVERY_S = 10.0
 AT_LEAST_EVERY_S = 60.0
 """Also while keys are pressed: garbage in cycles is bounded, by time and by amount."""
 MOST_YOUNG = 100
-"""Collections of younger objects, whoever presses keys: about 700,000 objects that were not freed at once."""
+"""Collections of younger objects, also while keys are pressed: about 700,000 objects that were not freed at once."""
 
 
 class GarbageCollection:

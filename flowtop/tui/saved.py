@@ -100,7 +100,7 @@ def view_file(environment: Mapping[str, str], user: int, behind: tuple[int, int]
     Args:
         environment: for XDG_STATE_HOME and HOME.
         user: effective user id.
-        behind: user and group behind sudo, None when nobody is.
+        behind: user and group who ran sudo; None: without sudo.
     """
     owner = behind or (user, os.getegid())
     variables = environment if behind is None else {}  # behind sudo they are not that user's

@@ -13,7 +13,7 @@ LABEL = Style(dim=True)
 FADED = Style(dim=True)
 """Flows that ended a while ago, and duplicates; the ST column says which in words."""
 AGGREGATE = Style(color="yellow")
-"""Rows that stand for many flows; their source says so in words. (Italics are reverse video under TERM=screen.)"""
+"""Rows that count many flows together; the column SOURCE says so. (Italics are reverse video under TERM=screen.)"""
 HEADING = Style(bold=True)
 SORTED = Style(bold=True, color="cyan")
 """Header of the sorted column; its arrow says it without colour."""

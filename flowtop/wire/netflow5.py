@@ -60,7 +60,7 @@ def encode_netflow5(flows: Sequence[bytes], *, sequence: int, export_ns: int, up
         sequence: flows sent before, modulo 2**32.
         export_ns: since 1970 UTC.
         uptime_ms: since the exporter booted: what the flows' times count from.
-        sampling_interval: one in so many packets was looked at; 0: all were, or nothing is said. Below 16,384.
+        sampling_interval: one in this many packets was sampled; 0: no sampling, or not reported. Below 16,384.
     """
     datagrams = []
     seconds, nanoseconds = divmod(export_ns, 1_000_000_000)

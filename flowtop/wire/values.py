@@ -28,8 +28,7 @@ _ADDRESSES = {"ipv4Address": 4, "ipv6Address": 16}
 
 
 def reader(specifier: FieldSpecifier) -> Callable[[Any], PlainValue]:
-    """What makes a plain value of one of a decoded record, which is of the numpy kind that FieldSpecifier.format says.
-    """
+    """A function that converts a value of a decoded record, of the numpy type in FieldSpecifier, to a plain value."""
     type_ = _type(specifier)
     if specifier.format[0] in "SVO":
         return _octets_reader(type_, specifier.length)

@@ -98,10 +98,10 @@ _LATEST = 1 << 16
 class Verdict:
     """Result of checking one sequence number.
 
-    lost: units missing before this message. Negative for a late message, which corrects an earlier count.
+    Attributes:
+        lost: units missing before this message. Negative for a late message, which corrects an earlier count.
         late: it arrived after a later one.
         reset: the exporter has restarted.
-        reset: the exporter started anew.
     """
 
     lost: int = 0

@@ -351,11 +351,11 @@ class _Records:
         self._order.append(moment * len(EndReason) + rank)
 
     def amend(self, noted: _Noted, ends: I8, steps: int) -> None:
-        """Records were made before TCP's segments were looked at: add what these had told by then.
+        """Add the TCP values known at each record: records are made before the segments are processed.
 
         Args:
             ends: the step of each moment.
-            steps: how many there are.
+            steps: number of steps.
         """
         if not len(noted.known.slot) and not len(noted.retransmitted) and not len(noted.out_of_order):
             return
@@ -378,10 +378,10 @@ def _report(flows: Flows, records: _Records, portion: Portion, slot: Slots, plan
     """Report what is due at the end of portions."""
     due = portion.moment < len(planned.moments_ns)
     closed = planned.lives.closed[portion.lives]
-    for rank, (reason, wanted) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
-                                             (EndReason.IDLE_TIMEOUT, portion.ends & ~closed),
-                                             (EndReason.ACTIVE_TIMEOUT, ~portion.ends))):
-        some = np.flatnonzero(due & wanted)
+    for rank, (reason, mask) in enumerate(((EndReason.END_OF_FLOW, portion.ends & closed),
+                                           (EndReason.IDLE_TIMEOUT, portion.ends & ~closed),
+                                           (EndReason.ACTIVE_TIMEOUT, ~portion.ends))):
+        some = np.flatnonzero(due & mask)
         if not len(some):
             continue
         slots, moment = slot[portion.lives[some]], portion.moment[some]

@@ -48,8 +48,8 @@ def flags_over_time(details: Details) -> str:
 
 
 def flag_marks(details: Details, now_ms: int, cells: int) -> str:
-    """Letters at the places of a sparkline of so many cells where bits were first seen; where several come together,
-    each takes the next place. Those from before it are left out."""
+    """A line of letters for a sparkline: each marks the time when a TCP flag was first seen. When a place is taken, the
+    letter is at the next one. Flags seen before the sparkline begins are omitted."""
     line = [" "] * cells
     for at, letters in _places(details, now_ms, cells):
         for letter in letters:
@@ -90,7 +90,7 @@ _WAY = 31
 
 @dataclass(frozen=True, slots=True)
 class DetailsContext:
-    """How details are shown: the page they came with, the wording of cells, local time, characters of sparklines, the
+    """What the details are shown with: their page, the wording of cells, local time, characters of sparklines, and the
     exports of this run."""
 
     page: Page
@@ -289,7 +289,7 @@ class DetailsScreen(ModalScreen[None]):
     """One flow.
 
     Args:
-        step: puts the cursor of the list on the flow so many lines down, and shows that one.
+        step: moves the cursor of the list down by a number of lines, and shows that flow.
         copy: offers to copy the flow.
     """
 

@@ -39,7 +39,7 @@ class Candidates(Widget):
         """Show other words, none of them chosen.
 
         Args:
-            words: what there is to choose from; the list is hidden when there is none.
+            words: the choices; the list is hidden when there are none.
             x: cell of the screen under which it begins, if there is room.
         """
         self._words, self._chosen = words, None

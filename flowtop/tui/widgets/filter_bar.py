@@ -257,7 +257,7 @@ class FilterBar(Widget):
 
 
 def _common_start(words: Sequence[str]) -> str:
-    """What all of them begin with, whatever the case."""
+    """The longest common prefix, ignoring case."""
     first, last = min(words, key=str.lower), max(words, key=str.lower)
     return next((first[:index] for index, character in enumerate(first)
                  if character.lower() != last[index:index + 1].lower()), first)

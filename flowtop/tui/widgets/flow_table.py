@@ -364,7 +364,7 @@ def _head(pane: _Pane, view: TableView) -> Strip:
 
 
 def _scroll_bar(top: int, total: int, lines: int) -> list[_Line | None]:
-    """A thumb beside the lines it stands for; nothing when all flows are in view."""
+    """The thumb of the scroll bar; nothing when all flows are in view."""
     if total <= lines:
         return []
     length = max(1, lines * lines // total)
