@@ -30,7 +30,7 @@ def help_command(topic: str | None) -> int:
     if laid_out.count("\n") < lines:
         click.echo(laid_out, nl=False)
     else:
-        click.echo_via_pager(laid_out, color=True)
+        click.echo_via_pager(laid_out)  # with -R for less; other pagers get no colours
     return EXIT_OK
 
 

@@ -36,7 +36,8 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
             text: Callable[[int], str] = units.count, width: int = 6, priority: int = 12,
             word: str = "", read: ReadValue = quantities.count, expected: str = "a number such as 100, 10k, 1.5M",
             example: str = "", unit: str = "", detail: str = "", descending_first: bool = True, group: bool = False,
-            of_aggregates: bool = False, known: tuple[Known, ...] = EVERYWHERE) -> Field:
+            of_aggregates: bool = False, zero_unknown: bool = False,
+            known: tuple[Known, ...] = EVERYWHERE) -> Field:
     """A field that is a whole number of each flow: in the list, the filter language, JSON and CSV, details, and, unless
     `together` is "none", in the lists of groups and biflows.
 
@@ -57,6 +58,7 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
         detail: label of its line in details; "": the word.
         group: flows can be grouped by it.
         of_aggregates: aggregate entries (map full) have it, as they have bytes and packets.
+        zero_unknown: 0 means not known: nothing is shown, JSON has no key, and no comparison matches.
         known: the sources that provide it.
     """
     word = word or field_id
@@ -66,25 +68,35 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
 
     def member(flow: FlowValues, _: Lookups) -> int | None:
         value: int | None = flow.more.get(field_id)
-        return value
+        return None if zero_unknown and not value else value
 
-    column = Column(field_id, header, max(width, len(header)), doc, lambda row, _, __: text(number(row)),
-                    (plain(field_id),), priority, terms.at_least(word, number, unit), "right",
-                    descending_first=descending_first)
+    def shown(value: int) -> str:
+        return "" if zero_unknown and not value else text(value)
+
+    def compared(column: Array) -> Array:
+        return where_known(column) if zero_unknown else column
+
+    def cell_term(row: FlowRow, lookups: Lookups) -> str:
+        return terms.at_least(word, number, unit)(row, lookups) if shown(number(row)) else ""
+
+    column = Column(field_id, header, max(width, len(header)), doc, lambda row, _, __: shown(number(row)),
+                    (plain(field_id),), priority, cell_term, "right", descending_first=descending_first)
     summed = together != "none"
     by_value = GroupField(
         field_id, header, max(width, len(header)), doc, lambda columns: (columns[field_id],),
-        text=lambda key, _: text(key[0]), term=lambda key, _: f"{word} = {key[0]}{unit}",
-        values=lambda key, _: {json: key[0]}, members=(json,))
+        text=lambda key, _: shown(key[0]) or "-",
+        term=lambda key, _: f"not {word} >= 0" if zero_unknown and not key[0] else f"{word} = {key[0]}{unit}",
+        values=lambda key, _: {} if zero_unknown and not key[0] else {json: key[0]}, members=(json,))
     return Field(
         field_id, doc, column=column,
         biflow_columns=(unfiltered(column),) if summed else (),
         group_column=unfiltered(column) if summed else None,
-        key=FilterKey(word, doc, example or f"{word} > 1", expected, read, values, records,
+        key=FilterKey(word, doc, example or f"{word} > 1", expected, read, lambda source: compared(values(source)),
+                      None if records is None else lambda columns: compared(records(columns)),
                       of_aggregates=of_aggregates),
         group=by_value if group else None,
         members=(Member(json, member, doc, of_packets=not of_aggregates, of_groups=summed, both_ways=True),),
-        detail=Detail(detail or word, lambda row, _: text(number(row))),
+        detail=Detail(detail or word, lambda row, _: shown(number(row))),
         measure=Measure(values, together, records), known=known)
 
 

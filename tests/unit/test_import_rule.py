@@ -31,6 +31,17 @@ def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def complaint(root: Path, module: str, line: str) -> str:
+    """What the contracts say of a copy of the package, in `root`, with one more line at the end of a module."""
+    shutil.copytree(PACKAGE, root / "flowtop", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", root)
+    with (root / "flowtop" / module).open("a") as source:
+        source.write(f"\n{line}\n")
+    result = lint_imports(root)
+    assert result.returncode == 1, result.stdout + result.stderr
+    return result.stdout
+
+
 def test_the_contracts_hold() -> None:
     result = lint_imports(REPOSITORY)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -50,13 +61,7 @@ def test_the_contracts_hold() -> None:
     ("docs/generate.py", "import click"),
 ])
 def test_the_contracts_notice_a_forbidden_import(tmp_path: Path, module: str, line: str) -> None:
-    shutil.copytree(PACKAGE, tmp_path / "flowtop", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    with (tmp_path / "flowtop" / module).open("a") as source:
-        source.write(f"\n{line}\n")
-    result = lint_imports(tmp_path)
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert line.split()[1] in result.stdout
+    assert line.split()[1] in complaint(tmp_path, module, line)
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -78,13 +83,7 @@ def imports(path: Path) -> Iterator[str]:
     ("tui/state/viewport.py", "import flowtop.tui.widgets.header"),
 ])
 def test_the_contracts_notice_a_circle(tmp_path: Path, module: str, line: str) -> None:
-    shutil.copytree(PACKAGE, tmp_path / "flowtop", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
-    with (tmp_path / "flowtop" / module).open("a") as source:
-        source.write(f"\n{line}\n")
-    result = lint_imports(tmp_path)
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert "No cycles are allowed" in result.stdout
+    assert "No cycles are allowed" in complaint(tmp_path, module, line)
 
 
 @pytest.mark.parametrize("library", HOME_OF)

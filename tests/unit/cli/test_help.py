@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ def on_a_terminal(*arguments: str, lines: int, columns: int = 80, pager: str = "
     """What a terminal of that size is sent."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "LESS")}
     with subprocess.Popen([*HELP, *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
                           env=environment | {"PAGER": pager, "TERM": "xterm"}) as process:
         os.close(theirs)
@@ -96,6 +97,15 @@ def test_on_a_terminal_a_short_page_is_laid_out_and_needs_no_pager() -> None:
     assert "flowtop -r incident.pcap.gz" in plain(sent)
     assert "\x1b[1" in sent, "headings are bold"
     assert not re.search(r"\x1b\[[0-9;]*(3|4|9|10)[0-7]m", sent), "colours are the terminal's business"
+
+
+def test_less_is_told_that_there_are_colours_and_other_pagers_get_none(tmp_path: Path) -> None:
+    less = tmp_path / "less"
+    less.write_text('#!/bin/sh\necho "LESS=$LESS"\nexec cat\n')
+    less.chmod(0o755)
+    shown = on_a_terminal("keys", lines=24, pager=str(less))
+    assert "LESS=-R" in shown and "\x1b[1m" in shown
+    assert "\x1b[" not in on_a_terminal("keys", lines=24, pager="cat")
 
 
 def test_on_a_terminal_a_long_page_goes_through_the_pager() -> None:

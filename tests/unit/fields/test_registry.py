@@ -32,6 +32,7 @@ from flowtop.metering.table import FlowTable
 from flowtop.model.record import FlowRecords
 from flowtop.model.rows import FlowRow
 from flowtop.output.batch import BatchConfig, round_format
+from flowtop.output.records import page_record
 from flowtop.query.layout import arranged, columns_of, sort_column
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
@@ -270,3 +271,31 @@ def test_a_flow_that_no_field_knows_more_of_has_no_keys_for_it(table: Table) -> 
     row: FlowRow = table.page().rows[0]._replace(more={})
     record = json.loads(round_format(BatchConfig("json")).text(1, replace(table.page(), rows=(row,))))["flows"][0]
     assert "hopCount" not in record
+
+
+def test_a_number_whose_0_means_that_it_is_not_known_is_left_out(table: Table) -> None:
+    """Ports 2, 4 and 5 have TTLs of 4, 3 and 1 above 60; of 1 and 3 nothing is known."""
+    above = make.numeric(
+        "above", "ABOVE", "TTL above 60.", json="ttlAbove60", group=True, zero_unknown=True,
+        values=lambda source: np.maximum(source.columns["ttl"].astype(np.int64) - 60, 0),
+        records=lambda records: np.maximum(records["ttl"].astype(np.int64) - 60, 0))
+    register(above)
+    try:
+        records = table.records()
+        for text, ports in (("above >= 0", {2, 4, 5}), ("above < 4", {4, 5}), ("above = 0", set()),
+                            ("not above >= 0", {1, 3})):
+            assert set(table.ports(filter=compile_filter(text))) == ports, text
+            mask = compile_filter(text, "records").record_mask(records, LOOKUPS)
+            assert set(records["source_port"][mask].tolist()) == ports, text
+        page = table.page()
+        known = {row.source_port: page_record(row, page).get("ttlAbove60") for row in page.rows}
+        assert known == {1: None, 2: 4, 3: None, 4: 3, 5: 1}
+        cells = {row.source_port: COLUMNS["above"].text(row, Wording(), LOOKUPS) for row in page.rows}
+        assert cells == {1: "", 2: "4", 3: "", 4: "3", 5: "1"}
+        groups = table.page(group=("above",), sort="above", descending=False)
+        assert [GROUPS["above"].text(row.group[0], LOOKUPS) for row in groups.rows] == ["-", "1", "3", "4"]
+        for row in groups.rows:
+            passing = table.ports(filter=compile_filter(GROUPS["above"].term(row.group[0], LOOKUPS)))
+            assert len(passing) == row.flows
+    finally:
+        unregister("above")
