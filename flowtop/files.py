@@ -53,6 +53,7 @@ def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int
         return None
     return int(numbers[0]), int(numbers[1])
 
+
 FILE_MODE = 0o600
 """Only the owner may read: flows are private data."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)

@@ -93,6 +93,7 @@ class RecordQueue:
             self._octets -= len(taken) * taken.itemsize
             return taken
 
+
 _CHUNK_RECORDS = 8_192
 """Records encoded at once; pause, stop and the spool are checked in between."""
 SPILL_S = 10.0

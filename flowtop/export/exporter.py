@@ -56,6 +56,7 @@ class Alarm:
             self._in.close()
             self._out.close()
 
+
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25

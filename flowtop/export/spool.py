@@ -70,6 +70,7 @@ def _records(data_set: DataSet) -> FlowRecords:
     records["kind"] = _KINDS.get(form, Kind.FLOW)
     return records
 
+
 MAX_OCTETS = 1 << 30
 _FIRST_NUMBER = 10**9
 """File numbers increase from here, and decrease for records that have to be sent before all others."""

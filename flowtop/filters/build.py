@@ -68,6 +68,7 @@ def _vlan(key: FilterKey, sign: Operator, number: float) -> Tree:
         return Compare(key, sign, 0)
     return any_of(*(And((Compare(tag, sign, number), Not(Compare(tag, "=", 0)))) for tag in (key, words.CUSTOMER_VLAN)))
 
+
 MOST_NESTED = 50
 """Maximum of nested parentheses and `not`."""
 

@@ -48,6 +48,7 @@ class SpacedUnits:
         if held is not None:
             yield held
 
+
 LONGEST = 16_384
 """Characters of a filter at most."""
 

@@ -54,6 +54,7 @@ class TableConfig:
     max_flows: int = 1_000_000
     dedupe: Literal["mark", "drop", "off"] = "mark"
 
+
 _COPIED = ("flow_id", *CARRIED, "tcp_control_bits", "packet_total", "octet_total")
 _OF_TCP = ("rtt_us", "retransmitted", "out_of_order", "congestion_window")
 _TIMES_OF_TCP = ("syn", "fin", "rst")
@@ -187,6 +188,7 @@ class FlagLog:
         number = np.uint64(flow_id)
         return [(at_ns, int(np.bitwise_or.reduce(bits[ids == number])))
                 for at_ns, ids, bits in self._events if (ids == number).any()]
+
 
 CHUNK = 16_384
 """Entries processed at once: limits how long other threads wait, and fits the CPU caches."""

@@ -88,6 +88,7 @@ def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) ->
         interface_packets=int(observations["interface_packets"].sum()),
     )
 
+
 LONG_TICK_NS = 2_000_000_000
 """In a tick longer than this, flows also end between batches."""
 

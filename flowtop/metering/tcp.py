@@ -261,6 +261,7 @@ def _reached(ends: I8, position: I8, begins: Bools, known: I8) -> tuple[I8, I8]:
     before[begins] = base[begins]
     return before, reached
 
+
 _TIMES = ("syn_ns", "fin_ns", "rst_ns")
 
 

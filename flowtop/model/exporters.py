@@ -115,6 +115,7 @@ def interface_of(name: str) -> str:
     exporter = exporter_of(name)
     return name if exporter is None else exporter.interface
 
+
 _FAULTS: tuple[tuple[str, str], ...] = (
     ("lost_records", "records lost"), ("lost_messages", "messages lost"), ("lost_flows", "flows lost"),
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),

@@ -103,6 +103,7 @@ def seen_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     columns = np.unpackbits(bits.astype("<u2").view(np.uint8), bitorder="little").reshape(-1, 16)
     return columns[:, :TCP_OPENING_BIT + 1]
 
+
 FLOW_TOTALS_DTYPE = np.dtype([
     ("ifindex", "u4"),
     ("layer", "u4"),

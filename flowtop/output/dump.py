@@ -81,6 +81,7 @@ def _of_ip(rows: Collected) -> dict[str, Any]:
             values[name] = bytes(row[column]).hex(":")
     return values
 
+
 Format = Literal["text", "json"]
 _PROTOCOLS = {5: "NetFlow 5", 9: "NetFlow 9", 10: "IPFIX"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -60,6 +60,7 @@ class FlowWatcher(Protocol):
     def follow(self, source: FlowSource, lookups: Lookups) -> None:
         """The table, unchanged during the call, and names of interfaces and the like. Neither may be kept."""
 
+
 _WORTH_SHOWING = 0.01
 """CPU, as a fraction of one core."""
 
@@ -102,6 +103,7 @@ class UsageMeter:
             resident_octets=resident_pages * resource.getpagesize(),
         )
         self._at, self._cpu_s = at, cpu_s
+
 
 SPARKLINE_TICKS = 60
 

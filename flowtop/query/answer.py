@@ -66,6 +66,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]
 
+
 COUNTED = ("packet_total", "octet_total")
 """The columns that are counted from the mark."""
 
@@ -121,6 +122,7 @@ class _Since:
         same = self._columns["flow_id"][:known] == base.flow_ids[:known]
         counts[:known][same] -= base.counts[name][:known][same]
         return counts
+
 
 BIFLOWS = ("biflow",)
 """`_Rows.kind` of biflows, instead of the fields of groups."""

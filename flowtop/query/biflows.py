@@ -33,6 +33,7 @@ def _combined(name: str) -> np.ufunc | None:
     """How values of several flows are combined; None: the value of the flow that was seen first."""
     return np.bitwise_or if name == "tcp_control_bits" else _UFUNCS.get(together(name))
 
+
 _ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
             for protocol, answers in ICMP_ANSWERS.items()}
 """By ICMP protocol: destination port (type and code) of requests and of their answers."""

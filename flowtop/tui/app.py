@@ -92,6 +92,7 @@ class Mailbox:
         """Post a CaptureFailed."""
         self._app.post_message(CaptureFailed(error))
 
+
 LOOK_EVERY_S = 0.1
 
 
@@ -128,6 +129,7 @@ class Flush:
         if self._cut:
             return f"quitting: {left:,} records stay in the spool, or are not sent where there is none"
         return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q quits now"
+
 
 PARSER_AFTER_S = 0.5
 """After the first page: the parser of filters is made then, so that the first `/` does not wait for it."""

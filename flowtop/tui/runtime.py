@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from flowtop.recording.recorder import Recorder
 
 
-
 def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exports, looks: Looks,
                recorder: Recorder) -> int:
     """Show flows until the user quits; gives the exit status.

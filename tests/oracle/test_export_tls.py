@@ -63,7 +63,6 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-
 def test_a_verified_server_gets_everything(tmp_path: Path, pki: Path) -> None:
     with collector(tmp_path / "in", pki / "server.pem", pki / "server.key") as server:
         export = exporter(f"ipfix+tls://127.0.0.1:{server.port}?ca={pki / 'own.pem'}&servername=collector.test",

@@ -30,6 +30,7 @@ _START_NS = 1_000_000 * SECOND_NS
 """START_MS on the clock of packets."""
 _SEED = 7
 
+
 def flow(flow_id: int, source: str, destination: str, ports: tuple[int, int] = (0, 0), *, protocol: int = TCP,
          direction: int = IN, ifindex: int = 2, rate: float = 0.0, octets: int = 0, age_s: float = 1.0,
          **other: Any) -> FlowRow:

@@ -87,6 +87,7 @@ def _numbers(column: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         return column.astype(np.uint64)
     return np.zeros(len(column), np.uint64)
 
+
 _MODULUS = 1 << 32
 _LARGEST_GAP = 1 << 24
 """A gap larger than this counts as a restart of the sequence, not as loss."""
@@ -149,6 +150,7 @@ class SequenceTracker:
         if boot_ms is None or self._boot_ms is None or export_time_s < self._export_time_s:
             return False
         return boot_ms - self._boot_ms > 10_000 and (boot_ms - self._boot_ms) < 1 << 31
+
 
 MAX_SESSIONS = 1_024
 MAX_DOMAINS = 256

@@ -52,6 +52,7 @@ def kernel_clock(
     offset = monotonic_offset_ns() if offset_ns is None else offset_ns
     return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
+
 ATTACH_VARIABLE = "FLOWTOP_ATTACH"
 """Environment variable that overrides EbpfConfig.attach, so that tests can use clsact on kernels with TCX."""
 

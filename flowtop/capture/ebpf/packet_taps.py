@@ -92,6 +92,7 @@ class Ring:
         self._reader.close()
         self._writers.close()
 
+
 RING_OCTETS = 16 << 20
 _RING_PAGE = 4096
 _POLL_S = 0.02
@@ -226,6 +227,7 @@ class PacketTap:
             if bpf.map_lookup(self._maps["losses"], struct.pack("=I", ifindex), self._losses.ctypes.data):
                 losses[ifindex] = PacketLosses(int(self._losses["dropped"].sum()), int(self._losses["capped"].sum()))
         self._sink.note_losses(losses)
+
 
 _PATIENCE_S = 30.0
 """How long the capture's thread may take to detach; it may be busy with a burst of new interfaces."""

@@ -59,6 +59,7 @@ def raise_memory_lock(release: tuple[int, int]) -> None:
         return
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
+
 MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
 
 

@@ -78,6 +78,7 @@ class PacketOutlet:
             if ended:
                 request.sink.finish()
 
+
 LEAST_STEPS = 8
 """Minimum number of steps per batch; with fewer, combining gains little."""
 MOST_STEPS = 1_000
@@ -142,6 +143,7 @@ def stretch(clock_ns: Integers, start_ns: int, boundary_ns: int, step_ns: int) -
     now_ns = both_ns[np.stack((np.ones(len(at), np.bool_), skips), axis=1)]
     return Stretch(np.append(now_ns, clock_ns[-1]) if whole else now_ns, np.cumsum(batches),
                    int(start_ns + boundary * step_ns))
+
 
 STEP_NS = 2_000_000_000
 """Maximum file time of one batch; flows end between batches."""

@@ -76,6 +76,7 @@ class PacketReader:
         """Names of interfaces by number."""
         return self._names
 
+
 _LINK_TYPES_HINT = "supported: Ethernet, Linux cooked v1 and v2, raw IP, null and loopback"
 
 

@@ -185,6 +185,7 @@ class _Stream:
         self._next = None
         self._gap = self._gap or gap
 
+
 MAX_RAW_OCTETS = 1 << 28
 """Limit of a file of raw datagrams, which is read completely into memory."""
 _VERSIONS = (netflow5.VERSION, netflow9.VERSION, ipfix.VERSION)

@@ -118,6 +118,7 @@ def _walk_lanes(raw: bytearray, begins: Integers, end: int, order: str,
     order_of_lanes = np.argsort(owner, kind="stable")
     return np.concatenate(offsets)[order_of_lanes], np.bincount(owner, minlength=len(begins)), ends
 
+
 HEADER_OCTETS = 24
 RECORD_OCTETS = 16
 _LINK_TYPE = 0xFFFF

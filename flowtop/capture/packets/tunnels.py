@@ -181,6 +181,7 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
         content.offset[bottom[first == 0]] += 4
         rows = rows[label >> 8 & 1 == 0]
 
+
 _INSIDE = (FileInterface(1), FileInterface(228), FileInterface(229))
 """Link types of the content, in the order of Inside, from ETHERNET on."""
 _OF_THE_FRAME = ("time_ns", "frame_octets")

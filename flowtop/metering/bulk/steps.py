@@ -102,6 +102,7 @@ def _join_tcp(totals: Counters, rows: Slots, links: Counters, edges: Slots) -> N
         first_ns = np.minimum.reduceat(np.where(times, times, _LATEST), edges)[::2]
         totals[name][rows] = np.where(first_ns == _LATEST, 0, first_ns)
 
+
 _SYN, _CLOSING_BITS = np.uint16(TcpBits.SYN), np.uint16(TCP_CLOSING_BITS)
 _MOST_SEGMENTS = GAPS // 4
 """Maximum of segments in a step; then TCP gaps that are still relevant are never dropped for lack of room."""

@@ -66,6 +66,7 @@ def _places(details: Details, now_ms: int, cells: int) -> Iterator[tuple[int, st
             # The tick that ended then is the cell before.
             yield max(0, int((at_ms - begin_ms) / (details.rates_s * 1000) * cells - 1e-9)), units.tcp_flags(bits)
 
+
 ENDINGS: dict[int, str] = {
     EndReason.IDLE_TIMEOUT: "ended: no packet for the idle timeout",
     EndReason.ACTIVE_TIMEOUT: "ended: active timeout",
@@ -281,6 +282,7 @@ def _squeezed(rates: Sequence[float], room: int) -> list[float]:
 def _line(label: str, text: str, width: int) -> Strip:
     segments = [Segment(f" {label:<{_LABEL}}", theme.LABEL), Segment(text)]
     return Strip(segments).adjust_cell_length(width)
+
 
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in DETAIL_KEYS if key.hint)
 

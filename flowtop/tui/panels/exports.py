@@ -149,6 +149,7 @@ def _line(cells: Sequence[tuple[str, Style]], width: int, *, cursor: bool = Fals
     strip = Strip([Segment(text, theme.CURSOR if cursor else style) for text, style in cells])
     return strip.adjust_cell_length(width, theme.CURSOR if cursor else theme.PLAIN)
 
+
 REFRESH_S = 0.5
 SCHEMES = ("file:", "ipfix+tcp://", "ipfix+tls://", "ipfix+udp://", "ipfix://", "jsonl:", "csv:")
 """URL schemes that Tab offers, in this order; a test compares them with the transports."""

@@ -118,6 +118,7 @@ def _line(caps: str, words: str, widest: int) -> Text:
     room = _COLUMN - widest - 2
     return Text.assemble((f" {caps.ljust(widest)} ", theme.SORTED), units.elide(words, room).ljust(room))
 
+
 ACCURACY: tuple[tuple[str, str], ...] = (
     ("exact", "share of the observed packets that are in a flow or in a counter on this line"),
     ("coverage", "observed packets, compared with the interfaces' own counters"),

@@ -24,6 +24,7 @@ class TakesTyping:
     def typed_ahead(self, event: events.Key) -> bool:
         """Take a key that is for the line, or that answers a question of the screen; False for others."""
 
+
 LONGEST = 2_000
 """Characters of the text, at most."""
 
