@@ -13,6 +13,11 @@ from typing import Literal
 
 _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
 
+FILE_MODE = 0o600
+"""Only the owner may read: flows are private data."""
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""Errors of file systems without hard links: vfat, many FUSE and SMB mounts."""
+
 
 def home_directory(environment: Mapping[str, str], user: int) -> Path | None:
     """HOME, else what passwd(5) says; None: neither is there, as for a bare uid in a container.
@@ -52,12 +57,6 @@ def recording_owner(environment: Mapping[str, str], user: int) -> tuple[int, int
     if user != 0 or not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
         return None
     return int(numbers[0]), int(numbers[1])
-
-
-FILE_MODE = 0o600
-"""Only the owner may read: flows are private data."""
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-"""Errors of file systems without hard links: vfat, many FUSE and SMB mounts."""
 
 
 def put_aside(path: Path, wall_s: float) -> Path:

@@ -30,7 +30,8 @@ def table_config(*, idle_timeout: float, active_timeout: float, linger: float, m
     for name, value, least, most in (("idle_timeout", idle_timeout, 0.001, LONGEST_S),
                                      ("active_timeout", active_timeout, 0.001, LONGEST_S),
                                      ("linger", linger, 0, LONGEST_S), ("max_flows", max_flows, 1, _MOST_FLOWS)):
-        if not least <= value <= most:  # also false for NaN
+        whole = isinstance(value, int) or name != "max_flows"
+        if not (whole and least <= value <= most):  # also false for NaN
             raise FlowtopError(f"{name} is {value}", hint=f"from {least} to {most:.0f}", exit_code=EXIT_USAGE)
     if dedupe not in get_args(Dedupe):
         raise FlowtopError(f"dedupe is {dedupe!r}", hint=f"one of {', '.join(get_args(Dedupe))}", exit_code=EXIT_USAGE)

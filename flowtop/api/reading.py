@@ -80,7 +80,7 @@ def _opened(source: Source) -> Iterator[tuple[str, int | None]]:
         try:
             shutil.copyfileobj(source, copy)
             copy.flush()
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:  # ValueError: it is closed
             raise FlowtopError(f"cannot read the file object: {error}",
                                hint="give its path instead: the part before the damage can then be read",
                                exit_code=EXIT_NO_INPUT) from error

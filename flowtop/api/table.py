@@ -55,14 +55,19 @@ class Table:
 
         Raises:
             FilterError: the filter is not valid; it has the position.
-            FlowtopError: unknown column or field, or `group` and `biflow` together, or a negative number.
+            FlowtopError: unknown column or field, `group` and `biflow` together, a limit that is no whole number, or a
+                filter by names of hosts, which the library does not look up.
         """
         for name, number in (("limit", limit), ("offset", offset)):
-            if number is not None and number < 0:
-                raise FlowtopError(f"{name} is {number}", hint="it counts rows: 0 or more", exit_code=EXIT_USAGE)
+            if number is not None and (not isinstance(number, int) or number < 0):
+                raise FlowtopError(f"{name} is {number}", hint="it counts rows: a whole number, 0 or more",
+                                   exit_code=EXIT_USAGE)
         fields = (group.split(",") if group else ()) if isinstance(group, str) else group
         query = Query(limit=limit, offset=offset, biflow=biflow, group=tuple(field.strip() for field in fields),
                       filter=compile_filter(filter) if filter.strip() else None)
+        if query.filter is not None and query.filter.of_names:
+            raise FlowtopError("names of hosts are known only on the screen", exit_code=EXIT_USAGE,
+                               hint="filter by address, as in 'net 192.0.2.0/24'")
         column = sort_column(sort, query)
         query = replace(query, sort=column.id,
                         descending=column.descending_first if descending is None else descending)

@@ -15,6 +15,7 @@ from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_USAGE, FlowtopError
 
 if TYPE_CHECKING:
+    from flowtop.cli.settings import Kind
     from flowtop.output.batch import OutputFormat
 
 COLLECTOR_IDLE_TIMEOUT_S = 90.0
@@ -27,6 +28,9 @@ COLLECTOR_DEDUPE = "off"
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
+_CHECKED: dict[str, Any] = {"read": None, "listen": (), "replay": False, "speed": None, "write": None, "export": (),
+                            "export_filter": (), "count": None, "top": None, "output": "table"}
+"""With --check: options that it does not look at."""
 _FILE = click.Path(readable=False, allow_dash=True)
 """A path that shells complete; errors are reported when it is opened."""
 
@@ -35,11 +39,21 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
     """Make the TOML file's values the options' defaults: command line, then FLOWTOP_*, then the file."""
     from flowtop.cli.settings import read_settings, settings_path
 
-    options = {option.name for option in context.command.params if option.name and isinstance(option, click.Option)}
+    known = {option.name: _kind(option) for option in context.command.params
+             if option.name and isinstance(option, click.Option) and option.name not in _COMMAND_LINE_ONLY}
     found = path or settings_path(os.environ, os.geteuid())
     if found is not None:
-        context.default_map = read_settings(found, options - _COMMAND_LINE_ONLY, must_exist=path is not None)
+        context.default_map = read_settings(found, known, must_exist=path is not None)
     return path
+
+
+def _kind(option: click.Option) -> Kind:
+    """What kind of value a setting for this option has."""
+    if option.is_flag:
+        return "flag"
+    if option.multiple:
+        return "list"
+    return "text" if isinstance(option.type, click.types.StringParamType | click.Choice | click.Path) else "number"
 
 
 class Command(click.Command):
@@ -262,14 +276,18 @@ def run_options(context: click.Context) -> RunOptions:
         an `--export-filter` has no `-e` before it.
     """
     values = dict(context.params)
+    if values["check"]:  # reports on the host; only the filter and what it depends on matter
+        values.update(_CHECKED)
     origins = {name: context.get_parameter_source(name) for name in values}
     given = {name for name, origin in origins.items() if origin is ParameterSource.COMMANDLINE}
+    if values["check"]:
+        given -= _CHECKED.keys()
     unset = {name for name, origin in origins.items() if origin is ParameterSource.DEFAULT}
     _settle_mode(values, given)
     _settle_source(values, given)
     _settle_source_defaults(values, unset)
     _settle_packets(values, given)
-    _settle_exports(values, context.meta.get(_ORDER, ()))
+    _settle_exports(values, () if values["check"] else context.meta.get(_ORDER, ()))
     _settle_output(values, given)
     _settle_list(values, given)
     return RunOptions(**values)
@@ -291,9 +309,9 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
     if len(named) > 1:
         raise FlowtopError(f"-{named[0][0]} and -{named[1][0]} exclude each other", exit_code=EXIT_USAGE,
                            hint="flowtop observes interfaces, reads a file, or collects from exporters")
-    if values["check"] or (named and named != ["read"]):
+    if named and named != ["read"]:
         values["read"] = None
-    if values["check"] or values["read"] is not None or (named and named != ["listen"]):
+    if values["read"] is not None or (named and named != ["listen"]):
         values["listen"] = ()
     if values["read"] is None:
         for option in ("replay", "speed"):
@@ -320,7 +338,7 @@ def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:
 
 def _settle_packets(values: dict[str, Any], given: set[str]) -> None:
     """The file of packets."""
-    if values["check"] or (values["listen"] and "write" not in given):
+    if values["listen"] and "write" not in given:
         values["write"] = None
     if values["write"] and values["listen"]:
         raise FlowtopError("-w needs packets: exporters send flow records only", exit_code=EXIT_USAGE,

@@ -46,7 +46,10 @@ class Size(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """See click.ParamType."""
-        return int(super().convert(int(_read(self, quantities.octets, value, param, ctx)), param, ctx))
+        octets = _read(self, quantities.octets, value, param, ctx)
+        if 0 < octets < 1:  # 0 has a meaning of its own
+            self.fail(f'"{value}" is less than one octet.', param, ctx)
+        return int(super().convert(int(octets), param, ctx))
 
 
 class Count(click.IntRange):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.files import user_directory
 
-_LISTS = ("interface", "export", "listen")
-_TYPES: tuple[tuple[type, ...], tuple[type, ...]] = ((str, int, float, bool), (str, list))
-"""TOML types of a setting; and those of `_LISTS`."""
+Kind = Literal["flag", "text", "number", "list"]
+_TYPES: dict[Kind, tuple[type, ...]] = {
+    "flag": (bool,), "text": (str,), "number": (str, int, float), "list": (str, list)}
+"""TOML types of a setting; a number may be text with a unit."""
+_ANY_EXAMPLE: dict[Kind, str] = {"flag": "true", "text": '"text"', "number": "1", "list": '["text"]'}
 _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
              "listen": '["udp://:2055"]', "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
-             "names": '"ports"', "numeric": "true", "theme": '"dark"'}
+             "names": '"ports"', "numeric": "true", "theme": '"dark"',
+             "write": '"packets.pcapng"', "read": '"trace.pcap"', "group": '"source,service"'}
 
 
 def settings_path(environment: Mapping[str, str], user: int) -> Path | None:
@@ -29,12 +32,12 @@ def settings_path(environment: Mapping[str, str], user: int) -> Path | None:
     return None if directory is None else directory / "config.toml"
 
 
-def read_settings(path: Path, known: set[str], *, must_exist: bool) -> dict[str, Any]:
+def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) -> dict[str, Any]:
     """The settings of a file by option name, with underscores; none when the file is not there and need not be.
 
     Args:
         path: of the file.
-        known: names of all settings.
+        known: all settings by name, and what kind of value each has.
         must_exist: it was named by the user.
 
     Raises FlowtopError (EXIT_USAGE): not readable, not TOML, an unknown setting, a wrong kind of value.
@@ -50,15 +53,16 @@ def read_settings(path: Path, known: set[str], *, must_exist: bool) -> dict[str,
     for name in settings:
         if name not in known:
             raise FlowtopError(f"unknown setting in {path}: {name}", hint=_near(name, known), exit_code=EXIT_USAGE)
-        if not isinstance(settings[name], _TYPES[name in _LISTS]):
-            raise FlowtopError(f"wrong kind of value for {name} in {path}: {settings[name]!r}",
-                               hint=f"write it as in {name} = {_EXAMPLES.get(name, 1)}", exit_code=EXIT_USAGE)
-    for name in _LISTS:
-        if isinstance(settings.get(name), str):
-            settings[name] = [settings[name]]
+        value, kind = settings[name], known[name]
+        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "flag"):
+            raise FlowtopError(f"wrong kind of value for {name} in {path}: {value!r}",
+                               hint=f"write it as in {name} = {_EXAMPLES.get(name, _ANY_EXAMPLE[kind])}",
+                               exit_code=EXIT_USAGE)
+        if kind == "list" and isinstance(value, str):
+            settings[name] = [value]
     return settings
 
 
-def _near(word: str, known: set[str]) -> str:
+def _near(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]}?" if near else f"known settings: {', '.join(sorted(known))}"

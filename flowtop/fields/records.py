@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from flowtop.fields.groups import group_fields
 from flowtop.fields.registry import MEASURES, MEMBERS
-from flowtop.model.elements import ELEMENTS
+from flowtop.model.elements import ELEMENTS, reverse_name
 from flowtop.model.kinds import Kind
 from flowtop.model.record import FlowRecords
 from flowtop.model.rows import NO_MORE, FlowRow, FlowValues, Ways
@@ -38,7 +38,7 @@ def group_names() -> tuple[str, ...]:
 
 def biflow_names() -> tuple[str, ...]:
     """Keys of a biflow, after those of its flow from the initiator."""
-    return ("biflowDirection", *(_reversed(name) for name, member in MEMBERS.items() if member.both_ways))
+    return ("biflowDirection", *(reverse_name(name) for name, member in MEMBERS.items() if member.both_ways))
 
 
 def key_table() -> list[tuple[str, str, str]]:
@@ -90,11 +90,7 @@ def biflow_record(ways: Ways, lookups: Lookups) -> dict[str, Any]:
         return record
     back = flow_record(ways.reverse, lookups)
     record["biflowDirection"] = _INITIATOR if ways.opened else _ARBITRARY
-    return record | {_reversed(name): value for name, value in back.items() if MEMBERS[name].both_ways}
-
-
-def _reversed(name: str) -> str:
-    return f"reverse{name[0].upper()}{name[1:]}"
+    return record | {reverse_name(name): value for name, value in back.items() if MEMBERS[name].both_ways}
 
 
 @lru_cache(maxsize=4)

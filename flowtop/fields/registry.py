@@ -7,12 +7,14 @@ do not keep copies of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from flowtop.fields import ends, headers, life, points, tcp, volume
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
+from flowtop.text.operands import PROTOCOL_WORDS
 
 Value = TypeVar("Value")
 
@@ -28,8 +30,10 @@ class Registry:
         self.revision = 0
         self._fields: dict[str, Field] = {}
         self._taken: dict[tuple[str, str], str] = {}
+        self._group_keys: frozenset[str] = frozenset()
         for field in fields:
             self.register(field)
+        self._group_keys = frozenset(name for field in self.fields if field.group for name in field.group.members)
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -40,12 +44,15 @@ class Registry:
         """Add a field after the others.
 
         Raises:
-            ValueError: another field has this id, filter word or JSON key.
+            ValueError: its id, filter word or JSON key is used already, reserved, or not a name.
         """
         names = _names(field)
-        for name in names:
-            if name in self._taken:
-                raise ValueError(f"field {field.id!r}: {' '.join(name)} belongs to field {self._taken[name]!r}")
+        for kind, name in names:
+            if (kind, name) in self._taken:
+                raise ValueError(f"field {field.id!r}: {kind} {name} is used by field {self._taken[kind, name]!r}")
+            reserved = _RESERVED[kind] | (self._group_keys if kind == "JSON key" else frozenset())
+            if name in reserved or not _FORMS[kind].fullmatch(name):
+                raise ValueError(f"field {field.id!r}: {kind} {name!r} is reserved or not a name")
         self._taken.update(dict.fromkeys(names, field.id))
         self._fields[field.id] = field
         self.revision += 1
@@ -58,9 +65,22 @@ class Registry:
 
 
 def _names(field: Field) -> list[tuple[str, str]]:
-    """Names that no other field may have."""
+    """Names that must be unique: ("id", ...), ("filter word", ...), ("JSON key", ...)."""
     words = [("filter word", field.key.word)] if field.key is not None else []
-    return [("id", field.id), *words, *(("JSON key", member.name) for member in field.members)]
+    columns = [("id", column.id) for column in field.biflow_columns if column.id != field.id]
+    return [("id", field.id), *words, *(("JSON key", member.name) for member in field.members), *columns]
+
+
+_FORMS = {"id": re.compile(r"[a-z][a-z0-9_]*"), "filter word": re.compile(r"[a-z][a-z0-9_]*"),
+          "JSON key": re.compile(r"[A-Za-z][A-Za-z0-9_]*")}
+_RESERVED: dict[str, frozenset[str]] = {
+    "id": frozenset({"flow", "biflow"}),
+    "filter word": frozenset({
+        "and", "or", "not", "src", "dst", "host", "net", "mask", "port", "portrange", "ip", "ip6", "ipv4", "ipv6",
+        "ether", "mac", "name", "private", *PROTOCOL_WORDS}),
+    "JSON key": frozenset({"deltaFlowCount", "biflowDirection", "round", "time"}),
+}
+"""Names with another meaning: arguments of `-g`, words of the grammar, keys of groups, biflows and rounds."""
 
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *headers.CONTENT, *volume.FIELDS, *tcp.FIELDS,

@@ -104,9 +104,6 @@ _IN_WORDS = {
 }
 _OF_A_TEST = frozenset({"PROTOCOL", "KEY", "ADDRESS_WORD", "WORD"})
 """Tokens that are accepted where a new test may begin."""
-_TEST_WORDS = frozenset({"PROTOCOL", "VERSION", "ADDRESS_WORD", "PORT_WORD", "SOURCE", "DESTINATION", "KEY",
-                         "OPTIONAL_KEY", "NAMED_KEY", "PROTO", "ETHER", "PRIVATE", "NAME", "WORD", "STRING", "NOT",
-                         "LPAR"})
 
 
 def token_types() -> dict[str, str]:

@@ -64,7 +64,7 @@ WELL_KNOWN = ("tcp", "udp", "icmp", "icmp6", "sctp", "gre", "esp", "ip", "ip6")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A line of the help screen and the README's table."""
+    """A line of the help screen and of the manual's table."""
 
     words: str
     argument: str

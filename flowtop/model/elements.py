@@ -109,6 +109,11 @@ _ALL = (
             doc="With --decap or -l: VXLAN (1) in the highest octet, the VNI in the lowest three."),
 )
 
+def reverse_name(name: str) -> str:
+    """Name of the reverse element (RFC 5103 section 6.2) of the element of that name."""
+    return f"reverse{name[0].upper()}{name[1:]}"
+
+
 ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}
 """All elements by IANA name, in ascending order of number."""
 

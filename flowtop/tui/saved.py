@@ -1,8 +1,8 @@
 """How the screen looks to begin with, and what the reader changed on it, kept for the next run in a small TOML file.
 
-That file lies beside the settings, never in them. It belongs to the user: behind sudo to the one who typed it, in that
-one's home directory. As root nothing is written there: a shell does it with that user's rights, so that no link planted
-in the home leads anywhere root may write.
+That file is in the state directory (~/.local/state/flowtop), not in the settings. It belongs to the user: behind sudo
+to the one who typed it, in that one's home directory. As root nothing is written there: a shell does it with that
+user's rights, so that no link planted in the home leads anywhere root may write.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.elements import reverse_name
 from flowtop.model.kinds import ANY_PROTOCOL, ICMP_VERSIONS, UNKNOWN_DIRECTION, Direction, IpVersion, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import tunnels
@@ -145,13 +146,9 @@ def big_endian(column: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     return full.view(">u8").ravel().astype(np.uint64)
 
 
-def _reversed(name: str) -> str:
-    return f"reverse{name[0].upper()}{name[1:]}"
-
-
 def _counter(fields: _Fields, names: Sequence[str], unit: str, reverse: bool) -> Integers | None:
     if reverse:
-        return fields.integers([*map(_reversed, names), f"responder{unit}"])
+        return fields.integers([*map(reverse_name, names), f"responder{unit}"])
     return fields.integers([*names, f"initiator{unit}"])
 
 
@@ -159,7 +156,7 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
     """Fill the Flow Key and first-packet fields of one direction's rows."""
     for name, elements in _PLAIN.items():
         # Fields of the reverse direction's packets have reverse elements; key fields apply to both directions.
-        own = [_reversed(element) for element in elements] if reverse and name not in _FLOW_KEY else elements
+        own = [reverse_name(element) for element in elements] if reverse and name not in _FLOW_KEY else elements
         values = fields.integers(own)
         if values is not None:
             half[name] = values

@@ -76,6 +76,9 @@ def cut(links: Links, moments_ns: I8, timeouts: Timeouts) -> Lives:
     Args:
         moments_ns: when flows may end, ascending.
     """
+    if not len(links.begins):
+        nothing = np.zeros(0, np.int64)
+        return Lives(nothing, nothing, nothing, np.zeros(0, np.bool_))
     n = len(moments_ns)
     soon_ns = min(timeouts.end_ns, timeouts.idle_ns)
     following = np.append(np.where(links.begins[1:], n, links.moment[1:]), n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import click
 import pytest
 
 from flowtop.cli.main import command
@@ -186,3 +187,32 @@ def test_the_screen_begins_early_and_keeps_the_past_of_interfaces_only() -> None
     assert [config.past_s > 0 for config in configs] == [True, False, False, False]
     assert [config.first_delay_s for config in configs] == [0.25, None, 0.25, 0.25]
     assert [config.stay for config in configs] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("setting", [
+    "biflow = 1", "decap = 0", "replay = 1.5", 'numeric = "yes"', "write = true", "write = 1", "state_directory = true",
+    "read = 7", "delay = true", "linger = false", "snaplen = true", "sort = 1", "theme = 2", "interface = true",
+    "export = 1",
+])
+def test_a_setting_of_the_wrong_kind_is_refused(tmp_path: Path, setting: str) -> None:
+    settings(tmp_path, setting)
+    with pytest.raises(FlowtopError, match=f"wrong kind of value for {setting.split()[0]}") as caught:
+        options("-b")
+    assert caught.value.exit_code == EXIT_USAGE
+    written = caught.value.hint.removeprefix("write it as in ")
+    settings(tmp_path, written)  # what the hint shows is of the right kind
+    options("-b")
+
+
+def test_less_than_an_octet_is_not_no_limit() -> None:
+    for option in ("--snaplen", "--write-total"):
+        with pytest.raises(click.UsageError, match="less than one octet"):
+            options("-b", option, "0.5")
+        assert options("-b", option, "0") is not None
+
+
+def test_check_looks_at_nothing_but_the_host_and_the_filter() -> None:
+    """What it does not need is ignored, fitting or not."""
+    run = options("--check", "--top", "3", "-i", "lo", "-r", "x", "--replay", "--export-filter", "tcp", "-b", "-o",
+                  "none", "port", "53")
+    assert (run.check, run.read, run.listen, run.export, run.top, run.filter) == (True, None, (), (), None, "port 53")

@@ -25,6 +25,7 @@ from flowtop.fields.seen import seen_texts
 from flowtop.filters.completion import complete
 from flowtop.filters.errors import FilterError
 from flowtop.filters.filter import compile_filter
+from flowtop.filters.grammar import token_types
 from flowtop.filters.terms import add_term
 from flowtop.filters.words import WORDS
 from flowtop.metering.flows import TableConfig
@@ -299,3 +300,25 @@ def test_a_number_whose_0_means_that_it_is_not_known_is_left_out(table: Table) -
             assert len(passing) == row.flows
     finally:
         unregister("above")
+
+
+def refused(field_id: str, word: str = "", json: str = "newKey") -> bool:
+    """Whether a field of these names cannot be registered."""
+    try:
+        field = make.numeric(field_id, "X", "A number.", json=json, word=word, values=HOPS.measure.values, records=None)
+        register(field)
+    except ValueError:
+        return True
+    unregister(field_id)
+    return False
+
+
+def test_names_that_mean_something_already_are_refused() -> None:
+    assert not refused("fresh")
+    for field_id in ("bytes", "flow", "biflow", "rate_forward", "x,y", "x:y", "", "A", "a b"):
+        assert refused(field_id, word="fresh"), field_id
+    for word in {*token_types()} - {""}:  # every word of the grammar and of fields
+        assert refused("fresh", word=word), word
+    for name in ("octetTotalCount", "deltaFlowCount", "biflowDirection", "hosts", "servicePort", "sourceIPv4Prefix",
+                 "time", "a b", ""):
+        assert refused("fresh", json=name), name

@@ -277,3 +277,30 @@ def test_damaged_files_are_read_as_far_as_they_go_or_refused(tmp_path: Path) -> 
         assert table.books.observed_packets == table.books.accounted_packets + table.books.ignored_packets
         assert len(rows.as_dicts()) == rows.matched
     assert 0 < refused < 150
+
+
+def test_a_capture_without_ip_packets_is_an_empty_table(tmp_path: Path) -> None:
+    """Thirty ARP requests, one a second."""
+    arp = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\x06" + bytes(28)
+    path = tmp_path / "arp.pcap"
+    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + b"".join(
+        struct.pack("<IIII", 1_700_000_000 + second, 0, len(arp), len(arp)) + arp for second in range(30)))
+    table = flowtop.read(path)
+    assert (len(table), table.fault) == (0, None)
+    assert (table.books.observed_packets, table.books.ignored_packets) == (30, 30)
+
+
+def test_what_cannot_be_asked_is_a_flowtop_error(tmp_path: Path) -> None:
+    closed = (tmp_path / "x").open("wb+")
+    closed.close()
+    with pytest.raises(flowtop.FlowtopError, match="cannot read the file object"):
+        flowtop.read(closed)
+    with pytest.raises(flowtop.FlowtopError, match="cannot read the file object"):
+        next(flowtop.read_exports(closed))
+    with pytest.raises(flowtop.FlowtopError, match="max_flows"):
+        flowtop.read("x", max_flows=1.5)  # type: ignore[arg-type]
+    table = flowtop.Collector().table
+    with pytest.raises(flowtop.FlowtopError, match=r"limit is 1\.5"):
+        table.query(limit=1.5)  # type: ignore[call-overload]
+    with pytest.raises(flowtop.FlowtopError, match="names of hosts"):
+        table.query("name ~ example")

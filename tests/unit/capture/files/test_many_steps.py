@@ -66,6 +66,7 @@ class Outcome:
             told.append(table.accumulate(batch))
             ended = batch.source.ended
             self.batches += 1
+        self.ignored_packets = int(batch.observations["ignored_packets"].sum())
         told += [table.accumulate(capture.close()), table.close_tick()]
         visible = np.flatnonzero(table.visible)
         columns = table.columns
@@ -123,6 +124,22 @@ def test_udp_leaves_the_same(path: Path, seed: int) -> None:
     ports = rng.integers(1, rng.integers(2, 20), len(times)).tolist()
     path.write_bytes(w.pcap(zip(times, map(udp, ports), strict=True)))
     assert_same(*both(path, config, (3, 10, 1000)[seed % 3]))
+
+
+ARP = b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x08\x06" + bytes(28)
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stretches_without_ip_packets_leave_the_same(path: Path, seed: int, share: float) -> None:
+    """Frames that are in no flow, with few flows between them or with none at all."""
+    rng = np.random.default_rng(seed)
+    times, config = some_times(rng), some_config(rng)
+    frames = [udp(int(rng.integers(1, 4))) if rng.random() < share else ARP for _ in times]
+    path.write_bytes(w.pcap(zip(times, frames, strict=True)))
+    single, whole = both(path, config, (3, 10, 1000)[seed % 3])
+    assert_same(single, whole)
+    assert sum(frame is ARP for frame in frames) == whole.ignored_packets
 
 
 @pytest.mark.parametrize("merge", ["last", "max", "min", "sum", "or"])
