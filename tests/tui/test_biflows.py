@@ -286,7 +286,9 @@ async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
         assert source.asked[-1].details == ASKED.flow_id
         screen = "\n".join(lines(pilot.app))
         assert "10.0.0.5:51514 → 198.51.100.7:443" in screen
-        assert any(text.split()[2:4] == ["90,000", "800,000"] for text in lines(pilot.app) if " bytes " in text)
+        [octets] = [text for text in lines(pilot.app) if " bytes " in text]
+        sizes = [row.octet_total // row.packet_total for row in (ASKED, GIVEN)]
+        assert " ".join(octets.split()[2:10]) == f"90,000, {sizes[0]} a packet 800,000, {sizes[1]} a packet"
         source.openers = {GIVEN.flow_id}
         await tick(pilot, source, PAIR)
         assert "10.0.0.5:51514 → 198.51.100.7:443" in "\n".join(lines(pilot.app)), "the same flow, whoever began"

@@ -167,9 +167,10 @@ def test_messages_say_what_is_wrong_and_what_would_do() -> None:
 def test_numbers_in_the_settings_file_are_seconds_and_octets(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("delay = 2\nlinger = 0.25\nwrite-total = 4096\nidle-timeout = 1e2\n")
-    assert read_settings(path, {"delay", "linger", "write_total", "idle_timeout"}, must_exist=True)
+    names = ("delay", "linger", "write_total", "idle_timeout")
+    assert read_settings(path, dict.fromkeys(names, "number"), must_exist=True)
     with command.make_context("flowtop", ["--config", str(path)]) as context:
-        found = {name: context.params[name] for name in ("delay", "linger", "write_total", "idle_timeout")}
+        found = {name: context.params[name] for name in names}
     assert found == {"delay": 2.0, "linger": 0.25, "write_total": 4096, "idle_timeout": 100.0}
 
 
