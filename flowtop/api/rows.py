@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from flowtop.fields.groups import group_fields, member_names
-from flowtop.model.kinds import Kind
+from flowtop.model.kinds import ICMP_VERSIONS, Kind
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.output.records import page_record
 from flowtop.query.query import Page
 
-_ICMP = {1: "icmpTypeCodeIPv4", 58: "icmpTypeCodeIPv6"}
+_ICMP = {int(protocol): f"icmpTypeCodeIPv{version}" for protocol, version in ICMP_VERSIONS.items()}
 
 
 class Row:
