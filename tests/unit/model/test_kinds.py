@@ -75,7 +75,7 @@ def _assigns_number(node: ast.Assign | ast.AnnAssign) -> bool:
             number = _NUMBERS.get(name.strip("_"))
             if number is not None and isinstance(value, ast.Constant) and value.value == number:
                 return True
-        if any(_COLLECTION.search(name) for name in names):
+        if any(_COLLECTION.search(name) or name.strip("_") in _NUMBERS for name in names):
             for part in ast.walk(node.value):
                 keys = part.keys if isinstance(part, ast.Dict) else part.elts if isinstance(part, ast.Set) else []
                 if any(key is not None and _COMMON & set(literals(key)) for key in keys):
@@ -88,6 +88,7 @@ def _assigns_number(node: ast.Assign | ast.AnnAssign) -> bool:
     "row.ip_version == 6", "version == 4", "packet.tcp_bits & 0x12", "bits & 2 != 0", "columns['kind'] == 3",
     "row.direction == 1", "np.isin(flows['protocol'], (1, 58))", "_ICMP, _ICMPV6 = 1, 58", "_SYN = 0x02",
     "PORT_PROTOCOLS = frozenset({6, 17})", "PROTOCOL_NAMES: dict[int, str] = {6: 'tcp'}", "ANY_PROTOCOL = 255",
+    "_ICMP = {1: 'icmpTypeCodeIPv4', 58: 'icmpTypeCodeIPv6'}",
     "header['version_class'] if header['version'] == 6 else None",
 ])
 def test_a_number_in_place_of_a_name_is_found(text: str) -> None:
