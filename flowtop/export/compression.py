@@ -12,6 +12,11 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 
 Compression = Literal["", "gzip", "zstd"]
 SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+END_OF_FLUSHED: dict[Compression, bytes] = {"": b"", "gzip": b"", "zstd": b"\x01\x00\x00"}
+"""What ends a stream that was cut at a flush: for zstd the last block of a frame, raw and empty (RFC 8878, 3.1.1.2).
+
+The zstd command leaves out up to 128 KiB of data, already decompressed, of a frame without an end.
+"""
 
 
 class Compressor(Protocol):

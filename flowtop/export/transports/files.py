@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from flowtop.export.compression import Compressor, WholeWriter, compressor
+from flowtop.export.compression import END_OF_FLUSHED, Compressor, WholeWriter, compressor
 from flowtop.export.context import ExportContext
 from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
@@ -270,6 +270,9 @@ class FileTransport:
                     self._flushed()
             with suppress(OSError):
                 self._raw.truncate(self._flushed_end)
+                if self._whole.failed and self._flushed_end:
+                    self._raw.seek(self._flushed_end)
+                    _write_all(self._raw, END_OF_FLUSHED[self._url.compress])
         self._whole.abandon()
         self._compressor = None
 

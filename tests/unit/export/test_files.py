@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -107,33 +108,46 @@ def test_zstd_that_is_not_installed_is_said_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("few", [1, 1_000, 9_000])
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
-def test_what_a_compressor_held_when_the_disk_was_full_is_not_sent(tmp_path: Path, suffix: str) -> None:
+def test_what_a_compressor_held_when_the_disk_was_full_is_not_sent(tmp_path: Path, suffix: str, few: int) -> None:
     """The disk's part is played by a limit on the size of files: writes are cut short at it, then fail."""
     tool = {"gz": "gzip", "zst": "zstd"}[suffix]
     later_s = [0.0]
     exporter = open_exporter(f"jsonl:{tmp_path}/flows.{suffix}", tmp_path / "state",
                              monotonic=lambda: time.monotonic() + later_s[0])
     exporter.start()
-    exporter.consume(flows(1_000))
-    until(lambda: exporter.statistics().sent_records == 1_000, exporter.statistics)
+    exporter.consume(flows(few))
+    until(lambda: exporter.statistics().sent_records == few, exporter.statistics)
     later_s[0] = 2.0  # what is written from now on is flushed
-    exporter.consume(flows(1, 1_001))
-    until(lambda: exporter.statistics().sent_records == 1_001, exporter.statistics)
+    exporter.consume(flows(1, few + 1))
+    until(lambda: exporter.statistics().sent_records == few + 1, exporter.statistics)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        exporter.consume(flows(59_000, 1_002))
+        exporter.consume(flows(59_000, few + 2))
         until(lambda: exporter.statistics().state is ExportState.WAITING, exporter.statistics)
         figures = exporter.stop(0.05)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert figures.last_error == "File too large"
-    assert figures.sent_records + figures.not_sent_records == 60_001
+    assert figures.sent_records + figures.not_sent_records == few + 59_001
     assert figures.not_sent_records > 0
     unpacked = subprocess.run([tool, "-dc", tmp_path / f"flows.{suffix}"], capture_output=True, check=False).stdout
     assert [json.loads(line)["flowId"] for line in unpacked.splitlines()] == list(range(1, figures.sent_records + 1))
-    assert figures.sent_records >= 1_001
+    assert figures.sent_records >= few + 1
+
+
+def test_the_zstd_command_reads_all_of_a_stream_that_was_cut_at_a_flush(tmp_path: Path) -> None:
+    """It holds back what it has decompressed of a frame without an end; how much depends on the sizes."""
+    lines = b"".join(b'{"flowId":%d,"padding":"%s"}\n' % (number, b"abc" * 150) for number in range(20_000))
+    octets = io.BytesIO()
+    writer = compression.compressor("zstd", compression.WholeWriter(lambda part: octets.write(part) and None), 0.0)
+    writer.write(lines)
+    writer.flush()
+    path = tmp_path / "cut.zst"
+    path.write_bytes(octets.getvalue() + compression.END_OF_FLUSHED["zstd"])
+    assert subprocess.run(["zstd", "-dc", path], capture_output=True, check=True).stdout == lines
 
 
 def test_a_file_is_put_aside_where_there_are_no_hard_links_too(
