@@ -25,23 +25,3 @@ def decode_export(octets: bytes, store: TemplateStore, *, session: Hashable, dat
     if len(octets) < 2:
         raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
     raise IpfixDecodeError(f"version {version} is not NetFlow 5, NetFlow 9 or IPFIX", 0, "version")
-
-
-def split_exports(octets: bytes) -> list[bytes]:
-    """Split the content of a file that has messages one after the other.
-
-    The length comes from IPFIX's length field or NetFlow 5's record count. NetFlow 9 and sFlow have neither, so such a
-    datagram takes the rest of the file. An incomplete rest is the last item.
-    """
-    messages: list[bytes] = []
-    offset = 0
-    while offset < len(octets):
-        version = int.from_bytes(octets[offset:offset + 2], "big")
-        length = len(octets) - offset
-        if version == ipfix.VERSION and length >= ipfix.HEADER_OCTETS:
-            length = min(length, max(int.from_bytes(octets[offset + 2:offset + 4], "big"), ipfix.HEADER_OCTETS))
-        elif version == netflow5.VERSION:
-            length = min(length, netflow5.datagram_octets(octets, offset))
-        messages.append(octets[offset:offset + length])
-        offset += length
-    return messages

@@ -44,13 +44,6 @@ def decode_netflow5(octets: bytes) -> Message:
                    sampling & _INTERVAL_BITS)
 
 
-def datagram_octets(octets: bytes, offset: int) -> int:
-    """Length of the datagram at `offset` by its record count: for files with several datagrams."""
-    if len(octets) - offset < HEADER.size:
-        return len(octets) - offset
-    return HEADER.size + int.from_bytes(octets[offset + 2:offset + 4], "big") * RECORD.min_octets
-
-
 def encode_netflow5(flows: Sequence[bytes], *, sequence: int, export_ns: int, uptime_ms: int, engine_type: int = 0,
                     engine_id: int = 0, sampling_interval: int = 0) -> list[bytes]:
     """Datagrams of up to MAX_FLOWS flows each.

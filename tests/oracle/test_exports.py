@@ -10,8 +10,9 @@ import pytest
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.wire.data_set import DataSet
-from flowtop.wire.datagrams import decode_export, split_exports
+from flowtop.wire.datagrams import decode_export
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError
+from flowtop.wire.recognition import split_exports
 from flowtop.wire.template_store import TemplateStore
 from tests.oracle.exports_data import BROKEN, GROUPS, data_directory, export_files, tshark_exports
 

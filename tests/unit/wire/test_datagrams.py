@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.wire.data_set import decode_data_set, join
-from flowtop.wire.datagrams import decode_export, split_exports
+from flowtop.wire.datagrams import decode_export
 from flowtop.wire.iana import registered
 from flowtop.wire.ipfix_template import IpfixDecodeError
 from flowtop.wire.netflow5 import decode_netflow5
+from flowtop.wire.recognition import split_exports
 from flowtop.wire.template_store import TemplateStore
 from tests.unit.wire.patience import patient
 
