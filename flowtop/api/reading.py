@@ -96,7 +96,7 @@ class ExportMessage(NamedTuple):
         sender: address and port; None in files without packet headers.
         receiver: the same for the receiver.
         datagram: True: sent over UDP. False: sent over TCP, or from an IPFIX file.
-        gap: the capture lacks a part of the TCP stream before this message.
+        gap: the capture lacks a part of the TCP stream before this message, or of the datagram.
     """
 
     octets: bytes
@@ -119,7 +119,7 @@ def read_exports(source: Source) -> Iterator[ExportMessage]:
         try:
             for payload in read_payloads(stream):
                 yield ExportMessage(payload.octets, _end(payload.sender), _end(payload.receiver), payload.datagram,
-                                    payload.gap)
+                                    bool(payload.damage))
         finally:
             stream.close()
 

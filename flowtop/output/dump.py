@@ -117,9 +117,9 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
     store, held = TemplateStore(), HeldSets()
     for number, payload in enumerate(payloads, 1):
         entry = Entry(number, payload)
-        session = payload.sender, payload.receiver
-        if payload.gap:
-            entry.refusals.append("octets are missing in the stream before this message")
+        session = payload.session
+        if payload.damage:
+            entry.refusals.append(payload.damage)
         try:
             if payload.datagram and payload.octets[:4] == MARK:
                 entry.sflow = decode_sflow(payload.octets)

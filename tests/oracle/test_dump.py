@@ -17,10 +17,13 @@ from flowtop.capture.files.messages import read_payloads
 from flowtop.capture.files.octets import OctetStream
 from flowtop.errors import FlowtopError
 from flowtop.output.dump import entries, entry_text
-from flowtop.wire.datagrams import split_exports
+from flowtop.wire.recognition import split_exports
 from tests.oracle.collectors import ENVIRONMENT, needs, write_pcap
 from tests.oracle.exports_data import BROKEN, GROUPS, export_files, tshark_exports
+from tests.unit.capture.collector import exports
 from tests.unit.capture.collector import test_sflow as sflow
+from tests.unit.capture.files import writers
+from tests.unit.capture.files.test_messages import fragments
 
 
 def dump(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -159,6 +162,25 @@ def test_a_gap_in_a_stream_is_told_and_is_the_status(tmp_path: Path) -> None:
     status, out, _ = dump("-o", "json", path)
     assert status == 65
     assert [one["refused"] for one in messages(out)] == [[], ["octets are missing in the stream before this message"]]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("order", ["sent", "reversed"])
+def test_fragments_are_put_together_as_tshark_does(version: int, order: str, tmp_path: Path) -> None:
+    """What tshark reads: lengths and sequence numbers of the messages of which no fragment is missing."""
+    messages_sent = [exports.ipfix(exports.set_of(256, bytes([number]) * 3000), sequence=number) for number in range(6)]
+    packets = [one for number, octets in enumerate(messages_sent)
+               for one in fragments(octets, version, [1480, 2960], number + 1)[::1 if order == "sent" else -1]]
+    del packets[4]  # the middle one of the second message
+    path = tmp_path / "x.pcap"
+    path.write_bytes(writers.pcap(list(enumerate(packets)), link_type=101))
+    run = subprocess.run([needs("tshark"), "-r", path, "-o", "ip.defragment:TRUE", "-T", "fields", "-e",
+                          "cflow.sequence", "-Y", "cflow"], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    status, out, _ = dump("-o", "json", path)
+    found = messages(out)
+    assert [str(one["sequence"]) for one in found if not one["refused"]] == run.stdout.split()
+    assert status == 65 and [one["refused"][0] for one in found if one["refused"]] == [
+        "fragments of this datagram are missing"]
 
 
 SFLOW = {"samplingInterval": "sflow.flow_sample.sampling_rate", "ingressInterface": "sflow.flow_sample.input_interface",

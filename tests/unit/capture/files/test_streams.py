@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtop.capture.files import messages as module
-from flowtop.capture.files.messages import Piece, Segment, Streams
+from flowtop.capture.files import streams as module
+from flowtop.capture.files.streams import Piece, Segment, Streams
 from tests.unit.capture.collector.exports import ipfix, set_of
 
 KEY = ("192.0.2.1:50000", "192.0.2.2:4739")
