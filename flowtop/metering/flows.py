@@ -15,6 +15,7 @@ from flowtop.metering.key_index import KeyIndex, Slots, Words, as_words
 from flowtop.metering.rates import Rates
 from flowtop.metering.store import I8, U8, FlowStore
 from flowtop.metering.tcp import Sequences, note_sockets, note_times, tcp_control_bits
+from flowtop.model.flows import event_ms
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
 from flowtop.model.record import (
     CARRIED,
@@ -148,9 +149,8 @@ def _report_tcp(records: FlowRecords, store: FlowStore, slots: Slots, unix_offse
         records[name] = getattr(store, name)[slots]
     for name in _TIMES_OF_TCP:
         at_ns = getattr(store, f"{name}_ns")[slots]
-        some = np.flatnonzero(at_ns)
-        if len(some):
-            records[f"{name}_ms"][some] = (at_ns[some] + unix_offset_ns) // 1_000_000
+        if at_ns.any():
+            records[f"{name}_ms"] = event_ms(at_ns, unix_offset_ns)
 
 
 EVENTS = 262_144

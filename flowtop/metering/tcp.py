@@ -23,6 +23,8 @@ _LARGEST_WINDOW = 1 << 30
 """RFC 7323. A larger distance means another connection with the same ports, or many missing packets."""
 LARGEST_US = _MASK
 """Maximum round-trip time that can be stored."""
+EARLIEST_NS = 1
+"""Stored for a time of 0, in a file that begins in 1970: 0 stands for "none"."""
 _SYN, _SYN_FIN, _SYN_ACK = (np.uint16(bits) for bits in (
     TcpBits.SYN, TcpBits.SYN | TcpBits.FIN, TcpBits.SYN | TcpBits.ACK))
 _GAP = np.dtype([("flow_id", "u8"), ("start", "i8"), ("end", "i8"), ("time_ns", "i8")])
@@ -188,18 +190,19 @@ class Sequences:
         """
         kind = segments["bits"] & _SYN_ACK
         opening = np.flatnonzero(kind == _SYN)
-        self._store.opening_ns[flow[opening]] = segments["time_ns"][opening]
+        self._store.opening_ns[flow[opening]] = segments["time_ns"][opening].clip(EARLIEST_NS)
         answer = np.flatnonzero(kind == _SYN_ACK)
         answer = answer[self._store.rtt_us[flow[answer]] == 0][::-1]  # of several answers, the first is written last
         if not len(answer):
             return
         asking = self._way_back(flow[answer])
         answered = asking >= 0
-        answering, asking, time_ns = flow[answer[answered]], asking[answered], segments["time_ns"][answer[answered]]
+        answering, asking = flow[answer[answered]], asking[answered]
+        time_ns = segments["time_ns"][answer[answered]].clip(EARLIEST_NS)
         opened_ns = self._store.opening_ns[asking]
         opened_ns = np.where(opened_ns <= time_ns, opened_ns, self._store.syn_ns[asking])
         known = (opened_ns > 0) & (opened_ns <= time_ns)
-        round_trip = ((time_ns - opened_ns)[known] // 1000).clip(1, LARGEST_US)
+        round_trip = (since(opened_ns, time_ns)[known] // 1000).clip(1, LARGEST_US)
         self._store.rtt_us[answering[known]] = self._store.rtt_us[asking[known]] = round_trip
 
     def _way_back(self, flow: Slots) -> Slots:
@@ -213,6 +216,12 @@ class Sequences:
     def _find(self, keys: npt.NDArray[np.void]) -> Slots:
         words = as_words(keys)
         return self._index.find(words, self._index.hash(words), self._store.key_words)
+
+
+def since(opened_ns: I8, time_ns: I8) -> I8:
+    """Time from a stored time on, which may be EARLIEST_NS."""
+    waited: I8 = time_ns - opened_ns + (opened_ns == EARLIEST_NS)
+    return waited
 
 
 def turned(keys: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

@@ -50,8 +50,8 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 `reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
 `conversation`: slot of the first flow of a flow's conversation where duplicates are looked for, -1 without one; for an
 ended flow the slot may belong to another conversation by now.
-`syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none. `rtt_us` .. `out_of_order`: of TCP, 0
-if not known; see FlowRow.
+`syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none; a time of 0 is stored as 1.
+`rtt_us` .. `out_of_order`: of TCP, 0 if not known; see FlowRow.
 """
 
 Together = Literal["sum", "max", "min", "formula", "none"]
@@ -65,6 +65,11 @@ TOGETHER: dict[str, Together] = {
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
 }
 """How columns are combined in groups and biflows; sums count each packet once. Other columns are not combined."""
+
+
+def event_ms(at_ns: Array, unix_offset_ns: int) -> Array:
+    """Times of the first SYN, FIN or RST as ms since 1970 UTC, at least 1; 0 for none."""
+    return np.where(at_ns == 0, 0, ((at_ns + unix_offset_ns) // 1_000_000).clip(1))
 
 
 class FlowColumns(Protocol):

@@ -8,7 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
-from flowtop.model.flows import FLOW_COLUMN_DTYPES, ColumnsAt, FlowColumns, FlowSource, Slots, address_words
+from flowtop.model.flows import (
+    FLOW_COLUMN_DTYPES,
+    ColumnsAt,
+    FlowColumns,
+    FlowSource,
+    Slots,
+    address_words,
+    event_ms,
+)
 from flowtop.model.kinds import ICMP_ANSWERS, EndReason, Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.query.measures import measured
@@ -140,9 +148,10 @@ def _record(slot: int, source: DetailSource, reporting: Reporting) -> FlowRecord
     record["end_reason"] = columns["end_reason"][slot] or EndReason.ACTIVE_TIMEOUT
     for name, reported in (("packet", reporting.packets), ("octet", reporting.octets)):
         record[f"{name}_delta"] = int(columns[f"{name}_total"][slot]) - (0 if ended else reported)
-    for name in ("start", "end", "syn", "fin", "rst"):
-        at_ns = int(columns[_TIMES.get(name, f"{name}_ns")][slot])
-        record[f"{name}_ms"] = (at_ns + source.unix_offset_ns) // 1_000_000 if at_ns else 0
+    for name, column in _TIMES.items():
+        record[f"{name}_ms"] = (int(columns[column][slot]) + source.unix_offset_ns) // 1_000_000
+    for name in ("syn", "fin", "rst"):
+        record[f"{name}_ms"] = event_ms(columns[f"{name}_ns"][slot], source.unix_offset_ns)
     return record
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flowtop.fields.field import GroupField, Key, key_name
-from flowtop.model.flows import FlowSource, Slots
+from flowtop.model.flows import FlowSource, Slots, event_ms
 from flowtop.model.kinds import TCP_CLOSING_BITS
 from flowtop.model.rows import NO_MORE, FlowRow, Ways
 from flowtop.query.biflows import ChosenBiflows
@@ -78,8 +78,7 @@ def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
     fields["start_ms"] = (first_ns + source.unix_offset_ns) // 1_000_000
     fields["end_ms"] = (last_ns + source.unix_offset_ns) // 1_000_000
     for name in ("syn", "fin", "rst"):
-        at_ns = columns[f"{name}_ns"][slots]
-        fields[f"{name}_ms"] = np.where(at_ns == 0, 0, (at_ns + source.unix_offset_ns) // 1_000_000)
+        fields[f"{name}_ms"] = event_ms(columns[f"{name}_ns"][slots], source.unix_offset_ns)
     fields["age_s"] = (last_ns - first_ns) / 1e9
     fields["idle_s"] = (source.now_ns - last_ns) / 1e9
     since_report_s = (source.now_ns - columns["reported_ns"][slots]) / 1e9

@@ -100,7 +100,7 @@ def _segments(packets: Packets, rows: Integers, begins: Integers) -> npt.NDArray
 def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers, begins: Integers) -> None:
     """Set the times of the first SYN, FIN and RST."""
     closing = np.flatnonzero(packets.tcp_bits[rows] & _NOTED_BITS)
-    bits, times = packets.tcp_bits[rows[closing]], packets.time_ns[rows[closing]]
+    bits, times = packets.tcp_bits[rows[closing]], packets.time_ns[rows[closing]].clip(1)  # 0 stands for "none"
     entry = np.searchsorted(begins, closing, "right") - 1
     for bit, name in ((TcpBits.FIN, "fin_ns"), (TcpBits.SYN, "syn_ns"), (TcpBits.RST, "rst_ns")):
         some = np.flatnonzero(bits & np.uint16(bit))

@@ -11,7 +11,7 @@ from flowtop.metering.bulk.lives import Lives
 from flowtop.metering.flows import Flows
 from flowtop.metering.key_index import Slots, as_words
 from flowtop.metering.store import I8
-from flowtop.metering.tcp import LARGEST_US, turned
+from flowtop.metering.tcp import EARLIEST_NS, LARGEST_US, turned
 from flowtop.model.kinds import TcpBits
 
 _SYN, _SYN_ACK = int(TcpBits.SYN), int(TcpBits.SYN | TcpBits.ACK)
@@ -67,7 +67,7 @@ def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step:
     if not answers.any():
         opening = kind == _SYN
         order = np.argsort(step[opening], kind="stable")
-        store.opening_ns[slot[opening][order]] = segments["time_ns"][opening][order]
+        store.opening_ns[slot[opening][order]] = segments["time_ns"][opening][order].clip(EARLIEST_NS)
         return Known(*(np.zeros(0, np.int64) for _ in range(3)))
     back = _ways_back(flows, np.unique(slot[answers]), spans)
     order = np.argsort(step, kind="stable")
@@ -117,7 +117,7 @@ class _Shaking:
         """Take the rows (step, slot, SYN with or without ACK, time in ns) of one step."""
         for _, slot, kind, time_ns in rows:
             if kind == _SYN:
-                self._opening[slot] = time_ns
+                self._opening[slot] = max(time_ns, EARLIEST_NS)
         answers = [row for row in rows if row[2] == _SYN_ACK and not self._rtt_of(row[1])]
         trips = [(slot, asking, rtt_us) for step, slot, _, time_ns in reversed(answers)
                  if (asking := self._asking(slot, step)) is not None
@@ -140,13 +140,14 @@ class _Shaking:
 
     def _round_trip(self, asking: int, time_ns: int) -> int:
         """The round-trip time in us; 0 if unknown."""
-        store = self._store
+        store, time_ns = self._store, max(time_ns, EARLIEST_NS)
         opened_ns = self._opening.get(asking, int(store.opening_ns[asking]))
         if opened_ns > time_ns:
             opened_ns = int(store.syn_ns[asking])
         if not 0 < opened_ns <= time_ns:
             return 0
-        return min(max((time_ns - opened_ns) // 1000, 1), LARGEST_US)
+        waited_ns = time_ns - opened_ns + (opened_ns == EARLIEST_NS)
+        return min(max(waited_ns // 1000, 1), LARGEST_US)
 
     def done(self) -> Known:
         """Store the results."""

@@ -160,3 +160,27 @@ def test_time_that_has_passed_does_not_come_back_with_packets_that_come_late() -
     assert [(batch.now_ns - T) / S for batch in found] == [0, 1, 2, 3, 3, 3.75, 4]
     assert [(batch.counters["first_ns"] - T).tolist() for batch in found] == [
         [0], [], [], [], [S // 2], [15 * S // 4], []], "packets keep their own times"
+
+
+@pytest.mark.parametrize("tick_s", [None, 0.5])
+@pytest.mark.parametrize(("syn_ns", "answer_ns"), [
+    (0, 5_000), (0, 41_000_000), (1_000, 31_000), (999_000, 2_000_000), (0, 0)])
+def test_a_syn_in_1970_is_a_syn(path: Path, tick_s: float | None, syn_ns: int, answer_ns: int) -> None:
+    """Round trip: from SYN to SYN-ACK in us, at least 1; both directions have it."""
+    there = f.ethernet(f.IPV4, f.ipv4(f.tcp(4000, 80, f.SYN), f.TCP))
+    back = f.ethernet(f.IPV4, f.ipv4(f.tcp(80, 4000, f.SYN | f.ACK), f.TCP, source="10.0.0.2", destination="10.0.0.1"))
+    path.write_bytes(w.pcap([(syn_ns, there), (answer_ns, back), *((number * S, frame()) for number in range(1, 9))]))
+    capture = FileCapture(FileConfig(str(path), tick_s))
+    table = FlowTable(TableConfig(idle_timeout_s=15, active_timeout_s=60, linger_s=1e9))
+    capture.open(lambda _: None)
+    ended = False
+    while not ended:
+        batch = capture.drain()
+        assert batch.source is not None
+        table.accumulate(batch)
+        ended = batch.source.ended
+    capture.close()
+    columns = table.columns
+    tcp = table.visible & (columns["protocol"] == f.TCP)
+    assert columns["rtt_us"][tcp].tolist() == [max((answer_ns - syn_ns) // 1000, 1)] * 2
+    assert columns["syn_ns"][tcp].all()
