@@ -26,8 +26,8 @@ Source = str | os.PathLike[str] | IO[bytes]
 
 
 def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, active_timeout: float = 60.0,
-         max_flows: int = 1_000_000, dedupe: Dedupe = "mark", strict: bool = False) -> Table:
-    """Read a capture (pcap, pcapng) or an IPFIX file (RFC 5655), gzipped or not, into a flow table.
+         max_flows: int = 1_000_000, dedupe: Dedupe = "mark", strict: bool = False, collect: bool = False) -> Table:
+    """Read a capture (pcap, pcapng), an IPFIX file (RFC 5655) or raw datagrams, gzipped or not, into a flow table.
 
     Args:
         source: a path, "-" for standard input, or a binary file object, which is read to its end.
@@ -39,6 +39,8 @@ def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, act
         dedupe: flows whose packets were already counted at another interface of the file: "mark" them, "drop" them, or
             "off": do not look for them.
         strict: raise the error that would otherwise be in `Table.fault`.
+        collect: of a capture, take the flows in its NetFlow, IPFIX and sFlow messages, not its packets. Exporters
+            report a long flow about once a minute, so that an `idle_timeout` of 90 s suits them.
 
     Raises:
         FlowtopError: the file cannot be read, or, with `strict`, not all of it; a timeout or limit out of range.
@@ -47,7 +49,8 @@ def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, act
     metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=LONGEST_S,
                                      max_flows=max_flows, dedupe=dedupe))
     with _opened(source) as (path, descriptor):
-        capture = FileCapture(FileConfig(path, tick_s=None, descriptor=descriptor, decap=decap))
+        capture = FileCapture(FileConfig(path, tick_s=None, descriptor=descriptor, decap=decap,
+                                         collect=collect))
         capture.open(lambda _: None)
         try:
             _driving(capture, metering).run()

@@ -28,8 +28,8 @@ COLLECTOR_DEDUPE = "off"
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
-_CHECKED: dict[str, Any] = {"read": None, "listen": (), "replay": False, "speed": None, "write": None, "export": (),
-                            "export_filter": (), "count": None, "top": None, "output": "table"}
+_CHECKED: dict[str, Any] = {"read": None, "listen": (), "collect": False, "replay": False, "speed": None, "write": None,
+                            "export": (), "export_filter": (), "count": None, "top": None, "output": "table"}
 """With --check: options that it does not look at."""
 _FILE = click.Path(readable=False, allow_dash=True)
 """A path that shells complete; errors are reported when it is opened."""
@@ -88,6 +88,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Collect NetFlow 5 and 9, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
              "just a port, tcp://, tls://, sflow://. Listens on loopback unless an address is given; repeatable. "
              "Needs no root."),
+    click.Option(
+        ["--collect"], is_flag=True,
+        help="With -r: of a capture, show the flows in its NetFlow, IPFIX and sFlow messages, not its packets."),
     click.Option(
         ["--replay"], is_flag=True,
         help="With -r: read at the speed of the recording, not as fast as possible."),
@@ -196,6 +199,7 @@ class RunOptions:
         export_filter: for each URL of `export` the text of its filter; None: all flows.
         read: path of a capture file, "-" for standard input; None: no file.
         listen: URLs to collect at; empty: none.
+        collect: show the flows in the export messages of the capture `read`, not its packets.
         replay: `read` is read at a speed, not as fast as possible.
         speed: of the replay, a factor; None: no replay.
         write: where packets are written to, "-" for standard output; None: nowhere.
@@ -231,6 +235,7 @@ class RunOptions:
     export_filter: tuple[str | None, ...]
     read: str | None
     listen: tuple[str, ...]
+    collect: bool
     replay: bool
     speed: float | None
     write: str | None
@@ -314,23 +319,26 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
     if values["read"] is not None or (named and named != ["listen"]):
         values["listen"] = ()
     if values["read"] is None:
-        for option in ("replay", "speed"):
+        for option in ("collect", "replay", "speed"):
             if option in given:
                 raise FlowtopError(f"--{option} needs -r", hint="flowtop -r FILE reads a capture", exit_code=EXIT_USAGE)
-        values["replay"], values["speed"] = False, None
+        values["collect"], values["replay"], values["speed"] = False, False, None
     elif values["replay"] or values["speed"]:
         values["replay"], values["speed"] = True, values["speed"] or 1.0
-    if values["listen"]:
+    if values["listen"] or values["collect"]:
         if "decap" in given:
+            source = "-l" if values["listen"] else "--collect"
             raise FlowtopError("--decap needs packets", exit_code=EXIT_USAGE,
-                               hint="with -l there are only flow records, counted by others")
+                               hint=f"with {source} there are only flow records, counted by others")
         values["decap"] = False
 
 
 def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:
     """Defaults that depend on the source."""
-    if values["listen"]:
-        suited = {"sort": COLLECTOR_SORT, "idle_timeout": COLLECTOR_IDLE_TIMEOUT_S, "dedupe": COLLECTOR_DEDUPE}
+    if values["listen"] or values["collect"]:
+        suited = {"idle_timeout": COLLECTOR_IDLE_TIMEOUT_S, "dedupe": COLLECTOR_DEDUPE}
+        if values["listen"]:
+            suited["sort"] = COLLECTOR_SORT
         values.update({name: value for name, value in suited.items() if name in unset})
     values["one_round"] = (values["batch"] and values["read"] not in (None, "-") and "delay" in unset
                            and values["count"] is None and values["speed"] is None)
@@ -338,9 +346,10 @@ def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:
 
 def _settle_packets(values: dict[str, Any], given: set[str]) -> None:
     """The file of packets."""
-    if values["listen"] and "write" not in given:
+    records_only = values["listen"] or values["collect"]
+    if records_only and "write" not in given:
         values["write"] = None
-    if values["write"] and values["listen"]:
+    if values["write"] and records_only:
         raise FlowtopError("-w needs packets: exporters send flow records only", exit_code=EXIT_USAGE,
                            hint="-e records what they send: -e file:flows.ipfix")
     if values["write"] == "-" and not values["batch"]:

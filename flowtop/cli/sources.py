@@ -128,7 +128,8 @@ class FileSource:
         options = self.options
         assert options.read is not None
         descriptor = _take_standard_input() if options.read == "-" and not options.batch else None
-        capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap))
+        capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap,
+                                         options.collect))
         yield lambda: capture
 
     @property

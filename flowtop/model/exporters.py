@@ -33,6 +33,8 @@ class CollectingStatistics:
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
+        incomplete_messages: in a capture: messages of which fragments or other octets were not captured, or before
+            which a part of the stream is missing.
     """
 
     messages: int = 0
@@ -55,6 +57,7 @@ class CollectingStatistics:
     exporters: int = 0
     sampled_packets: int = 0
     sampling_interval: int = 1
+    incomplete_messages: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -121,7 +124,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
-    ("corrected_clocks", "clock off"),
+    ("corrected_clocks", "clock off"), ("incomplete_messages", "messages incomplete"),
 )
 
 

@@ -156,13 +156,13 @@ def _next_whole(octets: bytes, offset: int) -> int:
 
     It is one only if it ends where the file or another message does, and was exported within a day of the damaged one.
     """
-    around_s = _seconds(octets, offset)
+    around_s = export_seconds(octets, offset)
     for match in islice(_START.finditer(octets, offset + 2), _MOST_CANDIDATES):
         at = match.start()
         length = _octets_at(octets, at)
         if length is None or length <= SET_HEADER_OCTETS or at + length > len(octets):
             continue
-        seconds = _seconds(octets, at)
+        seconds = export_seconds(octets, at)
         if around_s is not None and seconds is not None and abs(seconds - around_s) > _NEAR_S:
             continue
         if is_whole_datagram(octets[at:at + length]) and (at + length == len(octets)
@@ -234,7 +234,7 @@ def _count(octets: bytes, offset: int) -> int:
     return int.from_bytes(octets[offset + 2:offset + 4], "big")
 
 
-def _seconds(octets: bytes, offset: int) -> int | None:
+def export_seconds(octets: bytes, offset: int = 0) -> int | None:
     """The export time of a message, s since 1970 UTC; None if it has none (sFlow)."""
     place = _SECONDS.get(_version(octets, offset))
     return None if place is None else int.from_bytes(octets[offset + place:offset + place + 4], "big")

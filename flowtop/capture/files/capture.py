@@ -162,6 +162,7 @@ class FileConfig:
         speed: replay this many times as fast as recorded; None: as fast as possible.
         descriptor: file descriptor for "-", if not standard input.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
+        collect: of a capture count the flows in its export messages, not its packets.
     """
 
     path: str
@@ -169,6 +170,7 @@ class FileConfig:
     speed: float | None = None
     descriptor: int | None = None
     decap: bool = False
+    collect: bool = False
 
 
 class FileCapture:
@@ -215,7 +217,7 @@ class FileCapture:
         self._resources.callback(self._stream.close)
         try:
             if self._stream.octets_total is not None:
-                self._reader = identify(self._stream, decap=self._config.decap)
+                self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect)
         except BaseException:
             self._resources.close()
             raise
@@ -366,7 +368,7 @@ class FileCapture:
             if self._reader is None:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
-                self._reader = identify(self._stream, decap=self._config.decap)
+                self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect)
             # Late packets belong to the time that passed while waiting for them.
             elif (piece := self._reader.read(self._stream, max(self._latest_ns, self._now_ns))) is not None:
                 return piece

@@ -107,11 +107,12 @@ class Reader(Protocol):
         """Names of interfaces by number."""
 
 
-def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
+def identify(stream: OctetStream, *, decap: bool = False, collect: bool = False) -> Reader | None:
     """Return the reader for a file's format; None if too little was read to detect it.
 
     Args:
         decap: replace packets in tunnels by their inner packets.
+        collect: of a capture read the flows in export messages, not the packets.
 
     Raises FlowtopError: the file is empty or of an unknown format.
     """
@@ -124,20 +125,34 @@ def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
         if pcap_order(head):
             frames = PcapReader(stream, name)
             _require(stream, frames.interfaces[0].link_type)
-            return PacketReader(frames, decap=decap)
+            return _capture_reader(frames, name, decap, collect)
         if is_pcapng(head):
-            return PacketReader(PcapngReader(name), decap=decap)
+            return _capture_reader(PcapngReader(name), name, decap, collect)
         from flowtop.wire.ipfix import begins_message  # registry and collector: not needed for packets
+        from flowtop.wire.recognition import is_export
 
         if begins_message(head):
             from flowtop.capture.files.records import RecordReader
 
             return RecordReader(name)
+        if is_export(head):
+            from flowtop.capture.files.exports import ExportReader
+
+            return ExportReader(None, name)
     except DamagedError as error:
         raise FlowtopError(f"{stream.name} {error}", hint="no data could be read",
                            exit_code=EXIT_DAMAGED) from error
     raise FlowtopError(f"{stream.name} {'is not a capture file' if head else 'is empty'}",
-                       hint="-r reads pcap, pcapng and IPFIX files, also gzipped", exit_code=EXIT_DAMAGED)
+                       hint="-r reads pcap, pcapng and IPFIX files and raw export datagrams, also gzipped",
+                       exit_code=EXIT_DAMAGED)
+
+
+def _capture_reader(frames: FrameReader, name: str, decap: bool, collect: bool) -> Reader:
+    if not collect:
+        return PacketReader(frames, decap=decap)
+    from flowtop.capture.files.exports import ExportReader  # the collector: not needed for packets
+
+    return ExportReader(frames, name)
 
 
 def _require(stream: OctetStream, link_type: int) -> None:

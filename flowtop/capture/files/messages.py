@@ -71,8 +71,14 @@ def read_payloads(stream: OctetStream) -> Iterator[Payload]:
         elif is_pcapng(head):
             yield from _captured(stream, PcapngReader(stream.name))
         elif is_export(head):
-            for message in split_exports(read_raw(stream)):
-                yield raw_payload(message)
+            raw = RawFile()
+            while (messages := raw.take(stream)) is None:
+                try:
+                    stream.fill()
+                except DamagedError:
+                    yield from raw.end()
+                    raise
+            yield from messages
         else:
             raise FlowtopError(f"{stream.name} is not an export file", exit_code=EXIT_DAMAGED,
                                hint="supported: pcap, pcapng and IPFIX files, and raw datagrams")
@@ -149,24 +155,28 @@ class CapturedMessages:
                        time_ns=self._time_ns, connection=piece.connection)
 
 
-def raw_payload(message: bytes) -> Payload:
-    """A message of a file that is no capture."""
-    return Payload(message, "", "", datagram=int.from_bytes(message[:2], "big") != ipfix.VERSION)
+class RawFile:
+    """A file of datagrams written one after the other. Where they begin is known when all of it was read."""
 
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._octets = 0
 
-def read_raw(stream: OctetStream) -> bytes:
-    """The content of an IPFIX file, or of a file of datagrams written one after the other.
+    def take(self, stream: OctetStream) -> Iterator[Payload] | None:
+        """Take the content of the stream's buffer; returns the messages, once, at its end, None before and after.
 
-    Raises FlowtopError: it is larger than MAX_RAW_OCTETS.
-    """
-    parts: list[bytes] = []
-    octets = 0
-    while True:
-        parts.append(bytes(stream.view[stream.start:stream.end]))
-        octets += len(parts[-1])
+        Raises FlowtopError: the file is larger than MAX_RAW_OCTETS.
+        """
+        self._parts.append(bytes(stream.view[stream.start:stream.end]))
+        self._octets += len(self._parts[-1])
         stream.start = stream.end
-        if octets > MAX_RAW_OCTETS:
+        if self._octets > MAX_RAW_OCTETS:
             raise FlowtopError(f"{stream.name} is larger than {MAX_RAW_OCTETS >> 20} MiB", exit_code=EXIT_DAMAGED,
                                hint="split it, or use a capture file")
-        if not stream.fill() and stream.at_end:
-            return b"".join(parts)
+        return self.end() if stream.at_end and self._octets else None
+
+    def end(self) -> Iterator[Payload]:
+        """The messages in what was taken."""
+        parts, self._parts, self._octets = self._parts, [], 0
+        return (Payload(message, "", "", datagram=int.from_bytes(message[:2], "big") != ipfix.VERSION)
+                for message in split_exports(b"".join(parts)))

@@ -38,6 +38,20 @@ class RecordPiece:
         """See Piece."""
 
 
+def record_piece(process: CollectingProcess, latest_ns: int) -> RecordPiece | None:
+    """What was collected since the last call; None for no Flow Record.
+
+    Args:
+        latest_ns: minimum of the piece's clock.
+    """
+    rows = process.take_rows()
+    if not len(rows):
+        return None
+    rows = rows[np.argsort(rows["end_ms"], kind="stable")]
+    ends_ns = rows["end_ms"].clip(0, LATEST_NS // 1_000_000) * 1_000_000
+    return RecordPiece(rows, rising(ends_ns, latest_ns), process.points)
+
+
 class RecordReader:
     """Reads an IPFIX file.
 
@@ -64,13 +78,10 @@ class RecordReader:
             octets = stream.buffer[stream.start:stream.start + length].tobytes()
             self._process.receive(octets, self._session, export_s)
             stream.start += length
-        rows = self._process.take_rows()
-        if not len(rows):
+        piece = record_piece(self._process, latest_ns)
+        if piece is None:
             self._refuse_damage(stream)
-            return None
-        rows = rows[np.argsort(rows["end_ms"], kind="stable")]
-        ends_ns = rows["end_ms"].clip(0, LATEST_NS // 1_000_000) * 1_000_000
-        return RecordPiece(rows, rising(ends_ns, latest_ns), self._process.points)
+        return piece
 
     @staticmethod
     def _refuse_damage(stream: OctetStream) -> None:

@@ -1,0 +1,106 @@
+"""Flow Records of the export messages in a capture, or in a file of raw datagrams, decoded by the collector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.collector.process import CollectingProcess
+from flowtop.capture.collector.sessions import Session
+from flowtop.capture.files.frame_reader import FrameReader
+from flowtop.capture.files.messages import CapturedMessages, Payload, RawFile
+from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.records import RecordPiece, record_piece
+from flowtop.model.exporters import CollectingStatistics
+from flowtop.wire.recognition import export_seconds
+
+
+class ExportReader:
+    """Reads the Flow Records of export messages, as a collector that received them at the time of the capture.
+
+    Exporters are the senders of the messages; their clocks are not corrected, as a collector of old flows would.
+
+    Args:
+        source: a capture; None for a file of raw datagrams, whose exporters are not known (sFlow names its agent).
+        name: name of interfaces without one, in a file of raw datagrams.
+    """
+
+    def __init__(self, source: FrameReader | None, name: str) -> None:
+        self._frames = source
+        self._name = name
+        self._messages = CapturedMessages()
+        self._raw = RawFile()
+        self._process = CollectingProcess(correct_clocks=False)
+        self._waiting: Iterator[Payload] = iter(())
+        self._connections: dict[tuple[str, str], Session] = {}
+
+    def read(self, stream: OctetStream, latest_ns: int) -> RecordPiece | None:
+        """See Reader. Raises DamagedError after everything before the damage was returned."""
+        damage: DamagedError | None = None
+        while not self._take() and damage is None:
+            try:
+                more = self._more(stream)
+            except DamagedError as error:
+                damage, more = error, self._messages.end()
+            if more is None:
+                break
+            self._waiting = more
+        piece = record_piece(self._process, latest_ns)
+        if piece is None and damage is not None:
+            raise damage
+        return piece
+
+    def _more(self, stream: OctetStream) -> Iterator[Payload] | None:
+        """The next messages; None if more has to be read first, or at the end."""
+        if self._frames is None:
+            return self._raw.take(stream)
+        frames = self._frames.read(stream)
+        if frames is not None:
+            return self._messages.take(frames)
+        rest = list(self._messages.end()) if stream.at_end else []
+        return iter(rest) if rest else None
+
+    def _take(self) -> bool:
+        """Take waiting messages; returns whether records have to be returned before the rest."""
+        for payload in self._waiting:
+            self._receive(payload)
+            if self._process.full:
+                return True
+        return False
+
+    def _receive(self, payload: Payload) -> None:
+        if payload.damage:
+            self._process.count("incomplete_messages")
+        address = payload.sender.rpartition(":")[0].strip("[]")
+        session = Session(payload.session, address, payload.datagram)
+        if not payload.datagram:
+            before = self._connections.setdefault((payload.sender, payload.receiver), session)
+            if before != session:  # Templates end with their connection
+                self._process.end(before)
+                self._connections[payload.sender, payload.receiver] = session
+        now_s = payload.time_ns / 1e9 if self._frames else float(export_seconds(payload.octets) or 0)
+        self._process.receive(payload.octets, session, now_s)
+
+    @property
+    def fault(self) -> str:
+        """What could not be used, as text that follows the file's name; "" for nothing."""
+        statistics = self.statistics
+        if statistics.refused_messages:
+            return f"has {statistics.refused_messages:,} export messages that cannot be read"
+        return "" if statistics.messages else "contains no flow export"
+
+    @property
+    def statistics(self) -> CollectingStatistics:
+        """Statistics of all messages so far."""
+        return self._process.statistics()
+
+    def observations(self) -> npt.NDArray[np.void]:
+        """Cumulative totals: OBSERVATION_DTYPE."""
+        return self._process.points.observations()
+
+    def names(self) -> dict[int, str]:
+        """Names of interfaces by number, with their exporter if it is known."""
+        return {number: text if not text.startswith("/") else text.partition(" ")[2] or self._name
+                for number, text in self._process.points.interfaces().items()}

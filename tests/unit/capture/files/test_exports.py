@@ -1,0 +1,212 @@
+"""`-r FILE --collect`: the flows in the export messages of a capture. Counts are those that the test wrote."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flowtop
+from flowtop.cli.sources import FileSource, choose_source
+from flowtop.errors import FlowtopError
+from tests.kernel import frames as f
+from tests.unit.capture.collector import test_sflow as sflow
+from tests.unit.capture.collector.exports import FLOW, flow, ipfix, set_of, template
+from tests.unit.capture.files import writers as w
+from tests.unit.capture.files.test_messages import segment
+from tests.unit.cli.command_line import options
+from tests.unit.wire.test_datagrams import flowset, v5, v5_record, v9
+
+AT_S = 1_700_000_000
+TEMPLATE = template(256, FLOW)
+
+
+def records(first: int, count: int) -> bytes:
+    """A Data Set of flows `first`...: 2 packets and 300 octets each."""
+    return set_of(256, b"".join(flow(number) for number in range(first, first + count)))
+
+
+def sent(octets: bytes, exporter: str = "192.0.2.1", port: int = 2055, source_port: int = 5000) -> bytes:
+    """An Ethernet frame with a datagram."""
+    if ":" in exporter:
+        return f.ethernet(f.IPV6, f.ipv6(f.udp(source_port, port, octets), f.UDP, source=exporter,
+                                         destination="2001:db8::2"))
+    return f.ethernet(f.IPV4, f.ipv4(f.udp(source_port, port, octets), f.UDP, source=exporter))
+
+
+def in_fragments(octets: bytes, exporter: str = "192.0.2.1") -> list[bytes]:
+    content = f.udp(5000, 2055, octets)
+    return [f.ethernet(f.IPV4, f.ipv4(content[at:at + 1480], f.UDP, source=exporter, identification=9, offset=at,
+                                      more=at + 1480 < len(content))) for at in range(0, len(content), 1480)]
+
+
+def round_of(path: Path, *arguments: str, stdin: bytes = b"", status: int = 0) -> dict[str, Any]:
+    """The one round of `flowtop -b -r path --collect`."""
+    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", path, "--collect", *arguments],
+                          input=stdin, capture_output=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def capture(path: Path, frames: Sequence[bytes], link_type: int = 1) -> Path:
+    path.write_bytes(w.pcap([(AT_S * w.SECOND + number * 1_000_000, frame) for number, frame in enumerate(frames)],
+                            link_type=link_type))
+    return path
+
+
+def books(table: flowtop.Table) -> tuple[int, int, int]:
+    """Flows, packets, octets."""
+    rows = table.query()
+    return len(rows), sum(row.packets for row in rows), sum(row.bytes for row in rows)
+
+
+@pytest.mark.parametrize("exporter", ["192.0.2.1", "2001:db8::77"])
+def test_the_exporter_is_the_sender(exporter: str, tmp_path: Path) -> None:
+    path = capture(tmp_path / "x", [sent(ipfix(TEMPLATE, records(0, 5)), exporter), sent(b"other", port=53)])
+    found = round_of(path)
+    name = "exporterIPv6Address" if ":" in exporter else "exporterIPv4Address"
+    assert {(one[name], one["observationDomainId"], one["packetTotalCount"], one["octetTotalCount"])
+            for one in found["flows"]} == {(exporter, 7, 2, 300)} and len(found["flows"]) == 5
+    assert {one["flowEndMilliseconds"] for one in found["flows"]} == {1_699_999_999_000}  # as reported
+    assert (found["collecting"]["messages"], found["collecting"]["records"]) == (1, 5)
+    assert found["totals"]["accountedPackets"] == found["totals"]["observedPackets"] == 10
+
+
+def test_several_exporters_and_sessions_are_kept_apart(tmp_path: Path) -> None:
+    other = template(256, [(8, 4), (12, 4), (2, 8), (1, 8)])
+    short = set_of(256, b"\x0a\0\0\1\x0a\0\0\2" + struct.pack(">QQ", 7, 999))
+    path = capture(tmp_path / "x", [
+        sent(ipfix(TEMPLATE)), sent(ipfix(other), "192.0.2.9"), sent(ipfix(records(0, 3))),
+        sent(ipfix(short), "192.0.2.9"), sent(ipfix(records(3, 2)))])
+    found = round_of(path)
+    sums: dict[str, int] = {}
+    for one in found["flows"]:
+        sums[one["exporterIPv4Address"]] = sums.get(one["exporterIPv4Address"], 0) + one["octetTotalCount"]
+    assert sums == {"192.0.2.1": 5 * 300, "192.0.2.9": 999} and found["collecting"]["exporters"] == 2
+
+
+VERSIONS = {
+    "NetFlow 5": ([v5(2, v5_record() * 2)], (1, 12, 14)),
+    "NetFlow 9": ([v9(flowset(0, 256, 4, 8, 4, 12, 4, 2, 4, 1, 4)), v9(flowset(256, octets=struct.pack(
+        ">IIII", 1, 2, 3, 400)), sequence=8)], (1, 3, 400)),
+    "IPFIX, data first": ([ipfix(records(0, 4)), ipfix(TEMPLATE)], (4, 8, 1200)),
+    "sFlow": ([sflow.datagram(sflow.sample(sflow.raw_header(sflow.frame(200)), interval=100))], (1, 100, 20_000)),
+    "all": ([ipfix(TEMPLATE, records(0, 4)), v5(2, v5_record() * 2)], (5, 20, 1214))}
+
+
+@pytest.mark.parametrize(("datagrams", "expected"), VERSIONS.values(), ids=VERSIONS.keys())
+@pytest.mark.parametrize("port", [2055, 31_337])
+def test_every_kind_at_any_port(datagrams: list[bytes], expected: tuple[int, int, int], port: int,
+                                tmp_path: Path) -> None:
+    path = capture(tmp_path / "x", [sent(octets, port=port) for octets in datagrams])
+    found = books(flowtop.read(path, collect=True, idle_timeout=90, dedupe="off"))
+    if "sFlow" not in str(datagrams) and expected[1] != 100:
+        assert found == expected
+    assert found[:2] == expected[:2]
+
+
+@pytest.mark.parametrize("which", ["all", "first", "middle", "last"])
+def test_fragments(which: str, tmp_path: Path) -> None:
+    fragments = in_fragments(ipfix(TEMPLATE, records(0, 80)))
+    assert len(fragments) == 3
+    if which != "all":
+        del fragments[{"first": 0, "middle": 1, "last": -1}[which]]
+    table = flowtop.read(capture(tmp_path / "x", [*fragments[::-1], sent(ipfix(TEMPLATE, records(500, 1)))]),
+                         collect=True)
+    incomplete = table.collecting.incomplete_messages if table.collecting else None
+    assert incomplete == (which in ("middle", "last")), "a later fragment alone may be of anything"
+    if which == "all":
+        assert books(table) == (81, 162, 81 * 300)
+    else:
+        assert books(table)[0] >= 1
+
+
+@pytest.mark.parametrize("size", [7, 100, 1448])
+def test_ipfix_over_tcp_and_a_new_connection_without_templates(size: int, tmp_path: Path) -> None:
+    stream = ipfix(TEMPLATE, records(0, 30)) + ipfix(records(30, 30), sequence=30)
+    packets = [segment(b"", 0, f.SYN)] + [segment(stream[at:at + size], 1 + at) for at in range(0, len(stream), size)]
+    packets += [segment(b"", 70_000, f.SYN), segment(ipfix(records(100, 5)), 70_001)]
+    table = flowtop.read(capture(tmp_path / "x", packets, link_type=101), collect=True)
+    assert books(table) == (60, 120, 60 * 300)
+    assert table.collecting and table.collecting.dropped_sets + table.collecting.waiting_sets == 1
+
+
+SLL = struct.pack(">HHH8sH", 0, 1, 6, bytes(8), 0x0800)
+SLL2 = struct.pack(">HHIHBB8s", 0x0800, 0, 3, 1, 0, 6, bytes(8))
+TAGGED = f.DESTINATION_MAC + f.SOURCE_MAC + struct.pack(">HHHHH", 0x88A8, 7, 0x8100, 8, 0x0800)
+
+
+@pytest.mark.parametrize(("link_type", "head"), [
+    (1, TAGGED), (113, SLL), (276, SLL2), (101, b""), (228, b""), (0, struct.pack("<I", 2))])
+def test_any_link_type(link_type: int, head: bytes, tmp_path: Path) -> None:
+    packet = sent(ipfix(TEMPLATE, records(0, 5)))[14:]
+    assert books(flowtop.read(capture(tmp_path / "x", [head + packet], link_type), collect=True)) == (5, 10, 1500)
+
+
+def test_pcapng_and_standard_input(tmp_path: Path) -> None:
+    frame = sent(ipfix(TEMPLATE, records(0, 5)))
+    ng = w.section() + w.interface(name="eth0") + w.enhanced(AT_S * 1_000_000, frame)
+    (tmp_path / "x").write_bytes(ng)
+    assert books(flowtop.read(tmp_path / "x", collect=True)) == (5, 10, 1500)
+    found = round_of(Path("-"), stdin=ng)
+    assert found["totals"]["accountedPackets"] == 10 and found["collecting"]["records"] == 5
+
+
+def test_more_than_one_batch_of_records_comes_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("flowtop.capture.collector.process.MAX_PENDING", 50)
+    frames = [sent(ipfix(TEMPLATE, records(20 * number, 20), sequence=20 * number)) for number in range(40)]
+    table = flowtop.read(capture(tmp_path / "x", frames), collect=True)
+    assert books(table) == (800, 1600, 800 * 300)
+    assert table.collecting and table.collecting.lost_records == 0
+
+
+def test_what_cannot_be_read_is_counted_and_is_the_status(tmp_path: Path) -> None:
+    path = capture(tmp_path / "x", [sent(ipfix(TEMPLATE, records(0, 5))), sent(b"\0\x0a\0\x20" + bytes(5))])
+    found = round_of(path, status=65)
+    assert sum(found["collecting"]["refused"].values()) == 1 and len(found["flows"]) == 5
+
+
+def test_a_capture_without_exports_says_so(tmp_path: Path) -> None:
+    table = flowtop.read(capture(tmp_path / "x", [sent(b"other", port=53)]), collect=True)
+    assert table.fault is not None and "contains no flow export" in table.fault.message
+
+
+@pytest.mark.parametrize("cut", [5, 100])
+def test_a_capture_that_is_cut_off_is_read_as_far_as_it_goes(cut: int, tmp_path: Path) -> None:
+    path = capture(tmp_path / "x", [sent(ipfix(TEMPLATE, records(0, 5))), sent(ipfix(records(5, 5), sequence=5))])
+    path.write_bytes(path.read_bytes()[:-cut])
+    table = flowtop.read(path, collect=True)
+    assert books(table) == (5, 10, 1500) and table.fault is not None and "cut off" in table.fault.message
+
+
+@pytest.mark.parametrize("collect", [True, False])
+@pytest.mark.parametrize("datagrams", [
+    [v9(flowset(0, 256, 4, 8, 4, 12, 4, 2, 4, 1, 4)), v9(flowset(256, octets=struct.pack(">IIII", 1, 2, 3, 400))),
+     v9(flowset(256, octets=struct.pack(">IIII", 1, 3, 3, 400)))],
+    [v5(1, v5_record()), ipfix(TEMPLATE, records(0, 4)), v5(1, v5_record())]])
+def test_a_file_of_raw_datagrams_is_read_too(datagrams: list[bytes], collect: bool, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"".join(datagrams))
+    assert books(flowtop.read(tmp_path / "x", collect=collect)) == (
+        (2, 6, 800) if datagrams[0][1] == 9 else (5, 20, 1214))
+
+
+def test_defaults_are_those_of_a_collector() -> None:
+    source = choose_source(options("-b", "-r", "x", "--collect"))
+    assert isinstance(source, FileSource)
+    table = source.pipeline_config().table
+    assert (table.idle_timeout_s, table.dedupe, source.options.sort) == (90, "off", "rate")
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--collect",), ("-l", "2055", "--collect"), ("-r", "x", "--collect", "--decap"),
+    ("-b", "-r", "x", "--collect", "-w", "y")])
+def test_what_needs_packets_or_a_file_is_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(FlowtopError):
+        options(*arguments)
