@@ -86,7 +86,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["-l", "--listen"], multiple=True, metavar="URL",
         help="Collect NetFlow 5 and 9, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
-             "just a port, tcp://, tls://, sflow://. Listens on loopback unless an address is given; repeatable. "
+             "just a port, tcp://, tls://, dtls://, sctp://, sflow://. Listens on loopback unless an address is given; repeatable. "
              "Needs no root."),
     click.Option(
         ["--collect"], is_flag=True,

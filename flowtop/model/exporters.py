@@ -27,7 +27,7 @@ class CollectingStatistics:
         dropped_sets: such sets dropped, because of age or lack of room.
         dropped_by_kernel: datagrams dropped because the socket's buffer was full.
         dropped_by_exporter: packets that sFlow agents report as dropped.
-        refused_connections: connections over the limit, and TLS handshakes that failed.
+        refused_connections: connections over the limit, and TLS and DTLS handshakes that failed.
         evicted_sessions: sessions of exporters removed because there were too many.
         corrected_clocks: messages of exporters whose clock is far off, with times moved to this host's clock.
         exporters: exporting sessions known now.

@@ -1,4 +1,4 @@
-"""Sockets of the collector: datagrams, and streams that are split into messages."""
+"""Sockets of the collector: datagrams, also encrypted, and streams that are split into messages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
+from flowtop.capture.collector.dtls import DtlsServer, Peer
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.capture.collector.url import ListenUrl
@@ -28,6 +29,9 @@ _LONGEST = 65_535
 _SO_MEMINFO, _MEMINFO_DROPS = 55, 8
 _SO_RCVBUFFORCE = 33
 _CHUNK = 262_144
+_END_OF_RECORD = 0x80
+"""MSG_EOR: the end of a message of SCTP."""
+_DATAGRAMS = ("udp", "dtls")
 _TURNS = 16
 """Limit of reads from one connection before others are served."""
 
@@ -55,7 +59,15 @@ class Listener:
         self._dropped = 0
         self._numbers = count()
         self.socket = _bound(url)
-        take = self._take_datagrams if url.transport == "udp" else self._accept
+        self._dtls: DtlsServer | None = None
+        self._failed = self._strange = 0
+        if url.transport == "dtls":
+            try:
+                self._dtls = DtlsServer(url, self._send)
+            except FlowtopError:
+                self.socket.close()
+                raise
+        take = self._take_datagrams if url.transport in _DATAGRAMS else self._accept
         selector.register(self.socket, selectors.EVENT_READ, take)
 
     @property
@@ -68,24 +80,29 @@ class Listener:
         """Close every socket."""
         for connection in list(self._connections.values()):
             self._end(connection)
+        if self._dtls is not None:
+            self._dtls.close()
         self._selector.unregister(self.socket)
         self.socket.close()
 
     def take_all(self) -> None:
         """Receive what the sockets have buffered, before the last drain."""
-        while self._url.transport != "udp" and self._accept():
+        while self._url.transport not in _DATAGRAMS and self._accept():
             pass
         for connection in list(self._connections.values()):
             while not self._process.full and self._read(connection):
                 pass
-        if self._url.transport == "udp":
+        if self._url.transport in _DATAGRAMS:
             while not self._process.full and self._take_datagrams() == BURST:
                 pass
 
     def count_drops(self) -> None:
         """Update the counter of datagrams dropped by the kernel because the socket's buffer was full."""
-        if self._url.transport != "udp":
+        if self._url.transport not in _DATAGRAMS:
             return
+        if self._dtls is not None:
+            self._dtls.repeat()
+            self._settle_dtls()
         info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_MEMINFO_DROPS + 1))
         dropped = struct.unpack_from("=I", info, 4 * _MEMINFO_DROPS)[0]
         self._process.count("dropped_by_kernel", (dropped - self._dropped) % (1 << 32))
@@ -99,8 +116,31 @@ class Listener:
             while number < BURST and not process.full:
                 octets, source = receive(_LONGEST)
                 number += 1
-                process.receive(octets, Session((self._url, *source[:2]), _plain(source[0]), True), now_s)
+                if self._dtls is None:
+                    process.receive(octets, self._session(source), now_s)
+                    continue
+                for message in self._dtls.take(octets, source):
+                    process.receive(message, self._session(source), now_s)
+        if self._dtls is not None:
+            self._settle_dtls()
         return number
+
+    def _session(self, source: Peer) -> Session:
+        return Session((self._url, *source[:2]), _plain(source[0]), True)
+
+    def _send(self, datagram: bytes, peer: Peer) -> None:
+        with suppress(OSError):  # the peer sends its part of the handshake again
+            self.socket.sendto(datagram, peer)
+
+    def _settle_dtls(self) -> None:
+        """Count handshakes that failed and datagrams that are no DTLS; end the sessions of ended connections."""
+        assert self._dtls is not None
+        self._process.count("refused_connections", self._dtls.failed - self._failed)
+        for _ in range(self._dtls.strange - self._strange):
+            self._process.refuse("version")
+        self._failed, self._strange = self._dtls.failed, self._dtls.strange
+        while self._dtls.ended:
+            self._process.end(self._session(self._dtls.ended.pop()))
 
     # ---- streams
 
@@ -140,7 +180,7 @@ class Listener:
         try:
             if connection.shaking_hands:
                 self._shake_hands(connection)
-            octets = connection.socket.recv(_CHUNK)
+            octets, whole = self._receive(connection.socket)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except ssl.SSLWantWriteError:
@@ -158,8 +198,15 @@ class Listener:
             self._end(connection)
             return False
         self._connections.move_to_end(connection.number)
-        self._take_stream(connection, octets)
+        self._take_stream(connection, octets, whole)
         return True
+
+    def _receive(self, connection: socket.socket) -> tuple[bytes, bool]:
+        """Octets of a connection, and whether a message of SCTP ends with them."""
+        if self._url.transport != "sctp":
+            return connection.recv(_CHUNK), False
+        octets, _, flags, _ = connection.recvmsg(_CHUNK)
+        return octets, bool(flags & _END_OF_RECORD)
 
     def _shake_hands(self, connection: _Connection) -> None:
         assert isinstance(connection.socket, ssl.SSLSocket)
@@ -167,19 +214,31 @@ class Listener:
         connection.shaking_hands = False
         self._selector.modify(connection.socket, selectors.EVENT_READ, lambda: self._serve(connection))
 
-    def _take_stream(self, connection: _Connection, octets: bytes) -> None:
-        """Split the stream into messages. An invalid one ends the connection, as the next message cannot be located."""
+    def _take_stream(self, connection: _Connection, octets: bytes, whole: bool) -> None:
+        """Split the stream into messages. An invalid one ends the connection, as the next message cannot be located.
+
+        Of SCTP, which has messages of its own, only the invalid one is lost (RFC 7011 section 10.2.5).
+
+        Args:
+            whole: a message of SCTP ends here.
+        """
+        sctp = self._url.transport == "sctp"
         try:
             messages, connection.rest = split_messages(connection.rest + octets)
         except IpfixDecodeError as refusal:
             self._process.refuse(refusal.fault)
-            self._end(connection)
+            connection.rest = b""
+            if not sctp:
+                self._end(connection)
             return
         now_s = self._now()
         for message in messages:
-            if not self._process.receive(message, connection.session, now_s):
+            if not self._process.receive(message, connection.session, now_s) and not sctp:
                 self._end(connection)
                 return
+        if whole and connection.rest:
+            self._process.refuse("length")
+            connection.rest = b""
 
     def _end(self, connection: _Connection) -> None:
         if self._connections.pop(connection.number, None) is None:
@@ -211,8 +270,12 @@ def _plain(address: str) -> str:
 
 
 def _bound(url: ListenUrl) -> socket.socket:
-    kind = socket.SOCK_DGRAM if url.transport == "udp" else socket.SOCK_STREAM
-    made = socket.socket(socket.AF_INET6 if ":" in url.address else socket.AF_INET, kind)
+    kind = socket.SOCK_DGRAM if url.transport in _DATAGRAMS else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in url.address else socket.AF_INET
+    try:
+        made = socket.socket(family, kind, socket.IPPROTO_SCTP if url.transport == "sctp" else 0)
+    except OSError as error:
+        raise _why(url, error) from error
     try:
         made.setblocking(False)
         if kind == socket.SOCK_STREAM:
@@ -244,6 +307,10 @@ def _why(url: ListenUrl, error: OSError) -> FlowtopError:
     if error.errno == errno.EADDRNOTAVAIL:
         return FlowtopError(f"cannot listen on {url}: no such address on this host",
                             hint="see ip addr, or use 0.0.0.0 or [::] for all addresses", exit_code=EXIT_USAGE)
+    if error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
+        return FlowtopError(f"cannot listen on {url}: this kernel has no SCTP",
+                            hint="as root: modprobe sctp (Debian, Ubuntu: part of the kernel or linux-modules-extra); "
+                                 "or use tcp://", exit_code=EXIT_UNAVAILABLE)
     if error.errno == errno.EACCES:
         return FlowtopError(f"cannot listen on {url}: permission denied",
                             hint="ports below 1024 need root", exit_code=EXIT_NO_PERMISSION)

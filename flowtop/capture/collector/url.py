@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 
-Transport = Literal["udp", "tcp", "tls"]
+Transport = Literal["udp", "tcp", "tls", "dtls", "sctp"]
 
 SCHEMES: dict[str, tuple[Transport, int, str]] = {
     "udp": ("udp", 2055, "NetFlow 5, NetFlow 9, IPFIX and sFlow 5 in datagrams, detected by version"),
@@ -17,11 +17,15 @@ SCHEMES: dict[str, tuple[Transport, int, str]] = {
     "ipfix": ("udp", 4739, "the same on IPFIX's port"),
     "tcp": ("tcp", 4739, "IPFIX over TCP"),
     "tls": ("tls", 4740, "IPFIX over TLS: `?cert=FILE&key=FILE`, and `ca=FILE` to require certificates of exporters"),
+    "dtls": ("dtls", 4740, "IPFIX over DTLS 1.2, with the same options: `pip install 'flowtop[dtls]'`"),
+    "sctp": ("sctp", 4739, "IPFIX over SCTP, where the kernel has it: `modprobe sctp`"),
 }
 """Scheme: transport, default port, description."""
-_ALIASES = {"netflow": "udp", "ipfix+udp": "ipfix", "ipfix+tcp": "tcp", "ipfix+tls": "tls"}
+_ALIASES = {"netflow": "udp", "ipfix+udp": "ipfix", "ipfix+tcp": "tcp", "ipfix+tls": "tls",
+            "ipfix+dtls": "dtls", "ipfix+sctp": "sctp"}
 _LOOPBACK = "127.0.0.1"
 _TLS_OPTIONS = ("cert", "key", "ca")
+_ENCRYPTED = ("tls", "dtls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,10 @@ class ListenUrl:
     """An address to listen on.
 
     Attributes:
-        transport: udp, tcp or tls.
+        transport: udp, tcp, tls, dtls or sctp.
         address: IPv4 or IPv6, numeric.
         port: 1..65535; 0 lets the system choose.
-        cert, key, ca: PEM files of a TLS server; with ca, exporters need a certificate signed by it.
+        cert, key, ca: PEM files of a TLS or DTLS server; with ca, exporters need a certificate signed by it.
     """
 
     transport: Transport
@@ -72,10 +76,10 @@ def parse_listen_url(text: str) -> ListenUrl:
     if parts.path.strip("/") or parts.username is not None or parts.fragment:
         raise _refusal(text, "only ?cert=...&key=... may follow the port")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := options.keys() - (_TLS_OPTIONS if transport == "tls" else ()):
+    if unknown := options.keys() - (_TLS_OPTIONS if transport in _ENCRYPTED else ()):
         raise _refusal(text, f"unknown option in a {transport} URL: {', '.join(sorted(unknown))}")
-    if transport == "tls" and not options.get("cert"):
-        raise _refusal(text, "TLS needs a certificate: tls://...?cert=server.pem&key=server.key")
+    if transport in _ENCRYPTED and not options.get("cert"):
+        raise _refusal(text, f"{transport.upper()} needs a certificate: {transport}://...?cert=server.pem&key=server.key")
     return ListenUrl(transport, address, default_port if port is None else port, **options)
 
 
