@@ -84,6 +84,9 @@ class RecordQueue:
             while self._parts and limit:
                 part = self._parts.popleft()
                 if len(part) > limit:
+                    if parts:  # a part is split at even places only: biflows stay together
+                        self._parts.appendleft(part)
+                        break
                     self._parts.appendleft(part[limit:])
                     part = part[:limit]
                 limit -= len(part)

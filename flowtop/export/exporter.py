@@ -12,6 +12,7 @@ from collections.abc import Callable
 from flowtop.errors import FlowtopError
 from flowtop.export.backlog import SPILL_S, Backlog, QueueBounds
 from flowtop.export.context import Abandoned, Transport, Waitable, in_words
+from flowtop.export.pairing import Hold
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import Counters, ExportState, ExportStatistics, GivenUp, MeteringFacts
 from flowtop.model.record import FlowRecords
@@ -77,12 +78,14 @@ class Exporter:
         spool: for records that should not wait in memory while the transport is away; None: no spool.
         bounds: limits of the queue.
         monotonic, wall: clocks, in seconds.
+        hold: where records wait for those of the other direction; None: they do not wait.
     """
 
     def __init__(self, url: str, transport: Transport, spool: Spool | None = None, *,
                  bounds: QueueBounds = QueueBounds(), monotonic: Callable[[], float] = time.monotonic,  # noqa: B008
-                 wall: Callable[[], float] = time.time) -> None:
+                 wall: Callable[[], float] = time.time, hold: Hold | None = None) -> None:
         self._url = url
+        self._hold = hold
         self._transport = transport
         self._spool = spool
         self._monotonic = monotonic
@@ -110,6 +113,8 @@ class Exporter:
 
     def consume(self, records: FlowRecords) -> None:
         """Add records; those that do not fit are counted as not sent. Does not block."""
+        if self._hold is not None:
+            records = self._hold.put(records, self._monotonic())
         self._backlog.put(records)
         self._alarm.ring()
 
@@ -125,6 +130,9 @@ class Exporter:
     def update(self, facts: MeteringFacts) -> None:
         """Set the facts to report in band; once per tick is enough."""
         self._facts = facts
+        if self._hold is not None and len(self._hold) and len(records := self._hold.release(self._monotonic())):
+            self._backlog.put(records)
+            self._alarm.ring()
 
     def pause(self) -> None:
         """Stop sending until `resume`: records wait as if the collector were away."""
@@ -143,6 +151,8 @@ class Exporter:
         While records are being sent, `patience_s` is the limit, if it is longer; failures are retried for `timeout_s`
         only. If called again, the shortest limits apply.
         """
+        if self._hold is not None and len(records := self._hold.end()):
+            self._backlog.put(records)
         now = self._monotonic()
         stop_by = now + max(timeout_s, patience_s)
         with self._backlog.lock:
@@ -177,7 +187,7 @@ class Exporter:
             errors = "; ".join(filter(None, (self._backlog.spool_error, counters.last_error)))
             return ExportStatistics(
                 self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
-                self._backlog.waiting, counters.spooled,
+                self._backlog.waiting + (len(self._hold) if self._hold is not None else 0), counters.spooled,
                 lost.records, lost.packets, lost.octets,
                 errors, counters.announced_at, self._since, self._transport.file_octets)
 

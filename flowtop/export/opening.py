@@ -15,6 +15,7 @@ from flowtop.export.backlog import QueueBounds
 from flowtop.export.compression import check_compression
 from flowtop.export.context import Transport
 from flowtop.export.exporter import Exporter
+from flowtop.export.pairing import Hold
 from flowtop.export.spool import MAX_OCTETS, Spool, SpoolInUse
 from flowtop.export.transports.files import FileTransport
 from flowtop.export.transports.tcp import TcpTransport
@@ -53,7 +54,8 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
         check_compression(url.compress)
         _check_writable(url)
         transport = FileTransport(url, recording_owner(os.environ, os.geteuid()))
-    return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall)
+    return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall,
+                    hold=Hold() if url.biflow else None)
 
 
 def tls_context(url: ExportUrl) -> ssl.SSLContext:

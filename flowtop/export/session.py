@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from flowtop.export.context import ExportContext
 from flowtop.model.record import FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
-from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
+from flowtop.wire.biflows import biflow_sets, biflow_templates, pairs_first
+from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, template_sets
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
@@ -26,11 +28,13 @@ class FlowMessages:
         messages: the messages, in order.
         record_counts: number of Flow Records in each.
         records: all records, in the order of the messages, shape (n,).
+        data_counts: number of Data Records in each; a biflow is one of two Flow Records.
     """
 
     messages: list[bytes]
     record_counts: list[int]
     records: FlowRecords
+    data_counts: list[int]
 
 
 @dataclass(slots=True)
@@ -49,9 +53,12 @@ class TransportSession:
         templates: Templates of the profile.
         domain: Observation Domain ID of the Flow Records.
         counts: totals of earlier sessions, to which this one adds.
+        biflow: both directions of a conversation are one Data Record (RFC 5103), where they are in the same batch.
     """
 
-    def __init__(self, templates: ft.FlowTemplates, domain: int, counts: SentCounts | None = None) -> None:
+    def __init__(self, templates: ft.FlowTemplates, domain: int, counts: SentCounts | None = None, *,
+                 biflow: bool = False) -> None:
+        self._biflow = biflow
         self._templates = templates
         self._domain = domain
         self._options_domain = templates.profile.options_domain(domain)
@@ -70,7 +77,7 @@ class TransportSession:
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
         if interfaces:
             options.append(ft.interface_table(self._templates, interfaces))
-        messages = [*self._encode(ft.announcement(self._templates), self._domain, context, max_octets),
+        messages = [*self._encode(self._templates_of_flows(), self._domain, context, max_octets),
                     *self._encode(options, self._options_domain, context, max_octets)]
         return [*messages, *self._announce_tunnels(context, max_octets)] if self._tunnels else messages
 
@@ -104,8 +111,14 @@ class TransportSession:
         options = [*ft.options_announcement(self._templates, tunnelled=True),
                    ft.flow_keys(self._templates, domain=self._domain, tunnelled=True),
                    ft.tunnel_table(self._templates, self._tunnels)]
-        return [*self._encode(ft.announcement(self._templates, tunnelled=True), self._domain, context, max_octets),
+        return [*self._encode(self._templates_of_flows(tunnelled=True), self._domain, context, max_octets),
                 *self._encode(options, self._options_domain, context, max_octets)]
+
+    def _templates_of_flows(self, *, tunnelled: bool = False) -> list[RecordSet]:
+        sets = ft.announcement(self._templates, tunnelled=tunnelled)
+        if self._biflow:
+            sets += template_sets(biflow_templates(self._templates, tunnelled=tunnelled).values())
+        return sets
 
     def reports(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """Current statistics and reliability of metering and exporting (RFC 7011 section 4)."""
@@ -124,18 +137,33 @@ class TransportSession:
 
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
-        sets, order = ft.flow_sets(records, self._templates)
+        sets, order, sizes = self._flow_sets(records)
         encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
                                   export_time_s=int(context.wall()), max_octets=max_octets)
         self._sequences[self._domain] = encoded.next_sequence
         self._counts.flow_records += len(records)
         self._count(encoded.messages)
-        return FlowMessages(encoded.messages, encoded.record_counts, chosen(records, order))
+        counts = encoded.record_counts
+        if sizes is not None:
+            ends = np.cumsum(np.append(0, sizes))[np.cumsum([0, *counts])]
+            counts = np.diff(ends).tolist()
+        return FlowMessages(encoded.messages, counts, chosen(records, order), encoded.record_counts)
+
+    def _flow_sets(self, records: FlowRecords) -> tuple[
+            list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp] | None]:
+        """Sets, the records' order in them, and the records of each Data Record; None: one of each."""
+        if self._biflow:
+            return biflow_sets(records, self._templates)
+        return (*ft.flow_sets(records, self._templates), None)
+
+    def arranged(self, records: FlowRecords) -> FlowRecords:
+        """The records in an order in which even parts do not split biflows."""
+        return pairs_first(records) if self._biflow else records
 
     def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
         """Take back all but the first `sent` messages of the last `flows`; returns the records that were not sent."""
-        count = sum(flows.record_counts[sent:])
-        self._sequences[self._domain] = self._sequences[self._domain] - count & 0xFFFF_FFFF
+        count, data_count = sum(flows.record_counts[sent:]), sum(flows.data_counts[sent:])
+        self._sequences[self._domain] = self._sequences[self._domain] - data_count & 0xFFFF_FFFF
         self._counts.flow_records -= count
         self._counts.messages -= len(flows.messages) - sent
         self._counts.octets -= sum(map(len, flows.messages[sent:]))

@@ -64,6 +64,8 @@ OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
     UrlOption("rotate-size", _FILES, "never", "Start a new file at this size (`100M`, `1.5Gi`), before compression."),
     UrlOption("rotate-time", _FILES, "never", "Start a new file after this time (`10m`, `1h30m`)."),
     UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; or by suffix: `.gz`, `.zst`."),
+    UrlOption("biflow", (*_COLLECTORS, "file"), "off",
+              "`on` exports both directions of a conversation as one record (RFC 5103)."),
 )}
 """Query options by name: the only list of them."""
 
@@ -92,6 +94,7 @@ class ExportUrl:
         rotate_octets, rotate_s: size or age at which the next file is started; None: never.
         compress: compression of files; "" for none.
         duplicates: whether to export flows that are duplicates of another Observation Point's flow.
+        biflow: both directions of a conversation are one record.
     """
 
     text: str
@@ -112,6 +115,7 @@ class ExportUrl:
     rotate_s: float | None = None
     compress: Compression = ""
     duplicates: bool = True
+    biflow: bool = False
 
 
 def parse_export_url(text: str) -> ExportUrl:
@@ -144,7 +148,7 @@ def parse_export_url(text: str) -> ExportUrl:
         text, kind, path=path, profile=_profile(options, text), domain=_domain(options),
         rotate_octets=_size(options, "rotate-size"),
         rotate_s=_duration(options, "rotate-time", 0.0) or None,
-        compress=_compress(options, path), duplicates=_duplicates(options))
+        compress=_compress(options, path), duplicates=_duplicates(options), biflow=_biflow(options))
 
 
 def _collector(text: str, kind: Kind) -> ExportUrl:
@@ -168,7 +172,7 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
         servername=options.get("servername", host),
         refresh_s=_duration(options, "refresh", TEMPLATE_REFRESH_S),
         refresh_packets=_whole(options, "refresh-packets", TEMPLATE_REFRESH_PACKETS, 1, 2**32 - 1),
-        duplicates=_duplicates(options))
+        duplicates=_duplicates(options), biflow=_biflow(options))
 
 
 def _check_authority(text: str, parts: SplitResult, host: str, port: int | None) -> None:
@@ -270,6 +274,13 @@ def _duplicates(options: Mapping[str, str]) -> bool:
     if choice not in ("keep", "drop"):
         raise _usage(f"duplicates={choice} is not known", "duplicates=keep or duplicates=drop")
     return choice == "keep"
+
+
+def _biflow(options: Mapping[str, str]) -> bool:
+    choice = options.get("biflow", "off")
+    if choice not in ("on", "off"):
+        raise _usage(f"biflow={choice} is not known", "biflow=on or biflow=off")
+    return choice == "on"
 
 
 def _path(options: Mapping[str, str], name: str) -> Path | None:

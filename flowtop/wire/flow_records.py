@@ -17,6 +17,7 @@ from flowtop.model.elements import reverse_name
 from flowtop.model.kinds import ANY_PROTOCOL, ICMP_VERSIONS, UNKNOWN_DIRECTION, Direction, IpVersion, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import tunnels
+from flowtop.wire.biflows import biflow_templates
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
@@ -55,7 +56,8 @@ _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort
           "customer_vlan_id": ("dot1qCustomerVlanId",), "tcp_control_bits": ("tcpControlBits",),
           "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
 _OURS = tuple(map(flow_templates, PROFILES.values()))
-_TUNNELLED = frozenset(template for templates in _OURS for template in templates.tunnelled.values())
+_TUNNELLED = frozenset(template for templates in _OURS for template in (
+    *templates.tunnelled.values(), *biflow_templates(templates, tunnelled=True).values()))
 _FRAGMENTS = frozenset(template for templates in _OURS
                        for template in (*templates.flows.values(), *templates.tunnelled.values())
                        if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
@@ -175,6 +177,9 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
         half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, np.uint8(ANY_PROTOCOL), half["protocol"])
     if reverse:
         _turn_round(half)
+        way = fields.integers((reverse_name("flowDirection"),))  # flowtop's own biflows have it
+        if way is not None:
+            half["direction"] = np.where(way < UNKNOWN_DIRECTION, way, UNKNOWN_DIRECTION)
 
 
 def _fill_addresses(half: Collected, fields: _Fields) -> None:

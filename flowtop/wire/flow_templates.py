@@ -166,7 +166,7 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[Reco
 
     Returns the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
     """
-    ids = _template_ids(records)
+    ids = template_id(records)
     present = np.flatnonzero(np.bincount(ids - IPV4, minlength=1)) + IPV4
     if len(present) < 2:
         order = np.arange(len(records))
@@ -181,7 +181,8 @@ def _template(templates: FlowTemplates, id_: int) -> Template:
     return (templates.flows if id_ < _TUNNELLED else templates.tunnelled)[id_]
 
 
-def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
+def template_id(records: FlowRecords) -> npt.NDArray[np.intp]:
+    """The id of each record's Template, shape (n,)."""
     icmp = (records["protocol"] == _ICMP) | (records["protocol"] == _ICMPV6)
     ids = np.where(records["kind"] == Kind.FRAGMENT, IPV4_FRAGMENT, np.where(icmp, IPV4_ICMP, IPV4))
     ids += records["ip_version"] == np.uint8(IpVersion.V6)
@@ -195,6 +196,11 @@ def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
 
 def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
     """Encode Flow Records of one Template."""
+    return encode_columns(template, flow_columns(records, template))
+
+
+def flow_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
+    """The fields of Flow Records of one Template by element, each of shape (n,)."""
     form = shape(template.id)
     ingress = records["direction"] != Direction.EGRESS  # unknown, too: the element has two values
     columns: dict[str, npt.NDArray[np.generic]] = {
@@ -220,7 +226,7 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
     if form != template.id:
         columns |= {"observationPointId": tunnels.observation_points(records), "greKey": records["tunnel_id"],
                     "layer2SegmentId": tunnels.layer2_segments(records)}
-    return encode_columns(template, columns)
+    return columns
 
 
 def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:

@@ -39,6 +39,9 @@ class FileFormat(Protocol):
     def begin(self, context: ExportContext) -> list[bytes]:
         """The start of a file."""
 
+    def arranged(self, records: FlowRecords) -> FlowRecords:
+        """The records in an order in which even parts can be encoded on their own."""
+
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """Encode records, preceded by the metadata they need."""
 
@@ -51,13 +54,18 @@ class IpfixFile:
 
     def __init__(self, url: ExportUrl) -> None:
         self._domain = url.domain
+        self._biflow = url.biflow
         self._templates = flow_templates(url.profile)
 
     def begin(self, context: ExportContext) -> list[bytes]:
         """Templates and Options Data."""
-        self._session = TransportSession(self._templates, self._domain)
+        self._session = TransportSession(self._templates, self._domain, biflow=self._biflow)
         context.announced()
         return self._session.announcement(context)
+
+    def arranged(self, records: FlowRecords) -> FlowRecords:
+        """See FileFormat."""
+        return self._session.arranged(records)
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """Messages of Flow Records, preceded by changed interface tables and new tunnels."""
@@ -76,6 +84,10 @@ class JsonLines:
         """Return no octets."""
         return []
 
+    def arranged(self, records: FlowRecords) -> FlowRecords:
+        """See FileFormat."""
+        return records
+
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
         return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
@@ -92,6 +104,10 @@ class Csv:
     def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """The header line."""
         return [",".join(flow_names()).encode() + b"\n"]
+
+    def arranged(self, records: FlowRecords) -> FlowRecords:
+        """See FileFormat."""
+        return records
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
@@ -156,6 +172,7 @@ class FileTransport:
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Write records. Raises OSError; then `abandon` returns those not written."""
+        records = self._format.arranged(records)
         for start in range(0, len(records), _PART_RECORDS):
             self._unsent = records[start:]
             self._rotate(context)

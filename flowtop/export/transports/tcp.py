@@ -101,7 +101,7 @@ class TcpTransport:
                     raise
         if self._tls is not None:
             self._handshake(self._tls, context)
-        self._session = TransportSession(self._templates, self._url.domain, self._counts)
+        self._session = TransportSession(self._templates, self._url.domain, self._counts, biflow=self._url.biflow)
         self._written = self._window = 0
         self._reported_at = context.monotonic()
         self._write_all(self._session.announcement(context, _MESSAGE_OCTETS), context)

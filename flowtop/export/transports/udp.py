@@ -95,7 +95,7 @@ class UdpTransport:
             except OSError:  # For example, no route to IPv6.
                 if number == len(addresses):
                     raise
-        self._session = TransportSession(self._templates, self._url.domain, self._counts)
+        self._session = TransportSession(self._templates, self._url.domain, self._counts, biflow=self._url.biflow)
         self._reported_at = context.monotonic()
         self._announce(context)
 
@@ -112,7 +112,7 @@ class UdpTransport:
         while self._unsent is not None:
             self._refresh(context)
             self._write(self._session.new_tunnels(self._unsent, context, self.max_octets()), context)
-            self._send_until_refresh(self._unsent, context)
+            self._send_until_refresh(self._session.arranged(self._unsent), context)
 
     def tick(self, context: ExportContext) -> float:
         """Send Templates when they are due, and reports."""
@@ -157,7 +157,7 @@ class UdpTransport:
         """Send until Templates are due or the path MTU has changed; `_unsent` has the rest."""
         # Encode only what may be sent until then: the rest would be encoded again.
         datagrams = max(1, self._url.refresh_packets - self._since_announced)
-        most = datagrams * (self.max_octets() // _LEAST_RECORD_OCTETS)
+        most = datagrams * (self.max_octets() // _LEAST_RECORD_OCTETS) // 2 * 2
         records, later = records[:most], records[most:]
         flows = self._session.flows(records, context, self.max_octets())
         sent = octets = 0

@@ -1,0 +1,173 @@
+"""Biflows (RFC 5103): the Flow Records of both directions of a conversation as one Data Record.
+
+A biflow's Template is that of a direction plus reverse elements (PEN 29305) and biflowDirection; its id is that of the
+direction's Template plus OFFSET. ICMP, later fragments and aggregates are always exported as single directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.model.kinds import ICMP_VERSIONS, Kind
+from flowtop.model.record import FLOW_KEY_DTYPE, FlowRecords, chosen
+from flowtop.wire.flow_templates import (
+    IPV4,
+    IPV6,
+    FlowTemplates,
+    flow_columns,
+    flow_sets,
+    shape,
+    template_id,
+)
+from flowtop.wire.ipfix import RecordSet, encode_columns
+from flowtop.wire.ipfix_template import FieldSpecifier, Template, field
+
+OFFSET = 256
+REVERSED = ("flowId", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount",
+            "flowDirection", "flowEndReason", "tcpControlBits", "ipClassOfService")
+"""Elements of a direction that are no Flow Keys of the biflow: they stand in it for both directions."""
+INITIATOR, ARBITRARY = 1, 0
+"""Values of biflowDirection: the source opened the conversation; the order is not known."""
+
+_WORDS = FLOW_KEY_DTYPE.itemsize // 8
+Pairs = npt.NDArray[np.intp]
+
+
+def reverse_element(name: str) -> str:
+    """The name of the reverse element (RFC 5103 section 6.1)."""
+    return f"reverse{name[0].upper()}{name[1:]}"
+
+
+def biflow_templates(templates: FlowTemplates, *, tunnelled: bool = False) -> dict[int, Template]:
+    """Templates of biflows by id.
+
+    Args:
+        tunnelled: of flows in tunnels instead of the others.
+    """
+    ways = templates.tunnelled if tunnelled else templates.flows
+    return {id_ + OFFSET: Template(id_ + OFFSET, (*template.fields, *_reverse_fields(template)))
+            for id_, template in ways.items() if shape(id_) in (IPV4, IPV6)}
+
+
+def _reverse_fields(template: Template) -> list[FieldSpecifier]:
+    lengths = {name: specifier.length for name, specifier in template.named_fields}
+    return [*(field(reverse_element(name), lengths[name]) for name in REVERSED), field("biflowDirection")]
+
+
+def pairs(records: FlowRecords) -> Pairs:
+    """The records that are the two directions of a conversation at one Observation Point.
+
+    Returns:
+        Indexes of both, the initiator's first, shape (m, 2). Of several records of a direction, the first one belongs
+        to the first one of the other direction, and so on.
+    """
+    none = np.zeros((0, 2), np.intp)
+    some = np.flatnonzero(pairable(records))
+    if len(some) < 2:
+        return none
+    words, turned = _conversations(records[some])
+    order = np.lexsort((np.arange(len(some)), turned, *words.T))
+    ordered, sides = words[order], turned[order]
+    begins = np.concatenate(([True], (ordered[1:] != ordered[:-1]).any(axis=1)))
+    of_side = np.concatenate(([True], begins[1:] | (sides[1:] != sides[:-1])))
+    position = np.arange(len(order))
+    rank = position - np.maximum.accumulate(np.where(of_side, position, 0))
+    group = np.cumsum(begins)
+    along = np.lexsort((sides, rank, group))
+    first, second = along[:-1], along[1:]
+    both = (group[first] == group[second]) & (rank[first] == rank[second])
+    found: Pairs = some[np.stack((order[first[both]], order[second[both]]), axis=1)]
+    swap = _second_opens(records, found)
+    found[swap] = found[swap, ::-1]
+    return found
+
+
+def pairable(records: FlowRecords) -> npt.NDArray[np.bool_]:
+    """Which records can be part of a biflow."""
+    found: npt.NDArray[np.bool_] = (records["kind"] == Kind.FLOW) & ~np.isin(
+        records["protocol"], list(ICMP_VERSIONS))
+    return found
+
+
+def pairs_first(records: FlowRecords) -> FlowRecords:
+    """The records with those of `pairs` first, both of a pair together: an even part of them splits none."""
+    found = pairs(records).ravel()
+    single = np.ones(len(records), np.bool_)
+    single[found] = False
+    return chosen(records, np.concatenate((found, np.flatnonzero(single))))
+
+
+def _conversations(records: FlowRecords) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    """The Flow Keys without direction as words, the lower end first; and whether the ends were swapped for that."""
+    keys = np.zeros(len(records), FLOW_KEY_DTYPE)
+    for name in FLOW_KEY_DTYPE.names or ():
+        keys[name] = records[name]
+    keys["direction"] = 0
+    ends = []
+    for end in ("source", "destination"):
+        octets = np.zeros((len(keys), 24), np.uint8)
+        octets[:, :16] = np.frombuffer(keys[f"{end}_address"].tobytes(), np.uint8).reshape(-1, 16)
+        octets[:, 16:18] = keys[f"{end}_port"].astype(">u2").view(np.uint8).reshape(-1, 2)
+        ends.append(octets.view(">u8"))
+    turned: npt.NDArray[np.bool_] = np.zeros(len(keys), np.bool_)
+    equal: npt.NDArray[np.bool_] = np.ones(len(keys), np.bool_)
+    for source, destination in zip(ends[0].T, ends[1].T, strict=True):
+        turned |= equal & (source > destination)
+        equal &= source == destination
+    for name in ("address", "port"):
+        source, destination = keys[f"source_{name}"].copy(), keys[f"destination_{name}"].copy()
+        keys[f"source_{name}"] = np.where(turned, destination, source)
+        keys[f"destination_{name}"] = np.where(turned, source, destination)
+    return keys.view(np.uint64).reshape(-1, _WORDS), turned
+
+
+def _order(records: FlowRecords, found: Pairs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Times of both directions that say which was first, shape (m, 2), and whether they do."""
+    syn, start = records["syn_ms"][found].astype(np.int64), records["start_ms"][found].astype(np.int64)
+    both_syn = (syn > 0).all(axis=1)
+    times = np.where(both_syn.reshape(-1, 1), syn, start)
+    known: npt.NDArray[np.bool_] = times[:, 0] != times[:, 1]
+    return times, known
+
+
+def _second_opens(records: FlowRecords, found: Pairs) -> npt.NDArray[np.bool_]:
+    """Whether the second direction is the initiator's: it was first, or if unknown, it comes from the higher port."""
+    times, known = _order(records, found)
+    port: npt.NDArray[np.uint16] = records["source_port"][found]
+    second: npt.NDArray[np.bool_] = np.where(known, times[:, 1] < times[:, 0], port[:, 1] > port[:, 0])
+    return second
+
+
+def biflow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[
+        list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Flow Records as Sets for encode_messages: pairs as biflows, the others as they are.
+
+    Returns the Sets; the order of the records in them as by `flow_sets`, both directions of a biflow one after the
+    other; and how many records each Data Record has, 1 or 2.
+    """
+    found = pairs(records)
+    single = np.ones(len(records), np.bool_)
+    single[found.ravel()] = False
+    rest = np.flatnonzero(single)
+    sets, order = flow_sets(chosen(records, rest), templates) if len(rest) else ([], rest)
+    orders, counts = [rest[order]], [np.ones(len(rest), np.intp)]
+    ids = template_id(chosen(records, found[:, 0]))
+    for id_ in np.unique(ids).tolist():
+        mine = found[ids == id_]
+        sets.append(_biflow_set(records, mine, {**templates.flows, **templates.tunnelled}[id_]))
+        orders.append(mine.ravel())
+        counts.append(np.full(len(mine), 2, np.intp))
+    return sets, np.concatenate(orders), np.concatenate(counts)
+
+
+def _biflow_set(records: FlowRecords, found: Pairs, way: Template) -> RecordSet:
+    columns = flow_columns(chosen(records, found[:, 0]), way)
+    back = flow_columns(chosen(records, found[:, 1]), way)
+    _, known = _order(records, found)
+    more: Mapping[str, npt.NDArray[np.generic]] = {reverse_element(name): back[name] for name in REVERSED}
+    template = Template(way.id + OFFSET, (*way.fields, *_reverse_fields(way)))
+    return encode_columns(template, {**columns, **more, "biflowDirection": np.where(
+        known, np.uint8(INITIATOR), np.uint8(ARBITRARY))})
