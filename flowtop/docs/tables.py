@@ -92,8 +92,9 @@ def _elements() -> str:
     return table(("key", "IE", "what it holds"), [(code(name), number, doc) for name, number, doc in key_table()])
 
 
-_KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv"): "all", ("udp", "tcp", "tls", "file"): "IPFIX",
-          ("file", "jsonl", "csv"): "files", ("tcp", "tls"): "TCP, TLS", ("tls",): "TLS", ("udp",): "UDP"}
+_KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv", "jsonl+tcp", "jsonl+udp"): "all",
+          ("udp", "tcp", "tls", "file"): "IPFIX", ("file", "jsonl", "csv"): "files",
+          ("tcp", "tls", "jsonl+tcp"): "TCP, TLS", ("tls",): "TLS", ("udp",): "UDP"}
 """Short names for the transports that have an option."""
 
 

@@ -45,11 +45,13 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
     url = parse_export_url(text)
     transport: Transport
     spool = None
-    if url.kind == "udp":
+    if url.kind in ("udp", "jsonl+udp"):
         transport = UdpTransport(url)
     elif url.kind in ("tcp", "tls"):
         transport = TcpTransport(url, tls_context(url) if url.kind == "tls" else None)
         spool = _spool(url, state_directory, spool_octets, wall)
+    elif url.kind == "jsonl+tcp":
+        transport = TcpTransport(url)  # no spool: its files of IPFIX lack some of what lines have
     else:
         check_compression(url.compress)
         _check_writable(url)

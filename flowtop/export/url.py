@@ -17,7 +17,7 @@ from flowtop.text import quantities
 from flowtop.text.quantities import QuantityError
 from flowtop.wire.flow_templates import PROFILES, Profile
 
-Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv"]
+Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv", "jsonl+tcp", "jsonl+udp"]
 
 IPFIX_PORT = 4739
 IPFIX_TLS_PORT = 4740
@@ -27,9 +27,12 @@ TEMPLATE_REFRESH_S = 60.0
 TEMPLATE_REFRESH_PACKETS = 1_000
 
 _SCHEMES: dict[str, Kind] = {"ipfix": "udp", "ipfix+udp": "udp", "ipfix+tcp": "tcp", "ipfix+tls": "tls",
-                             "file": "file", "jsonl": "jsonl", "csv": "csv"}
+                             "file": "file", "jsonl": "jsonl", "csv": "csv",
+                             "jsonl+tcp": "jsonl+tcp", "jsonl+udp": "jsonl+udp"}
 _COLLECTORS: tuple[Kind, ...] = ("udp", "tcp", "tls")
 _FILES: tuple[Kind, ...] = ("file", "jsonl", "csv")
+_LINES: tuple[Kind, ...] = ("jsonl+tcp", "jsonl+udp")
+"""Collectors of JSON Lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,10 @@ class UrlOption:
 OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
     UrlOption("profile", (*_COLLECTORS, "file"), "default", "Templates for a specific collector, see below."),
     UrlOption("domain", (*_COLLECTORS, "file"), "1", "Observation Domain ID."),
-    UrlOption("duplicates", (*_COLLECTORS, *_FILES), "keep",
+    UrlOption("duplicates", (*_COLLECTORS, *_FILES, *_LINES), "keep",
               "`drop` omits flows already counted at another interface: each packet is exported once."),
-    UrlOption("reconnect", ("tcp", "tls"), "60s", "Time between attempts to connect (RFC 7011: once a minute)."),
+    UrlOption("reconnect", ("tcp", "tls", "jsonl+tcp"), "60s",
+              "Time between attempts to connect (RFC 7011: once a minute)."),
     UrlOption("ca", ("tls",), "the system's", "PEM file of the authorities that the collector is verified with."),
     UrlOption("cert", ("tls",), "none", "PEM file of the client's certificate."),
     UrlOption("key", ("tls",), "in `cert`", "PEM file of its private key."),
@@ -130,7 +134,7 @@ def parse_export_url(text: str) -> ExportUrl:
     kind = _SCHEMES.get(scheme.lower())
     if not colon or kind is None:
         raise _unknown("scheme", scheme if colon else text, _SCHEMES, text)
-    if kind in _COLLECTORS:
+    if kind in (*_COLLECTORS, *_LINES):
         return _collector(text, kind)
     path, _, query = rest.partition("?")
     if path.startswith("//"):  # file:///var/log/flows.ipfix
@@ -158,6 +162,8 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
     except ValueError as error:
         raise _usage(f"export {text!r}: {error}", "a port is 1 to 65535, IPv6 addresses are in brackets") from error
     host = parts.hostname or ""
+    if port is None and kind in _LINES:
+        raise _usage(f"export {text!r} has no port", f"add one, for example {kind}://collector:5170")
     _check_authority(text, parts, host, port)
     options = _options(text, kind, parts.query)
     for name in (host, options.get("servername", host)):

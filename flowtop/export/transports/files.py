@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import select
 import stat
@@ -18,6 +17,7 @@ import numpy as np
 
 from flowtop.export.compression import END_OF_FLUSHED, Compressor, WholeWriter, compressor
 from flowtop.export.context import ExportContext
+from flowtop.export.lines import json_lines
 from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
@@ -90,8 +90,7 @@ class JsonLines:
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
-        return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
-                for record in plain_records(records, context.metering().lookups)]
+        return json_lines(records, context)
 
     def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""

@@ -1,9 +1,10 @@
-"""IPFIX over TCP (RFC 7011 section 10.4) and TLS (section 11.1), which repeats what a broken connection may have lost.
+"""IPFIX over TCP (RFC 7011 section 10.4) and TLS (section 11.1), and JSON Lines over TCP.
 
-TCP acknowledges what the collector's kernel has received, not what the collector has read. The unread amount is limited
-by about the widest window that the kernel has offered. So the newest messages of that size are kept, regardless of age;
-if the connection breaks, their records are sent again. If a collector closes in order, it had read everything: with
-unread data, its kernel would reset the connection (RFC 2525 section 2.17).
+What a broken connection may have lost is sent again. TCP acknowledges what the collector's kernel has received, not
+what the collector has read. The unread amount is limited by about the widest window that the kernel has offered. So the
+newest messages of that size are kept, regardless of age; if the connection breaks, their records are sent again. If a
+collector closes in order, it had read everything: with unread data, its kernel would reset the connection (RFC 2525
+section 2.17).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowtop.export.context import Abandoned, ExportContext
+from flowtop.export.lines import LineSession
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.transports.resolve import Address, resolve
 from flowtop.export.url import ExportUrl
@@ -57,7 +59,7 @@ class TcpTransport:
     """A TCP connection to one collector, with TLS if there is a context.
 
     Args:
-        url: of kind tcp or tls.
+        url: of kind tcp, tls or jsonl+tcp.
         tls: context with certificates loaded; None: plain TCP. There is no fall-back from TLS.
         unread_s, unread_octets: see UNREAD_S and UNREAD_OCTETS.
     """
@@ -101,11 +103,17 @@ class TcpTransport:
                     raise
         if self._tls is not None:
             self._handshake(self._tls, context)
-        self._session = TransportSession(self._templates, self._url.domain, self._counts, biflow=self._url.biflow)
+        self._session = self._begun_session()
         self._written = self._window = 0
         self._reported_at = context.monotonic()
         self._write_all(self._session.announcement(context, _MESSAGE_OCTETS), context)
-        context.announced()
+        if self._url.kind != "jsonl+tcp":
+            context.announced()
+
+    def _begun_session(self) -> TransportSession | LineSession:
+        if self._url.kind == "jsonl+tcp":
+            return LineSession()
+        return TransportSession(self._templates, self._url.domain, self._counts, biflow=self._url.biflow)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Send records. Raises OSError, Abandoned; then `abandon` returns them."""

@@ -1,4 +1,4 @@
-"""IPFIX over UDP (RFC 7011 section 10.3): messages fit the path MTU, Templates are repeated."""
+"""IPFIX over UDP (RFC 7011 section 10.3): messages fit the path MTU, Templates are repeated; and JSON Lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowtop.export.context import ExportContext
+from flowtop.export.lines import LineSession
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.transports.resolve import resolve
 from flowtop.export.url import ExportUrl
@@ -18,7 +19,7 @@ from flowtop.wire.flow_templates import flow_templates
 UNKNOWN_MTU_OCTETS = 512
 """Maximum message size if the path MTU is unknown (RFC 7011 section 10.3.3)."""
 REPORT_S = 60.0
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # linux/in.h: Python's socket module lacks them.
+_IP_MTU_DISCOVER, _IP_PMTUDISC_WANT, _IP_PMTUDISC_DO, _IP_MTU = 10, 1, 2, 14  # linux/in.h: not in Python's socket
 _IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 _MAX_DATAGRAM = 9_000 - 28
@@ -26,21 +27,26 @@ _MAX_DATAGRAM = 9_000 - 28
 _SMALLEST_MTU = 296
 """Smallest plausible MTU; smaller values from the kernel are ignored."""
 _LEAST_RECORD_OCTETS = 50
+_LEAST_LINE_OCTETS = 500
 _QUIET_DATAGRAMS = 3
 """This many datagrams in a row without a refusal mean that the collector listens (again)."""
 
 
-def datagram_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
+def datagram_socket(family: int, address: tuple[Any, ...], *, fragments: bool = False) -> socket.socket:
     """A socket to one collector that never fragments: the kernel answers EMSGSIZE when the path has become narrower.
+
+    Args:
+        fragments: let the kernel send a longer datagram in fragments.
 
     Raises OSError: there is no way there.
     """
     made = socket.socket(family, socket.SOCK_DGRAM)
+    discovery = _IP_PMTUDISC_WANT if fragments else _IP_PMTUDISC_DO
     try:
         if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, discovery)
         else:
-            made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+            made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discovery)
         made.connect(address)
     except OSError:
         made.close()
@@ -64,13 +70,14 @@ class UdpTransport:
     """Sends datagrams to one collector.
 
     Args:
-        url: of kind udp.
+        url: of kind udp or jsonl+udp. A line that is longer than the path MTU is sent in IP fragments.
     """
 
     def __init__(self, url: ExportUrl) -> None:
         self._url = url
         self._templates = flow_templates(url.profile)
         self._counts = SentCounts()
+        self._lines = url.kind == "jsonl+udp"
         self._socket: socket.socket | None = None
         self._unsent: FlowRecords | None = None
         self._quiet = 0
@@ -95,7 +102,8 @@ class UdpTransport:
             except OSError:  # For example, no route to IPv6.
                 if number == len(addresses):
                     raise
-        self._session = TransportSession(self._templates, self._url.domain, self._counts, biflow=self._url.biflow)
+        self._session: TransportSession | LineSession = LineSession() if self._lines else TransportSession(
+            self._templates, self._url.domain, self._counts, biflow=self._url.biflow)
         self._reported_at = context.monotonic()
         self._announce(context)
 
@@ -104,7 +112,7 @@ class UdpTransport:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._socket = datagram_socket(family, address)
+        self._socket = datagram_socket(family, address, fragments=self._lines)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Send records. Raises OSError, Abandoned; then `abandon` returns those not sent."""
@@ -151,13 +159,15 @@ class UdpTransport:
         self._announced_at, self._since_announced = context.monotonic(), 0
         self._write(self._session.announcement(context, self.max_octets()), context)
         self._since_announced = 0
-        context.announced()
+        if not self._lines:
+            context.announced()
 
     def _send_until_refresh(self, records: FlowRecords, context: ExportContext) -> None:
         """Send until Templates are due or the path MTU has changed; `_unsent` has the rest."""
         # Encode only what may be sent until then: the rest would be encoded again.
+        least = _LEAST_LINE_OCTETS if self._lines else _LEAST_RECORD_OCTETS
         datagrams = max(1, self._url.refresh_packets - self._since_announced)
-        most = datagrams * (self.max_octets() // _LEAST_RECORD_OCTETS) // 2 * 2
+        most = datagrams * max(self.max_octets() // least, 2) // 2 * 2
         records, later = records[:most], records[most:]
         flows = self._session.flows(records, context, self.max_octets())
         sent = octets = 0
