@@ -13,7 +13,7 @@ from flowtop.model.record import FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.biflows import biflow_sets, biflow_templates, pairs_first
-from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, template_sets
+from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, encode_one_by_one, template_sets
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
@@ -59,6 +59,7 @@ class TransportSession:
     def __init__(self, templates: ft.FlowTemplates, domain: int, counts: SentCounts | None = None, *,
                  biflow: bool = False) -> None:
         self._biflow = biflow
+        self._one_set = templates.profile.one_set
         self._templates = templates
         self._domain = domain
         self._options_domain = templates.profile.options_domain(domain)
@@ -74,6 +75,8 @@ class TransportSession:
         """
         interfaces = context.metering().lookups.interfaces
         self._interfaces = dict(interfaces)
+        if self._one_set:
+            return self._announced_one_by_one(context, max_octets, tunnelled=bool(self._tunnels))
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
         if interfaces:
             options.append(ft.interface_table(self._templates, interfaces))
@@ -84,7 +87,7 @@ class TransportSession:
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """The interface table, if it has changed since it was sent; else nothing."""
         interfaces = context.metering().lookups.interfaces
-        if not interfaces or interfaces == self._interfaces:
+        if not interfaces or interfaces == self._interfaces or self._one_set:
             return []
         self._interfaces = dict(interfaces)
         return self._encode([ft.interface_table(self._templates, interfaces)], self._options_domain, context,
@@ -102,6 +105,8 @@ class TransportSession:
         if not new:
             return []
         self._tunnels |= new
+        if self._one_set:
+            return self._announced_one_by_one(context, max_octets, tunnelled=True) if first else []
         if first:
             return self._announce_tunnels(context, max_octets)
         return self._encode([ft.tunnel_table(self._templates, new)], self._options_domain, context, max_octets)
@@ -120,8 +125,19 @@ class TransportSession:
             sets += template_sets(biflow_templates(self._templates, tunnelled=tunnelled).values())
         return sets
 
+    def _announced_one_by_one(self, context: ExportContext, max_octets: int, *, tunnelled: bool) -> list[bytes]:
+        """A message for each Template."""
+        templates = [*self._templates.flows.values(), *(self._templates.tunnelled.values() if tunnelled else ())]
+        if self._biflow:
+            templates += biflow_templates(self._templates).values()
+            templates += biflow_templates(self._templates, tunnelled=True).values() if tunnelled else ()
+        return [message for template in templates
+                for message in self._encode(template_sets([template]), self._domain, context, max_octets)]
+
     def reports(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """Current statistics and reliability of metering and exporting (RFC 7011 section 4)."""
+        if self._one_set:
+            return []
         facts, lost = context.metering(), context.given_up()
         sets = [
             ft.metering_statistics(self._templates, domain=self._domain, messages=self._counts.messages,
@@ -138,8 +154,9 @@ class TransportSession:
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
         sets, order, sizes = self._flow_sets(records)
-        encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
-                                  export_time_s=int(context.wall()), max_octets=max_octets)
+        encode = encode_one_by_one if self._one_set else encode_messages
+        encoded = encode(sets, domain=self._domain, sequence=self._sequences[self._domain],
+                         export_time_s=int(context.wall()), max_octets=max_octets)
         self._sequences[self._domain] = encoded.next_sequence
         self._counts.flow_records += len(records)
         self._count(encoded.messages)

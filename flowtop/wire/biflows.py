@@ -26,9 +26,10 @@ from flowtop.wire.ipfix import RecordSet, encode_columns
 from flowtop.wire.ipfix_template import FieldSpecifier, Template, field
 
 OFFSET = 256
-REVERSED = ("flowId", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount",
-            "flowDirection", "flowEndReason", "tcpControlBits", "ipClassOfService")
-"""Elements of a direction that are no Flow Keys of the biflow: they stand in it for both directions."""
+REVERSED = ("flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount", "flowDirection",
+            "flowEndReason", "tcpControlBits", "ipClassOfService")
+"""Elements of a direction that are no Flow Keys of the biflow: they stand in it for both directions. Identifiers like
+flowId have no reverse elements (RFC 5103 section 6.1): it is that of the initiator's direction."""
 INITIATOR, ARBITRARY = 1, 0
 """Values of biflowDirection: the source opened the conversation; the order is not known."""
 

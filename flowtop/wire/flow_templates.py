@@ -60,6 +60,8 @@ class Profile:
             that don't count Options Data as Data Records when they check sequence numbers.
         post_vlan: repeat the VLAN as postVlanId, for collectors that read it from there at egress.
         doc: which collectors it is for.
+        one_set: a message has one Set without padding, a Template Set has one Template, and there are no Options, for
+            collectors that assume this.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Profile:
     options_apart: bool
     post_vlan: bool
     doc: str
+    one_set: bool = False
 
     def options_domain(self, domain: int) -> int:
         """Observation Domain ID of messages with Options Data about `domain`."""
@@ -78,6 +81,8 @@ PROFILES: dict[str, Profile] = {profile.name: profile for profile in (
     Profile("strict", 2, False, False, "Every element at full length; options in the flows' own Observation Domain."),
     Profile("nfdump", 2, True, False, "All 12 TCP control bits; options apart: nfcapd sees no false sequence errors."),
     Profile("pmacct", 1, False, True, "nfacctd reads two octets of TCP control bits as 0, and vlanId only at ingress."),
+    Profile("go-ipfix", 2, False, False, "One Set a message, not padded; no options, so no interface names: for the "
+            "collectors of go-ipfix and Antrea.", one_set=True),
 )}
 """By name; `default` is for any collector."""
 

@@ -22,7 +22,7 @@ from tests.oracle.collectors import ipfix_dump, nfacctd_records, nfdump_records,
 DOMAIN = 3
 EXPORT_TIME_S = 1_700_000_100
 DEVICES = Path(__file__).parents[3] / "shared" / "data" / "netflow"
-FULL_BITS = ("strict", "nfdump")
+FULL_BITS = ("strict", "nfdump", "go-ipfix")
 """Profiles that tell all TCP control bits."""
 
 TUNNELS = {1: "ip", 2: "gre", 3: "erspan", 4: "vxlan", 5: "geneve", 6: "mpls"}

@@ -70,7 +70,7 @@ def expected(record: np.void, profile: ft.Profile) -> dict[str, Any]:
         "sourceMacAddress": record["source_mac"].tobytes(),
         "destinationMacAddress": record["destination_mac"].tobytes(), "ipClassOfService": record["tos"],
         "vlanId": record["vlan_id"], "dot1qCustomerVlanId": record["customer_vlan_id"],
-        "tcpControlBits": bits if profile.name in ("strict", "nfdump") else bits % 256,
+        "tcpControlBits": bits if profile.name in ("strict", "nfdump", "go-ipfix") else bits % 256,
     }
     if profile.name in ("default", "pmacct"):
         seen["postVlanId"] = record["vlan_id"]
