@@ -119,6 +119,10 @@ class TransportSession:
         return [*self._encode(self._templates_of_flows(tunnelled=True), self._domain, context, max_octets),
                 *self._encode(options, self._options_domain, context, max_octets)]
 
+    def options(self, sets: Sequence[RecordSet], context: ExportContext) -> list[bytes]:
+        """Other Options Data, and their Templates, in the Observation Domain of options."""
+        return self._encode(sets, self._options_domain, context, MAX_MESSAGE_OCTETS)
+
     def _templates_of_flows(self, *, tunnelled: bool = False) -> list[RecordSet]:
         sets = ft.announcement(self._templates, tunnelled=tunnelled)
         if self._biflow:

@@ -35,6 +35,7 @@ class CollectingStatistics:
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
         incomplete_messages: in a capture: messages of which fragments or other octets were not captured, or before
             which a part of the stream is missing.
+        wrong_checksums: messages that are not as their MD5 checksum (RFC 5655) says; their records are counted.
     """
 
     messages: int = 0
@@ -58,6 +59,7 @@ class CollectingStatistics:
     sampled_packets: int = 0
     sampling_interval: int = 1
     incomplete_messages: int = 0
+    wrong_checksums: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -125,6 +127,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
     ("corrected_clocks", "clock off"), ("incomplete_messages", "messages incomplete"),
+    ("wrong_checksums", "checksums wrong"),
 )
 
 

@@ -17,6 +17,7 @@ from flowtop.capture.files.messages import Payload
 from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
+from flowtop.wire.file_details import checksum_holds
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
@@ -130,6 +131,8 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
             entry.refusals.append(str(refusal))
             yield entry
             continue
+        if checksum_holds(payload.octets, message) is False:
+            entry.refusals.append("the checksum in this message is not its own")
         for template in message.templates:
             for waiting in held.take((session, message.domain, template.id)):
                 try:

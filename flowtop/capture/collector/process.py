@@ -23,6 +23,7 @@ from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
+from flowtop.wire.file_details import checksum_holds
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
@@ -112,6 +113,7 @@ class CollectingProcess:
             self.refuse(refusal.fault)
             return False
         self._counts["messages"] += 1
+        self._counts["wrong_checksums"] += checksum_holds(octets, message) is False
         domain = self._sessions.domain(known, message.domain)
         self._follow(message, domain)
         times = self._times(message, domain, round(now_s * 1000))

@@ -97,7 +97,8 @@ class RecordReader:
         statistics = self.statistics
         faults = [f"{number:,} {what}" for number, what in (
             (statistics.refused_messages, "messages that cannot be read"),
-            (statistics.waiting_sets + statistics.dropped_sets, "sets without template")) if number]
+            (statistics.waiting_sets + statistics.dropped_sets, "sets without template"),
+            (statistics.wrong_checksums, "messages with a wrong checksum")) if number]
         return f"has {' and '.join(faults)}" if faults else ""
 
     @property

@@ -6,8 +6,9 @@ import csv
 import io
 import os
 import select
+import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,13 @@ from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
 from flowtop.files import FILE_MODE, put_aside
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.wire.file_details import ROOM_OCTETS, Checksums, session_details, time_window
 from flowtop.wire.flow_templates import flow_templates
+from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS
 
 REPORT_S = 60.0
 _PART_RECORDS = 512
+_MESSAGE_OCTETS = MAX_MESSAGE_OCTETS - ROOM_OCTETS
 _FLUSH_S = 1.0
 _READER_S = 60.0
 _UNFLUSHED_RECORDS = 50_000
@@ -48,11 +52,23 @@ class FileFormat(Protocol):
     def reports(self, context: ExportContext) -> list[bytes]:
         """Reports, written once a minute and at the end."""
 
+    def end(self, context: ExportContext) -> list[bytes]:
+        """The end of a file, after the last reports."""
+
 
 class IpfixFile:
-    """RFC 5655: IPFIX Messages one after another; each file is a Transport Session with its own Templates."""
+    """RFC 5655: IPFIX Messages one after another; each file is a Transport Session with its own Templates.
 
-    def __init__(self, url: ExportUrl) -> None:
+    Each message has a checksum; details of the session are at the start, the time window of its flows is at the end.
+
+    Args:
+        url: of kind file.
+        address: gives an address of this host.
+    """
+
+    def __init__(self, url: ExportUrl, address: Callable[[], str] | None = None) -> None:
+        self._address = own_address if address is None else address
+        self._plain = url.profile.one_set  # no options
         self._domain = url.domain
         self._biflow = url.biflow
         self._templates = flow_templates(url.profile)
@@ -60,8 +76,13 @@ class IpfixFile:
     def begin(self, context: ExportContext) -> list[bytes]:
         """Templates and Options Data."""
         self._session = TransportSession(self._templates, self._domain, biflow=self._biflow)
+        self._checksums = Checksums()
+        self._started_s = int(context.wall())
+        self._window: tuple[int, int] | None = None
         context.announced()
-        return self._session.announcement(context)
+        details = [] if self._plain else self._session.options(
+            session_details(self._address(), self._started_s), context)
+        return self._checked([*details, *self._session.announcement(context, _MESSAGE_OCTETS)])
 
     def arranged(self, records: FlowRecords) -> FlowRecords:
         """See FileFormat."""
@@ -69,12 +90,26 @@ class IpfixFile:
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """Messages of Flow Records, preceded by changed interface tables and new tunnels."""
-        return [*self._session.changed_interfaces(context), *self._session.new_tunnels(records, context),
-                *self._session.flows(records, context).messages]
+        first_ms, last_ms = int(records["start_ms"].min()), int(records["end_ms"].max())
+        known = self._window or (first_ms, last_ms)
+        self._window = min(known[0], first_ms), max(known[1], last_ms)
+        return self._checked([*self._session.changed_interfaces(context, _MESSAGE_OCTETS),
+                              *self._session.new_tunnels(records, context, _MESSAGE_OCTETS),
+                              *self._session.flows(records, context, _MESSAGE_OCTETS).messages])
 
     def reports(self, context: ExportContext) -> list[bytes]:
         """Statistics and reliability."""
-        return self._session.reports(context)
+        return self._checked(self._session.reports(context, _MESSAGE_OCTETS))
+
+    def end(self, context: ExportContext) -> list[bytes]:
+        """The time window, if there was a flow."""
+        if self._window is None or self._plain:
+            return []
+        return self._checked(self._session.options(
+            time_window(*self._window, self._started_s, int(context.wall())), context))
+
+    def _checked(self, messages: list[bytes]) -> list[bytes]:
+        return messages if self._plain else self._checksums.add(messages)
 
 
 class JsonLines:
@@ -95,6 +130,8 @@ class JsonLines:
     def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""
         return []
+
+    end = reports
 
 
 class Csv:
@@ -123,6 +160,8 @@ class Csv:
     def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""
         return []
+
+    end = reports
 
 
 class FileTransport:
@@ -196,7 +235,7 @@ class FileTransport:
 
     def finish(self, context: ExportContext) -> None:
         """Write the last reports and sync the file to disk. Raises OSError."""
-        self._write(self._format.reports(context), context)
+        self._write([*self._format.reports(context), *self._format.end(context)], context)
         self._end_file()
 
     def abandon(self) -> tuple[FlowRecords, int]:
@@ -233,7 +272,7 @@ class FileTransport:
         size, age = self._url.rotate_octets, self._url.rotate_s
         if (size is not None and self._octets >= size) or (
                 age is not None and context.monotonic() - self._opened_at >= age):
-            self._write(self._format.reports(context), context)
+            self._write([*self._format.reports(context), *self._format.end(context)], context)
             self._end_file()
             self.open(context)
 
@@ -302,6 +341,15 @@ class FileTransport:
         if self._raw is not self._output:
             self._raw.close()
         self._raw = self._compressor = None
+
+
+def own_address() -> str:
+    """The address that this host would use for the internet; 0.0.0.0 if it has no such route. Nothing is sent."""
+    for family, destination in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((destination, 9))
+            return str(probe.getsockname()[0])
+    return "0.0.0.0"
 
 
 def _write_all(raw: BinaryIO, octets: bytes) -> None:
