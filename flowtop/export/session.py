@@ -197,6 +197,10 @@ class TransportSession:
         self._count(encoded.messages)
         return encoded.messages
 
+    def count_more(self, octets: int) -> None:
+        """Count octets that were added to the last messages."""
+        self._counts.octets += octets
+
     def _count(self, messages: list[bytes]) -> None:
         self._counts.messages += len(messages)
         self._counts.octets += sum(map(len, messages))

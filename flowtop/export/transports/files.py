@@ -53,7 +53,7 @@ class FileFormat(Protocol):
         """Reports, written once a minute and at the end."""
 
     def end(self, context: ExportContext) -> list[bytes]:
-        """The end of a file, after the last reports."""
+        """The end of a file, before the last reports."""
 
 
 class IpfixFile:
@@ -109,7 +109,11 @@ class IpfixFile:
             time_window(*self._window, self._started_s, int(context.wall())), context))
 
     def _checked(self, messages: list[bytes]) -> list[bytes]:
-        return messages if self._plain else self._checksums.add(messages)
+        if self._plain:
+            return messages
+        checked = self._checksums.add(messages)
+        self._session.count_more(sum(map(len, checked)) - sum(map(len, messages)))
+        return checked
 
 
 class JsonLines:
@@ -235,7 +239,7 @@ class FileTransport:
 
     def finish(self, context: ExportContext) -> None:
         """Write the last reports and sync the file to disk. Raises OSError."""
-        self._write([*self._format.reports(context), *self._format.end(context)], context)
+        self._write([*self._format.end(context), *self._format.reports(context)], context)
         self._end_file()
 
     def abandon(self) -> tuple[FlowRecords, int]:
@@ -272,7 +276,7 @@ class FileTransport:
         size, age = self._url.rotate_octets, self._url.rotate_s
         if (size is not None and self._octets >= size) or (
                 age is not None and context.monotonic() - self._opened_at >= age):
-            self._write([*self._format.reports(context), *self._format.end(context)], context)
+            self._write([*self._format.end(context), *self._format.reports(context)], context)
             self._end_file()
             self.open(context)
 
