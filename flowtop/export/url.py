@@ -21,6 +21,8 @@ Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv", "jsonl+tcp", "jsonl+
 
 IPFIX_PORT = 4739
 IPFIX_TLS_PORT = 4740
+LINES_PORT = 5_170
+"""Fluent Bit's default for lines over TCP and UDP; there is no standard."""
 RECONNECT_S = 60.0
 """RFC 7011 section 10.4.4: a lost connection is retried once a minute by default."""
 TEMPLATE_REFRESH_S = 60.0
@@ -73,6 +75,7 @@ OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
 )}
 """Query options by name: the only list of them."""
 
+_DEFAULT_PORTS: dict[Kind, int] = {"tls": IPFIX_TLS_PORT, "jsonl+tcp": LINES_PORT, "jsonl+udp": LINES_PORT}
 _SHORTEST_S, _LONGEST_S = 0.01, 366 * 86_400
 """Durations in an export URL."""
 _SMALLEST_FILE = 4096
@@ -162,8 +165,6 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
     except ValueError as error:
         raise _usage(f"export {text!r}: {error}", "a port is 1 to 65535, IPv6 addresses are in brackets") from error
     host = parts.hostname or ""
-    if port is None and kind in _LINES:
-        raise _usage(f"export {text!r} has no port", f"add one, for example {kind}://collector:5170")
     _check_authority(text, parts, host, port)
     options = _options(text, kind, parts.query)
     for name in (host, options.get("servername", host)):
@@ -171,7 +172,7 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
     if "key" in options and "cert" not in options:
         raise _usage("a private key without its certificate", "give both: cert=client.pem&key=client.key")
     return ExportUrl(
-        text, kind, host, IPFIX_PORT if port is None and kind != "tls" else port or IPFIX_TLS_PORT,
+        text, kind, host, _DEFAULT_PORTS.get(kind, IPFIX_PORT) if port is None else port,
         profile=_profile(options, text), domain=_domain(options),
         reconnect_s=_duration(options, "reconnect", RECONNECT_S),
         ca=_path(options, "ca"), cert=_path(options, "cert"), key=_path(options, "key"),

@@ -124,7 +124,7 @@ def test_lines_wait_for_a_collector_and_are_not_doubled() -> None:
 
 
 @pytest.mark.parametrize("url", [
-    "jsonl+tcp://h", "jsonl+udp://h", "jsonl+tcp://:5", "jsonl+udp://h:5?reconnect=5s", "jsonl+tcp://h:5?profile=strict",
+    "jsonl+tcp://", "jsonl+udp:h", "jsonl+tcp://:5", "jsonl+udp://h:5?reconnect=5s", "jsonl+tcp://h:5?profile=strict",
     "jsonl+udp://h:5?biflow=on", "jsonl+tcp://h:5?compress=gzip", "jsonl+udp://h:0"])
 def test_what_is_not_valid(url: str) -> None:
     with pytest.raises(FlowtopError) as refusal:
