@@ -33,6 +33,12 @@ class CollectingStatistics:
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
+        unknown_sampling: records of flows that were sampled with an interval that is not known, and so not multiplied.
+        options_of_other_domain, options_of_other_port: records with a sampling interval that the exporter announced in
+            another Observation Domain, or from another source port.
+        templates_of_other_port: Data Sets decoded with a Template that the exporter sent from another source port.
+        names_of_other_domain: interfaces with a name that the exporter announced in another Observation Domain.
+        dropped_options: samplers and names in Options Data that were not kept, because there were too many.
     """
 
     messages: int = 0
@@ -55,6 +61,12 @@ class CollectingStatistics:
     exporters: int = 0
     sampled_packets: int = 0
     sampling_interval: int = 1
+    unknown_sampling: int = 0
+    options_of_other_domain: int = 0
+    options_of_other_port: int = 0
+    templates_of_other_port: int = 0
+    names_of_other_domain: int = 0
+    dropped_options: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -121,8 +133,13 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
-    ("corrected_clocks", "clock off"),
+    ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
 )
+_JOINED: tuple[tuple[str, str], ...] = (
+    ("options_of_other_domain", "options of another domain"), ("options_of_other_port", "options of another port"),
+    ("templates_of_other_port", "templates of another port"), ("names_of_other_domain", "names of another domain"),
+)
+"""What an exporter has announced elsewhere than it should."""
 
 
 def faults(statistics: CollectingStatistics) -> list[tuple[str, int]]:
@@ -139,7 +156,7 @@ def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
         found.append(("sampled 1 in", f"{statistics.sampling_interval:,}"))
     if statistics.waiting_sets:
         found.append(("waiting for templates", f"{statistics.waiting_sets:,}"))
-    return found
+    return found + [(words, f"{count:,}") for name, words in _JOINED if (count := getattr(statistics, name))]
 
 
 def collecting_record(statistics: CollectingStatistics) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Message:
     """When the exporter booted, ms since 1970 UTC on its own clock; NetFlow's flow times count from it."""
     sampling_interval: int = 0
     """1 of this many packets was sampled, from the header of NetFlow 5; 0 if not reported."""
+    sampling_mode: int = 0
+    """Mode of sampling, from the same header; 0 for none, but many exporters that sample leave it 0."""
 
     @property
     def record_count(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.collector.names import ExporterNames
 from flowtop.model.exporters import Exporter, observation_point_name
 from flowtop.model.kinds import UNKNOWN_DIRECTION
 from flowtop.model.record import OBSERVATION_DTYPE
@@ -15,26 +16,24 @@ MAX_POINTS = 16_384
 """Limit of interfaces with a number of their own, since a hostile sender can name many. The others share OTHERS."""
 OTHERS = 1
 """The number shared by all interfaces beyond MAX_POINTS."""
-MAX_NAMES = 4_096
-"""Limit of interface names per exporter and domain."""
-MAX_ALL_NAMES = 65_536
-"""Limit of interface names in total."""
-
-_Domain = tuple[str, int]
-"""Exporter address, Observation Domain ID."""
 
 
 class ObservationPoints:
     """Synthetic ifindexes, names and totals of Observation Points.
 
     Entries are never removed, as flows refer to them.
+
+    Attributes:
+        names: tables of names that exporters have announced.
+        named_elsewhere: number of interfaces with a name that was announced in another Observation Domain.
     """
 
     def __init__(self) -> None:
+        self.names = ExporterNames()
+        self.named_elsewhere = 0
         self._numbers: dict[tuple[str, int, int], int] = {}
-        self._names: dict[_Domain, dict[int, str]] = {}
-        self._named = 0
         self._texts: dict[int, str] | None = None
+        self._texts_of = 0
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
@@ -57,19 +56,10 @@ class ObservationPoints:
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
 
-    def name(self, exporter: str, domain: int, interface: int, name: str) -> None:
-        """Store the name of an exporter's interface."""
-        names = self._names.get((exporter, domain), {})
-        known = interface in names
-        if names.get(interface) == name or (not known and (len(names) >= MAX_NAMES or self._named >= MAX_ALL_NAMES)):
-            return
-        self._named += not known
-        self._names.setdefault((exporter, domain), names)[interface] = name
-        self._texts = None
-
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""
-        if self._texts is None:
+        if self._texts is None or self._texts_of != self.names.changes:
+            self.named_elsewhere, self._texts_of = 0, self.names.changes
             self._texts = {
                 number: observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface)))
                 for (exporter, domain, interface), number in self._numbers.items()}
@@ -78,12 +68,9 @@ class ObservationPoints:
         return self._texts
 
     def _text(self, exporter: str, domain: int, interface: int) -> str:
-        """An interface's name; exporters may report it in domain 0 for all their domains."""
-        for place in (domain, 0):
-            name = self._names.get((exporter, place), {}).get(interface)
-            if name:
-                return name
-        return f"if{interface}" if interface else ""
+        name, other_domain = self.names.find("interface", exporter, domain, interface)
+        self.named_elsewhere += other_domain
+        return name or (f"if{interface}" if interface else "")
 
     def book(self, ifindex: npt.NDArray[np.uint32], direction: npt.NDArray[np.uint8],
              packets: npt.NDArray[np.uint64], octets: npt.NDArray[np.uint64]) -> None:

@@ -12,16 +12,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
+from flowtop.capture.collector.names import NAME_ELEMENTS
 from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.sampling import (
+    NO_HEADER,
+    Announcement,
+    Header,
+    SamplerDirectory,
+    sampling_of,
+)
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire import ipfix, netflow5, sflow
-from flowtop.wire.data_set import DataSet, decode_data_set, join
+from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
 from flowtop.wire.ipfix_decoder import Message
@@ -39,8 +48,11 @@ CLOCK_TOLERANCE_MS = 120_000
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
 _SWEEP_S = 60.0
+_DOMAIN = "observationDomainId"
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
+_MAX_CHANGES = 64
+"""Limit of changes of sampling between two drains that leave earlier flows as they are; each has a cost."""
 
 
 @dataclass(slots=True)
@@ -50,7 +62,7 @@ class _Pending:
     known: KnownSession
     domain: int
     template: Template
-    header_interval: int
+    header: Header
     sets: list[DataSet] = field(default_factory=list)
     times: list[MessageTimes] = field(default_factory=list)
 
@@ -68,7 +80,10 @@ class CollectingProcess:
         self._store = TemplateStore()
         self._sessions = Sessions()
         self._held = HeldSets()
-        self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
+        self._templates = SharedTemplates(self._store)
+        self._samplers = SamplerDirectory()
+        self._changes = 0
+        self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], _Pending]] = {}
         self._pending_records = 0
         self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
         self._extra: list[Collected] = []
@@ -101,7 +116,7 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
-        known = self._sessions.touch(session)
+        known = self._sessions.touch(session, now_s)
         if self._sessions.over_limit:
             self._evict()
         if octets[:4] == sflow.MARK and session.datagram:
@@ -113,15 +128,14 @@ class CollectingProcess:
             return False
         self._counts["messages"] += 1
         domain = self._sessions.domain(known, message.domain)
-        self._follow(message, domain)
         times = self._times(message, domain, round(now_s * 1000))
+        header = Header(message.sampling_interval, message.sampling_mode > 0)
         for data_set in message.data_sets:
-            self._take(known, message.domain, data_set, times, message.sampling_interval)
+            self._take(known, message.domain, data_set, times, header)
         if message.templates:
             self._learn(known, message, now_s)
-        for waiting in message.undecoded:
-            self._held.hold((session.key, message.domain, waiting.set_id),
-                            HeldSet(waiting.octets, times, now_s))
+        late = [self._take_without_template(known, message, waiting, times, now_s) for waiting in message.undecoded]
+        self._follow(message, domain, message.record_count + sum(count or 0 for count in late), None not in late)
         if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
             self._sweep(now_s)
         return True
@@ -168,7 +182,8 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
+            names_of_other_domain=self.points.named_elsewhere)
 
     # ---- sessions
 
@@ -178,6 +193,13 @@ class CollectingProcess:
         self._counts["evicted_sessions"] += 1
 
     def _forget(self, session: Session) -> None:
+        known = self._sessions.get(session.key)
+        if known is not None:
+            for version, domain, id_ in list(known.announced):
+                self._templates.forget(known, version, domain, id_)
+            if self._samplers.has(session):
+                self._settle(known)
+                self._samplers.forget(session)
         self._sessions.forget(session)
         self._store.forget(session.key)
         self._held.forget(session.key)
@@ -189,19 +211,24 @@ class CollectingProcess:
         for known in self._sessions:
             if not known.session.datagram:
                 continue
-            for (domain, id_), announced_s in list(known.announced.items()):
+            for (version, domain, id_), announced_s in list(known.announced.items()):
                 if now_s - announced_s > TEMPLATE_LIFE_S:
-                    del known.announced[domain, id_]
+                    self._templates.forget(known, version, domain, id_)
                     self._store.expire(known.session.key, domain, id_)
 
     # ---- messages
 
-    def _follow(self, message: Message, domain: Domain) -> None:
-        """Check the sequence number for gaps."""
+    def _follow(self, message: Message, domain: Domain, records: int, complete: bool) -> None:
+        """Check the sequence number for gaps.
+
+        Args:
+            records: number of Data Records in the message.
+            complete: False if there are more, in Data Sets that wait.
+        """
         if message.version == ipfix.VERSION:
-            units, name = (None if message.undecoded else message.record_count), "lost_records"
+            units, name = (records if complete else None), "lost_records"
         elif message.version == netflow5.VERSION:
-            units, name = message.record_count, "lost_flows"
+            units, name = records, "lost_flows"
         else:
             units, name = 1, "lost_messages"
         self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
@@ -226,64 +253,114 @@ class CollectingProcess:
         """Decode the Data Sets that waited for new Templates."""
         key = known.session.key
         for template in message.templates:
-            if known.session.datagram:
-                known.announced[message.domain, template.id] = now_s
             for held in self._held.take((key, message.domain, template.id)):
-                try:
-                    data_set = decode_data_set(template, held.octets)
-                except IpfixDecodeError as refusal:
-                    self.refuse(refusal.fault)
-                    continue
-                self._take(known, message.domain, data_set, held.times, 0)
+                self._take_late(known, message.domain, template, held.octets, held.times)
+            if known.session.datagram:
+                self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
+                              now_s)
         while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
             self._evict()
 
-    def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes,
-              header_interval: int) -> None:
+    def _take_late(self, known: KnownSession, domain: int, template: Template, octets: bytes,
+                   times: MessageTimes) -> int:
+        """Take a Data Set whose Template has arrived after it; returns the number of records."""
+        try:
+            data_set = decode_data_set(template, octets)
+        except IpfixDecodeError as refusal:
+            self.refuse(refusal.fault)
+            return 0
+        self._take(known, domain, data_set, times, NO_HEADER)
+        return data_set.count
+
+    def _release(self, place: Place, now_s: float) -> None:
+        """Decode the Data Sets of other source ports that wait for a Template that is known now."""
+        template = self._templates.find(place, now_s)
+        if template is None:
+            return
+        for key, held in self._held.take_at(place):
+            known, data_set = self._sessions.get(key[0]), fitting(template, held.octets)
+            if known is None or data_set is None:
+                self._held.hold(key, held._replace(place=None))
+                continue
+            self._counts["templates_of_other_port"] += 1
+            self._take(known, key[1], data_set, held.times, NO_HEADER)
+
+    def _take_without_template(self, known: KnownSession, message: Message, waiting: UndecodedSet, times: MessageTimes,
+                               now_s: float) -> int | None:
+        """Take a Data Set without a Template before it: another port may have announced one; else it waits.
+
+        Returns:
+            The number of records; None if it waits.
+        """
+        key = known.session.key, message.domain, waiting.set_id
+        template = self._store.get(*key)  # after it in the same message
+        if template is not None:
+            return self._take_late(known, message.domain, template, waiting.octets, times)
+        place = None
+        if known.session.datagram:
+            place = known.session.exporter, message.version, message.domain, waiting.set_id
+            template = self._templates.find(place, now_s)
+        if template is not None:
+            data_set, place = fitting(template, waiting.octets), None
+            if data_set is not None:
+                self._counts["templates_of_other_port"] += 1
+                self._take(known, message.domain, data_set, times, NO_HEADER)
+                return data_set.count
+        self._held.hold(key, HeldSet(waiting.octets, times, now_s, place))
+        return None
+
+    def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
         """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
             self._counts["options_records"] += data_set.count
             self._use_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
-        key = known.session.key, domain, id(data_set.template), header_interval
-        pending = self._pending.get(key)
+        group = self._pending.setdefault(known.group, {})
+        key = known.session.key, domain, id(data_set.template), header
+        pending = group.get(key)
         if pending is None:
-            pending = self._pending[key] = _Pending(known, domain, data_set.template, header_interval)
+            pending = group[key] = _Pending(known, domain, data_set.template, header)
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
 
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
-        """Read sampling intervals, interface names and the exporter's boot time."""
-        place = self._sessions.domain(known, domain)
-        names = data_set.template.names
-        for row in data_set.records[:_MAX_OPTIONS].tolist():
+        """Read sampling intervals, tables of names and the exporter's boot time."""
+        place, template = self._sessions.domain(known, domain), data_set.template
+        records = data_set.records[:_MAX_OPTIONS]
+        self._counts["dropped_options"] += data_set.count - len(records)
+        intervals = intervals_of(records)
+        quantities, named = (not elements.isdisjoint(template.names) for elements in (QUANTITIES, NAME_ELEMENTS))
+        for number, row in enumerate(records.tolist()):
             values = {name: _number_or_octets(value, specifier)
-                      for (name, specifier), value in zip(data_set.template.named_fields, row, strict=True)}
-            place.samplers.announce(values)
+                      for (name, specifier), value in zip(template.named_fields, row, strict=True)}
+            about = values[_DOMAIN] if _DOMAIN in template.names[:template.scope_count] else 0
+            about = about if isinstance(about, int) and about else domain
+            interval = None if intervals is None else float(intervals[number])
+            self._announce(known, about, values, interval if interval or quantities else None)
             booted = values.get("systemInitTimeMilliseconds")
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
-            if "interfaceName" in names or "interfaceDescription" in names:
-                self._name_interface(known.session.exporter, domain, values)
+            if named and not self.points.names.learn(known.session.exporter, about, values):
+                self._counts["dropped_options"] += 1
 
-    def _name_interface(self, exporter: str, domain: int, values: dict[str, object]) -> None:
-        for number_name in ("ingressInterface", "egressInterface", "ingressPhysicalInterface"):
-            number = values.get(number_name)
-            text = values.get("interfaceName") or values.get("interfaceDescription")
-            if isinstance(number, int) and isinstance(text, bytes):
-                name = text.rstrip(b"\0").decode("utf-8", "replace").strip()[:64]
-                if name:
-                    self.points.name(exporter, domain, number, name)
-                return
+    def _announce(self, known: KnownSession, domain: int, values: dict[str, Any], interval: float | None) -> None:
+        """Store a sampler. Flows that were received before a change keep the interval that they were sampled with."""
+        def before_change() -> None:
+            self._changes += 1
+            if self._changes <= _MAX_CHANGES:
+                self._settle(known)
+
+        result = self._samplers.announce(known.session, domain, values, interval, before_change)
+        self._counts["dropped_options"] += result is Announcement.REFUSED
 
     # ---- records
 
     def _flush(self) -> None:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
-        pending, self._pending = self._pending, {}
-        self._extra += [self._rows(part) for part in pending.values()]
+        pending, self._pending, self._changes = self._pending, {}, 0
+        self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
             rows, intervals, unusable = packets.rows()
@@ -293,6 +370,10 @@ class CollectingProcess:
             self._number(rows, agent, sub_agent)
             self._extra.append(rows)
 
+    def _settle(self, known: KnownSession) -> None:
+        """Convert waiting Data Sets of an exporter to rows, before its samplers change."""
+        self._extra += [self._rows(part) for part in self._pending.pop(known.group, {}).values()]
+
     def _rows(self, pending: _Pending) -> Collected:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
@@ -301,14 +382,18 @@ class CollectingProcess:
         rows, sources = collected.rows, collected.sources
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
-        samplers = self._sessions.domain(pending.known, pending.domain).samplers
-        intervals = samplers.intervals(records, pending.header_interval)
-        if intervals is not None and len(rows):
-            self._multiply(rows, intervals[sources])
+        session = pending.known.session
+        sampling = sampling_of(pending.template, records, pending.header,
+                               self._samplers.tables(session, pending.domain), session.sampling)
+        self._counts["unknown_sampling"] += sampling.unknown
+        self._counts["options_of_other_domain"] += sampling.other_domain
+        self._counts["options_of_other_port"] += sampling.other_port
+        if sampling.intervals is not None and len(rows):
+            self._multiply(rows, sampling.intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
         self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
         rows = rows[believed]
-        self._number(rows, pending.known.session.exporter, pending.domain)
+        self._number(rows, session.exporter, pending.domain)
         return rows
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
@@ -318,7 +403,7 @@ class CollectingProcess:
         if len(places):
             rows["other_ifindex"][places] = self.points.numbers(exporter, domain, rows["other_ifindex"][places])
 
-    def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
+    def _multiply(self, rows: Collected, intervals: Intervals) -> None:
         """Multiply the counters of sampled traffic by the sampling interval."""
         sampled = intervals > 1
         self._interval = max(self._interval, float(intervals.max()))
@@ -330,6 +415,7 @@ class CollectingProcess:
 
 def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
     """A value of Options Data; integers as int, even if the length differs from the type's (samplerId of 2 octets)."""
-    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
+    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8 and not (
+            specifier.element and specifier.element.type == "octetArray"):
         return int.from_bytes(value, "big")
     return value

@@ -94,12 +94,14 @@ class Listener:
     def _take_datagrams(self) -> int:
         """Receive up to BURST datagrams; returns their number."""
         receive, process, now_s = self.socket.recvfrom, self._process, self._now()
+        sampling = self._url.sampling
         number = 0
         with suppress(BlockingIOError, ConnectionError):
             while number < BURST and not process.full:
                 octets, source = receive(_LONGEST)
                 number += 1
-                process.receive(octets, Session((self._url, *source[:2]), _plain(source[0]), True), now_s)
+                process.receive(octets, Session((self._url, *source[:2]), _plain(source[0]), True, sampling),
+                                now_s)
         return number
 
     # ---- streams
@@ -119,7 +121,8 @@ class Listener:
         if self._context is not None:
             connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         number = next(self._numbers)
-        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False))
+        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False,
+                                                         self._url.sampling))
         mine.shaking_hands = self._context is not None
         self._connections[number] = mine
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(mine))

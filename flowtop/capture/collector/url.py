@@ -22,6 +22,8 @@ SCHEMES: dict[str, tuple[Transport, int, str]] = {
 _ALIASES = {"netflow": "udp", "ipfix+udp": "ipfix", "ipfix+tcp": "tcp", "ipfix+tls": "tls"}
 _LOOPBACK = "127.0.0.1"
 _TLS_OPTIONS = ("cert", "key", "ca")
+LARGEST_SAMPLING = 1 << 24
+"""Limit of `?sampling=`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ListenUrl:
         address: IPv4 or IPv6, numeric.
         port: 1..65535; 0 lets the system choose.
         cert, key, ca: PEM files of a TLS server; with ca, exporters need a certificate signed by it.
+        sampling: interval of exporters that sample and don't report it; 0: records are as reported.
     """
 
     transport: Transport
@@ -41,6 +44,7 @@ class ListenUrl:
     cert: str = ""
     key: str = ""
     ca: str = ""
+    sampling: int = 0
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
@@ -70,13 +74,21 @@ def parse_listen_url(text: str) -> ListenUrl:
     except ValueError as error:
         raise _refusal(text, "use an address of this host, such as 0.0.0.0 for all of IPv4") from error
     if parts.path.strip("/") or parts.username is not None or parts.fragment:
-        raise _refusal(text, "only ?cert=...&key=... may follow the port")
+        raise _refusal(text, "only options may follow the port: ?sampling=..., for TLS ?cert=...&key=...")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    sampling = _sampling(text, options.pop("sampling", "0"))
     if unknown := options.keys() - (_TLS_OPTIONS if transport == "tls" else ()):
         raise _refusal(text, f"unknown option in a {transport} URL: {', '.join(sorted(unknown))}")
     if transport == "tls" and not options.get("cert"):
         raise _refusal(text, "TLS needs a certificate: tls://...?cert=server.pem&key=server.key")
-    return ListenUrl(transport, address, default_port if port is None else port, **options)
+    return ListenUrl(transport, address, default_port if port is None else port, **options, sampling=sampling)
+
+
+def _sampling(text: str, number: str) -> int:
+    """The value of ?sampling=; 0 if it is 0 or missing."""
+    if not number.isascii() or not number.isdecimal() or len(number) > 8 or int(number) > LARGEST_SAMPLING:
+        raise _refusal(text, "sampling is a number: ?sampling=1000 for 1 in 1,000 packets")
+    return int(number)
 
 
 def _refusal(text: str, hint: str) -> FlowtopError:

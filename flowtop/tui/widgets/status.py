@@ -114,6 +114,8 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
     if off:
         return Part(f"counters off by {off:+,}", theme.ALARM)
     if statistics is not None:
+        if statistics.unknown_sampling and statistics.sampling_interval == 1:
+            return Part("sampled, interval unknown", theme.ALARM)
         return Part("as reported" if statistics.sampling_interval == 1 else "estimates (sampled)")
     observed = books.observed_packets
     share = percent(100_000 * (observed - books.lost_packets) // observed if observed else 100_000)

@@ -88,11 +88,12 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_templates_belong_to_their_session() -> None:
-    process = CollectingProcess()
-    other = Session("udp2", "192.0.2.1", True)
-    process.receive(ipfix(template(SET, FLOW)), UDP, NOW_S)
-    process.receive(ipfix(set_of(SET, flow(1))), other, NOW_S)
-    assert drained(process) == {}
+    for one, other in ((UDP, Session("udp2", "192.0.2.2", True)), (TCP, Session("tcp2", "192.0.2.1", False)),
+                       (UDP, TCP), (TCP, UDP)):
+        process = CollectingProcess()
+        process.receive(ipfix(template(SET, FLOW)), one, NOW_S)
+        process.receive(ipfix(set_of(SET, flow(1))), other, NOW_S)
+        assert drained(process) == {}
 
 
 def test_over_udp_templates_expire_and_over_tcp_they_live_with_the_session() -> None:
@@ -256,14 +257,14 @@ def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pyt
 
 def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_ALL_DOMAINS", 5)
-    monkeypatch.setattr("flowtop.capture.collector.points.MAX_ALL_NAMES", 3)
+    monkeypatch.setattr("flowtop.capture.collector.names.MAX_ALL_NAMES", 3)
     process = CollectingProcess()
     for number in range(10):
         process.receive(ipfix(template(300, ((10, 4), (82, 4)), scope=1), set_of(300, struct.pack(">I4s", 3, b"wan")),
                               template(SET, FLOW), set_of(SET, flow(number)), domain=number),
                         Session(number % 2, "192.0.2.1", True), NOW_S)
     assert process._sessions.domains == 5
-    assert process.points._named == 3 and len(drained(process)) == 10
+    assert len(process.points.names) == 3 and len(drained(process)) == 10
 
 
 # ---- sequence numbers

@@ -1,0 +1,119 @@
+"""Tables of names in Options Data: of interfaces, applications, VRFs, samplers, and so on, by exporter and domain.
+
+Exporters may send a table in another Observation Domain than flows: domain 0 is about all of them, and of the others
+those that have the entry have to agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+MAX_NAMES = 4_096
+"""Limit of names per exporter, domain and kind of table."""
+MAX_ALL_NAMES = 65_536
+"""Limit of names in total."""
+MAX_DOMAINS = 64
+"""An entry that more domains have than this is not looked for in other domains."""
+_LONGEST = 64
+
+Table = Literal["interface", "application", "vrf", "sampler", "class", "nat pool"]
+
+
+class _Elements(NamedTuple):
+    """Elements of a table: of its keys and its names, the first that is in a record counts."""
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+TABLES: dict[Table, _Elements] = {
+    "interface": _Elements(("ingressInterface", "egressInterface", "ingressPhysicalInterface",
+                            "egressPhysicalInterface"), ("interfaceName", "interfaceDescription")),
+    "application": _Elements(("applicationId",), ("applicationName", "applicationDescription")),
+    "vrf": _Elements(("ingressVRFID", "egressVRFID"), ("VRFname",)),
+    "sampler": _Elements(("samplerId", "selectorId"), ("samplerName", "selectorName")),
+    "class": _Elements(("classId",), ("className",)),
+    "nat pool": _Elements(("natPoolId",), ("natPoolName",)),
+}
+
+NAME_ELEMENTS = frozenset(name for elements in TABLES.values() for name in elements.names)
+"""Elements of names: records of Options Data without one have nothing for these tables."""
+
+Key = int | bytes
+"""Value of the element of a table's key; octets for applicationId."""
+
+
+class Found(NamedTuple):
+    """A name, "" if there is none, and whether another domain has announced it."""
+
+    name: str
+    other_domain: bool
+
+
+_NOTHING = Found("", other_domain=False)
+
+
+class ExporterNames:
+    """Names that exporters have announced, in bounded memory.
+
+    Attributes:
+        changes: number of changes so far, for those who keep results.
+    """
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._names: dict[tuple[Table, str], dict[Key, dict[int, str]]] = {}
+        self._counts: dict[tuple[Table, str, int], int] = {}
+        self._number = 0
+
+    def __len__(self) -> int:
+        return self._number
+
+    def learn(self, exporter: str, domain: int, values: Mapping[str, Any]) -> bool:
+        """Store the names in one record of Options Data.
+
+        Args:
+            values: by element name: integers as int, strings as octets.
+
+        Returns:
+            False: a name was dropped, because there are too many.
+        """
+        kept = True
+        for table, elements in TABLES.items():
+            name = next((text for element in elements.names if (text := _text(values.get(element)))), "")
+            key = next((values[element] for element in elements.keys if isinstance(values.get(element), int | bytes)),
+                       None)
+            if name and key is not None:
+                kept = self._store(table, exporter, domain, key, name) and kept
+        return kept
+
+    def find(self, table: Table, exporter: str, domain: int, key: Key) -> Found:
+        """A name for a flow of a domain."""
+        domains = self._names.get((table, exporter), {}).get(key)
+        if not domains:
+            return _NOTHING
+        for place in (domain, 0):
+            if place in domains:
+                return Found(domains[place], other_domain=place != domain)
+        different = set(domains.values()) if len(domains) <= MAX_DOMAINS else set()
+        return Found(different.pop(), other_domain=True) if len(different) == 1 else _NOTHING
+
+    def _store(self, table: Table, exporter: str, domain: int, key: Key, name: str) -> bool:
+        domains = self._names.get((table, exporter), {}).get(key, {})
+        if domains.get(domain) == name:
+            return True
+        if domain not in domains:
+            count = self._counts.get((table, exporter, domain), 0)
+            if count >= MAX_NAMES or self._number >= MAX_ALL_NAMES:
+                return False
+            self._counts[table, exporter, domain] = count + 1
+            self._number += 1
+        self._names.setdefault((table, exporter), {}).setdefault(key, {})[domain] = name
+        self.changes += 1
+        return True
+
+
+def _text(value: object) -> str:
+    """A name in Options Data: without padding, and cut off where it is too long to show."""
+    return value.rstrip(b"\0").decode("utf-8", "replace").strip()[:_LONGEST] if isinstance(value, bytes) else ""
