@@ -185,6 +185,18 @@ def test_what_may_be_between_two_readings_is_no_alarm() -> None:
     assert style_of(page, "90.000 %") == theme.ALARM, "100 packets are missing, 90 pass in 0.2 s"
 
 
+@pytest.mark.parametrize(("statistics", "said"), [
+    (CollectingStatistics(), "as reported"), (CollectingStatistics(sampling_interval=10), "estimates (sampled)"),
+    (CollectingStatistics(unknown_sampling=5), "sampled, interval unknown"),
+    (CollectingStatistics(unknown_sampling=5, sampling_interval=10), "estimates (sampled)"),
+    (CollectingStatistics(unknown_sampling=5), "unknown sampling 5"),
+    (CollectingStatistics(unknown_sampling=5, sampling_interval=10), "unknown sampling 5"),
+])
+def test_sampling_with_an_unknown_interval_is_never_as_reported(statistics: CollectingStatistics, said: str) -> None:
+    shown = words(replace(page_with(), collecting=statistics))
+    assert said in shown and ("as reported" in shown) == (said == "as reported")
+
+
 @pytest.mark.parametrize(("roomy", "urls", "said"), [
     (False, ("udp://127.0.0.1:29055",), "127.0.0.1:29055"),
     (False, ("udp://[2001:db8::1]:2055", "tcp://0.0.0.0:4739"), "[2001:db8::1]:2055 +1"),

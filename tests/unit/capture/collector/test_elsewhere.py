@@ -387,8 +387,8 @@ APPLICATION = b"\x03\x00\x01\xbb"
 def test_tables_of_options_are_kept_by_exporter(fields: tuple[tuple[int, int], ...], record: bytes, table: str,
                                                 key: int | bytes, name: str) -> None:
     process = CollectingProcess()
-    process.receive(ipfix(template(OPTIONS, ((144, 4), *fields), scope=1), set_of(OPTIONS, bytes(4) + record), domain=5),
-                    A, NOW_S)
+    announced = template(OPTIONS, ((144, 4), *fields), scope=1), set_of(OPTIONS, bytes(4) + record)
+    process.receive(ipfix(*announced, domain=5), A, NOW_S)
     names = process.points.names
     assert names.find(table, "192.0.2.1", 5, key) == (name, False)  # type: ignore[arg-type]
     assert names.find(table, "192.0.2.1", 7, key) == (name, True)  # type: ignore[arg-type]

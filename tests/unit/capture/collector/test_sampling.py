@@ -37,10 +37,11 @@ def options(*fields: Field, scope: Field = (144, 4, 1), number: int = OPTIONS) -
     return template(number, [field[:2] for field in all_fields], scope=1) + set_of(number, encoded(all_fields))
 
 
-def flows(*fields: Field, count: int = 1, number: int = FLOWS) -> bytes:
+def flows(*fields: Field, count: int = 1) -> bytes:
     """A Template of flows with more fields, and records of it with different sources."""
-    records = b"".join(struct.pack(">IIII", source, 2, PACKETS, OCTETS) + encoded(fields) for source in range(1, count + 1))
-    return template(number, (*KEY, *(field[:2] for field in fields))) + set_of(number, records)
+    more = encoded(fields)
+    records = b"".join(struct.pack(">IIII", source, 2, PACKETS, OCTETS) + more for source in range(count))
+    return template(FLOWS, (*KEY, *(field[:2] for field in fields))) + set_of(FLOWS, records)
 
 
 def factor(process: CollectingProcess) -> float:
@@ -136,7 +137,8 @@ SCOPES: list[tuple[Field, tuple[Field, ...], tuple[Field, ...]]] = [
 
 
 @pytest.mark.parametrize(("scope", "more", "of_flow"), SCOPES)
-@pytest.mark.parametrize("form", [((34, 4, 50),), ((305, 4, 1), (306, 4, 49)), ((304, 2, 3), (309, 4, 2), (310, 4, 100))])
+@pytest.mark.parametrize("form", [((34, 4, 50),), ((305, 4, 1), (306, 4, 49)),
+                                  ((304, 2, 3), (309, 4, 2), (310, 4, 100))])
 def test_a_sampler_is_found_by_what_it_is_for(scope: Field, more: tuple[Field, ...], of_flow: tuple[Field, ...],
                                               form: tuple[Field, ...]) -> None:
     found, statistics = collected(options(*more, *form, scope=scope), flows(*of_flow))
@@ -214,7 +216,8 @@ def test_a_sampling_interval_of_the_user_fills_what_is_not_known(announced: byte
     (options((305, 4, 1), (306, 4, 0)), (), 1), (options((34, 4, 20), scope=(302, 4, 1)), ((302, 4, 1),), 20),
     (options((34, 4, 20), scope=(302, 4, 1)), ((302, 4, 2),), 1_000),
 ])
-def test_an_exporter_that_reports_its_sampling_wins(announced: bytes, of_flow: tuple[Field, ...], interval: float) -> None:
+def test_an_exporter_that_reports_its_sampling_wins(announced: bytes, of_flow: tuple[Field, ...],
+                                                    interval: float) -> None:
     session = Session("udp", "192.0.2.1", True, 1_000)
     assert collected(announced, flows(*of_flow), session=session)[0] == interval
 
@@ -230,7 +233,7 @@ def test_no_sign_of_sampling_is_no_fault() -> None:
 ])
 def test_sampling_in_the_header_of_netflow_5(field: int, interval: int, unknown: int, by_user: int) -> None:
     """Two bits of mode, 14 of interval; many exporters leave the mode 0."""
-    record = struct.pack(">IIIHHIIIIHHBBBBHHBBH", 1, 2, 0, 3, 4, PACKETS, OCTETS, 1, 2, 80, 443, 0, 16, 6, 0, 0, 0, 0, 0, 0)
+    record = struct.pack(">IIIHHIIIIHHBBBBHHBBH", 1, 2, 0, 3, 4, PACKETS, OCTETS, 1, 2, 80, 443, 0, 16, 6, *[0] * 6)
     datagram = struct.pack(">HHIIIIHH", 5, 1, 1_000, int(NOW_S), 0, 1, 0, field) + record
     for session, expected in ((UDP, interval), (Session("udp", "192.0.2.1", True, 500), by_user)):
         process = CollectingProcess()
