@@ -41,7 +41,7 @@ def decode_netflow5(octets: bytes) -> Message:
     flows = (DataSet(RECORD, bytes(octets[HEADER.size:end]), count),) if count else ()
     boot_ms = seconds * 1000 + min(nanoseconds, 999_999_999) // 1_000_000 - uptime_ms
     return Message(seconds, sequence, engine_type << 8 | engine_id, (), (), flows, (), remarks, VERSION, boot_ms,
-                   sampling & _INTERVAL_BITS, sampling >> _INTERVAL_BITS.bit_length())
+                   sampling & _INTERVAL_BITS, sampling_mode=sampling >> _INTERVAL_BITS.bit_length())
 
 
 def datagram_octets(octets: bytes, offset: int) -> int:

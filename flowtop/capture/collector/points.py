@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.names import ExporterNames
+from flowtop.capture.collector.option_names import OptionNames
 from flowtop.model.exporters import Exporter, observation_point_name
 from flowtop.model.kinds import UNKNOWN_DIRECTION
 from flowtop.model.record import OBSERVATION_DTYPE
@@ -29,7 +29,7 @@ class ObservationPoints:
     """
 
     def __init__(self) -> None:
-        self.names = ExporterNames()
+        self.names = OptionNames()
         self.named_elsewhere = 0
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._texts: dict[int, str] | None = None

@@ -15,7 +15,7 @@ import numpy as np
 
 from flowtop.capture.collector.entries import CollectedEntries, flow_entries
 from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
-from flowtop.capture.collector.names import NAME_ELEMENTS
+from flowtop.capture.collector.option_names import NAME_ELEMENTS
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.sampling import (
     NO_HEADER,

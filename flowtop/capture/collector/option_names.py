@@ -1,4 +1,4 @@
-"""Tables of names in Options Data: of interfaces, applications, VRFs, samplers, and so on, by exporter and domain.
+"""Tables of names in Options Data: of interfaces and samplers, by exporter and domain.
 
 Exporters may send a table in another Observation Domain than flows: domain 0 is about all of them, and of the others
 those that have the entry have to agree.
@@ -17,7 +17,7 @@ MAX_DOMAINS = 64
 """An entry that more domains have than this is not looked for in other domains."""
 _LONGEST = 64
 
-Table = Literal["interface", "application", "vrf", "sampler", "class", "nat pool"]
+Table = Literal["interface", "sampler"]
 
 
 class _Elements(NamedTuple):
@@ -30,18 +30,11 @@ class _Elements(NamedTuple):
 TABLES: dict[Table, _Elements] = {
     "interface": _Elements(("ingressInterface", "egressInterface", "ingressPhysicalInterface",
                             "egressPhysicalInterface"), ("interfaceName", "interfaceDescription")),
-    "application": _Elements(("applicationId",), ("applicationName", "applicationDescription")),
-    "vrf": _Elements(("ingressVRFID", "egressVRFID"), ("VRFname",)),
     "sampler": _Elements(("samplerId", "selectorId"), ("samplerName", "selectorName")),
-    "class": _Elements(("classId",), ("className",)),
-    "nat pool": _Elements(("natPoolId",), ("natPoolName",)),
 }
 
 NAME_ELEMENTS = frozenset(name for elements in TABLES.values() for name in elements.names)
 """Elements of names: records of Options Data without one have nothing for these tables."""
-
-Key = int | bytes
-"""Value of the element of a table's key; octets for applicationId."""
 
 
 class Found(NamedTuple):
@@ -54,7 +47,7 @@ class Found(NamedTuple):
 _NOTHING = Found("", other_domain=False)
 
 
-class ExporterNames:
+class OptionNames:
     """Names that exporters have announced, in bounded memory.
 
     Attributes:
@@ -63,7 +56,7 @@ class ExporterNames:
 
     def __init__(self) -> None:
         self.changes = 0
-        self._names: dict[tuple[Table, str], dict[Key, dict[int, str]]] = {}
+        self._names: dict[tuple[Table, str], dict[int, dict[int, str]]] = {}
         self._counts: dict[tuple[Table, str, int], int] = {}
         self._number = 0
 
@@ -82,13 +75,12 @@ class ExporterNames:
         kept = True
         for table, elements in TABLES.items():
             name = next((text for element in elements.names if (text := _text(values.get(element)))), "")
-            key = next((values[element] for element in elements.keys if isinstance(values.get(element), int | bytes)),
-                       None)
+            key = next((value for element in elements.keys if isinstance(value := values.get(element), int)), None)
             if name and key is not None:
                 kept = self._store(table, exporter, domain, key, name) and kept
         return kept
 
-    def find(self, table: Table, exporter: str, domain: int, key: Key) -> Found:
+    def find(self, table: Table, exporter: str, domain: int, key: int) -> Found:
         """A name for a flow of a domain."""
         domains = self._names.get((table, exporter), {}).get(key)
         if not domains:
@@ -99,7 +91,7 @@ class ExporterNames:
         different = set(domains.values()) if len(domains) <= MAX_DOMAINS else set()
         return Found(different.pop(), other_domain=True) if len(different) == 1 else _NOTHING
 
-    def _store(self, table: Table, exporter: str, domain: int, key: Key, name: str) -> bool:
+    def _store(self, table: Table, exporter: str, domain: int, key: int, name: str) -> bool:
         domains = self._names.get((table, exporter), {}).get(key, {})
         if domains.get(domain) == name:
             return True
