@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 
+from flowtop.capture.collector.sessions import KnownSession, Session
 from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
 from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
@@ -101,6 +103,7 @@ class Entry:
         message: the decoded message; None if it was refused or is sFlow.
         sflow: the decoded sFlow datagram, if it is one.
         late: Data Sets of earlier messages whose Template is in this one.
+        joined: its Data Sets that were decoded with a Template that the exporter sent from another source port.
         refusals: why parts could not be decoded, one text each.
     """
 
@@ -109,12 +112,14 @@ class Entry:
     message: Message | None = None
     sflow: SflowDatagram | None = None
     late: list[DataSet] = field(default_factory=list)
+    joined: list[DataSet] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
 
 
 def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
     """Decode messages in order; Data Sets that waited are in the entry of the message that has their Template."""
     store, held = TemplateStore(), HeldSets()
+    ports = _Ports(store, held)
     for number, payload in enumerate(payloads, 1):
         entry = Entry(number, payload)
         session = payload.sender, payload.receiver
@@ -136,11 +141,61 @@ def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
                     entry.late.append(decode_data_set(template, waiting.octets))
                 except IpfixDecodeError as refusal:
                     entry.refusals.append(f"set {template.id} received before its template: {refusal.reason}")
-        for undecoded in message.undecoded:
-            held.hold((session, message.domain, undecoded.set_id), HeldSet(undecoded.octets, _NO_TIMES, float(number)))
+        ports.take(entry, message)
         if store.fields > _MAX_FIELDS:
             store = TemplateStore()
+            ports = _Ports(store, held)
         yield entry
+
+
+class _Ports:
+    """Keeps Data Sets without a Template, unless the exporter has sent one from another source port.
+
+    Args:
+        store: Templates of all sessions.
+        held: Data Sets that wait.
+    """
+
+    def __init__(self, store: TemplateStore, held: HeldSets) -> None:
+        self._held = held
+        self._templates = SharedTemplates(store)
+        self._known: dict[Hashable, KnownSession] = {}
+
+    def take(self, entry: Entry, message: Message) -> None:
+        """Take the Templates, and the Data Sets without one, of an entry's message."""
+        payload, now = entry.payload, float(entry.number)  # ports are silent by messages, not by seconds
+        session, exporter = (payload.sender, payload.receiver), payload.sender.rpartition(":")[0]
+        shared = payload.datagram and bool(exporter)
+        if shared and (message.templates or session in self._known):
+            known = self._known.setdefault(session, KnownSession(Session(session, exporter, True)))
+            known.heard_s = now
+            for announced in message.templates:
+                place = self._templates.announced(known, message.version, message.domain, announced.id, now)
+                self._release(entry, place, now)
+        rest = []
+        for undecoded in message.undecoded:
+            place = exporter, message.version, message.domain, undecoded.set_id
+            template = self._templates.find(place, now) if shared else None
+            data_set = fitting(template, undecoded.octets) if template else None
+            if data_set is not None:
+                entry.joined.append(data_set)
+                continue
+            rest.append(undecoded)
+            self._held.hold((session, message.domain, undecoded.set_id),
+                            HeldSet(undecoded.octets, _NO_TIMES, now, place if shared and not template else None))
+        entry.message = replace(message, undecoded=tuple(rest))
+
+    def _release(self, entry: Entry, place: Place, now: float) -> None:
+        """Decode the Data Sets of other source ports that wait for a Template that is known now."""
+        template = self._templates.find(place, now)
+        if template is None:
+            return
+        for key, waiting in self._held.take_at(place):
+            data_set = fitting(template, waiting.octets)
+            if data_set is None:
+                self._held.hold(key, waiting._replace(place=None))
+            else:
+                entry.late.append(data_set)
 
 
 def entry_text(entry: Entry, form: Format) -> str:
@@ -198,6 +253,8 @@ def _record(entry: Entry) -> dict[str, Any]:
               "withdrawn": list(message.withdrawn),
               "records": [*(_data(late, values) | {"cameBeforeItsTemplate": True}
                             for late in entry.late for values in _rows(late)),
+                          *(_data(joined, values) | {"templateOfOtherPort": True}
+                            for joined in entry.joined for values in _rows(joined)),
                           *(_data(data_set, values) for data_set in message.data_sets for values in _rows(data_set))],
               "withoutTemplate": [{"set": waiting.set_id, "octets": len(waiting.octets)}
                                   for waiting in message.undecoded],
@@ -238,6 +295,8 @@ def _text(entry: Entry) -> str:
     lines += [f"  template {id_} withdrawn" for id_ in message.withdrawn]
     for data_set in entry.late:
         lines += _data_lines(data_set, ", received before its template")
+    for data_set in entry.joined:
+        lines += _data_lines(data_set, " of another port")
     for data_set in message.data_sets:
         lines += _data_lines(data_set, "")
     lines += [f"  set {waiting.set_id}: {len(waiting.octets)} octets, no template yet" for waiting in message.undecoded]

@@ -415,7 +415,6 @@ class CollectingProcess:
 
 def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
     """A value of Options Data; integers as int, even if the length differs from the type's (samplerId of 2 octets)."""
-    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8 and not (
-            specifier.element and specifier.element.type == "octetArray"):
+    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
         return int.from_bytes(value, "big")
     return value
