@@ -92,7 +92,7 @@ class _Parameters:
         shared = self._shared_are_of_flows()
         sizes, probability, hashed = (np.where(shared, 0, values) for values in self._shared())
         counted, timed = self._systematic("samplingPacketInterval", "samplingPacketSpace"), self._systematic(
-            "samplingTimeInterval", "samplingTimeSpace")
+            "samplingTimeInterval", "samplingTimeSpace", alone=0)
         own = _by_algorithm(algorithm, counted, timed, sizes, probability, hashed)
         netflow = self.of_netflow()
         simple = np.where(np.isnan(netflow), 0, netflow)
@@ -107,7 +107,7 @@ class _Parameters:
         """Intervals of flow selection."""
         algorithm = self["flowSelectorAlgorithm"]
         counted, timed = self._systematic("samplingFlowInterval", "samplingFlowSpacing"), self._systematic(
-            "flowSamplingTimeInterval", "flowSamplingTimeSpacing")
+            "flowSamplingTimeInterval", "flowSamplingTimeSpacing", alone=0)
         shared = self._shared_are_of_flows()
         sizes, probability, hashed = (np.where(shared, values, 0) for values in self._shared())
         found = _first(_by_algorithm(algorithm, counted, timed, sizes, probability, hashed), counted, timed, sizes,
@@ -129,14 +129,19 @@ class _Parameters:
         return (_interval(self["samplingPopulation"] / self["samplingSize"]),
                 _interval(1 / np.where(probability > 0, probability, np.inf)), hashed)
 
-    def _systematic(self, taken: str, space: str) -> Intervals:
+    def _systematic(self, taken: str, space: str, alone: int = 1) -> Intervals:
         """Intervals of systematic selection: so many are taken, then so many are not.
 
         Exporters that send no space use the number that is taken for N of "1 in N".
+
+        Args:
+            taken, space: elements.
+            alone: number that is taken where only the space is reported; 0: not known.
         """
         if space not in self.columns:
             return _interval(self[taken])
-        return _interval((self[taken] + self[space]) / self[taken])
+        number = self[taken] if taken in self.columns else np.full(self.count, float(alone))
+        return _interval((number + self[space]) / number)
 
     def __getitem__(self, name: str) -> Intervals:
         column = self.columns.get(name)

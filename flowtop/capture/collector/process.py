@@ -129,13 +129,18 @@ class CollectingProcess:
         self._counts["messages"] += 1
         domain = self._sessions.domain(known, message.domain)
         times = self._times(message, domain, round(now_s * 1000))
-        header = Header(message.sampling_interval, message.sampling_mode > 0)
+        header = NO_HEADER
+        if message.sampling_interval or message.sampling_mode:
+            header = Header(message.sampling_interval, message.sampling_mode > 0)
         for data_set in message.data_sets:
             self._take(known, message.domain, data_set, times, header)
         if message.templates:
             self._learn(known, message, now_s)
-        late = [self._take_without_template(known, message, waiting, times, now_s) for waiting in message.undecoded]
-        self._follow(message, domain, message.record_count + sum(count or 0 for count in late), None not in late)
+        records, complete = message.record_count, True
+        for waiting in message.undecoded:
+            count = self._take_without_template(known, message, waiting, times, now_s)
+            records, complete = records + (count or 0), complete and count is not None
+        self._follow(message, domain, records, complete)
         if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
             self._sweep(now_s)
         return True
@@ -316,7 +321,9 @@ class CollectingProcess:
             self._use_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
-        group = self._pending.setdefault(known.group, {})
+        group = self._pending.get(known.group)
+        if group is None:
+            group = self._pending[known.group] = {}
         key = known.session.key, domain, id(data_set.template), header
         pending = group.get(key)
         if pending is None:
@@ -335,7 +342,7 @@ class CollectingProcess:
         for number, row in enumerate(records.tolist()):
             values = {name: _number_or_octets(value, specifier)
                       for (name, specifier), value in zip(template.named_fields, row, strict=True)}
-            about = values[_DOMAIN] if _DOMAIN in template.names[:template.scope_count] else 0
+            about = values.get(_DOMAIN) if _DOMAIN in template.names[:template.scope_count] else 0
             about = about if isinstance(about, int) and about else domain
             interval = None if intervals is None else float(intervals[number])
             self._announce(known, about, values, interval if interval or quantities else None)

@@ -143,6 +143,13 @@ def test_options_that_name_their_domain_are_about_it() -> None:
     assert packets(process) == [20, 40] and process.statistics().options_of_other_domain == 0
 
 
+def test_options_with_a_scope_of_no_octets_are_about_their_message() -> None:
+    process = CollectingProcess()
+    process.receive(ipfix(template(OPTIONS, ((149, 0), (34, 4)), scope=1), set_of(OPTIONS, struct.pack(">I", 10)),
+                          flows()), A, NOW_S)
+    assert packets(process) == [20]
+
+
 def test_a_session_that_is_forgotten_takes_its_options_along() -> None:
     process = CollectingProcess()
     process.receive(ipfix(sampling(10)), A, NOW_S)
