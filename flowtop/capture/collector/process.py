@@ -339,13 +339,15 @@ class CollectingProcess:
         self._counts["dropped_options"] += data_set.count - len(records)
         intervals = intervals_of(records)
         quantities, named = (not elements.isdisjoint(template.names) for elements in (QUANTITIES, NAME_ELEMENTS))
+        samplers = intervals is not None or "selectionSequenceId" in template.names
         for number, row in enumerate(records.tolist()):
             values = {name: _number_or_octets(value, specifier)
                       for (name, specifier), value in zip(template.named_fields, row, strict=True)}
             about = values.get(_DOMAIN) if _DOMAIN in template.names[:template.scope_count] else 0
             about = about if isinstance(about, int) and about else domain
-            interval = None if intervals is None else float(intervals[number])
-            self._announce(known, about, values, interval if interval or quantities else None)
+            if samplers:
+                interval = None if intervals is None else float(intervals[number])
+                self._announce(known, about, values, interval if interval or quantities else None)
             booted = values.get("systemInitTimeMilliseconds")
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
