@@ -52,7 +52,9 @@ _DOMAIN = "observationDomainId"
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
 _MAX_CHANGES = 64
-"""Limit of changes of sampling between two drains that leave earlier flows as they are; each has a cost."""
+_MAX_CHANGE_COST = 65_536
+"""Limits of changes of sampling between two drains that leave earlier flows as they are: their number, and the samplers
+that have to be looked through again for them."""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ class CollectingProcess:
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
         self._samplers = SamplerDirectory()
-        self._changes = 0
+        self._changes = self._change_cost = 0
         self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], _Pending]] = {}
         self._pending_records = 0
         self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
@@ -358,7 +360,8 @@ class CollectingProcess:
         """Store a sampler. Flows that were received before a change keep the interval that they were sampled with."""
         def before_change() -> None:
             self._changes += 1
-            if self._changes <= _MAX_CHANGES:
+            self._change_cost += self._samplers.number(known.session)
+            if self._changes <= _MAX_CHANGES and self._change_cost <= _MAX_CHANGE_COST:
                 self._settle(known)
 
         result = self._samplers.announce(known.session, domain, values, interval, before_change)
@@ -368,7 +371,8 @@ class CollectingProcess:
 
     def _flush(self) -> None:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
-        pending, self._pending, self._changes = self._pending, {}, 0
+        pending, self._pending = self._pending, {}
+        self._changes = self._change_cost = 0
         self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():

@@ -197,12 +197,14 @@ class _Exporter:
     Attributes:
         domains: by domain and session, the session with the latest change last.
         sessions: the same by session and domain.
+        number: of samplers.
         merged: tables of a session (True, key) and of a domain in all sessions (False, domain), and of all (None), made
             when they are first used after a change.
     """
 
     domains: dict[int, dict[Hashable, Samplers]] = field(default_factory=dict)
     sessions: dict[Hashable, dict[int, Samplers]] = field(default_factory=dict)
+    number: int = 0
     merged: dict[tuple[bool, Hashable] | None, SamplerTable] = field(default_factory=dict)
 
     def of_session(self, session: Hashable) -> SamplerTable:
@@ -237,6 +239,11 @@ class SamplerDirectory:
         exporter = self._exporters.get(session.group)
         return exporter is not None and session.key in exporter.sessions
 
+    def number(self, session: Session) -> int:
+        """Number of samplers of the sessions that are joined with a session."""
+        exporter = self._exporters.get(session.group)
+        return exporter.number if exporter else 0
+
     def announce(self, session: Session, domain: int, values: Mapping[str, Any], interval: float | None,
                  before_change: Callable[[], None]) -> Announcement:
         """Store what a record of Options Data says about sampling; see Samplers.announce."""
@@ -248,6 +255,7 @@ class SamplerDirectory:
                                    before_change)
         if result in (Announcement.NEW, Announcement.CHANGED):
             self._number += len(samplers) - before
+            exporter.number += len(samplers) - before
             self._exporters[group] = exporter
             exporter.sessions.setdefault(session.key, {})[domain] = samplers
             of_domain = exporter.domains.setdefault(domain, {})
@@ -264,6 +272,7 @@ class SamplerDirectory:
             return
         for domain, samplers in exporter.sessions.pop(session.key).items():
             self._number -= len(samplers)
+            exporter.number -= len(samplers)
             del exporter.domains[domain][session.key]
             if not exporter.domains[domain]:
                 del exporter.domains[domain]
@@ -279,6 +288,8 @@ class SamplerDirectory:
         samplers = exporter.sessions.get(session.key, {}).get(domain)
         if samplers is not None:
             yield Origin(other_domain=False, other_port=False), samplers.table()
+            if len(samplers) == exporter.number:
+                return
         yield Origin(other_domain=True, other_port=False), exporter.of_session(session.key)
         if session.datagram:
             yield Origin(other_domain=False, other_port=True), exporter.of_domain(domain)
@@ -332,7 +343,7 @@ def sampling_of(template: Template, records: Records, header: Header, tables: It
         tables: samplers that may apply, the nearest first.
         otherwise: interval where the exporter reports none; 0: no sampling.
     """
-    columns = frozenset(records.dtype.names or ())
+    selectors = _Selectors(records)
     intervals = np.full(len(records), float(header.interval) or _UNSET)
     sampled = np.full(len(records), header.sampled)
     own = intervals_of(records) if template.id >= FIRST_TEMPLATE_ID else None
@@ -345,7 +356,7 @@ def sampling_of(template: Template, records: Records, header: Header, tables: It
             missing = intervals == _UNSET
             if not missing.any():
                 break
-            found = _look_up(table, template.id, records, columns)
+            found = _look_up(table, template.id, selectors)
             sampled |= missing & np.isnan(found)
             missing &= found >= 0
             intervals = np.where(missing, found, intervals)
@@ -356,34 +367,63 @@ def sampling_of(template: Template, records: Records, header: Header, tables: It
         intervals = np.where(intervals <= 0, otherwise, intervals)
         missing[:] = False
     elif missing.any():
-        for name in columns.intersection(_IDS):
+        for name in selectors.names.intersection(_IDS):
             sampled |= numbers(records[name]) > 0
     return Sampling(np.maximum(intervals, 1) if (intervals > 1).any() else None, int((missing & sampled).sum()),
                     *joined)
 
 
-def _look_up(table: SamplerTable, template: int, records: Records, columns: frozenset[str]) -> Intervals:
+class _Selectors:
+    """Columns of records that may select a sampler.
+
+    Attributes:
+        names: elements in the records.
+        elements: the same by the names of a SamplerTable.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self.names = frozenset(records.dtype.names or ())
+        self.elements = frozenset(_ALIASES.get(name, name) for name in self.names) | (
+            {_INTO} if _OUT in self.names else set())
+        self.count = len(records)
+        self._records = records
+        self._different: dict[str, tuple[list[int], npt.NDArray[np.intp]]] = {}
+
+    def different(self, name: str) -> tuple[list[int], npt.NDArray[np.intp]]:
+        """The different values of an element, and for each record which of them it has."""
+        if name not in self._different:
+            different, inverse = np.unique(numbers(self._records[name]), return_inverse=True)
+            self._different[name] = different.tolist(), inverse
+        return self._different[name]
+
+    @property
+    def egress(self) -> npt.NDArray[np.bool_]:
+        """Whether the Observation Point is where the flow leaves, shape (n,)."""
+        if "flowDirection" in self.names:
+            egress: npt.NDArray[np.bool_] = numbers(self._records["flowDirection"]) == np.uint64(Direction.EGRESS)
+            return egress
+        return np.full(self.count, _INTO not in self.names)
+
+
+def _look_up(table: SamplerTable, template: int, selectors: _Selectors) -> Intervals:
     """Intervals by a table, shape (n,); _UNSET where it has none."""
-    elements = {_ALIASES.get(name, name) for name in columns} | ({_INTO} if _OUT in columns else set())
-    default = table.default(template, frozenset(elements))
-    intervals = np.full(len(records), _UNSET if default is None else default)
+    default = table.default(template, selectors.elements)
+    intervals = np.full(selectors.count, _UNSET if default is None else default)
     for name in reversed(_SELECTORS):
         element = _ALIASES.get(name, name)
-        if element in table.common and name in columns:
-            intervals = _by_selector(table, element, numbers(records[name]), intervals)
-        if name == _INTO and _INTO in table.common and _OUT in columns:
+        if element not in table.common:
+            continue
+        if name in selectors.names:
+            known = _known(table, element, *selectors.different(name))
+            intervals = np.where(known == _UNSET, intervals, known)
+        if name == _INTO and _OUT in selectors.names:
             # The interface of a sampler is the Observation Point: at egress, where the flow leaves.
-            out = numbers(records[_OUT])
-            if "flowDirection" in columns:
-                out = np.where(numbers(records["flowDirection"]) == np.uint64(Direction.EGRESS), out, 0)
-            elif _INTO in columns:
-                continue
-            intervals = _by_selector(table, _INTO, out, intervals)
+            known = _known(table, _INTO, *selectors.different(_OUT))
+            intervals = np.where((known == _UNSET) | ~selectors.egress, intervals, known)
     return intervals
 
 
-def _by_selector(table: SamplerTable, element: str, values: npt.NDArray[np.uint64], intervals: Intervals) -> Intervals:
-    """Replace the intervals of records whose selector is in the table."""
-    different, inverse = np.unique(values, return_inverse=True)
-    known = np.array([table.intervals.get((element, value), _UNSET) for value in different.tolist()])[inverse]
-    return np.where(known == _UNSET, intervals, known)
+def _known(table: SamplerTable, element: str, different: list[int], inverse: npt.NDArray[np.intp]) -> Intervals:
+    """The interval of each record by one of its selectors; _UNSET where the table has none."""
+    known: Intervals = np.array([table.intervals.get((element, value), _UNSET) for value in different])[inverse]
+    return known
