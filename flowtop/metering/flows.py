@@ -303,7 +303,7 @@ class Flows:
         """
         store = self.store
         store.reported_ns[slots] = now_ns
-        news = slots[store.packet_total[slots] != store.packet_reported[slots]]
+        news = slots[self._unreported(slots)]
         return self.report(news, EndReason.ACTIVE_TIMEOUT, store.reported_ns[news])
 
     def finish(self, slots: Slots, reason: EndReason, now_ns: int | I8) -> FlowRecords:
@@ -312,6 +312,13 @@ class Flows:
         records = self.report(slots, reason, now_ns)
         self.store.reported_ns[slots] = now_ns
         return records
+
+    def _unreported(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Which flows have traffic that is in no record; some exporters report octets only."""
+        store = self.store
+        unreported: npt.NDArray[np.bool_] = (store.packet_total[slots] != store.packet_reported[slots]) | (
+            store.octet_total[slots] != store.octet_reported[slots])
+        return unreported
 
     def forget(self, slots: Slots) -> None:
         """Remove ended flows from the index, so that the next packet of the key starts another flow."""
@@ -329,10 +336,10 @@ class Flows:
         return records
 
     def report(self, slots: Slots, reason: EndReason, now_ns: int | I8) -> FlowRecords:
-        """Make the records. If duplicates are dropped, only those of duplicates with unreported packets."""
+        """Make the records. If duplicates are dropped, only those of duplicates with unreported traffic."""
         store = self.store
         if self._dropping:
-            chosen = ~store.duplicate[slots] | (store.packet_total[slots] != store.packet_reported[slots])
+            chosen = ~store.duplicate[slots] | self._unreported(slots)
             slots, now_ns = slots[chosen], now_ns[chosen] if isinstance(now_ns, np.ndarray) else now_ns
         records = report(store, slots, reason, now_ns, self.unix_offset_ns)
         if self._dropping:  # a former primary: its packets are in no other record
