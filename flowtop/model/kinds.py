@@ -175,3 +175,38 @@ class EndReason(enum.IntEnum):
     END_OF_FLOW = 3
     FORCED_END = 4
     LACK_OF_RESOURCES = 5
+
+
+class FirewallEvent(enum.IntEnum):
+    """firewallEvent (IE 233); NONE: the record is no event."""
+
+    NONE = 0
+    CREATED = 1
+    DELETED = 2
+    DENIED = 3
+    ALERT = 4
+    UPDATE = 5
+
+
+class NatEvent(enum.IntEnum):
+    """natEvent (IE 230; RFC 8158 section 5.1); NONE: the record is no event."""
+
+    NONE = 0
+    TRANSLATION_CREATE = 1
+    TRANSLATION_DELETE = 2
+    ADDRESSES_EXHAUSTED = 3
+    NAT44_SESSION_CREATE = 4
+    NAT44_SESSION_DELETE = 5
+    NAT64_SESSION_CREATE = 6
+    NAT64_SESSION_DELETE = 7
+    NAT44_BIB_CREATE = 8
+    NAT44_BIB_DELETE = 9
+    NAT64_BIB_CREATE = 10
+    NAT64_BIB_DELETE = 11
+    PORTS_EXHAUSTED = 12
+    QUOTA_EXCEEDED = 13
+    BINDING_CREATE = 14
+    BINDING_DELETE = 15
+    PORT_BLOCK_ALLOCATION = 16
+    PORT_BLOCK_DEALLOCATION = 17
+    THRESHOLD_REACHED = 18

@@ -18,14 +18,16 @@ from flowtop.capture.collector.entries import CollectedEntries, flow_entries
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, collect_rows
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.record_times import ExportTimes
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
@@ -39,6 +41,7 @@ CLOCK_TOLERANCE_MS = 120_000
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
 _SWEEP_S = 60.0
+_HASH = (1 << 64) - 1
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
 
@@ -74,6 +77,8 @@ class CollectingProcess:
         self._extra: list[Collected] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
+        self._totals = ReportedTotals()
         self._interval = 1.0
         self._swept_s: float | None = None
 
@@ -168,7 +173,9 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
+            events=tuple(sorted(self._events.items())), unchanged_totals=self._totals.unchanged,
+            forgotten_totals=self._totals.forgotten)
 
     # ---- sessions
 
@@ -299,6 +306,11 @@ class CollectingProcess:
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
         collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
         rows, sources = collected.rows, collected.sources
+        self._count_records(collected)
+        if collected.totals is not None:
+            domain = hash((pending.known.session.exporter, pending.domain)) & _HASH
+            keep = self._totals.settle(rows, collected.totals, domain)
+            rows, sources = rows[keep], sources[keep]
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
         samplers = self._sessions.domain(pending.known, pending.domain).samplers
@@ -306,10 +318,17 @@ class CollectingProcess:
         if intervals is not None and len(rows):
             self._multiply(rows, intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
-        self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
+        self._counts["unusable_records"] += int((~believed).sum())
         rows = rows[believed]
         self._number(rows, pending.known.session.exporter, pending.domain)
         return rows
+
+    def _count_records(self, collected: CollectedRows) -> None:
+        """Count the records that are events, that have no IP octets, or nothing at all."""
+        self._counts["unusable_records"] += collected.unusable
+        self._counts["transport_records"] += collected.transport_records
+        self._counts["layer2_records"] += collected.layer2_records
+        self._events.update(dict(collected.events))
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
         """Replace the exporter's interface numbers by synthetic ifindexes."""
