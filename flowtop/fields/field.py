@@ -6,8 +6,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from flowtop.fields.columns import Column, Wording
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Together
+from flowtop.model.kinds import RecordBits
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text.lookups import Lookups, Texts
 
@@ -56,6 +59,18 @@ class FilterKey:
 def stored(name: str) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:
     """`flows` and `records` for a key whose number has this name in flows and in Flow Records."""
     return (lambda source: source.columns[name]), (lambda records: records[name])
+
+
+def reported(name: str, missing: RecordBits) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:
+    """As `stored`, for a number that exporters may not report: NaN, which no comparison matches, where `missing` is
+    among the flow's RecordBits. Without such flows the column as it is."""
+    bit = np.uint32(missing)
+
+    def numbers(columns: FlowColumns) -> Array:
+        values, unknown = columns[name], columns["record_bits"] & bit != 0
+        return np.where(unknown, np.nan, values) if unknown.any() else values
+
+    return (lambda source: numbers(source.columns)), numbers
 
 
 Key = tuple[int, ...]

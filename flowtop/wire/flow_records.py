@@ -17,17 +17,21 @@ from flowtop.model.kinds import (
     ANY_PROTOCOL,
     ICMP_VERSIONS,
     UNKNOWN_DIRECTION,
+    BiflowDirection,
     Direction,
     FirewallEvent,
     IpVersion,
     Kind,
     NatEvent,
+    Protocol,
 )
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import tunnels
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.record_addresses import fill_addresses, fill_inner
+from flowtop.wire.record_bits import began, turned, unreported
 from flowtop.wire.record_counters import (
     TOTALS_DTYPE,
     Bools,
@@ -38,7 +42,7 @@ from flowtop.wire.record_counters import (
     read_counters,
 )
 from flowtop.wire.record_fields import Integers, RecordFields
-from flowtop.wire.record_times import ExportTimes, record_times
+from flowtop.wire.record_times import ExportTimes, record_times, reverse_times
 
 COLLECTED_DTYPE = np.dtype([
     *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
@@ -52,20 +56,21 @@ COLLECTED_DTYPE = np.dtype([
     ("tos", "u1"),
     ("ttl", "u1"),
     ("other_ifindex", "u4"),
+    ("record_bits", "u4"),
+    ("flow_count", "u4"),
 ])
 """A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
-the exporter's interface on the other side (0 if not reported)."""
+the exporter's interface on the other side (0 if not reported), RecordBits, and how many flows the record is of
+(deltaFlowCount; 0 if not reported)."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
 
 _FLOW_KEY = frozenset(FLOW_KEY_DTYPE.names or ())
-_ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
-              IpVersion.V6: ("sourceIPv6Address", "destinationIPv6Address")}
 _INTERFACES = (("ingressInterface", "ingressPhysicalInterface"), ("egressInterface", "egressPhysicalInterface"))
 _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort"),
           "destination_port": ("destinationTransportPort", "udpDestinationPort", "tcpDestinationPort"),
-          "protocol": ("protocolIdentifier",), "vlan_id": ("vlanId", "dot1qVlanId"),
+          "protocol": ("protocolIdentifier", "nextHeaderIPv6"), "vlan_id": ("vlanId", "dot1qVlanId"),
           "customer_vlan_id": ("dot1qCustomerVlanId",), "tcp_control_bits": ("tcpControlBits",),
           "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
 _OURS = tuple(map(flow_templates, PROFILES.values()))
@@ -103,12 +108,13 @@ def collect_rows(template: Template, records: Records, times: ExportTimes) -> Co
     A flow that a firewall denied is a row without traffic.
     """
     fields = RecordFields(records)
-    start_ms, end_ms = record_times(fields, times)
+    both_ms = record_times(fields, times)
     events = firewall_events(template, fields)
     halves: list[tuple[Collected, npt.NDArray[np.intp], Totals | None]] = []
     marked: dict[str, Bools] = {}
-    for reverse in (False, True):
-        counters = read_counters(fields, events, reverse)
+    read = [read_counters(fields, events, reverse) for reverse in (False, True)]
+    flows = fields.integers(("deltaFlowCount",))
+    for reverse, counters in zip((False, True), read, strict=True):
         if counters is None and (reverse or events is None):
             continue
         half = np.zeros(len(records), COLLECTED_DTYPE)
@@ -121,8 +127,13 @@ def collect_rows(template: Template, records: Records, times: ExportTimes) -> Co
                     marked[name] = marked[name] | where if name in marked else where
         if events is not None and not reverse:
             used = used | (events == np.uint64(FirewallEvent.DENIED))
-        half["start_ms"], half["end_ms"] = start_ms, end_ms
+        half["start_ms"], half["end_ms"] = reverse_times(template, fields, times, both_ms) if reverse else both_ms
+        if flows is not None:
+            half["flow_count"] = np.minimum(flows, np.uint64(0xFFFF_FFFF))
         _fill(half, fields, template, reverse)
+        # The source of a bidirectional record began the conversation, unless the record says otherwise.
+        half["record_bits"] |= began(fields, reverse, BiflowDirection.ARBITRARY if read[1] is None
+                                     else BiflowDirection.INITIATOR)
         sources = np.flatnonzero(used)
         totals = None if counters is None or counters.totals is None else counters.totals[sources]
         halves.append((half[sources], sources, totals))
@@ -176,45 +187,22 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
         octets = fields.octets(elements, 6)
         if octets is not None:
             half[name] = octets
-    _fill_addresses(half, fields)
+    half["record_bits"] = unreported(fields, reverse)
+    fill_addresses(half, fields)
+    header = fields.integers(("nextHeaderIPv6",))
+    if header is not None and fields.has("protocolIdentifier"):
+        six = (half["ip_version"] == np.uint8(IpVersion.V6)) & (half["protocol"] == np.uint8(Protocol.HOPOPT))
+        half["protocol"] = np.where(six, header, half["protocol"])
+    _fill_tunnel(half, fields, template)
+    fill_inner(half, fields, template)
     _fill_icmp(half, fields)
     _fill_interface(half, fields)
-    _fill_tunnel(half, fields, template)
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
-    if fields.integers(("protocolIdentifier",)) is None:
+    if fields.integers(_PLAIN["protocol"]) is None:
         half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, np.uint8(ANY_PROTOCOL), half["protocol"])
     if reverse:
         _turn_round(half)
-
-
-def _fill_addresses(half: Collected, fields: RecordFields) -> None:
-    """Fill addresses and IP version; a record without addresses is an aggregate of many flows."""
-    version_field = fields.integers(("ipVersion",))
-    known = np.zeros(len(half), np.bool_)
-    for version, length in ((IpVersion.V4, 4), (IpVersion.V6, 16)):
-        pair = [fields.octets((name, name.replace("Address", "Prefix")), length) for name in _ADDRESSES[version]]
-        if pair[0] is None and pair[1] is None:
-            continue
-        mine = ~known
-        if version_field is not None and np.isin(version_field, list(IpVersion)).all():
-            mine = version_field == int(version)
-        elif version == IpVersion.V4 and fields.octets(_ADDRESSES[IpVersion.V6], 16) is not None:
-            # The record has both: take the nonzero one.
-            mine = np.zeros(len(half), np.bool_)
-            for octets in pair:
-                if octets is not None:
-                    mine |= octets != np.zeros(1, "V4")[0]
-        for name, octets in zip(("source_address", "destination_address"), pair, strict=True):
-            if octets is not None:
-                full = np.zeros(len(half), f"V{length}")
-                full[mine] = octets[mine]
-                half[name] = np.where(mine, full.astype("V16"), half[name])
-        half["ip_version"] = np.where(mine, np.uint8(version), half["ip_version"])
-        known |= mine
-    if version_field is not None:
-        half["ip_version"] = np.where(known, half["ip_version"], version_field & 0xFF)
-    half["kind"] = np.where(known, Kind.FLOW, Kind.AGGREGATE)
 
 
 def _fill_icmp(half: Collected, fields: RecordFields) -> None:
@@ -281,3 +269,4 @@ def _turn_round(half: Collected) -> None:
     half["source_port"] = np.where(ported, destination, source)
     half["destination_port"] = np.where(ported, source, destination)
     half["direction"] ^= half["direction"] != UNKNOWN_DIRECTION
+    half["record_bits"] = turned(half["record_bits"])

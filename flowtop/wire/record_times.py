@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.elements import reverse_name
+from flowtop.wire.ipfix_template import Template
 from flowtop.wire.record_fields import Integers, RecordFields
 
+Stamps = npt.NDArray[np.int64]
+_REVERSE_DELAY = 6871, 21
+"""CERT's reverseFlowDeltaMilliseconds (YAF): from the first packet to the first one of the reverse direction."""
 _NTP_EPOCH_S = 2_208_988_800
 """1970 on NTP's clock, in seconds since 1900."""
 
@@ -49,6 +54,23 @@ def record_times(fields: RecordFields, times: ExportTimes) -> tuple[npt.NDArray[
     return np.minimum(start, end), end
 
 
+def reverse_times(template: Template, fields: RecordFields, times: ExportTimes,
+                  both: tuple[Stamps, Stamps]) -> tuple[Stamps, Stamps]:
+    """Start and end of the reverse direction (RFC 5103), where the Template has them; else those of both directions.
+
+    Args:
+        both: what `record_times` gives.
+    """
+    start, end = (_time(fields, word, times, reverse=True) for word in ("Start", "End"))
+    if start is None:
+        delay = next((name for name, specifier in template.named_fields
+                      if (specifier.enterprise, specifier.element_id) == _REVERSE_DELAY), "")
+        after = fields.integers((delay,)) if delay else None
+        start = both[0] if after is None else both[0] + after.astype(np.int64)
+    end = both[1] if end is None else end
+    return np.minimum(start, end), end
+
+
 def _seconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
     del times
     return values.astype(np.int64) * 1000
@@ -84,9 +106,10 @@ _STAMPS: tuple[tuple[str, _Reading], ...] = (
 )
 
 
-def _time(fields: RecordFields, word: str, times: ExportTimes) -> npt.NDArray[np.int64] | None:
-    for name, reading in _STAMPS:
-        values = fields.integers((name.format(word),))
+def _time(fields: RecordFields, word: str, times: ExportTimes, *, reverse: bool = False) -> Stamps | None:
+    for pattern, reading in _STAMPS:
+        name = pattern.format(word)
+        values = fields.integers((reverse_name(name) if reverse else name,))
         if values is not None:
             if reading is _uptime and (booted := fields.integers(("systemInitTimeMilliseconds",))) is not None:
                 times = ExportTimes(times.export_ms, _milliseconds(booted, times))

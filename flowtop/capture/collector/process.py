@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
@@ -157,10 +157,15 @@ class CollectingProcess:
 
     def drain(self) -> CollectedEntries:
         """Return the entries since the last call, see flow_entries, and add them to the points' totals."""
+        merged = self.drain_all()
+        return merged.keys, merged.counters, merged.other_ifindexes
+
+    def drain_all(self) -> MergedRows:
+        """The same with what else the records say."""
         rows = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return flow_entries(rows)
+        return merge_rows(rows)
 
     def take_rows(self) -> Collected:
         """Rows since the last call, as reported and not in the totals yet; for callers that pass them on in parts."""
