@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ MAX_NAMES = 4_096
 MAX_ALL_NAMES = 65_536
 """Limit of interface names in total."""
 
+_NAMED = 1 << 32
+"""First number of interfaces that have a name and no number: above those that have one."""
+
 _Domain = tuple[str, int]
 """Exporter address, Observation Domain ID."""
 
@@ -34,6 +37,7 @@ class ObservationPoints:
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._names: dict[_Domain, dict[int, str]] = {}
         self._named = 0
+        self._by_name: dict[tuple[str, int, str], int] = {}
         self._texts: dict[int, str] | None = None
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
 
@@ -56,6 +60,21 @@ class ObservationPoints:
         mine = [self.number(exporter, domain, interface) for interface in different.tolist()]
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
+
+    def numbers_of(self, exporter: str, domain: int, names: Sequence[str]) -> npt.NDArray[np.uint32]:
+        """The synthetic ifindexes of interfaces that are reported by name only, shape (n,); that of number 0 for ""."""
+        return np.array([self._number_of(exporter, domain, name) for name in names], np.uint32)
+
+    def _number_of(self, exporter: str, domain: int, name: str) -> int:
+        key = exporter, domain, name
+        number = self._by_name.get(key)
+        if number is None:
+            if not name or len(self._by_name) >= MAX_NAMES:
+                return self.number(exporter, domain, 0)
+            interface = _NAMED + len(self._by_name)
+            number = self._by_name[key] = self.number(exporter, domain, interface)
+            self.name(exporter, domain, interface, name)
+        return number
 
     def name(self, exporter: str, domain: int, interface: int, name: str) -> None:
         """Store the name of an exporter's interface."""

@@ -25,8 +25,10 @@ from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, collect_rows
+from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.record_names import interface_names, plain_name
 from flowtop.wire.record_times import ExportTimes
 from flowtop.wire.template_store import TemplateStore
 
@@ -119,9 +121,13 @@ class CollectingProcess:
         self._counts["messages"] += 1
         domain = self._sessions.domain(known, message.domain)
         self._follow(message, domain)
+        for data_set in message.data_sets:  # first, as they may have the boot time
+            if data_set.template.scope_count:
+                self._take_options(known, message.domain, data_set)
         times = self._times(message, domain, round(now_s * 1000))
         for data_set in message.data_sets:
-            self._take(known, message.domain, data_set, times, message.sampling_interval)
+            if not data_set.template.scope_count:
+                self._take(known, message.domain, data_set, times, message.sampling_interval)
         if message.templates:
             self._learn(known, message, now_s)
         for waiting in message.undecoded:
@@ -254,8 +260,7 @@ class CollectingProcess:
               header_interval: int) -> None:
         """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
-            self._counts["options_records"] += data_set.count
-            self._use_options(known, domain, data_set)
+            self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
         key = known.session.key, domain, id(data_set.template), header_interval
@@ -265,6 +270,10 @@ class CollectingProcess:
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
+
+    def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
+        self._counts["options_records"] += data_set.count
+        self._use_options(known, domain, data_set)
 
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         """Read sampling intervals, interface names and the exporter's boot time."""
@@ -285,7 +294,7 @@ class CollectingProcess:
             number = values.get(number_name)
             text = values.get("interfaceName") or values.get("interfaceDescription")
             if isinstance(number, int) and isinstance(text, bytes):
-                name = text.rstrip(b"\0").decode("utf-8", "replace").strip()[:64]
+                name = plain_name(text)
                 if name:
                     self.points.name(exporter, domain, number, name)
                 return
@@ -324,9 +333,24 @@ class CollectingProcess:
             self._multiply(rows, intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
         self._counts["unusable_records"] += int((~believed).sum())
-        rows = rows[believed]
+        rows, sources = rows[believed], sources[believed]
         self._number(rows, pending.known.session.exporter, pending.domain)
+        self._name(rows, sources, records, pending)
         return rows
+
+    def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: _Pending) -> None:
+        """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""
+        exporter, domain = pending.known.session.exporter, pending.domain
+        for numbers, names, which in interface_names(pending.template, records):
+            if numbers is None:
+                unnumbered = rows["other_ifindex"] == 0
+                rows["ifindex"] = np.where(unnumbered, self.points.numbers_of(exporter, domain, names)[which[sources]],
+                                           rows["ifindex"])
+                continue
+            pairs = np.unique(np.stack((numbers, which.astype(np.uint64)), axis=1), axis=0)
+            for number, place in pairs[:_MAX_OPTIONS].tolist():
+                if number and names[place]:
+                    self.points.name(exporter, domain, number, names[place])
 
     def _count_records(self, collected: CollectedRows) -> None:
         """Count the records that are events, that have no IP octets, or nothing at all."""
