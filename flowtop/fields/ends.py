@@ -155,6 +155,10 @@ def _lengths(text: str) -> tuple[int, int]:
 # ---- services and the rest
 
 
+_NO_NUMBER = 1 << 16
+"""In place of a port or an ICMP type: not reported."""
+
+
 def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     """Kind, protocol and the lower port; of ICMP, its type.
 
@@ -162,10 +166,15 @@ def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     service. This needs no list of ports, and both directions of a conversation are in the same group.
     """
     kind, protocol = columns["kind"], columns["protocol"]
-    source, destination = columns["source_port"], columns["destination_port"]
+    bits = columns["record_bits"]
+    source, destination = (
+        np.where(bits & np.uint32(missing) != 0, np.uint32(_NO_NUMBER), columns[name]) for missing, name in (
+            (RecordBits.NO_SOURCE_PORT, "source_port"), (RecordBits.NO_DESTINATION_PORT, "destination_port")))
     ports = np.isin(protocol, list(PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
     icmp = np.isin(protocol, list(ICMP_VERSIONS)) & (kind == Kind.FLOW)
-    number = np.where(ports, np.minimum(source, destination), np.where(icmp, destination >> np.uint16(8), np.uint16(0)))
+    icmp_type = np.where(bits & np.uint32(RecordBits.NO_ICMP_TYPE) != 0, np.uint32(_NO_NUMBER),
+                         columns["destination_port"] >> np.uint16(8))
+    number = np.where(ports, np.minimum(source, destination), np.where(icmp, icmp_type, np.uint32(0)))
     return kind, protocol, number
 
 
@@ -176,6 +185,8 @@ def _service_text(key: Key, _: Lookups) -> str:
         return OTHERS if protocol == ANY_PROTOCOL else f"{name} {OTHERS}"
     if kind == Kind.FRAGMENT:
         return f"{name} frag"
+    if number == _NO_NUMBER:
+        return name
     if protocol in PORT_PROTOCOLS:
         return f"{name} {number}"
     return f"{name} {units.icmp(ICMP_VERSIONS[protocol], number << 8)}" if protocol in ICMP_VERSIONS else name
@@ -183,13 +194,15 @@ def _service_text(key: Key, _: Lookups) -> str:
 
 def _named_service(key: Key, wording: Wording) -> str:
     kind, protocol, number = key
-    ports = kind in HAVE_PORTS and protocol in PORT_PROTOCOLS
+    ports = kind in HAVE_PORTS and protocol in PORT_PROTOCOLS and number != _NO_NUMBER
     name = wording.names.service(protocol, number) if ports else None
     return f"{units.protocol(protocol)} {name}" if name else _service_text(key, NO_LOOKUPS)
 
 
 def _service_term(key: Key, _: Lookups) -> str:
     kind, protocol, number = key
+    if number == _NO_NUMBER:
+        return terms.protocol_words(protocol)
     if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
         return f"{terms.protocol_words(protocol)} and port {number}"
     if kind == Kind.FLOW and protocol in ICMP_VERSIONS:
@@ -202,6 +215,8 @@ def _service_term(key: Key, _: Lookups) -> str:
 def _service_values(key: Key, _: Lookups) -> dict[str, Any]:
     kind, protocol, number = key
     values: dict[str, Any] = {"protocolIdentifier": protocol}
+    if number == _NO_NUMBER:
+        return values
     if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
         values["servicePort"] = number
     elif kind == Kind.FLOW and protocol in ICMP_VERSIONS:

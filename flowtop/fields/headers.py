@@ -33,6 +33,15 @@ def vlan_text(row: FlowRow) -> str:
     return str(row.vlan_id) if row.vlan_id else ""
 
 
+_NO_VLAN = 0xFFFF
+"""No VLAN ID: not reported."""
+
+
+def _vlan_keys(columns: FlowColumns) -> tuple[Array, ...]:
+    unknown = columns["record_bits"] & np.uint32(RecordBits.NO_VLAN_ID) != 0
+    return np.where(unknown, np.uint16(_NO_VLAN), columns["vlan_id"]), columns["customer_vlan_id"]
+
+
 _VLAN_COLUMN = Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", lambda row, _, __: vlan_text(row),
                       (plain("vlan_id"), plain("customer_vlan_id")), 8, terms.vlan_term)
 VLAN = Field(
@@ -43,10 +52,10 @@ VLAN = Field(
                   *stored("vlan_id"), packet="vlan_id", optional=True, rank=2),
     group=GroupField(
         "vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner; 0 is untagged.",
-        lambda columns: (columns["vlan_id"], columns["customer_vlan_id"]), parts=2,
-        text=lambda key, _: f"{key[0]}.{key[1]}" if key[1] else str(key[0]),
-        term=lambda key, _: terms.vlan_words(*key),
-        values=lambda key, _: {"vlanId": key[0], "dot1qCustomerVlanId": key[1]},
+        _vlan_keys, parts=2,
+        text=lambda key, _: "-" if key[0] == _NO_VLAN else f"{key[0]}.{key[1]}" if key[1] else str(key[0]),
+        term=lambda key, _: "not vlan" if key[0] == _NO_VLAN else terms.vlan_words(*key),
+        values=lambda key, _: {} if key[0] == _NO_VLAN else {"vlanId": key[0], "dot1qCustomerVlanId": key[1]},
         members=("vlanId", "dot1qCustomerVlanId"), rank=5),
     members=(Member("vlanId", _unless(RecordBits.NO_VLAN_ID, lambda flow: flow.vlan_id), of_packets=True, rank=14),
              Member("dot1qCustomerVlanId",
@@ -131,8 +140,8 @@ PROTOCOL = Field(
     "protocol", "IP protocol.", column=_PROTOCOL_COLUMN, biflow_columns=(_PROTOCOL_COLUMN,),
     key=FilterKey(
         "proto", "IP protocol, by name or number.", "proto 47", "a protocol's name or number (0 to 255)",
-        operands.read_protocol, *stored("protocol"), choices=tuple(operands.PROTOCOL_WORDS), packet="protocol",
-        of_aggregates=True),
+        operands.read_protocol, *reported("protocol", RecordBits.NO_PROTOCOL), packet="protocol",
+        choices=tuple(operands.PROTOCOL_WORDS), of_aggregates=True),
     group=GroupField(
         "protocol", "PROTO", 5, "IP protocol.", _protocol_keys, parts=2,
         text=lambda key, _: "any" if key[0] == Kind.AGGREGATE else units.protocol(key[1]),
