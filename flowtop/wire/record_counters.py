@@ -31,12 +31,14 @@ TOTALS_DTYPE = np.dtype([
     ("octets", "u8"),
     ("packets", "u8"),
     ("flow", "u8"),
+    ("deltas", "?"),
     ("connection", "?"),
     ("final", "?"),
 ])
 """What a row's record reports of its flow since it began; all 0 if it has no totals.
 
-`flow`: what tells flows of one key apart: flowId and start, mixed. `final`: the last report of the flow.
+`deltas`: the Template has deltas, too. `flow`: what tells flows of one key apart: flowId and start, mixed. `final`: the
+last report of the flow.
 `connection`: a firewall's event, whose row has a delta; the final one has the total of all deltas instead.
 """
 
@@ -108,6 +110,7 @@ def read_counters(fields: RecordFields, events: Integers | None, reverse: bool) 
     packet_totals, _ = _else(packet_totals, packets, read(_FRAME_TOTALS))
     if octets is None and packets is None and octet_totals is None and packet_totals is None:
         return None
+    deltas = octets is not None or packets is not None
     nothing = np.zeros(fields.count, np.uint64)
     octets, packets = nothing if octets is None else octets, nothing if packets is None else packets
     totals = None
@@ -115,6 +118,7 @@ def read_counters(fields: RecordFields, events: Integers | None, reverse: bool) 
         totals = np.zeros(fields.count, TOTALS_DTYPE)
         totals["octets"] = 0 if octet_totals is None else octet_totals
         totals["packets"] = 0 if packet_totals is None else packet_totals
+        totals["deltas"] = deltas
         totals["flow"] = _flows(fields, with_start=True)
         reason = fields.integers(("flowEndReason",))
         if reason is not None:

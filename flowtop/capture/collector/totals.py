@@ -14,6 +14,8 @@ MAX_FLOWS = 262_144
 
 _STATE = np.dtype([("octets", "u8"), ("packets", "u8"), ("end_ms", "i8"), ("ended", "?"), ("used", "i8")])
 """Counted so far of a flow, the end of its latest report, whether that was its last, and the turn of its last use."""
+MAX_DOMAINS = 65_536
+"""Limit of Observation Domains known to report deltas."""
 _LATEST_MS = 600_000
 """A report that is further behind the latest of its flow is not late: the exporter's clock was set back."""
 _UNITS = ("octets", "packets")
@@ -28,7 +30,8 @@ class ReportedTotals:
     """Flows of all exporters whose records have totals.
 
     A flow is a Flow Key of one Observation Domain of an exporter, with its flowId and start if it has them. A total
-    that is lower than before and of a later report is of another flow, which is counted from its beginning.
+    that is lower than before and of a later report is of another flow, which is counted from its beginning. Where
+    records have deltas, too, these count alone, unless they have been 0 in all records of the Observation Domain.
 
     Attributes:
         unchanged: number of rows whose totals were those of the previous report, without a firewall's.
@@ -39,6 +42,7 @@ class ReportedTotals:
         self._ids = np.zeros(0, np.uint64)
         self._states = np.zeros(0, _STATE)
         self._turn = 0
+        self._with_deltas: set[int] = set()
         self.unchanged = 0
         self.forgotten = 0
 
@@ -57,11 +61,26 @@ class ReportedTotals:
         keep = np.ones(len(rows), np.bool_)
         # A firewall's event without traffic has no part in this.
         counts = np.logical_or.reduce([values[unit] > 0 for values in (rows, totals) for unit in _UNITS])
+        counts &= self._not_as_deltas(rows, totals, domain, keep)
         for connection in (False, True):
             some = np.flatnonzero(counts & (totals["connection"] == connection))
             if len(some):
                 self._settle(rows, totals, some, domain, connection, keep)
         return keep
+
+    def _not_as_deltas(self, rows: Collected, totals: Totals, domain: int, keep: Bools) -> Bools:
+        """Which rows have no deltas that count alone; of the others those without traffic are not kept."""
+        deltas: Bools = totals["deltas"]
+        traffic = (rows["octets"] > 0) | (rows["packets"] > 0)
+        if domain not in self._with_deltas:
+            if not (deltas & traffic).any():
+                return np.ones(len(rows), np.bool_)
+            if len(self._with_deltas) >= MAX_DOMAINS:
+                self._with_deltas.clear()  # they are noted again by their next delta
+            self._with_deltas.add(domain)
+        keep[deltas & ~traffic] = False
+        self.unchanged += int((deltas & ~traffic).sum())
+        return ~deltas
 
     def _settle(self, rows: Collected, totals: Totals, some: npt.NDArray[np.intp], domain: int, connection: bool,
                 keep: Bools) -> None:

@@ -143,6 +143,18 @@ def test_what_is_another_flow(fields: Sequence[Field], reports: Sequence[Sequenc
     assert exports.drain() == {(1000, 443): expected}
 
 
+@pytest.mark.parametrize("drains", [False, True])
+def test_deltas_of_0_are_deltas_where_others_are_not(drains: bool) -> None:
+    """Barracuda: a flow's last record has the total, and a delta of 0 if all was reported before."""
+    exports = Exports(fields_of(1, 2, 85, 86))
+    for port, values in ((1, (65, 1, 65, 1)), (2, (0, 0, 81, 1)), (1, (0, 0, 65, 1)), (3, (40, 1, 900, 9))):
+        exports.send(port, *values)
+        if drains:
+            exports.drain()
+    assert exports.drain() == {(1, 443): (65, 1), (3, 443): (40, 1)}
+    assert exports.counted == {"unchanged_totals": 2}
+
+
 def test_an_exporter_whose_clock_was_set_back_by_an_hour_is_counted_on() -> None:
     exports = Exports(fields_of(85, 86, 153))
     for octets, packets, end_ms in ((100, 1, START_MS), (300, 3, START_MS - 3_600_000), (400, 4, START_MS - 3_599_000)):
