@@ -11,7 +11,7 @@ import numpy as np
 from flowtop.fields import cell_terms as terms
 from flowtop.fields import endpoints
 from flowtop.fields.columns import Column, SortKey, Wording, plain
-from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member
+from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, or_code
 from flowtop.model.flows import Array, FlowColumns, address_words
 from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, RecordBits
 from flowtop.model.rows import FlowRow, FlowValues
@@ -166,15 +166,12 @@ def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     service. This needs no list of ports, and both directions of a conversation are in the same group.
     """
     kind, protocol = columns["kind"], columns["protocol"]
-    bits = columns["record_bits"]
-    source, destination = (
-        np.where(bits & np.uint32(missing) != 0, np.uint32(_NO_NUMBER), columns[name]) for missing, name in (
-            (RecordBits.NO_SOURCE_PORT, "source_port"), (RecordBits.NO_DESTINATION_PORT, "destination_port")))
+    source = or_code(columns, columns["source_port"], RecordBits.NO_SOURCE_PORT, _NO_NUMBER)
+    destination = or_code(columns, columns["destination_port"], RecordBits.NO_DESTINATION_PORT, _NO_NUMBER)
     ports = np.isin(protocol, list(PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
     icmp = np.isin(protocol, list(ICMP_VERSIONS)) & (kind == Kind.FLOW)
-    icmp_type = np.where(bits & np.uint32(RecordBits.NO_ICMP_TYPE) != 0, np.uint32(_NO_NUMBER),
-                         columns["destination_port"] >> np.uint16(8))
-    number = np.where(ports, np.minimum(source, destination), np.where(icmp, icmp_type, np.uint32(0)))
+    icmp_type = or_code(columns, columns["destination_port"] >> np.uint16(8), RecordBits.NO_ICMP_TYPE, _NO_NUMBER)
+    number = np.where(ports, np.minimum(source, destination), np.where(icmp, icmp_type, np.uint16(0)))
     return kind, protocol, number
 
 

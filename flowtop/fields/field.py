@@ -64,13 +64,26 @@ def stored(name: str) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColu
 def reported(name: str, missing: RecordBits) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:
     """As `stored`, for a number that exporters may not report: NaN, which no comparison matches, where `missing` is
     among the flow's RecordBits. Without such flows the column as it is."""
-    bit = np.uint32(missing)
-
     def numbers(columns: FlowColumns) -> Array:
-        values, unknown = columns[name], columns["record_bits"] & bit != 0
-        return np.where(unknown, np.nan, values) if unknown.any() else values
+        unknown = unreported(columns, missing)
+        return columns[name] if unknown is None else np.where(unknown, np.nan, columns[name])
 
     return (lambda source: numbers(source.columns)), numbers
+
+
+def unreported(columns: FlowColumns, missing: RecordBits) -> Array | None:
+    """Which flows have this bit: exporters do not report a value of them; None: no flow has."""
+    bits = columns["record_bits"]
+    if not bits.any():
+        return None
+    found: Array = bits & np.uint32(missing) != 0
+    return found
+
+
+def or_code(columns: FlowColumns, values: Array, missing: RecordBits, code: int) -> Array:
+    """The values, of flows of which they are not reported the code."""
+    unknown = unreported(columns, missing)
+    return values if unknown is None else np.where(unknown, np.array(code, np.min_scalar_type(code)), values)
 
 
 Key = tuple[int, ...]

@@ -8,7 +8,19 @@ import numpy as np
 
 from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column, Wording, plain
-from flowtop.fields.field import Detail, DetailFormatter, Field, FilterKey, GroupField, Key, Member, reported, stored
+from flowtop.fields.field import (
+    Detail,
+    DetailFormatter,
+    Field,
+    FilterKey,
+    GroupField,
+    Key,
+    Member,
+    or_code,
+    reported,
+    stored,
+    unreported,
+)
 from flowtop.model.elements import TUNNEL_MEMBERS, tunnel_values
 from flowtop.model.flows import Array, FlowColumns
 from flowtop.model.kinds import ANY_PROTOCOL, TUNNELS_BY_LABEL, Kind, RecordBits, Tunnel
@@ -38,8 +50,7 @@ _NO_VLAN = 0xFFFF
 
 
 def _vlan_keys(columns: FlowColumns) -> tuple[Array, ...]:
-    unknown = columns["record_bits"] & np.uint32(RecordBits.NO_VLAN_ID) != 0
-    return np.where(unknown, np.uint16(_NO_VLAN), columns["vlan_id"]), columns["customer_vlan_id"]
+    return or_code(columns, columns["vlan_id"], RecordBits.NO_VLAN_ID, _NO_VLAN), columns["customer_vlan_id"]
 
 
 _VLAN_COLUMN = Column("vlan", "VLAN", 9, "VLAN ID, with QinQ outer.inner.", lambda row, _, __: vlan_text(row),
@@ -125,7 +136,9 @@ def _protocol(row: FlowRow) -> str:
 
 def _protocol_keys(columns: FlowColumns) -> tuple[Array, ...]:
     any_protocol = (columns["kind"] == Kind.AGGREGATE) & (columns["protocol"] == ANY_PROTOCOL)
-    any_protocol |= columns["record_bits"] & np.uint32(RecordBits.NO_PROTOCOL) != 0
+    unknown = unreported(columns, RecordBits.NO_PROTOCOL)
+    if unknown is not None:
+        any_protocol |= unknown
     return np.where(any_protocol, np.uint8(Kind.AGGREGATE), np.uint8(Kind.FLOW)), columns["protocol"]
 
 
@@ -153,8 +166,7 @@ PROTOCOL = Field(
     detail=Detail("protocol", lambda row, _: _protocol(row), of_way=False, rank=0))
 
 def _dscp_keys(columns: FlowColumns) -> tuple[Array, ...]:
-    unknown = columns["record_bits"] & np.uint32(RecordBits.NO_TOS) != 0
-    return (np.where(unknown, np.uint8(_NO_DSCP), columns["tos"] >> np.uint8(2)),)
+    return (or_code(columns, columns["tos"] >> np.uint8(2), RecordBits.NO_TOS, _NO_DSCP),)
 
 
 _NO_DSCP = 64
