@@ -102,17 +102,23 @@ class CollectedRows:
     layer2_records: int = 0
 
 
-def collect_rows(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
+def collect_rows(template: Template, records: Records, times: ExportTimes,
+                 biflow_direction: int | None = None) -> CollectedRows:
     """Convert Flow Records of one Template, shape (n,), to rows.
 
     A flow that a firewall denied is a row without traffic.
+
+    Args:
+        biflow_direction: of records that do not have it, as Options Data say; None: they do not.
     """
     fields = RecordFields(records)
     both_ms = record_times(fields, times)
     events = firewall_events(template, fields)
+    read = [read_counters(fields, events, reverse) for reverse in (False, True)]
+    if biflow_direction is None:  # as a rule, the source of a bidirectional record began the conversation
+        biflow_direction = BiflowDirection.ARBITRARY if read[1] is None else BiflowDirection.INITIATOR
     halves: list[tuple[Collected, npt.NDArray[np.intp], Totals | None]] = []
     marked: dict[str, Bools] = {}
-    read = [read_counters(fields, events, reverse) for reverse in (False, True)]
     flows = fields.integers(("deltaFlowCount",))
     for reverse, counters in zip((False, True), read, strict=True):
         if counters is None and (reverse or events is None):
@@ -131,9 +137,7 @@ def collect_rows(template: Template, records: Records, times: ExportTimes) -> Co
         if flows is not None:
             half["flow_count"] = np.minimum(flows, np.uint64(0xFFFF_FFFF))
         _fill(half, fields, template, reverse)
-        # The source of a bidirectional record began the conversation, unless the record says otherwise.
-        half["record_bits"] |= began(fields, reverse, BiflowDirection.ARBITRARY if read[1] is None
-                                     else BiflowDirection.INITIATOR)
+        half["record_bits"] |= began(fields, reverse, biflow_direction)
         sources = np.flatnonzero(used)
         totals = None if counters is None or counters.totals is None else counters.totals[sources]
         halves.append((half[sources], sources, totals))

@@ -64,7 +64,7 @@ def began(fields: RecordFields, reverse: bool, default: int) -> npt.NDArray[np.u
         bits = {direction: bit ^ (RecordBits.INITIATOR | RecordBits.RESPONDER) for direction, bit in bits.items()}
     values = fields.integers(("biflowDirection",))
     if values is None:
-        return int(bits.get(BiflowDirection(default), 0))
+        return int({int(direction): bit for direction, bit in bits.items()}.get(default, 0))
     found = np.zeros(fields.count, np.uint32)
     for direction, bit in bits.items():
         found[values == int(direction)] = bit

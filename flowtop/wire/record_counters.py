@@ -114,7 +114,11 @@ def read_counters(fields: RecordFields, events: Integers | None, reverse: bool) 
     nothing = np.zeros(fields.count, np.uint64)
     octets, packets = nothing if octets is None else octets, nothing if packets is None else packets
     totals = None
-    if octet_totals is not None or packet_totals is not None:
+    if events is not None and any(fields.has(f"{side}{unit}") for unit in ("Octets", "Packets")):
+        totals = np.zeros(fields.count, TOTALS_DTYPE)
+        octets, packets = _connections(totals, octets, packets, events)
+        totals["flow"] = _flows(fields, with_start=False)
+    elif octet_totals is not None or packet_totals is not None:
         totals = np.zeros(fields.count, TOTALS_DTYPE)
         totals["octets"] = 0 if octet_totals is None else octet_totals
         totals["packets"] = 0 if packet_totals is None else packet_totals
@@ -123,10 +127,6 @@ def read_counters(fields: RecordFields, events: Integers | None, reverse: bool) 
         reason = fields.integers(("flowEndReason",))
         if reason is not None:
             totals["final"] = np.isin(reason, _ENDED)
-    elif events is not None and any(fields.has(f"{side}{unit}") for unit in ("Octets", "Packets")):
-        totals = np.zeros(fields.count, TOTALS_DTYPE)
-        octets, packets = _connections(totals, octets, packets, events)
-        totals["flow"] = _flows(fields, with_start=False)
     if layer2 is not None and layer2_totals is not None:
         layer2 = layer2 | layer2_totals
     elif layer2 is None:

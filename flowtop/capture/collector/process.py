@@ -284,6 +284,9 @@ class CollectingProcess:
                       for (name, specifier), value in zip(data_set.template.named_fields, row, strict=True)}
             place.samplers.announce(values)
             booted = values.get("systemInitTimeMilliseconds")
+            direction = values.get("biflowDirection")
+            if isinstance(direction, int):
+                place.biflow_direction = direction
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
             if "interfaceName" in names or "interfaceDescription" in names:
@@ -318,7 +321,8 @@ class CollectingProcess:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
+        place = self._sessions.domain(pending.known, pending.domain)
+        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
         rows, sources = collected.rows, collected.sources
         self._count_records(collected)
         if collected.totals is not None:

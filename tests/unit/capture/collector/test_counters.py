@@ -296,6 +296,14 @@ def test_a_connection_that_has_not_ended_counts_its_updates() -> None:
     assert exports.found == {(1000, 443): (123, 0), (443, 1000): (1230, 0)}
 
 
+def test_a_connection_with_both_kinds_of_counters_counts_once() -> None:
+    exports = Exports(fields_of(148, 233, 323, 231, 232, 85))
+    for event, at, values in ((UPDATE, 1, (10, 20, 30)), (DELETED, 2, (100, 200, 300))):
+        exports.send(1000, 9, event, START_MS + at, *values)
+        exports.drain()
+    assert exports.found == {(1000, 443): (100, 0), (443, 1000): (200, 0)}
+
+
 def test_events_with_unidirectional_deltas_are_deltas() -> None:
     """Palo Alto Networks: firewallEvent with IE 1 and 2, which are of the interval in every record."""
     exports = Exports(fields_of(148, 233, 1, 2))

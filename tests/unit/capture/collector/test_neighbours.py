@@ -6,6 +6,7 @@ Expected values are what the test put into the octets, by RFC 7011, RFC 5103 and
 from __future__ import annotations
 
 import ipaddress
+import random
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -345,6 +346,17 @@ def test_an_exporter_says_who_began(said: int, initiator: str, arbitrary: int) -
     assert {found["octetTotalCount"], found["reverseOctetTotalCount"]} == {100, 900}
 
 
+@pytest.mark.parametrize(("said", "initiator", "arbitrary"), [(0, "10.0.0.9", 0), (1, "10.0.0.1", 1),
+                                                             (2, "10.0.0.9", 1), (3, "10.0.0.9", 0)])
+def test_options_say_who_began_in_a_domain(said: int, initiator: str, arbitrary: int) -> None:
+    """RFC 5103 section 6.3: or applied to all flows of an Observation Domain using options."""
+    options = [template(300, [(149, 4), (239, 1)], scope=1), set_of(300, struct.pack(">IB", 7, said))]
+    collector = collected([*FOUR, *PORTS, (4, 1), (1, 8, REVERSE), (2, 8, REVERSE)],
+                          ["10.0.0.1", "10.0.0.9", 443, 5000, TCP, 900, 9], before=options)
+    found = collector.table.query(biflow=True)[0].as_dict()
+    assert found["sourceIPv4Address"] == initiator and found["biflowDirection"] == arbitrary
+
+
 def test_the_source_of_a_bidirectional_record_began() -> None:
     ends = ["10.0.0.1", "10.0.0.9", 443, 5000, TCP]
     assert biflow([(1, 8, REVERSE)], [*ends, 900])["sourceIPv4Address"] == "10.0.0.1"
@@ -420,3 +432,37 @@ def test_flows_of_later_records_add_up() -> None:
     collector = collected([*FOUR, (3, 4)], ["10.0.0.1", "10.9.9.9", 7], ["10.0.0.1", "10.9.9.9", 5])
     collector.receive(ipfix(set_of(256, struct.pack(">QQ4s4sI", 1, 1, b"\x0a\0\0\1", b"\x0a\x09\x09\x09", 4))), SOURCE)
     assert collector.table.query()[0].as_dict()["deltaFlowCount"] == 16
+
+
+# ---- any Template
+
+ELEMENTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 21, 22, 23, 24, 27, 28, 29, 30, 32, 34, 44, 45, 52, 56, 57,
+            58, 60, 61, 80, 82, 83, 85, 86, 136, 139, 148, 150, 151, 152, 153, 160, 161, 169, 170, 171, 172, 176, 177, 178,
+            180, 192, 193, 230, 231, 232, 233, 239, 243, 245, 296, 298, 299, 323, 351, 352, 353, 401, 402, 430, 431)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_template_of_these_elements_is_read(seed: int) -> None:
+    """Fields of any length, repeated, of the reverse direction; random values."""
+    rng = random.Random(seed)
+    fields: list[Field] = []
+    for _ in range(rng.randrange(1, 25)):
+        element, length = rng.choice(ELEMENTS), rng.choice((0, 1, 2, 3, 4, 4, 6, 8, 8, 16, 16, ANY_LENGTH))
+        if rng.random() < 0.7:
+            length = {8: 4, 12: 4, 27: 16, 28: 16, 44: 4, 45: 4, 169: 16, 170: 16, 56: 6, 80: 6}.get(element, length)
+        fields.append((element, length, REVERSE) if rng.random() < 0.15 else (element, length))
+    fields.append((2, 8))
+    collector = flowtop.Collector(clock=lambda: NOW_S)
+    collector.receive(ipfix(template(256, fields)), SOURCE)
+    for _ in range(4):
+        body = b""
+        for _, length, *_ in (field for _ in range(5) for field in fields):
+            size = rng.randrange(9) if length == ANY_LENGTH else length
+            value = bytes(size) if rng.random() < 0.3 else bytes(rng.choice((0, 1, 4, 6, 255)) for _ in range(size))
+            body += (bytes([size]) if length == ANY_LENGTH else b"") + value
+        collector.receive(ipfix(set_of(256, body)), SOURCE)
+        for settings in ({}, {"biflow": True}, {"group": "source,service,protocol,vlan,dscp,destination"}):
+            for row in collector.table.query("not ttl 3 or port 53", **settings):  # type: ignore[call-overload]
+                row.as_dict()
+                ends(row) if isinstance(row, flowtop.Flow) else None
+    assert collector.statistics.records == 20 or collector.statistics.refused
