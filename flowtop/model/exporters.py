@@ -22,7 +22,7 @@ class CollectingStatistics:
         late_messages: arrived after a later one, or twice.
         sequence_resets: the exporter has restarted.
         refused: by kind (`version`, `length`, `set`, `template`, `value`, `bound`): messages that could not be read.
-        unusable_records: records without traffic: events, no counters, all zeros.
+        unusable_records: records without traffic that are no events: no counters, all zeros.
         waiting_sets: Data Sets that wait for their Template now.
         dropped_sets: such sets dropped, because of age or lack of room.
         dropped_by_kernel: datagrams dropped because the socket's buffer was full.
@@ -39,6 +39,12 @@ class CollectingStatistics:
         templates_of_other_port: Data Sets decoded with a Template that the exporter sent from another source port.
         names_of_other_domain: interfaces with a name that the exporter announced in another Observation Domain.
         dropped_options: samplers and names in Options Data that were not kept, because there were too many.
+        events: by kind: records of events of a firewall or of NAT that report no traffic; denied flows are shown.
+        transport_records: records whose octets are of the transport layer, as they have no IP octets.
+        layer2_records: the same for layer 2: octets of frames.
+        unchanged_totals: reports, one a direction, whose total counters were the same as in the flow's previous one.
+        forgotten_totals: flows whose total counters were forgotten because there were too many; when they are reported
+            again, they are counted from their beginning.
     """
 
     messages: int = 0
@@ -67,6 +73,11 @@ class CollectingStatistics:
     templates_of_other_port: int = 0
     names_of_other_domain: int = 0
     dropped_options: int = 0
+    events: tuple[tuple[str, int], ...] = ()
+    transport_records: int = 0
+    layer2_records: int = 0
+    unchanged_totals: int = 0
+    forgotten_totals: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -134,6 +145,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
+    ("forgotten_totals", "totals forgotten"),
 )
 _JOINED: tuple[tuple[str, str], ...] = (
     ("options_of_other_domain", "options of another domain"), ("options_of_other_port", "options of another port"),
@@ -154,15 +166,19 @@ def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
     found = [("exporters", f"{statistics.exporters:,}"), ("records", f"{statistics.records:,}")]
     if statistics.sampling_interval > 1:
         found.append(("sampled 1 in", f"{statistics.sampling_interval:,}"))
+    found += [(f"events ({kind})", f"{count:,}") for kind, count in statistics.events]
+    found += [(words, f"{count:,}") for words, count in (
+        ("octets of layer 2", statistics.layer2_records), ("octets of transport", statistics.transport_records),
+        ("totals unchanged", statistics.unchanged_totals)) if count]
     if statistics.waiting_sets:
         found.append(("waiting for templates", f"{statistics.waiting_sets:,}"))
     return found + [(words, f"{count:,}") for name, words in _JOINED if (count := getattr(statistics, name))]
 
 
 def collecting_record(statistics: CollectingStatistics) -> dict[str, Any]:
-    """Every counter by its name in camelCase; `refused` by kind."""
-    return {_camel(field.name): dict(statistics.refused) if field.name == "refused" else getattr(statistics, field.name)
-            for field in fields(statistics)}
+    """Every counter by its name in camelCase; `refused` and `events` by kind."""
+    return {_camel(field.name): dict(value) if isinstance(value, tuple) else value
+            for field in fields(statistics) for value in (getattr(statistics, field.name),)}
 
 
 def _camel(name: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.wire.flow_records import big_endian
 from flowtop.wire.ipfix import Records
+from flowtop.wire.record_fields import big_endian
 
 HIGHEST_INTERVAL = 1 << 32
 

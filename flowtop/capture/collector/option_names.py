@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from flowtop.wire.record_names import plain_name
+
 MAX_NAMES = 4_096
 """Limit of names per exporter, domain and kind of table."""
 MAX_ALL_NAMES = 65_536
 """Limit of names in total."""
 MAX_DOMAINS = 64
 """An entry that more domains have than this is not looked for in other domains."""
-_LONGEST = 64
 
 Table = Literal["interface", "sampler"]
 
@@ -74,10 +75,11 @@ class OptionNames:
         """
         kept = True
         for table, elements in TABLES.items():
-            name = next((text for element in elements.names if (text := _text(values.get(element)))), "")
+            name = next((text for element in elements.names if isinstance(octets := values.get(element), bytes)
+                         and (text := plain_name(octets))), "")
             key = next((value for element in elements.keys if isinstance(value := values.get(element), int)), None)
             if name and key is not None:
-                kept = self._store(table, exporter, domain, key, name) and kept
+                kept = self.store(table, exporter, domain, key, name) and kept
         return kept
 
     def find(self, table: Table, exporter: str, domain: int, key: int) -> Found:
@@ -91,7 +93,8 @@ class OptionNames:
         different = set(domains.values()) if len(domains) <= MAX_DOMAINS else set()
         return Found(different.pop(), other_domain=True) if len(different) == 1 else _NOTHING
 
-    def _store(self, table: Table, exporter: str, domain: int, key: int, name: str) -> bool:
+    def store(self, table: Table, exporter: str, domain: int, key: int, name: str) -> bool:
+        """Store one name; returns False if it was dropped, because there are too many."""
         domains = self._names.get((table, exporter), {}).get(key, {})
         if domains.get(domain) == name:
             return True
@@ -104,8 +107,3 @@ class OptionNames:
         self._names.setdefault((table, exporter), {}).setdefault(key, {})[domain] = name
         self.changes += 1
         return True
-
-
-def _text(value: object) -> str:
-    """A name in Options Data: without padding, and cut off where it is too long to show."""
-    return value.rstrip(b"\0").decode("utf-8", "replace").strip()[:_LONGEST] if isinstance(value, bytes) else ""

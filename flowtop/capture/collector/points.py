@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,11 @@ MAX_POINTS = 16_384
 """Limit of interfaces with a number of their own, since a hostile sender can name many. The others share OTHERS."""
 OTHERS = 1
 """The number shared by all interfaces beyond MAX_POINTS."""
+MAX_NAMES = 4_096
+"""Limit of interfaces that are reported by name only."""
+
+_NAMED = 1 << 32
+"""First number of interfaces that have a name and no number: above those that have one."""
 
 
 class ObservationPoints:
@@ -32,6 +37,7 @@ class ObservationPoints:
         self.names = OptionNames()
         self.named_elsewhere = 0
         self._numbers: dict[tuple[str, int, int], int] = {}
+        self._by_name: dict[tuple[str, int, str], int] = {}
         self._texts: dict[int, str] | None = None
         self._texts_of = 0
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
@@ -55,6 +61,21 @@ class ObservationPoints:
         mine = [self.number(exporter, domain, interface) for interface in different.tolist()]
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
+
+    def numbers_of(self, exporter: str, domain: int, names: Sequence[str]) -> npt.NDArray[np.uint32]:
+        """The synthetic ifindexes of interfaces that are reported by name only, shape (n,); that of number 0 for ""."""
+        return np.array([self._number_of(exporter, domain, name) for name in names], np.uint32)
+
+    def _number_of(self, exporter: str, domain: int, name: str) -> int:
+        key = exporter, domain, name
+        number = self._by_name.get(key)
+        if number is None:
+            if not name or len(self._by_name) >= MAX_NAMES:
+                return self.number(exporter, domain, 0)
+            interface = _NAMED + len(self._by_name)
+            number = self._by_name[key] = self.number(exporter, domain, interface)
+            self.names.store("interface", exporter, domain, interface, name)
+        return number
 
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
 from flowtop.capture.collector.option_names import NAME_ELEMENTS
 from flowtop.capture.collector.points import ObservationPoints
@@ -27,14 +28,18 @@ from flowtop.capture.collector.sampling import (
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
+from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, collect_rows
+from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.record_names import interface_names
+from flowtop.wire.record_times import ExportTimes
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
@@ -49,6 +54,7 @@ LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
 _SWEEP_S = 60.0
 _DOMAIN = "observationDomainId"
+_HASH = (1 << 64) - 1
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
 _MAX_CHANGES = 64
@@ -91,6 +97,8 @@ class CollectingProcess:
         self._extra: list[Collected] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
+        self._totals = ReportedTotals()
         self._interval = 1.0
         self._swept_s: float | None = None
 
@@ -130,12 +138,16 @@ class CollectingProcess:
             return False
         self._counts["messages"] += 1
         domain = self._sessions.domain(known, message.domain)
+        for data_set in message.data_sets:  # first, as they may have the boot time
+            if data_set.template.scope_count:
+                self._take_options(known, message.domain, data_set)
         times = self._times(message, domain, round(now_s * 1000))
         header = NO_HEADER
         if message.sampling_interval or message.sampling_mode:
             header = Header(message.sampling_interval, message.sampling_mode > 0)
         for data_set in message.data_sets:
-            self._take(known, message.domain, data_set, times, header)
+            if not data_set.template.scope_count:
+                self._take(known, message.domain, data_set, times, header)
         if message.templates:
             self._learn(known, message, now_s)
         records, complete = message.record_count, True
@@ -173,10 +185,15 @@ class CollectingProcess:
 
     def drain(self) -> CollectedEntries:
         """Return the entries since the last call, see flow_entries, and add them to the points' totals."""
+        merged = self.drain_all()
+        return merged.keys, merged.counters, merged.other_ifindexes
+
+    def drain_all(self) -> MergedRows:
+        """The same with what else the records say."""
         rows = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return flow_entries(rows)
+        return merge_rows(rows)
 
     def take_rows(self) -> Collected:
         """Rows since the last call, as reported and not in the totals yet; for callers that pass them on in parts."""
@@ -190,7 +207,8 @@ class CollectingProcess:
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
             dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
-            names_of_other_domain=self.points.named_elsewhere)
+            names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._events.items())),
+            unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten)
 
     # ---- sessions
 
@@ -319,8 +337,7 @@ class CollectingProcess:
     def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
         """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
-            self._counts["options_records"] += data_set.count
-            self._use_options(known, domain, data_set)
+            self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
         group = self._pending.get(known.group)
@@ -333,6 +350,10 @@ class CollectingProcess:
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
+
+    def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
+        self._counts["options_records"] += data_set.count
+        self._use_options(known, domain, data_set)
 
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         """Read sampling intervals, tables of names and the exporter's boot time."""
@@ -351,6 +372,9 @@ class CollectingProcess:
                 interval = None if intervals is None else float(intervals[number])
                 self._announce(known, about, values, interval if interval or quantities else None)
             booted = values.get("systemInitTimeMilliseconds")
+            direction = values.get("biflowDirection")
+            if isinstance(direction, int):
+                place.biflow_direction = direction
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
             if named and not self.points.names.learn(known.session.exporter, about, values):
@@ -391,8 +415,14 @@ class CollectingProcess:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
+        place = self._sessions.domain(pending.known, pending.domain)
+        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
         rows, sources = collected.rows, collected.sources
+        self._count_records(collected)
+        if collected.totals is not None:
+            domain = hash((pending.known.session.exporter, pending.domain)) & _HASH
+            keep = self._totals.settle(rows, collected.totals, domain)
+            rows, sources = rows[keep], sources[keep]
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
         session = pending.known.session
@@ -404,10 +434,32 @@ class CollectingProcess:
         if sampling.intervals is not None and len(rows):
             self._multiply(rows, sampling.intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
-        self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
-        rows = rows[believed]
+        self._counts["unusable_records"] += int((~believed).sum())
+        rows, sources = rows[believed], sources[believed]
         self._number(rows, session.exporter, pending.domain)
+        self._name(rows, sources, records, pending)
         return rows
+
+    def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: _Pending) -> None:
+        """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""
+        exporter, domain = pending.known.session.exporter, pending.domain
+        for numbers, names, which in interface_names(pending.template, records):
+            if numbers is None:
+                unnumbered = rows["other_ifindex"] == 0
+                rows["ifindex"] = np.where(unnumbered, self.points.numbers_of(exporter, domain, names)[which[sources]],
+                                           rows["ifindex"])
+                continue
+            pairs = np.unique(np.stack((numbers, which.astype(np.uint64)), axis=1), axis=0)
+            for number, place in pairs[:_MAX_OPTIONS].tolist():
+                if number and names[place]:
+                    self.points.names.store("interface", exporter, domain, number, names[place])
+
+    def _count_records(self, collected: CollectedRows) -> None:
+        """Count the records that are events, that have no IP octets, or nothing at all."""
+        self._counts["unusable_records"] += collected.unusable
+        self._counts["transport_records"] += collected.transport_records
+        self._counts["layer2_records"] += collected.layer2_records
+        self._events.update(dict(collected.events))
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
         """Replace the exporter's interface numbers by synthetic ifindexes."""

@@ -109,6 +109,7 @@ class Domain:
 
     sequence: SequenceTracker = field(default_factory=SequenceTracker)
     boot_ms: int = NO_BOOT
+    biflow_direction: int | None = None
     dropped: dict[int, int] = field(default_factory=dict)
 
     def newly_dropped(self, source: int, dropped: int) -> int:
