@@ -82,7 +82,7 @@ def test_netflow_9_templates_options_and_data() -> None:
     assert [(bytes(row[0]), row[1]) for row in flows.records.tolist()] == [(b"\x0a\0\0\1", 256), (b"\x0a\0\0\2", 5)]
     assert dict(zip(options.template.names, options.records[0].tolist(), strict=True)) == {
         "exportingProcessId": 0, "samplingInterval": 512, "samplingAlgorithm": 2}
-    assert message.templates[1].names == ("ie40001",)
+    assert message.templates[1].names == ("xlateSourceIPv4Address",), "a field type of Cisco ASA"
 
 
 @pytest.mark.parametrize(("flowsets", "fault"), [
