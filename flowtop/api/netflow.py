@@ -12,8 +12,8 @@ from flowtop.api.ipfix import ExportSession as _IpfixSession
 from flowtop.api.templates import Values, record_set, template
 from flowtop.wire.ipfix import EncodedMessages, RecordSet
 from flowtop.wire.ipfix_template import Template
-from flowtop.wire.netflow5 import MAX_FLOWS, RECORD, encode_netflow5
 from flowtop.wire.netflow9 import encode_netflow9, netflow9_template_sets
+from flowtop.wire.netflow_fixed import MAX_FLOWS, RECORD, encode_netflow5
 
 __all__ = ["MAX_FLOWS", "UNKNOWN_MTU_OCTETS", "V5_TEMPLATE", "ExportSession", "ExportSession5", "decode", "template"]
 

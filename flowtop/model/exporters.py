@@ -33,6 +33,8 @@ class CollectingStatistics:
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
+        skipped: by kind (`length`, `count`, `trailing`, `set`, `reserved`, `template`, `record`, `withdrawn`, `bound`):
+            parts that could not be read of messages that were.
     """
 
     messages: int = 0
@@ -55,6 +57,7 @@ class CollectingStatistics:
     exporters: int = 0
     sampled_packets: int = 0
     sampling_interval: int = 1
+    skipped: tuple[tuple[str, int], ...] = ()
 
     @property
     def refused_messages(self) -> int:
@@ -126,8 +129,9 @@ _FAULTS: tuple[tuple[str, str], ...] = (
 
 
 def faults(statistics: CollectingStatistics) -> list[tuple[str, int]]:
-    """Faults as (words, count), worst first; refused messages by kind."""
+    """Faults as (words, count), worst first; refused messages and skipped parts of messages by kind."""
     found = [(f"refused ({kind})", count) for kind, count in statistics.refused]
+    found += [(f"skipped ({kind})", count) for kind, count in statistics.skipped]
     found += [(words, getattr(statistics, name)) for name, words in _FAULTS]
     return [(words, count) for words, count in found if count]
 
@@ -143,8 +147,8 @@ def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
 
 
 def collecting_record(statistics: CollectingStatistics) -> dict[str, Any]:
-    """Every counter by its name in camelCase; `refused` by kind."""
-    return {_camel(field.name): dict(statistics.refused) if field.name == "refused" else getattr(statistics, field.name)
+    """Every counter by its name in camelCase; `refused` and `skipped` by kind."""
+    return {_camel(field.name): dict(value) if isinstance(value := getattr(statistics, field.name), tuple) else value
             for field in fields(statistics)}
 
 

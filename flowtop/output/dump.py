@@ -15,6 +15,7 @@ from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
 from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
+from flowtop.wire import netflow_fixed
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import Collected
@@ -83,7 +84,7 @@ def _of_ip(rows: Collected) -> dict[str, Any]:
 
 
 Format = Literal["text", "json"]
-_PROTOCOLS = {5: "NetFlow 5", 9: "NetFlow 9", 10: "IPFIX"}
+_PROTOCOLS = {version: f"NetFlow {version}" for version in (*netflow_fixed.VERSIONS, 9)} | {10: "IPFIX"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NTP_EPOCH = datetime(1900, 1, 1, tzinfo=UTC)
 _NO_TIMES = MessageTimes(0, 0, 0)
@@ -111,36 +112,57 @@ class Entry:
     late: list[DataSet] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
 
+    @property
+    def damaged(self) -> bool:
+        """Whether part of the message could not be read."""
+        return bool(self.refusals or (self.message is not None and self.message.skipped))
+
 
 def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
     """Decode messages in order; Data Sets that waited are in the entry of the message that has their Template."""
     store, held = TemplateStore(), HeldSets()
-    for number, payload in enumerate(payloads, 1):
-        entry = Entry(number, payload)
-        session = payload.sender, payload.receiver
-        if payload.gap:
-            entry.refusals.append("octets are missing in the stream before this message")
-        try:
-            if payload.datagram and payload.octets[:4] == MARK:
-                entry.sflow = decode_sflow(payload.octets)
-                yield entry
-                continue
-            message = entry.message = decode_export(payload.octets, store, session=session, datagram=payload.datagram)
-        except IpfixDecodeError as refusal:
-            entry.refusals.append(str(refusal))
+    number = 0
+    for payload in payloads:
+        entry: Entry | None = None
+        while entry is None or (entry.message is not None and entry.message.rest):
+            if entry is not None and entry.message is not None:  # Another message in the same datagram.
+                payload = payload._replace(octets=entry.message.rest, gap=False)
+            number += 1
+            entry = Entry(number, payload)
+            _decode(entry, store, held)
+            if store.fields > _MAX_FIELDS:
+                store = TemplateStore()
             yield entry
-            continue
-        for template in message.templates:
-            for waiting in held.take((session, message.domain, template.id)):
-                try:
-                    entry.late.append(decode_data_set(template, waiting.octets))
-                except IpfixDecodeError as refusal:
-                    entry.refusals.append(f"set {template.id} received before its template: {refusal.reason}")
-        for undecoded in message.undecoded:
-            held.hold((session, message.domain, undecoded.set_id), HeldSet(undecoded.octets, _NO_TIMES, float(number)))
-        if store.fields > _MAX_FIELDS:
-            store = TemplateStore()
-        yield entry
+
+
+def _decode(entry: Entry, store: TemplateStore, held: HeldSets) -> None:
+    """Decode the entry's payload into it."""
+    payload = entry.payload
+    session = payload.sender, payload.receiver
+    if payload.gap:
+        entry.refusals.append("octets are missing in the stream before this message")
+    try:
+        if payload.datagram and payload.octets[:4] == MARK:
+            entry.sflow = decode_sflow(payload.octets)
+            return
+        message = entry.message = decode_export(payload.octets, store, session=session, datagram=payload.datagram,
+                                                strict=False)
+    except IpfixDecodeError as refusal:
+        entry.refusals.append(str(refusal))
+        return
+    dropped = held.dropped
+    for template_id in message.stale:
+        held.drop(session, message.domain, template_id)
+    if held.dropped > dropped:
+        entry.refusals.append(f"{held.dropped - dropped} sets dropped that waited for a template which is gone")
+    for template in message.templates:
+        for waiting in held.take((session, message.domain, template.id)):
+            entry.late.append(decode_data_set(template, waiting.octets, strict=False))
+            if entry.late[-1].cut:
+                entry.refusals.append(f"set {template.id} received before its template: {entry.late[-1].cut}")
+    for undecoded in message.undecoded:
+        held.hold((session, message.domain, undecoded.set_id),
+                  HeldSet(undecoded.octets, _NO_TIMES, float(entry.number)))
 
 
 def entry_text(entry: Entry, form: Format) -> str:
@@ -201,7 +223,7 @@ def _record(entry: Entry) -> dict[str, Any]:
                           *(_data(data_set, values) for data_set in message.data_sets for values in _rows(data_set))],
               "withoutTemplate": [{"set": waiting.set_id, "octets": len(waiting.octets)}
                                   for waiting in message.undecoded],
-              "remarks": list(message.remarks), "refused": entry.refusals}
+              "remarks": list(message.remarks), "skipped": dict(message.skipped), "refused": entry.refusals}
     return members
 
 
@@ -242,6 +264,8 @@ def _text(entry: Entry) -> str:
         lines += _data_lines(data_set, "")
     lines += [f"  set {waiting.set_id}: {len(waiting.octets)} octets, no template yet" for waiting in message.undecoded]
     lines += [f"  remark: {remark}" for remark in message.remarks]
+    if message.skipped:
+        lines.append("  skipped: " + ", ".join(f"{part} {count}" for part, count in message.skipped))
     return "\n".join(lines) + "\n" + _refusals(entry)
 
 

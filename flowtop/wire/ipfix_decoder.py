@@ -3,18 +3,27 @@
 NetFlow 9, the predecessor of IPFIX, has Sets too (flowtop/wire/netflow9.py); flowtop/wire/datagrams.py distinguishes
 the versions.
 
-Input is not trusted. A message is decoded, or IpfixDecodeError is raised and nothing changes. Memory and time are
-bounded by the message's length (at most 65,535 octets) and by the limit of a TemplateStore.
+Input is not trusted. A message is decoded, or IpfixDecodeError is raised and nothing changes. On request (`strict` off)
+a part that is not valid costs that part alone, and is counted by kind. Memory and time are bounded by the message's
+length (at most 65,535 octets) and by the limit of a TemplateStore.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
-from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, SET_HEADER, SET_HEADER_OCTETS, VERSION
+from flowtop.wire.ipfix import (
+    HEADER_OCTETS,
+    MESSAGE_HEADER,
+    SET_HEADER,
+    SET_HEADER_OCTETS,
+    VERSION,
+    begins_message,
+)
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
     OPTIONS_TEMPLATE_SET,
@@ -22,9 +31,10 @@ from flowtop.wire.ipfix_template import (
     DecodeFault,
     FieldSpecifier,
     IpfixDecodeError,
+    SkippedPart,
     Template,
 )
-from flowtop.wire.template_store import DomainTemplates, TemplateStore
+from flowtop.wire.template_store import UNREADABLE, DomainTemplates, TemplateStore, layout_of
 
 _MAX_REMARKS = 20
 
@@ -57,6 +67,13 @@ class Message:
     """When the exporter booted, ms since 1970 UTC on its own clock; NetFlow's flow times count from it."""
     sampling_interval: int = 0
     """1 of this many packets was sampled, from the header of NetFlow 5; 0 if not reported."""
+    skipped: tuple[tuple[str, int], ...] = ()
+    """Parts that were not read, by kind (SkippedPart); each has a remark."""
+    stale: tuple[int, ...] = ()
+    """Template ids whose waiting Data Sets, from earlier messages, are of a Template that is gone: drop them before
+    looking at `templates`. TEMPLATE_SET or OPTIONS_TEMPLATE_SET: those of all ids."""
+    rest: bytes = b""
+    """Octets behind the message in the same datagram that are another message."""
 
     @property
     def record_count(self) -> int:
@@ -83,7 +100,8 @@ def split_messages(stream: bytes) -> tuple[list[bytes], bytes]:
     return messages, stream[offset:]
 
 
-def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, datagram: bool) -> Message:
+def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, datagram: bool,
+                   strict: bool = True) -> Message:
     """Decode one message and store the Templates it announces.
 
     Args:
@@ -91,94 +109,282 @@ def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, da
         store: Templates known so far.
         session: key of the Transport Session that the message belongs to.
         datagram: received over UDP, where withdrawals are ignored and redefinitions are normal (RFC 7011 section 8.4).
+        strict: refuse a message with any fault (RFC 7011 section 9.1). Otherwise a bad part costs that part: see
+            Message.skipped, and Message.rest for octets behind the message.
 
-    Raises IpfixDecodeError: malformed message (RFC 7011 section 9.1). The store is unchanged then.
+    Raises IpfixDecodeError: not an IPFIX Message; if strict, a malformed one. The store is unchanged then.
     """
     if len(octets) < HEADER_OCTETS:
         raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
     version, length, export_time_s, sequence, domain = MESSAGE_HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
+    decoder = SetsDecoder(bytes(octets), store, session, domain, datagram=datagram, strict=strict)
     if length != len(octets):
-        raise IpfixDecodeError(f"header length {length}, message length {len(octets)}", 2)
-    decoder = SetsDecoder(bytes(octets), store.domain(session, domain), datagram)
-    decoder.decode(HEADER_OCTETS)
-    if decoder.changed:
-        store.replace(session, domain, decoder.known)
-    return Message(export_time_s, sequence, domain, tuple(decoder.templates), tuple(decoder.withdrawn),
-                   tuple(decoder.data_sets), tuple(decoder.undecoded), tuple(decoder.remarks))
+        decoder.skip("length" if length > len(octets) else "trailing",
+                     IpfixDecodeError(f"header length {length}, message length {len(octets)}", 2))
+    rest = decoder.decode(HEADER_OCTETS, length)
+    decoder.commit()
+    return decoder.message(export_time_s, sequence, rest=rest)
 
 
 class SetsDecoder:
     """Decodes the Sets of one message in order; each Set is decoded with the Templates that precede it.
 
+    A Data Set whose Template was not known before, and follows in the same message, is decoded with that.
+
     Args:
         octets: the message.
-        known: Templates of the Observation Domain; not modified: see `known` and `changed` after decoding.
-        datagram: as in decode_message.
+        store: Templates known so far; not modified before `commit`.
+        session, domain: the Transport Session and the Observation Domain.
+        datagram, strict: as in decode_message.
     """
 
-    def __init__(self, octets: bytes, known: DomainTemplates, datagram: bool) -> None:
-        self.known = known
-        self.changed = False
+    _withdrawals = True
+    """Whether a Template without fields withdraws one."""
+    _foreign_template_set = 0
+    """The id of Template Sets in the other protocol, NetFlow 9 or IPFIX."""
+
+    def __init__(self, octets: bytes, store: TemplateStore, session: Hashable, domain: int, *, datagram: bool,
+                 strict: bool) -> None:
+        self.known = store.domain(session, domain)
         self.templates: list[Template] = []
         self.withdrawn: list[int] = []
         self.data_sets: list[DataSet] = []
         self.undecoded: list[UndecodedSet] = []
         self.remarks: list[str] = []
+        self.skipped: Counter[str] = Counter()
+        self.set_count = 0
         self._octets = octets
+        self._store = store
+        self._session = session
+        self._domain = domain
         self._datagram = datagram
+        self._strict = strict
+        self._changed = False
+        self._former = store.former(session)
+        self._gone: dict[int, int | None] = {}
+        self._stale: list[int] = []
+        self._places: list[int] = []
+        self._waiting: set[int] = set()
+        self._declared = 0
 
-    def decode(self, offset: int) -> None:
-        """Decode all Sets from this offset on. Raises IpfixDecodeError."""
+    # ---- Sets
+
+    def decode(self, offset: int, end: int) -> bytes:
+        """Decode the Sets from this offset to the end of the message by its header; returns octets of a next message.
+
+        Without `strict` the header's length is not believed if the Sets contradict it.
+
+        Raises IpfixDecodeError: only if strict.
+        """
+        left = len(self._octets)
+        rest = b""
+        self._declared = end
+        if end < left:
+            rest = self._octets[end:]
+            if end >= HEADER_OCTETS and (begins_message(rest) or not any(rest) or (
+                    self._is_chain(offset, end) and not self._is_chain(end, left))):
+                self._octets = self._octets[:end]
+            else:  # The length is wrong, not the octets behind it: Sets follow.
+                self.skipped["length"] += self.skipped.pop("trailing", 0)
+                rest = b""
+        self._decode_sets(offset)
+        self._decode_early()
+        if not begins_message(rest):
+            return b""
+        self.skipped.pop("trailing", None)
+        return rest
+
+    def _decode_sets(self, offset: int) -> None:
         while offset < len(self._octets) and not self._padding_from(offset):
-            if len(self._octets) - offset < SET_HEADER_OCTETS:
-                raise IpfixDecodeError("a set header is cut off", offset, "set")
-            set_id, length = SET_HEADER.unpack_from(self._octets, offset)
-            left = len(self._octets) - offset
-            if not SET_HEADER_OCTETS <= length <= left:
-                raise IpfixDecodeError(f"set {set_id} has length {length}, but {left} octets are left", offset, "set")
-            self._set(set_id, offset + SET_HEADER_OCTETS, offset + length)
-            offset += length
+            fault = self._fault_of(offset)
+            if fault is None:
+                set_id, length = SET_HEADER.unpack_from(self._octets, offset)
+                self._set(set_id, offset + SET_HEADER_OCTETS, offset + length)
+                offset += length
+                continue
+            following = self._next_set(offset)
+            if following is None:
+                self.skip("set", fault)
+                self._decode_cut_set(offset)
+                return
+            if any(self._octets[offset:following]):
+                self.skip("set", fault)
+            else:
+                self._remark(f"{following - offset} octets of padding between sets, at octet {offset}")
+            offset = following
+
+    def _fault_of(self, offset: int) -> IpfixDecodeError | None:
+        """Why no Set begins here; None: one does."""
+        left = len(self._octets) - offset
+        if left < SET_HEADER_OCTETS:
+            return IpfixDecodeError("a set header is cut off", offset, "set")
+        set_id, length = SET_HEADER.unpack_from(self._octets, offset)
+        if not SET_HEADER_OCTETS <= length <= left:
+            return IpfixDecodeError(f"set {set_id} has length {length}, but {left} octets are left", offset, "set")
+        if set_id < FIRST_TEMPLATE_ID and not self._strict and not self._is_set(offset) and (
+                self._next_set(offset) is not None):
+            return IpfixDecodeError(f"no set begins here: {set_id}", offset, "set")
+        return None
+
+    def _next_set(self, offset: int) -> int | None:
+        """Where the next Set begins if only zeros precede it: padding that no Set's length includes. None: nowhere."""
+        if self._strict:
+            return None
+        found = offset
+        while found < len(self._octets) and not self._octets[found]:
+            found += 1
+        return next((place for place in (found - 1, found) if place > offset and self._is_set(place)), None)
+
+    def _is_set(self, offset: int) -> bool:
+        """Whether a Set can begin here: its id, its length, and for Template Sets the first id in it."""
+        left = len(self._octets) - offset
+        if left < SET_HEADER_OCTETS:
+            return False
+        set_id, length = SET_HEADER.unpack_from(self._octets, offset)
+        if not SET_HEADER_OCTETS <= length <= left:
+            return False
+        if set_id >= FIRST_TEMPLATE_ID:
+            return True
+        start = offset + SET_HEADER_OCTETS
+        if self._template_kind(set_id) is None or length < SET_HEADER_OCTETS + 4:
+            return self._has_templates(set_id, start, offset + length)
+        first = int.from_bytes(self._octets[start:start + 2], "big")
+        return first >= FIRST_TEMPLATE_ID or first == set_id
+
+    def _is_chain(self, offset: int, end: int) -> bool:
+        """Whether Sets follow each other from here exactly to the end."""
+        while offset < end:
+            if not self._is_set(offset) or offset + SET_HEADER.unpack_from(self._octets, offset)[1] > end:
+                return False
+            offset += SET_HEADER.unpack_from(self._octets, offset)[1]
+        return offset == end
+
+    def _decode_cut_set(self, offset: int) -> None:
+        """Decode what there is of a Set that exceeds the message, if the rest was sent and is not here."""
+        if len(self._octets) - offset < SET_HEADER_OCTETS:
+            return
+        set_id, length = SET_HEADER.unpack_from(self._octets, offset)
+        if length >= SET_HEADER_OCTETS and self._is_cut(set_id, offset, length):
+            self._set(set_id, offset + SET_HEADER_OCTETS, len(self._octets))
+
+    def _is_cut(self, set_id: int, offset: int, length: int) -> bool:
+        """Whether the message was longer: by its header."""
+        del set_id
+        return offset + length <= self._declared
 
     def _padding_from(self, offset: int) -> bool:
-        """Whether only padding follows. Never in IPFIX, where the header gives the message's length."""
-        del offset
-        return False
+        """Whether only padding follows. Not in IPFIX, where the header gives the message's length."""
+        if self._strict or any(self._octets[offset:offset + SET_HEADER_OCTETS]) or any(self._octets[offset:]):
+            return False
+        self.skip("trailing", IpfixDecodeError(f"{len(self._octets) - offset} octets of zeros follow the last set",
+                                               offset))
+        return True
+
+    def _template_kind(self, set_id: int) -> int | None:
+        """TEMPLATE_SET, OPTIONS_TEMPLATE_SET, or None: another Set."""
+        return set_id if set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET) else None
+
+    def _has_templates(self, set_id: int, start: int, end: int) -> bool:
+        """Whether this is a Template Set with the id of the other protocol, which some exporters send."""
+        if self._strict or set_id != self._foreign_template_set or end - start < 4:
+            return False
+        template_id, count = struct.unpack_from(">HH", self._octets, start)
+        return bool(template_id >= FIRST_TEMPLATE_ID and 0 < 4 * count <= end - start - 4)
 
     def _set(self, set_id: int, start: int, end: int) -> None:
+        self.set_count += 1
+        kind = self._template_kind(set_id)
         if set_id >= FIRST_TEMPLATE_ID:
             template = self.known.get(set_id)
             if template:
-                self.data_sets.append(decode_data_set(template, self._octets, start, end))
+                self._decode_data(template, start, end)
             else:
+                self._waiting.add(set_id)
+                self._places.append(len(self.data_sets))
                 self.undecoded.append(UndecodedSet(set_id, self._octets[start:end]))
-        elif set_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
-            self._template_set(set_id, start, end)
+        elif kind is not None:
+            self._template_set(kind, start, end)
+        elif self._has_templates(set_id, start, end):
+            self._remark(f"set {set_id} has templates")
+            self._template_set(TEMPLATE_SET, start, end)
         else:
+            self.skipped["reserved"] += 1
             self._remark(f"set {set_id} is reserved")
+
+    def _decode_data(self, template: Template, start: int, end: int) -> None:
+        data_set = decode_data_set(template, self._octets, start, end, strict=self._strict)
+        if data_set.cut:
+            self.skipped["record"] += 1
+            self._remark(f"set {template.id}: {data_set.cut}")
+        self.data_sets.append(data_set)
+
+    def _decode_early(self) -> None:
+        """Decode Data Sets whose Template followed in the same message, in the place where they were."""
+        defined = self._waiting & {template.id for template in self.templates} if self._waiting else ()
+        if not defined:
+            return
+        late, waiting = self.data_sets, []
+        self.data_sets, taken = [], 0
+        for place, early in zip(self._places, self.undecoded, strict=True):
+            template = self.known.get(early.set_id) if early.set_id in defined else None
+            if template is None:
+                waiting.append(early)
+                continue
+            self.data_sets += late[taken:place]
+            taken = place
+            data_set = decode_data_set(template, early.octets, strict=self._strict)
+            if data_set.cut:
+                self.skipped["record"] += 1
+                self._remark(f"set {template.id}: {data_set.cut}")
+            self.data_sets.append(data_set)
+        self.data_sets += late[taken:]
+        self.undecoded = waiting
+
+    # ---- Templates
 
     def _template_set(self, set_id: int, start: int, end: int) -> None:
         while end - start >= 4:
             template_id, count = struct.unpack_from(">HH", self._octets, start)
-            if not template_id and not any(self._octets[start:end]):
-                return  # Padding to more than 4 octets: zeros to the end.
-            if not count:
+            if not template_id and not count:
+                zeros = end - start - len(self._octets[start:end].lstrip(b"\0"))
+                if zeros < end - start:  # Otherwise it is padding to more than 4 octets.
+                    self.skip("template", _bad("template id 0 is reserved", start))
+                start += zeros - zeros % 4
+                continue
+            if not count and self._withdrawals:
                 self._withdraw(template_id, set_id, start)
                 start += 4
+                continue
+            try:
+                template, following, reason = self._template(template_id, count, set_id, start, end)
+            except IpfixDecodeError as fault:  # Where the next record begins is not known.
+                self.skip("template", fault)
+                self._unlearn(template_id)
+                return
+            if reason:
+                self.skip("template", _bad(reason, start))
+                self._unlearn(template_id)
             else:
-                template, start = self._template(template_id, count, set_id, start, end)
                 self._define(template)
+            start = following
 
-    def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int]:
-        """Decode one Template Record; returns it and the offset of the next."""
-        offset, scope_count = start + 4, 0
-        self._check_id(template_id, start)
+    def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int, str]:
+        """Decode one Template Record; returns it, the offset of the next, and why it is not valid ("": it is).
+
+        Raises IpfixDecodeError: it is cut off.
+        """
+        offset, scope_count, reason = start + 4, 0, self._reserved(template_id)
+        if reason and self._strict:
+            raise _bad(reason, start)
         if set_id == OPTIONS_TEMPLATE_SET:
             scope_count = self._unpack(">H", offset, end)[0]
             offset += 2
             if not 0 < scope_count <= count:
-                raise _bad(f"{scope_count} of {count} fields of template {template_id} are scope", start)
+                reason = reason or f"{scope_count} of {count} fields of template {template_id} are scope"
+                if self._strict:
+                    raise _bad(reason, start)
         fields = []
         for _ in range(count):
             number, length = self._unpack(">HH", offset, end)
@@ -188,17 +394,11 @@ class SetsDecoder:
                 enterprise = self._unpack(">I", offset, end)[0]
                 offset += 4
             fields.append(FieldSpecifier(number & 0x7FFF, length, enterprise))
-        return self._checked(Template(template_id, tuple(fields), scope_count), start), offset
+        template = Template(template_id, tuple(fields), scope_count)
+        return template, offset, reason or empty(template)
 
-    def _check_id(self, template_id: int, start: int) -> None:
-        if template_id < FIRST_TEMPLATE_ID:
-            raise _bad(f"template id {template_id} is reserved", start)
-
-    def _checked(self, template: Template, start: int) -> Template:
-        """Refuse a Template whose records would be empty: their number would be unbounded."""
-        if not template.min_octets:
-            raise _bad(f"records of template {template.id} would be empty", start)
-        return template
+    def _reserved(self, template_id: int) -> str:
+        return f"template id {template_id} is reserved" if template_id < FIRST_TEMPLATE_ID else ""
 
     def _unpack(self, layout: str, offset: int, end: int) -> tuple[int, ...]:
         if end - offset < struct.calcsize(layout):
@@ -207,6 +407,7 @@ class SetsDecoder:
 
     def _define(self, template: Template) -> None:
         self.templates.append(template)
+        self._check_former(template)
         old = self.known.get(template.id)
         if old == template:
             return
@@ -217,32 +418,113 @@ class SetsDecoder:
         self.known.options.pop(template.id, None)
         (self.known.options if template.scope_count else self.known.data)[template.id] = template
 
+    def _check_former(self, template: Template) -> None:
+        """Data Sets that wait for this id are of an earlier Template if there was one; drop them if it was another."""
+        layout = self._gone.get(template.id, self._former.get((self._domain, template.id)))
+        if layout is None:
+            return
+        self._gone[template.id] = None
+        if layout != layout_of(template):
+            self._drop_waiting(template.id)
+
+    def _drop_waiting(self, template_id: int) -> None:
+        """Drop Data Sets without Template: those before in this message, and those held by the caller (`stale`)."""
+        self._stale.append(template_id)
+        if template_id not in self._waiting:
+            return
+        self._waiting.discard(template_id)
+        kept = [(place, early) for place, early in zip(self._places, self.undecoded, strict=True)
+                if early.set_id != template_id]
+        dropped = len(self.undecoded) - len(kept)
+        if dropped:
+            self.skipped["withdrawn"] += dropped
+            self._remark(f"{dropped} sets of a template {template_id} that was withdrawn or replaced")
+            self._places, self.undecoded = [place for place, _ in kept], [early for _, early in kept]
+
+    def _unlearn(self, template_id: int) -> None:
+        """Forget a Template that was replaced by one that cannot be read."""
+        if template_id >= FIRST_TEMPLATE_ID:
+            self._forget(template_id, UNREADABLE)
+
+    def _forget(self, template_id: int, layout: int) -> None:
+        self._own_templates()
+        self.known.data.pop(template_id, None)
+        self.known.options.pop(template_id, None)
+        self._gone[template_id] = layout
+
     def _withdraw(self, template_id: int, set_id: int, offset: int) -> None:
         if template_id < FIRST_TEMPLATE_ID and template_id != set_id:
-            raise _bad(f"template id {template_id} is reserved", offset)
+            self.skip("template", _bad(f"template id {template_id} is reserved", offset))
+            return
         if self._datagram:
+            if not self._strict:
+                self.skipped["template"] += 1
             self._remark(f"withdrawal of template {template_id} over UDP ignored")
             return
-        self._own_templates()
         kind = self.known.options if set_id == OPTIONS_TEMPLATE_SET else self.known.data
+        gone = list(kind) if template_id == set_id else [template_id] if template_id in kind else []
+        for id_ in gone:
+            self._forget(id_, layout_of(kind[id_]))
+            kind = self.known.options if set_id == OPTIONS_TEMPLATE_SET else self.known.data
+        self.withdrawn += gone
         if template_id == set_id:
-            self.withdrawn += kind
-            kind.clear()
-        elif template_id in kind:
-            self.withdrawn.append(template_id)
-            del kind[template_id]
+            for id_ in tuple(self._waiting):
+                self._drop_waiting(id_)
+            self._stale.append(template_id)
         else:
-            self._remark(f"template {template_id} was withdrawn, but is not known")
+            self._drop_waiting(template_id)
+            if not gone:
+                self._remark(f"template {template_id} was withdrawn, but is not known")
 
     def _own_templates(self) -> None:
         """Copy the Templates before the first change: the store takes the copy if the whole message is valid."""
-        if not self.changed:
+        if not self._changed:
             self.known = DomainTemplates(dict(self.known.data), dict(self.known.options))
-            self.changed = True
+            self._changed = True
+
+    # ---- results
+
+    def skip(self, part: SkippedPart, fault: IpfixDecodeError) -> None:
+        """Count a part that is not read. Raises the fault if strict."""
+        if self._strict:
+            raise fault
+        self.skipped[part] += 1
+        self._remark(str(fault))
+
+    def check_count(self, count: int) -> None:
+        """Compare the number in NetFlow 9's header with the records read, or with the Sets, as some exporters count."""
+        if self._strict or self.undecoded or self.skipped:
+            return
+        records = len(self.templates) + sum(data_set.count for data_set in self.data_sets)
+        if count not in (records, self.set_count):
+            self.skip("count", IpfixDecodeError(f"the header counts {count} records, not {records}", 2))
+
+    def commit(self) -> None:
+        """Store the Templates. Raises IpfixDecodeError: too many of them, and strict."""
+        if self._changed:
+            try:
+                self._store.replace(self._session, self._domain, self.known)
+            except IpfixDecodeError as fault:
+                self.skip("bound", fault)
+                self.templates, self._gone = [], {}
+        if self._gone:
+            self._store.note_former(self._session, self._domain, self._gone)
+
+    def message(self, export_time_s: int, sequence: int, version: int = VERSION, boot_ms: int | None = None,
+                rest: bytes = b"") -> Message:
+        """What was decoded."""
+        return Message(export_time_s, sequence, self._domain, tuple(self.templates), tuple(self.withdrawn),
+                       tuple(self.data_sets), tuple(self.undecoded), tuple(self.remarks), version, boot_ms,
+                       skipped=tuple(sorted(self.skipped.items())), stale=tuple(self._stale), rest=rest)
 
     def _remark(self, text: str) -> None:
         if len(self.remarks) < _MAX_REMARKS:
             self.remarks.append(text)
+
+
+def empty(template: Template) -> str:
+    """Why a Template cannot be used whose records would be empty: their number would be unbounded."""
+    return "" if template.min_octets else f"records of template {template.id} would be empty"
 
 
 def _bad(reason: str, offset: int) -> IpfixDecodeError:

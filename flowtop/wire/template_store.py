@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+
+UNREADABLE = 0
+"""Layout of a Template that could not be read: no other is equal to it."""
+_MAX_FORMER = 4_096
+"""Limit of Templates per session that are gone and still known."""
+
+
+def layout_of(template: Template) -> int:
+    """A number that Templates with the same fields have in common."""
+    return hash((template.fields, template.scope_count)) or 1
 
 
 @dataclass(slots=True)
@@ -35,6 +45,7 @@ class TemplateStore:
         self._max_fields = max_fields
         self._sessions: dict[Hashable, dict[int, DomainTemplates]] = {}
         self._fields: dict[Hashable, int] = {}
+        self._former: dict[Hashable, dict[tuple[int, int], int]] = {}
 
     def get(self, session: Hashable, domain: int, template_id: int) -> Template | None:
         """The Template, or None."""
@@ -56,12 +67,33 @@ class TemplateStore:
             domains[domain] = templates
         self._fields[session] = total
         if not domains:
-            self.forget(session)
+            self._sessions.pop(session, None)
+            self._fields.pop(session, None)
+
+    def former(self, session: Hashable) -> Mapping[tuple[int, int], int]:
+        """Layouts of Templates of a session that are gone, by Observation Domain and id.
+
+        They were withdrawn, have expired, or were replaced by one that could not be read (UNREADABLE). Data Sets that
+        wait for such an id are of that Template.
+        """
+        return self._former.get(session, {})
+
+    def note_former(self, session: Hashable, domain: int, layouts: Mapping[int, int | None]) -> None:
+        """Remember Templates that are gone by their layouts; None: the id has a Template again."""
+        former = self._former.setdefault(session, {})
+        for template_id, layout in layouts.items():
+            former.pop((domain, template_id), None)
+            if layout is not None:
+                former[domain, template_id] = layout
+        while len(former) > _MAX_FORMER:
+            del former[next(iter(former))]
 
     def expire(self, session: Hashable, domain: int, template_id: int) -> None:
         """Remove a Template that was not announced again within its lifetime over UDP (RFC 7011 section 8.4)."""
         known = self.domain(session, domain)
-        if known.get(template_id):
+        gone = known.get(template_id)
+        if gone:
+            self.note_former(session, domain, {template_id: layout_of(gone)})
             self.replace(session, domain, DomainTemplates(
                 {id_: template for id_, template in known.data.items() if id_ != template_id},
                 {id_: template for id_, template in known.options.items() if id_ != template_id}))
@@ -75,3 +107,4 @@ class TemplateStore:
         """Remove the Templates of a Transport Session that has ended."""
         self._sessions.pop(session, None)
         self._fields.pop(session, None)
+        self._former.pop(session, None)

@@ -20,7 +20,7 @@ from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Se
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.wire import ipfix, netflow5, sflow
+from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
@@ -38,6 +38,8 @@ CLOCK_TOLERANCE_MS = 120_000
 """An exporter's clock that differs by more than this is considered wrong, and its times are shifted to ours."""
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
+_COUNTING_FLOWS = (5, 6, 7)
+"""Versions of NetFlow whose sequence numbers count flows; 1 has none, and 8 counts flows before aggregation."""
 _SWEEP_S = 60.0
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
@@ -74,6 +76,7 @@ class CollectingProcess:
         self._extra: list[Collected] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._interval = 1.0
         self._swept_s: float | None = None
 
@@ -107,24 +110,42 @@ class CollectingProcess:
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
-            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram)
+            message = self._decode(octets, session)
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
+        self._take_message(message, known, now_s)
+        while message.rest:  # More messages in the same datagram.
+            try:
+                message = self._decode(message.rest, session)
+            except IpfixDecodeError:
+                self._skipped["trailing"] += 1
+                break
+            self._take_message(message, known, now_s)
+        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
+            self._sweep(now_s)
+        return True
+
+    def _decode(self, octets: bytes, session: Session) -> Message:
+        return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
+
+    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> None:
+        """Take a decoded message."""
         self._counts["messages"] += 1
+        if message.skipped:
+            self._skipped.update(dict(message.skipped))
         domain = self._sessions.domain(known, message.domain)
         self._follow(message, domain)
         times = self._times(message, domain, round(now_s * 1000))
         for data_set in message.data_sets:
             self._take(known, message.domain, data_set, times, message.sampling_interval)
+        for template_id in message.stale:
+            self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
             self._learn(known, message, now_s)
         for waiting in message.undecoded:
-            self._held.hold((session.key, message.domain, waiting.set_id),
+            self._held.hold((known.session.key, message.domain, waiting.set_id),
                             HeldSet(waiting.octets, times, now_s))
-        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
-            self._sweep(now_s)
-        return True
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -168,7 +189,8 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
+            skipped=tuple(sorted((+self._skipped).items())))
 
     # ---- sessions
 
@@ -200,10 +222,10 @@ class CollectingProcess:
         """Check the sequence number for gaps."""
         if message.version == ipfix.VERSION:
             units, name = (None if message.undecoded else message.record_count), "lost_records"
-        elif message.version == netflow5.VERSION:
-            units, name = message.record_count, "lost_flows"
-        else:
+        elif message.version == netflow9.VERSION:
             units, name = 1, "lost_messages"
+        else:
+            units, name = (message.record_count if message.version in _COUNTING_FLOWS else None), "lost_flows"
         self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
@@ -229,11 +251,8 @@ class CollectingProcess:
             if known.session.datagram:
                 known.announced[message.domain, template.id] = now_s
             for held in self._held.take((key, message.domain, template.id)):
-                try:
-                    data_set = decode_data_set(template, held.octets)
-                except IpfixDecodeError as refusal:
-                    self.refuse(refusal.fault)
-                    continue
+                data_set = decode_data_set(template, held.octets, strict=False)
+                self._skipped["record"] += bool(data_set.cut)
                 self._take(known, message.domain, data_set, held.times, 0)
         while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
             self._evict()

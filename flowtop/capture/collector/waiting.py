@@ -6,6 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
+
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
 MAX_AGE_S = 1_800.0
@@ -74,6 +76,14 @@ class HeldSets:
         self._octets -= sum(len(held.octets) for held in taken)
         self._forget_key(key)
         return taken
+
+    def drop(self, session: Hashable, domain: int, template_id: int) -> None:
+        """Drop the Data Sets of a Template that was withdrawn or replaced; of all if it is no Template's id."""
+        keys = [(session, domain, template_id)]
+        if template_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+            keys = [key for key in self._by_session.get(session, ()) if key[1] == domain]
+        for key in keys:
+            self.dropped += len(self.take(key))
 
     def expire(self, now_s: float) -> None:
         """Drop Data Sets that have waited for too long."""
