@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -50,7 +50,7 @@ class UndecodedSet:
     octets: bytes
 
 
-def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int | None = None, *,
+def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int | None = None,
                     strict: bool = True) -> DataSet:
     """Decode the Data Set in octets[start:end], which excludes the Set Header.
 
@@ -64,14 +64,14 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
     if template.fixed_length:
         count = (end - start) // shortest
         rest = start + count * shortest
-        data_set = DataSet(template, octets[start:rest], count)
         if end - rest >= _ALIGNMENT and any(octets[rest:end]):
-            return replace(data_set, cut=f"{end - rest} octets are less than a record of {shortest}")
-        return data_set
-    records, cut = _records(template, octets, start, end)
-    if cut is not None and strict:
-        raise cut
-    data_set = DataSet(template, octets[start:end], len(records), "" if cut is None else cut.reason)
+            cut = f"{end - rest} octets are less than a record of {shortest}"
+            return DataSet(template, octets[start:rest], count, cut)
+        return DataSet(template, octets[start:rest], count)
+    records, fault = _records(template, octets, start, end)
+    if fault is not None and strict:
+        raise fault
+    data_set = DataSet(template, octets[start:end], len(records), "" if fault is None else fault.reason)
     data_set.__dict__["records"] = records  # To find the length, variable-length records were decoded already.
     return data_set
 

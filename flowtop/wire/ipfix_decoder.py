@@ -11,7 +11,6 @@ length (at most 65,535 octets) and by the limit of a TemplateStore.
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -153,8 +152,7 @@ class SetsDecoder:
         self.data_sets: list[DataSet] = []
         self.undecoded: list[UndecodedSet] = []
         self.remarks: list[str] = []
-        self.skipped: Counter[str] = Counter()
-        self.set_count = 0
+        self.skipped: dict[str, int] = {}
         self._octets = octets
         self._store = store
         self._session = session
@@ -166,7 +164,7 @@ class SetsDecoder:
         self._gone: dict[int, int | None] = {}
         self._stale: list[int] = []
         self._places: list[int] = []
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, None] = {}
         self._declared = 0
 
     # ---- Sets
@@ -187,33 +185,42 @@ class SetsDecoder:
                     self._is_chain(offset, end) and not self._is_chain(end, left))):
                 self._octets = self._octets[:end]
             else:  # The length is wrong, not the octets behind it: Sets follow.
-                self.skipped["length"] += self.skipped.pop("trailing", 0)
+                self.skipped["length"] = self.skipped.pop("trailing")
                 rest = b""
         self._decode_sets(offset)
-        self._decode_early()
-        if not begins_message(rest):
+        if self._waiting and self.templates:
+            self._decode_early()
+        if not rest or not begins_message(rest):
             return b""
-        self.skipped.pop("trailing", None)
+        del self.skipped["trailing"]
         return rest
 
     def _decode_sets(self, offset: int) -> None:
-        while offset < len(self._octets) and not self._padding_from(offset):
+        octets = self._octets
+        end = len(octets)
+        while offset < end:
+            if octets[offset] and offset + SET_HEADER_OCTETS <= end:  # A Data Set: most are, so in short.
+                set_id, length = SET_HEADER.unpack_from(octets, offset)
+                following = offset + length
+                if length >= SET_HEADER_OCTETS and following <= end:
+                    self._data(set_id, offset + SET_HEADER_OCTETS, following)
+                    offset = following
+                    continue
+            elif not octets[offset] and self._padding_from(offset):
+                return
             fault = self._fault_of(offset)
             if fault is None:
-                set_id, length = SET_HEADER.unpack_from(self._octets, offset)
+                set_id, length = SET_HEADER.unpack_from(octets, offset)
                 self._set(set_id, offset + SET_HEADER_OCTETS, offset + length)
                 offset += length
                 continue
-            following = self._next_set(offset)
-            if following is None:
+            behind = self._next_set(offset)
+            if behind is None:
                 self.skip("set", fault)
                 self._decode_cut_set(offset)
                 return
-            if any(self._octets[offset:following]):
-                self.skip("set", fault)
-            else:
-                self._remark(f"{following - offset} octets of padding between sets, at octet {offset}")
-            offset = following
+            self._remark(f"{behind - offset} octets of padding between sets, at octet {offset}")
+            offset = behind
 
     def _fault_of(self, offset: int) -> IpfixDecodeError | None:
         """Why no Set begins here; None: one does."""
@@ -294,35 +301,36 @@ class SetsDecoder:
         return bool(template_id >= FIRST_TEMPLATE_ID and 0 < 4 * count <= end - start - 4)
 
     def _set(self, set_id: int, start: int, end: int) -> None:
-        self.set_count += 1
         kind = self._template_kind(set_id)
         if set_id >= FIRST_TEMPLATE_ID:
-            template = self.known.get(set_id)
-            if template:
-                self._decode_data(template, start, end)
-            else:
-                self._waiting.add(set_id)
-                self._places.append(len(self.data_sets))
-                self.undecoded.append(UndecodedSet(set_id, self._octets[start:end]))
+            self._data(set_id, start, end)
         elif kind is not None:
             self._template_set(kind, start, end)
         elif self._has_templates(set_id, start, end):
             self._remark(f"set {set_id} has templates")
             self._template_set(TEMPLATE_SET, start, end)
         else:
-            self.skipped["reserved"] += 1
+            self._count("reserved")
             self._remark(f"set {set_id} is reserved")
 
-    def _decode_data(self, template: Template, start: int, end: int) -> None:
-        data_set = decode_data_set(template, self._octets, start, end, strict=self._strict)
-        if data_set.cut:
-            self.skipped["record"] += 1
-            self._remark(f"set {template.id}: {data_set.cut}")
+    def _data(self, set_id: int, start: int, end: int) -> None:
+        template = self.known.get(set_id)
+        if template:
+            self._append(decode_data_set(template, self._octets, start, end, self._strict))
+        else:
+            self._waiting[set_id] = None
+            self._places.append(len(self.data_sets))
+            self.undecoded.append(UndecodedSet(set_id, self._octets[start:end]))
+
+    def _append(self, data_set: DataSet) -> None:
         self.data_sets.append(data_set)
+        if data_set.cut:
+            self._count("record")
+            self._remark(f"set {data_set.template.id}: {data_set.cut}")
 
     def _decode_early(self) -> None:
         """Decode Data Sets whose Template followed in the same message, in the place where they were."""
-        defined = self._waiting & {template.id for template in self.templates} if self._waiting else ()
+        defined = {template.id for template in self.templates} & self._waiting.keys()
         if not defined:
             return
         late, waiting = self.data_sets, []
@@ -334,11 +342,7 @@ class SetsDecoder:
                 continue
             self.data_sets += late[taken:place]
             taken = place
-            data_set = decode_data_set(template, early.octets, strict=self._strict)
-            if data_set.cut:
-                self.skipped["record"] += 1
-                self._remark(f"set {template.id}: {data_set.cut}")
-            self.data_sets.append(data_set)
+            self._append(decode_data_set(template, early.octets, strict=self._strict))
         self.data_sets += late[taken:]
         self.undecoded = waiting
 
@@ -432,12 +436,12 @@ class SetsDecoder:
         self._stale.append(template_id)
         if template_id not in self._waiting:
             return
-        self._waiting.discard(template_id)
+        del self._waiting[template_id]
         kept = [(place, early) for place, early in zip(self._places, self.undecoded, strict=True)
                 if early.set_id != template_id]
         dropped = len(self.undecoded) - len(kept)
         if dropped:
-            self.skipped["withdrawn"] += dropped
+            self._count("withdrawn", dropped)
             self._remark(f"{dropped} sets of a template {template_id} that was withdrawn or replaced")
             self._places, self.undecoded = [place for place, _ in kept], [early for _, early in kept]
 
@@ -458,7 +462,7 @@ class SetsDecoder:
             return
         if self._datagram:
             if not self._strict:
-                self.skipped["template"] += 1
+                self._count("template")
             self._remark(f"withdrawal of template {template_id} over UDP ignored")
             return
         kind = self.known.options if set_id == OPTIONS_TEMPLATE_SET else self.known.data
@@ -488,16 +492,11 @@ class SetsDecoder:
         """Count a part that is not read. Raises the fault if strict."""
         if self._strict:
             raise fault
-        self.skipped[part] += 1
+        self._count(part)
         self._remark(str(fault))
 
-    def check_count(self, count: int) -> None:
-        """Compare the number in NetFlow 9's header with the records read, or with the Sets, as some exporters count."""
-        if self._strict or self.undecoded or self.skipped:
-            return
-        records = len(self.templates) + sum(data_set.count for data_set in self.data_sets)
-        if count not in (records, self.set_count):
-            self.skip("count", IpfixDecodeError(f"the header counts {count} records, not {records}", 2))
+    def _count(self, part: SkippedPart, number: int = 1) -> None:
+        self.skipped[part] = self.skipped.get(part, 0) + number
 
     def commit(self) -> None:
         """Store the Templates. Raises IpfixDecodeError: too many of them, and strict."""
@@ -513,9 +512,10 @@ class SetsDecoder:
     def message(self, export_time_s: int, sequence: int, version: int = VERSION, boot_ms: int | None = None,
                 rest: bytes = b"") -> Message:
         """What was decoded."""
+        skipped = tuple(sorted(self.skipped.items())) if self.skipped else ()
         return Message(export_time_s, sequence, self._domain, tuple(self.templates), tuple(self.withdrawn),
-                       tuple(self.data_sets), tuple(self.undecoded), tuple(self.remarks), version, boot_ms,
-                       skipped=tuple(sorted(self.skipped.items())), stale=tuple(self._stale), rest=rest)
+                       tuple(self.data_sets), tuple(self.undecoded), tuple(self.remarks), version, boot_ms, 0, skipped,
+                       tuple(self._stale), rest)
 
     def _remark(self, text: str) -> None:
         if len(self.remarks) < _MAX_REMARKS:

@@ -56,7 +56,7 @@ def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable, s
     decoder = _FlowSetsDecoder(bytes(octets), store, session, source_id, datagram=True, strict=strict)
     decoder.count = count
     decoder.decode(HEADER.size, len(octets))
-    decoder.check_count(count)
+    decoder.check_count()
     decoder.commit()
     return decoder.message(export_time_s, sequence, VERSION, export_time_s * 1000 - uptime_ms)
 
@@ -68,6 +68,22 @@ class _FlowSetsDecoder(SetsDecoder):
     """Records by the header."""
     _withdrawals = False  # In an Options Template this number is the scope's length: 0 means Options without a scope.
     _foreign_template_set = TEMPLATE_SET
+
+    def check_count(self) -> None:
+        """Compare the header's number with the records read, or with the Sets, as some exporters count."""
+        if self._strict or self.undecoded or self.skipped:
+            return
+        records = len(self.templates) + sum(data_set.count for data_set in self.data_sets)
+        if self.count != records and self.count != self._set_count():
+            self.skip("count", IpfixDecodeError(f"the header counts {self.count} records, not {records}", 2))
+
+    def _set_count(self) -> int:
+        """Number of FlowSets."""
+        count, offset = 0, HEADER.size
+        while offset + SET_HEADER_OCTETS <= len(self._octets):
+            offset += max(SET_HEADER.unpack_from(self._octets, offset)[1], SET_HEADER_OCTETS)
+            count += 1
+        return count
 
     def _padding_from(self, offset: int) -> bool:
         """Whether only zeros follow: some exporters pad datagrams, and the header has no length."""

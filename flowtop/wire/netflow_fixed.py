@@ -72,6 +72,8 @@ VERSIONS = tuple(_HEADER_OCTETS)
 _AGGREGATION_OFFSET = 22
 """Of the aggregation scheme in the header of version 8."""
 
+_CATALYST_PADDING = 64
+"""Octets that Catalyst switches may add behind the last record."""
 MAX_FLOWS = 30
 """In one datagram: more would not fit an Ethernet frame, and collectors count on it."""
 
@@ -130,8 +132,11 @@ def _record(version: int, octets: bytes) -> Template:
 
 def is_datagram(octets: bytes) -> bool:
     """Whether these can be a whole datagram: version and count agree with its length. For captures of any traffic."""
-    return (int.from_bytes(octets[:2], "big") in VERSIONS and len(octets) > HEADER.size
-            and len(octets) == datagram_octets(octets, 0))
+    version = int.from_bytes(octets[:2], "big")
+    if version not in VERSIONS or len(octets) <= HEADER.size:
+        return False
+    more = len(octets) - datagram_octets(octets, 0)
+    return 0 <= more <= (_CATALYST_PADDING if version in (7, 8) else 0)
 
 
 def datagram_octets(octets: bytes, offset: int) -> int:
