@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flowtop.api.errors import DecodeError, decoding
 from flowtop.wire import ipfix
@@ -12,7 +13,8 @@ from flowtop.wire.data_set import DataSet, UndecodedSet
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.ipfix_decoder import Message as WireMessage
 from flowtop.wire.ipfix_decoder import decode_message
-from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.structured import list_of
 from flowtop.wire.template_store import TemplateStore
 from flowtop.wire.values import PlainValue, reader
 
@@ -174,8 +176,20 @@ def _records(data_set: DataSet) -> Iterator[Record]:
         return
     template = data_set.template
     readers = [(name, reader(specifier)) for name, specifier in template.named_fields]
+    if data_set.templates is None:
+        for row in data_set.records.tolist():
+            yield Record(template, {name: read(value) for (name, read), value in zip(readers, row, strict=True)})
+        return
     for row in data_set.records.tolist():
-        yield Record(template, {name: read(value) for (name, read), value in zip(readers, row, strict=True)})
+        values: dict[str, PlainValue] = {}
+        for (name, specifier), (_, read), value in zip(template.named_fields, readers, row, strict=True):
+            found = list_of(value, specifier, data_set.templates, _plain)
+            values[name] = read(value) if found is None else found
+        yield Record(template, values)
+
+
+def _plain(value: Any, specifier: FieldSpecifier) -> PlainValue:
+    return reader(specifier)(value)
 
 
 def decode_ipfix(octets: bytes) -> Message:

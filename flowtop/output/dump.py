@@ -22,6 +22,7 @@ from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.sflow import MARK, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.structured import list_of
 from flowtop.wire.template_store import TemplateStore
 from flowtop.wire.values import plain_octets
 
@@ -157,9 +158,10 @@ def _decode(entry: Entry, store: TemplateStore, held: HeldSets) -> None:
         entry.refusals.append(f"{held.dropped - dropped} sets dropped that waited for a template which is gone")
     for template in message.templates:
         for waiting in held.take((session, message.domain, template.id)):
-            entry.late.append(decode_data_set(template, waiting.octets, strict=False))
-            if entry.late[-1].cut:
-                entry.refusals.append(f"set {template.id} received before its template: {entry.late[-1].cut}")
+            late = decode_data_set(template, waiting.octets, strict=False)
+            if late.cut:
+                entry.refusals.append(f"set {template.id} received before its template: {late.cut}")
+            entry.late += store.complete(session, message.domain, late)[0]
     for undecoded in message.undecoded:
         held.hold((session, message.domain, undecoded.set_id),
                   HeldSet(undecoded.octets, _NO_TIMES, float(entry.number)))
@@ -192,10 +194,14 @@ def _time(epoch: datetime, microseconds: int, value: int) -> str | int:
         return value
 
 
-def _rows(data_set: DataSet) -> Iterator[dict[str, str | int | float]]:
+def _rows(data_set: DataSet) -> Iterator[dict[str, Any]]:
     fields = data_set.template.named_fields
     for row in data_set.records.tolist():
-        yield {name: value_of(value, specifier) for (name, specifier), value in zip(fields, row, strict=True)}
+        values: dict[str, Any] = {}
+        for (name, specifier), value in zip(fields, row, strict=True):
+            structured = list_of(value, specifier, data_set.templates, value_of) if data_set.templates else None
+            values[name] = value_of(value, specifier) if structured is None else structured
+        yield values
 
 
 # ---- JSON
@@ -233,7 +239,7 @@ def _template(template: Template) -> dict[str, Any]:
     return {"id": template.id, "scopeFieldCount": template.scope_count, "fields": fields}
 
 
-def _data(data_set: DataSet, values: dict[str, str | int | float]) -> dict[str, Any]:
+def _data(data_set: DataSet, values: dict[str, Any]) -> dict[str, Any]:
     return {"template": data_set.template.id, "options": bool(data_set.template.scope_count), "values": values}
 
 
@@ -288,10 +294,15 @@ def _data_lines(data_set: DataSet, remark: str) -> list[str]:
     kind = "options data" if data_set.template.scope_count else "data"
     lines = [f"  {kind} of template {data_set.template.id}{remark}: {data_set.count} records"]
     for number, values in enumerate(_rows(data_set), 1):
-        texts = (f"{name}={json.dumps(value) if isinstance(value, str) and not _plain(value) else value}"
-                 for name, value in values.items())
+        texts = (f"{name}={_value_text(value)}" for name, value in values.items())
         lines.append(f"    {number}: {' '.join(texts)}")
     return lines
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value) if isinstance(value, str) and not _plain(value) else str(value)
 
 
 def _plain(text: str) -> bool:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError, Template, TemplatesById
 
 _ALIGNMENT = 4
 """Fewer octets than this behind the last record are padding, whatever they are."""
@@ -21,8 +21,10 @@ class DataSet:
 
     Attributes:
         template: describes the records; Options Data if it has Scope Fields.
-        octets: the records as on the wire, without padding if the records have a fixed length.
+        octets: the records as on the wire, without padding if the records have a fixed length; empty for records that
+            were completed (flowtop/wire/completion.py).
         count: number of records.
+        templates: those of its Observation Domain, if its records have lists of others' (RFC 6313).
         cut: why octets behind the last record are no record; empty if there are none, or padding alone.
     """
 
@@ -30,6 +32,7 @@ class DataSet:
     octets: bytes
     count: int
     cut: str = ""
+    templates: TemplatesById | None = None
 
     @cached_property
     def records(self) -> Records:
@@ -79,7 +82,7 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
 def join(data_sets: Sequence[DataSet]) -> Records:
     """The records of several Data Sets of one Template: `template.dtype`, shape (sum of counts,)."""
     template = data_sets[0].template
-    if not template.fixed_length:
+    if not template.fixed_length or not template.plain:
         return np.concatenate([data_set.records for data_set in data_sets])
     octets = b"".join([data_set.octets for data_set in data_sets])
     return _records(template, octets, 0, len(octets))[0]

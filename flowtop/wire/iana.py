@@ -14,8 +14,8 @@ from flowtop.wire.registry import ENTERPRISES_FILE, IANA_FILE, read_rows
 
 REVERSE_ENTERPRISE = 29305
 """Private enterprise number of reverse elements (RFC 5103)."""
-_CERT = 6871
-_CERT_REVERSE = 0x4000
+CERT_ENTERPRISE = 6871
+CERT_REVERSE = 0x4000
 """Bit in the numbers of reverse elements of CERT."""
 FIRST_VENDOR_TYPE = 0x8000
 """NetFlow 9 field types from here on belong to the exporter's vendor; IPFIX has enterprise numbers instead."""
@@ -42,8 +42,8 @@ def registered(number: int, enterprise: int = 0) -> Element | None:
         element = _registry().get(number)
         return element if element is None or not enterprise else _reverse(element, number, enterprise)
     element = _enterprises().get((enterprise, number))
-    if element is None and enterprise == _CERT and number & _CERT_REVERSE:
-        forward = _enterprises().get((enterprise, number ^ _CERT_REVERSE))
+    if element is None and enterprise == CERT_ENTERPRISE and number & CERT_REVERSE:
+        forward = _enterprises().get((enterprise, number ^ CERT_REVERSE))
         return None if forward is None else _reverse(forward, number, enterprise)
     return element
 

@@ -11,9 +11,13 @@ length (at most 65,535 octets) and by the limit of a TemplateStore.
 from __future__ import annotations
 
 import struct
+from collections import ChainMap
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
+from flowtop.model.elements import Element
+from flowtop.wire.completion import Properties, completed, defined_properties, described_elements, with_descriptions
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
 from flowtop.wire.ipfix import (
     HEADER_OCTETS,
@@ -323,10 +327,24 @@ class SetsDecoder:
             self.undecoded.append(UndecodedSet(set_id, self._octets[start:end]))
 
     def _append(self, data_set: DataSet) -> None:
-        self.data_sets.append(data_set)
         if data_set.cut:
             self._count("record")
             self._remark(f"set {data_set.template.id}: {data_set.cut}")
+        if data_set.template.plain:
+            self.data_sets.append(data_set)
+        else:
+            self._append_completed(data_set)
+
+    def _append_completed(self, data_set: DataSet) -> None:
+        """Learn what Options Data describe; give Data Records the common properties that they refer to."""
+        if data_set.template.scope_count:
+            self._elements.maps[0].update(described_elements(data_set))
+            self._properties.maps[0].update(defined_properties(data_set, self._domain))
+        parts, unknown = completed(data_set, self.known, self._domain, self._properties)
+        if unknown:
+            self._count("properties", unknown)
+            self._remark(f"set {data_set.template.id}: common properties are not known, {unknown} of them")
+        self.data_sets += parts
 
     def _decode_early(self) -> None:
         """Decode Data Sets whose Template followed in the same message, in the place where they were."""
@@ -398,7 +416,7 @@ class SetsDecoder:
                 enterprise = self._unpack(">I", offset, end)[0]
                 offset += 4
             fields.append(FieldSpecifier(number & 0x7FFF, length, enterprise))
-        template = Template(template_id, tuple(fields), scope_count)
+        template = with_descriptions(Template(template_id, tuple(fields), scope_count), self._elements)
         return template, offset, reason or empty(template)
 
     def _reserved(self, template_id: int) -> str:
@@ -486,6 +504,16 @@ class SetsDecoder:
             self.known = DomainTemplates(dict(self.known.data), dict(self.known.options))
             self._changed = True
 
+    # ---- what Options Data describe: the message's first, then what is known from before
+
+    @cached_property
+    def _elements(self) -> ChainMap[tuple[int, int], Element]:
+        return ChainMap({}, self._store.described(self._session).elements)
+
+    @cached_property
+    def _properties(self) -> ChainMap[tuple[int, int], Properties]:
+        return ChainMap({}, self._store.described(self._session).properties)
+
     # ---- results
 
     def skip(self, part: SkippedPart, fault: IpfixDecodeError) -> None:
@@ -508,6 +536,12 @@ class SetsDecoder:
                 self.templates, self._gone = [], {}
         if self._gone:
             self._store.note_former(self._session, self._domain, self._gone)
+        for template_id in self.withdrawn:
+            self._store.withdraw_properties(self._session, self._domain, template_id)
+        elements, properties = (self.__dict__.get(name) for name in ("_elements", "_properties"))
+        if elements is not None or properties is not None:
+            self._store.describe(self._session, {} if elements is None else elements.maps[0],
+                                 {} if properties is None else properties.maps[0])
 
     def message(self, export_time_s: int, sequence: int, version: int = VERSION, boot_ms: int | None = None,
                 rest: bytes = b"") -> Message:

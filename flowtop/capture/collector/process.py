@@ -26,6 +26,7 @@ from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
@@ -252,8 +253,15 @@ class CollectingProcess:
                 known.announced[message.domain, template.id] = now_s
             for held in self._held.take((key, message.domain, template.id)):
                 data_set = decode_data_set(template, held.octets, strict=False)
+                parts, unknown = self._store.complete(key, message.domain, data_set)
                 self._skipped["record"] += bool(data_set.cut)
-                self._take(known, message.domain, data_set, held.times, 0)
+                self._skipped["properties"] += unknown
+                for part in parts:
+                    self._take(known, message.domain, part, held.times, 0)
+        self._bound_templates()
+
+    def _bound_templates(self) -> None:
+        """Remove the least recently used sessions while there are too many Field Specifiers over all."""
         while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
             self._evict()
 
@@ -263,8 +271,16 @@ class CollectingProcess:
         if data_set.template.scope_count:
             self._counts["options_records"] += data_set.count
             self._use_options(known, domain, data_set)
+            if not data_set.template.plain:
+                self._bound_templates()
             return
         self._counts["records"] += data_set.count
+        for part in (data_set,) if data_set.template.plain else flattened(data_set):
+            self._keep(known, domain, part, times, header_interval)
+
+    def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes,
+              header_interval: int) -> None:
+        """Keep Flow Records for the drain."""
         key = known.session.key, domain, id(data_set.template), header_interval
         pending = self._pending.get(key)
         if pending is None:

@@ -132,7 +132,7 @@ def test_datagrams_are_told_from_other_traffic_and_from_each_other() -> None:
         if octets[1] != 5:
             padding = 65 if octets[1] in (7, 8) else 1  # Catalyst switches add some.
             assert is_export(octets + bytes(padding - 1))
-            assert not is_export(octets + bytes(padding)) and not is_export(octets[:-1]), "DNS may begin with these, too"
+            assert not is_export(octets + bytes(padding)) and not is_export(octets[:-1]), "DNS may begin so"
         for cut in range(len(octets)):
             try:
                 assert decode_fixed(octets[:cut], strict=False).record_count <= 2
