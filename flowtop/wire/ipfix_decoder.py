@@ -122,6 +122,9 @@ def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, da
     version, length, export_time_s, sequence, domain = MESSAGE_HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
+    simple = only_data_sets(octets, HEADER_OCTETS, store.domain(session, domain)) if length == len(octets) else None
+    if simple is not None:
+        return Message(export_time_s, sequence, domain, (), (), simple, (), ())
     decoder = SetsDecoder(bytes(octets), store, session, domain, datagram=datagram, strict=strict)
     if length != len(octets):
         decoder.skip("length" if length > len(octets) else "trailing",
@@ -129,6 +132,27 @@ def decode_message(octets: bytes, store: TemplateStore, *, session: Hashable, da
     rest = decoder.decode(HEADER_OCTETS, length)
     decoder.commit()
     return decoder.message(export_time_s, sequence, rest=rest)
+
+
+def only_data_sets(octets: bytes, offset: int, known: DomainTemplates) -> tuple[DataSet, ...] | None:
+    """The Sets from this offset on if they are what most messages have: Data Sets of known Templates, and whole.
+
+    None: there is anything else, and SetsDecoder has to look at it.
+    """
+    found = []
+    end = len(octets)
+    while offset + SET_HEADER_OCTETS <= end:
+        set_id, length = SET_HEADER.unpack_from(octets, offset)
+        template = known.get(set_id)
+        following = offset + length
+        if template is None or not template.simple or length < SET_HEADER_OCTETS or following > end:
+            return None
+        count, rest = divmod(length - SET_HEADER_OCTETS, template.min_octets)
+        if rest >= SET_HEADER_OCTETS:
+            return None
+        found.append(DataSet(template, bytes(octets[offset + SET_HEADER_OCTETS:following - rest]), count))
+        offset = following
+    return tuple(found) if offset == end else None
 
 
 class SetsDecoder:

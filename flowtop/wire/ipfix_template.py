@@ -190,6 +190,11 @@ class Template:
             or specifier.is_list for specifier in self.fields)
 
     @cached_property
+    def simple(self) -> bool:
+        """Whether records are `plain` and have one length."""
+        return self.plain and self.fixed_length
+
+    @cached_property
     def fixed_length(self) -> bool:
         """Whether all records have the same length."""
         return all(specifier.length != VARIABLE_LENGTH for specifier in self.fields)

@@ -19,7 +19,7 @@ from flowtop.wire.ipfix import (
     encode_messages,
     template_sets,
 )
-from flowtop.wire.ipfix_decoder import Message, SetsDecoder, empty
+from flowtop.wire.ipfix_decoder import Message, SetsDecoder, empty, only_data_sets
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
     OPTIONS_TEMPLATE_SET,
@@ -53,12 +53,16 @@ def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable, s
     version, count, uptime_ms, export_time_s, sequence, source_id = HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
+    boot_ms = export_time_s * 1000 - uptime_ms
+    simple = only_data_sets(octets, HEADER.size, store.domain(session, source_id))
+    if simple is not None and (strict or count in (sum(data_set.count for data_set in simple), len(simple))):
+        return Message(export_time_s, sequence, source_id, (), (), simple, (), (), VERSION, boot_ms)
     decoder = _FlowSetsDecoder(bytes(octets), store, session, source_id, datagram=True, strict=strict)
     decoder.count = count
     decoder.decode(HEADER.size, len(octets))
     decoder.check_count()
     decoder.commit()
-    return decoder.message(export_time_s, sequence, VERSION, export_time_s * 1000 - uptime_ms)
+    return decoder.message(export_time_s, sequence, VERSION, boot_ms)
 
 
 class _FlowSetsDecoder(SetsDecoder):

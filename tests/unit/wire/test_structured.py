@@ -70,7 +70,8 @@ LISTS: list[tuple[tuple[int, int], bytes, Any]] = [
     (SUB, sub(301, variable(basic(4, 1, b"\6", b"\x11"))), {"semantic": "allOf", "records": [
         {"#template": 301, "basicList": {"semantic": "allOf", "element": "protocolIdentifier", "values": [6, 17]}}]}),
     (LIST, basic(292, VARIABLE, sub(300, ONE), sub(300)), {
-        "semantic": "allOf", "element": "subTemplateList", "values": [{"semantic": "allOf", "records": [ONE_VALUES]}, {"semantic": "allOf", "records": []}]}),
+        "semantic": "allOf", "element": "subTemplateList", "values": [
+            {"semantic": "allOf", "records": [ONE_VALUES]}, {"semantic": "allOf", "records": []}]}),
     ((484, VARIABLE), basic(483, 4, b"\0\0\0\1", b"\0\0\0\2"), {  # RFC 8549: another element of that type
         "semantic": "allOf", "element": "bgpCommunity", "values": [1, 2]}),
 ]
