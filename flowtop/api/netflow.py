@@ -1,4 +1,4 @@
-"""NetFlow 9 (RFC 3954) and NetFlow 5 for programs: decode datagrams, export records. `flowtop.netflow`."""
+"""NetFlow for programs: decode datagrams (1, 5 to 9), export records (5, and 9 of RFC 3954). `flowtop.netflow`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ V5_TEMPLATE = RECORD
 
 
 def decode(octets: bytes) -> Message:
-    """Decode a single datagram of NetFlow 5 or 9: see flowtop.ipfix.decode.
+    """Decode a single datagram of NetFlow 1 or 5 to 9: see flowtop.ipfix.decode.
 
     Raises DecodeError: neither of these.
     """

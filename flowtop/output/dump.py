@@ -115,8 +115,8 @@ class Entry:
 
     @property
     def damaged(self) -> bool:
-        """Whether part of the message could not be read."""
-        return bool(self.refusals or (self.message is not None and self.message.skipped))
+        """Whether part of the message could not be read; all is read if only the header's number of records is wrong."""
+        return bool(self.refusals or (self.message and any(part != "count" for part, _ in self.message.skipped)))
 
 
 def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
