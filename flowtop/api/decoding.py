@@ -68,6 +68,7 @@ class Message:
         boot_ms: start of the exporter's sysUpTime (NetFlow), ms since 1970 UTC; None for IPFIX.
         sampling_interval: NetFlow 5: one in this many packets was sampled; 0: not reported.
         skipped: parts of a damaged message that were not read, by kind; each has a remark. Empty for a strict Decoder.
+        rest: octets behind the message that are another message, for a Decoder that is not strict: decode them, too.
     """
 
     version: int
@@ -82,6 +83,7 @@ class Message:
     boot_ms: int | None
     sampling_interval: int
     skipped: Mapping[str, int] = field(default_factory=dict)
+    rest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def plain_message(message: WireMessage) -> Message:
     records = tuple(record for data_set in message.data_sets for record in _records(data_set))
     return Message(message.version, message.export_time_s, message.sequence, message.domain, message.templates,
                    message.withdrawn, records, message.undecoded, message.remarks, message.boot_ms,
-                   message.sampling_interval, dict(message.skipped))
+                   message.sampling_interval, dict(message.skipped), message.rest)
 
 
 def _records(data_set: DataSet) -> Iterator[Record]:

@@ -115,7 +115,7 @@ class Entry:
 
     @property
     def damaged(self) -> bool:
-        """Whether part of the message could not be read; all is read if only the header's number of records is wrong."""
+        """Whether part of the message could not be read; a wrong number of records in the header costs nothing."""
         return bool(self.refusals or (self.message and any(part != "count" for part, _ in self.message.skipped)))
 
 

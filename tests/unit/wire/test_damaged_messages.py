@@ -6,6 +6,7 @@ import random
 import struct
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -172,6 +173,22 @@ def test_a_message_of_many_small_bad_parts_is_read_in_linear_time() -> None:
         for session in (UDP, TCP):
             received(octets[:65_535], session=session)
         assert time.perf_counter() - begun < 5
+
+
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "cases"
+
+
+@pytest.mark.parametrize(("name", "part"), [("options-without-scope/noscope.pcap", "template"),
+                                            ("ipfix-length-and-padding/pad.pcap", "trailing")])
+def test_datagrams_of_others_are_read(name: str, part: str) -> None:
+    """The expectation is of their README: one flow of 10 packets and 1,000 octets."""
+    if not (SHARED / name).exists():
+        pytest.skip("the captures are not there")
+    octets = (SHARED / name).read_bytes()
+    payload = octets[24 + 16 + 14 + 20 + 8:]  # a file of one Ethernet frame
+    process = received(payload)
+    assert [(int(row["packets"]), int(row["octets"])) for row in process.take_rows()] == [(10, 1000)]
+    assert process.statistics().skipped == ((part, 1),)
 
 
 def test_cases_are_what_they_say() -> None:
