@@ -33,8 +33,8 @@ class CollectingStatistics:
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
-        skipped: by kind (`length`, `count`, `trailing`, `set`, `reserved`, `template`, `record`, `withdrawn`, `bound`):
-            parts that could not be read of messages that were.
+        skipped: by kind (`length`, `count`, `padding`, `trailing`, `set`, `reserved`, `template`, `record`,
+            `withdrawn`, `properties`, `bound`): parts that could not be read of messages that were.
     """
 
     messages: int = 0

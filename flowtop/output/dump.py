@@ -89,6 +89,8 @@ _PROTOCOLS = {version: f"NetFlow {version}" for version in (*netflow_fixed.VERSI
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NTP_EPOCH = datetime(1900, 1, 1, tzinfo=UTC)
 _NO_TIMES = MessageTimes(0, 0, 0)
+_HARMLESS = frozenset(("count", "padding"))
+"""Faults by which nothing is lost."""
 _MAX_FIELDS = 262_144
 """Limit of Field Specifiers over all sessions; when it is exceeded, all Templates are dropped."""
 
@@ -115,8 +117,8 @@ class Entry:
 
     @property
     def damaged(self) -> bool:
-        """Whether part of the message could not be read; a wrong number of records in the header costs nothing."""
-        return bool(self.refusals or (self.message and any(part != "count" for part, _ in self.message.skipped)))
+        """Whether part of the message could not be read; padding and a wrong number of records cost nothing."""
+        return bool(self.refusals or (self.message and {part for part, _ in self.message.skipped} - _HARMLESS))
 
 
 def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:

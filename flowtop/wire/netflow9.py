@@ -19,7 +19,7 @@ from flowtop.wire.ipfix import (
     encode_messages,
     template_sets,
 )
-from flowtop.wire.ipfix_decoder import Message, SetsDecoder, empty, only_data_sets
+from flowtop.wire.ipfix_decoder import Message, message_of
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
     OPTIONS_TEMPLATE_SET,
@@ -30,6 +30,7 @@ from flowtop.wire.ipfix_template import (
     IpfixEncodeError,
     Template,
 )
+from flowtop.wire.sets_decoder import SetsDecoder, empty, only_data_sets
 from flowtop.wire.template_store import TemplateStore
 
 VERSION = 9
@@ -62,7 +63,7 @@ def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable, s
     decoder.decode(HEADER.size, len(octets))
     decoder.check_count()
     decoder.commit()
-    return decoder.message(export_time_s, sequence, VERSION, boot_ms)
+    return message_of(decoder, export_time_s, sequence, VERSION, boot_ms)
 
 
 class _FlowSetsDecoder(SetsDecoder):
@@ -74,11 +75,12 @@ class _FlowSetsDecoder(SetsDecoder):
     _foreign_template_set = TEMPLATE_SET
 
     def check_count(self) -> None:
-        """Compare the header's number with the records read, or with the Sets, as some exporters count."""
+        """Compare the header's number with the records read; some exporters count Data Records alone, or FlowSets."""
         if self._strict or self.undecoded or self.skipped:
             return
-        records = len(self.templates) + sum(data_set.count for data_set in self.data_sets)
-        if self.count != records and self.count != self._set_count():
+        data_records = sum(data_set.count for data_set in self.data_sets)
+        records = len(self.templates) + data_records
+        if self.count not in (records, data_records, self._set_count()):
             self.skip("count", IpfixDecodeError(f"the header counts {self.count} records, not {records}", 2))
 
     def _set_count(self) -> int:

@@ -221,12 +221,14 @@ class CollectingProcess:
 
     def _follow(self, message: Message, domain: Domain) -> None:
         """Check the sequence number for gaps."""
+        uncounted = bool(message.undecoded or message.skipped)
         if message.version == ipfix.VERSION:
-            units, name = (None if message.undecoded else message.record_count), "lost_records"
+            units, name = (None if uncounted else message.record_count), "lost_records"
         elif message.version == netflow9.VERSION:
             units, name = 1, "lost_messages"
         else:
-            units, name = (message.record_count if message.version in _COUNTING_FLOWS else None), "lost_flows"
+            uncounted |= message.version not in _COUNTING_FLOWS
+            units, name = (None if uncounted else message.record_count), "lost_flows"
         self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
