@@ -208,10 +208,11 @@ def _completed(data_set: DataSet, name: str, domain: int, described: Mapping[tup
     unknown = sum(properties is None for id_, properties in zip(different.tolist(), found, strict=True) if id_)
     if not any(found):
         return [data_set], unknown
-    layouts: dict[tuple[FieldSpecifier, ...] | None, int] = {}
-    kinds = np.array([layouts.setdefault(None if properties is None else properties.fields, len(layouts))
-                      for properties in found])[places]
-    fields = list(layouts)
+    layouts: dict[tuple[tuple[FieldSpecifier, ...], tuple[Element | None, ...]] | None, int] = {}
+    kinds = np.array([layouts.setdefault(
+        None if properties is None else (properties.fields, _descriptions(properties.fields)), len(layouts))
+        for properties in found])[places]
+    fields = [None if layout is None else layout[0] for layout in layouts]
     parts = []
     edges = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(ids)]
     for start, end in pairwise(edges):
@@ -237,16 +238,21 @@ def _column(specifier: FieldSpecifier, values: list[Any]) -> npt.NDArray[Any]:
 # ---- wider records
 
 @lru_cache(1_024)
-def _wider(template: Template, more: tuple[FieldSpecifier, ...]) -> Template:
-    """The Template with more fields; the same object for the same fields."""
+def _wider(template: Template, more: tuple[FieldSpecifier, ...], descriptions: tuple[Element | None, ...]) -> Template:
+    """The Template with more fields; the same object for the same fields with the same descriptions."""
+    del descriptions  # Fields are equal whatever their exporter says of them, and their types are not.
     return Template(template.id, (*template.fields, *more), template.scope_count)
+
+
+def _descriptions(fields: tuple[FieldSpecifier, ...]) -> tuple[Element | None, ...]:
+    return tuple(specifier.described for specifier in fields)
 
 
 def widened(data_set: DataSet, records: Records, more: tuple[FieldSpecifier, ...],
             columns: list[npt.NDArray[Any]]) -> DataSet:
     """A Data Set of some of its records with more fields, one column each, shape (n,)."""
     template = data_set.template
-    wider = _wider(template, more)
+    wider = _wider(template, more, _descriptions((*template.fields, *more)))
     wide = np.zeros(len(records), wider.dtype)
     own = len(template.named_fields)
     for name, _ in template.named_fields:

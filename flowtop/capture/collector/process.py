@@ -41,6 +41,8 @@ LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
 _COUNTING_FLOWS = (5, 6, 7)
 """Versions of NetFlow whose sequence numbers count flows; 1 has none, and 8 counts flows before aggregation."""
+_WITH_RECORDS = frozenset(("length", "count", "set", "record", "withdrawn"))
+"""Skipped parts of messages that may have had records, so that the next sequence number is not known."""
 _SWEEP_S = 60.0
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
@@ -221,7 +223,7 @@ class CollectingProcess:
 
     def _follow(self, message: Message, domain: Domain) -> None:
         """Check the sequence number for gaps."""
-        uncounted = bool(message.undecoded or message.skipped)
+        uncounted = bool(message.undecoded) or any(part in _WITH_RECORDS for part, _ in message.skipped)
         if message.version == ipfix.VERSION:
             units, name = (None if uncounted else message.record_count), "lost_records"
         elif message.version == netflow9.VERSION:

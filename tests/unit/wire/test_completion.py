@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from typing import Any
 
@@ -178,3 +179,42 @@ def test_the_dump_names_what_was_described() -> None:
     described = set_of(400, type_of(5, 18, b"vendorThing"))
     shown = list(entries(Payload(octets, "a", "b", True) for octets in (ipfix(TYPES, described), ipfix(DATA, RECORD))))
     assert shown[1].message is not None and shown[1].message.templates[0].names == ("vendorThing", "protocolIdentifier")
+
+
+def test_sessions_may_describe_one_element_differently() -> None:
+    fields = template(256, ((5, 4, VENDOR), (137, 8)))
+    record = set_of(256, b"\xc0\0\2\1" + struct.pack(">Q", 101))
+    for name, data_type, value in ((b"one", 3, 0xC0000201), (b"two", 18, "192.0.2.1"), (b"three", 0, b"\xc0\0\2\1")):
+        described = set_of(400, type_of(5, data_type, name))
+        message = Decoder().decode(ipfix(TYPES, described, PROPERTIES, DEFINED, fields, record))
+        assert message.records[-1][name.decode()] == value
+        assert message.records[-1]["sourceTransportPort"] == 1001
+
+
+def test_properties_may_change_their_types() -> None:
+    decoder = Decoder()
+    private = template(257, ((137, 8), (5, 4, VENDOR)), scope=1)
+    decoder.decode(ipfix(TYPES, private, set_of(257, struct.pack(">QI", 1, 7))))
+    decoder.decode(ipfix(set_of(400, type_of(5, 3, b"thing"))))
+    decoder.decode(ipfix(set_of(257, struct.pack(">QI", 2, 8))))
+    data = set_of(258, specific(1, 10) + specific(2, 20))
+    records = decoder.decode(ipfix(SPECIFIC, data)).records
+    assert [(record.get("ie32473.5"), record.get("thing")) for record in records] == [(b"\0\0\0\7", None), (None, 8)]
+
+
+def test_hostile_descriptions_end_in_records_or_refusals() -> None:
+    chance = random.Random(11)
+    described = set_of(400, b"".join(type_of(number, number, b"thing%d" % number) for number in range(1, 24)))
+    good = [ipfix(TYPES, described, DATA, RECORD, PROPERTIES, DEFINED, SPECIFIC, set_of(258, specific(101, 1) * 3)),
+            ipfix(DEFINED, RECORD, set_of(258, specific(102, 1) + specific(9, 2))), ipfix(described),
+            ipfix(template(256, tuple((number, 4, VENDOR) for number in range(1, 24))), set_of(256, bytes(range(184)))),
+            ipfix(template(257, ((137, 8), (5, 4, VENDOR)), scope=1), set_of(257, bytes(24)))]
+    decoder, process = Decoder(strict=False), CollectingProcess()
+    for _ in range(3_000):
+        octets = bytearray(chance.choice(good))
+        for _ in range(chance.randrange(4)):
+            octets[chance.randrange(16, len(octets))] = chance.choice((0, 1, 2, 4, 13, 137, 255))
+        session = chance.choice((UDP, TCP))
+        assert len(decoder.decode(bytes(octets), session.key).records) <= len(octets)
+        assert process.receive(bytes(octets), session, NOW_S)
+    process.take_rows()

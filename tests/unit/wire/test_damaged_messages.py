@@ -194,3 +194,16 @@ def test_datagrams_of_others_are_read(name: str, part: str) -> None:
 
 def test_cases_are_what_they_say() -> None:
     assert isinstance(CASES["whole"](1), Damaged) and len(CASES) > 50
+
+
+@pytest.mark.parametrize(("behind", "lost"), [(b"", 5), (bytes(2), 5), (b"\xff" * 8, 5)])
+def test_losses_show_behind_messages_that_are_padded(behind: bytes, lost: int) -> None:
+    first = ipfix(7, FLOWS, set_of(256, flow(7, 1))) + behind
+    later = ipfix(7, set_of(256, flow(7, 2)))
+    assert received(first, later[:8] + struct.pack(">I", 6) + later[12:] + behind).statistics().lost_records == lost
+
+
+def test_no_loss_is_counted_for_records_that_were_skipped() -> None:
+    damaged = ipfix(7, FLOWS, set_of(256, flow(7, 1) + flow(7, 2)[:20]))
+    later = ipfix(7, set_of(256, flow(7, 2)))
+    assert received(damaged, later[:8] + struct.pack(">I", 2) + later[12:]).statistics().lost_records == 0
