@@ -163,7 +163,11 @@ def _decode(entry: Entry, store: TemplateStore, held: HeldSets) -> None:
             late = decode_data_set(template, waiting.octets, strict=False)
             if late.cut:
                 entry.refusals.append(f"set {template.id} received before its template: {late.cut}")
-            entry.late += store.complete(session, message.domain, late)[0]
+            parts, unknown = store.complete(session, message.domain, late)
+            if unknown:
+                entry.refusals.append(f"set {template.id} received before its template: {unknown} common properties "
+                                      "are not known")
+            entry.late += parts
     for undecoded in message.undecoded:
         held.hold((session, message.domain, undecoded.set_id),
                   HeldSet(undecoded.octets, _NO_TIMES, float(entry.number)))
