@@ -26,7 +26,7 @@ _LAST_S = float(1 << 32)
 
 
 class Collector:
-    """Collects NetFlow 5, NetFlow 9, IPFIX and sFlow 5 from exporters. Use it from one thread at a time.
+    """Collects NetFlow, IPFIX and sFlow 5 from exporters. Use it from one thread at a time.
 
     All input is counted, also invalid input, which raises nothing: see `statistics`. The numbers of exporters,
     Templates, sets that wait for a Template, interfaces and flows are limited.

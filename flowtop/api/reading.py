@@ -107,7 +107,7 @@ class ExportMessage(NamedTuple):
 
 
 def read_exports(source: Source) -> Iterator[ExportMessage]:
-    """The NetFlow 5, NetFlow 9, IPFIX and sFlow 5 messages in a capture, an IPFIX file, or a file of raw datagrams.
+    """The NetFlow, IPFIX and sFlow 5 messages in a capture, an IPFIX file, or a file of raw datagrams.
 
     Args:
         source: as for `read`.

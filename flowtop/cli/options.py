@@ -85,7 +85,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Read a pcap, pcapng or IPFIX file, plain or gzipped; - is standard input. Needs no root."),
     click.Option(
         ["-l", "--listen"], multiple=True, metavar="URL",
-        help="Collect NetFlow 5 and 9, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
+        help="Collect NetFlow, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
              "just a port, tcp://, tls://, sflow://. Listens on loopback unless an address is given; repeatable. "
              "Needs no root."),
     click.Option(

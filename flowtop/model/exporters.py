@@ -45,6 +45,8 @@ class CollectingStatistics:
         unchanged_totals: reports, one a direction, whose total counters were the same as in the flow's previous one.
         forgotten_totals: flows whose total counters were forgotten because there were too many; when they are reported
             again, they are counted from their beginning.
+        skipped: by kind (`length`, `count`, `padding`, `trailing`, `set`, `reserved`, `template`, `record`,
+            `withdrawn`, `properties`, `bound`): parts that could not be read of messages that were.
     """
 
     messages: int = 0
@@ -78,6 +80,7 @@ class CollectingStatistics:
     layer2_records: int = 0
     unchanged_totals: int = 0
     forgotten_totals: int = 0
+    skipped: tuple[tuple[str, int], ...] = ()
 
     @property
     def refused_messages(self) -> int:
@@ -155,8 +158,9 @@ _JOINED: tuple[tuple[str, str], ...] = (
 
 
 def faults(statistics: CollectingStatistics) -> list[tuple[str, int]]:
-    """Faults as (words, count), worst first; refused messages by kind."""
+    """Faults as (words, count), worst first; refused messages and skipped parts of messages by kind."""
     found = [(f"refused ({kind})", count) for kind, count in statistics.refused]
+    found += [(f"skipped ({kind})", count) for kind, count in statistics.skipped]
     found += [(words, getattr(statistics, name)) for name, words in _FAULTS]
     return [(words, count) for words, count in found if count]
 
@@ -176,9 +180,9 @@ def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
 
 
 def collecting_record(statistics: CollectingStatistics) -> dict[str, Any]:
-    """Every counter by its name in camelCase; `refused` and `events` by kind."""
-    return {_camel(field.name): dict(value) if isinstance(value, tuple) else value
-            for field in fields(statistics) for value in (getattr(statistics, field.name),)}
+    """Every counter by its name in camelCase; `refused`, `skipped` and `events` by kind."""
+    return {_camel(field.name): dict(value) if isinstance(value := getattr(statistics, field.name), tuple) else value
+            for field in fields(statistics)}
 
 
 def _camel(name: str) -> str:

@@ -17,12 +17,14 @@ from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
 from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
+from flowtop.wire import netflow_fixed
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.sflow import MARK, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.structured import list_of
 from flowtop.wire.template_store import TemplateStore
 from flowtop.wire.values import plain_octets
 
@@ -85,10 +87,12 @@ def _of_ip(rows: Collected) -> dict[str, Any]:
 
 
 Format = Literal["text", "json"]
-_PROTOCOLS = {5: "NetFlow 5", 9: "NetFlow 9", 10: "IPFIX"}
+_PROTOCOLS = {version: f"NetFlow {version}" for version in (*netflow_fixed.VERSIONS, 9)} | {10: "IPFIX"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NTP_EPOCH = datetime(1900, 1, 1, tzinfo=UTC)
 _NO_TIMES = MessageTimes(0, 0, 0)
+_HARMLESS = frozenset(("count", "padding"))
+"""Faults by which nothing is lost."""
 _MAX_FIELDS = 262_144
 """Limit of Field Specifiers over all sessions; when it is exceeded, all Templates are dropped."""
 
@@ -115,37 +119,62 @@ class Entry:
     joined: list[DataSet] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
 
+    @property
+    def damaged(self) -> bool:
+        """Whether part of the message could not be read; padding and a wrong number of records cost nothing."""
+        return bool(self.refusals or (self.message and {part for part, _ in self.message.skipped} - _HARMLESS))
+
 
 def entries(payloads: Iterable[Payload]) -> Iterator[Entry]:
     """Decode messages in order; Data Sets that waited are in the entry of the message that has their Template."""
     store, held = TemplateStore(), HeldSets()
     ports = _Ports(store, held)
-    for number, payload in enumerate(payloads, 1):
-        entry = Entry(number, payload)
-        session = payload.sender, payload.receiver
-        if payload.gap:
-            entry.refusals.append("octets are missing in the stream before this message")
-        try:
-            if payload.datagram and payload.octets[:4] == MARK:
-                entry.sflow = decode_sflow(payload.octets)
-                yield entry
-                continue
-            message = entry.message = decode_export(payload.octets, store, session=session, datagram=payload.datagram)
-        except IpfixDecodeError as refusal:
-            entry.refusals.append(str(refusal))
+    number = 0
+    for payload in payloads:
+        entry: Entry | None = None
+        while entry is None or (entry.message is not None and entry.message.rest):
+            if entry is not None and entry.message is not None:  # Another message in the same datagram.
+                payload = payload._replace(octets=entry.message.rest, gap=False)
+            number += 1
+            entry = Entry(number, payload)
+            _decode(entry, store, held, ports)
+            if store.fields > _MAX_FIELDS:
+                store = TemplateStore()
+                ports = _Ports(store, held)
             yield entry
-            continue
-        for template in message.templates:
-            for waiting in held.take((session, message.domain, template.id)):
-                try:
-                    entry.late.append(decode_data_set(template, waiting.octets))
-                except IpfixDecodeError as refusal:
-                    entry.refusals.append(f"set {template.id} received before its template: {refusal.reason}")
-        ports.take(entry, message)
-        if store.fields > _MAX_FIELDS:
-            store = TemplateStore()
-            ports = _Ports(store, held)
-        yield entry
+
+
+def _decode(entry: Entry, store: TemplateStore, held: HeldSets, ports: _Ports) -> None:
+    """Decode the entry's payload into it."""
+    payload = entry.payload
+    session = payload.sender, payload.receiver
+    if payload.gap:
+        entry.refusals.append("octets are missing in the stream before this message")
+    try:
+        if payload.datagram and payload.octets[:4] == MARK:
+            entry.sflow = decode_sflow(payload.octets)
+            return
+        message = entry.message = decode_export(payload.octets, store, session=session, datagram=payload.datagram,
+                                                strict=False)
+    except IpfixDecodeError as refusal:
+        entry.refusals.append(str(refusal))
+        return
+    dropped = held.dropped
+    for template_id in message.stale:
+        held.drop(session, message.domain, template_id)
+    if held.dropped > dropped:
+        entry.refusals.append(f"{held.dropped - dropped} sets dropped that waited for a template which is gone")
+    for template in message.templates:
+        for waiting in held.take((session, message.domain, template.id)):
+            late = decode_data_set(template, waiting.octets, strict=False)
+            if late.cut:
+                entry.refusals.append(f"set {template.id} received before its template: {late.cut}")
+            parts, unknown = store.complete(session, message.domain, late)
+            if unknown:
+                entry.refusals.append(f"set {template.id} received before its template: {unknown} common properties "
+                                      "are not known")
+            entry.late += parts
+    ports.take(entry, message)
 
 
 class _Ports:
@@ -225,10 +254,14 @@ def _time(epoch: datetime, microseconds: int, value: int) -> str | int:
         return value
 
 
-def _rows(data_set: DataSet) -> Iterator[dict[str, str | int | float]]:
+def _rows(data_set: DataSet) -> Iterator[dict[str, Any]]:
     fields = data_set.template.named_fields
     for row in data_set.records.tolist():
-        yield {name: value_of(value, specifier) for (name, specifier), value in zip(fields, row, strict=True)}
+        values: dict[str, Any] = {}
+        for (name, specifier), value in zip(fields, row, strict=True):
+            structured = list_of(value, specifier, data_set.templates, value_of) if data_set.templates else None
+            values[name] = value_of(value, specifier) if structured is None else structured
+        yield values
 
 
 # ---- JSON
@@ -258,7 +291,7 @@ def _record(entry: Entry) -> dict[str, Any]:
                           *(_data(data_set, values) for data_set in message.data_sets for values in _rows(data_set))],
               "withoutTemplate": [{"set": waiting.set_id, "octets": len(waiting.octets)}
                                   for waiting in message.undecoded],
-              "remarks": list(message.remarks), "refused": entry.refusals}
+              "remarks": list(message.remarks), "skipped": dict(message.skipped), "refused": entry.refusals}
     return members
 
 
@@ -268,7 +301,7 @@ def _template(template: Template) -> dict[str, Any]:
     return {"id": template.id, "scopeFieldCount": template.scope_count, "fields": fields}
 
 
-def _data(data_set: DataSet, values: dict[str, str | int | float]) -> dict[str, Any]:
+def _data(data_set: DataSet, values: dict[str, Any]) -> dict[str, Any]:
     return {"template": data_set.template.id, "options": bool(data_set.template.scope_count), "values": values}
 
 
@@ -301,6 +334,8 @@ def _text(entry: Entry) -> str:
         lines += _data_lines(data_set, "")
     lines += [f"  set {waiting.set_id}: {len(waiting.octets)} octets, no template yet" for waiting in message.undecoded]
     lines += [f"  remark: {remark}" for remark in message.remarks]
+    if message.skipped:
+        lines.append("  skipped: " + ", ".join(f"{part} {count}" for part, count in message.skipped))
     return "\n".join(lines) + "\n" + _refusals(entry)
 
 
@@ -323,10 +358,15 @@ def _data_lines(data_set: DataSet, remark: str) -> list[str]:
     kind = "options data" if data_set.template.scope_count else "data"
     lines = [f"  {kind} of template {data_set.template.id}{remark}: {data_set.count} records"]
     for number, values in enumerate(_rows(data_set), 1):
-        texts = (f"{name}={json.dumps(value) if isinstance(value, str) and not _plain(value) else value}"
-                 for name, value in values.items())
+        texts = (f"{name}={_value_text(value)}" for name, value in values.items())
         lines.append(f"    {number}: {' '.join(texts)}")
     return lines
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value) if isinstance(value, str) and not _plain(value) else str(value)
 
 
 def _plain(text: str) -> bool:

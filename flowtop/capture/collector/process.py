@@ -31,7 +31,7 @@ from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.wire import ipfix, netflow5, sflow
+from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, collect_rows
@@ -40,6 +40,7 @@ from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.record_names import interface_names
 from flowtop.wire.record_times import ExportTimes
+from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
@@ -52,6 +53,10 @@ CLOCK_TOLERANCE_MS = 120_000
 """An exporter's clock that differs by more than this is considered wrong, and its times are shifted to ours."""
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
+_COUNTING_FLOWS = (5, 6, 7)
+"""Versions of NetFlow whose sequence numbers count flows; 1 has none, and 8 counts flows before aggregation."""
+_WITH_RECORDS = frozenset(("length", "count", "set", "record", "withdrawn"))
+"""Skipped parts of messages that may have had records, so that the next sequence number is not known."""
 _SWEEP_S = 60.0
 _DOMAIN = "observationDomainId"
 _HASH = (1 << 64) - 1
@@ -99,6 +104,7 @@ class CollectingProcess:
         self._refused: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
         self._totals = ReportedTotals()
+        self._skipped: Counter[str] = Counter()
         self._interval = 1.0
         self._swept_s: float | None = None
 
@@ -132,11 +138,30 @@ class CollectingProcess:
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
-            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram)
+            message = self._decode(octets, session)
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
+        self._take_message(message, known, now_s)
+        while message.rest:  # More messages in the same datagram.
+            try:
+                message = self._decode(message.rest, session)
+            except IpfixDecodeError:
+                self._skipped["trailing"] += 1
+                break
+            self._take_message(message, known, now_s)
+        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
+            self._sweep(now_s)
+        return True
+
+    def _decode(self, octets: bytes, session: Session) -> Message:
+        return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
+
+    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> None:
+        """Take a decoded message."""
         self._counts["messages"] += 1
+        if message.skipped:
+            self._skipped.update(dict(message.skipped))
         domain = self._sessions.domain(known, message.domain)
         for data_set in message.data_sets:  # first, as they may have the boot time
             if data_set.template.scope_count:
@@ -148,16 +173,16 @@ class CollectingProcess:
         for data_set in message.data_sets:
             if not data_set.template.scope_count:
                 self._take(known, message.domain, data_set, times, header)
+        for template_id in message.stale:
+            self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
             self._learn(known, message, now_s)
-        records, complete = message.record_count, True
+        records = message.record_count
+        complete = not message.skipped or _WITH_RECORDS.isdisjoint(part for part, _ in message.skipped)
         for waiting in message.undecoded:
             count = self._take_without_template(known, message, waiting, times, now_s)
             records, complete = records + (count or 0), complete and count is not None
         self._follow(message, domain, records, complete)
-        if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
-            self._sweep(now_s)
-        return True
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -208,7 +233,8 @@ class CollectingProcess:
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
             dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
             names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._events.items())),
-            unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten)
+            unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten,
+            skipped=tuple(sorted((+self._skipped).items())))
 
     # ---- sessions
 
@@ -248,14 +274,15 @@ class CollectingProcess:
 
         Args:
             records: number of Data Records in the message.
-            complete: False if there are more, in Data Sets that wait.
+            complete: False if there may be more, in Data Sets that wait or could not be read.
         """
         if message.version == ipfix.VERSION:
             units, name = (records if complete else None), "lost_records"
-        elif message.version == netflow5.VERSION:
-            units, name = records, "lost_flows"
-        else:
+        elif message.version == netflow9.VERSION:
             units, name = 1, "lost_messages"
+        else:
+            complete &= message.version in _COUNTING_FLOWS
+            units, name = (records if complete else None), "lost_flows"
         self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
@@ -283,19 +310,22 @@ class CollectingProcess:
             if known.session.datagram:
                 self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
                               now_s)
+        self._bound_templates()
+
+    def _bound_templates(self) -> None:
+        """Remove the least recently used sessions while there are too many Field Specifiers over all."""
         while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
             self._evict()
 
     def _take_late(self, known: KnownSession, domain: int, template: Template, octets: bytes,
-                   times: MessageTimes) -> int:
-        """Take a Data Set whose Template has arrived after it; returns the number of records."""
-        try:
-            data_set = decode_data_set(template, octets)
-        except IpfixDecodeError as refusal:
-            self.refuse(refusal.fault)
-            return 0
-        self._take(known, domain, data_set, times, NO_HEADER)
-        return data_set.count
+                   times: MessageTimes) -> None:
+        """Take a Data Set whose Template has arrived in a later message."""
+        data_set = decode_data_set(template, octets, strict=False)
+        parts, unknown = self._store.complete(known.session.key, domain, data_set)
+        self._skipped["record"] += bool(data_set.cut)
+        self._skipped["properties"] += unknown
+        for part in parts:
+            self._take(known, domain, part, times, NO_HEADER)
 
     def _release(self, place: Place, now_s: float) -> None:
         """Decode the Data Sets of other source ports that wait for a Template that is known now."""
@@ -312,16 +342,13 @@ class CollectingProcess:
 
     def _take_without_template(self, known: KnownSession, message: Message, waiting: UndecodedSet, times: MessageTimes,
                                now_s: float) -> int | None:
-        """Take a Data Set without a Template before it: another port may have announced one; else it waits.
+        """Take a Data Set without a Template: another port may have announced one; else it waits.
 
         Returns:
             The number of records; None if it waits.
         """
         key = known.session.key, message.domain, waiting.set_id
-        template = self._store.get(*key)  # after it in the same message
-        if template is not None:
-            return self._take_late(known, message.domain, template, waiting.octets, times)
-        place = None
+        place = template = None
         if known.session.datagram:
             place = known.session.exporter, message.version, message.domain, waiting.set_id
             template = self._templates.find(place, now_s)
@@ -340,6 +367,11 @@ class CollectingProcess:
             self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
+        for part in (data_set,) if data_set.template.plain else flattened(data_set):
+            self._keep(known, domain, part, times, header)
+
+    def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
+        """Keep Flow Records for the drain."""
         group = self._pending.get(known.group)
         if group is None:
             group = self._pending[known.group] = {}
@@ -354,6 +386,8 @@ class CollectingProcess:
     def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         self._counts["options_records"] += data_set.count
         self._use_options(known, domain, data_set)
+        if not data_set.template.plain:
+            self._bound_templates()
 
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         """Read sampling intervals, tables of names and the exporter's boot time."""

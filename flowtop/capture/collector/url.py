@@ -12,7 +12,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 Transport = Literal["udp", "tcp", "tls"]
 
 SCHEMES: dict[str, tuple[Transport, int, str]] = {
-    "udp": ("udp", 2055, "NetFlow 5, NetFlow 9, IPFIX and sFlow 5 in datagrams, detected by version"),
+    "udp": ("udp", 2055, "NetFlow 1 and 5 to 9, IPFIX and sFlow 5 in datagrams, detected by version"),
     "sflow": ("udp", 6343, "the same on sFlow's port"),
     "ipfix": ("udp", 4739, "the same on IPFIX's port"),
     "tcp": ("tcp", 4739, "IPFIX over TCP"),

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
+
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
 MAX_AGE_S = 1_800.0
@@ -78,6 +80,14 @@ class HeldSets:
     def take_at(self, place: Hashable) -> list[tuple[_Key, HeldSet]]:
         """Remove and return the Data Sets of all sessions that wait for a Template of that place, in order."""
         return [self._remove(number) for number in list(self._by_place.get(place, ()))]
+
+    def drop(self, session: Hashable, domain: int, template_id: int) -> None:
+        """Drop the Data Sets of a Template that was withdrawn or replaced; of all if it is no Template's id."""
+        keys = [(session, domain, template_id)]
+        if template_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+            keys = [key for key in self._by_session.get(session, ()) if key[1] == domain]
+        for key in keys:
+            self.dropped += len(self.take(key))
 
     def expire(self, now_s: float) -> None:
         """Drop Data Sets that have waited for too long."""

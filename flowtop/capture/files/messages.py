@@ -16,7 +16,7 @@ from flowtop.capture.packets.frames import Frames
 from flowtop.capture.packets.link import read_link
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.kinds import Protocol, TcpBits
-from flowtop.wire import ipfix, netflow5, netflow9, sflow
+from flowtop.wire import ipfix, netflow9, netflow_fixed, sflow
 from flowtop.wire.datagrams import split_exports
 from flowtop.wire.ipfix import begins_message
 
@@ -188,7 +188,7 @@ class _Stream:
 
 MAX_RAW_OCTETS = 1 << 28
 """Limit of a file of raw datagrams, which is read completely into memory."""
-_VERSIONS = (netflow5.VERSION, netflow9.VERSION, ipfix.VERSION)
+_VERSIONS = (netflow_fixed.VERSION, netflow9.VERSION, ipfix.VERSION)
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _UDP_OCTETS = 8
 _LEAST_OCTETS: dict[int, int] = {Protocol.TCP: 20, Protocol.UDP: _UDP_OCTETS}
@@ -213,8 +213,9 @@ class Payload(NamedTuple):
 
 
 def is_export(octets: bytes) -> bool:
-    """Whether these octets can start an export message."""
-    return int.from_bytes(octets[:2], "big") in _VERSIONS or octets[:4] == sflow.MARK
+    """Whether these octets can start an export message; the rare versions of NetFlow have to be whole datagrams."""
+    return (int.from_bytes(octets[:2], "big") in _VERSIONS or octets[:4] == sflow.MARK
+            or netflow_fixed.is_datagram(octets))
 
 
 def read_payloads(stream: OctetStream) -> Iterator[Payload]:
@@ -232,7 +233,7 @@ def read_payloads(stream: OctetStream) -> Iterator[Payload]:
             yield from _captured(stream, PcapReader(stream, stream.name))
         elif is_pcapng(head):
             yield from _captured(stream, PcapngReader(stream.name))
-        elif is_export(head):
+        elif is_export(head) or int.from_bytes(head[:2], "big") in netflow_fixed.VERSIONS:
             yield from _raw(stream)
         else:
             raise FlowtopError(f"{stream.name} is not an export file", exit_code=EXIT_DAMAGED,

@@ -97,7 +97,7 @@ def test_a_decoder_remembers_templates_by_session() -> None:
 
 def test_what_is_no_message_is_refused_by_kind_and_place_and_counted() -> None:
     decoder = flowtop.Decoder()
-    for octets, fault, offset in ((b"", "length", 0), (b"\0\7" + bytes(20), "version", 0),
+    for octets, fault, offset in ((b"", "length", 0), (b"\0\3" + bytes(20), "version", 0),
                                   (message_of()[:-1], "length", 0), (message_of(b"\1\0\0\3"), "set", 16)):
         with pytest.raises(flowtop.DecodeError) as caught:
             decoder.decode(octets)

@@ -113,7 +113,7 @@ def test_a_stream_may_be_cut_anywhere() -> None:
         assert (batch.collecting.records, batch.collecting.messages, batch.collecting.refused) == (5, 4, ())
 
 
-@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n\r\n", MESSAGE[:2] + b"\0\3" + bytes(20), ipfix(b"\1\0\0\1")])
+@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n\r\n", MESSAGE[:2] + b"\0\3" + bytes(20)])
 def test_a_stream_that_is_none_is_closed_and_counted(octets: bytes) -> None:
     with listening("tcp://:0") as capture, socket.create_connection(("127.0.0.1", port_of(capture))) as exporter:
         exporter.settimeout(PATIENCE_S)

@@ -16,7 +16,7 @@ from flowtop.capture.collector import process as module
 from flowtop.capture.collector import sessions
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import SequenceTracker, Session, Verdict
-from flowtop.model.exporters import Exporter, exporter_of, observation_point_name
+from flowtop.model.exporters import Exporter, collecting_record, exporter_of, faults, observation_point_name
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
@@ -116,15 +116,24 @@ def test_a_withdrawn_template_is_gone() -> None:
     assert drained(process) == {} and counted(process)["waiting_sets"] == 1
 
 
-@pytest.mark.parametrize(("octets", "fault"), [
-    (b"\0\7" + bytes(40), "version"), (b"\0\x0a\0\x10", "length"), (ipfix(b"\1\0\0\1"), "set"),
-    (ipfix(template(SET, ((8, 0),))), "template"),
-    (ipfix(template(SET, ((82, 65_535),)), set_of(SET, b"\5a")), "value"),
-])
+@pytest.mark.parametrize(("octets", "fault"), [(b"\0\3" + bytes(40), "version"), (b"\0\x0a\0\x10", "length")])
 def test_every_kind_of_refusal_is_counted(octets: bytes, fault: str) -> None:
     process = CollectingProcess()
     assert not process.receive(octets, UDP, NOW_S)
     assert process.statistics().refused == ((fault, 1),) and process.statistics().refused_messages == 1
+
+
+@pytest.mark.parametrize(("octets", "part"), [
+    (ipfix(b"\1\0\0\1"), "set"), (ipfix(template(SET, ((8, 0),))), "template"),
+    (ipfix(template(SET, ((82, 65_535),)), set_of(SET, b"\5a")), "record"),
+])
+def test_every_kind_of_part_that_is_skipped_is_counted(octets: bytes, part: str) -> None:
+    process = CollectingProcess()
+    assert process.receive(octets, TCP, NOW_S)
+    statistics = process.statistics()
+    assert (statistics.refused, statistics.skipped) == ((), ((part, 1),))
+    assert faults(statistics) == [(f"skipped ({part})", 1)]
+    assert collecting_record(statistics)["skipped"] == {part: 1}
 
 
 def test_sampling_told_by_options_is_applied_by_sampler() -> None:
