@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.link import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, Link, read_link
+from flowtop.capture.packets.link import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, Link
+from flowtop.capture.packets.link_types import read_link
 from flowtop.model.kinds import IGNORED_KINDS, PORT_PROTOCOLS, TCP_CONTROL_BITS, Direction, IpVersion, Protocol, TcpBits
 from flowtop.model.record import FLOW_KEY_DTYPE, with_opening
 

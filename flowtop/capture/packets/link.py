@@ -1,11 +1,11 @@
 """Frames of a link type → position of the IP header, VLANs and MACs (parse_ethernet in bpf/parse.h).
 
-Other link types than Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs.
+Other link types than Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs. The table of
+all link types is in `link_types`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ _VERSION_4_NO_OPTIONS = 0x45
 _TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
 _OUTGOING = 4
 """Packet type of packets sent by the host (PACKET_OUTGOING)."""
-_BSD_IPV4, _BSD_IPV6 = 2, (10, 24, 28, 30)
+BSD_IPV4, BSD_IPV6 = 2, (10, 24, 28, 30)
 """Address families of LINKTYPE_NULL; that of IPv6 depends on the system."""
 
 
@@ -164,7 +164,7 @@ def loopback(frames: Frames) -> Link:
     family = gather(frames.octets, frames.offset, np.dtype("<u4")).astype(np.int64)
     swapped = gather(frames.octets, frames.offset, np.dtype(">u4")).astype(np.int64)
     family = np.where(frames.captured >= 4, np.minimum(family, swapped), 0)
-    return _bare(frames, family == _BSD_IPV4, np.isin(family, _BSD_IPV6), 4)
+    return _bare(frames, family == BSD_IPV4, np.isin(family, BSD_IPV6), 4)
 
 
 def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool_], ip_offset: int) -> Link:
@@ -174,41 +174,6 @@ def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool
     return link
 
 
-LINK_TYPES: dict[int, Callable[[Frames], Link]] = {
-    0: loopback,
-    1: ethernet,
-    12: raw_ip,  # DLT_RAW of Linux, most BSDs and OpenBSD, untranslated by some writers
-    14: raw_ip,
-    101: raw_ip,
-    108: loopback,
-    113: cooked,
-    228: raw_ipv4,
-    229: raw_ipv6,
-    276: cooked2,
-}
-"""Functions by LINKTYPE_ number."""
-
-
-def read_link(frames: Frames) -> Link:
-    """Read the link layer of frames of any link types; frames of an unknown one count as not IP."""
-    types = np.array([interface.link_type for interface in frames.interfaces], np.int64)
-    if len(frames.interfaces) == 1 or (types == types[0]).all():
-        read = LINK_TYPES.get(int(types[0]))
-        return read(frames) if read else _unknown(len(frames.offset))
-    mixture = types[frames.interface]
-    link = _unknown(len(frames.offset))
-    for number in np.unique(mixture).tolist():
-        rows = np.flatnonzero(mixture == number)
-        read = LINK_TYPES.get(number)
-        if read:
-            part = read(Frames(frames.octets, frames.offset[rows], frames.captured[rows], frames.wire[rows],
-                               frames.time_ns[rows], frames.interface[rows], frames.egress[rows], frames.interfaces))
-            for name in Link.__slots__:
-                getattr(link, name)[rows] = getattr(part, name)
-    return link
-
-
-def _unknown(n: int) -> Link:
-    link = Link.blank(n)
-    link.type[:] = ETHERTYPE_MINIMUM
-    return link
+def follow_type(frames: Frames, link: Link) -> None:
+    """Walk what may stand between an EtherType and the IP header (VLAN tags), for links that are read elsewhere."""
+    _skip_tags(frames, link)
