@@ -20,7 +20,8 @@ _BRIDGED_ETHERNET = (0x0001, 0x0007)
 _BRIDGED_PAD = 2
 _TOKEN_RING = np.dtype([("access", "u1"), ("control", "u1"), ("destination", "V6"), ("source", "V6")])
 _FDDI = np.dtype([("control", "u1"), ("destination", "V6"), ("source", "V6")])
-_SOURCE_ROUTED = 0x80
+_SOURCE, _SOURCE_ROUTED = 8, 0x80
+"""Place of a Token Ring frame's source address; its first bit: a route follows."""
 _ROUTE_OCTETS = 0x1F
 
 
@@ -64,16 +65,15 @@ def _is_ip(types: Integers) -> npt.NDArray[np.bool_]:
 
 def token_ring(frames: Frames) -> Link:
     """LINKTYPE_IEEE802_5, with or without source routing."""
-    link, header, whole = _begin(frames, _TOKEN_RING)
-    first = header["source"].view("u1").reshape(-1, 6)[:, 0] if len(header) else np.zeros(0, np.uint8)
-    routed = whole & (first & _SOURCE_ROUTED > 0)
+    link, whole = _begin(frames, _TOKEN_RING)
+    routed = whole & (frames.octets[frames.offset + np.where(whole, _SOURCE, 0)] & _SOURCE_ROUTED > 0)
     route = frames.octets[frames.offset + np.where(routed, _TOKEN_RING.itemsize, 0)] & _ROUTE_OCTETS
     return _finish(frames, link, whole, _TOKEN_RING.itemsize + np.where(routed, route, 0).astype(np.int64))
 
 
 def fddi(frames: Frames) -> Link:
     """LINKTYPE_FDDI."""
-    link, _, whole = _begin(frames, _FDDI)
+    link, whole = _begin(frames, _FDDI)
     return _finish(frames, link, whole, np.full(len(whole), _FDDI.itemsize))
 
 
@@ -90,13 +90,13 @@ def atm(frames: Frames) -> Link:
     return link
 
 
-def _begin(frames: Frames, dtype: np.dtype[np.void]) -> tuple[Link, npt.NDArray[np.void], npt.NDArray[np.bool_]]:
-    """A link with the MACs of these headers, the headers, and which are complete."""
+def _begin(frames: Frames, dtype: np.dtype[np.void]) -> tuple[Link, npt.NDArray[np.bool_]]:
+    """A link with the MACs of these headers, and which headers are complete."""
     link = Link.blank(len(frames.offset))
     whole = frames.captured >= dtype.itemsize
     header = gather(frames.octets, frames.offset, dtype)
     link.source_mac[whole], link.destination_mac[whole] = header["source"][whole], header["destination"][whole]
-    return link, header, whole
+    return link, whole
 
 
 def _finish(frames: Frames, link: Link, whole: npt.NDArray[np.bool_], at: Integers) -> Link:
