@@ -9,6 +9,43 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 
+class InterfaceCounters(NamedTuple):
+    """Counters of an interface that its agent reported last (sFlow), since the agent or interface started.
+
+    Attributes:
+        exporter: address of the agent, as text.
+        domain: sub-agent.
+        interface: its number (ifIndex).
+        name: "" if the agent does not report one.
+        type: ifType, as IANA numbers it.
+        speed_bps: bits per second; 0 if unknown.
+        duplex: "full", "half", "in", "out", or "" if unknown.
+        admin_up, oper_up: status.
+        in_octets to out_errors: as in RFC 2863; None if the agent does not count it. Packets are those of all kinds.
+        in_rate_bps, out_rate_bps: bits per second between the last two reports; None before the second one.
+    """
+
+    exporter: str
+    domain: int
+    interface: int
+    name: str
+    type: int
+    speed_bps: int
+    duplex: str
+    admin_up: bool
+    oper_up: bool
+    in_octets: int | None
+    in_packets: int | None
+    in_discards: int | None
+    in_errors: int | None
+    out_octets: int | None
+    out_packets: int | None
+    out_discards: int | None
+    out_errors: int | None
+    in_rate_bps: float | None
+    out_rate_bps: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class CollectingStatistics:
     """Sums since the start, over all listening sockets and exporters. No counter is part of another.
@@ -33,6 +70,11 @@ class CollectingStatistics:
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
+        counter_samples: sFlow samples of counters.
+        discarded_packets: packets that sFlow agents report as not forwarded. They are not in flows.
+        unknown_samples: sFlow samples of unknown types.
+        short_records: records in sFlow samples that end before their content.
+        interfaces: counters of interfaces, from sFlow counter samples.
     """
 
     messages: int = 0
@@ -55,6 +97,11 @@ class CollectingStatistics:
     exporters: int = 0
     sampled_packets: int = 0
     sampling_interval: int = 1
+    counter_samples: int = 0
+    discarded_packets: int = 0
+    unknown_samples: int = 0
+    short_records: int = 0
+    interfaces: tuple[InterfaceCounters, ...] = ()
 
     @property
     def refused_messages(self) -> int:
@@ -121,7 +168,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
-    ("corrected_clocks", "clock off"),
+    ("corrected_clocks", "clock off"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
 )
 
 
@@ -137,15 +184,20 @@ def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
     found = [("exporters", f"{statistics.exporters:,}"), ("records", f"{statistics.records:,}")]
     if statistics.sampling_interval > 1:
         found.append(("sampled 1 in", f"{statistics.sampling_interval:,}"))
+    if statistics.discarded_packets:
+        found.append(("discards", f"{statistics.discarded_packets:,}"))
     if statistics.waiting_sets:
         found.append(("waiting for templates", f"{statistics.waiting_sets:,}"))
     return found
 
 
 def collecting_record(statistics: CollectingStatistics) -> dict[str, Any]:
-    """Every counter by its name in camelCase; `refused` by kind."""
-    return {_camel(field.name): dict(statistics.refused) if field.name == "refused" else getattr(statistics, field.name)
-            for field in fields(statistics)}
+    """Every counter by its name in camelCase; `refused` by kind, `interfaces` as records without what is unknown."""
+    record = {_camel(field.name): getattr(statistics, field.name) for field in fields(statistics)}
+    record["refused"] = dict(statistics.refused)
+    record["interfaces"] = [{_camel(name): value for name, value in interface._asdict().items()
+                             if value is not None and value != ""} for interface in statistics.interfaces]
+    return record
 
 
 def _camel(name: str) -> str:

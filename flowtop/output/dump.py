@@ -54,7 +54,7 @@ def _values(packet: SampledPacket) -> dict[str, Any]:
         "headerOctets": len(packet.header)}
     waiting = SampledPackets()
     waiting.add((packet,), 0)
-    rows, _, _ = waiting.rows()
+    rows = waiting.rows().rows
     return values | (_of_ip(rows) if len(rows) else {})
 
 

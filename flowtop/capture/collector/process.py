@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
@@ -76,6 +77,7 @@ class CollectingProcess:
         self._refused: Counter[str] = Counter()
         self._interval = 1.0
         self._swept_s: float | None = None
+        self._interfaces = InterfaceBook()
 
     @property
     def full(self) -> bool:
@@ -140,7 +142,12 @@ class CollectingProcess:
         for source, dropped in datagram.dropped:
             self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
         self._counts["messages"] += 1
-        self._counts["records"] += len(datagram.packets)
+        self._counts["records"] += len(datagram.packets) + datagram.empty_samples
+        self._counts["unusable_records"] += datagram.empty_samples
+        self._counts["unknown_samples"] += datagram.unknown_samples
+        self._counts["discarded_packets"] += len(datagram.discards)
+        self._counts["counter_samples"] += len(datagram.counters)
+        self._counts["short_records"] += datagram.short_records + self._interfaces.note(datagram, self.points)
         key = known.session.key, datagram.agent, datagram.sub_agent
         self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
         self._pending_records += len(datagram.packets)
@@ -168,7 +175,8 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
+            interfaces=self._interfaces.rows())
 
     # ---- sessions
 
@@ -286,7 +294,7 @@ class CollectingProcess:
         self._extra += [self._rows(part) for part in pending.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
-            rows, intervals, unusable = packets.rows()
+            rows, intervals, _, unusable = packets.rows()
             self._counts["unusable_records"] += unusable
             if len(rows):
                 self._multiply(rows, intervals)
