@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,17 +15,29 @@ import numpy as np
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
-from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
+from flowtop.model.kinds import ICMP_VERSIONS, IpVersion, Kind
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
-from flowtop.wire.sflow import MARK, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.sflow import MARK, Discard, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.sflow_records import (
+    COUNTER_STRUCTURES,
+    DISCARD_REASONS,
+    FLOW_STRUCTURES,
+    RAW_HEADER,
+    Record,
+    ShortRecordError,
+    Structures,
+    record_values,
+)
 from flowtop.wire.template_store import TemplateStore
 from flowtop.wire.values import plain_octets
 
-_HEADERS = {1: "Ethernet", 11: "IPv4", 12: "IPv6"}
+_HEADERS = {1: "Ethernet", 2: "token bus", 3: "Token Ring", 4: "FDDI", 5: "Frame Relay", 6: "X.25", 7: "PPP", 8: "SMDS",
+            9: "AAL5", 10: "AAL5 IP", 11: "IPv4", 12: "IPv6", 13: "MPLS", 14: "PPP over SONET", 15: "802.11",
+            16: "802.11 A-MPDU", 17: "802.11 A-MSDU subframe"}
 _MAC_OCTETS = 6
 
 
@@ -33,8 +46,25 @@ def sflow_record(datagram: SflowDatagram) -> dict[str, Any]:
     members: dict[str, Any] = {"agent": datagram.agent, "subAgent": datagram.sub_agent, "sequence": datagram.sequence,
                              "uptimeMilliseconds": datagram.uptime_ms, "flowSamples": datagram.samples}
     dropped = {str(source): number for source, number in datagram.dropped if number}
-    return members | ({"dropped": dropped} if dropped else {}) | {"records": [
-        {"values": _values(packet)} for packet in datagram.packets]}
+    if dropped:
+        members["dropped"] = dropped
+    members["records"] = [{"values": _values(packet), **_record_members(FLOW_STRUCTURES, packet.records)}
+                          for packet in datagram.packets]
+    if datagram.counters:
+        members["counterSamples"] = [
+            {"source": str(sample.source), **_record_members(COUNTER_STRUCTURES, sample.records)}
+            for sample in datagram.counters]
+    if datagram.discards:
+        members["discards"] = [
+            {"source": str(discard.source), "values": _discard_values(discard),
+             **_record_members(FLOW_STRUCTURES, _without_header(discard.records))} for discard in datagram.discards]
+    return members | {name: number for name, number in _unread(datagram).items() if number}
+
+
+def _unread(datagram: SflowDatagram) -> dict[str, int]:
+    """Numbers of parts that could not be read."""
+    return {"emptySamples": datagram.empty_samples, "unknownSamples": datagram.unknown_samples,
+            "shortRecords": datagram.short_records}
 
 
 def sflow_lines(datagram: SflowDatagram) -> list[str]:
@@ -43,19 +73,91 @@ def sflow_lines(datagram: SflowDatagram) -> list[str]:
              f"up {datagram.uptime_ms / 1000:g} s  {datagram.samples} flow samples"]
     lines += [f"  source {source} has dropped {number} packets" for source, number in datagram.dropped if number]
     for number, packet in enumerate(datagram.packets, 1):
-        lines.append(f"    {number}: {' '.join(f'{name}={value}' for name, value in _values(packet).items())}")
+        lines.append(f"    {number}: {_words(_values(packet))}")
+        lines += _record_lines(FLOW_STRUCTURES, packet.records)
+    for sample in datagram.counters:
+        lines.append(f"  counters of source {sample.source}")
+        lines += _record_lines(COUNTER_STRUCTURES, sample.records)
+    for discard in datagram.discards:
+        lines.append(f"  discarded at source {discard.source}: {_words(_discard_values(discard))}")
+        lines += _record_lines(FLOW_STRUCTURES, _without_header(discard.records))
+    lines += [f"  {number} {words}" for words, number in (
+        ("samples without a packet", datagram.empty_samples), ("samples of unknown types", datagram.unknown_samples),
+        ("records that are too short", datagram.short_records)) if number]
     return lines
+
+
+def _words(values: dict[str, Any]) -> str:
+    return " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
+
+
+def _quoted(value: Any) -> Any:
+    """A value in a line of text; numbers in lists are separated by commas."""
+    if isinstance(value, list):
+        return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value) if isinstance(value, str) and not _plain(value) else value
+
+
+def _record_members(structures: Structures, records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
+    """Records as JSON, by name: several of one sample may have the same."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        name, values = _decoded(structures, record)
+        found.setdefault(name, []).append(values)
+    return {"extended": [{name: values} for name, several in found.items() for values in several]} if found else {}
+
+
+def _record_lines(structures: Structures, records: Iterable[Record]) -> list[str]:
+    decoded = (_decoded(structures, record) for record in records)
+    return [f"        {name}: {_words(values)}" for name, values in decoded]
+
+
+def _decoded(structures: Structures, record: Record) -> tuple[str, dict[str, Any]]:
+    """Name and values of a record; one that is too short has its length."""
+    try:
+        name, values = record_values(structures, record)
+    except ShortRecordError:
+        return structures[record[0]].name, {"tooShort": len(record[1])}
+    return name, {key: value for key, value in values.items() if value is not None}
+
+
+def _discard_values(discard: Discard) -> dict[str, Any]:
+    """Interfaces, reason and the header of a packet that was not forwarded."""
+    values: dict[str, Any] = {"ingressInterface": discard.ingress, "egressInterface": discard.egress,
+                              "reason": DISCARD_REASONS.get(discard.reason, discard.reason)}
+    for format_, octets in discard.records:
+        if format_ == RAW_HEADER and len(octets) >= _RAW_OCTETS:
+            protocol, frame_octets, _, length = _RAW.unpack_from(octets)
+            packet = SampledPacket(protocol, octets[_RAW_OCTETS:_RAW_OCTETS + length], frame_octets, 1, 0, 0, None)
+            return values | {name: value for name, value in _values(packet).items() if name not in (
+                "samplingInterval", "ingressInterface", "egressInterface")}
+    return values
+
+
+_RAW = struct.Struct(">IIII")
+_RAW_OCTETS = _RAW.size
+
+
+def _without_header(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record[0] != RAW_HEADER]
 
 
 def _values(packet: SampledPacket) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "samplingInterval": packet.interval, "ingressInterface": packet.ingress, "egressInterface": packet.egress,
-        "headerProtocol": _HEADERS.get(packet.protocol, packet.protocol), "frameOctets": packet.frame_octets,
-        "headerOctets": len(packet.header)}
+        "samplingInterval": packet.interval, "ingressInterface": packet.ingress, "egressInterface": packet.egress}
+    if packet.described:
+        values["octets"] = packet.frame_octets
+    else:
+        values |= {"headerProtocol": _HEADERS.get(packet.protocol, packet.protocol), "frameOctets": packet.frame_octets,
+                   "headerOctets": len(packet.header)}
     waiting = SampledPackets()
     waiting.add((packet,), 0)
     rows = waiting.rows().rows
-    return values | (_of_ip(rows) if len(rows) else {})
+    if len(rows) and rows[0]["kind"] != np.uint8(Kind.AGGREGATE):
+        values |= _of_ip(rows)
+    if packet.described:
+        values.pop("ipTTL", None)  # the agent did not send it
+    return values
 
 
 def _of_ip(rows: Collected) -> dict[str, Any]:

@@ -233,7 +233,31 @@ COUNTER_STRUCTURES: dict[int, _Structure] = {
 """Counter records by data format."""
 
 
-def record_values(structures: dict[int, _Structure], record: Record) -> tuple[str, dict[str, Any]]:
+Structures = dict[int, _Structure]
+"""Structures by data format."""
+
+DISCARD_REASONS = {
+    0: "net unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
+    4: "fragmentation needed", 5: "source route failed", 6: "destination network unknown",
+    7: "destination host unknown", 8: "source host isolated", 9: "destination network prohibited",
+    10: "destination host prohibited", 11: "destination network unreachable for TOS",
+    12: "destination host unreachable for TOS", 13: "communication prohibited", 14: "host precedence violation",
+    15: "precedence cutoff in effect", 256: "unknown", 257: "TTL exceeded", 258: "ACL", 259: "no buffer space",
+    260: "RED", 261: "traffic shaping", 262: "packet too big", 263: "source MAC is multicast",
+    264: "VLAN tag mismatch", 265: "ingress VLAN filter", 266: "ingress spanning tree filter",
+    267: "port list is empty", 268: "port loopback filter", 269: "blackhole route", 270: "non IP",
+    271: "unicast destination IP over multicast destination MAC", 272: "destination IP is loopback address",
+    273: "source IP is multicast", 274: "source IP is loopback address", 275: "IP header corrupted",
+    276: "IPv4 source address is limited broadcast", 277: "IPv6 multicast destination with reserved scope",
+    278: "IPv6 multicast destination with interface-local scope", 279: "unresolved neighbour",
+    280: "multicast reverse path forwarding", 281: "non routable packet", 282: "decapsulation error",
+    283: "overlay source MAC is multicast", 284: "unknown L2", 285: "unknown L3", 286: "unknown tunnel",
+    287: "unknown buffer", 288: "unknown VNI",
+}
+"""Why packets are not forwarded, by number (sflow.org/sflow_drops.txt)."""
+
+
+def record_values(structures: Structures, record: Record) -> tuple[str, dict[str, Any]]:
     """Name and values of a record; one of an unknown format has its number as its name, and its length.
 
     Raises ShortRecordError.
