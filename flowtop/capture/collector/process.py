@@ -17,6 +17,7 @@ import numpy.typing as npt
 from flowtop.capture.collector.entries import CollectedEntries, flow_entries
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.sections import collect_records
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
@@ -24,7 +25,7 @@ from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.template_store import TemplateStore
@@ -305,7 +306,7 @@ class CollectingProcess:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
+        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms))
         rows, sources = collected.rows, collected.sources
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
