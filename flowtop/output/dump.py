@@ -58,13 +58,10 @@ def sflow_record(datagram: SflowDatagram) -> dict[str, Any]:
         members["discards"] = [
             {"source": str(discard.source), "values": _discard_values(discard),
              **_record_members(FLOW_STRUCTURES, _without_header(discard.records))} for discard in datagram.discards]
-    return members | {name: number for name, number in _unread(datagram).items() if number}
-
-
-def _unread(datagram: SflowDatagram) -> dict[str, int]:
-    """Numbers of parts that could not be read."""
-    return {"emptySamples": datagram.empty_samples, "unknownSamples": datagram.unknown_samples,
-            "shortRecords": datagram.short_records}
+    if datagram.empty:
+        members["emptySamples"] = [_record_members(FLOW_STRUCTURES, records) for records in datagram.empty]
+    unread = {"unknownSamples": datagram.unknown_samples, "shortRecords": datagram.short_records}
+    return members | {name: number for name, number in unread.items() if number}
 
 
 def sflow_lines(datagram: SflowDatagram) -> list[str]:
@@ -75,6 +72,9 @@ def sflow_lines(datagram: SflowDatagram) -> list[str]:
     for number, packet in enumerate(datagram.packets, 1):
         lines.append(f"    {number}: {_words(_values(packet))}")
         lines += _record_lines(FLOW_STRUCTURES, packet.records)
+    for records in datagram.empty:
+        lines.append("  a flow sample without a packet")
+        lines += _record_lines(FLOW_STRUCTURES, records)
     for sample in datagram.counters:
         lines.append(f"  counters of source {sample.source}")
         lines += _record_lines(COUNTER_STRUCTURES, sample.records)
@@ -82,7 +82,7 @@ def sflow_lines(datagram: SflowDatagram) -> list[str]:
         lines.append(f"  discarded at source {discard.source}: {_words(_discard_values(discard))}")
         lines += _record_lines(FLOW_STRUCTURES, _without_header(discard.records))
     lines += [f"  {number} {words}" for words, number in (
-        ("samples without a packet", datagram.empty_samples), ("samples of unknown types", datagram.unknown_samples),
+        ("samples of unknown types", datagram.unknown_samples),
         ("records that are too short", datagram.short_records)) if number]
     return lines
 

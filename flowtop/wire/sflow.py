@@ -105,7 +105,7 @@ class SflowDatagram:
         dropped: by data source, packets that could not be sampled for lack of resources, since the agent booted.
         counters: counter samples.
         discards: discarded packets.
-        empty_samples: flow samples without a header and without data of a packet.
+        empty: records of each flow sample without a header and without data of a packet.
         unknown_samples: samples of other types.
         short_records: records that are shorter than their content.
     """
@@ -119,7 +119,7 @@ class SflowDatagram:
     dropped: tuple[tuple[int, int], ...]
     counters: tuple[CounterSample, ...] = ()
     discards: tuple[Discard, ...] = ()
-    empty_samples: int = 0
+    empty: tuple[tuple[Record, ...], ...] = ()
     unknown_samples: int = 0
     short_records: int = 0
 
@@ -159,7 +159,8 @@ class _Samples:
         self.dropped: list[tuple[int, int]] = []
         self.counters: list[CounterSample] = []
         self.discards: list[Discard] = []
-        self.empty = self.unknown = self.short = 0
+        self.empty: list[tuple[Record, ...]] = []
+        self.unknown = self.short = 0
 
 
 def decode_sflow(octets: bytes) -> SflowDatagram:
@@ -185,8 +186,8 @@ def decode_sflow(octets: bytes) -> SflowDatagram:
         else:
             found.unknown += 1
     return SflowDatagram(agent, sub_agent, sequence, uptime_ms, tuple(found.packets), len(found.dropped),
-                         tuple(found.dropped), tuple(found.counters), tuple(found.discards), found.empty, found.unknown,
-                         found.short)
+                         tuple(found.dropped), tuple(found.counters), tuple(found.discards), tuple(found.empty),
+                         found.unknown, found.short)
 
 
 def _flow_sample(sample: _Reader, expanded: bool, found: _Samples) -> None:
@@ -223,7 +224,8 @@ def _flow_sample(sample: _Reader, expanded: bool, found: _Samples) -> None:
     for protocol, header, frame_octets in headers:
         found.packets.append(SampledPacket(protocol, header, frame_octets, max(interval, 1), ingress, egress, direction,
                                            records, described))
-    found.empty += not headers
+    if not headers:
+        found.empty.append(records)
 
 
 _RAW_OCTETS = 16

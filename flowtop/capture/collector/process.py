@@ -143,8 +143,8 @@ class CollectingProcess:
         for source, dropped in datagram.dropped:
             self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
         self._counts["messages"] += 1
-        self._counts["records"] += len(datagram.packets) + datagram.empty_samples
-        self._counts["unusable_records"] += datagram.empty_samples
+        self._counts["records"] += len(datagram.packets) + len(datagram.empty)
+        self._counts["unusable_records"] += len(datagram.empty)
         self._counts["unknown_samples"] += datagram.unknown_samples
         self._counts["discarded_packets"] += len(datagram.discards)
         self._counts["counter_samples"] += len(datagram.counters)

@@ -396,7 +396,7 @@ DUMPED: dict[str, tuple[bytes, str]] = {
                 "discarded at source 3: ingressInterface=3 egressInterface=4 reason=ACL headerProtocol=Ethernet"),
     "function": (record(5, words(1, 0, 3, 0, 3, 4, 300, 1) + record(1038, text("nf_hook"))),
                  "function: symbol=nf_hook"),
-    "empty": (sample(), "1 samples without a packet"),
+    "empty": (sample(), "a flow sample without a packet"),
     "unknown sample": (record(9, bytes(8)), "1 samples of unknown types"),
 }
 
