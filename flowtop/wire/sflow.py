@@ -124,6 +124,9 @@ class SflowDatagram:
     short_records: int = 0
 
 
+_WORDS = tuple(struct.Struct(f">{number}I") for number in range(12))
+
+
 class _Reader:
     """Reads big-endian words and checks the end."""
 
@@ -133,20 +136,32 @@ class _Reader:
         self.end = len(octets) if end is None else end
 
     def words(self, number: int) -> tuple[int, ...]:
-        """Read `number` words."""
-        return struct.unpack(f">{number}I", self.take(4 * number))
+        """Read `number` words, at most 11."""
+        start = self._skip(4 * number)
+        return _WORDS[number].unpack_from(self.octets, start)
 
     def take(self, length: int) -> bytes:
         """Read `length` octets."""
-        if self.end - self.offset < length:
-            raise IpfixDecodeError(f"{length} octets are needed, {self.end - self.offset} are left", self.offset)
-        self.offset += length
-        return self.octets[self.offset - length:self.offset]
+        start = self._skip(length)
+        return self.octets[start:self.offset]
+
+    def _skip(self, length: int) -> int:
+        """Go on by `length` octets; returns where they begin."""
+        start = self.offset
+        if self.end - start < length:
+            raise IpfixDecodeError(f"{length} octets are needed, {self.end - start} are left", start)
+        self.offset = start + length
+        return start
+
+    def opaque(self, length: int) -> bytes:
+        """Read `length` octets and their XDR padding."""
+        octets = self.take(length)
+        self.offset = min(self.offset + -length % 4, self.end)
+        return octets
 
     def part(self, length: int) -> _Reader:
         """A reader of the next `length` octets; this one continues after them and their XDR padding."""
-        start = self.offset
-        self.take(length)
+        start = self._skip(length)
         self.offset = min(self.offset + -length % 4, self.end)
         return _Reader(self.octets, start, start + length)
 
@@ -206,10 +221,11 @@ def _flow_sample(sample: _Reader, expanded: bool, found: _Samples) -> None:
     others: list[Record] = []
     for _ in range(count):
         record_type, length = sample.words(2)
-        record = sample.part(length)
         if record_type != RAW_HEADER:
-            others.append((record_type, record.take(length)))
-        elif length >= _RAW_OCTETS:
+            others.append((record_type, sample.opaque(length)))
+            continue
+        record = sample.part(length)
+        if length >= _RAW_OCTETS:
             protocol, frame_octets, _, header_octets = record.words(4)
             found.short += header_octets > length - _RAW_OCTETS
             headers.append((protocol, record.take(min(header_octets, length - _RAW_OCTETS)), frame_octets))
@@ -259,7 +275,7 @@ def _records(sample: _Reader, count: int) -> tuple[Record, ...]:
     found: list[Record] = []
     for _ in range(count):
         record_type, length = sample.words(2)
-        found.append((record_type, sample.part(length).take(length)))
+        found.append((record_type, sample.opaque(length)))
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Records inside sFlow samples by name (sflow.org/sflow_version_5.txt, sflow_tunnels, sflow_host, sflow_drops).
 
 A record is a data format, enterprise * 4096 + format, and octets in XDR. They stay undecoded until somebody asks: for
-most nobody does, and others repeat so often that what they say of a packet is kept by their octets.
+most nobody does, and others are the same for many packets.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from flowtop.model.kinds import ICMP_VERSIONS, IpVersion, Protocol, Tunnel
@@ -362,7 +361,6 @@ _UDP_TUNNELS = {4789: Tunnel.VXLAN, 8472: Tunnel.VXLAN, 6081: Tunnel.GENEVE}
 _LARGEST_VNI = 0xFF_FFFF
 
 
-@lru_cache(8_192)
 def extended(records: tuple[Record, ...]) -> Extended:
     """What these records of a sample say of its packet. Records that are too short say nothing."""
     found: dict[str, Any] = {}

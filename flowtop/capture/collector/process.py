@@ -295,7 +295,7 @@ class CollectingProcess:
         self._extra += [self._rows(part) for part in pending.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
-            rows, intervals, _, unusable = packets.rows()
+            rows, intervals, _, _, unusable = packets.rows()
             self._counts["unusable_records"] += unusable
             if len(rows):
                 self._multiply(rows, intervals)

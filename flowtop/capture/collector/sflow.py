@@ -14,7 +14,7 @@ from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import sflow
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected
 from flowtop.wire.sflow import SampledPacket
-from flowtop.wire.sflow_records import NOTHING_EXTENDED, Extended, extended
+from flowtop.wire.sflow_records import Extended, Record, extended
 
 _LINK_TYPE_OF = {
     sflow.ETHERNET: 1, sflow.TOKEN_RING: 6, sflow.FDDI: 10, sflow.FRAME_RELAY: 107, sflow.PPP: 9, sflow.AAL5: 100,
@@ -33,13 +33,15 @@ class SampledRows(NamedTuple):
     Attributes:
         rows: one per packet.
         intervals: sampling intervals, shape (n,).
-        extended: what the agent reports of each packet beside its header; None if it reports nothing of any.
+        extended: what the agent reports of packets beside their headers, each only once.
+        extended_of: index into `extended` for each row, shape (n,).
         unusable: number of packets that are not IP.
     """
 
     rows: Collected
     intervals: npt.NDArray[np.float64]
-    extended: list[Extended] | None
+    extended: list[Extended]
+    extended_of: npt.NDArray[np.int64]
     unusable: int
 
 
@@ -74,12 +76,13 @@ class SampledPackets:
         chosen = [self._packets[place] for place in places.tolist()]
         points = np.array([_point(packet) for packet in chosen], np.int64).reshape(-1, 2)
         rows["ifindex"], rows["direction"] = points[:, 0], points[:, 1]
-        reported = None
-        if any(packet.records for packet in chosen):
-            reported = [extended(packet.records) if packet.records else NOTHING_EXTENDED for packet in chosen]
-            _note_extended(rows, reported)
+        kinds: dict[tuple[Record, ...], int] = {(): 0}  # most packets have the records of another one
+        numbers = np.array([kinds.setdefault(packet.records, len(kinds)) for packet in chosen], np.int64)
+        reported = list(map(extended, kinds))
+        if len(kinds) > 1:
+            _note_extended(rows, reported, numbers)
         intervals = np.array([packet.interval for packet in chosen], np.float64)
-        return SampledRows(rows, intervals, reported, len(self._packets) - len(rows))
+        return SampledRows(rows, intervals, reported, numbers, len(self._packets) - len(rows))
 
     def _ethernet_rows(self, bare: list[int]) -> tuple[Collected, npt.NDArray[np.int64]]:
         """Rows of IP packets of which only the Ethernet header is known, as aggregates; and which packets they are."""
@@ -117,9 +120,9 @@ def packet_rows(parsed: Packets, usable: npt.NDArray[np.intp]) -> Collected:
     return rows
 
 
-def _note_extended(rows: Collected, reported: list[Extended]) -> None:
-    """Write VLANs that the header does not have, and the tunnel that a packet came in."""
-    into, out, stripped = (np.array([(*getattr(found, name), 0, 0)[:2] for found in reported], np.uint16)
+def _note_extended(rows: Collected, reported: list[Extended], numbers: npt.NDArray[np.int64]) -> None:
+    """Write VLANs that the header does not have, and the tunnel that a packet came in; see SampledRows."""
+    into, out, stripped = (np.array([(*getattr(found, name), 0, 0)[:2] for found in reported], np.uint16)[numbers]
                            for name in ("vlans_in", "vlans_out", "stripped_vlans"))
     egress = (rows["direction"] == np.uint8(Direction.EGRESS))[:, np.newaxis]
     first, second = np.where(egress, out, into), np.where(egress, into, out)
@@ -130,7 +133,7 @@ def _note_extended(rows: Collected, reported: list[Extended]) -> None:
     vlans[:, 1] = np.where(tagged & (vlans[:, 1] == 0), own[:, 0], vlans[:, 1])  # the tag behind one that was stripped
     whole = tagged & (stripped[:, 0] == 0)
     rows["vlan_id"], rows["customer_vlan_id"] = np.where(whole[:, np.newaxis], own, vlans).T
-    tunnels = np.array([(found.tunnel, found.tunnel_id) for found in reported], np.uint32)
+    tunnels = np.array([(found.tunnel, found.tunnel_id) for found in reported], np.uint32)[numbers]
     outer = (tunnels[:, 0] > 0) & (rows["tunnel"] == np.uint8(Tunnel.NONE))
     rows["tunnel"][outer], rows["tunnel_id"][outer] = tunnels[outer].T
 

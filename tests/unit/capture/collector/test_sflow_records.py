@@ -305,7 +305,7 @@ def test_extended_data_of_a_packet(name: str) -> None:
     packets = SampledPackets()
     packets.add(decode_sflow(datagram(sample(raw_header(frame()), *records))).packets, 0)
     found = packets.rows()
-    assert found.extended == [Extended(**expected)]
+    assert [found.extended[number] for number in found.extended_of] == [Extended(**expected)]
 
 
 # ---- counters
