@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flowtop.capture.collector.sections import has_section, section_rows
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
@@ -272,10 +273,20 @@ def _time(epoch: datetime, microseconds: int, value: int) -> str | int:
         return value
 
 
-def _rows(data_set: DataSet) -> Iterator[dict[str, str | int | float]]:
+def _rows(data_set: DataSet) -> Iterator[dict[str, Any]]:
     fields = data_set.template.named_fields
-    for row in data_set.records.tolist():
-        yield {name: value_of(value, specifier) for (name, specifier), value in zip(fields, row, strict=True)}
+    packets = _packets(data_set)
+    for number, row in enumerate(data_set.records.tolist()):
+        values = {name: value_of(value, specifier) for (name, specifier), value in zip(fields, row, strict=True)}
+        yield values | {"packet": packets[number]} if number in packets else values
+
+
+def _packets(data_set: DataSet) -> dict[int, dict[str, Any]]:
+    """The packets whose first octets are in records, by the record's number."""
+    if not has_section(data_set.template):
+        return {}
+    rows, records = section_rows(data_set.records)
+    return {number: _of_ip(rows[place:place + 1]) for place, number in enumerate(records.tolist())}
 
 
 # ---- JSON
@@ -313,7 +324,7 @@ def _template(template: Template) -> dict[str, Any]:
     return {"id": template.id, "scopeFieldCount": template.scope_count, "fields": fields}
 
 
-def _data(data_set: DataSet, values: dict[str, str | int | float]) -> dict[str, Any]:
+def _data(data_set: DataSet, values: dict[str, Any]) -> dict[str, Any]:
     return {"template": data_set.template.id, "options": bool(data_set.template.scope_count), "values": values}
 
 
@@ -366,9 +377,10 @@ def _data_lines(data_set: DataSet, remark: str) -> list[str]:
     kind = "options data" if data_set.template.scope_count else "data"
     lines = [f"  {kind} of template {data_set.template.id}{remark}: {data_set.count} records"]
     for number, values in enumerate(_rows(data_set), 1):
-        texts = (f"{name}={json.dumps(value) if isinstance(value, str) and not _plain(value) else value}"
-                 for name, value in values.items())
-        lines.append(f"    {number}: {' '.join(texts)}")
+        packet = values.pop("packet", None)
+        lines.append(f"    {number}: {_words(values)}")
+        if packet:
+            lines.append(f"        packet: {_words(packet)}")
     return lines
 
 

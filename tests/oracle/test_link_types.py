@@ -13,7 +13,7 @@ from tests.oracle.collectors import ENVIRONMENT, needs
 from tests.unit.capture.files import links
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.reading import read
-from tests.unit.capture.files.test_link_types import frames
+from tests.unit.capture.files.test_link_types import AGGREGATES, frames
 
 FIELDS = ("ip.src", "ip.dst", "ip.len", "ipv6.src", "ipv6.dst", "ipv6.plen", "udp.srcport", "udp.dstport",
           "tcp.srcport", "tcp.dstport")
@@ -46,6 +46,19 @@ def test_a_link_type_is_read_as_tshark_reads_it(tmp_path: Path, case: links.Case
     expected = tshark_table(path)
     assert len(expected) == 2, "tshark finds both packets"
     assert dict(read(path).flows) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in AGGREGATES if "cut" not in name])
+def test_packets_of_an_aggregate_are_those_of_tshark(tmp_path: Path, name: str) -> None:
+    link_type, frame, _, _ = AGGREGATES[name]
+    path = tmp_path / "x.pcap"
+    path.write_bytes(w.pcap([(T, frame)], link_type=link_type))
+    run = subprocess.run([needs("tshark"), "-n", "-r", path, "-T", "fields", "-E", "occurrence=a", "-e", "ip.len", "-e",
+                          "ipv6.plen"], capture_output=True, check=True, env=ENVIRONMENT, text=True)
+    four, six = run.stdout.rstrip("\n").split("\t")
+    lengths = [int(octets) for octets in four.split(",") if octets]
+    lengths += [40 + int(octets) for octets in six.split(",") if octets]
+    assert sorted(octets for _, octets in read(path).flows.values()) == sorted(lengths)
 
 
 @pytest.mark.parametrize("form", ["pcap", "nsecpcap", "modpcap", "rh6_1pcap", "suse6_3pcap", "nokiapcap", "pcapng"])

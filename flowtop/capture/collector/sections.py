@@ -58,7 +58,7 @@ class _Sections(NamedTuple):
 def collect_records(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
     """Convert Flow Records of one Template to rows, also those that hold a packet: see collect_rows."""
     names = frozenset(template.names)
-    if names.isdisjoint(_SECTIONS) or not (names.isdisjoint(_COUNTERS) or names.isdisjoint(_ADDRESSES)):
+    if not has_section(template) or not (names.isdisjoint(_COUNTERS) or names.isdisjoint(_ADDRESSES)):
         return collect_rows(template, records, times)
     sections = _sections(records)
     parsed, usable = _parse(sections)
@@ -67,6 +67,18 @@ def collect_records(template: Template, records: Records, times: ExportTimes) ->
     collected = collect_rows(template, records, times)
     _overlay(collected.rows, parsed, usable, collected.sources)
     return collected
+
+
+def has_section(template: Template) -> bool:
+    """Whether its records hold the first octets of a packet."""
+    return not _SECTIONS.keys().isdisjoint(template.names)
+
+
+def section_rows(records: Records) -> tuple[Collected, npt.NDArray[np.intp]]:
+    """The packets in records that have a section, as rows without interfaces and times, and the record of each."""
+    parsed, usable = _parse(_sections(records))
+    which = np.flatnonzero(usable)
+    return packet_rows(parsed, which), which
 
 
 def _sections(records: Records) -> _Sections:

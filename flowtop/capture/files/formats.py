@@ -17,7 +17,7 @@ from flowtop.capture.files.pieces import CarriedPiece, PacketPiece, Piece, risin
 from flowtop.capture.packets.entries import Observations
 from flowtop.capture.packets.fragments import FragmentJoiner
 from flowtop.capture.packets.internet import parse
-from flowtop.capture.packets.link_types import LINK_TYPES, link_type_text
+from flowtop.capture.packets.link_types import LINK_TYPES, link_type_text, split_aggregates
 from flowtop.capture.packets.tunnels import decapsulate
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
@@ -54,6 +54,7 @@ class PacketReader:
                   if interface.link_type not in LINK_TYPES}
         for number, link_type in unread.items():
             self._unread[link_type] += int(np.count_nonzero(frames.interface == number))
+        frames = split_aggregates(frames)
         clock_ns = rising(frames.time_ns, latest_ns)
         if not self._decap:
             packets = parse(frames)

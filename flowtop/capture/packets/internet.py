@@ -136,7 +136,7 @@ def parse(frames: Frames, places: Places | None = None) -> Packets:
         keys=np.zeros(n, FLOW_KEY_DTYPE),
         outcome=_outcome_of_type(link.type),
         octets=np.maximum(frames.wire - link.ip_offset, 0),
-        frame_octets=frames.wire,
+        frame_octets=frames.wire if frames.ordinal is None else np.where(frames.ordinal > 0, 0, frames.wire),
         time_ns=frames.time_ns,
         tcp_bits=np.zeros(n, np.uint16), tos=np.zeros(n, np.uint8), ttl=np.zeros(n, np.uint8),
         source_mac=link.source_mac, destination_mac=link.destination_mac,

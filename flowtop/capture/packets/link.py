@@ -30,8 +30,8 @@ _VERSION_4_NO_OPTIONS = 0x45
 _TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
 _OUTGOING = 4
 """Packet type of packets sent by the host (PACKET_OUTGOING)."""
-BSD_IPV4, BSD_IPV6 = 2, (10, 24, 28, 30)
-"""Address families of LINKTYPE_NULL; that of IPv6 depends on the system."""
+BSD_IPV4, BSD_IPV6 = 2, (10, 23, 24, 28, 30)
+"""Address families of LINKTYPE_NULL; that of IPv6 depends on the system (Linux, Windows, BSDs, macOS)."""
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class Link:
         vlan_id, customer_vlan_id: of the outer two tags, 0 for none.
         source_mac, destination_mac: V6, zeros if there is none.
         egress: the frame was sent, not received.
+        more: another packet follows in the frame; see Frames.ordinal.
     """
 
     type: Integers
@@ -53,13 +54,14 @@ class Link:
     source_mac: npt.NDArray[np.void]
     destination_mac: npt.NDArray[np.void]
     egress: npt.NDArray[np.bool_]
+    more: npt.NDArray[np.bool_]
 
     @classmethod
     def blank(cls, n: int) -> Link:
         """`n` frames with all fields 0."""
         zeros = np.zeros(n, np.int64)
         return cls(zeros, zeros.copy(), zeros.copy(), zeros.copy(), np.zeros(n, "V6"), np.zeros(n, "V6"),
-                   np.zeros(n, np.bool_))
+                   np.zeros(n, np.bool_), np.zeros(n, np.bool_))
 
 
 def ethernet(frames: Frames) -> Link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -104,12 +105,35 @@ def read_link(frames: Frames) -> Link:
     link = _unknown(len(frames.offset))
     for number in np.unique(mixture).tolist():
         rows = np.flatnonzero(mixture == number)
-        part = _read(Frames(frames.octets, frames.offset[rows], frames.captured[rows], frames.wire[rows],
-                            frames.time_ns[rows], frames.interface[rows], frames.egress[rows], frames.interfaces),
-                     number)
+        part = _read(frames.take(rows), number)
         for name in Link.__slots__:
             getattr(link, name)[rows] = getattr(part, name)
     return link
+
+
+def split_aggregates(frames: Frames) -> Frames:
+    """Frames with one element for each packet of the 802.11 frames that hold several (A-MSDU)."""
+    wireless_types = [number for number, interface in enumerate(frames.interfaces) if interface.link_type in _WIRELESS]
+    if not wireless_types:
+        return frames
+    rows = np.flatnonzero(np.isin(frames.interface, wireless_types))
+    found, ordinals = [np.arange(len(frames.offset))], [np.zeros(len(frames.offset), np.int64)]
+    for ordinal in range(_MOST_SUBFRAMES):
+        rows = rows[read_link(replace(frames.take(rows), ordinal=np.full(len(rows), ordinal))).more]
+        if not len(rows):
+            break
+        found.append(rows)
+        ordinals.append(np.full(len(rows), ordinal + 1))
+    if len(found) == 1:
+        return frames
+    every, which = np.concatenate(found), np.concatenate(ordinals)
+    order = np.lexsort((which, every))
+    return replace(frames.take(every[order]), ordinal=which[order])
+
+
+_WIRELESS = frozenset({105, 119, 127, 163, 192})
+_MOST_SUBFRAMES = 128
+"""More do not fit into the longest A-MSDU, of 11,454 octets."""
 
 
 def _read(frames: Frames, link_type: int) -> Link:

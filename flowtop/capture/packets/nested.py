@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,9 +17,9 @@ def frames_from(frames: Frames, rows: Integers, skip: Integers) -> Frames:
     Args:
         skip: octets that are left out, shape (m,); at most those captured.
     """
-    return Frames(frames.octets, frames.offset[rows] + skip, frames.captured[rows] - skip,
-                  np.maximum(frames.wire[rows] - skip, 0), frames.time_ns[rows], frames.interface[rows],
-                  frames.egress[rows], frames.interfaces)
+    chosen = frames.take(rows)
+    return replace(chosen, offset=chosen.offset + skip, captured=chosen.captured - skip,
+                   wire=np.maximum(chosen.wire - skip, 0))
 
 
 def read_nested(frames: Frames, link: Link, rows: Integers, skip: Integers, read: Callable[[Frames], Link]) -> None:

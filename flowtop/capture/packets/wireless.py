@@ -1,10 +1,12 @@
 """IEEE 802.11 data frames, and the headers that capture software puts before them: radiotap, Prism, AVS.
 
 Frames that are encrypted, management and control frames, and later fragments of a frame are not IP. Of an A-MSDU the
-first subframe is read.
+subframe `Frames.ordinal` is read.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,15 +68,38 @@ def _ieee80211(frames: Frames, padded: npt.NDArray[np.bool_]) -> Link:
     link.destination_mac[rows] = np.where(to_ds, header["third"], header["first"])
     link.source_mac[rows] = np.where(from_ds, np.where(to_ds, fourth, header["third"]), header["second"])
     aggregate = qos & (frames.octets[frames.offset[rows] + addresses] & _AGGREGATE > 0)
-    aggregate &= at + _SUBFRAME.itemsize <= frames.captured[rows]
+    ordinal = np.zeros(len(rows), np.int64) if frames.ordinal is None else frames.ordinal[rows]
     if aggregate.any():
+        at[aggregate], following = _subframes(frames, rows[aggregate], at[aggregate], ordinal[aggregate])
+        link.more[rows[aggregate]] = _subframe_octets(frames, rows[aggregate], following) > 0
         subframe = gather(frames.octets, frames.offset[rows[aggregate]] + at[aggregate], _SUBFRAME)
         link.destination_mac[rows[aggregate]] = subframe["destination"]
         link.source_mac[rows[aggregate]] = subframe["source"]
         at[aggregate] += _SUBFRAME.itemsize
-    read_llc(frames, link, rows, at)
+    there = at <= frames.captured[rows]
+    read_llc(frames, link, rows[there], at[there])
     follow_type(frames, link)
     return link
+
+
+def _subframes(frames: Frames, rows: Integers, at: Integers, ordinal: Integers) -> tuple[Integers, Integers]:
+    """Where the subframes `ordinal` begin, and those after them; `at`: the first ones.
+
+    Each takes a header, its length, and octets that align the next one to 4. A header of zeros is padding.
+    """
+    following = at
+    for step in range(int(ordinal.max()) + 1):
+        at = np.where(ordinal >= step, following, at)
+        octets = _subframe_octets(frames, rows, at)
+        following = np.minimum(at + octets + -octets % 4, frames.captured[rows])
+    return at, following
+
+
+def _subframe_octets(frames: Frames, rows: Integers, at: Integers) -> Integers:
+    """Octets of the subframes that begin at these offsets, with their headers; 0 where there is none."""
+    length = gather(frames.octets, frames.offset[rows] + at, _SUBFRAME)["length"].astype(np.int64)
+    there = (length > 0) & (at + _SUBFRAME.itemsize <= frames.captured[rows])
+    return np.where(there, length + _SUBFRAME.itemsize, 0)
 
 
 def radiotap(frames: Frames) -> Link:
@@ -87,8 +112,7 @@ def radiotap(frames: Frames) -> Link:
     inner = frames_from(frames, rows, length[rows])
     checked = (flags & _CHECKED > 0) & (inner.wire >= _CHECK_OCTETS)
     wire = inner.wire - np.where(checked, _CHECK_OCTETS, 0)
-    inner = Frames(inner.octets, inner.offset, np.minimum(inner.captured, wire), wire, inner.time_ns, inner.interface,
-                   inner.egress, inner.interfaces)
+    inner = replace(inner, captured=np.minimum(inner.captured, wire), wire=wire)
     part = _ieee80211(inner, flags & _PADDED > 0)
     for name in Link.__slots__:
         getattr(link, name)[rows] = getattr(part, name)

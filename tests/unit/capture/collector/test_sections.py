@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
+from flowtop.capture.files.messages import Payload
 from flowtop.model.kinds import Kind
+from flowtop.output.dump import entries, entry_text
 from tests.kernel import frames as f
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
 from tests.unit.capture.files import links
@@ -151,6 +154,20 @@ def test_a_record_with_key_and_counters_keeps_them() -> None:
     (flow,), _ = collected(((8, 4, b"\x0a\0\0\1"), (12, 4, b"\x0a\0\0\2"), (7, 2, 5), (11, 2, 6), (4, 1, f.UDP),
                             (2, 4, 11), (1, 4, 999), IN, (IP_SECTION, VARIABLE, V4)))
     assert (flow["ends"], flow["counts"]) == (("0a000001", 5, 6, f.UDP), (11, 999))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "own counters" not in name])
+def test_flowtop_dump_shows_the_packet(name: str) -> None:
+    elements, _ = CASES[name]
+    body = b"".join(value.to_bytes(length, "big") if isinstance(value, int) else
+                    variable(value) if length == VARIABLE else value.ljust(length, b"\0")
+                    for _, length, value in elements)
+    message = ipfix(template(SET, [(number, length) for number, length, _ in elements]), set_of(SET, body))
+    (entry,) = entries([Payload(message, "a", "b", True)])
+    packet = json.loads(entry_text(entry, "json"))["records"][0]["values"]["packet"]
+    assert (packet["sourceIPv4Address"], packet["destinationTransportPort"], packet["ipTotalLength"]) == (
+        "192.0.2.1", 2_000, 96)
+    assert "        packet: sourceIPv4Address=192.0.2.1 destinationIPv4Address=" in entry_text(entry, "text")
 
 
 @patient
