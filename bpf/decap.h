@@ -10,7 +10,6 @@
 #include "parse.h"
 
 #define TUNNELS_MAX 4                 /* maximum nesting */
-#define MPLS_LABELS_MAX 8
 /* Maximum offset of an inner packet in a frame: ten extension headers of 2048 octets after it end below OFFSET_MASK. */
 #define CARRIED_OFFSET_MAX 0x2fff
 #define CARRIED_OFFSET_MASK 0x3fff
@@ -19,8 +18,6 @@
 #define PROTOCOL_IPV6 41
 #define PROTOCOL_GRE 47
 #define ETHERTYPE_BRIDGED 0x6558      /* Transparent Ethernet Bridging */
-#define ETHERTYPE_MPLS 0x8847
-#define ETHERTYPE_MPLS_UPSTREAM 0x8848
 #define ETHERTYPE_ERSPAN 0x88be       /* types I and II */
 #define ETHERTYPE_ERSPAN3 0x22eb
 #define GRE_CHECKSUM 0x8000
@@ -135,7 +132,7 @@ FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *insi
 		at += sizeof(key);
 	}
 	inside->offset = at + (flags & GRE_SEQUENCE ? 4 : 0);
-	if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_UPSTREAM)
+	if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_MULTICAST)
 		inside_mpls(skb, end, inside);
 	else if (type == ETHERTYPE_ERSPAN)
 		inside_erspan(skb, end, flags & GRE_SEQUENCE ? ERSPAN_HEADER : 0, inside);
@@ -169,7 +166,7 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 		inside->tunnel = FLOW_TUNNEL_GENEVE;
 		inside->tunnel_id = from_network_32(header.vni) >> 8;
 		inside->offset = at + sizeof(header) + (header.flags & 0x3f) * 4;
-		if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_UPSTREAM)
+		if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_MULTICAST)
 			inside_mpls(skb, end, inside);
 		else if (type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || type == ETHERTYPE_BRIDGED)
 			inside->type = type;
@@ -230,18 +227,18 @@ FLOW_INLINE int parse_inside(struct __sk_buff *skb, struct carried *inside, u64 
 		offset += ETHERNET_HEADER;
 		if (is_tag(type))
 			type = skip_tags(skb, type, &offset, CARRIED_OFFSET_MASK, 0, key);
+		if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6)
+			type = skip_headers(skb, type, &offset, end, CARRIED_OFFSET_MASK, key);
 	}
 	if (offset > CARRIED_OFFSET_MAX || offset >= end)
 		return FLOW_IGNORED_MALFORMED;
 	packet->ip_offset = offset;
 	if (type == ETHERTYPE_IPV4)
-		parsed = parse_ipv4(skb, offset, end, key, packet);
+		parsed = parse_ipv4(skb, offset, end, key, packet, 0);
 	else if (type == ETHERTYPE_IPV6)
-		parsed = parse_ipv6(skb, offset, end, key, packet);
+		parsed = parse_ipv6(skb, offset, end, key, packet, 0);
 	else
 		return FLOW_IGNORED_OTHER;
-	if (parsed == PARSED_IP && packet->ip_octets > end - offset)
-		return FLOW_IGNORED_MALFORMED;
 	if (parsed == PARSED_IP && packet->transport_offset)
 		parse_transport(skb, packet->transport_offset & OFFSET_MASK, packet->ip_offset + packet->ip_octets, key,
 				packet);
@@ -278,8 +275,10 @@ FLOW_INLINE void decapsulate(struct __sk_buff *skb, struct work *work)
 		}
 		work->inner_key.ifindex = work->key.ifindex;
 		work->inner_key.direction = work->key.direction;
-		work->inner_key.tunnel = inside.tunnel;
-		work->inner_key.tunnel_id = inside.tunnel_id;
+		if (!work->inner_key.tunnel) {   /* else a label or a session inside */
+			work->inner_key.tunnel = inside.tunnel;
+			work->inner_key.tunnel_id = inside.tunnel_id;
+		}
 		work->key = work->inner_key;
 		work->packet = work->inner;
 	}

@@ -153,6 +153,7 @@ class Tunnel(enum.IntEnum):
     VXLAN = 4, "vxlan", "vni", True
     GENEVE = 5, "geneve", "vni", True
     MPLS = 6, "mpls", "label", True
+    PPPOE = 7, "pppoe", "session"
 
 
 TUNNELS_BY_LABEL: dict[str, Tunnel] = {tunnel.label: tunnel for tunnel in Tunnel if tunnel}
