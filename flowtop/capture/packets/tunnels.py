@@ -1,4 +1,7 @@
-"""Packets inside tunnels: IP-in-IP, 6in4, GRE, ERSPAN, VXLAN, Geneve, MPLS over UDP (bpf/decap.h)."""
+"""Packets inside tunnels: IP-in-IP, 6in4, GRE, ERSPAN, VXLAN, Geneve, MPLS over UDP (bpf/decap.h).
+
+MPLS and PPPoE of the link itself are read by headers.py, with and without decapsulation; here they get a name.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import FileInterface, Frames, Integers, Octets, gather
+from flowtop.capture.packets.headers import IPV4, IPV6, LABELS_MAX, MPLS, MPLS_MULTICAST
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Places, parse
 from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
 
@@ -18,9 +22,8 @@ FARTHEST = 0x2FFF
 """Maximum offset of an inner packet in the outermost frame (CARRIED_OFFSET_MAX in bpf/decap.h)."""
 _V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
 _VXLAN_PORTS, _GENEVE_PORT, _MPLS_PORT = (4789, 8472), 6081, 6635
-_IPV4_TYPE, _IPV6_TYPE, _ETHERNET_TYPE, _MPLS_TYPES = 0x0800, 0x86DD, 0x6558, (0x8847, 0x8848)
+_ETHERNET_TYPE, _MPLS_TYPES = 0x6558, (MPLS, MPLS_MULTICAST)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
-_LABELS_MAX = 8
 _UDP_OCTETS = 8
 
 _UDP_HEADER = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("length", ">u2"), ("checksum", "V2")])
@@ -154,7 +157,7 @@ def _udp(payload: Payload, content: Carried, rows: Integers) -> None:
 
 def _by_type(payload: Payload, content: Carried, rows: Integers, types: Integers) -> None:
     """Set the content's type by EtherType."""
-    for type_, inside in ((_IPV4_TYPE, Inside.IPV4), (_IPV6_TYPE, Inside.IPV6), (_ETHERNET_TYPE, Inside.ETHERNET)):
+    for type_, inside in ((IPV4, Inside.IPV4), (IPV6, Inside.IPV6), (_ETHERNET_TYPE, Inside.ETHERNET)):
         content.inside[rows[types == type_]] = inside
     mpls = rows[np.isin(types, _MPLS_TYPES)]
     if len(mpls):
@@ -167,7 +170,7 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
     A pseudowire's control word (RFC 4385) begins with four zero bits. Without one, a MAC that begins the same way is
     mistaken for it, as routers do.
     """
-    for _ in range(_LABELS_MAX):
+    for _ in range(LABELS_MAX):
         rows = rows[content.offset[rows] + 4 < payload.end[rows]]
         if not len(rows):
             return
@@ -227,7 +230,7 @@ def decapsulate(frames: Frames) -> Decapsulated:
     """Parse frames, and the IP packets inside them."""
     n = len(frames.offset)
     places = Places.blank(n)
-    packets = parse(frames, places)
+    packets = parse(frames, places, tunnels=True)
     around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
@@ -238,10 +241,11 @@ def decapsulate(frames: Frames) -> Decapsulated:
         if parents is None:
             rows = layer.rows[layer.usable]
             parents = packets.take(rows)
-            _name_tunnel(parents, np.arange(len(rows)), content, layer.usable)
+            _name_tunnel(parents, np.arange(len(rows)), content, np.flatnonzero(layer.usable))
             parents.keys["kind"] = Kind.PARENT
         _replace(packets, layer)
-        _name_tunnel(packets, layer.rows[layer.usable], content, layer.usable)
+        outside = packets.keys["tunnel"][layer.rows[layer.usable]] == Tunnel.NONE  # else a label or a session inside
+        _name_tunnel(packets, layer.rows[layer.usable][outside], content, np.flatnonzero(layer.usable)[outside])
         around = layer
     return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents)
 
@@ -260,9 +264,9 @@ def _look_inside(around: _Layer) -> tuple[_Layer, Carried] | None:
     content, more = content.take(some), more[some]
     frames = _frames_inside(around, more, content)
     places = Places.blank(len(more))
-    packets = parse(frames, places)
+    packets = parse(frames, places, tunnels=True)
     begin = around.begin[more]
-    usable = ((packets.outcome == PARSED_IP) & (packets.octets <= frames.wire - places.ip)
+    usable = ((packets.outcome == PARSED_IP) & ~packets.lying
               & (frames.offset - begin + places.ip <= FARTHEST))
     return _Layer(around.rows[more], frames, packets, places, usable, begin), content
 
@@ -293,6 +297,6 @@ def _replace(packets: Packets, layer: _Layer) -> None:
             getattr(packets, field.name)[rows] = getattr(layer.packets, field.name)[usable]
 
 
-def _name_tunnel(packets: Packets, rows: Integers, content: Carried, usable: npt.NDArray[np.bool_]) -> None:
-    packets.keys["tunnel"][rows] = content.tunnel[usable]
-    packets.keys["tunnel_id"][rows] = content.tunnel_id[usable]
+def _name_tunnel(packets: Packets, rows: Integers, content: Carried, chosen: Integers) -> None:
+    packets.keys["tunnel"][rows] = content.tunnel[chosen]
+    packets.keys["tunnel_id"][rows] = content.tunnel_id[chosen]
