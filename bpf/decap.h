@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Decapsulation of tunnels, the same as flowtop/capture/packets/tunnels.py. Only with -DFLOW_DECAP.
+ * -DFLOW_ADDED_TUNNEL(port)=EXPRESSION is an enum flow_tunnel for UDP ports that the user has added, else 0.
  * Key and packet are in a map's memory, not on the stack: the verifier does not track values there, so all paths
  * through one tunnel are the same state for it at the start of the next.
  */
@@ -32,6 +33,9 @@
 #define PORT_VXLAN_LINUX 8472         /* Linux's default, older than IANA's number */
 #define PORT_GENEVE 6081
 #define PORT_MPLS 6635                /* RFC 7510 */
+#ifndef FLOW_ADDED_TUNNEL
+#define FLOW_ADDED_TUNNEL(port) FLOW_TUNNEL_NONE
+#endif
 #define VXLAN_FLAG_VNI 0x08
 #define VNI_HEADER 8
 
@@ -142,8 +146,27 @@ FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *insi
 		inside->type = type;
 }
 
-/* VXLAN (RFC 7348), Geneve (RFC 8926) and MPLS (RFC 7510), by port. */
-FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct carried *inside)
+/* The tunnel of a UDP destination port. */
+FLOW_INLINE u32 udp_tunnel(u16 port)
+{
+	u32 added = FLOW_ADDED_TUNNEL(port);
+
+	if (added)
+		return added;
+	switch (port) {
+	case PORT_VXLAN:
+	case PORT_VXLAN_LINUX:
+		return FLOW_TUNNEL_VXLAN;
+	case PORT_GENEVE:
+		return FLOW_TUNNEL_GENEVE;
+	case PORT_MPLS:
+		return FLOW_TUNNEL_MPLS;
+	}
+	return FLOW_TUNNEL_NONE;
+}
+
+/* VXLAN (RFC 7348), Geneve (RFC 8926) and MPLS (RFC 7510). */
+FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u32 tunnel, struct carried *inside)
 {
 	u64 at = (inside->offset & CARRIED_OFFSET_MASK) + UDP_HEADER;
 	struct {
@@ -156,9 +179,9 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 	if (at + sizeof(header) > end || bpf_skb_load_bytes(skb, at, &header, sizeof(header)))
 		return;
 	inside->offset = at;
-	if (port == PORT_MPLS) {
+	if (tunnel == FLOW_TUNNEL_MPLS) {
 		inside_mpls(skb, end, inside);
-	} else if (port == PORT_GENEVE) {
+	} else if (tunnel == FLOW_TUNNEL_GENEVE) {
 		u64 type = from_network_16(header.type);
 
 		if (header.flags >> 6)
@@ -182,6 +205,7 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 FLOW_INLINE void look_inside(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, struct carried *inside)
 {
 	u64 end = packet->ip_offset + packet->ip_octets;
+	u32 tunnel;
 
 	inside->offset = packet->transport_offset;
 	if (inside->offset > CARRIED_OFFSET_MAX)
@@ -199,9 +223,9 @@ FLOW_INLINE void look_inside(struct __sk_buff *skb, struct flow_key *key, struct
 		inside_gre(skb, end, inside);
 		break;
 	case PROTOCOL_UDP:
-		if (key->destination_port == PORT_VXLAN || key->destination_port == PORT_VXLAN_LINUX ||
-		    key->destination_port == PORT_GENEVE || key->destination_port == PORT_MPLS)
-			inside_udp(skb, end, key->destination_port, inside);
+		tunnel = udp_tunnel(key->destination_port);
+		if (tunnel)
+			inside_udp(skb, end, tunnel, inside);
 		break;
 	}
 	if (inside->offset >= end || inside->offset > CARRIED_OFFSET_MAX)

@@ -92,7 +92,8 @@ def preceded(draw: st.DrawFn, packet: tuple[int, bytes]) -> tuple[int, bytes]:
             payload = f.pbb(draw(st.integers(0, 2**32 - 1)), ethertype, payload, tags=tuple(draw(TAGS)[:2]))
             ethertype = f.PBB
         elif kind == "wire":
-            inner = draw(st.binary(min_size=6, max_size=6)) + f.ethernet(ethertype, payload, tags=tuple(draw(TAGS)[:2]))[6:]
+            inner = f.ethernet(ethertype, payload, tags=tuple(draw(TAGS)[:2]))
+            inner = draw(st.binary(min_size=6, max_size=6)) + inner[6:]
             payload = f.mpls(labels[:3], draw(st.sampled_from([b"", bytes(4), b"\0\0\0\7"])) + inner)
             ethertype = f.MPLS
         elif kind == "tag":

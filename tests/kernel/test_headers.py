@@ -1,5 +1,7 @@
-"""IP behind labels, PPPoE sessions, backbone tags and stacks of VLAN tags, in the kernel programs; the same frames as in
-files (tests/unit/capture/files/test_headers.py), and super-packets, which only a host has."""
+"""IP behind labels, PPPoE sessions, backbone tags and stacks of VLAN tags, in the kernel programs.
+
+The same frames as in files (tests/unit/capture/files/test_headers.py), and super-packets, which only a host has.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def test_captures_give_the_flow_table_tshark_gives(name: str) -> None:
     expected = json.loads(EXPECTED.read_text())[name]
     found = read(CAPTURES / name)
     if name == NOT_ETHERNET:
-        assert dict(found.flows) == {("10.171.169.243", "192.168.255.1", 6, 10250, 41252): (1, 256)}, "the frame's length: its header says 0x576"
+        frame_octets = 256  # its header says 0x576
+        assert dict(found.flows) == {("10.171.169.243", "192.168.255.1", 6, 10250, 41252): (1, frame_octets)}
     else:
         assert dict(found.flows) == corrected(name, expected_table(expected["outer"]))
     assert (found.total("packets"), found.fault) == (expected["packets"], "")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
 from flowtop.model.kinds import IpVersion, Tunnel
-
-if TYPE_CHECKING:
-    from flowtop.capture.packets.link import Link
 
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 ETHERTYPE_MINIMUM = 0x0600
@@ -41,6 +38,17 @@ _BY_NIBBLE = np.full(16, _ETHERNET)
 _BY_NIBBLE[[0, 1, IpVersion.V4, IpVersion.V6]] = _CONTROL_WORD, _NOT_IP, IPV4, IPV6
 """Type of what is behind the bottom of a stack of labels, by its first four bits. 1 is a control channel (RFC 4385)."""
 _WORD, _LONG = np.dtype(">u2"), np.dtype(">u4")
+
+
+class Link(Protocol):
+    """The fields of link.Link that are read and changed here."""
+
+    type: Integers
+    ip_offset: Integers
+    vlan_id: Integers
+    customer_vlan_id: Integers
+    tunnel: npt.NDArray[np.uint8]
+    tunnel_id: npt.NDArray[np.uint32]
 
 
 @dataclass(slots=True)
@@ -72,9 +80,11 @@ class _Walk:
 
 
 def skip_headers(frames: Frames, link: Link) -> None:
-    """Skip what precedes IP in frames that are not IP by their EtherType: labels and the Ethernet of a pseudowire
-    (RFC 3032, RFC 4448), PPPoE sessions (RFC 2516), I-TAGs (IEEE 802.1ah), and VLAN tags among them, whose IDs fill those
-    that are still 0. Frames in which IP does not follow stay as they are.
+    """Skip what precedes IP in frames that are not IP by their EtherType.
+
+    These are labels and the Ethernet of a pseudowire (RFC 3032, RFC 4448), PPPoE sessions (RFC 2516), I-TAGs
+    (IEEE 802.1ah), and VLAN tags among them, whose IDs fill those that are still 0. Frames in which IP does not follow
+    stay as they are.
     """
     strange = np.flatnonzero((link.type != IPV4) & (link.type != IPV6))
     if not len(strange):

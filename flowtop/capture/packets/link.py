@@ -36,7 +36,8 @@ class Link:
     """Link layer fields of frames; one element per frame, shape (n,).
 
     Attributes:
-        type: EtherType after all VLAN tags, and of IP behind other headers (see headers.py); 0 if the frame is too short.
+        type: EtherType after all VLAN tags, and behind other headers if that is IP (see headers.py); 0 if the frame is
+            too short.
         ip_offset: offset of the IP header.
         vlan_id, customer_vlan_id: of the outer two tags, 0 for none.
         source_mac, destination_mac: V6, zeros if there is none.

@@ -15,13 +15,13 @@ from flowtop.capture.packets.frames import FileInterface, Frames, Integers, Octe
 from flowtop.capture.packets.headers import IPV4, IPV6, LABELS_MAX, MPLS, MPLS_MULTICAST
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Places, parse
 from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
+from flowtop.model.tunnel_ports import STANDARD_PORTS, TunnelPorts
 
 DEEPEST = 4
 """Maximum number of nested tunnels."""
 FARTHEST = 0x2FFF
 """Maximum offset of an inner packet in the outermost frame (CARRIED_OFFSET_MAX in bpf/decap.h)."""
 _V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
-_VXLAN_PORTS, _GENEVE_PORT, _MPLS_PORT = (4789, 8472), 6081, 6635
 _ETHERNET_TYPE, _MPLS_TYPES = 0x6558, (MPLS, MPLS_MULTICAST)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
 _UDP_OCTETS = 8
@@ -81,8 +81,8 @@ class Carried:
         return Carried(self.inside[rows], self.tunnel[rows], self.tunnel_id[rows], self.offset[rows])
 
 
-def carried(payload: Payload) -> Carried:
-    """Detect tunnels in the packets' payloads."""
+def carried(payload: Payload, ports: TunnelPorts) -> Carried:
+    """Detect tunnels in the packets' payloads; `ports`: in addition to the standard ones."""
     n = len(payload.frame)
     content = Carried(np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.uint32), payload.offset.copy())
     for protocol, inside in ((Protocol.IPIP, Inside.IPV4), (Protocol.IPV6, Inside.IPV6)):
@@ -93,7 +93,7 @@ def carried(payload: Payload) -> Carried:
         _gre(payload, content, rows)
     rows = np.flatnonzero((payload.protocol == Protocol.UDP) & (payload.end - payload.offset >= 2 * _UDP_OCTETS))
     if len(rows):
-        _udp(payload, content, rows)
+        _udp(payload, content, rows, {**STANDARD_PORTS, **ports})
     content.inside[content.offset >= payload.end] = Inside.NOTHING
     content.tunnel[content.inside == Inside.NOTHING] = Tunnel.NONE
     return content
@@ -135,22 +135,28 @@ def _erspan(payload: Payload, content: Carried, rows: Integers, headed: npt.NDAr
     content.inside[rows] = np.where(headed & ~whole, Inside.NOTHING, Inside.ETHERNET)
 
 
-def _udp(payload: Payload, content: Carried, rows: Integers) -> None:
+def _udp(payload: Payload, content: Carried, rows: Integers, tunnels: TunnelPorts) -> None:
     """VXLAN, Geneve and MPLS (RFC 7510), by port."""
     at = payload.frame[rows] + payload.offset[rows]
     ports = gather(payload.octets, at, _UDP_HEADER)["destination_port"].astype(np.int64)
+    used = [port for port in tunnels if (ports == port).any()]
+    if not used:
+        return
+    kinds = np.zeros(len(rows), np.uint8)
+    for port in used:
+        kinds[ports == port] = tunnels[port]
     header = gather(payload.octets, at + _UDP_OCTETS, _VNI_HEADER)
     inner = payload.offset[rows] + _UDP_OCTETS + _VNI_HEADER.itemsize
-    vxlan = np.isin(ports, _VXLAN_PORTS) & (header["flags"] & 0x08 != 0)
+    vxlan = (kinds == Tunnel.VXLAN) & (header["flags"] & 0x08 != 0)
     content.tunnel[rows[vxlan]], content.inside[rows[vxlan]] = Tunnel.VXLAN, Inside.ETHERNET
-    geneve = (ports == _GENEVE_PORT) & (header["flags"] >> 6 == 0)
+    geneve = (kinds == Tunnel.GENEVE) & (header["flags"] >> 6 == 0)
     content.tunnel[rows[geneve]] = Tunnel.GENEVE
     for which in (vxlan, geneve):
         content.tunnel_id[rows[which]] = header["vni"][which] >> 8
         content.offset[rows[which]] = inner[which]
     content.offset[rows[geneve]] += (header["flags"][geneve] & 0x3F).astype(np.int64) * 4
     _by_type(payload, content, rows[geneve], header["type"][geneve].astype(np.int64))
-    mpls = rows[ports == _MPLS_PORT]
+    mpls = rows[kinds == Tunnel.MPLS]
     content.offset[mpls] = payload.offset[mpls] + _UDP_OCTETS
     _mpls(payload, content, mpls)
 
@@ -226,15 +232,15 @@ class _Layer:
     begin: Integers
 
 
-def decapsulate(frames: Frames) -> Decapsulated:
-    """Parse frames, and the IP packets inside them."""
+def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulated:
+    """Parse frames, and the IP packets inside them; `ports`: of tunnels, in addition to the standard ones."""
     n = len(frames.offset)
     places = Places.blank(n)
     packets = parse(frames, places, tunnels=True)
     around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
-        inside = _look_inside(around)
+        inside = _look_inside(around, ports or {})
         if inside is None:
             break
         layer, content = inside
@@ -250,13 +256,13 @@ def decapsulate(frames: Frames) -> Decapsulated:
     return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents)
 
 
-def _look_inside(around: _Layer) -> tuple[_Layer, Carried] | None:
+def _look_inside(around: _Layer, ports: TunnelPorts) -> tuple[_Layer, Carried] | None:
     """Parse the content of these packets, one level deep; None if there is none."""
     may = around.usable & (around.places.transport > 0) & (around.packets.fragment == NO_FRAGMENT)
     more = np.flatnonzero(may)
     protocol = around.packets.keys["protocol"][more].astype(np.int64)
     content = carried(Payload(around.frames.octets, around.frames.offset[more], protocol,
-                              around.places.transport[more], around.places.end[more]))
+                              around.places.transport[more], around.places.end[more]), ports)
     deep = around.frames.offset[more] - around.begin[more] + content.offset
     some = np.flatnonzero((content.inside != Inside.NOTHING) & (deep <= FARTHEST))
     if not len(some):
