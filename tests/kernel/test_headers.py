@@ -5,7 +5,7 @@ The same frames as in files (tests/unit/capture/files/test_headers.py), and supe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,10 +14,22 @@ from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, comp
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import split
 from flowtop.model.kinds import Direction, Tunnel
+from flowtop.model.tunnel_ports import MOST_PORTS
 from tests.kernel import frames as f
 from tests.kernel.observer import Books, Observer, SeenFlow
 from tests.kernel.wire import Wire
-from tests.unit.capture.files.test_headers import CASES, FLOW4, LIES, NOT_IP, OCTETS4, V4, Case
+from tests.unit.capture.files.test_headers import (
+    ADDED,
+    BY_PORT,
+    CASES,
+    FLOW4,
+    LIES,
+    NOT_IP,
+    OCTETS4,
+    V4,
+    Case,
+    frame_of,
+)
 
 COARSE = kernel_release() >= COARSE_CLOCK_KERNEL
 IP_SEGMENT = 20 + 20
@@ -160,3 +172,24 @@ def test_filters_in_the_kernel_apply_to_what_is_behind(text: str, decap_only: bo
             wanted, len(CASES) - wanted)
     finally:
         loaded.close()
+
+
+@pytest.fixture(scope="module")
+def with_ports() -> Iterator[Observer]:
+    """As many as can be added."""
+    ports = ADDED | dict.fromkeys(range(50_000, 50_000 + MOST_PORTS - len(ADDED)), Tunnel.VXLAN)
+    loaded = compile_program(map_entries=4096, coarse_clock=COARSE, decap=True, tunnel_ports=ports)
+    yield Observer(loaded)
+    loaded.close()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(("port", "payload", "tunnel", "tunnel_id"),
+                         [*BY_PORT, (50_020, f.vxlan(47, f.ethernet(f.IPV4, V4)), Tunnel.VXLAN, 47)])
+@pytest.mark.parametrize("carry", [f.ipv4, f.ipv6])
+def test_added_ports_beside_the_standard_ones(with_ports: Observer, port: int, payload: bytes, tunnel: Tunnel,
+                                              tunnel_id: int, carry: Callable[[bytes, int], bytes]) -> None:
+    outer = carry(f.udp(9, port, payload), f.UDP)
+    books = seen(with_ports, frame_of(outer))
+    assert books.flows == [SeenFlow(*FLOW4, 1, OCTETS4, tunnel=tunnel, tunnel_id=tunnel_id)]
+    assert [(parent.packets, parent.octets) for parent in books.parents] == [(1, len(outer))]

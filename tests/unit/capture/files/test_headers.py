@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import pytest
 
 from flowtop.capture.files.capture import FileConfig
 from flowtop.model.kinds import Tunnel
+from flowtop.model.tunnel_ports import TunnelPorts
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.capture.files.reading import Read, read
@@ -39,6 +41,10 @@ class Case(NamedTuple):
     def octets(self) -> int:
         """Its IP octets."""
         return OCTETS4 if V4 in self.frame else OCTETS6
+
+
+def frame_of(packet: bytes, pad: int = 0) -> bytes:
+    return f.ethernet(f.IPV6 if packet[0] >> 4 == 6 else f.IPV4, packet, pad=pad)
 
 
 def tag(vlan_id: int, ethertype: int, payload: bytes) -> bytes:
@@ -120,9 +126,10 @@ NOT_IP = {
 """Frames without IP, and their octets above the link header and VLAN tags."""
 
 
-def read_frames(path: Path, *frames: bytes, decap: bool = False, snap: int = 262_144) -> Read:
+def read_frames(path: Path, *frames: bytes, decap: bool = False, snap: int = 262_144,
+                ports: TunnelPorts | None = None) -> Read:
     path.write_bytes(w.pcap([(T, frame) for frame in frames], snap=snap))
-    return read(path, FileConfig(str(path), decap=decap))
+    return read(path, FileConfig(str(path), decap=decap, tunnel_ports=ports or {}))
 
 
 @pytest.mark.parametrize("decap", [False, True])
@@ -196,13 +203,50 @@ def test_a_tunnel_behind_a_label_is_the_innermost(tmp_path: Path) -> None:
     assert found.total("encapsulation_octets") == len(outer) - OCTETS4
 
 
+# ---- UDP ports of tunnels
+
+ADDED = {51234: Tunnel.VXLAN, 6082: Tunnel.GENEVE, 6636: Tunnel.MPLS, 8472: Tunnel.GENEVE}
+"""Linux's port of VXLAN is given to another one."""
+BY_PORT = [
+    (51234, f.vxlan(42, INNER4), Tunnel.VXLAN, 42),
+    (51234, f.vxlan(42, f.ethernet(f.MPLS, f.mpls((7,), V4))), Tunnel.MPLS, 7),
+    (6082, f.geneve(43, f.IPV4, V4, options=bytes(8)), Tunnel.GENEVE, 43),
+    (6636, f.mpls((1, 2), V4), Tunnel.MPLS, 2),
+    (8472, f.geneve(44, 0x6558, INNER4), Tunnel.GENEVE, 44),
+    (4789, f.vxlan(45, INNER4), Tunnel.VXLAN, 45),
+    (6081, f.geneve(46, f.IPV4, V4), Tunnel.GENEVE, 46),
+    (6635, f.mpls((3,), V4), Tunnel.MPLS, 3),
+]
+"""With the ports of ADDED: destination port, what the datagram holds, tunnel and id."""
+
+
+@pytest.mark.parametrize(("port", "payload", "tunnel", "tunnel_id"), BY_PORT)
+@pytest.mark.parametrize("carry", [f.ipv4, f.ipv6])
+def test_added_ports_beside_the_standard_ones(tmp_path: Path, port: int, payload: bytes, tunnel: Tunnel, tunnel_id: int,
+                                              carry: Callable[[bytes, int], bytes]) -> None:
+    outer = carry(f.udp(9, port, payload), f.UDP)
+    found = read_frames(tmp_path / "x.pcap", frame_of(outer), decap=True, ports=ADDED)
+    assert dict(found.flows) == {FLOW4: (1, OCTETS4)}
+    assert (found.facts[FLOW4]["tunnel"], found.facts[FLOW4]["tunnel_id"]) == (tunnel, tunnel_id)
+    assert list(found.parents.values()) == [(1, len(outer))]
+
+
+@pytest.mark.parametrize("port", [51234, 6082, 6636])
+def test_without_being_added_they_are_plain_udp(tmp_path: Path, port: int) -> None:
+    [payload] = [payload for number, payload, _, tunnel_id in BY_PORT if number == port and tunnel_id != 7]
+    outer = f.ipv4(f.udp(9, port, payload), f.UDP)
+    found = read_frames(tmp_path / "x.pcap", frame_of(outer), decap=True)
+    assert dict(found.flows) == {("10.0.0.1", "10.0.0.2", 17, 9, port): (1, len(outer))}
+
+
+def test_a_source_port_is_no_tunnel(tmp_path: Path) -> None:
+    outer = f.ipv4(f.udp(51234, 9, f.vxlan(42, INNER4)), f.UDP)
+    found = read_frames(tmp_path / "x.pcap", frame_of(outer), decap=True, ports=ADDED)
+    assert list(found.flows.values()) == [(1, len(outer))]
+
+
 # ---- lengths larger than the frame
 
-def frame_of(packet: bytes, pad: int = 0) -> bytes:
-    return f.ethernet(f.IPV6 if packet[0] >> 4 == 6 else f.IPV4, packet, pad=pad)
-
-
-UDP_OCTETS = 8
 LIES = {
     "65,000 octets in a frame of 60": (frame_of(f.ipv4(f.udp(1, 2), f.UDP, total_length=65_000), 60), 60 - 14),
     "one octet too many": (frame_of(f.ipv4(f.udp(1, 2, bytes(20)), f.UDP, total_length=49)), 48),
@@ -251,9 +295,9 @@ def test_headers_that_do_not_fit_are_malformed_not_lies(tmp_path: Path) -> None:
     lambda inner: f.ipv4(inner, f.IPIP),
     lambda inner: f.ipv6(f.gre(f.IPV4, inner), f.GRE),
 ])
-def test_a_packet_in_a_tunnel_is_not_larger_than_its_outer_one(tmp_path: Path, carry: object) -> None:
+def test_a_packet_in_a_tunnel_is_not_larger_than_its_outer_one(tmp_path: Path, carry: Callable[[bytes], bytes]) -> None:
     """It stays the outer flow, which counts what was on the wire."""
-    packet = carry(f.ipv4(f.udp(1, 2), f.UDP, total_length=65_000))  # type: ignore[operator]
+    packet = carry(f.ipv4(f.udp(1, 2), f.UDP, total_length=65_000))
     found = read_frames(tmp_path / "x.pcap", frame_of(packet), decap=True)
     [(flow, counted)] = found.flows.items()
     assert (flow[0] in ("10.0.0.1", "2001:db8::1"), counted) == (True, (1, len(packet)))
