@@ -18,9 +18,14 @@ _LINK_OF = {ETHERNET: 0, IPV4: 1, IPV6: 1}
 
 
 class SampledPackets:
-    """Sampled packets of one agent that wait for the drain."""
+    """Sampled packets of one agent that wait for the drain.
+
+    Attributes:
+        lying: packets whose header's length is larger than their frame; known after `rows`.
+    """
 
     def __init__(self) -> None:
+        self.lying = 0
         self._packets: list[SampledPacket] = []
         self._times_ms: list[int] = []
 
@@ -37,6 +42,7 @@ class SampledPackets:
         chosen = [self._packets[place] for place in read]
         parsed = parse(_frames(chosen, np.array(self._times_ms, np.int64)[read] * 1_000_000))
         usable = np.flatnonzero(parsed.outcome == PARSED_IP)
+        self.lying = int(np.count_nonzero(parsed.lying))
         rows = np.zeros(len(usable), COLLECTED_DTYPE)
         for name in FLOW_KEY_DTYPE.names or ():
             rows[name] = parsed.keys[name][usable]

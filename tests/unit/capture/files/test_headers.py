@@ -62,7 +62,7 @@ CASES = {
     "VLAN, label": Case(f.ethernet(f.MPLS, f.mpls((7,), V4), tags=((f.VLAN, 42),)), (42, 0), Tunnel.MPLS, 7),
     "QinQ, labels": Case(f.ethernet(f.MPLS, f.mpls((7, 8), V6), tags=((f.SERVICE_VLAN, 10), (f.VLAN, 20))), (10, 20),
                          Tunnel.MPLS, 8),
-    "pseudowire": Case(f.ethernet(f.MPLS, f.mpls((30, 31), INNER4)), tunnel=Tunnel.MPLS, tunnel_id=31),
+    "pseudowire": Case(f.ethernet(f.MPLS, f.mpls((29, 30), INNER4)), tunnel=Tunnel.MPLS, tunnel_id=30),
     "pseudowire with control word": Case(f.ethernet(f.MPLS, f.mpls((31,), bytes(4) + INNER6)), tunnel=Tunnel.MPLS,
                                          tunnel_id=31),
     "pseudowire with sequence number": Case(f.ethernet(f.MPLS, f.mpls((31,), b"\0\0\x12\x34" + INNER4)),
@@ -112,7 +112,7 @@ CASES = {
 NOT_IP = {
     "labels without a bottom": (f.ethernet(f.MPLS, f.mpls(tuple(range(9)), V4)), 9 * 4 + OCTETS4),
     "cut label": (f.ethernet(f.MPLS, b"\0\x01"), 2),
-    "control channel": (f.ethernet(f.MPLS, f.mpls((13,), b"\x10\0\0\x21" + V4)), 8 + OCTETS4),
+    "control channel": (f.ethernet(f.MPLS, f.mpls((13,), b"\x10\0\0\x07" + V4)), 8 + OCTETS4),
     "ARP in a pseudowire": (f.ethernet(f.MPLS, f.mpls((1,), bytes(4) + f.ethernet(f.ARP, bytes(46)))), 4 + 4 + 60),
     "LCP": (f.ethernet(f.PPPOE, f.pppoe(1, f.PPP_LCP, bytes(10))), 18),
     "IPCP": (f.ethernet(f.PPPOE, f.pppoe(1, 0x8021, bytes(10)), tags=((f.VLAN, 5),)), 18),
