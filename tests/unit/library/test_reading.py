@@ -197,7 +197,7 @@ def test_ports_of_tunnels_are_added(tmp_path: Path) -> None:
     inner, = flowtop.read(path, decap=True, tunnel_ports={51234: "vxlan"}).query("tcp")
     assert (inner.source, inner.tunnel, inner.tunnel_id, inner.bytes) == (CLIENT, "vxlan", 100, 40)
     assert [flow.tunnel for flow in flowtop.read(path, decap=True).query()] == [""]
-    with pytest.raises(flowtop.FlowtopError, match="gre.* has no UDP port"):
+    with pytest.raises(flowtop.FlowtopError, match="has no UDP port"):
         flowtop.read(path, decap=True, tunnel_ports={51234: "gre"})
 
 
