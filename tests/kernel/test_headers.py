@@ -26,6 +26,7 @@ from tests.unit.capture.files.test_headers import (
     LIES,
     NOT_IP,
     OCTETS4,
+    OUTER_LIES,
     V4,
     Case,
     frame_of,
@@ -96,6 +97,13 @@ def test_a_length_larger_than_the_frame_is_not_believed(observer: Observer, name
     books.assert_balanced()
     assert [(flow.packets, flow.octets) for flow in books.flows] == [(5, 5 * octets)]
     assert books.total("lying_lengths") == 5
+
+
+def test_the_length_of_an_outer_packet_lies_and_what_it_carries_is_counted(with_ports: Observer) -> None:
+    books = seen(with_ports, OUTER_LIES)
+    assert books.flows == [SeenFlow(*FLOW4, 1, OCTETS4, tunnel=Tunnel.VXLAN, tunnel_id=1)]
+    assert [parent.octets for parent in books.parents] == [len(OUTER_LIES) - 14]
+    assert books.total("lying_lengths") == 1
 
 
 @pytest.mark.parametrize("direction", Direction)

@@ -193,7 +193,7 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
 
 _INSIDE = (FileInterface(1), FileInterface(228), FileInterface(229))
 """Link types of the content, in the order of Inside, from ETHERNET on."""
-_OF_THE_FRAME = ("time_ns", "frame_octets")
+_OF_THE_FRAME = ("time_ns", "frame_octets", "lying")
 """Fields that keep the outer frame's values."""
 _OF_THE_POINT = ("ifindex", "direction")
 """Fields of the Flow Key that keep the outer frame's values."""

@@ -258,6 +258,7 @@ LIES = {
     "with a tag": (f.ethernet(f.IPV4, f.ipv4(f.udp(1, 2), f.UDP, total_length=1500), tags=((f.VLAN, 3),)), 28),
 }
 """Frames, and the octets above their link headers."""
+OUTER_LIES = frame_of(f.ipv4(f.udp(9, 4789, f.vxlan(1, INNER4)), f.UDP, total_length=2000))
 
 
 @pytest.mark.parametrize("decap", [False, True])
@@ -267,6 +268,14 @@ def test_a_length_larger_than_the_frame_is_not_believed(tmp_path: Path, name: st
     found = read_frames(tmp_path / "x.pcap", *[frame] * 5, decap=decap)
     [(flow, counted)] = found.flows.items()
     assert (flow[3:], counted, found.total("lying_lengths")) == ((1, 2), (5, 5 * octets), 5)
+
+
+def test_the_length_of_an_outer_packet_lies_and_what_it_carries_is_counted(tmp_path: Path) -> None:
+    frame = OUTER_LIES
+    found = read_frames(tmp_path / "x.pcap", frame, decap=True)
+    assert (dict(found.flows), found.total("lying_lengths")) == ({FLOW4: (1, OCTETS4)}, 1)
+    assert (list(found.parents.values()), found.total("encapsulation_octets")) == (
+        [(1, len(frame) - 14)], len(frame) - 14 - OCTETS4)
 
 
 @pytest.mark.parametrize("snap", [34, 42, 60])
