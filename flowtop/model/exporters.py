@@ -75,6 +75,7 @@ class CollectingStatistics:
         unknown_samples: sFlow samples of unknown types.
         short_records: records in sFlow samples that end before their content.
         interfaces: counters of interfaces, from sFlow counter samples.
+        lying_lengths: packet headers whose IP length is larger than the frame, whose length was used.
     """
 
     messages: int = 0
@@ -102,6 +103,7 @@ class CollectingStatistics:
     unknown_samples: int = 0
     short_records: int = 0
     interfaces: tuple[InterfaceCounters, ...] = ()
+    lying_lengths: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -169,6 +171,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
+    ("lying_lengths", "length lies"),
 )
 
 

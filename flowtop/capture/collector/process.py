@@ -297,6 +297,7 @@ class CollectingProcess:
         for (_, agent, sub_agent), packets in sampled.items():
             rows, intervals, _, _, unusable = packets.rows()
             self._counts["unusable_records"] += unusable
+            self._counts["lying_lengths"] += packets.lying
             if len(rows):
                 self._multiply(rows, intervals)
             self._number(rows, agent, sub_agent)

@@ -46,9 +46,14 @@ class SampledRows(NamedTuple):
 
 
 class SampledPackets:
-    """Sampled packets of one agent that wait for the drain."""
+    """Sampled packets of one agent that wait for the drain.
+
+    Attributes:
+        lying: packets whose header's length is larger than their frame; known after `rows`.
+    """
 
     def __init__(self) -> None:
+        self.lying = 0
         self._packets: list[SampledPacket] = []
         self._times_ms: list[int] = []
 
@@ -68,6 +73,7 @@ class SampledPackets:
         if read:
             parsed = parse(frames_of([self._packets[place] for place in read],
                                      np.array(self._times_ms, np.int64)[read] * 1_000_000))
+            self.lying = int(np.count_nonzero(parsed.lying))
             usable = np.flatnonzero(parsed.outcome == PARSED_IP)
             rows, places = packet_rows(parsed, usable), np.array(read, np.int64)[usable]
         if bare:

@@ -21,6 +21,7 @@ from flowtop.capture.packets.link_types import LINK_TYPES, link_type_text, split
 from flowtop.capture.packets.tunnels import decapsulate
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.tunnel_ports import TunnelPorts
 
 
 class PacketReader:
@@ -29,13 +30,15 @@ class PacketReader:
     Args:
         frames: finds the frames.
         decap: replace packets in tunnels by their inner packets.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
     """
 
     statistics: CollectingStatistics | None = None
 
-    def __init__(self, frames: FrameReader, *, decap: bool = False) -> None:
+    def __init__(self, frames: FrameReader, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> None:
         self._frames = frames
         self._decap = decap
+        self._tunnel_ports = tunnel_ports
         self._joiner = FragmentJoiner()
         self._observations = Observations()
         self._names: dict[int, str] = {}
@@ -59,7 +62,7 @@ class PacketReader:
         if not self._decap:
             packets = parse(frames)
             return PacketPiece(packets, self._joiner.join(packets), clock_ns, self._observations, frames)
-        decapsulated = decapsulate(frames)
+        decapsulated = decapsulate(frames, self._tunnel_ports)
         return CarriedPiece(
             PacketPiece(decapsulated.packets, self._joiner.join(decapsulated.packets), clock_ns, self._observations,
                         frames), decapsulated)
@@ -107,11 +110,12 @@ class Reader(Protocol):
         """Names of interfaces by number."""
 
 
-def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
+def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> Reader | None:
     """Return the reader for a file's format; None if too little was read to detect it.
 
     Args:
         decap: replace packets in tunnels by their inner packets.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
 
     Raises FlowtopError: the file is empty or of an unknown format.
     """
@@ -122,9 +126,9 @@ def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:
             return None
         name = "stdin" if stream.name == "standard input" else Path(stream.name).name
         if pcap_order(head):
-            return PacketReader(PcapReader(stream, name), decap=decap)
+            return PacketReader(PcapReader(stream, name), decap=decap, tunnel_ports=tunnel_ports)
         if is_pcapng(head):
-            return PacketReader(PcapngReader(name), decap=decap)
+            return PacketReader(PcapngReader(name), decap=decap, tunnel_ports=tunnel_ports)
         from flowtop.wire.ipfix import begins_message  # registry and collector: not needed for packets
 
         if begins_message(head):

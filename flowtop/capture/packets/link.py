@@ -12,14 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
+from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, TAG_TYPES, skip_headers
 from flowtop.model.kinds import IpVersion
 
-_TAG_TYPES = (0x8100, 0x88A8, 0x9100)
 _TAGS_MAX = 4
 _VLAN_ID = 0x0FFF
-IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
-ETHERTYPE_MINIMUM = 0x0600
-"""Smaller values are IEEE 802.3 lengths."""
 _ETHERNET = np.dtype([("destination", "V6"), ("source", "V6"), ("type", ">u2")])
 _COOKED = np.dtype([("packet_type", ">u2"), ("device", ">u2"), ("length", ">u2"), ("address", "V6"), ("pad", "V2"),
                     ("type", ">u2")])
@@ -39,12 +36,14 @@ class Link:
     """Link layer fields of frames; one element per frame, shape (n,).
 
     Attributes:
-        type: EtherType after all VLAN tags; 0 if the frame is too short.
+        type: EtherType after all VLAN tags, and behind other headers if that is IP (see headers.py); 0 if the frame is
+            too short.
         ip_offset: offset of the IP header.
         vlan_id, customer_vlan_id: of the outer two tags, 0 for none.
         source_mac, destination_mac: V6, zeros if there is none.
         egress: the frame was sent, not received.
         more: another packet follows in the frame; see Frames.ordinal.
+        tunnel, tunnel_id: a value of Tunnel, and the lowest MPLS label or the PPPoE session; 0 for none.
     """
 
     type: Integers
@@ -55,13 +54,15 @@ class Link:
     destination_mac: npt.NDArray[np.void]
     egress: npt.NDArray[np.bool_]
     more: npt.NDArray[np.bool_]
+    tunnel: npt.NDArray[np.uint8]
+    tunnel_id: npt.NDArray[np.uint32]
 
     @classmethod
     def blank(cls, n: int) -> Link:
         """`n` frames with all fields 0."""
         zeros = np.zeros(n, np.int64)
         return cls(zeros, zeros.copy(), zeros.copy(), zeros.copy(), np.zeros(n, "V6"), np.zeros(n, "V6"),
-                   np.zeros(n, np.bool_), np.zeros(n, np.bool_))
+                   np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.uint8), np.zeros(n, np.uint32))
 
 
 def ethernet(frames: Frames) -> Link:
@@ -78,6 +79,7 @@ def ethernet(frames: Frames) -> Link:
         link.source_mac[~whole] = link.destination_mac[~whole] = b""
     _skip_tags(frames, link)
     _find_bare_ip(frames, link)
+    skip_headers(frames, link)
     return link
 
 
@@ -118,6 +120,7 @@ def _cooked(frames: Frames, dtype: np.dtype[np.void]) -> Link:
     link.source_mac[mac] = header["address"][mac]
     link.egress = whole & (header["packet_type"] == _OUTGOING)
     _skip_tags(frames, link)
+    skip_headers(frames, link)
     return link
 
 
@@ -139,7 +142,7 @@ def _skip_tags(frames: Frames, link: Link) -> None:
 
 
 def _tagged(types: Integers) -> npt.NDArray[np.bool_]:
-    tagged: npt.NDArray[np.bool_] = (types == _TAG_TYPES[0]) | (types == _TAG_TYPES[1]) | (types == _TAG_TYPES[2])
+    tagged: npt.NDArray[np.bool_] = (types == TAG_TYPES[0]) | (types == TAG_TYPES[1]) | (types == TAG_TYPES[2])
     return tagged
 
 
@@ -177,5 +180,6 @@ def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool
 
 
 def follow_type(frames: Frames, link: Link) -> None:
-    """Walk what may stand between an EtherType and the IP header (VLAN tags), for links that are read elsewhere."""
+    """Skip what may stand between an EtherType and the IP header (tags, labels), for links that are read elsewhere."""
     _skip_tags(frames, link)
+    skip_headers(frames, link)

@@ -9,7 +9,8 @@ import numpy as np
 
 from flowtop.capture.packets import llc, point_to_point, pseudo, wireless
 from flowtop.capture.packets.frames import Frames
-from flowtop.capture.packets.link import ETHERTYPE_MINIMUM, Link, loopback, raw_ip, raw_ipv4, raw_ipv6
+from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM
+from flowtop.capture.packets.link import Link, loopback, raw_ip, raw_ipv4, raw_ipv6
 
 
 def _ppi(frames: Frames) -> Link:

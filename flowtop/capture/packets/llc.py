@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from flowtop.capture.packets import link as ethernet_ii
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.link import ARP, ETHERTYPE_MINIMUM, IPV4, Link, follow_type
+from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4
+from flowtop.capture.packets.link import Link, follow_type
 from flowtop.capture.packets.nested import read_nested
 
 _LLC = np.dtype([("dsap", "u1"), ("ssap", "u1"), ("control", "u1"), ("organisation", "V3"), ("type", ">u2")])

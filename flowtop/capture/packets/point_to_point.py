@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.link import ETHERTYPE_MINIMUM, IPV4, IPV6, Link, follow_type
+from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM, IPV4, IPV6
+from flowtop.capture.packets.link import Link, follow_type
 from flowtop.capture.packets.nested import read_nested
 
 MPLS, MPLS_UPSTREAM = 0x8847, 0x8848

@@ -9,17 +9,8 @@ import numpy.typing as npt
 
 from flowtop.capture.packets import link as plain
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.link import (
-    BSD_IPV4,
-    BSD_IPV6,
-    ETHERTYPE_MINIMUM,
-    IPV4,
-    IPV6,
-    Link,
-    follow_type,
-    raw_ipv4,
-    raw_ipv6,
-)
+from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM, IPV4, IPV6
+from flowtop.capture.packets.link import BSD_IPV4, BSD_IPV6, Link, follow_type, raw_ipv4, raw_ipv6
 from flowtop.capture.packets.llc import ethernet, read_llc
 from flowtop.capture.packets.nested import frames_from, read_nested
 from flowtop.capture.packets.point_to_point import ppp_hdlc

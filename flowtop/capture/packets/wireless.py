@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.link import ETHERTYPE_MINIMUM, Link, follow_type
+from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM
+from flowtop.capture.packets.link import Link, follow_type
 from flowtop.capture.packets.llc import read_llc
 from flowtop.capture.packets.nested import frames_from, read_nested
 

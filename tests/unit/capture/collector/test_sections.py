@@ -92,6 +92,10 @@ CASES: dict[str, tuple[tuple[Element, ...], dict[str, Any]]] = {
     "header of IP, MACs in the record": (
         (IN, (56, 6, b"\2\0\0\0\0\x63"), (IP_SECTION, VARIABLE, V4)), {"macs": b"\2\0\0\0\0\x63" + bytes(6)}),
     "both, the frame empty": ((IN, (FRAME_SECTION, VARIABLE, b""), (IP_SECTION, VARIABLE, V4)), {"macs": bytes(12)}),
+    "labels and header": ((IN, (LABELS, VARIABLE, struct.pack(">I", 16_001 << 12 | 0x140) + V4)), {}),
+    "labels and header, fixed": ((IN, (LABELS, 64, struct.pack(">II", 16_001 << 12 | 0x40, 7 << 12 | 0x140) + V4)), {}),
+    "frame with labels": ((IN, (FRAME_SECTION, VARIABLE, f.ethernet(
+        0x8847, struct.pack(">I", 16_001 << 12 | 0x140) + V4))), {"macs": MACS}),
     "payload of MPLS": ((IN, (MPLS_PAYLOAD, VARIABLE, V4)), {}),
     "layer 2 section of NetFlow 9": (
         (IN, (OLD_OFFSET, 2, 0), (OLD_SIZE, 2, len(TAGGED)), (OLD_SECTION, 128, TAGGED)), {"vlan": (231, 0)}),

@@ -103,6 +103,15 @@ HEADERS: dict[str, tuple[int, bytes, bytes]] = {
     "802.11 qos": (15, links.dot11(links.TO_DS, 8, addresses=(links.BSS, links.SA, links.DA), qos=bytes(2))
                    + links.snap(f.IPV4) + V4, links.MACS),
     "A-MSDU subframe": (17, links.subframe(f.IPV4, len(V4)) + V4, links.MACS),
+    "MPLS": (13, words(16_001 << 12 | 0x140) + V4, bytes(12)),
+    "MPLS, two labels": (13, words(16_001 << 12 | 0x40, 7 << 12 | 0x140) + V4, bytes(12)),
+    "MPLS with an Ethernet pseudowire": (
+        13, words(16_001 << 12 | 0x140, 0) + f.ethernet(f.IPV4, V4), bytes(12)),
+    "PPP with MPLS": (7, b"\x02\x81" + words(16_001 << 12 | 0x140) + V4, bytes(12)),
+    "POS of Cisco with MPLS": (14, b"\x0f\x00\x88\x47" + words(16_001 << 12 | 0x140) + V4, bytes(12)),
+    "Ethernet with MPLS": (1, f.ethernet(0x8847, words(16_001 << 12 | 0x140) + V4), f.SOURCE_MAC + f.DESTINATION_MAC),
+    "Ethernet with PPPoE": (1, f.ethernet(0x8864, b"\x11\x00\x00\x07" + struct.pack(">HH", len(V4) + 2, 0x21) + V4),
+                            f.SOURCE_MAC + f.DESTINATION_MAC),
     "802.3": (1, f.ethernet(len(V4) + 8, links.snap(f.IPV4) + V4), f.SOURCE_MAC + f.DESTINATION_MAC),
 }
 

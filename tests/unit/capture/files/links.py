@@ -172,6 +172,13 @@ CASES = [
     Case("frame relay with direction", 206, lambda type_: b"\x01\x18\x41\x03" + bytes([NLPIDS[type_]]), egress=True,
          tshark=False),
 
+    Case("ppp with mpls", 9, lambda type_: b"\xff\x03\x02\x81" + struct.pack(">I", 16_001 << 12 | 0x140)),
+    Case("cisco hdlc with mpls", 104, lambda type_: b"\x0f\x00\x88\x47" + struct.pack(">I", 16_001 << 12 | 0x140)),
+    Case("mpls", 219, lambda type_: struct.pack(">II", 16_001 << 12 | 0x40, 7 << 12 | 0x140), tshark=False),
+    Case("snap with mpls", 100, lambda type_: snap(0x8847) + struct.pack(">I", 16_001 << 12 | 0x140), tshark=False),
+    Case("cooked with mpls", 113, lambda type_: cooked(0x8847) + struct.pack(">I", 16_001 << 12 | 0x140),
+         SA + bytes(6)),
+
     Case("802.11 ad hoc", 105, lambda type_: dot11() + snap(type_), MACS, other=DOT11),
     Case("802.11 to the access point", 105,
          lambda type_: dot11(TO_DS, addresses=(BSS, SA, DA)) + snap(type_), MACS),
