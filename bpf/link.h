@@ -120,7 +120,7 @@ FLOW_INLINE u64 skip_labels(struct __sk_buff *skb, u64 *at, u64 end, const u64 m
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < MPLS_LABELS_MAX; i++) {
-		if (offset + sizeof(label) > end)
+		if (end && offset + sizeof(label) > end)
 			break;
 		missing = bpf_skb_load_bytes(skb, offset, label, sizeof(label));
 		if (missing < 0)
@@ -165,7 +165,8 @@ FLOW_INLINE u64 ppp_type(u64 protocol, u64 *octets)
 /*
  * Skip what may stand before IP: MPLS labels, a pseudowire's Ethernet (RFC 4448), PPPoE (RFC 2516), the I-TAG of a
  * backbone bridge (IEEE 802.1ah), and VLAN tags among them, whose IDs fill those of the key that are still 0.
- * `end`: of what may be read. The offset stays within `mask`. With FLOW_DECAP, label and session are the key's tunnel.
+ * `end`: of what may be read; a constant 0: the frame's, which costs the verifier no comparison. The offset stays
+ * within `mask`. With FLOW_DECAP, label and session are the key's tunnel.
  * Returns the EtherType of IP and sets *ip_offset; or leaves that as it is, and returns `type` if it is none of these,
  * and HEADER_NOT_IP if something else follows.
  */
@@ -195,7 +196,9 @@ FLOW_INLINE u64 skip_headers(struct __sk_buff *skb, u64 type, u64 *ip_offset, u6
 			octets = VLAN_TAG;
 		else
 			break;
-		if (offset + octets > end || bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
+		if (end && offset + octets > end)
+			break;
+		if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
 			break;
 		missing = bpf_skb_load_bytes(skb, offset + octets - sizeof(word), &word, sizeof(word));
 		if (missing < 0)

@@ -274,7 +274,7 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 	else
 		type = from_network_16((u16)skb->protocol);
 	if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6)
-		type = skip_headers(skb, type, &ip_offset, skb->len, HEADERS_OFFSET_MASK, key);
+		type = skip_headers(skb, type, &ip_offset, 0, HEADERS_OFFSET_MASK, key);
 	packet->ip_offset = ip_offset;
 	if (type == ETHERTYPE_IPV4)
 		parsed = parse_ipv4(skb, ip_offset, skb->len, key, packet, books);

@@ -33,6 +33,8 @@ from tests.unit.capture.files.test_headers import (
 )
 
 COARSE = kernel_release() >= COARSE_CLOCK_KERNEL
+TEST_RUN_MINIMUM = 14 + 20
+"""Octets of a frame: shorter ones, which a test run may refuse, go over the veth."""
 IP_SEGMENT = 20 + 20
 """Octets of the IPv4 and TCP headers of a segment."""
 
@@ -78,11 +80,9 @@ def test_ip_behind_other_headers_is_counted_as_ip(observer: Observer, decap: boo
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("name", NOT_IP)
+@pytest.mark.parametrize("name", [name for name, (frame, _) in NOT_IP.items() if len(frame) >= TEST_RUN_MINIMUM])
 def test_what_is_not_ip_behind_them_is_ignored(observer: Observer, name: str) -> None:
     frame, octets = NOT_IP[name]
-    if len(frame) < 34:
-        pytest.skip("shared/data: less than an IP header is refused by a test run; it goes over the veth below")
     books = seen(observer, frame)
     assert (books.flows, books.ignored()) == ([], {"other": (1, octets)})
 
