@@ -114,16 +114,16 @@ def _tunnel_id(row: FlowRow, _: Wording, __: Lookups) -> str:
 
 
 _ID_COLUMN = Column(
-    "vni", "VNI", 8, "With --decap or -l: the tunnel's VNI, GRE key, ERSPAN session or MPLS label; empty: none.",
+    "vni", "VNI", 8, "With --decap or -l: the tunnel's VNI, GRE key, MPLS label, ERSPAN or PPPoE session; empty: none.",
     _tunnel_id, (plain("tunnel_id"),), 4, terms.tunnel_id_term, "right", of_tunnels=True)
 TUNNEL_ID = Field(
     "vni", _ID_COLUMN.doc, column=_ID_COLUMN, biflow_columns=(_ID_COLUMN,),
     key=FilterKey(
-        "vni", "With --decap or -l: the tunnel's id: VNI, GRE key, ERSPAN session or MPLS label.", "vni 42",
+        "vni", "With --decap or -l: the tunnel's id: VNI, GRE key, MPLS label, ERSPAN or PPPoE session.", "vni 42",
         "a number such as 42", operands.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id",
         optional=True),
     members=(_of_tunnel("layer2SegmentId", "", 31),
-             _of_tunnel("tunnelId", "Id of that tunnel: VNI, GRE key, ERSPAN session or MPLS label.", 51)))
+             _of_tunnel("tunnelId", "Id of that tunnel: VNI, GRE key, MPLS label, ERSPAN or PPPoE session.", 51)))
 
 # ---- IP
 

@@ -9,6 +9,43 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 
+class InterfaceCounters(NamedTuple):
+    """Counters of an interface that its agent reported last (sFlow), since the agent or interface started.
+
+    Attributes:
+        exporter: address of the agent, as text.
+        domain: sub-agent.
+        interface: its number (ifIndex).
+        name: "" if the agent does not report one.
+        type: ifType, as IANA numbers it.
+        speed_bps: bits per second; 0 if unknown.
+        duplex: "full", "half", "in", "out", or "" if unknown.
+        admin_up, oper_up: status.
+        in_octets to out_errors: as in RFC 2863; None if the agent does not count it. Packets are those of all kinds.
+        in_rate_bps, out_rate_bps: bits per second between the last two reports; None before the second one.
+    """
+
+    exporter: str
+    domain: int
+    interface: int
+    name: str
+    type: int
+    speed_bps: int
+    duplex: str
+    admin_up: bool
+    oper_up: bool
+    in_octets: int | None
+    in_packets: int | None
+    in_discards: int | None
+    in_errors: int | None
+    out_octets: int | None
+    out_packets: int | None
+    out_discards: int | None
+    out_errors: int | None
+    in_rate_bps: float | None
+    out_rate_bps: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class CollectingStatistics:
     """Sums since the start, over all listening sockets and exporters. No counter is part of another.
@@ -47,6 +84,12 @@ class CollectingStatistics:
             again, they are counted from their beginning.
         skipped: by kind (`length`, `count`, `padding`, `trailing`, `set`, `reserved`, `template`, `record`,
             `withdrawn`, `properties`, `bound`): parts that could not be read of messages that were.
+        counter_samples: sFlow samples of counters.
+        discarded_packets: packets that sFlow agents report as not forwarded. They are not in flows.
+        unknown_samples: sFlow samples of unknown types.
+        short_records: records in sFlow samples that end before their content.
+        interfaces: counters of interfaces, from sFlow counter samples.
+        lying_lengths: packet headers whose IP length is larger than the frame, whose length was used.
     """
 
     messages: int = 0
@@ -81,6 +124,12 @@ class CollectingStatistics:
     unchanged_totals: int = 0
     forgotten_totals: int = 0
     skipped: tuple[tuple[str, int], ...] = ()
+    counter_samples: int = 0
+    discarded_packets: int = 0
+    unknown_samples: int = 0
+    short_records: int = 0
+    interfaces: tuple[InterfaceCounters, ...] = ()
+    lying_lengths: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -148,7 +197,8 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
-    ("forgotten_totals", "totals forgotten"),
+    ("forgotten_totals", "totals forgotten"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
+    ("lying_lengths", "length lies"),
 )
 _JOINED: tuple[tuple[str, str], ...] = (
     ("options_of_other_domain", "options of another domain"), ("options_of_other_port", "options of another port"),
@@ -174,15 +224,20 @@ def facts(statistics: CollectingStatistics) -> list[tuple[str, str]]:
     found += [(words, f"{count:,}") for words, count in (
         ("octets of layer 2", statistics.layer2_records), ("octets of transport", statistics.transport_records),
         ("totals unchanged", statistics.unchanged_totals)) if count]
+    if statistics.discarded_packets:
+        found.append(("discards", f"{statistics.discarded_packets:,}"))
     if statistics.waiting_sets:
         found.append(("waiting for templates", f"{statistics.waiting_sets:,}"))
     return found + [(words, f"{count:,}") for name, words in _JOINED if (count := getattr(statistics, name))]
 
 
 def collecting_record(statistics: CollectingStatistics) -> dict[str, Any]:
-    """Every counter by its name in camelCase; `refused`, `skipped` and `events` by kind."""
-    return {_camel(field.name): dict(value) if isinstance(value := getattr(statistics, field.name), tuple) else value
-            for field in fields(statistics)}
+    """Every counter by its name in camelCase; `refused`, `skipped`, `events` by kind, `interfaces` as records."""
+    record = {_camel(field.name): dict(value) if isinstance(value := getattr(statistics, field.name), tuple) else value
+              for field in fields(statistics) if field.name != "interfaces"}
+    record["interfaces"] = [{_camel(name): value for name, value in interface._asdict().items()
+                             if value is not None and value != ""} for interface in statistics.interfaces]
+    return record
 
 
 def _camel(name: str) -> str:

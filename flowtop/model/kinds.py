@@ -133,26 +133,30 @@ class Tunnel(enum.IntEnum):
         label: name on the screen, in filters, JSON and exports; "" for NONE.
         id_label: what the id of such a tunnel is called; "" when it has none.
         always_has_id: an id of 0 is an id. Of the other kinds, 0 means that there is none.
+        ports: UDP destination ports by which it is recognized; 8472 is Linux's default for VXLAN.
     """
 
     label: str
     id_label: str
     always_has_id: bool
+    ports: tuple[int, ...]
 
-    def __new__(cls, number: int, label: str = "", id_label: str = "", always_has_id: bool = False) -> Tunnel:
+    def __new__(cls, number: int, label: str = "", id_label: str = "", always_has_id: bool = False,
+                ports: tuple[int, ...] = ()) -> Tunnel:
         """See enum.Enum."""
         member = int.__new__(cls, number)
         member._value_ = number
-        member.label, member.id_label, member.always_has_id = label, id_label, always_has_id
+        member.label, member.id_label, member.always_has_id, member.ports = label, id_label, always_has_id, ports
         return member
 
     NONE = 0
     IP = 1, "ip"
     GRE = 2, "gre", "key"
     ERSPAN = 3, "erspan", "session"
-    VXLAN = 4, "vxlan", "vni", True
-    GENEVE = 5, "geneve", "vni", True
-    MPLS = 6, "mpls", "label", True
+    VXLAN = 4, "vxlan", "vni", True, (4789, 8472)
+    GENEVE = 5, "geneve", "vni", True, (6081,)
+    MPLS = 6, "mpls", "label", True, (6635,)
+    PPPOE = 7, "pppoe", "session"
 
 
 TUNNELS_BY_LABEL: dict[str, Tunnel] = {tunnel.label: tunnel for tunnel in Tunnel if tunnel}

@@ -126,8 +126,9 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("unjoined_fragments", "u8"),
     ("filtered_packets", "u8"),
     ("filtered_octets", "u8"),
+    ("lying_lengths", "u8"),
 ])
-"""struct flow_totals, 176 bytes."""
+"""struct flow_totals, 184 bytes."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import struct
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,24 +12,37 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flowtop.capture.collector.sections import has_section, section_rows
 from flowtop.capture.collector.sessions import KnownSession, Session
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
-from flowtop.model.kinds import ICMP_VERSIONS, IpVersion
+from flowtop.model.kinds import ICMP_VERSIONS, IpVersion, Kind
 from flowtop.wire import netflow_fixed
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
-from flowtop.wire.sflow import MARK, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.sflow import MARK, Discard, SampledPacket, SflowDatagram, decode_sflow
+from flowtop.wire.sflow_records import (
+    COUNTER_STRUCTURES,
+    DISCARD_REASONS,
+    FLOW_STRUCTURES,
+    RAW_HEADER,
+    Record,
+    ShortRecordError,
+    Structures,
+    record_values,
+)
 from flowtop.wire.structured import list_of
 from flowtop.wire.template_store import TemplateStore
 from flowtop.wire.values import plain_octets
 
-_HEADERS = {1: "Ethernet", 11: "IPv4", 12: "IPv6"}
+_HEADERS = {1: "Ethernet", 2: "token bus", 3: "Token Ring", 4: "FDDI", 5: "Frame Relay", 6: "X.25", 7: "PPP", 8: "SMDS",
+            9: "AAL5", 10: "AAL5 IP", 11: "IPv4", 12: "IPv6", 13: "MPLS", 14: "PPP over SONET", 15: "802.11",
+            16: "802.11 A-MPDU", 17: "802.11 A-MSDU subframe"}
 _MAC_OCTETS = 6
 
 
@@ -37,8 +51,22 @@ def sflow_record(datagram: SflowDatagram) -> dict[str, Any]:
     members: dict[str, Any] = {"agent": datagram.agent, "subAgent": datagram.sub_agent, "sequence": datagram.sequence,
                              "uptimeMilliseconds": datagram.uptime_ms, "flowSamples": datagram.samples}
     dropped = {str(source): number for source, number in datagram.dropped if number}
-    return members | ({"dropped": dropped} if dropped else {}) | {"records": [
-        {"values": _values(packet)} for packet in datagram.packets]}
+    if dropped:
+        members["dropped"] = dropped
+    members["records"] = [{"values": _values(packet), **_record_members(FLOW_STRUCTURES, packet.records)}
+                          for packet in datagram.packets]
+    if datagram.counters:
+        members["counterSamples"] = [
+            {"source": str(sample.source), **_record_members(COUNTER_STRUCTURES, sample.records)}
+            for sample in datagram.counters]
+    if datagram.discards:
+        members["discards"] = [
+            {"source": str(discard.source), "values": _discard_values(discard),
+             **_record_members(FLOW_STRUCTURES, _without_header(discard.records))} for discard in datagram.discards]
+    if datagram.empty:
+        members["emptySamples"] = [_record_members(FLOW_STRUCTURES, records) for records in datagram.empty]
+    unread = {"unknownSamples": datagram.unknown_samples, "shortRecords": datagram.short_records}
+    return members | {name: number for name, number in unread.items() if number}
 
 
 def sflow_lines(datagram: SflowDatagram) -> list[str]:
@@ -47,19 +75,93 @@ def sflow_lines(datagram: SflowDatagram) -> list[str]:
              f"up {datagram.uptime_ms / 1000:g} s  {datagram.samples} flow samples"]
     lines += [f"  source {source} has dropped {number} packets" for source, number in datagram.dropped if number]
     for number, packet in enumerate(datagram.packets, 1):
-        lines.append(f"    {number}: {' '.join(f'{name}={value}' for name, value in _values(packet).items())}")
+        lines.append(f"    {number}: {_words(_values(packet))}")
+        lines += _record_lines(FLOW_STRUCTURES, packet.records)
+    for records in datagram.empty:
+        lines.append("  a flow sample without a packet")
+        lines += _record_lines(FLOW_STRUCTURES, records)
+    for sample in datagram.counters:
+        lines.append(f"  counters of source {sample.source}")
+        lines += _record_lines(COUNTER_STRUCTURES, sample.records)
+    for discard in datagram.discards:
+        lines.append(f"  discarded at source {discard.source}: {_words(_discard_values(discard))}")
+        lines += _record_lines(FLOW_STRUCTURES, _without_header(discard.records))
+    lines += [f"  {number} {words}" for words, number in (
+        ("samples of unknown types", datagram.unknown_samples),
+        ("records that are too short", datagram.short_records)) if number]
     return lines
+
+
+def _words(values: dict[str, Any]) -> str:
+    return " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value) if isinstance(value, str) and not _plain(value) else value
+
+
+def _record_members(structures: Structures, records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
+    """Records as JSON, by name: several of one sample may have the same."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        name, values = _decoded(structures, record)
+        found.setdefault(name, []).append(values)
+    return {"extended": [{name: values} for name, several in found.items() for values in several]} if found else {}
+
+
+def _record_lines(structures: Structures, records: Iterable[Record]) -> list[str]:
+    decoded = (_decoded(structures, record) for record in records)
+    return [f"        {name}: {_words(values)}" for name, values in decoded]
+
+
+def _decoded(structures: Structures, record: Record) -> tuple[str, dict[str, Any]]:
+    """Name and values of a record; one that is too short has its length."""
+    try:
+        name, values = record_values(structures, record)
+    except ShortRecordError:
+        return structures[record[0]].name, {"tooShort": len(record[1])}
+    return name, {key: value for key, value in values.items() if value is not None}
+
+
+def _discard_values(discard: Discard) -> dict[str, Any]:
+    """Interfaces, reason and the header of a packet that was not forwarded."""
+    values: dict[str, Any] = {"ingressInterface": discard.ingress, "egressInterface": discard.egress,
+                              "reason": DISCARD_REASONS.get(discard.reason, discard.reason)}
+    for format_, octets in discard.records:
+        if format_ == RAW_HEADER and len(octets) >= _RAW_OCTETS:
+            protocol, frame_octets, _, length = _RAW.unpack_from(octets)
+            packet = SampledPacket(protocol, octets[_RAW_OCTETS:_RAW_OCTETS + length], frame_octets, 1, 0, 0, None)
+            return values | {name: value for name, value in _values(packet).items() if name not in (
+                "samplingInterval", "ingressInterface", "egressInterface")}
+    return values
+
+
+_RAW = struct.Struct(">IIII")
+_RAW_OCTETS = _RAW.size
+
+
+def _without_header(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record[0] != RAW_HEADER]
 
 
 def _values(packet: SampledPacket) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "samplingInterval": packet.interval, "ingressInterface": packet.ingress, "egressInterface": packet.egress,
-        "headerProtocol": _HEADERS.get(packet.protocol, packet.protocol), "frameOctets": packet.frame_octets,
-        "headerOctets": len(packet.header)}
+        "samplingInterval": packet.interval, "ingressInterface": packet.ingress, "egressInterface": packet.egress}
+    if packet.described:
+        values["octets"] = packet.frame_octets
+    else:
+        values |= {"headerProtocol": _HEADERS.get(packet.protocol, packet.protocol), "frameOctets": packet.frame_octets,
+                   "headerOctets": len(packet.header)}
     waiting = SampledPackets()
     waiting.add((packet,), 0)
-    rows, _, _ = waiting.rows()
-    return values | (_of_ip(rows) if len(rows) else {})
+    rows = waiting.rows().rows
+    if len(rows) and rows[0]["kind"] != np.uint8(Kind.AGGREGATE):
+        values |= _of_ip(rows)
+    if packet.described:
+        values.pop("ipTTL", None)  # the agent did not send it
+    return values
 
 
 def _of_ip(rows: Collected) -> dict[str, Any]:
@@ -256,12 +358,23 @@ def _time(epoch: datetime, microseconds: int, value: int) -> str | int:
 
 def _rows(data_set: DataSet) -> Iterator[dict[str, Any]]:
     fields = data_set.template.named_fields
-    for row in data_set.records.tolist():
+    packets = _packets(data_set)
+    for number, row in enumerate(data_set.records.tolist()):
         values: dict[str, Any] = {}
         for (name, specifier), value in zip(fields, row, strict=True):
             structured = list_of(value, specifier, data_set.templates, value_of) if data_set.templates else None
             values[name] = value_of(value, specifier) if structured is None else structured
+        if number in packets:
+            values["packet"] = packets[number]
         yield values
+
+
+def _packets(data_set: DataSet) -> dict[int, dict[str, Any]]:
+    """The packets whose first octets are in records, by the record's number."""
+    if not has_section(data_set.template):
+        return {}
+    rows, records = section_rows(data_set.records)
+    return {number: _of_ip(rows[place:place + 1]) for place, number in enumerate(records.tolist())}
 
 
 # ---- JSON
@@ -358,15 +471,11 @@ def _data_lines(data_set: DataSet, remark: str) -> list[str]:
     kind = "options data" if data_set.template.scope_count else "data"
     lines = [f"  {kind} of template {data_set.template.id}{remark}: {data_set.count} records"]
     for number, values in enumerate(_rows(data_set), 1):
-        texts = (f"{name}={_value_text(value)}" for name, value in values.items())
-        lines.append(f"    {number}: {' '.join(texts)}")
+        packet = values.pop("packet", None)
+        lines.append(f"    {number}: {_words(values)}")
+        if packet:
+            lines.append(f"        packet: {_words(packet)}")
     return lines
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return json.dumps(value, separators=(",", ":"))
-    return json.dumps(value) if isinstance(value, str) and not _plain(value) else str(value)
 
 
 def _plain(text: str) -> bool:

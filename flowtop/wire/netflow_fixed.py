@@ -14,6 +14,8 @@ from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Templa
 
 VERSION = 5
 """The version that is encoded too."""
+_FIRST, _CATALYST, _AGGREGATED = 1, 7, 8
+"""Versions whose headers or records differ from those of 5."""
 HEADER = struct.Struct(">HHIIIIBBH")
 """Version, count, ms since boot, s since 1970 UTC, ns of it, sequence number, engine type, engine id, sampling."""
 
@@ -96,7 +98,7 @@ def decode_fixed(octets: bytes, *, strict: bool = True) -> Message:
     record = _record(version, octets)
     _, count, uptime_ms, seconds, nanoseconds = struct.unpack_from(">HHIII", octets)
     sequence = engine = sampling = 0
-    if version != 1:
+    if version != _FIRST:
         sequence, engine, sampling = struct.unpack_from(">IHH", octets, 16)
     remarks, skipped = [], []
     if not count and not strict and not (len(octets) - header) % record.min_octets:
@@ -116,14 +118,14 @@ def decode_fixed(octets: bytes, *, strict: bool = True) -> Message:
         skipped.append(("trailing", 1))
     flows = (DataSet(record, bytes(octets[header:end]), count),) if count else ()
     boot_ms = seconds * 1000 + min(nanoseconds, 999_999_999) // 1_000_000 - uptime_ms
-    return Message(seconds, sequence, 0 if version == 7 else engine, (), (), flows, (), tuple(remarks), version,
+    return Message(seconds, sequence, 0 if version == _CATALYST else engine, (), (), flows, (), tuple(remarks), version,
                    boot_ms, sampling & _INTERVAL_BITS if version == VERSION else 0, skipped=tuple(skipped),
                    sampling_mode=sampling >> _INTERVAL_BITS.bit_length() if version == VERSION else 0)
 
 
 def _record(version: int, octets: bytes) -> Template:
     """The layout of the records. Raises IpfixDecodeError: an unknown aggregation."""
-    if version != 8:
+    if version != _AGGREGATED:
         return _RECORDS[version]
     scheme = octets[_AGGREGATION_OFFSET]
     if scheme not in _AGGREGATED:
@@ -137,7 +139,7 @@ def is_datagram(octets: bytes) -> bool:
     if version not in VERSIONS or len(octets) <= HEADER.size:
         return False
     more = len(octets) - datagram_octets(octets, 0)
-    return 0 <= more <= (_CATALYST_PADDING if version in (7, 8) else 0)
+    return 0 <= more <= (_CATALYST_PADDING if version in (_CATALYST, _AGGREGATED) else 0)
 
 
 def datagram_octets(octets: bytes, offset: int) -> int:

@@ -93,9 +93,9 @@ def test_coverage_is_silent_before_the_counters_moved() -> None:
 
 
 def test_rare_counters_show_only_when_they_count() -> None:
-    assert not any(word in words(page_with()) for word in ("aggregated", "fragments", "evicted"))
-    page = page_with(aggregated_packets=5, unjoined_fragments=6, evicted_flows=7)
-    assert all(word in words(page) for word in ("aggregated 5", "fragments 6", "evicted 7"))
+    assert not any(word in words(page_with()) for word in ("aggregated", "fragments", "length lies", "evicted"))
+    page = page_with(aggregated_packets=5, unjoined_fragments=6, lying_lengths=8, evicted_flows=7)
+    assert all(word in words(page) for word in ("aggregated 5", "fragments 6", "length lies 8", "evicted 7"))
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
+from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
 from flowtop.capture.collector.option_names import NAME_ELEMENTS
 from flowtop.capture.collector.points import ObservationPoints
@@ -25,6 +26,7 @@ from flowtop.capture.collector.sampling import (
     SamplerDirectory,
     sampling_of,
 )
+from flowtop.capture.collector.sections import collect_records
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
@@ -34,7 +36,7 @@ from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, collect_rows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
@@ -107,6 +109,7 @@ class CollectingProcess:
         self._skipped: Counter[str] = Counter()
         self._interval = 1.0
         self._swept_s: float | None = None
+        self._interfaces = InterfaceBook()
 
     @property
     def full(self) -> bool:
@@ -198,7 +201,12 @@ class CollectingProcess:
         for source, dropped in datagram.dropped:
             self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
         self._counts["messages"] += 1
-        self._counts["records"] += len(datagram.packets)
+        self._counts["records"] += len(datagram.packets) + len(datagram.empty)
+        self._counts["unusable_records"] += len(datagram.empty)
+        self._counts["unknown_samples"] += datagram.unknown_samples
+        self._counts["discarded_packets"] += len(datagram.discards)
+        self._counts["counter_samples"] += len(datagram.counters)
+        self._counts["short_records"] += datagram.short_records + self._interfaces.note(datagram, self.points)
         key = known.session.key, datagram.agent, datagram.sub_agent
         self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
         self._pending_records += len(datagram.packets)
@@ -234,7 +242,7 @@ class CollectingProcess:
             dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
             names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._events.items())),
             unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten,
-            skipped=tuple(sorted((+self._skipped).items())))
+            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows())
 
     # ---- sessions
 
@@ -434,8 +442,9 @@ class CollectingProcess:
         self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
-            rows, intervals, unusable = packets.rows()
+            rows, intervals, _, _, unusable = packets.rows()
             self._counts["unusable_records"] += unusable
+            self._counts["lying_lengths"] += packets.lying
             if len(rows):
                 self._multiply(rows, intervals)
             self._number(rows, agent, sub_agent)
@@ -450,7 +459,7 @@ class CollectingProcess:
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
         place = self._sessions.domain(pending.known, pending.domain)
-        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
+        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
         rows, sources = collected.rows, collected.sources
         self._count_records(collected)
         if collected.totals is not None:

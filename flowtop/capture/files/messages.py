@@ -13,7 +13,7 @@ from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.packets.frames import Frames
-from flowtop.capture.packets.link import read_link
+from flowtop.capture.packets.link_types import read_link
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.kinds import Protocol, TcpBits
 from flowtop.wire import ipfix, netflow9, netflow_fixed, sflow

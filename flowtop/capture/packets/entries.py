@@ -170,6 +170,9 @@ class Observations:
         if unjoined.any():
             alone = np.bincount(points[unjoined[start:end]], minlength=room)
             self._rows["unjoined_fragments"] += alone.astype(np.uint64)
+        lying = packets.lying[start:end]
+        if lying.any():
+            self._rows["lying_lengths"] += np.bincount(points[lying], minlength=room).astype(np.uint64)
         for kind in range(len(IGNORED_KINDS)):
             mine = outcome == kind
             if mine.any():
