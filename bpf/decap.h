@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Decapsulation of tunnels, the same as flowtop/capture/packets/tunnels.py. Only with -DFLOW_DECAP.
+ * -DFLOW_ADDED_TUNNEL(port)=EXPRESSION is an enum flow_tunnel for UDP ports that the user has added, else 0.
  * Key and packet are in a map's memory, not on the stack: the verifier does not track values there, so all paths
  * through one tunnel are the same state for it at the start of the next.
  */
@@ -10,7 +11,6 @@
 #include "parse.h"
 
 #define TUNNELS_MAX 4                 /* maximum nesting */
-#define MPLS_LABELS_MAX 8
 /* Maximum offset of an inner packet in a frame: ten extension headers of 2048 octets after it end below OFFSET_MASK. */
 #define CARRIED_OFFSET_MAX 0x2fff
 #define CARRIED_OFFSET_MASK 0x3fff
@@ -19,8 +19,6 @@
 #define PROTOCOL_IPV6 41
 #define PROTOCOL_GRE 47
 #define ETHERTYPE_BRIDGED 0x6558      /* Transparent Ethernet Bridging */
-#define ETHERTYPE_MPLS 0x8847
-#define ETHERTYPE_MPLS_UPSTREAM 0x8848
 #define ETHERTYPE_ERSPAN 0x88be       /* types I and II */
 #define ETHERTYPE_ERSPAN3 0x22eb
 #define GRE_CHECKSUM 0x8000
@@ -35,6 +33,9 @@
 #define PORT_VXLAN_LINUX 8472         /* Linux's default, older than IANA's number */
 #define PORT_GENEVE 6081
 #define PORT_MPLS 6635                /* RFC 7510 */
+#ifndef FLOW_ADDED_TUNNEL
+#define FLOW_ADDED_TUNNEL(port) FLOW_TUNNEL_NONE
+#endif
 #define VXLAN_FLAG_VNI 0x08
 #define VNI_HEADER 8
 
@@ -135,7 +136,7 @@ FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *insi
 		at += sizeof(key);
 	}
 	inside->offset = at + (flags & GRE_SEQUENCE ? 4 : 0);
-	if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_UPSTREAM)
+	if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_MULTICAST)
 		inside_mpls(skb, end, inside);
 	else if (type == ETHERTYPE_ERSPAN)
 		inside_erspan(skb, end, flags & GRE_SEQUENCE ? ERSPAN_HEADER : 0, inside);
@@ -145,8 +146,27 @@ FLOW_INLINE void inside_gre(struct __sk_buff *skb, u64 end, struct carried *insi
 		inside->type = type;
 }
 
-/* VXLAN (RFC 7348), Geneve (RFC 8926) and MPLS (RFC 7510), by port. */
-FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct carried *inside)
+/* The tunnel of a UDP destination port. */
+FLOW_INLINE u32 udp_tunnel(u16 port)
+{
+	u32 added = FLOW_ADDED_TUNNEL(port);
+
+	if (added)
+		return added;
+	switch (port) {
+	case PORT_VXLAN:
+	case PORT_VXLAN_LINUX:
+		return FLOW_TUNNEL_VXLAN;
+	case PORT_GENEVE:
+		return FLOW_TUNNEL_GENEVE;
+	case PORT_MPLS:
+		return FLOW_TUNNEL_MPLS;
+	}
+	return FLOW_TUNNEL_NONE;
+}
+
+/* VXLAN (RFC 7348), Geneve (RFC 8926) and MPLS (RFC 7510). */
+FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u32 tunnel, struct carried *inside)
 {
 	u64 at = (inside->offset & CARRIED_OFFSET_MASK) + UDP_HEADER;
 	struct {
@@ -159,9 +179,9 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 	if (at + sizeof(header) > end || bpf_skb_load_bytes(skb, at, &header, sizeof(header)))
 		return;
 	inside->offset = at;
-	if (port == PORT_MPLS) {
+	if (tunnel == FLOW_TUNNEL_MPLS) {
 		inside_mpls(skb, end, inside);
-	} else if (port == PORT_GENEVE) {
+	} else if (tunnel == FLOW_TUNNEL_GENEVE) {
 		u64 type = from_network_16(header.type);
 
 		if (header.flags >> 6)
@@ -169,7 +189,7 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 		inside->tunnel = FLOW_TUNNEL_GENEVE;
 		inside->tunnel_id = from_network_32(header.vni) >> 8;
 		inside->offset = at + sizeof(header) + (header.flags & 0x3f) * 4;
-		if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_UPSTREAM)
+		if (type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_MULTICAST)
 			inside_mpls(skb, end, inside);
 		else if (type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || type == ETHERTYPE_BRIDGED)
 			inside->type = type;
@@ -185,6 +205,7 @@ FLOW_INLINE void inside_udp(struct __sk_buff *skb, u64 end, u16 port, struct car
 FLOW_INLINE void look_inside(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, struct carried *inside)
 {
 	u64 end = packet->ip_offset + packet->ip_octets;
+	u32 tunnel;
 
 	inside->offset = packet->transport_offset;
 	if (inside->offset > CARRIED_OFFSET_MAX)
@@ -202,9 +223,9 @@ FLOW_INLINE void look_inside(struct __sk_buff *skb, struct flow_key *key, struct
 		inside_gre(skb, end, inside);
 		break;
 	case PROTOCOL_UDP:
-		if (key->destination_port == PORT_VXLAN || key->destination_port == PORT_VXLAN_LINUX ||
-		    key->destination_port == PORT_GENEVE || key->destination_port == PORT_MPLS)
-			inside_udp(skb, end, key->destination_port, inside);
+		tunnel = udp_tunnel(key->destination_port);
+		if (tunnel)
+			inside_udp(skb, end, tunnel, inside);
 		break;
 	}
 	if (inside->offset >= end || inside->offset > CARRIED_OFFSET_MAX)
@@ -230,18 +251,18 @@ FLOW_INLINE int parse_inside(struct __sk_buff *skb, struct carried *inside, u64 
 		offset += ETHERNET_HEADER;
 		if (is_tag(type))
 			type = skip_tags(skb, type, &offset, CARRIED_OFFSET_MASK, 0, key);
+		if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6)
+			type = skip_headers(skb, type, &offset, end, CARRIED_OFFSET_MASK, key);
 	}
 	if (offset > CARRIED_OFFSET_MAX || offset >= end)
 		return FLOW_IGNORED_MALFORMED;
 	packet->ip_offset = offset;
 	if (type == ETHERTYPE_IPV4)
-		parsed = parse_ipv4(skb, offset, end, key, packet);
+		parsed = parse_ipv4(skb, offset, end, key, packet, 0);
 	else if (type == ETHERTYPE_IPV6)
-		parsed = parse_ipv6(skb, offset, end, key, packet);
+		parsed = parse_ipv6(skb, offset, end, key, packet, 0);
 	else
 		return FLOW_IGNORED_OTHER;
-	if (parsed == PARSED_IP && packet->ip_octets > end - offset)
-		return FLOW_IGNORED_MALFORMED;
 	if (parsed == PARSED_IP && packet->transport_offset)
 		parse_transport(skb, packet->transport_offset & OFFSET_MASK, packet->ip_offset + packet->ip_octets, key,
 				packet);
@@ -278,8 +299,10 @@ FLOW_INLINE void decapsulate(struct __sk_buff *skb, struct work *work)
 		}
 		work->inner_key.ifindex = work->key.ifindex;
 		work->inner_key.direction = work->key.direction;
-		work->inner_key.tunnel = inside.tunnel;
-		work->inner_key.tunnel_id = inside.tunnel_id;
+		if (!work->inner_key.tunnel) {   /* else a label or a session inside */
+			work->inner_key.tunnel = inside.tunnel;
+			work->inner_key.tunnel_id = inside.tunnel_id;
+		}
 		work->key = work->inner_key;
 		work->packet = work->inner;
 	}

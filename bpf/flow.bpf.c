@@ -344,7 +344,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	if (skb->vlan_present)
 		books->vlan_stripped_frames++;
 
-	parsed = parse_frame(skb, books->layer, key, packet);
+	parsed = parse_frame(skb, books->layer, key, packet, books);
 	if (parsed != PARSED_IP) {
 		ignore(skb, parsed, packet, books);
 		return VERDICT_NEXT;

@@ -35,7 +35,8 @@ enum flow_tunnel {             /* the tunnel of a packet */
 	FLOW_TUNNEL_ERSPAN = 3,
 	FLOW_TUNNEL_VXLAN = 4,
 	FLOW_TUNNEL_GENEVE = 5,
-	FLOW_TUNNEL_MPLS = 6,      /* over GRE or UDP */
+	FLOW_TUNNEL_MPLS = 6,      /* over Ethernet, GRE or UDP */
+	FLOW_TUNNEL_PPPOE = 7,
 };
 
 enum flow_ignored {            /* reason why a frame is in no Flow */
@@ -60,7 +61,7 @@ struct flow_key {
 	flow_u16 vlan_id;                 /* VLAN ID of the outer tag, 0: none */
 	flow_u16 customer_vlan_id;        /* VLAN ID of the inner tag (QinQ), 0: none */
 	flow_u32 ifindex;
-	flow_u32 tunnel_id;               /* of the innermost tunnel: VNI, GRE key, ERSPAN session, MPLS label; 0: none */
+	flow_u32 tunnel_id;               /* of the innermost tunnel: VNI, GRE key, session, MPLS label; 0: none */
 	flow_u32 tunnel;                  /* enum flow_tunnel */
 };
 
@@ -110,7 +111,7 @@ struct flow_totals {
 	flow_u64 frame_octets;            /* their lengths with link header, as seen by the hook */
 	flow_u64 vlan_stripped_frames;    /* of these, frames whose outer tag was in metadata and is not in frame_octets */
 	flow_u64 packets;                 /* observed wire packets */
-	flow_u64 octets;                  /* observed octets above the link header (and VLAN tags); of inner packets, their own */
+	flow_u64 octets;                  /* observed octets above the link header (VLAN tags, labels); of inner packets, their own */
 	flow_u64 encapsulation_octets;    /* in addition: encapsulation of inner packets, above the link header */
 	flow_u64 ignored_packets[FLOW_IGNORED_KINDS];
 	flow_u64 ignored_octets[FLOW_IGNORED_KINDS];
@@ -121,6 +122,7 @@ struct flow_totals {
 	flow_u64 unjoined_fragments;      /* in an entry of FLOW_KIND_FRAGMENT */
 	flow_u64 filtered_packets;        /* in no entry because the capture filter did not match */
 	flow_u64 filtered_octets;
+	flow_u64 lying_lengths;           /* packets whose header's length is larger than what is there: counted by that */
 };
 
 /* Index in the array of totals: side * FLOW_TOTALS_SIDE + (ifindex % FLOW_TOTALS_SLOTS) * 2 + direction. */
@@ -138,7 +140,7 @@ struct flow_totals_key {
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
 _Static_assert(sizeof(struct flow_counters) == 112, "flow_counters is 112 bytes without holes");
-_Static_assert(sizeof(struct flow_totals) == 176, "flow_totals is 176 bytes without holes");
+_Static_assert(sizeof(struct flow_totals) == 184, "flow_totals is 184 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif
 

@@ -165,7 +165,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 la
 #endif
 	key->ifindex = skb->ifindex;
 	key->direction = direction;
-	if (parse_frame(skb, layer, key, packet) != PARSED_IP)
+	if (parse_frame(skb, layer, key, packet, 0) != PARSED_IP)
 		return VERDICT_NEXT;
 #ifdef FLOW_DECAP
 	decapsulate(skb, work);

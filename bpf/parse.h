@@ -9,11 +9,9 @@
 #define FLOWTOP_PARSE_H
 
 #include "flow.h"
+#include "link.h"
 #include "protocols.h"
 
-#define FLOW_INLINE static inline __attribute__((always_inline))
-
-#define VLAN_TAGS_MAX 4               /* in the frame, in addition to one in metadata */
 #define IPV6_EXTENSIONS_MAX 10
 
 /*
@@ -21,7 +19,6 @@
  * makes all paths to this point the same state for the verifier, which then checks the following code once.
  */
 #define OFFSET_MASK 0x7fff
-#define IP_OFFSET_MASK 0x1f           /* Ethernet header and four tags: 30 */
 
 #define PARSED_IP (-1)                /* else an enum flow_ignored */
 
@@ -66,24 +63,6 @@ FLOW_INLINE int is_carried(struct packet *packet)
 #endif
 }
 
-/*
- * load_NAME(skb, offset, to): copy the header at `offset` of the frame. Returns 0 if the frame is shorter. Headers of a
- * non-linear skb may be outside data..data_end: the helper reads them without pulling. The empty asm keeps one pointer
- * for check and access; if it were computed twice, the verifier would reject the access.
- */
-#define DEFINE_LOAD(name, type)                                                              \
-	FLOW_INLINE int load_##name(struct __sk_buff *skb, u64 offset, type *to)             \
-	{                                                                                    \
-		type *from = (void *)(long)skb->data + offset;                               \
-                                                                                             \
-		asm volatile("" : "+r"(from));                                               \
-		if ((void *)(from + 1) > (void *)(long)skb->data_end)                        \
-			return bpf_skb_load_bytes(skb, offset, to, sizeof(*to)) == 0;        \
-		*to = *from;                                                                 \
-		return 1;                                                                    \
-	}
-
-DEFINE_LOAD(ethertype, u16)
 DEFINE_LOAD(ipv4, struct ipv4_header)
 DEFINE_LOAD(ipv6, struct ipv6_header)
 DEFINE_LOAD(tcp, struct tcp_header)
@@ -134,8 +113,22 @@ FLOW_INLINE void parse_transport(struct __sk_buff *skb, u64 offset, u64 end, str
 	}
 }
 
-/* `end`: maximum end of the packet. */
-FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet)
+/*
+ * A header's length is larger than what is there on the wire. Only what is there is counted, unless the headers do not
+ * even fit in it. A packet in a tunnel is then not taken out of it.
+ */
+FLOW_INLINE int distrust_length(struct packet *packet, u64 header_octets, u64 available, struct flow_totals *books)
+{
+	if (is_carried(packet) || available < header_octets)
+		return FLOW_IGNORED_MALFORMED;
+	if (books)
+		books->lying_lengths++;
+	return PARSED_IP;
+}
+
+/* `end`: maximum end of the packet. `books`: counts lengths that are not believed; NULL: they are not counted. */
+FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet,
+			   struct flow_totals *books)
 {
 	u64 available = end - offset;
 	u64 header_octets, octets, fragment;
@@ -149,9 +142,13 @@ FLOW_INLINE int parse_ipv4(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 		return FLOW_IGNORED_MALFORMED;   /* datagrams to be segmented: each is a separate packet of the tunnel */
 	if (skb->gso_size || !octets) /* BIG TCP sets 0, as the length exceeds 16 bits. Super-packets have no padding */
 		octets = available;
-	/* A length beyond the frame is accepted: truncated captures have such packets too, and are parsed the same. */
 	if (ip.version_ihl >> 4 != 4 || header_octets < IPV4_HEADER || octets < header_octets)
 		return FLOW_IGNORED_MALFORMED;
+	if (octets > available) {
+		if (distrust_length(packet, header_octets, available, books) != PARSED_IP)
+			return FLOW_IGNORED_MALFORMED;
+		octets = available;
+	}
 
 	*(flow_word *)key->source_address = ip.source;
 	*(flow_word *)key->destination_address = ip.destination;
@@ -223,7 +220,8 @@ FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, stru
 	return 0;
 }
 
-FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet)
+FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet,
+			   struct flow_totals *books)
 {
 	u64 available = end - offset;
 	struct ipv6_header ip;
@@ -243,6 +241,11 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 	}
 	if (ip.version_class >> 4 != 6)
 		return FLOW_IGNORED_MALFORMED;
+	if (octets > available) {
+		if (distrust_length(packet, IPV6_HEADER, available, books) != PARSED_IP)
+			return FLOW_IGNORED_MALFORMED;
+		octets = available;
+	}
 
 #pragma unroll
 	for (u32 i = 0; i < 4; i++) {
@@ -254,70 +257,14 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 	packet->tos = ip.version_class << 4 | ip.class_label >> 4;
 	packet->ttl = ip.hop_limit;
 	packet->ip_octets = octets;
-	if (octets < available)       /* of a longer packet, only this part can be parsed */
-		available = octets;
-	packet->transport_offset = skip_extensions(skb, offset + IPV6_HEADER, offset + available, key, packet);
+	packet->transport_offset = skip_extensions(skb, offset + IPV6_HEADER, offset + octets, key, packet);
 	packet->header_octets = packet->transport_offset ? packet->transport_offset - offset : IPV6_HEADER;
 	return PARSED_IP;
 }
 
-FLOW_INLINE int is_tag(u64 type)
-{
-	return type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN || type == ETHERTYPE_QINQ;
-}
-
-/*
- * Skip VLAN tags in the frame from *ip_offset on, which stays within `mask`. `tags`: number of tags before them.
- * Returns the EtherType after them; with more than VLAN_TAGS_MAX tags it is that of a tag, so not IP.
- */
-FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, const u64 mask, u64 tags,
-			  struct flow_key *key)
-{
-	u64 offset = *ip_offset, i;
-	struct {
-		u16 control;
-		u16 type;
-	} tag;
-
-#pragma clang loop unroll(disable)
-	for (i = 0; i < VLAN_TAGS_MAX; i++) {
-		long missing;
-
-		if (!is_tag(type))
-			break;
-		missing = bpf_skb_load_bytes(skb, offset, &tag, VLAN_TAG);
-		if (missing < 0)
-			break;
-		if (tags == 0)
-			key->vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
-		else if (tags == 1)
-			key->customer_vlan_id = from_network_16(tag.control) & VLAN_ID_MASK;
-		tags++;
-		type = from_network_16(tag.type);
-		/* `missing` is 0, but unknown to the verifier, so it treats all numbers of tags as one case. */
-		offset = (offset + VLAN_TAG + missing) & mask;
-	}
-	*ip_offset = offset;
-	return type;
-}
-
-/* Skip VLAN tags: the one in metadata, then those in the frame. Returns the EtherType after them. */
-FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flow_key *key)
-{
-	u16 type;
-
-	if (!load_ethertype(skb, ETHERNET_TYPE_OFFSET, &type))
-		return ETHERTYPE_MINIMUM;    /* too short for an EtherType: not IP */
-	*ip_offset = ETHERNET_HEADER;
-	if (skb->vlan_present)
-		key->vlan_id = skb->vlan_tci & VLAN_ID_MASK;
-	type = from_network_16(type);
-	if (is_tag(type))
-		return skip_tags(skb, type, ip_offset, IP_OFFSET_MASK, skb->vlan_present ? 1 : 0, key);
-	return type;
-}
-
-FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *key, struct packet *packet)
+/* `books`: see parse_ipv4. */
+FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *key, struct packet *packet,
+			    struct flow_totals *books)
 {
 	u64 type, ip_offset = 0;
 	int parsed;
@@ -326,11 +273,13 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 		type = parse_ethernet(skb, &ip_offset, key);
 	else
 		type = from_network_16((u16)skb->protocol);
+	if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6)
+		type = skip_headers(skb, type, &ip_offset, 0, HEADERS_OFFSET_MASK, key);
 	packet->ip_offset = ip_offset;
 	if (type == ETHERTYPE_IPV4)
-		parsed = parse_ipv4(skb, ip_offset, skb->len, key, packet);
+		parsed = parse_ipv4(skb, ip_offset, skb->len, key, packet, books);
 	else if (type == ETHERTYPE_IPV6)
-		parsed = parse_ipv6(skb, ip_offset, skb->len, key, packet);
+		parsed = parse_ipv6(skb, ip_offset, skb->len, key, packet, books);
 	else if (type == ETHERTYPE_ARP)
 		return FLOW_IGNORED_ARP;
 	else

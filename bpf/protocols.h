@@ -12,8 +12,22 @@
 #define ETHERTYPE_IPV6 0x86dd
 #define ETHERTYPE_SERVICE_VLAN 0x88a8
 #define ETHERTYPE_QINQ 0x9100         /* QinQ before IEEE 802.1ad */
+#define ETHERTYPE_VLAN_9200 0x9200    /* the same, of other makers */
+#define ETHERTYPE_MPLS 0x8847
+#define ETHERTYPE_MPLS_MULTICAST 0x8848 /* also upstream-assigned labels (RFC 5332) */
+#define ETHERTYPE_PPPOE_SESSION 0x8864
+#define ETHERTYPE_BACKBONE 0x88e7     /* I-TAG of IEEE 802.1ah */
 #define VLAN_TAG 4
 #define VLAN_ID_MASK 0x0fff
+#define MPLS_LABEL 4
+#define MPLS_BOTTOM 1                 /* in its third octet */
+#define CONTROL_WORD 4                /* of a pseudowire */
+#define PPPOE_HEADER 8                /* with PPP's protocol field */
+#define PPPOE_VERSION_TYPE 0x11
+#define PPP_IPV4 0x0021
+#define PPP_IPV6 0x0057
+#define PPP_MPLS 0x0281
+#define PPP_MPLS_MULTICAST 0x0283
 
 #define IPV4_HEADER 20
 #define IPV4_OFFSET_MASK 0x1fff

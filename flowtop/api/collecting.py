@@ -12,6 +12,7 @@ from flowtop.api.table import Table
 from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
+from flowtop.capture.collector.url import LARGEST_SAMPLING
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.wire.ipfix_decoder import split_messages
@@ -25,7 +26,7 @@ _LAST_S = float(1 << 32)
 
 
 class Collector:
-    """Collects NetFlow 5, NetFlow 9, IPFIX and sFlow 5 from exporters. Use it from one thread at a time.
+    """Collects NetFlow, IPFIX and sFlow 5 from exporters. Use it from one thread at a time.
 
     All input is counted, also invalid input, which raises nothing: see `statistics`. The numbers of exporters,
     Templates, sets that wait for a Template, interfaces and flows are limited.
@@ -38,13 +39,20 @@ class Collector:
         dedupe: how to treat flows whose packets another exporter or interface has counted too: see `read`.
         correct_clocks: adjust the times of exporters whose clock is off by two minutes or more.
         clock: gives seconds since 1970 UTC: the arrival time of messages that are received without `at`.
+        sampling: N of exporters that sample 1 in N packets and do not report it; what an exporter reports goes before.
+            0: records are taken as reported.
 
-    Raises FlowtopError: a timeout or limit out of range.
+    Raises FlowtopError: a timeout, limit or sampling interval out of range.
     """
 
     def __init__(self, *, idle_timeout: float = 90.0, active_timeout: float = 60.0, linger: float = 300.0,
                  max_flows: int = 1_000_000, dedupe: Dedupe = "off",
-                 correct_clocks: bool = True, clock: Callable[[], float] = time.time) -> None:
+                 correct_clocks: bool = True, clock: Callable[[], float] = time.time,
+                 sampling: float = 0) -> None:
+        if not 0 <= sampling <= LARGEST_SAMPLING:
+            raise FlowtopError(f"{sampling} is not a sampling interval", hint="give N of 1 in N packets",
+                               exit_code=EXIT_USAGE)
+        self._sampling = float(sampling)
         self._collecting = CollectingProcess(correct_clocks)
         self._metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=linger,
                                                max_flows=max_flows, dedupe=dedupe))
@@ -72,14 +80,14 @@ class Collector:
         Raises FlowtopError: `source` is not an address, or `at` is out of range.
         """
         address, port = _address(source), source[1]
-        return self._take(datagram, Session((address, port), address, datagram=True), at)
+        return self._take(datagram, Session((address, port), address, True, self._sampling), at)
 
     def connection(self, source: SourceAddress) -> Connection:
         """A Transport Session over TCP or TLS, or an IPFIX file: a stream of IPFIX messages.
 
         Raises FlowtopError: `source` is not an address.
         """
-        return Connection(self, Session(next(self._numbers), _address(source), datagram=False))
+        return Connection(self, Session(next(self._numbers), _address(source), False, self._sampling))
 
     @property
     def statistics(self) -> CollectingStatistics:

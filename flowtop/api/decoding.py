@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flowtop.api.errors import DecodeError, decoding
-from flowtop.wire import ipfix, netflow5, netflow9
+from flowtop.wire import ipfix
 from flowtop.wire.data_set import DataSet, UndecodedSet
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.ipfix_decoder import Message as WireMessage
 from flowtop.wire.ipfix_decoder import decode_message
-from flowtop.wire.ipfix_template import IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.structured import list_of
 from flowtop.wire.template_store import TemplateStore
 from flowtop.wire.values import PlainValue, reader
 
@@ -51,13 +53,13 @@ class Record(Mapping[str, PlainValue]):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of IPFIX, NetFlow 9 or NetFlow 5.
+    """One message of IPFIX or NetFlow.
 
     Attributes:
-        version: 10, 9 or 5.
+        version: 10 for IPFIX, 1 or 5 to 9 for NetFlow.
         export_time_s: since 1970 UTC, by the exporter's clock.
-        sequence: sequence number: Data Records (IPFIX), datagrams (NetFlow 9) or flows (NetFlow 5) sent before it.
-        domain: Observation Domain ID; Source ID of NetFlow 9; engine type * 256 + engine id of NetFlow 5.
+        sequence: sequence number: Data Records (IPFIX), datagrams (NetFlow 9) or flows (NetFlow 5 to 8) sent before it.
+        domain: Observation Domain ID; Source ID of NetFlow 9; engine type * 256 + engine id of NetFlow 5, 6 and 8.
         templates: Templates in the message.
         withdrawn: ids of Templates that it withdraws.
         records: all Data Records whose Template is known, in order.
@@ -65,6 +67,8 @@ class Message:
         remarks: faults of the exporter that did not prevent decoding.
         boot_ms: start of the exporter's sysUpTime (NetFlow), ms since 1970 UTC; None for IPFIX.
         sampling_interval: NetFlow 5: one in this many packets was sampled; 0: not reported.
+        skipped: parts of a damaged message that were not read, by kind; each has a remark. Empty for a strict Decoder.
+        rest: octets behind the message that are another message, for a Decoder that is not strict: decode them, too.
     """
 
     version: int
@@ -78,6 +82,8 @@ class Message:
     remarks: tuple[str, ...]
     boot_ms: int | None
     sampling_interval: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    rest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class DecodingStatistics:
         records: Data Records in them.
         undecoded_sets: Sets whose Template was not known.
         refused: messages that could not be decoded, by DecodeError.fault.
+        skipped: parts of damaged messages that were not read, by kind: see Message.skipped.
         forgotten_sessions: sessions forgotten because of the limits.
     """
 
@@ -97,16 +104,24 @@ class DecodingStatistics:
     undecoded_sets: int
     refused: Mapping[str, int]
     forgotten_sessions: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 class Decoder:
-    """Decodes IPFIX, NetFlow 9 and NetFlow 5, and keeps Templates by session. Use it from one thread at a time."""
+    """Decodes IPFIX and NetFlow, and keeps Templates by session. Use it from one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        strict: refuse a message with any fault. False: a part that is not valid costs that part alone, as in the
+            collector and flowtop-dump; only what is no message at all is refused.
+    """
+
+    def __init__(self, *, strict: bool = True) -> None:
+        self._strict = strict
         self._store = TemplateStore()
         self._sessions: OrderedDict[Hashable, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
 
     def decode(self, octets: bytes, session: Hashable = None, *, datagram: bool = True) -> Message:
         """Decode one whole message.
@@ -122,7 +137,8 @@ class Decoder:
         self._sessions[session] = None
         self._sessions.move_to_end(session)
         try:
-            message = plain_message(decode_export(octets, self._store, session=session, datagram=datagram))
+            message = plain_message(decode_export(octets, self._store, session=session, datagram=datagram,
+                                                  strict=self._strict))
         except IpfixDecodeError as refusal:
             self._refused[refusal.fault] += 1
             raise DecodeError(str(refusal), refusal.offset, refusal.fault) from refusal
@@ -133,6 +149,7 @@ class Decoder:
         self._counts["messages"] += 1
         self._counts["records"] += len(message.records)
         self._counts["undecoded"] += len(message.undecoded)
+        self._skipped.update(message.skipped)
         return message
 
     def end(self, session: Hashable) -> None:
@@ -145,7 +162,7 @@ class Decoder:
         """The counters now."""
         counts = self._counts
         return DecodingStatistics(counts["messages"], counts["records"], counts["undecoded"], dict(self._refused),
-                                  counts["forgotten"])
+                                  counts["forgotten"], dict(self._skipped))
 
 
 def plain_message(message: WireMessage) -> Message:
@@ -153,7 +170,7 @@ def plain_message(message: WireMessage) -> Message:
     records = tuple(record for data_set in message.data_sets for record in _records(data_set))
     return Message(message.version, message.export_time_s, message.sequence, message.domain, message.templates,
                    message.withdrawn, records, message.undecoded, message.remarks, message.boot_ms,
-                   message.sampling_interval)
+                   message.sampling_interval, dict(message.skipped), message.rest)
 
 
 def _records(data_set: DataSet) -> Iterator[Record]:
@@ -161,8 +178,20 @@ def _records(data_set: DataSet) -> Iterator[Record]:
         return
     template = data_set.template
     readers = [(name, reader(specifier)) for name, specifier in template.named_fields]
+    if data_set.templates is None:
+        for row in data_set.records.tolist():
+            yield Record(template, {name: read(value) for (name, read), value in zip(readers, row, strict=True)})
+        return
     for row in data_set.records.tolist():
-        yield Record(template, {name: read(value) for (name, read), value in zip(readers, row, strict=True)})
+        values: dict[str, PlainValue] = {}
+        for (name, specifier), (_, read), value in zip(template.named_fields, readers, row, strict=True):
+            found = list_of(value, specifier, data_set.templates, _plain)
+            values[name] = read(value) if found is None else found
+        yield Record(template, values)
+
+
+def _plain(value: Any, specifier: FieldSpecifier) -> PlainValue:
+    return reader(specifier)(value)
 
 
 def decode_ipfix(octets: bytes) -> Message:
@@ -172,9 +201,8 @@ def decode_ipfix(octets: bytes) -> Message:
 
 
 def decode_netflow(octets: bytes) -> Message:
-    """Decode a single datagram of NetFlow 5 or 9: see flowtop.api.netflow.decode."""
+    """Decode a single datagram of NetFlow: see flowtop.api.netflow.decode."""
     with decoding():
         if int.from_bytes(octets[:2], "big") == ipfix.VERSION:
-            raise IpfixDecodeError(f"version {ipfix.VERSION} is IPFIX, neither NetFlow {netflow5.VERSION} nor "
-                                   f"{netflow9.VERSION}", 0, "version")
+            raise IpfixDecodeError(f"version {ipfix.VERSION} is IPFIX, not NetFlow", 0, "version")
         return plain_message(decode_export(octets, TemplateStore(), session=None))

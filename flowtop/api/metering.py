@@ -65,7 +65,7 @@ class Metering:
         # Keep books and names but not flows, whose buffers may be used again.
         self._batch = replace(batch, keys=batch.keys[:0].copy(), counters=batch.counters[:0].copy(),
                               observations=batch.observations.copy(), interfaces=dict(batch.interfaces),
-                              other_ifindexes=None, segments=None, steps=None)
+                              other_ifindexes=None, segments=None, steps=None, described=None)
         if close_tick:
             self._table.close_tick()
             self._tick += 1

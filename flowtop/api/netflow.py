@@ -1,4 +1,4 @@
-"""NetFlow 9 (RFC 3954) and NetFlow 5 for programs: decode datagrams, export records. `flowtop.netflow`."""
+"""NetFlow for programs: decode datagrams (1, 5 to 9), export records (5, and 9 of RFC 3954). `flowtop.netflow`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flowtop.api.ipfix import ExportSession as _IpfixSession
 from flowtop.api.templates import Values, record_set, template
 from flowtop.wire.ipfix import EncodedMessages, RecordSet
 from flowtop.wire.ipfix_template import Template
-from flowtop.wire.netflow5 import MAX_FLOWS, RECORD, encode_netflow5
 from flowtop.wire.netflow9 import encode_netflow9, netflow9_template_sets
+from flowtop.wire.netflow_fixed import MAX_FLOWS, RECORD, encode_netflow5
 
 __all__ = ["MAX_FLOWS", "UNKNOWN_MTU_OCTETS", "V5_TEMPLATE", "ExportSession", "ExportSession5", "decode", "template"]
 
@@ -22,7 +22,7 @@ V5_TEMPLATE = RECORD
 
 
 def decode(octets: bytes) -> Message:
-    """Decode a single datagram of NetFlow 5 or 9: see flowtop.ipfix.decode.
+    """Decode a single datagram of NetFlow 1 or 5 to 9: see flowtop.ipfix.decode.
 
     Raises DecodeError: neither of these.
     """

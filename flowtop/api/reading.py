@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
@@ -19,19 +19,22 @@ from flowtop.capture.files.messages import read_payloads
 from flowtop.capture.files.octets import OctetStream
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 from flowtop.filters.kernel import Narrowing
+from flowtop.model.tunnel_ports import added_ports
 from flowtop.pipeline.drive import Driving, Handover, PipelineConfig
 
 Source = str | os.PathLike[str] | IO[bytes]
 """A path ("-": standard input), or a file opened in binary mode: its rest is copied to a temporary file first."""
 
 
-def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, active_timeout: float = 60.0,
-         max_flows: int = 1_000_000, dedupe: Dedupe = "mark", strict: bool = False, collect: bool = False) -> Table:
+def read(source: Source, *, decap: bool = False, tunnel_ports: Mapping[int, str] | None = None,
+         idle_timeout: float = 15.0, active_timeout: float = 60.0, max_flows: int = 1_000_000,
+         dedupe: Dedupe = "mark", strict: bool = False, collect: bool = False) -> Table:
     """Read a capture (pcap, pcapng), an IPFIX file (RFC 5655) or raw datagrams, gzipped or not, into a flow table.
 
     Args:
         source: a path, "-" for standard input, or a binary file object, which is read to its end.
         decap: count the inner packets of tunnels.
+        tunnel_ports: with `decap`, UDP ports of "vxlan", "geneve" and "mpls" in addition to the standard ones.
         idle_timeout: a flow ends after this many seconds without a packet.
         active_timeout: a flow that continues is reported after this many seconds.
         max_flows: maximum number of active flows; when there are more, the least recently used ones end. About the same
@@ -43,13 +46,14 @@ def read(source: Source, *, decap: bool = False, idle_timeout: float = 15.0, act
             report a long flow about once a minute, so that an `idle_timeout` of 90 s suits them.
 
     Raises:
-        FlowtopError: the file cannot be read, or, with `strict`, not all of it; a timeout or limit out of range.
+        FlowtopError: the file cannot be read, or, with `strict`, not all of it; a timeout, limit or port out of range.
     """
+    ports = added_ports((label, port) for port, label in (tunnel_ports or {}).items())
     # With this linger, ended flows stay in the table.
     metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=LONGEST_S,
                                      max_flows=max_flows, dedupe=dedupe))
     with _opened(source) as (path, descriptor):
-        capture = FileCapture(FileConfig(path, tick_s=None, descriptor=descriptor, decap=decap,
+        capture = FileCapture(FileConfig(path, tick_s=None, descriptor=descriptor, decap=decap, tunnel_ports=ports,
                                          collect=collect))
         capture.open(lambda _: None)
         try:
@@ -110,7 +114,7 @@ class ExportMessage(NamedTuple):
 
 
 def read_exports(source: Source) -> Iterator[ExportMessage]:
-    """The NetFlow 5, NetFlow 9, IPFIX and sFlow 5 messages in a capture, an IPFIX file, or a file of raw datagrams.
+    """The NetFlow, IPFIX and sFlow 5 messages in a capture, an IPFIX file, or a file of raw datagrams.
 
     Args:
         source: as for `read`.

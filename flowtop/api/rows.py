@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from flowtop.fields.groups import group_fields, member_names
-from flowtop.model.kinds import ICMP_VERSIONS, Kind
+from flowtop.model.kinds import ICMP_VERSIONS, IpVersion, Kind
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.output.records import page_record
 from flowtop.query.query import Page
@@ -96,15 +96,22 @@ class Flow(Row):
 
     __slots__ = ()
 
+    def _end(self, side: str) -> str:
+        names = [f"IPv{version}{what}" for what in ("Address", "Prefix") for version in IpVersion]
+        if not self._row.ip_version and self._row.kind == Kind.FLOW:
+            names = ["MacAddress"]
+        return str(next((value for name in names if (value := self._members.get(f"{side}{name}"))), ""))
+
     @property
     def source(self) -> str:
-        """Source address; "" for an aggregate entry, whose addresses are not known."""
-        return str(self._members.get("sourceIPv4Address") or self._members.get("sourceIPv6Address", ""))
+        """Source address: an IP address, that of a network, or a MAC address, as the exporter reports it; "" for an
+        aggregate entry, whose addresses are not known."""
+        return self._end("source")
 
     @property
     def destination(self) -> str:
         """Destination address; "" for an aggregate entry."""
-        return str(self._members.get("destinationIPv4Address") or self._members.get("destinationIPv6Address", ""))
+        return self._end("destination")
 
     @property
     def source_port(self) -> int:

@@ -19,7 +19,7 @@ from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK
 def command(file: str, output: str) -> int:
     """Show the structure of a flow export: headers, templates, options, every record, with names.
 
-    FILE is a capture (pcap, pcapng) of NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams or of IPFIX over TCP; an IPFIX
+    FILE is a capture (pcap, pcapng) of NetFlow, IPFIX or sFlow 5 datagrams or of IPFIX over TCP; an IPFIX
     file (RFC 5655); or raw datagrams; plain or gzipped; - is standard input. The exit status is 65 when part of it
     could not be read.
     """
@@ -27,12 +27,12 @@ def command(file: str, output: str) -> int:
     from flowtop.capture.files.octets import OctetStream
     from flowtop.output.dump import entries, entry_text
 
-    refused = shown = 0
+    damaged = shown = 0
     stream = OctetStream(file)
     try:
         for entry in entries(read_payloads(stream)):
             sys.stdout.write(entry_text(entry, "json" if output == "json" else "text"))
-            refused += bool(entry.refusals)
+            damaged += entry.damaged
             shown += 1
         sys.stdout.flush()
     except BrokenPipeError:  # the reader needs no more; the interpreter flushes once more at exit
@@ -42,8 +42,8 @@ def command(file: str, output: str) -> int:
         stream.close()
     if not shown:
         raise FlowtopError(f"{stream.name} contains no flow export", exit_code=EXIT_DAMAGED,
-                           hint="expected NetFlow 5, NetFlow 9, IPFIX or sFlow 5 datagrams, or IPFIX over TCP")
-    return EXIT_DAMAGED if refused else EXIT_OK
+                           hint="expected NetFlow, IPFIX or sFlow 5 datagrams, or IPFIX over TCP")
+    return EXIT_DAMAGED if damaged else EXIT_OK
 
 
 def main() -> None:

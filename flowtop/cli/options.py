@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.model.tunnel_ports import TunnelPorts, added_ports
 
 if TYPE_CHECKING:
     from flowtop.cli.settings import Kind
@@ -85,7 +86,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="Read a pcap, pcapng or IPFIX file, plain or gzipped; - is standard input. Needs no root."),
     click.Option(
         ["-l", "--listen"], multiple=True, metavar="URL",
-        help="Collect NetFlow 5 and 9, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
+        help="Collect NetFlow, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
              "just a port, tcp://, tls://, dtls://, sctp://, sflow://. Listens on loopback unless an address is "
              "given; repeatable. Needs no root."),
     click.Option(
@@ -167,7 +168,11 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--decap"], is_flag=True,
         help="Count what is inside tunnels: VXLAN, Geneve, GRE, ERSPAN, IP-in-IP, 6in4, MPLS over UDP. The tunnel "
-             "itself is listed too, but is in no sum."),
+             "itself is listed too, but is in no sum. MPLS labels and PPPoE sessions are told apart."),
+    click.Option(
+        ["--tunnel-port"], multiple=True, metavar="TUNNEL=PORT",
+        help="With --decap: a UDP port of vxlan, geneve or mpls beside the standard ones, such as vxlan=51234; "
+             "repeatable."),
     click.Option(
         ["--export-timeout"], type=Duration(0, 3600), default=5.0, show_default=True, metavar="TIME",
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
@@ -223,6 +228,7 @@ class RunOptions:
         map_entries: of each kernel map.
         dedupe: mark, drop or off.
         decap: count what is inside tunnels.
+        tunnel_port: with `decap`, UDP ports of tunnels in addition to the standard ones.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
         config: the settings file that was named; None: the user's.
@@ -261,6 +267,7 @@ class RunOptions:
     map_entries: int
     dedupe: Literal["mark", "drop", "off"]
     decap: bool
+    tunnel_port: TunnelPorts
     export_timeout: float
     state_directory: Path | None
     config: Path | None
@@ -290,6 +297,7 @@ def run_options(context: click.Context) -> RunOptions:
     unset = {name for name, origin in origins.items() if origin is ParameterSource.DEFAULT}
     _settle_mode(values, given)
     _settle_source(values, given)
+    _settle_tunnels(values, given)
     _settle_source_defaults(values, unset)
     _settle_packets(values, given)
     _settle_exports(values, () if values["check"] else context.meta.get(_ORDER, ()))
@@ -331,6 +339,20 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
             raise FlowtopError("--decap needs packets", exit_code=EXIT_USAGE,
                                hint=f"with {source} there are only flow records, counted by others")
         values["decap"] = False
+
+
+def _settle_tunnels(values: dict[str, Any], given: set[str]) -> None:
+    """Ports of tunnels."""
+    pairs = [str(text).partition("=") for text in values["tunnel_port"]]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise FlowtopError(f'--tunnel-port "{name}" names no port', hint="for example --tunnel-port vxlan=51234",
+                               exit_code=EXIT_USAGE)
+    ports = added_ports((name.strip().lower(), port.strip()) for name, _, port in pairs)
+    if ports and not values["decap"] and "tunnel_port" in given:
+        raise FlowtopError("--tunnel-port needs --decap", hint="without it, packets in tunnels are counted as they are",
+                           exit_code=EXIT_USAGE)
+    values["tunnel_port"] = ports if values["decap"] else {}
 
 
 def _settle_source_defaults(values: dict[str, Any], unset: set[str]) -> None:

@@ -17,7 +17,8 @@ _TYPES: dict[Kind, tuple[type, ...]] = {
 """TOML types of a setting; a number may be text with a unit."""
 _ANY_EXAMPLE: dict[Kind, str] = {"flag": "true", "text": '"text"', "number": "1", "list": '["text"]'}
 _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "ipfix+tcp://collector"]',
-             "listen": '["udp://:2055"]', "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
+             "listen": '["udp://:2055"]', "tunnel_port": '["vxlan=51234"]',
+             "sort": '"bytes"', "output": '"json"', "dedupe": '"off"', "batch": "true",
              "names": '"ports"', "numeric": "true", "theme": '"dark"',
              "write": '"packets.pcapng"', "read": '"trace.pcap"', "group": '"source,service"'}
 

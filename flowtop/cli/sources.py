@@ -88,11 +88,13 @@ class LiveSource:
         from flowtop.capture.ebpf.start import begin
 
         options = self.options
-        with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap)) as compilation:
+        with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap,
+                           tunnel_ports=options.tunnel_port)) as compilation:
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
-                config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap)
+                config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
+                                    tunnel_ports=options.tunnel_port)
                 return EbpfCapture(config, compilation)
 
             yield open_capture
@@ -129,7 +131,7 @@ class FileSource:
         assert options.read is not None
         descriptor = _take_standard_input() if options.read == "-" and not options.batch else None
         capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap,
-                                         options.collect))
+                                         options.tunnel_port, options.collect))
         yield lambda: capture
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flowtop.model.exporters import exporter_of, interface_of
-from flowtop.model.kinds import HAVE_PORTS, PORT_PROTOCOLS, Kind, Tunnel
+from flowtop.model.kinds import HAVE_PORTS, PORT_PROTOCOLS, Kind, RecordBits, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.text import operands, units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
@@ -57,8 +57,10 @@ def protocol_words(protocol: int) -> str:
 def _end(side: str, raw: bytes, row: FlowRow, port: int) -> str:
     if row.kind == Kind.AGGREGATE:
         return protocol_term(row, NO_LOOKUPS)
-    host = f"{side} host {units.address(raw, row.ip_version)}"
-    with_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS
+    host = f"{side} host" if row.ip_version else f"ether {side}"
+    host += f" {units.address(raw, row.ip_version)}"
+    no_port = RecordBits.NO_SOURCE_PORT if side == "src" else RecordBits.NO_DESTINATION_PORT
+    with_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS and not row.record_bits & no_port
     return f"{host} and {side} port {port}" if with_port else host
 
 
@@ -75,9 +77,10 @@ def destination_term(row: FlowRow, lookups: Lookups) -> str:
 
 
 def protocol_term(row: FlowRow, lookups: Lookups) -> str:
-    """`tcp`, or `proto 253`."""
+    """`tcp`, or `proto 253`; "" if the exporter does not report it."""
     del lookups
-    return protocol_words(row.protocol)
+    unknown = row.record_bits & RecordBits.NO_PROTOCOL and row.kind != Kind.AGGREGATE
+    return "" if unknown else protocol_words(row.protocol)
 
 
 def vlan_term(row: FlowRow, lookups: Lookups) -> str:
@@ -136,7 +139,7 @@ def cwnd_term(row: FlowRow, lookups: Lookups) -> str:
 def ttl_term(row: FlowRow, lookups: Lookups) -> str:
     """`ttl 64`."""
     del lookups
-    return f"ttl {row.ttl}"
+    return "" if row.record_bits & RecordBits.NO_TTL else f"ttl {row.ttl}"
 
 
 def direction_term(row: FlowRow, lookups: Lookups) -> str:
@@ -161,4 +164,4 @@ def state_term(row: FlowRow, lookups: Lookups) -> str:
 def dscp_term(row: FlowRow, lookups: Lookups) -> str:
     """`dscp ef`."""
     del lookups
-    return f"dscp {units.dscp(row.tos) or 'be'}"
+    return "" if row.record_bits & RecordBits.NO_TOS else f"dscp {units.dscp(row.tos) or 'be'}"

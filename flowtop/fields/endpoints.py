@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, Kind
+from flowtop.model.kinds import (
+    DESTINATION_LENGTH_SHIFT,
+    HAVE_PORTS,
+    ICMP_VERSIONS,
+    PORT_PROTOCOLS,
+    SOURCE_LENGTH_SHIFT,
+    Kind,
+    RecordBits,
+)
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.text.names import Names
@@ -18,7 +26,12 @@ def source(row: FlowRow, names: Names, width: int | None = None) -> str:
     if row.kind == Kind.AGGREGATE:
         return "(all other flows)"
     has_port = row.kind in HAVE_PORTS and row.protocol in PORT_PROTOCOLS
-    return _joined(row, row.source_address, names, _ports(row, row.source_port, names) if has_port else (), width)
+    tails: Sequence[str] = ()
+    if has_port and not row.record_bits & RecordBits.NO_SOURCE_PORT:
+        tails = _ports(row, row.source_port, names)
+    if row.record_bits & RecordBits.SOURCE_PREFIX:
+        tails = _after_prefix(row.record_bits >> SOURCE_LENGTH_SHIFT, tails)
+    return _joined(row, row.source_address, names, tails, width)
 
 
 def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
@@ -29,10 +42,18 @@ def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
     if row.kind == Kind.FRAGMENT:
         tails = (" frag",)
     elif row.protocol in PORT_PROTOCOLS:
-        tails = _ports(row, row.destination_port, names)
-    elif row.protocol in ICMP_VERSIONS:
+        tails = () if row.record_bits & RecordBits.NO_DESTINATION_PORT else _ports(row, row.destination_port, names)
+    elif row.protocol in ICMP_VERSIONS and not row.record_bits & RecordBits.NO_ICMP_TYPE:
         tails = tuple(f" {text}" for text in units.icmp_texts(row.ip_version, row.destination_port))
+    if row.record_bits & RecordBits.DESTINATION_PREFIX:
+        tails = _after_prefix(row.record_bits >> DESTINATION_LENGTH_SHIFT, tails)
     return _joined(row, row.destination_address, names, tails, width)
+
+
+def _after_prefix(length_bits: int, tails: Sequence[str]) -> tuple[str, ...]:
+    """The tails after the length of a network's prefix, if it is known: `/24`, `/24:443`."""
+    length = (length_bits & 0xFF) - 1
+    return tuple(f"/{length}{tail}" for tail in tails or ("",)) if length >= 0 else tuple(tails)
 
 
 def _ports(row: FlowRow, port: int, names: Names) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ import numpy as np
 from flowtop.fields import cell_terms as terms
 from flowtop.fields import endpoints
 from flowtop.fields.columns import Column, SortKey, Wording, plain
-from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member
+from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, or_code
 from flowtop.model.flows import Array, FlowColumns, address_words
-from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind
+from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, RecordBits
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
@@ -25,9 +25,14 @@ OTHERS = "(all other flows)"
 # ---- addresses
 
 
+_LAYER2 = 2
+"""In place of an IP version: the ends are MAC addresses."""
+
+
 def _known_version(columns: FlowColumns) -> Array:
-    """4 or 6; 0 for aggregates, whose addresses are not known."""
-    return np.where(columns["kind"] == Kind.AGGREGATE, 0, columns["ip_version"])
+    """4 or 6, or _LAYER2; 0 for aggregates, whose addresses are not known."""
+    version = columns["ip_version"]
+    return np.where(columns["kind"] == Kind.AGGREGATE, 0, np.where(version == 0, np.uint8(_LAYER2), version))
 
 
 def _packed(high: int, low: int) -> bytes:
@@ -35,25 +40,34 @@ def _packed(high: int, low: int) -> bytes:
 
 
 def _address(version: int, high: int, low: int) -> str:
-    return units.address(_packed(high, low), version) if version else OTHERS
+    return units.address(_packed(high, low), 0 if version == _LAYER2 else version) if version else OTHERS
 
 
 def _named_address(version: int, high: int, low: int, wording: Wording) -> str:
-    name = wording.names.host(_packed(high, low), version) if version else None
+    name = wording.names.host(_packed(high, low), version) if version > _LAYER2 else None
     return name or _address(version, high, low)
 
 
 def _host(field_id: str, header: str, side: str, word: str) -> GroupField:
     def values(key: Key, _: Lookups) -> dict[str, Any]:
-        return {f"{side}IPv{key[0]}Address": _address(*key)} if key[0] else {}
+        name = "Mac" if key[0] == _LAYER2 else f"IPv{key[0]}"
+        return {f"{side}{name}Address": _address(*key)} if key[0] else {}
 
     return GroupField(
         field_id, header, 15, f"{side.capitalize()} host.",
         keys=lambda columns: (_known_version(columns), *address_words(columns, f"{side}_address")),
         text=lambda key, _: _address(*key),
         named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
-        term=lambda key, _: f"{word} host {_address(*key)}" if key[0] else "",
-        parts=3, values=values, members=(f"{side}IPv4Address", f"{side}IPv6Address"), flexible=True, rank=0)
+        term=lambda key, _: _end_term(word, key),
+        parts=3, values=values, members=(f"{side}IPv4Address", f"{side}IPv6Address", f"{side}MacAddress"),
+        flexible=True, rank=0)
+
+
+def _end_term(word: str, key: Key) -> str:
+    """The filter for an address on that side, "" for none."""
+    if key[0] == _LAYER2:
+        return f"ether {word} {_address(*key)}"
+    return f"{word} host {_address(*key)}" if key[0] else ""
 
 
 def _pair_keys(columns: FlowColumns) -> tuple[Array, ...]:
@@ -75,7 +89,9 @@ def _named_pair(key: Key, wording: Wording) -> str:
     return " ↔ ".join(ends) if version else OTHERS
 
 
-def _pair_term(host: str, other: str) -> str:
+def _pair_term(version: int, host: str, other: str) -> str:
+    if version == _LAYER2:
+        return f"mac {host} and mac {other}" if host != other else f"ether src {host} and ether dst {host}"
     return f"host {host} and host {other}" if host != other else f"src host {host} and dst host {host}"
 
 
@@ -96,6 +112,7 @@ def _subnet(field_id: str, header: str, side: str, word: str, lengths: tuple[int
 
     def keys(columns: FlowColumns) -> tuple[Array, ...]:
         version = _known_version(columns)
+        version = np.where(version == _LAYER2, 0, version)
         return (version, *_prefixed(address_words(columns, f"{side}_address"), version, lengths))
 
     def values(key: Key, _: Lookups) -> dict[str, Any]:
@@ -138,6 +155,10 @@ def _lengths(text: str) -> tuple[int, int]:
 # ---- services and the rest
 
 
+_NO_NUMBER = 1 << 16
+"""In place of a port or an ICMP type: not reported."""
+
+
 def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     """Kind, protocol and the lower port; of ICMP, its type.
 
@@ -145,10 +166,12 @@ def _service_keys(columns: FlowColumns) -> tuple[Array, ...]:
     service. This needs no list of ports, and both directions of a conversation are in the same group.
     """
     kind, protocol = columns["kind"], columns["protocol"]
-    source, destination = columns["source_port"], columns["destination_port"]
+    source = or_code(columns, columns["source_port"], RecordBits.NO_SOURCE_PORT, _NO_NUMBER)
+    destination = or_code(columns, columns["destination_port"], RecordBits.NO_DESTINATION_PORT, _NO_NUMBER)
     ports = np.isin(protocol, list(PORT_PROTOCOLS)) & np.isin(kind, HAVE_PORTS)
     icmp = np.isin(protocol, list(ICMP_VERSIONS)) & (kind == Kind.FLOW)
-    number = np.where(ports, np.minimum(source, destination), np.where(icmp, destination >> np.uint16(8), np.uint16(0)))
+    icmp_type = or_code(columns, columns["destination_port"] >> np.uint16(8), RecordBits.NO_ICMP_TYPE, _NO_NUMBER)
+    number = np.where(ports, np.minimum(source, destination), np.where(icmp, icmp_type, np.uint16(0)))
     return kind, protocol, number
 
 
@@ -159,6 +182,8 @@ def _service_text(key: Key, _: Lookups) -> str:
         return OTHERS if protocol == ANY_PROTOCOL else f"{name} {OTHERS}"
     if kind == Kind.FRAGMENT:
         return f"{name} frag"
+    if number == _NO_NUMBER:
+        return name
     if protocol in PORT_PROTOCOLS:
         return f"{name} {number}"
     return f"{name} {units.icmp(ICMP_VERSIONS[protocol], number << 8)}" if protocol in ICMP_VERSIONS else name
@@ -166,13 +191,15 @@ def _service_text(key: Key, _: Lookups) -> str:
 
 def _named_service(key: Key, wording: Wording) -> str:
     kind, protocol, number = key
-    ports = kind in HAVE_PORTS and protocol in PORT_PROTOCOLS
+    ports = kind in HAVE_PORTS and protocol in PORT_PROTOCOLS and number != _NO_NUMBER
     name = wording.names.service(protocol, number) if ports else None
     return f"{units.protocol(protocol)} {name}" if name else _service_text(key, NO_LOOKUPS)
 
 
 def _service_term(key: Key, _: Lookups) -> str:
     kind, protocol, number = key
+    if number == _NO_NUMBER:
+        return terms.protocol_words(protocol)
     if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
         return f"{terms.protocol_words(protocol)} and port {number}"
     if kind == Kind.FLOW and protocol in ICMP_VERSIONS:
@@ -185,6 +212,8 @@ def _service_term(key: Key, _: Lookups) -> str:
 def _service_values(key: Key, _: Lookups) -> dict[str, Any]:
     kind, protocol, number = key
     values: dict[str, Any] = {"protocolIdentifier": protocol}
+    if number == _NO_NUMBER:
+        return values
     if kind in HAVE_PORTS and protocol in PORT_PROTOCOLS:
         values["servicePort"] = number
     elif kind == Kind.FLOW and protocol in ICMP_VERSIONS:
@@ -195,31 +224,41 @@ def _service_values(key: Key, _: Lookups) -> dict[str, Any]:
 # ---- JSON
 
 
-def _address_member(side: Side, version: int) -> Member:
+def _address_member(side: Side, version: int, *, prefix: bool = False) -> Member:
+    """The address; with `prefix`, that of a network, if an exporter reports no more."""
     family, octets = (socket.AF_INET, 4) if version == IpVersion.V4 else (socket.AF_INET6, 16)
 
     def of_source(flow: FlowValues, _: Lookups) -> str | None:
-        return socket.inet_ntop(family, flow.source_address[:octets]) if flow.ip_version == version else None
+        known = flow.ip_version == version and bool(flow.record_bits & RecordBits.SOURCE_PREFIX) == prefix
+        return socket.inet_ntop(family, flow.source_address[:octets]) if known else None
 
     def of_destination(flow: FlowValues, _: Lookups) -> str | None:
-        return socket.inet_ntop(family, flow.destination_address[:octets]) if flow.ip_version == version else None
+        known = flow.ip_version == version and bool(flow.record_bits & RecordBits.DESTINATION_PREFIX) == prefix
+        return socket.inet_ntop(family, flow.destination_address[:octets]) if known else None
 
-    return Member(f"{side}IPv{version}Address", of_source if side == "source" else of_destination, of_packets=True)
+    return Member(f"{side}IPv{version}{'Prefix' if prefix else 'Address'}",
+                  of_source if side == "source" else of_destination, of_packets=True)
 
 
 def _is_icmp(flow: FlowValues) -> bool:
     return flow.protocol in ICMP_VERSIONS and flow.kind == Kind.FLOW
 
 
-def _destination_port(flow: FlowValues, _: Lookups) -> int:
+def _source_port(flow: FlowValues, _: Lookups) -> int | None:
+    return None if flow.record_bits & RecordBits.NO_SOURCE_PORT else flow.source_port
+
+
+def _destination_port(flow: FlowValues, _: Lookups) -> int | None:
     """The port; 0 for ICMP, whose type and code are in this number and have their own key."""
+    if flow.record_bits & RecordBits.NO_DESTINATION_PORT:
+        return None
     return 0 if _is_icmp(flow) else flow.destination_port
 
 
 def _icmp_member(protocol: int, version: int) -> Member:
     return Member(f"icmpTypeCodeIPv{version}",
-                  lambda flow, _: flow.destination_port if flow.protocol == protocol and _is_icmp(flow) else None,
-                  of_packets=True)
+                  lambda flow, _: flow.destination_port if flow.protocol == protocol and _is_icmp(flow)
+                  and not flow.record_bits & RecordBits.NO_ICMP_TYPE else None, of_packets=True)
 
 
 # ---- columns
@@ -264,17 +303,19 @@ FIELDS = (
     Field("source", _SOURCE_COLUMN.doc, column=_SOURCE_COLUMN, biflow_columns=(_either_end(_SOURCE_COLUMN),),
           group=_host("source", "SOURCE", "source", "src"),
           members=(replace(_address_member("source", 4), rank=6), replace(_address_member("source", 6), rank=7),
-                   Member("sourceTransportPort", lambda flow, _: flow.source_port, of_packets=True, rank=8))),
+                   Member("sourceTransportPort", _source_port, of_packets=True, rank=8),
+                   *(replace(_address_member("source", version, prefix=True), rank=52) for version in IpVersion))),
     Field("destination", _DESTINATION_COLUMN.doc, column=_DESTINATION_COLUMN,
           biflow_columns=(_either_end(_DESTINATION_COLUMN),),
           group=_host("destination", "DESTINATION", "destination", "dst"),
           members=(replace(_address_member("destination", 4), rank=9),
                    replace(_address_member("destination", 6), rank=10),
-                   Member("destinationTransportPort", _destination_port, of_packets=True, rank=11))),
+                   Member("destinationTransportPort", _destination_port, of_packets=True, rank=11),
+                   *(replace(_address_member("destination", version, prefix=True), rank=53) for version in IpVersion))),
     Field("pair", "Both hosts, in either direction.", group=GroupField(
         "pair", "HOSTS", 33, "Both hosts, in either direction.", _pair_keys, parts=5,
         text=lambda key, _: " ↔ ".join(_pair_hosts(key)) if key[0] else OTHERS, named=_named_pair,
-        term=lambda key, _: _pair_term(*_pair_hosts(key)) if key[0] else "",
+        term=lambda key, _: _pair_term(key[0], *_pair_hosts(key)) if key[0] else "",
         values=lambda key, _: {"hosts": _pair_hosts(key)} if key[0] else {}, members=("hosts",), flexible=True,
         rank=0)),
     Field("service", "Protocol and lower port; for ICMP the type.", group=GroupField(

@@ -6,8 +6,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from flowtop.fields.columns import Column, Wording
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Together
+from flowtop.model.kinds import RecordBits
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text.lookups import Lookups, Texts
 
@@ -56,6 +59,31 @@ class FilterKey:
 def stored(name: str) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:
     """`flows` and `records` for a key whose number has this name in flows and in Flow Records."""
     return (lambda source: source.columns[name]), (lambda records: records[name])
+
+
+def reported(name: str, missing: RecordBits) -> tuple[Callable[[FlowSource], Array], Callable[[FlowColumns], Array]]:
+    """As `stored`, for a number that exporters may not report: NaN, which no comparison matches, where `missing` is
+    among the flow's RecordBits. Without such flows the column as it is."""
+    def numbers(columns: FlowColumns) -> Array:
+        unknown = unreported(columns, missing)
+        return columns[name] if unknown is None else np.where(unknown, np.nan, columns[name])
+
+    return (lambda source: numbers(source.columns)), numbers
+
+
+def unreported(columns: FlowColumns, missing: RecordBits) -> Array | None:
+    """Which flows have this bit: exporters do not report a value of them; None: no flow has."""
+    bits = columns["record_bits"]
+    if not bits.any():
+        return None
+    found: Array = bits & np.uint32(missing) != 0
+    return found
+
+
+def or_code(columns: FlowColumns, values: Array, missing: RecordBits, code: int) -> Array:
+    """The values, of flows of which they are not reported the code."""
+    unknown = unreported(columns, missing)
+    return values if unknown is None else np.where(unknown, np.array(code, np.min_scalar_type(code)), values)
 
 
 Key = tuple[int, ...]

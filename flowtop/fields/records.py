@@ -28,7 +28,7 @@ def iso_time(unix_ms: int) -> str:
 
 def flow_names() -> tuple[str, ...]:
     """Every key that a flow may have, in the column order of CSV."""
-    return tuple(MEMBERS)
+    return (*MEMBERS, _FLOWS)
 
 
 def group_names() -> tuple[str, ...]:
@@ -47,7 +47,8 @@ def key_table() -> list[tuple[str, str, str]]:
     for name, member in MEMBERS.items():
         element = ELEMENTS.get(name)
         rows.append((name, str(element.number) if element else "-", member.doc or (element.doc if element else "")))
-    return rows
+    element = ELEMENTS[_FLOWS]
+    return [*rows, (_FLOWS, str(element.number), "With -l: how many flows the exporter reports in this one.")]
 
 
 def flow_record(flow: FlowValues, lookups: Lookups) -> dict[str, Any]:
@@ -63,6 +64,8 @@ def flow_record(flow: FlowValues, lookups: Lookups) -> dict[str, Any]:
         value = member.value(flow, lookups)
         if value is not None:
             record[name] = value
+    if flow.flow_count:
+        record[_FLOWS] = flow.flow_count
     return record
 
 
@@ -90,7 +93,8 @@ def biflow_record(ways: Ways, lookups: Lookups) -> dict[str, Any]:
         return record
     back = flow_record(ways.reverse, lookups)
     record["biflowDirection"] = _INITIATOR if ways.opened else _ARBITRARY
-    return record | {reverse_name(name): value for name, value in back.items() if MEMBERS[name].both_ways}
+    return record | {reverse_name(name): value for name, value in back.items()
+                     if name in MEMBERS and MEMBERS[name].both_ways}
 
 
 @lru_cache(maxsize=4)

@@ -118,7 +118,7 @@ _AGE = Field(
 
 def _mean_size(octets: Array, packets: Array) -> Array:
     """Octets per packet, rounded down; 0 without packets."""
-    return octets // np.maximum(packets, np.uint64(1))
+    return np.where(packets > 0, octets // np.maximum(packets, np.uint64(1)), np.uint64(0))
 
 
 _MEAN_SIZE = make.numeric(

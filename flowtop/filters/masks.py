@@ -93,8 +93,8 @@ def flow_mask(tree: Tree, source: FlowSource, lookups: Lookups) -> Mask:
     return _with_aggregates(tree, _Flows(source, lookups))
 
 
-def record_mask(tree: Tree, records: FlowRecords, lookups: Lookups) -> Mask:
-    """Which Flow Records pass."""
+def record_mask(tree: Tree, records: FlowRecords | FlowColumns, lookups: Lookups) -> Mask:
+    """Which Flow Records pass, or which packets, by the columns of a Flow Key."""
     return _with_aggregates(tree, _Records(records, lookups))
 
 

@@ -9,11 +9,12 @@ from flowtop.fields.columns import Column
 from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.tree import And, Or, Tree, as_text
-from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol
+from flowtop.model.kinds import HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, Protocol, RecordBits
 from flowtop.model.rows import FlowRow, Ways
 from flowtop.text import units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
+_NO_PORTS = RecordBits.NO_SOURCE_PORT | RecordBits.NO_DESTINATION_PORT
 _TCPDUMP_PROTOCOLS: dict[int, str] = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp",
                                       Protocol.ICMP: "icmp", Protocol.ICMPV6: "icmp6"}
 """Protocols that are words of pcap-filter(7)."""
@@ -80,10 +81,12 @@ def _ways_as_filter(row: FlowRow, ways: Ways) -> str:
         return f"{protocol} and ({' or '.join(f'({one})' for one in each)})" if len(each) > 1 else (
             f"{protocol} and {each[0]}")
     hosts = [units.address(raw, row.ip_version) for raw in (row.source_address, row.destination_address)]
-    if row.protocol in PORT_PROTOCOLS:
+    if not row.ip_version:
+        hosts = [f"mac {host}" for host in hosts]
+    elif row.protocol in PORT_PROTOCOLS and not row.record_bits & _NO_PORTS:
         hosts = [units.endpoint(raw, row.ip_version, port) for raw, port in (
             (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
-    return " and ".join([protocol, *hosts])
+    return " and ".join(filter(None, [protocol, *hosts]))
 
 
 def _icmp_words(row: FlowRow) -> str:
@@ -97,6 +100,9 @@ def flow_as_tcpdump(row: FlowRow) -> str:
     """
     if row.tunnel and row.kind != Kind.PARENT:
         return ""
+    if not row.ip_version and row.kind != Kind.AGGREGATE:
+        ends = (("src", row.source_address), ("dst", row.destination_address))
+        return " and ".join(f"ether {side} {units.address(raw, row.ip_version)}" for side, raw in ends)
     back = None if row.ways is None else row.ways.reverse or _answer(row)
     if row.ways is None or back is None:
         packets = _packets(row)

@@ -9,27 +9,31 @@ from typing import overload
 
 import numpy as np
 
-from flowtop.fields.field import FilterKey, stored
+from flowtop.fields.field import FilterKey, reported, stored
 from flowtop.fields.registry import KEYS
 from flowtop.model.flows import Array
-from flowtop.model.kinds import LARGEST_PROTOCOL, IpVersion, Kind
+from flowtop.model.kinds import LARGEST_PROTOCOL, IpVersion, Kind, RecordBits
 from flowtop.text import operands
 
 _MAC_WORD = np.dtype("u8")
 
 
-def _hidden(word: str, read: operands.ReadInteger, name: str, packet: str) -> FilterKey:
-    """A field of the Flow Key that words of the grammar test."""
-    flows, records = stored(name)
+def _hidden(word: str, read: operands.ReadInteger, name: str, packet: str,
+            missing: RecordBits | None = None) -> FilterKey:
+    """A field of the Flow Key that words of the grammar test; with `missing`, one that exporters may not report."""
+    flows, records = stored(name) if missing is None else reported(name, missing)
     aggregates = name in ("protocol", "ip_version", "direction")
     return FilterKey(word, "", "", "", read, flows, records, packet=packet, of_aggregates=aggregates)
 
 
-PROTOCOL = _hidden("proto", operands.ReadInteger(0, LARGEST_PROTOCOL), "protocol", "protocol")
+PROTOCOL = _hidden("proto", operands.ReadInteger(0, LARGEST_PROTOCOL), "protocol", "protocol",
+                   RecordBits.NO_PROTOCOL)
 VERSION = _hidden("version", operands.ReadInteger(IpVersion.V4, IpVersion.V6), "ip_version", "ip_version")
-SOURCE_PORT = _hidden("src port", operands.ReadInteger(0, 65535), "source_port", "source_port")
+SOURCE_PORT = _hidden("src port", operands.ReadInteger(0, 65535), "source_port", "source_port",
+                      RecordBits.NO_SOURCE_PORT)
 KIND = _hidden("kind", operands.ReadInteger(0, max(Kind)), "kind", "kind")
-DESTINATION_PORT = _hidden("dst port", operands.ReadInteger(0, 65535), "destination_port", "destination_port")
+DESTINATION_PORT = _hidden("dst port", operands.ReadInteger(0, 65535), "destination_port", "destination_port",
+                           RecordBits.NO_DESTINATION_PORT)
 
 
 def _mac_numbers(macs: Array) -> Array:

@@ -56,7 +56,7 @@ class TableConfig:
     dedupe: Literal["mark", "drop", "off"] = "mark"
 
 
-_COPIED = ("flow_id", *CARRIED, "tcp_control_bits", "packet_total", "octet_total")
+_COPIED = ("flow_id", "record_bits", *CARRIED, "tcp_control_bits", "packet_total", "octet_total")
 _OF_TCP = ("rtt_us", "retransmitted", "out_of_order", "congestion_window")
 _TIMES_OF_TCP = ("syn", "fin", "rst")
 
@@ -116,6 +116,8 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
         records[name] = keys[name]
     for name in _COPIED:
         records[name] = getattr(store, name)[slots]
+    records["flow_count"] = store.flow_count[slots] - store.flow_count_reported[slots]
+    store.flow_count_reported[slots] = store.flow_count[slots]
     records["end_reason"] = reason
     records["packet_delta"] = store.packet_total[slots] - store.packet_reported[slots]
     records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
@@ -138,6 +140,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     counted["duplicate"] = False
     counted["packet_delta"] -= duplicate_packets[both]
     counted["octet_delta"] -= duplicate_octets[both]
+    counted["flow_count"] = 0
     records["packet_delta"][both] = duplicate_packets[both]
     records["octet_delta"][both] = duplicate_octets[both]
     return joined((records, counted)) if len(counted) else records
@@ -238,6 +241,8 @@ class Flows:
             missing = np.flatnonzero(slots < 0)
             if len(missing):
                 slots[missing] = self.give_birth(keys[missing], counters[missing])
+                if batch.described is not None:  # as other values of CARRIED, the bits are of the first record
+                    self.store.record_bits[slots[missing]] = batch.described["record_bits"][start + missing]
                 self.index.insert(hashes[missing], slots[missing])
                 born.append(slots[missing])
             self.note_flags(now_ns, slots, self.add(slots, counters))
@@ -245,6 +250,8 @@ class Flows:
         if self.dedupe:
             self.dedupe.join(born)
         slots = np.concatenate(parts)
+        if batch.described is not None:
+            self.store.flow_count[slots] += batch.described["flow_count"]
         if batch.other_ifindexes is not None:
             known = batch.other_ifindexes != 0
             self.store.other_ifindex[slots[known]] = batch.other_ifindexes[known]
@@ -303,7 +310,7 @@ class Flows:
         """
         store = self.store
         store.reported_ns[slots] = now_ns
-        news = slots[store.packet_total[slots] != store.packet_reported[slots]]
+        news = slots[self._unreported(slots)]
         return self.report(news, EndReason.ACTIVE_TIMEOUT, store.reported_ns[news])
 
     def finish(self, slots: Slots, reason: EndReason, now_ns: int | I8) -> FlowRecords:
@@ -312,6 +319,13 @@ class Flows:
         records = self.report(slots, reason, now_ns)
         self.store.reported_ns[slots] = now_ns
         return records
+
+    def _unreported(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Which flows have traffic that is in no record; some exporters report octets only."""
+        store = self.store
+        unreported: npt.NDArray[np.bool_] = (store.packet_total[slots] != store.packet_reported[slots]) | (
+            store.octet_total[slots] != store.octet_reported[slots])
+        return unreported
 
     def forget(self, slots: Slots) -> None:
         """Remove ended flows from the index, so that the next packet of the key starts another flow."""
@@ -329,10 +343,10 @@ class Flows:
         return records
 
     def report(self, slots: Slots, reason: EndReason, now_ns: int | I8) -> FlowRecords:
-        """Make the records. If duplicates are dropped, only those of duplicates with unreported packets."""
+        """Make the records. If duplicates are dropped, only those of duplicates with unreported traffic."""
         store = self.store
         if self._dropping:
-            chosen = ~store.duplicate[slots] | (store.packet_total[slots] != store.packet_reported[slots])
+            chosen = ~store.duplicate[slots] | self._unreported(slots)
             slots, now_ns = slots[chosen], now_ns[chosen] if isinstance(now_ns, np.ndarray) else now_ns
         records = report(store, slots, reason, now_ns, self.unix_offset_ns)
         if self._dropping:  # a former primary: its packets are in no other record

@@ -114,7 +114,8 @@ class Rates:
         self._now_ns = max(now_ns, self._now_ns)
         store.packet_delta[self._tick] = 0
         store.octet_delta[self._tick] = 0
-        slots = self._tick = np.flatnonzero(store.open_packets[:store.top])
+        # Exporters may report octets only (NSEL), or packets only.
+        slots = self._tick = np.flatnonzero(store.open_packets[:store.top] | store.open_octets[:store.top])
         self._gain(slots)
         if self._tick_ns >= LEAST_PEAK_NS:
             rates = store.octet_delta[slots] / self.tick_s

@@ -17,7 +17,8 @@ I8 = npt.NDArray[np.int64]
 _LEAST_CAPACITY = 1024
 
 _FIELDS: dict[str, npt.DTypeLike] = {
-    "flow_id": "u8", "other_ifindex": "u4", **{name: FLOW_COUNTERS_DTYPE[name] for name in CARRIED},
+    "flow_id": "u8", "other_ifindex": "u4", "record_bits": "u4", "flow_count": "u4", "flow_count_reported": "u4",
+    **{name: FLOW_COUNTERS_DTYPE[name] for name in CARRIED},
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
@@ -49,6 +50,9 @@ class FlowStore:
 
     flow_id: U8
     other_ifindex: npt.NDArray[np.uint32]
+    record_bits: U4
+    flow_count: U4
+    flow_count_reported: U4
     socket_cookie: U8
     occupied: npt.NDArray[np.bool_]
     end_reason: npt.NDArray[np.uint8]

@@ -26,8 +26,9 @@ class MeteringTotals:
     Counted by the table: `accounted_*`, `aggregated_*` (in AGGREGATE entries), `duplicate_*`, `evicted_flows`, and
     `unlisted_*` (flows that began and ended between two pages, too many to keep until the second). From the capture,
     summed over Observation Points: observed, encapsulation (octets around inner packets, in no other sum), ignored,
-    filtered (by the capture filter), lost, unjoined and interface figures. `tick_*`: the last tick by direction,
-    without duplicates; an unknown direction counts as ingress.
+    filtered (by the capture filter), lost, unjoined, lying (packets whose header's length is larger than the frame, and
+    was not believed) and interface figures. `tick_*`: the last tick by direction, without duplicates; an unknown
+    direction counts as ingress.
     """
 
     accounted_packets: int = 0
@@ -50,6 +51,7 @@ class MeteringTotals:
     filtered_packets: int = 0
     filtered_octets: int = 0
     unjoined_fragments: int = 0
+    lying_lengths: int = 0
     interface_packets: int = 0
     tick_ingress_packets: int = 0
     tick_ingress_octets: int = 0
@@ -85,6 +87,7 @@ def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) ->
         filtered_packets=int(observations["filtered_packets"].sum()),
         filtered_octets=int(observations["filtered_octets"].sum()),
         unjoined_fragments=int(observations["unjoined_fragments"].sum()),
+        lying_lengths=int(observations["lying_lengths"].sum()),
         interface_packets=int(observations["interface_packets"].sum()),
     )
 

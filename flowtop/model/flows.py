@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.record import CARRIED, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+from flowtop.model.record import CARRIED, DESCRIBED_DTYPE, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
@@ -17,6 +17,7 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "flow_id": np.dtype("u8"),
     **{name: FLOW_KEY_DTYPE[name] for name in FLOW_KEY_DTYPE.names or ()},
     "other_ifindex": np.dtype("u4"),
+    **{name: DESCRIBED_DTYPE[name] for name in DESCRIBED_DTYPE.names or ()},
     **{name: FLOW_COUNTERS_DTYPE[name] for name in CARRIED},
     "tcp_control_bits": np.dtype("u2"),
     "opening": np.dtype("?"),
@@ -45,7 +46,8 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
-`other_ifindex`: the other interface of an exporter's flow, 0: not reported.
+`other_ifindex`: the other interface of an exporter's flow, 0: not reported. `record_bits`, `flow_count`: see
+model.record.DESCRIBED_DTYPE.
 `opening`: a TCP SYN without ACK was seen.
 `reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
 `conversation`: slot of the first flow of a flow's conversation where duplicates are looked for, -1 without one; for an
@@ -60,7 +62,7 @@ combined columns; or no combined value."""
 
 TOGETHER: dict[str, Together] = {
     **dict.fromkeys(("packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s",
-                     "packets_10s", "packets_60s", "retransmitted", "out_of_order"), "sum"),
+                     "packets_10s", "packets_60s", "retransmitted", "out_of_order", "flow_count"), "sum"),
     **dict.fromkeys(("last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"), "max"),
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
 }

@@ -133,26 +133,30 @@ class Tunnel(enum.IntEnum):
         label: name on the screen, in filters, JSON and exports; "" for NONE.
         id_label: what the id of such a tunnel is called; "" when it has none.
         always_has_id: an id of 0 is an id. Of the other kinds, 0 means that there is none.
+        ports: UDP destination ports by which it is recognized; 8472 is Linux's default for VXLAN.
     """
 
     label: str
     id_label: str
     always_has_id: bool
+    ports: tuple[int, ...]
 
-    def __new__(cls, number: int, label: str = "", id_label: str = "", always_has_id: bool = False) -> Tunnel:
+    def __new__(cls, number: int, label: str = "", id_label: str = "", always_has_id: bool = False,
+                ports: tuple[int, ...] = ()) -> Tunnel:
         """See enum.Enum."""
         member = int.__new__(cls, number)
         member._value_ = number
-        member.label, member.id_label, member.always_has_id = label, id_label, always_has_id
+        member.label, member.id_label, member.always_has_id, member.ports = label, id_label, always_has_id, ports
         return member
 
     NONE = 0
     IP = 1, "ip"
     GRE = 2, "gre", "key"
     ERSPAN = 3, "erspan", "session"
-    VXLAN = 4, "vxlan", "vni", True
-    GENEVE = 5, "geneve", "vni", True
-    MPLS = 6, "mpls", "label", True
+    VXLAN = 4, "vxlan", "vni", True, (4789, 8472)
+    GENEVE = 5, "geneve", "vni", True, (6081,)
+    MPLS = 6, "mpls", "label", True, (6635,)
+    PPPOE = 7, "pppoe", "session"
 
 
 TUNNELS_BY_LABEL: dict[str, Tunnel] = {tunnel.label: tunnel for tunnel in Tunnel if tunnel}
@@ -175,3 +179,77 @@ class EndReason(enum.IntEnum):
     END_OF_FLOW = 3
     FORCED_END = 4
     LACK_OF_RESOURCES = 5
+
+
+class FirewallEvent(enum.IntEnum):
+    """firewallEvent (IE 233); NONE: the record is no event."""
+
+    NONE = 0
+    CREATED = 1
+    DELETED = 2
+    DENIED = 3
+    ALERT = 4
+    UPDATE = 5
+
+
+class NatEvent(enum.IntEnum):
+    """natEvent (IE 230; RFC 8158 section 5.1); NONE: the record is no event."""
+
+    NONE = 0
+    TRANSLATION_CREATE = 1
+    TRANSLATION_DELETE = 2
+    ADDRESSES_EXHAUSTED = 3
+    NAT44_SESSION_CREATE = 4
+    NAT44_SESSION_DELETE = 5
+    NAT64_SESSION_CREATE = 6
+    NAT64_SESSION_DELETE = 7
+    NAT44_BIB_CREATE = 8
+    NAT44_BIB_DELETE = 9
+    NAT64_BIB_CREATE = 10
+    NAT64_BIB_DELETE = 11
+    PORTS_EXHAUSTED = 12
+    QUOTA_EXCEEDED = 13
+    BINDING_CREATE = 14
+    BINDING_DELETE = 15
+    PORT_BLOCK_ALLOCATION = 16
+    PORT_BLOCK_DEALLOCATION = 17
+    THRESHOLD_REACHED = 18
+
+
+class RecordBits(enum.IntFlag):
+    """What an exporter's records say and do not say of a flow; 0 for flows of packets, of which all is known.
+
+    NO_*: the Template has no such element, so that a 0 of the flow is not a value.
+    """
+
+    NO_SOURCE_PORT = 1 << 0
+    NO_DESTINATION_PORT = 1 << 1
+    NO_PROTOCOL = 1 << 2
+    NO_TCP_CONTROL_BITS = 1 << 3
+    NO_TOS = 1 << 4
+    NO_TTL = 1 << 5
+    NO_VLAN_ID = 1 << 6
+    NO_CUSTOMER_VLAN_ID = 1 << 7
+    NO_SOURCE_MAC = 1 << 8
+    NO_DESTINATION_MAC = 1 << 9
+    NO_ICMP_TYPE = 1 << 10
+    SOURCE_PREFIX = 1 << 11
+    """The source address is that of a network; its length + 1 is in 8 bits from SOURCE_LENGTH_SHIFT, 0: unknown."""
+    DESTINATION_PREFIX = 1 << 12
+    INITIATOR = 1 << 13
+    """The source began the conversation (biflowDirection, or a bidirectional record)."""
+    RESPONDER = 1 << 14
+    """The destination did."""
+
+
+SOURCE_LENGTH_SHIFT, DESTINATION_LENGTH_SHIFT = 16, 24
+"""Places of the lengths of prefixes among RecordBits."""
+
+
+class BiflowDirection(enum.IntEnum):
+    """biflowDirection (IE 239; RFC 5103 section 6.3)."""
+
+    ARBITRARY = 0
+    INITIATOR = 1
+    REVERSE_INITIATOR = 2
+    PERIMETER = 3

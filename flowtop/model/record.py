@@ -104,6 +104,10 @@ def seen_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     return columns[:, :TCP_OPENING_BIT + 1]
 
 
+DESCRIBED_DTYPE = np.dtype([("record_bits", "u4"), ("flow_count", "u4")])
+"""What an exporter's records say of a flow beside key and counters: RecordBits (of its first record; 0: all is known),
+and how many flows it stands for (the sum of deltaFlowCount; 0: not reported; of a Flow Record since the previous)."""
+
 FLOW_TOTALS_DTYPE = np.dtype([
     ("ifindex", "u4"),
     ("layer", "u4"),
@@ -122,8 +126,9 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("unjoined_fragments", "u8"),
     ("filtered_packets", "u8"),
     ("filtered_octets", "u8"),
+    ("lying_lengths", "u8"),
 ])
-"""struct flow_totals, 176 bytes."""
+"""struct flow_totals, 184 bytes."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),
@@ -185,6 +190,7 @@ class FlowBatch:
         collecting: statistics of a Collecting Process; None: the capture is not one.
         other_ifindexes: u4, shape (n,): the other interface of the exporter, 0 if it is not reported; None: without
             exporters.
+        described: DESCRIBED_DTYPE, shape (n,); None: without exporters.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
@@ -205,6 +211,7 @@ class FlowBatch:
     other_ifindexes: npt.NDArray[np.uint32] | None = None
     segments: npt.NDArray[np.void] | None = None
     steps: Steps | None = None
+    described: npt.NDArray[np.void] | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([
@@ -227,6 +234,7 @@ FLOW_RECORD_DTYPE = np.dtype([
     ("retransmitted", "u4"),
     ("out_of_order", "u4"),
     ("congestion_window", "u4"),
+    *[(name, DESCRIBED_DTYPE[name]) for name in DESCRIBED_DTYPE.names or ()],
 ])
 """A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
 

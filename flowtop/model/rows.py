@@ -96,6 +96,10 @@ class FlowRow(NamedTuple):
     tunnel: int = 0
     """Tunnel: what carried it; of a parent, what it carries flows in."""
     tunnel_id: int = 0
+    record_bits: int = 0
+    """RecordBits: what the exporter does not report of the flow."""
+    flow_count: int = 0
+    """How many flows the exporter says that it stands for; 0: not reported."""
     group: tuple[tuple[int, ...], ...] = ()
     """Key of a group: for each field of Query.group the value that `keys` of the registry gives."""
     more: Mapping[str, Any] = NO_MORE
@@ -157,6 +161,10 @@ class FlowValues(Protocol):
     def tunnel(self) -> int: ...
     @property
     def tunnel_id(self) -> int: ...
+    @property
+    def record_bits(self) -> int: ...
+    @property
+    def flow_count(self) -> int: ...
     @property
     def source_mac(self) -> bytes: ...
     @property

@@ -192,6 +192,7 @@ def totals_record(page: Page) -> dict[str, int]:
         "duplicatePackets": books.duplicate_packets,
         "duplicateOctets": books.duplicate_octets,
         "unjoinedFragments": books.unjoined_fragments,
+        "lyingLengths": books.lying_lengths,
         "evictedFlows": books.evicted_flows,
         "unlistedPackets": books.unlisted_packets,
         "unlistedOctets": books.unlisted_octets,
@@ -273,7 +274,8 @@ def _summary(number: int, page: Page) -> list[str]:
         f"lost {books.lost_packets}  dup {books.duplicate_packets}"
     )
     for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
-                         ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets)):
+                         ("length lies", books.lying_lengths), ("evicted", books.evicted_flows),
+                         ("unlisted", books.unlisted_packets)):
         if number:
             second += f"  {word} {number}"
     return [first, second, *_collecting_lines(page.collecting)]

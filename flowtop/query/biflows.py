@@ -21,11 +21,12 @@ from flowtop.model.flows import (
     address_words,
     all_visible,
 )
-from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind
+from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind, RecordBits
 from flowtop.query.grouping import DerivedColumns
 from flowtop.query.labels import Labels, label, pieces
 from flowtop.query.measures import together
 
+_INITIATOR, _RESPONDER = np.uint32(RecordBits.INITIATOR), np.uint32(RecordBits.RESPONDER)
 _UFUNCS: dict[Together, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
 
 
@@ -114,7 +115,8 @@ class Biflows:
     outside tunnels is paired with one in a tunnel if it can be the same packets on the tunnel's device. Fragments and
     aggregates are not paired: they do not identify a conversation.
 
-    The initiator is the end that sent a SYN without ACK, or an ICMP request, if only one did; else the one seen first;
+    The initiator is the end that the exporter reports (IE 239, bidirectional records); or the end that sent a SYN
+    without ACK, or an ICMP request, if only one did; else the one seen first;
     with equal times, the one that sends to the lower port or has the lower address.
 
     Args:
@@ -225,7 +227,12 @@ class _Both:
             return self._initiators()
         if name == "opening":
             opening = np.zeros(len(ways.counts), np.bool_)
+            bits = flows["record_bits"]
             opening[ways.of[np.flatnonzero(flows["opening"] | self._request)]] = True
+            if bits.any():  # what an exporter reports is right where a SYN says something else
+                began = np.concatenate((ways.of[np.flatnonzero(bits & _INITIATOR)],
+                                        ways.of[np.flatnonzero(bits & _RESPONDER)] ^ 1))
+                opening[began ^ 1], opening[began] = False, True
             return opening
         how = _combined(name)
         if how is not None:

@@ -154,7 +154,7 @@ class Groups:
             if name == "flow_id":
                 return labels.ids
             if name == "flows":
-                return np.bincount(labels.of[counts], minlength=labels.count)
+                return summed(np.maximum(flows["flow_count"], np.uint32(1)).astype(np.int64), labels, counts)
             if name in keys:
                 return keys[name][labels.one]
             how = together(name)

@@ -135,6 +135,8 @@ class Books:
     duplicate_packets: int = 0
     duplicate_octets: int = 0
     unjoined_fragments: int = 0
+    lying_lengths: int = 0
+    """Packets whose header's length is larger than the frame: counted by what there is."""
     ignored_by_kind: tuple[int, ...] = (0, 0, 0, 0)
     """Packets, in the order of record.IGNORED_KINDS."""
     evicted_flows: int = 0

@@ -16,8 +16,8 @@ from flowtop.filters.filter import Filter, all_of_texts
 from flowtop.filters.kernel import split
 from flowtop.filters.masks import record_mask
 from flowtop.filters.tree import Named, Test, Within, all_of, leaves
-from flowtop.model.flows import FlowSource
-from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.model.flows import Array, FlowSource
+from flowtop.model.record import DESCRIBED_DTYPE, FLOW_KEY_DTYPE
 from flowtop.text.lookups import Lookups
 
 Mask = npt.NDArray[np.bool_]
@@ -75,9 +75,19 @@ class PacketSelection:
             lookups: names of interfaces.
         """
         if self.by_key:
-            return record_mask(self._whole.tree, keys, lookups)
+            return record_mask(self._whole.tree, _KeyColumns(keys), lookups)
         passing = self._passing
         return np.fromiter((key in passing for key in whole_keys(keys)), np.bool_, len(keys))
+
+
+class _KeyColumns:
+    """Flow Keys of packets, FLOW_KEY_DTYPE, as the columns of flows of which all of the key is known."""
+
+    def __init__(self, keys: npt.NDArray[np.void]) -> None:
+        self._keys = keys
+
+    def __getitem__(self, name: str) -> Array:
+        return np.zeros(len(self._keys), DESCRIBED_DTYPE[name]) if name == "record_bits" else self._keys[name]
 
 
 def whole_keys(keys: npt.NDArray[np.void]) -> list[bytes]:

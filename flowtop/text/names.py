@@ -295,7 +295,7 @@ class Names:
 
     def host(self, raw: bytes, ip_version: int) -> str | None:
         """The name of an address; None: show the number."""
-        return None if self.hosts is None else self.hosts.name(raw, ip_version)
+        return None if self.hosts is None or not ip_version else self.hosts.name(raw, ip_version)
 
     def service(self, protocol: int, port: int) -> str | None:
         """The name of a port; None: show the number."""

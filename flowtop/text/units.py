@@ -189,9 +189,11 @@ def mac(address: bytes) -> str:
 
 
 def address(raw: bytes, ip_version: int) -> str:
-    """An address of 16 bytes (IPv4: the first 4) in RFC 5952 or dotted form."""
+    """An address of 16 bytes (IPv4: the first 4) in RFC 5952 or dotted form; without IP, the MAC address in it."""
     if ip_version == IpVersion.V6:
         return socket.inet_ntop(socket.AF_INET6, raw)
+    if not ip_version:
+        return mac(raw[:6])
     return socket.inet_ntop(socket.AF_INET, raw[:4])
 
 

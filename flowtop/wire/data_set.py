@@ -9,7 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from flowtop.wire.ipfix import Records
-from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError, Template
+from flowtop.wire.ipfix_template import VARIABLE_LENGTH, IpfixDecodeError, Template, TemplatesById
+
+_ALIGNMENT = 4
+"""Fewer octets than this behind the last record are padding, whatever they are."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +21,23 @@ class DataSet:
 
     Attributes:
         template: describes the records; Options Data if it has Scope Fields.
-        octets: the records as on the wire, without padding if the records have a fixed length.
+        octets: the records as on the wire, without padding if the records have a fixed length; empty for records that
+            were completed (flowtop/wire/completion.py).
         count: number of records.
+        templates: those of its Observation Domain, if its records have lists of others' (RFC 6313).
+        cut: why octets behind the last record are no record; empty if there are none, or padding alone.
     """
 
     template: Template
     octets: bytes
     count: int
+    cut: str = ""
+    templates: TemplatesById | None = None
 
     @cached_property
     def records(self) -> Records:
         """The records: `template.dtype`, shape (count,); an array of its own."""
-        return _records(self.template, self.octets, 0, len(self.octets))
+        return _records(self.template, self.octets, 0, len(self.octets))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,12 @@ class UndecodedSet:
     octets: bytes
 
 
-def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int | None = None) -> DataSet:
+def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int | None = None,
+                    strict: bool = True) -> DataSet:
     """Decode the Data Set in octets[start:end], which excludes the Set Header.
+
+    Args:
+        strict: raise if a record is cut off; otherwise the records before it are decoded, see DataSet.cut.
 
     Raises IpfixDecodeError; its offset counts from the start of `octets`.
     """
@@ -54,9 +66,15 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
     shortest = template.min_octets
     if template.fixed_length:
         count = (end - start) // shortest
-        return DataSet(template, octets[start:start + count * shortest], count)
-    records = _records(template, octets, start, end)
-    data_set = DataSet(template, octets[start:end], len(records))
+        rest = start + count * shortest
+        if end - rest >= _ALIGNMENT and any(octets[rest:end]):
+            cut = f"{end - rest} octets are less than a record of {shortest}"
+            return DataSet(template, octets[start:rest], count, cut)
+        return DataSet(template, octets[start:rest], count)
+    records, fault = _records(template, octets, start, end)
+    if fault is not None and strict:
+        raise fault
+    data_set = DataSet(template, octets[start:end], len(records), "" if fault is None else fault.reason)
     data_set.__dict__["records"] = records  # To find the length, variable-length records were decoded already.
     return data_set
 
@@ -64,37 +82,48 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
 def join(data_sets: Sequence[DataSet]) -> Records:
     """The records of several Data Sets of one Template: `template.dtype`, shape (sum of counts,)."""
     template = data_sets[0].template
-    if not template.fixed_length:
+    if not template.fixed_length or not template.plain:
         return np.concatenate([data_set.records for data_set in data_sets])
     octets = b"".join([data_set.octets for data_set in data_sets])
-    return _records(template, octets, 0, len(octets))
+    return _records(template, octets, 0, len(octets))[0]
 
 
-def _records(template: Template, octets: bytes, start: int, end: int) -> Records:
-    """Decode the records of a Data Set; a rest shorter than the shortest record is padding."""
+def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[Records, IpfixDecodeError | None]:
+    """Decode the records of a Data Set; a rest shorter than the shortest record is padding.
+
+    Returns the records, and the fault of the record that the rest is cut off in, if any.
+    """
     if end - start < template.min_octets:
-        return template.no_records  # A template may have thousands of fields, and a message thousands of empty sets.
+        # A template may have thousands of fields, and a message thousands of empty sets.
+        return template.no_records, None
     if template.fixed_length:
         count = (end - start) // template.min_octets
-        return _from_wire(template, np.frombuffer(octets, template.wire_dtype, count, start), {})
+        return _from_wire(template, np.frombuffer(octets, template.wire_dtype, count, start), {}), None
     fixed: list[bytes] = []
     variable: dict[str, list[bytes]] = {name: [] for name, specifier in template.named_fields
                                         if specifier.length == VARIABLE_LENGTH}
-    count = 0
+    count, cut = 0, None
     while end - start >= template.min_octets:
-        for name, specifier in template.named_fields:
-            if specifier.length == VARIABLE_LENGTH:
-                value, start = _variable_value(octets, start, end)
-                variable[name].append(value)
-            elif specifier.length > end - start:
-                raise IpfixDecodeError(f"{name} of {specifier.length} octets is cut off", start, "value")
-            else:
-                fixed.append(octets[start:start + specifier.length])
-                start += specifier.length
+        complete = len(fixed)
+        try:
+            for name, specifier in template.named_fields:
+                if specifier.length == VARIABLE_LENGTH:
+                    value, start = _variable_value(octets, start, end)
+                    variable[name].append(value)
+                elif specifier.length > end - start:
+                    raise IpfixDecodeError(f"{name} of {specifier.length} octets is cut off", start, "value")
+                else:
+                    fixed.append(octets[start:start + specifier.length])
+                    start += specifier.length
+        except IpfixDecodeError as fault:
+            cut = fault
+            del fixed[complete:]
+            variable = {name: values[:count] for name, values in variable.items()}
+            break
         count += 1
     if not template.wire_dtype.itemsize:
-        return _from_wire(template, np.empty(count, template.wire_dtype), variable)
-    return _from_wire(template, np.frombuffer(b"".join(fixed), template.wire_dtype, count), variable)
+        return _from_wire(template, np.empty(count, template.wire_dtype), variable), cut
+    return _from_wire(template, np.frombuffer(b"".join(fixed), template.wire_dtype, count), variable), cut
 
 
 def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:

@@ -7,20 +7,43 @@ reverse row is a separate flow with its ends swapped, seen in the other directio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.elements import reverse_name
-from flowtop.model.kinds import ANY_PROTOCOL, ICMP_VERSIONS, UNKNOWN_DIRECTION, Direction, IpVersion, Kind
+from flowtop.model.kinds import (
+    ANY_PROTOCOL,
+    ICMP_VERSIONS,
+    UNKNOWN_DIRECTION,
+    BiflowDirection,
+    Direction,
+    FirewallEvent,
+    IpVersion,
+    Kind,
+    NatEvent,
+    Protocol,
+)
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import tunnels
 from flowtop.wire.biflows import biflow_templates
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.record_addresses import fill_addresses, fill_inner
+from flowtop.wire.record_bits import began, turned, unreported
+from flowtop.wire.record_counters import (
+    TOTALS_DTYPE,
+    Bools,
+    Totals,
+    event_name,
+    firewall_events,
+    nat_events,
+    read_counters,
+)
+from flowtop.wire.record_fields import Integers, RecordFields
+from flowtop.wire.record_times import ExportTimes, record_times, reverse_times
 
 COLLECTED_DTYPE = np.dtype([
     *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
@@ -34,25 +57,21 @@ COLLECTED_DTYPE = np.dtype([
     ("tos", "u1"),
     ("ttl", "u1"),
     ("other_ifindex", "u4"),
+    ("record_bits", "u4"),
+    ("flow_count", "u4"),
 ])
 """A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
-the exporter's interface on the other side (0 if not reported)."""
+the exporter's interface on the other side (0 if not reported), RecordBits, and how many flows the record is of
+(deltaFlowCount; 0 if not reported)."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
-Integers = npt.NDArray[np.int64] | npt.NDArray[np.uint64]
 
 _FLOW_KEY = frozenset(FLOW_KEY_DTYPE.names or ())
-_NTP_EPOCH_S = 2_208_988_800
-"""1970 on NTP's clock, in seconds since 1900."""
-_OCTETS = ("octetDeltaCount", "octetTotalCount", "postOctetDeltaCount", "postOctetTotalCount")
-_PACKETS = ("packetDeltaCount", "packetTotalCount", "postPacketDeltaCount", "postPacketTotalCount")
-_ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
-              IpVersion.V6: ("sourceIPv6Address", "destinationIPv6Address")}
 _INTERFACES = (("ingressInterface", "ingressPhysicalInterface"), ("egressInterface", "egressPhysicalInterface"))
 _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort"),
           "destination_port": ("destinationTransportPort", "udpDestinationPort", "tcpDestinationPort"),
-          "protocol": ("protocolIdentifier",), "vlan_id": ("vlanId", "dot1qVlanId"),
+          "protocol": ("protocolIdentifier", "nextHeaderIPv6"), "vlan_id": ("vlanId", "dot1qVlanId"),
           "customer_vlan_id": ("dot1qCustomerVlanId",), "tcp_control_bits": ("tcpControlBits",),
           "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
 _OURS = tuple(map(flow_templates, PROFILES.values()))
@@ -64,97 +83,104 @@ _FRAGMENTS = frozenset(template for templates in _OURS
 
 
 @dataclass(frozen=True, slots=True)
-class ExportTimes:
-    """Export time and boot time of the messages of some records: one item per record, int64, shape (n,).
-
-    Attributes:
-        export_ms: time in the message header, ms since 1970 UTC.
-        boot_ms: when the exporter booted, ms since 1970 UTC; negative if unknown.
-    """
-
-    export_ms: npt.NDArray[np.int64]
-    boot_ms: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
 class CollectedRows:
     """Rows of the Flow Records of one Template.
 
     Attributes:
         rows: forward halves, then reverse halves.
         sources: index of each row's record, shape (n,).
-        unusable: number of records without counters, or with all counters 0.
+        totals: each row's counters since its flow began, which are not in `rows`; None: there are none.
+        unusable: number of records without counters, or with all counters 0, that are no events.
+        events: number of records that report an event of a firewall or of NAT and no traffic, by kind.
+        transport_records, layer2_records: number of records whose octets are of the transport layer, and of layer 2.
     """
 
     rows: Collected
     sources: npt.NDArray[np.intp]
-    unusable: int
+    totals: Totals | None = None
+    unusable: int = 0
+    events: tuple[tuple[str, int], ...] = ()
+    transport_records: int = 0
+    layer2_records: int = 0
 
 
-def collect_rows(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
-    """Convert Flow Records of one Template, shape (n,), to rows."""
-    fields = _Fields(records)
-    start_ms, end_ms = _times(fields, times)
-    halves = []
-    for reverse in (False, True):
-        octets, packets = _counter(fields, _OCTETS, "Octets", reverse), _counter(fields, _PACKETS, "Packets", reverse)
-        if octets is None and packets is None:
+def collect_rows(template: Template, records: Records, times: ExportTimes,
+                 biflow_direction: int | None = None) -> CollectedRows:
+    """Convert Flow Records of one Template, shape (n,), to rows.
+
+    A flow that a firewall denied is a row without traffic.
+
+    Args:
+        biflow_direction: of records that do not have it, as Options Data say; None: they do not.
+    """
+    fields = RecordFields(records)
+    both_ms = record_times(fields, times)
+    events = firewall_events(template, fields)
+    read = [read_counters(fields, events, reverse) for reverse in (False, True)]
+    if biflow_direction is None:  # as a rule, the source of a bidirectional record began the conversation
+        biflow_direction = BiflowDirection.ARBITRARY if read[1] is None else BiflowDirection.INITIATOR
+    halves: list[tuple[Collected, npt.NDArray[np.intp], Totals | None]] = []
+    marked: dict[str, Bools] = {}
+    flows = fields.integers(("deltaFlowCount",))
+    for reverse, counters in zip((False, True), read, strict=True):
+        if counters is None and (reverse or events is None):
             continue
         half = np.zeros(len(records), COLLECTED_DTYPE)
-        half["octets"], half["packets"] = 0 if octets is None else octets, 0 if packets is None else packets
-        half["start_ms"], half["end_ms"] = start_ms, end_ms
+        if counters is None:
+            used = np.zeros(len(records), np.bool_)
+        else:
+            half["octets"], half["packets"], used = counters.octets, counters.packets, counters.used
+            for name, where in (("transport", counters.transport), ("layer2", counters.layer2)):
+                if where is not None:
+                    marked[name] = marked[name] | where if name in marked else where
+        if events is not None and not reverse:
+            used = used | (events == np.uint64(FirewallEvent.DENIED))
+        half["start_ms"], half["end_ms"] = reverse_times(template, fields, times, both_ms) if reverse else both_ms
+        if flows is not None:
+            half["flow_count"] = np.minimum(flows, np.uint64(0xFFFF_FFFF))
         _fill(half, fields, template, reverse)
-        sources = np.flatnonzero((half["octets"] > 0) | (half["packets"] > 0))
-        halves.append((half[sources], sources))
-    if not halves:
-        return CollectedRows(np.zeros(0, COLLECTED_DTYPE), np.zeros(0, np.intp), len(records))
-    sources = np.concatenate([indices for _, indices in halves])
-    return CollectedRows(np.concatenate([half for half, _ in halves]), sources, len(records) - len(np.unique(sources)))
+        half["record_bits"] |= began(fields, reverse, biflow_direction)
+        sources = np.flatnonzero(used)
+        totals = None if counters is None or counters.totals is None else counters.totals[sources]
+        halves.append((half[sources], sources, totals))
+    rows = np.concatenate([half for half, _, _ in halves]) if halves else np.zeros(0, COLLECTED_DTYPE)
+    sources = np.concatenate([indices for _, indices, _ in halves]) if halves else np.zeros(0, np.intp)
+    idle = np.ones(len(records), np.bool_)
+    idle[sources[(rows["octets"] > 0) | (rows["packets"] > 0)]] = False
+    totals = _totals([part for _, _, part in halves], [len(half) for half, _, _ in halves])
+    if totals is not None:
+        idle[sources[(totals["octets"] > 0) | (totals["packets"] > 0)]] = False
+    counted = _events(template, fields, events, idle)
+    return CollectedRows(rows, sources, totals, int(idle.sum()) - sum(count for _, count in counted), counted,
+                         **{f"{name}_records": int(where.sum()) for name, where in marked.items()})
 
 
-class _Fields:
-    """Columns of records by element name, for elements whose length can be read."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self._names = frozenset(records.dtype.names or ())
-        self.count = len(records)
-
-    def integers(self, names: Sequence[str]) -> Integers | None:
-        """The first of the elements that is present, as integers, shape (n,); also with odd lengths up to 8 octets."""
-        for name in names:
-            if name not in self._names:
-                continue
-            column = self._records[name]
-            if column.dtype.kind in "ui":
-                return column
-            if column.dtype.kind == "V" and column.dtype.itemsize <= 8:
-                return big_endian(column)
+def _totals(parts: list[Totals | None], counts: list[int]) -> Totals | None:
+    """Totals of all halves, with zeros for a half that has none."""
+    if all(part is None for part in parts):
         return None
-
-    def octets(self, names: Sequence[str], length: int) -> npt.NDArray[np.void] | None:
-        """The first of the elements that is present with this length, as octets, shape (n,)."""
-        for name in names:
-            if name in self._names and self._records[name].dtype == np.dtype(f"V{length}"):
-                return self._records[name]
-        return None
+    return np.concatenate([np.zeros(count, TOTALS_DTYPE) if part is None else part
+                           for part, count in zip(parts, counts, strict=True)])
 
 
-def big_endian(column: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
-    """Octets in network order, up to 8 each, shape (n,), as integers."""
-    length = column.dtype.itemsize
-    full = np.zeros((len(column), 8), np.uint8)
-    full[:, 8 - length:] = np.frombuffer(column.tobytes(), np.uint8).reshape(-1, length)
-    return full.view(">u8").ravel().astype(np.uint64)
+def _events(template: Template, fields: RecordFields, firewall: Integers | None,
+            idle: Bools) -> tuple[tuple[str, int], ...]:
+    """Number of events by kind among the records without traffic."""
+    found: dict[str, int] = {}
+    if not idle.any():
+        return ()
+    for values, kind, unknown in ((firewall, FirewallEvent, "firewall event"),
+                                  (nat_events(template, fields), NatEvent, "NAT event")):
+        if values is None:
+            continue
+        for number, count in zip(*(part.tolist() for part in np.unique(values[idle], return_counts=True)), strict=True):
+            if number:
+                found[event_name(kind, number) or f"{unknown} {number}"] = count
+        idle = idle & (values == 0)
+    return tuple(found.items())
 
 
-def _counter(fields: _Fields, names: Sequence[str], unit: str, reverse: bool) -> Integers | None:
-    if reverse:
-        return fields.integers([*map(reverse_name, names), f"responder{unit}"])
-    return fields.integers([*names, f"initiator{unit}"])
-
-
-def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -> None:
+def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bool) -> None:
     """Fill the Flow Key and first-packet fields of one direction's rows."""
     for name, elements in _PLAIN.items():
         # Fields of the reverse direction's packets have reverse elements; key fields apply to both directions.
@@ -167,13 +193,19 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
         octets = fields.octets(elements, 6)
         if octets is not None:
             half[name] = octets
-    _fill_addresses(half, fields)
+    half["record_bits"] = unreported(fields, reverse)
+    fill_addresses(half, fields)
+    header = fields.integers(("nextHeaderIPv6",))
+    if header is not None and fields.has("protocolIdentifier"):
+        six = (half["ip_version"] == np.uint8(IpVersion.V6)) & (half["protocol"] == np.uint8(Protocol.HOPOPT))
+        half["protocol"] = np.where(six, header, half["protocol"])
+    _fill_tunnel(half, fields, template)
+    fill_inner(half, fields, template)
     _fill_icmp(half, fields)
     _fill_interface(half, fields)
-    _fill_tunnel(half, fields, template)
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
-    if fields.integers(("protocolIdentifier",)) is None:
+    if fields.integers(_PLAIN["protocol"]) is None:
         half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, np.uint8(ANY_PROTOCOL), half["protocol"])
     if reverse:
         _turn_round(half)
@@ -182,36 +214,7 @@ def _fill(half: Collected, fields: _Fields, template: Template, reverse: bool) -
             half["direction"] = np.where(way < UNKNOWN_DIRECTION, way, UNKNOWN_DIRECTION)
 
 
-def _fill_addresses(half: Collected, fields: _Fields) -> None:
-    """Fill addresses and IP version; a record without addresses is an aggregate of many flows."""
-    version_field = fields.integers(("ipVersion",))
-    known = np.zeros(len(half), np.bool_)
-    for version, length in ((IpVersion.V4, 4), (IpVersion.V6, 16)):
-        pair = [fields.octets((name, name.replace("Address", "Prefix")), length) for name in _ADDRESSES[version]]
-        if pair[0] is None and pair[1] is None:
-            continue
-        mine = ~known
-        if version_field is not None and np.isin(version_field, list(IpVersion)).all():
-            mine = version_field == int(version)
-        elif version == IpVersion.V4 and fields.octets(_ADDRESSES[IpVersion.V6], 16) is not None:
-            # The record has both: take the nonzero one.
-            mine = np.zeros(len(half), np.bool_)
-            for octets in pair:
-                if octets is not None:
-                    mine |= octets != np.zeros(1, "V4")[0]
-        for name, octets in zip(("source_address", "destination_address"), pair, strict=True):
-            if octets is not None:
-                full = np.zeros(len(half), f"V{length}")
-                full[mine] = octets[mine]
-                half[name] = np.where(mine, full.astype("V16"), half[name])
-        half["ip_version"] = np.where(mine, np.uint8(version), half["ip_version"])
-        known |= mine
-    if version_field is not None:
-        half["ip_version"] = np.where(known, half["ip_version"], version_field & 0xFF)
-    half["kind"] = np.where(known, Kind.FLOW, Kind.AGGREGATE)
-
-
-def _fill_icmp(half: Collected, fields: _Fields) -> None:
+def _fill_icmp(half: Collected, fields: RecordFields) -> None:
     """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow."""
     for protocol, version in ICMP_VERSIONS.items():
         other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
@@ -231,7 +234,7 @@ def _fill_icmp(half: Collected, fields: _Fields) -> None:
             half["destination_port"][which] = both[which]
 
 
-def _fill_interface(half: Collected, fields: _Fields) -> None:
+def _fill_interface(half: Collected, fields: RecordFields) -> None:
     """Fill in the Observation Point.
 
     It is the interface in the flow's direction, the ingress interface if the direction is not reported, or the only
@@ -249,7 +252,7 @@ def _fill_interface(half: Collected, fields: _Fields) -> None:
     half["other_ifindex"] = np.where(first != 0, second, 0) & 0xFFFF_FFFF
 
 
-def _fill_tunnel(half: Collected, fields: _Fields, template: Template) -> None:
+def _fill_tunnel(half: Collected, fields: RecordFields, template: Template) -> None:
     """Fill in the tunnel: from the Observation Point for Templates of flowtop, else from greKey and layer2SegmentId.
 
     Other exporters may use observationPointId for anything.
@@ -275,77 +278,4 @@ def _turn_round(half: Collected) -> None:
     half["source_port"] = np.where(ported, destination, source)
     half["destination_port"] = np.where(ported, source, destination)
     half["direction"] ^= half["direction"] != UNKNOWN_DIRECTION
-
-
-def _times(fields: _Fields, times: ExportTimes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Start and end of each record's flow; a missing one equals the other, or the export time if both are missing."""
-    start, end = (_time(fields, word, times) for word in ("Start", "End"))
-    lasted = fields.integers(("flowDurationMilliseconds",))
-    if lasted is None and (us := fields.integers(("flowDurationMicroseconds",))) is not None:
-        lasted = us // np.uint64(1000)
-    if lasted is not None:
-        length = lasted.astype(np.int64)
-        if start is None and end is not None:
-            start = end - length
-        elif end is None and start is not None:
-            end = start + length
-    if start is None and end is None:
-        start = _observed(fields, times)
-    end = start if end is None else end
-    start = end if start is None else start
-    assert start is not None and end is not None
-    return np.minimum(start, end), end
-
-
-def _seconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
-    del times
-    return values.astype(np.int64) * 1000
-
-
-def _milliseconds(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
-    del times
-    return (values & np.uint64(0x7FFF_FFFF_FFFF)).astype(np.int64)  # up to year 6429: no later overflow
-
-
-def _ntp(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
-    del times
-    stamps = values.astype(np.uint64)
-    fraction = (stamps & np.uint64(0xFFFF_FFFF)) * np.uint64(1000) >> np.uint64(32)
-    return ((stamps >> np.uint64(32)).astype(np.int64) - _NTP_EPOCH_S) * 1000 + fraction.astype(np.int64)
-
-
-def _delta_us(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
-    return times.export_ms - values.astype(np.int64) // 1000
-
-
-def _uptime(values: Integers, times: ExportTimes) -> npt.NDArray[np.int64]:
-    """Uptimes in ms, which wrap after 49 days; a time far after the export is one before the wrap."""
-    at: npt.NDArray[np.int64] = times.boot_ms + values.astype(np.int64)
-    at = np.where(at - times.export_ms > 1 << 31, at - (1 << 32), at)
-    return np.where(times.boot_ms < 0, times.export_ms, at)
-
-
-_Reading = Callable[[Integers, ExportTimes], npt.NDArray[np.int64]]
-_STAMPS: tuple[tuple[str, _Reading], ...] = (
-    ("flow{}Milliseconds", _milliseconds), ("flow{}Nanoseconds", _ntp), ("flow{}Microseconds", _ntp),
-    ("flow{}Seconds", _seconds), ("flow{}DeltaMicroseconds", _delta_us), ("flow{}SysUpTime", _uptime),
-)
-
-
-def _time(fields: _Fields, word: str, times: ExportTimes) -> npt.NDArray[np.int64] | None:
-    for name, reading in _STAMPS:
-        values = fields.integers((name.format(word),))
-        if values is not None:
-            if reading is _uptime and (booted := fields.integers(("systemInitTimeMilliseconds",))) is not None:
-                times = ExportTimes(times.export_ms, _milliseconds(booted, times))
-            return reading(values, times)
-    return None
-
-
-def _observed(fields: _Fields, times: ExportTimes) -> npt.NDArray[np.int64]:
-    """Observation time of an event, or the export time if there is none."""
-    for unit, reading in (("Milliseconds", _milliseconds), ("Seconds", _seconds), ("Microseconds", _ntp)):
-        values = fields.integers((f"observationTime{unit}",))
-        if values is not None:
-            return reading(values, times)
-    return times.export_ms
+    half["record_bits"] = turned(half["record_bits"])

@@ -196,7 +196,8 @@ def template_id(records: FlowRecords) -> npt.NDArray[np.intp]:
         variant = np.where(tunnel == Tunnel.VXLAN, 1, np.where(
             (tunnel == Tunnel.GRE) & (records["tunnel_id"] != 0), 2, 0))
         ids = np.where(tunnel != Tunnel.NONE, ids + (_TUNNELLED - IPV4 + _VARIANT * variant), ids)
-    return np.where(records["kind"] == Kind.AGGREGATE, AGGREGATE, ids).astype(np.intp)
+    no_addresses = (records["kind"] == Kind.AGGREGATE) | (records["ip_version"] == 0)  # 0: ends are MAC addresses
+    return np.where(no_addresses, AGGREGATE, ids).astype(np.intp)
 
 
 def _flow_set(records: FlowRecords, template: Template) -> RecordSet:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from flowtop.model.elements import ELEMENTS, ELEMENTS_BY_NUMBER, Element
-from flowtop.wire.iana import named, registered
+from flowtop.wire.iana import CERT_ENTERPRISE, CERT_REVERSE, named, registered
 
 TEMPLATE_SET = 2
 OPTIONS_TEMPLATE_SET = 3
@@ -25,6 +26,22 @@ class IpfixEncodeError(ValueError):
 
 DecodeFault = Literal["version", "length", "set", "template", "value", "bound"]
 """Kind of fault in a message; the collector has a counter for each."""
+SkippedPart = Literal["length", "count", "padding", "trailing", "set", "reserved", "template", "record", "withdrawn",
+                      "properties", "bound"]
+"""Part of a message that was not read, while the rest was; the collector has a counter for each.
+
+length: the header's length is not the message's.
+count: the header's number of records is not the message's.
+padding: zeros behind the message or between Sets, which no length includes.
+trailing: other octets behind the message.
+set: a Set that is cut off, or whose length leads nowhere.
+reserved: a Set whose id is reserved.
+template: a Template Record that describes no records.
+record: Data Records that are cut off, or whose values exceed their Set.
+withdrawn: Data Sets of a Template that was withdrawn, or replaced before its successor was read.
+properties: common properties (RFC 5473) that no Options Data gave.
+bound: Templates beyond the limit of a session.
+"""
 
 
 class IpfixDecodeError(ValueError):
@@ -50,6 +67,16 @@ _FIXED = {"ipv4Address": ("V", 4), "ipv6Address": ("V", 16), "macAddress": ("V",
           "dateTimeNanoseconds": ("u", 8), "float32": ("f", 4)}
 
 
+LIST_TYPES = frozenset(("basicList", "subTemplateList", "subTemplateMultiList"))
+"""Abstract data types of structured data (RFC 6313)."""
+COMMON_PROPERTIES_ID, INFORMATION_ELEMENT_ID = 137, 303
+"""Elements that refer to common properties (RFC 5473), and to an element whose type Options describe (RFC 5610)."""
+CERT_INITIAL_FLAGS, CERT_UNION_FLAGS = 14, 15
+"""TCP control bits of the first packet, and of all others."""
+_CERT_FLAGS = frozenset(number | reverse for number in (CERT_INITIAL_FLAGS, CERT_UNION_FLAGS)
+                        for reverse in (0, CERT_REVERSE))
+
+
 @dataclass(frozen=True, slots=True)
 class FieldSpecifier:
     """One field of a Template (RFC 7011 section 3.2).
@@ -58,17 +85,25 @@ class FieldSpecifier:
         element_id: 0..32767.
         length: octets of every value, or VARIABLE_LENGTH. Less than the type's length is reduced-size encoding.
         enterprise: private enterprise number, 0 for IANA.
+        described: the element as the exporter's Options describe it (RFC 5610), if the registry does not have it.
     """
 
     element_id: int
     length: int
     enterprise: int = 0
+    described: Element | None = dataclass_field(default=None, compare=False, repr=False)
 
     @property
     def element(self) -> Element | None:
         """The registered element, or None."""
-        return ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id),
+        return self.described or ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id),
                                       registered(self.element_id, self.enterprise))
+
+    @property
+    def is_list(self) -> bool:
+        """Whether values are structured data."""
+        element = self.element
+        return element is not None and element.type in LIST_TYPES
 
     @property
     def name(self) -> str:
@@ -153,6 +188,19 @@ class Template:
         return tuple(pair for pair in zip(self.names, self.fields, strict=True) if pair[1].length)
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether records are complete in themselves and describe none: see flowtop/wire/completion.py."""
+        return not any(
+            (not specifier.enterprise and specifier.element_id in (COMMON_PROPERTIES_ID, INFORMATION_ELEMENT_ID))
+            or (specifier.enterprise == CERT_ENTERPRISE and specifier.element_id in _CERT_FLAGS)
+            or specifier.is_list for specifier in self.fields)
+
+    @cached_property
+    def simple(self) -> bool:
+        """Whether records are `plain` and have one length."""
+        return self.plain and self.fixed_length
+
+    @cached_property
     def fixed_length(self) -> bool:
         """Whether all records have the same length."""
         return all(specifier.length != VARIABLE_LENGTH for specifier in self.fields)
@@ -195,3 +243,10 @@ class Template:
         head = struct.pack(">HH", self.id, len(self.fields))
         scope = struct.pack(">H", self.scope_count) if self.scope_count else b""
         return head + scope + b"".join(specifier.octets() for specifier in self.fields)
+
+
+class TemplatesById(Protocol):
+    """Templates of an Observation Domain."""
+
+    def get(self, template_id: int) -> Template | None:
+        """The Template of that id, or None."""

@@ -19,7 +19,7 @@ from flowtop.wire.ipfix import (
     encode_messages,
     template_sets,
 )
-from flowtop.wire.ipfix_decoder import Message, SetsDecoder
+from flowtop.wire.ipfix_decoder import Message, message_of
 from flowtop.wire.ipfix_template import (
     FIRST_TEMPLATE_ID,
     OPTIONS_TEMPLATE_SET,
@@ -30,6 +30,7 @@ from flowtop.wire.ipfix_template import (
     IpfixEncodeError,
     Template,
 )
+from flowtop.wire.sets_decoder import SetsDecoder, empty, only_data_sets
 from flowtop.wire.template_store import TemplateStore
 
 VERSION = 9
@@ -43,26 +44,52 @@ templateId."""
 _UNKNOWN_SCOPE = 0x7FFF
 
 
-def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable) -> Message:
+def decode_netflow9(octets: bytes, store: TemplateStore, *, session: Hashable, strict: bool = True) -> Message:
     """Decode one datagram and store the Templates it announces; see decode_message.
 
-    Raises IpfixDecodeError: not a NetFlow 9 datagram. The store is unchanged then.
+    Raises IpfixDecodeError: not a NetFlow 9 datagram; if strict, a malformed one. The store is unchanged then.
     """
     if len(octets) < HEADER.size:
         raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
-    version, _, uptime_ms, export_time_s, sequence, source_id = HEADER.unpack_from(octets)
+    version, count, uptime_ms, export_time_s, sequence, source_id = HEADER.unpack_from(octets)
     if version != VERSION:
         raise IpfixDecodeError(f"version {version}, not {VERSION}", 0, "version")
-    decoder = _FlowSetsDecoder(bytes(octets), store.domain(session, source_id), datagram=True)
-    decoder.decode(HEADER.size)
-    if decoder.changed:
-        store.replace(session, source_id, decoder.known)
-    return Message(export_time_s, sequence, source_id, tuple(decoder.templates), (), tuple(decoder.data_sets),
-                   tuple(decoder.undecoded), tuple(decoder.remarks), VERSION, export_time_s * 1000 - uptime_ms)
+    boot_ms = export_time_s * 1000 - uptime_ms
+    simple = only_data_sets(octets, HEADER.size, store.domain(session, source_id))
+    if simple is not None and (strict or count in (sum(data_set.count for data_set in simple), len(simple))):
+        return Message(export_time_s, sequence, source_id, (), (), simple, (), (), VERSION, boot_ms)
+    decoder = _FlowSetsDecoder(bytes(octets), store, session, source_id, datagram=True, strict=strict)
+    decoder.count = count
+    decoder.decode(HEADER.size, len(octets))
+    decoder.check_count()
+    decoder.commit()
+    return message_of(decoder, export_time_s, sequence, VERSION, boot_ms)
 
 
 class _FlowSetsDecoder(SetsDecoder):
     """FlowSets: Sets with other ids, and Options Templates that count octets instead of fields."""
+
+    count = 0
+    """Records by the header."""
+    _withdrawals = False  # In an Options Template this number is the scope's length: 0 means Options without a scope.
+    _foreign_template_set = TEMPLATE_SET
+
+    def check_count(self) -> None:
+        """Compare the header's number with the records read; some exporters count Data Records alone, or FlowSets."""
+        if self._strict or self.undecoded or self.skipped:
+            return
+        data_records = sum(data_set.count for data_set in self.data_sets)
+        records = len(self.templates) + data_records
+        if self.count not in (records, data_records, self._set_count()):
+            self.skip("count", IpfixDecodeError(f"the header counts {self.count} records, not {records}", 2))
+
+    def _set_count(self) -> int:
+        """Number of FlowSets."""
+        count, offset = 0, HEADER.size
+        while offset + SET_HEADER_OCTETS <= len(self._octets):
+            offset += max(SET_HEADER.unpack_from(self._octets, offset)[1], SET_HEADER_OCTETS)
+            count += 1
+        return count
 
     def _padding_from(self, offset: int) -> bool:
         """Whether only zeros follow: some exporters pad datagrams, and the header has no length."""
@@ -71,37 +98,44 @@ class _FlowSetsDecoder(SetsDecoder):
         self._remark(f"{len(self._octets) - offset} octets of zeros follow the last flowset")
         return True
 
-    def _set(self, set_id: int, start: int, end: int) -> None:
-        if set_id in (_TEMPLATE_FLOWSET, _OPTIONS_FLOWSET):
-            self._template_set(TEMPLATE_SET if set_id == _TEMPLATE_FLOWSET else OPTIONS_TEMPLATE_SET, start, end)
-        elif set_id < FIRST_TEMPLATE_ID:
-            self._remark(f"flowset {set_id} is reserved")
-        else:
-            super()._set(set_id, start, end)
+    def _is_cut(self, set_id: int, offset: int, length: int) -> bool:
+        """Whether the datagram was longer: its header counts as many records as are here, or more."""
+        del length
+        template = self.known.get(set_id)
+        if template is None:
+            return False
+        here = (len(self._octets) - offset - SET_HEADER_OCTETS) // template.min_octets
+        return len(self.templates) + sum(data_set.count for data_set in self.data_sets) + here <= self.count
 
-    def _withdraw(self, template_id: int, set_id: int, offset: int) -> None:
-        if set_id != OPTIONS_TEMPLATE_SET:
-            raise IpfixDecodeError(f"template {template_id} has no fields", offset, "template")
-        # In an Options Template this number is the scope's length: 0 means Options without a scope.
-        raise IpfixDecodeError(f"options template {template_id} has no scope", offset, "template")
+    def _template_kind(self, set_id: int) -> int | None:
+        return {_TEMPLATE_FLOWSET: TEMPLATE_SET, _OPTIONS_FLOWSET: OPTIONS_TEMPLATE_SET}.get(set_id)
 
-    def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int]:
-        offset = start + 4
-        self._check_id(template_id, start)
-        scope_count = 0
+    def _template(self, template_id: int, count: int, set_id: int, start: int, end: int) -> tuple[Template, int, str]:
+        offset, scope_count, reason = start + 4, 0, self._reserved(template_id)
+        if reason and self._strict:
+            raise IpfixDecodeError(reason, start, "template")
         if set_id == OPTIONS_TEMPLATE_SET:
             scope_octets, option_octets = count, self._unpack(">H", offset, end)[0]
             offset += 2
             if scope_octets % 4 or option_octets % 4:
-                raise IpfixDecodeError(f"fields of options template {template_id} are cut off", start, "template")
+                reason = reason or f"fields of options template {template_id} are cut off"
+            elif not scope_octets:
+                reason = reason or f"options template {template_id} has no scope"
+            if reason:
+                following = offset + scope_octets + option_octets
+                self._unpack(f"{min(following, end + 1) - offset}x", offset, end)
+                return Template(template_id, ()), following, reason
             scope_count, count = scope_octets // 4, (scope_octets + option_octets) // 4
+        elif not count:
+            return Template(template_id, ()), offset, reason or f"template {template_id} has no fields"
         fields = []
         for number in range(count):
             field_type, length = self._unpack(">HH", offset, end)
             offset += 4
             scope = number < scope_count
             fields.append(FieldSpecifier(_SCOPES.get(field_type, _UNKNOWN_SCOPE) if scope else field_type, length))
-        return self._checked(Template(template_id, tuple(fields), scope_count), start), offset
+        template = Template(template_id, tuple(fields), scope_count)
+        return template, offset, reason or empty(template)
 
 
 def netflow9_template_sets(templates: Iterable[Template]) -> list[RecordSet]:

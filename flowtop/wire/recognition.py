@@ -5,41 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
-from flowtop.wire import ipfix, netflow5, netflow9, sflow
+from flowtop.wire import ipfix, netflow9, netflow_fixed, sflow
 from flowtop.wire.ipfix import HEADER_OCTETS, SET_HEADER, SET_HEADER_OCTETS, begins_message
 from flowtop.wire.ipfix_template import FIRST_TEMPLATE_ID, OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 
 EXPORT_PORTS = frozenset((2055, 2056, 4432, 4739, 4740, 6343, 9025, 9555, 9985, 9991, 9995, 9996))
 """Ports that collectors usually listen on: what is sent there counts as an export even if it is damaged."""
-
-
-class RecordLayout(NamedTuple):
-    """Octets of the header and of each record of a NetFlow version without Templates."""
-
-    header: int
-    record: int
-
-    def octets(self, count: int) -> int:
-        """Length of a datagram with `count` records."""
-        return self.header + count * self.record
-
-
-RECORD_LAYOUTS = {1: RecordLayout(16, 52), netflow5.VERSION: RecordLayout(24, 48), 6: RecordLayout(24, 52),
-                  7: RecordLayout(24, 52)}
-"""By version."""
-_COMMON_VERSIONS = frozenset((netflow5.VERSION, netflow9.VERSION, ipfix.VERSION))
-_AFTER_FLOWSETS = frozenset((5, 6, 7, netflow9.VERSION, ipfix.VERSION))
+_COMMON_VERSIONS = frozenset((netflow_fixed.VERSION, netflow9.VERSION, ipfix.VERSION))
+_AFTER_FLOWSETS = frozenset((5, 6, 7, 8, netflow9.VERSION, ipfix.VERSION))
 """Versions that cannot be taken for a FlowSet: ids from 2 to 255 are reserved (RFC 3954 section 5.2)."""
 _SFLOW_STARTS = tuple(sflow.MARK + address_type.to_bytes(4, "big") for address_type in (1, 2))
 _FLOWSETS = (0, 1)
-_MOST_RECORDS = 30
-"""In a datagram of NetFlow 1 to 7."""
-_SLACK = 64
-"""Octets that may follow the last record."""
-_START = re.compile(rb"(?=\x00[\x01\x05\x06\x07\x09\x0a]|\x00\x00\x00\x05)")
-_SECONDS = {1: 8, 5: 8, 6: 8, 7: 8, 9: 8, 10: 4}
+_HEAD = 24
+"""Octets that are enough to see which kind a datagram is of."""
+_MOST_RECORDS = 64
+"""In a datagram of NetFlow 1 to 8."""
+_START = re.compile(rb"(?=\x00[\x01\x05-\x0a]|\x00\x00\x00\x05)")
+_SECONDS = {1: 8, 5: 8, 6: 8, 7: 8, 8: 8, 9: 8, 10: 4}
 """Offset of the export time in the header, by version."""
 _NEAR_S = 86_400
 _LONGEST = 65_535
@@ -49,10 +32,15 @@ _MOST_CANDIDATES = 2_000
 
 
 def is_export(octets: bytes) -> bool:
-    """Whether a datagram has the version of an export; of rare ones a number of records that is possible, too."""
-    version = _version(octets, 0)
-    return version in _COMMON_VERSIONS or octets[:4] == sflow.MARK or (
-        version in RECORD_LAYOUTS and 0 < _count(octets, 0) <= _MOST_RECORDS)
+    """Whether a datagram has the version of an export; the rare versions of NetFlow have to be whole datagrams."""
+    return (_version(octets, 0) in _COMMON_VERSIONS or octets[:4] == sflow.MARK
+            or netflow_fixed.is_datagram(octets))
+
+
+def begins_raw_file(head: bytes) -> bool:
+    """Whether a file that begins with these octets may be one of raw datagrams."""
+    return is_export(head) or (_version(head, 0) in netflow_fixed.VERSIONS
+                               and 0 < int.from_bytes(head[2:4], "big") <= _MOST_RECORDS)
 
 
 def is_whole_datagram(octets: bytes) -> bool:
@@ -64,9 +52,7 @@ def is_whole_datagram(octets: bytes) -> bool:
         return len(octets) > 3 and int.from_bytes(octets[2:4], "big") == len(octets) and bool(stream_verdict(octets))
     if version == netflow9.VERSION:
         return len(octets) > netflow9.HEADER.size + SET_HEADER_OCTETS and _whole_flowsets(octets)
-    layout = RECORD_LAYOUTS.get(version)
-    count = _count(octets, 0)
-    return layout is not None and count > 0 and 0 <= len(octets) - layout.octets(count) < _SLACK
+    return netflow_fixed.is_datagram(octets)
 
 
 # ---- streams
@@ -147,8 +133,7 @@ def _octets_at(octets: bytes, offset: int) -> int | None:
     if version == ipfix.VERSION and left >= HEADER_OCTETS:
         length = int.from_bytes(octets[offset + 2:offset + 4], "big")
         return length if length >= HEADER_OCTETS else None
-    layout = RECORD_LAYOUTS.get(version)
-    return layout.octets(_count(octets, offset)) if layout and left >= layout.header else None
+    return netflow_fixed.datagram_octets(octets, offset) if version in netflow_fixed.VERSIONS else None
 
 
 def _next_whole(octets: bytes, offset: int) -> int:
@@ -166,7 +151,7 @@ def _next_whole(octets: bytes, offset: int) -> int:
         if around_s is not None and seconds is not None and abs(seconds - around_s) > _NEAR_S:
             continue
         if is_whole_datagram(octets[at:at + length]) and (at + length == len(octets)
-                                                         or is_export(octets[at + length:at + length + 4])):
+                                                         or begins_raw_file(octets[at + length:at + length + _HEAD])):
             return at
     return len(octets)
 
@@ -228,10 +213,6 @@ def _sflow_octets(octets: bytes, offset: int) -> int | None:
 
 def _version(octets: bytes, offset: int) -> int:
     return int.from_bytes(octets[offset:offset + 2], "big")
-
-
-def _count(octets: bytes, offset: int) -> int:
-    return int.from_bytes(octets[offset + 2:offset + 4], "big")
 
 
 def export_seconds(octets: bytes, offset: int = 0) -> int | None:

@@ -2,7 +2,7 @@
 
 Integers and floats are themselves, strings are `str`, a boolean is `bool`, IP and MAC addresses are text. Times are
 integers since 1970 UTC in the unit that the type is named after, also where NTP timestamps are sent. All else is
-`bytes` as on the wire: octet arrays, lists, and elements that the registry does not have.
+`bytes` as on the wire: octet arrays, lists that cannot be decoded, and elements that the registry does not have.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 from flowtop.wire.ipfix import Value
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, IpfixEncodeError
 
-PlainValue = int | float | str | bytes
-"""What is read; a bool is an int."""
+Scalar = int | float | str | bytes
+PlainValue = Scalar | dict[str, Any]
+"""What is read; a bool is an int, and structured data (RFC 6313) are a mapping: see plain_list in structured.py."""
 GivenValue = PlainValue | ipaddress.IPv4Address | ipaddress.IPv6Address
 """What `wire_value` takes."""
 
@@ -27,7 +28,7 @@ _FRACTIONS = {"dateTimeMicroseconds": (1_000_000, 11), "dateTimeNanoseconds": (1
 _ADDRESSES = {"ipv4Address": 4, "ipv6Address": 16}
 
 
-def reader(specifier: FieldSpecifier) -> Callable[[Any], PlainValue]:
+def reader(specifier: FieldSpecifier) -> Callable[[Any], Scalar]:
     """A function that converts a value of a decoded record, of the numpy type in FieldSpecifier, to a plain value."""
     type_ = _type(specifier)
     if specifier.format[0] in "SVO":
@@ -40,12 +41,12 @@ def reader(specifier: FieldSpecifier) -> Callable[[Any], PlainValue]:
     return lambda value: value
 
 
-def plain_octets(value: bytes, specifier: FieldSpecifier) -> PlainValue:
+def plain_octets(value: bytes, specifier: FieldSpecifier) -> Scalar:
     """A value that was decoded as octets."""
     return _octets_reader(_type(specifier), specifier.length)(value)
 
 
-def _octets_reader(type_: str, length: int) -> Callable[[bytes], PlainValue]:
+def _octets_reader(type_: str, length: int) -> Callable[[bytes], Scalar]:
     if type_ == "string":
         return lambda value: value.rstrip(b"\0").decode("utf-8", "backslashreplace")
     if type_ in _ADDRESSES:

@@ -11,6 +11,8 @@ ICMP, TCP, UDP, DCCP, ESP, AH, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 50, 51, 58,
 HOP_BY_HOP, ROUTING, FRAGMENT, NO_NEXT_HEADER, DESTINATION_OPTIONS = 0, 43, 44, 59, 60
 IPIP, IN_IPV6, GRE = 4, 41, 47
 IPV4, IPV6, ARP, VLAN, SERVICE_VLAN, OLD_QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x9100
+MPLS, MPLS_MULTICAST, PPPOE_DISCOVERY, PPPOE, PBB, VLAN_9200 = 0x8847, 0x8848, 0x8863, 0x8864, 0x88E7, 0x9200
+PPP_IPV4, PPP_IPV6, PPP_LCP, PPP_MPLS = 0x0021, 0x0057, 0xC021, 0x0281
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR, AE = (1 << bit for bit in range(9))
 
 
@@ -99,6 +101,18 @@ def mpls(labels: tuple[int, ...], payload: bytes) -> bytes:
     """A label stack (RFC 3032), the outermost first."""
     return b"".join(struct.pack(">I", label << 12 | (position == len(labels) - 1) << 8 | 64)
                     for position, label in enumerate(labels)) + payload
+
+
+def pppoe(session: int, protocol: int, payload: bytes, *, code: int = 0, compressed: bool = False,
+          version_type: int = 0x11) -> bytes:
+    """What a PPPoE frame holds (RFC 2516); `compressed`: PPP's protocol field in one octet (RFC 1661)."""
+    content = protocol.to_bytes(1 if compressed else 2, "big") + payload
+    return struct.pack(">BBHH", version_type, code, session, len(content)) + content
+
+
+def pbb(service: int, ethertype: int, payload: bytes, *, tags: tuple[tuple[int, int], ...] = ()) -> bytes:
+    """What follows an I-TAG's EtherType (IEEE 802.1ah): flags and service, then the customer's frame."""
+    return struct.pack(">I", service) + ethernet(ethertype, payload, tags=tags)
 
 
 def erspan2(session: int, frame: bytes) -> bytes:

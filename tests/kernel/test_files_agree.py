@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,8 +74,38 @@ TAGS = st.lists(st.tuples(st.sampled_from([f.VLAN, f.SERVICE_VLAN, f.OLD_QINQ]),
 
 
 @st.composite
+def preceded(draw: st.DrawFn, packet: tuple[int, bytes]) -> tuple[int, bytes]:
+    """A packet, perhaps behind labels, PPPoE, a backbone's tag, a pseudowire, or several of them."""
+    ethertype, payload = packet
+    for kind in draw(st.lists(st.sampled_from(["labels", "session", "backbone", "wire", "tag"]), max_size=4) |
+                     st.lists(st.sampled_from(["labels", "session", "backbone", "wire", "tag"]), max_size=8)):
+        labels = tuple(draw(st.lists(st.integers(0, 2**20 - 1), min_size=1, max_size=draw(st.sampled_from([3, 9])))))
+        if kind == "labels" and ethertype in (f.IPV4, f.IPV6):
+            ethertype, payload = draw(st.sampled_from([f.MPLS, f.MPLS_MULTICAST])), f.mpls(labels, payload)
+        elif kind == "session" and ethertype in (f.IPV4, f.IPV6, f.MPLS, f.ARP):
+            protocol = {f.IPV4: 0x21, f.IPV6: 0x57, f.MPLS: 0x281, f.ARP: 0xC021}[ethertype]
+            payload = f.pppoe(draw(st.integers(0, 65535)), protocol, payload, code=draw(st.sampled_from([0, 0, 0, 9])),
+                              compressed=protocol < 256 and draw(st.booleans()),
+                              version_type=draw(st.sampled_from([0x11, 0x11, 0x11, 0x21])))
+            ethertype = f.PPPOE
+        elif kind == "backbone":
+            payload = f.pbb(draw(st.integers(0, 2**32 - 1)), ethertype, payload, tags=tuple(draw(TAGS)[:2]))
+            ethertype = f.PBB
+        elif kind == "wire":
+            inner = f.ethernet(ethertype, payload, tags=tuple(draw(TAGS)[:2]))
+            inner = draw(st.binary(min_size=6, max_size=6)) + inner[6:]
+            payload = f.mpls(labels[:3], draw(st.sampled_from([b"", bytes(4), b"\0\0\0\7"])) + inner)
+            ethertype = f.MPLS
+        elif kind == "tag":
+            tag = draw(st.sampled_from([f.VLAN, f.SERVICE_VLAN, f.VLAN_9200]))
+            ethertype, payload = tag, struct.pack(">HH", draw(st.integers(0, 0xFFFF)), ethertype) + payload
+    return ethertype, payload
+
+
+@st.composite
 def generated_frames(draw: st.DrawFn) -> bytes:
-    ethertype, payload = draw(st.one_of(ipv4_packets(), ipv6_packets(), ipv4_packets(), ipv6_packets(), OTHERS))
+    packet = draw(st.one_of(ipv4_packets(), ipv6_packets(), ipv4_packets(), ipv6_packets(), OTHERS))
+    ethertype, payload = draw(st.one_of(st.just(packet), preceded(packet)))
     frame = bytearray(f.ethernet(ethertype, payload, tags=tuple(draw(TAGS)), pad=draw(st.sampled_from([0, 60]))))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
         at = draw(st.integers(12, max(12, len(frame) - 1)))
@@ -83,6 +114,9 @@ def generated_frames(draw: st.DrawFn) -> bytes:
 
 
 Table = dict[Any, Any]
+COUNTERS = ("unjoined_fragments", "lying_lengths")
+Counters = tuple[int, ...]
+"""Of COUNTERS."""
 
 
 def plain(flow: SeenFlow) -> tuple[Any, ...]:
@@ -91,9 +125,9 @@ def plain(flow: SeenFlow) -> tuple[Any, ...]:
             flow.customer_vlan_id, flow.kind, flow.tunnel, flow.tunnel_id)
 
 
-def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any], dict[str, tuple[int, int]], int,
+def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any], dict[str, tuple[int, int]], Counters,
                                                                     list[bool]]:
-    """Flows, ignored by kind, fragments without their first, and which frames the kernel would not run."""
+    """Flows, ignored by kind, COUNTERS, and which frames the kernel would not run."""
     refused = []
     for frame in frames:
         try:
@@ -107,16 +141,16 @@ def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any
     flows = {
         plain(flow): (flow.packets, flow.octets, flow.tcp_bits | flow.opening << 12, flow.tos, flow.ttl,
                       flow.source_mac + flow.destination_mac) for flow in books.flows + books.parents}
-    return flows, books.ignored(), books.total("unjoined_fragments"), refused
+    return flows, books.ignored(), tuple(map(books.total, COUNTERS)), refused
 
 
-def file_table(frames: list[bytes], *, decap: bool = False) -> tuple[Table, dict[str, tuple[int, int]], int]:
+def file_table(frames: list[bytes], *, decap: bool = False) -> tuple[Table, dict[str, tuple[int, int]], Counters]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "x.pcap"
         path.write_bytes(w.pcap([(T, frame) for frame in frames]))
         found = read(path, FileConfig(str(path), decap=decap))
     return ({flow: tuple(facts) for flow, facts in found.table().items()}, found.ignored(),
-            found.total("unjoined_fragments"))
+            tuple(map(found.total, COUNTERS)))
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture,
@@ -125,11 +159,11 @@ def file_table(frames: list[bytes], *, decap: bool = False) -> tuple[Table, dict
 def test_kernel_and_file_parser_agree(program: FlowProgram, frames: list[bytes]) -> None:
     """But for what a test run refuses: less than an IP header, which is malformed (tests/kernel/test_program_wire.py
     sends such stumps)."""
-    flows, ignored, unjoined, refused = kernel_table(Observer(program), frames)
+    flows, ignored, counters, refused = kernel_table(Observer(program), frames)
     kept = [frame for frame, bad in zip(frames, refused, strict=True) if not bad]
-    assert file_table(kept) == (flows, ignored, unjoined)
+    assert file_table(kept) == (flows, ignored, counters)
     for frame in (frame for frame, bad in zip(frames, refused, strict=True) if bad):
-        assert file_table([frame]) == ({}, {"malformed": (1, _above_link(frame))}, 0)
+        assert file_table([frame]) == ({}, {"malformed": (1, _above_link(frame))}, (0, 0))
 
 
 def _above_link(frame: bytes) -> int:

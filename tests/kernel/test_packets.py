@@ -168,22 +168,30 @@ VXLAN_42 = f.ethernet(f.IPV4, f.ipv4(f.udp(9, 4789, f.vxlan(42, f.ethernet(
 GRE_7 = f.ethernet(f.IPV4, f.ipv4(f.gre(
     f.IPV4, f.ipv4(f.udp(8, 53), f.UDP, source="192.168.0.3", destination="192.168.0.4"), key=7), f.GRE))
 IN_NO_TUNNEL = f.ethernet(f.IPV4, f.ipv4(f.udp(7, 53), f.UDP))
+LABEL_9 = f.ethernet(f.MPLS, f.mpls((8, 9), f.ipv4(f.udp(10, 53), f.UDP)))
+SESSION_5 = f.ethernet(f.PPPOE, f.pppoe(5, f.PPP_IPV6, f.ipv6(f.udp(11, 53, bytes(300)), f.UDP)))
+VXLAN_43 = f.ethernet(f.IPV4, f.ipv4(f.udp(9, 51234, f.vxlan(43, f.ethernet(
+    f.IPV4, f.ipv4(f.udp(12, 53), f.UDP, source="192.168.0.1", destination="192.168.0.2")))), f.UDP))
+ALL_OF_THEM = [VXLAN_42, GRE_7, IN_NO_TUNNEL, LABEL_9, SESSION_5, VXLAN_43]
 
 
 @pytest.mark.parametrize(("text", "wanted"), [
     ("tunnel vxlan and vni 42", [VXLAN_42]),
-    ("packets > 0", [VXLAN_42, GRE_7, IN_NO_TUNNEL]),
+    ("packets > 0", ALL_OF_THEM),
+    ("tunnel mpls and vni 9", [LABEL_9]),
+    ("tunnel pppoe", [SESSION_5]),
+    ("vni 43 and src port 12", [VXLAN_43]),
 ])
 def test_packets_in_tunnels_are_those_of_the_flow_inside_and_written_with_the_tunnel(
         pair: tuple[Namespace, Namespace], tmp_path: Path, text: str, wanted: list[bytes]) -> None:
     near, far = pair
     path = tmp_path / "x.pcapng"
-    command = Command(far, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "--decap", "-w", str(path), text)
+    command = Command(far, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0", "--decap", "--tunnel-port",
+                      "vxlan=51234", "-w", str(path), text)
     command.await_rounds()
-    frames = [VXLAN_42, GRE_7, IN_NO_TUNNEL]
 
     def all_written() -> bool:
-        send_frames(near, "veth0", frames)
+        send_frames(near, "veth0", ALL_OF_THEM)
         return {octets for *_, octets in packets(path.read_bytes())} == {frame[:256] for frame in wanted}
 
     eventually(all_written, "of flows that are in the table by now, all packets are written")

@@ -288,23 +288,40 @@ class TestLink:
         books = books_of(observer, f.ethernet(ethertype, packet))
         assert (books.flows, books.ignored()) == ([], {"malformed": (1, len(packet))})
 
-    @pytest.mark.parametrize(("packet", "octets"), [
-        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=0), 60, id="no length: the frame's"),
-        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=61), 61, id="longer than the frame"),
-        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=65535), 65535, id="much longer"),
-        pytest.param(f.ipv6(f.udp(1, 2, bytes(32)), f.UDP, payload_length=41), 81, id="IPv6 longer than the frame"),
+    @pytest.mark.core
+    @pytest.mark.parametrize(("packet", "lies"), [
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=0), 0, id="no length: the frame's"),
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP), 0, id="the frame's length"),
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=61), 1, id="one more than the frame's"),
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, total_length=65535), 1, id="much longer"),
+        pytest.param(f.ipv4(f.udp(1, 2, bytes(32)), f.UDP, options=bytes(8), total_length=1500), 1, id="options"),
+        pytest.param(f.ipv6(f.udp(1, 2, bytes(32)), f.UDP), 0, id="IPv6"),
+        pytest.param(f.ipv6(f.udp(1, 2, bytes(32)), f.UDP, payload_length=41), 1, id="IPv6 longer than the frame"),
+        pytest.param(f.ipv6(f.udp(1, 2, bytes(32)), f.UDP, payload_length=65535), 1, id="IPv6 much longer"),
+        pytest.param(f.ipv6(f.extension(f.UDP) + f.udp(1, 2), f.DESTINATION_OPTIONS, payload_length=999), 1,
+                     id="IPv6 with options"),
+        pytest.param(f.ipv6(f.extension(f.UDP) + f.udp(1, 2), f.HOP_BY_HOP, payload_length=0), 0, id="jumbogram"),
     ])
-    def test_lengths_are_those_that_the_headers_say(self, observer: Observer, packet: bytes, octets: int) -> None:
-        """As in a capture file, where frames may have been cut: one meaning of the same octets."""
-        books = books_of(observer, f.ethernet(f.IPV6 if packet[0] >> 4 == 6 else f.IPV4, packet))
+    @pytest.mark.parametrize("tags", [(), ((f.VLAN, 3),)])
+    def test_a_length_larger_than_the_frame_is_not_believed(
+            self, observer: Observer, packet: bytes, lies: int, tags: tuple[tuple[int, int], ...]) -> None:
+        """Of that frame, only what there is can have been sent."""
+        books = books_of(observer, f.ethernet(f.IPV6 if packet[0] >> 4 == 6 else f.IPV4, packet, tags=tags))
         [flow] = books.flows
-        assert (flow.source_port, flow.destination_port, flow.packets, flow.octets) == (1, 2, 1, octets)
-        assert books.ignored() == {}
+        assert (flow.source_port, flow.destination_port, flow.packets, flow.octets) == (1, 2, 1, len(packet))
+        assert (books.ignored(), books.total("lying_lengths")) == ({}, lies)
 
     def test_ports_beyond_the_frame_are_not_read(self, observer: Observer) -> None:
         books = books_of(observer, f.ethernet(f.IPV4, f.ipv4(b"", f.UDP, total_length=1000)))
         [flow] = books.flows
-        assert (flow.source_port, flow.destination_port, flow.octets) == (0, 0, 1000)
+        assert (flow.source_port, flow.destination_port, flow.octets) == (0, 0, 20)
+        assert books.total("lying_lengths") == 1
+
+    def test_a_header_longer_than_the_frame_is_malformed_whatever_its_length(self, observer: Observer) -> None:
+        packet = f.ipv4(bytes(8), f.UDP, ihl=15, total_length=60)
+        books = books_of(observer, f.ethernet(f.IPV4, packet))
+        assert (books.flows, books.ignored()) == ([], {"malformed": (1, len(packet))})
+        assert books.total("lying_lengths") == 0
 
     def test_devices_without_link_header(self, observer: Observer) -> None:
         """A test run takes the protocol from octets 12 and 13: here the source address has the EtherType's value."""

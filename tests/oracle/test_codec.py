@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,8 @@ def octets_of(part: DataSet) -> list[list[bytes]]:
     rows = []
     for row in part.records.tolist():
         fields = [value.ljust(specifier.length if specifier.format[0] == "S" else 0, b"\0")
-                  if isinstance(value, bytes) else int(value).to_bytes(specifier.length, "big")
+                  if isinstance(value, bytes) else struct.pack({4: ">f", 8: ">d"}[specifier.length], value)
+                  if isinstance(value, float) else int(value).to_bytes(specifier.length, "big")
                   for value, (_, specifier) in zip(row, part.template.named_fields, strict=True)]
         rows.append([octets for octets in fields if octets])
     return rows

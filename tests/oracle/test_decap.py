@@ -7,7 +7,7 @@ import json
 import pytest
 
 from flowtop.capture.files.capture import FileConfig
-from tests.oracle.test_read import CAPTURES, EXPECTED, NOT_ETHERNET, expected_table, names
+from tests.oracle.test_read import CAPTURES, EXPECTED, NOT_ETHERNET, corrected, expected_table, names
 from tests.unit.capture.files.reading import read
 
 
@@ -15,7 +15,7 @@ from tests.unit.capture.files.reading import read
 @pytest.mark.parametrize("name", [name for name in names() if name != NOT_ETHERNET])
 def test_innermost_flows_are_those_tshark_finds_and_outer_ones_stay_visible(name: str) -> None:
     expected = json.loads(EXPECTED.read_text())[name]
-    outer, innermost = expected_table(expected["outer"]), expected_table(expected["innermost"])
+    outer, innermost = (corrected(name, expected_table(expected[part])) for part in ("outer", "innermost"))
     found = read(CAPTURES / name, FileConfig(str(CAPTURES / name), decap=True))
     assert dict(found.flows) == innermost
     as_they_were = {flow: innermost.get(flow, (0, 0)) for flow in outer}

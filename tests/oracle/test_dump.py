@@ -90,6 +90,35 @@ def test_data_before_its_template_is_shown_when_that_comes(tmp_path: Path) -> No
     assert "received before its template: 8 records" in dump(path)[1]
 
 
+def two_ports(path: Path, parts: list[tuple[int, bytes]]) -> None:
+    """Datagrams from one address and these ports, over IPv4 (LINKTYPE_RAW)."""
+    import socket
+    import struct
+
+    out = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 101)]
+    for port, octets in parts:
+        packet = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(octets), 0, 0, 64, 17, 0, socket.inet_aton("192.0.2.1"),
+                             socket.inet_aton("192.0.2.9")) + struct.pack(">HHHH", port, 2055, 8 + len(octets), 0)
+        out.append(struct.pack("<IIII", 0, 0, len(packet) + len(octets), len(packet) + len(octets)) + packet + octets)
+    path.write_bytes(b"".join(out))
+
+
+@pytest.mark.parametrize("group", ["barracuda", "asa", "aci", "asr9k", "nbar"])
+def test_a_template_of_another_port_is_used_and_told(group: str, tmp_path: Path) -> None:
+    *first, data = export_files(GROUPS[group])
+    expected = tshark_exports([*first, data], tmp_path)[-1].records
+    path = tmp_path / "x.pcap"
+    two_ports(path, [*((40_001, octets) for octets in first), (40_002, data)])
+    last = messages(dump("-o", "json", path)[1])[-1]
+    assert [record["template"] for record in last["records"]] == [set_id for set_id, _, _ in expected]
+    assert last["withoutTemplate"] == [] and all(record["templateOfOtherPort"] for record in last["records"])
+    assert "of another port: " in dump(path)[1]
+    two_ports(path, [(40_002, data), *((40_001, octets) for octets in first)])
+    found = messages(dump("-o", "json", path)[1])
+    late = [record for one in found[1:] for record in one["records"] if "cameBeforeItsTemplate" in record]
+    assert len(late) == len(expected)
+
+
 @pytest.mark.parametrize(("octets", "message"), [
     (b"", "is empty"), (b"hello, world, this is no export", "is not an export")])
 def test_what_is_no_export_is_one_clear_line(octets: bytes, message: str, tmp_path: Path) -> None:

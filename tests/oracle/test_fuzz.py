@@ -102,7 +102,7 @@ def test_exports(path: Path) -> None:
         keys, counters, _ = process.drain()
         assert len(keys) == len(counters)
         statistics = process.statistics()
-        assert statistics.messages + statistics.refused_messages == 10 * TRIES
+        assert statistics.messages + statistics.refused_messages >= 10 * TRIES, "a datagram may have several messages"
 
 
 def test_exports_of_flows_in_tunnels() -> None:

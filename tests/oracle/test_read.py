@@ -17,6 +17,9 @@ CAPTURES = Path(__file__).parents[2].parent / "shared" / "data" / "pcap"
 EXPECTED = CAPTURES / "expected.json"
 NOT_ETHERNET = "link-type-12.pcap"
 """Says Ethernet, holds an IPv4 packet: tshark takes its addresses for MACs, and its table of it is empty."""
+LYING = {"ntp-corrupted.pcap": 32}
+"""Octets of the packet whose length is larger than the frame: tshark adds up what the header says, and calls it wrong
+("IPv4 total length exceeds packet length (32 bytes)")."""
 
 Table = dict[tuple[Any, ...], tuple[int, int]]
 
@@ -33,6 +36,11 @@ def expected_table(rows: list[dict[str, Any]]) -> Table:
     return dict(table)
 
 
+def corrected(name: str, table: Table) -> Table:
+    """tshark's table of a capture, with the octets that are there where a header says more."""
+    return {key: (packets, LYING.get(name, octets)) for key, (packets, octets) in table.items()}
+
+
 def names() -> list[str]:
     return sorted(json.loads(EXPECTED.read_text())) if EXPECTED.exists() else ["none"]
 
@@ -43,10 +51,12 @@ def test_captures_give_the_flow_table_tshark_gives(name: str) -> None:
     expected = json.loads(EXPECTED.read_text())[name]
     found = read(CAPTURES / name)
     if name == NOT_ETHERNET:
-        assert dict(found.flows) == {("10.171.169.243", "192.168.255.1", 6, 10250, 41252): (1, 0x576)}
+        frame_octets = 256  # its header says 0x576
+        assert dict(found.flows) == {("10.171.169.243", "192.168.255.1", 6, 10250, 41252): (1, frame_octets)}
     else:
-        assert dict(found.flows) == expected_table(expected["outer"])
+        assert dict(found.flows) == corrected(name, expected_table(expected["outer"]))
     assert (found.total("packets"), found.fault) == (expected["packets"], "")
+    assert found.total("lying_lengths") == (name in (NOT_ETHERNET, *LYING))
 
 
 @pytest.mark.skipif(not EXPECTED.exists(), reason=f"needs the capture files in {CAPTURES}")

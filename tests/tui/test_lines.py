@@ -93,9 +93,9 @@ def test_coverage_is_silent_before_the_counters_moved() -> None:
 
 
 def test_rare_counters_show_only_when_they_count() -> None:
-    assert not any(word in words(page_with()) for word in ("aggregated", "fragments", "evicted"))
-    page = page_with(aggregated_packets=5, unjoined_fragments=6, evicted_flows=7)
-    assert all(word in words(page) for word in ("aggregated 5", "fragments 6", "evicted 7"))
+    assert not any(word in words(page_with()) for word in ("aggregated", "fragments", "length lies", "evicted"))
+    page = page_with(aggregated_packets=5, unjoined_fragments=6, lying_lengths=8, evicted_flows=7)
+    assert all(word in words(page) for word in ("aggregated 5", "fragments 6", "length lies 8", "evicted 7"))
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100])
@@ -183,6 +183,18 @@ def test_what_may_be_between_two_readings_is_no_alarm() -> None:
     assert style_of(page, "90.000 %") != theme.ALARM, "100 packets are missing, 120 pass in 0.2 s"
     page = replace(page, egress=Traffic(packet_rate=50.0))
     assert style_of(page, "90.000 %") == theme.ALARM, "100 packets are missing, 90 pass in 0.2 s"
+
+
+@pytest.mark.parametrize(("statistics", "said"), [
+    (CollectingStatistics(), "as reported"), (CollectingStatistics(sampling_interval=10), "estimates (sampled)"),
+    (CollectingStatistics(unknown_sampling=5), "sampled, interval unknown"),
+    (CollectingStatistics(unknown_sampling=5, sampling_interval=10), "estimates (sampled)"),
+    (CollectingStatistics(unknown_sampling=5), "unknown sampling 5"),
+    (CollectingStatistics(unknown_sampling=5, sampling_interval=10), "unknown sampling 5"),
+])
+def test_sampling_with_an_unknown_interval_is_never_as_reported(statistics: CollectingStatistics, said: str) -> None:
+    shown = words(replace(page_with(), collecting=statistics))
+    assert said in shown and ("as reported" in shown) == (said == "as reported")
 
 
 @pytest.mark.parametrize(("roomy", "urls", "said"), [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import TCP_CONTROL_BITS, TCP_OPENING_BIT
-from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_opening
+from flowtop.model.record import DESCRIBED_DTYPE, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_opening
 from flowtop.wire.flow_records import Collected
 
 _LATEST_MS = (1 << 62) // 1_000_000
@@ -20,6 +22,15 @@ CollectedEntries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray
 """FlowBatch.keys, counters, other_ifindexes."""
 
 
+class MergedRows(NamedTuple):
+    """Arrays of a FlowBatch; see `merge_rows`."""
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    other_ifindexes: npt.NDArray[np.uint32]
+    described: npt.NDArray[np.void]
+
+
 def flow_entries(rows: Collected) -> CollectedEntries:
     """Merge rows by Flow Key.
 
@@ -28,11 +39,17 @@ def flow_entries(rows: Collected) -> CollectedEntries:
         distinct keys in the order of their first row. MACs, TOS, TTL and the other interface are those of the first
         row. Times are ns since 1970 UTC.
     """
+    merged = merge_rows(rows)
+    return merged.keys, merged.counters, merged.other_ifindexes
+
+
+def merge_rows(rows: Collected) -> MergedRows:
+    """As `flow_entries`, and what else the records say: RecordBits of the first row, and the sum of flow counts."""
     keys = np.empty(len(rows), FLOW_KEY_DTYPE)
     for name in FLOW_KEY_DTYPE.names or ():
         keys[name] = rows[name]
     if not len(rows):
-        return keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32)
+        return MergedRows(keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32), np.zeros(0, DESCRIBED_DTYPE))
     order, starts = _by_key(keys.view(np.uint64).reshape(-1, _WORDS))
     firsts = order[starts]
     counters = np.zeros(len(starts), FLOW_COUNTERS_DTYPE)
@@ -47,7 +64,12 @@ def flow_entries(rows: Collected) -> CollectedEntries:
     counters["tcp_bits_hint"] = bits
     counters["tcp_bit_seen"] = bits[:, None] >> np.arange(TCP_OPENING_BIT + 1, dtype=np.uint16) & np.uint16(1)
     arrival = np.argsort(firsts)  # deterministic order, independent of the hash
-    return keys[firsts[arrival]], counters[arrival], rows["other_ifindex"][firsts[arrival]]
+    described = np.zeros(len(starts), DESCRIBED_DTYPE)
+    described["record_bits"] = rows["record_bits"][firsts]
+    if rows["flow_count"].any():
+        described["flow_count"] = np.add.reduceat(rows["flow_count"][order], starts)
+    firsts = firsts[arrival]
+    return MergedRows(keys[firsts], counters[arrival], rows["other_ifindex"][firsts], described[arrival])
 
 
 def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

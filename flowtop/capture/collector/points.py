@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.collector.option_names import OptionNames
 from flowtop.model.exporters import Exporter, observation_point_name
 from flowtop.model.kinds import UNKNOWN_DIRECTION
 from flowtop.model.record import OBSERVATION_DTYPE
@@ -16,25 +17,29 @@ MAX_POINTS = 16_384
 OTHERS = 1
 """The number shared by all interfaces beyond MAX_POINTS."""
 MAX_NAMES = 4_096
-"""Limit of interface names per exporter and domain."""
-MAX_ALL_NAMES = 65_536
-"""Limit of interface names in total."""
+"""Limit of interfaces that are reported by name only."""
 
-_Domain = tuple[str, int]
-"""Exporter address, Observation Domain ID."""
+_NAMED = 1 << 32
+"""First number of interfaces that have a name and no number: above those that have one."""
 
 
 class ObservationPoints:
     """Synthetic ifindexes, names and totals of Observation Points.
 
     Entries are never removed, as flows refer to them.
+
+    Attributes:
+        names: tables of names that exporters have announced.
+        named_elsewhere: number of interfaces with a name that was announced in another Observation Domain.
     """
 
     def __init__(self) -> None:
+        self.names = OptionNames()
+        self.named_elsewhere = 0
         self._numbers: dict[tuple[str, int, int], int] = {}
-        self._names: dict[_Domain, dict[int, str]] = {}
-        self._named = 0
+        self._by_name: dict[tuple[str, int, str], int] = {}
         self._texts: dict[int, str] | None = None
+        self._texts_of = 0
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
@@ -57,19 +62,25 @@ class ObservationPoints:
         numbers: npt.NDArray[np.uint32] = np.array(mine, np.uint32)[inverse]
         return numbers
 
-    def name(self, exporter: str, domain: int, interface: int, name: str) -> None:
-        """Store the name of an exporter's interface."""
-        names = self._names.get((exporter, domain), {})
-        known = interface in names
-        if names.get(interface) == name or (not known and (len(names) >= MAX_NAMES or self._named >= MAX_ALL_NAMES)):
-            return
-        self._named += not known
-        self._names.setdefault((exporter, domain), names)[interface] = name
-        self._texts = None
+    def numbers_of(self, exporter: str, domain: int, names: Sequence[str]) -> npt.NDArray[np.uint32]:
+        """The synthetic ifindexes of interfaces that are reported by name only, shape (n,); that of number 0 for ""."""
+        return np.array([self._number_of(exporter, domain, name) for name in names], np.uint32)
+
+    def _number_of(self, exporter: str, domain: int, name: str) -> int:
+        key = exporter, domain, name
+        number = self._by_name.get(key)
+        if number is None:
+            if not name or len(self._by_name) >= MAX_NAMES:
+                return self.number(exporter, domain, 0)
+            interface = _NAMED + len(self._by_name)
+            number = self._by_name[key] = self.number(exporter, domain, interface)
+            self.names.store("interface", exporter, domain, interface, name)
+        return number
 
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""
-        if self._texts is None:
+        if self._texts is None or self._texts_of != self.names.changes:
+            self.named_elsewhere, self._texts_of = 0, self.names.changes
             self._texts = {
                 number: observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface)))
                 for (exporter, domain, interface), number in self._numbers.items()}
@@ -78,12 +89,9 @@ class ObservationPoints:
         return self._texts
 
     def _text(self, exporter: str, domain: int, interface: int) -> str:
-        """An interface's name; exporters may report it in domain 0 for all their domains."""
-        for place in (domain, 0):
-            name = self._names.get((exporter, place), {}).get(interface)
-            if name:
-                return name
-        return f"if{interface}" if interface else ""
+        name, other_domain = self.names.find("interface", exporter, domain, interface)
+        self.named_elsewhere += other_domain
+        return name or (f"if{interface}" if interface else "")
 
     def book(self, ifindex: npt.NDArray[np.uint32], direction: npt.NDArray[np.uint8],
              packets: npt.NDArray[np.uint64], octets: npt.NDArray[np.uint64]) -> None:

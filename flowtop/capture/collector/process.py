@@ -14,19 +14,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
+from flowtop.capture.collector.interface_counters import InterfaceBook
+from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
+from flowtop.capture.collector.option_names import NAME_ELEMENTS
 from flowtop.capture.collector.points import ObservationPoints
+from flowtop.capture.collector.sampling import (
+    NO_HEADER,
+    Announcement,
+    Header,
+    SamplerDirectory,
+    sampling_of,
+)
+from flowtop.capture.collector.sections import collect_records
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
+from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.wire import ipfix, netflow5, sflow
-from flowtop.wire.data_set import DataSet, decode_data_set, join
+from flowtop.wire import ipfix, netflow9, sflow
+from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.file_details import checksum_holds
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows
+from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.record_names import interface_names
+from flowtop.wire.record_times import ExportTimes
+from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
@@ -39,9 +56,19 @@ CLOCK_TOLERANCE_MS = 120_000
 """An exporter's clock that differs by more than this is considered wrong, and its times are shifted to ours."""
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
+_COUNTING_FLOWS = (5, 6, 7)
+"""Versions of NetFlow whose sequence numbers count flows; 1 has none, and 8 counts flows before aggregation."""
+_WITH_RECORDS = frozenset(("length", "count", "set", "record", "withdrawn"))
+"""Skipped parts of messages that may have had records, so that the next sequence number is not known."""
 _SWEEP_S = 60.0
+_DOMAIN = "observationDomainId"
+_HASH = (1 << 64) - 1
 _MAX_OPTIONS = 4_096
 """Limit of Options Data records that are read from one set."""
+_MAX_CHANGES = 64
+_MAX_CHANGE_COST = 65_536
+"""Limits of changes of sampling between two drains that leave earlier flows as they are: their number, and the samplers
+that have to be looked through again for them."""
 
 
 @dataclass(slots=True)
@@ -51,7 +78,7 @@ class _Pending:
     known: KnownSession
     domain: int
     template: Template
-    header_interval: int
+    header: Header
     sets: list[DataSet] = field(default_factory=list)
     times: list[MessageTimes] = field(default_factory=list)
 
@@ -69,14 +96,21 @@ class CollectingProcess:
         self._store = TemplateStore()
         self._sessions = Sessions()
         self._held = HeldSets()
-        self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
+        self._templates = SharedTemplates(self._store)
+        self._samplers = SamplerDirectory()
+        self._changes = self._change_cost = 0
+        self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], _Pending]] = {}
         self._pending_records = 0
         self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
         self._extra: list[Collected] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._events: Counter[str] = Counter()
+        self._totals = ReportedTotals()
+        self._skipped: Counter[str] = Counter()
         self._interval = 1.0
         self._swept_s: float | None = None
+        self._interfaces = InterfaceBook()
 
     @property
     def full(self) -> bool:
@@ -102,31 +136,59 @@ class CollectingProcess:
         Returns:
             False if it was refused (and counted). A TCP session has to end then (RFC 7011 section 10.2.5).
         """
-        known = self._sessions.touch(session)
+        known = self._sessions.touch(session, now_s)
         if self._sessions.over_limit:
             self._evict()
         if octets[:4] == sflow.MARK and session.datagram:
             return self._receive_sflow(octets, known, now_s)
         try:
-            message = decode_export(octets, self._store, session=session.key, datagram=session.datagram)
+            message = self._decode(octets, session)
         except IpfixDecodeError as refusal:
             self.refuse(refusal.fault)
             return False
-        self._counts["messages"] += 1
-        self._counts["wrong_checksums"] += checksum_holds(octets, message) is False
-        domain = self._sessions.domain(known, message.domain)
-        self._follow(message, domain)
-        times = self._times(message, domain, round(now_s * 1000))
-        for data_set in message.data_sets:
-            self._take(known, message.domain, data_set, times, message.sampling_interval)
-        if message.templates:
-            self._learn(known, message, now_s)
-        for waiting in message.undecoded:
-            self._held.hold((session.key, message.domain, waiting.set_id),
-                            HeldSet(waiting.octets, times, now_s))
+        whole = octets[:len(octets) - len(message.rest)] if message.rest else octets
+        self._counts["wrong_checksums"] += checksum_holds(whole, message) is False
+        self._take_message(message, known, now_s)
+        while message.rest:  # More messages in the same datagram.
+            try:
+                message = self._decode(message.rest, session)
+            except IpfixDecodeError:
+                self._skipped["trailing"] += 1
+                break
+            self._take_message(message, known, now_s)
         if self._swept_s is None or now_s - self._swept_s > _SWEEP_S:
             self._sweep(now_s)
         return True
+
+    def _decode(self, octets: bytes, session: Session) -> Message:
+        return decode_export(octets, self._store, session=session.key, datagram=session.datagram, strict=False)
+
+    def _take_message(self, message: Message, known: KnownSession, now_s: float) -> None:
+        """Take a decoded message."""
+        self._counts["messages"] += 1
+        if message.skipped:
+            self._skipped.update(dict(message.skipped))
+        domain = self._sessions.domain(known, message.domain)
+        for data_set in message.data_sets:  # first, as they may have the boot time
+            if data_set.template.scope_count:
+                self._take_options(known, message.domain, data_set)
+        times = self._times(message, domain, round(now_s * 1000))
+        header = NO_HEADER
+        if message.sampling_interval or message.sampling_mode:
+            header = Header(message.sampling_interval, message.sampling_mode > 0)
+        for data_set in message.data_sets:
+            if not data_set.template.scope_count:
+                self._take(known, message.domain, data_set, times, header)
+        for template_id in message.stale:
+            self._held.drop(known.session.key, message.domain, template_id)
+        if message.templates:
+            self._learn(known, message, now_s)
+        records = message.record_count
+        complete = not message.skipped or _WITH_RECORDS.isdisjoint(part for part, _ in message.skipped)
+        for waiting in message.undecoded:
+            count = self._take_without_template(known, message, waiting, times, now_s)
+            records, complete = records + (count or 0), complete and count is not None
+        self._follow(message, domain, records, complete)
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -142,7 +204,12 @@ class CollectingProcess:
         for source, dropped in datagram.dropped:
             self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
         self._counts["messages"] += 1
-        self._counts["records"] += len(datagram.packets)
+        self._counts["records"] += len(datagram.packets) + len(datagram.empty)
+        self._counts["unusable_records"] += len(datagram.empty)
+        self._counts["unknown_samples"] += datagram.unknown_samples
+        self._counts["discarded_packets"] += len(datagram.discards)
+        self._counts["counter_samples"] += len(datagram.counters)
+        self._counts["short_records"] += datagram.short_records + self._interfaces.note(datagram, self.points)
         key = known.session.key, datagram.agent, datagram.sub_agent
         self._sampled.setdefault(key, SampledPackets()).add(datagram.packets, now_ms)
         self._pending_records += len(datagram.packets)
@@ -154,10 +221,15 @@ class CollectingProcess:
 
     def drain(self) -> CollectedEntries:
         """Return the entries since the last call, see flow_entries, and add them to the points' totals."""
+        merged = self.drain_all()
+        return merged.keys, merged.counters, merged.other_ifindexes
+
+    def drain_all(self) -> MergedRows:
+        """The same with what else the records say."""
         rows = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return flow_entries(rows)
+        return merge_rows(rows)
 
     def take_rows(self) -> Collected:
         """Rows since the last call, as reported and not in the totals yet; for callers that pass them on in parts."""
@@ -170,7 +242,10 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
+            names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._events.items())),
+            unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten,
+            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows())
 
     # ---- sessions
 
@@ -180,6 +255,13 @@ class CollectingProcess:
         self._counts["evicted_sessions"] += 1
 
     def _forget(self, session: Session) -> None:
+        known = self._sessions.get(session.key)
+        if known is not None:
+            for version, domain, id_ in list(known.announced):
+                self._templates.forget(known, version, domain, id_)
+            if self._samplers.has(session):
+                self._settle(known)
+                self._samplers.forget(session)
         self._sessions.forget(session)
         self._store.forget(session.key)
         self._held.forget(session.key)
@@ -191,21 +273,27 @@ class CollectingProcess:
         for known in self._sessions:
             if not known.session.datagram:
                 continue
-            for (domain, id_), announced_s in list(known.announced.items()):
+            for (version, domain, id_), announced_s in list(known.announced.items()):
                 if now_s - announced_s > TEMPLATE_LIFE_S:
-                    del known.announced[domain, id_]
+                    self._templates.forget(known, version, domain, id_)
                     self._store.expire(known.session.key, domain, id_)
 
     # ---- messages
 
-    def _follow(self, message: Message, domain: Domain) -> None:
-        """Check the sequence number for gaps."""
+    def _follow(self, message: Message, domain: Domain, records: int, complete: bool) -> None:
+        """Check the sequence number for gaps.
+
+        Args:
+            records: number of Data Records in the message.
+            complete: False if there may be more, in Data Sets that wait or could not be read.
+        """
         if message.version == ipfix.VERSION:
-            units, name = (None if message.undecoded else message.record_count), "lost_records"
-        elif message.version == netflow5.VERSION:
-            units, name = message.record_count, "lost_flows"
-        else:
+            units, name = (records if complete else None), "lost_records"
+        elif message.version == netflow9.VERSION:
             units, name = 1, "lost_messages"
+        else:
+            complete &= message.version in _COUNTING_FLOWS
+            units, name = (records if complete else None), "lost_flows"
         self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
@@ -228,90 +316,196 @@ class CollectingProcess:
         """Decode the Data Sets that waited for new Templates."""
         key = known.session.key
         for template in message.templates:
-            if known.session.datagram:
-                known.announced[message.domain, template.id] = now_s
             for held in self._held.take((key, message.domain, template.id)):
-                try:
-                    data_set = decode_data_set(template, held.octets)
-                except IpfixDecodeError as refusal:
-                    self.refuse(refusal.fault)
-                    continue
-                self._take(known, message.domain, data_set, held.times, 0)
+                self._take_late(known, message.domain, template, held.octets, held.times)
+            if known.session.datagram:
+                self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
+                              now_s)
+        self._bound_templates()
+
+    def _bound_templates(self) -> None:
+        """Remove the least recently used sessions while there are too many Field Specifiers over all."""
         while self._store.fields > MAX_FIELDS and len(self._sessions) > 1:
             self._evict()
 
-    def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes,
-              header_interval: int) -> None:
+    def _take_late(self, known: KnownSession, domain: int, template: Template, octets: bytes,
+                   times: MessageTimes) -> None:
+        """Take a Data Set whose Template has arrived in a later message."""
+        data_set = decode_data_set(template, octets, strict=False)
+        parts, unknown = self._store.complete(known.session.key, domain, data_set)
+        self._skipped["record"] += bool(data_set.cut)
+        self._skipped["properties"] += unknown
+        for part in parts:
+            self._take(known, domain, part, times, NO_HEADER)
+
+    def _release(self, place: Place, now_s: float) -> None:
+        """Decode the Data Sets of other source ports that wait for a Template that is known now."""
+        template = self._templates.find(place, now_s)
+        if template is None:
+            return
+        for key, held in self._held.take_at(place):
+            known, data_set = self._sessions.get(key[0]), fitting(template, held.octets)
+            if known is None or data_set is None:
+                self._held.hold(key, held._replace(place=None))
+                continue
+            self._counts["templates_of_other_port"] += 1
+            self._take(known, key[1], data_set, held.times, NO_HEADER)
+
+    def _take_without_template(self, known: KnownSession, message: Message, waiting: UndecodedSet, times: MessageTimes,
+                               now_s: float) -> int | None:
+        """Take a Data Set without a Template: another port may have announced one; else it waits.
+
+        Returns:
+            The number of records; None if it waits.
+        """
+        key = known.session.key, message.domain, waiting.set_id
+        place = template = None
+        if known.session.datagram:
+            place = known.session.exporter, message.version, message.domain, waiting.set_id
+            template = self._templates.find(place, now_s)
+        if template is not None:
+            data_set, place = fitting(template, waiting.octets), None
+            if data_set is not None:
+                self._counts["templates_of_other_port"] += 1
+                self._take(known, message.domain, data_set, times, NO_HEADER)
+                return data_set.count
+        self._held.hold(key, HeldSet(waiting.octets, times, now_s, place))
+        return None
+
+    def _take(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
         """Take Data Records: Options Data are read at once, flows wait for the drain."""
         if data_set.template.scope_count:
-            self._counts["options_records"] += data_set.count
-            self._use_options(known, domain, data_set)
+            self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
-        key = known.session.key, domain, id(data_set.template), header_interval
-        pending = self._pending.get(key)
+        for part in (data_set,) if data_set.template.plain else flattened(data_set):
+            self._keep(known, domain, part, times, header)
+
+    def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
+        """Keep Flow Records for the drain."""
+        group = self._pending.get(known.group)
+        if group is None:
+            group = self._pending[known.group] = {}
+        key = known.session.key, domain, id(data_set.template), header
+        pending = group.get(key)
         if pending is None:
-            pending = self._pending[key] = _Pending(known, domain, data_set.template, header_interval)
+            pending = group[key] = _Pending(known, domain, data_set.template, header)
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
 
+    def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
+        self._counts["options_records"] += data_set.count
+        self._use_options(known, domain, data_set)
+        if not data_set.template.plain:
+            self._bound_templates()
+
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
-        """Read sampling intervals, interface names and the exporter's boot time."""
-        place = self._sessions.domain(known, domain)
-        names = data_set.template.names
-        for row in data_set.records[:_MAX_OPTIONS].tolist():
+        """Read sampling intervals, tables of names and the exporter's boot time."""
+        place, template = self._sessions.domain(known, domain), data_set.template
+        records = data_set.records[:_MAX_OPTIONS]
+        self._counts["dropped_options"] += data_set.count - len(records)
+        intervals = intervals_of(records)
+        quantities, named = (not elements.isdisjoint(template.names) for elements in (QUANTITIES, NAME_ELEMENTS))
+        samplers = intervals is not None or "selectionSequenceId" in template.names
+        for number, row in enumerate(records.tolist()):
             values = {name: _number_or_octets(value, specifier)
-                      for (name, specifier), value in zip(data_set.template.named_fields, row, strict=True)}
-            place.samplers.announce(values)
+                      for (name, specifier), value in zip(template.named_fields, row, strict=True)}
+            about = values.get(_DOMAIN) if _DOMAIN in template.names[:template.scope_count] else 0
+            about = about if isinstance(about, int) and about else domain
+            if samplers:
+                interval = None if intervals is None else float(intervals[number])
+                self._announce(known, about, values, interval if interval or quantities else None)
             booted = values.get("systemInitTimeMilliseconds")
+            direction = values.get("biflowDirection")
+            if isinstance(direction, int):
+                place.biflow_direction = direction
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
-            if "interfaceName" in names or "interfaceDescription" in names:
-                self._name_interface(known.session.exporter, domain, values)
+            if named and not self.points.names.learn(known.session.exporter, about, values):
+                self._counts["dropped_options"] += 1
 
-    def _name_interface(self, exporter: str, domain: int, values: dict[str, object]) -> None:
-        for number_name in ("ingressInterface", "egressInterface", "ingressPhysicalInterface"):
-            number = values.get(number_name)
-            text = values.get("interfaceName") or values.get("interfaceDescription")
-            if isinstance(number, int) and isinstance(text, bytes):
-                name = text.rstrip(b"\0").decode("utf-8", "replace").strip()[:64]
-                if name:
-                    self.points.name(exporter, domain, number, name)
-                return
+    def _announce(self, known: KnownSession, domain: int, values: dict[str, Any], interval: float | None) -> None:
+        """Store a sampler. Flows that were received before a change keep the interval that they were sampled with."""
+        def before_change() -> None:
+            self._changes += 1
+            self._change_cost += self._samplers.number(known.session)
+            if self._changes <= _MAX_CHANGES and self._change_cost <= _MAX_CHANGE_COST:
+                self._settle(known)
+
+        result = self._samplers.announce(known.session, domain, values, interval, before_change)
+        self._counts["dropped_options"] += result is Announcement.REFUSED
 
     # ---- records
 
     def _flush(self) -> None:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
-        self._extra += [self._rows(part) for part in pending.values()]
+        self._changes = self._change_cost = 0
+        self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
-            rows, intervals, unusable = packets.rows()
+            rows, intervals, _, _, unusable = packets.rows()
             self._counts["unusable_records"] += unusable
+            self._counts["lying_lengths"] += packets.lying
             if len(rows):
                 self._multiply(rows, intervals)
             self._number(rows, agent, sub_agent)
             self._extra.append(rows)
 
+    def _settle(self, known: KnownSession) -> None:
+        """Convert waiting Data Sets of an exporter to rows, before its samplers change."""
+        self._extra += [self._rows(part) for part in self._pending.pop(known.group, {}).values()]
+
     def _rows(self, pending: _Pending) -> Collected:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
+        place = self._sessions.domain(pending.known, pending.domain)
+        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
         rows, sources = collected.rows, collected.sources
+        self._count_records(collected)
+        if collected.totals is not None:
+            domain = hash((pending.known.session.exporter, pending.domain)) & _HASH
+            keep = self._totals.settle(rows, collected.totals, domain)
+            rows, sources = rows[keep], sources[keep]
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
-        samplers = self._sessions.domain(pending.known, pending.domain).samplers
-        intervals = samplers.intervals(records, pending.header_interval)
-        if intervals is not None and len(rows):
-            self._multiply(rows, intervals[sources])
+        session = pending.known.session
+        sampling = sampling_of(pending.template, records, pending.header,
+                               self._samplers.tables(session, pending.domain), session.sampling)
+        self._counts["unknown_sampling"] += sampling.unknown
+        self._counts["options_of_other_domain"] += sampling.other_domain
+        self._counts["options_of_other_port"] += sampling.other_port
+        if sampling.intervals is not None and len(rows):
+            self._multiply(rows, sampling.intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
-        self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
-        rows = rows[believed]
-        self._number(rows, pending.known.session.exporter, pending.domain)
+        self._counts["unusable_records"] += int((~believed).sum())
+        rows, sources = rows[believed], sources[believed]
+        self._number(rows, session.exporter, pending.domain)
+        self._name(rows, sources, records, pending)
         return rows
+
+    def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: _Pending) -> None:
+        """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""
+        exporter, domain = pending.known.session.exporter, pending.domain
+        for numbers, names, which in interface_names(pending.template, records):
+            if numbers is None:
+                unnumbered = rows["other_ifindex"] == 0
+                rows["ifindex"] = np.where(unnumbered, self.points.numbers_of(exporter, domain, names)[which[sources]],
+                                           rows["ifindex"])
+                continue
+            pairs = np.unique(np.stack((numbers, which.astype(np.uint64)), axis=1), axis=0)
+            for number, place in pairs[:_MAX_OPTIONS].tolist():
+                if number and names[place]:
+                    self.points.names.store("interface", exporter, domain, number, names[place])
+
+    def _count_records(self, collected: CollectedRows) -> None:
+        """Count the records that are events, that have no IP octets, or nothing at all."""
+        self._counts["unusable_records"] += collected.unusable
+        self._counts["transport_records"] += collected.transport_records
+        self._counts["layer2_records"] += collected.layer2_records
+        self._events.update(dict(collected.events))
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
         """Replace the exporter's interface numbers by synthetic ifindexes."""
@@ -320,7 +514,7 @@ class CollectingProcess:
         if len(places):
             rows["other_ifindex"][places] = self.points.numbers(exporter, domain, rows["other_ifindex"][places])
 
-    def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
+    def _multiply(self, rows: Collected, intervals: Intervals) -> None:
         """Multiply the counters of sampled traffic by the sampling interval."""
         sampled = intervals > 1
         self._interval = max(self._interval, float(intervals.max()))

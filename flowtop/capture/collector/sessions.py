@@ -3,90 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
-from flowtop.wire.flow_records import big_endian
-from flowtop.wire.ipfix import Records
-
-MAX_SAMPLERS = 64
-"""Limit of samplers per Observation Domain."""
-_SELECTORS = ("samplerId", "selectorId", "selectionSequenceId", "ingressInterface", "egressInterface")
-"""Elements that select the sampler of a record, the most specific first."""
-_HIGHEST = 1 << 32
-
-
-def announced_interval(values: Mapping[str, Any]) -> float | None:
-    """The sampling interval (1 in N packets) in one record of Options Data; None if it has none."""
-    def positive(name: str) -> float:
-        value = values.get(name)
-        return float(value) if isinstance(value, int | float) and 0 < value < _HIGHEST else 0.0
-
-    interval = positive("samplingInterval") or positive("samplerRandomInterval")
-    if not interval and (every := positive("samplingPacketInterval")):
-        interval = (every + positive("samplingPacketSpace")) / every
-    if not interval and (size := positive("samplingSize")):
-        interval = positive("samplingPopulation") / size
-    if not interval and (probability := positive("samplingProbability")):
-        interval = 1 / probability
-    return min(interval, float(_HIGHEST)) if interval >= 1 else None
-
-
-class Samplers:
-    """Sampling intervals of one Observation Domain."""
-
-    def __init__(self) -> None:
-        self._intervals: dict[tuple[str, int] | None, float] = {}
-
-    def announce(self, values: Mapping[str, Any]) -> None:
-        """Store the sampling interval in a record of Options Data, if there is one."""
-        interval = announced_interval(values)
-        if interval is None:
-            return
-        keys: list[tuple[str, int] | None] = [(name, values[name]) for name in _SELECTORS
-                                              if isinstance(values.get(name), int)]
-        key = keys[0] if keys else None
-        if key in self._intervals or len(self._intervals) < MAX_SAMPLERS:
-            self._intervals[key] = interval
-
-    def intervals(self, records: Records, header: int) -> npt.NDArray[np.float64] | None:
-        """The sampling interval of each record, shape (n,), at least 1; None if nothing was sampled.
-
-        Args:
-            header: interval in the message header, or 0.
-        """
-        names = records.dtype.names or ()
-        default = float(header) if header > 1 else self._intervals.get(None, 1.0)
-        intervals = np.full(len(records), default)
-        selectors = {name for key in self._intervals if key for name in key[:1]}
-        for selector in reversed(_SELECTORS):
-            if selector in names and selector in selectors:
-                intervals = self._by_selector(selector, _numbers(records[selector]), intervals)
-        for own in ("samplerRandomInterval", "samplingInterval"):
-            if own in names:
-                values = _numbers(records[own])
-                intervals = np.where((values > 0) & (values < _HIGHEST), values, intervals)
-        return intervals if (intervals > 1).any() else None
-
-    def _by_selector(self, selector: str, numbers: npt.NDArray[np.uint64],
-                     intervals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        different, inverse = np.unique(numbers, return_inverse=True)
-        known = np.array([self._intervals.get((selector, number), 0.0) for number in different.tolist()])[inverse]
-        return np.where(known > 0, known, intervals)
-
-
-def _numbers(column: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """A column as integers; 0 for other types."""
-    if column.dtype.kind == "V" and column.dtype.itemsize <= 8:
-        return big_endian(column)
-    if column.dtype.kind in "ui":
-        return column.astype(np.uint64)
-    return np.zeros(len(column), np.uint64)
-
 
 _MODULUS = 1 << 32
 _LARGEST_GAP = 1 << 24
@@ -171,11 +89,18 @@ class Session:
         key: identifies the session.
         exporter: its address, as text.
         datagram: over UDP, where Templates expire and are not withdrawn.
+        sampling: sampling interval of exporters that report none; 0: they don't sample.
     """
 
     key: Hashable
     exporter: str
     datagram: bool
+    sampling: float = 0.0
+
+    @property
+    def group(self) -> tuple[bool, Hashable]:
+        """What sessions that share Options have in common: over UDP the exporter's address; others share none."""
+        return self.datagram, self.exporter if self.datagram else self.key
 
 
 @dataclass(slots=True)
@@ -183,8 +108,8 @@ class Domain:
     """State of one Observation Domain of a session."""
 
     sequence: SequenceTracker = field(default_factory=SequenceTracker)
-    samplers: Samplers = field(default_factory=Samplers)
     boot_ms: int = NO_BOOT
+    biflow_direction: int | None = None
     dropped: dict[int, int] = field(default_factory=dict)
 
     def newly_dropped(self, source: int, dropped: int) -> int:
@@ -198,11 +123,22 @@ class Domain:
 
 @dataclass(slots=True)
 class KnownSession:
-    """State of a session. `announced`: when each Template was announced last, by domain and id."""
+    """State of a session.
+
+    Attributes:
+        announced: over UDP, when each Template was announced last, in s: by protocol version, domain and id.
+        heard_s: when the last message arrived, s since 1970 UTC.
+        group: see Session.group.
+    """
 
     session: Session
     domains: dict[int, Domain] = field(default_factory=dict)
-    announced: dict[tuple[int, int], float] = field(default_factory=dict)
+    announced: dict[tuple[int, int, int], float] = field(default_factory=dict)
+    heard_s: float = 0.0
+    group: Hashable = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.group = self.session.group
 
 
 class Sessions:
@@ -231,14 +167,19 @@ class Sessions:
         """The least recently used session."""
         return next(iter(self._known.values())).session
 
-    def touch(self, session: Session) -> KnownSession:
+    def touch(self, session: Session, now_s: float) -> KnownSession:
         """The state of a session; marks it as most recently used."""
         known = self._known.get(session.key)
         if known is None:
             known = self._known[session.key] = KnownSession(session)
         else:
             self._known.move_to_end(session.key)
+        known.heard_s = now_s
         return known
+
+    def get(self, key: Hashable) -> KnownSession | None:
+        """The state of the session of that key, or None."""
+        return self._known.get(key)
 
     def forget(self, session: Session) -> None:
         """Remove the state of a session."""

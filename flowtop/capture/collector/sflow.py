@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import PAD, FileInterface, Frames
-from flowtop.capture.packets.internet import LATER_FRAGMENT, PARSED_IP, parse
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, Kind
+from flowtop.capture.packets.internet import LATER_FRAGMENT, PARSED_IP, Packets, parse
+from flowtop.model.kinds import ANY_PROTOCOL, UNKNOWN_DIRECTION, Direction, IpVersion, Kind, RecordBits, Tunnel
 from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.wire import sflow
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected
-from flowtop.wire.sflow import ETHERNET, IPV4, IPV6, SampledPacket
+from flowtop.wire.sflow import SampledPacket
+from flowtop.wire.sflow_records import Extended, Record, extended
 
-_LINK_TYPES = (FileInterface(1), FileInterface(101))
-"""LINKTYPE_ETHERNET, LINKTYPE_RAW."""
-_LINK_OF = {ETHERNET: 0, IPV4: 1, IPV6: 1}
+_LINK_TYPE_OF = {
+    sflow.ETHERNET: 1, sflow.TOKEN_RING: 6, sflow.FDDI: 10, sflow.FRAME_RELAY: 107, sflow.PPP: 9, sflow.AAL5: 100,
+    sflow.AAL5_IP: 101, sflow.IPV4: 101, sflow.IPV6: 101, sflow.MPLS: 219, sflow.POS: 50, sflow.IEEE80211: 105,
+    sflow.AMSDU_SUBFRAME: 1}
+"""LINKTYPE_ numbers by header protocol. A subframe of an A-MSDU begins as an IEEE 802.3 frame does."""
+_LINKS = tuple(FileInterface(number) for number in sorted(set(_LINK_TYPE_OF.values())))
+_LINK_OF = {protocol: _LINKS.index(FileInterface(number)) for protocol, number in _LINK_TYPE_OF.items()}
+_VERSIONS = {0x0800: IpVersion.V4, 0x86DD: IpVersion.V6}
+_MACS_OCTETS, _ETHERNET_OCTETS, _CHECK_OCTETS = 12, 14, 4
+
+
+class SampledRows(NamedTuple):
+    """Sampled packets as rows.
+
+    Attributes:
+        rows: one per packet.
+        intervals: sampling intervals, shape (n,).
+        extended: what the agent reports of packets beside their headers, each only once.
+        extended_of: index into `extended` for each row, shape (n,).
+        unusable: number of packets that are not IP.
+    """
+
+    rows: Collected
+    intervals: npt.NDArray[np.float64]
+    extended: list[Extended]
+    extended_of: npt.NDArray[np.int64]
+    unusable: int
 
 
 class SampledPackets:
-    """Sampled packets of one agent that wait for the drain."""
+    """Sampled packets of one agent that wait for the drain.
+
+    Attributes:
+        lying: packets whose header's length is larger than their frame; known after `rows`.
+    """
 
     def __init__(self) -> None:
+        self.lying = 0
         self._packets: list[SampledPacket] = []
         self._times_ms: list[int] = []
 
@@ -29,31 +62,88 @@ class SampledPackets:
         self._packets += packets
         self._times_ms += [now_ms] * len(packets)
 
-    def rows(self) -> tuple[Collected, npt.NDArray[np.float64], int]:
-        """One row per packet, the sampling intervals, shape (n,), and the number of headers that are not IP."""
-        read = [place for place, packet in enumerate(self._packets) if packet.protocol in _LINK_OF]
-        if not read:
-            return np.zeros(0, COLLECTED_DTYPE), np.zeros(0), len(self._packets)
-        chosen = [self._packets[place] for place in read]
-        parsed = parse(_frames(chosen, np.array(self._times_ms, np.int64)[read] * 1_000_000))
-        usable = np.flatnonzero(parsed.outcome == PARSED_IP)
-        rows = np.zeros(len(usable), COLLECTED_DTYPE)
-        for name in FLOW_KEY_DTYPE.names or ():
-            rows[name] = parsed.keys[name][usable]
-        later = parsed.fragment[usable] == LATER_FRAGMENT
-        rows["kind"][later] = Kind.FRAGMENT
-        for name in ("source_port", "destination_port"):
-            rows[name][later] = 0
-        for name, values in (("tcp_control_bits", parsed.tcp_bits), ("octets", parsed.octets), ("tos", parsed.tos),
-                             ("ttl", parsed.ttl), ("source_mac", parsed.source_mac),
-                             ("destination_mac", parsed.destination_mac)):
-            rows[name] = values[usable]
-        rows["packets"] = 1
-        rows["start_ms"] = rows["end_ms"] = parsed.time_ns[usable] // 1_000_000
-        points = np.array([_point(packet) for packet in chosen], np.int64)[usable]
+    def rows(self) -> SampledRows:
+        """The packets that can be read; frames of which only the Ethernet header was described come last."""
+        read: list[int] = []
+        bare: list[int] = []
+        for place, packet in enumerate(self._packets):
+            if packet.protocol in _LINK_OF:
+                (bare if packet.described and packet.protocol == sflow.ETHERNET else read).append(place)
+        rows, places = np.zeros(0, COLLECTED_DTYPE), np.zeros(0, np.int64)
+        if read:
+            parsed = parse(frames_of([self._packets[place] for place in read],
+                                     np.array(self._times_ms, np.int64)[read] * 1_000_000))
+            self.lying = int(np.count_nonzero(parsed.lying))
+            usable = np.flatnonzero(parsed.outcome == PARSED_IP)
+            rows, places = packet_rows(parsed, usable), np.array(read, np.int64)[usable]
+        if bare:
+            described, taken = self._ethernet_rows(bare)
+            rows, places = np.concatenate((rows, described)), np.concatenate((places, taken))
+        chosen = [self._packets[place] for place in places.tolist()]
+        points = np.array([_point(packet) for packet in chosen], np.int64).reshape(-1, 2)
         rows["ifindex"], rows["direction"] = points[:, 0], points[:, 1]
-        intervals = np.array([packet.interval for packet in chosen], np.float64)[usable]
-        return rows, intervals, len(self._packets) - len(usable)
+        rows["record_bits"] = np.array([packet.described for packet in chosen], np.uint32) * np.uint32(
+            RecordBits.NO_TTL)  # IP data without a header has all but the TTL
+        kinds: dict[tuple[Record, ...], int] = {(): 0}  # most packets have the records of another one
+        numbers = np.array([kinds.setdefault(packet.records, len(kinds)) for packet in chosen], np.int64)
+        reported = list(map(extended, kinds))
+        if len(kinds) > 1:
+            _note_extended(rows, reported, numbers)
+        intervals = np.array([packet.interval for packet in chosen], np.float64)
+        return SampledRows(rows, intervals, reported, numbers, len(self._packets) - len(rows))
+
+    def _ethernet_rows(self, bare: list[int]) -> tuple[Collected, npt.NDArray[np.int64]]:
+        """Rows of IP packets of which only the Ethernet header is known, as aggregates; and which packets they are."""
+        places = [place for place in bare if _ethertype(self._packets[place]) in _VERSIONS]
+        rows = np.zeros(len(places), COLLECTED_DTYPE)
+        for row, place in enumerate(places):
+            packet = self._packets[place]
+            rows["ip_version"][row] = _VERSIONS[_ethertype(packet)]
+            rows["octets"][row] = max(packet.frame_octets - _ETHERNET_OCTETS - _CHECK_OCTETS, 0)
+            rows["destination_mac"][row], rows["source_mac"][row] = packet.header[:6], packet.header[6:_MACS_OCTETS]
+            rows["start_ms"][row] = rows["end_ms"][row] = self._times_ms[place]
+        rows["packets"], rows["kind"], rows["protocol"] = 1, Kind.AGGREGATE, ANY_PROTOCOL
+        return rows, np.array(places, np.int64)
+
+
+def _ethertype(packet: SampledPacket) -> int:
+    return int.from_bytes(packet.header[_MACS_OCTETS:_ETHERNET_OCTETS], "big")
+
+
+def packet_rows(parsed: Packets, usable: npt.NDArray[np.intp]) -> Collected:
+    """Rows of the packets `usable`, one packet each, without interface and direction."""
+    rows = np.zeros(len(usable), COLLECTED_DTYPE)
+    for name in FLOW_KEY_DTYPE.names or ():
+        rows[name] = parsed.keys[name][usable]
+    later = parsed.fragment[usable] == LATER_FRAGMENT
+    rows["kind"][later] = Kind.FRAGMENT
+    for name in ("source_port", "destination_port"):
+        rows[name][later] = 0
+    for name, values in (("tcp_control_bits", parsed.tcp_bits), ("octets", parsed.octets), ("tos", parsed.tos),
+                         ("ttl", parsed.ttl), ("source_mac", parsed.source_mac),
+                         ("destination_mac", parsed.destination_mac)):
+        rows[name] = values[usable]
+    rows["packets"] = 1
+    rows["start_ms"] = rows["end_ms"] = parsed.time_ns[usable] // 1_000_000
+    return rows
+
+
+def _note_extended(rows: Collected, reported: list[Extended], numbers: npt.NDArray[np.int64]) -> None:
+    """Write VLANs that the header does not have, and the tunnel that a packet came in; see SampledRows."""
+    into, out, stripped = (np.array([(*getattr(found, name), 0, 0)[:2] for found in reported], np.uint16)[numbers]
+                           for name in ("vlans_in", "vlans_out", "stripped_vlans"))
+    egress = (rows["direction"] == np.uint8(Direction.EGRESS))[:, np.newaxis]
+    first, second = np.where(egress, out, into), np.where(egress, into, out)
+    vlans = np.where(first[:, :1] > 0, first, second)
+    vlans = np.where(stripped[:, :1] > 0, stripped, vlans)
+    own = np.stack((rows["vlan_id"], rows["customer_vlan_id"]), axis=1)
+    tagged = own[:, 0] > 0
+    vlans[:, 1] = np.where(tagged & (vlans[:, 1] == 0), own[:, 0], vlans[:, 1])  # the tag behind one that was stripped
+    whole = tagged & (stripped[:, 0] == 0)
+    rows["vlan_id"], rows["customer_vlan_id"] = np.where(whole[:, np.newaxis], own, vlans).T
+    tunnels = np.array([(found.tunnel, found.tunnel_id) for found in reported], np.uint32)[numbers]
+    outer = (tunnels[:, 0] > 0) & (rows["tunnel"] == np.uint8(Tunnel.NONE))
+    rows["tunnel"][outer], rows["tunnel_id"][outer] = tunnels[outer].T
 
 
 def _point(packet: SampledPacket) -> tuple[int, int]:
@@ -63,10 +153,11 @@ def _point(packet: SampledPacket) -> tuple[int, int]:
     return (packet.egress if packet.direction == Direction.EGRESS else packet.ingress), packet.direction
 
 
-def _frames(packets: list[SampledPacket], times_ns: npt.NDArray[np.int64]) -> Frames:
+def frames_of(packets: list[SampledPacket], times_ns: npt.NDArray[np.int64]) -> Frames:
+    """The headers as frames, by header protocol; all of them must be known."""
     captured = np.array([len(packet.header) for packet in packets], np.int64)
     wire = np.maximum(np.array([packet.frame_octets for packet in packets], np.int64), captured)
     octets = np.frombuffer(b"".join([packet.header for packet in packets]) + bytes(PAD), np.uint8)
     return Frames(octets, np.cumsum(captured) - captured, captured, wire, times_ns,
                   np.array([_LINK_OF[packet.protocol] for packet in packets], np.int64),
-                  np.zeros(len(packets), np.bool_), _LINK_TYPES)
+                  np.zeros(len(packets), np.bool_), _LINKS)

@@ -116,17 +116,18 @@ class Listener:
             while number < BURST and not process.full:
                 octets, source = receive(_LONGEST)
                 number += 1
+                session = self._session(source)
                 if self._dtls is None:
-                    process.receive(octets, self._session(source), now_s)
+                    process.receive(octets, session, now_s)
                     continue
                 for message in self._dtls.take(octets, source):
-                    process.receive(message, self._session(source), now_s)
+                    process.receive(message, session, now_s)
         if self._dtls is not None:
             self._settle_dtls()
         return number
 
     def _session(self, source: Peer) -> Session:
-        return Session((self._url, *source[:2]), _plain(source[0]), True)
+        return Session((self._url, *source[:2]), _plain(source[0]), True, self._url.sampling)
 
     def _send(self, datagram: bytes, peer: Peer) -> None:
         with suppress(OSError):  # the peer sends its part of the handshake again
@@ -159,7 +160,8 @@ class Listener:
         if self._context is not None:
             connection = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         number = next(self._numbers)
-        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False))
+        mine = _Connection(number, connection, Session((self._url, number), _plain(source[0]), False,
+                                                         self._url.sampling))
         mine.shaking_hands = self._context is not None
         self._connections[number] = mine
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(mine))

@@ -12,7 +12,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 Transport = Literal["udp", "tcp", "tls", "dtls", "sctp"]
 
 SCHEMES: dict[str, tuple[Transport, int, str]] = {
-    "udp": ("udp", 2055, "NetFlow 5, NetFlow 9, IPFIX and sFlow 5 in datagrams, detected by version"),
+    "udp": ("udp", 2055, "NetFlow 1 and 5 to 9, IPFIX and sFlow 5 in datagrams, detected by version"),
     "sflow": ("udp", 6343, "the same on sFlow's port"),
     "ipfix": ("udp", 4739, "the same on IPFIX's port"),
     "tcp": ("tcp", 4739, "IPFIX over TCP"),
@@ -26,6 +26,8 @@ _ALIASES = {"netflow": "udp", "ipfix+udp": "ipfix", "ipfix+tcp": "tcp", "ipfix+t
 _LOOPBACK = "127.0.0.1"
 _TLS_OPTIONS = ("cert", "key", "ca")
 _ENCRYPTED = ("tls", "dtls")
+LARGEST_SAMPLING = 1 << 24
+"""Limit of `?sampling=`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ListenUrl:
         address: IPv4 or IPv6, numeric.
         port: 1..65535; 0 lets the system choose.
         cert, key, ca: PEM files of a TLS or DTLS server; with ca, exporters need a certificate signed by it.
+        sampling: interval of exporters that sample and don't report it; 0: records are as reported.
     """
 
     transport: Transport
@@ -45,6 +48,7 @@ class ListenUrl:
     cert: str = ""
     key: str = ""
     ca: str = ""
+    sampling: int = 0
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
@@ -74,13 +78,21 @@ def parse_listen_url(text: str) -> ListenUrl:
     except ValueError as error:
         raise _refusal(text, "use an address of this host, such as 0.0.0.0 for all of IPv4") from error
     if parts.path.strip("/") or parts.username is not None or parts.fragment:
-        raise _refusal(text, "only ?cert=...&key=... may follow the port")
+        raise _refusal(text, "only options may follow the port: ?sampling=..., for TLS ?cert=...&key=...")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    sampling = _sampling(text, options.pop("sampling", "0"))
     if unknown := options.keys() - (_TLS_OPTIONS if transport in _ENCRYPTED else ()):
         raise _refusal(text, f"unknown option in a {transport} URL: {', '.join(sorted(unknown))}")
     if transport in _ENCRYPTED and not options.get("cert"):
         raise _refusal(text, f"{transport.upper()} needs a certificate: {transport}://...?cert=server.pem&key=server.key")
-    return ListenUrl(transport, address, default_port if port is None else port, **options)
+    return ListenUrl(transport, address, default_port if port is None else port, **options, sampling=sampling)
+
+
+def _sampling(text: str, number: str) -> int:
+    """The value of ?sampling=; 0 if it is 0 or missing."""
+    if not number.isascii() or not number.isdecimal() or len(number) > 8 or int(number) > LARGEST_SAMPLING:
+        raise _refusal(text, "sampling is a number: ?sampling=1000 for 1 in 1,000 packets")
+    return int(number)
 
 
 def _refusal(text: str, hint: str) -> FlowtopError:

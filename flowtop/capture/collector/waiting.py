@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
+
+from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 
 MAX_OCTETS = 8_000_000
 MAX_SETS = 20_000
@@ -35,11 +37,13 @@ class HeldSet(NamedTuple):
         octets: the content after the Set Header.
         times: those of its message.
         since_s: when it was received.
+        place: where a Template of another session would be announced; None if only its own session's will do.
     """
 
     octets: bytes
     times: MessageTimes
     since_s: float
+    place: Hashable = None
 
 
 class HeldSets:
@@ -47,7 +51,8 @@ class HeldSets:
 
     def __init__(self) -> None:
         self._sets: OrderedDict[int, tuple[_Key, HeldSet]] = OrderedDict()
-        self._by_key: dict[_Key, deque[int]] = {}
+        self._by_key: dict[_Key, OrderedDict[int, None]] = {}
+        self._by_place: dict[Hashable, OrderedDict[int, None]] = {}
         self._by_session: dict[Hashable, set[_Key]] = {}
         self._next = 0
         self._octets = 0
@@ -59,7 +64,9 @@ class HeldSets:
     def hold(self, key: _Key, held: HeldSet) -> None:
         """Add a Data Set."""
         self._sets[self._next] = key, held
-        self._by_key.setdefault(key, deque()).append(self._next)
+        self._by_key.setdefault(key, OrderedDict())[self._next] = None
+        if held.place is not None:
+            self._by_place.setdefault(held.place, OrderedDict())[self._next] = None
         self._by_session.setdefault(key[0], set()).add(key)
         self._next += 1
         self._octets += len(held.octets)
@@ -68,12 +75,19 @@ class HeldSets:
 
     def take(self, key: _Key) -> list[HeldSet]:
         """Remove and return the Data Sets of a Template, in order."""
-        if key not in self._by_key:
-            return []
-        taken = [self._sets.pop(number)[1] for number in self._by_key[key]]
-        self._octets -= sum(len(held.octets) for held in taken)
-        self._forget_key(key)
-        return taken
+        return [self._remove(number)[1] for number in list(self._by_key.get(key, ()))]
+
+    def take_at(self, place: Hashable) -> list[tuple[_Key, HeldSet]]:
+        """Remove and return the Data Sets of all sessions that wait for a Template of that place, in order."""
+        return [self._remove(number) for number in list(self._by_place.get(place, ()))]
+
+    def drop(self, session: Hashable, domain: int, template_id: int) -> None:
+        """Drop the Data Sets of a Template that was withdrawn or replaced; of all if it is no Template's id."""
+        keys = [(session, domain, template_id)]
+        if template_id in (TEMPLATE_SET, OPTIONS_TEMPLATE_SET):
+            keys = [key for key in self._by_session.get(session, ()) if key[1] == domain]
+        for key in keys:
+            self.dropped += len(self.take(key))
 
     def expire(self, now_s: float) -> None:
         """Drop Data Sets that have waited for too long."""
@@ -86,18 +100,21 @@ class HeldSets:
             self.dropped += len(self.take(key))
 
     def _drop_oldest(self) -> None:
-        number, (key, held) = self._sets.popitem(last=False)
-        numbers = self._by_key[key]
-        oldest = numbers.popleft()  # The oldest of all is also the oldest of its key.
-        assert oldest == number
-        if not numbers:
-            self._forget_key(key)
-        self._octets -= len(held.octets)
+        self._remove(next(iter(self._sets)))
         self.dropped += 1
 
-    def _forget_key(self, key: _Key) -> None:
-        del self._by_key[key]
-        mine = self._by_session[key[0]]
-        mine.discard(key)
-        if not mine:
-            del self._by_session[key[0]]
+    def _remove(self, number: int) -> tuple[_Key, HeldSet]:
+        key, held = self._sets.pop(number)
+        self._octets -= len(held.octets)
+        del self._by_key[key][number]
+        if not self._by_key[key]:
+            del self._by_key[key]
+            mine = self._by_session[key[0]]
+            mine.discard(key)
+            if not mine:
+                del self._by_session[key[0]]
+        if held.place is not None:
+            del self._by_place[held.place][number]
+            if not self._by_place[held.place]:
+                del self._by_place[held.place]
+        return key, held

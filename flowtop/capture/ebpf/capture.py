@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, get_args
 
@@ -30,6 +30,7 @@ from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.model.kinds import Direction
 from flowtop.model.packets import PacketRequest
 from flowtop.model.record import FlowBatch
+from flowtop.model.tunnel_ports import TunnelPorts
 
 
 def monotonic_offset_ns(path: Path = Path("/proc/self/timens_offsets")) -> int:
@@ -85,12 +86,14 @@ class EbpfConfig:
         map_entries: capacity of each of the two kernel maps in flows, 1,024 to 16,777,216.
         attach: "auto" uses TCX if the kernel supports it.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
     """
 
     interfaces: tuple[str, ...] = ()
     map_entries: int = 65536
     attach: AttachMode = "auto"
     decap: bool = False
+    tunnel_ports: TunnelPorts = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_map_entries(self.map_entries)
@@ -101,7 +104,7 @@ class EbpfCapture:
 
     Args:
         config: what to capture.
-        compilation: of the programs, already started, with the same map_entries and decap; None: `open` starts one.
+        compilation: of the programs, already started, for the same configuration; None: `open` starts one.
         environ: environment variables.
         clock_ns: clock of the kernel programs; None: `kernel_clock`.
         unix_ns: ns since 1970 UTC.
@@ -127,7 +130,8 @@ class EbpfCapture:
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
-        self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap)
+        self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap,
+                                   tunnel_ports=config.tunnel_ports)
 
     @property
     def attach_method(self) -> str:

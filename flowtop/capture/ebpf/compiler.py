@@ -26,6 +26,7 @@ from typing import Any
 
 from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bcc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
+from flowtop.model.tunnel_ports import TunnelPorts
 
 MINIMUM_KERNEL = (5, 7)
 """First Linux whose __sk_buff has everything that bpf/parse.h reads (gso_size); some vendors backport it."""
@@ -139,6 +140,21 @@ class Build:
         self._child.close()
 
 
+def decap_flags(decap: bool, ports: TunnelPorts | None) -> list[str]:
+    """Options of clang for decapsulation.
+
+    Args:
+        decap: packets in tunnels belong to their inner flow.
+        ports: of tunnels, in addition to the standard ones.
+    """
+    if not decap:
+        return []
+    if not ports:
+        return ["-DFLOW_DECAP"]
+    tests = "".join(f"(port) == {int(port)} ? {int(tunnel)} : " for port, tunnel in sorted(ports.items()))
+    return ["-DFLOW_DECAP", f"-DFLOW_ADDED_TUNNEL(port)=({tests}0)"]
+
+
 class Compilation:
     """A Build of bpf/flow.bpf.c with `map_entries` flows per side.
 
@@ -148,16 +164,15 @@ class Compilation:
         expression: C expression of one line over `key`, a pointer to struct flow_key: only flows for which it is not 0
             are counted. Empty: all flows. Must not be text from users: see flowtop/filters/kernel.py.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         python: interpreter of the child process.
     """
 
     def __init__(self, *, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
-                 python: str = sys.executable) -> None:
-        cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}"]
+                 tunnel_ports: TunnelPorts | None = None, python: str = sys.executable) -> None:
+        cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}", *decap_flags(decap, tunnel_ports)]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
-        if decap:
-            cflags.append("-DFLOW_DECAP")
         if expression:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
         self._map_entries = map_entries
@@ -174,10 +189,10 @@ class Compilation:
 
 
 def compile_program(*, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
-                    python: str = sys.executable) -> FlowProgram:
+                    tunnel_ports: TunnelPorts | None = None, python: str = sys.executable) -> FlowProgram:
     """Start a Compilation and wait for its result."""
     with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, expression=expression, decap=decap,
-                             python=python)) as compilation:
+                             tunnel_ports=tunnel_ports, python=python)) as compilation:
         return compilation.result()
 
 

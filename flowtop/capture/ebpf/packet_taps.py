@@ -12,13 +12,14 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.check import try_ring_buffer
-from flowtop.capture.ebpf.compiler import Build
+from flowtop.capture.ebpf.compiler import Build, decap_flags
 from flowtop.capture.ebpf.loader import PACKET_MAPS, PACKET_PROGRAMS
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.totals import possible_cpus
@@ -27,6 +28,7 @@ from flowtop.errors import EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction, Layer
 from flowtop.model.packets import PacketBatch, PacketInterface, PacketLosses, PacketRequest
 from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.model.tunnel_ports import TunnelPorts
 
 RECORD_DTYPE = np.dtype([("key", FLOW_KEY_DTYPE), ("time_ns", "u8"), ("wire", "u4"), ("captured", "u4")])
 """struct packet_record of bpf/packets.h; the frame follows it."""
@@ -113,17 +115,17 @@ def require_ring_buffers() -> None:
                            hint="Linux 5.8 or later is needed to write packets", exit_code=EXIT_UNAVAILABLE) from error
 
 
-def build_programs(request: PacketRequest, *, decap: bool = False) -> Build:
+def build_programs(request: PacketRequest, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> Build:
     """Start compiling the programs for a request. Raises FlowtopError like `require_ring_buffers`.
 
     Args:
         request: what to record.
         decap: packets in tunnels belong to their inner flow.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
     """
     require_ring_buffers()
-    cflags = [f"-DFLOW_SNAP={request.snap}", f"-DFLOW_RING_PAGES={RING_OCTETS // _RING_PAGE}"]
-    if decap:
-        cflags.append("-DFLOW_DECAP")
+    cflags = [f"-DFLOW_SNAP={request.snap}", f"-DFLOW_RING_PAGES={RING_OCTETS // _RING_PAGE}",
+              *decap_flags(decap, tunnel_ports)]
     if request.per_flow:
         cflags.append(f"-DFLOW_SHARE={request.per_flow}ULL")
     if request.expression:
@@ -241,14 +243,15 @@ class PacketTaps:
         wake: makes the capture's thread call `changed` soon.
         settle: waits until all running programs have returned.
         decap: packets in tunnels belong to their inner flow.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
     """
 
     def __init__(self, clock_ns: Callable[[], int], wake: Callable[[], None], settle: Callable[[], None], *,
-                 decap: bool = False) -> None:
+                 decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> None:
         self._clock_ns = clock_ns
         self._wake = wake
         self._settle = settle
-        self._decap = decap
+        self._build_programs = partial(build_programs, decap=decap, tunnel_ports=tunnel_ports)
         self._requesting = threading.Lock()
         self._changes = threading.Condition()
         self._early: tuple[PacketRequest, Build] | None = None
@@ -265,13 +268,13 @@ class PacketTaps:
             elif self._closed:
                 raise FlowtopError("capturing has ended", hint="start flowtop again")
             elif self._open:
-                build = build_programs(request, decap=self._decap)
+                build = self._build_programs(request)
                 try:
                     self._want(self._tap(request, build))
                 finally:
                     build.close()
             else:  # compile in parallel with the counting programs
-                self._early = request, build_programs(request, decap=self._decap)
+                self._early = request, self._build_programs(request)
 
     def _tap(self, request: PacketRequest, build: Build) -> PacketTap:
         tap = PacketTap(request, build.result(), possible_cpus(), self._clock_ns)

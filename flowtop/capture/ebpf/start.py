@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, Compilation, kernel_release
 from flowtop.errors import EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
+from flowtop.model.tunnel_ports import TunnelPorts
 
 HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
         "a locked-down kernel or a container may refuse")
@@ -74,8 +75,10 @@ def check_map_entries(map_entries: int) -> None:
                            hint=f"--map-entries takes {MIN_MAP_ENTRIES} to {MAX_MAP_ENTRIES}", exit_code=EXIT_USAGE)
 
 
-def begin(map_entries: int, expression: str = "", *, decap: bool = False) -> Compilation:
-    """Start compiling with the capture filter `expression` and `decap` (see Compilation). The caller has to close it.
+def begin(map_entries: int, expression: str = "", *, decap: bool = False,
+          tunnel_ports: TunnelPorts | None = None) -> Compilation:
+    """Start compiling with the capture filter `expression`, `decap` and `tunnel_ports` (see Compilation). The caller
+    has to close it.
 
     Raises:
         FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or invalid capacity (EXIT_USAGE).
@@ -85,4 +88,4 @@ def begin(map_entries: int, expression: str = "", *, decap: bool = False) -> Com
     release = kernel_release()
     raise_memory_lock(release)  # the child inherits it
     return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
-                       decap=decap)
+                       decap=decap, tunnel_ports=tunnel_ports)

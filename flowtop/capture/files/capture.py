@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from flowtop.capture.protocol import Wake
 from flowtop.errors import EXIT_DAMAGED, EXIT_USAGE, FlowtopError
 from flowtop.model.packets import PacketRequest
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState, Steps
+from flowtop.model.tunnel_ports import TunnelPorts
 
 
 class PacketOutlet:
@@ -162,6 +163,7 @@ class FileConfig:
         speed: replay this many times as fast as recorded; None: as fast as possible.
         descriptor: file descriptor for "-", if not standard input.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         collect: of a capture count the flows in its export messages, not its packets.
     """
 
@@ -170,6 +172,7 @@ class FileConfig:
     speed: float | None = None
     descriptor: int | None = None
     decap: bool = False
+    tunnel_ports: TunnelPorts = field(default_factory=dict)
     collect: bool = False
 
 
@@ -217,7 +220,8 @@ class FileCapture:
         self._resources.callback(self._stream.close)
         try:
             if self._stream.octets_total is not None:
-                self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect)
+                self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect,
+                                         tunnel_ports=self._config.tunnel_ports)
         except BaseException:
             self._resources.close()
             raise
@@ -329,7 +333,8 @@ class FileCapture:
             entries.keys, entries.counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
             SourceState(closes_tick, self._ended and self._piece is None, self._octets_done(), stream.octets_total,
                         self._fault),
-            reader.statistics if reader else None, entries.other_ifindexes, entries.segments)
+            reader.statistics if reader else None, entries.other_ifindexes, entries.segments,
+            described=entries.described)
 
     def _octets_done(self) -> int:
         """Octets of the file up to the last drained packet. One piece of a quiet capture can cover hours."""
@@ -368,7 +373,8 @@ class FileCapture:
             if self._reader is None:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
-                self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect)
+                self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect,
+                                         tunnel_ports=self._config.tunnel_ports)
             # Late packets belong to the time that passed while waiting for them.
             elif (piece := self._reader.read(self._stream, max(self._latest_ns, self._now_ns))) is not None:
                 return piece

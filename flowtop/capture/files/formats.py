@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
@@ -10,16 +11,17 @@ import numpy.typing as npt
 
 from flowtop.capture.files.frame_reader import FrameReader
 from flowtop.capture.files.octets import DamagedError, OctetStream
-from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
+from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, foreign_pcap, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.pieces import CarriedPiece, PacketPiece, Piece, rising
 from flowtop.capture.packets.entries import Observations
 from flowtop.capture.packets.fragments import FragmentJoiner
 from flowtop.capture.packets.internet import parse
-from flowtop.capture.packets.link import LINK_TYPES
+from flowtop.capture.packets.link_types import LINK_TYPES, link_type_text, split_aggregates
 from flowtop.capture.packets.tunnels import decapsulate
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.tunnel_ports import TunnelPorts
 
 
 class PacketReader:
@@ -28,17 +30,19 @@ class PacketReader:
     Args:
         frames: finds the frames.
         decap: replace packets in tunnels by their inner packets.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
     """
 
     statistics: CollectingStatistics | None = None
 
-    def __init__(self, frames: FrameReader, *, decap: bool = False) -> None:
+    def __init__(self, frames: FrameReader, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> None:
         self._frames = frames
         self._decap = decap
+        self._tunnel_ports = tunnel_ports
         self._joiner = FragmentJoiner()
         self._observations = Observations()
         self._names: dict[int, str] = {}
-        self._unread_link_types: set[int] = set()
+        self._unread: Counter[int] = Counter()
 
     def read(self, stream: OctetStream, latest_ns: int) -> Piece | None:
         """Take the complete frames from the stream's buffer; None if more has to be read first.
@@ -49,15 +53,16 @@ class PacketReader:
         if frames is None:
             return None
         self._names = {number + 1: interface.name for number, interface in enumerate(frames.interfaces)}
-        several = len(frames.interfaces) > 1
-        for number in np.unique(frames.interface).tolist() if several else (0,):
-            if (link_type := frames.interfaces[number].link_type) not in LINK_TYPES:
-                self._unread_link_types.add(link_type)
+        unread = {number: interface.link_type for number, interface in enumerate(frames.interfaces)
+                  if interface.link_type not in LINK_TYPES}
+        for number, link_type in unread.items():
+            self._unread[link_type] += int(np.count_nonzero(frames.interface == number))
+        frames = split_aggregates(frames)
         clock_ns = rising(frames.time_ns, latest_ns)
         if not self._decap:
             packets = parse(frames)
             return PacketPiece(packets, self._joiner.join(packets), clock_ns, self._observations, frames)
-        decapsulated = decapsulate(frames)
+        decapsulated = decapsulate(frames, self._tunnel_ports)
         return CarriedPiece(
             PacketPiece(decapsulated.packets, self._joiner.join(decapsulated.packets), clock_ns, self._observations,
                         frames), decapsulated)
@@ -65,8 +70,9 @@ class PacketReader:
     @property
     def fault(self) -> str:
         """What could not be read, as text that follows the file's name; "" for nothing."""
-        numbers = ", ".join(map(str, sorted(self._unread_link_types)))
-        return f"has frames of link type {numbers}, counted as ignored" if numbers else ""
+        kinds = [f"{count:,} {'frame' if count == 1 else 'frames'} of link type {link_type_text(number)}"
+                 for number, count in sorted(self._unread.items()) if count]
+        return f"has {', '.join(kinds)}, which is not supported: counted as ignored" if kinds else ""
 
     def observations(self) -> npt.NDArray[np.void]:
         """Cumulative totals: OBSERVATION_DTYPE."""
@@ -75,9 +81,6 @@ class PacketReader:
     def names(self) -> dict[int, str]:
         """Names of interfaces by number."""
         return self._names
-
-
-_LINK_TYPES_HINT = "supported: Ethernet, Linux cooked v1 and v2, raw IP, null and loopback"
 
 
 class Reader(Protocol):
@@ -107,11 +110,13 @@ class Reader(Protocol):
         """Names of interfaces by number."""
 
 
-def identify(stream: OctetStream, *, decap: bool = False, collect: bool = False) -> Reader | None:
+def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None,
+             collect: bool = False) -> Reader | None:
     """Return the reader for a file's format; None if too little was read to detect it.
 
     Args:
         decap: replace packets in tunnels by their inner packets.
+        tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         collect: of a capture read the flows in export messages, not the packets.
 
     Raises FlowtopError: the file is empty or of an unknown format.
@@ -123,39 +128,36 @@ def identify(stream: OctetStream, *, decap: bool = False, collect: bool = False)
             return None
         name = "stdin" if stream.name == "standard input" else Path(stream.name).name
         if pcap_order(head):
-            frames = PcapReader(stream, name)
-            _require(stream, frames.interfaces[0].link_type)
-            return _capture_reader(frames, name, decap, collect)
+            return _capture_reader(PcapReader(stream, name), name, decap, tunnel_ports, collect)
         if is_pcapng(head):
-            return _capture_reader(PcapngReader(name), name, decap, collect)
+            return _capture_reader(PcapngReader(name), name, decap, tunnel_ports, collect)
         from flowtop.wire.ipfix import begins_message  # registry and collector: not needed for packets
-        from flowtop.wire.recognition import is_export
+        from flowtop.wire.recognition import begins_raw_file
 
         if begins_message(head):
             from flowtop.capture.files.records import RecordReader
 
             return RecordReader(name)
-        if is_export(head):
+        if begins_raw_file(head):
             from flowtop.capture.files.exports import ExportReader
 
             return ExportReader(None, name)
     except DamagedError as error:
         raise FlowtopError(f"{stream.name} {error}", hint="no data could be read",
                            exit_code=EXIT_DAMAGED) from error
+    if whose := foreign_pcap(head):
+        raise FlowtopError(f"{stream.name} is in {whose} variant of pcap, which is not supported",
+                           hint="Wireshark's editcap converts it: editcap FILE OUT.pcapng", exit_code=EXIT_DAMAGED)
     raise FlowtopError(f"{stream.name} {'is not a capture file' if head else 'is empty'}",
                        hint="-r reads pcap, pcapng and IPFIX files and raw export datagrams, also gzipped",
                        exit_code=EXIT_DAMAGED)
 
 
-def _capture_reader(frames: FrameReader, name: str, decap: bool, collect: bool) -> Reader:
+def _capture_reader(frames: FrameReader, name: str, decap: bool, tunnel_ports: TunnelPorts | None,
+                    collect: bool) -> Reader:
     if not collect:
-        return PacketReader(frames, decap=decap)
+        return PacketReader(frames, decap=decap, tunnel_ports=tunnel_ports)
     from flowtop.capture.files.exports import ExportReader  # the collector: not needed for packets
 
     return ExportReader(frames, name)
 
-
-def _require(stream: OctetStream, link_type: int) -> None:
-    if link_type not in LINK_TYPES:
-        raise FlowtopError(f"{stream.name} has link type {link_type}, which is not supported", hint=_LINK_TYPES_HINT,
-                           exit_code=EXIT_DAMAGED)

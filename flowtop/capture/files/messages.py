@@ -15,11 +15,18 @@ from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.streams import Piece, Segment, Streams
 from flowtop.capture.packets.frames import Frames
-from flowtop.capture.packets.link import IPV4, IPV6, read_link
+from flowtop.capture.packets.headers import IPV4, IPV6
+from flowtop.capture.packets.link_types import read_link
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.kinds import IpVersion
 from flowtop.wire import ipfix
-from flowtop.wire.recognition import EXPORT_PORTS, is_export, is_whole_datagram, split_exports
+from flowtop.wire.recognition import (
+    EXPORT_PORTS,
+    begins_raw_file,
+    is_export,
+    is_whole_datagram,
+    split_exports,
+)
 
 MAX_RECEIVERS = 4_096
 """Limit of receivers of exports at other than the usual ports."""
@@ -70,7 +77,7 @@ def read_payloads(stream: OctetStream) -> Iterator[Payload]:
             yield from _captured(stream, PcapReader(stream, stream.name))
         elif is_pcapng(head):
             yield from _captured(stream, PcapngReader(stream.name))
-        elif is_export(head):
+        elif begins_raw_file(head):
             raw = RawFile()
             while (messages := raw.take(stream)) is None:
                 try:

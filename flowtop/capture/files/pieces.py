@@ -70,6 +70,8 @@ class PacketPiece:
         """See Piece."""
         rows = np.flatnonzero(self.packets.outcome[start:stop] == PARSED_IP) + start
         frames = self.frames
+        if frames.ordinal is not None:  # several packets of one frame, which is written once
+            rows = rows[np.diff(frames.offset[rows], prepend=-1) != 0]
         return PacketBatch(
             keys=self.packets.keys[rows], octets=frames.octets, offset=frames.offset[rows],
             captured=frames.captured[rows], wire=frames.wire[rows], time_ns=frames.time_ns[rows],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.entries import flow_entries
+from flowtop.capture.collector.entries import merge_rows
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
@@ -32,7 +32,8 @@ class RecordPiece:
         """See Piece."""
         rows = self.rows[start:stop]
         self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return Entries(*flow_entries(rows))
+        merged = merge_rows(rows)
+        return Entries(merged.keys, merged.counters, merged.other_ifindexes, described=merged.described)
 
     def packets_between(self, start: int, stop: int) -> None:
         """See Piece."""

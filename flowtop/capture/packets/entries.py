@@ -22,13 +22,14 @@ def _multipliers() -> npt.NDArray[np.uint64]:
 
 
 class Entries(NamedTuple):
-    """Keys, counters, other interfaces and segments as in FlowBatch; with several steps, also each entry's step."""
+    """Keys, counters and so on as in FlowBatch; with several steps, also each entry's step."""
 
     keys: npt.NDArray[np.void]
     counters: npt.NDArray[np.void]
     other_ifindexes: npt.NDArray[np.uint32] | None = None
     segments: npt.NDArray[np.void] | None = None
     steps: Integers | None = None
+    described: npt.NDArray[np.void] | None = None
 
 
 def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:
@@ -169,6 +170,9 @@ class Observations:
         if unjoined.any():
             alone = np.bincount(points[unjoined[start:end]], minlength=room)
             self._rows["unjoined_fragments"] += alone.astype(np.uint64)
+        lying = packets.lying[start:end]
+        if lying.any():
+            self._rows["lying_lengths"] += np.bincount(points[lying], minlength=room).astype(np.uint64)
         for kind in range(len(IGNORED_KINDS)):
             mine = outcome == kind
             if mine.any():

@@ -47,6 +47,7 @@ class Frames:
         egress: marked as sent in the file (pcapng's epb_flags).
         interfaces: those known so far.
         ingress: marked as received in the file; None: no frame is.
+        ordinal: which of its packets is meant, from 0; None: 0 for all. The other attributes are the whole frame's.
     """
 
     octets: Octets
@@ -58,6 +59,14 @@ class Frames:
     egress: npt.NDArray[np.bool_]
     interfaces: tuple[FileInterface, ...]
     ingress: npt.NDArray[np.bool_] | None = None
+    ordinal: Integers | None = None
+
+    def take(self, rows: Integers) -> Frames:
+        """These frames."""
+        return Frames(self.octets, self.offset[rows], self.captured[rows], self.wire[rows], self.time_ns[rows],
+                      self.interface[rows], self.egress[rows], self.interfaces,
+                      None if self.ingress is None else self.ingress[rows],
+                      None if self.ordinal is None else self.ordinal[rows])
 
 
 def gather(octets: Octets, offset: Integers, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

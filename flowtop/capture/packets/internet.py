@@ -1,8 +1,8 @@
 """Frames → Flow Keys and counters: the same as bpf/parse.h, for many frames at once.
 
-Lengths are those of the headers, even if the frame was truncated, as in the kernel: only impossible headers are
-malformed. An IPv4 length of 0 means the frame's length: captures have it for large buffers that the network card
-segments.
+Lengths are those of the headers, even if not all of the frame was captured, but not larger than the frame on the wire.
+Impossible headers are malformed. An IPv4 length of 0 means the frame's length: captures have it for large buffers that
+the network card segments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.link import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, Link, read_link
+from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6
+from flowtop.capture.packets.link import Link
+from flowtop.capture.packets.link_types import read_link
 from flowtop.model.kinds import IGNORED_KINDS, PORT_PROTOCOLS, TCP_CONTROL_BITS, Direction, IpVersion, Protocol, TcpBits
 from flowtop.model.record import FLOW_KEY_DTYPE, with_opening
 
@@ -57,6 +59,7 @@ class Packets:
     Attributes:
         keys: FLOW_KEY_DTYPE; of ignored frames, only ifindex and direction are valid.
         outcome: PARSED_IP, or an index into IGNORED_KINDS.
+        lying: the length in the IP header is larger than what was on the wire, which is what `octets` says.
         octets: IP octets; of ignored frames, those above the link header.
         frame_octets: octets of the whole frame.
         time_ns: since 1970 UTC, from the file.
@@ -70,6 +73,7 @@ class Packets:
 
     keys: npt.NDArray[np.void]
     outcome: npt.NDArray[np.int8]
+    lying: npt.NDArray[np.bool_]
     octets: Integers
     frame_octets: Integers
     time_ns: Integers
@@ -123,19 +127,21 @@ class _Cursor:
     end: Integers
 
 
-def parse(frames: Frames, places: Places | None = None) -> Packets:
+def parse(frames: Frames, places: Places | None = None, *, tunnels: bool = False) -> Packets:
     """Parse frames. Fragments are not joined; `fragments.FragmentJoiner` does that.
 
     Args:
         places: filled in if given.
+        tunnels: MPLS labels and PPPoE sessions of the link layer are part of the keys.
     """
     n = len(frames.offset)
     link = read_link(frames)
     packets = Packets(
         keys=np.zeros(n, FLOW_KEY_DTYPE),
         outcome=_outcome_of_type(link.type),
+        lying=np.zeros(n, np.bool_),
         octets=np.maximum(frames.wire - link.ip_offset, 0),
-        frame_octets=frames.wire,
+        frame_octets=frames.wire if frames.ordinal is None else np.where(frames.ordinal > 0, 0, frames.wire),
         time_ns=frames.time_ns,
         tcp_bits=np.zeros(n, np.uint16), tos=np.zeros(n, np.uint8), ttl=np.zeros(n, np.uint8),
         source_mac=link.source_mac, destination_mac=link.destination_mac,
@@ -146,6 +152,8 @@ def parse(frames: Frames, places: Places | None = None) -> Packets:
     packets.keys["ifindex"] = frames.interface + 1
     packets.keys["vlan_id"] = link.vlan_id
     packets.keys["customer_vlan_id"] = link.customer_vlan_id
+    if tunnels:
+        packets.keys["tunnel"], packets.keys["tunnel_id"] = link.tunnel, link.tunnel_id
     packets.keys["direction"][frames.egress | link.egress] = Direction.EGRESS
     for version, parse_ip in ((IPV4, _parse_ipv4), (IPV6, _parse_ipv6)):
         rows = np.flatnonzero(link.type == version)
@@ -173,11 +181,17 @@ def _parse_ipv4(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     header = gather(frames.octets, frames.offset[rows] + ip_offset, _IPV4_HEADER)
     header_octets = (header["version_ihl"] & 15).astype(np.int64) * 4
     octets = header["total_length"].astype(np.int64)
-    octets = np.where(octets == 0, frames.wire[rows] - ip_offset, octets)
+    available = frames.wire[rows] - ip_offset
+    octets = np.where(octets == 0, available, octets)
+    lying = octets > available
+    if lying.any():
+        octets = np.minimum(octets, available)
+        packets.lying[rows] = lying
     good = ((header["version_ihl"] >> 4 == _V4) & (header_octets >= _IPV4_HEADER.itemsize) & (octets >= header_octets)
             & (frames.captured[rows] >= ip_offset + _IPV4_HEADER.itemsize))
     if not good.all():
         packets.outcome[rows[~good]] = _MALFORMED
+        packets.lying[rows[~good]] = False
         rows, ip_offset, header, header_octets, octets = (
             part[good] for part in (rows, ip_offset, header, header_octets, octets))
     addresses = packets.keys.view(_IPV4_KEY)
@@ -199,10 +213,16 @@ def _parse_ipv6(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     header = gather(frames.octets, frames.offset[rows] + ip_offset, _IPV6_HEADER)
     octets = header["payload_length"].astype(np.int64) + _IPV6_HEADER.itemsize
     jumbo = (header["payload_length"] == 0) & (header["next_header"] == np.uint8(Protocol.HOPOPT))
-    octets = np.where(jumbo, frames.wire[rows] - ip_offset, octets)
+    available = frames.wire[rows] - ip_offset
+    octets = np.where(jumbo, available, octets)
+    lying = octets > available
+    if lying.any():
+        octets = np.minimum(octets, available)
+        packets.lying[rows] = lying
     good = (header["version_class"] >> 12 == _V6) & (frames.captured[rows] >= ip_offset + _IPV6_HEADER.itemsize)
     if not good.all():
         packets.outcome[rows[~good]] = _MALFORMED
+        packets.lying[rows[~good]] = False
         rows, ip_offset, header, octets = (part[good] for part in (rows, ip_offset, header, octets))
     packets.keys["source_address"][rows] = header["source"]
     packets.keys["destination_address"][rows] = header["destination"]

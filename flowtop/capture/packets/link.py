@@ -1,25 +1,22 @@
 """Frames of a link type → position of the IP header, VLANs and MACs (parse_ethernet in bpf/parse.h).
 
-Other link types than Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs.
+Other link types than Ethernet are those of Linux's "any" device, of tunnels, and of loopback on the BSDs. The table of
+all link types is in `link_types`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
+from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6, TAG_TYPES, skip_headers
 from flowtop.model.kinds import IpVersion
 
-_TAG_TYPES = (0x8100, 0x88A8, 0x9100)
 _TAGS_MAX = 4
 _VLAN_ID = 0x0FFF
-IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
-ETHERTYPE_MINIMUM = 0x0600
-"""Smaller values are IEEE 802.3 lengths."""
 _ETHERNET = np.dtype([("destination", "V6"), ("source", "V6"), ("type", ">u2")])
 _COOKED = np.dtype([("packet_type", ">u2"), ("device", ">u2"), ("length", ">u2"), ("address", "V6"), ("pad", "V2"),
                     ("type", ">u2")])
@@ -30,8 +27,8 @@ _VERSION_4_NO_OPTIONS = 0x45
 _TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
 _OUTGOING = 4
 """Packet type of packets sent by the host (PACKET_OUTGOING)."""
-_BSD_IPV4, _BSD_IPV6 = 2, (10, 24, 28, 30)
-"""Address families of LINKTYPE_NULL; that of IPv6 depends on the system."""
+BSD_IPV4, BSD_IPV6 = 2, (10, 23, 24, 28, 30)
+"""Address families of LINKTYPE_NULL; that of IPv6 depends on the system (Linux, Windows, BSDs, macOS)."""
 
 
 @dataclass(slots=True)
@@ -39,11 +36,14 @@ class Link:
     """Link layer fields of frames; one element per frame, shape (n,).
 
     Attributes:
-        type: EtherType after all VLAN tags; 0 if the frame is too short.
+        type: EtherType after all VLAN tags, and behind other headers if that is IP (see headers.py); 0 if the frame is
+            too short.
         ip_offset: offset of the IP header.
         vlan_id, customer_vlan_id: of the outer two tags, 0 for none.
         source_mac, destination_mac: V6, zeros if there is none.
         egress: the frame was sent, not received.
+        more: another packet follows in the frame; see Frames.ordinal.
+        tunnel, tunnel_id: a value of Tunnel, and the lowest MPLS label or the PPPoE session; 0 for none.
     """
 
     type: Integers
@@ -53,13 +53,16 @@ class Link:
     source_mac: npt.NDArray[np.void]
     destination_mac: npt.NDArray[np.void]
     egress: npt.NDArray[np.bool_]
+    more: npt.NDArray[np.bool_]
+    tunnel: npt.NDArray[np.uint8]
+    tunnel_id: npt.NDArray[np.uint32]
 
     @classmethod
     def blank(cls, n: int) -> Link:
         """`n` frames with all fields 0."""
         zeros = np.zeros(n, np.int64)
         return cls(zeros, zeros.copy(), zeros.copy(), zeros.copy(), np.zeros(n, "V6"), np.zeros(n, "V6"),
-                   np.zeros(n, np.bool_))
+                   np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.uint8), np.zeros(n, np.uint32))
 
 
 def ethernet(frames: Frames) -> Link:
@@ -76,6 +79,7 @@ def ethernet(frames: Frames) -> Link:
         link.source_mac[~whole] = link.destination_mac[~whole] = b""
     _skip_tags(frames, link)
     _find_bare_ip(frames, link)
+    skip_headers(frames, link)
     return link
 
 
@@ -116,6 +120,7 @@ def _cooked(frames: Frames, dtype: np.dtype[np.void]) -> Link:
     link.source_mac[mac] = header["address"][mac]
     link.egress = whole & (header["packet_type"] == _OUTGOING)
     _skip_tags(frames, link)
+    skip_headers(frames, link)
     return link
 
 
@@ -137,7 +142,7 @@ def _skip_tags(frames: Frames, link: Link) -> None:
 
 
 def _tagged(types: Integers) -> npt.NDArray[np.bool_]:
-    tagged: npt.NDArray[np.bool_] = (types == _TAG_TYPES[0]) | (types == _TAG_TYPES[1]) | (types == _TAG_TYPES[2])
+    tagged: npt.NDArray[np.bool_] = (types == TAG_TYPES[0]) | (types == TAG_TYPES[1]) | (types == TAG_TYPES[2])
     return tagged
 
 
@@ -164,7 +169,7 @@ def loopback(frames: Frames) -> Link:
     family = gather(frames.octets, frames.offset, np.dtype("<u4")).astype(np.int64)
     swapped = gather(frames.octets, frames.offset, np.dtype(">u4")).astype(np.int64)
     family = np.where(frames.captured >= 4, np.minimum(family, swapped), 0)
-    return _bare(frames, family == _BSD_IPV4, np.isin(family, _BSD_IPV6), 4)
+    return _bare(frames, family == BSD_IPV4, np.isin(family, BSD_IPV6), 4)
 
 
 def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool_], ip_offset: int) -> Link:
@@ -174,41 +179,7 @@ def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool
     return link
 
 
-LINK_TYPES: dict[int, Callable[[Frames], Link]] = {
-    0: loopback,
-    1: ethernet,
-    12: raw_ip,  # DLT_RAW of Linux, most BSDs and OpenBSD, untranslated by some writers
-    14: raw_ip,
-    101: raw_ip,
-    108: loopback,
-    113: cooked,
-    228: raw_ipv4,
-    229: raw_ipv6,
-    276: cooked2,
-}
-"""Functions by LINKTYPE_ number."""
-
-
-def read_link(frames: Frames) -> Link:
-    """Read the link layer of frames of any link types; frames of an unknown one count as not IP."""
-    types = np.array([interface.link_type for interface in frames.interfaces], np.int64)
-    if len(frames.interfaces) == 1 or (types == types[0]).all():
-        read = LINK_TYPES.get(int(types[0]))
-        return read(frames) if read else _unknown(len(frames.offset))
-    mixture = types[frames.interface]
-    link = _unknown(len(frames.offset))
-    for number in np.unique(mixture).tolist():
-        rows = np.flatnonzero(mixture == number)
-        read = LINK_TYPES.get(number)
-        if read:
-            part = read(Frames(frames.octets, frames.offset[rows], frames.captured[rows], frames.wire[rows],
-                               frames.time_ns[rows], frames.interface[rows], frames.egress[rows], frames.interfaces))
-            for name in Link.__slots__:
-                getattr(link, name)[rows] = getattr(part, name)
-    return link
-
-
-def _unknown(n: int) -> Link:
-    link = Link.blank(n)
-    link.type[:] = ETHERTYPE_MINIMUM
-    return link
+def follow_type(frames: Frames, link: Link) -> None:
+    """Skip what may stand between an EtherType and the IP header (tags, labels), for links that are read elsewhere."""
+    _skip_tags(frames, link)
+    skip_headers(frames, link)

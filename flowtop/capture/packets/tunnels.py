@@ -1,4 +1,7 @@
-"""Packets inside tunnels: IP-in-IP, 6in4, GRE, ERSPAN, VXLAN, Geneve, MPLS over UDP (bpf/decap.h)."""
+"""Packets inside tunnels: IP-in-IP, 6in4, GRE, ERSPAN, VXLAN, Geneve, MPLS over UDP (bpf/decap.h).
+
+MPLS and PPPoE of the link itself are read by headers.py, with and without decapsulation; here they get a name.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import FileInterface, Frames, Integers, Octets, gather
+from flowtop.capture.packets.headers import IPV4, IPV6, LABELS_MAX, MPLS, MPLS_MULTICAST
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Places, parse
 from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
+from flowtop.model.tunnel_ports import STANDARD_PORTS, TunnelPorts
 
 DEEPEST = 4
 """Maximum number of nested tunnels."""
 FARTHEST = 0x2FFF
 """Maximum offset of an inner packet in the outermost frame (CARRIED_OFFSET_MAX in bpf/decap.h)."""
 _V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
-_VXLAN_PORTS, _GENEVE_PORT, _MPLS_PORT = (4789, 8472), 6081, 6635
-_IPV4_TYPE, _IPV6_TYPE, _ETHERNET_TYPE, _MPLS_TYPES = 0x0800, 0x86DD, 0x6558, (0x8847, 0x8848)
+_ETHERNET_TYPE, _MPLS_TYPES = 0x6558, (MPLS, MPLS_MULTICAST)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
-_LABELS_MAX = 8
 _UDP_OCTETS = 8
 
 _UDP_HEADER = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("length", ">u2"), ("checksum", "V2")])
@@ -78,8 +81,8 @@ class Carried:
         return Carried(self.inside[rows], self.tunnel[rows], self.tunnel_id[rows], self.offset[rows])
 
 
-def carried(payload: Payload) -> Carried:
-    """Detect tunnels in the packets' payloads."""
+def carried(payload: Payload, ports: TunnelPorts) -> Carried:
+    """Detect tunnels in the packets' payloads; `ports`: in addition to the standard ones."""
     n = len(payload.frame)
     content = Carried(np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.uint32), payload.offset.copy())
     for protocol, inside in ((Protocol.IPIP, Inside.IPV4), (Protocol.IPV6, Inside.IPV6)):
@@ -90,7 +93,7 @@ def carried(payload: Payload) -> Carried:
         _gre(payload, content, rows)
     rows = np.flatnonzero((payload.protocol == Protocol.UDP) & (payload.end - payload.offset >= 2 * _UDP_OCTETS))
     if len(rows):
-        _udp(payload, content, rows)
+        _udp(payload, content, rows, {**STANDARD_PORTS, **ports})
     content.inside[content.offset >= payload.end] = Inside.NOTHING
     content.tunnel[content.inside == Inside.NOTHING] = Tunnel.NONE
     return content
@@ -132,29 +135,35 @@ def _erspan(payload: Payload, content: Carried, rows: Integers, headed: npt.NDAr
     content.inside[rows] = np.where(headed & ~whole, Inside.NOTHING, Inside.ETHERNET)
 
 
-def _udp(payload: Payload, content: Carried, rows: Integers) -> None:
+def _udp(payload: Payload, content: Carried, rows: Integers, tunnels: TunnelPorts) -> None:
     """VXLAN, Geneve and MPLS (RFC 7510), by port."""
     at = payload.frame[rows] + payload.offset[rows]
     ports = gather(payload.octets, at, _UDP_HEADER)["destination_port"].astype(np.int64)
+    used = [port for port in tunnels if (ports == port).any()]
+    if not used:
+        return
+    kinds = np.zeros(len(rows), np.uint8)
+    for port in used:
+        kinds[ports == port] = tunnels[port]
     header = gather(payload.octets, at + _UDP_OCTETS, _VNI_HEADER)
     inner = payload.offset[rows] + _UDP_OCTETS + _VNI_HEADER.itemsize
-    vxlan = np.isin(ports, _VXLAN_PORTS) & (header["flags"] & 0x08 != 0)
+    vxlan = (kinds == Tunnel.VXLAN) & (header["flags"] & 0x08 != 0)
     content.tunnel[rows[vxlan]], content.inside[rows[vxlan]] = Tunnel.VXLAN, Inside.ETHERNET
-    geneve = (ports == _GENEVE_PORT) & (header["flags"] >> 6 == 0)
+    geneve = (kinds == Tunnel.GENEVE) & (header["flags"] >> 6 == 0)
     content.tunnel[rows[geneve]] = Tunnel.GENEVE
     for which in (vxlan, geneve):
         content.tunnel_id[rows[which]] = header["vni"][which] >> 8
         content.offset[rows[which]] = inner[which]
     content.offset[rows[geneve]] += (header["flags"][geneve] & 0x3F).astype(np.int64) * 4
     _by_type(payload, content, rows[geneve], header["type"][geneve].astype(np.int64))
-    mpls = rows[ports == _MPLS_PORT]
+    mpls = rows[kinds == Tunnel.MPLS]
     content.offset[mpls] = payload.offset[mpls] + _UDP_OCTETS
     _mpls(payload, content, mpls)
 
 
 def _by_type(payload: Payload, content: Carried, rows: Integers, types: Integers) -> None:
     """Set the content's type by EtherType."""
-    for type_, inside in ((_IPV4_TYPE, Inside.IPV4), (_IPV6_TYPE, Inside.IPV6), (_ETHERNET_TYPE, Inside.ETHERNET)):
+    for type_, inside in ((IPV4, Inside.IPV4), (IPV6, Inside.IPV6), (_ETHERNET_TYPE, Inside.ETHERNET)):
         content.inside[rows[types == type_]] = inside
     mpls = rows[np.isin(types, _MPLS_TYPES)]
     if len(mpls):
@@ -167,7 +176,7 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
     A pseudowire's control word (RFC 4385) begins with four zero bits. Without one, a MAC that begins the same way is
     mistaken for it, as routers do.
     """
-    for _ in range(_LABELS_MAX):
+    for _ in range(LABELS_MAX):
         rows = rows[content.offset[rows] + 4 < payload.end[rows]]
         if not len(rows):
             return
@@ -184,7 +193,7 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
 
 _INSIDE = (FileInterface(1), FileInterface(228), FileInterface(229))
 """Link types of the content, in the order of Inside, from ETHERNET on."""
-_OF_THE_FRAME = ("time_ns", "frame_octets")
+_OF_THE_FRAME = ("time_ns", "frame_octets", "lying")
 """Fields that keep the outer frame's values."""
 _OF_THE_POINT = ("ifindex", "direction")
 """Fields of the Flow Key that keep the outer frame's values."""
@@ -223,36 +232,37 @@ class _Layer:
     begin: Integers
 
 
-def decapsulate(frames: Frames) -> Decapsulated:
-    """Parse frames, and the IP packets inside them."""
+def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulated:
+    """Parse frames, and the IP packets inside them; `ports`: of tunnels, in addition to the standard ones."""
     n = len(frames.offset)
     places = Places.blank(n)
-    packets = parse(frames, places)
+    packets = parse(frames, places, tunnels=True)
     around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
-        inside = _look_inside(around)
+        inside = _look_inside(around, ports or {})
         if inside is None:
             break
         layer, content = inside
         if parents is None:
             rows = layer.rows[layer.usable]
             parents = packets.take(rows)
-            _name_tunnel(parents, np.arange(len(rows)), content, layer.usable)
+            _name_tunnel(parents, np.arange(len(rows)), content, np.flatnonzero(layer.usable))
             parents.keys["kind"] = Kind.PARENT
         _replace(packets, layer)
-        _name_tunnel(packets, layer.rows[layer.usable], content, layer.usable)
+        outside = packets.keys["tunnel"][layer.rows[layer.usable]] == Tunnel.NONE  # else a label or a session inside
+        _name_tunnel(packets, layer.rows[layer.usable][outside], content, np.flatnonzero(layer.usable)[outside])
         around = layer
     return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents)
 
 
-def _look_inside(around: _Layer) -> tuple[_Layer, Carried] | None:
+def _look_inside(around: _Layer, ports: TunnelPorts) -> tuple[_Layer, Carried] | None:
     """Parse the content of these packets, one level deep; None if there is none."""
     may = around.usable & (around.places.transport > 0) & (around.packets.fragment == NO_FRAGMENT)
     more = np.flatnonzero(may)
     protocol = around.packets.keys["protocol"][more].astype(np.int64)
     content = carried(Payload(around.frames.octets, around.frames.offset[more], protocol,
-                              around.places.transport[more], around.places.end[more]))
+                              around.places.transport[more], around.places.end[more]), ports)
     deep = around.frames.offset[more] - around.begin[more] + content.offset
     some = np.flatnonzero((content.inside != Inside.NOTHING) & (deep <= FARTHEST))
     if not len(some):
@@ -260,9 +270,9 @@ def _look_inside(around: _Layer) -> tuple[_Layer, Carried] | None:
     content, more = content.take(some), more[some]
     frames = _frames_inside(around, more, content)
     places = Places.blank(len(more))
-    packets = parse(frames, places)
+    packets = parse(frames, places, tunnels=True)
     begin = around.begin[more]
-    usable = ((packets.outcome == PARSED_IP) & (packets.octets <= frames.wire - places.ip)
+    usable = ((packets.outcome == PARSED_IP) & ~packets.lying
               & (frames.offset - begin + places.ip <= FARTHEST))
     return _Layer(around.rows[more], frames, packets, places, usable, begin), content
 
@@ -293,6 +303,6 @@ def _replace(packets: Packets, layer: _Layer) -> None:
             getattr(packets, field.name)[rows] = getattr(layer.packets, field.name)[usable]
 
 
-def _name_tunnel(packets: Packets, rows: Integers, content: Carried, usable: npt.NDArray[np.bool_]) -> None:
-    packets.keys["tunnel"][rows] = content.tunnel[usable]
-    packets.keys["tunnel_id"][rows] = content.tunnel_id[usable]
+def _name_tunnel(packets: Packets, rows: Integers, content: Carried, chosen: Integers) -> None:
+    packets.keys["tunnel"][rows] = content.tunnel[chosen]
+    packets.keys["tunnel_id"][rows] = content.tunnel_id[chosen]

@@ -176,8 +176,10 @@ def single_steps(batch: FlowBatch, steps: Steps) -> Iterator[FlowBatch]:
         if segments is not None:
             part = segments[cuts[step]:cuts[step + 1]]
             part["entry"] = at[cuts[step]:cuts[step + 1]] - first
+        others, described = batch.other_ifindexes, batch.described
         yield replace(batch, keys=batch.keys[some], counters=batch.counters[some], now_ns=now_ns, segments=part,
-                      steps=None)
+                      steps=None, other_ifindexes=None if others is None else others[some],
+                      described=None if described is None else described[some])
 
 
 def plan(flows: Flows, batch: FlowBatch, steps: Steps, ends: I8) -> Plan:

@@ -214,7 +214,7 @@ def seen_values(rows: Iterable[FlowRow], lookups: Lookups,
         protocols[units.protocol(row.protocol)] = None
         if row.kind != Kind.FLOW:
             continue
-        for address in (row.source_address, row.destination_address):
+        for address in (row.source_address, row.destination_address) if row.ip_version else ():
             hosts[units.address(address, row.ip_version)] = None
         if row.protocol in PORT_PROTOCOLS:
             for port in (row.source_port, row.destination_port):

@@ -127,6 +127,7 @@ ACCURACY: tuple[tuple[str, str], ...] = (
     ("dup", "the same packet at a second interface or direction; counted once in the totals"),
     ("aggregated", "in the rows \"(all other flows)\": the kernel's table was full"),
     ("fragments", "later fragments whose first one was not seen; rows with \"frag\""),
+    ("length lies", "packets whose header claims more octets than the frame has; the frame counts"),
     ("evicted", "flows ended early because the flow table was full"),
     ("export", "● exporting, ○ waiting, ◐ blocked, ◌ connecting, ‖ paused, ■ stopped: one each"),
     ("sent", "Flow Records sent to collectors and files, all exports together"),

@@ -92,8 +92,8 @@ def _accounts(page: Page) -> list[Part]:
         parts.append(Part("0", rank=1, label="lost "))
     parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
     optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
-                ("fragments ", books.unjoined_fragments), ("evicted ", books.evicted_flows),
-                ("unlisted ", books.unlisted_packets))
+                ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
+                ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
 
@@ -114,6 +114,8 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
     if off:
         return Part(f"counters off by {off:+,}", theme.ALARM)
     if statistics is not None:
+        if statistics.unknown_sampling and statistics.sampling_interval == 1:
+            return Part("sampled, interval unknown", theme.ALARM)
         return Part("as reported" if statistics.sampling_interval == 1 else "estimates (sampled)")
     observed = books.observed_packets
     share = percent(100_000 * (observed - books.lost_packets) // observed if observed else 100_000)

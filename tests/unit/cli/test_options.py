@@ -13,6 +13,7 @@ from flowtop.cli.options import RunOptions
 from flowtop.cli.sources import CollectorSource, FileSource, LiveSource, choose_source
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.filters.filter import compile_filter
+from flowtop.model.kinds import Tunnel
 from flowtop.query.query import Query
 from tests.unit.cli.command_line import options
 
@@ -70,6 +71,8 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("--replay",), "--replay needs -r"),
     (("--speed", "2"), "--speed needs -r"),
     (("-l", "2055", "--decap"), "--decap needs packets"),
+    (("--tunnel-port", "vxlan=51234"), "--tunnel-port needs --decap"),
+    (("-l", "2055", "--tunnel-port", "vxlan=51234"), "--tunnel-port needs --decap"),
     (("-l", "2055", "-b", "-w", "x"), "-w needs packets"),
     (("-w", "-"), "standard output belongs to the screen"),
     (("--count", "1"), "--count needs -b"),
@@ -83,6 +86,41 @@ def test_what_excludes_each_other_on_the_command_line(arguments: tuple[str, ...]
     with pytest.raises(FlowtopError, match=message) as caught:
         options(*arguments)
     assert caught.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(("ports", "message"), [
+    (("vxlan",), '"vxlan" names no port'),
+    (("vxlan=",), '"" is not a UDP port'),
+    (("=51234",), 'unknown tunnel ""'),
+    (("vxlam=51234",), 'unknown tunnel "vxlam"'),
+    (("gre=51234",), '"gre" has no UDP port'),
+    (("pppoe=1",), '"pppoe" has no UDP port'),
+    (("vxlan=0",), '"0" is not a UDP port'),
+    (("vxlan=65536",), '"65536" is not a UDP port'),
+    (("vxlan=-1",), '"-1" is not a UDP port'),
+    (("vxlan=0x10",), '"0x10" is not a UDP port'),
+    (("vxlan=4789=1",), '"4789=1" is not a UDP port'),
+    (("vxlan=7", "geneve=7"), "UDP port 7 is given to vxlan and to geneve"),
+    (tuple(f"vxlan={port}" for port in range(1, 34)), "33 ports of tunnels, at most 32"),
+])
+def test_ports_of_tunnels_that_are_none(ports: tuple[str, ...], message: str) -> None:
+    with pytest.raises(FlowtopError, match=message) as caught:
+        options("--decap", *(word for port in ports for word in ("--tunnel-port", port)))
+    assert (caught.value.exit_code, bool(caught.value.hint)) == (EXIT_USAGE, True)
+
+
+def test_ports_of_tunnels_come_from_command_line_environment_and_settings(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert options("--decap").tunnel_port == {}
+    settings(tmp_path, 'decap = true\ntunnel-port = ["mpls=1", "vxlan=2"]\n')
+    assert options().tunnel_port == {1: Tunnel.MPLS, 2: Tunnel.VXLAN}
+    monkeypatch.setenv("FLOWTOP_TUNNEL_PORT", "geneve=6082 vxlan=51234")
+    assert options().tunnel_port == {6082: Tunnel.GENEVE, 51234: Tunnel.VXLAN}
+    given = options("--tunnel-port", "VXLAN=51234", "--tunnel-port", "geneve=4789", "--tunnel-port", "vxlan=51234")
+    assert given.tunnel_port == {51234: Tunnel.VXLAN, 4789: Tunnel.GENEVE}
+    assert options("-l", "2055").tunnel_port == {}
+    monkeypatch.setenv("FLOWTOP_DECAP", "false")
+    assert options().tunnel_port == {}
 
 
 def test_settings_that_do_not_fit_this_run_are_dropped(tmp_path: Path) -> None:

@@ -54,6 +54,24 @@ def test_netflow_5_and_sflow_are_told_apart() -> None:
     assert collecting.statistics.sampling_interval == 100
 
 
+def test_the_sampling_of_exporters_that_do_not_report_it() -> None:
+    collecting = collector(sampling=100)
+    assert collecting.receive(MESSAGE, SOURCE) and collecting.receive(NETFLOW5, ("192.0.2.10", 2055))
+    assert collecting.connection(("192.0.2.11", 4739)).receive(MESSAGE)
+    assert sorted(flow.packets for flow in collecting.table.query("")) == [200, 200, 500, 500, 700]
+    reported = struct.pack(">IIII", 1, 2, 3, 400)
+    assert collecting.receive(ipfix(template(256, ((8, 4), (12, 4), (2, 4), (34, 4))), set_of(256, reported[:12]
+                                    + struct.pack(">I", 7))), ("192.0.2.12", 2055))
+    assert [flow.packets for flow in collecting.table.query("exporter 192.0.2.12")] == [21]
+    assert collecting.statistics.unknown_sampling == 0
+
+
+@pytest.mark.parametrize("sampling", [-1, float("nan"), float("inf"), 1 << 25])
+def test_a_sampling_interval_out_of_range_is_refused(sampling: float) -> None:
+    with pytest.raises(flowtop.FlowtopError, match="sampling"):
+        collector(sampling=sampling)
+
+
 def test_reports_of_a_flow_add_up_and_gaps_are_counted() -> None:
     collecting = collector()
     collecting.receive(MESSAGE, SOURCE)

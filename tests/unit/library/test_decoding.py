@@ -73,6 +73,17 @@ def test_netflow_5_has_the_names_of_ipfix() -> None:
         "10.0.0.1", 7, 50_000)
 
 
+def test_records_of_sflow_samples_have_names() -> None:
+    router = 1002, struct.pack(">I4sII", 1, bytes([192, 0, 2, 1]), 24, 16)
+    assert sflow.values(router) == ("router", {"nextHop": "192.0.2.1", "sourceMask": 24, "destinationMask": 16})
+    assert sflow.values((4413 << 12 | 7, b"1234")) == ("format 4413.7", {"octets": 4})
+    assert sflow.counter_values((1005, struct.pack(">I4s", 4, b"eth0"))) == ("portName", {"name": "eth0"})
+    said = sflow.extended((router,))
+    assert (said.next_hop, said.source_mask, said.source_as) == (bytes([192, 0, 2, 1]), 24, None)
+    with pytest.raises(flowtop.DecodeError):
+        sflow.values((1002, b"1234"))
+
+
 def test_sflow_is_decoded_and_refused() -> None:
     datagram = sflow.decode(struct.pack(">II4sIIII", 5, 1, bytes([192, 0, 2, 77]), 3, 9, 5_000, 0))
     assert (datagram.agent, datagram.sub_agent, datagram.sequence, datagram.uptime_ms, datagram.packets) == (
@@ -97,7 +108,7 @@ def test_a_decoder_remembers_templates_by_session() -> None:
 
 def test_what_is_no_message_is_refused_by_kind_and_place_and_counted() -> None:
     decoder = flowtop.Decoder()
-    for octets, fault, offset in ((b"", "length", 0), (b"\0\7" + bytes(20), "version", 0),
+    for octets, fault, offset in ((b"", "length", 0), (b"\0\3" + bytes(20), "version", 0),
                                   (message_of()[:-1], "length", 0), (message_of(b"\1\0\0\3"), "set", 16)):
         with pytest.raises(flowtop.DecodeError) as caught:
             decoder.decode(octets)

@@ -189,6 +189,18 @@ def test_decap_looks_into_tunnels(tmp_path: Path) -> None:
     assert (plain.source, plain.tunnel, plain.bytes) == ("192.0.2.1", "", outer.octets)
 
 
+def test_ports_of_tunnels_are_added(tmp_path: Path) -> None:
+    outer = PACKETS[0].__class__(0.0, "192.0.2.1", "192.0.2.2", 17,
+                                 udp(1, 51234, struct.pack(">BxxxI", 8, 100 << 8) + PACKETS[0].frame()))
+    path = tmp_path / "vxlan.pcap"
+    path.write_bytes(pcap([(START_S * SECOND, outer.frame())]))
+    inner, = flowtop.read(path, decap=True, tunnel_ports={51234: "vxlan"}).query("tcp")
+    assert (inner.source, inner.tunnel, inner.tunnel_id, inner.bytes) == (CLIENT, "vxlan", 100, 40)
+    assert [flow.tunnel for flow in flowtop.read(path, decap=True).query()] == [""]
+    with pytest.raises(flowtop.FlowtopError, match="has no UDP port"):
+        flowtop.read(path, decap=True, tunnel_ports={51234: "gre"})
+
+
 def test_flows_past_max_flows_end_and_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "many.pcap"
     frames = [(START_S * SECOND + port, PACKETS[0].__class__(0, CLIENT, SERVER, 17, udp(port, 53, b"")).frame())

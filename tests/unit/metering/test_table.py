@@ -316,8 +316,8 @@ def test_the_books_close_when_the_capture_says_what_it_observed() -> None:
     flows = table()
     first = observation(direction=0, ifindex=2, packets=14, octets=1400, lost_packets=1, lost_octets=60,
                         ignored_packets=[1, 0, 2, 0], ignored_octets=[28, 0, 72, 0], interface_packets=14)
-    second = observation(direction=1, ifindex=2, packets=12, octets=2500, unjoined_fragments=2, filtered_packets=7,
-                         filtered_octets=2000)
+    second = observation(direction=1, ifindex=2, packets=12, octets=2500, unjoined_fragments=2, lying_lengths=4,
+                         filtered_packets=7, filtered_octets=2000)
     flows.update(batch([(key(), counters(10, 1240)), (key(direction=1), counters(5, 500))], at(1),
                        np.concatenate((first, second))))
     totals = flows.totals
@@ -326,7 +326,7 @@ def test_the_books_close_when_the_capture_says_what_it_observed() -> None:
     assert (totals.filtered_packets, totals.filtered_octets) == (7, 2000)
     assert totals.ignored_by_kind == (1, 0, 2, 0)
     assert (totals.unexplained_packets, totals.unexplained_octets) == (0, 0)
-    assert totals.unjoined_fragments == 2
+    assert (totals.unjoined_fragments, totals.lying_lengths) == (2, 4)
     first["packets"] += 1
     flows.update(batch([], at(2), first))
     assert flows.totals.unexplained_packets == 15 - 15 - 3 - 1

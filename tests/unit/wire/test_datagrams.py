@@ -14,7 +14,7 @@ from flowtop.wire.data_set import decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.iana import registered
 from flowtop.wire.ipfix_template import IpfixDecodeError
-from flowtop.wire.netflow5 import decode_netflow5
+from flowtop.wire.netflow_fixed import decode_fixed
 from flowtop.wire.recognition import split_exports
 from flowtop.wire.template_store import TemplateStore
 from tests.unit.wire.patience import patient
@@ -60,12 +60,12 @@ def test_netflow_5_fields_stand_where_the_format_puts_them() -> None:
 @pytest.mark.parametrize(("count", "records"), [(2, 1), (0xFFFF, 30), (1, 0)])
 def test_netflow_5_that_promises_more_flows_than_it_has_is_refused(count: int, records: int) -> None:
     with pytest.raises(IpfixDecodeError) as refusal:
-        decode_netflow5(v5(count, v5_record() * records))
+        decode_fixed(v5(count, v5_record() * records))
     assert refusal.value.fault == "length"
 
 
 def test_netflow_5_with_octets_to_spare_is_read_and_remarked() -> None:
-    message = decode_netflow5(v5(1, v5_record() + b"abc"))
+    message = decode_fixed(v5(1, v5_record() + b"abc"))
     assert message.record_count == 1 and message.remarks == ("3 octets follow the last flow",)
 
 
@@ -83,7 +83,7 @@ def test_netflow_9_templates_options_and_data() -> None:
     assert [(bytes(row[0]), row[1]) for row in flows.records.tolist()] == [(b"\x0a\0\0\1", 256), (b"\x0a\0\0\2", 5)]
     assert dict(zip(options.template.names, options.records[0].tolist(), strict=True)) == {
         "exportingProcessId": 0, "samplingInterval": 512, "samplingAlgorithm": 2}
-    assert message.templates[1].names == ("ie40001",)
+    assert message.templates[1].names == ("xlateSourceIPv4Address",), "a field type of Cisco ASA"
 
 
 @pytest.mark.parametrize(("flowsets", "fault"), [
@@ -122,7 +122,8 @@ def test_templates_are_apart_by_session_and_source_id_and_expire() -> None:
     assert store.get("a", 1, 256) is None and store.get("a", 2, 256) and store.fields == 2
 
 
-@pytest.mark.parametrize("octets", [b"", b"\0", b"\0\x0a", b"\0\x09", b"\0\5", b"\0\7" + bytes(50)])
+@pytest.mark.parametrize("octets", [b"", b"\0", b"\0\x0a", b"\0\x09", b"\0\5", b"\0\3" + bytes(50),
+                                    b"\0\x08" + bytes(50)])
 def test_what_is_no_export_is_refused(octets: bytes) -> None:
     with pytest.raises(IpfixDecodeError):
         decode_export(octets, TemplateStore(), session="s")

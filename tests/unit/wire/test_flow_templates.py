@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.model.elements import ELEMENTS
+from flowtop.model.kinds import Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
 from flowtop.wire import flow_templates as ft
 from flowtop.wire.ipfix import encode_messages
@@ -209,3 +210,12 @@ def test_reduced_tcp_control_bits_keep_the_low_octet() -> None:
         encoded = encode_messages([*ft.announcement(templates), *sets], domain=1, sequence=0, export_time_s=0)
         (message,) = decoded(encoded.messages, store)
         assert message.data_sets[0].records["tcpControlBits"].tolist() == [bits]
+
+
+def test_flows_of_mac_addresses_are_not_exported_as_ipv4() -> None:
+    records = np.zeros(2, FLOW_RECORD_DTYPE)
+    records["kind"], records["octet_delta"] = Kind.FLOW, 100
+    records["ip_version"] = 4, 0
+    records["source_address"] = np.void(b"\x02\0\0\0\0\1".ljust(16, b"\0"))
+    sets, order = ft.flow_sets(records, ft.flow_templates(ft.PROFILES["default"]))
+    assert [record_set.set_id for record_set in sets] == [ft.IPV4, ft.AGGREGATE] and order.tolist() == [0, 1]

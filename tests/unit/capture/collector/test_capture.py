@@ -56,6 +56,7 @@ def batch_with(capture: CollectorCapture, records: int) -> FlowBatch:
     ("sflow://", "udp://127.0.0.1:6343"),
     ("tcp://0.0.0.0", "tcp://0.0.0.0:4739"), ("udp://[::]:2055", "udp://[::]:2055"), ("netflow://[::1]", "udp://[::1]:2055"),
     ("tls://192.0.2.1?cert=a&key=b", "tls://192.0.2.1:4740"), ("udp://localhost:1", "udp://127.0.0.1:1"),
+    ("udp://:2055?sampling=1000", "udp://127.0.0.1:2055"), ("tls://?cert=a&sampling=2", "tls://127.0.0.1:4740"),
 ])
 def test_where_a_url_listens(text: str, expected: str) -> None:
     assert str(parse_listen_url(text)) == expected
@@ -63,7 +64,9 @@ def test_where_a_url_listens(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "http://", "udp:/x", "udp://example.com", "udp://:99999", "tcp://:x", "udp://[::1",
                                   "udp://u@127.0.0.1", "udp:///path", "tls://", "udp://?cert=a", "tls://?cert=a&x=y",
-                                  "eth0", "70000"])
+                                  "eth0", "70000", "udp://?sampling=", "udp://?sampling=1.5", "tcp://?sampling=-1",
+                                  "udp://?sampling=1k", "udp://?sampling=16777217", "udp://?sampling=\u0661",
+                                  "udp://?sampled=1"])
 def test_what_is_no_place_to_listen_at_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(FlowtopError) as refusal:
         parse_listen_url(text)
@@ -80,6 +83,24 @@ def test_datagrams_become_flows_and_the_exporter_is_named() -> None:
         assert (batch.counters["last_ns"] <= batch.now_ns).all()
 
 
+@pytest.mark.parametrize(("text", "interval"), [
+    ("udp://", 0), ("udp://?sampling=1000", 1_000), ("sflow://:1?sampling=0", 0), ("tcp://[::1]?sampling=1", 1),
+    ("tls://?key=b&sampling=512&cert=a", 512), ("ipfix://?sampling=16777216", 16_777_216)])
+def test_the_sampling_interval_in_a_url(text: str, interval: int) -> None:
+    assert parse_listen_url(text).sampling == interval
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+def test_flows_of_exporters_that_do_not_report_their_sampling_are_multiplied(scheme: str) -> None:
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    with listening(f"{scheme}://:0?sampling=1000") as capture, socket.socket(socket.AF_INET, kind) as exporter:
+        exporter.connect(("127.0.0.1", port_of(capture)))
+        exporter.sendall(MESSAGE)
+        batch = batch_with(capture, 2)
+        assert int(batch.counters["octets"].sum()) == 600_000
+        assert batch.collecting is not None and batch.collecting.sampling_interval == 1_000
+
+
 def test_a_stream_may_be_cut_anywhere() -> None:
     stream = MESSAGE + ipfix(set_of(256, flow(3)), sequence=2) * 3
     with listening("tcp://:0") as capture:
@@ -92,7 +113,7 @@ def test_a_stream_may_be_cut_anywhere() -> None:
         assert (batch.collecting.records, batch.collecting.messages, batch.collecting.refused) == (5, 4, ())
 
 
-@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n\r\n", MESSAGE[:2] + b"\0\3" + bytes(20), ipfix(b"\1\0\0\1")])
+@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n\r\n", MESSAGE[:2] + b"\0\3" + bytes(20)])
 def test_a_stream_that_is_none_is_closed_and_counted(octets: bytes) -> None:
     with listening("tcp://:0") as capture, socket.create_connection(("127.0.0.1", port_of(capture))) as exporter:
         exporter.settimeout(PATIENCE_S)

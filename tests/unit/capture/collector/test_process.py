@@ -16,7 +16,7 @@ from flowtop.capture.collector import process as module
 from flowtop.capture.collector import sessions
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import SequenceTracker, Session, Verdict
-from flowtop.model.exporters import Exporter, exporter_of, observation_point_name
+from flowtop.model.exporters import Exporter, collecting_record, exporter_of, faults, observation_point_name
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
@@ -88,11 +88,12 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_templates_belong_to_their_session() -> None:
-    process = CollectingProcess()
-    other = Session("udp2", "192.0.2.1", True)
-    process.receive(ipfix(template(SET, FLOW)), UDP, NOW_S)
-    process.receive(ipfix(set_of(SET, flow(1))), other, NOW_S)
-    assert drained(process) == {}
+    for one, other in ((UDP, Session("udp2", "192.0.2.2", True)), (TCP, Session("tcp2", "192.0.2.1", False)),
+                       (UDP, TCP), (TCP, UDP)):
+        process = CollectingProcess()
+        process.receive(ipfix(template(SET, FLOW)), one, NOW_S)
+        process.receive(ipfix(set_of(SET, flow(1))), other, NOW_S)
+        assert drained(process) == {}
 
 
 def test_over_udp_templates_expire_and_over_tcp_they_live_with_the_session() -> None:
@@ -115,15 +116,24 @@ def test_a_withdrawn_template_is_gone() -> None:
     assert drained(process) == {} and counted(process)["waiting_sets"] == 1
 
 
-@pytest.mark.parametrize(("octets", "fault"), [
-    (b"\0\7" + bytes(40), "version"), (b"\0\x0a\0\x10", "length"), (ipfix(b"\1\0\0\1"), "set"),
-    (ipfix(template(SET, ((8, 0),))), "template"),
-    (ipfix(template(SET, ((82, 65_535),)), set_of(SET, b"\5a")), "value"),
-])
+@pytest.mark.parametrize(("octets", "fault"), [(b"\0\3" + bytes(40), "version"), (b"\0\x0a\0\x10", "length")])
 def test_every_kind_of_refusal_is_counted(octets: bytes, fault: str) -> None:
     process = CollectingProcess()
     assert not process.receive(octets, UDP, NOW_S)
     assert process.statistics().refused == ((fault, 1),) and process.statistics().refused_messages == 1
+
+
+@pytest.mark.parametrize(("octets", "part"), [
+    (ipfix(b"\1\0\0\1"), "set"), (ipfix(template(SET, ((8, 0),))), "template"),
+    (ipfix(template(SET, ((82, 65_535),)), set_of(SET, b"\5a")), "record"),
+])
+def test_every_kind_of_part_that_is_skipped_is_counted(octets: bytes, part: str) -> None:
+    process = CollectingProcess()
+    assert process.receive(octets, TCP, NOW_S)
+    statistics = process.statistics()
+    assert (statistics.refused, statistics.skipped) == ((), ((part, 1),))
+    assert faults(statistics) == [(f"skipped ({part})", 1)]
+    assert collecting_record(statistics)["skipped"] == {part: 1}
 
 
 def test_sampling_told_by_options_is_applied_by_sampler() -> None:
@@ -256,14 +266,14 @@ def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pyt
 
 def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_ALL_DOMAINS", 5)
-    monkeypatch.setattr("flowtop.capture.collector.points.MAX_ALL_NAMES", 3)
+    monkeypatch.setattr("flowtop.capture.collector.option_names.MAX_ALL_NAMES", 3)
     process = CollectingProcess()
     for number in range(10):
         process.receive(ipfix(template(300, ((10, 4), (82, 4)), scope=1), set_of(300, struct.pack(">I4s", 3, b"wan")),
                               template(SET, FLOW), set_of(SET, flow(number)), domain=number),
                         Session(number % 2, "192.0.2.1", True), NOW_S)
     assert process._sessions.domains == 5
-    assert process.points._named == 3 and len(drained(process)) == 10
+    assert len(process.points.names) == 3 and len(drained(process)) == 10
 
 
 # ---- sequence numbers

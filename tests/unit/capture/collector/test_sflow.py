@@ -10,13 +10,18 @@ from hypothesis import strategies as st
 
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
+from flowtop.model.exporters import faults
 from flowtop.model.kinds import UNKNOWN_DIRECTION
 from flowtop.wire.ipfix_template import IpfixDecodeError
 from flowtop.wire.sflow import decode_sflow
+from tests.kernel import frames as f
 from tests.unit.wire.patience import patient
 
 NOW_S = 1_700_000_000.0
 UDP = Session("s", "198.51.100.1", True)
+PACKET = f.ipv4(f.udp(5000, 53, bytes(72)), f.UDP)
+PACKET6 = f.ipv6(f.udp(5000, 53, bytes(52)), f.UDP)
+"""Packets of 100 octets."""
 
 
 def frame(payload: int = 500, vlan: int | None = None) -> bytes:
@@ -147,3 +152,40 @@ def test_a_hostile_agent_ends_in_flows_or_refusals(changes: list[tuple[int, int]
     process.receive(bytes(octets[:length]), UDP, NOW_S)
     _, counters, _ = process.drain()
     assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())
+
+
+SAMPLED = {
+    "label": (f.ethernet(f.MPLS, f.mpls((100,), PACKET)), 0),
+    "three labels, IPv6": (f.ethernet(f.MPLS, f.mpls((16, 17, 18), PACKET6)), 0),
+    "pseudowire": (f.ethernet(f.MPLS, f.mpls((19,), bytes(4) + f.ethernet(f.IPV4, PACKET))), 0),
+    "PPPoE": (f.ethernet(f.PPPOE, f.pppoe(7, f.PPP_IPV4, PACKET)), 0),
+    "VLAN, PPPoE, IPv6": (f.ethernet(f.PPPOE, f.pppoe(7, f.PPP_IPV6, PACKET6), tags=((f.VLAN, 42),)), 42),
+    "QinQ, label": (f.ethernet(f.MPLS, f.mpls((20,), PACKET), tags=((f.SERVICE_VLAN, 42), (f.VLAN, 43))), 42),
+    "backbone": (f.ethernet(f.PBB, f.pbb(9, f.IPV4, PACKET), tags=((f.SERVICE_VLAN, 42),)), 42),
+    "four tags": (f.ethernet(f.IPV4, PACKET, tags=((f.VLAN, 42),) * 4), 42),
+}
+"""Frames with one of two packets of 100 octets, and their outer VLAN ID."""
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("kept", [128, 256])
+def test_ip_behind_other_headers_in_samples(name: str, kept: int) -> None:
+    octets, vlan_id = SAMPLED[name]
+    process = CollectingProcess()
+    process.receive(datagram(sample(raw_header(octets, length=kept), interval=10)), UDP, NOW_S)
+    (key,), (counter,), _ = process.drain()
+    assert (int(counter["packets"]), int(counter["octets"])) == (10, 10 * 100)
+    assert [int(key[name]) for name in ("protocol", "source_port", "destination_port", "vlan_id", "tunnel")] == [
+        17, 5000, 53, vlan_id, 0]
+    assert process.statistics().unusable_records == 0
+
+
+def test_a_sampled_length_larger_than_the_frame_is_not_believed_and_counted() -> None:
+    process = CollectingProcess()
+    lie = f.ethernet(f.IPV4, f.ipv4(f.udp(1, 2, bytes(18)), f.UDP, total_length=65_000))
+    process.receive(datagram(sample(raw_header(lie), raw_header(frame()), interval=10)), UDP, NOW_S)
+    _, counters, _ = process.drain()
+    with_checksum = 46 + 4  # the agent's frame length includes it
+    assert sorted(counters["octets"].tolist()) == [10 * with_checksum, 10 * 540]
+    assert process.statistics().lying_lengths == 1
+    assert ("length lies", 1) in faults(process.statistics())

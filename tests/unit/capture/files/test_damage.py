@@ -30,7 +30,9 @@ WHOLE_NG = w.section() + w.interface() + w.enhanced(T // 1000, FRAME) * 3
     (gzip.compress(b"text", mtime=0), "is not a capture file", EXIT_DAMAGED),
     (gzip.compress(b"", mtime=0), "is empty", EXIT_DAMAGED),
     (WHOLE[:20], "is cut off in its header", EXIT_DAMAGED),
-    (w.pcap([(T, FRAME)], link_type=127), "has link type 127, which is not supported", EXIT_DAMAGED),
+    *((magic.to_bytes(4, order) + WHOLE[4:], f"is in {whose} variant of pcap, which is not supported", EXIT_DAMAGED)
+      for magic, whose in ((0xA12B3C4D, "Navtel's"), (0x1C0001AC, "Ixia's hardware"), (0x1C0001AB, "Ixia's software"))
+      for order in ("big", "little")),
 ])
 def test_no_capture(tmp_path: Path, content: bytes, message: str, status: int) -> None:
     path = tmp_path / "x"
@@ -81,11 +83,23 @@ def test_damage_behind_good_packets(tmp_path: Path, damaged: bytes, message: str
 
 def test_frames_of_an_unknown_link_type_among_others_count_as_ignored(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_bytes(WHOLE_NG + w.interface(link_type=127) + w.enhanced(0, FRAME, number=1))
+    path.write_bytes(WHOLE_NG + w.interface(link_type=147) + w.enhanced(0, FRAME, number=1))
     found = read(path)
     assert list(found.flows.values()) == [(3, 3 * 78)]
     assert found.ignored() == {"other": (1, 92)}
-    assert "link type 127" in found.fault
+    assert "1 frame of link type 147 (USER0), which is not supported: counted as ignored" in found.fault
+
+
+@pytest.mark.parametrize(("number", "text"), [
+    (7, "7 (ARCNET_BSD)"), (122, "122 (IP_OVER_FC)"), (140, "140 (MTP2)"), (189, "189 (USB_LINUX)"),
+    (220, "220 (USB_LINUX_MMAPPED)"), (227, "227 (CAN_SOCKETCAN)"), (253, "253 (NETLINK)"), (65_535, "65535")])
+def test_a_file_of_a_link_type_that_is_not_read_is_one_line_and_its_packets_are_ignored(
+        tmp_path: Path, number: int, text: str) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(w.pcap([(T, FRAME)] * 1_200, link_type=number))
+    found = read(path)
+    assert found.fault == f"x has 1,200 frames of link type {text}, which is not supported: counted as ignored"
+    assert (dict(found.flows), found.ignored()) == ({}, {"other": (1_200, 1_200 * 92)})
 
 
 def test_decompression_is_bounded(tmp_path: Path) -> None:
