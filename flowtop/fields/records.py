@@ -13,6 +13,7 @@ from flowtop.fields.registry import MEASURES, MEMBERS
 from flowtop.model.elements import ELEMENTS, reverse_name
 from flowtop.model.kinds import Kind
 from flowtop.model.record import FlowRecords
+from flowtop.model.reported import REPORTED
 from flowtop.model.rows import NO_MORE, FlowRow, FlowValues, Ways
 from flowtop.text.lookups import Lookups
 
@@ -103,8 +104,9 @@ def plain_records(records: FlowRecords, lookups: Lookups) -> Iterator[dict[str, 
     """Each Flow Record (FLOW_RECORD_DTYPE) as `flow_record` gives it; names that are not known are shown as numbers."""
     names = records.dtype.names or ()
     make = _values_of((*names, "more"))
+    reported = REPORTED[0] in names
     measures = {field_id: measure.records(records).tolist() for field_id, measure in MEASURES.items()
-                if measure.records is not None}
+                if measure.records is not None and (reported or not measure.reported)}
     more = [dict(zip(measures, values, strict=True)) for values in zip(*measures.values(), strict=True)] if measures \
         else [NO_MORE] * len(records)
     for values in zip(*(records[name].tolist() for name in names), more, strict=True):

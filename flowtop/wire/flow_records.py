@@ -33,9 +33,12 @@ COLLECTED_DTYPE = np.dtype([
     ("tos", "u1"),
     ("ttl", "u1"),
     ("other_ifindex", "u4"),
+    ("opposite", "?"),
 ])
 """A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
-the exporter's interface on the other side (0 if not reported)."""
+the exporter's interface on the other side (0 if not reported).
+
+`opposite`: the Observation Point is not the interface in the flow's direction, but the one on the other side."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
@@ -82,18 +85,20 @@ class CollectedRows:
         rows: forward halves, then reverse halves.
         sources: index of each row's record, shape (n,).
         unusable: number of records without counters, or with all counters 0.
+        forward: number of forward rows; the rest is reverse.
     """
 
     rows: Collected
     sources: npt.NDArray[np.intp]
     unusable: int
+    forward: int = 0
 
 
 def collect_rows(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
     """Convert Flow Records of one Template, shape (n,), to rows."""
     fields = _Fields(records)
     start_ms, end_ms = _times(fields, times)
-    halves = []
+    halves, backward = [], 0
     for reverse in (False, True):
         octets, packets = _counter(fields, _OCTETS, "Octets", reverse), _counter(fields, _PACKETS, "Packets", reverse)
         if octets is None and packets is None:
@@ -104,10 +109,13 @@ def collect_rows(template: Template, records: Records, times: ExportTimes) -> Co
         _fill(half, fields, template, reverse)
         sources = np.flatnonzero((half["octets"] > 0) | (half["packets"] > 0))
         halves.append((half[sources], sources))
+        backward = len(sources) if reverse else 0
     if not halves:
         return CollectedRows(np.zeros(0, COLLECTED_DTYPE), np.zeros(0, np.intp), len(records))
     sources = np.concatenate([indices for _, indices in halves])
-    return CollectedRows(np.concatenate([half for half, _ in halves]), sources, len(records) - len(np.unique(sources)))
+    forward = sum(len(half) for half, _ in halves) - backward
+    return CollectedRows(np.concatenate([half for half, _ in halves]), sources, len(records) - len(np.unique(sources)),
+                         forward)
 
 
 class _Fields:
@@ -242,6 +250,7 @@ def _fill_interface(half: Collected, fields: _Fields) -> None:
                          else np.where(direction < UNKNOWN_DIRECTION, direction, UNKNOWN_DIRECTION))
     half["ifindex"] = np.where(first != 0, first, second) & 0xFFFF_FFFF
     half["other_ifindex"] = np.where(first != 0, second, 0) & 0xFFFF_FFFF
+    half["opposite"] = (first == 0) & (second != 0)
 
 
 def _fill_tunnel(half: Collected, fields: _Fields, template: Template) -> None:
@@ -269,7 +278,9 @@ def _turn_round(half: Collected) -> None:
     source, destination = half["source_port"].copy(), half["destination_port"].copy()
     half["source_port"] = np.where(ported, destination, source)
     half["destination_port"] = np.where(ported, source, destination)
-    half["direction"] ^= half["direction"] != UNKNOWN_DIRECTION
+    unknown = half["direction"] == UNKNOWN_DIRECTION
+    half["direction"] ^= ~unknown
+    half["opposite"] ^= unknown
 
 
 def _times(fields: _Fields, times: ExportTimes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

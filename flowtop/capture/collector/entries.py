@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import TCP_CONTROL_BITS, TCP_OPENING_BIT
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_opening
+from flowtop.model.reported import Reported, last_given, rows_of
 from flowtop.wire.flow_records import Collected
 
 _LATEST_MS = (1 << 62) // 1_000_000
@@ -20,6 +23,15 @@ CollectedEntries = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray
 """FlowBatch.keys, counters, other_ifindexes."""
 
 
+class MergedRows(NamedTuple):
+    """Arrays of a FlowBatch, and its reported values; see `flow_entries`."""
+
+    keys: npt.NDArray[np.void]
+    counters: npt.NDArray[np.void]
+    other_ifindexes: npt.NDArray[np.uint32]
+    reported: Reported | None
+
+
 def flow_entries(rows: Collected) -> CollectedEntries:
     """Merge rows by Flow Key.
 
@@ -28,11 +40,21 @@ def flow_entries(rows: Collected) -> CollectedEntries:
         distinct keys in the order of their first row. MACs, TOS, TTL and the other interface are those of the first
         row. Times are ns since 1970 UTC.
     """
+    merged = merge_rows(rows, None)
+    return merged.keys, merged.counters, merged.other_ifindexes
+
+
+def merge_rows(rows: Collected, reported: Reported | None) -> MergedRows:
+    """As `flow_entries`, with the values that rows of each key have reported: of several, the last one that was given.
+
+    Args:
+        reported: those of each row, shape (n,).
+    """
     keys = np.empty(len(rows), FLOW_KEY_DTYPE)
     for name in FLOW_KEY_DTYPE.names or ():
         keys[name] = rows[name]
     if not len(rows):
-        return keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32)
+        return MergedRows(keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32), reported)
     order, starts = _by_key(keys.view(np.uint64).reshape(-1, _WORDS))
     firsts = order[starts]
     counters = np.zeros(len(starts), FLOW_COUNTERS_DTYPE)
@@ -47,7 +69,9 @@ def flow_entries(rows: Collected) -> CollectedEntries:
     counters["tcp_bits_hint"] = bits
     counters["tcp_bit_seen"] = bits[:, None] >> np.arange(TCP_OPENING_BIT + 1, dtype=np.uint16) & np.uint16(1)
     arrival = np.argsort(firsts)  # deterministic order, independent of the hash
-    return keys[firsts[arrival]], counters[arrival], rows["other_ifindex"][firsts[arrival]]
+    if reported is not None:
+        reported = rows_of(last_given(reported, order, starts), arrival)
+    return MergedRows(keys[firsts[arrival]], counters[arrival], rows["other_ifindex"][firsts[arrival]], reported)
 
 
 def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -35,6 +35,7 @@ class ObservationPoints:
         self._names: dict[_Domain, dict[int, str]] = {}
         self._named = 0
         self._texts: dict[int, str] | None = None
+        self._own: dict[int, str] = {}
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
@@ -76,6 +77,14 @@ class ObservationPoints:
             if len(self._numbers) >= MAX_POINTS:
                 self._texts[OTHERS] = "others"
         return self._texts
+
+    def interface_numbers(self) -> Mapping[int, str]:
+        """The exporter's own number of an interface by synthetic ifindex; "" for 0, which is none. A new mapping when
+        there are more."""
+        if len(self._own) != len(self._numbers):
+            self._own = {number: str(interface) if interface else ""
+                         for (_, _, interface), number in self._numbers.items()}
+        return self._own
 
     def _text(self, exporter: str, domain: int, interface: int) -> str:
         """An interface's name; exporters may report it in domain 0 for all their domains."""

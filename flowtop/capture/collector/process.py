@@ -6,26 +6,39 @@ Points, samplers, names, Data Sets that wait for a Template, and records between
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.entries import CollectedEntries, flow_entries
+from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
+from flowtop.capture.collector.names import Names
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.kinds import IpVersion
+from flowtop.model.reported import (
+    INTERFACE_NUMBERS,
+    OPPOSITE,
+    REPORTED_DTYPE,
+    Reported,
+    plain_address,
+    rows_of,
+    turned,
+)
 from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
+from flowtop.wire.reported import Origins, collect_origins, collect_reported
 from flowtop.wire.template_store import TemplateStore
 
 MAX_FIELDS = 262_144
@@ -64,6 +77,7 @@ class CollectingProcess:
 
     def __init__(self, correct_clocks: bool = True) -> None:
         self.points = ObservationPoints()
+        self.names = Names()
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
         self._sessions = Sessions()
@@ -71,7 +85,7 @@ class CollectingProcess:
         self._pending: dict[tuple[Hashable, int, int, int], _Pending] = {}
         self._pending_records = 0
         self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
-        self._extra: list[Collected] = []
+        self._extra: list[tuple[Collected, Reported | None]] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._interval = 1.0
@@ -152,17 +166,32 @@ class CollectingProcess:
 
     def drain(self) -> CollectedEntries:
         """Return the entries since the last call, see flow_entries, and add them to the points' totals."""
-        rows = self.take_rows()
+        merged = self.drain_all()
+        return merged.keys, merged.counters, merged.other_ifindexes
+
+    def drain_all(self) -> MergedRows:
+        """The same with the reported values of each entry."""
+        rows, reported = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return flow_entries(rows)
+        return merge_rows(rows, reported)
 
-    def take_rows(self) -> Collected:
-        """Rows since the last call, as reported and not in the totals yet; for callers that pass them on in parts."""
+    def take_rows(self) -> tuple[Collected, Reported | None]:
+        """Rows since the last call and their reported values, shape (n,); None: no exporter has reported any.
+
+        They are as reported and not in the totals yet; for callers that pass them on in parts.
+        """
         self._flush()
-        rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
-        self._extra, self._pending_records = [], 0
-        return rows
+        parts, self._extra, self._pending_records = self._extra, [], 0
+        rows = np.concatenate([rows for rows, _ in parts]) if parts else np.zeros(0, COLLECTED_DTYPE)
+        if all(reported is None for _, reported in parts):
+            return rows, None
+        return rows, np.concatenate([np.zeros(len(rows), REPORTED_DTYPE) if reported is None else reported
+                                     for rows, reported in parts])
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """Texts of codes: FlowBatch.texts. The content does not change: later there is a new mapping."""
+        return {**self.names.texts(), INTERFACE_NUMBERS: self.points.interface_numbers()}
 
     def statistics(self) -> CollectingStatistics:
         """The current counters."""
@@ -266,7 +295,8 @@ class CollectingProcess:
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
             if "interfaceName" in names or "interfaceDescription" in names:
-                self._name_interface(known.session.exporter, domain, values)
+                self._name_interface(*_original(values, known.session.exporter, domain), values)
+        self.names.announce(known.session.exporter, domain, data_set)
 
     def _name_interface(self, exporter: str, domain: int, values: dict[str, object]) -> None:
         for number_name in ("ingressInterface", "egressInterface", "ingressPhysicalInterface"):
@@ -291,25 +321,53 @@ class CollectingProcess:
             if len(rows):
                 self._multiply(rows, intervals)
             self._number(rows, agent, sub_agent)
-            self._extra.append(rows)
+            self._extra.append((rows, _with_intervals(None, intervals) if len(rows) else None))
 
-    def _rows(self, pending: _Pending) -> Collected:
+    def _rows(self, pending: _Pending) -> tuple[Collected, Reported | None]:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
         collected = collect_rows(pending.template, records, ExportTimes(export_ms, boot_ms))
         rows, sources = collected.rows, collected.sources
+        naming = self.names.naming(pending.known.session.exporter, pending.domain)
+        reported = collect_reported(pending.template, records, naming)
+        if reported is not None:
+            reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
+                                       turned(rows_of(reported, sources[collected.forward:]))))
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
         samplers = self._sessions.domain(pending.known, pending.domain).samplers
         intervals = samplers.intervals(records, pending.header_interval)
         if intervals is not None and len(rows):
             self._multiply(rows, intervals[sources])
+            reported = _with_intervals(reported, intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
         self._counts["unusable_records"] += collected.unusable + int((~believed).sum())
-        rows = rows[believed]
-        self._number(rows, pending.known.session.exporter, pending.domain)
-        return rows
+        if not believed.all():
+            rows, sources = rows[believed], sources[believed]
+            reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
+        origins = collect_origins(pending.template, records)
+        if origins is None:
+            self._number(rows, pending.known.session.exporter, pending.domain)
+        else:
+            self._number_origins(rows, origins, sources, pending)
+        return rows, reported
+
+    def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
+                        pending: _Pending) -> None:
+        """As `_number`, for relayed records: each has the interfaces of the exporter that reported it first."""
+        names = np.zeros(len(sources), [("exporter", "V16"), ("domain", "u4")])
+        names["exporter"] = origins.exporters[sources]
+        names["domain"] = pending.domain if origins.domains is None else origins.domains[sources]
+        whole = np.ascontiguousarray(names).view("S20")
+        _, firsts, inverse = np.unique(whole, return_index=True, return_inverse=True)
+        for number, (raw, domain) in enumerate(names[firsts].tolist()):
+            exporter = _address_text(raw) if any(raw) else pending.known.session.exporter
+            places = np.flatnonzero(inverse == number)
+            part = rows[places]
+            self._number(part, exporter, domain)
+            for name in ("ifindex", "other_ifindex"):
+                rows[name][places] = part[name]
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
         """Replace the exporter's interface numbers by synthetic ifindexes."""
@@ -317,6 +375,8 @@ class CollectingProcess:
         places = np.flatnonzero(rows["other_ifindex"])
         if len(places):
             rows["other_ifindex"][places] = self.points.numbers(exporter, domain, rows["other_ifindex"][places])
+        if rows["opposite"].any():
+            rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
 
     def _multiply(self, rows: Collected, intervals: npt.NDArray[np.float64]) -> None:
         """Multiply the counters of sampled traffic by the sampling interval."""
@@ -333,3 +393,27 @@ def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
     if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
         return int.from_bytes(value, "big")
     return value
+
+
+def _with_intervals(reported: Reported | None, intervals: npt.NDArray[np.float64]) -> Reported | None:
+    """The reported values with the sampling intervals that the counters were multiplied by."""
+    sampled = intervals > 1
+    if reported is None:
+        reported = np.zeros(len(intervals), REPORTED_DTYPE)
+    reported["sampling_interval"] = np.where(sampled, np.minimum(np.round(intervals), 0xFFFF_FFFF), 0)
+    return reported
+
+
+def _address_text(raw: bytes) -> str:
+    return str(ipaddress.ip_address(plain_address(raw)[0]))
+
+
+def _original(values: Mapping[str, Any], exporter: str, domain: int) -> tuple[str, int]:
+    """Exporter and Observation Domain that a record of Options Data from a mediator is about (RFC 7119)."""
+    for version in IpVersion:
+        # Options Data have addresses of 4 octets as integers.
+        address = values.get(f"originalExporterIPv{version}Address")
+        number = values.get("originalObservationDomainId")
+        if isinstance(address, bytes | int) and address and isinstance(number, int):
+            return str(ipaddress.ip_address(address)), number
+    return exporter, domain

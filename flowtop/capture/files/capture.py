@@ -327,7 +327,8 @@ class FileCapture:
             entries.keys, entries.counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
             SourceState(closes_tick, self._ended and self._piece is None, self._octets_done(), stream.octets_total,
                         self._fault),
-            reader.statistics if reader else None, entries.other_ifindexes, entries.segments)
+            reader.statistics if reader else None, entries.other_ifindexes, entries.segments,
+            reported=entries.reported, texts=reader.texts() if reader else {})
 
     def _octets_done(self) -> int:
         """Octets of the file up to the last drained packet. One piece of a quiet capture can cover hours."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -76,6 +77,10 @@ class PacketReader:
         """Names of interfaces by number."""
         return self._names
 
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts; none."""
+        return {}
+
 
 _LINK_TYPES_HINT = "supported: Ethernet, Linux cooked v1 and v2, raw IP, null and loopback"
 
@@ -105,6 +110,9 @@ class Reader(Protocol):
 
     def names(self) -> dict[int, str]:
         """Names of interfaces by number."""
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts."""
 
 
 def identify(stream: OctetStream, *, decap: bool = False) -> Reader | None:

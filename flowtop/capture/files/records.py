@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.entries import flow_entries
+from flowtop.capture.collector.entries import merge_rows
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
@@ -15,7 +16,8 @@ from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.files.pieces import rising
 from flowtop.capture.packets.entries import Entries
 from flowtop.capture.packets.frames import LATEST_NS, Integers
-from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.exporters import CollectingStatistics, exporter_of
+from flowtop.model.reported import Reported, rows_of
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_message
 
@@ -25,6 +27,7 @@ class RecordPiece:
     """Flow Records sorted by end time, which is about the order of export."""
 
     rows: Collected
+    reported: Reported | None
     clock_ns: Integers
     points: ObservationPoints
 
@@ -32,7 +35,8 @@ class RecordPiece:
         """See Piece."""
         rows = self.rows[start:stop]
         self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return Entries(*flow_entries(rows))
+        merged = merge_rows(rows, None if self.reported is None else self.reported[start:stop])
+        return Entries(merged.keys, merged.counters, merged.other_ifindexes, reported=merged.reported)
 
     def packets_between(self, start: int, stop: int) -> None:
         """See Piece."""
@@ -64,13 +68,14 @@ class RecordReader:
             octets = stream.buffer[stream.start:stream.start + length].tobytes()
             self._process.receive(octets, self._session, export_s)
             stream.start += length
-        rows = self._process.take_rows()
+        rows, reported = self._process.take_rows()
         if not len(rows):
             self._refuse_damage(stream)
             return None
-        rows = rows[np.argsort(rows["end_ms"], kind="stable")]
+        order = np.argsort(rows["end_ms"], kind="stable")
+        rows, reported = rows[order], None if reported is None else rows_of(reported, order)
         ends_ns = rows["end_ms"].clip(0, LATEST_NS // 1_000_000) * 1_000_000
-        return RecordPiece(rows, rising(ends_ns, latest_ns), self._process.points)
+        return RecordPiece(rows, reported, rising(ends_ns, latest_ns), self._process.points)
 
     @staticmethod
     def _refuse_damage(stream: OctetStream) -> None:
@@ -98,7 +103,14 @@ class RecordReader:
         """Cumulative totals: OBSERVATION_DTYPE."""
         return self._process.points.observations()
 
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts."""
+        return self._process.texts()
+
     def names(self) -> dict[int, str]:
-        """Names of interfaces by number; without the exporter's address, as the file is of one host."""
-        return {number: text.partition(" ")[2] or self._name
+        """Names of interfaces by number; without the exporter's address, as the file is of one host.
+
+        A file of relayed flows names their exporters.
+        """
+        return {number: text if exporter_of(text) else text.partition(" ")[2] or self._name
                 for number, text in self._process.points.interfaces().items()}

@@ -22,13 +22,14 @@ def _multipliers() -> npt.NDArray[np.uint64]:
 
 
 class Entries(NamedTuple):
-    """Keys, counters, other interfaces and segments as in FlowBatch; with several steps, also each entry's step."""
+    """Keys, counters, other interfaces, segments, reported values as in FlowBatch; with steps, that of each entry."""
 
     keys: npt.NDArray[np.void]
     counters: npt.NDArray[np.void]
     other_ifindexes: npt.NDArray[np.uint32] | None = None
     segments: npt.NDArray[np.void] | None = None
     steps: Integers | None = None
+    reported: npt.NDArray[np.void] | None = None
 
 
 def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:

@@ -22,7 +22,7 @@ from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
 from flowtop.files import FILE_MODE, put_aside
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.flow_templates import flow_templates
 
 REPORT_S = 60.0
@@ -192,7 +192,7 @@ class FileTransport:
             raw.close()
         parts = [*self._unflushed, *([] if self._unsent is None else [self._unsent])]
         self._unflushed, self._unsent = [], None
-        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
+        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
 
     def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
         """Open the file, unbuffered; returns it, and whether it is a regular one. Raises OSError."""

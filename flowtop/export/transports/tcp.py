@@ -23,7 +23,7 @@ from flowtop.export.context import Abandoned, ExportContext
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.transports.resolve import Address, resolve
 from flowtop.export.url import ExportUrl
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.flow_templates import flow_templates
 
 CONNECT_S = 10.0
@@ -165,7 +165,7 @@ class TcpTransport:
             parts.append(self._unsent)
         self._kept.clear()
         self._unsent = None
-        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), written
+        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), written
 
     def _connect(self, address: Address, context: ExportContext) -> None:
         family, where = address

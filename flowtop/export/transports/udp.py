@@ -12,7 +12,7 @@ from flowtop.export.context import ExportContext
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.transports.resolve import resolve
 from flowtop.export.url import ExportUrl
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.flow_templates import flow_templates
 
 UNKNOWN_MTU_OCTETS = 512
@@ -173,7 +173,7 @@ class UdpTransport:
         finally:
             context.wrote(sent, octets)
             unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else records[:0]
-            unsent = np.concatenate((unsent, later)) if len(later) else unsent
+            unsent = joined((unsent, later)) if len(later) else unsent
             self._unsent = unsent if len(unsent) else None
 
     def _write(self, messages: list[bytes], context: ExportContext) -> None:
