@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowtop.export.context import ExportContext
+from flowtop.export.relays import interfaces_of_exporters
+from flowtop.model.exporters import exporter_of
 from flowtop.model.record import FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
-from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages
+from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, template_sets
+from flowtop.wire.ipfix_template import Template
+from flowtop.wire.relayed import RelayedTemplates, interface_sets, interface_templates
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
@@ -58,6 +62,7 @@ class TransportSession:
         self._sequences = {domain: 0, self._options_domain: 0}
         self._interfaces: dict[int, str] | None = None
         self._tunnels: set[int] = set()
+        self._relayed = RelayedTemplates()
         self._counts = SentCounts() if counts is None else counts
 
     def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
@@ -68,11 +73,20 @@ class TransportSession:
         interfaces = context.metering().lookups.interfaces
         self._interfaces = dict(interfaces)
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
-        if interfaces:
-            options.append(ft.interface_table(self._templates, interfaces))
+        options += self._interface_sets(context)
         messages = [*self._encode(ft.announcement(self._templates), self._domain, context, max_octets),
                     *self._encode(options, self._options_domain, context, max_octets)]
-        return [*messages, *self._announce_tunnels(context, max_octets)] if self._tunnels else messages
+        if self._tunnels:
+            messages += self._announce_tunnels(context, max_octets)
+        return [*messages, *self._announce_relayed(list(self._relayed.templates), context, max_octets)]
+
+    def _interface_sets(self, context: ExportContext) -> list[RecordSet]:
+        """Names of this host's interfaces by ifindex, and of exporters' interfaces by their own numbers."""
+        lookups = context.metering().lookups
+        relayed = interfaces_of_exporters(lookups)
+        local = {number: name for number, name in lookups.interfaces.items() if exporter_of(name) is None}
+        sets = [ft.interface_table(self._templates, local)] if local else []
+        return [*sets, *template_sets(interface_templates()), *interface_sets(relayed)] if relayed else sets
 
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """The interface table, if it has changed since it was sent; else nothing."""
@@ -80,8 +94,21 @@ class TransportSession:
         if not interfaces or interfaces == self._interfaces:
             return []
         self._interfaces = dict(interfaces)
-        return self._encode([ft.interface_table(self._templates, interfaces)], self._options_domain, context,
-                            max_octets)
+        return self._encode(self._interface_sets(context), self._options_domain, context, max_octets)
+
+    def before(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
+        """Messages that must precede these Flow Records: about new tunnels, and Templates of relayed records."""
+        new = ft.new_relayed_templates(records, self._templates, self._relayed)
+        return [*self.new_tunnels(records, context, max_octets), *self._announce_relayed(new, context, max_octets)]
+
+    def _announce_relayed(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
+        """Templates of relayed records, and their Flow Keys."""
+        if not templates:
+            return []
+        bases = self._relayed.templates
+        keys = ft.relayed_keys(self._templates, [(each, bases[each]) for each in templates], domain=self._domain)
+        return [*self._encode(template_sets(templates), self._domain, context, max_octets),
+                *self._encode([keys], self._options_domain, context, max_octets)]
 
     def new_tunnels(self, records: FlowRecords, context: ExportContext,
                     max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
@@ -124,7 +151,7 @@ class TransportSession:
 
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
-        sets, order = ft.flow_sets(records, self._templates)
+        sets, order = ft.flow_sets(records, self._templates, self._relayed)
         encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
                                   export_time_s=int(context.wall()), max_octets=max_octets)
         self._sequences[self._domain] = encoded.next_sequence

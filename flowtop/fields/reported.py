@@ -148,7 +148,11 @@ def _text(name: str, header: str, doc: str, json: str, word: str, table: str, *,
         found = lookups.named(id_table).get(flow.more.get(name, 0))
         return int(found) if found and id_table == VRF_IDS else found
 
-    return _reported(made.but(members=(*made.members, Member(key, value, "", of_packets=True))))
+    def named(flow: FlowValues, lookups: Lookups) -> str | int | float | None:
+        text = made.members[0].value(flow, lookups)
+        return None if text == lookups.named(id_table).get(flow.more.get(name, 0)) else text  # no name is known
+
+    return _reported(made.but(members=(replace(made.members[0], value=named), Member(key, value, "", of_packets=True))))
 
 
 # ---- addresses

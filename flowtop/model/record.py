@@ -255,7 +255,7 @@ RELAYED_RECORD_DTYPE = np.dtype([
     ("egress_interface", "u4"),
     ("ingress_vrf_id", "u4"),
     ("egress_vrf_id", "u4"),
-    ("application_id", "u8"),
+    ("application_id", "S24"),
     ("application_name", "S64"),
     ("vrf_name", "S64"),
     ("user_name", "S64"),
@@ -263,7 +263,7 @@ RELAYED_RECORD_DTYPE = np.dtype([
 """A Flow Record that is passed on: complete without the tables of names and numbers of this process.
 
 `exporter`, as the addresses of REPORTED_DTYPE, and `domain`: the Observation Domain that it is from. Interfaces: the
-exporter's own numbers. `application_id`: engine in the first octet of four, RFC 6759. Names in UTF-8.
+exporter's own numbers. `application_id`: as text, `engine:selector` (RFC 6759). Names in UTF-8.
 """
 
 FlowRecords = npt.NDArray[np.void]

@@ -20,6 +20,7 @@ from flowtop.wire import tunnels
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.relayed import base_of
 
 COLLECTED_DTYPE = np.dtype([
     *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
@@ -59,6 +60,8 @@ _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort
           "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
 _OURS = tuple(map(flow_templates, PROFILES.values()))
 _TUNNELLED = frozenset(template for templates in _OURS for template in templates.tunnelled.values())
+_BASES = {template.fields: template for templates in _OURS
+          for template in (*templates.flows.values(), *templates.tunnelled.values())}
 _FRAGMENTS = frozenset(template for templates in _OURS
                        for template in (*templates.flows.values(), *templates.tunnelled.values())
                        if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
@@ -97,6 +100,7 @@ class CollectedRows:
 def collect_rows(template: Template, records: Records, times: ExportTimes) -> CollectedRows:
     """Convert Flow Records of one Template, shape (n,), to rows."""
     fields = _Fields(records)
+    template = base_of(template, _BASES) or template
     start_ms, end_ms = _times(fields, times)
     halves, backward = [], 0
     for reverse in (False, True):

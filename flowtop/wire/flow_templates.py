@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import Direction, IpVersion, Kind, Protocol, Tunnel
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, chosen
+from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
+from flowtop.wire.relayed import RelayedTemplates, relayed_set
+from flowtop.wire.relayed import signatures as relayed_signatures
 
 _ICMP, _ICMPV6 = np.uint8(Protocol.ICMP), np.uint8(Protocol.ICMPV6)
 _MEASURED = ("flowId", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount")
@@ -30,6 +32,8 @@ _OBSERVED = ("ingressInterface", "egressInterface", "protocolIdentifier", "ipVer
 _PACKET = ("sourceMacAddress", "destinationMacAddress", "vlanId", "dot1qCustomerVlanId", "tcpControlBits",
            "ipClassOfService")
 _PORTS = ("sourceTransportPort", "destinationTransportPort")
+_RELAYED_INTERFACES = {"ingressInterface": "ingress_interface", "egressInterface": "egress_interface"}
+"""In relayed records: the exporter's own numbers, both sides."""
 _NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "postVlanId",
                        "tcpControlBits", "ipClassOfService"))
 _ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
@@ -161,12 +165,19 @@ def options_announcement(templates: FlowTemplates, *, tunnelled: bool = False) -
     return [record_set for template in options.values() for record_set in template_sets([template])]
 
 
-def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+def flow_sets(records: FlowRecords, templates: FlowTemplates,
+              relayed: RelayedTemplates | None = None) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
     """Flow Records as Sets for encode_messages, sorted by Template.
+
+    Args:
+        relayed: the Transport Session's Templates of relayed records (RELAYED_RECORD_DTYPE). Those that are new have to
+            be announced before the Sets: see `RelayedTemplates`.
 
     Returns the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
     """
     ids = _template_ids(records)
+    if relayed is not None and records.dtype == RELAYED_RECORD_DTYPE:
+        return _relayed_sets(records, ids, templates, relayed)
     present = np.flatnonzero(np.bincount(ids - IPV4, minlength=1)) + IPV4
     if len(present) < 2:
         order = np.arange(len(records))
@@ -175,6 +186,32 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[Reco
     edges = np.searchsorted(ids[order], [*present, present[-1] + 1])
     return [_flow_set(chosen(records, order[start:end]), _template(templates, int(id_)))
             for id_, start, end in zip(present, edges[:-1], edges[1:], strict=True)], order
+
+
+def _relayed_sets(records: FlowRecords, ids: npt.NDArray[np.intp], templates: FlowTemplates,
+                  relayed: RelayedTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+    kinds = np.stack((ids, relayed_signatures(records)), axis=1)
+    _, firsts, inverse = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(inverse.reshape(-1), kind="stable")
+    edges = [0, *np.cumsum(np.bincount(inverse.reshape(-1), minlength=len(firsts))).tolist()]
+    sets = []
+    for (id_, signature), start, end in zip(kinds[firsts].tolist(), edges[:-1], edges[1:], strict=True):
+        base = _template(templates, id_)
+        template, signature = relayed.template(base, signature)
+        part = chosen(records, order[start:end])
+        sets.append(relayed_set(part, template, signature, _columns(part, base)))
+    return sets, order
+
+
+def new_relayed_templates(records: FlowRecords, templates: FlowTemplates, relayed: RelayedTemplates) -> list[Template]:
+    """The Templates that these records need and that `relayed` did not have; it has them now."""
+    if records.dtype != RELAYED_RECORD_DTYPE:
+        return []
+    known = len(relayed)
+    kinds = np.unique(np.stack((_template_ids(records), relayed_signatures(records)), axis=1), axis=0)
+    for id_, signature in kinds.tolist():
+        relayed.template(_template(templates, id_), signature)
+    return list(relayed.templates)[known:]
 
 
 def _template(templates: FlowTemplates, id_: int) -> Template:
@@ -195,6 +232,11 @@ def _template_ids(records: FlowRecords) -> npt.NDArray[np.intp]:
 
 def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
     """Encode Flow Records of one Template."""
+    return encode_columns(template, _columns(records, template))
+
+
+def _columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
+    """Columns of the elements of one of flowtop's own Templates."""
     form = shape(template.id)
     ingress = records["direction"] != Direction.EGRESS  # unknown, too: the element has two values
     columns: dict[str, npt.NDArray[np.generic]] = {
@@ -220,7 +262,9 @@ def _flow_set(records: FlowRecords, template: Template) -> RecordSet:
     if form != template.id:
         columns |= {"observationPointId": tunnels.observation_points(records), "greKey": records["tunnel_id"],
                     "layer2SegmentId": tunnels.layer2_segments(records)}
-    return encode_columns(template, columns)
+    if records.dtype == RELAYED_RECORD_DTYPE:
+        columns |= {name: records[member] for name, member in _RELAYED_INTERFACES.items()}
+    return columns
 
 
 def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDArray[np.generic]]:
@@ -245,8 +289,8 @@ def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.N
 
 def _leading(records: FlowRecords, name: str, octets: int) -> npt.NDArray[np.void]:
     """The first octets of a field, as a view."""
-    assert FLOW_RECORD_DTYPE.fields is not None
-    return records.getfield(np.dtype(f"V{octets}"), FLOW_RECORD_DTYPE.fields[name][1])
+    assert records.dtype.fields is not None
+    return records.getfield(np.dtype(f"V{octets}"), records.dtype.fields[name][1])
 
 
 def metering_statistics(templates: FlowTemplates, *, domain: int, messages: int, flow_records: int,
@@ -282,6 +326,18 @@ def flow_keys(templates: FlowTemplates, *, domain: int, tunnelled: bool = False)
     flows = templates.tunnelled if tunnelled else templates.flows
     return _options(templates, FLOW_KEYS, [(*about, template.id, key_indicator(template))
                                            for template in flows.values()])
+
+
+def relayed_keys(templates: FlowTemplates, relayed: Iterable[tuple[Template, Template]], *, domain: int) -> RecordSet:
+    """The Flow Keys of Templates of relayed records: those of the Templates that they begin with, and the exporter's
+    Observation Domain.
+
+    Args:
+        relayed: each Template, and the Template of flowtop's own that it begins with.
+    """
+    about = (domain,) if templates.profile.options_apart else ()
+    return _options(templates, FLOW_KEYS, [(*about, template.id, key_indicator(base) | 1 << len(base.fields))
+                                           for template, base in relayed])
 
 
 def key_indicator(template: Template) -> int:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from flowtop.model.reported import REPORTED_DTYPE, Reported, mapped, words_of
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.relayed import applied_intervals
 
 PALO_ALTO = 25461
 """Private enterprise number of Palo Alto Networks."""
@@ -37,6 +38,7 @@ _VRFS = {"ingress_vrf": 234, "egress_vrf": 235}
 _VRF_NAME = 236
 _APPLICATION_ID, _APPLICATION_NAMES = 95, (96, 56701)
 _USERS = (371, 40000, 56702)
+_SELECTOR_NAME = 335
 
 Place = tuple[bytes, bytes]
 """A VRF or application in a record: its id as octets in network order and its name; b"": not reported."""
@@ -75,7 +77,8 @@ def _number(enterprise: int, element_id: int) -> int:
 
 
 _EVERY = frozenset((*(number for numbers in (*_NUMBERS.values(), *_ADDRESSES.values()) for number in numbers),
-                    _MPLS_TOP_LABEL, *_VRFS.values(), _VRF_NAME, _APPLICATION_ID, *_APPLICATION_NAMES, *_USERS))
+                    _MPLS_TOP_LABEL, *_VRFS.values(), _VRF_NAME, _APPLICATION_ID, *_APPLICATION_NAMES, *_USERS,
+                    _SELECTOR_NAME))
 
 
 def collect_reported(template: Template, records: Records, naming: Naming) -> Reported | None:
@@ -101,6 +104,8 @@ def collect_reported(template: Template, records: Records, naming: Naming) -> Re
         # Three octets: label, three bits of class and the bottom of the stack. With a fourth: the TTL.
         section = values >> np.uint64(8) if records[columns[_MPLS_TOP_LABEL]].dtype.itemsize == 4 else values
         found["mpls_top_label"] = section & np.uint64(0xFF_FFFF)
+    if _SELECTOR_NAME in columns:  # of a relay that has multiplied the counters already
+        found["sampling_interval"] = applied_intervals(records[columns[_SELECTOR_NAME]].tolist())
     _name(found, records, columns, naming)
     return found if words_of(found).any() else None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowtop.model.reported import APPLICATION_IDS, APPLICATIONS, USERS, VRF_IDS, VRFS
 from flowtop.wire.data_set import DataSet
+from flowtop.wire.relayed import application_text
 from flowtop.wire.reported import Naming, Place
 
 MAX_CODES = 65_536
@@ -21,7 +22,6 @@ OTHERS = 1
 """The code shared by all beyond MAX_CODES."""
 _MOST_OCTETS = 64
 """Longer names are cut."""
-_ENGINE_BITS = 24
 
 _Key = tuple[str, int, bytes, bytes]
 """Exporter, Observation Domain, id in network order, name in the record itself."""
@@ -32,17 +32,6 @@ _TABLES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 def _text(octets: bytes) -> str:
     return octets.partition(b"\0")[0].decode("utf-8", "replace").strip()[:_MOST_OCTETS]
-
-
-def application_id_text(octets: bytes) -> str:
-    """An applicationId (RFC 6759 section 4): `3:80`, the classification engine and its selector, which for engine 20
-    begins with an enterprise number: `20:9:80`."""
-    if len(octets) < 2:
-        return str(int.from_bytes(octets, "big"))
-    engine, selector = octets[0], octets[1:]
-    if engine == 20 and len(selector) > 4:
-        return f"20:{int.from_bytes(selector[:4], 'big')}:{int.from_bytes(selector[4:], 'big')}"
-    return f"{engine}:{int.from_bytes(selector, 'big')}"
 
 
 class _Kind:
@@ -103,7 +92,7 @@ class Names:
     """Codes and texts of the applications, VRFs and users of all exporters."""
 
     def __init__(self) -> None:
-        self._applications = _Kind(application_id_text)
+        self._applications = _Kind(application_text)
         self._vrfs = _Kind(lambda id_: str(int.from_bytes(id_, "big")))
         self._users: dict[str, int] = {}
         self._snapshot: Mapping[str, Mapping[int, str]] | None = {}

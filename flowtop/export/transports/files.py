@@ -61,7 +61,7 @@ class IpfixFile:
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """Messages of Flow Records, preceded by changed interface tables and new tunnels."""
-        return [*self._session.changed_interfaces(context), *self._session.new_tunnels(records, context),
+        return [*self._session.changed_interfaces(context), *self._session.before(records, context),
                 *self._session.flows(records, context).messages]
 
     def reports(self, context: ExportContext) -> list[bytes]:

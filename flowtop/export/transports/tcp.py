@@ -112,7 +112,7 @@ class TcpTransport:
         self._unsent = records
         self._look_for_close(context.monotonic())
         self._refresh(context)
-        self._write_all(self._session.new_tunnels(records, context, _MESSAGE_OCTETS), context)
+        self._write_all(self._session.before(records, context, _MESSAGE_OCTETS), context)
         flows = self._session.flows(records, context, _MESSAGE_OCTETS)
         start = 0
         for message, count in zip(flows.messages, flows.record_counts, strict=True):

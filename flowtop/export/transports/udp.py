@@ -111,7 +111,7 @@ class UdpTransport:
         self._unsent = records
         while self._unsent is not None:
             self._refresh(context)
-            self._write(self._session.new_tunnels(self._unsent, context, self.max_octets()), context)
+            self._write(self._session.before(self._unsent, context, self.max_octets()), context)
             self._send_until_refresh(self._unsent, context)
 
     def tick(self, context: ExportContext) -> float:

@@ -30,7 +30,8 @@ def test_120_columns_are_those_of_the_design_and_240_all() -> None:
     assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
                       "packets", "age", "state"]
     assert [column.id for column, _ in fit(240)] == [id_ for id_, column in COLUMNS.items()
-                                                     if not column.of_exporters and not column.of_tunnels and not column.of_reports]
+                                                     if not (column.of_exporters or column.of_tunnels
+                                                             or column.of_reports)]
 
 
 def test_flows_of_exporters_show_their_exporter() -> None:
