@@ -59,17 +59,18 @@ def _reported(made: Field, term: Callable[[FlowRow, Lookups], str] | None = None
     assert made.column and made.measure
     column = replace(made.column, of_reports=True, term=term or made.column.term)
     return made.but(column=column, biflow_columns=(column,), measure=replace(made.measure, reported=True),
-                    detail=made.detail and replace(made.detail, of_way=False, optional=True, rank=8))
+                    detail=made.detail and replace(made.detail, line=made.detail.line.replace("_", " "), of_way=False,
+                                                   optional=True, rank=8))
 
 
 def _number(name: str, header: str, doc: str, json: str, word: str, *, read: Callable[[str], float] = _UNSIGNED32,
             expected: str = "a whole number", text: Callable[[int], str] = str, width: int = 6, group: bool = True,
-            example: str = "", detail: str = "") -> Field:
+            example: str = "") -> Field:
     """A number that is in REPORTED_DTYPE as it is; 0: not reported."""
     made = make.numeric(
         name, header, doc, json=json, values=lambda source: source.columns[name], records=of_records(name), text=text,
         width=width, priority=_PRIORITY, word=word, read=read, expected=expected, example=example or f"{word} 1",
-        detail=detail, group=group, zero_unknown=True, known=_COLLECTOR)
+        group=group, zero_unknown=True, known=_COLLECTOR)
     return _reported(made, lambda row, _: f"{word} {text(row.more[name])}" if row.more.get(name) else "")
 
 
@@ -210,7 +211,7 @@ def _address(name: str, header: str, doc: str, json: str, word: str, *, port: st
                          f"not {word} 0.0.0.0/0 and not {word} ::/0",
                          values=values, members=tuple(json.format(version) for version in IpVersion)),
         members=tuple(member(version) for version in IpVersion),
-        detail=Detail(word, detail, of_way=False, optional=True, rank=8),
+        detail=Detail(word.replace("_", " "), detail, of_way=False, optional=True, rank=8),
         measure=Measure(lambda source: source.columns[name], "none", of_records(name), reported=True),
         known=_COLLECTOR)
 

@@ -154,7 +154,7 @@ CASES: list[tuple[Sequence[tuple[int, int]], bytes]] = [
     ((), b""), (((16, 4),), struct.pack(">I", 1)), (((17, 4),), struct.pack(">I", 2)),
     (((62, 16),), ip("fe80::1")), (((63, 16), (15, 4)), ip("fe80::2") + ip("192.0.2.9")),
     (((281, 16), (226, 4)), ip("64:ff9b::1") + ip("203.0.113.9")), (((70, 3),), bytes([0, 0, 1])),
-    (((371, 65535),), "\x08übergroß".encode()[:1] + "übergro".encode()), (((95, 9),), bytes([20]) + struct.pack(">II", 9, 7)),
+    (((371, 65535),), b"\x08" + "übergro".encode()), (((95, 9),), bytes([20]) + struct.pack(">II", 9, 7)),
     (((95, 4),), bytes([13, 0, 1, 0])), (((96, 12),), b"dns".ljust(12, b"\0")), (((233, 1),), bytes([3])),
     (((234, 4),), struct.pack(">I", 9)), (((302, 8),), struct.pack(">Q", 77)), (((13, 1),), bytes([8])),
 ]
@@ -198,7 +198,8 @@ def test_exporters_with_the_same_interface_numbers_stay_apart(tmp_path: Path) ->
         run.receive(ipfix(template(SET, BASE), set_of(SET, base(number, ingress=3)), domain=domain), exporter)
     run.export("file:{}/relay.ipfix", "jsonl:{}/relay.jsonl", "csv:{}/relay.csv")
     found = [(row.get("exporterIPv4Address") or row.get("exporterIPv6Address"), row["observationDomainId"],
-              row["interfaceName"], row["ingressInterface"]) for row in rows_of(next_collector(tmp_path / "relay.ipfix"))]
+              row["interfaceName"], row["ingressInterface"])
+             for row in rows_of(next_collector(tmp_path / "relay.ipfix"))]
     assert found == [(exporter, domain, name or "if3", 3) for exporter, domain, name in exporters]
     lines = [json.loads(line) for line in (tmp_path / "relay.jsonl").read_text().splitlines()]
     assert {(row.get("exporterIPv4Address") or row.get("exporterIPv6Address"), row["observationDomainId"],
