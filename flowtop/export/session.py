@@ -78,7 +78,7 @@ class TransportSession:
                     *self._encode(options, self._options_domain, context, max_octets)]
         if self._tunnels:
             messages += self._announce_tunnels(context, max_octets)
-        return [*messages, *self._announce_relayed(list(self._relayed.templates), context, max_octets)]
+        return [*messages, *self._announce_relayed(self._relayed.templates, context, max_octets)]
 
     def _interface_sets(self, context: ExportContext) -> list[RecordSet]:
         """Names of this host's interfaces by ifindex, and of exporters' interfaces by their own numbers."""
@@ -105,8 +105,7 @@ class TransportSession:
         """Templates of relayed records, and their Flow Keys."""
         if not templates:
             return []
-        bases = self._relayed.templates
-        keys = ft.relayed_keys(self._templates, [(each, bases[each]) for each in templates], domain=self._domain)
+        keys = ft.relayed_keys(self._templates, templates, domain=self._domain)
         return [*self._encode(template_sets(templates), self._domain, context, max_octets),
                 *self._encode([keys], self._options_domain, context, max_octets)]
 

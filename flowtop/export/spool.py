@@ -23,7 +23,7 @@ from flowtop.wire.data_set import DataSet
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
 from flowtop.wire.ipfix import encode_messages, template_sets
 from flowtop.wire.ipfix_decoder import decode_message, split_messages
-from flowtop.wire.relayed import RelayedTemplates, base_of, fill_back
+from flowtop.wire.relayed import RelayedTemplates, base_of, by_fields, fill_back
 from flowtop.wire.template_store import TemplateStore
 
 _COPIED = {"flow_id": "flowId", "start_ms": "flowStartMilliseconds", "end_ms": "flowEndMilliseconds",
@@ -33,7 +33,7 @@ _COPIED = {"flow_id": "flowId", "start_ms": "flowStartMilliseconds", "end_ms": "
            "customer_vlan_id": "dot1qCustomerVlanId", "tcp_control_bits": "tcpControlBits", "tos": "ipClassOfService",
            "source_port": "sourceTransportPort", "destination_port": "destinationTransportPort"}
 _STRICT = flow_templates(PROFILES["strict"])
-_BASES = {template.fields: template for template in (*_STRICT.flows.values(), *_STRICT.tunnelled.values())}
+_BASES = by_fields((*_STRICT.flows.values(), *_STRICT.tunnelled.values()))
 _KINDS = {ft.IPV4_FRAGMENT: Kind.FRAGMENT, ft.IPV6_FRAGMENT: Kind.FRAGMENT, ft.AGGREGATE: Kind.AGGREGATE}
 _ICMP = {ft.IPV4_ICMP: "icmpTypeCodeIPv4", ft.IPV6_ICMP: "icmpTypeCodeIPv6"}
 _ADDRESSES = {"source_address": ("sourceIPv4Address", "sourceIPv6Address"),

@@ -20,7 +20,7 @@ from flowtop.wire import tunnels
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
-from flowtop.wire.relayed import base_of
+from flowtop.wire.relayed import base_of, by_fields
 
 COLLECTED_DTYPE = np.dtype([
     *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
@@ -60,8 +60,8 @@ _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort
           "tos": ("ipClassOfService",), "ttl": ("ipTTL", "minimumTTL")}
 _OURS = tuple(map(flow_templates, PROFILES.values()))
 _TUNNELLED = frozenset(template for templates in _OURS for template in templates.tunnelled.values())
-_BASES = {template.fields: template for templates in _OURS
-          for template in (*templates.flows.values(), *templates.tunnelled.values())}
+_BASES = by_fields(template for templates in _OURS
+                   for template in (*templates.flows.values(), *templates.tunnelled.values()))
 _FRAGMENTS = frozenset(template for templates in _OURS
                        for template in (*templates.flows.values(), *templates.tunnelled.values())
                        if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))

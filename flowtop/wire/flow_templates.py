@@ -23,6 +23,7 @@ from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
+from flowtop.wire.relayed import DOMAIN as RELAYED_DOMAIN
 from flowtop.wire.relayed import RelayedTemplates, relayed_set
 from flowtop.wire.relayed import signatures as relayed_signatures
 
@@ -211,7 +212,7 @@ def new_relayed_templates(records: FlowRecords, templates: FlowTemplates, relaye
     kinds = np.unique(np.stack((_template_ids(records), relayed_signatures(records)), axis=1), axis=0)
     for id_, signature in kinds.tolist():
         relayed.template(_template(templates, id_), signature)
-    return list(relayed.templates)[known:]
+    return relayed.templates[known:]
 
 
 def _template(templates: FlowTemplates, id_: int) -> Template:
@@ -328,16 +329,12 @@ def flow_keys(templates: FlowTemplates, *, domain: int, tunnelled: bool = False)
                                            for template in flows.values()])
 
 
-def relayed_keys(templates: FlowTemplates, relayed: Iterable[tuple[Template, Template]], *, domain: int) -> RecordSet:
-    """The Flow Keys of Templates of relayed records: those of the Templates that they begin with, and the exporter's
-    Observation Domain.
-
-    Args:
-        relayed: each Template, and the Template of flowtop's own that it begins with.
-    """
+def relayed_keys(templates: FlowTemplates, relayed: Iterable[Template], *, domain: int) -> RecordSet:
+    """The Flow Keys of Templates of relayed records: as without relay, and the exporter's Observation Domain."""
     about = (domain,) if templates.profile.options_apart else ()
-    return _options(templates, FLOW_KEYS, [(*about, template.id, key_indicator(base) | 1 << len(base.fields))
-                                           for template, base in relayed])
+    beginnings = [Template(template.id, template.fields[:template.names.index(RELAYED_DOMAIN) + 1])
+                  for template in relayed]
+    return _options(templates, FLOW_KEYS, [(*about, each.id, key_indicator(each)) for each in beginnings])
 
 
 def key_indicator(template: Template) -> int:

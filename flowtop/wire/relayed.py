@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.kinds import IpVersion
+from flowtop.model.kinds import UNKNOWN_DIRECTION, IpVersion
 from flowtop.model.record import FlowRecords
 from flowtop.model.reported import given, mapped
 from flowtop.wire.ipfix import Records, RecordSet, Value, encode_columns, encode_records
@@ -181,12 +181,15 @@ _PARTS = (
     _Part(_any("vrf_name"), texts=(("VRFname", _text("vrf_name")),)),
     _Part(_any("user_name"), texts=(("userName", _text("user_name")),)),
 )
-_EVERYTHING = (1 << len(_PARTS)) - 1
+_DIRECTION = 1 << len(_PARTS)
+"""Of a signature: the direction is known."""
+_EVERYTHING = 2 * _DIRECTION - 1
+_FLOW_DIRECTION = field("flowDirection")
 
 
 def signatures(records: FlowRecords) -> npt.NDArray[np.int64]:
-    """Which of the parts each relayed record has: bit i for _PARTS[i], shape (n,)."""
-    found = np.zeros(len(records), np.int64)
+    """Which of the parts each relayed record has: bit i for _PARTS[i], and _DIRECTION, shape (n,)."""
+    found = np.where(records["direction"] != np.uint8(UNKNOWN_DIRECTION), np.int64(_DIRECTION), np.int64(0))
     for bit, part in enumerate(_PARTS):
         found |= part.given(records).astype(np.int64) << bit
     return found
@@ -196,19 +199,24 @@ def _chosen(signature: int) -> list[_Part]:
     return [part for bit, part in enumerate(_PARTS) if signature >> bit & 1]
 
 
+def without_direction(base: Template) -> tuple[FieldSpecifier, ...]:
+    """The fields of a Template for records whose exporter does not report the direction."""
+    return tuple(each for each in base.fields if each != _FLOW_DIRECTION)
+
+
 class RelayedTemplates:
     """The Templates of relayed records of one Transport Session, by kind of record and parts."""
 
     def __init__(self) -> None:
-        self._templates: dict[tuple[int, int], tuple[Template, Template]] = {}
+        self._templates: dict[tuple[int, int], Template] = {}
 
     def __len__(self) -> int:
         return len(self._templates)
 
     @property
-    def templates(self) -> Mapping[Template, Template]:
-        """The Template of flowtop's own that each Template begins with."""
-        return dict(self._templates.values())
+    def templates(self) -> list[Template]:
+        """All of them, in the order of their ids."""
+        return list(self._templates.values())
 
     def template(self, base: Template, signature: int) -> tuple[Template, int]:
         """The Template of records of the kind `base` with these parts, and the parts that it has."""
@@ -219,9 +227,10 @@ class RelayedTemplates:
             parts = _chosen(key[1])
             fields = [field(name, length) for part in parts for name, length, _ in part.fields]
             texts = [field(name) for part in parts for name, _ in part.texts]
+            first = base.fields if key[1] & _DIRECTION else without_direction(base)
             self._templates[key] = Template(FIRST_ID + len(self._templates), (
-                *base.fields, field(DOMAIN), *fields, *texts)), base
-        return self._templates[key][0], key[1]
+                *first, field(DOMAIN), *fields, *texts))
+        return self._templates[key], key[1]
 
 
 def relayed_set(records: FlowRecords, template: Template, signature: int,
@@ -253,11 +262,16 @@ def _prefixed(octets: bytes) -> bytes:
 # ---- reading back
 
 
+def by_fields(bases: Iterable[Template]) -> dict[tuple[FieldSpecifier, ...], Template]:
+    """Templates of flowtop's own by what relayed records may begin with, for `base_of`."""
+    return {fields: base for base in bases for fields in (base.fields, without_direction(base))}
+
+
 def base_of(template: Template, bases: Mapping[tuple[FieldSpecifier, ...], Template]) -> Template | None:
     """The own Template that a Template of relayed records begins with; None: it is not one of these.
 
     Args:
-        bases: own Templates by their fields.
+        bases: see `by_fields`.
     """
     if template.id < FIRST_ID or template.scope_count or DOMAIN not in template.names:
         return None
@@ -295,6 +309,8 @@ def fill_back(found: FlowRecords, wire: Records) -> None:
     for member, element in _BACK_TEXTS.items():
         if element in names:
             found[member] = wire[element]
+    if _FLOW_DIRECTION.name not in names:
+        found["direction"] = UNKNOWN_DIRECTION
     if "mplsTopLabelStackSection" in names:
         octets = np.frombuffer(wire["mplsTopLabelStackSection"].tobytes(), np.uint8).reshape(-1, 3).astype(np.uint32)
         found["mpls_top_label"] = octets[:, 0] << np.uint32(16) | octets[:, 1] << np.uint32(8) | octets[:, 2]

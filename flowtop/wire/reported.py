@@ -226,4 +226,4 @@ def _origin_columns(template: Template) -> dict[int, str]:
     for name, specifier in template.named_fields:
         if not specifier.enterprise and specifier.element_id in (*_EXPORTERS, _ORIGINAL_DOMAIN):
             found.setdefault(specifier.element_id, name)
-    return found if not found.keys().isdisjoint(_EXPORTERS) else {}
+    return found

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import flowtop
 from flowtop import Collector
 from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.process import CollectingProcess
@@ -186,6 +187,46 @@ def test_counters_are_multiplied_once_in_a_chain(tmp_path: Path, interval: int) 
     assert (row["packetTotalCount"], row["octetTotalCount"]) == (2 * interval, 300 * interval)
     assert (row["samplingInterval"], row["selectorId"]) == (interval, 3)
     assert collector.statistics.sampled_packets == 0
+
+
+@pytest.mark.parametrize("profile", ["default", "strict"])
+@pytest.mark.parametrize(("fields", "octets", "text"), [
+    ((), b"", {}), (((32, 2), (4, 1)), struct.pack(">HB", 0x0800, 1), {"icmpTypeCodeIPv4": 0x0800}),
+    (((296, 4),), struct.pack(">I", 77), {"tunnel": "gre", "tunnelId": 77}),
+    (((351, 8),), struct.pack(">Q", 1 << 56 | 42),
+     {"tunnel": "vxlan", "tunnelId": 42, "layer2SegmentId": 1 << 56 | 42}),
+    (((58, 2), (56, 6)), struct.pack(">H", 100) + b"\2\0\0\0\0\7",
+     {"vlanId": 100, "sourceMacAddress": "02:00:00:00:00:07"}),
+])
+@pytest.mark.parametrize("direction", [None, 0, 1])
+def test_kinds_of_flows_and_unknown_directions_stay(tmp_path: Path, profile: str, fields: Sequence[tuple[int, int]],
+                                                    octets: bytes, text: dict[str, Any], direction: int | None) -> None:
+    icmp = (4, 1) in fields
+    shape = [(8, 4), (12, 4), *([] if icmp else [(7, 2), (11, 2), (4, 1)]), (2, 8), (1, 8), (153, 8), (10, 4), (14, 4)]
+    data = ip("10.0.0.1") + ip("10.0.0.2") + (b"" if icmp else struct.pack(">HHB", 1000, 443, 17))
+    data += struct.pack(">QQQII", 2, 300, 1_699_999_999_000, 3, 4)
+    if direction is not None:
+        shape, data = [*shape, (61, 1)], data + bytes([direction])
+    datagram = ipfix(template(SET, (*shape, *fields)), set_of(SET, data + octets))
+    run = Run(tmp_path)
+    run.receive(datagram)
+    run.export(f"file:{{}}/relay.ipfix?profile={profile}")
+    [row], [expected] = rows_of(next_collector(tmp_path / "relay.ipfix")), rows_of(direct([datagram]))
+    names = (*SAME, "tunnel", "tunnelId", "layer2SegmentId", "vlanId", "sourceMacAddress", "icmpTypeCodeIPv4")
+    assert {name: row.get(name) for name in names} == {name: expected.get(name) for name in names}
+    assert text.items() <= row.items() and row.get("flowDirection") == direction
+    assert (row["ingressInterface"], row["egressInterface"]) == (3, 4)
+
+
+@pytest.mark.parametrize("exporter", ["192.0.2.1", "2001:db8:f::1"])
+def test_a_file_of_a_relay_names_the_exporters(tmp_path: Path, exporter: str) -> None:
+    run = Run(tmp_path)
+    run.receive(names((70_001, "Gi0/0/1")), exporter)
+    run.receive(ipfix(template(SET, BASE), set_of(SET, base(1))), exporter)
+    run.export("file:{}/relay.ipfix")
+    [row] = flowtop.read(tmp_path / "relay.ipfix").query().as_dicts()
+    assert (row.get("exporterIPv4Address") or row.get("exporterIPv6Address"), row["observationDomainId"],
+            row["interfaceName"]) == (exporter, 7, "Gi0/0/1")
 
 
 def test_exporters_with_the_same_interface_numbers_stay_apart(tmp_path: Path) -> None:
