@@ -67,6 +67,15 @@ _FRAGMENTS = frozenset(template for templates in _OURS
                        if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
 
 
+_OWN = frozenset(template for templates in _OURS for template in (*templates.flows.values(),
+                                                                  *templates.tunnelled.values()))
+
+
+def is_own(template: Template) -> bool:
+    """Whether it is a Template of flowtop for the flows of its own host."""
+    return template in _OWN
+
+
 @dataclass(frozen=True, slots=True)
 class ExportTimes:
     """Export time and boot time of the messages of some records: one item per record, int64, shape (n,).

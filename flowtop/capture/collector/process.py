@@ -35,7 +35,7 @@ from flowtop.model.reported import (
 from flowtop.wire import ipfix, netflow5, sflow
 from flowtop.wire.data_set import DataSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, ExportTimes, collect_rows, is_own
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.reported import Origins, collect_origins, collect_reported
@@ -73,11 +73,16 @@ class CollectingProcess:
 
     Args:
         correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
+
+    Attributes:
+        points, names: of the exporters.
+        foreign: there were Flow Records of Templates that are not flowtop's own.
     """
 
     def __init__(self, correct_clocks: bool = True) -> None:
         self.points = ObservationPoints()
         self.names = Names()
+        self.foreign = False
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
         self._sessions = Sessions()
@@ -278,6 +283,7 @@ class CollectingProcess:
         key = known.session.key, domain, id(data_set.template), header_interval
         pending = self._pending.get(key)
         if pending is None:
+            self.foreign = self.foreign or not is_own(data_set.template)
             pending = self._pending[key] = _Pending(known, domain, data_set.template, header_interval)
         pending.sets.append(data_set)
         pending.times.append(times)

@@ -104,8 +104,8 @@ class RecordReader:
         return self._process.points.observations()
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
-        """See FlowBatch.texts."""
-        return self._process.texts()
+        """See FlowBatch.texts. What a flowtop exported of its own host reads as there, without numbers of interfaces."""
+        return self._process.texts() if self._process.foreign else self._process.names.texts()
 
     def names(self) -> dict[int, str]:
         """Names of interfaces by number; without the exporter's address, as the file is of one host.
