@@ -50,7 +50,8 @@ def of_records(name: str) -> Callable[[FlowColumns], Array]:
         try:
             return records[name]
         except (KeyError, ValueError):  # narrow records, also behind ColumnsAt
-            return absent(name, len(records["flow_id"]))
+            ids = records["flow_id"]
+            return absent(name, len(ids)) if np.ndim(ids) else np.zeros_like(ids)  # a single record
     return values
 
 
@@ -123,7 +124,7 @@ class _Completed:
         try:
             return self._columns[name]
         except (KeyError, ValueError):
-            return np.zeros(len(self._columns["flow_id"]), np.uint32)
+            return np.zeros(np.shape(self._columns["flow_id"]), np.uint32)
 
 
 # ---- texts
@@ -238,7 +239,7 @@ def _mask(side: str) -> Field:
 
 def _label_and_one(columns: FlowColumns) -> Array:
     """The label + 1; 0: none. Label 0 (explicit null) is a label."""
-    entry = columns["mpls_top_label"]
+    entry = columns["mpls_top_label"].astype(np.uint32)
     return np.where(entry != 0, (entry >> np.uint32(4)) + np.uint32(1), np.uint32(0))
 
 

@@ -104,7 +104,7 @@ class RecordReader:
         return self._process.points.observations()
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
-        """See FlowBatch.texts. What a flowtop exported of its own host reads as there, without numbers of interfaces."""
+        """See FlowBatch.texts. What flowtop exported of its own host reads as there, without numbers of interfaces."""
         return self._process.texts() if self._process.foreign else self._process.names.texts()
 
     def names(self) -> dict[int, str]:
