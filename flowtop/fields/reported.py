@@ -60,6 +60,7 @@ def _reported(made: Field, term: Callable[[FlowRow, Lookups], str] | None = None
     assert made.column and made.measure
     column = replace(made.column, of_reports=True, term=term or made.column.term)
     return made.but(column=column, biflow_columns=(column,), measure=replace(made.measure, reported=True),
+                    group=made.group and replace(made.group, of_exporters=True),
                     detail=made.detail and replace(made.detail, line=made.detail.line.replace("_", " "), of_way=False,
                                                    optional=True, rank=8))
 
@@ -210,7 +211,8 @@ def _address(name: str, header: str, doc: str, json: str, word: str, *, port: st
                          text=lambda key, _: _of_words(key) or "-",
                          term=lambda key, _: f"{word} {_of_words(key)}" if _of_words(key) else
                          f"not {word} 0.0.0.0/0 and not {word} ::/0",
-                         values=values, members=tuple(json.format(version) for version in IpVersion)),
+                         values=values, members=tuple(json.format(version) for version in IpVersion),
+                         of_exporters=True),
         members=tuple(member(version) for version in IpVersion),
         detail=Detail(word.replace("_", " "), detail, of_way=False, optional=True, rank=8),
         measure=Measure(lambda source: source.columns[name], "none", of_records(name), reported=True),
