@@ -56,7 +56,11 @@ def _reported(rows: Sequence[FlowRow], known: frozenset[str]) -> frozenset[str]:
     """The ids of columns of exporters' reports for which a row has a value, without the known ones."""
     ids = [column.id for column in COLUMNS.values() if column.of_reports and column.id not in known]
     ids = [column_id for column_id in ids if rows and column_id in rows[0].more]
-    return frozenset(column_id for column_id in ids if any(row.more.get(column_id) for row in rows))
+    return frozenset(column_id for column_id in ids if any(row.more.get(column_id) not in _NOTHING for row in rows))
+
+
+_NOTHING = (0, None, bytes(16))
+"""Values of exporters' reports that are none: numbers, and addresses."""
 
 
 def _vlan(row: FlowRow) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ class CollectingStatistics:
         exporters: exporting sessions known now.
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
+        unnamed_values: applications, VRFs, users, and names of their tables that were beyond the limit.
     """
 
     messages: int = 0
@@ -55,6 +56,7 @@ class CollectingStatistics:
     exporters: int = 0
     sampled_packets: int = 0
     sampling_interval: int = 1
+    unnamed_values: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -121,7 +123,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("dropped_by_kernel", "datagrams dropped"), ("dropped_by_exporter", "dropped at the agent"),
     ("dropped_sets", "sets without template"), ("unusable_records", "no flows"),
     ("refused_connections", "connections refused"), ("evicted_sessions", "exporters forgotten"),
-    ("corrected_clocks", "clock off"),
+    ("corrected_clocks", "clock off"), ("unnamed_values", "names over limit"),
 )
 
 

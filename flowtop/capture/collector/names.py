@@ -40,12 +40,14 @@ class _Kind:
     Attributes:
         texts, ids: text and id of each code.
         newest: the lowest code that no snapshot has.
+        beyond: number of codes and names that were refused because there were too many.
     """
 
     def __init__(self, id_text: Callable[[bytes], str]) -> None:
         self.texts: dict[int, str] = {}
         self.ids: dict[int, str] = {}
         self.newest = OTHERS
+        self.beyond = 0
         self._id_text = id_text
         self._codes: dict[_Key, int] = {}
         self._same_id: dict[tuple[str, bytes], list[_Key]] = {}
@@ -62,6 +64,7 @@ class _Kind:
         if code is None:
             if len(self._codes) >= MAX_CODES:
                 self.texts[OTHERS] = "others"
+                self.beyond += 1
                 return OTHERS
             code = self._codes[key] = OTHERS + 1 + len(self._codes)
             self._same_id.setdefault((exporter, id_), []).append(key)
@@ -70,8 +73,10 @@ class _Kind:
 
     def announce(self, exporter: str, domain: int, id_: bytes, name: str) -> bool:
         """Store a name from a table; returns whether that is news."""
-        if self._names.get((exporter, domain, id_)) == name or (
-                (exporter, domain, id_) not in self._names and len(self._names) >= 2 * MAX_NAMES):
+        if self._names.get((exporter, domain, id_)) == name:
+            return False
+        if (exporter, domain, id_) not in self._names and len(self._names) >= 2 * MAX_NAMES:
+            self.beyond += 1
             return False
         # Tables may be sent in another domain than the flows that they are about.
         self._names[exporter, domain, id_] = self._names[exporter, None, id_] = name
@@ -95,6 +100,7 @@ class Names:
         self._applications = _Kind(application_text)
         self._vrfs = _Kind(lambda id_: str(int.from_bytes(id_, "big")))
         self._users: dict[str, int] = {}
+        self._beyond = 0
         self._snapshot: Mapping[str, Mapping[int, str]] | None = {}
 
     def naming(self, exporter: str, domain: int) -> Naming:
@@ -116,6 +122,11 @@ class Names:
                 name = _text(bytes(row[name_at]))
                 if name and kind.announce(exporter, domain, _octets(row[id_at], length), name):
                     self._snapshot = None
+
+    @property
+    def beyond(self) -> int:
+        """How many times a code or a name was refused because there were too many."""
+        return self._beyond + self._applications.beyond + self._vrfs.beyond
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """Text by code, by the names in model.reported. The content does not change: later there is a new mapping."""
@@ -143,6 +154,7 @@ class Names:
             self._snapshot = None
             if len(self._users) >= MAX_CODES:
                 name, code = "others", OTHERS
+                self._beyond += 1
             else:
                 code = OTHERS + 1 + len(self._users)
             self._users[name] = code

@@ -10,6 +10,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,8 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval))
+            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
+            unnamed_values=self.names.beyond)
 
     # ---- sessions
 
@@ -362,18 +364,17 @@ class CollectingProcess:
     def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
                         pending: _Pending) -> None:
         """As `_number`, for relayed records: each has the interfaces of the exporter that reported it first."""
-        names = np.zeros(len(sources), [("exporter", "V16"), ("domain", "u4")])
-        names["exporter"] = origins.exporters[sources]
-        names["domain"] = pending.domain if origins.domains is None else origins.domains[sources]
-        whole = np.ascontiguousarray(names).view("S20")
-        _, firsts, inverse = np.unique(whole, return_index=True, return_inverse=True)
-        for number, (raw, domain) in enumerate(names[firsts].tolist()):
-            exporter = _address_text(raw) if any(raw) else pending.known.session.exporter
-            places = np.flatnonzero(inverse == number)
-            part = rows[places]
-            self._number(part, exporter, domain)
-            for name in ("ifindex", "other_ifindex"):
-                rows[name][places] = part[name]
+        places = np.zeros(len(sources), [("exporter", "V16"), ("domain", "u4"), ("interface", "u4")])
+        places["exporter"] = origins.exporters[sources]
+        places["domain"] = pending.domain if origins.domains is None else origins.domains[sources]
+        for name in ("ifindex", "other_ifindex"):
+            places["interface"] = rows[name]
+            _, firsts, inverse = np.unique(places.view("S24"), return_index=True, return_inverse=True)
+            numbers = [self.points.number(_address_text(raw) or pending.known.session.exporter, domain, interface)
+                       for raw, domain, interface in places[firsts].tolist()]
+            mine = np.array(numbers, np.uint32)[inverse]
+            rows[name] = mine if name == "ifindex" else np.where(rows[name] != 0, mine, 0)
+        rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
 
     def _number(self, rows: Collected, exporter: str, domain: int) -> None:
         """Replace the exporter's interface numbers by synthetic ifindexes."""
@@ -410,16 +411,18 @@ def _with_intervals(reported: Reported | None, intervals: npt.NDArray[np.float64
     return reported
 
 
+@lru_cache(4096)
 def _address_text(raw: bytes) -> str:
-    return str(ipaddress.ip_address(plain_address(raw)[0]))
+    """An address of REPORTED_DTYPE; "" for none."""
+    return str(ipaddress.ip_address(plain_address(raw)[0])) if any(raw) else ""
 
 
 def _original(values: Mapping[str, Any], exporter: str, domain: int) -> tuple[str, int]:
     """Exporter and Observation Domain that a record of Options Data from a mediator is about (RFC 7119)."""
     for version in IpVersion:
-        # Options Data have addresses of 4 octets as integers.
-        address = values.get(f"originalExporterIPv{version}Address")
-        number = values.get("originalObservationDomainId")
-        if isinstance(address, bytes | int) and address and isinstance(number, int):
+        address, number = values.get(f"originalExporterIPv{version}Address"), values.get("originalObservationDomainId")
+        if isinstance(address, int) and address < 1 << 32:  # Options Data have addresses of 4 octets as integers.
+            address = address.to_bytes(4, "big")
+        if isinstance(address, bytes) and len(address) in (4, 16) and any(address) and isinstance(number, int):
             return str(ipaddress.ip_address(address)), number
     return exporter, domain

@@ -16,6 +16,7 @@ from flowtop.capture.collector import names as names_module
 from flowtop.capture.collector.names import Names
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
+from flowtop.model.exporters import exporter_of
 from flowtop.model.reported import REPORTED_DTYPE
 from flowtop.wire.relayed import application_octets, application_text
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
@@ -206,10 +207,13 @@ def test_text_of_an_application_id(octets: bytes, text: str) -> None:
 
 def test_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names_module, "MAX_CODES", 3)
-    naming = Names().naming("192.0.2.1", 7)
+    names = Names()
+    naming = names.naming("192.0.2.1", 7)
     codes = naming.user([b"a", b"b", b"c", b"d", b"e"])
     assert len(set(codes)) == 4 and codes[3] == codes[4] == names_module.OTHERS
+    assert names.beyond == 2
     assert len(set(naming.application([(bytes([1, i]), b"") for i in range(1, 9)]))) == 4
+    assert names.beyond == 2 + 5 and names.texts()["users"][names_module.OTHERS] == "others"
 
 
 @pytest.mark.parametrize("interval", [1, 2, 100, 1000, 65_536])
@@ -285,3 +289,33 @@ def test_values_of_random_records_are_those_of_struct() -> None:
             for row in collector.table.query().as_dicts()} == expected
     several = collector.table.query(group="source_as", limit=None)
     assert several.matched == len({ases[0] for ases in expected.values()})
+
+
+@pytest.mark.parametrize("exporters", [1, 2, 50, 3000])
+def test_a_relay_of_many_exporters_takes_no_longer_than_its_records(exporters: int) -> None:
+    fields = (*BASE, (10, 4), (130, 4), (405, 4))
+    process, session = CollectingProcess(), Session(0, "192.0.2.1", True)
+    expected = set()
+    for start in range(0, 6000, 100):
+        data = b""
+        for number in range(start, start + 100):
+            place = number % exporters, number % 5, number % 3
+            expected.add((f"10.77.{place[0] >> 8}.{place[0] & 255}", place[1], f"if{place[2]}" if place[2] else ""))
+            data += base(number) + struct.pack(">III", place[2], 0x0A4D0000 + place[0], place[1])
+        process.receive(ipfix(template(SET, fields), set_of(SET, data), sequence=start), session, NOW_S)
+    keys, _, _ = process.drain()
+    names = process.points.interfaces()
+    found = {tuple(exporter_of(names[number]) or ()) for number in np.unique(keys["ifindex"]).tolist()}
+    assert found == expected
+
+
+@pytest.mark.parametrize("length", [0, 3, 5, 8, 16, 17, 65535])
+@pytest.mark.parametrize("element", [130, 131, 403, 404, 405, 15, 62, 70, 95, 96, 225, 234, 236, 302, 335, 371])
+def test_elements_of_odd_lengths_do_no_harm(element: int, length: int) -> None:
+    octets = b"\x07abcdefg" if length == 65535 else bytes(range(1, length + 1))
+    collector = flows([(element, length)], octets)
+    assert len(collector.table) == 1
+    options = ipfix(template(OPTIONS, ((10, 4), (element, length), (82, 4), (405, 4)), scope=1),
+                    set_of(OPTIONS, struct.pack(">I", 3) + octets + b"eth0" + struct.pack(">I", 9)), sequence=1)
+    collector.receive(options, ("192.0.2.1", 4739))
+    assert collector.statistics.refused_messages == 0 and one(collector)
