@@ -191,17 +191,25 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates,
 
 def _relayed_sets(records: FlowRecords, ids: npt.NDArray[np.intp], templates: FlowTemplates,
                   relayed: RelayedTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
-    kinds = np.stack((ids, relayed_signatures(records)), axis=1)
-    _, firsts, inverse = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(inverse.reshape(-1), kind="stable")
-    edges = [0, *np.cumsum(np.bincount(inverse.reshape(-1), minlength=len(firsts))).tolist()]
+    kinds, inverse = np.unique(_relayed_kinds(records, ids), return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    edges = [0, *np.cumsum(np.bincount(inverse, minlength=len(kinds))).tolist()]
     sets = []
-    for (id_, signature), start, end in zip(kinds[firsts].tolist(), edges[:-1], edges[1:], strict=True):
-        base = _template(templates, id_)
-        template, signature = relayed.template(base, signature)
+    for kind, start, end in zip(kinds.tolist(), edges[:-1], edges[1:], strict=True):
+        base = _template(templates, kind >> _SIGNATURE_BITS)
+        template, signature = relayed.template(base, kind & (1 << _SIGNATURE_BITS) - 1)
         part = chosen(records, order[start:end])
         sets.append(relayed_set(part, template, signature, _columns(part, base)))
     return sets, order
+
+
+_SIGNATURE_BITS = 40
+
+
+def _relayed_kinds(records: FlowRecords, ids: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    """Template id and signature of each record as one number."""
+    found: npt.NDArray[np.int64] = ids << np.int64(_SIGNATURE_BITS) | relayed_signatures(records)
+    return found
 
 
 def new_relayed_templates(records: FlowRecords, templates: FlowTemplates, relayed: RelayedTemplates) -> list[Template]:
@@ -209,9 +217,8 @@ def new_relayed_templates(records: FlowRecords, templates: FlowTemplates, relaye
     if records.dtype != RELAYED_RECORD_DTYPE:
         return []
     known = len(relayed)
-    kinds = np.unique(np.stack((_template_ids(records), relayed_signatures(records)), axis=1), axis=0)
-    for id_, signature in kinds.tolist():
-        relayed.template(_template(templates, id_), signature)
+    for kind in np.unique(_relayed_kinds(records, _template_ids(records))).tolist():
+        relayed.template(_template(templates, kind >> _SIGNATURE_BITS), kind & (1 << _SIGNATURE_BITS) - 1)
     return relayed.templates[known:]
 
 
