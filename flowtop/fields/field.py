@@ -139,6 +139,7 @@ class Member:
         of_packets: a property of single flows: aggregate entries, which count many flows together, do not have it.
         of_groups: groups have it too.
         both_ways: a biflow has it a second time, for the reverse direction (RFC 5103).
+        of_reports: only flows of exporters have it: it is not looked at as long as Lookups.texts is empty.
         rank: position among the columns of CSV.
     """
 
@@ -146,6 +147,7 @@ class Member:
     value: Callable[[FlowValues, Lookups], str | int | float | None]
     doc: str = ""
     of_packets: bool = False
+    of_reports: bool = False
     of_groups: bool = False
     both_ways: bool = False
     rank: int = 900

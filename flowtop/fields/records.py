@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from flowtop.fields.groups import group_fields
-from flowtop.fields.registry import MEASURES, MEMBERS
+from flowtop.fields.registry import MEASURES, MEMBERS, OWN_MEMBERS
 from flowtop.model.elements import ELEMENTS, reverse_name
 from flowtop.model.kinds import Kind
 from flowtop.model.record import FlowRecords
@@ -58,7 +58,7 @@ def flow_record(flow: FlowValues, lookups: Lookups) -> dict[str, Any]:
     """
     aggregate = flow.kind == Kind.AGGREGATE
     record: dict[str, Any] = {}
-    for name, member in MEMBERS.items():
+    for name, member in (MEMBERS if lookups.texts else OWN_MEMBERS).items():
         if aggregate and member.of_packets:
             continue
         value = member.value(flow, lookups)

@@ -172,6 +172,9 @@ KEYS: View[FilterKey] = View(_keys)
 """Words of the filter language that take values, by word, in the order of the help."""
 MEMBERS: View[Member] = View(_members)
 """Keys of a flow in JSON, by name, in column order of CSV."""
+OWN_MEMBERS: View[Member] = View(lambda fields: {name: member for name, member in _members(fields).items()
+                                                 if not member.of_reports})
+"""Those of MEMBERS that flows of this host may have."""
 DETAILS: View[Detail] = View(_details)
 """Entries of a flow's details, by field id, in the order of lines."""
 MEASURES: View[Measure] = View(_measures)

@@ -307,7 +307,7 @@ def _sampling() -> Field:
         example="sampling >= 1000")
 
 
-FIELDS = (
+_FIELDS = (
     _interface("ingress", "IN IF", "With -l: the exporter's interface where the flow came in.", "ingressInterface",
                "in_if", ingress_ifindex),
     _interface("egress", "OUT IF", "With -l: the exporter's interface where the flow leaves.", "egressInterface",
@@ -345,3 +345,5 @@ FIELDS = (
     _number("sampler", "SAMPLER", "With -l: the sampler or selector that chose the packets.", "selectorId", "sampler"),
     _sampling(),
 )
+
+FIELDS = tuple(made.but(members=tuple(replace(member, of_reports=True) for member in made.members)) for made in _FIELDS)
