@@ -15,7 +15,7 @@ from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, template_sets
 from flowtop.wire.ipfix_template import Template
-from flowtop.wire.relayed import RelayedTemplates, interface_sets, interface_templates
+from flowtop.wire.relayed import RelayedTemplates, interface_sets, interface_templates, lean
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
@@ -98,7 +98,7 @@ class TransportSession:
 
     def before(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """Messages that must precede these Flow Records: about new tunnels, and Templates of relayed records."""
-        new = ft.new_relayed_templates(records, self._templates, self._relayed)
+        new = ft.new_relayed_templates(lean(records, max_octets), self._templates, self._relayed)
         return [*self.new_tunnels(records, context, max_octets), *self._announce_relayed(new, context, max_octets)]
 
     def _announce_relayed(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
@@ -150,6 +150,7 @@ class TransportSession:
 
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
+        records = lean(records, max_octets)
         sets, order = ft.flow_sets(records, self._templates, self._relayed)
         encoded = encode_messages(sets, domain=self._domain, sequence=self._sequences[self._domain],
                                   export_time_s=int(context.wall()), max_octets=max_octets)

@@ -101,11 +101,11 @@ def rows_of(reported: Reported, rows: npt.NDArray[np.intp]) -> Reported:
 
 
 def given(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which values of one member are reported: not 0. Shape (n,)."""
+    """Which values of one member are reported: not 0, or not empty. Shape (n,)."""
     if values.dtype.kind == "V":
         halves = np.ascontiguousarray(values).view(np.uint64).reshape(-1, 2)
         values = halves[:, 0] | halves[:, 1]
-    found: npt.NDArray[np.bool_] = values != 0
+    found: npt.NDArray[np.bool_] = values != (b"" if values.dtype.kind == "S" else 0)
     return found
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import UNKNOWN_DIRECTION, IpVersion
-from flowtop.model.record import FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords
 from flowtop.model.reported import given, mapped
 from flowtop.wire.ipfix import Records, RecordSet, Value, encode_columns, encode_records
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, Template, field
@@ -181,6 +181,10 @@ _PARTS = (
     _Part(_any("vrf_name"), texts=(("VRFname", _text("vrf_name")),)),
     _Part(_any("user_name"), texts=(("userName", _text("user_name")),)),
 )
+_LEAN_PARTS = 4
+"""The first of them: exporter, TTL, AS. They fit any datagram."""
+LEAST_OCTETS = 640
+"""Messages of this size have room for any relayed record. In smaller ones, records have only the first parts."""
 _DIRECTION = 1 << len(_PARTS)
 """Of a signature: the direction is known."""
 _EVERYTHING = 2 * _DIRECTION - 1
@@ -197,6 +201,29 @@ def signatures(records: FlowRecords) -> npt.NDArray[np.int64]:
 
 def _chosen(signature: int) -> list[_Part]:
     return [part for bit, part in enumerate(_PARTS) if signature >> bit & 1]
+
+
+def is_lean(signature: int) -> bool:
+    """Whether records with these parts have only those of `lean`."""
+    return not signature & (_DIRECTION - 1) >> _LEAN_PARTS << _LEAN_PARTS
+
+
+def lean(records: FlowRecords, max_octets: int) -> FlowRecords:
+    """Relayed records that fit a message of this size: all of it, or without what few collectors need.
+
+    What remains in small messages: flowtop's own elements, exporter, domain, interfaces, TTL and AS.
+    """
+    if max_octets >= LEAST_OCTETS or records.dtype != RELAYED_RECORD_DTYPE:
+        return records
+    found = records.copy()
+    for name in RELAYED_RECORD_DTYPE.names or ():
+        if name not in _IN_LEAN and name not in (FLOW_RECORD_DTYPE.names or ()):
+            found[name] = np.zeros((), RELAYED_RECORD_DTYPE[name])
+    return found
+
+
+_IN_LEAN = frozenset({"exporter", "domain", "ingress_interface", "egress_interface", "other_ifindex", "source_as",
+                      "destination_as"})
 
 
 def without_direction(base: Template) -> tuple[FieldSpecifier, ...]:
@@ -221,7 +248,7 @@ class RelayedTemplates:
     def template(self, base: Template, signature: int) -> tuple[Template, int]:
         """The Template of records of the kind `base` with these parts, and the parts that it has."""
         key = base.id, signature
-        if key not in self._templates and len(self._templates) >= MAX_TEMPLATES:
+        if key not in self._templates and len(self._templates) >= MAX_TEMPLATES and not is_lean(signature):
             key = base.id, _EVERYTHING
         if key not in self._templates:
             parts = _chosen(key[1])

@@ -10,6 +10,7 @@ import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.export.exports import Exports
 from flowtop.export.relays import relayed
+from flowtop.export.session import TransportSession
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import MeteringFacts
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, joined
 from flowtop.text.lookups import Lookups
+from flowtop.wire.flow_templates import PROFILES, flow_templates, new_relayed_templates
 from flowtop.wire.relayed import MAX_TEMPLATES, RelayedTemplates
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
 from tests.unit.export.flows import flows as own_flows
@@ -289,12 +292,59 @@ def test_the_spool_keeps_relayed_records_whole(tmp_path: Path) -> None:
 
 def test_the_number_of_templates_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     from flowtop.wire import relayed as module
-    from flowtop.wire.flow_templates import IPV4, PROFILES, flow_templates
+    from flowtop.wire.flow_templates import IPV4
 
     monkeypatch.setattr(module, "MAX_TEMPLATES", 5)
     templates, base_template = RelayedTemplates(), flow_templates(PROFILES["strict"]).flows[IPV4]
-    ids = {templates.template(base_template, signature)[0].id for signature in range(1, 50)}
+    ids = {templates.template(base_template, signature)[0].id for signature in range(16, 800, 16)}
     assert len(ids) == 6 and MAX_TEMPLATES >= 100
+
+
+def longest(version: int) -> FlowRecords:
+    """A relayed record of each kind with every value there is, all names as long as they may be."""
+    records = np.zeros(8, RELAYED_RECORD_DTYPE)
+    for name in RELAYED_RECORD_DTYPE.names or ():
+        kind = RELAYED_RECORD_DTYPE[name].kind
+        if kind in "u":
+            records[name] = 1
+        elif kind == "S":
+            records[name] = b"x" * RELAYED_RECORD_DTYPE[name].itemsize
+    records["ip_version"], records["protocol"] = version, [6, 1, 58, 6, 6, 6, 6, 6]
+    records["kind"], records["tunnel"] = [0, 0, 0, 2, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 3, 4]
+    records["application_id"], records["sampling_interval"] = b"20:4294967295:4294967295", 0xFFFF_FFFF
+    for name in ("exporter", "next_hop", "bgp_next_hop", "post_nat_source", "post_nat_destination"):
+        records[name] = np.void(ip("2001:db8::1"))
+    return records
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("max_octets", [268, 484, 512, 640, 1400, 65_535])
+@pytest.mark.parametrize("limit", [0, 256])
+def test_records_fit_every_datagram(monkeypatch: pytest.MonkeyPatch, version: int, max_octets: int, limit: int) -> None:
+    monkeypatch.setattr("flowtop.wire.relayed.MAX_TEMPLATES", limit)
+    session = TransportSession(flow_templates(PROFILES["default"]), 1)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    messages = [*session.announcement(context, max_octets), *session.before(longest(version), context, max_octets)]
+    flows = session.flows(longest(version), context, max_octets)
+    assert max(map(len, [*messages, *flows.messages])) <= max_octets
+    collector = Collector(clock=lambda: NOW_S)
+    for message in (*messages, *flows.messages):
+        assert collector.receive(message, RELAY)
+    rows = collector.table.query().as_dicts()
+    assert {row.get("exporterIPv6Address") for row in rows} == {"2001:db8::1"}
+    assert {row["bgpSourceAsNumber"] for row in rows if "bgpSourceAsNumber" in row} == {1}
+    assert any("userName" in row for row in rows) == (max_octets >= 640)
+
+
+def test_templates_have_only_what_a_record_has(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.receive(ipfix(template(SET, (*BASE, (16, 4))), set_of(SET, base(1) + struct.pack(">I", 1))))
+    templates = RelayedTemplates()
+    made = new_relayed_templates(relayed(*run.records()), flow_templates(PROFILES["strict"]), templates)
+    [names] = [each.names for each in made]
+    assert names[names.index("originalObservationDomainId"):] == (
+        "originalObservationDomainId", "originalExporterIPv4Address", "exporterIPv4Address", "ipTTL",
+        "bgpSourceAsNumber", "bgpDestinationAsNumber")
 
 
 def test_flows_of_this_host_are_exported_as_before(tmp_path: Path) -> None:
