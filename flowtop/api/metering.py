@@ -65,7 +65,7 @@ class Metering:
         # Keep books and names but not flows, whose buffers may be used again.
         self._batch = replace(batch, keys=batch.keys[:0].copy(), counters=batch.counters[:0].copy(),
                               observations=batch.observations.copy(), interfaces=dict(batch.interfaces),
-                              other_ifindexes=None, segments=None, steps=None, described=None)
+                              other_ifindexes=None, segments=None, steps=None, described=None, reported=None)
         if close_tick:
             self._table.close_tick()
             self._tick += 1
@@ -89,5 +89,5 @@ class Metering:
             books=close_books(totals, batch.observations),
             ingress=Traffic(totals.tick_ingress_octets / tick_s, totals.tick_ingress_packets / tick_s),
             egress=Traffic(totals.tick_egress_octets / tick_s, totals.tick_egress_packets / tick_s),
-            lookups=Lookups(dict(batch.interfaces)), attached=batch.attached, source=batch.source,
+            lookups=Lookups(dict(batch.interfaces), texts=batch.texts), attached=batch.attached, source=batch.source,
             collecting=batch.collecting, tunnels=self._tunnels)

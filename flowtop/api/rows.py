@@ -150,6 +150,41 @@ class Flow(Row):
         return str(self._members.get("exporterIPv4Address") or self._members.get("exporterIPv6Address", ""))
 
     @property
+    def ingress_interface(self) -> int:
+        """The exporter's number of the interface where the flow came in; 0: not reported, or no exporter."""
+        return int(self._members.get("ingressInterface", 0))
+
+    @property
+    def egress_interface(self) -> int:
+        """The exporter's number of the interface where the flow leaves; 0: not reported, or no exporter."""
+        return int(self._members.get("egressInterface", 0))
+
+    @property
+    def source_as(self) -> int:
+        """Autonomous system of the source, as the exporter reports it; 0: not reported."""
+        return int(self._members.get("bgpSourceAsNumber", 0))
+
+    @property
+    def destination_as(self) -> int:
+        """Autonomous system of the destination, as the exporter reports it; 0: not reported."""
+        return int(self._members.get("bgpDestinationAsNumber", 0))
+
+    @property
+    def next_hop(self) -> str:
+        """Address of the next hop, as the exporter reports it; "": not reported."""
+        return str(self._members.get("ipNextHopIPv4Address") or self._members.get("ipNextHopIPv6Address", ""))
+
+    @property
+    def application(self) -> str:
+        """Application, as the exporter reports it: its name, or `engine:selector`; "": not reported. Untrusted text."""
+        return str(self._members.get("applicationName") or self._members.get("applicationId", ""))
+
+    @property
+    def user(self) -> str:
+        """User, as the exporter reports it; "": not reported. Untrusted text, without control characters."""
+        return str(self._members.get("userName", ""))
+
+    @property
     def direction(self) -> str:
         """`ingress` or `egress` at the interface; "" when it is not known."""
         return {0: "ingress", 1: "egress"}.get(self._members.get("flowDirection", -1), "")

@@ -157,11 +157,15 @@ class Exports:
 
     def consume(self, records: FlowRecords) -> None:
         """Pass records (FLOW_RECORD_DTYPE, not empty) to every export that has not ended. Does not block."""
-        from flowtop.model.record import chosen  # numpy is loaded by now: records are its arrays
+        from flowtop.export.relays import relayed  # numpy is loaded by now: records are its arrays
+        from flowtop.model.record import chosen
 
         with self._lock:
             running, lookups = tuple(self._running), self._facts.lookups
+        if all(export.ended for export in running):
+            return
         records = chosen(records, records["kind"] != Kind.PARENT)  # their packets are in inner flows
+        records = relayed(records, lookups)
         for export in running:
             if not export.ended:
                 kept = records if export.duplicates else chosen(records, ~records["duplicate"])

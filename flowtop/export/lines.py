@@ -29,7 +29,7 @@ class LineSession:
     changed_interfaces = announcement
     reports = announcement
 
-    def new_tunnels(self, records: FlowRecords, context: ExportContext, max_octets: int) -> list[bytes]:
+    def before(self, records: FlowRecords, context: ExportContext, max_octets: int) -> list[bytes]:
         """Nothing."""
         del records, context, max_octets
         return []

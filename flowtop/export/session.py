@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.export.context import ExportContext
-from flowtop.model.record import FlowRecords, chosen
+from flowtop.export.relays import interfaces_of_exporters
+from flowtop.model.exporters import exporter_of
+from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.biflows import biflow_sets, biflow_templates, pairs_first
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, encode_one_by_one, template_sets
+from flowtop.wire.ipfix_template import Template
+from flowtop.wire.relayed import RelayedTemplates, interface_sets, interface_templates, lean
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
@@ -66,6 +70,7 @@ class TransportSession:
         self._sequences = {domain: 0, self._options_domain: 0}
         self._interfaces: dict[int, str] | None = None
         self._tunnels: set[int] = set()
+        self._relayed = RelayedTemplates()
         self._counts = SentCounts() if counts is None else counts
 
     def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
@@ -76,13 +81,23 @@ class TransportSession:
         interfaces = context.metering().lookups.interfaces
         self._interfaces = dict(interfaces)
         if self._one_set:
-            return self._announced_one_by_one(context, max_octets, tunnelled=bool(self._tunnels))
+            return [*self._announced_one_by_one(context, max_octets, tunnelled=bool(self._tunnels)),
+                    *self._announce_relayed(self._relayed.templates, context, max_octets)]
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
-        if interfaces:
-            options.append(ft.interface_table(self._templates, interfaces))
+        options += self._interface_sets(context)
         messages = [*self._encode(self._templates_of_flows(), self._domain, context, max_octets),
                     *self._encode(options, self._options_domain, context, max_octets)]
-        return [*messages, *self._announce_tunnels(context, max_octets)] if self._tunnels else messages
+        if self._tunnels:
+            messages += self._announce_tunnels(context, max_octets)
+        return [*messages, *self._announce_relayed(self._relayed.templates, context, max_octets)]
+
+    def _interface_sets(self, context: ExportContext) -> list[RecordSet]:
+        """Names of this host's interfaces by ifindex, and of exporters' interfaces by their own numbers."""
+        lookups = context.metering().lookups
+        relayed = interfaces_of_exporters(lookups)
+        local = {number: name for number, name in lookups.interfaces.items() if exporter_of(name) is None}
+        sets = [ft.interface_table(self._templates, local)] if local else []
+        return [*sets, *template_sets(interface_templates()), *interface_sets(relayed)] if relayed else sets
 
     def changed_interfaces(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
         """The interface table, if it has changed since it was sent; else nothing."""
@@ -90,8 +105,23 @@ class TransportSession:
         if not interfaces or interfaces == self._interfaces or self._one_set:
             return []
         self._interfaces = dict(interfaces)
-        return self._encode([ft.interface_table(self._templates, interfaces)], self._options_domain, context,
-                            max_octets)
+        return self._encode(self._interface_sets(context), self._options_domain, context, max_octets)
+
+    def before(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
+        """Messages that must precede these Flow Records: about new tunnels, and Templates of relayed records."""
+        new = ft.new_relayed_templates(lean(records, max_octets), self._templates, self._relayed)
+        return [*self.new_tunnels(records, context, max_octets), *self._announce_relayed(new, context, max_octets)]
+
+    def _announce_relayed(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
+        """Templates of relayed records, and their Flow Keys."""
+        if not templates:
+            return []
+        if self._one_set:
+            return [message for template in templates
+                    for message in self._encode(template_sets([template]), self._domain, context, max_octets)]
+        keys = ft.relayed_keys(self._templates, templates, domain=self._domain)
+        return [*self._encode(template_sets(templates), self._domain, context, max_octets),
+                *self._encode([keys], self._options_domain, context, max_octets)]
 
     def new_tunnels(self, records: FlowRecords, context: ExportContext,
                     max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
@@ -157,6 +187,7 @@ class TransportSession:
 
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
+        records = lean(records, max_octets)
         sets, order, sizes = self._flow_sets(records)
         encode = encode_one_by_one if self._one_set else encode_messages
         encoded = encode(sets, domain=self._domain, sequence=self._sequences[self._domain],
@@ -173,13 +204,17 @@ class TransportSession:
     def _flow_sets(self, records: FlowRecords) -> tuple[
             list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp] | None]:
         """Sets, the records' order in them, and the records of each Data Record; None: one of each."""
-        if self._biflow:
+        if self._pairs(records):
             return biflow_sets(records, self._templates)
-        return (*ft.flow_sets(records, self._templates), None)
+        return (*ft.flow_sets(records, self._templates, self._relayed), None)
+
+    def _pairs(self, records: FlowRecords) -> bool:
+        """Whether two directions share a record; not those of relayed flows, whose values are of one direction."""
+        return self._biflow and records.dtype != RELAYED_RECORD_DTYPE
 
     def arranged(self, records: FlowRecords) -> FlowRecords:
         """The records in an order in which even parts do not split biflows."""
-        return pairs_first(records) if self._biflow else records
+        return pairs_first(records) if self._pairs(records) else records
 
     def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
         """Take back all but the first `sent` messages of the last `flows`; returns the records that were not sent."""

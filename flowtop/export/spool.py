@@ -16,13 +16,14 @@ import numpy as np
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.kinds import Direction, Kind
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
 from flowtop.wire.data_set import DataSet
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
-from flowtop.wire.ipfix import encode_messages
+from flowtop.wire.ipfix import encode_messages, template_sets
 from flowtop.wire.ipfix_decoder import decode_message, split_messages
+from flowtop.wire.relayed import Bases, RelayedTemplates, fill_back
 from flowtop.wire.template_store import TemplateStore
 
 _COPIED = {"flow_id": "flowId", "start_ms": "flowStartMilliseconds", "end_ms": "flowEndMilliseconds",
@@ -31,6 +32,8 @@ _COPIED = {"flow_id": "flowId", "start_ms": "flowStartMilliseconds", "end_ms": "
            "source_mac": "sourceMacAddress", "destination_mac": "destinationMacAddress", "vlan_id": "vlanId",
            "customer_vlan_id": "dot1qCustomerVlanId", "tcp_control_bits": "tcpControlBits", "tos": "ipClassOfService",
            "source_port": "sourceTransportPort", "destination_port": "destinationTransportPort"}
+_STRICT = flow_templates(PROFILES["strict"])
+_BASES = Bases((*_STRICT.flows.values(), *_STRICT.tunnelled.values()))
 _KINDS = {ft.IPV4_FRAGMENT: Kind.FRAGMENT, ft.IPV6_FRAGMENT: Kind.FRAGMENT, ft.AGGREGATE: Kind.AGGREGATE}
 _ICMP = {ft.IPV4_ICMP: "icmpTypeCodeIPv4", ft.IPV6_ICMP: "icmpTypeCodeIPv6"}
 _ADDRESSES = {"source_address": ("sourceIPv4Address", "sourceIPv6Address"),
@@ -47,13 +50,14 @@ def flow_records(messages: list[bytes]) -> FlowRecords:
     for octets in messages:
         message = decode_message(octets, store, session=None, datagram=False)
         parts += [_records(data_set) for data_set in message.data_sets if not data_set.template.scope_count]
-    return np.concatenate(parts)
+    return joined(parts)
 
 
 def _records(data_set: DataSet) -> FlowRecords:
     wire, template = data_set.records, data_set.template
-    form = ft.shape(template.id)
-    records = np.zeros(len(wire), FLOW_RECORD_DTYPE)
+    base = _BASES.of(template)
+    form = ft.shape((base or template).id)
+    records = np.zeros(len(wire), FLOW_RECORD_DTYPE if base is None else RELAYED_RECORD_DTYPE)
     for column, name in _COPIED.items():
         if name in template.names:
             records[column] = wire[name]
@@ -63,11 +67,13 @@ def _records(data_set: DataSet) -> FlowRecords:
                 records[column] = wire[name]
     if form in _ICMP:
         records["destination_port"] = wire[_ICMP[form]]
-    if form != template.id:
+    if form != (base or template).id:
         records["tunnel"], records["tunnel_id"] = tunnels.of_observation_points(wire["observationPointId"])
     ingress = records["direction"] == Direction.INGRESS
     records["ifindex"] = np.where(ingress, wire["ingressInterface"], wire["egressInterface"])
     records["kind"] = _KINDS.get(form, Kind.FLOW)
+    if base is not None:
+        fill_back(records, wire, base)
     return records
 
 
@@ -213,8 +219,9 @@ class Spool:
         self._octets += file.octets
 
     def _messages(self, records: FlowRecords) -> list[bytes]:
-        sets, _ = flow_sets(records, self._templates)
-        templates = announcement(self._templates)
+        relayed = RelayedTemplates()
+        sets, _ = flow_sets(records, self._templates, relayed)
+        templates = announcement(self._templates) + template_sets(relayed.templates)
         if records["tunnel"].any():
             templates += announcement(self._templates, tunnelled=True)
         return encode_messages([*templates, *sets], domain=self._domain, sequence=0,

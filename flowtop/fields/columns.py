@@ -61,6 +61,8 @@ class Column:
         texts: for a column whose only sort key is a code: rows are sorted by these texts. None: by the keys.
         of_exporters: shown only when flows come from exporters.
         of_tunnels: shown only when there were flows in tunnels.
+        of_addresses: grows to the length of an IPv4 address where there is room.
+        of_reports: shown only when a row had a value in `FlowRow.more` under the column's id.
         rank: columns of lower rank come first; those of equal rank are in the order of the registry.
     """
 
@@ -80,6 +82,8 @@ class Column:
     texts: Texts | None = None
     of_exporters: bool = False
     of_tunnels: bool = False
+    of_reports: bool = False
+    of_addresses: bool = False
     rank: int = 0
 
     def cell(self, row: FlowRow, wording: Wording, lookups: Lookups, width: int) -> str:

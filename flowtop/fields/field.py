@@ -30,7 +30,8 @@ class FilterKey:
         read: gives the operand's value. Not used for a text key.
         flows: one number for each flow. For a text key: a code, whose text is in `texts`.
         records: the same for Flow Records (FLOW_RECORD_DTYPE); None: they do not have it.
-        kind: "number" compares; "bits" asks for all bits of the operand; "text" matches the text of the code.
+        kind: "number" compares; "bits" asks for all bits of the operand; "text" matches the text of the code;
+            "address" is within a network: `flows` gives V16 as in model.reported.
         texts: for a text key, the texts of its codes.
         choices: operands to offer for completion.
         packet: the field of struct flow_key in bpf/flow.h that holds the number, for the kernel program; "" when it is
@@ -47,7 +48,7 @@ class FilterKey:
     read: ReadValue
     flows: Callable[[FlowSource], Array]
     records: Callable[[FlowColumns], Array] | None = None
-    kind: Literal["number", "bits", "text"] = "number"
+    kind: Literal["number", "bits", "text", "address"] = "number"
     texts: Texts | None = None
     choices: tuple[str, ...] = ()
     packet: str = ""
@@ -166,6 +167,7 @@ class Member:
         of_packets: a property of single flows: aggregate entries, which count many flows together, do not have it.
         of_groups: groups have it too.
         both_ways: a biflow has it a second time, for the reverse direction (RFC 5103).
+        of_reports: only flows of exporters have it: it is not looked at as long as Lookups.texts is empty.
         rank: position among the columns of CSV.
     """
 
@@ -173,6 +175,7 @@ class Member:
     value: Callable[[FlowValues, Lookups], str | int | float | None]
     doc: str = ""
     of_packets: bool = False
+    of_reports: bool = False
     of_groups: bool = False
     both_ways: bool = False
     rank: int = 900
@@ -225,11 +228,13 @@ class Measure:
         values: one number for each flow.
         together: how the numbers of several flows combine in groups and biflows: see Together.
         records: one number for each Flow Record (FLOW_RECORD_DTYPE); None: they do not have it.
+        reported: an exporter reports it (model/reported.py): rows of other flows do not carry it.
     """
 
     values: Callable[[FlowSource], Array]
     together: Together = "none"
     records: Callable[[FlowColumns], Array] | None = None
+    reported: bool = False
 
 
 Known = Literal["live", "file", "collector"]

@@ -24,6 +24,7 @@ class Distinctions:
         tags: largest number of VLAN tags of a flow: 0, 1 or 2.
         vlans: there were flows that differ only in VLAN.
         kinds: there were flows that differ only in the kind of tunnel.
+        reported: ids of columns of exporters' reports (Column.of_reports) that had a value.
     """
 
     tunnels: bool = False
@@ -31,6 +32,7 @@ class Distinctions:
     tags: int = 0
     vlans: bool = False
     kinds: bool = False
+    reported: frozenset[str] = frozenset()
 
     def with_rows(self, rows: Iterable[FlowRow], *, tunnels: bool) -> Distinctions:
         """A new value that includes these rows.
@@ -46,7 +48,19 @@ class Distinctions:
             max(self.digits, max((len(str(row.tunnel_id)) for row in rows if row.tunnel_id), default=0)),
             max(self.tags, tags),
             self.vlans or (tags > 0 and _alike(rows, lambda row: (row.tunnel, row.tunnel_id), _vlan)),
-            self.kinds or (tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)))
+            self.kinds or (tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)),
+            self.reported | _reported(rows, self.reported))
+
+
+def _reported(rows: Sequence[FlowRow], known: frozenset[str]) -> frozenset[str]:
+    """The ids of columns of exporters' reports for which a row has a value, without the known ones."""
+    ids = [column.id for column in COLUMNS.values() if column.of_reports and column.id not in known]
+    ids = [column_id for column_id in ids if rows and column_id in rows[0].more]
+    return frozenset(column_id for column_id in ids if any(row.more.get(column_id) not in _NOTHING for row in rows))
+
+
+_NOTHING = (0, None, bytes(16))
+"""Values of exporters' reports that are none: numbers, and addresses."""
 
 
 def _vlan(row: FlowRow) -> tuple[int, ...]:
@@ -99,7 +113,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     ordered = arrangement.ordered(COLUMNS.values() if columns is None else columns)
     every = [column for column in ordered if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
-                 and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
+                 and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown)
+                 and (not column.of_reports or column.id in distinctions.reported or column.id in arrangement.shown))]
     least = _least_widths(every, distinctions, set_widths, local)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     stay = {keep} | arrangement.shown
@@ -116,6 +131,9 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         left -= _grow(widths, "interface", min(max(map(len, local), default=0), _LONGEST_INTERFACE), left, flexible)
     if "exporter" in widths and "exporter" not in set_widths:
         left -= _grow(widths, "exporter", _ADDRESS, left, flexible)
+    for column in chosen:
+        if column.of_addresses and column.id not in set_widths:
+            left -= _grow(widths, column.id, _ADDRESS, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
 

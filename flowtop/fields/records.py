@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any, cast
 
 from flowtop.fields.groups import group_fields
-from flowtop.fields.registry import MEASURES, MEMBERS
+from flowtop.fields.registry import MEASURES, MEMBERS, OWN_MEMBERS
 from flowtop.model.elements import ELEMENTS, reverse_name
 from flowtop.model.kinds import Kind
 from flowtop.model.record import FlowRecords
+from flowtop.model.reported import REPORTED
 from flowtop.model.rows import NO_MORE, FlowRow, FlowValues, Ways
 from flowtop.text.lookups import Lookups
 
@@ -58,7 +59,7 @@ def flow_record(flow: FlowValues, lookups: Lookups) -> dict[str, Any]:
     """
     aggregate = flow.kind == Kind.AGGREGATE
     record: dict[str, Any] = {}
-    for name, member in MEMBERS.items():
+    for name, member in (MEMBERS if lookups.texts else OWN_MEMBERS).items():
         if aggregate and member.of_packets:
             continue
         value = member.value(flow, lookups)
@@ -107,8 +108,9 @@ def plain_records(records: FlowRecords, lookups: Lookups) -> Iterator[dict[str, 
     """Each Flow Record (FLOW_RECORD_DTYPE) as `flow_record` gives it; names that are not known are shown as numbers."""
     names = records.dtype.names or ()
     make = _values_of((*names, "more"))
+    reported = REPORTED[0] in names
     measures = {field_id: measure.records(records).tolist() for field_id, measure in MEASURES.items()
-                if measure.records is not None}
+                if measure.records is not None and (reported or not measure.reported)}
     more = [dict(zip(measures, values, strict=True)) for values in zip(*measures.values(), strict=True)] if measures \
         else [NO_MORE] * len(records)
     for values in zip(*(records[name].tolist() for name in names), more, strict=True):

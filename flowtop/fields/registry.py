@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from flowtop.fields import ends, headers, life, points, tcp, volume
+from flowtop.fields import ends, headers, life, points, reported, tcp, volume
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
 from flowtop.text.operands import PROTOCOL_WORDS
@@ -77,14 +77,14 @@ _RESERVED: dict[str, frozenset[str]] = {
     "id": frozenset({"flow", "biflow"}),
     "filter word": frozenset({
         "and", "or", "not", "src", "dst", "host", "net", "mask", "port", "portrange", "ip", "ip6", "ipv4", "ipv6",
-        "ether", "mac", "name", "private", *PROTOCOL_WORDS}),
+        "ether", "mac", "name", "private", "as", "nat", "vrf", *PROTOCOL_WORDS}),
     "JSON key": frozenset({"deltaFlowCount", "biflowDirection", "round", "time"}),
 }
 """Names with another meaning: arguments of `-g`, words of the grammar, keys of groups, biflows and rounds."""
 
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *headers.CONTENT, *volume.FIELDS, *tcp.FIELDS,
-                     *headers.HOPS, *life.FIELDS))
+                     *headers.HOPS, *life.FIELDS, *reported.FIELDS))
 
 
 def register(field: Field) -> None:
@@ -172,6 +172,9 @@ KEYS: View[FilterKey] = View(_keys)
 """Words of the filter language that take values, by word, in the order of the help."""
 MEMBERS: View[Member] = View(_members)
 """Keys of a flow in JSON, by name, in column order of CSV."""
+OWN_MEMBERS: View[Member] = View(lambda fields: {name: member for name, member in _members(fields).items()
+                                                 if not member.of_reports})
+"""Those of MEMBERS that flows of this host may have."""
 DETAILS: View[Detail] = View(_details)
 """Entries of a flow's details, by field id, in the order of lines."""
 MEASURES: View[Measure] = View(_measures)

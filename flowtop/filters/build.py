@@ -301,6 +301,25 @@ class _Builder:
     def _key(self, word: Token, operator: Token | None, name: Token) -> Tree:
         return self._keyed(KEYS[word], _operator(operator), name)
 
+    def _ends(self, direction: ParseTree[Any] | None, word: Token, operator: Token | None, name: Token) -> Tree:
+        """`as 64500`, `src as 64500`: a key of each end."""
+        way, sign = _direction(direction), _operator(operator)
+        keys = dict(zip(_SIDES, words.ENDS[word], strict=True))
+        for key_word in keys.values():
+            self._check_use(name, KEYS[key_word])
+        positive = cast(Operator, "~" if "~" in sign else "=" if sign == "!=" else sign)
+
+        def make(value: Token) -> Tree:
+            found = way.join(lambda side: self._keyed(KEYS[keys[side]], positive, value))
+            shown = "" if positive == "=" else f"{positive} "
+            term = Term(f"{way.words}{word} {shown}{value}", found)
+            return Not(term) if sign.startswith("!") else term
+
+        made = make(name)
+        if sign in ("=", "~"):
+            self._remember(make)
+        return made
+
     def _optional_key(self, word: Token, operator: Token | None, operand: Token | None) -> Tree:
         key = KEYS[word]
         self._check_use(word, key)
@@ -313,7 +332,8 @@ class _Builder:
         self._check_use(operand, key)
 
         def make(value: Token) -> Tree:
-            meaning = self._text_test(key, sign, value) if key.kind == "text" else self._number_test(key, sign, value)
+            test = {"text": self._text_test, "address": self._address_test}.get(key.kind, self._number_test)
+            meaning = test(key, sign, value)
             shown = "" if sign == "=" else f"{sign} "
             return Term(f"{words}{key.word} {shown}{value}", all_of(limits, meaning))
 
@@ -327,6 +347,18 @@ class _Builder:
         positive: Operator = "~" if "~" in sign else "="
         found = any_of(*(Match(key, positive, pattern) for pattern in patterns))
         return Not(found) if sign.startswith("!") else found
+
+    def _address_test(self, key: FilterKey, sign: Operator, value: Token) -> Tree:
+        if sign not in ("=", "!="):
+            raise FilterError(self._text, _position(value), f'{key.word} does not take "{sign}"', "= or !=")
+        parts = _plain(value).split(",")
+        try:
+            for part in parts:
+                operands.network(part)
+        except ValueError as error:
+            raise self._wrong(value, error, key.expected) from error
+        found = any_of(*(Match(key, "=", part) for part in parts))
+        return Not(found) if sign == "!=" else found
 
     def _number_test(self, key: FilterKey, sign: Operator, value: Token) -> Tree:
         if sign in ("~", "!~") or (key.kind == "bits" and sign not in ("=", "!=")):

@@ -14,8 +14,9 @@ from flowtop.filters.grammar import parser, token_types
 
 _WORD_AT_END = re.compile(r"[^\s()!&|<>=~,]*$")
 _BEGINS_A_TEST = frozenset({"KEY", "ADDRESS_WORD"})
-_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "NAMED_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME",
+_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "NAMED_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME", "ENDS",
                      "SOURCE", "DESTINATION"})
+_TAKE_VALUES = ("KEY", "OPERATOR", "PROTO", "PORT_WORD", "NAME", "ENDS")
 _SEEN_UNDER = {"host": "host", "net": "net", "port": "port", "portrange": "port", "src": "host", "dst": "host",
                "ether": "mac", "mac": "mac", "proto": "proto",
                "name": "name"}
@@ -57,7 +58,7 @@ def complete(text: str, cursor: int, seen: Mapping[str, Sequence[str]] | None = 
     accepted = set(state.accepts())  # type: ignore[no-untyped-call]  # lark's own annotations
     last = tokens[-1] if tokens else None
     found = [*_values(tokens, accepted, seen or {}, bool(partial)), *_words(accepted, bool(partial))]
-    if last is not None and last.type in ("KEY", "OPERATOR", "PROTO", "PORT_WORD", "NAME") and "WORD" in accepted:
+    if last is not None and last.type in _TAKE_VALUES and "WORD" in accepted:
         found = [word for word in found if token_types().get(word) not in ("PROTOCOL", "VERSION", "KEY")
                  or _is_value(tokens, word)]
     lead = partial.lower()

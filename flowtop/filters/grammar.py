@@ -69,6 +69,7 @@ primitive: qualifier -> protocol
     | ETHER [direction] [ADDRESS_WORD] operand -> ether
     | [direction] PRIVATE -> private
     | [direction] NAME [OPERATOR] name -> named
+    | [direction] ENDS [OPERATOR] name -> ends
     | KEY [OPERATOR] name -> key
     | OPTIONAL_KEY [[OPERATOR] operand] -> optional_key
     | NAMED_KEY [[OPERATOR] name] -> optional_key
@@ -84,7 +85,7 @@ NOT: "!"
 OPERATOR: "<=" | ">=" | "==" | "!=" | "!~" | "<" | ">" | "=" | "~"
 STRING: /"[^"]*"|'[^']*'/
 WORD: /(\\(?=\w))?(\[[^\s\]()]*\])?[^\s()<>=!~"'&|]+|\[[^\s\]()]+\]/
-%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME
+%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME ENDS
 %declare KEY OPTIONAL_KEY NAMED_KEY SOURCE DESTINATION MASK
 %ignore /\s+/
 """
@@ -99,7 +100,7 @@ _IN_WORDS = {
     "SOURCE": "src or dst", "DESTINATION": "src or dst", "KEY": "a word such as bytes, rate, if, state",
     "OPTIONAL_KEY": "a word such as bytes, rate, if, state", "NAMED_KEY": "a word such as bytes, rate, if, state",
     "PROTO": "a protocol",
-    "ETHER": "a word such as bytes, rate, if, state",
+    "ETHER": "a word such as bytes, rate, if, state", "ENDS": "a word such as bytes, rate, if, state",
     "PRIVATE": "private", "NAME": "name", "WORD": "a value", "STRING": "a value", "MASK": "mask", "$END": "the end",
 }
 _OF_A_TEST = frozenset({"PROTOCOL", "KEY", "ADDRESS_WORD", "WORD"})
@@ -112,6 +113,7 @@ def token_types() -> dict[str, str]:
              for word, key in KEYS.items()}
     types |= dict.fromkeys(words.PROTOCOL_WORDS, "PROTOCOL") | dict.fromkeys(words.VERSION_WORDS, "VERSION")
     types |= dict.fromkeys(words.ADDRESS_WORDS, "ADDRESS_WORD") | dict.fromkeys(words.PORT_WORDS, "PORT_WORD")
+    types |= dict.fromkeys(words.ENDS, "ENDS")
     return types | _FIXED
 
 

@@ -21,6 +21,8 @@ from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, W
 from flowtop.model.flows import Array, ColumnsAt, FlowColumns, FlowSource, with_columns
 from flowtop.model.kinds import TCP_NAMED_BITS, IpVersion, Kind
 from flowtop.model.record import FlowRecords
+from flowtop.model.reported import packed_address
+from flowtop.text import operands
 from flowtop.text.lookups import Lookups
 from flowtop.text.operands import Network
 
@@ -232,7 +234,9 @@ def _test(test: Test, subject: _Subject) -> Mask:
         return _named(test, subject)
     numbers = subject.numbers(test.key)
     found: Mask
-    if isinstance(test, Match):
+    if isinstance(test, Match) and test.key.kind == "address":
+        found = _in_network(numbers, operands.network(test.pattern))
+    elif isinstance(test, Match):
         codes = matching_codes(test, np.unique(numbers).tolist(), subject.lookups)
         found = np.isin(numbers, np.array(codes, numbers.dtype))
     elif test.key.kind == "bits":
@@ -242,6 +246,17 @@ def _test(test: Test, subject: _Subject) -> Mask:
         value = int(test.value) if isinstance(test.value, int) else test.value
         found = _COMPARISONS[test.operator](numbers, value)
     return found
+
+
+def _in_network(addresses: Array, network: Network) -> Mask:
+    """Which addresses, V16 as in model.reported, are in the network."""
+    mask = b"\xff" * (16 - len(network.mask)) + network.mask
+    halves = np.ascontiguousarray(addresses).view(np.uint64).reshape(-1, 2)
+    value = packed_address(network.packed)
+    found = np.ones(len(halves), np.bool_)
+    for half, start in zip(halves.T, (0, 8), strict=True):
+        found &= half & np.uint64(_integer(mask[start:start + 8])) == np.uint64(_integer(value[start:start + 8]))
+    return found & halves.any(axis=1)
 
 
 def _has_bits(numbers: Array, bits: int) -> Mask:

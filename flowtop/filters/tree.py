@@ -30,7 +30,8 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Matches the text of a text key: a glob for `=` and `!=`, a part of the text in any case for `~` and `!~`."""
+    """Matches the text of a text key: a glob for `=` and `!=`, a part of the text in any case for `~` and `!~`. For a
+    key of kind "address" the pattern is a network."""
 
     key: FilterKey
     operator: Operator

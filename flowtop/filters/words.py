@@ -57,6 +57,9 @@ DESTINATION_MAC = FilterKey(
 
 CUSTOMER_VLAN = _hidden("inner vlan", operands.ReadInteger(0, 4095), "customer_vlan_id", "customer_vlan_id")
 
+ENDS: Mapping[str, tuple[str, str]] = {"as": ("src_as", "dst_as"), "nat": ("nat_src", "nat_dst"),
+                                       "vrf": ("in_vrf", "out_vrf")}
+"""Words for either end, or for one with src or dst before: the keys of the source (or ingress) and of the other end."""
 ADDRESS_WORDS = ("host", "net")
 PORT_WORDS = ("port", "portrange")
 VERSION_WORDS: Mapping[str, int] = {"ip": IpVersion.V4, "ip6": IpVersion.V6, "ipv4": IpVersion.V4,
@@ -91,13 +94,18 @@ _GRAMMAR_WORDS = (
          "not private"),
     Word("name", "TEXT", "Either end's host has this name, as far as `n` has found names; `src name`, `dst name`.",
          "name ~ example"),
+    Word("as", "NUMBER", "With -l: either end's autonomous system; `src as`, `dst as`: src_as, dst_as.", "as 64500"),
+    Word("nat", "ADDRESS | NETWORK", "With -l: either end's address after translation; `src nat`, `dst nat`.",
+         "nat 198.51.100.0/24"),
+    Word("vrf", "TEXT", "With -l: VRF at either side, by name or number.", "vrf red"),
     Word("mac ether", "[host] MAC", "Either end's MAC address, of the first packet; `ether src`, `ether dst`.",
          "mac 02:00:00:00:00:0a"),
 )
 
 
 def _argument(key: FilterKey) -> str:
-    operand = "TEXT" if key.kind == "text" else (" | ".join(key.choices) if 0 < len(key.choices) < 5 else "VALUE")
+    by_choice = " | ".join(key.choices) if 0 < len(key.choices) < 5 else "VALUE"
+    operand = {"text": "TEXT", "address": "NETWORK"}.get(key.kind, by_choice)
     return f"[{operand}]" if key.optional else operand
 
 

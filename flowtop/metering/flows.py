@@ -21,12 +21,14 @@ from flowtop.model.record import (
     CARRIED,
     FLOW_KEY_DTYPE,
     FLOW_RECORD_DTYPE,
+    REPORTED_RECORD_DTYPE,
     FlowBatch,
     FlowRecords,
     Merge,
     chosen,
     joined,
 )
+from flowtop.model.reported import REPORTED, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Reporting(NamedTuple):
 
 
 def no_records() -> FlowRecords:
-    """An empty array: FLOW_RECORD_DTYPE, shape (0,)."""
+    """An empty array of Flow Records, shape (0,)."""
     return np.empty(0, FLOW_RECORD_DTYPE)
 
 
@@ -110,7 +112,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
         now_ns: as in FlowBatch; one for all, or one for each.
         unix_offset_ns: as in FlowBatch.
     """
-    records = np.zeros(len(slots), FLOW_RECORD_DTYPE)
+    records = np.zeros(len(slots), REPORTED_RECORD_DTYPE if store.collected else FLOW_RECORD_DTYPE)
     keys = store.key_words.take(slots, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # a structured array is 20 times slower
     for name in FLOW_KEY_DTYPE.names or ():
         records[name] = keys[name]
@@ -124,6 +126,12 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     records["start_ms"] = (store.first_ns[slots] + unix_offset_ns) // 1_000_000
     records["end_ms"] = (store.last_ns[slots] + unix_offset_ns) // 1_000_000
     _report_tcp(records, store, slots, unix_offset_ns)
+    if store.collected:
+        records["other_ifindex"] = store.other_ifindex[slots]
+    if store.reported is not None:
+        reported = rows_of(store.reported, slots)
+        for name in REPORTED:
+            records[name] = reported[name]
     duplicate_packets, duplicate_octets = store.packet_duplicate[slots], store.octet_duplicate[slots]
     duplicate = (duplicate_packets > 0) | (duplicate_octets > 0)
     empty = (records["packet_delta"] == 0) & (records["octet_delta"] == 0)
@@ -253,8 +261,11 @@ class Flows:
         if batch.described is not None:
             self.store.flow_count[slots] += batch.described["flow_count"]
         if batch.other_ifindexes is not None:
+            self.store.collected = True
             known = batch.other_ifindexes != 0
             self.store.other_ifindex[slots[known]] = batch.other_ifindexes[known]
+        if batch.reported is not None:
+            self.store.report(slots, batch.reported)
         return slots
 
     def give_birth(self, keys: Words, counters: npt.NDArray[np.void]) -> Slots:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words
 from flowtop.model.record import CARRIED, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+from flowtop.model.reported import REPORTED_DTYPE, Reported, rows_of, update, words_of
 
 U8 = npt.NDArray[np.uint64]
 U4 = npt.NDArray[np.uint32]
@@ -40,6 +41,8 @@ class FlowStore:
 
     Fields of a new slot are zero, except those that Rates keeps per slot. Growing creates new arrays, so do not keep
     references to them. Each value that counters carry (model.record.CARRIED) has a field of the same name.
+    `reported` (model.reported.REPORTED_DTYPE) exists once an exporter has reported such values; `collected`: flows come
+    from exporters.
 
     Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
@@ -102,6 +105,8 @@ class FlowStore:
         self._free: npt.NDArray[np.int64] = np.empty(_LEAST_CAPACITY, np.int64)
         self._free_count = 0
         self.keys: npt.NDArray[np.void] = np.zeros(0, FLOW_KEY_DTYPE)
+        self.reported: Reported | None = None
+        self.collected = False
         for name, dtype in _FIELDS.items():
             setattr(self, name, np.zeros(0, dtype))
         self._grow(_LEAST_CAPACITY)
@@ -115,7 +120,8 @@ class FlowStore:
     def nbytes(self) -> int:
         """Octets of address space; slots that were never used may not be resident."""
         fields: list[npt.NDArray[Any]] = [getattr(self, name) for name in ("keys", *_FIELDS)]
-        return self._free.nbytes + sum(field.nbytes for field in fields)
+        reported = 0 if self.reported is None else self.reported.nbytes
+        return self._free.nbytes + reported + sum(field.nbytes for field in fields)
 
     @property
     def live(self) -> npt.NDArray[np.bool_]:
@@ -141,9 +147,18 @@ class FlowStore:
             for name in _FIELDS.keys() - _KEPT_ON_REUSE:
                 field: npt.NDArray[Any] = getattr(self, name)
                 field[reused] = np.zeros(1, field.dtype)
+            if self.reported is not None:
+                words_of(self.reported)[reused] = 0
         self.occupied[slots] = True
         self.occupied_count += n
         return slots
+
+    def report(self, slots: Slots, reported: Reported) -> None:
+        """Store what exporters reported of flows, each once; what they reported before stays where this has nothing."""
+        if self.reported is None:
+            self.reported = np.zeros(self.capacity, REPORTED_DTYPE)
+        words = words_of(self.reported)
+        words[slots] = words_of(update(rows_of(self.reported, slots), reported))
 
     def release(self, slots: Slots) -> None:
         """Free slots."""
@@ -163,4 +178,6 @@ class FlowStore:
             new = np.zeros(capacity, old.dtype)
             new[:len(old)] = old
             setattr(self, name, new)
+        if self.reported is not None:
+            self.reported = np.concatenate((self.reported, np.zeros(capacity - len(self.reported), REPORTED_DTYPE)))
         self.capacity = capacity

@@ -17,6 +17,7 @@ from flowtop.metering.key_index import Slots
 from flowtop.metering.store import U8, FlowStore
 from flowtop.model.kinds import IGNORED_KINDS, Direction, EndReason, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps, joined
+from flowtop.model.reported import REPORTED, absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ LINGER_ROOM = 131_072
 """Limit, beyond max_flows, of flows that ended in an open tick and wait to be shown: two full maps."""
 
 _KEY_FIELDS = frozenset(FLOW_KEY_DTYPE.names or ())
+_REPORTED = frozenset(REPORTED)
 
 
 class TableColumns:
@@ -111,6 +113,8 @@ class TableColumns:
         store = self._store
         if name == "conversation":
             return heads_of(store)
+        if name in _REPORTED:
+            return absent(name, store.top) if store.reported is None else store.reported[name][:store.top]
         column: npt.NDArray[Any] = store.keys[name] if name in _KEY_FIELDS else getattr(store, name)
         return column[:store.top]
 

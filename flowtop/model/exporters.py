@@ -93,6 +93,7 @@ class CollectingStatistics:
         incomplete_messages: in a capture: messages of which fragments or other octets were not captured, or before
             which a part of the stream is missing.
         wrong_checksums: messages that are not as their MD5 checksum (RFC 5655) says; their records are counted.
+        unnamed_values: applications, VRFs, users, and names of their tables that were beyond the limit.
     """
 
     messages: int = 0
@@ -135,6 +136,7 @@ class CollectingStatistics:
     lying_lengths: int = 0
     incomplete_messages: int = 0
     wrong_checksums: int = 0
+    unnamed_values: int = 0
 
     @property
     def refused_messages(self) -> int:
@@ -204,7 +206,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
     ("corrected_clocks", "clock off"), ("unknown_sampling", "unknown sampling"), ("dropped_options", "options dropped"),
     ("forgotten_totals", "totals forgotten"), ("unknown_samples", "unknown samples"), ("short_records", "records cut"),
     ("lying_lengths", "length lies"), ("incomplete_messages", "messages incomplete"),
-    ("wrong_checksums", "checksums wrong"),
+    ("wrong_checksums", "checksums wrong"), ("unnamed_values", "names over limit"),
 )
 _JOINED: tuple[tuple[str, str], ...] = (
     ("options_of_other_domain", "options of another domain"), ("options_of_other_port", "options of another port"),

@@ -8,7 +8,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.kinds import Direction
 from flowtop.model.record import CARRIED, DESCRIBED_DTYPE, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
+from flowtop.model.reported import OPPOSITE, REPORTED, REPORTED_DTYPE, absent, is_absent
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
@@ -43,17 +45,18 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "congestion_window": np.dtype("u4"),
     "retransmitted": np.dtype("u4"),
     "out_of_order": np.dtype("u4"),
+    **{name: REPORTED_DTYPE[name] for name in REPORTED},
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
 
-`other_ifindex`: the other interface of an exporter's flow, 0: not reported. `record_bits`, `flow_count`: see
-model.record.DESCRIBED_DTYPE.
+`other_ifindex`: the other interface of an exporter's flow, 0: not reported; may have the bit model.reported.OPPOSITE.
+`record_bits`, `flow_count`: see model.record.DESCRIBED_DTYPE.
 `opening`: a TCP SYN without ACK was seen.
 `reported_ns`: when a Flow Record was made last; of an ended flow, when it ended.
 `conversation`: slot of the first flow of a flow's conversation where duplicates are looked for, -1 without one; for an
 ended flow the slot may belong to another conversation by now.
 `syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none; a time of 0 is stored as 1.
-`rtt_us` .. `out_of_order`: of TCP, 0 if not known; see FlowRow.
+`rtt_us` .. `out_of_order`: of TCP, 0 if not known; see FlowRow. Names of model.reported.REPORTED: see there.
 """
 
 Together = Literal["sum", "max", "min", "formula", "none"]
@@ -79,6 +82,51 @@ class FlowColumns(Protocol):
 
     def __getitem__(self, name: str, /) -> Array:
         """The column with this name; do not write to it."""
+
+
+def reports(columns: FlowColumns) -> bool:
+    """Whether an exporter has reported any value of model.reported of these flows."""
+    return not is_absent(columns[REPORTED[0]])
+
+
+def kept_column(columns: FlowColumns, name: str) -> Array:
+    """A copy of a column that stays as it is; one that takes no memory is not copied."""
+    column = columns[name]
+    return column if is_absent(column) else column.copy()
+
+
+class WithoutReports:
+    """Columns of flows that have none of those of model.reported: these are 0.
+
+    Args:
+        count: number of flows.
+    """
+
+    def __init__(self, columns: FlowColumns, count: int) -> None:
+        self._columns, self._count = columns, count
+
+    def __getitem__(self, name: str) -> Array:
+        return absent(name, self._count) if name in _REPORTED else self._columns[name]
+
+
+_REPORTED = frozenset(REPORTED)
+
+
+def ingress_ifindex(columns: FlowColumns) -> Array:
+    """ifindex of the interface where each flow came in, of an exporter's flow or of one of this host; 0: not known."""
+    return _side(columns, egress=False)
+
+
+def egress_ifindex(columns: FlowColumns) -> Array:
+    """ifindex of the interface where each flow leaves; 0: not known."""
+    return _side(columns, egress=True)
+
+
+def _side(columns: FlowColumns, *, egress: bool) -> Array:
+    other = columns["other_ifindex"]
+    is_egress = (columns["direction"] == np.uint8(Direction.EGRESS)) ^ (other >= np.uint32(OPPOSITE))
+    here, there = columns["ifindex"].astype(np.uint32), other & np.uint32(OPPOSITE - 1)
+    return np.where(is_egress == egress, here, there)
 
 
 class Subset:

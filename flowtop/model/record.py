@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, TcpBits
+from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
 _SYN, _SYN_ACK = np.uint16(TcpBits.SYN), np.uint16(TcpBits.SYN | TcpBits.ACK)
 
@@ -189,8 +190,10 @@ class FlowBatch:
         source: None for a live capture, whose ticks end when the pipeline ends them.
         collecting: statistics of a Collecting Process; None: the capture is not one.
         other_ifindexes: u4, shape (n,): the other interface of the exporter, 0 if it is not reported; None: without
-            exporters.
+            exporters. May have the bit model.reported.OPPOSITE.
         described: DESCRIBED_DTYPE, shape (n,); None: without exporters.
+        reported: model.reported.REPORTED_DTYPE, shape (n,): what exporters report beside; None: nothing so far.
+        texts: texts of its codes, see model.reported.TEXTS.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
@@ -212,6 +215,8 @@ class FlowBatch:
     segments: npt.NDArray[np.void] | None = None
     steps: Steps | None = None
     described: npt.NDArray[np.void] | None = None
+    reported: npt.NDArray[np.void] | None = None
+    texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 FLOW_RECORD_DTYPE = np.dtype([
@@ -243,8 +248,45 @@ FLOW_RECORD_DTYPE = np.dtype([
 Messages do not have them.
 """
 
+REPORTED_RECORD_DTYPE = np.dtype([
+    *[(name, FLOW_RECORD_DTYPE[name]) for name in FLOW_RECORD_DTYPE.names or ()],
+    ("other_ifindex", "u4"),
+    *[(name, REPORTED_DTYPE[name]) for name in REPORTED],
+])
+"""A Flow Record of a collected flow, with what the exporter reported of it (model/reported.py)."""
+
+RELAYED_RECORD_DTYPE = np.dtype([
+    *[(name, REPORTED_RECORD_DTYPE[name]) for name in REPORTED_RECORD_DTYPE.names or ()],
+    ("exporter", "V16"),
+    ("domain", "u4"),
+    ("ingress_interface", "u4"),
+    ("egress_interface", "u4"),
+    ("ingress_vrf_id", "u4"),
+    ("egress_vrf_id", "u4"),
+    ("application_id", "S24"),
+    ("application_name", "S64"),
+    ("vrf_name", "S64"),
+    ("user_name", "S64"),
+])
+"""A Flow Record that is passed on: complete without the tables of names and numbers of this process.
+
+`exporter`, as the addresses of REPORTED_DTYPE, and `domain`: the Observation Domain that it is from. Interfaces: the
+exporter's own numbers. `application_id`: as text, `engine:selector` (RFC 6759). Names in UTF-8.
+"""
+
 FlowRecords = npt.NDArray[np.void]
-"""FLOW_RECORD_DTYPE, shape (n,)."""
+"""FLOW_RECORD_DTYPE, REPORTED_RECORD_DTYPE or RELAYED_RECORD_DTYPE, shape (n,); each has the members of the one
+before. Where members are added, they are 0."""
+
+
+def widened(records: FlowRecords, dtype: np.dtype[np.void]) -> FlowRecords:
+    """The records with the members of a wider dtype."""
+    if records.dtype == dtype:
+        return records
+    found = np.zeros(len(records), dtype)
+    for name in records.dtype.names or ():
+        found[name] = records[name]
+    return found
 
 
 def chosen(records: FlowRecords, which: npt.NDArray[Any] | slice) -> FlowRecords:
@@ -255,8 +297,9 @@ def chosen(records: FlowRecords, which: npt.NDArray[Any] | slice) -> FlowRecords
 
 
 def joined(parts: Sequence[FlowRecords]) -> FlowRecords:
-    """One after another, copied whole as by `chosen`; parts are of one dtype, and at least one."""
-    dtype = parts[0].dtype
+    """One after another, copied whole as by `chosen`, all as the widest; there is at least one part."""
+    dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
+    parts = [widened(part, dtype) for part in parts]
     whole = np.concatenate([part.view(np.dtype((np.void, dtype.itemsize))) for part in parts])
     found: FlowRecords = whole.view(dtype)
     return found

@@ -288,7 +288,8 @@ class Pipeline:
             return
         ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
-        self._lookups, self._attached = Lookups(dict(handover.batch.interfaces)), handover.batch.attached
+        self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts)
+        self._attached = handover.batch.attached
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)
         self._export(ended)

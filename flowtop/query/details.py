@@ -16,9 +16,11 @@ from flowtop.model.flows import (
     Slots,
     address_words,
     event_ms,
+    reports,
 )
 from flowtop.model.kinds import ICMP_ANSWERS, EndReason, Kind
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, REPORTED_RECORD_DTYPE, FlowRecords
+from flowtop.model.reported import OPPOSITE
 from flowtop.query.measures import measured
 from flowtop.query.query import Details
 from flowtop.query.rows import flow_rows
@@ -116,7 +118,7 @@ def _with_others(slot: int, source: FlowSource) -> Details:
         row=row,
         reverse=next(iter(flow_rows(whole, np.array([reverse], np.int64))), None) if reverse is not None else None,
         points=flow_rows(whole, np.array(points[:MOST_POINTS], np.int64)),
-        other_ifindex=int(columns["other_ifindex"][slot]),
+        other_ifindex=int(columns["other_ifindex"][slot]) & OPPOSITE - 1,
     )
 
 
@@ -138,11 +140,12 @@ def _details(slot: int, source: DetailSource) -> Details:
 
 def _record(slot: int, source: DetailSource, reporting: Reporting) -> FlowRecords | None:
     """The Flow Record as it would be now; of an ended flow its record, if it was the only one."""
-    columns, record = source.columns, np.zeros(1, FLOW_RECORD_DTYPE)
+    columns = source.columns
+    record = np.zeros(1, REPORTED_RECORD_DTYPE if reports(columns) else FLOW_RECORD_DTYPE)
     ended = columns["end_reason"][slot] != 0
     if ended and reporting.records > 1:
         return None  # The values of the last record are not stored.
-    for name in (FLOW_RECORD_DTYPE.names or ()):
+    for name in (record.dtype.names or ()):
         if name in FLOW_COLUMN_DTYPES:
             record[name] = columns[name][slot]
     record["end_reason"] = columns["end_reason"][slot] or EndReason.ACTIVE_TIMEOUT

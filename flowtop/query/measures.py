@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowtop.fields.registry import MEASURES
-from flowtop.model.flows import TOGETHER, Array, ColumnsAt, FlowSource, Slots, Together, with_columns
+from flowtop.model.flows import TOGETHER, Array, ColumnsAt, FlowSource, Slots, Together, reports, with_columns
 
 
 class _Measured:
@@ -23,12 +23,17 @@ class _Measured:
 
 
 def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
-    """Every measure of the flows in these slots, by field id. For a `measured` source only these are computed."""
+    """Every measure of the flows in these slots, by field id. For a `measured` source only these are computed.
+
+    Those that exporters report are left out as long as none has reported any.
+    """
     columns = source.columns
+    reported = reports(columns.source.columns if isinstance(columns, _Measured) else columns)
+    names = [name for name, measure in MEASURES.items() if reported or not measure.reported]
     if not isinstance(columns, _Measured):
-        return {name: columns[name][slots] for name in MEASURES}
+        return {name: columns[name][slots] for name in names}
     some = with_columns(columns.source, ColumnsAt(columns.source.columns, slots), source.visible[slots])
-    return {name: measure.values(some) for name, measure in MEASURES.items()}
+    return {name: MEASURES[name].values(some) for name in names}
 
 
 def measured(source: FlowSource) -> FlowSource:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowSource, with_columns
+from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowSource, kept_column, with_columns
 from flowtop.query.answer import Answer, Answerer
 from flowtop.query.details import DetailSource, Watch
 from flowtop.query.past import Past
@@ -55,7 +55,7 @@ class Freeze:
 
     def _now(self, table: FlowSource, now: Page) -> Moment | None:
         if len(table.visible) <= self._slots:
-            columns = {name: table.columns[name].copy() for name in FLOW_COLUMN_DTYPES}
+            columns = {name: kept_column(table.columns, name) for name in FLOW_COLUMN_DTYPES}
             return Moment(now, with_columns(table, columns, table.visible.copy()), True)
         kept = None if self._past is None else self._past.at(now.tick)
         return None if kept is None else Moment(*kept, False)

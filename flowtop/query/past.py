@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowsAtRest, FlowSource, Slots, with_columns
+from flowtop.model.flows import (
+    FLOW_COLUMN_DTYPES,
+    FlowColumns,
+    FlowsAtRest,
+    FlowSource,
+    Slots,
+    WithoutReports,
+    reports,
+    with_columns,
+)
+from flowtop.model.reported import REPORTED
 from flowtop.query.query import Page
 
 SECONDS = 300.0
@@ -22,6 +32,7 @@ FLOWS = 1_000
 OCTETS = 32 * 1024 * 1024
 
 _ROW = np.dtype(list(FLOW_COLUMN_DTYPES.items()))
+_ROW_WITHOUT_REPORTS = np.dtype([(name, dtype) for name, dtype in FLOW_COLUMN_DTYPES.items() if name not in REPORTED])
 _LEVEL = 1
 _PAGE_OCTETS = 4_096
 """Approximate size of a page without rows."""
@@ -30,11 +41,16 @@ _NO_FLOWS = np.zeros(0, _ROW)
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """One tick: its page without rows, its flows compressed, and their source without flows."""
+    """One tick: its page without rows, its flows compressed, and their source without flows.
+
+    Attributes:
+        reports: the flows have the columns of model.reported.
+    """
 
     page: Page
     flows: bytes
     source: FlowsAtRest
+    reports: bool
 
     @property
     def octets(self) -> int:
@@ -81,12 +97,13 @@ class Past:
             page: page of this tick, which follows the tick stored last; its rows are not stored.
         """
         slots = _important(source, self._flows)
-        rows = np.empty(len(slots), _ROW)
-        for name in FLOW_COLUMN_DTYPES:
+        reported = reports(source.columns)
+        rows = np.empty(len(slots), _ROW if reported else _ROW_WITHOUT_REPORTS)
+        for name in rows.dtype.names or ():
             rows[name] = source.columns[name][slots]
         rows["conversation"] = _moved(rows["conversation"], slots)
         kept = _Kept(replace(page, rows=(), details=None), zlib.compress(rows.tobytes(), _LEVEL),
-                     with_columns(source, _NO_FLOWS, np.zeros(0, np.bool_)))
+                     with_columns(source, _NO_FLOWS, np.zeros(0, np.bool_)), reported)
         self._ticks.append(kept)
         self._octets += kept.octets
         while self._ticks and (self._octets > self._bound
@@ -102,8 +119,9 @@ class Past:
             return None
         numbers = self.ticks
         kept = self._ticks[min(max(tick, numbers.start), numbers.stop - 1) - numbers.start]
-        rows = np.frombuffer(zlib.decompress(kept.flows), _ROW)
-        return kept.page, with_columns(kept.source, rows, np.ones(len(rows), np.bool_))
+        rows = np.frombuffer(zlib.decompress(kept.flows), _ROW if kept.reports else _ROW_WITHOUT_REPORTS)
+        columns: FlowColumns = rows if kept.reports else WithoutReports(rows, len(rows))
+        return kept.page, with_columns(kept.source, columns, np.ones(len(rows), np.bool_))
 
 
 def _important(source: FlowSource, count: int) -> Slots:

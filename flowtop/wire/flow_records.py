@@ -44,6 +44,7 @@ from flowtop.wire.record_counters import (
 )
 from flowtop.wire.record_fields import Integers, RecordFields
 from flowtop.wire.record_times import ExportTimes, record_times, reverse_times
+from flowtop.wire.relayed import Bases
 
 COLLECTED_DTYPE = np.dtype([
     *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
@@ -59,10 +60,13 @@ COLLECTED_DTYPE = np.dtype([
     ("other_ifindex", "u4"),
     ("record_bits", "u4"),
     ("flow_count", "u4"),
+    ("opposite", "?"),
 ])
 """A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
 the exporter's interface on the other side (0 if not reported), RecordBits, and how many flows the record is of
-(deltaFlowCount; 0 if not reported)."""
+(deltaFlowCount; 0 if not reported).
+
+`opposite`: the Observation Point is not the interface in the flow's direction, but the one on the other side."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
@@ -77,9 +81,20 @@ _PLAIN = {"source_port": ("sourceTransportPort", "udpSourcePort", "tcpSourcePort
 _OURS = tuple(map(flow_templates, PROFILES.values()))
 _TUNNELLED = frozenset(template for templates in _OURS for template in (
     *templates.tunnelled.values(), *biflow_templates(templates, tunnelled=True).values()))
+_BASES = Bases(template for templates in _OURS
+                   for template in (*templates.flows.values(), *templates.tunnelled.values()))
 _FRAGMENTS = frozenset(template for templates in _OURS
                        for template in (*templates.flows.values(), *templates.tunnelled.values())
                        if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
+
+
+_OWN = frozenset(template for templates in _OURS for template in (*templates.flows.values(),
+                                                                  *templates.tunnelled.values()))
+
+
+def is_own(template: Template) -> bool:
+    """Whether it is a Template of flowtop for the flows of its own host."""
+    return template in _OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,7 @@ class CollectedRows:
         unusable: number of records without counters, or with all counters 0, that are no events.
         events: number of records that report an event of a firewall or of NAT and no traffic, by kind.
         transport_records, layer2_records: number of records whose octets are of the transport layer, and of layer 2.
+        forward: number of forward rows; the rest is reverse.
     """
 
     rows: Collected
@@ -102,6 +118,7 @@ class CollectedRows:
     events: tuple[tuple[str, int], ...] = ()
     transport_records: int = 0
     layer2_records: int = 0
+    forward: int = 0
 
 
 def collect_rows(template: Template, records: Records, times: ExportTimes,
@@ -114,6 +131,8 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
         biflow_direction: of records that do not have it, as Options Data say; None: they do not.
     """
     fields = RecordFields(records)
+    own = _BASES.of(template) or template
+    forward = 0
     both_ms = record_times(fields, times)
     events = firewall_events(template, fields)
     read = [read_counters(fields, events, reverse) for reverse in (False, True)]
@@ -138,9 +157,10 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
         half["start_ms"], half["end_ms"] = reverse_times(template, fields, times, both_ms) if reverse else both_ms
         if flows is not None:
             half["flow_count"] = np.minimum(flows, np.uint64(0xFFFF_FFFF))
-        _fill(half, fields, template, reverse)
+        _fill(half, fields, own, reverse)
         half["record_bits"] |= began(fields, reverse, biflow_direction)
         sources = np.flatnonzero(used)
+        forward = forward if reverse else len(sources)
         totals = None if counters is None or counters.totals is None else counters.totals[sources]
         halves.append((half[sources], sources, totals))
     rows = np.concatenate([half for half, _, _ in halves]) if halves else np.zeros(0, COLLECTED_DTYPE)
@@ -152,7 +172,7 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
         idle[sources[(totals["octets"] > 0) | (totals["packets"] > 0)]] = False
     counted = _events(template, fields, events, idle)
     return CollectedRows(rows, sources, totals, int(idle.sum()) - sum(count for _, count in counted), counted,
-                         **{f"{name}_records": int(where.sum()) for name, where in marked.items()})
+                         forward=forward, **{f"{name}_records": int(where.sum()) for name, where in marked.items()})
 
 
 def _totals(parts: list[Totals | None], counts: list[int]) -> Totals | None:
@@ -250,6 +270,7 @@ def _fill_interface(half: Collected, fields: RecordFields) -> None:
                          else np.where(direction < UNKNOWN_DIRECTION, direction, UNKNOWN_DIRECTION))
     half["ifindex"] = np.where(first != 0, first, second) & 0xFFFF_FFFF
     half["other_ifindex"] = np.where(first != 0, second, 0) & 0xFFFF_FFFF
+    half["opposite"] = (first == 0) & (second != 0)
 
 
 def _fill_tunnel(half: Collected, fields: RecordFields, template: Template) -> None:
@@ -277,5 +298,7 @@ def _turn_round(half: Collected) -> None:
     source, destination = half["source_port"].copy(), half["destination_port"].copy()
     half["source_port"] = np.where(ported, destination, source)
     half["destination_port"] = np.where(ported, source, destination)
-    half["direction"] ^= half["direction"] != UNKNOWN_DIRECTION
+    unknown = half["direction"] == UNKNOWN_DIRECTION
+    half["direction"] ^= ~unknown
+    half["opposite"] ^= unknown
     half["record_bits"] = turned(half["record_bits"])

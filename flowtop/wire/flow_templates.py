@@ -19,10 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import Direction, IpVersion, Kind, Protocol, Tunnel
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, chosen
+from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
+from flowtop.wire.relayed import DOMAIN as RELAYED_DOMAIN
+from flowtop.wire.relayed import RelayedTemplates, relayed_set
+from flowtop.wire.relayed import signatures as relayed_signatures
 
 _ICMP, _ICMPV6 = np.uint8(Protocol.ICMP), np.uint8(Protocol.ICMPV6)
 _MEASURED = ("flowId", "flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "packetDeltaCount")
@@ -30,6 +33,8 @@ _OBSERVED = ("ingressInterface", "egressInterface", "protocolIdentifier", "ipVer
 _PACKET = ("sourceMacAddress", "destinationMacAddress", "vlanId", "dot1qCustomerVlanId", "tcpControlBits",
            "ipClassOfService")
 _PORTS = ("sourceTransportPort", "destinationTransportPort")
+_RELAYED_INTERFACES = {"ingressInterface": "ingress_interface", "egressInterface": "egress_interface"}
+"""In relayed records: the exporter's own numbers, both sides."""
 _NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "postVlanId",
                        "tcpControlBits", "ipClassOfService"))
 _ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
@@ -166,12 +171,19 @@ def options_announcement(templates: FlowTemplates, *, tunnelled: bool = False) -
     return [record_set for template in options.values() for record_set in template_sets([template])]
 
 
-def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+def flow_sets(records: FlowRecords, templates: FlowTemplates,
+              relayed: RelayedTemplates | None = None) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
     """Flow Records as Sets for encode_messages, sorted by Template.
+
+    Args:
+        relayed: the Transport Session's Templates of relayed records (RELAYED_RECORD_DTYPE). Those that are new have to
+            be announced before the Sets: see `RelayedTemplates`.
 
     Returns the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
     """
     ids = template_id(records)
+    if relayed is not None and records.dtype == RELAYED_RECORD_DTYPE:
+        return _relayed_sets(records, ids, templates, relayed)
     present = np.flatnonzero(np.bincount(ids - IPV4, minlength=1)) + IPV4
     if len(present) < 2:
         order = np.arange(len(records))
@@ -180,6 +192,39 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[list[Reco
     edges = np.searchsorted(ids[order], [*present, present[-1] + 1])
     return [_flow_set(chosen(records, order[start:end]), _template(templates, int(id_)))
             for id_, start, end in zip(present, edges[:-1], edges[1:], strict=True)], order
+
+
+def _relayed_sets(records: FlowRecords, ids: npt.NDArray[np.intp], templates: FlowTemplates,
+                  relayed: RelayedTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+    kinds, inverse = np.unique(_relayed_kinds(records, ids), return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    edges = [0, *np.cumsum(np.bincount(inverse, minlength=len(kinds))).tolist()]
+    sets = []
+    for kind, start, end in zip(kinds.tolist(), edges[:-1], edges[1:], strict=True):
+        base = _template(templates, kind >> _SIGNATURE_BITS)
+        template, signature = relayed.template(base, kind & (1 << _SIGNATURE_BITS) - 1)
+        part = chosen(records, order[start:end])
+        sets.append(relayed_set(part, template, signature, flow_columns(part, base)))
+    return sets, order
+
+
+_SIGNATURE_BITS = 40
+
+
+def _relayed_kinds(records: FlowRecords, ids: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    """Template id and signature of each record as one number."""
+    found: npt.NDArray[np.int64] = ids << np.int64(_SIGNATURE_BITS) | relayed_signatures(records)
+    return found
+
+
+def new_relayed_templates(records: FlowRecords, templates: FlowTemplates, relayed: RelayedTemplates) -> list[Template]:
+    """The Templates that these records need and that `relayed` did not have; it has them now."""
+    if records.dtype != RELAYED_RECORD_DTYPE:
+        return []
+    known = len(relayed)
+    for kind in np.unique(_relayed_kinds(records, template_id(records))).tolist():
+        relayed.template(_template(templates, kind >> _SIGNATURE_BITS), kind & (1 << _SIGNATURE_BITS) - 1)
+    return relayed.templates[known:]
 
 
 def _template(templates: FlowTemplates, id_: int) -> Template:
@@ -232,6 +277,8 @@ def flow_columns(records: FlowRecords, template: Template) -> dict[str, npt.NDAr
     if form != template.id:
         columns |= {"observationPointId": tunnels.observation_points(records), "greKey": records["tunnel_id"],
                     "layer2SegmentId": tunnels.layer2_segments(records)}
+    if records.dtype == RELAYED_RECORD_DTYPE:
+        columns |= {name: records[member] for name, member in _RELAYED_INTERFACES.items()}
     return columns
 
 
@@ -257,8 +304,8 @@ def _packet_columns(records: FlowRecords, template: Template) -> dict[str, npt.N
 
 def _leading(records: FlowRecords, name: str, octets: int) -> npt.NDArray[np.void]:
     """The first octets of a field, as a view."""
-    assert FLOW_RECORD_DTYPE.fields is not None
-    return records.getfield(np.dtype(f"V{octets}"), FLOW_RECORD_DTYPE.fields[name][1])
+    assert records.dtype.fields is not None
+    return records.getfield(np.dtype(f"V{octets}"), records.dtype.fields[name][1])
 
 
 def metering_statistics(templates: FlowTemplates, *, domain: int, messages: int, flow_records: int,
@@ -294,6 +341,14 @@ def flow_keys(templates: FlowTemplates, *, domain: int, tunnelled: bool = False)
     flows = templates.tunnelled if tunnelled else templates.flows
     return _options(templates, FLOW_KEYS, [(*about, template.id, key_indicator(template))
                                            for template in flows.values()])
+
+
+def relayed_keys(templates: FlowTemplates, relayed: Iterable[Template], *, domain: int) -> RecordSet:
+    """The Flow Keys of Templates of relayed records: as without relay, and the exporter's Observation Domain."""
+    about = (domain,) if templates.profile.options_apart else ()
+    beginnings = [Template(template.id, template.fields[:template.names.index(RELAYED_DOMAIN) + 1])
+                  for template in relayed]
+    return _options(templates, FLOW_KEYS, [(*about, each.id, key_indicator(each)) for each in beginnings])
 
 
 def key_indicator(template: Template) -> int:

@@ -22,12 +22,12 @@ def collected_batch(process: CollectingProcess, now_ns: int, addresses: tuple[st
         now_ns: since 1970 UTC.
         addresses: where exporters send to.
     """
-    keys, counters, other_ifindexes, described = process.drain_all()
+    keys, counters, other_ifindexes, described, reported = process.drain_all()
     for name in ("first_ns", "last_ns"):  # an exporter's clock may be slightly ahead
         counters[name] = counters[name].clip(max=now_ns)
     return FlowBatch(keys, counters, process.points.observations(), now_ns, 0, process.points.interfaces(),
                      addresses, collecting=process.statistics(), other_ifindexes=other_ifindexes,
-                     described=described)
+                     described=described, reported=reported, texts=process.texts())
 
 
 class CollectorCapture:

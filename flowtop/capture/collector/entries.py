@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from flowtop.model.kinds import TCP_CONTROL_BITS, TCP_OPENING_BIT
 from flowtop.model.record import DESCRIBED_DTYPE, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, with_opening
+from flowtop.model.reported import Reported, last_given, rows_of
 from flowtop.wire.flow_records import Collected
 
 _LATEST_MS = (1 << 62) // 1_000_000
@@ -29,6 +30,7 @@ class MergedRows(NamedTuple):
     counters: npt.NDArray[np.void]
     other_ifindexes: npt.NDArray[np.uint32]
     described: npt.NDArray[np.void]
+    reported: Reported | None
 
 
 def flow_entries(rows: Collected) -> CollectedEntries:
@@ -43,13 +45,19 @@ def flow_entries(rows: Collected) -> CollectedEntries:
     return merged.keys, merged.counters, merged.other_ifindexes
 
 
-def merge_rows(rows: Collected) -> MergedRows:
-    """As `flow_entries`, and what else the records say: RecordBits of the first row, and the sum of flow counts."""
+def merge_rows(rows: Collected, reported: Reported | None = None) -> MergedRows:
+    """As `flow_entries`, and what else the records say: RecordBits of the first row, the sum of flow counts, and of the
+    reported values of each key the last one that was given.
+
+    Args:
+        reported: of each row, shape (n,).
+    """
     keys = np.empty(len(rows), FLOW_KEY_DTYPE)
     for name in FLOW_KEY_DTYPE.names or ():
         keys[name] = rows[name]
     if not len(rows):
-        return MergedRows(keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32), np.zeros(0, DESCRIBED_DTYPE))
+        return MergedRows(keys, np.zeros(0, FLOW_COUNTERS_DTYPE), np.zeros(0, np.uint32), np.zeros(0, DESCRIBED_DTYPE),
+                          reported)
     order, starts = _by_key(keys.view(np.uint64).reshape(-1, _WORDS))
     firsts = order[starts]
     counters = np.zeros(len(starts), FLOW_COUNTERS_DTYPE)
@@ -68,8 +76,10 @@ def merge_rows(rows: Collected) -> MergedRows:
     described["record_bits"] = rows["record_bits"][firsts]
     if rows["flow_count"].any():
         described["flow_count"] = np.add.reduceat(rows["flow_count"][order], starts)
+    if reported is not None:
+        reported = rows_of(last_given(reported, order, starts), arrival)
     firsts = firsts[arrival]
-    return MergedRows(keys[firsts], counters[arrival], rows["other_ifindex"][firsts], described[arrival])
+    return MergedRows(keys[firsts], counters[arrival], rows["other_ifindex"][firsts], described[arrival], reported)
 
 
 def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -40,6 +40,7 @@ class ObservationPoints:
         self._by_name: dict[tuple[str, int, str], int] = {}
         self._texts: dict[int, str] | None = None
         self._texts_of = 0
+        self._own: dict[int, str] = {}
         self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
@@ -87,6 +88,14 @@ class ObservationPoints:
             if len(self._numbers) >= MAX_POINTS:
                 self._texts[OTHERS] = "others"
         return self._texts
+
+    def interface_numbers(self) -> Mapping[int, str]:
+        """The exporter's own number of an interface by synthetic ifindex; "" for none. A new mapping when
+        there are more."""
+        if len(self._own) != len(self._numbers):
+            self._own = {number: str(interface) if 0 < interface < _NAMED else ""
+                         for (_, _, interface), number in self._numbers.items()}
+        return self._own
 
     def _text(self, exporter: str, domain: int, interface: int) -> str:
         name, other_domain = self.names.find("interface", exporter, domain, interface)

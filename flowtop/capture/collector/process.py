@@ -6,9 +6,11 @@ Points, samplers, names, Data Sets that wait for a Template, and records between
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
+from flowtop.capture.collector.names import Names
 from flowtop.capture.collector.option_names import NAME_ELEMENTS
 from flowtop.capture.collector.points import ObservationPoints
 from flowtop.capture.collector.sampling import (
@@ -28,21 +31,32 @@ from flowtop.capture.collector.sampling import (
 )
 from flowtop.capture.collector.sections import collect_records
 from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
-from flowtop.capture.collector.sflow import SampledPackets
+from flowtop.capture.collector.sflow import SampledPackets, reported_of
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.kinds import IpVersion
+from flowtop.model.reported import (
+    INTERFACE_NUMBERS,
+    OPPOSITE,
+    REPORTED_DTYPE,
+    Reported,
+    plain_address,
+    rows_of,
+    turned,
+)
 from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.file_details import checksum_holds
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows
+from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, is_own
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.record_names import interface_names
 from flowtop.wire.record_times import ExportTimes
+from flowtop.wire.reported import Origins, collect_origins, collect_reported
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
@@ -88,10 +102,16 @@ class CollectingProcess:
 
     Args:
         correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
+
+    Attributes:
+        points, names: of the exporters.
+        foreign: there were Flow Records of Templates that are not flowtop's own.
     """
 
     def __init__(self, correct_clocks: bool = True) -> None:
         self.points = ObservationPoints()
+        self.names = Names()
+        self.foreign = False
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
         self._sessions = Sessions()
@@ -102,7 +122,7 @@ class CollectingProcess:
         self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], _Pending]] = {}
         self._pending_records = 0
         self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
-        self._extra: list[Collected] = []
+        self._extra: list[tuple[Collected, Reported | None]] = []
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._events: Counter[str] = Counter()
@@ -226,17 +246,27 @@ class CollectingProcess:
 
     def drain_all(self) -> MergedRows:
         """The same with what else the records say."""
-        rows = self.take_rows()
+        rows, reported = self.take_rows()
         if len(rows):
             self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        return merge_rows(rows)
+        return merge_rows(rows, reported)
 
-    def take_rows(self) -> Collected:
-        """Rows since the last call, as reported and not in the totals yet; for callers that pass them on in parts."""
+    def take_rows(self) -> tuple[Collected, Reported | None]:
+        """Rows since the last call and their reported values, shape (n,); None: no exporter has reported any.
+
+        They are as reported and not in the totals yet; for callers that pass them on in parts.
+        """
         self._flush()
-        rows = np.concatenate(self._extra) if self._extra else np.zeros(0, COLLECTED_DTYPE)
-        self._extra, self._pending_records = [], 0
-        return rows
+        parts, self._extra, self._pending_records = self._extra, [], 0
+        rows = np.concatenate([rows for rows, _ in parts]) if parts else np.zeros(0, COLLECTED_DTYPE)
+        if all(reported is None for _, reported in parts):
+            return rows, None
+        return rows, np.concatenate([np.zeros(len(rows), REPORTED_DTYPE) if reported is None else reported
+                                     for rows, reported in parts])
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """Texts of codes: FlowBatch.texts. The content does not change: later there is a new mapping."""
+        return {**self.names.texts(), INTERFACE_NUMBERS: self.points.interface_numbers()}
 
     def statistics(self) -> CollectingStatistics:
         """The current counters."""
@@ -245,7 +275,8 @@ class CollectingProcess:
             dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
             names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._events.items())),
             unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten,
-            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows())
+            skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows(),
+            unnamed_values=self.names.beyond)
 
     # ---- sessions
 
@@ -389,6 +420,7 @@ class CollectingProcess:
         key = known.session.key, domain, id(data_set.template), header
         pending = group.get(key)
         if pending is None:
+            self.foreign = self.foreign or not is_own(data_set.template)
             pending = group[key] = _Pending(known, domain, data_set.template, header)
         pending.sets.append(data_set)
         pending.times.append(times)
@@ -422,8 +454,9 @@ class CollectingProcess:
                 place.biflow_direction = direction
             if isinstance(booted, int):
                 place.boot_ms = booted & 0x7FFF_FFFF_FFFF
-            if named and not self.points.names.learn(known.session.exporter, about, values):
+            if named and not self.points.names.learn(*_original(values, known.session.exporter, about), values):
                 self._counts["dropped_options"] += 1
+        self.names.announce(known.session.exporter, domain, data_set)
 
     def _announce(self, known: KnownSession, domain: int, values: dict[str, Any], interval: float | None) -> None:
         """Store a sampler. Flows that were received before a change keep the interval that they were sampled with."""
@@ -445,33 +478,41 @@ class CollectingProcess:
         self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
-            rows, intervals, _, _, unusable = packets.rows()
-            self._counts["unusable_records"] += unusable
+            found = packets.rows()
+            rows, intervals = found.rows, found.intervals
+            self._counts["unusable_records"] += found.unusable
             self._counts["lying_lengths"] += packets.lying
-            if len(rows):
+            reported = reported_of(found, self.names.naming(agent, sub_agent).user)
+            if (intervals > 1).any():
                 self._multiply(rows, intervals)
+                reported = _with_intervals(reported, intervals)
             self._number(rows, agent, sub_agent)
-            self._extra.append(rows)
+            self._extra.append((rows, reported))
 
     def _settle(self, known: KnownSession) -> None:
         """Convert waiting Data Sets of an exporter to rows, before its samplers change."""
         self._extra += [self._rows(part) for part in self._pending.pop(known.group, {}).values()]
 
-    def _rows(self, pending: _Pending) -> Collected:
+    def _rows(self, pending: _Pending) -> tuple[Collected, Reported | None]:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
         place = self._sessions.domain(pending.known, pending.domain)
         collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
         rows, sources = collected.rows, collected.sources
+        session = pending.known.session
         self._count_records(collected)
+        reported = collect_reported(pending.template, records, self.names.naming(session.exporter, pending.domain))
+        if reported is not None:
+            reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
+                                       turned(rows_of(reported, sources[collected.forward:]))))
         if collected.totals is not None:
-            domain = hash((pending.known.session.exporter, pending.domain)) & _HASH
+            domain = hash((session.exporter, pending.domain)) & _HASH
             keep = self._totals.settle(rows, collected.totals, domain)
             rows, sources = rows[keep], sources[keep]
+            reported = None if reported is None else rows_of(reported, np.flatnonzero(keep))
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
-        session = pending.known.session
         sampling = sampling_of(pending.template, records, pending.header,
                                self._samplers.tables(session, pending.domain), session.sampling)
         self._counts["unknown_sampling"] += sampling.unknown
@@ -479,19 +520,41 @@ class CollectingProcess:
         self._counts["options_of_other_port"] += sampling.other_port
         if sampling.intervals is not None and len(rows):
             self._multiply(rows, sampling.intervals[sources])
+            reported = _with_intervals(reported, sampling.intervals[sources])
         believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
         self._counts["unusable_records"] += int((~believed).sum())
-        rows, sources = rows[believed], sources[believed]
-        self._number(rows, session.exporter, pending.domain)
-        self._name(rows, sources, records, pending)
-        return rows
+        if not believed.all():
+            rows, sources = rows[believed], sources[believed]
+            reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
+        origins = collect_origins(pending.template, records)
+        if origins is None:
+            self._number(rows, session.exporter, pending.domain)
+            self._name(rows, sources, records, pending)
+        else:
+            self._number_origins(rows, origins, sources, pending)
+        return rows, reported
+
+    def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
+                        pending: _Pending) -> None:
+        """As `_number`, for relayed records: each has the interfaces of the exporter that reported it first."""
+        places = np.zeros(len(sources), [("exporter", "V16"), ("domain", "u4"), ("interface", "u4")])
+        places["exporter"] = origins.exporters[sources]
+        places["domain"] = pending.domain if origins.domains is None else origins.domains[sources]
+        for name in ("ifindex", "other_ifindex"):
+            places["interface"] = rows[name]
+            _, firsts, inverse = np.unique(places.view("S24"), return_index=True, return_inverse=True)
+            numbers = [self.points.number(_address_text(raw) or pending.known.session.exporter, domain, interface)
+                       for raw, domain, interface in places[firsts].tolist()]
+            mine = np.array(numbers, np.uint32)[inverse]
+            rows[name] = mine if name == "ifindex" else np.where(rows[name] != 0, mine, 0)
+        rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
 
     def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: _Pending) -> None:
         """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""
         exporter, domain = pending.known.session.exporter, pending.domain
         for numbers, names, which in interface_names(pending.template, records):
             if numbers is None:
-                unnumbered = rows["other_ifindex"] == 0
+                unnumbered = rows["other_ifindex"] & ~np.uint32(OPPOSITE) == 0
                 rows["ifindex"] = np.where(unnumbered, self.points.numbers_of(exporter, domain, names)[which[sources]],
                                            rows["ifindex"])
                 continue
@@ -513,6 +576,8 @@ class CollectingProcess:
         places = np.flatnonzero(rows["other_ifindex"])
         if len(places):
             rows["other_ifindex"][places] = self.points.numbers(exporter, domain, rows["other_ifindex"][places])
+        if rows["opposite"].any():
+            rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
 
     def _multiply(self, rows: Collected, intervals: Intervals) -> None:
         """Multiply the counters of sampled traffic by the sampling interval."""
@@ -529,3 +594,29 @@ def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
     if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
         return int.from_bytes(value, "big")
     return value
+
+
+def _with_intervals(reported: Reported | None, intervals: npt.NDArray[np.float64]) -> Reported | None:
+    """The reported values with the sampling intervals that the counters were multiplied by."""
+    sampled = intervals > 1
+    if reported is None:
+        reported = np.zeros(len(intervals), REPORTED_DTYPE)
+    reported["sampling_interval"] = np.where(sampled, np.minimum(np.round(intervals), 0xFFFF_FFFF), 0)
+    return reported
+
+
+@lru_cache(4096)
+def _address_text(raw: bytes) -> str:
+    """An address of REPORTED_DTYPE; "" for none."""
+    return str(ipaddress.ip_address(plain_address(raw)[0])) if any(raw) else ""
+
+
+def _original(values: Mapping[str, Any], exporter: str, domain: int) -> tuple[str, int]:
+    """Exporter and Observation Domain that a record of Options Data from a mediator is about (RFC 7119)."""
+    for version in IpVersion:
+        address, number = values.get(f"originalExporterIPv{version}Address"), values.get("originalObservationDomainId")
+        if isinstance(address, int) and address < 1 << 32:  # Options Data have addresses of 4 octets as integers.
+            address = address.to_bytes(4, "big")
+        if isinstance(address, bytes) and len(address) in (4, 16) and any(address) and isinstance(number, int):
+            return str(ipaddress.ip_address(address)), number
+    return exporter, domain

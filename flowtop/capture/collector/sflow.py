@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from flowtop.capture.packets.frames import PAD, FileInterface, Frames
 from flowtop.capture.packets.internet import LATER_FRAGMENT, PARSED_IP, Packets, parse
 from flowtop.model.kinds import ANY_PROTOCOL, UNKNOWN_DIRECTION, Direction, IpVersion, Kind, RecordBits, Tunnel
 from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.model.reported import REPORTED_DTYPE, Reported, packed_address, rows_of, words_of
 from flowtop.wire import sflow
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected
 from flowtop.wire.sflow import SampledPacket
@@ -43,6 +45,31 @@ class SampledRows(NamedTuple):
     extended: list[Extended]
     extended_of: npt.NDArray[np.int64]
     unusable: int
+
+
+_ADDRESSES = ("next_hop", "bgp_next_hop", "post_nat_source", "post_nat_destination")
+_NUMBERS = ("source_mask", "destination_mask", "source_as", "destination_as", "mpls_top_label", "post_nat_source_port",
+            "post_nat_destination_port")
+
+
+def reported_of(sampled: SampledRows, users: Callable[[list[bytes]], list[int]]) -> Reported | None:
+    """What agents report of packets beside their headers, shape (n,); None if they report nothing.
+
+    Args:
+        users: gives codes to names of users; see capture/collector/names.py.
+    """
+    if len(sampled.extended) < 2:  # the first one is that of packets without any
+        return None
+    found = np.zeros(len(sampled.extended), REPORTED_DTYPE)
+    for place, values in enumerate(sampled.extended):
+        for name in _ADDRESSES:
+            if (octets := getattr(values, name)) and any(octets):
+                found[name][place] = packed_address(octets)
+        for name in _NUMBERS:
+            found[name][place] = getattr(values, name) or 0
+    found["user"] = users([(values.source_user or values.destination_user or "").encode()
+                           for values in sampled.extended])
+    return rows_of(found, sampled.extended_of) if words_of(found).any() else None
 
 
 class SampledPackets:

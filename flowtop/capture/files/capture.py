@@ -334,7 +334,7 @@ class FileCapture:
             SourceState(closes_tick, self._ended and self._piece is None, self._octets_done(), stream.octets_total,
                         self._fault),
             reader.statistics if reader else None, entries.other_ifindexes, entries.segments,
-            described=entries.described)
+            described=entries.described, reported=entries.reported, texts=reader.texts() if reader else {})
 
     def _octets_done(self) -> int:
         """Octets of the file up to the last drained packet. One piece of a quiet capture can cover hours."""

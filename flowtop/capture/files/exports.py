@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +99,10 @@ class ExportReader:
     def observations(self) -> npt.NDArray[np.void]:
         """Cumulative totals: OBSERVATION_DTYPE."""
         return self._process.points.observations()
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts."""
+        return self._process.texts()
 
     def names(self) -> dict[int, str]:
         """Names of interfaces by number, with their exporter if it is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +83,10 @@ class PacketReader:
         """Names of interfaces by number."""
         return self._names
 
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts; none."""
+        return {}
+
 
 class Reader(Protocol):
     """Reads one file to its end."""
@@ -108,6 +113,9 @@ class Reader(Protocol):
 
     def names(self) -> dict[int, str]:
         """Names of interfaces by number."""
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts."""
 
 
 def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None,

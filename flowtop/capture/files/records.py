@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.files.pieces import rising
 from flowtop.capture.packets.entries import Entries
 from flowtop.capture.packets.frames import LATEST_NS, Integers
-from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.exporters import CollectingStatistics, exporter_of
+from flowtop.model.reported import Reported, rows_of
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_message
 
@@ -25,6 +27,7 @@ class RecordPiece:
     """Flow Records sorted by end time, which is about the order of export."""
 
     rows: Collected
+    reported: Reported | None
     clock_ns: Integers
     points: ObservationPoints
 
@@ -32,8 +35,9 @@ class RecordPiece:
         """See Piece."""
         rows = self.rows[start:stop]
         self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
-        merged = merge_rows(rows)
-        return Entries(merged.keys, merged.counters, merged.other_ifindexes, described=merged.described)
+        merged = merge_rows(rows, None if self.reported is None else self.reported[start:stop])
+        return Entries(merged.keys, merged.counters, merged.other_ifindexes, described=merged.described,
+                       reported=merged.reported)
 
     def packets_between(self, start: int, stop: int) -> None:
         """See Piece."""
@@ -45,12 +49,13 @@ def record_piece(process: CollectingProcess, latest_ns: int) -> RecordPiece | No
     Args:
         latest_ns: minimum of the piece's clock.
     """
-    rows = process.take_rows()
+    rows, reported = process.take_rows()
     if not len(rows):
         return None
-    rows = rows[np.argsort(rows["end_ms"], kind="stable")]
+    order = np.argsort(rows["end_ms"], kind="stable")
+    rows, reported = rows[order], None if reported is None else rows_of(reported, order)
     ends_ns = rows["end_ms"].clip(0, LATEST_NS // 1_000_000) * 1_000_000
-    return RecordPiece(rows, rising(ends_ns, latest_ns), process.points)
+    return RecordPiece(rows, reported, rising(ends_ns, latest_ns), process.points)
 
 
 class RecordReader:
@@ -111,7 +116,14 @@ class RecordReader:
         """Cumulative totals: OBSERVATION_DTYPE."""
         return self._process.points.observations()
 
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts. What flowtop exported of its own host reads as there, without numbers of interfaces."""
+        return self._process.texts() if self._process.foreign else self._process.names.texts()
+
     def names(self) -> dict[int, str]:
-        """Names of interfaces by number; without the exporter's address, as the file is of one host."""
-        return {number: text.partition(" ")[2] or self._name
+        """Names of interfaces by number; without the exporter's address, as the file is of one host.
+
+        A file of relayed flows names their exporters.
+        """
+        return {number: text if exporter_of(text) else text.partition(" ")[2] or self._name
                 for number, text in self._process.points.interfaces().items()}

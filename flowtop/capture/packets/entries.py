@@ -30,6 +30,7 @@ class Entries(NamedTuple):
     segments: npt.NDArray[np.void] | None = None
     steps: Integers | None = None
     described: npt.NDArray[np.void] | None = None
+    reported: npt.NDArray[np.void] | None = None
 
 
 def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:

@@ -23,7 +23,7 @@ from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
 from flowtop.files import FILE_MODE, put_aside
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.file_details import ROOM_OCTETS, Checksums, session_details, time_window
 from flowtop.wire.flow_templates import flow_templates
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS
@@ -94,7 +94,7 @@ class IpfixFile:
         known = self._window or (first_ms, last_ms)
         self._window = min(known[0], first_ms), max(known[1], last_ms)
         return self._checked([*self._session.changed_interfaces(context, _MESSAGE_OCTETS),
-                              *self._session.new_tunnels(records, context, _MESSAGE_OCTETS),
+                              *self._session.before(records, context, _MESSAGE_OCTETS),
                               *self._session.flows(records, context, _MESSAGE_OCTETS).messages])
 
     def reports(self, context: ExportContext) -> list[bytes]:
@@ -251,7 +251,7 @@ class FileTransport:
             raw.close()
         parts = [*self._unflushed, *([] if self._unsent is None else [self._unsent])]
         self._unflushed, self._unsent = [], None
-        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
+        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
 
     def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
         """Open the file, unbuffered; returns it, and whether it is a regular one. Raises OSError."""

@@ -25,7 +25,7 @@ from flowtop.export.lines import LineSession
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.transports.resolve import Address, resolve
 from flowtop.export.url import ExportUrl
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.flow_templates import flow_templates
 
 CONNECT_S = 10.0
@@ -120,7 +120,7 @@ class TcpTransport:
         self._unsent = records
         self._look_for_close(context.monotonic())
         self._refresh(context)
-        self._write_all(self._session.new_tunnels(records, context, _MESSAGE_OCTETS), context)
+        self._write_all(self._session.before(records, context, _MESSAGE_OCTETS), context)
         flows = self._session.flows(records, context, _MESSAGE_OCTETS)
         start = 0
         for message, count in zip(flows.messages, flows.record_counts, strict=True):
@@ -173,7 +173,7 @@ class TcpTransport:
             parts.append(self._unsent)
         self._kept.clear()
         self._unsent = None
-        return np.concatenate(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), written
+        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), written
 
     def _connect(self, address: Address, context: ExportContext) -> None:
         family, where = address

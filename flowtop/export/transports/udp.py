@@ -13,7 +13,7 @@ from flowtop.export.lines import LineSession
 from flowtop.export.session import SentCounts, TransportSession
 from flowtop.export.transports.resolve import resolve
 from flowtop.export.url import ExportUrl
-from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords
+from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.flow_templates import flow_templates
 
 UNKNOWN_MTU_OCTETS = 512
@@ -119,7 +119,7 @@ class UdpTransport:
         self._unsent = records
         while self._unsent is not None:
             self._refresh(context)
-            self._write(self._session.new_tunnels(self._unsent, context, self.max_octets()), context)
+            self._write(self._session.before(self._unsent, context, self.max_octets()), context)
             self._send_until_refresh(self._session.arranged(self._unsent), context)
 
     def tick(self, context: ExportContext) -> float:
@@ -183,7 +183,7 @@ class UdpTransport:
         finally:
             context.wrote(sent, octets)
             unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else records[:0]
-            unsent = np.concatenate((unsent, later)) if len(later) else unsent
+            unsent = joined((unsent, later)) if len(later) else unsent
             self._unsent = unsent if len(unsent) else None
 
     def _write(self, messages: list[bytes], context: ExportContext) -> None:

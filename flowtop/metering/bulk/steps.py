@@ -30,6 +30,7 @@ from flowtop.model.record import (
     joined,
     seen_bits,
 )
+from flowtop.model.reported import rows_of as reported_rows
 
 _WORDS = FLOW_COUNTERS_DTYPE.itemsize // 8
 _LATEST = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -176,10 +177,11 @@ def single_steps(batch: FlowBatch, steps: Steps) -> Iterator[FlowBatch]:
         if segments is not None:
             part = segments[cuts[step]:cuts[step + 1]]
             part["entry"] = at[cuts[step]:cuts[step + 1]] - first
-        others, described = batch.other_ifindexes, batch.described
+        others, described, reported = batch.other_ifindexes, batch.described, batch.reported
         yield replace(batch, keys=batch.keys[some], counters=batch.counters[some], now_ns=now_ns, segments=part,
                       steps=None, other_ifindexes=None if others is None else others[some],
-                      described=None if described is None else described[some])
+                      described=None if described is None else described[some],
+                      reported=None if reported is None else reported_rows(reported, some))
 
 
 def plan(flows: Flows, batch: FlowBatch, steps: Steps, ends: I8) -> Plan:

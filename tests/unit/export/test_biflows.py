@@ -150,7 +150,7 @@ def test_nothing_is_lost_or_doubled(given: list[tuple[int, bool, int, int, int]]
     process = CollectingProcess(correct_clocks=False)
     for message in messages:
         assert process.receive(message, Session("s", "192.0.2.1", False), 0.0)
-    rows = process.take_rows()
+    rows = process.take_rows()[0]
     key = ("source_address", "destination_address", "source_port", "destination_port", "ip_version", "tunnel",
            "tunnel_id", "direction")
     assert sorted((*(row[name].tolist() for name in key), int(row["packets"]), int(row["octets"])) for row in rows) == (

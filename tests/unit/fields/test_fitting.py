@@ -30,12 +30,14 @@ def test_120_columns_are_those_of_the_design_and_240_all() -> None:
     assert chosen == ["interface", "direction", "protocol", "source", "destination", "rate", "rate_10s", "bytes",
                       "packets", "age", "state"]
     assert [column.id for column, _ in fit(240)] == [id_ for id_, column in COLUMNS.items()
-                                                     if not column.of_exporters and not column.of_tunnels]
+                                                     if not (column.of_exporters or column.of_tunnels
+                                                             or column.of_reports)]
 
 
 def test_flows_of_exporters_show_their_exporter() -> None:
     listening = ("udp://127.0.0.1:2055",)
-    every = fit(280, names=listening, distinctions=Distinctions(tunnels=True))
+    reported = frozenset(id_ for id_, column in COLUMNS.items() if column.of_reports)
+    every = fit(600, names=listening, distinctions=Distinctions(tunnels=True, reported=reported))
     assert {column.id for column, _ in every} == set(COLUMNS)
     assert "exporter" in [column.id for column, _ in fit(120, names=listening)]
     widths = {column.id: cells for column, cells in fit(160, names=listening)}

@@ -205,6 +205,12 @@ PLAIN_KEYS: dict[str, Keys] = {
     "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),
     "tunnel": lambda row: (row.tunnel, row.tunnel_id),
     "dscp": lambda row: row.tos // 4,
+    "ingress": lambda row: 0 if row.direction == Direction.EGRESS else row.ifindex,
+    "egress": lambda row: row.ifindex if row.direction == Direction.EGRESS else 0,
+    **{name: lambda row, name=name: row.more.get(name, 0) for name in (  # type: ignore[misc]
+        "source_as", "destination_as", "application", "user", "firewall_event", "post_nat_source",
+        "post_nat_destination", "nat_event", "next_hop", "bgp_next_hop", "ingress_vrf", "egress_vrf", "mpls_label",
+        "sampler", "sampling_interval")},
 }
 
 

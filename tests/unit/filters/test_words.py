@@ -34,7 +34,7 @@ def test_a_key_is_whole(key: FilterKey) -> None:
     assert key.expected and not key.expected.endswith(".")
     assert key.example.split()[0] in (key.word, "not")
     numbers = key.flows(table([{}] * 3))
-    assert numbers.shape == (3,) and numbers.dtype.kind in "uifb"
+    assert numbers.shape == (3,) and numbers.dtype.kind in ("V" if key.kind == "address" else "uifb")
     if key.records is not None:
         assert key.records(records([{}] * 3)).shape == (3,)
     for choice in key.choices:

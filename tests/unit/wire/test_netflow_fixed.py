@@ -60,7 +60,7 @@ def test_every_field_stands_where_the_format_puts_it(version: int) -> None:
 def test_the_collector_counts_its_flows(version: int) -> None:
     process = CollectingProcess()
     assert process.receive(header(version, 2) + RECORDS[version] * 2, Session("s", "192.0.2.1", True), float(NOW_S))
-    (row, other) = process.take_rows()
+    (row, other) = process.take_rows()[0]
     assert row == other
     assert (row["packets"], row["octets"], row["protocol"], row["tcp_control_bits"]) == (6, 700, 6, 0x1B)
     assert (row["start_ms"], row["end_ms"]) == (NOW_S * 1000 + 250 - 52_000, NOW_S * 1000 + 250 - 51_000)

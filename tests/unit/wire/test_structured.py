@@ -151,7 +151,7 @@ def test_fields_of_a_list_with_one_record_are_the_flows(field: tuple[int, int], 
     process = CollectingProcess()
     inner = template(300, TCP_FIELDS) + template(301, ((56, 6),))
     process.receive(ipfix(inner, template(256, (*FLOW, field)), set_of(256, flow(1) + variable(value))), UDP, NOW_S)
-    (row,) = process.take_rows()
+    (row,) = process.take_rows()[0]
     assert (row["packets"], row["octets"], row["tcp_control_bits"]) == (2, 300, bits)
     assert process.statistics().skipped == () and process.statistics().records == 1
 
@@ -163,7 +163,7 @@ def test_records_with_different_lists_are_all_collected() -> None:
               for number in range(30)]
     records = b"".join(flow(number, packets=number + 1) + variable(value) for number, value in enumerate(values))
     process.receive(ipfix(inner, template(256, (*FLOW, MULTI)), set_of(256, records)), UDP, NOW_S)
-    found = {int(row["packets"]): int(row["tcp_control_bits"]) for row in process.take_rows()}
+    found = {int(row["packets"]): int(row["tcp_control_bits"]) for row in process.take_rows()[0]}
     assert found == {number + 1: (2 | 16 + number % 8 if number % 3 else 0) for number in range(30)}
 
 
@@ -172,7 +172,7 @@ def test_flags_of_both_directions_come_from_certs_elements() -> None:
     fields = (*FLOW, (2, 8, 29305), (1, 8, 29305), *BIFLOW_FIELDS[1:])
     record = flow(1) + struct.pack(">QQBBBB", 5, 600, 2, 16, 18, 25)
     process.receive(ipfix(template(256, fields), set_of(256, record)), UDP, NOW_S)
-    found = {int(row["packets"]): int(row["tcp_control_bits"]) for row in process.take_rows()}
+    found = {int(row["packets"]): int(row["tcp_control_bits"]) for row in process.take_rows()[0]}
     assert found == {2: 2 | 16, 5: 18 | 25}
 
 
@@ -187,7 +187,7 @@ def test_hostile_lists_end_in_values_in_bounded_time() -> None:
             octets[chance.randrange(16, len(octets))] = chance.choice((0, 1, 3, 36, 44, 127, 255))
         assert len(decoder.decode(bytes(octets)).records) <= len(octets)
         process.receive(bytes(octets), UDP, NOW_S)
-    process.take_rows()
+    process.take_rows()[0]
     many = ipfix(template(300, ((4, 1),)), template(256, (MULTI,)),
                  set_of(256, variable(multi(*[(300, b"\6")] * 12_000)) ))
     (record,) = decoder.decode(many).records
