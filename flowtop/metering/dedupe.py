@@ -33,13 +33,26 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.metering.key_index import KeyIndex, Slots
+from flowtop.metering.key_index import KeyIndex, Slots, Words
 from flowtop.metering.repeats import Repeats, Seen, octets_of, same_span, united
 from flowtop.metering.store import I8, FlowStore
 from flowtop.model.kinds import Kind
-from flowtop.model.record import CONVERSATION_BYTES
+from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 
 TAKEOVER_NS = 2_000_000_000
+
+
+def _words(member: str) -> Words:
+    """A key with all bits of a member set, and no others."""
+    key = np.zeros(1, FLOW_KEY_DTYPE)
+    key[member] = np.iinfo(FLOW_KEY_DTYPE[member]).max
+    return key.view(np.uint64)
+
+
+# Words of a key; in that of the direction, all else is of the conversation.
+_DIRECTION, _TAGS_AND_INTERFACE, _TUNNEL = (
+    int(np.flatnonzero(_words(name))[0]) for name in ("direction", "ifindex", "tunnel"))
+_VLAN_ID, _IFINDEX = (_words(name)[_TAGS_AND_INTERFACE] for name in ("vlan_id", "ifindex"))
 
 
 class Deduplicator:
@@ -79,7 +92,7 @@ class Deduplicator:
         self._elect(candidates, np.zeros(len(candidates), np.int64))
 
     def match(self, slots: Slots, counters: npt.NDArray[np.void], since_ns: int) -> Repeats | None:
-        """Find the duplicates among the packets of a batch, and mark flows.
+        """Find the duplicates among the packets of a batch, and mark flows. Another flow may become primary.
 
         Args:
             slots: flow of each entry, each once; the counters have been added to it.
@@ -99,13 +112,16 @@ class Deduplicator:
         own = slot == head
         simple = self._simple(slot, head, own, seen)
         repeated = np.where(own, 0, seen.packets)
-        if not simple.all():
+        all_simple = simple.all()
+        if not all_simple:
             odd = np.flatnonzero(~self._all_of(head, simple))
             repeated[odd] = self._unite(slot[odd], head[odd], seen.take(odd), since_ns)
-        some = np.flatnonzero((repeated > 0) | ~own)
-        store.repeated[slot[some]] += repeated[some].astype(np.uint64)
-        self._mark(slot[some])
-        some = np.flatnonzero((repeated > 0) | (~own & (seen.packets == 0)))
+        others = np.flatnonzero(~own)
+        marked = others if all_simple else np.flatnonzero((repeated > 0) | ~own)
+        store.repeated[slot[marked]] += repeated[marked].astype(np.uint64)
+        self._mark(slot[marked])
+        self._take_over(slot[others], head[others])
+        some = marked[(repeated[marked] > 0) | (seen.packets[marked] == 0)]
         return Repeats(rows[some], repeated[some].astype(np.uint64),
                        octets_of(repeated[some], seen.packets[some], counters["octets"][rows[some]]))
 
@@ -113,16 +129,20 @@ class Deduplicator:
         """Whether an entry is the head's, or surely repeats packets of the head's entry: this is so for nearly all."""
         store = self._store
         place = self._places()
-        mine = np.flatnonzero(own)
+        mine, others = np.flatnonzero(own), np.flatnonzero(~own)
         place[head[mine]] = mine
-        lead = place[head].astype(np.int64)
+        lead = place[head[others]].astype(np.int64)
         place[head[mine]] = -1
-        leading = seen.take(lead)
-        simple: npt.NDArray[np.bool_] = (lead >= 0) & (seen.packets <= leading.packets) & same_span(seen, leading)
+        theirs, leading = seen.take(others), seen.take(lead)
+        surely = (lead >= 0) & (theirs.packets <= leading.packets) & same_span(theirs, leading)
+        keys, of_head = (store.key_words.take(at, axis=0) for at in (slot[others], head[others]))
         # A point may have several flows of a conversation, in different VLANs or tunnels: those are added up.
-        tags, tunnels, ids = (self._store.keys[name] for name in ("vlan_id", "tunnel", "tunnel_id"))
-        simple &= self._differs(slot, head) & (tags[slot] == 0) & (tunnels[slot] == tunnels[head]) & (
-            ids[slot] == ids[head])
+        surely &= keys[:, _TUNNEL] == of_head[:, _TUNNEL]
+        surely &= keys[:, _TAGS_AND_INTERFACE] & _VLAN_ID == 0
+        surely &= (keys[:, _DIRECTION] != of_head[:, _DIRECTION]) | (
+            (keys[:, _TAGS_AND_INTERFACE] ^ of_head[:, _TAGS_AND_INTERFACE]) & _IFINDEX != 0)
+        simple = np.empty(len(slot), np.bool_)
+        simple[others] = surely
         simple[mine] = store.ahead[slot[mine]] == 0
         return simple
 
@@ -180,17 +200,15 @@ class Deduplicator:
             left = self._members_of(bereft)
             self._elect(left, np.zeros(len(left), np.int64))
 
-    def take_over(self, touched: Slots) -> None:
+    def _take_over(self, touched: Slots, heads: Slots) -> None:
         """Let another flow become primary if it continues while the primary has been quiet.
 
         Args:
-            touched: flows with packets in the batch, after `match`.
+            touched: flows with packets in the batch.
+            heads: of each, another flow.
         """
         store = self._store
-        heads = store.head[touched].astype(np.int64)
-        others = np.flatnonzero((heads != touched) & (heads >= 0))
-        heads = heads[others]
-        quiet = heads[store.last_ns[touched[others]] - store.last_ns[heads] > TAKEOVER_NS]
+        quiet = heads[store.last_ns[touched] - store.last_ns[heads] > TAKEOVER_NS]
         if not len(quiet):
             return
         members = self._members_of(np.unique(quiet))

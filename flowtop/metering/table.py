@@ -218,10 +218,7 @@ class FlowTable:
         slots = self._flows.add_entries(batch, self.now_ns)
         if batch.segments is not None:
             self._flows.sequences.note(slots, batch.segments)
-        repeats = None
-        if self._dedupe:
-            repeats = self._dedupe.match(slots, batch.counters, since_ns)
-            self._dedupe.take_over(slots)
+        repeats = self._dedupe.match(slots, batch.counters, since_ns) if self._dedupe else None
         self._book(batch, slots, repeats)
         if self.live_flows <= self.config.max_flows and self.now_ns - self._expired_ns < LONG_TICK_NS:
             return no_records()
