@@ -23,7 +23,7 @@ _FIELDS: dict[str, npt.DTypeLike] = {
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
     "retransmitted": "u4", "out_of_order": "u4", "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
-    "head": "i4", "members": "i4",
+    "head": "i4", "members": "i4", "echo_ns": "i8",
     "packet_duplicate": "u8", "octet_duplicate": "u8", "repeated": "u8", "ahead": "u4", "ahead_ns": "i8",
     "open_packets": "u8", "open_octets": "u8", "packet_delta": "u8", "octet_delta": "u8", "octet_rate_peak": "f8",
     "packets_10s": "u8", "octets_10s": "u8", "packets_60s": "u8", "octets_60s": "u8",
@@ -44,7 +44,8 @@ class FlowStore:
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
     part of the rest that is duplicate; head, members, repeated, ahead, ahead_ns: see dedupe.py; syn_ns .. out_of_order:
     see tcp.py; opening_ns (of the latest SYN without ACK), sequence_end (the highest), segment_end (of the latest
-    segment): see tcp.py; open_packets .. born_bucket: see rates.py.
+    segment): see tcp.py; echo_ns: time of the first packet if it is an ICMP echo, else 0; open_packets .. born_bucket:
+    see rates.py.
     """
 
     flow_id: U8
@@ -65,6 +66,10 @@ class FlowStore:
     opening_ns: I8
     sequence_end: I8
     segment_end: I8
+    echo: npt.NDArray[np.uint8]
+    echo_identifier: npt.NDArray[np.uint16]
+    echo_sequence: npt.NDArray[np.uint16]
+    echo_ns: I8
     first_ns: I8
     last_ns: I8
     reported_ns: I8
