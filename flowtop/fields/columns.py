@@ -61,6 +61,7 @@ class Column:
         texts: for a column whose only sort key is a code: rows are sorted by these texts. None: by the keys.
         of_exporters: shown only when flows come from exporters.
         of_tunnels: shown only when there were flows in tunnels.
+        on_request: shown only when the list is sorted by it, or it was chosen in the columns.
         rank: columns of lower rank come first; those of equal rank are in the order of the registry.
     """
 
@@ -80,6 +81,7 @@ class Column:
     texts: Texts | None = None
     of_exporters: bool = False
     of_tunnels: bool = False
+    on_request: bool = False
     rank: int = 0
 
     def cell(self, row: FlowRow, wording: Wording, lookups: Lookups, width: int) -> str:

@@ -99,7 +99,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     ordered = arrangement.ordered(COLUMNS.values() if columns is None else columns)
     every = [column for column in ordered if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
-                 and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown))]
+                 and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown)
+                 and (not column.on_request or column.id in arrangement.shown))]
     least = _least_widths(every, distinctions, set_widths, local)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     stay = {keep} | arrangement.shown

@@ -205,6 +205,9 @@ PLAIN_KEYS: dict[str, Keys] = {
     "vlan": lambda row: (row.vlan_id, row.customer_vlan_id),
     "tunnel": lambda row: (row.tunnel, row.tunnel_id),
     "dscp": lambda row: row.tos // 4,
+    "icmp_id": lambda row: row.more["icmp_id"],
+    "community": lambda row: (row.protocol, frozenset({(row.source_address, row.source_port),
+                                                       (row.destination_address, row.destination_port)})),
 }
 
 
