@@ -117,6 +117,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         left -= _grow(widths, "interface", min(max(map(len, local), default=0), _LONGEST_INTERFACE), left, flexible)
     if "exporter" in widths and "exporter" not in set_widths:
         left -= _grow(widths, "exporter", _ADDRESS, left, flexible)
+    if "community" in widths and "community" not in set_widths:
+        left -= _grow(widths, "community", _COMMUNITY_ID, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
 
@@ -193,6 +195,7 @@ _LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "tunnel", "vlan
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
+_COMMUNITY_ID = 30
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ without the terminating zero."""
 _SHORT_ENDPOINT = len("198.51.100.7:443")

@@ -58,10 +58,10 @@ def _group_values(key: Key, _: Lookups) -> dict[str, str]:
 
 
 _DOC = "Community ID: the same at every host, for both directions, and in Zeek, Suricata and Wireshark."
-_WIDTH = len(VERSION) + 28
+_WIDTH, _LEAST_WIDTH = len(VERSION) + 28, 10
 COMMUNITY = Field(
     "community", _DOC,
-    column=Column("community", "COMMUNITY ID", _WIDTH, _DOC, lambda row, _, __: _of(row),
+    column=Column("community", "COMMUNITY", _LEAST_WIDTH, _DOC, lambda row, _, __: _of(row),
                   (lambda columns: _words(columns)[0],), 14, lambda row, _: _term(_of(row)), on_request=True),
     key=FilterKey("community", f"{_DOC[:-1]}; `=` at its end may be omitted.",
                   "community 1:wCb3OG7yAFWelaUydu0D+125CLM",

@@ -35,8 +35,10 @@ def replies(store: FlowStore, slots: Slots) -> tuple[Slots, npt.NDArray[np.void]
     some = slots[store.echo_ns[slots] != 0]
     if not len(some):
         return some, store.keys[some]
-    back = turned(store.keys[some])
-    keys = zip(back["protocol"].tolist(), back["destination_port"].tolist(), strict=True)
+    own = store.keys[some]
+    back = turned(own)
+    back["source_port"] = 0
+    keys = zip(own["protocol"].tolist(), own["destination_port"].tolist(), strict=True)
     requests = np.array([_REQUEST_OF.get(key, -1) for key in keys])
     found = np.flatnonzero(requests >= 0)
     back["destination_port"][found] = requests[found]
