@@ -25,7 +25,8 @@ batch; and with address translation both sides count, as they are different conv
 
 In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: not deduplicated; -2 - head:
 after the flow has ended), and `members` at the head is the number of its live flows. `repeated` is how many packets of
-a flow are duplicates; `ahead` at the head is how many packets other flows had before it, the latest at `ahead_ns`.
+a flow are duplicates; `ahead` at the head is how many packets other flows had before it, the latest at `ahead_ns`;
+`before_ns` is the time of a flow's last packet up to the latest batch with packets of the conversation (0: not known).
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ class Deduplicator:
         marked = others if all_simple else np.flatnonzero((repeated > 0) | ~own)
         store.repeated[slot[marked]] += repeated[marked].astype(np.uint64)
         self._mark(slot[marked])
+        store.before_ns[slot] = seen.last_ns
+        store.before_ns[head] = store.last_ns[head]
         self._take_over(slot[others], head[others])
         some = marked[(repeated[marked] > 0) | (seen.packets[marked] == 0)]
         return Repeats(rows[some], repeated[some].astype(np.uint64),

@@ -10,9 +10,9 @@ time. The points are taken in order, the head's first; each may repeat packets t
 - Else, a part overlaps: as many as the smaller of both parts, if packets were evenly spaced.
 
 A batch may end while a packet is between two points, so that the first has it in this batch, and the second in the
-next. So what exceeds in a batch that a point began with is the same as what the head (or the first point in this batch)
-had more than this one before; and what other points had more than the head (`ahead`), the head may have at the
-beginning of the next batch.
+next. So packets at the beginning of a batch are the same as what the head (or the first point in this batch) had more
+than this point before, if it had its last ones at the end of the last batch; and what other points had more than the
+head (`ahead`), the head may have at the beginning of the next batch.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ class _Points:
         np.maximum.at(last_ns, self._of, seen.last_ns)
         self._seen, self._before = Seen(packets, first_ns, last_ns), before
         self._from_start = first_ns <= since_ns + TOLERANCE_NS
+        before_ns = store.before_ns[slot[first]]
+        self._just_before = (before_ns == 0) | (before_ns >= since_ns - TOLERANCE_NS)
         self._head, self._leads = head[first], slot[first] == head[first]
         streams = stream[first]
         begins = np.flatnonzero(np.concatenate(([True], streams[1:] != streams[:-1])))
@@ -176,7 +178,7 @@ class _Points:
         few = np.where(seen.last_ns <= store.last_ns[head] + TOLERANCE_NS, seen.packets, on_the_way(seen))
         owed = np.minimum(before_it, few)
         if rank:
-            along = seen.last_ns <= self._seen.last_ns[lead] + TOLERANCE_NS
+            along = (seen.last_ns <= self._seen.last_ns[lead] + TOLERANCE_NS) & self._just_before[lead]
             owed = np.maximum(owed, np.where(along, self._before[lead] - before, 0))
         return np.maximum(owed, 0)
 

@@ -25,6 +25,7 @@ _FIELDS: dict[str, npt.DTypeLike] = {
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4", "echo_ns": "i8",
     "packet_duplicate": "u8", "octet_duplicate": "u8", "repeated": "u8", "ahead": "u4", "ahead_ns": "i8",
+    "before_ns": "i8",
     "open_packets": "u8", "open_octets": "u8", "packet_delta": "u8", "octet_delta": "u8", "octet_rate_peak": "f8",
     "packets_10s": "u8", "octets_10s": "u8", "packets_60s": "u8", "octets_60s": "u8",
     "bucket_packets": "u8", "bucket_octets": "u8", "bucket_listed": "?", "born_bucket": "i4",
@@ -42,10 +43,10 @@ class FlowStore:
 
     Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
-    part of the rest that is duplicate; head, members, repeated, ahead, ahead_ns: see dedupe.py; syn_ns .. out_of_order:
-    see tcp.py; opening_ns (of the latest SYN without ACK), sequence_end (the highest), segment_end (of the latest
-    segment): see tcp.py; echo_ns: time of the first packet if it is an ICMP echo, else 0; open_packets .. born_bucket:
-    see rates.py.
+    part of the rest that is duplicate; head, members, repeated, ahead, ahead_ns, before_ns: see dedupe.py; syn_ns ..
+    out_of_order: see tcp.py; opening_ns (of the latest SYN without ACK), sequence_end (the highest), segment_end (of
+    the latest segment): see tcp.py; echo_ns: time of the first packet if it is an ICMP echo, else 0; open_packets ..
+    born_bucket: see rates.py.
     """
 
     flow_id: U8
@@ -83,6 +84,7 @@ class FlowStore:
     repeated: U8
     ahead: U4
     ahead_ns: I8
+    before_ns: I8
     head: npt.NDArray[np.int32]
     members: npt.NDArray[np.int32]
     open_packets: U8

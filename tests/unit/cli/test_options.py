@@ -88,7 +88,8 @@ def test_what_excludes_each_other_on_the_command_line(arguments: tuple[str, ...]
 
 
 def test_settings_that_do_not_fit_this_run_are_dropped(tmp_path: Path) -> None:
-    settings(tmp_path, 'read = "x.pcap"\nreplay = true\ncount = 3\ntop = 4\noffset = 5\nreverse = true\nwrite = "y.pcapng"\ndecap = true\n')
+    settings(tmp_path, 'offset = 5\nreverse = true\nread = "x.pcap"\nreplay = true\ncount = 3\ntop = 4\n'
+                       'write = "y.pcapng"\ndecap = true\n')
     run = options("-l", "2055")
     assert (run.listen, run.read, run.replay, run.speed, run.write, run.decap) == (
         ("2055",), None, False, None, None, False)

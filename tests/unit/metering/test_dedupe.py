@@ -365,3 +365,12 @@ def test_times_that_overlap_in_part_repeat_that_part() -> None:
     tick(flows, 1, (key(ifindex=2), counters(100, 10_000, at(0), at(0.5))),
          (key(ifindex=3), counters(80, 8000, at(0.4), at(0.8))))
     assert flows.totals.duplicate_packets == 20, "a fifth of 100, a quarter of 80"
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.601, 0.605, 0.61, 1.0, 1.2])
+@pytest.mark.parametrize("gap", [0.002, 0.012, 0.03])
+def test_a_conversation_that_returns_to_its_first_path_loses_nothing(cut: float, gap: float) -> None:
+    packets = [packet for number, way in enumerate((SINGLE, SINGLE_TOO, SINGLE))
+               for packet in spaced(way, 0.1 + 0.55 * number, round(0.5 / gap), gap)]
+    flows, records = metered(packets, [cut + 0.3 * number for number in range(8)])
+    assert_each_counts_once(len(packets), flows, records)
