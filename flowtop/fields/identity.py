@@ -70,6 +70,6 @@ COMMUNITY = Field(
     group=GroupField("community", "COMMUNITY ID", _WIDTH, _DOC, _words, text=_group_text,
                      term=lambda key, _: _term(_text(key)), values=_group_values, members=("communityId",), parts=3),
     members=(Member("communityId", lambda flow, _: _of(flow) or None, _DOC, of_packets=True),),
-    detail=Detail("community", lambda row, _: _of(row), of_way=False, optional=True))
+    detail=Detail("community", lambda row, _: _of(row), of_way=False, optional=True, at_end=True))
 
 FIELDS = (COMMUNITY,)
