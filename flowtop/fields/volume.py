@@ -142,7 +142,7 @@ _FLOWS = Field(
 def _fragments() -> Field:
     made = make.numeric(
         "fragments", "FRAGS", "Packets that are IP fragments: first and later ones; alone: any.",
-        json="fragmentTotalCount", values=lambda source: source.columns["fragments"],
+        json="fragmentPackets", values=lambda source: source.columns["fragments"],
         records=lambda records: records["fragments"], together="sum", width=5, priority=14, zero_unknown=True,
         known=("live", "file"))
     assert made.column is not None and made.key is not None

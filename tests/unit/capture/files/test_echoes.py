@@ -109,7 +109,7 @@ def test_rounds_and_exported_records_have_them(path: Path, tmp_path: Path, step:
     for flows in (json.loads(done.stdout.splitlines()[-1])["flows"],
                   [json.loads(line) for line in out.read_text().splitlines()]):
         assert sorted(facts(flows), key=str) == [(9, 340_000), (9, 340_000), (None, None)]
-        assert [flow["fragmentTotalCount"] for flow in flows if "fragmentTotalCount" in flow] == [1]
+        assert [flow["fragmentPackets"] for flow in flows if "fragmentPackets" in flow] == [1]
 
 
 def test_the_library_has_the_round_trip(path: Path) -> None:
@@ -147,9 +147,9 @@ WHOLE = f.ethernet(f.IPV4, f.ipv4(f.udp(1000, 53, bytes(8)), f.UDP))
 ], ids=str)
 def test_fragments_of_each_flow_are_counted(path: Path, frames: list[bytes], expected: list[int | None]) -> None:
     flows = read(path, [(10 * number, frame) for number, frame in enumerate(frames)])
-    assert sorted((flow.get("fragmentTotalCount") for flow in flows), key=str) == expected
+    assert sorted((flow.get("fragmentPackets") for flow in flows), key=str) == expected
     counted = read(path, [(3000 * number, frame) for number, frame in enumerate(frames)], "fragments")
-    assert sorted(flow["fragmentTotalCount"] for flow in counted) == [count for count in expected if count]
+    assert sorted(flow["fragmentPackets"] for flow in counted) == [count for count in expected if count]
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
@@ -163,4 +163,4 @@ def test_both_are_as_tshark_has_them(path: Path) -> None:
         int(identifier.split(",")[0], 0), float(response_ms) * 1000)
     fragments = subprocess.run(["tshark", "-r", str(path), "-Y", "ip.flags.mf == 1 or ip.frag_offset > 0"],
                                capture_output=True, text=True, check=True).stdout
-    assert [flow["fragmentTotalCount"] for flow in flows if "fragmentTotalCount" in flow] == [fragments.count("\n")]
+    assert [flow["fragmentPackets"] for flow in flows if "fragmentPackets" in flow] == [fragments.count("\n")]
