@@ -11,6 +11,7 @@
 #define SRTT_SHIFT 3                  /* bpf_tcp_sock has the smoothed round-trip time in units of 1/8 us */
 
 /* Helpers by number, as in flow.bpf.c. */
+static u64 (*fine_ns)(void) = (void *)5;
 static struct bpf_tcp_sock *(*tcp_sock)(struct bpf_sock *socket) = (void *)96;
 
 /* Read TCP state from the sending socket. Does nothing without a local TCP socket (forwarded packets, SYN cookies). */
@@ -69,11 +70,41 @@ FLOW_INLINE void first_packet(struct flow_counters *counters, struct packet *pac
 	counters->last_ns = now;
 	counters->tos = packet->tos;
 	counters->ttl = packet->ttl;
+	counters->fragments = packet->fragment ? packet->packets : 0;
 	counters->tcp_bits_hint = packet->tcp_bits;
 	note_times(counters, packet->tcp_bits, now);
 #pragma unroll
 	for (u32 i = 0; i < FLOW_TCP_SEEN; i++)
 		counters->tcp_bit_seen[i] = packet->tcp_bits >> i & 1;
+}
+
+/* Note identifier and sequence number of a flow's first packet, and its time: round-trip times may be below a tick. */
+FLOW_INLINE void note_echo(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, u64 now,
+			   struct flow_counters *counters)
+{
+	u64 offset = packet->transport_offset & OFFSET_MASK;
+	u32 type = key->destination_port >> 8;
+	struct {
+		u16 identifier;
+		u16 sequence;
+	} echo = {};
+	u64 fine;
+
+	if (key->protocol == PROTOCOL_ICMP) {
+		if (type != ICMP_ECHO_REQUEST && type != ICMP_ECHO_REPLY)
+			return;
+	} else if (key->protocol != PROTOCOL_ICMPV6 || (type != ICMPV6_ECHO_REQUEST && type != ICMPV6_ECHO_REPLY)) {
+		return;
+	}
+	offset += sizeof(struct icmp_header) + 2;    /* the checksum */
+	if (!packet->transport_offset || offset + sizeof(echo) > packet->ip_offset + packet->ip_octets ||
+	    bpf_skb_load_bytes(skb, offset, &echo, sizeof(echo)))
+		return;
+	counters->echo = 1;
+	counters->echo_identifier = from_network_16(echo.identifier);
+	counters->echo_sequence = from_network_16(echo.sequence);
+	fine = fine_ns();
+	counters->echo_after_ns = fine > now ? fine - now : 0;
 }
 
 FLOW_INLINE void note_macs(struct __sk_buff *skb, u64 offset, struct flow_counters *counters)

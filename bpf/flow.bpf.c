@@ -43,6 +43,13 @@ BPF_TABLE("percpu_array", u32, struct flow_totals, totals, 2 * FLOW_TOTALS_SIDE)
 BPF_TABLE("percpu_hash", struct flow_totals_key, struct flow_totals, totals_overflow, 4096);
 BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRAGMENT_ENTRIES);
 
+/* Whether packets of a flow are counted in it. */
+#ifdef FLOW_FILTER
+#define COUNTS(key, everything) ((everything) || (FLOW_FILTER((key))))
+#else
+#define COUNTS(key, everything) 1
+#endif
+
 /* The last clock reading of this CPU. */
 struct reading {
 	u64 jiffies;
@@ -207,6 +214,7 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 #endif
 	if (books->layer == FLOW_LAYER_ETHERNET)
 		note_macs(skb, 0, &counters);
+	note_echo(skb, key, packet, now, &counters);
 	if (direction == FLOW_EGRESS)
 		counters.socket_cookie = socket_cookie(skb);
 	if (direction == FLOW_EGRESS && packet->tcp_bits)
@@ -218,7 +226,20 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 		return 0;
 	}
 	entry = find_flow(side, key);     /* another CPU added it, or the map is full */
-	return entry ? entry : open_aggregate(side, key, &counters, packet, books);
+	if (!entry)
+		entry = open_aggregate(side, key, &counters, packet, books);
+	if (entry && packet->fragment)
+		__sync_fetch_and_add(&entry->fragments, packet->packets);
+	return entry;
+}
+
+/* Count a fragment in its flow's entry; a new entry has it from its first packet. Other packets do not come here. */
+FLOW_INLINE void count_fragment(u32 side, struct flow_key *key, struct packet *packet)
+{
+	struct flow_counters *counters = find_flow(side, key);
+
+	if (counters)
+		__sync_fetch_and_add(&counters->fragments, packet->packets);
 }
 
 /* Later fragments get the ports of the first one, which is stored here. */
@@ -285,8 +306,11 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 {
 	struct flow_counters *counters;
 
-	if (packet->fragment)
+	if (packet->fragment) {
 		join_fragment(key, packet, now, books);
+		if (COUNTS(key, everything))
+			count_fragment(side, key, packet);
+	}
 #ifdef FLOW_FILTER
 	/* After joining fragments, so that all packets of a flow are treated the same. */
 	if (!everything && !(FLOW_FILTER((key)))) {

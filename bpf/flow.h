@@ -88,14 +88,18 @@ struct flow_counters {
 	flow_u8  tos;
 	flow_u8  ttl;
 	flow_u8  tcp_bit_seen[FLOW_TCP_SEEN]; /* 1: TCP control bit i was seen. Byte stores: no lost OR between CPUs */
-	flow_u8  pad[3];
+	flow_u8  echo;                    /* 1: the first packet is an ICMP echo request or reply */
+	flow_u8  pad[2];
 	flow_u64 syn_ns;                  /* time of the first packet with SYN, FIN, RST; 0: none */
 	flow_u64 fin_ns;
 	flow_u64 rst_ns;
 	flow_u32 smoothed_rtt_us;         /* this and the next two: local TCP socket at its latest packet sent; else 0 */
 	flow_u32 congestion_window;       /* segments */
 	flow_u32 retransmitted;           /* segments, since the socket exists */
-	flow_u32 pad_end;
+	flow_u32 fragments;               /* of the packets, how many are fragments: first and later ones */
+	flow_u16 echo_identifier;         /* this and the next two: of the first packet, if `echo` */
+	flow_u16 echo_sequence;
+	flow_u32 echo_after_ns;           /* its time by the fine clock, after first_ns */
 };
 
 enum flow_layer {              /* outermost header of a device's frames */
@@ -139,7 +143,7 @@ struct flow_totals_key {
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
-_Static_assert(sizeof(struct flow_counters) == 112, "flow_counters is 112 bytes without holes");
+_Static_assert(sizeof(struct flow_counters) == 120, "flow_counters is 120 bytes without holes");
 _Static_assert(sizeof(struct flow_totals) == 184, "flow_totals is 184 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif

@@ -117,6 +117,11 @@ struct ports {
 	u16 destination;
 } __attribute__((aligned(4)));        /* one load instruction */
 
+#define ICMP_ECHO_REPLY 0
+#define ICMP_ECHO_REQUEST 8
+#define ICMPV6_ECHO_REQUEST 128
+#define ICMPV6_ECHO_REPLY 129
+
 struct icmp_header {
 	u8 type;
 	u8 code;

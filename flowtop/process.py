@@ -1,8 +1,9 @@
-"""Signals that end this process, and how a run handles them."""
+"""Signals that end this process, and how a run handles them; which host it runs on."""
 
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Callable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,3 +28,19 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
         if signal.getsignal(number) is not signal.SIG_IGN:  # Keep signals ignored by nohup or by `&` in a script.
             signal.signal(number, handle)
     return caught
+
+
+def agent() -> dict[str, str]:
+    """Which host the data is from, as in the Elastic Common Schema: `name`, and `address` if it has one.
+
+    The address is the one that this host uses as the source towards other networks. Nothing is sent.
+    """
+    found = {"name": socket.gethostname()}
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((elsewhere, 9))
+                return found | {"address": probe.getsockname()[0]}
+        except OSError:  # no route, or no such family
+            continue
+    return found

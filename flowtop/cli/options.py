@@ -30,7 +30,8 @@ _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
 _CHECKED: dict[str, Any] = {"read": None, "listen": (), "collect": False, "replay": False, "speed": None, "write": None,
-                            "export": (), "export_filter": (), "count": None, "top": None, "output": "table"}
+                            "export": (), "export_filter": (), "count": None, "top": None, "offset": 0,
+                            "reverse": False, "output": "table"}
 """With --check: options that it does not look at."""
 _FILE = click.Path(readable=False, allow_dash=True)
 """A path that shells complete; errors are reported when it is opened."""
@@ -147,6 +148,12 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--top"], type=Count(1), metavar="N",
         help="With -b: list only the first N flows. Default: all."),
     click.Option(
+        ["--offset"], type=Count(0), default=0, show_default=True, metavar="N",
+        help="With -b: leave out the first N flows."),
+    click.Option(
+        ["--reverse"], is_flag=True,
+        help="With -b: sort in the other direction: the smallest first, where the largest are usually first."),
+    click.Option(
         ["--idle-timeout"], type=Duration(1, 86400), default=15.0, show_default=True, metavar="TIME",
         help="End a flow after this time without packets."),
     click.Option(
@@ -223,6 +230,8 @@ class RunOptions:
         count: rounds; None: until the end.
         output: format of rounds; none where standard output belongs to an export or to packets.
         top: rows of a round; None: all.
+        offset: rows to leave out before them.
+        reverse: sort in the column's other direction.
         idle_timeout, active_timeout, linger: seconds.
         max_flows: bound of the flow table.
         map_entries: of each kernel map.
@@ -260,6 +269,8 @@ class RunOptions:
     count: int | None
     output: OutputFormat
     top: int | None
+    offset: int
+    reverse: bool
     idle_timeout: float
     active_timeout: float
     linger: float
@@ -308,12 +319,12 @@ def run_options(context: click.Context) -> RunOptions:
 
 def _settle_mode(values: dict[str, Any], given: set[str]) -> None:
     """Options that need batch output."""
-    for option in ("count", "top"):
+    for option, without in (("count", None), ("top", None), ("offset", 0), ("reverse", False)):
         if not values["batch"]:
             if option in given:
                 raise FlowtopError(f"--{option} needs -b", exit_code=EXIT_USAGE,
                                    hint="flowtop -b writes rounds instead of showing a screen")
-            values[option] = None
+            values[option] = without
 
 
 def _settle_source(values: dict[str, Any], given: set[str]) -> None:

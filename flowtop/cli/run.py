@@ -28,7 +28,7 @@ from flowtop.export.statistics import ExportStatistics
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
-from flowtop.process import stop_on_signals
+from flowtop.process import agent, stop_on_signals
 from flowtop.query.query import Query
 from flowtop.recording.recorder import Recorder, RecordingLimits, recording
 
@@ -58,7 +58,7 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
         raise FlowtopError("names of hosts are known only on the screen", exit_code=EXIT_USAGE,
                            hint="-b does not look up names: filter by address, as in 'net 192.0.2.0/24'")
     pages = PageQueue()
-    config = BatchConfig(output=options.output, query=run.query, width=_table_width())
+    config = BatchConfig(output=options.output, query=run.query, width=_table_width(), agent=agent())
     stdout = None if sys.stdout is None else sys.stdout.fileno()
     write = reader_watch(stdout) if stdout is None or options.output == "none" else descriptor_writer(stdout)
 
@@ -164,7 +164,8 @@ def first_query(options: RunOptions) -> Query:
     Raises FlowtopError: an unknown column or group field, a filter that is not valid, or both groups and biflows.
     """
     fields = [field.strip() for field in options.group.split(",")] if options.group else []
-    query = Query(limit=options.top, group=tuple(field for field in fields if field not in ("flow", "biflow")),
+    query = Query(limit=options.top, offset=options.offset, descending=not options.reverse,
+                  group=tuple(field for field in fields if field not in ("flow", "biflow")),
                   biflow=options.biflow or "biflow" in fields)
     if options.filter.strip():
         query = replace(query, filter=compile_filter(options.filter))
@@ -173,7 +174,7 @@ def first_query(options: RunOptions) -> Query:
     from flowtop.query.layout import sort_column
 
     column = sort_column(options.sort, query)
-    return replace(query, sort=column.id, descending=column.descending_first)
+    return replace(query, sort=column.id, descending=column.descending_first != options.reverse)
 
 
 def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -10,16 +11,24 @@ from flowtop.export.context import ExportContext
 from flowtop.export.session import FlowMessages
 from flowtop.fields.records import plain_records
 from flowtop.model.record import FlowRecords
+from flowtop.process import agent
 
 
-def json_lines(records: FlowRecords, context: ExportContext) -> list[bytes]:
-    """One line per record, with the keys of `flowtop -b -o json`."""
-    return [json.dumps(record, separators=(",", ":")).encode() + b"\n"
+def json_lines(records: FlowRecords, context: ExportContext, more: dict[str, Any]) -> list[bytes]:
+    """One line per record, with the keys of `flowtop -b -o json`.
+
+    Args:
+        more: members that each line has too.
+    """
+    return [json.dumps(record | more, separators=(",", ":")).encode() + b"\n"
             for record in plain_records(records, context.metering().lookups)]
 
 
 class LineSession:
     """JSON Lines in place of the messages of a Transport Session: without Templates, Options and sequence numbers."""
+
+    def __init__(self) -> None:
+        self._agent = {"agent": agent()}
 
     def announcement(self, context: ExportContext, max_octets: int) -> list[bytes]:
         """Nothing: lines describe themselves."""
@@ -42,7 +51,7 @@ class LineSession:
         """Whole lines, as many together as `max_octets` has room for; a longer line is alone."""
         messages: list[bytes] = []
         counts: list[int] = []
-        for line in json_lines(records, context):
+        for line in json_lines(records, context, self._agent):
             if counts and len(messages[-1]) + len(line) <= max_octets:
                 messages[-1] += line
                 counts[-1] += 1

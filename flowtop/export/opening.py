@@ -22,6 +22,7 @@ from flowtop.export.transports.tcp import TcpTransport
 from flowtop.export.transports.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
 from flowtop.files import recording_owner
+from flowtop.process import agent
 
 _MAX_SPOOLS = 16
 
@@ -55,7 +56,7 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
     else:
         check_compression(url.compress)
         _check_writable(url)
-        transport = FileTransport(url, recording_owner(os.environ, os.geteuid()))
+        transport = FileTransport(url, recording_owner(os.environ, os.geteuid()), agent=agent())
     return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall,
                     hold=Hold() if url.biflow else None)
 

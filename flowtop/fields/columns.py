@@ -63,6 +63,7 @@ class Column:
         of_tunnels: shown only when there were flows in tunnels.
         of_addresses: grows to the length of an IPv4 address where there is room.
         of_reports: shown only when a row had a value in `FlowRow.more` under the column's id.
+        on_request: shown only when the list is sorted by it, or it was chosen in the columns.
         rank: columns of lower rank come first; those of equal rank are in the order of the registry.
     """
 
@@ -84,6 +85,7 @@ class Column:
     of_tunnels: bool = False
     of_reports: bool = False
     of_addresses: bool = False
+    on_request: bool = False
     rank: int = 0
 
     def cell(self, row: FlowRow, wording: Wording, lookups: Lookups, width: int) -> str:

@@ -209,6 +209,7 @@ class Detail:
         of_way: the line has two columns, one for each direction of the conversation. False: one, for the flow.
         optional: the line is omitted when all its texts are empty.
         joint: separator between the texts of one line; that of the line's first field is used.
+        at_end: the line comes after all others: it may be below the end of the screen.
         rank: fields of lower rank come first.
     """
 
@@ -217,6 +218,7 @@ class Detail:
     of_way: bool = True
     optional: bool = False
     joint: str = "  "
+    at_end: bool = False
     rank: int = 5
 
 

@@ -114,7 +114,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     every = [column for column in ordered if column.id == keep
              or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
                  and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown)
-                 and (not column.of_reports or column.id in distinctions.reported or column.id in arrangement.shown))]
+                 and (not column.of_reports or column.id in distinctions.reported or column.id in arrangement.shown)
+                 and (not column.on_request or column.id in arrangement.shown))]
     least = _least_widths(every, distinctions, set_widths, local)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
     stay = {keep} | arrangement.shown
@@ -134,6 +135,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     for column in chosen:
         if column.of_addresses and column.id not in set_widths:
             left -= _grow(widths, column.id, _ADDRESS, left, flexible)
+    if "community" in widths and "community" not in set_widths:
+        left -= _grow(widths, "community", _COMMUNITY_ID, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
 
@@ -210,6 +213,7 @@ _LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "tunnel", "vlan
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
+_COMMUNITY_ID = 30
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ without the terminating zero."""
 _SHORT_ENDPOINT = len("198.51.100.7:443")

@@ -36,7 +36,7 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
             text: Callable[[int], str] = units.count, width: int = 6, priority: int = 12,
             word: str = "", read: ReadValue = quantities.count, expected: str = "a number such as 100, 10k, 1.5M",
             example: str = "", unit: str = "", detail: str = "", descending_first: bool = True, group: bool = False,
-            of_aggregates: bool = False, zero_unknown: bool = False,
+            of_aggregates: bool = False, zero_unknown: bool = False, unknown: int | None = None,
             known: tuple[Known, ...] = EVERYWHERE) -> Field:
     """A field that is a whole number of each flow: in the list, the filter language, JSON and CSV, details, and, unless
     `together` is "none", in the lists of groups and biflows.
@@ -59,22 +59,25 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
         group: flows can be grouped by it.
         of_aggregates: aggregate entries (map full) have it, as they have bytes and packets.
         zero_unknown: 0 means not known: nothing is shown, JSON has no key, and no comparison matches.
+        unknown: the number that means that, if it is another one.
         known: the sources that provide it.
     """
     word = word or field_id
+    if zero_unknown:
+        unknown = 0
 
     def number(row: FlowRow) -> int:
-        return int(row.more.get(field_id, 0))
+        return int(row.more.get(field_id, unknown or 0))
 
     def member(flow: FlowValues, _: Lookups) -> int | None:
         value: int | None = flow.more.get(field_id)
-        return None if zero_unknown and not value else value
+        return None if value == unknown else value
 
     def shown(value: int) -> str:
-        return "" if zero_unknown and not value else text(value)
+        return "" if value == unknown else text(value)
 
     def compared(column: Array) -> Array:
-        return where_known(column) if zero_unknown else column
+        return column if unknown is None else where_known(column, unknown)
 
     def cell_term(row: FlowRow, lookups: Lookups) -> str:
         return terms.at_least(word, number, unit)(row, lookups) if shown(number(row)) else ""
@@ -85,8 +88,8 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
     by_value = GroupField(
         field_id, header, max(width, len(header)), doc, lambda columns: (columns[field_id],),
         text=lambda key, _: shown(key[0]) or "-",
-        term=lambda key, _: f"not {word} >= 0" if zero_unknown and not key[0] else f"{word} = {key[0]}{unit}",
-        values=lambda key, _: {} if zero_unknown and not key[0] else {json: key[0]}, members=(json,))
+        term=lambda key, _: f"not {word} >= 0" if key[0] == unknown else f"{word} = {key[0]}{unit}",
+        values=lambda key, _: {} if key[0] == unknown else {json: key[0]}, members=(json,))
     return Field(
         field_id, doc, column=column,
         biflow_columns=(unfiltered(column),) if summed else (),
@@ -166,8 +169,8 @@ def text(field_id: str, header: str, doc: str, *, json: str, texts: Texts, store
         measure=None if stored else Measure(codes, "none", records), texts=texts, code=code, known=known)
 
 
-def where_known(column: Array) -> Array:
-    """The numbers as float64, with NaN, which no comparison matches, instead of 0 (not known)."""
+def where_known(column: Array, unknown: int = 0) -> Array:
+    """The numbers as float64, with NaN, which no comparison matches, instead of the one that means not known."""
     numbers = column.astype(np.float64)
-    numbers[column == 0] = np.nan
+    numbers[column == unknown] = np.nan
     return numbers

@@ -1,4 +1,7 @@
-"""Fields of TCP connections: round-trip time, retransmissions, congestion window, times of SYN, FIN and RST."""
+"""Fields of TCP connections: round-trip time, retransmissions, congestion window, times of SYN, FIN and RST.
+
+ICMP echoes have a round-trip time too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column, plain, unfiltered
 from flowtop.fields.field import Detail, Field, FilterKey, Member
 from flowtop.fields.make import where_known
+from flowtop.model.kinds import ICMP_VERSIONS
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import quantities, units
 
@@ -29,21 +33,33 @@ def _counted(number: int) -> str:
 
 
 def _rtt_detail(row: FlowRow) -> str:
-    return f"rtt {' '.join(units.span(row.rtt_us).split())}" if row.rtt_us else ""
+    return f"rtt {' '.join(units.span(row.rtt_us).split())}" if _of_tcp(row) else ""
+
+
+def _of_tcp(flow: FlowRow | FlowValues) -> int:
+    return 0 if flow.protocol in ICMP_VERSIONS else flow.rtt_us
+
+
+def _of_icmp(flow: FlowRow | FlowValues) -> int:
+    return flow.rtt_us if flow.protocol in ICMP_VERSIONS else 0
 
 
 _RTT_COLUMN = Column(
-    "rtt", "RTT", 7, "TCP round-trip time: smoothed, for flows that a local socket sends; with -r from the handshake.",
+    "rtt", "RTT", 7,
+    "Round-trip time. TCP: smoothed, for flows that a local socket sends; with -r from the handshake. ICMP: of the "
+    "first echo.",
     lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
     descending_first=True)
 _RTT = Field(
     "rtt", _RTT_COLUMN.doc, column=_RTT_COLUMN, biflow_columns=(unfiltered(_RTT_COLUMN),),
     group_column=unfiltered(_RTT_COLUMN), known=("live", "file"),
-    key=FilterKey("rtt", "TCP round-trip time, where it is known.", "rtt > 50ms", _SPAN, quantities.seconds,
+    key=FilterKey("rtt", "Round-trip time of TCP and ICMP echoes, where it is known.", "rtt > 50ms", _SPAN,
+                  quantities.seconds,
                   lambda source: where_known(source.columns["rtt_us"]) * 1e-6),
     members=(_member("tcpRoundTripMicroseconds",
                      "Round-trip time: smoothed, of the local socket that sends the flow; with -r from SYN to SYN-ACK.",
-                     lambda flow: flow.rtt_us, 43),),
+                     _of_tcp, 43),
+             _member("icmpRoundTripMicroseconds", "Round-trip time of the flow's first ICMP echo.", _of_icmp, 900)),
     detail=_detail(_rtt_detail, 8))
 
 _RETRANSMITS_COLUMN = Column(

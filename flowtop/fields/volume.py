@@ -139,6 +139,22 @@ _FLOWS = Field(
     group_column=Column("flows", "FLOWS", 5, _FLOWS_DOC, lambda row, _, __: units.count(row.flows), (plain("flows"),),
                         1, lambda _, __: "", "right", descending_first=True, rank=1))
 
+def _fragments() -> Field:
+    made = make.numeric(
+        "fragments", "FRAGS", "Packets that are IP fragments: first and later ones; alone: any.",
+        json="fragmentPackets", values=lambda source: source.columns["fragments"],
+        records=lambda records: records["fragments"], together="sum", width=5, priority=14, zero_unknown=True,
+        known=("live", "file"))
+    assert made.column is not None and made.key is not None
+    column = replace(made.column, on_request=True)
+    return made.but(
+        column=column, biflow_columns=(unfiltered(column),), group_column=unfiltered(column),
+        key=replace(made.key, optional=True, flows=lambda source: source.columns["fragments"],
+                    records=lambda records: records["fragments"]),
+        detail=Detail("packets", lambda row, _: f"{row.more['fragments']:,} fragments"
+                      if row.more.get("fragments") else "", rank=6))
+
+
 FIELDS = (
     _rate_ways(_TICK, 1, "octet_delta", "Rate over the last tick,"),
     _rate_ways(_10S, 6, "octets_10s", "Rate over the last 10 s,"),
@@ -146,5 +162,5 @@ FIELDS = (
     _PEAK.but(group_column=None), _PPS,
     _with_ways(_BYTES, 2, "octet_total", "IP octets", lambda way, _: units.octets_cell(way.octet_total)),
     _with_ways(_PACKETS, 4, "packet_total", "Wire packets", lambda way, _: units.count_cell(way.packet_total)),
-    _AGE, _IDLE, _FLOWS, _MEAN_SIZE,
+    _AGE, _IDLE, _FLOWS, _MEAN_SIZE, _fragments(),
 )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.metering.dedupe import Deduplicator
+from flowtop.metering.echoes import answer_echoes, note_echoes
 from flowtop.metering.expiry import Lingering, Timeouts
 from flowtop.metering.key_index import KeyIndex, Slots, Words, as_words
 from flowtop.metering.rates import Rates
@@ -22,6 +23,7 @@ from flowtop.model.record import (
     FLOW_KEY_DTYPE,
     FLOW_RECORD_DTYPE,
     REPORTED_RECORD_DTYPE,
+    SELDOM,
     FlowBatch,
     FlowRecords,
     Merge,
@@ -80,6 +82,11 @@ def merged(merge: Merge, old: Values, new: Values, newer: npt.NDArray[np.bool_])
     return np.where(newer, new, old) if merge == "last" else UFUNCS[merge](old, new)
 
 
+def changes_nothing(merge: Merge, new: Values) -> bool:
+    """Whether merging these values would leave all old ones as they are: seldom seen things are added cheaply."""
+    return merge in ("sum", "or") and not new.any()
+
+
 class Reporting(NamedTuple):
     """What the Flow Records of one flow have reported so far.
 
@@ -117,9 +124,12 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     for name in FLOW_KEY_DTYPE.names or ():
         records[name] = keys[name]
     for name in _COPIED:
-        records[name] = getattr(store, name)[slots]
-    records["flow_count"] = store.flow_count[slots] - store.flow_count_reported[slots]
-    store.flow_count_reported[slots] = store.flow_count[slots]
+        values = getattr(store, name)[slots]
+        if name not in SELDOM or values.any():
+            records[name] = values
+    if store.collected:
+        records["flow_count"] = store.flow_count[slots] - store.flow_count_reported[slots]
+        store.flow_count_reported[slots] = store.flow_count[slots]
     records["end_reason"] = reason
     records["packet_delta"] = store.packet_total[slots] - store.packet_reported[slots]
     records["octet_delta"] = store.octet_total[slots] - store.octet_reported[slots]
@@ -255,6 +265,8 @@ class Flows:
                 born.append(slots[missing])
             self.note_flags(now_ns, slots, self.add(slots, counters))
             parts.append(slots)
+        for part in born:
+            answer_echoes(self.store, self.index, part)
         if self.dedupe:
             self.dedupe.join(born)
         slots = np.concatenate(parts)
@@ -276,8 +288,9 @@ class Flows:
         store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
         self._next_id += len(slots)
         for name, merge in CARRIED.items():
-            if merge != "sum":  # `add` comes after this
+            if merge != "sum" and not (name in SELDOM and not counters[name].any()):  # `add` comes after this
                 getattr(store, name)[slots] = counters[name]
+        note_echoes(store, slots, counters)
         store.first_ns[slots] = store.reported_ns[slots] = counters["first_ns"]
         store.born_bucket[slots] = self.rates.bucket_number
         return slots
@@ -290,6 +303,8 @@ class Flows:
         store.octet_total[slots] += octets
         old_ns, last_ns = store.last_ns[slots], counters["last_ns"].astype(np.int64)
         for name, merge in LATER.items():
+            if changes_nothing(merge, counters[name]):
+                continue
             column = getattr(store, name)
             column[slots] = merged(merge, column[slots], counters[name], last_ns >= old_ns)
         store.last_ns[slots] = np.maximum(old_ns, last_ns)

@@ -25,8 +25,9 @@ _FIELDS: dict[str, npt.DTypeLike] = {
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
     "retransmitted": "u4", "out_of_order": "u4", "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
-    "head": "i4", "members": "i4",
-    "packet_duplicate": "u8", "octet_duplicate": "u8",
+    "head": "i4", "members": "i4", "echo_ns": "i8",
+    "packet_duplicate": "u8", "octet_duplicate": "u8", "repeated": "u8", "ahead": "u4", "ahead_ns": "i8",
+    "before_ns": "i8",
     "open_packets": "u8", "open_octets": "u8", "packet_delta": "u8", "octet_delta": "u8", "octet_rate_peak": "f8",
     "packets_10s": "u8", "octets_10s": "u8", "packets_60s": "u8", "octets_60s": "u8",
     "bucket_packets": "u8", "bucket_octets": "u8", "bucket_listed": "?", "born_bucket": "i4",
@@ -46,9 +47,10 @@ class FlowStore:
 
     Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
-    part of the rest that is duplicate; head, members: see dedupe.py; syn_ns .. out_of_order: see tcp.py; opening_ns (of
-    the latest SYN without ACK), sequence_end (the highest), segment_end (of the latest segment): see tcp.py;
-    open_packets .. born_bucket: see rates.py.
+    part of the rest that is duplicate; head, members, repeated, ahead, ahead_ns, before_ns: see dedupe.py; syn_ns ..
+    out_of_order: see tcp.py; opening_ns (of the latest SYN without ACK), sequence_end (the highest), segment_end (of
+    the latest segment): see tcp.py; echo_ns: time of the first packet if it is an ICMP echo, else 0; open_packets ..
+    born_bucket: see rates.py.
     """
 
     flow_id: U8
@@ -72,6 +74,10 @@ class FlowStore:
     opening_ns: I8
     sequence_end: I8
     segment_end: I8
+    echo: npt.NDArray[np.uint8]
+    echo_identifier: npt.NDArray[np.uint16]
+    echo_sequence: npt.NDArray[np.uint16]
+    echo_ns: I8
     first_ns: I8
     last_ns: I8
     reported_ns: I8
@@ -82,6 +88,10 @@ class FlowStore:
     octet_reported: U8
     packet_duplicate: U8
     octet_duplicate: U8
+    repeated: U8
+    ahead: U4
+    ahead_ns: I8
+    before_ns: I8
     head: npt.NDArray[np.int32]
     members: npt.NDArray[np.int32]
     open_packets: U8

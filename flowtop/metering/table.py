@@ -14,6 +14,7 @@ from flowtop.metering.expiry import due, least_recent
 from flowtop.metering.flows import Flows, Reporting, no_records
 from flowtop.metering.flows import TableConfig as TableConfig
 from flowtop.metering.key_index import Slots
+from flowtop.metering.repeats import Repeats
 from flowtop.metering.store import U8, FlowStore
 from flowtop.model.kinds import IGNORED_KINDS, Direction, EndReason, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch, FlowRecords, Steps, joined
@@ -219,14 +220,13 @@ class FlowTable:
         if batch.steps is not None:
             return self._accumulate_steps(batch, batch.steps)
         self._rates.start(int(batch.counters["first_ns"].min(initial=batch.now_ns)))
-        self.now_ns = max(batch.now_ns, self.now_ns)
+        since_ns, self.now_ns = self.now_ns, max(batch.now_ns, self.now_ns)
         self.unix_offset_ns = self._flows.unix_offset_ns = batch.unix_offset_ns
         slots = self._flows.add_entries(batch, self.now_ns)
         if batch.segments is not None:
             self._flows.sequences.note(slots, batch.segments)
-        if self._dedupe:
-            self._dedupe.take_over(slots)
-        self._book(batch, slots)
+        repeats = self._dedupe.match(slots, batch.counters, since_ns) if self._dedupe else None
+        self._book(batch, slots, repeats)
         if self.live_flows <= self.config.max_flows and self.now_ns - self._expired_ns < LONG_TICK_NS:
             return no_records()
         records = self._expire()
@@ -278,28 +278,35 @@ class FlowTable:
         self.now_ns = max(now_ns, self.now_ns)
         return self._flows.end(np.flatnonzero(self._store.live), EndReason.FORCED_END, self.now_ns)
 
-    def _book(self, batch: FlowBatch, slots: Slots) -> None:
+    def _book(self, batch: FlowBatch, slots: Slots, repeats: Repeats | None = None) -> None:
         """Add this batch to the totals."""
         store, old = self._store, with_observed(self.totals, batch.observations)
         packets, octets = batch.counters["packets"], batch.counters["octets"]
         aggregate = batch.keys["kind"] == Kind.AGGREGATE
         own = batch.keys["kind"] != Kind.PARENT  # a parent's packets are counted in its inner flows
-        duplicate = store.duplicate[slots]
-        # In drop mode no record reports packets of duplicates: the primary's records do.
-        counters = ((store.packet_reported, store.octet_reported) if self.config.dedupe == "drop"
-                    else (store.packet_duplicate, store.octet_duplicate))
-        for sums, gained in zip(counters, (packets, octets), strict=True):
-            sums[slots[duplicate]] += gained[duplicate]
-        self._open_tick = self._open_tick.plus(batch.keys["direction"], packets, octets, own & ~duplicate)
-        duplicate &= own
+        once_packets, once_octets = packets, octets
+        duplicate_packets = duplicate_octets = 0
+        if repeats is not None:
+            rows = repeats.rows
+            # In drop mode no record reports duplicates: other records do.
+            counters = ((store.packet_reported, store.octet_reported) if self.config.dedupe == "drop"
+                        else (store.packet_duplicate, store.octet_duplicate))
+            for sums, gained in zip(counters, (repeats.packets, repeats.octets), strict=True):
+                sums[slots[rows]] += gained
+            once_packets, once_octets = packets.copy(), octets.copy()
+            once_packets[rows] -= repeats.packets
+            once_octets[rows] -= repeats.octets
+            duplicate_packets = int(repeats.packets[own[rows]].sum())
+            duplicate_octets = int(repeats.octets[own[rows]].sum())
+        self._open_tick = self._open_tick.plus(batch.keys["direction"], once_packets, once_octets, own)
         self.totals = replace(
             old,
             accounted_packets=old.accounted_packets + int(packets[own].sum()),
             accounted_octets=old.accounted_octets + int(octets[own].sum()),
             aggregated_packets=old.aggregated_packets + int(packets[aggregate].sum()),
             aggregated_octets=old.aggregated_octets + int(octets[aggregate].sum()),
-            duplicate_packets=old.duplicate_packets + int(packets[duplicate].sum()),
-            duplicate_octets=old.duplicate_octets + int(octets[duplicate].sum()))
+            duplicate_packets=old.duplicate_packets + duplicate_packets,
+            duplicate_octets=old.duplicate_octets + duplicate_octets)
 
     def _expire(self) -> FlowRecords:
         records: list[FlowRecords] = []

@@ -71,6 +71,9 @@ PORT_PROTOCOLS = frozenset({Protocol.TCP, Protocol.UDP, Protocol.DCCP, Protocol.
 ICMP_VERSIONS: dict[int, IpVersion] = {Protocol.ICMP: IpVersion.V4, Protocol.ICMPV6: IpVersion.V6}
 """Protocols whose Flow Key has type * 256 + code as its destination port, and the IP version that each belongs to."""
 
+ICMP_ECHO: dict[int, tuple[int, int]] = {Protocol.ICMP: (8, 0), Protocol.ICMPV6: (128, 129)}
+"""Types of ICMP messages: echo request and its reply, which have an identifier and a sequence number."""
+
 ICMP_ANSWERS: dict[int, dict[int, int]] = {Protocol.ICMP: {8: 0, 13: 14, 17: 18}, Protocol.ICMPV6: {128: 129}}
 """By IP protocol: type of a request, and type of its answer (RFC 792, RFC 950, RFC 4443)."""
 

@@ -51,20 +51,26 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("tos", "u1"),
     ("ttl", "u1"),
     ("tcp_bit_seen", "u1", (TCP_OPENING_BIT + 1,)),
-    ("pad", "V3"),
+    ("echo", "u1"),
+    ("pad", "V2"),
     ("syn_ns", "u8"),
     ("fin_ns", "u8"),
     ("rst_ns", "u8"),
     ("smoothed_rtt_us", "u4"),
     ("congestion_window", "u4"),
     ("retransmitted", "u4"),
-    ("pad_end", "V4"),
+    ("fragments", "u4"),
+    ("echo_identifier", "u2"),
+    ("echo_sequence", "u2"),
+    ("echo_after_ns", "u4"),
 ])
-"""struct flow_counters, 112 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
+"""struct flow_counters, 120 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
 
 tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
-first packet with that bit, 0 for none. The last three are of the local TCP socket that sent the flow,
+first packet with that bit, 0 for none. smoothed_rtt_us .. retransmitted are of the local TCP socket that sent the flow,
 at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
+fragments: how many of the packets are fragments. echo: 1 if the first packet is an ICMP echo request or reply; then
+echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns.
 """
 
 Merge = Literal["first", "last", "max", "min", "sum", "or"]
@@ -77,9 +83,16 @@ CARRIED: dict[str, Merge] = {
     "destination_mac": "first",
     "tos": "first",
     "ttl": "first",
+    "fragments": "sum",
+    "echo": "first",
+    "echo_identifier": "first",
+    "echo_sequence": "first",
 }
 """Members of FLOW_COUNTERS_DTYPE that the flow table, its columns (model.flows.FLOW_COLUMN_DTYPES) and Flow Records
 have with the same name and type. For a new one, one line here is enough."""
+
+SELDOM = frozenset({"fragments", "echo", "echo_identifier", "echo_sequence"})
+"""Those of CARRIED that are 0 in nearly all flows: then they are not copied."""
 
 SEGMENT_DTYPE = np.dtype([
     ("entry", "u4"),

@@ -11,7 +11,7 @@ import json
 import os
 import queue
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -39,12 +39,14 @@ class BatchConfig:
         query: the flows of a round and their order.
         width: of a table, in terminal columns.
         wording: units of a table.
+        agent: in each round of JSON, which host it is from: see process.agent; None: not said.
     """
 
     output: OutputFormat = "table"
     query: Query = Query(limit=None)
     width: int = 120
     wording: Wording = Wording()
+    agent: Mapping[str, str] | None = None
 
 
 class PageQueue:
@@ -164,7 +166,7 @@ def reader_watch(descriptor: int | None) -> Callable[[str], None]:
 def round_format(config: BatchConfig) -> RoundFormat:
     """The formatter of an output format."""
     if config.output == "json":
-        return _JsonLines()
+        return _JsonLines(config.agent)
     if config.output == "csv":
         return _Csv()
     if config.output == "none":
@@ -212,9 +214,12 @@ class _Nothing:
 class _JsonLines:
     """JSON Lines: one object for each round, with `flows`, `groups` or `biflows`."""
 
+    def __init__(self, agent: Mapping[str, str] | None) -> None:
+        self._agent = {} if agent is None else {"agent": agent}
+
     def text(self, number: int, page: Page) -> str:
         rows = [record(row, page.query, page.lookups) for row in page.rows]
-        line = {"round": number, "time": iso_time(page.unix_ms), "totals": totals_record(page),
+        line = {"round": number, "time": iso_time(page.unix_ms), **self._agent, "totals": totals_record(page),
                 rows_name(page.query): rows}
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)

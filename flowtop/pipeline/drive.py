@@ -16,6 +16,9 @@ from flowtop.model.record import FlowBatch
 _READY_POLL_S = 0.05
 _READER_POLL_S = 0.001
 _SOURCE_WAIT_S = 1.0
+MATCHING_S = 1.0
+"""Longest batch while duplicates are looked for: a conversation that leaves an interface and comes back within a batch
+seems to have been there all the time (metering/repeats.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,10 @@ class Driving:
         config = self._config
         first = config.delay_s if config.first_delay_s is None else config.first_delay_s
         due_at = self._clock() + first
+        longest_s = math.inf if config.table.dedupe == "off" else MATCHING_S
         ticks = 0
         while not self._stopping:
-            self._capture.wait(max(0.0, due_at - self._clock()))
+            self._capture.wait(min(max(0.0, due_at - self._clock()), longest_s))
             if self._stopping:
                 return
             due = self._clock() >= due_at

@@ -51,6 +51,10 @@ class SeenFlow:
     first_ns: int = field(default=0, compare=False)
     last_ns: int = field(default=0, compare=False)
     socket_cookie: int = field(default=0, compare=False)
+    fragments: int = field(default=0, compare=False)
+    echo: tuple[int, int] | None = field(default=None, compare=False)
+    """Identifier and sequence number of the first packet."""
+    echo_after_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +190,12 @@ def _seen(key: np.void, counters: np.void) -> SeenFlow:
     plain = {name: int(key[name]) for name in ("protocol", "source_port", "destination_port", "vlan_id",
                                                "customer_vlan_id", "ifindex", "ip_version", "tunnel_id")}
     plain |= {name: int(counters[name]) for name in ("packets", "octets", "tos", "ttl", "first_ns", "last_ns",
-                                                     "socket_cookie")}
+                                                     "socket_cookie", "fragments", "echo_after_ns")}
+    assert counters["echo"] in (0, 1)
+    echo = (int(counters["echo_identifier"]), int(counters["echo_sequence"])) if counters["echo"] else None
     bits = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
     assert not int(counters["tcp_bits_hint"]) & ~bits, "the hint invents no bit"
-    return SeenFlow(source=source, destination=destination, kind=Kind(int(key["kind"])),
+    return SeenFlow(source=source, destination=destination, echo=echo, kind=Kind(int(key["kind"])),
                     tunnel=Tunnel(int(key["tunnel"])), direction=Direction(int(key["direction"])),
                     tcp_bits=bits & 0xFFF, opening=bool(bits >> 12), source_mac=bytes(counters["source_mac"]),
                     destination_mac=bytes(counters["destination_mac"]), **plain)

@@ -36,6 +36,8 @@ TRANSPORTS = st.one_of(
               st.binary(max_size=8)),
     st.builds(lambda a, b, more: (f.UDP, f.udp(a, b, more)), PORT, PORT, st.binary(max_size=8)),
     st.builds(lambda kind, code: (f.ICMP, f.icmp(kind, code)), st.integers(0, 255), st.integers(0, 255)),
+    st.builds(lambda protocol, kind, more: (protocol, f.icmp(kind, 0, more)), st.sampled_from([f.ICMP, f.ICMPV6]),
+              st.sampled_from([0, 8, 128, 129]), st.binary(max_size=12)),
     st.builds(lambda kind, code: (f.ICMPV6, f.icmp(kind, code)), st.integers(0, 255), st.integers(0, 255)),
     st.builds(lambda number, octets: (number, octets),
               st.sampled_from([f.SCTP, f.DCCP, f.UDPLITE, f.ESP, f.TCP, f.UDP, f.ICMP, 47, 255]),
@@ -140,7 +142,8 @@ def kernel_table(observer: Observer, frames: list[bytes]) -> tuple[dict[Any, Any
     books.assert_balanced()
     flows = {
         plain(flow): (flow.packets, flow.octets, flow.tcp_bits | flow.opening << 12, flow.tos, flow.ttl,
-                      flow.source_mac + flow.destination_mac) for flow in books.flows + books.parents}
+                       flow.source_mac + flow.destination_mac, flow.fragments, flow.echo)
+        for flow in books.flows + books.parents}
     return flows, books.ignored(), tuple(map(books.total, COUNTERS)), refused
 
 

@@ -342,3 +342,43 @@ def test_egress_is_another_flow(observer: Observer) -> None:
     observer.see(frame)
     observer.see(frame, direction=Direction.EGRESS)
     assert {flow.direction for flow in observer.take(Direction.EGRESS).flows} == {Direction.INGRESS, Direction.EGRESS}
+
+
+def echo(kind: int, identifier: int, number: int, octets: int = 40) -> bytes:
+    return f.icmp(kind, 0, struct.pack(">HH", identifier, number) + bytes(octets))
+
+
+@pytest.mark.parametrize(("frames", "expected"), [
+    ([v4(echo(8, 4660, 1), f.ICMP)], [(4660, 1)]),
+    ([v4(echo(8, 4660, 1), f.ICMP), v4(echo(8, 4660, 2), f.ICMP), v4(echo(8, 7, 9), f.ICMP)], [(4660, 1)]),
+    ([v4(echo(0, 0, 0), f.ICMP)], [(0, 0)]),
+    ([v6(echo(128, 65_535, 3), f.ICMPV6)], [(65_535, 3)]),
+    ([v6(echo(129, 1, 65_535), f.ICMPV6)], [(1, 65_535)]),
+    ([v6(f.extension(f.ICMPV6) + echo(128, 5, 6), f.DESTINATION_OPTIONS)], [(5, 6)]),
+    ([v4(echo(8, 4660, 1), f.ICMP, options=bytes(8))], [(4660, 1)]),
+    ([v4(echo(3, 4660, 1), f.ICMP)], [None]),
+    ([v4(echo(128, 4660, 1), f.ICMP)], [None]),
+    ([v6(echo(8, 4660, 1), f.ICMPV6)], [None]),
+    ([v4(f.icmp(8, 0, b"ab"), f.ICMP)], [None]),
+    ([v4(f.udp(8, 2048, bytes(8)), f.UDP)], [None]),
+])
+def test_the_first_echo_of_a_flow_is_noted(observer: Observer, frames: list[bytes],
+                                           expected: list[tuple[int, int] | None]) -> None:
+    flows = flows_of(observer, *frames)
+    assert [flow.echo for flow in flows] == expected
+    assert all(flow.echo_after_ns < 20_000_000 for flow in flows), "within a tick of the coarse clock"
+
+
+@pytest.mark.parametrize(("frames", "expected"), [
+    ([v4(f.udp(1, 2, bytes(24)), f.UDP)], [0]),
+    ([v4(f.udp(1, 2, bytes(24)), f.UDP, more=True), v4(bytes(32), f.UDP, offset=32, more=True),
+      v4(bytes(8), f.UDP, offset=64)], [3]),
+    ([v4(f.udp(1, 2, bytes(24)), f.UDP), v4(f.udp(1, 2, bytes(24)), f.UDP, more=True),
+      v4(bytes(32), f.UDP, offset=32), v4(f.udp(1, 2, bytes(24)), f.UDP)], [2]),
+    ([v4(bytes(32), f.UDP, offset=32), v4(bytes(32), f.UDP, offset=64)], [2]),
+    ([v6(f.fragment_header(f.UDP, 7, offset=0, more=True) + f.udp(1, 2, bytes(24)), f.FRAGMENT),
+      v6(f.fragment_header(f.UDP, 7, offset=32, more=False) + bytes(9), f.FRAGMENT)], [2]),
+    ([v6(f.fragment_header(f.UDP, 7, offset=0, more=False) + f.udp(1, 2), f.FRAGMENT)], [0]),  # atomic
+])
+def test_fragments_of_a_flow_are_counted(observer: Observer, frames: list[bytes], expected: list[int]) -> None:
+    assert [flow.fragments for flow in flows_of(observer, *frames)] == expected

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def test_lines_are_what_the_batch_output_says_of_the_same_flow(tmp_path: Path) -
     path = tmp_path / "flows.jsonl"
     export(f"jsonl:{path}", tmp_path, records)
     expected = [flow_record(row_of(record), INTERFACES) for record in records]
-    assert [json.loads(line) for line in path.read_text().splitlines()] == expected
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line.pop("agent")["name"] for line in lines} == {socket.gethostname()}
+    assert lines == expected
     path = tmp_path / "flows.csv"
     export(f"csv:{path}", tmp_path, records)
     rows = list(csv.DictReader(io.StringIO(path.read_text())))

@@ -250,7 +250,7 @@ def test_each_export_says_where_it_stands_and_whether_it_takes_the_flow() -> Non
         found = ["".join(segment.text for segment in strip).rstrip()
                  for strip in detail_lines(details, context(*exports), 118)]
         after = found[next(at for at, words in enumerate(found) if "reported" in words) + 1:]
-        return [words for words in after if words]
+        return [words for words in after if words and not words.startswith(" community ")]
 
     def export(number: int, keep: str = "", *, duplicates: bool = True, **figures: Any) -> Export:
         mask = compile_filter(keep, "records").record_mask if keep else None

@@ -46,10 +46,16 @@ sys.exit(app.return_code)
 
 
 @contextmanager
-def child(note: Path, signals: str = "handle") -> Iterator[tuple[int, int]]:
-    """(pid, master) of the app on a pseudo-terminal, once it shows flows; killed if it is still there in the end."""
+def child(note: Path, signals: str = "handle", errors: Path | None = None) -> Iterator[tuple[int, int]]:
+    """(pid, master) of the app on a pseudo-terminal, once it shows flows; killed if it is still there in the end.
+
+    Args:
+        errors: where standard error goes to instead.
+    """
     pid, master = pty.fork()
     if not pid:
+        if errors is not None:
+            os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
         os.environ["TERM"] = "xterm-256color"
         os.execv(sys.executable, [sys.executable, "-c", APP, str(note), signals])
     try:
@@ -85,6 +91,18 @@ def exit_status(pid: int, master: int | None) -> int:
         time.sleep(0.01)
     assert ended.si_code == os.CLD_EXITED, ended
     return ended.si_status
+
+
+@pytest.mark.parametrize("errors", ["file", "/dev/null"])
+def test_with_standard_error_redirected_the_screen_is_on_the_terminal(tmp_path: Path, errors: str) -> None:
+    note, path = tmp_path / "note", Path("/dev/null") if errors.startswith("/") else tmp_path / errors
+    with child(note, errors=path) as (pid, master):
+        os.write(master, b"q")
+        read_until(master, b"\x1b[?1049l")
+        assert exit_status(pid, master) == 0
+        assert note.read_text() == "stopped 1"
+        os.close(master)
+    assert path.read_bytes() == b"", "nothing of the screen"
 
 
 @pytest.mark.parametrize("signals", ["handle", "ignore"])

@@ -189,11 +189,11 @@ def totals() -> list[str]:
 
 def test_the_json_example_has_the_keys_that_json_output_has() -> None:
     found = example()
-    assert set(found) == {"round", "time", "totals", "flows"}
+    assert set(found) == {"round", "time", "agent", "totals", "flows"}
     assert list(found["totals"]) == totals()  # type: ignore[call-overload]
     for flow in found["flows"]:  # type: ignore[attr-defined]
         assert set(flow) <= set(flow_names())
-        assert set(flow) <= set(ELEMENTS)
+        assert set(flow) - {"communityId"} <= set(ELEMENTS)
 
 
 def test_every_key_of_totals_is_explained() -> None:

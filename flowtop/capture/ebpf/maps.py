@@ -183,7 +183,7 @@ def merge_duplicates(
         return keys, counters
     entries = counters[order]
     merged = entries[first]
-    for name in ("packets", "octets"):
+    for name in ("packets", "octets", "fragments"):
         merged[name] = 0
         np.add.at(merged[name], group, entries[name])
     np.maximum.at(merged["last_ns"], group, entries["last_ns"])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Integers
-from flowtop.capture.packets.internet import PARSED_IP, Packets
+from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets
 from flowtop.model.kinds import IGNORED_KINDS, Direction, TcpBits
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, SEGMENT_DTYPE, seen_bits
 
@@ -67,6 +67,10 @@ def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None 
     for name in ("source_mac", "destination_mac", "tos", "ttl"):
         counters[name] = getattr(packets, name)[firsts]
     _note_times(counters, packets, rows, begins)
+    _note_echoes(counters, packets, firsts)
+    fragments = packets.fragment[rows] != NO_FRAGMENT
+    if fragments.any():
+        counters["fragments"] = np.add.reduceat(fragments, begins, dtype=np.uint32)
     segments = _segments(packets, rows, begins)
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
     keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # taking from a structured array is 20 times slower
@@ -108,6 +112,19 @@ def _note_times(counters: npt.NDArray[np.void], packets: Packets, rows: Integers
         some = np.flatnonzero(bits & np.uint16(bit))
         latest_first = some[np.argsort(times[some], kind="stable")[::-1]]
         counters[name][entry[latest_first]] = times[latest_first]
+
+
+def _note_echoes(counters: npt.NDArray[np.void], packets: Packets, firsts: Integers) -> None:
+    """Set what is known of the ICMP echo that is a flow's first packet."""
+    some = np.flatnonzero(packets.echo[firsts])
+    if not len(some):
+        return
+    rows = firsts[some]
+    counters["echo"][some] = 1
+    counters["echo_identifier"][some] = packets.sequence[rows] >> np.uint32(16)
+    counters["echo_sequence"][some] = packets.sequence[rows] & np.uint32(0xFFFF)
+    after_ns = packets.time_ns[rows] - counters["first_ns"][some].astype(np.int64)
+    counters["echo_after_ns"][some] = after_ns.clip(0, np.iinfo(np.uint32).max)
 
 
 def _span(times: Integers, rows: Integers, begins: Integers) -> tuple[Integers, Integers]:

@@ -17,7 +17,16 @@ from flowtop.capture.packets.frames import Frames, Integers, gather
 from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4, IPV6
 from flowtop.capture.packets.link import Link
 from flowtop.capture.packets.link_types import read_link
-from flowtop.model.kinds import IGNORED_KINDS, PORT_PROTOCOLS, TCP_CONTROL_BITS, Direction, IpVersion, Protocol, TcpBits
+from flowtop.model.kinds import (
+    ICMP_ECHO,
+    IGNORED_KINDS,
+    PORT_PROTOCOLS,
+    TCP_CONTROL_BITS,
+    Direction,
+    IpVersion,
+    Protocol,
+    TcpBits,
+)
 from flowtop.model.record import FLOW_KEY_DTYPE, with_opening
 
 PARSED_IP = -1
@@ -45,6 +54,11 @@ _IPV6_HEADER = np.dtype([
 _EXTENSION_HEADER = np.dtype([("next_header", "u1"), ("length", "u1"), ("fragment", ">u2"), ("id", "<u4")])
 _TRANSPORT = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("sequence", ">u4"),
                        ("acknowledgement", "V4"), ("bits", ">u2"), ("window", "V2")])
+_ECHO_OCTETS = 8
+"""Of an ICMP header with identifier and sequence number."""
+_ECHO = np.zeros((256, 256), np.bool_)
+for _protocol, _types in ICMP_ECHO.items():
+    _ECHO[_protocol, _types] = True
 _TCP_CONTROL_BITS = np.uint16(TCP_CONTROL_BITS)
 _IPV4_KEY: np.dtype[Any] = np.dtype({"names": ["source", "destination"], "formats": ["V4", "V4"], "offsets": [0, 16],
                                      "itemsize": FLOW_KEY_DTYPE.itemsize})
@@ -67,7 +81,8 @@ class Packets:
         fragment: NO_FRAGMENT, FIRST_FRAGMENT or LATER_FRAGMENT.
         fragment_id: identifies the fragmented packet, together with addresses, version and fragment_protocol.
         fragment_protocol: IPv4's protocol. 0 for IPv6, where it may differ between fragments of one packet.
-        sequence: TCP sequence number.
+        sequence: TCP sequence number; of an ICMP echo, its identifier and sequence number.
+        echo: whether it is an ICMP echo request or reply.
         segment_octets: sequence numbers used by a complete TCP segment; 0 if it uses none, or if unknown.
     """
 
@@ -87,6 +102,7 @@ class Packets:
     fragment_protocol: npt.NDArray[np.uint8]
     sequence: npt.NDArray[np.uint32]
     segment_octets: Integers
+    echo: Bools
 
     def take(self, rows: Integers) -> Packets:
         """Copy these rows."""
@@ -146,7 +162,7 @@ def parse(frames: Frames, places: Places | None = None, *, tunnels: bool = False
         tcp_bits=np.zeros(n, np.uint16), tos=np.zeros(n, np.uint8), ttl=np.zeros(n, np.uint8),
         source_mac=link.source_mac, destination_mac=link.destination_mac,
         fragment=np.zeros(n, np.uint8), fragment_id=np.zeros(n, np.uint32), fragment_protocol=np.zeros(n, np.uint8),
-        sequence=np.zeros(n, np.uint32), segment_octets=np.zeros(n, np.int64))
+        sequence=np.zeros(n, np.uint32), segment_octets=np.zeros(n, np.int64), echo=np.zeros(n, np.bool_))
     if places is not None:
         places.ip = link.ip_offset
     packets.keys["ifindex"] = frames.interface + 1
@@ -291,6 +307,10 @@ def _parse_transport(frames: Frames, link: Link, packets: Packets, at: _Cursor) 
     packets.keys["source_port"][at.rows] = np.where(ported, header["source_port"], 0)
     packets.keys["destination_port"][at.rows] = np.where(
         ported, header["destination_port"], np.where(icmp, header["source_port"], 0))  # ICMP: type and code
+    if icmp.any():
+        some = np.flatnonzero(icmp & (room >= _ECHO_OCTETS) & _ECHO[protocol, header["source_port"] >> 8])
+        packets.echo[at.rows[some]] = True
+        packets.sequence[at.rows[some]] = header["sequence"][some]
     tcp = (protocol == _TCP) & (room >= _TRANSPORT.itemsize)
     packets.tcp_bits[at.rows] = np.where(
         tcp, with_opening(header["bits"].astype(np.uint16) & _TCP_CONTROL_BITS), 0)

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,14 @@ class IpfixFile:
 
 
 class JsonLines:
-    """One JSON object per record, with the keys of `flowtop -b -o json`."""
+    """One JSON object per record, with the keys of `flowtop -b -o json`.
+
+    Args:
+        agent: which host they are from: see process.agent; None: not said.
+    """
+
+    def __init__(self, agent: Mapping[str, str] | None = None) -> None:
+        self._agent: dict[str, Any] = {} if agent is None else {"agent": agent}
 
     def begin(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""
@@ -129,7 +136,7 @@ class JsonLines:
 
     def records(self, records: FlowRecords, context: ExportContext) -> list[bytes]:
         """One line per record."""
-        return json_lines(records, context)
+        return json_lines(records, context, self._agent)
 
     def reports(self, context: ExportContext) -> list[bytes]:  # noqa: ARG002 - interface
         """Return no octets."""
@@ -175,12 +182,14 @@ class FileTransport:
         url: of kind file, jsonl or csv.
         owner: user and group that new files are given to; None: unchanged.
         output: the file for `-`; None: file descriptor 1.
+        agent: for JSON, see JsonLines.
     """
 
-    def __init__(self, url: ExportUrl, owner: tuple[int, int] | None = None, output: BinaryIO | None = None) -> None:
+    def __init__(self, url: ExportUrl, owner: tuple[int, int] | None = None, output: BinaryIO | None = None,
+                 agent: Mapping[str, str] | None = None) -> None:
         self._url = url
         self._owner = owner
-        formats: dict[str, FileFormat] = {"file": IpfixFile(url), "jsonl": JsonLines(), "csv": Csv()}
+        formats: dict[str, FileFormat] = {"file": IpfixFile(url), "jsonl": JsonLines(agent), "csv": Csv()}
         self._format = formats[url.kind]
         self._output = output
         self._raw: BinaryIO | None = None

@@ -1,4 +1,5 @@
-"""Round-trip times from SYN to SYN-ACK in a batch of many steps, in which several flows may have the same key."""
+"""Round-trip times from SYN to SYN-ACK, and of ICMP echoes, in a batch of many steps, in which several flows may have
+the same key."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.metering.bulk.lives import Lives
+from flowtop.metering.echoes import replies, round_trips
 from flowtop.metering.flows import Flows
 from flowtop.metering.key_index import Slots, as_words
 from flowtop.metering.store import I8
@@ -69,7 +71,8 @@ def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step:
         order = np.argsort(step[opening], kind="stable")
         store.opening_ns[slot[opening][order]] = segments["time_ns"][opening][order].clip(EARLIEST_NS)
         return Known(*(np.zeros(0, np.int64) for _ in range(3)))
-    back = _ways_back(flows, np.unique(slot[answers]), spans)
+    answering = np.unique(slot[answers])
+    back = _ways_back(flows, answering, turned(flows.store.keys[answering]), spans)
     order = np.argsort(step, kind="stable")
     rows = list(zip(step[order].tolist(), slot[order].tolist(), kind[order].tolist(),
                     segments["time_ns"][order].tolist(), strict=True))
@@ -82,10 +85,35 @@ def shake_hands(flows: Flows, segments: npt.NDArray[np.void], slot: Slots, step:
     return shaking.done()
 
 
-def _ways_back(flows: Flows, answering: Slots, spans: Spans) -> dict[int, list[tuple[int, int, int]]]:
-    """The flows of the reverse direction, as (begin, end, slot), by answering flow."""
+def answer_echoes(flows: Flows, born: Slots, step: I8, spans: Spans) -> Known:
+    """Set round-trip times of ICMP echoes, with the same result as metering/echoes.py step by step.
+
+    Args:
+        born: new flows, by the step of their first packet.
+        step: that step.
+        spans: as for `shake_hands`.
+    """
     store = flows.store
-    reverse = turned(store.keys[answering])
+    answering, reverse = replies(store, born)
+    if not len(answering):
+        return Known(*(np.zeros(0, np.int64) for _ in range(3)))
+    back = _ways_back(flows, answering, reverse, spans)
+    step_of = dict(zip(born.tolist(), step.tolist(), strict=True))
+    pairs = [(flow, other, step_of[flow]) for flow in answering.tolist()
+             for begin, end, other in back[flow] if begin <= step_of[flow] <= end]
+    answers, requests, steps = np.array(pairs, np.int64).reshape(-1, 3).T
+    trips_us = round_trips(store, answers, requests)
+    some = np.flatnonzero(trips_us)
+    store.rtt_us[answers[some]] = store.rtt_us[requests[some]] = trips_us[some]
+    known = Known(np.concatenate((answers[some], requests[some])), np.tile(steps[some], 2), np.tile(trips_us[some], 2))
+    order = np.argsort(known.step, kind="stable")
+    return Known(known.slot[order], known.step[order], known.rtt_us[order])
+
+
+def _ways_back(flows: Flows, answering: Slots, reverse: npt.NDArray[np.void],
+               spans: Spans) -> dict[int, list[tuple[int, int, int]]]:
+    """The flows with the reverse keys, as (begin, end, slot), by answering flow."""
+    store = flows.store
     words = as_words(reverse)
     hashes = flows.index.hash(words)
     some = np.flatnonzero(np.isin(flows.index.hash(store.key_words[spans.slot]), hashes))

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.metering.bulk.handshakes import Known, shake_hands, spans_of
+from flowtop.metering.bulk.handshakes import Known, Spans, answer_echoes, shake_hands, spans_of
 from flowtop.metering.bulk.lives import Links, Lives, Portion, cut, portions
-from flowtop.metering.flows import LATER, UFUNCS, Flows, no_records
+from flowtop.metering.flows import LATER, UFUNCS, Flows, changes_nothing, no_records
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.store import I8
 from flowtop.metering.tcp import GAPS
@@ -84,6 +84,8 @@ def _join_carried(totals: Counters, rows: Slots, links: Counters, first: Slots, 
     edges = np.stack((first, stop), axis=1).reshape(-1)
     for name, merge in LATER.items():
         values = links[name]
+        if changes_nothing(merge, values):
+            continue
         totals[name][rows] = values[stop - 1] if merge == "last" else UFUNCS[merge].reduceat(
             np.append(values, values[:1]), edges)[::2]
 
@@ -265,8 +267,20 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, planned: Plan) -> tu
     _settle(flows, planned, slot, news)
     slots = slot[lives.owner[entry >= 0]]
     if batch.segments is not None and len(batch.segments):
-        records.amend(_follow(flows, batch.segments, slots, steps, planned, slot), planned.ends, len(steps.now_ns))
+        spans = _spans(steps, planned, slot)
+        records.amend(_follow(flows, batch.segments, slots, steps, spans), planned.ends, len(steps.now_ns))
+    if flows.store.echo_ns[slot[born]].any():
+        known = answer_echoes(flows, slot[born], steps.entry[firsts], _spans(steps, planned, slot))
+        records.amend(_Noted(known, _NONE_LATE, _NONE_LATE), planned.ends, len(steps.now_ns))
     return slots, records.sorted()
+
+
+def _spans(steps: Steps, planned: Plan, slot: Slots) -> Spans:
+    """The lifetimes of all flows of the plan; `slot` of each life."""
+    first = planned.entry[planned.lives.start]
+    first_step = np.full(len(first), -1)
+    first_step[first >= 0] = steps.entry[first[first >= 0]]
+    return spans_of(planned.lives, slot, first_step, planned.ends, len(steps.now_ns))
 
 
 class _Noted(NamedTuple):
@@ -282,21 +296,19 @@ class _Noted(NamedTuple):
     out_of_order: I8
 
 
-def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: Steps, planned: Plan,
-            slot: Slots) -> _Noted:
+_NONE_LATE = np.zeros((0, 2), np.int64)
+
+
+def _follow(flows: Flows, segments: npt.NDArray[np.void], slots: Slots, steps: Steps, spans: Spans) -> _Noted:
     """Process the batch's TCP segments, after all entries were added and all records made.
 
     Args:
         slots: slot of each entry.
-        slot: slot of each life.
+        spans: lifetimes of all flows.
     """
     flow, step = slots[segments["entry"]], steps.entry[segments["entry"]]
     before_us = flows.store.rtt_us[flow].astype(np.int64)
     syn = np.flatnonzero(segments["bits"] & _SYN)
-    first = planned.entry[planned.lives.start]
-    first_step = np.full(len(first), -1)
-    first_step[first >= 0] = steps.entry[first[first >= 0]]
-    spans = spans_of(planned.lives, slot, first_step, planned.ends, len(steps.now_ns))
     known = shake_hands(flows, segments[syn], flow[syn], step[syn], spans)
     late = flows.sequences.follow(flow, segments, rtt_at(flow, step, before_us, known, len(steps.now_ns)))
     places = np.stack((flow[late.at], step[late.at]), axis=1)

@@ -165,6 +165,7 @@ def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[t
         yield "", _point(point, context)
     if details.then_ms is None:
         yield from _reported(details, context)
+    yield from ((label, text) for label, text, _ in _of_fields(row, context, of_way=False, at_end=True) if text)
 
 
 def _over_time(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
@@ -207,11 +208,12 @@ def _both_ways(details: Details, context: DetailsContext) -> Iterator[tuple[str,
             yield label, f"{ours or '-':<{_WAY}}{answer or '-' if back else ''}"
 
 
-def _of_fields(row: FlowRow, context: DetailsContext, *, of_way: bool) -> list[tuple[str, str, bool]]:
+def _of_fields(row: FlowRow, context: DetailsContext, *, of_way: bool,
+               at_end: bool = False) -> list[tuple[str, str, bool]]:
     """Lines of the registry's fields: label, text, and whether the line may be omitted."""
     lines: dict[str, list[Detail]] = {}
     for detail in DETAILS.values():
-        if detail.of_way == of_way:
+        if detail.of_way == of_way and detail.at_end == at_end:
             lines.setdefault(detail.line, []).append(detail)
     return [(label, line[0].joint.join(filter(None, (detail.text(row, context) for detail in line))), line[0].optional)
             for label, line in lines.items()]

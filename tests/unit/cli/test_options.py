@@ -77,6 +77,8 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("-w", "-"), "standard output belongs to the screen"),
     (("--count", "1"), "--count needs -b"),
     (("--top", "1"), "--top needs -b"),
+    (("--offset", "1"), "--offset needs -b"),
+    (("--reverse",), "--reverse needs -b"),
     (("-b", "-o", "none"), "-o none without an export writes nothing"),
     (("-b", "-w", "-", "-o", "json"), "both write to standard output"),
     (("-b", "-w", "-", "-e", "jsonl:-"), "both write to standard output"),
@@ -124,14 +126,16 @@ def test_ports_of_tunnels_come_from_command_line_environment_and_settings(
 
 
 def test_settings_that_do_not_fit_this_run_are_dropped(tmp_path: Path) -> None:
-    settings(tmp_path, 'read = "x.pcap"\nreplay = true\ncount = 3\ntop = 4\nwrite = "y.pcapng"\ndecap = true\n')
+    settings(tmp_path, 'offset = 5\nreverse = true\nread = "x.pcap"\nreplay = true\ncount = 3\ntop = 4\n'
+                       'write = "y.pcapng"\ndecap = true\n')
     run = options("-l", "2055")
     assert (run.listen, run.read, run.replay, run.speed, run.write, run.decap) == (
         ("2055",), None, False, None, None, False)
-    assert (run.count, run.top) == (None, None)
+    assert (run.count, run.top, run.offset, run.reverse) == (None, None, 0, False)
     run = options("-b", "-i", "lo")
     assert (run.interface, run.read, run.count, run.top, run.write, run.decap) == (
         ("lo",), None, 3, 4, "y.pcapng", True)
+    assert (run.offset, run.reverse) == (5, True)
     assert options("-b").read == "x.pcap"
 
 

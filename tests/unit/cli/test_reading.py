@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import ipaddress
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -244,3 +247,53 @@ def test_a_named_pipe_is_read_from_its_first_writer_on(tmp_path: Path) -> None:
     output, errors = running.communicate(timeout=60)
     assert (running.returncode, errors) == (0, b"")
     assert json.loads(output.splitlines()[-1])["totals"]["observedPackets"] == 5
+
+
+SIZES = {1001: 10, 1002: 400, 1003: 90, 1004: 200, 1005: 30}
+"""Octets of the payload of each flow's only packet, by source port."""
+
+
+def sized(path: Path) -> Path:
+    frames = [f.ethernet(f.IPV4, f.ipv4(f.udp(port, 53 + port % 2, bytes(octets)), f.UDP))
+              for port, octets in SIZES.items()]
+    path.write_bytes(w.pcap((number * w.SECOND, frame) for number, frame in enumerate(frames, 1)))
+    return path
+
+
+@pytest.mark.parametrize(("sort", "smallest_first"), [("bytes", False), ("source", True)])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("offset", "top"), [(0, None), (2, None), (1, 2), (4, 3), (5, None), (9, 1)])
+def test_offset_and_reverse(tmp_path: Path, sort: str, smallest_first: bool, reverse: bool, offset: int,
+                            top: int | None) -> None:
+    keys = SIZES if sort == "bytes" else {port: port for port in SIZES}
+    expected = sorted(SIZES, key=lambda port: keys[port], reverse=smallest_first == reverse)
+    expected = expected[offset:None if top is None else offset + top]
+    options = ["-s", sort, "--offset", str(offset), *(["--reverse"] if reverse else []),
+               *([] if top is None else ["--top", str(top)]), "-r", str(sized(tmp_path / "x.pcap"))]
+    [one] = rounds(run("-o", "json", *options))
+    assert [flow["sourceTransportPort"] for flow in one["flows"]] == expected
+    assert one["totals"]["matchedFlows"] == len(SIZES)
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ((), ["53", "54"]), (("--reverse",), ["54", "53"]), (("--offset", "1"), ["54"]),
+    (("--offset", "1", "--reverse"), ["53"]), (("--offset", "2"), [])])
+def test_offset_and_reverse_of_groups_in_csv_and_tables(tmp_path: Path, options: tuple[str, ...],
+                                                        expected: list[str]) -> None:
+    """Port 53 has 600 octets of payload, port 54 has 130."""
+    arguments = ("-g", "service", "-s", "bytes", *options, "-r", str(sized(tmp_path / "x.pcap")))
+    groups = csv.DictReader(run("-o", "csv", *arguments).stdout.decode().splitlines())
+    assert [group["servicePort"] for group in groups] == expected
+    table = run(*arguments).stdout.decode().splitlines()[3:]
+    assert [line.split()[1] for line in table] == expected
+
+
+def test_json_says_which_host_it_is_from(path: Path, tmp_path: Path) -> None:
+    done = run("-o", "json", "-r", str(path), "-e", f"jsonl:{tmp_path}/x.jsonl", "-e", f"csv:{tmp_path}/x.csv")
+    agents = [rounds(done)[0]["agent"],
+              *(json.loads(line)["agent"] for line in (tmp_path / "x.jsonl").read_text().splitlines())]
+    assert {agent["name"] for agent in agents} == {socket.gethostname()}
+    assert all(agent == agents[0] for agent in agents)
+    if "address" in agents[0]:
+        assert not ipaddress.ip_address(agents[0]["address"]).is_loopback
+    assert "agent" not in (tmp_path / "x.csv").read_text()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.fields.arrangement import Arrangement
-from flowtop.fields.columns import Window, rate_column
+from flowtop.fields.columns import Column, Window, rate_column
 from flowtop.fields.fitting import Distinctions, fit
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.model.rows import FlowRow
@@ -31,17 +31,29 @@ def test_120_columns_are_those_of_the_design_and_240_all() -> None:
                       "packets", "age", "state"]
     assert [column.id for column, _ in fit(240)] == [id_ for id_, column in COLUMNS.items()
                                                      if not (column.of_exporters or column.of_tunnels
-                                                             or column.of_reports)]
+                                                             or column.of_reports or column.on_request)]
 
 
 def test_flows_of_exporters_show_their_exporter() -> None:
     listening = ("udp://127.0.0.1:2055",)
     reported = frozenset(id_ for id_, column in COLUMNS.items() if column.of_reports)
     every = fit(600, names=listening, distinctions=Distinctions(tunnels=True, reported=reported))
-    assert {column.id for column, _ in every} == set(COLUMNS)
+    assert {column.id for column, _ in every} == {id_ for id_, column in COLUMNS.items() if not column.on_request}
     assert "exporter" in [column.id for column, _ in fit(120, names=listening)]
     widths = {column.id: cells for column, cells in fit(160, names=listening)}
     assert widths["exporter"] >= len("255.255.255.255") and widths["interface"] <= len("enp0s3")
+
+
+@pytest.mark.parametrize("column", [column for column in COLUMNS.values() if column.on_request], ids=lambda it: it.id)
+def test_columns_on_request_are_shown_when_chosen_or_sorted_by(column: Column) -> None:
+    for shown in (fit(200, keep=column.id), fit(200, arrangement=Arrangement(shown=frozenset({column.id})))):
+        assert column in [found for found, _ in shown]
+    assert column not in [found for found, _ in fit(400)]
+
+
+def test_a_community_id_is_whole_where_there_is_room() -> None:
+    widths = {width: {column.id: cells for column, cells in fit(width, keep="community")} for width in (80, 240)}
+    assert widths[80]["community"] < widths[240]["community"] == len("1:wCb3OG7yAFWelaUydu0D+125CLM=")
 
 
 @pytest.mark.parametrize("window", ["tick", "10s", "60s"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -57,6 +60,11 @@ def written(output: str, *pages: Page, width: int = 120) -> str:
     return "".join(form.text(number, one) for number, one in enumerate(pages, 1))
 
 
+COMMUNITY_ID = "1:" + base64.b64encode(hashlib.sha1(
+    bytes(2) + bytes([10, 0, 0, 5]) + bytes([198, 51, 100, 7]) + bytes([6, 0]) + struct.pack(">HH", 51514, 443),
+    usedforsecurity=False).digest()).decode()
+
+
 def test_json_is_one_object_a_round_with_iana_names() -> None:
     first, second = map(json.loads, written("json", page(row()), page(row())).splitlines())
     assert (first["round"], second["round"]) == (1, 2)
@@ -69,7 +77,8 @@ def test_json_is_one_object_a_round_with_iana_names() -> None:
         "sourceMacAddress": "02:00:00:00:00:01", "destinationMacAddress": "02:00:00:00:00:02",
         "ipClassOfService": 0, "ipTTL": 64, "tcpControlBits": 24,
         "flowStartMilliseconds": 1_700_000_000_000, "flowEndMilliseconds": 1_700_000_001_500,
-        "octetDeltaCount": 300, "packetDeltaCount": 3, "octetTotalCount": 3000, "packetTotalCount": 30}
+        "octetDeltaCount": 300, "packetDeltaCount": 3, "octetTotalCount": 3000, "packetTotalCount": 30,
+        "communityId": COMMUNITY_ID}
 
 
 @pytest.mark.parametrize(("sort", "header", "biflow"), [("rtt", "RTT", False), ("peak", "PEAK", False),
@@ -130,7 +139,7 @@ def test_json_says_how_a_flow_ended_and_which_are_duplicates_only_when_they_are(
 
 def test_every_key_is_an_information_element() -> None:
     [flow] = json.loads(written("json", page(row(end_reason=1))))["flows"]
-    assert flow.keys() <= ELEMENTS.keys()
+    assert flow.keys() - {"communityId"} <= ELEMENTS.keys()
 
 
 TCP_NAMES = {field + "Milliseconds" for field in ("tcpSyn", "tcpFin", "tcpRst")} | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from flowtop.errors import FlowtopError
 from flowtop.export.statistics import MeteringFacts
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import Narrowing, split
+from flowtop.metering.flows import TableConfig
 from flowtop.model.kinds import EndReason
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, FlowRecords
-from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.drive import Driving, Handover, PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.query import Page, Query
 
@@ -262,3 +264,28 @@ def test_pages_name_interfaces_time_and_traffic() -> None:
     assert page.ingress.octet_rate == pytest.approx(3 * 5 * 100), "1,500 octets in the second between the drains"
     assert page.egress.octet_rate == 0
     assert page.usage.resident_octets > 1_000_000
+
+
+@pytest.mark.parametrize(("dedupe", "delay_s", "longest_s"), [
+    ("mark", 3600.0, 1.0), ("drop", 60.0, 1.0), ("mark", 0.5, 0.5), ("off", 3600.0, 3600.0), ("off", 1.0, 1.0)])
+def test_while_duplicates_are_looked_for_batches_are_short(dedupe: Any, delay_s: float, longest_s: float) -> None:
+    """A conversation that leaves an interface and comes back within one batch cannot be told from one that stayed."""
+    waits: list[float] = []
+
+    class Waiting(ScriptedCapture):
+        def wait(self, timeout_s: float) -> None:
+            waits.append(timeout_s)
+
+    handed: list[Handover] = []
+    config = PipelineConfig(delay_s=delay_s, table=TableConfig(dedupe=dedupe))
+    driving = Driving(config, Waiting(), handed.append, Narrowing(), lambda: True, lambda _: None, lambda: 0.0)
+
+    def stop_soon(handover: Handover) -> None:
+        handed.append(handover)
+        if len(handed) == 4:
+            driving.stop()
+
+    driving._hand_over = stop_soon
+    driving.run()
+    assert set(waits) == {longest_s}
+    assert not any(handover.close_tick for handover in handed), "the tick is as long as before"

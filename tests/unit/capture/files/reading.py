@@ -50,7 +50,8 @@ class Read:
         return {name: (p, o) for name, p, o in zip(IGNORED_KINDS, packets, octets, strict=True) if p or o}
 
     def table(self) -> dict[tuple[Any, ...], list[Any]]:
-        """What the one batch that had packets holds: (packets, octets, TCP bits, TOS, TTL, MACs) by all of the key."""
+        """What the one batch that had packets holds: (packets, octets, TCP bits, TOS, TTL, MACs, fragments, echo) by
+        all of the key."""
         [batch] = [batch for batch in self.batches if len(batch.keys)] or [self.last]
         table = {}
         for key, counters in zip(batch.keys, batch.counters, strict=True):
@@ -58,7 +59,7 @@ class Read:
             table[(*conversation, facts["vlan_id"], facts["customer_vlan_id"], facts["kind"], facts["tunnel"],
                    facts["tunnel_id"])] = [
                 int(counters["packets"]), int(counters["octets"]), facts["tcp_bits"] | facts["opening"] << 12,
-                facts["tos"], facts["ttl"], facts["macs"]]
+                facts["tos"], facts["ttl"], facts["macs"], facts["fragments"], facts["echo"]]
         return table
 
     def assert_balanced(self) -> None:
@@ -112,7 +113,8 @@ def _plain(key: np.void) -> Key:
 def _facts(key: np.void, counters: np.void) -> dict[str, Any]:
     facts: dict[str, Any] = {name: int(key[name]) for name in (
         "vlan_id", "customer_vlan_id", "ifindex", "direction", "tunnel", "tunnel_id")}
-    facts |= {name: int(counters[name]) for name in ("tos", "ttl", "first_ns", "last_ns")}
+    facts |= {name: int(counters[name]) for name in ("tos", "ttl", "first_ns", "last_ns", "fragments")}
+    facts["echo"] = (int(counters["echo_identifier"]), int(counters["echo_sequence"])) if counters["echo"] else None
     facts["kind"] = Kind(int(key["kind"]))
     bits = sum(1 << bit for bit, seen in enumerate(counters["tcp_bit_seen"].tolist()) if seen)
     facts["tcp_bits"], facts["opening"] = bits & 0xFFF, bool(bits >> 12)

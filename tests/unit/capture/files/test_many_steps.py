@@ -253,6 +253,26 @@ def test_how_long_a_gap_is_waited_for_is_what_was_known_then(path: Path) -> None
     assert found == {(100_000, 1, 1), (100_000, 0, 0)}, "one retransmitted, one out of order"
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_echoes_leave_the_same(path: Path, seed: int) -> None:
+    """Requests and replies of a few hosts and pings, in any order, many of them without the other."""
+    rng = np.random.default_rng((4, seed))
+    times, config = some_times(rng), some_config(rng)
+    frames = []
+    for _ in times:
+        host, number, back, v6 = (int(rng.integers(n)) for n in (3, 2, 2, 2))
+        message = f.icmp((128 + back) if v6 else (0 if back else 8), 0, struct.pack(">HH", 7, number))
+        ends = [("2001:db8::", "2001:db8::1:") if v6 else ("10.0.0.", "10.0.1."), (f"{host + 1}", f"{host + 1}")]
+        source, destination = (net + end for net, end in zip(*ends, strict=True))
+        packed = {"source": destination, "destination": source} if back else {
+            "source": source, "destination": destination}
+        frames.append(f.ethernet(f.IPV6, f.ipv6(message, f.ICMPV6, **packed)) if v6  # type: ignore[arg-type]
+                      else f.ethernet(f.IPV4, f.ipv4(message, f.ICMP, **packed)))  # type: ignore[arg-type]
+    path.write_bytes(w.pcap(zip(times, frames, strict=True)))
+    single, whole = both(path, config, (3, 10, 1000)[seed % 3])
+    assert_same(single, whole)
+
+
 class Collector:
     """Takes what a pipeline gives to exports and to who looks on."""
 
