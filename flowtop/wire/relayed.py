@@ -193,11 +193,18 @@ _UNREPORTED = {
     RecordBits.NO_TOS: ("ipClassOfService",), RecordBits.NO_TCP_CONTROL_BITS: ("tcpControlBits",),
     RecordBits.NO_VLAN_ID: ("vlanId", "postVlanId"), RecordBits.NO_CUSTOMER_VLAN_ID: ("dot1qCustomerVlanId",),
     RecordBits.NO_SOURCE_MAC: ("sourceMacAddress",), RecordBits.NO_DESTINATION_MAC: ("destinationMacAddress",),
-    RecordBits.NO_PROTOCOL: ("protocolIdentifier",),
+    RecordBits.NO_PROTOCOL: ("protocolIdentifier",), RecordBits.NO_SOURCE_PORT: ("sourceTransportPort",),
+    RecordBits.NO_DESTINATION_PORT: ("destinationTransportPort",),
 }
-"""Elements of flowtop's own Templates that relayed records leave out where their exporter does not report them. Ports
-and types of ICMP stay, as 0: without them the kind of record would not be known."""
-_OPTIONAL = frozenset({_FLOW_DIRECTION.name, *(name for names in _UNREPORTED.values() for name in names)})
+"""Elements of flowtop's own Templates that relayed records leave out where their exporter does not report them. Types
+of ICMP, and ports of other flows than ICMP, stay as 0: without them the kind of record would not be known."""
+_PORTS = frozenset({"sourceTransportPort", "destinationTransportPort"})
+_OPTIONAL = frozenset({_FLOW_DIRECTION.name, *(name for names in _UNREPORTED.values() for name in names)}) - _PORTS
+
+
+def _optional(names: Iterable[str]) -> frozenset[str]:
+    """Which elements of an own Template with these elements relayed records may leave out."""
+    return _OPTIONAL | _PORTS if any(name.startswith("icmpTypeCode") for name in names) else _OPTIONAL
 
 
 def signatures(records: FlowRecords) -> npt.NDArray[np.int64]:
@@ -245,6 +252,7 @@ def _kept(base: Template, signature: int) -> tuple[FieldSpecifier, ...]:
                for name in names}
     if not signature & _DIRECTION:
         dropped.add(_FLOW_DIRECTION.name)
+    dropped &= _optional(base.names)
     return tuple(each for each in base.fields if each.name not in dropped)
 
 
@@ -326,8 +334,9 @@ class Bases:
                      if set(fields) <= set(base.fields)), None)
 
 
-def _needed(fields: Iterable[FieldSpecifier]) -> tuple[FieldSpecifier, ...]:
-    return tuple(each for each in fields if each.name not in _OPTIONAL)
+def _needed(fields: Sequence[FieldSpecifier]) -> tuple[FieldSpecifier, ...]:
+    optional = _optional([each.name for each in fields])
+    return tuple(each for each in fields if each.name not in optional)
 
 
 _BACK = {

@@ -66,7 +66,8 @@ def reported_of(sampled: SampledRows, users: Callable[[list[bytes]], list[int]])
             if (octets := getattr(values, name)) and any(octets):
                 found[name][place] = packed_address(octets)
         for name in _NUMBERS:
-            found[name][place] = getattr(values, name) or 0
+            number = getattr(values, name) or 0
+            found[name][place] = number if number <= np.iinfo(REPORTED_DTYPE[name]).max else 0
     found["user"] = users([(values.source_user or values.destination_user or "").encode()
                            for values in sampled.extended])
     return rows_of(found, sampled.extended_of) if words_of(found).any() else None
