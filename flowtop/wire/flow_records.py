@@ -24,6 +24,7 @@ from flowtop.model.kinds import (
     Kind,
     NatEvent,
     Protocol,
+    RecordBits,
 )
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.wire import tunnels
@@ -88,8 +89,9 @@ _FRAGMENTS = frozenset(template for templates in _OURS
                        if shape(template.id) in (IPV4_FRAGMENT, IPV6_FRAGMENT))
 
 
-_OWN = frozenset(template for templates in _OURS for template in (*templates.flows.values(),
-                                                                  *templates.tunnelled.values()))
+_OWN = frozenset(template for templates in _OURS for template in (
+    *templates.flows.values(), *templates.tunnelled.values(), *biflow_templates(templates).values(),
+    *biflow_templates(templates, tunnelled=True).values()))
 
 
 def is_own(template: Template) -> bool:
@@ -225,6 +227,7 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
     _fill_interface(half, fields)
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
+        half["record_bits"] &= ~np.uint32(RecordBits.NO_SOURCE_PORT | RecordBits.NO_DESTINATION_PORT)
     if fields.integers(_PLAIN["protocol"]) is None:
         half["protocol"] = np.where(half["kind"] == Kind.AGGREGATE, np.uint8(ANY_PROTOCOL), half["protocol"])
     if reverse:

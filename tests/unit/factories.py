@@ -82,7 +82,7 @@ def flow_row(**fields: Any) -> FlowRow:
         "octet_rate_10s": 0.0, "octet_rate_60s": 0.0, "octet_rate_peak": 0.0, "packet_rate": 0.0,
         "packet_rate_10s": 0.0, "packet_rate_60s": 0.0, "start_ms": 0, "end_ms": 0, "age_s": 0.0, "idle_s": 0.0,
         "syn_ms": 0, "fin_ms": 0, "rst_ms": 0, "rtt_us": 0, "congestion_window": 0, "retransmitted": 0,
-        "out_of_order": 0, "tunnel": 0, "tunnel_id": 0,
+        "out_of_order": 0, "tunnel": 0, "tunnel_id": 0, "record_bits": 0, "flow_count": 0,
     }
     unknown = fields.keys() - values.keys()
     if unknown:

@@ -18,6 +18,7 @@ from flowtop.export.statistics import ExportStatistics
 from flowtop.export.transports import udp
 from flowtop.export.url import parse_export_url
 from flowtop.fields.records import plain_records
+from flowtop.process import agent
 from flowtop.text.lookups import NO_LOOKUPS
 from tests.unit.cli.test_reading import CAPTURE
 from tests.unit.export.flows import PATIENCE_S, flows, until
@@ -81,7 +82,7 @@ def test_lines_over_tcp(host: str, count: int) -> None:
     records = flows(count)
     with Lines(socket.SOCK_STREAM, host) as collector:
         found = export(f"jsonl+tcp://{host}:{collector.port}", records, collector)
-    assert collector.records() == list(plain_records(records, NO_LOOKUPS))
+    assert collector.records() == [record | {"agent": agent()} for record in plain_records(records, NO_LOOKUPS)]
     assert (found.sent_records, found.queued_records, found.not_sent_records, found.last_template_unix_s) == (
         count, 0, 0, None)
     assert found.sent_octets == sum(map(len, collector.parts))
@@ -95,7 +96,7 @@ def test_lines_over_udp_are_whole_in_each_datagram(host: str, count: int, room: 
     records = flows(count)
     with Lines(socket.SOCK_DGRAM, host) as collector:
         found = export(f"jsonl+udp://{host}:{collector.port}", records, collector)
-    assert collector.records() == list(plain_records(records, NO_LOOKUPS))
+    assert collector.records() == [record | {"agent": agent()} for record in plain_records(records, NO_LOOKUPS)]
     assert all(part.endswith(b"\n") and (len(part) <= room or part.count(b"\n") == 1) for part in collector.parts)
     lengths = [len(line) + 1 for line in b"".join(collector.parts).splitlines()]
     assert len(collector.parts) <= -(-sum(lengths) // max(room - max(lengths), min(lengths))), "together"

@@ -293,7 +293,7 @@ def metered(ticks: Sequence[Sequence[tuple[Any, ...]]], mode: str = "mark", idle
 def test_sums_of_groups_have_each_packet_once(ticks: list[Any], mode: str, group: list[str]) -> None:
     # When flows have ended, which of them stood for which packets is not to be seen from the rows alone, where a
     # group has not all Observation Points.
-    at_points = {"interface", "direction", "vlan", "dscp"} & set(group)
+    at_points = {"interface", "direction", "vlan", "dscp", "ingress", "egress"} & set(group)
     check_groups(metered(ticks, mode, 60 if at_points else 3), tuple(group))
 
 
