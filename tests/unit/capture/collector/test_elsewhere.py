@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import time
-from pathlib import Path
 
 import pytest
 
@@ -417,18 +416,3 @@ def test_two_source_ports() -> None:
     assert packets(process) == [1_000, 1_000]
     statistics: CollectingStatistics = process.statistics()
     assert (statistics.waiting_sets, statistics.templates_of_other_port, statistics.options_of_other_port) == (0, 1, 1)
-
-
-def test_the_case_handed_in_is_right() -> None:
-    case = Path(__file__).parents[5] / "shared/data/cases/two-source-ports/ports.pcap"
-    if not case.exists():
-        pytest.skip("only where the cases are")
-    process, capture = CollectingProcess(), case.read_bytes()
-    offset = 24
-    while offset < len(capture):
-        length = struct.unpack_from("<I", capture, offset + 8)[0]
-        frame = capture[offset + 16:offset + 16 + length]
-        port = int.from_bytes(frame[34:36], "big")
-        process.receive(frame[42:], Session(("192.0.2.1", port), "192.0.2.1", True), NOW_S)
-        offset += 16 + length
-    assert packets(process) == [1_000, 1_000]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flowtop.capture.collector import sampling as module
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
-from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
+from flowtop.model.exporters import CollectingStatistics, collecting_record, faults
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
 
 UDP = Session(("192.0.2.1", 40_001), "192.0.2.1", True)
@@ -296,23 +294,3 @@ def test_samplers_are_bounded_and_what_is_not_kept_is_counted(monkeypatch: pytes
     assert process.statistics().dropped_options == 5
     process.end(UDP)
     assert process._samplers._number == 0 and not process._samplers._exporters
-
-
-def test_the_case_handed_in_is_right() -> None:
-    case = Path(__file__).parents[5] / "shared/data/cases/sampling-n-out-of-N/iosxr-old.pcap"
-    if not case.exists():
-        pytest.skip("only where the cases are")
-    process, capture = CollectingProcess(), case.read_bytes()
-    offset = 24
-    while offset < len(capture):
-        length = struct.unpack_from("<I", capture, offset + 8)[0]
-        process.receive(capture[offset + 16 + 42:offset + 16 + length], UDP, NOW_S)
-        offset += 16 + length
-    _, counters, _ = process.drain()
-    assert (counters["packets"].tolist(), counters["octets"].tolist()) == ([2_560], [256_000])
-
-
-def test_facts_say_what_is_applied() -> None:
-    statistics = collected(options((34, 4, 100)), flows())[1]
-    found: dict[str, Any] = dict(facts(statistics))
-    assert found["sampled 1 in"] == "100" and not any("another" in label for label in found)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import flowtop
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.files.messages import Payload
@@ -318,6 +319,17 @@ def test_extended_data_of_a_packet(name: str) -> None:
 
 
 # ---- counters
+
+def test_what_an_agent_reports_of_a_packet_is_the_flows() -> None:
+    """Router data: next hop, prefix lengths. A mask that no prefix length can be says nothing."""
+    collector = flowtop.Collector(clock=lambda: NOW_S)
+    router = words(1) + bytes([10, 9, 8, 7]) + words(24, 0xFFFF_FFFF)
+    collector.receive(datagram(sample(raw_header(frame()), record(1002, router))), ("192.0.2.1", 6343))
+    [row] = collector.table.query()
+    found = row.as_dict()
+    assert (found["ipNextHopIPv4Address"], found["sourceIPv4PrefixLength"]) == ("10.9.8.7", 24)
+    assert "destinationIPv4PrefixLength" not in found
+
 
 def interface(index: int = 3, *, octets: tuple[int, int] = (1_000, 2_000), status: int = 3, speed: int = 10**10,
               duplex: int = 1, errors: int = 4) -> bytes:
