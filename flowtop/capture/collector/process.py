@@ -30,7 +30,8 @@ from flowtop.capture.collector.sampling import (
     sampling_of,
 )
 from flowtop.capture.collector.sections import collect_records
-from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
+from flowtop.capture.collector.sequences import Sequences, Verdict
+from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions
 from flowtop.capture.collector.sflow import SampledPackets, reported_of
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.totals import ReportedTotals
@@ -115,6 +116,7 @@ class CollectingProcess:
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
         self._sessions = Sessions()
+        self._sequences = Sequences()
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
         self._samplers = SamplerDirectory()
@@ -202,13 +204,13 @@ class CollectingProcess:
         for template_id in message.stale:
             self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
-            self._learn(known, message, now_s)
+            self._learn(known, message, times.boot_ms, now_s)
         records = message.record_count
         complete = not message.skipped or _WITH_RECORDS.isdisjoint(part for part, _ in message.skipped)
         for waiting in message.undecoded:
             count = self._take_without_template(known, message, waiting, times, now_s)
             records, complete = records + (count or 0), complete and count is not None
-        self._follow(message, domain, records, complete)
+        self._follow(message, known.session, records, complete)
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -218,9 +220,10 @@ class CollectingProcess:
             self.refuse(refusal.fault)
             return False
         now_ms = round(now_s * 1000)
-        domain = self._sessions.domain(known, datagram.sub_agent)
-        self._judge(domain.sequence.see(datagram.sequence, 1, now_ms // 1000, now_ms - datagram.uptime_ms),
-                    "lost_messages")
+        place = datagram.agent, datagram.sub_agent  # a proxy has the agents of others in one session
+        domain = self._sessions.domain(known, place)
+        self._judge(self._sequences.see(known.session, sflow.VERSION, place, datagram.sequence, 1, now_ms // 1000,
+                                        now_ms - datagram.uptime_ms), "lost_messages")
         for source, dropped in datagram.dropped:
             self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
         self._counts["messages"] += 1
@@ -294,6 +297,7 @@ class CollectingProcess:
                 self._settle(known)
                 self._samplers.forget(session)
         self._sessions.forget(session)
+        self._sequences.forget(session)
         self._store.forget(session.key)
         self._held.forget(session.key)
 
@@ -311,7 +315,7 @@ class CollectingProcess:
 
     # ---- messages
 
-    def _follow(self, message: Message, domain: Domain, records: int, complete: bool) -> None:
+    def _follow(self, message: Message, session: Session, records: int, complete: bool) -> None:
         """Check the sequence number for gaps.
 
         Args:
@@ -325,7 +329,8 @@ class CollectingProcess:
         else:
             complete &= message.version in _COUNTING_FLOWS
             units, name = (records if complete else None), "lost_flows"
-        self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
+        self._judge(self._sequences.see(session, message.version, message.domain, message.sequence, units,
+                                        message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
         """Add the result of a sequence check to the counters."""
@@ -343,15 +348,15 @@ class CollectingProcess:
         self._counts["corrected_clocks"] += shift_ms != 0
         return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else NO_BOOT, shift_ms)
 
-    def _learn(self, known: KnownSession, message: Message, now_s: float) -> None:
+    def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets that waited for new Templates."""
         key = known.session.key
         for template in message.templates:
-            for held in self._held.take((key, message.domain, template.id)):
+            for held in self._held.take((key, message.domain, template.id), boot_ms):
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
                 self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
-                              now_s)
+                              boot_ms, now_s)
         self._bound_templates()
 
     def _bound_templates(self) -> None:
@@ -369,12 +374,12 @@ class CollectingProcess:
         for part in parts:
             self._take(known, domain, part, times, NO_HEADER)
 
-    def _release(self, place: Place, now_s: float) -> None:
+    def _release(self, place: Place, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets of other source ports that wait for a Template that is known now."""
         template = self._templates.find(place, now_s)
         if template is None:
             return
-        for key, held in self._held.take_at(place):
+        for key, held in self._held.take_at(place, boot_ms):
             known, data_set = self._sessions.get(key[0]), fitting(template, held.octets)
             if known is None or data_set is None:
                 self._held.hold(key, held._replace(place=None))

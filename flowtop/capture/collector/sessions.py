@@ -6,70 +6,6 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-_MODULUS = 1 << 32
-_LARGEST_GAP = 1 << 24
-"""A gap larger than this counts as a restart of the sequence, not as loss."""
-_LATEST = 1 << 16
-"""How far behind a message may be to count as late; further behind, the exporter has restarted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Result of checking one sequence number.
-
-    Attributes:
-        lost: units missing before this message. Negative for a late message, which corrects an earlier count.
-        late: it arrived after a later one.
-        reset: the exporter has restarted.
-    """
-
-    lost: int = 0
-    late: bool = False
-    reset: bool = False
-
-
-class SequenceTracker:
-    """Checks the sequence numbers of one Observation Domain in one Transport Session."""
-
-    def __init__(self) -> None:
-        self._expected: int | None = None
-        self._export_time_s = 0
-        self._boot_ms: int | None = None
-        self._lost = 0
-
-    def see(self, sequence: int, units: int | None, export_time_s: int, boot_ms: int | None) -> Verdict:
-        """Check the sequence number of one message.
-
-        Args:
-            sequence: units sent before this message (NetFlow 9: may include it; only differences count).
-            units: units in this message; None if unknown, so that the next number cannot be checked.
-            export_time_s: from the message header.
-            boot_ms: when the exporter booted, or None.
-        """
-        restarted = self._restarted(export_time_s, boot_ms)
-        expected = self._expected
-        ahead = 0 if expected is None else (sequence - expected) % _MODULUS
-        behind = -ahead % _MODULUS
-        if not restarted and expected is not None and 0 < behind <= _LATEST and export_time_s <= self._export_time_s:
-            back = min(units or 0, self._lost)
-            self._lost -= back
-            return Verdict(lost=-back, late=True)
-        self._export_time_s = export_time_s
-        self._boot_ms = boot_ms
-        self._expected = None if units is None else (sequence + units) % _MODULUS
-        if restarted or ahead > _LARGEST_GAP:
-            self._lost = 0
-            return Verdict(reset=True)
-        self._lost += ahead
-        return Verdict(lost=ahead)
-
-    def _restarted(self, export_time_s: int, boot_ms: int | None) -> bool:
-        """Whether the exporter has rebooted: its boot time has increased by more than clock drift."""
-        if boot_ms is None or self._boot_ms is None or export_time_s < self._export_time_s:
-            return False
-        return boot_ms - self._boot_ms > 10_000 and (boot_ms - self._boot_ms) < 1 << 31
-
-
 MAX_SESSIONS = 1_024
 MAX_DOMAINS = 256
 """Limit of Observation Domains per session with state."""
@@ -79,6 +15,16 @@ MAX_SOURCES = 64
 """Limit of sFlow data sources per domain whose drop counters are tracked."""
 NO_BOOT = -1
 """`boot_ms` of a domain that has not reported its boot time."""
+_CLOCK_DRIFT_MS = 10_000
+"""Boot times that are computed from messages differ by less, as clocks drift and times are rounded."""
+
+
+def has_rebooted(before_ms: int, boot_ms: int) -> bool:
+    """Whether an exporter has booted between two messages: by its boot time in both, ms since 1970 UTC; NO_BOOT: unknown.
+
+    An uptime that wraps after 49 days is no boot.
+    """
+    return before_ms >= 0 and boot_ms >= 0 and _CLOCK_DRIFT_MS < boot_ms - before_ms < 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +51,8 @@ class Session:
 
 @dataclass(slots=True)
 class Domain:
-    """State of one Observation Domain of a session."""
+    """State of one Observation Domain of a session, or of one sFlow sub-agent."""
 
-    sequence: SequenceTracker = field(default_factory=SequenceTracker)
     boot_ms: int = NO_BOOT
     biflow_direction: int | None = None
     dropped: dict[int, int] = field(default_factory=dict)
@@ -132,7 +77,7 @@ class KnownSession:
     """
 
     session: Session
-    domains: dict[int, Domain] = field(default_factory=dict)
+    domains: dict[Hashable, Domain] = field(default_factory=dict)
     announced: dict[tuple[int, int, int], float] = field(default_factory=dict)
     heard_s: float = 0.0
     group: Hashable = field(init=False)
@@ -186,8 +131,8 @@ class Sessions:
         known = self._known.pop(session.key, None)
         self.domains -= len(known.domains) if known else 0
 
-    def domain(self, known: KnownSession, number: int) -> Domain:
-        """The state of a domain. It is not stored if there are too many domains."""
+    def domain(self, known: KnownSession, number: Hashable) -> Domain:
+        """The state of a domain; `number` is its id, or an sFlow agent and sub-agent. It is not stored if there are too many domains."""
         domain = known.domains.get(number)
         if domain is None:
             domain = Domain()
