@@ -71,8 +71,9 @@ class CollectingStatistics:
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
         unknown_sampling: records of flows that were sampled with an interval that is not known, and so not multiplied.
-        options_of_other_domain, options_of_other_port: records with a sampling interval that the exporter announced in
-            another Observation Domain, or from another source port.
+        options_of_other_domain, options_of_other_port: records with a sampling interval, and records with a boot time
+            that their times count from, that the exporter announced in another Observation Domain, or from another
+            source port.
         templates_of_other_port: Data Sets decoded with a Template that the exporter sent from another source port.
         names_of_other_domain: interfaces with a name that the exporter announced in another Observation Domain.
         dropped_options: samplers and names in Options Data that were not kept, because there were too many.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.collector.announced import AnnouncedValues, Found
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
 from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
@@ -31,7 +32,7 @@ from flowtop.capture.collector.sampling import (
 )
 from flowtop.capture.collector.sections import collect_records
 from flowtop.capture.collector.sequences import Sequences, Verdict
-from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions
+from flowtop.capture.collector.sessions import CLOCK_DRIFT_MS, NO_BOOT, KnownSession, Session, Sessions
 from flowtop.capture.collector.sflow import SampledPackets, reported_of
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.totals import ReportedTotals
@@ -56,7 +57,7 @@ from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_decoder import Message
 from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
 from flowtop.wire.record_names import interface_names
-from flowtop.wire.record_times import ExportTimes
+from flowtop.wire.record_times import ExportTimes, counts_from_boot
 from flowtop.wire.reported import Origins, collect_origins, collect_reported
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
@@ -117,6 +118,8 @@ class CollectingProcess:
         self._store = TemplateStore()
         self._sessions = Sessions()
         self._sequences = Sequences()
+        self._boots = AnnouncedValues(CLOCK_DRIFT_MS)
+        self._initiators = AnnouncedValues()
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
         self._samplers = SamplerDirectory()
@@ -190,11 +193,10 @@ class CollectingProcess:
         self._counts["messages"] += 1
         if message.skipped:
             self._skipped.update(dict(message.skipped))
-        domain = self._sessions.domain(known, message.domain)
         for data_set in message.data_sets:  # first, as they may have the boot time
             if data_set.template.scope_count:
                 self._take_options(known, message.domain, data_set)
-        times = self._times(message, domain, round(now_s * 1000))
+        times = self._times(message, known.session, round(now_s * 1000))
         header = NO_HEADER
         if message.sampling_interval or message.sampling_mode:
             header = Header(message.sampling_interval, message.sampling_mode > 0)
@@ -221,11 +223,11 @@ class CollectingProcess:
             return False
         now_ms = round(now_s * 1000)
         place = datagram.agent, datagram.sub_agent  # a proxy has the agents of others in one session
-        domain = self._sessions.domain(known, place)
+        agent = self._sessions.agent(known, *place)
         self._judge(self._sequences.see(known.session, sflow.VERSION, place, datagram.sequence, 1, now_ms // 1000,
                                         now_ms - datagram.uptime_ms), "lost_messages")
         for source, dropped in datagram.dropped:
-            self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
+            self._counts["dropped_by_exporter"] += agent.newly_dropped(source, dropped)
         self._counts["messages"] += 1
         self._counts["records"] += len(datagram.packets) + len(datagram.empty)
         self._counts["unusable_records"] += len(datagram.empty)
@@ -293,9 +295,10 @@ class CollectingProcess:
         if known is not None:
             for version, domain, id_ in list(known.announced):
                 self._templates.forget(known, version, domain, id_)
-            if self._samplers.has(session):
+            if any(announced.has(session) for announced in (self._samplers, self._boots, self._initiators)):
                 self._settle(known)
-                self._samplers.forget(session)
+                for announced in (self._samplers, self._boots, self._initiators):
+                    announced.forget(session)
         self._sessions.forget(session)
         self._sequences.forget(session)
         self._store.forget(session.key)
@@ -338,15 +341,15 @@ class CollectingProcess:
         self._counts["late_messages"] += verdict.late
         self._counts["sequence_resets"] += verdict.reset
 
-    def _times(self, message: Message, domain: Domain, now_ms: int) -> MessageTimes:
+    def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
         export_ms = message.export_time_s * 1000
-        boot_ms = domain.boot_ms if message.boot_ms is None else message.boot_ms
+        boot_ms = self._boots.own(session, message.domain) if message.boot_ms is None else message.boot_ms
         shift_ms = now_ms - export_ms if self._correct_clocks else 0
         if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
             shift_ms = 0
         self._counts["corrected_clocks"] += shift_ms != 0
-        return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else NO_BOOT, shift_ms)
+        return MessageTimes(export_ms, NO_BOOT if boot_ms is None or boot_ms < 0 else boot_ms, shift_ms)
 
     def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets that waited for new Templates."""
@@ -439,7 +442,7 @@ class CollectingProcess:
 
     def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
         """Read sampling intervals, tables of names and the exporter's boot time."""
-        place, template = self._sessions.domain(known, domain), data_set.template
+        template = data_set.template
         records = data_set.records[:_MAX_OPTIONS]
         self._counts["dropped_options"] += data_set.count - len(records)
         intervals = intervals_of(records)
@@ -455,10 +458,9 @@ class CollectingProcess:
                 self._announce(known, about, values, interval if interval or quantities else None)
             booted = values.get("systemInitTimeMilliseconds")
             direction = values.get("biflowDirection")
-            if isinstance(direction, int):
-                place.biflow_direction = direction
-            if isinstance(booted, int):
-                place.boot_ms = booted & 0x7FFF_FFFF_FFFF
+            for announced, value in ((self._initiators, direction), (self._boots, booted)):
+                if isinstance(value, int) and not announced.announce(known.session, about, value & 0x7FFF_FFFF_FFFF):
+                    self._counts["dropped_options"] += 1
             if named and not self.points.names.learn(*_original(values, known.session.exporter, about), values):
                 self._counts["dropped_options"] += 1
         self.names.announce(known.session.exporter, domain, data_set)
@@ -502,10 +504,12 @@ class CollectingProcess:
         records = join(pending.sets)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        place = self._sessions.domain(pending.known, pending.domain)
-        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
-        rows, sources = collected.rows, collected.sources
         session = pending.known.session
+        if counts_from_boot(pending.template):
+            boot_ms = self._boot_times(session, pending.domain, boot_ms)
+        initiator = self._initiators.find(session, pending.domain).value
+        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), initiator)
+        rows, sources = collected.rows, collected.sources
         self._count_records(collected)
         reported = collect_reported(pending.template, records, self.names.naming(session.exporter, pending.domain))
         if reported is not None:
@@ -538,6 +542,16 @@ class CollectingProcess:
         else:
             self._number_origins(rows, origins, sources, pending)
         return rows, reported
+
+    def _boot_times(self, session: Session, domain: int, boot_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Boot times of records, shape (n,), with what other messages say where their own do not."""
+        missing = boot_ms < 0
+        found = self._boots.find(session, domain) if missing.any() else Found(None)
+        if found.value is None:
+            return boot_ms
+        self._counts["options_of_other_domain"] += int(missing.sum()) * found.other_domain
+        self._counts["options_of_other_port"] += int(missing.sum()) * found.other_port
+        return np.where(missing, found.value, boot_ms)
 
     def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
                         pending: _Pending) -> None:

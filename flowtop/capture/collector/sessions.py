@@ -1,4 +1,4 @@
-"""Transport Sessions and their Observation Domains: the state kept for each exporter, in bounded memory."""
+"""Transport Sessions: the state kept for each exporter, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 MAX_SESSIONS = 1_024
-MAX_DOMAINS = 256
-"""Limit of Observation Domains per session with state."""
-MAX_ALL_DOMAINS = 8_192
-"""Limit of Observation Domains with state over all sessions."""
+MAX_AGENTS = 256
+"""Limit of sFlow sub-agents per session with state."""
+MAX_ALL_AGENTS = 8_192
+"""Limit of sFlow sub-agents with state over all sessions."""
 MAX_SOURCES = 64
-"""Limit of sFlow data sources per domain whose drop counters are tracked."""
+"""Limit of data sources per sub-agent whose drop counters are tracked."""
 NO_BOOT = -1
-"""`boot_ms` of a domain that has not reported its boot time."""
-_CLOCK_DRIFT_MS = 10_000
+"""Boot time of an exporter that has not reported it."""
+CLOCK_DRIFT_MS = 10_000
 """Boot times that are computed from messages differ by less, as clocks drift and times are rounded."""
 
 
 def has_rebooted(before_ms: int, boot_ms: int) -> bool:
-    """Whether an exporter has booted between two messages: by its boot time in both, ms since 1970 UTC; NO_BOOT: unknown.
+    """Whether an exporter has booted between two messages: by its boot time in both, in ms since 1970 UTC or NO_BOOT.
 
     An uptime that wraps after 49 days is no boot.
     """
-    return before_ms >= 0 and boot_ms >= 0 and _CLOCK_DRIFT_MS < boot_ms - before_ms < 1 << 31
+    return before_ms >= 0 and boot_ms >= 0 and CLOCK_DRIFT_MS < boot_ms - before_ms < 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,9 @@ class Session:
 
 
 @dataclass(slots=True)
-class Domain:
-    """State of one Observation Domain of a session, or of one sFlow sub-agent."""
+class SubAgent:
+    """State of one sFlow sub-agent of a session."""
 
-    boot_ms: int = NO_BOOT
-    biflow_direction: int | None = None
     dropped: dict[int, int] = field(default_factory=dict)
 
     def newly_dropped(self, source: int, dropped: int) -> int:
@@ -77,7 +75,7 @@ class KnownSession:
     """
 
     session: Session
-    domains: dict[Hashable, Domain] = field(default_factory=dict)
+    agents: dict[tuple[str, int], SubAgent] = field(default_factory=dict)
     announced: dict[tuple[int, int, int], float] = field(default_factory=dict)
     heard_s: float = 0.0
     group: Hashable = field(init=False)
@@ -90,11 +88,11 @@ class Sessions:
     """All known sessions, the least recently used first.
 
     Attributes:
-        domains: number of Observation Domains with state, over all sessions.
+        agents: number of sFlow sub-agents with state, over all sessions.
     """
 
     def __init__(self) -> None:
-        self.domains = 0
+        self.agents = 0
         self._known: OrderedDict[Hashable, KnownSession] = OrderedDict()
 
     def __len__(self) -> int:
@@ -129,14 +127,14 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """Remove the state of a session."""
         known = self._known.pop(session.key, None)
-        self.domains -= len(known.domains) if known else 0
+        self.agents -= len(known.agents) if known else 0
 
-    def domain(self, known: KnownSession, number: Hashable) -> Domain:
-        """The state of a domain; `number` is its id, or an sFlow agent and sub-agent. It is not stored if there are too many domains."""
-        domain = known.domains.get(number)
-        if domain is None:
-            domain = Domain()
-            if len(known.domains) < MAX_DOMAINS and self.domains < MAX_ALL_DOMAINS:
-                known.domains[number] = domain
-                self.domains += known.session.key in self._known
-        return domain
+    def agent(self, known: KnownSession, address: str, sub_agent: int) -> SubAgent:
+        """The state of an sFlow sub-agent. It is not stored if there are too many."""
+        agent = known.agents.get((address, sub_agent))
+        if agent is None:
+            agent = SubAgent()
+            if len(known.agents) < MAX_AGENTS and self.agents < MAX_ALL_AGENTS:
+                known.agents[address, sub_agent] = agent
+                self.agents += known.session.key in self._known
+        return agent

@@ -260,12 +260,11 @@ def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pyt
         process.receive(octets, Session(number, "192.0.2.1", True), NOW_S)
     statistics = process.statistics()
     assert (statistics.exporters, statistics.evicted_sessions, statistics.waiting_sets) == (50, 1_950, 50)
-    assert statistics.dropped_sets == 1_950 and process._sessions.domains == 50
+    assert statistics.dropped_sets == 1_950 and len(process._sequences) == 50
     assert len(process.drain()[0]) == 2_000
 
 
 def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_ALL_DOMAINS", 5)
     monkeypatch.setattr("flowtop.capture.collector.sequences.MAX_ALL_STREAMS", 5)
     monkeypatch.setattr("flowtop.capture.collector.option_names.MAX_ALL_NAMES", 3)
     process = CollectingProcess()
@@ -273,7 +272,7 @@ def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch)
         process.receive(ipfix(template(300, ((10, 4), (82, 4)), scope=1), set_of(300, struct.pack(">I4s", 3, b"wan")),
                               template(SET, FLOW), set_of(SET, flow(number)), domain=number),
                         Session(number % 2, "192.0.2.1", True), NOW_S)
-    assert process._sessions.domains == 5 and len(process._sequences) == 5
+    assert len(process._sequences) == 5
     assert len(process.points.names) == 3 and len(drained(process)) == 10
 
 

@@ -201,7 +201,8 @@ def test_templates_outlive_a_reboot_until_the_exporter_sends_them_again() -> Non
     """RFC 3954 section 7: it has to do so before its first Data FlowSet. Sequence and uptime begin anew: no loss."""
     process = CollectingProcess()
     now = int(NOW_S)
-    process.receive(rebooted(5_000, now, 90_000_000, set_of(0, template(SET, FLOW)[4:]), set_of(SET, flow(1))), UDP, now)
+    process.receive(rebooted(5_000, now, 90_000_000, set_of(0, template(SET, FLOW)[4:]), set_of(SET, flow(1))), UDP,
+                    now)
     process.receive(rebooted(0, now + 60, 20_000, set_of(SET, flow(2))), UDP, now + 60)
     process.receive(rebooted(1, now + 61, 21_000, set_of(0, template(SET, OTHER)[4:]), set_of(SET, flow(3))), UDP,
                     now + 61)
@@ -212,7 +213,7 @@ def test_templates_outlive_a_reboot_until_the_exporter_sends_them_again() -> Non
 
 
 @pytest.mark.parametrize("announced", [FLOW, OTHER])
-def test_what_waited_for_a_template_at_a_reboot_is_not_read_with_the_next(announced: tuple[tuple[int, int], ...]) -> None:
+def test_what_waited_at_a_reboot_is_not_read_with_the_next_template(announced: tuple[tuple[int, int], ...]) -> None:
     """Template ids are assigned anew; what waits since before is dropped, and counted."""
     process = CollectingProcess()
     now = int(NOW_S)
