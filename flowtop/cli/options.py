@@ -89,7 +89,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["-l", "--listen"], multiple=True, metavar="URL",
         help="Collect NetFlow, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
              "just a port, tcp://, tls://, dtls://, sctp://, sflow://. Listens on loopback unless an address is "
-             "given; repeatable. Needs no root."),
+             "given; ?sampling=N for exporters that sample 1 in N packets and do not report it; repeatable. Needs no "
+             "root."),
     click.Option(
         ["--collect"], is_flag=True,
         help="With -r: of a capture, show the flows in its NetFlow, IPFIX and sFlow messages, not its packets."),

@@ -34,7 +34,7 @@ length: the header's length is not the message's.
 count: the header's number of records is not the message's.
 padding: zeros behind the message or between Sets, which no length includes.
 trailing: other octets behind the message.
-set: a Set that is cut off, or whose length leads nowhere.
+set: a Set that is cut off, or whose length is wrong. Where the next Sets are found, it is read up to them.
 reserved: a Set whose id is reserved.
 template: a Template Record that describes no records.
 record: Data Records that are cut off, or whose values exceed their Set.
