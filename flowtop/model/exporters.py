@@ -76,7 +76,8 @@ class CollectingStatistics:
             source port.
         templates_of_other_port: Data Sets decoded with a Template that the exporter sent from another source port.
         names_of_other_domain: interfaces with a name that the exporter announced in another Observation Domain.
-        dropped_options: samplers and names in Options Data that were not kept, because there were too many.
+        dropped_options: samplers and boot times in Options Data that were not kept, and records of Options Data that
+            were not read, because there were too many.
         events: by kind: records of events of a firewall or of NAT that report no traffic; denied flows are shown.
         transport_records: records whose octets are of the transport layer, as they have no IP octets.
         layer2_records: the same for layer 2: octets of frames.
@@ -94,7 +95,7 @@ class CollectingStatistics:
         incomplete_messages: in a capture: messages of which fragments or other octets were not captured, or before
             which a part of the stream is missing.
         wrong_checksums: messages that are not as their MD5 checksum (RFC 5655) says; their records are counted.
-        unnamed_values: applications, VRFs, users, and names of their tables that were beyond the limit.
+        unnamed_values: applications, VRFs, users, and names in tables (also of interfaces) that were beyond the limit.
     """
 
     messages: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.option_names import OptionNames
+from flowtop.capture.collector.names import NameTables
 from flowtop.model.exporters import Exporter, observation_point_name
 from flowtop.model.kinds import UNKNOWN_DIRECTION
 from flowtop.model.record import OBSERVATION_DTYPE
@@ -28,13 +28,16 @@ class ObservationPoints:
 
     Entries are never removed, as flows refer to them.
 
-    Attributes:
+    Args:
         names: tables of names that exporters have announced.
+
+    Attributes:
+        names: the same.
         named_elsewhere: number of interfaces with a name that was announced in another Observation Domain.
     """
 
-    def __init__(self) -> None:
-        self.names = OptionNames()
+    def __init__(self, names: NameTables) -> None:
+        self.names = names
         self.named_elsewhere = 0
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._by_name: dict[tuple[str, int, str], int] = {}
@@ -80,8 +83,8 @@ class ObservationPoints:
 
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""
-        if self._texts is None or self._texts_of != self.names.changes:
-            self.named_elsewhere, self._texts_of = 0, self.names.changes
+        if self._texts is None or self._texts_of != self.names.changes["interface"]:
+            self.named_elsewhere, self._texts_of = 0, self.names.changes["interface"]
             self._texts = {
                 number: observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface)))
                 for (exporter, domain, interface), number in self._numbers.items()}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flowtop.capture.collector.option_names import Table
+from flowtop.capture.collector.names import Table
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts
@@ -156,7 +156,7 @@ def test_a_session_that_is_forgotten_takes_its_options_along() -> None:
     process.end(A)
     process.receive(ipfix(set_of(SET, flow(2)), sequence=1), B, NOW_S)
     assert packets(process) == [20, 2]
-    assert not process._samplers._exporters
+    assert not process._announced.samplers._exporters
 
 
 def test_netflow_5_has_no_options() -> None:
@@ -294,7 +294,7 @@ def test_announced_values_are_bounded_and_end_with_their_session(monkeypatch: py
     process.receive(ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS)), domain=1), A, NOW_S)
     process.end(A)
     assert process.take_rows()[0]["start_ms"].tolist() == [int(NOW_S) * 1000 - 10_000]
-    assert not len(process._boots) and not process._boots._exporters
+    assert not len(process._announced.boots) and not process._announced.boots._exporters
 
 
 # ---- Templates
@@ -475,11 +475,15 @@ def test_names_of_interfaces_are_found_in_other_domains(announced: list[tuple[Se
     (((14, 4), (83, 8), (82, 8)), struct.pack(">I8s8s", 5, b"uplink", b"Gi0/1"), "interface", 5, "Gi0/1"),
     (((252, 4), (82, 8)), struct.pack(">I8s", 5, b"xe-0"), "interface", 5, "xe-0"),
     (((253, 4), (82, 8)), struct.pack(">I8s", 5, b" xe-1 "), "interface", 5, "xe-1"),
-    (((48, 2), (84, 8), (50, 4)), struct.pack(">H8sI", 3, b"fnf", 10), "sampler", 3, "fnf"),
-    (((302, 8), (335, 8)), struct.pack(">Q8s", 3, b"sel"), "sampler", 3, "sel"),
+    (((10, 4), (82, 8)), struct.pack(">I8s", 5, b"eth0\0xyz"), "interface", 5, "eth0"),
+    (((95, 4), (96, 8)), bytes([3, 0, 0, 80]) + b"http\0\0\0\0", "application", bytes([3, 0, 0, 80]), "http"),
+    (((95, 65_535), (96, 65_535)), b"\5" + bytes([20, 0, 0, 9, 1]) + b"\3voi", "application", bytes([20, 0, 0, 9, 1]),
+     "voi"),
+    (((234, 4), (236, 8)), struct.pack(">I8s", 12, b"red"), "vrf", 12, "red"),
+    (((235, 2), (236, 8)), struct.pack(">H8s", 12, b"red"), "vrf", 12, "red"),
 ])
 def test_tables_of_options_are_kept_by_exporter(fields: tuple[tuple[int, int], ...], record: bytes, table: Table,
-                                                key: int, name: str) -> None:
+                                                key: int | bytes, name: str) -> None:
     process = CollectingProcess()
     announced = template(OPTIONS, ((144, 4), *fields), scope=1), set_of(OPTIONS, bytes(4) + record)
     process.receive(ipfix(*announced, domain=5), A, NOW_S)
@@ -489,12 +493,37 @@ def test_tables_of_options_are_kept_by_exporter(fields: tuple[tuple[int, int], .
     assert names.find(table, "192.0.2.2", 5, key) == ("", False)
 
 
+@pytest.mark.parametrize(("announced", "name"), [
+    ([(7, b"http")], "http"), ([(0, b"http")], "http"), ([(9, b"http")], "http"),
+    ([(8, b"http"), (9, b"http")], "http"), ([(8, b"http"), (9, b"dns")], ""), ([(7, b"http"), (0, b"dns")], "http"), ([(0, b"http"), (9, b"dns")], "http"),
+    ([(9, b"dns"), (9, b"http")], "http"),
+])
+@pytest.mark.parametrize("flows_first", [True, False])
+def test_names_of_applications_are_found_as_those_of_interfaces(announced: list[tuple[int, bytes]], name: str,
+                                                                flows_first: bool) -> None:
+    """Without a name an application is its engine and selector (RFC 6759)."""
+    options = [ipfix(template(OPTIONS, ((95, 4), (96, 4)), scope=1), set_of(OPTIONS, bytes([3, 0, 0, 80]) + text.ljust(4, b"\0")),
+                     domain=domain) for domain, text in announced]
+    of_flow = ipfix(template(SET, (*FLOW, (95, 4))), set_of(SET, flow(1) + bytes([3, 0, 0, 80])))
+    process = CollectingProcess()
+    if flows_first:
+        process.receive(of_flow, A, NOW_S)
+        process.drain_all()
+    for octets in options:
+        process.receive(octets, A, NOW_S)
+        process.texts()
+    if not flows_first:
+        process.receive(of_flow, A, NOW_S)
+        process.drain_all()
+    assert list(process.texts()["applications"].values()) == [name or "3:80"]
+
+
 def test_names_beyond_the_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowtop.capture.collector.option_names.MAX_NAMES", 2)
+    monkeypatch.setattr("flowtop.capture.collector.names.MAX_NAMES", 2)
     process = CollectingProcess()
     records = b"".join(struct.pack(">I8s", number, b"if") for number in range(1, 6))
     process.receive(ipfix(template(302, ((10, 4), (82, 8)), scope=1), set_of(302, records)), A, NOW_S)
-    assert process.statistics().dropped_options == 3 and len(process.points.names) == 2
+    assert process.statistics().unnamed_values == 3 and len(process.points.names) == 2
 
 
 # ---- the case handed in

@@ -266,7 +266,7 @@ def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pyt
 
 def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowtop.capture.collector.sequences.MAX_ALL_STREAMS", 5)
-    monkeypatch.setattr("flowtop.capture.collector.option_names.MAX_ALL_NAMES", 3)
+    monkeypatch.setattr("flowtop.capture.collector.names.MAX_ALL_NAMES", 3)
     process = CollectingProcess()
     for number in range(10):
         process.receive(ipfix(template(300, ((10, 4), (82, 4)), scope=1), set_of(300, struct.pack(">I4s", 3, b"wan")),

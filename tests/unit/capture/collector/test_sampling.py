@@ -273,7 +273,7 @@ def test_changes_all_the_time_are_bounded_in_cost_and_what_is_counted_is_right_a
     process = CollectingProcess()
     for number in range(1_000):
         process.receive(ipfix(options((34, 4, 2 + number % 2)), flows()), UDP, NOW_S)
-    assert process._changes == 999 and 2 <= factor(process) <= 3
+    assert process._announced.changes == 999 and 2 <= factor(process) <= 3
     process.receive(ipfix(options((34, 4, 8)), flows()), UDP, NOW_S)
     _, counters, _ = process.drain()
     assert counters["packets"].tolist() == [8 * PACKETS]
@@ -293,4 +293,4 @@ def test_samplers_are_bounded_and_what_is_not_kept_is_counted(monkeypatch: pytes
     process.receive(ipfix(options((34, 4, 20), scope=(302, 4, 0)), domain=1), UDP, NOW_S)  # a change needs no room
     assert process.statistics().dropped_options == 5
     process.end(UDP)
-    assert process._samplers._number == 0 and not process._samplers._exporters
+    assert process._announced.samplers._number == 0 and not process._announced.samplers._exporters
