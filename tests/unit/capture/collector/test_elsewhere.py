@@ -495,15 +495,17 @@ def test_tables_of_options_are_kept_by_exporter(fields: tuple[tuple[int, int], .
 
 @pytest.mark.parametrize(("announced", "name"), [
     ([(7, b"http")], "http"), ([(0, b"http")], "http"), ([(9, b"http")], "http"),
-    ([(8, b"http"), (9, b"http")], "http"), ([(8, b"http"), (9, b"dns")], ""), ([(7, b"http"), (0, b"dns")], "http"), ([(0, b"http"), (9, b"dns")], "http"),
+    ([(8, b"http"), (9, b"http")], "http"), ([(8, b"http"), (9, b"dns")], ""),
+    ([(7, b"http"), (0, b"dns")], "http"), ([(0, b"http"), (9, b"dns")], "http"),
     ([(9, b"dns"), (9, b"http")], "http"),
 ])
 @pytest.mark.parametrize("flows_first", [True, False])
 def test_names_of_applications_are_found_as_those_of_interfaces(announced: list[tuple[int, bytes]], name: str,
                                                                 flows_first: bool) -> None:
     """Without a name an application is its engine and selector (RFC 6759)."""
-    options = [ipfix(template(OPTIONS, ((95, 4), (96, 4)), scope=1), set_of(OPTIONS, bytes([3, 0, 0, 80]) + text.ljust(4, b"\0")),
-                     domain=domain) for domain, text in announced]
+    table = template(OPTIONS, ((95, 4), (96, 4)), scope=1)
+    options = [ipfix(table, set_of(OPTIONS, bytes([3, 0, 0, 80]) + text.ljust(4, b"\0")), domain=domain)
+               for domain, text in announced]
     of_flow = ipfix(template(SET, (*FLOW, (95, 4))), set_of(SET, flow(1) + bytes([3, 0, 0, 80])))
     process = CollectingProcess()
     if flows_first:
