@@ -119,7 +119,8 @@ def test_it_starts_in_a_directory_that_its_user_may_not_read(tmp_path: Path) -> 
 def test_it_captures_with_standard_descriptors_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
     """As daemons' children start. The next descriptors opened would have these numbers."""
     out, packets = tmp_path / "flows.jsonl", tmp_path / "packets.pcapng"
-    words = [str(FLOWTOP), "-b", "-o", "none", "-c", "1", "-d", "1", "-i", "lo", "-e", f"jsonl:{out}", "-w", str(packets)]
+    words = [str(FLOWTOP), "-b", "-o", "none", "-c", "1", "-d", "1", "-i", "lo", "-e", f"jsonl:{out}", "-w",
+             str(packets)]
     shut = " ".join(f"{descriptor}>&-" for descriptor in closed)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         running = subprocess.Popen(["sh", "-c", f'exec "$@" {shut}', "sh", *words], stdin=subprocess.DEVNULL,
