@@ -220,6 +220,25 @@ FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, stru
 	return 0;
 }
 
+/*
+ * Octets of a packet that says no length, but has a Hop-by-Hop header at `offset`: those of its jumbo option (RFC 2675),
+ * which all writers put first; else `available`.
+ */
+FLOW_INLINE u64 jumbo_octets(struct __sk_buff *skb, u64 offset, u64 end, u64 available)
+{
+	struct {
+		u16 header;
+		u16 option;
+		u32 length;
+	} jumbo;
+	u64 octets;
+
+	if (!load_before(skb, offset, end, &jumbo, sizeof(jumbo)) || from_network_16(jumbo.option) != IPV6_JUMBO_TYPE)
+		return available;
+	octets = from_network_32(jumbo.length);
+	return octets < IPV6_JUMBO_MINIMUM ? available : octets + IPV6_HEADER;
+}
+
 FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet,
 			   struct flow_totals *books)
 {
@@ -237,7 +256,7 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 		if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP)
 			packet->phantom_octets = IPV6_JUMBO_OPTION;
 	} else if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP) {
-		octets = available;   /* jumbogram (RFC 2675) */
+		octets = jumbo_octets(skb, offset + IPV6_HEADER, end, available);
 	}
 	if (ip.version_class >> 4 != 6)
 		return FLOW_IGNORED_MALFORMED;

@@ -37,6 +37,8 @@
 #define IPV6_MORE_FRAGMENTS 1
 #define IPV6_EXTENSION_MINIMUM 8
 #define IPV6_JUMBO_OPTION 8           /* octets of a Hop-by-Hop header with only the jumbo option */
+#define IPV6_JUMBO_TYPE 0xc204        /* type and length of that option (RFC 2675) */
+#define IPV6_JUMBO_MINIMUM 65536      /* of its value: shorter packets have a payload length */
 
 #define PROTOCOL_HOP_BY_HOP 0
 #define PROTOCOL_ICMP 1

@@ -1,7 +1,8 @@
-"""Signals that end this process, and how a run handles them; which host it runs on."""
+"""Signals that end this process, and how a run handles them; its standard descriptors; which host it runs on."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -28,6 +29,17 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
         if signal.getsignal(number) is not signal.SIG_IGN:  # Keep signals ignored by nohup or by `&` in a script.
             signal.signal(number, handle)
     return caught
+
+
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null in place of descriptors 0, 1 and 2 that the parent process has closed.
+
+    Otherwise the next file or socket gets such a number, and a child process, or a library that writes messages to
+    descriptor 2, takes it for its input or output. `sys.stdout` and the others remain None.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def agent() -> dict[str, str]:

@@ -9,6 +9,7 @@ import click
 
 from flowtop import __version__
 from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
+from flowtop.process import occupy_standard_descriptors
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,6 +28,8 @@ def command(file: str, output: str) -> int:
     from flowtop.capture.files.octets import OctetStream
     from flowtop.output.dump import entries, entry_text
 
+    if sys.stdout is None:
+        raise FlowtopError("standard output is closed", hint="the contents are written there", exit_code=EXIT_USAGE)
     damaged = shown = 0
     stream = OctetStream(file)
     try:
@@ -48,6 +51,7 @@ def command(file: str, output: str) -> int:
 
 def main() -> None:
     """Entry point: run the command; print an error in two lines."""
+    occupy_standard_descriptors()
     try:
         status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from flowtop import __version__
 from flowtop.cli.options import CONTEXT_SETTINGS, PARAMETERS, Command, RunOptions, run_options
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
-from flowtop.process import SIGNALS
+from flowtop.process import SIGNALS, occupy_standard_descriptors
 
 
 @click.command(cls=Command, params=list(PARAMETERS), context_settings=CONTEXT_SETTINGS)
@@ -45,6 +45,7 @@ def command(context: click.Context, /, **_: Any) -> int:
 
 def main() -> None:
     """Entry point: run the command, print an error in two lines, exit with the documented status."""
+    occupy_standard_descriptors()
     try:
         if sys.argv[1:2] == ["help"]:  # no filter begins with this word; after -- it would be one
             from flowtop.cli.help import help_command

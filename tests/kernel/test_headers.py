@@ -22,6 +22,7 @@ from tests.unit.capture.files.test_headers import (
     ADDED,
     BY_PORT,
     CASES,
+    CHANNELS,
     FLOW4,
     LIES,
     NOT_IP,
@@ -104,6 +105,12 @@ def test_the_length_of_an_outer_packet_lies_and_what_it_carries_is_counted(with_
     assert books.flows == [SeenFlow(*FLOW4, 1, OCTETS4, tunnel=Tunnel.VXLAN, tunnel_id=1)]
     assert [parent.octets for parent in books.parents] == [len(OUTER_LIES) - 14]
     assert books.total("lying_lengths") == 1
+
+
+@pytest.mark.parametrize("frame", CHANNELS)
+def test_a_control_channel_in_a_tunnel_holds_no_packet(with_ports: Observer, frame: bytes) -> None:
+    books = seen(with_ports, frame)
+    assert ([flow.octets for flow in books.flows], books.parents) == ([len(frame) - 14], [])
 
 
 @pytest.mark.parametrize("direction", Direction)

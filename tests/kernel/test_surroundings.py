@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,23 @@ def test_it_starts_in_a_directory_that_its_user_may_not_read(tmp_path: Path) -> 
     assert shut.returncode != 0, "else this test proves nothing"
     done = capture_once(tmp_path, *without, cwd=closed)
     assert_captured(done)
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1), (0, 2), (0, 1, 2)])
+def test_it_captures_with_standard_descriptors_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """As daemons' children start. The next descriptors opened would have these numbers."""
+    out, packets = tmp_path / "flows.jsonl", tmp_path / "packets.pcapng"
+    words = [str(FLOWTOP), "-b", "-o", "none", "-c", "1", "-d", "1", "-i", "lo", "-e", f"jsonl:{out}", "-w",
+             str(packets)]
+    shut = " ".join(f"{descriptor}>&-" for descriptor in closed)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        running = subprocess.Popen(["sh", "-c", f'exec "$@" {shut}', "sh", *words], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_S
+        while running.poll() is None and time.monotonic() < deadline:
+            sender.sendto(b"x", ("127.0.0.1", 9))
+            time.sleep(0.02)
+        status = running.wait(1)
+    assert status == 0
+    assert any(json.loads(line)["destinationTransportPort"] == 9 for line in out.read_text().splitlines())
+    assert packets.read_bytes()[:4] == bytes.fromhex("0a0d0d0a")

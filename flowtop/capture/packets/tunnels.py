@@ -12,19 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import FileInterface, Frames, Integers, Octets, gather
-from flowtop.capture.packets.headers import IPV4, IPV6, LABELS_MAX, MPLS, MPLS_MULTICAST
+from flowtop.capture.packets.headers import (
+    CONTROL_WORD,
+    ETHERNET,
+    IPV4,
+    IPV6,
+    LABELS_MAX,
+    LEADING_TO_IP,
+    MPLS,
+    MPLS_MULTICAST,
+    behind_labels,
+)
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Places, parse
-from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
+from flowtop.model.kinds import Kind, Protocol, Tunnel
 from flowtop.model.tunnel_ports import STANDARD_PORTS, TunnelPorts
 
 DEEPEST = 4
 """Maximum number of nested tunnels."""
 FARTHEST = 0x2FFF
 """Maximum offset of an inner packet in the outermost frame (CARRIED_OFFSET_MAX in bpf/decap.h)."""
-_V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
 _ETHERNET_TYPE, _MPLS_TYPES = 0x6558, (MPLS, MPLS_MULTICAST)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
 _UDP_OCTETS = 8
+_CONTROL_WORD_OCTETS, _ETHERNET_OCTETS = 4, 14
 
 _UDP_HEADER = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("length", ">u2"), ("checksum", "V2")])
 _GRE_HEADER = np.dtype([("flags", ">u2"), ("type", ">u2")])
@@ -171,10 +181,9 @@ def _by_type(payload: Payload, content: Carried, rows: Integers, types: Integers
 
 
 def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
-    """Walk labels to the bottom of the stack (RFC 3032); the content is IP by its version field, else Ethernet.
+    """Walk labels to the bottom of the stack (RFC 3032); what follows is as in headers.behind_labels.
 
-    A pseudowire's control word (RFC 4385) begins with four zero bits. Without one, a MAC that begins the same way is
-    mistaken for it, as routers do.
+    Ethernet is behind a control word, or none, by the EtherType that then is one.
     """
     for _ in range(LABELS_MAX):
         rows = rows[content.offset[rows] + 4 < payload.end[rows]]
@@ -184,10 +193,16 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
         content.offset[rows] += 4
         content.tunnel[rows], content.tunnel_id[rows] = Tunnel.MPLS, label >> 12
         bottom = rows[label >> 8 & 1 == 1]
-        first = payload.octets[payload.frame[bottom] + content.offset[bottom]] >> 4
-        content.inside[bottom] = np.where(
-            first == _V4, Inside.IPV4, np.where(first == _V6, Inside.IPV6, Inside.ETHERNET))
-        content.offset[bottom[first == 0]] += 4
+        at, offset = payload.frame[bottom] + content.offset[bottom], content.offset[bottom]
+        types = behind_labels(payload.octets, at)
+        for type_, inside in ((IPV4, Inside.IPV4), (IPV6, Inside.IPV6), (ETHERNET, Inside.ETHERNET)):
+            content.inside[bottom[types == type_]] = inside
+        following = _CONTROL_WORD_OCTETS + _ETHERNET_OCTETS
+        word = bottom[(types == CONTROL_WORD) & (offset + following <= payload.end[bottom])]
+        content.inside[word] = Inside.ETHERNET
+        place = payload.frame[word] + content.offset[word] + following - 2
+        there = np.isin(gather(payload.octets, place, np.dtype(">u2")), LEADING_TO_IP)
+        content.offset[word[there]] += _CONTROL_WORD_OCTETS
         rows = rows[label >> 8 & 1 == 0]
 
 
