@@ -36,7 +36,7 @@ from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import IpVersion
+from flowtop.model.kinds import IpVersion, Kind
 from flowtop.model.reported import (
     INTERFACE_NUMBERS,
     OPPOSITE,
@@ -46,6 +46,7 @@ from flowtop.model.reported import (
     rows_of,
     turned,
 )
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
 from flowtop.wire.datagrams import decode_export
@@ -102,17 +103,20 @@ class CollectingProcess:
 
     Args:
         correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
+        tunnel_ports: take sampled packets out of tunnels, which have these UDP ports beside the standard ones; None: leave
+            them there.
 
     Attributes:
         points, names: of the exporters.
         foreign: there were Flow Records of Templates that are not flowtop's own.
     """
 
-    def __init__(self, correct_clocks: bool = True) -> None:
+    def __init__(self, correct_clocks: bool = True, tunnel_ports: TunnelPorts | None = None) -> None:
         self.points = ObservationPoints()
         self.names = Names()
         self.foreign = False
         self._correct_clocks = correct_clocks
+        self._tunnel_ports = tunnel_ports
         self._store = TemplateStore()
         self._sessions = Sessions()
         self._held = HeldSets()
@@ -248,7 +252,7 @@ class CollectingProcess:
         """The same with what else the records say."""
         rows, reported = self.take_rows()
         if len(rows):
-            self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+            self.points.book(rows)
         return merge_rows(rows, reported)
 
     def take_rows(self) -> tuple[Collected, Reported | None]:
@@ -478,7 +482,7 @@ class CollectingProcess:
         self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
         for (_, agent, sub_agent), packets in sampled.items():
-            found = packets.rows()
+            found = packets.rows(self._tunnel_ports)
             rows, intervals = found.rows, found.intervals
             self._counts["unusable_records"] += found.unusable
             self._counts["lying_lengths"] += packets.lying
@@ -498,7 +502,8 @@ class CollectingProcess:
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
         place = self._sessions.domain(pending.known, pending.domain)
-        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
+        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction,
+                                    self._tunnel_ports)
         rows, sources = collected.rows, collected.sources
         session = pending.known.session
         self._count_records(collected)
@@ -506,6 +511,8 @@ class CollectingProcess:
         if reported is not None:
             reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
                                        turned(rows_of(reported, sources[collected.forward:]))))
+            if collected.inner is not None:  # it is about the packet around it
+                reported[collected.inner] = np.zeros((), REPORTED_DTYPE)
         if collected.totals is not None:
             domain = hash((session.exporter, pending.domain)) & _HASH
             keep = self._totals.settle(rows, collected.totals, domain)
@@ -583,7 +590,7 @@ class CollectingProcess:
         """Multiply the counters of sampled traffic by the sampling interval."""
         sampled = intervals > 1
         self._interval = max(self._interval, float(intervals.max()))
-        self._counts["sampled_packets"] += int(rows["packets"][sampled].sum())
+        self._counts["sampled_packets"] += int(rows["packets"][sampled & (rows["kind"] != np.uint8(Kind.PARENT))].sum())
         for name in ("packets", "octets"):
             product = np.minimum(np.round(rows[name] * intervals), 2.0**62).astype(np.uint64)
             rows[name] = np.where(sampled, product, rows[name])

@@ -34,7 +34,7 @@ class RecordPiece:
     def entries(self, start: int, stop: int) -> Entries:
         """See Piece."""
         rows = self.rows[start:stop]
-        self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+        self.points.book(rows)
         merged = merge_rows(rows, None if self.reported is None else self.reported[start:stop])
         return Entries(merged.keys, merged.counters, merged.other_ifindexes, described=merged.described,
                        reported=merged.reported)
