@@ -177,8 +177,9 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
     if totals is not None:
         idle[sources[(totals["octets"] > 0) | (totals["packets"] > 0)]] = False
     counted = _events(template, fields, events, idle)
+    of_kind = {name: int(where.sum()) for name, where in marked.items()}
     return CollectedRows(rows, sources, totals, int(idle.sum()) - sum(count for _, count in counted), counted,
-                         forward=forward, **{f"{name}_records": int(where.sum()) for name, where in marked.items()})
+                         of_kind.get("transport", 0), of_kind.get("layer2", 0), forward)
 
 
 def _totals(parts: list[Totals | None], counts: list[int]) -> Totals | None:

@@ -145,11 +145,11 @@ def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPo
         if begins_message(head):
             from flowtop.capture.files.records import RecordReader
 
-            return RecordReader(name)
+            return RecordReader(name, (tunnel_ports or {}) if decap else None)
         if begins_raw_file(head):
             from flowtop.capture.files.exports import ExportReader
 
-            return ExportReader(None, name)
+            return ExportReader(None, name, (tunnel_ports or {}) if decap else None)
     except DamagedError as error:
         raise FlowtopError(f"{stream.name} {error}", hint="no data could be read",
                            exit_code=EXIT_DAMAGED) from error
@@ -167,5 +167,5 @@ def _capture_reader(frames: FrameReader, name: str, decap: bool, tunnel_ports: T
         return PacketReader(frames, decap=decap, tunnel_ports=tunnel_ports)
     from flowtop.capture.files.exports import ExportReader  # the collector: not needed for packets
 
-    return ExportReader(frames, name)
+    return ExportReader(frames, name, (tunnel_ports or {}) if decap else None)
 

@@ -205,7 +205,7 @@ def test_defaults_are_those_of_a_collector() -> None:
 
 
 @pytest.mark.parametrize("arguments", [
-    ("--collect",), ("-l", "2055", "--collect"), ("-r", "x", "--collect", "--decap"),
+    ("--collect",), ("-l", "2055", "--collect"),
     ("-b", "-r", "x", "--collect", "-w", "y")])
 def test_what_needs_packets_or_a_file_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(FlowtopError):
