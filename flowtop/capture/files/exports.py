@@ -29,6 +29,7 @@ class ExportReader(CollectingReader):
         self._frames = source
         self._messages = CapturedMessages()
         self._raw = RawFile()
+        self._ended = False
         self._waiting: Iterator[Payload] = iter(())
         self._connections: dict[tuple[str, str], Session] = {}
 
@@ -47,6 +48,14 @@ class ExportReader(CollectingReader):
         if piece is None and damage is not None:
             raise damage
         return piece
+
+    def rest(self, latest_ns: int) -> RecordPiece | None:
+        """See Reader: raw datagrams, which begin where the whole file says, and what waited for its other parts."""
+        if not self._ended:
+            self._ended = True
+            self._waiting = self._raw.end() if self._frames is None else self._messages.end()
+        self._take()
+        return record_piece(self._process, latest_ns)
 
     def _more(self, stream: OctetStream) -> Iterator[Payload] | None:
         """The next messages; None if more has to be read first, or at the end."""
@@ -82,7 +91,10 @@ class ExportReader(CollectingReader):
     @property
     def fault(self) -> str:
         """What could not be used, as text that follows the file's name; "" for nothing."""
-        statistics = self.statistics
+        statistics, unread = self.statistics, self._messages.unread.text
+        refused = f"{statistics.refused_messages:,} export messages that cannot be read"
         if statistics.refused_messages:
-            return f"has {statistics.refused_messages:,} export messages that cannot be read"
-        return "" if statistics.messages else "contains no flow export"
+            return f"{unread}, and {refused}" if unread else f"has {refused}"
+        if not statistics.messages:
+            return f"contains no flow export, and {unread}" if unread else "contains no flow export"
+        return unread

@@ -10,13 +10,13 @@ import numpy as np
 
 from flowtop.capture.files.datagrams import Datagram, Packets
 from flowtop.capture.files.frame_reader import FrameReader
-from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.octets import DamagedError, OctetStream, compressor_of
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.streams import Piece, Segment, Streams
 from flowtop.capture.packets.frames import Frames
 from flowtop.capture.packets.headers import IPV4, IPV6
-from flowtop.capture.packets.link_types import read_link
+from flowtop.capture.packets.link_types import UnreadLinks, read_link, split_aggregates
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.kinds import IpVersion
 from flowtop.wire import ipfix
@@ -86,6 +86,9 @@ def read_payloads(stream: OctetStream) -> Iterator[Payload]:
                     yield from raw.end()
                     raise
             yield from messages
+        elif compressor := compressor_of(head):
+            raise FlowtopError(f"{stream.name} is compressed with {compressor}, which is not read",
+                               hint=f"{compressor} -dc FILE | flowtop-dump -", exit_code=EXIT_DAMAGED)
         else:
             raise FlowtopError(f"{stream.name} is not an export file", exit_code=EXIT_DAMAGED,
                                hint="supported: pcap, pcapng and IPFIX files, and raw datagrams")
@@ -107,6 +110,8 @@ def _captured(stream: OctetStream, reader: FrameReader) -> Iterator[Payload]:
         yield from messages.end()
         raise
     yield from messages.end()
+    if messages.unread.text:
+        raise FlowtopError(f"{stream.name} {messages.unread.text}", hint="the rest was read", exit_code=EXIT_DAMAGED)
 
 
 class CapturedMessages:
@@ -114,9 +119,13 @@ class CapturedMessages:
 
     At the usual ports of collectors, damaged datagrams count as messages too; elsewhere only datagrams whose lengths
     are right, and whatever has an export's version at a receiver of such a datagram.
+
+    Attributes:
+        unread: frames of link types that are not read.
     """
 
     def __init__(self) -> None:
+        self.unread = UnreadLinks()
         self._packets = Packets()
         self._streams = Streams()
         self._receivers: OrderedDict[str, None] = OrderedDict()
@@ -124,6 +133,8 @@ class CapturedMessages:
 
     def take(self, frames: Frames) -> Iterator[Payload]:
         """The messages that are complete with these frames."""
+        self.unread.count(frames)
+        frames = split_aggregates(frames)
         link = read_link(frames)
         octets = memoryview(frames.octets.data)
         rows = np.flatnonzero((link.type == IPV4) | (link.type == IPV6))

@@ -80,6 +80,9 @@ class CollectingReader:
         """Cumulative totals: OBSERVATION_DTYPE."""
         return self._process.points.observations()
 
+    def rest(self, latest_ns: int) -> RecordPiece | None:
+        """See Reader: nothing."""
+
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """See FlowBatch.texts."""
         return self._process.texts()
