@@ -112,8 +112,10 @@ class ObservationPoints:
         if tunnels.any():
             around = rows["encapsulation"] * rows["packets"]
             np.add.at(self._sums[:, :, _ENCAPSULATION], point, np.where(tunnels, around, 0))
+            rows = rows[~tunnels]
+            point = rows["ifindex"], rows["direction"]
         for number, name in enumerate(("packets", "octets")):
-            np.add.at(self._sums[:, :, number], point, np.where(tunnels, 0, rows[name]) if tunnels.any() else rows[name])
+            np.add.at(self._sums[:, :, number], point, rows[name])
 
     def observations(self) -> npt.NDArray[np.void]:
         """OBSERVATION_DTYPE, shape (m,): every point and direction with traffic; a new array."""

@@ -103,8 +103,8 @@ class CollectingProcess:
 
     Args:
         correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
-        tunnel_ports: take sampled packets out of tunnels, which have these UDP ports beside the standard ones; None: leave
-            them there.
+        tunnel_ports: take sampled packets out of tunnels, which have these UDP ports beside the standard ones; None:
+            leave them there.
 
     Attributes:
         points, names: of the exporters.
@@ -413,7 +413,12 @@ class CollectingProcess:
             self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
-        for part in (data_set,) if data_set.template.plain else flattened(data_set):
+        if data_set.template.plain:
+            self._keep(known, domain, data_set, times, header)
+            return
+        parts, unread = flattened(data_set)
+        self._skipped["list"] += unread
+        for part in parts:
             self._keep(known, domain, part, times, header)
 
     def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:

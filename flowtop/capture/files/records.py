@@ -97,7 +97,7 @@ class RecordReader(CollectingReader):
     """Reads an IPFIX file.
 
     Args:
-        name: name of interfaces without one in the file. The file is of one host, unless relayed flows name their exporters.
+        name: name of interfaces without one in the file.
         tunnel_ports: see CollectingReader.
     """
 
