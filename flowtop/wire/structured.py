@@ -132,8 +132,8 @@ def _block(template_id: int, octets: bytes, templates: TemplatesById) -> _Block:
 # ---- for the collector
 
 def flattened(data_set: DataSet) -> tuple[list[DataSet], int]:
-    """The Data Set with the fields of lists that have one record, as YAF puts a flow's TCP fields in one; and the number
-    of lists of Templates that cannot be read.
+    """The Data Set with the fields of lists that have one record, as YAF puts a flow's TCP fields in one; and the
+    number of lists of Templates that cannot be read.
 
     Records whose lists have other Templates are in Data Sets of their own. Also, tcpControlBits of CERT's two elements.
     """
