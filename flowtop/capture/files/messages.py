@@ -14,9 +14,10 @@ from flowtop.capture.files.octets import DamagedError, OctetStream, compressor_o
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.streams import Piece, Segment, Streams
-from flowtop.capture.packets.frames import Frames
+from flowtop.capture.packets.frames import Frames, Integers
 from flowtop.capture.packets.headers import IPV4, IPV6
 from flowtop.capture.packets.link_types import UnreadLinks, read_link, split_aggregates
+from flowtop.capture.packets.tunnels import inside
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.kinds import IpVersion
 from flowtop.wire import ipfix
@@ -115,7 +116,8 @@ def _captured(stream: OctetStream, reader: FrameReader) -> Iterator[Payload]:
 
 
 class CapturedMessages:
-    """Finds the messages in the frames of one capture: in datagrams, also in fragments, and in TCP streams.
+    """Finds the messages in the frames of one capture: in datagrams, also in fragments, and in TCP streams; also those
+    that are in tunnels.
 
     At the usual ports of collectors, damaged datagrams count as messages too; elsewhere only datagrams whose lengths
     are right, and whatever has an export's version at a receiver of such a datagram.
@@ -135,15 +137,16 @@ class CapturedMessages:
         """The messages that are complete with these frames."""
         self.unread.count(frames)
         frames = split_aggregates(frames)
-        link = read_link(frames)
         octets = memoryview(frames.octets.data)
-        rows = np.flatnonzero((link.type == IPV4) | (link.type == IPV6))
-        for start, end, kind, interface, time_ns in zip(
-                (frames.offset + link.ip_offset)[rows].tolist(), (frames.offset + frames.captured)[rows].tolist(),
-                link.type[rows].tolist(), frames.interface[rows].tolist(), frames.time_ns[rows].tolist(), strict=True):
-            self._time_ns = time_ns
+        layers = [_packets(np.arange(len(frames.offset)), frames), *(_packets(*layer) for layer in inside(frames))]
+        places = np.concatenate(layers, axis=1)
+        if len(layers) > 1:  # in the order of the capture
+            places = places[:, np.argsort(places[0], kind="stable")]
+        interfaces, times_ns = frames.interface.tolist(), frames.time_ns.tolist()
+        for frame, start, end, kind in places.T.tolist():
+            self._time_ns = times_ns[frame]
             version = IpVersion.V4 if kind == IPV4 else IpVersion.V6
-            for content in self._packets.take(bytes(octets[start:end]), version, interface, time_ns):
+            for content in self._packets.take(bytes(octets[start:end]), version, interfaces[frame], self._time_ns):
                 yield from self._content(content)
 
     def end(self) -> Iterator[Payload]:
@@ -171,6 +174,14 @@ class CapturedMessages:
     def _piece(self, piece: Piece) -> Payload:
         return Payload(piece.octets, *piece.stream, datagram=False, damage=_GAP if piece.gap else "",
                        time_ns=self._time_ns, connection=piece.connection)
+
+
+def _packets(rows: Integers, frames: Frames) -> Integers:
+    """The IP packets of one layer, shape (4, n): outermost frame (of `rows`), start, end and EtherType."""
+    link = read_link(frames)
+    some = np.flatnonzero((link.type == IPV4) | (link.type == IPV6))
+    return np.stack((rows[some], (frames.offset + link.ip_offset)[some], (frames.offset + frames.captured)[some],
+                     link.type[some]))
 
 
 class RawFile:

@@ -6,6 +6,7 @@ MPLS and PPPoE of the link itself are read by headers.py, with and without decap
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -258,6 +259,22 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
         _name_tunnel(packets, layer.rows[layer.usable][outside], content, np.flatnonzero(layer.usable)[outside])
         around = layer
     return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents, transport_octets)
+
+
+def inside(frames: Frames) -> Iterator[tuple[Integers, Frames]]:
+    """The packets in the tunnels of frames, at their standard ports: for each depth, the outermost frames' indexes,
+    shape (m,), and the packets as frames."""
+    n = len(frames.offset)
+    places = Places.blank(n)
+    packets = parse(frames, places)
+    around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
+    for _ in range(DEEPEST):
+        found = _look_inside(around, {})
+        if found is None:
+            return
+        around = found[0]
+        rows = np.flatnonzero(around.usable)
+        yield around.rows[rows], around.frames.take(rows)
 
 
 def _look_inside(around: _Layer, ports: TunnelPorts) -> tuple[_Layer, Carried] | None:

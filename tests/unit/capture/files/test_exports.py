@@ -153,6 +153,38 @@ def test_any_link_type(link_type: int, head: bytes, tmp_path: Path) -> None:
     assert books(flowtop.read(capture(tmp_path / "x", [head + packet], link_type), collect=True)) == (5, 10, 1500)
 
 
+def carried(octets: bytes, exporter: str = "192.0.2.1") -> dict[str, bytes]:
+    """A datagram as its frame, and in tunnels and behind tags."""
+    packet = f.ipv4(f.udp(5000, 2055, octets), f.UDP, source=exporter)
+    inner = f.ethernet(f.IPV4, packet)
+    return {
+        "vlan": f.ethernet(f.IPV4, packet, tags=((f.VLAN, 7),)),
+        "two vlans": f.ethernet(f.IPV4, packet, tags=((f.SERVICE_VLAN, 7), (f.VLAN, 8))),
+        "mpls": f.ethernet(0x8847, f.mpls((17, 18), packet)),
+        "pppoe": f.ethernet(0x8864, f.pppoe(7, 0x21, packet)),
+        "vxlan": f.ethernet(f.IPV4, f.ipv4(f.udp(1, 4789, f.vxlan(7, inner)), f.UDP)),
+        "vxlan over IPv6": f.ethernet(f.IPV6, f.ipv6(f.udp(1, 4789, f.vxlan(7, inner)), f.UDP)),
+        "geneve": f.ethernet(f.IPV4, f.ipv4(f.udp(1, 6081, f.geneve(7, 0x6558, inner)), f.UDP)),
+        "gre": f.ethernet(f.IPV4, f.ipv4(f.gre(f.IPV4, packet), f.GRE)),
+        "erspan": f.ethernet(f.IPV4, f.ipv4(f.gre(0x88BE, f.erspan2(3, inner), sequence=1), f.GRE)),
+        "ip": f.ethernet(f.IPV4, f.ipv4(packet, f.IPIP)),
+        "vxlan in gre": f.ethernet(f.IPV4, f.ipv4(f.gre(f.IPV4, f.ipv4(
+            f.udp(1, 4789, f.vxlan(7, inner)), f.UDP)), f.GRE)),
+    }
+
+
+@pytest.mark.parametrize("name", carried(b""))
+def test_exports_in_tunnels_are_found_in_their_order(name: str, tmp_path: Path) -> None:
+    """The Template is in a tunnel, data follow outside and inside."""
+    first, second = ipfix(TEMPLATE, records(0, 5)), ipfix(records(5, 3), sequence=5)
+    frames = [carried(first)[name], sent(second), carried(ipfix(records(8, 2), sequence=8))[name]]
+    table = flowtop.read(capture(tmp_path / "x", frames), collect=True)
+    assert books(table) == (10, 20, 3_000)
+    assert table.collecting and (table.collecting.waiting_sets, table.collecting.lost_records) == (0, 0)
+    assert {row.as_dict()["exporterIPv4Address"] for row in table.query()} == {"192.0.2.1"}
+    assert [message.sender for message in flowtop.read_exports(tmp_path / "x")] == [("192.0.2.1", 5000)] * 3
+
+
 def test_pcapng_and_standard_input(tmp_path: Path) -> None:
     frame = sent(ipfix(TEMPLATE, records(0, 5)))
     ng = w.section() + w.interface(name="eth0") + w.enhanced(AT_S * 1_000_000, frame)
