@@ -176,7 +176,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--decap"], is_flag=True,
         help="Count what is inside tunnels: VXLAN, Geneve, GRE, ERSPAN, IP-in-IP, 6in4, MPLS over UDP. The tunnel "
-             "itself is listed too, but is in no sum. MPLS labels and PPPoE sessions are told apart."),
+             "itself is listed too, but is in no sum. MPLS labels and PPPoE sessions are told apart. With -l and "
+             "--collect: of packets in sFlow and in records that hold some."),
     click.Option(
         ["--tunnel-port"], multiple=True, metavar="TUNNEL=PORT",
         help="With --decap: a UDP port of vxlan, geneve or mpls beside the standard ones, such as vxlan=51234; "
@@ -345,12 +346,6 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
         values["collect"], values["replay"], values["speed"] = False, False, None
     elif values["replay"] or values["speed"]:
         values["replay"], values["speed"] = True, values["speed"] or 1.0
-    if values["listen"] or values["collect"]:
-        if "decap" in given:
-            source = "-l" if values["listen"] else "--collect"
-            raise FlowtopError("--decap needs packets", exit_code=EXIT_USAGE,
-                               hint=f"with {source} there are only flow records, counted by others")
-        values["decap"] = False
 
 
 def _settle_tunnels(values: dict[str, Any], given: set[str]) -> None:

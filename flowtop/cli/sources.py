@@ -170,7 +170,8 @@ class CollectorSource:
         """See Source."""
         from flowtop.capture.collector.capture import CollectorCapture
 
-        capture = CollectorCapture(self.urls)
+        options = self.options
+        capture = CollectorCapture(self.urls, tunnel_ports=options.tunnel_port if options.decap else None)
         yield lambda: capture
 
     def pipeline_config(self) -> PipelineConfig:

@@ -133,6 +133,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "group-keys": lambda: _keys(keys.GROUP_KEYS),
     "column-keys": lambda: _keys(keys.COLUMN_KEYS),
     "detail-keys": lambda: _keys(keys.DETAIL_KEYS),
+    "interface-keys": lambda: _keys(keys.INTERFACE_KEYS),
     "copy-keys": lambda: _keys(keys.COPY_KEYS),
     "help-keys": lambda: _keys(keys.HELP_KEYS),
     "manual-keys": lambda: _keys(keys.MANUAL_KEYS),

@@ -85,7 +85,7 @@ class CollectingStatistics:
         forgotten_totals: flows whose total counters were forgotten because there were too many; when they are reported
             again, they are counted from their beginning.
         skipped: by kind (`length`, `count`, `padding`, `trailing`, `set`, `reserved`, `template`, `record`,
-            `withdrawn`, `properties`, `bound`): parts that could not be read of messages that were.
+            `withdrawn`, `properties`, `list`, `bound`): parts that could not be read of messages that were.
         counter_samples: sFlow samples of counters.
         discarded_packets: packets that sFlow agents report as not forwarded. They are not in flows.
         unknown_samples: sFlow samples of unknown types.

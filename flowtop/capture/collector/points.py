@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from flowtop.capture.collector.names import NameTables
 from flowtop.model.exporters import Exporter, observation_point_name
-from flowtop.model.kinds import UNKNOWN_DIRECTION
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Kind
 from flowtop.model.record import OBSERVATION_DTYPE
+from flowtop.wire.flow_records import Collected
 
 MAX_POINTS = 16_384
 """Limit of interfaces with a number of their own, since a hostile sender can name many. The others share OTHERS."""
@@ -19,6 +20,8 @@ OTHERS = 1
 MAX_NAMES = 4_096
 """Limit of interfaces that are reported by name only."""
 
+_ENCAPSULATION = 2
+"""Place among the sums, after packets and octets."""
 _NAMED = 1 << 32
 """First number of interfaces that have a name and no number: above those that have one."""
 
@@ -44,7 +47,7 @@ class ObservationPoints:
         self._texts: dict[int, str] | None = None
         self._texts_of = 0
         self._own: dict[int, str] = {}
-        self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
+        self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 3), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
         """The synthetic ifindex of an exporter's interface."""
@@ -105,16 +108,24 @@ class ObservationPoints:
         self.named_elsewhere += other_domain
         return name or (f"if{interface}" if interface else "")
 
-    def book(self, ifindex: npt.NDArray[np.uint32], direction: npt.NDArray[np.uint8],
-             packets: npt.NDArray[np.uint64], octets: npt.NDArray[np.uint64]) -> None:
-        """Add traffic to the totals; each array of shape (n,)."""
-        np.add.at(self._sums[:, :, 0], (ifindex, direction), packets)
-        np.add.at(self._sums[:, :, 1], (ifindex, direction), octets)
+    def book(self, rows: Collected) -> None:
+        """Add traffic to the totals; of tunnels that packets were taken out of, only what is around the packets."""
+        point = rows["ifindex"], rows["direction"]
+        tunnels = rows["kind"] == np.uint8(Kind.PARENT)
+        if tunnels.any():
+            around = rows["encapsulation"] * rows["packets"]
+            np.add.at(self._sums[:, :, _ENCAPSULATION], point, np.where(tunnels, around, 0))
+            rows = rows[~tunnels]
+            point = rows["ifindex"], rows["direction"]
+        for number, name in enumerate(("packets", "octets")):
+            np.add.at(self._sums[:, :, number], point, rows[name])
 
     def observations(self) -> npt.NDArray[np.void]:
         """OBSERVATION_DTYPE, shape (m,): every point and direction with traffic; a new array."""
         numbers, directions = np.nonzero(self._sums.any(axis=2))
         observations = np.zeros(len(numbers), OBSERVATION_DTYPE)
         observations["ifindex"], observations["direction"] = numbers, directions
-        observations["packets"], observations["octets"] = self._sums[numbers, directions].T
+        for name, sums in zip(("packets", "octets", "encapsulation_octets"), self._sums[numbers, directions].T,
+                              strict=True):
+            observations[name] = sums
         return observations

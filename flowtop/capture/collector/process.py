@@ -24,6 +24,7 @@ from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
@@ -54,18 +55,20 @@ class CollectingProcess:
 
     Args:
         correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
+        tunnel_ports: take sampled packets out of tunnels, which have these UDP ports beside the standard ones; None:
+            leave them there.
 
     Attributes:
         points, names: of the exporters.
         foreign: there were Flow Records of Templates that are not flowtop's own.
     """
 
-    def __init__(self, correct_clocks: bool = True) -> None:
+    def __init__(self, correct_clocks: bool = True, tunnel_ports: TunnelPorts | None = None) -> None:
         self._counts: Counter[str] = Counter()
         self._announced = Announcements(self._counts)
         self.names = self._announced.names
         self.points = ObservationPoints(self.names.tables)
-        self._records = FlowRows(self._announced, self.points, self._counts)
+        self._records = FlowRows(self._announced, self.points, self._counts, tunnel_ports)
         self.foreign = False
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
@@ -198,7 +201,7 @@ class CollectingProcess:
         """The same with what else the records say."""
         rows, reported = self.take_rows()
         if len(rows):
-            self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+            self.points.book(rows)
         return merge_rows(rows, reported)
 
     def take_rows(self) -> Rows:
@@ -362,7 +365,12 @@ class CollectingProcess:
             self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
-        for part in (data_set,) if data_set.template.plain else flattened(data_set):
+        if data_set.template.plain:
+            self._keep(known, domain, data_set, times, header)
+            return
+        parts, unread = flattened(data_set)
+        self._skipped["list"] += unread
+        for part in parts:
             self._keep(known, domain, part, times, header)
 
     def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:

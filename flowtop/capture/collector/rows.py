@@ -20,7 +20,9 @@ from flowtop.capture.collector.sessions import Session
 from flowtop.capture.collector.sflow import SampledPackets, reported_of
 from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import MessageTimes
+from flowtop.model.kinds import Kind
 from flowtop.model.reported import OPPOSITE, REPORTED_DTYPE, Reported, plain_address, rows_of, turned
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire.data_set import DataSet, join
 from flowtop.wire.flow_records import Collected, CollectedRows
 from flowtop.wire.ipfix import Records
@@ -58,6 +60,8 @@ class FlowRows:
         announced: what exporters have announced in Options Data.
         points: get the interfaces.
         counts: counters of CollectingStatistics, which are added to.
+        tunnel_ports: take sampled packets out of tunnels, which have these UDP ports beside the standard ones; None:
+            leave them there.
 
     Attributes:
         totals: flows whose records have totals.
@@ -65,17 +69,19 @@ class FlowRows:
         highest_interval: the highest sampling interval that was applied.
     """
 
-    def __init__(self, announced: Announcements, points: ObservationPoints, counts: Counter[str]) -> None:
+    def __init__(self, announced: Announcements, points: ObservationPoints, counts: Counter[str],
+                 tunnel_ports: TunnelPorts | None = None) -> None:
         self.totals = ReportedTotals()
         self.events: Counter[str] = Counter()
         self.highest_interval = 1.0
         self._announced = announced
         self._points = points
         self._counts = counts
+        self._tunnel_ports = tunnel_ports
 
     def of_packets(self, packets: SampledPackets, agent: str, sub_agent: int) -> Rows:
         """Rows of the packets that an sFlow agent has sampled."""
-        found = packets.rows()
+        found = packets.rows(self._tunnel_ports)
         rows, intervals = found.rows, found.intervals
         self._counts["unusable_records"] += found.unusable
         self._counts["lying_lengths"] += packets.lying
@@ -95,7 +101,8 @@ class FlowRows:
         if counts_from_boot(pending.template):
             boot_ms = self._boot_times(session, pending.domain, boot_ms)
         initiator = self._announced.initiators.find(session, pending.domain).value
-        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), initiator)
+        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), initiator,
+                                    self._tunnel_ports)
         rows, sources = collected.rows, collected.sources
         self._count_records(collected)
         naming = self._announced.names.naming(session.exporter, pending.domain)
@@ -103,6 +110,8 @@ class FlowRows:
         if reported is not None:
             reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
                                        turned(rows_of(reported, sources[collected.forward:]))))
+            if collected.inner is not None:  # it is about the packet around it
+                reported[collected.inner] = np.zeros((), REPORTED_DTYPE)
         if collected.totals is not None:
             domain = hash((session.exporter, pending.domain)) & _HASH
             keep = self.totals.settle(rows, collected.totals, domain)
@@ -190,7 +199,7 @@ class FlowRows:
         """Multiply the counters of sampled traffic by the sampling interval."""
         sampled = intervals > 1
         self.highest_interval = max(self.highest_interval, float(intervals.max()))
-        self._counts["sampled_packets"] += int(rows["packets"][sampled].sum())
+        self._counts["sampled_packets"] += int(rows["packets"][sampled & (rows["kind"] != np.uint8(Kind.PARENT))].sum())
         for name in ("packets", "octets"):
             product = np.minimum(np.round(rows[name] * intervals), 2.0**62).astype(np.uint64)
             rows[name] = np.where(sampled, product, rows[name])

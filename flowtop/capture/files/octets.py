@@ -21,6 +21,13 @@ ROOM = 8 << 20
 """Size of the buffer, which also limits the length of a frame, and of a block that is not skipped."""
 _GZIP = b"\x1f\x8b"
 _READ = 1 << 20
+_COMPRESSORS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+"""Programs by the first octets of what they compress, which flowtop does not read."""
+
+
+def compressor_of(head: bytes) -> str:
+    """The program that compressed a file which begins with these octets; "" for none, or gzip."""
+    return next((name for start, name in _COMPRESSORS.items() if head.startswith(start)), "")
 
 
 def readable(descriptors: Sequence[int], timeout_s: float) -> set[int]:

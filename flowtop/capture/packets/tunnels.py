@@ -6,6 +6,7 @@ MPLS and PPPoE of the link itself are read by headers.py, with and without decap
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -222,11 +223,13 @@ class Decapsulated:
         packets: innermost packets, with the tunnel in their keys; packets without an inner IP packet are unchanged.
         rows: indexes of the replaced packets, ascending, shape (m,).
         parents: their outermost packets, shape (m,), as Kind.PARENT, with the outermost tunnel in their keys.
+        transport_octets: of each of `packets`, captured octets from the transport header on, shape (n,).
     """
 
     packets: Packets
     rows: Integers
     parents: Packets
+    transport_octets: Integers
 
 
 @dataclass(slots=True)
@@ -253,6 +256,7 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
     places = Places.blank(n)
     packets = parse(frames, places, tunnels=True)
     around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
+    transport_octets = places.end - places.transport
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
         inside = _look_inside(around, ports or {})
@@ -265,10 +269,27 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
             _name_tunnel(parents, np.arange(len(rows)), content, np.flatnonzero(layer.usable))
             parents.keys["kind"] = Kind.PARENT
         _replace(packets, layer)
+        transport_octets[layer.rows[layer.usable]] = (layer.places.end - layer.places.transport)[layer.usable]
         outside = packets.keys["tunnel"][layer.rows[layer.usable]] == Tunnel.NONE  # else a label or a session inside
         _name_tunnel(packets, layer.rows[layer.usable][outside], content, np.flatnonzero(layer.usable)[outside])
         around = layer
-    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents)
+    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents, transport_octets)
+
+
+def inside(frames: Frames) -> Iterator[tuple[Integers, Frames]]:
+    """The packets in the tunnels of frames, at their standard ports: for each depth, the outermost frames' indexes,
+    shape (m,), and the packets as frames."""
+    n = len(frames.offset)
+    places = Places.blank(n)
+    packets = parse(frames, places)
+    around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
+    for _ in range(DEEPEST):
+        found = _look_inside(around, {})
+        if found is None:
+            return
+        around = found[0]
+        rows = np.flatnonzero(around.usable)
+        yield around.rows[rows], around.frames.take(rows)
 
 
 def _look_inside(around: _Layer, ports: TunnelPorts) -> tuple[_Layer, Carried] | None:
