@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.kinds import ICMP_VERSIONS, Kind
-from flowtop.model.record import FLOW_KEY_DTYPE, FlowRecords, chosen
+from flowtop.model.record import FLOW_KEY_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire.flow_templates import (
     IPV4,
     IPV6,
@@ -87,7 +87,9 @@ def pairs(records: FlowRecords) -> Pairs:
 
 
 def pairable(records: FlowRecords) -> npt.NDArray[np.bool_]:
-    """Which records can be part of a biflow."""
+    """Which records can be part of a biflow. Relayed ones cannot: their values are of one direction."""
+    if records.dtype == RELAYED_RECORD_DTYPE:
+        return np.zeros(len(records), np.bool_)
     found: npt.NDArray[np.bool_] = (records["kind"] == Kind.FLOW) & ~np.isin(
         records["protocol"], list(ICMP_VERSIONS))
     return found

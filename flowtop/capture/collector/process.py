@@ -57,6 +57,7 @@ from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Templa
 from flowtop.wire.record_names import interface_names
 from flowtop.wire.record_times import ExportTimes
 from flowtop.wire.reported import Origins, collect_origins, collect_reported
+from flowtop.wire.selectors import original_samplers
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
@@ -532,6 +533,7 @@ class CollectingProcess:
             self._name(rows, sources, records, pending)
         else:
             self._number_origins(rows, origins, sources, pending)
+            self._restore_samplers(reported, pending)
         return rows, reported
 
     def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
@@ -548,6 +550,17 @@ class CollectingProcess:
             mine = np.array(numbers, np.uint32)[inverse]
             rows[name] = mine if name == "ifindex" else np.where(rows[name] != 0, mine, 0)
         rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
+
+    def _restore_samplers(self, reported: Reported | None, pending: _Pending) -> None:
+        """Replace the ids that a relay of flowtop's gave to selectors by those that their exporters reported."""
+        if reported is None or not reported["sampler"].any():
+            return
+        ids, inverse = np.unique(reported["sampler"], return_inverse=True)
+        names = [self.points.names.find("sampler", pending.known.session.exporter, pending.domain, id_).name
+                 for id_ in ids.tolist()]
+        own = original_samplers(ids, names)
+        if own:
+            reported["sampler"] = np.array([own.get(id_, id_) for id_ in ids.tolist()], np.uint32)[inverse.reshape(-1)]
 
     def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: _Pending) -> None:
         """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""
