@@ -220,11 +220,6 @@ def encode_one_by_one(sets: Iterable[RecordSet], *, domain: int, sequence: int, 
     return EncodedMessages(messages, counts, sequence)
 
 
-def restamp(message: bytes, *, sequence: int, export_time_s: int) -> bytes:
-    """Return the message with another sequence number and export time."""
-    return message[:4] + struct.pack(">II", export_time_s & 0xFFFF_FFFF, sequence & 0xFFFF_FFFF) + message[12:]
-
-
 class _Packer:
     """The message being filled, and the complete ones."""
 

@@ -1,4 +1,4 @@
-"""Sampled flows that are passed on: nfcapd, nfacctd, tshark and ipfixDump find the counters of the exporters' network once."""
+"""Sampled flows that are passed on: nfcapd, nfacctd, tshark and ipfixDump find the counters of the network once."""
 
 from __future__ import annotations
 

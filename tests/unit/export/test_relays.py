@@ -426,7 +426,8 @@ def test_names_of_vrfs_on_both_sides(tmp_path: Path, hops: int) -> None:
             struct.pack(">I8s", id_, f"{name}{number}".encode()) for id_, name in ((12, "red"), (13, "blue")))))
         flow = ipfix(template(SET, (*BASE, (234, 4), (235, 4))), set_of(SET, base(number) + struct.pack(">II", 12, 13)))
         received += [(f"192.0.2.{number}", table), (f"192.0.2.{number}", flow)]
-    received.append(("192.0.2.3", ipfix(template(SET, (*BASE, (235, 4))), set_of(SET, base(3) + struct.pack(">I", 14)))))
+    unnamed = ipfix(template(SET, (*BASE, (235, 4))), set_of(SET, base(3) + struct.pack(">I", 14)))
+    received.append(("192.0.2.3", unnamed))
     found = [(row.get("ingressVRFID"), row.get("VRFname"), row.get("egressVRFID"), row.get("egressVRFname"))
              for row in rows_of(chained(tmp_path, received, hops))]
     assert found == [(12, "red1", 13, "blue1"), (12, "red2", 13, "blue2"), (None, None, 14, None)]
