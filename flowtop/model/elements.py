@@ -58,7 +58,7 @@ _ALL = (
     Element("destinationIPv6PrefixLength", 30, "unsigned8", "bits", "Length of destinationIPv6Prefix."),
     Element("icmpTypeCodeIPv4", 32, "unsigned16", doc="ICMP type * 256 + code."),
     Element("samplingInterval", 34, "unsigned32",
-            doc="With -l: one in this many packets was sampled; counters are multiplied by it (in relayed records: not)."),
+            doc="With -l: one in this many packets was sampled; counters are multiplied by it (not if relayed)."),
     Element("exportedOctetTotalCount", 40, "unsigned64", "octets",
             "Octets of IPFIX Messages sent to the collector in this Transport Session."),
     Element("exportedMessageTotalCount", 41, "unsigned64", "messages",
