@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from flowtop.export.statistics import MeteringFacts
 from flowtop.wire.flow_templates import PROFILES, flow_templates
 from tests.oracle import collectors
 from tests.oracle.collectors import ipfix_dump, nfacctd_records, nfdump_records, tshark_records
+from tests.oracle.exports_data import GROUPS, export_files
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
-from tests.unit.export.test_relays import BASE, SET, Run, base, selector
+from tests.unit.export.test_relays import BASE, SET, Run, base, chained, direct, selector
 
 INTERVALS = (10, 100, 10, 1, 1000)
 """Of five exporters, which all call their sampler 3; 1: does not sample. Each sends one flow of 2 packets."""
@@ -74,3 +76,18 @@ def test_tshark_and_ipfix_dump(tmp_path: Path) -> None:
     dumped, errors = ipfix_dump(b"".join(sent), tmp_path)
     assert not errors
     assert sorted(dict(pairs)["samplingPacketSpace"] for set_id, pairs in dumped if set_id == 271) == ["9", "99", "999"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_what_devices_send_is_the_same_behind_two_relays(tmp_path: Path, group: str) -> None:
+    datagrams = export_files(GROUPS[group])
+    received = [("192.0.2.1", datagram) for datagram in datagrams]
+    expected, found = (sorted((kept(row) for row in collector.table.query().as_dicts()), key=str)
+                       for collector in (direct(datagrams), chained(tmp_path, received, 2)))
+    assert found == expected
+
+
+def kept(row: dict[str, Any]) -> dict[str, Any]:
+    """A flow without what a relay decides: its id, when it ended, and times, which follow the clock of the host."""
+    return {name: value for name, value in row.items() if name not in (
+        "flowId", "flowEndReason", "flowStartMilliseconds", "flowEndMilliseconds", "flowDurationMilliseconds")}
