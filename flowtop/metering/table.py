@@ -60,18 +60,6 @@ class MeteringTotals:
     tick_egress_packets: int = 0
     tick_egress_octets: int = 0
 
-    @property
-    def unexplained_packets(self) -> int:
-        """observed - accounted - ignored - filtered - lost; if it is not 0, flowtop has a bug."""
-        return (self.observed_packets - self.accounted_packets - self.ignored_packets - self.filtered_packets
-                - self.lost_packets)
-
-    @property
-    def unexplained_octets(self) -> int:
-        """See unexplained_packets."""
-        return (self.observed_octets - self.accounted_octets - self.ignored_octets - self.filtered_octets
-                - self.lost_octets)
-
 
 def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) -> MeteringTotals:
     """The totals with the capture's figures replaced by those of OBSERVATION_DTYPE, shape (m,)."""

@@ -279,12 +279,16 @@ RELAYED_RECORD_DTYPE = np.dtype([
     ("application_id", "S24"),
     ("application_name", "S64"),
     ("vrf_name", "S64"),
+    ("egress_vrf_name", "S64"),
     ("user_name", "S64"),
+    ("unscaled_interval", "u4"),
 ])
 """A Flow Record that is passed on: complete without the tables of names and numbers of this process.
 
 `exporter`, as the addresses of REPORTED_DTYPE, and `domain`: the Observation Domain that it is from. Interfaces: the
-exporter's own numbers. `application_id`: as text, `engine:selector` (RFC 6759). Names in UTF-8.
+exporter's own numbers. `application_id`: as text, `engine:selector` (RFC 6759). Names in UTF-8. `vrf_name`: of the
+ingress VRF. `unscaled_interval`: the counters have yet to be multiplied by it; 0: they are complete. Only records on
+their way into a message have one (wire/selectors.py).
 """
 
 FlowRecords = npt.NDArray[np.void]

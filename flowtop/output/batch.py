@@ -280,7 +280,8 @@ def _summary(number: int, page: Page) -> list[str]:
     )
     for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
                          ("length lies", books.lying_lengths), ("evicted", books.evicted_flows),
-                         ("unlisted", books.unlisted_packets)):
+                         ("unlisted", books.unlisted_packets), ("off", books.unexplained_packets),
+                         ("octets off", books.unexplained_octets)):
         if number:
             second += f"  {word} {number}"
     return [first, second, *_collecting_lines(page.collecting)]

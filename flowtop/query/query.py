@@ -149,6 +149,18 @@ class Books:
     coverage: float | None = None
     """Observed packets / interface counters, 0..1; None while the counters are 0."""
 
+    @property
+    def unexplained_packets(self) -> int:
+        """observed - accounted - ignored - filtered - lost; if it is not 0, flowtop has a bug."""
+        return (self.observed_packets - self.accounted_packets - self.ignored_packets - self.filtered_packets
+                - self.lost_packets)
+
+    @property
+    def unexplained_octets(self) -> int:
+        """See unexplained_packets."""
+        return (self.observed_octets - self.accounted_octets - self.ignored_octets - self.filtered_octets
+                - self.lost_octets)
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:

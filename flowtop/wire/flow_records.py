@@ -228,7 +228,7 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
         half["protocol"] = np.where(six, header, half["protocol"])
     _fill_tunnel(half, fields, template)
     fill_inner(half, fields, template)
-    _fill_icmp(half, fields)
+    _fill_icmp(half, fields, reverse)
     _fill_interface(half, fields)
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
@@ -242,14 +242,15 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
             half["direction"] = np.where(way < UNKNOWN_DIRECTION, way, UNKNOWN_DIRECTION)
 
 
-def _fill_icmp(half: Collected, fields: RecordFields) -> None:
-    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow."""
+def _fill_icmp(half: Collected, fields: RecordFields, reverse: bool) -> None:
+    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow. In a biflow, answers may have their own."""
     for protocol, version in ICMP_VERSIONS.items():
         other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
         which = half["protocol"] == np.uint8(protocol)
         if not which.any():
             continue
-        both = fields.integers((f"icmpTypeCodeIPv{version}",))
+        both = fields.integers((reverse_name(f"icmpTypeCodeIPv{version}"),)) if reverse else None
+        both = fields.integers((f"icmpTypeCodeIPv{version}",)) if both is None else both
         type_, code = fields.integers((f"icmpTypeIPv{version}",)), fields.integers((f"icmpCodeIPv{version}",))
         half["source_port"][which] = 0
         if both is not None:

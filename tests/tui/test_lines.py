@@ -65,6 +65,9 @@ def test_books_that_do_not_balance_say_by_how_much() -> None:
     assert "exact" not in words(page)
     assert style_of(page, "counters off") == theme.ALARM
     assert "counters off by -2" in words(page_with(accounted_packets=999_992))
+    assert "octets off by" not in words(page_with())
+    page = page_with(observed_octets=page_with().books.observed_octets + 60)
+    assert "octets off by +60" in words(page) and style_of(page, "octets off") == theme.ALARM
 
 
 def test_what_the_capture_filter_left_out_is_told_and_balances() -> None:

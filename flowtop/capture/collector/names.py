@@ -1,8 +1,8 @@
-"""What exporters name in their own way: interfaces, applications, VRFs, users. Bounded, and never forgotten.
+"""What exporters name in their own way: interfaces, applications, VRFs, samplers, users. Bounded, and never forgotten.
 
-Tables in Options Data have the names of interfaces, applications and VRFs, whose numbers mean something only at their
-exporter. They come before or after the flows, and often in another Observation Domain: domain 0 is about all of them,
-and of the others those that have the entry have to agree.
+Tables in Options Data have the names of interfaces, applications, VRFs and samplers, whose numbers mean something only
+at their exporter. They come before or after the flows, and often in another Observation Domain: domain 0 is about all
+of them, and of the others those that have the entry have to agree.
 
 Flows have room for numbers alone. An interface gets one in points.py; applications, VRFs and users get a code here,
 whose text is looked up when it is shown.
@@ -32,9 +32,9 @@ OTHERS = 1
 _MOST_OCTETS = 64
 """Longer names in records are cut."""
 
-Table = Literal["interface", "application", "vrf"]
+Table = Literal["interface", "application", "vrf", "sampler"]
 Key = int | bytes
-"""The number of an interface or VRF, or an applicationId."""
+"""The number of an interface, VRF or sampler, or an applicationId."""
 
 
 class _Elements(NamedTuple):
@@ -49,6 +49,7 @@ TABLES: dict[Table, _Elements] = {
                             "egressPhysicalInterface"), ("interfaceName", "interfaceDescription")),
     "application": _Elements(("applicationId",), ("applicationName",)),
     "vrf": _Elements(("ingressVRFID", "egressVRFID"), ("VRFname",)),
+    "sampler": _Elements(("samplerId", "selectorId"), ("samplerName", "selectorName")),
 }
 
 NAME_ELEMENTS = frozenset(name for elements in TABLES.values() for name in elements.names)

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowtop.capture.collector.announced import AnnouncedValues
 from flowtop.capture.collector.intervals import QUANTITIES, intervals_of
-from flowtop.capture.collector.names import NAME_ELEMENTS, Names
+from flowtop.capture.collector.names import NAME_ELEMENTS, TABLES, Names
 from flowtop.capture.collector.sampling import Announcement, SamplerDirectory
 from flowtop.capture.collector.sessions import CLOCK_DRIFT_MS, Session
 from flowtop.model.kinds import IpVersion
@@ -36,7 +36,7 @@ class Announcements:
         samplers: of flows.
         boots: systemInitTimeMilliseconds, by Observation Domain.
         initiators: biflowDirection of records that do not have it, by Observation Domain.
-        names: of interfaces, applications and VRFs.
+        names: of interfaces, applications, VRFs and samplers.
         changes: changes of sampling since the last `begin`.
     """
 
@@ -81,7 +81,8 @@ class Announcements:
                     self._counts["dropped_options"] += 1
             if named:
                 place = session.exporter, about
-                self.names.learn({"interface": _original(values, *place), "application": place, "vrf": place}, values)
+                places = dict.fromkeys(TABLES, place) | {"interface": _original(values, *place)}
+                self.names.learn(places, values)
 
     def _announce(self, session: Session, domain: int, values: dict[str, Any], interval: float | None,
                   before_change: Callable[[], None]) -> None:

@@ -30,6 +30,7 @@ from flowtop.wire.ipfix_template import Template
 from flowtop.wire.record_names import interface_names
 from flowtop.wire.record_times import ExportTimes, counts_from_boot
 from flowtop.wire.reported import Origins, collect_origins, collect_reported
+from flowtop.wire.selectors import original_samplers
 
 LARGEST_COUNT = 1 << 46
 """Records with more octets or packets than this (70 TB) are refused."""
@@ -138,6 +139,7 @@ class FlowRows:
             self._name(rows, sources, records, pending)
         else:
             self._number_origins(rows, origins, sources, pending)
+            self._restore_samplers(reported, pending)
         return rows, reported
 
     def _boot_times(self, session: Session, domain: int, boot_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -164,6 +166,17 @@ class FlowRows:
             mine = np.array(numbers, np.uint32)[inverse]
             rows[name] = mine if name == "ifindex" else np.where(rows[name] != 0, mine, 0)
         rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
+
+    def _restore_samplers(self, reported: Reported | None, pending: PendingSets) -> None:
+        """Replace the ids that a relay of flowtop's gave to selectors by those that their exporters reported."""
+        if reported is None or not reported["sampler"].any():
+            return
+        ids, inverse = np.unique(reported["sampler"], return_inverse=True)
+        tables = self._announced.names.tables
+        names = [tables.find("sampler", pending.session.exporter, pending.domain, id_).name for id_ in ids.tolist()]
+        own = original_samplers(ids, names)
+        if own:
+            reported["sampler"] = np.array([own.get(id_, id_) for id_ in ids.tolist()], np.uint32)[inverse.reshape(-1)]
 
     def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: PendingSets) -> None:
         """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""

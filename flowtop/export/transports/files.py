@@ -93,9 +93,9 @@ class IpfixFile:
         first_ms, last_ms = int(records["start_ms"].min()), int(records["end_ms"].max())
         known = self._window or (first_ms, last_ms)
         self._window = min(known[0], first_ms), max(known[1], last_ms)
-        return self._checked([*self._session.changed_interfaces(context, _MESSAGE_OCTETS),
-                              *self._session.before(records, context, _MESSAGE_OCTETS),
-                              *self._session.flows(records, context, _MESSAGE_OCTETS).messages])
+        changed = self._session.changed_interfaces(context, _MESSAGE_OCTETS)
+        flows = self._session.flows(records, context, _MESSAGE_OCTETS)
+        return self._checked([*changed, *flows.preceding, *flows.messages])
 
     def reports(self, context: ExportContext) -> list[bytes]:
         """Statistics and reliability."""

@@ -119,7 +119,6 @@ class UdpTransport:
         self._unsent = records
         while self._unsent is not None:
             self._refresh(context)
-            self._write(self._session.before(self._unsent, context, self.max_octets()), context)
             self._send_until_refresh(self._session.arranged(self._unsent), context)
 
     def tick(self, context: ExportContext) -> float:
@@ -170,6 +169,11 @@ class UdpTransport:
         most = datagrams * max(self.max_octets() // least, 2) // 2 * 2
         records, later = records[:most], records[most:]
         flows = self._session.flows(records, context, self.max_octets())
+        try:
+            self._write(flows.preceding, context)
+        except OSError:  # a new session begins
+            self._session.not_sent(flows, 0)
+            raise
         sent = octets = 0
         try:
             for message in flows.messages:

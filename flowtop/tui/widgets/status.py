@@ -109,10 +109,10 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
 
     Figures of exporters are as exact as these; of sampled packets they are estimates.
     """
-    explained = books.accounted_packets + books.ignored_packets + books.filtered_packets + books.lost_packets
-    off = books.observed_packets - explained
-    if off:
-        return Part(f"counters off by {off:+,}", theme.ALARM)
+    if books.unexplained_packets:
+        return Part(f"counters off by {books.unexplained_packets:+,}", theme.ALARM)
+    if books.unexplained_octets:
+        return Part(f"octets off by {books.unexplained_octets:+,}", theme.ALARM)
     if statistics is not None:
         if statistics.unknown_sampling and statistics.sampling_interval == 1:
             return Part("sampled, interval unknown", theme.ALARM)
