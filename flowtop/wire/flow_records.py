@@ -243,7 +243,7 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
 
 
 def _fill_icmp(half: Collected, fields: RecordFields, reverse: bool) -> None:
-    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow. In a biflow, answers may have their own."""
+    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow. Answers in a biflow may have another."""
     for protocol, version in ICMP_VERSIONS.items():
         other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
         which = half["protocol"] == np.uint8(protocol)

@@ -126,13 +126,15 @@ def ping(request: int, answer: int, *, to_lower: bool = False, version: int = 4,
     """Requests of a type, and their answers with 3 packets."""
     icmp = {"protocol": {4: 1, 6: 58}[version], "ip_version": version, "source_port": 0, **fields}
     return [record(0, back=to_lower, destination_port=request << 8, flow_id=1, **icmp),
-            record(0, back=not to_lower, destination_port=answer << 8, start=answer_start, packets=3, flow_id=2, **icmp)]
+            record(0, back=not to_lower, destination_port=answer << 8, start=answer_start, packets=3, flow_id=2,
+                   **icmp)]
 
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("to_lower", [False, True])
 @pytest.mark.parametrize("answer_start", [5, 0, -5])
-@pytest.mark.parametrize(("version", "request_type", "answer_type"), [(4, 8, 0), (4, 13, 14), (4, 17, 18), (6, 128, 129)])
+@pytest.mark.parametrize(("version", "request_type", "answer_type"), [
+    (4, 8, 0), (4, 13, 14), (4, 17, 18), (6, 128, 129)])
 def test_icmp_requests_and_answers_are_one_record(version: int, request_type: int, answer_type: int,
                                                   answer_start: int, to_lower: bool, turned: bool) -> None:
     records = ping(request_type, answer_type, version=version, to_lower=to_lower, answer_start=answer_start)
@@ -147,7 +149,8 @@ def test_icmp_requests_and_answers_are_one_record(version: int, request_type: in
 def test_two_hosts_that_ping_each_other_are_two_biflows() -> None:
     records = np.concatenate((*ping(8, 0), *ping(8, 0, to_lower=True), *ping(8, 0, direction=0, ifindex=9)))
     found = [(values["sourceIPv4Address"][3], values["ingressInterface"] or values["egressInterface"],
-              values["icmpTypeCodeIPv4"], values["reverseIcmpTypeCodeIPv4"]) for _, values in decoded(encoded(records)[0])]
+              values["icmpTypeCodeIPv4"], values["reverseIcmpTypeCodeIPv4"])
+             for _, values in decoded(encoded(records)[0])]
     assert sorted(found) == [(1, 3, 2048, 0), (1, 9, 2048, 0), (2, 3, 2048, 0)]
 
 
