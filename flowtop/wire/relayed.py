@@ -168,13 +168,14 @@ def _interval(records: FlowRecords) -> Column:
     return found
 
 
-_EXTENDED_EVENT = FieldSpecifier(33002 & 0x7FFF, 2, 9)
-"""Cisco ASA's NF_F_FW_EXT_EVENT: NetFlow 9 has no enterprises, so that Cisco's number 234 is 33002 there."""
+_EXTENDED_EVENT, _EXTENDED_EVENT_NAME = FieldSpecifier(33002 & 0x7FFF, 2, 9), "fwExtEvent"
+"""Cisco ASA's NF_F_FW_EXT_EVENT: NetFlow 9 has no enterprises, so that Cisco's number 234 is 33002 there. Its
+name stands here, as looking it up reads the enterprises' registry."""
 
 
 def _elements(part: _Part) -> list[tuple[FieldSpecifier, _Encode]]:
     """The fields of fixed length of a part."""
-    return [(_EXTENDED_EVENT if name == _EXTENDED_EVENT.name else field(name, length), encode)
+    return [(_EXTENDED_EVENT if name == _EXTENDED_EVENT_NAME else field(name, length), encode)
             for name, length, encode in part.fields]
 
 
@@ -201,7 +202,7 @@ _PARTS = (
     _Part(_any("nat_event"), _plain(("natEvent", "nat_event"))),
     _Part(_any("firewall_event"), _plain(("firewallEvent", "firewall_event"))),
     _Part(_any("sampler"), _plain(("selectorId", "sampler"))),
-    _Part(_any("firewall_extended_event"), _plain((_EXTENDED_EVENT.name, "firewall_extended_event"))),
+    _Part(_any("firewall_extended_event"), _plain((_EXTENDED_EVENT_NAME, "firewall_extended_event"))),
     _Part(_any("sampling_interval"), texts=(("selectorName", _applied),)),
     _Part(_any("application_id"), texts=(("applicationId", _application_ids),)),
     _Part(_any("application_name"), texts=(("applicationName", _text("application_name")),)),
@@ -377,7 +378,7 @@ _BACK = {
     "post_nat_source_port": "postNAPTSourceTransportPort",
     "post_nat_destination_port": "postNAPTDestinationTransportPort", "ingress_vrf_id": "ingressVRFID",
     "egress_vrf_id": "egressVRFID", "nat_event": "natEvent", "firewall_event": "firewallEvent", "sampler": "selectorId",
-    "firewall_extended_event": _EXTENDED_EVENT.name,
+    "firewall_extended_event": _EXTENDED_EVENT_NAME,
 }
 _BACK_ADDRESSES = {"exporter": "originalExporterIPv{}Address", "next_hop": "ipNextHopIPv{}Address",
                    "bgp_next_hop": "bgpNextHopIPv{}Address", "post_nat_source": "postNATSourceIPv{}Address",
