@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.fields.columns import Column
+from flowtop.fields.networks import networked
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
@@ -210,6 +211,7 @@ class Answerer:
             FlowtopError: unknown group field, or groups and biflows together.
         """
         query = self._as_flow(query, source)
+        source = with_columns(source, networked(source.columns, lookups.networks), source.visible)
         visible = source.visible
         passing = visible & self._passes(query, source, lookups)
         ended = visible & (source.columns["end_reason"] != 0)
@@ -217,7 +219,7 @@ class Answerer:
         if not query.ended:
             left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
-        rows = self._rows(query, measured(self._mark.since(query.mark, source)), passing, matching, lookups)
+        rows = self._rows(query, measured(self._mark.since(query.mark, source), lookups.networks), passing, matching, lookups)
         columns = rows.source.columns
         ranking = Ranking.by(in_text_order(sorted_column(query), lookups), query.descending,
                              parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows

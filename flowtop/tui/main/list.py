@@ -45,11 +45,17 @@ class ListController:
         self.bits = bits
         self.rate_window: Window = "tick"
         self.distinctions = NO_DISTINCTIONS
+        self._network_faults: tuple[str, ...] = ()
 
     def show(self, before: Page | None, page: Page) -> None:
         """Take another page to show."""
         if before is not None and before.capture_filter and not page.capture_filter:
             self._view.say("the kernel now counts every flow; flows outside the filter were not counted before")
+        networks = page.lookups.networks
+        faults = () if networks is None else networks.faults
+        if new := [fault for fault in faults if fault not in self._network_faults]:
+            self._view.say(f"AS and country: {new[0]}")
+        self._network_faults = faults
         self._viewport.show(page)
         self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels)
 
