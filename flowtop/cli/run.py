@@ -137,7 +137,7 @@ class Run:
         networks = open_databases(self._options)
         if networks is not None and self._options.batch:
             for fault in networks.faults:
-                self._narrate(fault)
+                self._narrate(f"AS and country: {fault}")
         ready = (lambda: reader() and not exports.crowded()) if self._source.waits else reader
         return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder, networks=networks,
                         narrowing=self._narrowing, ready=ready)

@@ -25,7 +25,7 @@ from flowtop.model.kinds import (
     RecordBits,
 )
 from flowtop.model.rows import FlowRow
-from flowtop.text.lookups import Lookups, Networks, Texts
+from flowtop.text.lookups import Networks, Texts
 
 _PRIORITY = 14
 """Of the columns: they are the first to be left out."""
@@ -124,7 +124,7 @@ _PRIVATE_SIX = ((0xFC00 << 48, 7), (0xFE80 << 48, 10), (0xFF00 << 48, 8))
 def _private(words: Words) -> Array:
     high, low = words
     four = (high == 0) & (low >> np.uint64(32) == np.uint64(0xFFFF))
-    found = (high == 0) & (low <= np.uint64(1))  # ::, ::1
+    found: Array = (high == 0) & (low <= np.uint64(1))  # ::, ::1
     address = low & np.uint64(0xFFFF_FFFF)
     for network, length in _PRIVATE_FOUR:
         shift = np.uint64(32 - length)
@@ -157,13 +157,14 @@ def _read_asn(text: str) -> float:
     return int(digits)
 
 
-def _of_networks(made: Field, side: str) -> Field:
+def _of_networks(made: Field, side: str, longest: int = 0) -> Field:
     """The field as one of databases: shown and measured only when there are some. Its value belongs to the address, so
     that biflows have it from theirs ("formula"), and groups have none."""
-    assert made.column and made.measure and made.key
-    column = replace(made.column, of_reports=not side, on_request=bool(side))
+    assert made.column and made.measure and made.group
+    column = replace(made.column, of_reports=not side, on_request=bool(side), longest=longest)
     return made.but(
         column=column, biflow_columns=(column,), group_column=None,
+        group=replace(made.group, keys=lambda columns: (_column(columns, made.id),)),
         members=tuple(replace(member, of_networks=True, of_groups=False, both_ways=False, of_packets=True)
                       for member in made.members),
         measure=replace(made.measure, of_networks=True, together="formula"))
@@ -216,15 +217,15 @@ def _asn(side: Literal["", "source", "destination"]) -> Field:
 
 
 def _text(side: Literal["", "source", "destination"], what: str, header: str, doc: str, json: str, texts: Texts,
-          width: int, expected: str, example: str) -> Field:
+          width: int, longest: int, expected: str, example: str) -> Field:
     name = _id(side, what)
     made = make.text(
         name, f"{_HEADERS[side]}{header}", doc, json=json, texts=texts,
         codes=lambda source: _column(source.columns, name), records=lambda records: _column(records, name), width=width,
         priority=_PRIORITY, word=name, expected=expected, example=f"{name} {example}")
-    assert made.group and made.key
+    assert made.group and made.key and made.column
     return _of_networks(made.but(key=replace(made.key, any_case=True), group=_with_unknown(made.group, name),
-                                 detail=_detail(side, what)), side)
+                                 detail=_detail(side, what)), side, longest)
 
 
 AS_NAMES = Texts(lambda lookups: {} if lookups.networks is None else lookups.networks.names, lambda _: "")
@@ -235,10 +236,10 @@ def _of_end(side: Literal["", "source", "destination"]) -> tuple[Field, ...]:
     json, end = _WORDS[side]
     return (
         _asn(side),
-        _text(side, "as_name", "AS NAME", f"{end}'s AS by name, looked up.", f"{json}AsName", AS_NAMES, 12,
+        _text(side, "as_name", "AS NAME", f"{end}'s AS by name, looked up.", f"{json}AsName", AS_NAMES, 10, 24,
               "an AS's name, such as *cloud*", "*cloud*"),
         _text(side, "country", "CC", f"{end}'s country, looked up: two letters (ISO 3166).", f"{json}Country",
-              COUNTRIES, 2, "a country's two letters, such as DE", "DE"),
+              COUNTRIES, 2, 0, "a country's two letters, such as DE", "DE"),
     )
 
 

@@ -35,8 +35,7 @@ class Origins(NamedTuple):
 
     def put(self, rows: Integers, others: Origins) -> None:
         """Replace those at these rows."""
-        for mine, theirs in zip(self, others, strict=True):
-            mine[rows] = theirs
+        self.asn[rows], self.name[rows], self.country[rows] = others
 
 
 class AddressCache:
@@ -49,18 +48,20 @@ class AddressCache:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._factors = [np.uint64(int(factor) | 1) for factor in rng.integers(1 << 62, size=4)]
-        self._resize(_LEAST_BITS)
+        self._stored = 0
+        self._make(_LEAST_BITS)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._resize(_LEAST_BITS)
+        self._make(_LEAST_BITS)
 
     def find(self, high: Words, low: Words) -> tuple[Integers, Origins]:
         """What is known of these addresses, and the rows of those that are not stored, ascending."""
         first, second = self._places(high, low)
-        at = np.where(self._is_at(first, high, low), first, second)
-        missing = np.flatnonzero(~self._is_at(at, high, low))
-        found = self._values.take(at)
+        elsewhere = np.flatnonzero(~self._is_at(first, high, low))
+        missing = elsewhere[~self._is_at(second[elsewhere], high[elsewhere], low[elsewhere])]
+        first[elsewhere] = second[elsewhere]
+        found = self._values.take(first)
         if len(missing):
             found.put(missing, Origins.none(len(missing)))
         return missing, found
@@ -74,27 +75,34 @@ class AddressCache:
         if bits > self._bits:
             self._grow(bits)
         first, second = self._places(high, low)
-        used = self._values.country != _EMPTY
-        at = np.where(used[first] & ~used[second], second, first)
-        self._high[at], self._low[at] = high, low
-        self._values.put(at, values)
+        for _ in range(2):  # again those whose place another one of them has taken
+            used = self._values.country != _EMPTY
+            at = np.where(used[first] & ~used[second], second, first)
+            self._high[at], self._low[at] = high, low
+            self._values.put(at, values)
+            lost = np.flatnonzero(~self._is_at(at, high, low))
+            high, low, values, first, second = high[lost], low[lost], values.take(lost), first[lost], second[lost]
 
     def _grow(self, bits: int) -> None:
-        stored, high, low, values = self._stored, self._high, self._low, self._values
-        self._resize(bits)
+        stored: int = self._stored
+        high, low, values = self._high, self._low, self._values
+        self._make(bits)
         kept = np.flatnonzero(values.country != _EMPTY)
         self.store(high[kept], low[kept], values.take(kept))
         self._stored = stored
 
-    def _resize(self, bits: int) -> None:
+    def _make(self, bits: int) -> None:
         size = 1 << bits
         self._bits, self._stored = bits, 0
-        self._high, self._low = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
-        self._values = Origins(np.zeros(size, np.uint32), np.zeros(size, np.uint32), np.full(size, _EMPTY, np.uint16))
+        self._high: Words = np.zeros(size, np.uint64)
+        self._low: Words = np.zeros(size, np.uint64)
+        self._values: Origins = Origins.none(size)
+        self._values.country.fill(_EMPTY)
 
     def _is_at(self, at: Integers, high: Words, low: Words) -> npt.NDArray[np.bool_]:
-        there: npt.NDArray[np.bool_] = (self._low[at] == low) & (self._high[at] == high) & (
-            self._values.country[at] != _EMPTY)
+        there: npt.NDArray[np.bool_] = self._low[at] == low
+        there &= self._high[at] == high
+        there &= self._values.country[at] != _EMPTY
         return there
 
     def _places(self, high: Words, low: Words) -> tuple[Integers, Integers]:

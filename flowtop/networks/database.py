@@ -1,7 +1,7 @@
 """One MMDB file: which record each of many addresses has, and what flowtop reads of a record.
 
-maxminddb opens the file and decodes records. Its look-up takes one address at a time, so the search tree is walked here,
-for many addresses at once; each different record is then decoded once, by maxminddb.
+maxminddb opens the file and decodes records. Its look-up takes one address at a time, so the search tree is walked
+here, for many addresses at once; each different record is then decoded once, by maxminddb.
 File format: https://maxmind.github.io/MaxMind-DB/
 """
 
@@ -59,8 +59,8 @@ def identity(status: os.stat_result) -> Identity:
 class Database:
     """An open database.
 
-    The file is mapped, not read: of a file of 1 GB only the pages that are needed are in memory. Somebody who shortens a
-    mapped file takes the pages away from under us (SIGBUS), so `intact` must be asked before each use; programs that
+    The file is mapped, not read: of a file of 1 GB only the pages that are needed are in memory. Somebody who shortens
+    a mapped file takes the pages away from under us (SIGBUS), so `intact` must be asked before each use; programs that
     replace a file by another one (rename, as geoipupdate does) do no harm.
 
     Raises:
@@ -98,6 +98,8 @@ class Database:
         octets = self._count * self._bits // 4
         if octets + _SEPARATOR > status.st_size:
             raise DatabaseError("is cut off")
+        if any(os.pread(self._descriptor, _SEPARATOR, octets)):
+            raise DatabaseError("is damaged: its tree does not end where it should")
         self.kind = units.printable(str(facts.database_type), LONGEST_NAME)
         self.built_s = facts.build_epoch
         self._tree = np.frombuffer(mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ), np.uint8, octets)

@@ -1,4 +1,4 @@
-"""AS and country of flows' addresses: several databases, looked up when something asks, and read again when replaced."""
+"""AS and country of flows' addresses: several databases, asked when something is shown, read again when replaced."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class NetworkDatabases:
     Args:
         paths: of MMDB files. One that cannot be used is a fault and looked at again when it changes.
         local: gives the addresses of this host, 4 or 16 octets each; None: they are not known.
-        budget_s: longest time a look-up may take before it leaves addresses for the next one; None: as long as it takes.
+        budget_s: longest time of a look-up, which leaves further addresses for the next one; None: no limit.
         clock: seconds, monotonic.
         rng: of the hash.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -196,6 +196,7 @@ class Answerer:
         self._pairing: Pairing | None = None
         self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow and its flows
         self._anchor_flow: int | None = None  # the flow that was the anchor before its biflow
+        self._ordered: tuple[Column, Mapping[int, str], Column] | None = None
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
@@ -219,9 +220,10 @@ class Answerer:
         if not query.ended:
             left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
-        rows = self._rows(query, measured(self._mark.since(query.mark, source), lookups.networks), passing, matching, lookups)
+        whole = measured(self._mark.since(query.mark, source), lookups.networks)
+        rows = self._rows(query, whole, passing, matching, lookups)
         columns = rows.source.columns
-        ranking = Ranking.by(in_text_order(sorted_column(query), lookups), query.descending,
+        ranking = Ranking.by(self._in_order(sorted_column(query), lookups), query.descending,
                              parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
@@ -236,6 +238,15 @@ class Answerer:
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
                       None if rank is None else anchor)
+
+    def _in_order(self, column: Column, lookups: Lookups) -> Column:
+        """`in_text_order`; the order of names of AS, which are thousands and never change, is kept."""
+        names = None if column.texts is None else column.texts.names(lookups)
+        if names is None or lookups.networks is None or names is not lookups.networks.names:
+            return in_text_order(column, lookups)
+        if self._ordered is None or self._ordered[0] is not column or self._ordered[1] is not names:
+            self._ordered = column, names, in_text_order(column, lookups)
+        return self._ordered[2]
 
     def kept(self, query: Query) -> frozenset[int]:
         """flow_ids that must remain in the table for the cursor: the anchor, or the flows of its biflow."""
