@@ -60,9 +60,8 @@ def test_look_ups_give_the_network_that_has_the_address(tmp_path: Path, record_s
                  record_size=record_size)
     asked = []
     for network in numbers:
-        for address in (network[0], network[-1], network[rng.randrange(network.num_addresses)],
-                        network[0] - 1, network[-1] + 1):
-            asked.append(address)
+        asked += [network[0], network[-1], network[rng.randrange(network.num_addresses)], network[0] - 1,
+                  network[-1] + 1]
     asked += [ipaddress.IPv4Address(rng.getrandbits(32)) for _ in range(500)]
     expected = [next((number for network, number in numbers.items()
                       if network.version == address.version and address in network), 0) for address in asked]
@@ -126,7 +125,8 @@ def test_schemas(record: Any, expected: Known) -> None:
 
 def test_the_first_database_that_knows_something_says_it(tmp_path: Path) -> None:
     one = write(tmp_path / "a.mmdb", {"192.0.2.0/24": asn(1, "One")})
-    two = write(tmp_path / "b.mmdb", {"192.0.2.0/24": asn(2, "Two") | country("DE"), "198.51.100.0/24": asn(3, "Three")})
+    two = write(tmp_path / "b.mmdb", {"192.0.2.0/24": asn(2, "Two") | country("DE"),
+                                      "198.51.100.0/24": asn(3, "Three")})
     databases = NetworkDatabases([one, two])
     expected = [(1, "One", "DE"), (3, "Three", ""), (0, "", "")]
     assert looked_up(databases, "192.0.2.1", "198.51.100.1", "203.0.113.1") == expected
