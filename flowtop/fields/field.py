@@ -112,6 +112,7 @@ class GroupField:
         alike: for a field whose only key is a code: codes with equal results are one group. None: each code is a group.
         texts: for a field whose only key is a code: groups are sorted by these texts. None: by the keys.
         of_exporters: useful only when flows come from exporters.
+        of_networks: useful only with databases of networks.
         flexible: the column takes a share of the cells that are left.
         choose: the text after `:` in `--group` -> the field with that argument; None: takes none. Raises ValueError.
         argument: describes that text, for help and README.
@@ -132,6 +133,7 @@ class GroupField:
     alike: Callable[[int, Lookups], Hashable] | None = None
     texts: Texts | None = None
     of_exporters: bool = False
+    of_networks: bool = False
     flexible: bool = False
     choose: Callable[[str], GroupField] | None = None
     argument: str = ""

@@ -161,10 +161,11 @@ def _of_networks(made: Field, side: str, longest: int = 0) -> Field:
     """The field as one of databases: shown and measured only when there are some. Its value belongs to the address, so
     that biflows have it from theirs ("formula"), and groups have none."""
     assert made.column and made.measure and made.group
-    column = replace(made.column, of_reports=not side, on_request=bool(side), longest=longest)
+    column = replace(made.column, of_reports=not side, on_request=bool(side), longest=longest,
+                     of_networks=True)
     return made.but(
         column=column, biflow_columns=(column,), group_column=None,
-        group=replace(made.group, keys=lambda columns: (_column(columns, made.id),)),
+        group=replace(made.group, keys=lambda columns: (_column(columns, made.id),), of_networks=True),
         members=tuple(replace(member, of_networks=True, of_groups=False, both_ways=False, of_packets=True)
                       for member in made.members),
         measure=replace(made.measure, of_networks=True, together="formula"))

@@ -163,9 +163,11 @@ class ListController:
         newest = self._questions.newest
         collecting = newest is not None and newest.collecting is not None
         tunnels = newest is not None and newest.tunnels
+        networks = newest is not None and newest.lookups.networks is not None
         columns = columns_of(self._questions.choice)
         ids = [id_ for id_, column in columns.items()  # also those without room now: the sorted column gets some
-               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels))
+               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels)
+                   and (networks or not column.of_networks))
                or id_ == self._questions.sort]
         self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
 
