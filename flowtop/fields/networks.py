@@ -55,6 +55,7 @@ class NetworkColumns:
         self.networks = networks
         self._columns = columns
         self._made: dict[str, Array] = {}
+        self._ends_of: dict[str, tuple[Words, Array]] = {}
 
     def __getitem__(self, name: str) -> Array:
         if not name.startswith(_PART):
@@ -84,6 +85,11 @@ class NetworkColumns:
 
     def _ends(self, side: str) -> tuple[Words, Array]:
         """Addresses as Networks takes them, and how many of their bits count: 0 where there is no address."""
+        if side not in self._ends_of:
+            self._ends_of[side] = self._made_ends(side)
+        return self._ends_of[side]
+
+    def _made_ends(self, side: str) -> tuple[Words, Array]:
         columns = self._columns
         version = columns["ip_version"]
         high, low = address_words(columns, f"{side}_address")
@@ -115,23 +121,32 @@ class NetworkColumns:
         return found
 
 
-_PRIVATE_FOUR = ((0x0A000000, 8), (0xAC100000, 12), (0xC0A80000, 16), (0x64400000, 10), (0xA9FE0000, 16),
-                 (0x7F000000, 8), (0x00000000, 32), (0xE0000000, 4), (0xFFFFFFFF, 32))
-_PRIVATE_SIX = ((0xFC00 << 48, 7), (0xFE80 << 48, 10), (0xFF00 << 48, 8))
-"""Address and length of the networks of filters.build.PRIVATE, the words of which are words of the filter language."""
+_LEADS = 1 << 16
+
+
+def _private_leads() -> Array:
+    """For each first two octets of an address, IPv6 after IPv4, whether addresses that begin so are private. These are
+    the networks of the filter word `private`, but for 0.0.0.0, 255.255.255.255, :: and ::1, which are single addresses.
+    """
+    found = np.zeros(2 * _LEADS, np.bool_)
+    for first, bits in ((0x0A00, 8), (0xAC10, 12), (0xC0A8, 16), (0x6440, 10), (0xA9FE, 16), (0x7F00, 8), (0xE000, 4),
+                        (_LEADS + 0xFC00, 7), (_LEADS + 0xFE80, 10), (_LEADS + 0xFF00, 8)):
+        found[first:first + (1 << 16 - bits)] = True
+    return found
+
+
+_PRIVATE = _private_leads()
+_SINGLE = np.array([0, 1, _MAPPED, _MAPPED | np.uint64(0xFFFF_FFFF)], np.uint64)
+"""Lower halves of single private addresses; their upper halves are 0."""
 
 
 def _private(words: Words) -> Array:
     high, low = words
     four = (high == 0) & (low >> np.uint64(32) == np.uint64(0xFFFF))
-    found: Array = (high == 0) & (low <= np.uint64(1))  # ::, ::1
-    address = low & np.uint64(0xFFFF_FFFF)
-    for network, length in _PRIVATE_FOUR:
-        shift = np.uint64(32 - length)
-        found |= four & (address >> shift == np.uint64(network) >> shift)
-    for network, length in _PRIVATE_SIX:
-        shift = np.uint64(64 - length)
-        found |= high >> shift == np.uint64(network) >> shift
+    leads = np.where(four, low >> np.uint64(16) & np.uint64(0xFFFF), (high >> np.uint64(48)) + np.uint64(_LEADS))
+    found: Array = _PRIVATE[leads.astype(np.int64)]
+    rows = np.flatnonzero(high == 0)
+    found[rows] |= np.isin(low[rows], _SINGLE)
     return found
 
 

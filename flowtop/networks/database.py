@@ -104,6 +104,8 @@ class Database:
         self.built_s = facts.build_epoch
         self._tree = np.frombuffer(mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ), np.uint8, octets)
         self._known: dict[int, Known] = {}
+        self.decoded = 0
+        """Records that were decoded so far."""
         self.unreadable = 0
         """Records that could not be decoded."""
         self._four_root = self._descend_to_four()
@@ -136,6 +138,7 @@ class Database:
         return known
 
     def _decoded(self, high: int, low: int) -> Known:
+        self.decoded += 1
         address = ipaddress.IPv6Address(high << 64 | low)
         try:
             return known_of(self._reader.get(str(address.ipv4_mapped or address)))

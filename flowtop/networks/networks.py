@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ SCREEN_BUDGET_S = 0.05
 _PIECE = 8_192
 _WHOLE = 128
 _LONGEST_PATH = 120
+_LEAST_KEPT, _MOST_KEPT = 4_096, 300_000
+"""Addresses of a question that is kept with its answer: two of them, 27 octets an address each."""
+_UNANSWERED = 255
+_AT_LEAST = 64
+"""Records that a look-up decodes, even when its time is over: so that all are known at last."""
 
 
 class _File:
@@ -63,6 +69,19 @@ class _File:
         return database is not None
 
 
+class _Asked(NamedTuple):
+    """A large question and its answer. `lengths` is _UNANSWERED where there was no time for one."""
+
+    high: Words
+    low: Words
+    lengths: npt.NDArray[np.uint8]
+    found: Origins
+
+    def others(self, high: Words, low: Words, lengths: npt.NDArray[np.uint8]) -> Integers:
+        """Rows that are different in a question of the same size."""
+        return np.flatnonzero((self.low != low) | (self.high != high) | (self.lengths != lengths))
+
+
 class NetworkDatabases:
     """See text.lookups.Networks. For any thread; look-ups are done one after another.
 
@@ -90,6 +109,7 @@ class NetworkDatabases:
         self._country_codes: dict[str, int] = {"": 0}
         self._locals = np.zeros((0, 2), np.uint64)
         self._local_at = self._looked_at = -np.inf
+        self._asked: list[_Asked] = []
         self.names: Mapping[int, str] = {}
         self.countries: Mapping[int, str] = {}
         self.faults: tuple[str, ...] = ()
@@ -107,13 +127,17 @@ class NetworkDatabases:
             found = Origins.none(len(high))
             if not any(file.database for file in self._files):
                 return found
-            until = np.inf if self._budget_s is None else self._clock() + self._budget_s
-            whole = np.flatnonzero(lengths == _WHOLE)
-            missing, values = self._cache.find(high[whole], low[whole])
-            found.put(whole, values)
-            self._look_up(found, whole[missing], high, low, lengths, until, store=True)
-            parts = np.flatnonzero((lengths > 0) & (lengths < _WHOLE))
-            self._look_up(found, parts, high, low, lengths, until, store=False)
+            known = self._nearest(high, low, lengths)
+            if known is None:
+                left = self._fill(found, np.arange(len(high)), high, low, lengths)
+            else:
+                rows = known.others(high, low, lengths)
+                found = known.found.take(np.arange(len(high)))
+                found.put(rows, Origins.none(len(rows)))
+                left = self._fill(found, rows, high, low, lengths)
+            if _LEAST_KEPT <= len(high) <= _MOST_KEPT:
+                self._asked = [each for each in self._asked if each is not known][-1:]
+                self._asked.append(_Asked(high, low, np.where(left, np.uint8(_UNANSWERED), lengths), found))
             self._publish()
             return found
 
@@ -138,9 +162,32 @@ class NetworkDatabases:
         found: npt.NDArray[np.bool_] = (known[at, 0] == high) & (known[at, 1] == low)
         return found
 
+    def _nearest(self, high: Words, low: Words, lengths: npt.NDArray[np.uint8]) -> _Asked | None:
+        """The question before that was nearly the same: tables of flows are asked for again with every page."""
+        if len(high) < _LEAST_KEPT:
+            return None
+        alike = [each for each in self._asked if len(each.high) == len(high)]
+        counts = [len(each.others(high, low, lengths)) for each in alike]
+        least = min(counts, default=len(high))
+        return alike[counts.index(least)] if least < len(high) // 2 else None
+
+    def _fill(self, found: Origins, rows: Integers, high: Words, low: Words,
+              lengths: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Fill `found` at these rows, and say which are left for the next look-up."""
+        until = np.inf if self._budget_s is None else self._clock() + self._budget_s
+        whole = rows[lengths[rows] == _WHOLE]
+        missing, values = self._cache.find(high[whole], low[whole])
+        found.put(whole, values)
+        parts = rows[(lengths[rows] > 0) & (lengths[rows] < _WHOLE)]
+        left = np.zeros(len(high), np.bool_)
+        left[whole[missing]] = left[parts] = True
+        self._look_up(found, whole[missing], high, low, lengths, until, left, store=True)
+        self._look_up(found, parts, high, low, lengths, until, left, store=False)
+        return left
+
     def _look_up(self, found: Origins, rows: Integers, high: Words, low: Words, lengths: npt.NDArray[np.uint8],
-                 until: float, *, store: bool) -> None:
-        """Fill `found` at these rows, piece by piece, until the time is over."""
+                 until: float, left: npt.NDArray[np.bool_], *, store: bool) -> None:
+        """Fill `found` at these rows, piece by piece, until the time is over; what is done is not `left` any more."""
         for start in range(0, len(rows), _PIECE):
             if start and self._clock() >= until:
                 return
@@ -148,6 +195,7 @@ class NetworkDatabases:
             piece = rows[start:start + _PIECE]
             values, decoded = self._looked_up(high[piece], low[piece], lengths[piece], until)
             found.put(piece[decoded], values.take(decoded))
+            left[piece[decoded]] = False
             if store:
                 self._cache.store(high[piece[decoded]], low[piece[decoded]], values.take(decoded))
 
@@ -161,11 +209,13 @@ class NetworkDatabases:
                 continue
             records = database.records(high, low, lengths)
             different, one, inverse = np.unique(records, return_index=True, return_inverse=True)
-            values, before = Origins.none(len(different)), database.unreadable
+            values, before, due = Origins.none(len(different)), database.unreadable, database.decoded + _AT_LEAST
             for place, (record, row) in enumerate(zip(different.tolist(), one.tolist(), strict=True)):
-                if place % 64 == 63 and self._clock() >= until:
-                    decoded &= inverse < place
-                    break
+                if database.decoded >= due:
+                    due += _AT_LEAST
+                    if self._clock() >= until:
+                        decoded &= inverse < place
+                        break
                 if record:
                     known = database.known(record, int(high[row]), int(low[row]))
                     values.asn[place], values.name[place], values.country[place] = self._codes(known)
@@ -205,6 +255,7 @@ class NetworkDatabases:
         changed = [file.follow() for file in self._files]
         if any(changed):
             self._cache.clear()
+            self._asked = []
         self._tell()
 
     def _tell(self) -> None:

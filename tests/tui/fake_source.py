@@ -183,7 +183,7 @@ class FakeSource:
             tick_s=1.0, rows=(), matched=0, flows=0, active_flows=0, anchor_rank=None, linger_s=self.linger_s,
             tunnels=any(row.tunnel for row in self.flows), capture_filter=self.capture_filter, source=self.source,
             collecting=self.collecting, books=self.books, ingress=self.ingress, egress=self.egress,
-            lookups=Lookups(self.interfaces), attached=tuple(self.attached),
+            lookups=Lookups(self.interfaces, networks=self.networks), attached=tuple(self.attached),
             usage=SelfUsage(cpu=0.013, resident_octets=84_000_000))
 
     def _send(self) -> None:

@@ -21,9 +21,11 @@ from flowtop.errors import FlowtopError
 from flowtop.fields.columns import Wording
 from flowtop.fields.fitting import NO_DISTINCTIONS, fit
 from flowtop.fields.groups import drill_term
+from flowtop.fields.networks import NetworkColumns
 from flowtop.fields.records import plain_records
 from flowtop.fields.registry import COLUMNS, FIELDS, GROUPS, KEYS, MEMBERS
 from flowtop.fields.seen import seen_texts
+from flowtop.filters.build import PRIVATE
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
@@ -42,7 +44,9 @@ from flowtop.tui.panels.details import DetailsContext, detail_lines
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
 from tests.unit.factories import SECOND, START_NS, batch, counters, key
+from tests.unit.factories import packed as packed_address
 from tests.unit.networks.databases import asn, country, write
+from tests.unit.query.test_answer import source
 from tests.unit.query.test_past import facts
 
 NETWORKS = {"198.51.100.0/25": (64500, "Example Cloud", "DE"), "203.0.113.0/24": (64501, "Evil \x1b[31mNet\n", "FR"),
@@ -387,3 +391,25 @@ def test_every_part_comes_from_the_registry() -> None:
     for name in FIELD_IDS:
         assert FIELDS[name].column is COLUMNS[name] and FIELDS[name].group is GROUPS[name]
         assert KEYS[name] is FIELDS[name].key and FIELDS[name].members
+
+
+def test_private_is_what_the_filter_word_means() -> None:
+    edges = [text for network in PRIVATE for text in (network.packed, _last(network))]
+    asked = [*edges, *(_moved(packed, step) for packed in edges for step in (-1, 1))]
+    flows = source(len(asked), ip_version=[4 if len(packed) == 4 else 6 for packed in asked])
+    flows.columns["source_address"] = np.array([packed.ljust(16, b"\0") for packed in asked], "V16")
+    flows.columns["destination_address"] = np.void(packed_address("192.0.2.1"))
+    expected = compile_filter("src private").mask(flows, NO_LOOKUPS)
+    assert {True, False} == set(expected.tolist())
+    # Of two ends of which only the source is private, the destination is remote, whatever the ports are.
+    flows.columns["protocol"], flows.columns["source_port"], flows.columns["destination_port"] = 6, 1, 2
+    assert (NetworkColumns(flows.columns, None)._remote_is_source() == ~expected).all()
+
+
+def _last(network: Any) -> bytes:
+    return bytes(octet | ~mask & 255 for octet, mask in zip(network.packed, network.mask, strict=True))
+
+
+def _moved(packed: bytes, step: int) -> bytes:
+    size = 8 * len(packed)
+    return ((int.from_bytes(packed, "big") + step) % (1 << size)).to_bytes(size // 8, "big")

@@ -298,3 +298,25 @@ def test_databases_in_the_usual_places(tmp_path: Path, names: list[str], expecte
         (place / name).touch()
     found = usual_databases([tmp_path / "missing", place])
     assert found == tuple(place / name for name in (names if expected is None else expected))
+
+
+def test_questions_that_differ_a_little_have_their_own_answers(tmp_path: Path) -> None:
+    """Flows come and go in a table that is asked for again and again; files change meanwhile; time is short."""
+    path = write(tmp_path / "asn.mmdb", {f"{first}.0.0.0/8": asn(first) for first in range(1, 200)})
+    dice = np.random.default_rng(3)
+    for budget_s in (None, 1.0):
+        databases = NetworkDatabases([path], clock=Clock(), budget_s=budget_s)
+        tables = [np.uint64(0xFFFF << 32) | dice.integers(0, 1 << 32, 5_000).astype(np.uint64) for _ in range(3)]
+        lengths = [dice.choice(np.array([0, 100, 104, 128], np.uint8), 5_000) for _ in range(3)]
+        high = np.zeros(5_000, np.uint64)
+        for turn in range(60):
+            which = turn % 3
+            changed = dice.integers(0, 5_000, dice.choice([0, 10, 4_000]) if turn < 40 else 0)
+            others = dice.integers(0, 1 << 32, len(changed)).astype(np.uint64)
+            tables[which][changed] = np.uint64(0xFFFF << 32) | others
+            numbers, _, _ = databases.origins(high, tables[which].copy(), lengths[which])
+            first = tables[which] >> np.uint64(24) & np.uint64(255)
+            expected = np.where((lengths[which] >= 104) & (first >= 1) & (first < 200), first, 0)
+            assert (numbers == expected).all() or (budget_s and ((numbers == expected) | (numbers == 0)).all())
+            if turn >= 57:
+                assert (numbers == expected).all(), "in the end everything is known"
