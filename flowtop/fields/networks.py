@@ -27,8 +27,8 @@ from flowtop.model.kinds import (
 from flowtop.model.rows import FlowRow
 from flowtop.text.lookups import Networks, Texts
 
-_PRIORITY = 14
-"""Of the columns: they are the first to be left out."""
+_PRIORITIES = {"country": 5, "as_name": 7, "asn": 9}
+"""Of the columns: a country needs little room; a name says more than a number."""
 _MAPPED = np.uint64(0xFFFF << 32)
 _PART = "network "
 """Prefix of the columns of NetworkColumns: no field can have such an id."""
@@ -224,7 +224,7 @@ def _asn(side: Literal["", "source", "destination"]) -> Field:
     made = make.numeric(
         name, f"{_HEADERS[side]}ASN", f"{end}'s AS number: reported by the exporter, else looked up.",
         json=f"{json}AsNumber", values=values, records=lambda records: _column(records, name), text=str, width=6,
-        priority=_PRIORITY, word=name, read=_read_asn, expected="an AS number, such as 64500 or AS64500",
+        priority=_PRIORITIES["asn"], word=name, read=_read_asn, expected="an AS number, such as 64500 or AS64500",
         example=f"{name} 64500", group=True, zero_unknown=True)
     assert made.column
     column = replace(made.column,
@@ -238,7 +238,7 @@ def _text(side: Literal["", "source", "destination"], what: str, header: str, do
     made = make.text(
         name, f"{_HEADERS[side]}{header}", doc, json=json, texts=texts,
         codes=lambda source: _column(source.columns, name), records=lambda records: _column(records, name), width=width,
-        priority=_PRIORITY, word=name, expected=expected, example=f"{name} {example}")
+        priority=_PRIORITIES[what], word=name, expected=expected, example=f"{name} {example}")
     assert made.group and made.key and made.column
     return _of_networks(made.but(key=replace(made.key, any_case=True), group=_with_unknown(made.group, name),
                                  detail=_detail(side, what)), side, longest)
@@ -252,7 +252,7 @@ def _of_end(side: Literal["", "source", "destination"]) -> tuple[Field, ...]:
     json, end = _WORDS[side]
     return (
         _asn(side),
-        _text(side, "as_name", "AS NAME", f"{end}'s AS by name, looked up.", f"{json}AsName", AS_NAMES, 10, 24,
+        _text(side, "as_name", "AS NAME", f"{end}'s AS by name, looked up.", f"{json}AsName", AS_NAMES, 10, 18,
               "an AS's name, such as *cloud*", "*cloud*"),
         _text(side, "country", "CC", f"{end}'s country, looked up: two letters (ISO 3166).", f"{json}Country",
               COUNTRIES, 2, 0, "a country's two letters, such as DE", "DE"),

@@ -16,7 +16,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, SelfUsage, Traffic
-from flowtop.text.lookups import Lookups
+from flowtop.text.lookups import Lookups, Networks
 from flowtop.tui.source import PageListener
 from tests.tui.row_table import SECOND_NS, RowTable
 
@@ -115,6 +115,7 @@ class FakeSource:
         self.capture_filter = ""
         self.source: SourceState | None = None
         self.collecting: CollectingStatistics | None = None
+        self.networks: Networks | None = None
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
         self.listener: PageListener | None = None

@@ -262,6 +262,7 @@ def test_columns_are_shown_when_there_is_something(lookups: Lookups) -> None:
     assert shown & set(FIELD_IDS) == {"asn", "as_name", "country"}
     assert not {column.id for column, _ in fit(300)} & set(FIELD_IDS)
     assert not {column.id for column, _ in fit(80, distinctions=distinctions)} & set(FIELD_IDS)
+    assert {column.id for column, _ in fit(160, distinctions=distinctions)} & set(FIELD_IDS) == {"country"}
 
 
 def test_completion_offers_what_is_in_view(lookups: Lookups) -> None:
