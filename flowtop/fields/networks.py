@@ -188,6 +188,7 @@ def _of_networks(made: Field, side: str, longest: int = 0) -> Field:
 
 _WORDS: dict[str, tuple[str, str]] = {"": ("remote", "Remote end"), "source": ("source", "Source"),
                                       "destination": ("destination", "Destination")}
+_WAYS = {"source": "src", "destination": "dst"}
 _HEADERS: dict[str, str] = {"": "", "source": "SRC ", "destination": "DST "}
 
 
@@ -211,7 +212,7 @@ def _detail(side: str, text: str) -> Detail | None:
         return {"asn": f"AS{value}" if value else "", "as_name": AS_NAMES.text(value, formatter.lookups),
                 "country": COUNTRIES.text(value, formatter.lookups)}[text]
 
-    return Detail(f"{side} net", shown, of_way=False, optional=True, rank=8)
+    return Detail(f"{_WAYS[side]} network", shown, of_way=False, optional=True, rank=8)
 
 
 def _asn(side: Literal["", "source", "destination"]) -> Field:

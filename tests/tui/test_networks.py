@@ -30,12 +30,12 @@ def database(place: Path) -> Path:
 
 async def test_columns_details_and_groups(tmp_path: Path) -> None:
     shown = source(database(tmp_path))
-    async with running(shown, 220) as pilot:
+    async with running(shown, 220, 40) as pilot:
         assert {"ASN", "CC"} <= set(line(pilot.app, 2).split())
         for row, (number, name, code) in zip(flow_lines(pilot.app), PEERS.values(), strict=False):
             assert f"{number}" in row and name in row and row.split().count(code) == 1
         await pilot.press("down", "enter")
-        assert any("destination net" in each and {"AS64500", "Cloud", "DE"} <= set(each.split())
+        assert any("dst network" in each and {"AS64500", "Cloud", "DE"} <= set(each.split())
                    for each in lines(pilot.app))
     async with running(source(database(tmp_path)), 120, query=Query(group=("country",))) as pilot:
         assert sorted(row.split()[0] for row in flow_lines(pilot.app) if row.strip()) == ["-", "DE", "FR"]

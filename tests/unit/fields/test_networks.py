@@ -281,8 +281,8 @@ def test_details(lookups: Lookups) -> None:
     assert values_of(page.details.row, lookups, "source_") == known(EVIL)
     strips = detail_lines(page.details, DetailsContext(page, Wording(), time.gmtime), 120)
     lines = [" ".join("".join(segment.text for segment in strip).split()) for strip in strips]
-    assert "source net AS64501 Evil Net FR" in lines
-    assert not [line for line in lines if line.startswith("destination net")], "nothing is known of it"
+    assert "src network AS64501 Evil Net FR" in lines
+    assert not [line for line in lines if line.startswith("dst network")], "nothing is known of it"
 
 
 def test_the_past_and_frozen_pages_have_them(lookups: Lookups) -> None:
