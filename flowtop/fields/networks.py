@@ -180,7 +180,8 @@ def _of_networks(made: Field, side: str, longest: int = 0) -> Field:
                      of_networks=True)
     return made.but(
         column=column, biflow_columns=(column,), group_column=None,
-        group=replace(made.group, keys=lambda columns: (_column(columns, made.id),), of_networks=True),
+        group=replace(made.group, keys=lambda columns: (_column(columns, made.id),), of_networks=True,
+                      flexible=longest > 0),
         members=tuple(replace(member, of_networks=True, of_groups=False, both_ways=False, of_packets=True)
                       for member in made.members),
         measure=replace(made.measure, of_networks=True, together="formula"))
