@@ -115,12 +115,19 @@ def _flush(status: int) -> int:
 
 
 def _check(options: RunOptions) -> int:
-    from flowtop.capture.ebpf.check import check_host
+    from flowtop.capture.ebpf.check import Finding, check_host
+    from flowtop.cli.networks import open_databases
     from flowtop.cli.run import first_query
     from flowtop.cli.sources import LiveSource
 
     split = LiveSource(options).kernel_filter(first_query(options))
-    findings = check_host()
+    networks = open_databases(options)
+    lines = ("none, which is fine: see flowtop help networks",) if networks is None else networks.files
+    faults = () if networks is None else networks.faults
+    findings = (
+        *check_host(), *(Finding("AS and country", True, line) for line in lines),
+        *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
+          for line in faults))
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")

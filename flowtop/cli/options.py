@@ -26,6 +26,9 @@ COLLECTOR_SORT = "rate_60s"
 COLLECTOR_DEDUPE = "off"
 """Default with -l: all records that exporters report are counted."""
 
+NO_DATABASES = ("off",)
+"""Value of `--mmdb`: no database of networks, not even one that is in its usual place."""
+
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
@@ -133,6 +136,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["-n", "--numeric"], is_flag=True,
         help="Start without names, whatever the settings say."),
     click.Option(
+        ["--mmdb"], multiple=True, type=_FILE, metavar="FILE",
+        help="Database of AS numbers or countries (MMDB: GeoLite2, DB-IP, IPinfo); repeatable; off: none. Default: "
+             "those in /usr/share/GeoIP, /var/lib/GeoIP and the like. Nothing is downloaded."),
+    click.Option(
         ["--theme"], type=click.Choice(["terminal", "dark", "light", "contrast"]),
         help="Colours of the screen; terminal: the terminal's own 16 colours. Default: the last one chosen, initially "
              "terminal."),
@@ -227,6 +234,7 @@ class RunOptions:
         one_round: the whole file is one round, whatever `delay` is.
         names: which names the screen begins with: none, hosts, ports or all.
         numeric: names were turned off; `names` is none then.
+        mmdb: paths of databases of networks; empty: the usual ones; NO_DATABASES: none.
         theme: of the screen; None: the one chosen last.
         batch: no screen.
         count: rounds; None: until the end.
@@ -266,6 +274,7 @@ class RunOptions:
     one_round: bool
     names: Literal["none", "hosts", "ports", "all"]
     numeric: bool
+    mmdb: tuple[str, ...]
     theme: str | None
     batch: bool
     count: int | None
@@ -453,4 +462,6 @@ def _settle_list(values: dict[str, Any], given: set[str]) -> None:
             values["group"] = ""
     if values["numeric"]:
         values["names"] = "none"
+    if "off" in values["mmdb"]:
+        values["mmdb"] = NO_DATABASES
     values["filter"] = " ".join(values["filter"])

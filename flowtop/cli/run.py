@@ -130,11 +130,16 @@ class Run:
             exports: receive every Flow Record.
             reader: whether the reader of the rounds is ready for the next one.
         """
+        from flowtop.cli.networks import open_databases
         from flowtop.pipeline.pipeline import Pipeline
 
         self.recorder.connect(capture)
+        networks = open_databases(self._options)
+        if networks is not None and self._options.batch:
+            for fault in networks.faults:
+                self._narrate(f"AS and country: {fault}")
         ready = (lambda: reader() and not exports.crowded()) if self._source.waits else reader
-        return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder,
+        return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder, networks=networks,
                         narrowing=self._narrowing, ready=ready)
 
     def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:

@@ -221,6 +221,9 @@ class _JsonLines:
         rows = [record(row, page.query, page.lookups) for row in page.rows]
         line = {"round": number, "time": iso_time(page.unix_ms), **self._agent, "totals": totals_record(page),
                 rows_name(page.query): rows}
+        networks = page.lookups.networks
+        if networks is not None:
+            line["networks"] = {"files": networks.files, "faults": networks.faults}
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
@@ -284,7 +287,13 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("octets off", books.unexplained_octets)):
         if number:
             second += f"  {word} {number}"
-    return [first, second, *_collecting_lines(page.collecting)]
+    return [first, second, *_collecting_lines(page.collecting), *_network_lines(page)]
+
+
+def _network_lines(page: Page) -> list[str]:
+    """What is wrong with databases of AS and country, a line each."""
+    networks = page.lookups.networks
+    return [] if networks is None else [f"AS and country  {fault}" for fault in networks.faults]
 
 
 def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:

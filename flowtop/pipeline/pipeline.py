@@ -28,7 +28,7 @@ from flowtop.query.books import close_books
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Page, Query, SelfUsage, Traffic
-from flowtop.text.lookups import Lookups
+from flowtop.text.lookups import Lookups, Networks
 
 
 class PipelineListener(Protocol):
@@ -120,6 +120,7 @@ class Pipeline:
         capture: the source of flows; owned by the pipeline from here on.
         consumers: receive every expired Flow Record, including those that the end of the run forces.
         watcher: sees the flow table after each batch.
+        networks: databases of AS and country; None: there are none.
         narrowing: whether the capture filter applies.
         ready: asked before a tick is closed; while it is false, drains continue and the tick grows. So a slow reader
             of batch output makes rounds longer, and none of their packets is lost. A capture with its own clock waits.
@@ -133,6 +134,7 @@ class Pipeline:
         consumers: Sequence[FlowRecordConsumer] = (),
         *,
         watcher: FlowWatcher | None = None,
+        networks: Networks | None = None,
         narrowing: Narrowing | None = None,
         ready: Callable[[], bool] = _always_ready,
         clock: Callable[[], float] = time.monotonic,
@@ -141,6 +143,7 @@ class Pipeline:
         self._capture = capture
         self._consumers = tuple(consumers)
         self._watcher = watcher
+        self._networks = networks
         self._narrowing = narrowing or Narrowing()
         self._clock = clock
         self._drives = Driving(config, capture, self._hand_over, self._narrowing, ready, self._settle, clock)
@@ -288,7 +291,8 @@ class Pipeline:
             return
         ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
-        self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts)
+        self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts,
+                                networks=self._networks)
         self._attached = handover.batch.attached
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)

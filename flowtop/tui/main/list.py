@@ -45,11 +45,17 @@ class ListController:
         self.bits = bits
         self.rate_window: Window = "tick"
         self.distinctions = NO_DISTINCTIONS
+        self._network_faults: tuple[str, ...] = ()
 
     def show(self, before: Page | None, page: Page) -> None:
         """Take another page to show."""
         if before is not None and before.capture_filter and not page.capture_filter:
             self._view.say("the kernel now counts every flow; flows outside the filter were not counted before")
+        networks = page.lookups.networks
+        faults = () if networks is None else networks.faults
+        if new := [fault for fault in faults if fault not in self._network_faults]:
+            self._view.say(f"AS and country: {new[0]}")
+        self._network_faults = faults
         self._viewport.show(page)
         self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels)
 
@@ -157,9 +163,11 @@ class ListController:
         newest = self._questions.newest
         collecting = newest is not None and newest.collecting is not None
         tunnels = newest is not None and newest.tunnels
+        networks = newest is not None and newest.lookups.networks is not None
         columns = columns_of(self._questions.choice)
         ids = [id_ for id_, column in columns.items()  # also those without room now: the sorted column gets some
-               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels))
+               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels)
+                   and (networks or not column.of_networks))
                or id_ == self._questions.sort]
         self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
 

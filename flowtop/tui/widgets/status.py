@@ -95,6 +95,9 @@ def _accounts(page: Page) -> list[Part]:
                 ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
                 ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
+    networks = page.lookups.networks
+    if networks is not None and networks.faults:
+        parts.append(Part(f"AS/country: {len(networks.faults)} bad", theme.ALARM, rank=2))
     return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
 
 

@@ -26,7 +26,7 @@ from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from tests.unit.factories import SECOND, START_NS, batch, counters, key
 from tests.unit.query.test_past import facts
 
-REPORTS = [id_ for id_, column in COLUMNS.items() if column.of_reports]
+REPORTS = [id_ for id_, column in COLUMNS.items() if column.of_reports and MEASURES[id_].reported]
 
 
 def reported(**values: Any) -> np.ndarray[Any, np.dtype[np.void]]:
