@@ -1,7 +1,8 @@
-"""Nothing here is timed; and signals reach what tests start, however the tests were started."""
+"""Nothing is timed or looked up in databases of this host; signals reach what tests start, however they were started."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
@@ -11,3 +12,5 @@ settings.load_profile("flowtop")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background jobs have it; children would keep it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ["FLOWTOP_MMDB"] = "off"
