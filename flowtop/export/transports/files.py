@@ -7,7 +7,6 @@ import io
 import os
 import select
 import socket
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,7 +21,7 @@ from flowtop.export.lines import json_lines
 from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
-from flowtop.files import FILE_MODE, put_aside
+from flowtop.files import open_output
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.file_details import ROOM_OCTETS, Checksums, session_details, time_window
 from flowtop.wire.flow_templates import flow_templates
@@ -266,20 +265,8 @@ class FileTransport:
         """Open the file, unbuffered; returns it, and whether it is a regular one. Raises OSError."""
         if self._url.path == "-":
             return self._output or os.fdopen(os.dup(1), "wb", buffering=0), False
-        path = Path(self._url.path)
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            # A named pipe without a reader is an error to be retried; opening must not block.
-            return os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0), False
-        if path.exists() and path.stat().st_size:
-            put_aside(path, context.wall())
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-        except FileExistsError:  # Empty, or a link: write it, and leave its owner.
-            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-        else:
-            if self._owner is not None:
-                os.fchown(descriptor, *self._owner)
-        return os.fdopen(descriptor, "wb", buffering=0), True
+        opened = open_output(Path(self._url.path), context.wall, self._owner)
+        return os.fdopen(opened.descriptor, "wb", buffering=0), opened.regular
 
     def _rotate(self, context: ExportContext) -> None:
         size, age = self._url.rotate_octets, self._url.rotate_s
