@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import select
-import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
-from flowtop.errors import FlowtopError
+from flowtop.errors import FlowtopError, host_fault
 from flowtop.export.backlog import SPILL_S, Backlog, QueueBounds
 from flowtop.export.context import Abandoned, Transport, Waitable, in_words
 from flowtop.export.pairing import Hold
@@ -23,19 +25,15 @@ class Alarm:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._out, self._in = socket.socketpair()
-        self._out.setblocking(False)
-        self._in.setblocking(False)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._close = weakref.finalize(self, os.close, self._event)
 
     def ring(self) -> None:
         """End the current wait, or the next one."""
         with self._lock:
-            if self._in.fileno() < 0:
-                return
-            try:
-                self._in.send(b"\0")
-            except BlockingIOError:
-                return  # Many calls are pending already.
+            if self._event >= 0:
+                with suppress(BlockingIOError):  # many calls are pending already
+                    os.eventfd_write(self._event, 1)
 
     def wait(self, timeout_s: float, connection: Waitable | None = None, *, write: bool = False) -> bool:
         """Wait until it rings, a descriptor is ready, or time is over; returns whether the descriptor is ready.
@@ -43,19 +41,19 @@ class Alarm:
         It uses poll, since select supports only the first 1,024 descriptors, and hooks need two per interface.
         """
         poll = select.poll()
-        poll.register(self._out, select.POLLIN)
+        poll.register(self._event, select.POLLIN)
         if connection is not None:
             poll.register(connection.fileno(), select.POLLOUT if write else select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(math.ceil(max(0.0, timeout_s) * 1000))}
-        if self._out.fileno() in ready:
-            self._out.recv(4096)
+        if self._event in ready:
+            os.eventfd_read(self._event)
         return connection is not None and connection.fileno() in ready
 
     def close(self) -> None:
         """Ringing does nothing from now on."""
         with self._lock:
-            self._in.close()
-            self._out.close()
+            self._event = -1
+            self._close()
 
 
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
@@ -108,8 +106,15 @@ class Exporter:
     # ---- any thread
 
     def start(self) -> None:
-        """Start exporting. Called once."""
-        self._thread.start()
+        """Start exporting. Called once. Raises FlowtopError: this host refuses the thread; then it is closed."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._backlog.abandon()
+            self._alarm.close()
+            if self._spool is not None:
+                self._spool.close()
+            raise host_fault(f"cannot start export {self._url!r}", error) or error from error
 
     def consume(self, records: FlowRecords) -> None:
         """Add records; those that do not fit are counted as not sent. Does not block."""
