@@ -94,7 +94,6 @@ class Exporter:
         self._state = ExportState.STARTING
         self._since = wall()
         self._open = False
-        self._refused = False
         self._paused = False
         self._paused_at = 0.0
         self._stop_by: float | None = None
@@ -127,6 +126,11 @@ class Exporter:
     def crowded(self) -> bool:
         """Whether the queue is half full and being sent, so that a file reader should wait."""
         return self._backlog.half_full and (self._state in _GETS_ON or self._backlog.spools)
+
+    def note_unmarked(self, records: int) -> None:
+        """Count records that may contain packets which other records have too. Does not block."""
+        with self._backlog.lock:
+            self._counters.unmarked += records
 
     def refuse(self, records: FlowRecords, reason: str) -> None:
         """Count records as not sent, for a reason other than the transport. Does not block."""
@@ -194,7 +198,8 @@ class Exporter:
                 self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
                 self._backlog.waiting + (len(self._hold) if self._hold is not None else 0), counters.spooled,
                 lost.records, lost.packets, lost.octets,
-                errors, counters.announced_at, self._since, self._transport.file_octets)
+                errors, counters.announced_at, self._since, self._transport.file_octets, counters.refused,
+                counters.refusal, counters.unmarked)
 
     # ---- ExportContext, for the transport
 
@@ -233,11 +238,13 @@ class Exporter:
         """Set whether the collector has stopped reading."""
         self._become(ExportState.BLOCKED if blocked else ExportState.EXPORTING)
 
-    def refused(self, reason: str) -> None:
-        """Set why sent data is refused; "" if it no longer is."""
-        self._refused = bool(reason)
-        self._counters.last_error = reason or self._counters.last_error
-        self.blocked(self._refused)
+    def refused(self, reason: str, messages: int = 0) -> None:
+        """Set why sent data is refused; "" if it no longer is; and count the refused messages."""
+        with self._backlog.lock:
+            self._counters.refusal = reason
+            self._counters.refused += messages
+            self._counters.last_error = reason or self._counters.last_error
+        self.blocked(bool(reason))
 
     def wrote(self, messages: int, octets: int) -> None:
         """Count written messages and octets."""
@@ -277,7 +284,7 @@ class Exporter:
             self._become(ExportState.CONNECTING)
             self._transport.open(self)
             self._open = True
-        self._become(ExportState.BLOCKED if self._refused else ExportState.EXPORTING)
+        self._become(ExportState.BLOCKED if self._counters.refusal else ExportState.EXPORTING)
         if self._send_some():
             if self._stop_by is not None and self._monotonic() >= self._stop_by:
                 raise Abandoned

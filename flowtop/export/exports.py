@@ -184,6 +184,8 @@ class Exports:
                         export.exporter.request_stop(self._flush_s)
                         continue
                 if len(kept):
+                    if not export.duplicates and (sums := int((kept["kind"] == Kind.AGGREGATE).sum())):
+                        export.exporter.note_unmarked(sums)
                     export.exporter.consume(kept)
 
     def crowded(self) -> bool:

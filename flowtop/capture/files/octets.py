@@ -83,7 +83,8 @@ class OctetStream:
             return descriptor, True
         except OSError as error:
             raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
-                               hint=limit_hint(str(error)) or "specify a readable capture file", exit_code=EXIT_NO_INPUT) from error
+                               hint=limit_hint(str(error)) or "specify a readable capture file",
+                               exit_code=EXIT_NO_INPUT) from error
         except ValueError as error:  # a NUL in the name
             raise FlowtopError(f"cannot read {path!r}: {error}", exit_code=EXIT_NO_INPUT) from error
 

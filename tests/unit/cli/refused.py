@@ -30,11 +30,12 @@ def refuse(numbers: list[int], error: int) -> None:
     octets = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
     program = Program(len(code), ctypes.addressof(octets))
     libc = ctypes.CDLL(None, use_errno=True)
-    for words in ((PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)):
+    for words in ((PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                  (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)):
         if libc.prctl(*words):
             raise OSError(ctypes.get_errno(), "prctl")
 
 
 if __name__ == "__main__":
     refuse([int(number) for number in sys.argv[2].split(",")], int(sys.argv[1]))
-    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606
+    os.execvp(sys.argv[3], sys.argv[3:])

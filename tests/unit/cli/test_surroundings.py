@@ -47,7 +47,7 @@ def exported(capture: Path) -> Path:
 
 def run(words: Sequence[str | Path], before: Callable[[], None] | None = None, status: int | None = None,
         ) -> tuple[int, str, str]:
-    """Its exit status and what it wrote; no traceback, and at most an error and a hint, or two lines of what was done."""
+    """Its exit status and what it wrote; no traceback, and at most two lines: an error and a hint, or what was done."""
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
                           preexec_fn=before)
     assert "Traceback" not in done.stderr and "report this" not in done.stderr, done.stderr
