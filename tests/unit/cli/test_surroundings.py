@@ -37,12 +37,20 @@ def capture(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def exported(capture: Path) -> Path:
-    path = capture.with_name("x.ipfix")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "x.ipfix"
+    capture = path.with_name("x.pcap")
+    capture.write_bytes(CAPTURE)
     subprocess.run([*FLOWTOP, "-b", "-o", "none", "-r", capture, "-e", f"file:{path}"], check=True, timeout=60,
                    capture_output=True)
     return path
+
+
+@pytest.fixture(scope="module")
+def checked() -> subprocess.CompletedProcess[bytes]:
+    """`flowtop --check` with all three streams."""
+    return subprocess.run([*FLOWTOP, "--check"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
 
 
 def run(words: Sequence[str | Path], before: Callable[[], None] | None = None, status: int | None = None,
@@ -99,15 +107,13 @@ class TestClosedStreams:
         if closes == (1,):
             assert errors == "flowtop-dump: standard output is closed\nhint: flowtop-dump writes there\n"
 
-    def test_check(self, closes: tuple[int, ...]) -> None:
+    def test_check(self, checked: subprocess.CompletedProcess[bytes], closes: tuple[int, ...]) -> None:
         """Its status is an answer too."""
-        words = [*FLOWTOP, "--check"]
-        plain = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
-                              preexec_fn=closed(*closes))
-        assert done.returncode == plain.returncode
-        assert done.stderr == plain.stderr == b""
-        assert done.stdout == (b"" if 1 in closes else plain.stdout)
+        done = subprocess.run([*FLOWTOP, "--check"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+                              check=False, preexec_fn=closed(*closes))
+        assert done.returncode == checked.returncode
+        assert done.stderr == checked.stderr == b""
+        assert done.stdout == (b"" if 1 in closes else checked.stdout)
 
 
 def limited(kind: int, amount: int) -> Callable[[], None]:
