@@ -25,6 +25,7 @@ RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
 _DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 3
 """Files that a capture has open at least: programs, maps, an event, a netlink socket, one that is read."""
+_MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
 
@@ -123,7 +124,8 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
         (attempt or try_ring_buffer)()
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(), start.HINT)
+            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(),
+                           start.HINT if start.may_raise_memory_lock() else _MEMORY_LOCK_REMEDY)
         return Finding("packets (-w)", True, "not available: ring buffers need Linux 5.8")
     return Finding("packets (-w)", True, "ring buffer")
 
@@ -140,7 +142,7 @@ def check_memory_lock(release: tuple[int, int]) -> Finding:
     if start.may_raise_memory_lock():
         return Finding("memory lock limit", True, "will be raised")
     return Finding("memory lock limit", False, "too low for the maps, and cannot be raised",
-                   "ulimit -l unlimited, or run with sudo")
+                   _MEMORY_LOCK_REMEDY)
 
 
 def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
