@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.capture.ebpf import netlink, start
+from flowtop.capture.ebpf import check, netlink, start
 from flowtop.capture.ebpf.attach import TcxAttacher
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig, kernel_clock, monotonic_offset_ns
-from flowtop.capture.ebpf import check, start
 from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_packets, check_privileges
 from flowtop.capture.ebpf.clsact import Owner, parse_filter_name, start_time
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, Links, Selection
@@ -244,7 +243,7 @@ class TestCheck:
 
 
     def test_maps_are_tried_under_the_memory_lock_limit_of_a_capture(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Linux 5.10 charges maps to it: with `ulimit -l 64` a capture of root raises it, and packets can be written."""
+        """Linux 5.10 charges maps to it: with `ulimit -l 64` a capture of root raises it and can write packets."""
         limit, tried = [(65_536, 65_536)], []
         monkeypatch.setattr(start.resource, "getrlimit", lambda kind: limit[0])
         monkeypatch.setattr(start.resource, "setrlimit", lambda kind, pair: limit.__setitem__(0, pair))
