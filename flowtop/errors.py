@@ -19,7 +19,8 @@ EXIT_NO_INPUT = 66
 EXIT_UNAVAILABLE = 69
 """The host lacks what capture needs: kernel too old, or bcc missing (EX_UNAVAILABLE)."""
 EXIT_NOT_SENT = 74
-"""Flow Records were given up (neither sent nor spooled), or packets of -w were not written (EX_IOERR)."""
+"""Flow Records were given up (neither sent nor spooled), datagrams of an export were refused, or packets of -w were not
+written (EX_IOERR)."""
 EXIT_NO_PERMISSION = 77
 """Not root, or the kernel is locked down (EX_NOPERM)."""
 EXIT_INTERRUPTED = 130
