@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Callable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals whose default action would end this process and leave the terminal as the screen has made it."""
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list[int]:
-    """Make SIGINT, SIGTERM and SIGHUP end the run with a last drain; a second signal skips waiting.
+    """Make SIGNALS end the run with a last drain; a second signal skips waiting, and a second SIGQUIT everything.
 
     Returns:
         The signals caught so far; the list grows.
@@ -19,6 +19,9 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
     caught: list[int] = []
 
     def handle(number: int, _: object) -> None:
+        if number == signal.SIGQUIT and number in caught:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         caught.append(number)
         if len(caught) == 1:
             stop()
@@ -29,17 +32,6 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
         if signal.getsignal(number) is not signal.SIG_IGN:  # Keep signals ignored by nohup or by `&` in a script.
             signal.signal(number, handle)
     return caught
-
-
-def occupy_standard_descriptors() -> None:
-    """Open /dev/null in place of descriptors 0, 1 and 2 that the parent process has closed.
-
-    Otherwise the next file or socket gets such a number, and a child process, or a library that writes messages to
-    descriptor 2, takes it for its input or output. `sys.stdout` and the others remain None.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
 
 
 def agent() -> dict[str, str]:

@@ -237,7 +237,7 @@ def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: C
         for figures in last:
             if not failed or _records(figures):
                 narrate(_closing_line(figures))
-    return status or (EXIT_NOT_SENT if any(map(_lost, last)) else EXIT_OK)
+    return status or (EXIT_NOT_SENT if any(_lost(figures) or figures.refused_messages for figures in last) else EXIT_OK)
 
 
 def _records(figures: ExportStatistics) -> int:
@@ -259,8 +259,14 @@ def _closing_line(figures: ExportStatistics) -> str:
         parts.append(f"{figures.spooled_records} spooled for the next run")
     if _lost(figures):
         parts.append(f"{_lost(figures)} NOT SENT")
-    if figures.last_error and (figures.spooled_records or _lost(figures) or not figures.sent_records):
+    failing = figures.spooled_records or _lost(figures) or not figures.sent_records
+    if failing and figures.last_error and figures.last_error != figures.refusal:
         parts.append(figures.last_error)
+    if figures.refused_messages:
+        blocked = f"blocked: {figures.refusal}, " if figures.refusal else ""
+        parts.append(f"{blocked}{figures.refused_messages} datagrams REFUSED")
+    if figures.unmarked_records:
+        parts.append(f"{figures.unmarked_records} of them are aggregates, whose packets may be in others too")
     line = f"export {figures.url}: {', '.join(parts)}"
     return "".join(character if character.isprintable() else "?" for character in line)
 

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import select
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -147,13 +148,14 @@ def descriptor_writer(descriptor: int) -> Callable[[str], None]:
 def reader_watch(descriptor: int | None) -> Callable[[str], None]:
     """A function that writes nothing: for a standard output that belongs to an export.
 
-    It raises BrokenPipeError when the descriptor is a pipe whose reader has closed it.
+    It raises BrokenPipeError when the descriptor is a pipe whose reader has closed it. A terminal that is gone has no
+    reader to end for: exports go on in the background.
 
     Args:
         descriptor: None: closed, there is no reader to watch.
     """
     poll = select.poll()
-    if descriptor is not None:
+    if descriptor is not None and _has_reader(os.fstat(descriptor).st_mode):
         poll.register(descriptor, 0)  # poll(2) reports errors unasked
 
     def watch(_: str) -> None:
@@ -161,6 +163,10 @@ def reader_watch(descriptor: int | None) -> Callable[[str], None]:
             raise BrokenPipeError
 
     return watch
+
+
+def _has_reader(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def round_format(config: BatchConfig) -> RoundFormat:

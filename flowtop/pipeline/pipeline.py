@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowtop.capture.protocol import Capture
-from flowtop.errors import FlowtopError
+from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.export.statistics import MeteringFacts
 from flowtop.filters.kernel import Narrowing
 from flowtop.metering.table import FlowTable
@@ -97,12 +97,15 @@ class UsageMeter:
     def tick(self) -> None:
         """Measure: a tick has ended."""
         at, cpu_s = self._clock(), time.process_time()
-        resident_pages = int(self._statm.read_text().split()[1])
-        self._usage = SelfUsage(
-            cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
-            resident_octets=resident_pages * resource.getpagesize(),
-        )
+        self._usage = SelfUsage(cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
+                                resident_octets=self._resident_octets())
         self._at, self._cpu_s = at, cpu_s
+
+    def _resident_octets(self) -> int:
+        try:
+            return int(self._statm.read_text().split()[1]) * resource.getpagesize()
+        except OSError:  # no /proc, or no descriptor left: the most there ever was
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 SPARKLINE_TICKS = 60
@@ -168,14 +171,21 @@ class Pipeline:
         self._threads: tuple[threading.Thread, ...] = ()
 
     def start(self, listener: PipelineListener) -> None:
-        """Start capturing; returns at once. Called once."""
+        """Start capturing; returns at once. Called once. Raises FlowtopError: this host refuses its threads."""
         self._listener = listener
         self._threads = (
             threading.Thread(target=self._run_metering, name="metering"),
             threading.Thread(target=self._run_capture, name="capture"),
         )
-        for thread in self._threads:
-            thread.start()
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except RuntimeError as error:  # the other one must not wait for it
+                self._threads = self._threads[:number]
+                with self._changed:
+                    self._over = True
+                    self._changed.notify_all()
+                raise host_fault("cannot run", error) or error from error
 
     def ask(self, query: Query) -> None:
         """Set the query that pages answer from now on, and answer it at once. Any thread; the latest query wins."""
@@ -384,7 +394,8 @@ class Pipeline:
 
 
 def _unexpected(activity: str, error: Exception) -> FlowtopError:
-    failure = FlowtopError(
+    failure = host_fault(f"{activity} failed", error) if limit_hint(str(error)) else None
+    failure = failure or FlowtopError(
         f"{activity} failed unexpectedly: {type(error).__name__}: {error}",
         hint="please report this, with what you ran and the output of flowtop --check",
     )

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from flowtop.capture.ebpf import netlink
 from flowtop.capture.ebpf.attach import Attachment
+from flowtop.capture.ebpf.start import PROC_HINT
+from flowtop.errors import EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction
 
 _RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
@@ -66,8 +68,12 @@ def start_time(pid: int, proc: Path = Path("/proc")) -> int | None:
 
 
 def this_process(proc: Path = Path("/proc")) -> Owner:
-    """This process as owner of filters."""
-    pid = int((proc / "self").readlink().name)
+    """This process as owner of filters. Raises FlowtopError: /proc is not mounted."""
+    try:
+        pid = int((proc / "self").readlink().name)
+    except OSError as error:
+        raise FlowtopError(f"cannot capture: {proc} is not mounted", hint=PROC_HINT,
+                           exit_code=EXIT_UNAVAILABLE) from error
     return Owner(pid, start_time(pid, proc) or 0, (proc / "self/ns/pid").stat().st_ino)
 
 

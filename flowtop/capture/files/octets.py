@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flowtop.capture.packets.frames import PAD, Octets
-from flowtop.errors import EXIT_NO_INPUT, FlowtopError
+from flowtop.errors import EXIT_NO_INPUT, FlowtopError, limit_hint
 
 ROOM = 8 << 20
 """Size of the buffer, which also limits the length of a frame, and of a block that is not skipped."""
@@ -90,7 +90,8 @@ class OctetStream:
             return descriptor, True
         except OSError as error:
             raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
-                               hint="specify a readable capture file", exit_code=EXIT_NO_INPUT) from error
+                               hint=limit_hint(str(error)) or "specify a readable capture file",
+                               exit_code=EXIT_NO_INPUT) from error
         except ValueError as error:  # a NUL in the name
             raise FlowtopError(f"cannot read {path!r}: {error}", exit_code=EXIT_NO_INPUT) from error
 
