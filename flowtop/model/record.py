@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, TcpBits
+from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
 from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
 _SYN, _SYN_ACK = np.uint16(TcpBits.SYN), np.uint16(TcpBits.SYN | TcpBits.ACK)
@@ -173,6 +173,29 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Unobserved:
+    """A selected interface that is not observed, or not all of it.
+
+    Attributes:
+        interface: its name.
+        reason: why.
+        direction: of its packets; None: both.
+        in_part: some packets of it are observed.
+    """
+
+    interface: str
+    reason: str
+    direction: Direction | None = None
+    in_part: bool = False
+
+    @property
+    def text(self) -> str:
+        """For a person, in one line."""
+        what = self.interface if self.direction is None else f"{self.direction.name.lower()} of {self.interface}"
+        return f"{what} is {'not all' if self.in_part else 'not'} observed: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Steps:
     """Several consecutive batches in one, each a step of it: cheaper when packets are few.
 
@@ -200,6 +223,7 @@ class FlowBatch:
         unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
         interfaces: name by ifindex of every Observation Point ever attached.
         attached: names of the interfaces observed now, sorted; for a collector its addresses, as URLs.
+        unobserved: what of the selected interfaces is not observed now.
         source: None for a live capture, whose ticks end when the pipeline ends them.
         collecting: statistics of a Collecting Process; None: the capture is not one.
         other_ifindexes: u4, shape (n,): the other interface of the exporter, 0 if it is not reported; None: without
@@ -230,6 +254,7 @@ class FlowBatch:
     described: npt.NDArray[np.void] | None = None
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    unobserved: tuple[Unobserved, ...] = ()
 
 
 FLOW_RECORD_DTYPE = np.dtype([

@@ -21,6 +21,7 @@ from flowtop.fields.fitting import NO_DISTINCTIONS, fit
 from flowtop.fields.records import iso_time
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
 from flowtop.model.kinds import EndReason
+from flowtop.model.record import Unobserved
 from flowtop.output.records import record, record_cells, record_names, rows_name
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.layout import columns_of, order_text, sorted_column
@@ -87,7 +88,8 @@ class RoundFormat(Protocol):
         """The text of round `number` (from 1), in complete lines."""
 
 
-def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None]) -> int:
+def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None],
+              narrate: Callable[[str], None] = lambda _: None) -> int:
     """Write rounds until the pipeline has ended; the last round shows the last drain.
 
     Args:
@@ -95,6 +97,7 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
         pipeline: not started; made with `ready=pages.ready`.
         pages: becomes the listener of the pipeline.
         write: writes the text of one round, such as a `descriptor_writer`.
+        narrate: called once with each line about what is not observed.
 
     Returns:
         The number of rounds written. When the reader closes the pipe, the run ends without an error.
@@ -106,8 +109,13 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
     pipeline.ask(config.query if config.output != "none" else replace(config.query, limit=0))
     pipeline.start(pages)
     rounds = 0
+    said: set[Unobserved] = set()
     try:
         for page in pages:
+            for one in page.unobserved:
+                if one not in said:
+                    narrate(one.text)
+            said.update(page.unobserved)
             write(form.text(rounds + 1, page))
             rounds += 1
     except BrokenPipeError:
@@ -199,9 +207,18 @@ def totals_record(page: Page) -> dict[str, int]:
         "unlistedPackets": books.unlisted_packets,
         "unlistedOctets": books.unlisted_octets,
         "interfacePackets": books.interface_packets,
+        "unseenPackets": books.unseen_packets,
+        "excessIngressPackets": books.excess_ingress_packets,
+        "excessEgressPackets": books.excess_egress_packets,
         "flows": page.flows,
         "matchedFlows": page.matched_flows,
     }
+
+
+def not_observed(one: Unobserved) -> dict[str, str | bool]:
+    """One thing that is not observed, for JSON."""
+    direction = {} if one.direction is None else {"direction": one.direction.name.lower()}
+    return {"interface": one.interface, **direction, "inPart": one.in_part, "reason": one.reason}
 
 
 class _Nothing:
@@ -221,6 +238,8 @@ class _JsonLines:
         rows = [record(row, page.query, page.lookups) for row in page.rows]
         line = {"round": number, "time": iso_time(page.unix_ms), **self._agent, "totals": totals_record(page),
                 rows_name(page.query): rows}
+        if page.unobserved:
+            line["notObserved"] = [not_observed(one) for one in page.unobserved]
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
@@ -283,7 +302,11 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("unlisted", books.unlisted_packets)):
         if number:
             second += f"  {word} {number}"
-    return [first, second, *_collecting_lines(page.collecting)]
+    for word, number in (("unseen", books.unseen_packets), ("excess in", books.excess_ingress_packets),
+                         ("excess out", books.excess_egress_packets)):
+        if number:
+            second += f"  {word} {number}"
+    return [first, second, *(one.text for one in page.unobserved), *_collecting_lines(page.collecting)]
 
 
 def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:

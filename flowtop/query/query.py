@@ -15,7 +15,7 @@ from flowtop.text.names import KnownNames
 
 if TYPE_CHECKING:
     from flowtop.filters.filter import Filter
-    from flowtop.model.record import FlowRecords, SourceState
+    from flowtop.model.record import FlowRecords, SourceState, Unobserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,13 @@ class Books:
     interface_packets: int = 0
     """The interfaces' own counters for the same time."""
     coverage: float | None = None
-    """Observed packets / interface counters, 0..1; None while the counters are 0."""
+    """Of the packets that the interfaces have counted, the part that was seen, 0..1; None while the counters are 0."""
+    unseen_packets: int = 0
+    """Counted by interfaces and not seen."""
+    excess_ingress_packets: int = 0
+    """Seen and not counted by the interface, or seen twice. There is no honest reason for it."""
+    excess_egress_packets: int = 0
+    """Seen and not counted as sent by the interface: a queue has dropped them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +205,7 @@ class Page:
         anchor_row: flow_id of the row at that position: the anchor, or the biflow that contains it; None likewise.
         lookups: names of interfaces (including Observation Points that are gone) and the like.
         attached: names of the interfaces observed now, sorted.
+        unobserved: what of the selected interfaces is not observed now.
         capture_filter: the part of the command line's filter that runs in the kernel program; empty for none.
         last: capturing has ended, and this is after the last drain; no Page of a later tick follows.
         details: details requested by the query; None if none were, or if the flow is unknown.
@@ -230,6 +237,7 @@ class Page:
     egress: Traffic
     lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
+    unobserved: tuple[Unobserved, ...] = ()
     capture_filter: str = ""
     usage: SelfUsage = SelfUsage()
     delay_s: float = 1.0

@@ -1,15 +1,13 @@
-"""Kinds of network devices, how to make one of each between two namespaces, and what its own counters leave out.
+"""Kinds of network devices: how to make one of each between two namespaces, and what its own counters count otherwise.
 
 The manual's table of devices is made from this list, and `test_devices.py` runs all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import ipaddress
+from dataclasses import dataclass
 
-NEAR, FAR = "10.99.0.1", "10.99.0.2"
-"""Addresses of the two ends of a device, where a kind needs no others."""
 _KEYS = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) 0x" + "0b" * 32
 
 
@@ -18,97 +16,116 @@ class Device:
     """A kind of device.
 
     Attributes:
-        kind: its name in `ip link`, or what distinguishes it from others of that kind.
-        name: of the interface that is observed.
-        make: commands of ip for each end. {here} and {there} are the ends' addresses on veth0, {near} and {far} those on
-            the device, {mac} the other end's.
-        since: first Linux that has it.
-        far: the address to send to.
-        received, sent: octets that the device's counters have in addition to the frames the hooks see, for each packet;
-            None: its counters are of something else.
-        unseen: why no hook sees what its counter counts as received.
+        kind: its name in `ip link`, and what distinguishes it from others of that kind.
+        make: commands of `ip` for each end. {under} is the end of a veth pair of its own, with the addresses {here} and
+            {there} (or {here6}, {there6}); {dev} is the device to make, with the addresses {near} and {far} (or {near6}).
+        observe: the device to look at.
+        since: first Linux that has it, where it is younger than flowtop's oldest.
+        inside: the address to send to.
+        received, sent: octets that the device's counters have in addition to the frames that the hooks see, for each.
+        unseen: of "rx" and "tx", what its counters count and no hook sees.
         note: for the manual.
     """
 
     kind: str
-    name: str
     make: str = ""
+    observe: str = "{dev}"
     since: tuple[int, int] = (5, 7)
-    far: str = FAR
-    received: int | None = 0
-    sent: int | None = 0
-    unseen: str = ""
+    inside: str = "10.99.{n}.2"
+    received: int = 0
+    sent: int = 0
+    unseen: tuple[str, ...] = ()
     note: str = ""
-    modules: tuple[str, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
         """Of `ip link add ... type`."""
         return self.kind.split()[0]
 
+    @property
+    def ipv6(self) -> bool:
+        """Whether IPv6 is needed, inside or around."""
+        return "6}" in self.make
 
-def _ethernet(kind: str, options: str = "", **more: object) -> Device:
+    def fill(self, text: str, number: int, end: int) -> str:
+        """A text of this kind's for one end, 1 or 2, of the device of this number."""
+        return text.format(
+            n=number, under=f"u{number}", dev=f"d{number}", here=f"10.77.{number}.{end}", there=f"10.77.{number}.{3 - end}",
+            here6=f"fd77:{number}::{end}", there6=f"fd77:{number}::{3 - end}", near=f"10.99.{number}.{end}",
+            far=f"10.99.{number}.{3 - end}", near6=f"fd99:{number}::{end}")
+
+    def addresses(self, number: int) -> tuple[str, str]:
+        """(near, far): those of the packets that are sent."""
+        far = ipaddress.ip_address(self.fill(self.inside, number, 1))
+        return str(far - 1), str(far)
+
+
+def _ethernet(kind: str, options: str, **more: object) -> Device:
     """A device that is made on its own, with an address on it."""
-    return Device(kind, "dev0", f"link add dev0 {options}\naddr add {{near}}/24 dev dev0\nlink set dev0 up\n",
+    return Device(kind, f"link add {{dev}} {options}\naddr add {{near}}/24 dev {{dev}}\nlink set {{dev}} up\n",
                   **more)  # type: ignore[arg-type]
 
 
-_POINT_TO_POINT = "addr add {near} peer {far} dev dev0\nlink set dev0 up\n"
-_OUTER6 = "-6 addr add fd77::{number}/64 dev veth0 nodad\n"
-_STATES = "".join(
-    f"xfrm state add src {source} dst {target} proto esp spi {spi} reqid {{reqid}} mode tunnel {{mark}} {_KEYS}\n"
-    for source, target, spi in (("10.77.0.1", "10.77.0.2", "0x101"), ("10.77.0.2", "10.77.0.1", "0x102")))
-_POLICIES = ("xfrm policy add src {inside} dst {outside} dir out {mark} tmpl src {here} dst {there} proto esp reqid {reqid} "
-             "mode tunnel\n"
-             "xfrm policy add src {outside} dst {inside} dir in {mark} tmpl src {there} dst {here} proto esp reqid {reqid} "
-             "mode tunnel\n")
+def _stacked(kind: str, options: str, **more: object) -> Device:
+    """A device on {under}."""
+    return _ethernet(kind, "link {under} " + options, **more)
 
 
-def _ipsec(mark: str = "", inside: str = "{near}", outside: str = "{far}") -> str:
-    return (_STATES + _POLICIES).replace("{reqid}", "7").replace("{mark}", mark).replace(
-        "{inside}", inside).replace("{outside}", outside)
+def _master(kind: str, options: str = "", **more: object) -> Device:
+    """A device that {under} becomes a port of."""
+    return Device(kind, f"addr flush dev {{under}}\nlink add {{dev}} type {kind} {options}\nlink set {{under}} down\n"
+                  "link set {under} master {dev}\nlink set {under} up\naddr add {near}/24 dev {dev}\nlink set {dev} up\n",
+                  **more)  # type: ignore[arg-type]
 
+
+_OUTER6 = "-6 addr add {here6}/64 dev {under} nodad\n"
+_POINT_TO_POINT = "addr add {near} peer {far} dev {dev}\nlink set {dev} up\n"
+
+
+def _ipsec(near: str, far: str, inside: tuple[str, str], mark: str = "") -> str:
+    """States and policies of ESP in tunnel mode between near and far."""
+    return "".join((
+        f"xfrm state add src {near} dst {far} proto esp spi 0x10{{n}} reqid 7 mode tunnel {mark} {_KEYS}\n",
+        f"xfrm state add src {far} dst {near} proto esp spi 0x10{{n}} reqid 7 mode tunnel {mark} {_KEYS}\n",
+        f"xfrm policy add src {inside[0]} dst {inside[1]} dir out {mark} tmpl src {near} dst {far} proto esp reqid 7 mode "
+        "tunnel\n",
+        f"xfrm policy add src {inside[1]} dst {inside[0]} dir in {mark} tmpl src {far} dst {near} proto esp reqid 7 mode "
+        "tunnel\n"))
+
+
+_ANY = "0.0.0.0/0", "0.0.0.0/0"
 
 DEVICES = (
-    Device("veth", "veth0", far="10.77.0.2"),
-    Device("bridge", "dev0", "link add dev0 type bridge\nlink set veth0 master dev0\naddr flush dev veth0\n"
-           "addr add {near}/24 dev dev0\nlink set dev0 up\n"),
-    _ethernet("vlan", "link veth0 type vlan id 5"),
-    _ethernet("vlan 802.1ad", "link veth0 type vlan protocol 802.1ad id 6"),
-    _ethernet("macvlan", "link veth0 type macvlan mode bridge"),
-    _ethernet("macvtap", "link veth0 type macvtap mode bridge", note="as macvlan"),
-    _ethernet("ipvlan", "link veth0 type ipvlan mode l2"),
-    _ethernet("ipvlan l3", "link veth0 type ipvlan mode l3"),
-    Device("bond", "dev0", "link add dev0 type bond mode active-backup\nlink set veth0 down\nlink set veth0 master dev0\n"
-           "addr add {near}/24 dev dev0\nlink set dev0 up\n"),
-    Device("team", "dev0", "link add dev0 type team\nlink set veth0 down\nlink set veth0 master dev0\nlink set veth0 up\n"
-           "addr add {near}/24 dev dev0\nlink set dev0 up\n", note="without a mode it passes nothing"),
-    _ethernet("vxlan", "type vxlan id 7 local {here} remote {there} dev veth0 dstport 4789"),
+    Device("veth", observe="{under}", inside="10.77.{n}.2"),
+    _master("bridge", received=-14),
+    _stacked("vlan", "type vlan id 5"),
+    _stacked("vlan 802.1ad", "type vlan protocol 802.1ad id 6"),
+    _stacked("macvlan", "type macvlan mode bridge"),
+    _stacked("macvtap", "type macvtap mode bridge"),
+    _stacked("ipvlan", "type ipvlan mode l2"),
+    _master("bond", "mode active-backup"),
+    _master("team"),
+    _ethernet("vxlan", "type vxlan id 7 local {here} remote {there} dev {under} dstport 4789", received=-14, sent=-14),
     _ethernet("geneve", "type geneve id 7 remote {there}"),
     _ethernet("gretap", "type gretap local {here} remote {there}"),
     _ethernet("erspan", "type erspan local {here} remote {there} seq key 7 erspan_ver 1 erspan 3"),
-    Device("gre", "dev0", "link add dev0 type gre local {here} remote {there}\n" + _POINT_TO_POINT),
-    Device("gre multipoint", "dev0", "link add dev0 type gre local {here} key 9\naddr add {near}/24 dev dev0\n"
-           "link set dev0 up\nneigh add {far} lladdr {there} dev dev0\n"),
-    Device("ipip", "dev0", "link add dev0 type ipip local {here} remote {there}\n" + _POINT_TO_POINT),
-    Device("sit", "dev0", "link add dev0 type sit local {here} remote {there}\n-6 addr add fd99::{number}/64 dev dev0 nodad\n"
-           "link set dev0 up\n", far="fd99::2"),
-    Device("ip6gre", "dev0", _OUTER6 + "link add dev0 type ip6gre local fd77::{number} remote fd77::{other}\n"
+    Device("gre", "link add {dev} type gre local {here} remote {there}\n" + _POINT_TO_POINT),
+    Device("gre multipoint", "link add {dev} type gre local {here} key 9\naddr add {near}/24 dev {dev}\n"
+           "link set {dev} up\nneigh add {far} lladdr {there} dev {dev}\n"),
+    Device("ipip", "link add {dev} type ipip local {here} remote {there}\n" + _POINT_TO_POINT),
+    Device("sit", "link add {dev} type sit local {here} remote {there}\n-6 addr add {near6}/64 dev {dev} nodad\n"
+           "link set {dev} up\n", inside="fd99:{n}::2"),
+    Device("ip6gre", _OUTER6 + "link add {dev} type ip6gre local {here6} remote {there6}\n" + _POINT_TO_POINT),
+    Device("ip6gretap", _OUTER6 + "link add {dev} type ip6gretap local {here6} remote {there6}\n"
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+    Device("ip6tnl", _OUTER6 + "link add {dev} type ip6tnl mode any local {here6} remote {there6}\n" + _POINT_TO_POINT),
+    Device("vti", _ipsec("{here}", "{there}", _ANY, "mark 5") + "link add {dev} type vti local {here} remote {there} key 5\n"
            + _POINT_TO_POINT),
-    _ethernet("ip6gretap", "type ip6gretap local fd77::{number} remote fd77::{other}"),
-    Device("ip6tnl", "dev0", _OUTER6 + "link add dev0 type ip6tnl mode any local fd77::{number} remote fd77::{other}\n"
+    Device("vti6", _OUTER6 + _ipsec("{here6}", "{there6}", _ANY, "mark 6")
+           + "link add {dev} type vti6 local {here6} remote {there6} key 6\n" + _POINT_TO_POINT),
+    Device("xfrm", "link add {dev} type xfrm dev {under} if_id 9\n" + _ipsec("{here}", "{there}", _ANY, "if_id 9")
            + _POINT_TO_POINT),
-    Device("vti", "dev0", _ipsec("mark 5") + "link add dev0 type vti local {here} remote {there} key 5\n" + _POINT_TO_POINT,
-           note="IPsec"),
-    Device("vti6", "dev0", _OUTER6 + (_ipsec("mark 6").replace("10.77.0.1", "fd77::1").replace("10.77.0.2", "fd77::2")
-           .replace("{here}", "fd77::{number}").replace("{there}", "fd77::{other}"))
-           + "link add dev0 type vti6 local fd77::{number} remote fd77::{other} key 6\n" + _POINT_TO_POINT, note="IPsec"),
-    Device("xfrm", "dev0", "link add dev0 type xfrm dev veth0 if_id 9\n" + _ipsec("if_id 9") + _POINT_TO_POINT,
-           note="IPsec"),
-    Device("wireguard", "dev0", _POINT_TO_POINT, note="IPsec"),
-    _ethernet("macsec", "link veth0 type macsec encrypt on"),
-    Device("bareudp", "dev0", _POINT_TO_POINT),
-    Device("vrf", "dev0", "link add dev0 type vrf table 10\nlink set dev0 up\nlink set veth0 master dev0\n"
-           "link set veth0 up\n", far="10.77.0.2"),
+    _stacked("macsec", "type macsec encrypt off"),
+    Device("vrf", "link add {dev} type vrf table 10\nlink set {dev} up\nlink set {under} master {dev}\nlink set {under} up\n",
+           inside="10.77.{n}.2", unseen=("rx",)),
 )

@@ -258,6 +258,8 @@ class Recorder:
         self._thread = threading.Thread(target=self._run)
         self.books = Books()
         self.said: list[str] = []
+        self.texts: list[str] = []
+        """What any batch said is not observed."""
 
     def _run(self) -> None:
         try:
@@ -270,7 +272,9 @@ class Recorder:
         try:
             while not self._stop.is_set():
                 self.capture.wait(self._delay_s)
-                self.books.add(self.capture.drain())
+                batch = self.capture.drain()
+                self.texts += [one.text for one in batch.unobserved]
+                self.books.add(batch)
         except BaseException as error:  # noqa: BLE001 - raised again by the test's thread
             self._error = error
         finally:
