@@ -124,7 +124,8 @@ and how many flows it stands for (the sum of deltaFlowCount; 0: not reported; of
 
 FLOW_TOTALS_DTYPE = np.dtype([
     ("ifindex", "u4"),
-    ("layer", "u4"),
+    ("layer", "u2"),
+    ("decrypts", "u2"),
     ("frames", "u8"),
     ("frame_octets", "u8"),
     ("vlan_stripped_frames", "u8"),
@@ -141,12 +142,14 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("filtered_packets", "u8"),
     ("filtered_octets", "u8"),
     ("lying_lengths", "u8"),
+    ("decrypted_packets", "u8"),
+    ("decrypted_octets", "u8"),
 ])
-"""struct flow_totals, 184 bytes."""
+"""struct flow_totals, 200 bytes."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),
-    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name != "layer"],
+    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name not in ("layer", "decrypts")],
     ("interface_packets", "u8"),
     ("interface_octets", "u8"),
 ])

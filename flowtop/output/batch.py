@@ -203,6 +203,8 @@ def totals_record(page: Page) -> dict[str, int]:
         "duplicateOctets": books.duplicate_octets,
         "unjoinedFragments": books.unjoined_fragments,
         "lyingLengths": books.lying_lengths,
+        "decryptedPackets": books.decrypted_packets,
+        "decryptedOctets": books.decrypted_octets,
         "evictedFlows": books.evicted_flows,
         "unlistedPackets": books.unlisted_packets,
         "unlistedOctets": books.unlisted_octets,
@@ -298,8 +300,8 @@ def _summary(number: int, page: Page) -> list[str]:
         f"lost {books.lost_packets}  dup {books.duplicate_packets}"
     )
     for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
-                         ("length lies", books.lying_lengths), ("evicted", books.evicted_flows),
-                         ("unlisted", books.unlisted_packets)):
+                         ("length lies", books.lying_lengths), ("decrypted", books.decrypted_packets),
+                         ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets)):
         if number:
             second += f"  {word} {number}"
     for word, number in (("unseen", books.unseen_packets), ("excess in", books.excess_ingress_packets),

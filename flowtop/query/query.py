@@ -137,6 +137,9 @@ class Books:
     unjoined_fragments: int = 0
     lying_lengths: int = 0
     """Packets whose header's length is larger than the frame: counted by what there is."""
+    decrypted_packets: int = 0
+    """Not part of observed: decrypted by IPsec, after the packets that carried them were observed."""
+    decrypted_octets: int = 0
     ignored_by_kind: tuple[int, ...] = (0, 0, 0, 0)
     """Packets, in the order of record.IGNORED_KINDS."""
     evicted_flows: int = 0

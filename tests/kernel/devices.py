@@ -25,6 +25,7 @@ class Device:
         received, sent: octets that the device's counters have in addition to the frames that the hooks see, for each.
         unseen: of "rx" and "tx", what its counters count and no hook sees.
         note: for the manual.
+        decrypts: packets come by as ESP, and after decryption once more.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Device:
     sent: int = 0
     unseen: tuple[str, ...] = ()
     note: str = ""
+    decrypts: bool = False
 
     @property
     def type(self) -> str:
@@ -128,4 +130,6 @@ DEVICES = (
     _stacked("macsec", "type macsec encrypt off"),
     Device("vrf", "link add {dev} type vrf table 10\nlink set {dev} up\nlink set {under} master {dev}\nlink set {under} up\n",
            inside="10.77.{n}.2", unseen=("rx",)),
+    Device("veth with IPsec", _ipsec("{here}", "{there}", ("{near}", "{far}")) + "addr add {near}/32 dev lo\n"
+           "route add {far}/32 dev {under} src {near}\n", observe="{under}", decrypts=True),
 )

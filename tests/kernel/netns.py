@@ -26,6 +26,7 @@ import numpy as np
 
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.compiler import kernel_release
+from flowtop.model.kinds import Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch
 
 _T = TypeVar("_T")
@@ -219,7 +220,7 @@ class Books:
             ifindex, direction = int(observation["ifindex"]), int(observation["direction"])
             point = self.by_index.setdefault((ifindex, direction), Point())
             point.name = batch.interfaces[ifindex]
-            mine = (keys["ifindex"] == ifindex) & (keys["direction"] == direction)
+            mine = (keys["ifindex"] == ifindex) & (keys["direction"] == direction) & (keys["kind"] != Kind.PARENT)
             point.flow_packets += int(counters["packets"][mine].sum())
             point.flow_octets += int(counters["octets"][mine].sum())
             point.observation = observation.copy()

@@ -168,6 +168,23 @@ def load_pass_program() -> int:
     return load_program(struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0))  # r0 = -1; exit
 
 
+def xfrm_supported() -> bool:
+    """Whether the kernel has IPsec (CONFIG_XFRM), so that programs may ask for a packet's security association."""
+    move, add, call = 0xB7, 0x07, 0x85
+    code = b"".join(struct.pack("=BBhi", *words) for words in (
+        (move, 2, 0, 0),                       # r2 = 0: index
+        (0xBF, 3 | 10 << 4, 0, 0),             # r3 = r10
+        (add, 3, 0, -32),                      # r3 -= 32: where to
+        (move, 4, 0, 28), (move, 5, 0, 0),     # r4 = octets, r5 = flags
+        (call, 0, 0, 66),                      # bpf_skb_get_xfrm_state
+        (move, 0, 0, -1), (0x95, 0, 0, 0)))
+    try:
+        os.close(load_program(code))
+    except OSError:
+        return False
+    return True
+
+
 def load_program(code: bytes) -> int:
     """Load a tc program of these instructions, of 8 octets each; returns its descriptor."""
     instructions = ctypes.create_string_buffer(code, len(code))

@@ -21,12 +21,12 @@ from flowtop.model.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE
 SLOTS = 512
 """Number of interfaces with a slot in the totals array; further ones use totals_overflow."""
 
-_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer"))
+_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer", "decrypts"))
 _FRAMES, _PACKETS = _SUMS.index("frames"), _SUMS.index("packets")
 _FEW = 16
 """Packets too few to ask why they were not seen."""
 _WORDS = FLOW_TOTALS_DTYPE.itemsize // 8 - 1
-"""Number of 64-bit sums in struct flow_totals, after ifindex and layer."""
+"""Number of 64-bit sums in struct flow_totals, after ifindex, layer and decrypts."""
 _KEPT_VANISHED = 1024
 """Number of removed interfaces whose totals are kept; older ones are added to ifindex 0, which bounds memory."""
 UNASSIGNED = 0
@@ -96,13 +96,14 @@ class Totals:
     The kernel's totals are not reset while an interface is observed; the difference to the last reading is added.
 
     Args:
-        maps: file descriptors by name: totals, totals_overflow.
+        maps: file descriptors by name: totals, totals_overflow, and decrypting if there is one.
         cpus: number of possible CPUs.
     """
 
     def __init__(self, maps: Mapping[str, int], cpus: int) -> None:
         self._array_fd = maps["totals"]
         self._overflow_fd = maps["totals_overflow"]
+        self._decrypting_fd = maps.get("decrypting")
         self._array = bpf.MapReader(self._array_fd, 4)
         self._overflow = bpf.MapReader(self._overflow_fd, 16)
         self._cpus = cpus
@@ -143,6 +144,8 @@ class Totals:
                 self._add([point], side)  # nothing is attached: the hook's totals are final
             self._settle(point)
         point.undrained = set()
+        if not kept and self._decrypting_fd is not None:
+            bpf.map_delete(self._decrypting_fd, struct.pack("=I", ifindex))
         if not kept:
             self._last[:, point.row:point.row + 2] = 0
             point.overflow = self._slot_owner.setdefault(ifindex % SLOTS, ifindex) != ifindex
