@@ -29,8 +29,8 @@ class MeteringTotals:
     `unlisted_*` (flows that began and ended between two pages, too many to keep until the second). From the capture,
     summed over Observation Points: observed, encapsulation (octets around inner packets, in no other sum), ignored,
     filtered (by the capture filter), lost, unjoined, lying (packets whose header's length is larger than the frame, and
-    was not believed), decrypted (by IPsec, in no other sum) and interface figures. `tick_*`: the last tick by direction, without duplicates; an unknown
-    direction counts as ingress.
+    was not believed), decrypted (by IPsec, in no other sum) and interface figures. `tick_*`: the last tick by
+    direction, without duplicates; an unknown direction counts as ingress.
     """
 
     accounted_packets: int = 0

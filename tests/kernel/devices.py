@@ -8,6 +8,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+KERNELS = ("5.10", "6.1", "6.12", "7.2")
+"""Series of Linux that the list was tried on: see tests/vm/matrix.sh."""
 _KEYS = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) 0x" + "0b" * 32
 
 
@@ -18,13 +20,13 @@ class Device:
     Attributes:
         kind: its name in `ip link`, and what distinguishes it from others of that kind.
         make: commands of `ip` for each end. {under} is the end of a veth pair of its own, with the addresses {here} and
-            {there} (or {here6}, {there6}); {dev} is the device to make, with the addresses {near} and {far} (or {near6}).
+            {there} (or {here6}, {there6}); {dev} is the device to make, with the addresses {near} and {far} (or
+            {near6}).
         observe: the device to look at.
         since: first Linux that has it, where it is younger than flowtop's oldest.
         inside: the address to send to.
         received, sent: octets that the device's counters have in addition to the frames that the hooks see, for each.
         unseen: of "rx" and "tx", what its counters count and no hook sees.
-        note: for the manual.
         decrypts: packets come by as ESP, and after decryption once more.
     """
 
@@ -36,8 +38,19 @@ class Device:
     received: int = 0
     sent: int = 0
     unseen: tuple[str, ...] = ()
-    note: str = ""
     decrypts: bool = False
+
+    @property
+    def received_note(self) -> str:
+        """For the manual: what is counted at ingress."""
+        if self.decrypts:
+            return "ESP packets; decrypted ones beside"
+        return _octets_note(self.received)
+
+    @property
+    def sent_note(self) -> str:
+        """For the manual: what is counted at egress."""
+        return "ESP packets" if self.decrypts else _octets_note(self.sent)
 
     @property
     def type(self) -> str:
@@ -52,7 +65,8 @@ class Device:
     def fill(self, text: str, number: int, end: int) -> str:
         """A text of this kind's for one end, 1 or 2, of the device of this number."""
         return text.format(
-            n=number, under=f"u{number}", dev=f"d{number}", here=f"10.77.{number}.{end}", there=f"10.77.{number}.{3 - end}",
+            n=number, under=f"u{number}", dev=f"d{number}",
+            here=f"10.77.{number}.{end}", there=f"10.77.{number}.{3 - end}",
             here6=f"fd77:{number}::{end}", there6=f"fd77:{number}::{3 - end}", near=f"10.99.{number}.{end}",
             far=f"10.99.{number}.{3 - end}", near6=f"fd99:{number}::{end}")
 
@@ -60,6 +74,12 @@ class Device:
         """(near, far): those of the packets that are sent."""
         far = ipaddress.ip_address(self.fill(self.inside, number, 1))
         return str(far - 1), str(far)
+
+
+def _octets_note(more: int) -> str:
+    """How a device's octets differ from those of the frames."""
+    return "every packet" if not more else f"every packet; the device counts {abs(more)} octets a packet " + (
+        "less" if more < 0 else "more")
 
 
 def _ethernet(kind: str, options: str, **more: object) -> Device:
@@ -76,7 +96,8 @@ def _stacked(kind: str, options: str, **more: object) -> Device:
 def _master(kind: str, options: str = "", **more: object) -> Device:
     """A device that {under} becomes a port of."""
     return Device(kind, f"addr flush dev {{under}}\nlink add {{dev}} type {kind} {options}\nlink set {{under}} down\n"
-                  "link set {under} master {dev}\nlink set {under} up\naddr add {near}/24 dev {dev}\nlink set {dev} up\n",
+                  "link set {under} master {dev}\nlink set {under} up\naddr add {near}/24 dev {dev}\n"
+                  "link set {dev} up\n",
                   **more)  # type: ignore[arg-type]
 
 
@@ -89,10 +110,10 @@ def _ipsec(near: str, far: str, inside: tuple[str, str], mark: str = "") -> str:
     return "".join((
         f"xfrm state add src {near} dst {far} proto esp spi 0x10{{n}} reqid 7 mode tunnel {mark} {_KEYS}\n",
         f"xfrm state add src {far} dst {near} proto esp spi 0x10{{n}} reqid 7 mode tunnel {mark} {_KEYS}\n",
-        f"xfrm policy add src {inside[0]} dst {inside[1]} dir out {mark} tmpl src {near} dst {far} proto esp reqid 7 mode "
-        "tunnel\n",
-        f"xfrm policy add src {inside[1]} dst {inside[0]} dir in {mark} tmpl src {far} dst {near} proto esp reqid 7 mode "
-        "tunnel\n"))
+        f"xfrm policy add src {inside[0]} dst {inside[1]} dir out {mark} "
+        f"tmpl src {near} dst {far} proto esp reqid 7 mode tunnel\n",
+        f"xfrm policy add src {inside[1]} dst {inside[0]} dir in {mark} "
+        f"tmpl src {far} dst {near} proto esp reqid 7 mode tunnel\n"))
 
 
 _ANY = "0.0.0.0/0", "0.0.0.0/0"
@@ -121,14 +142,14 @@ DEVICES = (
     Device("ip6gretap", _OUTER6 + "link add {dev} type ip6gretap local {here6} remote {there6}\n"
            "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
     Device("ip6tnl", _OUTER6 + "link add {dev} type ip6tnl mode any local {here6} remote {there6}\n" + _POINT_TO_POINT),
-    Device("vti", _ipsec("{here}", "{there}", _ANY, "mark 5") + "link add {dev} type vti local {here} remote {there} key 5\n"
-           + _POINT_TO_POINT),
+    Device("vti", _ipsec("{here}", "{there}", _ANY, "mark 5")
+           + "link add {dev} type vti local {here} remote {there} key 5\n" + _POINT_TO_POINT),
     Device("vti6", _OUTER6 + _ipsec("{here6}", "{there6}", _ANY, "mark 6")
            + "link add {dev} type vti6 local {here6} remote {there6} key 6\n" + _POINT_TO_POINT),
     Device("xfrm", "link add {dev} type xfrm dev {under} if_id 9\n" + _ipsec("{here}", "{there}", _ANY, "if_id 9")
            + _POINT_TO_POINT),
     _stacked("macsec", "type macsec encrypt off"),
-    Device("vrf", "link add {dev} type vrf table 10\nlink set {dev} up\nlink set {under} master {dev}\nlink set {under} up\n",
+    Device("vrf", "link add {dev} type vrf table 10\nlink set {dev} up\nlink set {under} master {dev}\n",
            inside="10.77.{n}.2", unseen=("rx",)),
     Device("veth with IPsec", _ipsec("{here}", "{there}", ("{near}", "{far}")) + "addr add {near}/32 dev lo\n"
            "route add {far}/32 dev {under} src {near}\n", observe="{under}", decrypts=True),

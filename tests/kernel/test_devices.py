@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -64,8 +64,8 @@ def make(device: Device, number: int, near: Namespace, far: Namespace) -> None:
 
 def speak(near: Namespace, far: Namespace, address: str, source: str) -> None:
     """Echoes that are answered, and datagrams that a socket takes."""
-    near.run("ping", "-q", "-c", str(ECHOES), "-i", "0.01", "-W", "5", "-s", str(ECHO_OCTETS - 8), "-I", source, address,
-             check=False)
+    near.run("ping", "-q", "-c", str(ECHOES), "-i", "0.01", "-W", "5", "-s", str(ECHO_OCTETS - 8), "-I", source,
+             address, check=False)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def listen() -> socket.socket:
@@ -96,6 +96,11 @@ class Seen:
     counters: dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
+def statistics(ends: dict[str, Namespace], names: Iterable[str]) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+    """The devices' own counters, as Seen has them."""
+    return {end: {name: namespace.link_statistics(name) for name in names} for end, namespace in ends.items()}
+
+
 @pytest.fixture(scope="module")
 def seen() -> Iterator[Seen]:
     """All devices at once, because compiling the programs takes longest in a machine that is emulated."""
@@ -111,10 +116,10 @@ def seen() -> Iterator[Seen]:
             for recorder in (one, two):
                 eventually(lambda recorder=recorder: set(names.values()) <= set(recorder.attached()),  # type: ignore[misc]
                            "all are observed")
-            before = {end: {name: space.link_statistics(name) for name in names.values()} for end, space in ends.items()}
+            before = statistics(ends, names.values())
             for number, device in enumerate(HERE):
                 speak(near, far, *reversed(device.addresses(number)))
-            after = {end: {name: space.link_statistics(name) for name in names.values()} for end, space in ends.items()}
+            after = statistics(ends, names.values())
         counters = {end: {name: {way: {what: after[end][name][way][what] - before[end][name][way][what]
                                        for what in ("packets", "bytes")} for way in WAYS.values()}
                           for name in names.values()} for end in ends}

@@ -324,7 +324,7 @@ class TestLink:
         assert books.total("lying_lengths") == 0
 
     def test_devices_without_link_header_whose_packets_have_one(self, observer: Observer) -> None:
-        """As vti and xfrm give them; a test run takes the protocol from its EtherType. Its octets are not the device's."""
+        """As of vti and xfrm. A test run takes the protocol from its EtherType; its octets are not the device's."""
         datagram = f.udp(1, 2, bytes(20))
         observer.see(f.ethernet(f.IPV4, f.ipv4(datagram, f.UDP, source="8.0.0.1")), layer3=True)
         observer.see(f.ethernet(f.IPV6, f.ipv6(datagram, f.UDP, source="2001:db8:86dd::1")), layer3=True)

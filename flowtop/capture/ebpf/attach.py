@@ -12,6 +12,9 @@ from flowtop.model.kinds import Direction
 
 _OWN_NAMES = frozenset(name[:15] for name in (*PROGRAMS, *PACKET_PROGRAMS))
 """As the kernel stores them: other flowtops' programs end nothing."""
+ATTACH_VARIABLE = "FLOWTOP_ATTACH"
+"""Environment variable that overrides EbpfConfig.attach, so that tests can use clsact on kernels with TCX."""
+NO_ROOM = f"{bpf.TCX_MOST} other programs are attached, and there is no room for more"
 AttachMode = Literal["auto", "tcx", "clsact"]
 
 
@@ -74,8 +77,7 @@ class TcxAttacher:
             return _TcxAttachment(bpf.link_create_tcx(program_fd, ifindex, kind), ifindex, kind)
         except OSError as error:
             if error.errno in (errno.ERANGE, errno.E2BIG):
-                raise OSError(error.errno, f"{bpf.TCX_MOST} other programs are attached, and there is no room for more") \
-                    from error
+                raise OSError(error.errno, NO_ROOM) from error
             raise
 
 

@@ -190,7 +190,8 @@ def load_program(code: bytes) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     return _bpf(_PROG_LOAD, struct.pack(
-        "=IIQQ", PROG_TYPE_SCHED_CLS, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)) + bytes(24))
+        "=IIQQ", PROG_TYPE_SCHED_CLS, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
+        + bytes(24))
 
 
 def link_create_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:

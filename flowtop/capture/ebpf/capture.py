@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection, is_glob
@@ -53,9 +53,6 @@ def kernel_clock(
     offset = monotonic_offset_ns() if offset_ns is None else offset_ns
     return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
-
-ATTACH_VARIABLE = "FLOWTOP_ATTACH"
-"""Environment variable that overrides EbpfConfig.attach, so that tests can use clsact on kernels with TCX."""
 
 _SHORTEST_POLL_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000
 _NEW_FLOWS_PER_S = 500_000

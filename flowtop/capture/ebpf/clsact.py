@@ -306,11 +306,12 @@ def _first_place(filters: list[_Filter]) -> tuple[int, int]:
         taken.setdefault(filter_.priority, []).append(filter_)
     for priority in range(1, 0xFFFF):
         here = taken.get(priority, [])
-        if all(filter_.handle and parse_filter_name(filter_.name) for filter_ in here if filter_.handle) and here:
-            continue
+        if here and all(parse_filter_name(filter_.name) for filter_ in here if filter_.handle):
+            continue  # flowtops' alone
         handles = {filter_.handle for filter_ in here}
         if all(filter_.kind == "bpf" and filter_.protocol == _ETH_P_ALL for filter_ in here):
-            return priority, next(handle for handle in range(_OURS_FROM, _OURS_FROM + _HANDLES) if handle not in handles)
+            ours = range(_OURS_FROM, _OURS_FROM + _HANDLES)
+            return priority, next(handle for handle in ours if handle not in handles)
     raise OSError(errno.ENOSPC, "no priority is free")
 
 

@@ -174,7 +174,7 @@ class Compilation:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}", *decap_flags(decap, tunnel_ports)]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
-        maps = MAPS
+        maps: tuple[str, ...] = MAPS
         if bpf.xfrm_supported():
             cflags.append("-DFLOW_XFRM")
             maps += IPSEC_MAPS

@@ -84,7 +84,10 @@ class _Point:
 
 
     def lacks(self, direction: int, counted: int, seen: npt.NDArray[np.uint64]) -> bool:
-        """Note what was counted and seen since the last reading; whether too little was seen for it to be on its way."""
+        """Note what was counted and seen since the last reading.
+
+        Returns whether so much was not seen that it is not on its way.
+        """
         frames, packets = int(seen[_FRAMES]), int(seen[_PACKETS])
         self.missing[direction] += counted - min(frames, packets, key=lambda found: abs(found - counted))
         return self.missing[direction] > _FEW + counted // 4 + self.gained[direction][0] // 200

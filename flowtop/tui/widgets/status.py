@@ -93,7 +93,8 @@ def _accounts(page: Page) -> list[Part]:
     parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
     optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
                 ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
-                ("decrypted ", books.decrypted_packets), ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
+                ("decrypted ", books.decrypted_packets), ("evicted ", books.evicted_flows),
+                ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
 

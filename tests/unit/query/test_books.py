@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowtop.model.record import OBSERVATION_DTYPE
 from flowtop.model.kinds import Direction
+from flowtop.model.record import OBSERVATION_DTYPE
 from flowtop.query.books import comparison
 
 
