@@ -101,7 +101,7 @@ def _master(kind: str, options: str = "", **more: object) -> Device:
                   **more)  # type: ignore[arg-type]
 
 
-_OUTER6 = "-6 addr add {here6}/64 dev {under} nodad\n"
+_OUTER6 = "addr add {here6}/64 dev {under} nodad\n"
 _POINT_TO_POINT = "addr add {near} peer {far} dev {dev}\nlink set {dev} up\n"
 
 
@@ -136,7 +136,7 @@ DEVICES = (
     Device("gre multipoint", "link add {dev} type gre local {here} key 9\naddr add {near}/24 dev {dev}\n"
            "link set {dev} up\nneigh add {far} lladdr {there} dev {dev}\n"),
     Device("ipip", "link add {dev} type ipip local {here} remote {there}\n" + _POINT_TO_POINT),
-    Device("sit", "link add {dev} type sit local {here} remote {there}\n-6 addr add {near6}/64 dev {dev} nodad\n"
+    Device("sit", "link add {dev} type sit local {here} remote {there}\naddr add {near6}/64 dev {dev} nodad\n"
            "link set {dev} up\n", inside="fd99:{n}::2"),
     Device("ip6gre", _OUTER6 + "link add {dev} type ip6gre local {here6} remote {there6}\n" + _POINT_TO_POINT),
     Device("ip6gretap", _OUTER6 + "link add {dev} type ip6gretap local {here6} remote {there6}\n"

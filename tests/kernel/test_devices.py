@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import shlex
 import socket
@@ -16,7 +17,7 @@ import pytest
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.model.kinds import IGNORED_KINDS, Direction, Tunnel
 from tests.kernel.devices import DEVICES, Device
-from tests.kernel.netns import Books, Lab, Namespace, Recorder, eventually, run
+from tests.kernel.netns import Books, Lab, Namespace, Recorder, eventually
 
 ECHOES, ECHO_OCTETS = 20, 64 + 8
 DATAGRAMS, DATAGRAM_OCTETS = 30, 100 + 8
@@ -46,20 +47,29 @@ def has(device: Device) -> bool:
 HERE = [device for device in DEVICES if os.geteuid() == 0 and has(device)]
 
 
-def make(device: Device, number: int, near: Namespace, far: Namespace) -> None:
-    """One of its kind in each namespace, on a veth pair of its own."""
-    under = f"u{number}"
+def make(near: Namespace, far: Namespace) -> None:
+    """All devices, each on a veth pair of its own. In batches: a process is slow in a machine that is emulated."""
     namespaces = {1: near, 2: far}
-    for namespace in namespaces.values():
-        namespace.run("sh", "-c", f"echo {int(not device.ipv6)} >/proc/sys/net/ipv6/conf/default/disable_ipv6")
-    near.ip(f"link add {under} type veth peer name {under} netns {far.name}")
-    for end, namespace in namespaces.items():
-        namespace.ip(f"link set {under} up")
-        namespace.ip(f"addr add 10.77.{number}.{end}/24 dev {under}")
-    for end, namespace in namespaces.items():
-        namespace.await_up(under)
-        for line in device.fill(device.make, number, end).splitlines():
-            run("ip", "-n", namespace.name, *line.split())
+    for ipv6 in (False, True):  # only where it is needed: it speaks by itself
+        numbers = [number for number, device in enumerate(HERE) if device.ipv6 is ipv6]
+        for namespace in namespaces.values():
+            namespace.run("sh", "-c", f"echo {int(not ipv6)} >/proc/sys/net/ipv6/conf/default/disable_ipv6")
+        batch(near, (f"link add u{number} type veth peer name u{number} netns {far.name}" for number in numbers))
+        for end, namespace in namespaces.items():
+            batch(namespace, (f"link set u{number} up\naddr add 10.77.{number}.{end}/24 dev u{number}"
+                              for number in numbers))
+        for end, namespace in namespaces.items():
+            namespace.await_up(*(f"u{number}" for number in numbers))
+            for number in numbers:
+                batch(namespace, [HERE[number].fill(HERE[number].make, number, end)])
+
+
+def batch(namespace: Namespace, commands: Iterable[str]) -> None:
+    """Commands of ip(8), until one fails."""
+    text = "\n".join(commands)
+    done = subprocess.run(["ip", "-n", namespace.name, "-batch", "-"], input=text, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, f"{text}: {done.stderr}"
 
 
 def speak(near: Namespace, far: Namespace, address: str, source: str) -> None:
@@ -96,9 +106,10 @@ class Seen:
     counters: dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
-def statistics(ends: dict[str, Namespace], names: Iterable[str]) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+def statistics(ends: dict[str, Namespace]) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
     """The devices' own counters, as Seen has them."""
-    return {end: {name: namespace.link_statistics(name) for name in names} for end, namespace in ends.items()}
+    return {end: {link["ifname"]: link["stats64"] for link in json.loads(namespace.run("ip", "-s", "-j", "link"))}
+            for end, namespace in ends.items()}
 
 
 @pytest.fixture(scope="module")
@@ -108,18 +119,18 @@ def seen() -> Iterator[Seen]:
         near, far = lab.namespace(), lab.namespace()
         ends = {"near": near, "far": far}
         names = {number: device.fill(device.observe, number, 1) for number, device in enumerate(HERE)}
+        make(near, far)
         for number, device in enumerate(HERE):
-            make(device, number, near, far)
             source, target = device.addresses(number)
             near.run("ping", "-q", "-c", "1", "-w", "20", "-I", source, target, check=False)  # who is where
         with Recorder(near, "[du]*") as one, Recorder(far, "[du]*") as two:
             for recorder in (one, two):
                 eventually(lambda recorder=recorder: set(names.values()) <= set(recorder.attached()),  # type: ignore[misc]
                            "all are observed")
-            before = statistics(ends, names.values())
+            before = statistics(ends)
             for number, device in enumerate(HERE):
                 speak(near, far, *reversed(device.addresses(number)))
-            after = statistics(ends, names.values())
+            after = statistics(ends)
         counters = {end: {name: {way: {what: after[end][name][way][what] - before[end][name][way][what]
                                        for what in ("packets", "bytes")} for way in WAYS.values()}
                           for name in names.values()} for end in ends}
