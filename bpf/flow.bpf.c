@@ -402,7 +402,7 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 	}
 #endif
 	counters = find_flow(side, key);
-	if (!counters) {
+	if (__builtin_expect(!counters, 0)) {
 #ifdef FLOW_XFRM
 		u32 spi;
 
@@ -466,7 +466,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 #ifdef FLOW_XFRM
 	u32 spi;
 
-	if (direction == FLOW_INGRESS && books->decrypts && is_decrypted(skb, &spi)) {
+	if (direction == FLOW_INGRESS && __builtin_expect(books->decrypts, 0) && is_decrypted(skb, &spi)) {
 		count_wire(skb, direction, packet);
 		books->packets += packet->packets;
 		books->octets += packet->octets;

@@ -270,7 +270,7 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 	u64 type, ip_offset = 0;
 	int parsed;
 
-	if (layer == FLOW_LAYER_ETHERNET) {
+	if (__builtin_expect(layer == FLOW_LAYER_ETHERNET, 1)) {
 		type = parse_ethernet(skb, &ip_offset, key);
 	} else {
 		type = from_network_16((u16)skb->protocol);

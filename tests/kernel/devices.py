@@ -28,6 +28,7 @@ class Device:
         received, sent: octets that the device's counters have in addition to the frames that the hooks see, for each.
         unseen: of "rx" and "tx", what its counters count and no hook sees.
         decrypts: packets come by as ESP, and after decryption once more.
+        redirect: commands of `tc` that let what {under} receives pass the device, which sends it back.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Device:
     sent: int = 0
     unseen: tuple[str, ...] = ()
     decrypts: bool = False
+    redirect: str = ""
 
     @property
     def received_note(self) -> str:
@@ -153,4 +155,7 @@ DEVICES = (
            inside="10.77.{n}.2", unseen=("rx",)),
     Device("veth with IPsec", _ipsec("{here}", "{there}", ("{near}", "{far}")) + "addr add {near}/32 dev lo\n"
            "route add {far}/32 dev {under} src {near}\n", observe="{under}", decrypts=True),
+    Device("ifb", "link add {dev} type ifb\nlink set {dev} up\n", inside="10.77.{n}.2", unseen=("rx",),
+           redirect="qdisc add dev {under} ingress\nfilter add dev {under} ingress protocol all pref 9 matchall "
+           "action mirred egress redirect dev {dev}\n"),
 )

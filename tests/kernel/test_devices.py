@@ -28,6 +28,10 @@ ESP = socket.IPPROTO_ESP
 PROTOCOLS = (socket.IPPROTO_ICMP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
 
 
+PROBE_REDIRECTION = ("ip link add a type veth peer name b && tc qdisc add dev a ingress && "
+                     "tc filter add dev a ingress matchall action mirred egress redirect dev b")
+
+
 def has(device: Device) -> bool:
     """Whether this kernel has that kind: asked of it, but in the machines of Debian's kernels, which must have all."""
     if device.since > kernel_release():
@@ -37,6 +41,9 @@ def has(device: Device) -> bool:
     if device.decrypts:
         return subprocess.run(["unshare", "--net", *shlex.split(device.fill(device.make, 1, 1).splitlines()[0].join(
             ("ip ", "")))], capture_output=True, check=False).returncode == 0
+    if device.redirect:
+        return subprocess.run(["unshare", "--net", "sh", "-c", PROBE_REDIRECTION], capture_output=True,
+                              check=False).returncode == 0
     if device.type == "veth":
         return True
     answer = subprocess.run(["unshare", "--net", "ip", "link", "add", "some0", "type", device.type],
@@ -62,12 +69,14 @@ def make(near: Namespace, far: Namespace) -> None:
             namespace.await_up(*(f"u{number}" for number in numbers))
             for number in numbers:
                 batch(namespace, [HERE[number].fill(HERE[number].make, number, end)])
+                if HERE[number].redirect:
+                    batch(namespace, [HERE[number].fill(HERE[number].redirect, number, end)], "tc")
 
 
-def batch(namespace: Namespace, commands: Iterable[str]) -> None:
-    """Commands of ip(8), until one fails."""
+def batch(namespace: Namespace, commands: Iterable[str], tool: str = "ip") -> None:
+    """Commands of ip(8) or tc(8), until one fails."""
     text = "\n".join(commands)
-    done = subprocess.run(["ip", "-n", namespace.name, "-batch", "-"], input=text, capture_output=True, text=True,
+    done = subprocess.run([tool, "-n", namespace.name, "-batch", "-"], input=text, capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, f"{text}: {done.stderr}"
 
@@ -151,9 +160,11 @@ def test_what_is_counted_equals_the_device(seen: Seen, end: str, way: str, numbe
     device = HERE[number]
     name, direction = device.fill(device.observe, number, 1), Direction.INGRESS if way == "rx" else Direction.EGRESS
     addresses = device.addresses(number)
-    to = [address for address, place in zip(addresses, ("near", "far"), strict=True) if (place == end) == (way == "rx")]
+    traffic = "rx" if device.redirect else way
+    to = [address for address, place in zip(addresses, ("near", "far"), strict=True)
+          if (place == end) == (traffic == "rx")]
     header = 40 if ":" in addresses[0] else 20
-    replies = (end == "near") == (way == "rx")  # the echoes' answers alone; else echoes and datagrams
+    replies = (end == "near") == (traffic == "rx")  # the echoes' answers alone; else echoes and datagrams
     expected = (ECHOES, ECHOES * (ECHO_OCTETS + header)) if replies else (
         ECHOES + DATAGRAMS, ECHOES * (ECHO_OCTETS + header) + DATAGRAMS * (DATAGRAM_OCTETS + header))
     books, counters = seen.books[end], seen.counters[end][name][way]
