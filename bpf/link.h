@@ -15,9 +15,10 @@
 
 #define VLAN_TAGS_MAX 4               /* in the frame, in addition to one in metadata */
 #define IP_OFFSET_MASK 0x1f           /* Ethernet header and four tags: 30 */
+#define LINK_OFFSET_MASK 0x7f         /* what may precede the network header of a device without link header */
 #define HEADERS_MAX 6                 /* between Ethernet and IP, each with a stack of labels before it */
 #define MPLS_LABELS_MAX 12
-#define HEADERS_OFFSET_MASK 0x1ff     /* six headers of 18 octets and six stacks after IP_OFFSET_MASK end below it */
+#define HEADERS_OFFSET_MASK 0x1ff     /* six headers of 18 octets and six stacks end below it if they begin below 115 */
 
 /* Types beside EtherTypes. */
 #define HEADER_ETHERNET 0x10001       /* behind labels */
@@ -104,6 +105,35 @@ FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flo
 	if (is_tag(type))
 		return skip_tags(skb, type, ip_offset, IP_OFFSET_MASK, skb->vlan_present ? 1 : 0, key);
 	return type;
+}
+
+/*
+ * Offset of the network header in the frame of a device without link header. Its packets may begin with another header
+ * all the same: that of the interface where IPsec decrypted them (vti, xfrm), of the tunnel that they left (ip6gre,
+ * ip6tnl before Linux 5.12) or will enter (gre with many ends). The kernel does not say where the network header is, but
+ * reads from it on to the end of the linear data: what cannot be read is before it. At most 127.
+ * Without branches, so that all offsets are one case for the verifier.
+ */
+static long (*load_bytes_relative)(void *skb, u32 offset, void *to, u32 octets, u32 from) = (void *)68;
+#define FROM_NETWORK_HEADER 1         /* BPF_HDR_START_NET */
+
+FLOW_INLINE u64 network_offset(struct __sk_buff *skb)
+{
+	u64 linear = (long)skb->data_end - (long)skb->data, offset = 0;
+	u8 octet;
+
+	if (!linear || linear > 0xffff)      /* more than the helper reads before Linux 5.19 */
+		return 0;
+	if (load_bytes_relative(skb, linear - 1, &octet, sizeof(octet), FROM_NETWORK_HEADER) == 0)
+		return 0;
+#pragma unroll
+	for (u32 step = 64; step; step >>= 1) {
+		u64 at = linear - offset - step;  /* below 0: the header would begin after the data */
+		u64 failed = load_bytes_relative(skb, at, &octet, sizeof(octet), FROM_NETWORK_HEADER);
+
+		offset += (failed >> 63 & ~(at >> 63) & 1) * step;
+	}
+	return offset & LINK_OFFSET_MASK;
 }
 
 /* Whether a header follows that skip_headers skips. */

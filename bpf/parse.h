@@ -45,6 +45,7 @@ struct packet {
 	u8  fragment_protocol;        /* identifies the fragmented packet together with addresses and id */
 	u8  tos;
 	u8  ttl;
+	u8  link_octets;              /* before the network header, on a device without link header */
 #ifdef FLOW_DECAP
 	u64 mac_offset;               /* Ethernet header of an inner packet, if has_mac */
 	u8  carried;                  /* in a tunnel */
@@ -288,10 +289,15 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 	u64 type, ip_offset = 0;
 	int parsed;
 
-	if (layer == FLOW_LAYER_ETHERNET)
+	if (__builtin_expect(layer == FLOW_LAYER_ETHERNET, 1)) {
 		type = parse_ethernet(skb, &ip_offset, key);
-	else
+	} else {
 		type = from_network_16((u16)skb->protocol);
+		ip_offset = network_offset(skb);
+		packet->link_octets = ip_offset;
+		if (books)
+			books->frame_octets -= ip_offset;   /* they are not the device's */
+	}
 	if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6)
 		type = skip_headers(skb, type, &ip_offset, 0, HEADERS_OFFSET_MASK, key);
 	packet->ip_offset = ip_offset;

@@ -65,7 +65,7 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
     def rounds(exports: Exports, open_capture: OpenCapture) -> int:
         pipeline = run.pipeline(open_capture(), exports, reader=pages.ready)
         caught = stop_on_signals(lambda: run.recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
-        run_batch(config, pipeline, pages, write)
+        run_batch(config, pipeline, pages, write, narrate)
         if pipeline.fault is not None:
             raise pipeline.fault
         if not caught or options.count is None or pipeline.completed:

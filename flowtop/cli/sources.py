@@ -94,7 +94,7 @@ class LiveSource:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
-                                    tunnel_ports=options.tunnel_port)
+                                    tunnel_ports=options.tunnel_port, must_observe=options.batch)
                 return EbpfCapture(config, compilation)
 
             yield open_capture

@@ -22,6 +22,7 @@ from flowtop.fields.fitting import NO_DISTINCTIONS, fit
 from flowtop.fields.records import iso_time
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
 from flowtop.model.kinds import EndReason
+from flowtop.model.record import Unobserved
 from flowtop.output.records import record, record_cells, record_names, rows_name
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.layout import columns_of, order_text, sorted_column
@@ -88,7 +89,8 @@ class RoundFormat(Protocol):
         """The text of round `number` (from 1), in complete lines."""
 
 
-def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None]) -> int:
+def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None],
+              narrate: Callable[[str], None] = lambda _: None) -> int:
     """Write rounds until the pipeline has ended; the last round shows the last drain.
 
     Args:
@@ -96,6 +98,7 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
         pipeline: not started; made with `ready=pages.ready`.
         pages: becomes the listener of the pipeline.
         write: writes the text of one round, such as a `descriptor_writer`.
+        narrate: called once with each line about what is not observed.
 
     Returns:
         The number of rounds written. When the reader closes the pipe, the run ends without an error.
@@ -107,8 +110,13 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
     pipeline.ask(config.query if config.output != "none" else replace(config.query, limit=0))
     pipeline.start(pages)
     rounds = 0
+    said: set[Unobserved] = set()
     try:
         for page in pages:
+            for one in page.unobserved:
+                if one not in said:
+                    narrate(one.text)
+            said.update(page.unobserved)
             write(form.text(rounds + 1, page))
             rounds += 1
     except BrokenPipeError:
@@ -201,13 +209,24 @@ def totals_record(page: Page) -> dict[str, int]:
         "duplicateOctets": books.duplicate_octets,
         "unjoinedFragments": books.unjoined_fragments,
         "lyingLengths": books.lying_lengths,
+        "decryptedPackets": books.decrypted_packets,
+        "decryptedOctets": books.decrypted_octets,
         "evictedFlows": books.evicted_flows,
         "unlistedPackets": books.unlisted_packets,
         "unlistedOctets": books.unlisted_octets,
         "interfacePackets": books.interface_packets,
+        "unseenPackets": books.unseen_packets,
+        "excessIngressPackets": books.excess_ingress_packets,
+        "excessEgressPackets": books.excess_egress_packets,
         "flows": page.flows,
         "matchedFlows": page.matched_flows,
     }
+
+
+def not_observed(one: Unobserved) -> dict[str, str | bool]:
+    """One thing that is not observed, for JSON."""
+    direction = {} if one.direction is None else {"direction": one.direction.name.lower()}
+    return {"interface": one.interface, **direction, "inPart": one.in_part, "reason": one.reason}
 
 
 class _Nothing:
@@ -230,6 +249,8 @@ class _JsonLines:
         networks = page.lookups.networks
         if networks is not None:
             line["networks"] = {"files": networks.files, "faults": networks.faults}
+        if page.unobserved:
+            line["notObserved"] = [not_observed(one) for one in page.unobserved]
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         return json.dumps(line, separators=(",", ":")) + "\n"
@@ -288,12 +309,17 @@ def _summary(number: int, page: Page) -> list[str]:
         f"lost {books.lost_packets}  dup {books.duplicate_packets}"
     )
     for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
-                         ("length lies", books.lying_lengths), ("evicted", books.evicted_flows),
-                         ("unlisted", books.unlisted_packets), ("off", books.unexplained_packets),
-                         ("octets off", books.unexplained_octets)):
+                         ("length lies", books.lying_lengths), ("decrypted", books.decrypted_packets),
+                         ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets),
+                         ("off", books.unexplained_packets), ("octets off", books.unexplained_octets)):
         if number:
             second += f"  {word} {number}"
-    return [first, second, *_collecting_lines(page.collecting), *_network_lines(page)]
+    for word, number in (("unseen", books.unseen_packets), ("excess in", books.excess_ingress_packets),
+                         ("excess out", books.excess_egress_packets)):
+        if number:
+            second += f"  {word} {number}"
+    return [first, second, *(one.text for one in page.unobserved), *_collecting_lines(page.collecting),
+            *_network_lines(page)]
 
 
 def _network_lines(page: Page) -> list[str]:

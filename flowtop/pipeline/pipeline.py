@@ -303,7 +303,7 @@ class Pipeline:
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts,
                                 networks=self._networks)
-        self._attached = handover.batch.attached
+        self._attached, self._unobserved = handover.batch.attached, handover.batch.unobserved
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)
         self._export(ended)
@@ -377,6 +377,7 @@ class Pipeline:
             egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
             lookups=self._lookups,
             attached=self._attached,
+            unobserved=self._unobserved,
             capture_filter=self._narrowing.text,
             usage=self._usage.usage,
             delay_s=self._config.delay_s,

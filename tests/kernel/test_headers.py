@@ -134,9 +134,8 @@ def test_super_packets_are_exact(observer: Observer, direction: Direction, ether
 
 
 def test_devices_without_link_header(observer: Observer, decap: bool) -> None:
-    """MPLS on a PPP or GRE device. A test run takes the protocol from octets 12 and 13: the second half of the fourth
-    label has its value."""
-    stack = f.mpls((1, 2, 3, 0x88471, 5), V4)
+    """MPLS on a PPP or GRE device. A test run has an Ethernet header, which is before the network header."""
+    stack = f.ethernet(f.MPLS, f.mpls((1, 2, 3, 4, 5), V4))
     books = seen(observer, stack, layer3=True)
     [flow] = books.flows
     assert (flow.source, flow.octets, flow.tunnel_id) == (FLOW4[0], OCTETS4, 5 if decap else 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.record import SourceState
+from flowtop.model.record import SourceState, Unobserved
 from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
@@ -111,6 +111,7 @@ class FakeSource:
             duplicate_octets=2_900_000, ignored_by_kind=(12, 0, 0, 0), interface_packets=12_345_678, coverage=1.0,
         )
         self.attached: Sequence[str] = ("eth0", "eth0.20", "wg0")
+        self.unobserved: tuple[Unobserved, ...] = ()
         self.interfaces = dict(INTERFACES)
         self.capture_filter = ""
         self.source: SourceState | None = None
@@ -185,6 +186,7 @@ class FakeSource:
             tunnels=any(row.tunnel for row in self.flows), capture_filter=self.capture_filter, source=self.source,
             collecting=self.collecting, books=self.books, ingress=self.ingress, egress=self.egress,
             lookups=Lookups(self.interfaces, networks=self.networks), attached=tuple(self.attached),
+            unobserved=self.unobserved,
             usage=SelfUsage(cpu=0.013, resident_octets=84_000_000))
 
     def _send(self) -> None:

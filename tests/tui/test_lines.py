@@ -91,6 +91,18 @@ def test_coverage_is_rounded_down(
     assert (style_of(page, expected if alarm else f"{expected}") == theme.ALARM) is alarm
 
 
+def test_more_seen_than_the_interfaces_counted_is_an_alarm_and_queue_drops_are_none() -> None:
+    page = page_with(coverage=1.0, interface_packets=10**9, excess_ingress_packets=12_345_678,
+                     excess_egress_packets=9_876_543)
+    assert "in excess 12,345,678" in words(page)
+    assert style_of(page, "in excess 12,345,678") == theme.ALARM
+    assert "not sent 9,876,543" in words(page)
+    assert style_of(page, "9,876,543") == theme.PLAIN
+    few = words(page_with(coverage=1.0, interface_packets=10**9, excess_ingress_packets=3, excess_egress_packets=3))
+    assert "excess" not in few
+    assert "not sent" not in few
+
+
 def test_coverage_is_silent_before_the_counters_moved() -> None:
     assert "coverage" not in words(page_with(coverage=None))
 

@@ -8,16 +8,22 @@ import re
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from flowtop.capture.ebpf import bpf, start
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type
+from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.interfaces import Interface, Links
 from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
+from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.errors import FlowtopError, host_fault, limit_hint
+from flowtop.model.kinds import Direction
+from flowtop.model.record import Unobserved
 
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -60,6 +66,7 @@ def check_host() -> tuple[Finding, ...]:
             _tried("compiler", _compiler, ""),
             _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
             _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
+            check_interfaces(),
             _tried("grace period", _grace_period, ""),
             check_packets(),
             check_memory_lock(release),
@@ -186,6 +193,49 @@ def _compiler() -> str:
         for _ in range(_DESCRIPTORS - 1):
             opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     return "can be started"
+
+
+def check_interfaces() -> Finding:
+    """Check what of the interfaces that are up has no hook, or other programs before flowtop's."""
+    gaps: list[Unobserved] = []
+    beside: list[str] = []
+    try:
+        with closing(RouteSocket()) as route:
+            up = [interface for interface in Links(route).list() if interface.up]
+            clsact = None if _by_tcx() else ClsactAttacher(route, this_process())
+            for interface in up:
+                if interface.layer is None:
+                    beside.append(Unobserved(interface.name, interface.refusal).text)
+                elif clsact is None:
+                    gaps += _full_hooks(interface)
+                else:
+                    if clsact.egress_unseen(interface.index):
+                        gaps.append(Unobserved(interface.name, EGRESS_UNSEEN, Direction.EGRESS))
+                    beside += [
+                        f"{direction.name.lower()} of {interface.name}: what {', '.join(ahead)} ends is not observed"
+                        for direction, ahead in clsact.foremost(interface.index).items() if ahead]
+    except OSError as error:
+        return Finding("interfaces", False, (error.strerror or str(error)).lower(), start.HINT)
+    texts = [*(gap.text for gap in gaps), *beside]
+    detail = "; ".join(texts) if texts else f"{len(up)} up, all can be observed"
+    if not gaps:
+        return Finding("interfaces", True, detail)
+    return Finding("interfaces", False, detail, "detach one of the programs: bpftool net lists them" if clsact is None
+                   else "replace the ingress qdisc by clsact, which takes the same filters, or use Linux {}.{}".format(
+                       *_TCX_KERNEL))
+
+
+def _by_tcx() -> bool:
+    program_fd = bpf.load_pass_program()
+    try:
+        return os.environ.get(ATTACH_VARIABLE) != "clsact" and bpf.tcx_supported(program_fd)
+    finally:
+        os.close(program_fd)
+
+
+def _full_hooks(interface: Interface) -> list[Unobserved]:
+    return [Unobserved(interface.name, NO_ROOM, direction) for direction in Direction
+            if len(bpf.tcx_programs(interface.index, attach_type(direction))) >= bpf.TCX_MOST]
 
 
 def _hooks() -> str:

@@ -29,6 +29,9 @@ MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "rest_a", "rest_b"
         "totals_overflow", "fragments")
 """Maps of bpf/flow.bpf.c."""
 
+IPSEC_MAPS = ("decrypting",)
+"""Further ones, if the kernel has IPsec."""
+
 _IMPORT_FAULTS = (ImportError, OSError, SyntaxError, AttributeError)
 """Exceptions of importing an unusable bcc; OSError if libbcc.so.0 is missing."""
 

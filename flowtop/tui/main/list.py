@@ -243,8 +243,12 @@ class ListController:
     # ---- the header
 
     def banners(self) -> Iterator[str]:
-        """Which time the numbers are of, and what of the list does not change; most important first."""
+        """What is not observed, which time the numbers are of, and what of the list does not change; most important
+        first."""
         page, questions = self._view.page, self._questions
+        if page is not None and page.unobserved:
+            first, *more = page.unobserved
+            yield units.printable(f"{first.text} (+{len(more)})" if more else first.text, 160)
         in_past = page is not None and page.past and page.query.at is not None
         if page is not None and page.past:
             if in_past:
@@ -307,6 +311,8 @@ def empty_text(page: Page) -> str:
         return "no flows in this file" if page.source.ended else "no flows yet"
     if page.collecting is not None:
         return _nothing_collected(page.collecting)
+    if page.unobserved and not page.attached:
+        return units.printable(page.unobserved[0].text, 160)
     return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"
 
 

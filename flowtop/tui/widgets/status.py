@@ -93,7 +93,8 @@ def _accounts(page: Page) -> list[Part]:
     parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
     optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
                 ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
-                ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
+                ("decrypted ", books.decrypted_packets), ("evicted ", books.evicted_flows),
+                ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     networks = page.lookups.networks
     if networks is not None and networks.faults:
@@ -126,13 +127,22 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
 
 
 def _coverage(books: Books, packet_rate: float) -> list[Part]:
-    """Observed packets against the interfaces' own counters; a shortage stays on narrow screens."""
+    """Observed packets against the interfaces' own counters; what is off stays on narrow screens.
+
+    More at egress than an interface has sent is a queue's drops, and no alarm.
+    """
     if books.coverage is None:
         return []
+    on_their_way = packet_rate * IN_FLIGHT_S
     thousandths = math.floor(books.coverage * 100_000)
-    missing = books.interface_packets * (1 - books.coverage)
-    short = thousandths < SHORT_OF and missing > packet_rate * IN_FLIGHT_S
-    return [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+    short = thousandths < SHORT_OF and books.interface_packets * (1 - books.coverage) > on_their_way
+    parts = [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+    slack = max(on_their_way, books.interface_packets * (100_000 - SHORT_OF) / 100_000)
+    if books.excess_ingress_packets > slack:
+        parts.append(Part(f"in excess {books.excess_ingress_packets:,}", theme.ALARM, 2))
+    if books.excess_egress_packets > slack:
+        parts.append(Part(f"{books.excess_egress_packets:,}", theme.PLAIN, 4, "not sent "))
+    return parts
 
 
 IN_FLIGHT_S = 0.2

@@ -23,7 +23,7 @@ every_tunnel = pytest.mark.parametrize("tunnel", [tunnel for tunnel in Tunnel if
 
 def test_each_kind_has_a_name_and_traits_of_its_own() -> None:
     assert Tunnel.NONE.label == "" and not Tunnel.NONE.id_label
-    assert [*TUNNELS_BY_LABEL] == ["ip", "gre", "erspan", "vxlan", "geneve", "mpls", "pppoe"]
+    assert [*TUNNELS_BY_LABEL] == ["ip", "gre", "erspan", "vxlan", "geneve", "mpls", "pppoe", "ipsec"]
     assert [*map(int, Tunnel)] == [*range(len(Tunnel))], "the numbers are in exports"
     for tunnel in TUNNELS_BY_LABEL.values():
         assert tunnel.id_label or not tunnel.always_has_id
