@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import stat
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ FILE_MODE = 0o600
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """Errors of file systems without hard links: vfat, many FUSE and SMB mounts."""
 _OPEN_ATTEMPTS = 16
+_LOCK_ATTEMPTS, _LOCK_AGAIN_S = 10, 0.01
 _MOST_LINKS = 40
 _OWN_DESCRIPTOR = re.compile(r"/proc/(?:self|thread-self|([0-9]+))/fd/([0-9]+)")
 
@@ -155,12 +157,17 @@ def _given(descriptor: int, path: Path, owner: tuple[int, int] | None, aside: Pa
 
 def _lock(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> None:
     """Raises FileInUse. Where the file system has no locks nothing happens."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise FileInUse(path) from None
-    except OSError:  # ENOLCK, ENOSYS, EOPNOTSUPP: some NFS, FUSE and SMB mounts
-        pass
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:  # a look at the lock (check_output) takes it too, for a moment
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise FileInUse(path) from None
+            time.sleep(_LOCK_AGAIN_S)
+        except OSError:  # ENOLCK, ENOSYS, EOPNOTSUPP: some NFS, FUSE and SMB mounts
+            return
+        else:
+            return
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
