@@ -310,10 +310,9 @@ FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, 
 #ifdef FLOW_XFRM
 /* Count a decrypted packet: in its flow, as FLOW_KIND_PARENT, and in no total but its own. */
 FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key *key, struct packet *packet, u32 spi,
-			       u32 everything, struct flow_totals *books)
+			       u64 now, u32 everything, struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
-	u64 now = now_ns();
 	u32 *entries;
 
 	key->kind = FLOW_KIND_PARENT;
@@ -339,8 +338,8 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 }
 
 /*
- * A packet that is in no entry yet, or filtered: note whether IPsec comes by here, and whether the packet is decrypted
- * although this CPU did not know yet that there are such. This costs other packets nothing.
+ * Whether IPsec has decrypted the packet. Asked of every packet once this CPU knows that there are such here, else only of
+ * those that are in no entry yet, or filtered: it costs others nothing.
  */
 FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key, u32 *spi, struct flow_totals *books)
 {
@@ -352,9 +351,11 @@ FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key,
 		books->decrypts = 1;
 		return 0;
 	}
-	if (books->decrypts || !decrypting.lookup(&ifindex))
-		return 0;
-	books->decrypts = 1;
+	if (!books->decrypts) {
+		if (!decrypting.lookup(&ifindex))
+			return 0;
+		books->decrypts = 1;
+	}
 	return is_decrypted(skb, spi);
 }
 
@@ -402,18 +403,18 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 	}
 #endif
 	counters = find_flow(side, key);
-	if (__builtin_expect(!counters, 0)) {
 #ifdef FLOW_XFRM
-		u32 spi;
+	u32 spi;
 
-		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, &spi, books)) {
-			take_back(skb, packet, books);
-			add_decrypted(skb, side, key, packet, spi, everything, books);
-			return;
-		}
-#endif
-		counters = open_flow(skb, side, direction, key, packet, now, books);
+	if (direction == FLOW_INGRESS && __builtin_expect(!counters || books->decrypts, 0) &&
+	    turns_out_decrypted(skb, key, &spi, books)) {
+		take_back(skb, packet, books);
+		add_decrypted(skb, side, key, packet, spi, now, everything, books);
+		return;
 	}
+#endif
+	if (!counters)
+		counters = open_flow(skb, side, direction, key, packet, now, books);
 	if (counters)
 		add_packet(skb, direction, counters, packet, now);
 }
@@ -463,19 +464,12 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 		ignore(skb, parsed, packet, books);
 		return VERDICT_NEXT;
 	}
+#ifdef FLOW_DECAP
 #ifdef FLOW_XFRM
 	u32 spi;
 
-	if (direction == FLOW_INGRESS && __builtin_expect(books->decrypts, 0) && is_decrypted(skb, &spi)) {
-		count_wire(skb, direction, packet);
-		books->packets += packet->packets;
-		books->octets += packet->octets;
-		take_back(skb, packet, books);
-		add_decrypted(skb, side, key, packet, spi, control_word & FLOW_CONTROL_EVERYTHING, books);
-		return VERDICT_NEXT;
-	}
+	if (direction == FLOW_EGRESS || !books->decrypts || !is_decrypted(skb, &spi))
 #endif
-#ifdef FLOW_DECAP
 	decapsulate(skb, work);
 #endif
 	count_wire(skb, direction, packet);

@@ -133,6 +133,7 @@ FLOW_INLINE u64 network_offset(struct __sk_buff *skb)
 
 		offset += (failed >> 63 & ~(at >> 63) & 1) * step;
 	}
+	asm volatile("" : "+r"(offset));     /* mask the sum: older verifiers lose the range of an OR */
 	return offset & LINK_OFFSET_MASK;
 }
 
