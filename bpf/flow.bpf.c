@@ -6,8 +6,8 @@
  *
  * Compiled by bcc with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. A capture filter is
  * -DFLOW_FILTER(key)=EXPRESSION over a struct flow_key: nonzero for flows to count (flowtop/filters/kernel.py).
- * -DFLOW_XFRM if the kernel has IPsec. FLOW_CONTROL_EVERYTHING lifts the filter. With -DFLOW_DECAP, packets in tunnels are counted by their inner flow, and also by
- * their outer one.
+ * -DFLOW_XFRM if the kernel has IPsec. FLOW_CONTROL_EVERYTHING lifts the filter. With -DFLOW_DECAP, packets in tunnels
+ * are counted by their inner flow, and also by their outer one.
  */
 #include "parse.h"
 #include "fragments.h"
