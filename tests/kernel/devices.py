@@ -9,7 +9,7 @@ import ipaddress
 from dataclasses import dataclass
 
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
-"""Series of Linux that the list was tried on: see tests/vm/matrix.sh."""
+"""Series of Linux that the list is run on: see tests/vm/matrix.sh."""
 _KEYS = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) 0x" + "0b" * 32
 
 
