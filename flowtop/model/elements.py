@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from flowtop.model.kinds import Tunnel
 
-
 IXIA, NTOP = 3054, 35632
 """Private enterprise numbers."""
 

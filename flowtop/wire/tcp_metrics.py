@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.model.elements import IXIA, NTOP
+from flowtop.model.kinds import ICMP_VERSIONS
 from flowtop.model.record import FlowRecords
 from flowtop.model.reported import Reported
+from flowtop.wire.ipfix_template import Template, field
 
 NETOBSERV = 2
 _NTOP_IN_NETFLOW9 = 57_472
@@ -66,6 +68,69 @@ def fill_measured(found: Reported, values: Callable[[int], U8 | None]) -> None:
             found[member] = np.minimum(counts, _LARGEST)
 
 
+# ---- sent
+
 SENT = {"ixiaConnectionAverageRoundTripTimeUs": "rtt_us", "ntopRetransmittedInPkts": "retransmitted_delta",
         "ntopOoorderInPkts": "out_of_order_delta"}
 """Members of FLOW_RECORD_DTYPE by the element that records have where they are not 0."""
+BACK = {"ntopRetransmittedInPkts": "ntopRetransmittedOutPkts", "ntopOoorderInPkts": "ntopOoorderOutPkts"}
+"""Elements for the other direction of a biflow. The round-trip time is that of both."""
+ELEMENTS = frozenset((*SENT, *BACK.values()))
+FIRST_ID = 2_048
+"""First id of Templates of flowtop's own flows with measurements: those of the flows without them, and elements."""
+_OWN_IDS = 512
+"""Ids of Templates without measurements; each combination of measurements has as many."""
+_FIRST_OWN_ID = 256
+
+
+def kinds(records: FlowRecords) -> npt.NDArray[np.intp] | None:
+    """Which measurements each record has: bit i for the i-th of SENT, shape (n,); None: no record has any.
+
+    The round-trip time of an ICMP echo is none of a connection.
+    """
+    found = None
+    for bit, member in enumerate(SENT.values()):
+        some = records[member] != 0
+        if some.any():
+            some &= ~np.isin(records["protocol"], list(ICMP_VERSIONS))
+            found = np.zeros(len(records), np.intp) if found is None else found
+            found |= some.astype(np.intp) << bit
+    return found if found is not None and found.any() else None
+
+
+def with_measurements(base: Template, kind: int, *, biflow: bool = False) -> Template:
+    """The Template of records with these measurements.
+
+    Args:
+        base: the one of records without them.
+        kind: of `kinds`, not 0.
+        biflow: with the elements of both directions.
+    """
+    names = [name for bit, name in enumerate(SENT) if kind >> bit & 1]
+    if biflow:
+        names += [BACK[name] for name in names if name in BACK]
+    return Template(FIRST_ID + _OWN_IDS * (kind - 1) + base.id - _FIRST_OWN_ID, (*base.fields, *map(field, names)))
+
+
+def without_measurements(template: Template) -> Template:
+    """The Template that was given to `with_measurements`, for one that this may have made; else the same Template."""
+    if template.id < FIRST_ID or template.scope_count or template.fields[-1].enterprise not in (IXIA, NTOP):
+        return template
+    fields = list(template.fields)
+    while fields and fields[-1].name in ELEMENTS:
+        fields.pop()
+    return Template(_FIRST_OWN_ID + (template.id - FIRST_ID) % _OWN_IDS, tuple(fields))
+
+
+def columns(records: FlowRecords, back: FlowRecords | None = None) -> dict[str, npt.NDArray[np.generic]]:
+    """All elements of measurements, each of shape (n,).
+
+    Args:
+        back: the records of the other direction, for biflows.
+    """
+    found: dict[str, npt.NDArray[np.generic]] = {name: records[member] for name, member in SENT.items()}
+    if back is not None:
+        found |= {other: back[SENT[name]] for name, other in BACK.items()}
+        for name in SENT.keys() - BACK.keys():  # that of the flow itself, if there is one
+            found[name] = np.where(records[SENT[name]] != 0, records[SENT[name]], back[SENT[name]])
+    return found
