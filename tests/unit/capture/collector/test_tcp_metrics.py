@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from flowtop import Collector
+from flowtop.capture.files.messages import Payload
+from flowtop.output.dump import entries, entry_text
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
 from tests.unit.capture.collector.test_reported import BASE, SET, base, flows, netflow9, netflow9_template, one
 from tests.unit.capture.collector.test_sflow import datagram, frame, raw_header, sample
@@ -120,6 +122,21 @@ def test_tcp_info_of_sflow(direction: int, values: dict[str, Any]) -> None:
     assert collector.receive(datagram(sample(tcp_info(direction), packet)), ("192.0.2.1", 6343))
     assert measured(one(collector)) == values
     assert measured(one(collector, "rtt > 25ms and rtt < 26ms")) == values
+
+
+def test_flowtop_dump_shows_all_of_tcp_info() -> None:
+    octets = datagram(sample(tcp_info(SENT), raw_header(frame())))
+    [entry] = entries([Payload(octets, "a", "b", True)])
+    text = entry_text(entry, "text")
+    for value in ("sendMaxSegment", "1448", "rttMicroseconds", "25300", "leastRttMicroseconds", "20000"):
+        assert value in text
+
+
+def test_a_tcp_info_that_is_cut_off_says_nothing() -> None:
+    collector = Collector(clock=lambda: NOW_S)
+    short = record(2209, words(SENT, 1448, 536, 2, 1, 3))
+    assert collector.receive(datagram(sample(short, raw_header(frame()))), ("192.0.2.1", 6343))
+    assert measured(one(collector)) == {}
 
 
 def test_the_latest_tcp_info_counts_and_its_retransmissions_are_a_total() -> None:
