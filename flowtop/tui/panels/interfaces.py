@@ -25,9 +25,10 @@ MOST = 1_000
 EMPTY = ("No counters of interfaces yet.", "", "sFlow agents report them in counter samples, as a rule every 20 to 30",
          "seconds; NetFlow and IPFIX exporters do not.")
 _REFRESH_S = 1.0
-_COLUMNS = (("IN", 10), ("USED", 5), ("ERRORS", 8), ("DISCARDS", 8), ("OUT", 10), ("USED", 5), ("ERRORS", 8),
-            ("DISCARDS", 8))
-_JOINED = (("IN", 10), ("USED", 5), ("OUT", 10), ("USED", 5), ("FAULTS", 7))
+_COLUMNS: tuple[tuple[str, int], ...] = (
+    ("IN", 10), ("USED", 5), ("ERRORS", 8), ("DISCARDS", 8), ("OUT", 10),
+    ("USED", 5), ("ERRORS", 8), ("DISCARDS", 8))
+_JOINED: tuple[tuple[str, int], ...] = (("IN", 10), ("USED", 5), ("OUT", 10), ("USED", 5), ("FAULTS", 7))
 """Where there is less room: errors and discards of both directions as one number."""
 _SPEED, _STATE, _NAME = 9, 6, 24
 """Cells of two columns, and those that a name needs: below, columns are joined, then the speed is left out."""
