@@ -366,7 +366,10 @@ class FileCapture:
         if piece is not None:
             self._take(piece)
         elif self._stream.at_end and self._reader is not None:
-            self._end(self._reader.fault, "the rest is counted")
+            collected = self._reader.statistics
+            nothing = collected is not None and not (collected.messages or collected.refused_messages)
+            self._end(self._reader.fault,
+                      "without --collect its packets are counted" if nothing else "the rest is counted")
 
     def _next_piece(self) -> Piece | None:
         while True:

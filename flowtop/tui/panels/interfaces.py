@@ -37,9 +37,10 @@ _HINTS = tuple((key.caps.split()[0], key.hint) for key in INTERFACE_KEYS if key.
 
 def interface_lines(interfaces: Sequence[InterfaceCounters], width: int, *, bits: bool = True) -> list[Strip]:
     """A header and a line for each, the fastest first; each line `width` cells wide."""
-    columns, speed = _COLUMNS, _SPEED
+    columns: tuple[tuple[str, int], ...] = _COLUMNS
+    speed, joined = _SPEED, False
     if _room(width, columns, speed) < _NAME:
-        columns = _JOINED
+        columns, joined = _JOINED, True
     if _room(width, columns, speed) < _NAME:
         speed = 0
     room = max(_room(width, columns, speed), 12)
@@ -54,7 +55,7 @@ def interface_lines(interfaces: Sequence[InterfaceCounters], width: int, *, bits
             (f" {units.elide(name, room):<{room}} ", theme.PLAIN), (f"{state:<{_STATE}}", style)]
         if speed:
             cells.append((f"{_rate(one.speed_bps, True) if one.speed_bps else '':>{speed}}", theme.PLAIN))
-        shown = _cells(one, bits, joined=columns is _JOINED)
+        shown = _cells(one, bits, joined=joined)
         cells += [(f" {text:>{wide}}", theme.ALARM if fault and text not in ("0", "-") else theme.PLAIN)
                   for (text, fault), (_, wide) in zip(shown, columns, strict=True)]
         lines.append(_line(cells, width))

@@ -211,6 +211,7 @@ def test_what_cannot_be_read_is_counted_and_is_the_status(tmp_path: Path) -> Non
 def test_a_capture_without_exports_says_so(tmp_path: Path) -> None:
     table = flowtop.read(capture(tmp_path / "x", [sent(b"other", port=53)]), collect=True)
     assert table.fault is not None and "contains no flow export" in table.fault.message
+    assert "--collect" in table.fault.hint, "nothing of it is counted"
 
 
 @pytest.mark.parametrize("cut", [5, 100])
