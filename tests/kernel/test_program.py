@@ -253,7 +253,7 @@ class TestLink:
         [flow] = flows_of(observer, f.ethernet(f.IPV4, self.DATAGRAM, tags=((tpid, 0xE000 | 42),)))
         assert flow == SeenFlow(A4, B4, 17, 1, 2, 1, 28, vlan_id=42)
 
-    @pytest.mark.parametrize("ids", [(8, 10), (8, 10, 20), (8, 10, 20, 30)])
+    @pytest.mark.parametrize("ids", [(8, 10), (8, 10, 20), (8, 10, 20, 30), (8, 10, 20, 30, 40), (8, *range(10, 100, 10))])
     def test_the_outer_two_of_several_tags(self, observer: Observer, ids: tuple[int, ...]) -> None:
         tags = tuple((f.VLAN, number) for number in ids)
         [flow] = flows_of(observer, f.ethernet(f.IPV6, f.ipv6(f.udp(1, 2), f.UDP), tags=tags))
@@ -263,9 +263,10 @@ class TestLink:
         flows = flows_of(observer, *(f.ethernet(f.IPV4, self.DATAGRAM, tags=((f.VLAN, number),)) for number in (1, 2)))
         assert [flow.vlan_id for flow in flows] == [1, 2]
 
-    def test_five_tags_are_not_ip(self, observer: Observer) -> None:
-        frame = f.ethernet(f.IPV4, self.DATAGRAM, tags=((f.VLAN, 5),) * 5)
+    def test_eleven_tags_are_not_ip(self, observer: Observer) -> None:
+        frame = f.ethernet(f.IPV4, self.DATAGRAM, tags=((f.VLAN, 5),) * 11)
         books = books_of(observer, frame)
+        # Of what is no IP, the octets after the link header and its first four tags are counted.
         assert (books.flows, books.ignored()) == ([], {"other": (1, len(frame) - 14 - 16)})
 
     @pytest.mark.parametrize(("kind", "ethertype"), [("arp", f.ARP), ("llc", 100), ("llc", 0x05FF), ("other", 0x0600),
