@@ -345,9 +345,9 @@ FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key,
 {
 	u32 ifindex = key->ifindex, one = 1;
 
-	if (is_ipsec(key)) {
-		if (!books->decrypts)
-			decrypting.update(&ifindex, &one);
+	/* IPsec may carry IPsec: what was decrypted itself says nothing about the interface. */
+	if (!books->decrypts && is_ipsec(key) && !is_decrypted(skb, spi)) {
+		decrypting.update(&ifindex, &one);
 		books->decrypts = 1;
 		return 0;
 	}

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM
+from flowtop.capture.ebpf.check import check_interfaces
+from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, SHARED_BLOCK
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction
@@ -352,20 +354,62 @@ def test_a_tcx_program_put_in_front_later_is_passed(lab: Lab, udp_flood: Path) -
     assert (point.flow_packets, point["interface_packets"]) == (50, 150)
 
 
+@pytest.mark.core
+@pytest.mark.parametrize(("qdisc", "texts", "egress"), [
+    ("ingress_block 21 clsact", [f"ingress of veth0 is not observed: {SHARED_BLOCK}"], 100),
+    ("ingress_block 21 egress_block 22 clsact", [f"veth0 is not observed: {SHARED_BLOCK}"], 0),
+    ("ingress_block 21 ingress", [f"veth0 is not observed: {SHARED_BLOCK}; {EGRESS_UNSEEN}"], 0),
+])
+def test_filters_in_a_shared_block_leave_the_other_direction(
+        lab: Lab, udp_flood: Path, qdisc: str, texts: list[str], egress: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = lab.pair()
+    tc(near, f"qdisc add dev veth0 {qdisc}")
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        send_both_ways(near, far, udp_flood, 100, 50)
+        assert [text for text in recorder.said if "not observed" in text] == texts
+    monkeypatch.setenv(ATTACH_VARIABLE, "clsact")
+    checked = near.call(check_interfaces)
+    assert (checked.ok, checked.detail) == (False, "; ".join(texts)), "--check agrees"
+    assert recorder.books.imbalances == []
+    assert sum(packets for _, packets, _ in recorder.books.flows()) == egress
+    assert sum(point["interface_packets"] for point in recorder.books.by_index.values()) == egress
+    assert "block 21" in near.run("tc", "qdisc", "show", "dev", "veth0"), "somebody else's stays"
+
+
 @needs_tcx
-def test_no_room_beside_63_other_programs_is_said(lab: Lab) -> None:
-    near, _ = lab.pair()
+@pytest.mark.parametrize("full", [(Direction.INGRESS,), tuple(Direction)])
+def test_no_room_beside_63_other_programs_is_said(lab: Lab, udp_flood: Path, full: tuple[Direction, ...]) -> None:
+    near, far = lab.pair()
     ifindex = int(near.run("cat", "/sys/class/net/veth0/ifindex"))
-    programs = [tcx_ending_program() for _ in range(bpf.TCX_MOST)]
-    links = near.call(lambda: [bpf.link_create_tcx(program, ifindex, bpf.ATTACH_TCX_INGRESS) for program in programs])
+    links: list[int] = []
+
+    def observe() -> list[str]:
+        with Recorder(near, "veth0", must_observe=True) as recorder:
+            send_both_ways(near, far, udp_flood, 100, 50)
+        assert recorder.books.points["veth0", Direction.EGRESS].flow_packets == 100, "its other direction is observed"
+        return [text for text in recorder.said if "not observed" in text]
+
     try:
-        with pytest.raises(FlowtopError) as caught, Recorder(near, "veth0", must_observe=True):
-            pass
+        for _ in range(bpf.TCX_MOST):
+            another = bpf.load_pass_program()  # each once
+            links += near.call(lambda another=another: [  # type: ignore[misc]
+                bpf.link_create_tcx(another, ifindex, {Direction.INGRESS: bpf.ATTACH_TCX_INGRESS,
+                                                       Direction.EGRESS: bpf.ATTACH_TCX_EGRESS}[direction])
+                for direction in full]) + [another]
+        checked = near.call(check_interfaces)
+        if full == tuple(Direction):
+            with pytest.raises(FlowtopError) as caught:
+                observe()
+            assert caught.value.exit_code == EXIT_UNAVAILABLE
+            said = caught.value.message.removeprefix("nothing to observe: ")
+            assert said == f"veth0 is not observed: {NO_ROOM}"
+        else:
+            (said,) = observe()
+            assert said == f"ingress of veth0 is not observed: {NO_ROOM}"
     finally:
-        for descriptor in (*links, *programs):
+        for descriptor in links:
             os.close(descriptor)
-    assert caught.value.exit_code == EXIT_UNAVAILABLE
-    assert "veth0 is not observed: cannot attach: 63 other programs are attached" in caught.value.message
+    assert (checked.ok, checked.detail) == (False, said), "--check agrees"
 
 
 def test_what_does_not_end_the_chain_is_not_moved_past(lab: Lab, udp_flood: Path) -> None:

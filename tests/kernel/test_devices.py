@@ -25,6 +25,8 @@ OTHERS = 8
 """Packets that may come beside: address resolution, and what IPv6 says of itself."""
 WAYS = {Direction.INGRESS: "rx", Direction.EGRESS: "tx"}
 ESP = socket.IPPROTO_ESP
+NAT_TRAVERSAL = 4500
+"""Port of ESP in UDP (RFC 3948), which the datagrams come from: they are IPsec in IPsec, where there is some around."""
 PROTOCOLS = (socket.IPPROTO_ICMP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
 
 
@@ -82,9 +84,7 @@ def batch(namespace: Namespace, commands: Iterable[str], tool: str = "ip") -> No
 
 
 def speak(near: Namespace, far: Namespace, address: str, source: str) -> None:
-    """Echoes that are answered, and datagrams that a socket takes."""
-    near.run("ping", "-q", "-c", str(ECHOES), "-i", "0.01", "-W", "5", "-s", str(ECHO_OCTETS - 8), "-I", source,
-             address, check=False)
+    """Datagrams that a socket takes, and echoes that are answered."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def listen() -> socket.socket:
@@ -95,7 +95,7 @@ def speak(near: Namespace, far: Namespace, address: str, source: str) -> None:
     def send() -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
             sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"")
-            sender.bind((source, 0))
+            sender.bind((source, NAT_TRAVERSAL))
             for _ in range(DATAGRAMS):
                 sender.sendto(bytes(DATAGRAM_OCTETS - 8), (address, 9))
 
@@ -105,6 +105,8 @@ def speak(near: Namespace, far: Namespace, address: str, source: str) -> None:
         with suppress(TimeoutError):  # a test of the device says what is missing
             for _ in range(DATAGRAMS):
                 listener.recv(2048)
+    near.run("ping", "-q", "-c", str(ECHOES), "-i", "0.01", "-W", "5", "-s", str(ECHO_OCTETS - 8), "-I", source,
+             address, check=False)
 
 
 @dataclass

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.loader import PACKET_PROGRAMS, PROGRAMS
 from flowtop.model.kinds import Direction
+from flowtop.model.record import Unobserved
 
 _OWN_NAMES = frozenset(name[:15] for name in (*PROGRAMS, *PACKET_PROGRAMS))
 """As the kernel stores them: other flowtops' programs end nothing."""
@@ -20,6 +22,17 @@ AttachMode = Literal["auto", "tcx", "clsact"]
 
 class UnseenDirectionError(Exception):
     """Packets of one direction of an interface cannot be observed; its text says why."""
+
+
+def unobserved(interface: str, unseen: Mapping[Direction, str]) -> list[Unobserved]:
+    """What of an interface is not observed: a direction each, or once that it is not, if both are unseen.
+
+    Args:
+        unseen: directions that cannot be observed, and why.
+    """
+    if set(unseen) == set(Direction):
+        return [Unobserved(interface, "; ".join(dict.fromkeys(unseen[direction] for direction in Direction)))]
+    return [Unobserved(interface, reason, direction) for direction, reason in unseen.items()]
 
 
 class Ahead(NamedTuple):
@@ -77,7 +90,7 @@ class TcxAttacher:
             return _TcxAttachment(bpf.link_create_tcx(program_fd, ifindex, kind), ifindex, kind)
         except OSError as error:
             if error.errno in (errno.ERANGE, errno.E2BIG):
-                raise OSError(error.errno, NO_ROOM) from error
+                raise UnseenDirectionError(NO_ROOM) from error
             raise
 
 

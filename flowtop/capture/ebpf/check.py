@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from flowtop.capture.ebpf import bpf, start
-from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type
-from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, ClsactAttacher, this_process
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
+from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
 from flowtop.capture.ebpf.interfaces import Interface, Links
 from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
@@ -207,10 +207,9 @@ def check_interfaces() -> Finding:
                 if interface.layer is None:
                     beside.append(Unobserved(interface.name, interface.refusal).text)
                 elif clsact is None:
-                    gaps += _full_hooks(interface)
+                    gaps += unobserved(interface.name, _full_hooks(interface.index))
                 else:
-                    if clsact.egress_unseen(interface.index):
-                        gaps.append(Unobserved(interface.name, EGRESS_UNSEEN, Direction.EGRESS))
+                    gaps += unobserved(interface.name, clsact.unseen(interface.index))
                     beside += [
                         f"{direction.name.lower()} of {interface.name}: what {', '.join(ahead)} ends is not observed"
                         for direction, ahead in clsact.foremost(interface.index).items() if ahead]
@@ -220,9 +219,12 @@ def check_interfaces() -> Finding:
     detail = "; ".join(texts) if texts else f"{len(up)} up, all can be observed"
     if not gaps:
         return Finding("interfaces", True, detail)
-    return Finding("interfaces", False, detail, "detach one of the programs: bpftool net lists them" if clsact is None
-                   else "replace the ingress qdisc by clsact, which takes the same filters, or use Linux {}.{}".format(
-                       *_TCX_KERNEL))
+    if clsact is None:
+        return Finding("interfaces", False, detail, "detach one of the programs: bpftool net lists them")
+    remedy = "replace the ingress qdisc by clsact, which takes the same filters"
+    if any(SHARED_BLOCK in gap.reason for gap in gaps):
+        remedy = "give the interface filters of its own: a clsact qdisc without blocks"
+    return Finding("interfaces", False, detail, f"{remedy}; or use Linux {_TCX_KERNEL[0]}.{_TCX_KERNEL[1]}")
 
 
 def _by_tcx() -> bool:
@@ -233,9 +235,9 @@ def _by_tcx() -> bool:
         os.close(program_fd)
 
 
-def _full_hooks(interface: Interface) -> list[Unobserved]:
-    return [Unobserved(interface.name, NO_ROOM, direction) for direction in Direction
-            if len(bpf.tcx_programs(interface.index, attach_type(direction))) >= bpf.TCX_MOST]
+def _full_hooks(ifindex: int) -> dict[Direction, str]:
+    return {direction: NO_ROOM for direction in Direction
+            if len(bpf.tcx_programs(ifindex, attach_type(direction))) >= bpf.TCX_MOST}
 
 
 def _hooks() -> str:

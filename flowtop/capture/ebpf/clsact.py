@@ -6,7 +6,8 @@ namespaces cannot be checked here), and MARK is `q` if flowtop created the qdisc
 filter. A flowtop that joins a marked qdisc uses the mark too. Only filters with such a name are deleted.
 
 An interface may have an `ingress` qdisc instead (policing, SQM), which has clsact's handle and one list of filters: the
-kernel takes a filter for its egress too and then runs it at ingress. So the qdisc's kind is asked for first.
+kernel takes a filter for its egress too and then runs it at ingress. A list of filters may also be a block that several
+interfaces share, which takes none for one of them. So the qdisc is looked at first.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from flowtop.model.kinds import Direction
 
 EGRESS_UNSEEN = "its ingress qdisc leaves no room for a hook at egress"
 """Why packets that leave by an interface with an `ingress` qdisc cannot be observed."""
+SHARED_BLOCK = "its filters are a block that interfaces can share"
+"""Why a direction whose filters are a block (`tc qdisc add ... ingress_block 1 clsact`) cannot be observed."""
 _RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
 _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
 _TCMSG = struct.Struct("=BxxxiIII")
-_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_KIND, _TCA_OPTIONS, _TCA_INGRESS_BLOCK, _TCA_EGRESS_BLOCK = 1, 2, 13, 14
 _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS, _TCA_BPF_FLAGS_GEN = 6, 7, 8, 9
 _DIRECT_ACTION, _SKIP_HARDWARE = 1, 1
 _CLSACT_PARENT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
@@ -129,8 +132,8 @@ class ClsactAttacher:
         parent = _INGRESS if direction is Direction.INGRESS else _EGRESS
         for attempt in range(_ATTEMPTS):
             made = self._made_qdisc(ifindex)
-            if parent not in _PARENTS.get(self._qdisc_kind(ifindex), _PARENTS[b"clsact\0"]):
-                raise UnseenDirectionError(EGRESS_UNSEEN)
+            if (reason := self.unseen(ifindex).get(direction)) is not None:
+                raise UnseenDirectionError(reason)
             try:
                 place = self._add(ifindex, parent, program_fd, self._owner.filter_name(made))
             except OSError as error:
@@ -153,16 +156,20 @@ class ClsactAttacher:
             return any(owner is not None and owner[1] for owner in owners)
         return True
 
-    def _qdisc_kind(self, ifindex: int) -> bytes:
-        """Kind of the qdisc at the place of clsact, as in _PARENTS; empty if there is none."""
+    def _qdisc(self, ifindex: int) -> dict[int, bytes]:
+        """Attributes of the qdisc at the place of clsact; empty if there is none."""
         try:
             answer = self._route.request(  # answered to whoever asks for an echo alone
                 _RTM_GETQDISC, netlink.F_ECHO, _TCMSG.pack(0, ifindex, 0, _CLSACT_PARENT, 0))
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ENOENT, errno.EINVAL):
-                return b""
+                return {}
             raise
-        return b"" if answer is None else dict(netlink.attributes(answer[1], _TCMSG.size)).get(_TCA_KIND, b"")
+        return {} if answer is None else dict(netlink.attributes(answer[1], _TCMSG.size))
+
+    def _qdisc_kind(self, ifindex: int) -> bytes:
+        """Its kind, as in _PARENTS."""
+        return self._qdisc(ifindex).get(_TCA_KIND, b"")
 
     def _settled_filters(self, ifindex: int) -> list[_Filter]:
         """Filters of an existing qdisc; waits a little if it is empty, as another flowtop may just be starting."""
@@ -265,9 +272,14 @@ class ClsactAttacher:
                 if filter_.handle and filter_.priority < priority and parse_filter_name(filter_.name) is None)
         return found
 
-    def egress_unseen(self, ifindex: int) -> bool:
-        """Whether the interface has an `ingress` qdisc, so that its egress has no hook."""
-        return self._qdisc_kind(ifindex) == b"ingress\0"
+    def unseen(self, ifindex: int) -> dict[Direction, str]:
+        """By direction, why its qdisc has no place for a filter; changes nothing."""
+        qdisc = self._qdisc(ifindex)
+        found = {direction: SHARED_BLOCK for direction, block in (
+            (Direction.INGRESS, _TCA_INGRESS_BLOCK), (Direction.EGRESS, _TCA_EGRESS_BLOCK)) if block in qdisc}
+        if qdisc.get(_TCA_KIND) == b"ingress\0":
+            found[Direction.EGRESS] = EGRESS_UNSEEN
+        return found
 
     def sweep(self) -> int:
         """Remove filters of killed flowtop processes of this PID namespace in this network namespace.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flowtop.capture.ebpf import start
-from flowtop.capture.ebpf.attach import Attacher, Attachment, UnseenDirectionError
+from flowtop.capture.ebpf.attach import Attacher, Attachment, UnseenDirectionError, unobserved
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
 from flowtop.capture.ebpf.totals import UNASSIGNED, Totals
@@ -93,7 +93,7 @@ class ObservationPoints:
         """What of the selected interfaces is not observed."""
         found = list(self._refused.values())
         for observed in self._observed.values():
-            found += [Unobserved(observed.name, reason, direction) for direction, reason in observed.unseen.items()]
+            found += unobserved(observed.name, observed.unseen)
             found += [Unobserved(observed.name, reason, direction, in_part=True)
                       for direction, reason in observed.hidden.items()]
         return tuple(sorted(found, key=lambda one: (one.interface, one.direction or 0)))
@@ -209,6 +209,9 @@ class ObservationPoints:
                 except UnseenDirectionError as error:
                     observed.unseen[direction] = str(error)
                     self._totals.baseline(interface.index, direction, None)
+            if not observed.attachments:
+                self._forget(interface.index, None)
+                (self._refused[interface.index],) = unobserved(interface.name, observed.unseen)
         except OSError as error:
             self._forget(interface.index, None)
             if error.errno in (errno.EPERM, errno.EACCES):
