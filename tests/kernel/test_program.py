@@ -253,7 +253,8 @@ class TestLink:
         [flow] = flows_of(observer, f.ethernet(f.IPV4, self.DATAGRAM, tags=((tpid, 0xE000 | 42),)))
         assert flow == SeenFlow(A4, B4, 17, 1, 2, 1, 28, vlan_id=42)
 
-    @pytest.mark.parametrize("ids", [(8, 10), (8, 10, 20), (8, 10, 20, 30), (8, 10, 20, 30, 40), (8, *range(10, 100, 10))])
+    @pytest.mark.parametrize("ids", [(8, 10), (8, 10, 20), (8, 10, 20, 30), (8, 10, 20, 30, 40),
+                                     (8, *range(10, 100, 10))])
     def test_the_outer_two_of_several_tags(self, observer: Observer, ids: tuple[int, ...]) -> None:
         tags = tuple((f.VLAN, number) for number in ids)
         [flow] = flows_of(observer, f.ethernet(f.IPV6, f.ipv6(f.udp(1, 2), f.UDP), tags=tags))
