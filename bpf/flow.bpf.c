@@ -461,6 +461,13 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 
 	parsed = parse_frame(skb, books->layer, key, packet, books);
 	if (parsed != PARSED_IP) {
+		if (is_own_copy(skb, direction)) {
+			books->frames--;
+			books->frame_octets -= skb->len;
+			if (skb->vlan_present)
+				books->vlan_stripped_frames--;
+			return VERDICT_NEXT;
+		}
 		ignore(skb, parsed, packet, books);
 		return VERDICT_NEXT;
 	}

@@ -21,6 +21,7 @@
 #define OFFSET_MASK 0x7fff
 
 #define PARSED_IP (-1)                /* else an enum flow_ignored */
+#define PARSED_OWN_COPY (-2)          /* see is_own_copy */
 
 typedef u32 __attribute__((may_alias)) flow_word;
 
@@ -282,6 +283,18 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 	return PARSED_IP;
 }
 
+#define PACKET_LOOPBACK 5             /* uapi/linux/if_packet.h */
+
+/*
+ * Whether this is what the kernel hands back of a broadcast or multicast to sockets of this host. It passes the ingress
+ * hook of the interface that the packet leaves by, which has not received it. It begins with its IP header, also where an
+ * Ethernet header is due. (A VRF has a header on what stays in it, and has received that.)
+ */
+FLOW_INLINE int is_own_copy(struct __sk_buff *skb, const u32 direction)
+{
+	return direction == FLOW_INGRESS && skb->pkt_type == PACKET_LOOPBACK;
+}
+
 /* `books`: see parse_ipv4. */
 FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *key, struct packet *packet,
 			    struct flow_totals *books)
@@ -292,6 +305,8 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 	if (__builtin_expect(layer == FLOW_LAYER_ETHERNET, 1)) {
 		type = parse_ethernet(skb, &ip_offset, key);
 	} else {
+		if (books && is_own_copy(skb, key->direction))
+			return PARSED_OWN_COPY;
 		type = from_network_16((u16)skb->protocol);
 		ip_offset = network_offset(skb);
 		packet->link_octets = ip_offset;

@@ -10,12 +10,13 @@ import struct
 import subprocess
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type
 from flowtop.capture.ebpf.check import check_interfaces
 from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, SHARED_BLOCK
 from flowtop.capture.ebpf.compiler import kernel_release
@@ -392,10 +393,9 @@ def test_no_room_beside_63_other_programs_is_said(lab: Lab, udp_flood: Path, ful
     try:
         for _ in range(bpf.TCX_MOST):
             another = bpf.load_pass_program()  # each once
-            links += near.call(lambda another=another: [  # type: ignore[misc]
-                bpf.link_create_tcx(another, ifindex, {Direction.INGRESS: bpf.ATTACH_TCX_INGRESS,
-                                                       Direction.EGRESS: bpf.ATTACH_TCX_EGRESS}[direction])
-                for direction in full]) + [another]
+            links.append(another)
+            links.extend(near.call(partial(bpf.link_create_tcx, another, ifindex, attach_type(direction)))
+                         for direction in full)
         checked = near.call(check_interfaces)
         if full == tuple(Direction):
             with pytest.raises(FlowtopError) as caught:

@@ -18,7 +18,7 @@ from flowtop.capture.ebpf import bpf, start
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
-from flowtop.capture.ebpf.interfaces import Interface, Links
+from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.errors import FlowtopError, host_fault, limit_hint
