@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from flowtop.fields import ends, headers, icmp, identity, life, points, reported, tcp, volume
+from flowtop.fields import ends, headers, icmp, identity, life, owners, points, reported, tcp, volume
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
 from flowtop.text.operands import PROTOCOL_WORDS
@@ -84,7 +84,7 @@ _RESERVED: dict[str, frozenset[str]] = {
 
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *headers.CONTENT, *volume.FIELDS, *tcp.FIELDS,
-                     *headers.HOPS, *life.FIELDS, *reported.FIELDS, *icmp.FIELDS, *identity.FIELDS))
+                     *headers.HOPS, *life.FIELDS, *owners.FIELDS, *reported.FIELDS, *icmp.FIELDS, *identity.FIELDS))
 
 
 def register(field: Field) -> None:

@@ -18,6 +18,7 @@ from flowtop.metering.store import I8, U8, FlowStore
 from flowtop.metering.tcp import Sequences, note_sockets, note_times, tcp_control_bits
 from flowtop.model.flows import event_ms
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
+from flowtop.model.owners import are_processes
 from flowtop.model.record import (
     CARRIED,
     FLOW_KEY_DTYPE,
@@ -79,12 +80,14 @@ def merged(merge: Merge, old: Values, new: Values, newer: npt.NDArray[np.bool_])
     """
     if merge == "first":
         return old
+    if merge == "known":
+        return np.where(are_processes(new) & newer | (old == 0), new, old)
     return np.where(newer, new, old) if merge == "last" else UFUNCS[merge](old, new)
 
 
 def changes_nothing(merge: Merge, new: Values) -> bool:
     """Whether merging these values would leave all old ones as they are: seldom seen things are added cheaply."""
-    return merge in ("sum", "or") and not new.any()
+    return merge in ("sum", "or", "known") and not new.any()
 
 
 class Reporting(NamedTuple):

@@ -63,19 +63,21 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("echo_identifier", "u2"),
     ("echo_sequence", "u2"),
     ("echo_after_ns", "u4"),
+    ("owner", "u8"),
 ])
-"""struct flow_counters, 120 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
+"""struct flow_counters, 128 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
 
 tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
 first packet with that bit, 0 for none. smoothed_rtt_us .. retransmitted are of the local TCP socket that sent the flow,
 at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
 fragments: how many of the packets are fragments. echo: 1 if the first packet is an ICMP echo request or reply; then
-echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns.
+echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns. owner: whose
+socket it is, see model/owners.py; 0: not known.
 """
 
-Merge = Literal["first", "last", "max", "min", "sum", "or"]
+Merge = Literal["first", "last", "known", "max", "min", "sum", "or"]
 """How a member of the counters is combined with that of later packets of the flow: the first value stays, the last one
-replaces it, or both values are combined."""
+replaces it, the last owner that is a process replaces it, or both values are combined."""
 
 CARRIED: dict[str, Merge] = {
     "socket_cookie": "first",
@@ -87,12 +89,13 @@ CARRIED: dict[str, Merge] = {
     "echo": "first",
     "echo_identifier": "first",
     "echo_sequence": "first",
+    "owner": "known",
 }
 """Members of FLOW_COUNTERS_DTYPE that the flow table, its columns (model.flows.FLOW_COLUMN_DTYPES) and Flow Records
 have with the same name and type. For a new one, one line here is enough."""
 
-SELDOM = frozenset({"fragments", "echo", "echo_identifier", "echo_sequence"})
-"""Those of CARRIED that are 0 in nearly all flows: then they are not copied."""
+SELDOM = frozenset({"fragments", "echo", "echo_identifier", "echo_sequence", "owner"})
+"""Those of CARRIED that are 0 in nearly all flows, or of some sources in all: then they are not copied."""
 
 SEGMENT_DTYPE = np.dtype([
     ("entry", "u4"),

@@ -1,0 +1,53 @@
+"""Owner ids: which process a flow's local socket belongs to, or that none has it. As in bpf/flow.h.
+
+An owner id of a process is its pid and its start time, so a pid that is used again is another owner.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+NO_OWNER, KERNEL, FORWARDED = 0, 1, 2
+"""Not known; sent by the kernel itself; came in at another interface."""
+PROCESS_BIT = 1 << 63
+PID_BITS = 22
+START_SHIFT = 12
+"""Owner ids have the start time in units of 4096 ns."""
+
+MARKS = {KERNEL: "kernel", FORWARDED: "forwarded"}
+"""Texts of the ids that are not processes."""
+
+PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS = (
+    "processes", "owner users", "units", "commands", "parents", "executables", "cgroups")
+"""Keys of FlowBatch.texts: text by owner id. All are text that strangers may have chosen."""
+TEXTS = (PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS)
+
+Ids = npt.NDArray[np.uint64]
+
+
+def owner_id(pid: int, start_ns: int) -> int:
+    """The owner id of a process.
+
+    Args:
+        pid: in the initial PID namespace.
+        start_ns: CLOCK_BOOTTIME outside of time namespaces.
+    """
+    return PROCESS_BIT | ((start_ns >> START_SHIFT) << PID_BITS & PROCESS_BIT - 1) | pid
+
+
+def pid_of(owner: int) -> int:
+    """The pid in an owner id; 0: it is not a process."""
+    return owner & (1 << PID_BITS) - 1 if owner & PROCESS_BIT else 0
+
+
+def pids_of(owners: Ids) -> npt.NDArray[np.uint32]:
+    """The pid in each owner id, shape (n,); 0: not a process."""
+    pids = (owners & np.uint64((1 << PID_BITS) - 1)).astype(np.uint32)
+    return np.where(are_processes(owners), pids, np.uint32(0))
+
+
+def are_processes(owners: Ids) -> npt.NDArray[np.bool_]:
+    """Which owner ids are processes, shape (n,)."""
+    found: npt.NDArray[np.bool_] = owners >= np.uint64(PROCESS_BIT)
+    return found
