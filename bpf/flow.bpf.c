@@ -173,26 +173,37 @@ FLOW_INLINE u64 stored_owner(struct bpf_sock *socket)
 	return owner ? owner->id : FLOW_OWNER_NONE;
 }
 
+/* Owner of a socket that was looked up, which is released. */
+FLOW_INLINE u64 release_owner(struct bpf_sock *socket, struct flow_key *key)
+{
+	u64 id = stored_owner(socket);
+
+	if (id & FLOW_OWNER_PROCESS && has_no_address(socket, key))
+		id |= FLOW_OWNER_ANY_ADDRESS;
+	release_socket(socket);
+	return id;
+}
+
 FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
+	u64 id = FLOW_OWNER_NONE;
 	u32 size;
-	u64 id;
 
 	if (key->kind != FLOW_KIND_FLOW)
-		return FLOW_OWNER_NONE;
+		return id;
 	size = name_socket(&tuple, key);
-	if (key->protocol == PROTOCOL_TCP)
+	if (key->protocol == PROTOCOL_TCP) {
 		socket = lookup_tcp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
-	else if (key->protocol == PROTOCOL_UDP)
+		if (socket)
+			id = release_owner(socket, key);
+		keep_apart();         /* the verifier does not take one instruction for both types of pointer */
+	} else if (key->protocol == PROTOCOL_UDP) {
 		socket = lookup_udp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
-	else
-		return FLOW_OWNER_NONE;
-	if (!socket)
-		return FLOW_OWNER_NONE;
-	id = stored_owner(socket);
-	release_socket(socket);
+		if (socket)
+			id = release_owner(socket, key);
+	}
 	return id;
 }
 

@@ -78,7 +78,7 @@ FLOW_INLINE u64 read_process(struct process *process)
 	read_kernel(&process->parent_pid, sizeof(process->parent_pid), (void *)(parent + TASK_TGID));
 	process->uid = current_uid_gid();
 	return FLOW_OWNER_PROCESS | (process->start_ns >> FLOW_OWNER_START_SHIFT << FLOW_OWNER_PID_BITS &
-				     ~FLOW_OWNER_PROCESS) | process->pid;
+				     ~(FLOW_OWNER_PROCESS | FLOW_OWNER_ANY_ADDRESS)) | process->pid;
 }
 
 /* The octets after the terminating 0 may be those of an earlier name. */
@@ -110,6 +110,14 @@ FLOW_INLINE u32 name_socket(struct bpf_sock_tuple *tuple, struct flow_key *key)
 	tuple->ipv6.sport = from_network_16(key->source_port);
 	tuple->ipv6.dport = from_network_16(key->destination_port);
 	return sizeof(tuple->ipv6);
+}
+
+/* Whether a socket is for any address of this host; the look-up finds it for addresses of other hosts too. */
+FLOW_INLINE int has_no_address(struct bpf_sock *socket, struct flow_key *key)
+{
+	if (key->ip_version == 4)
+		return !socket->src_ip4;
+	return !(socket->src_ip6[0] | socket->src_ip6[1] | socket->src_ip6[2] | socket->src_ip6[3]);
 }
 
 #endif

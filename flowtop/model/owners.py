@@ -11,6 +11,8 @@ import numpy.typing as npt
 NO_OWNER, KERNEL, FORWARDED = 0, 1, 2
 """Not known; sent by the kernel itself; came in at another interface."""
 PROCESS_BIT = 1 << 63
+ANY_ADDRESS_BIT = 1 << 62
+"""Of drained entries: found by port alone, so only for addresses of this host."""
 PID_BITS = 22
 START_SHIFT = 12
 """Owner ids have the start time in units of 4096 ns."""
@@ -33,7 +35,7 @@ def owner_id(pid: int, start_ns: int) -> int:
         pid: in the initial PID namespace.
         start_ns: CLOCK_BOOTTIME outside of time namespaces.
     """
-    return PROCESS_BIT | ((start_ns >> START_SHIFT) << PID_BITS & PROCESS_BIT - 1) | pid
+    return PROCESS_BIT | ((start_ns >> START_SHIFT) << PID_BITS & ANY_ADDRESS_BIT - 1) | pid
 
 
 def pid_of(owner: int) -> int:

@@ -42,7 +42,8 @@ def boottime_offset_ns(path: Path = PROC / "self/timens_offsets") -> int:
     return 0
 
 
-_OFFSET_TICKS = boottime_offset_ns() // TICK_NS
+OFFSET_TICKS = boottime_offset_ns() // TICK_NS
+"""Of start times in /proc, as this process sees them."""
 
 
 def read_text(path: Path, most: int = 65536) -> str:
@@ -61,7 +62,7 @@ def read_stat(pid: int, proc: Path = PROC) -> Stat | None:
     fields = rest.split()
     if not found or len(fields) < 20:
         return None
-    return Stat(comm, int(fields[1]), int(fields[19]) - _OFFSET_TICKS)
+    return Stat(comm, int(fields[1]), int(fields[19]) - OFFSET_TICKS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class EbpfCapture:
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program))
+            self._owners = self._closing(FlowOwners(program, route))
             if self._owners.refused:
                 progress(f"processes are found only from /proc: {self._owners.refused}")
         clsact = ClsactAttacher(route, this_process())

@@ -13,16 +13,22 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.addresses import LocalAddresses
 from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
-from flowtop.model.owners import are_processes
+from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.model.kinds import Direction, Kind
+from flowtop.model.owners import ANY_ADDRESS_BIT, FORWARDED, KERNEL, NO_OWNER, Ids, are_processes
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
+from flowtop.owners.proc import TICK_NS
+from flowtop.owners.sockets import Scan, SocketTable
 
 PROCESS_DTYPE = np.dtype([
     ("start_ns", "u8"),
@@ -37,6 +43,9 @@ PROCESS_DTYPE = np.dtype([
 
 _POLL_S = 0.02
 """Between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
+_SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
+"""Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
+_MOST_COOKIES = 65_536
 _U32 = struct.Struct("=I")
 
 
@@ -119,27 +128,97 @@ def _owner(values: tuple[int, int, int, int, int, int, bytes]) -> Owner:
     return Owner(pid, start_ns, comm.decode("utf-8", "replace"), uid, cgroup_id, parent_pid)
 
 
+class Scanned(NamedTuple):
+    """A complete scan, and when it began and ended."""
+
+    table: SocketTable
+    began_s: float
+    ended_s: float
+
+
+class SocketScans:
+    """Scans of this host's sockets, one after another in a thread: at the start, and whenever one is asked for.
+
+    Args:
+        book: gets the processes that are found.
+        clock: seconds, monotonic.
+        scan: starts a scan.
+
+    Attributes:
+        last: the last complete scan; None: there was none yet.
+    """
+
+    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan) -> None:
+        self._book = book
+        self._clock = clock
+        self._scan = scan
+        self._current: Scan | None = None
+        self._asked = threading.Event()
+        self._ending = threading.Event()
+        self.last: Scanned | None = None
+        self._thread = threading.Thread(target=self._run, name="sockets", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Scan again soon: a few seconds after the last one, later if that took long."""
+        self._asked.set()
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            began_s = self._clock()
+            self._asked.clear()
+            self._current = self._scan()
+            if self._ending.is_set():
+                self._current.stop()
+            output = self._current.result()
+            if output is not None and not self._ending.is_set():
+                self._take(output, began_s)
+            self._ending.wait(max(_SCAN_PAUSE_S, _SCAN_REST * (self._clock() - began_s)))
+            self._asked.wait()
+
+    def _take(self, output: bytes, began_s: float) -> None:
+        table = SocketTable(output, self._book.known_as)
+        self._book.note((owner_id, Owner(holder.pid, holder.start_ticks * TICK_NS, holder.comm, holder.uid,
+                                         parent_pid=holder.parent_pid))
+                        for owner_id, holder in table.holders.items() if self._book.owner(owner_id) is None)
+        self.last = Scanned(table, began_s, self._clock())
+
+    def close(self) -> None:
+        """End the scan and the thread."""
+        self._ending.set()
+        self._asked.set()
+        if self._current is not None:
+            self._current.stop()
+        self._thread.join()
+
+
 class FlowOwners:
-    """Finds the owners of flows that were drained. A thread reads what /proc says of new processes.
+    """Finds the owners of flows that were drained. Threads look for sockets, and read what /proc says of processes.
 
     Args:
         program: loaded with owners.
+        route: rtnetlink in the capture's network namespace.
         clock: seconds, monotonic.
-        root: where cgroup v2 is mounted; None: it is not.
+        root: where cgroup v2 is mounted; None: where /proc says.
 
     Attributes:
         refused: why the hooks are not attached; "": they are.
     """
 
-    def __init__(self, program: FlowProgram, *, clock: Callable[[], float] = time.monotonic,
+    def __init__(self, program: FlowProgram, route: RouteSocket, *, clock: Callable[[], float] = time.monotonic,
                  root: Path | None = None) -> None:
         root = root or cgroup2_root()
+        self._clock = clock
+        self._addresses = LocalAddresses(route, clock)
         self._book = OwnerBook(CgroupPaths(root), clock=clock)
         self._hooks: OwnerHooks | None = None
         self._notes: ProcessNotes | None = None
+        self._seen_s: dict[int, float] = {}
+        self._drained_s = 0.0
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
+        self._scans = SocketScans(self._book, clock)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
         self._thread.start()
@@ -156,11 +235,11 @@ class FlowOwners:
 
     @property
     def missed(self) -> int:
-        """Processes whose names are not known, as too many began to use sockets at once."""
-        return 0 if self._notes is None else self._notes.missed
+        """Processes whose names may not be known: too many began to use sockets at once, or were kept already."""
+        return self._book.forgotten + (0 if self._notes is None else self._notes.missed)
 
     def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> Mapping[str, Mapping[int, str]]:
-        """Owners of flows whose maps have been drained just now.
+        """Find the owners of flows whose maps have been drained just now.
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,).
@@ -170,9 +249,53 @@ class FlowOwners:
             The texts of all owners, by model.owners.TEXTS.
         """
         self._take()  # after the flows: the process of each was noted before its first packet
-        owners = counters["owner"]
+        owners = np.ascontiguousarray(counters["owner"])
+        self._check_addresses(keys, owners)
+        left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
+        if len(left):
+            owners[left] = self._join(keys[left], counters["socket_cookie"][left])
+        counters["owner"] = owners
+        self._drained_s = self._clock()
         self._book.touch(np.unique(owners[are_processes(owners)]).tolist())
         return self._book.texts()
+
+    def _check_addresses(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
+        """A socket for any address receives only what is for this host: the rest is forwarded."""
+        some = np.flatnonzero(owners & np.uint64(ANY_ADDRESS_BIT))
+        if len(some):
+            local = self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])
+            owners[some] = np.where(local, owners[some] & ~np.uint64(ANY_ADDRESS_BIT), np.uint64(FORWARDED))
+
+    def _join(self, keys: npt.NDArray[np.void], cookies: Ids) -> Ids:
+        """Owners from the last scan of sockets, which is repeated if it lacks some."""
+        scanned = self._scans.last
+        if scanned is None:
+            return np.zeros(len(keys), np.uint64)
+        table = scanned.table
+        owners, known = table.of_cookies(cookies)
+        unknown = np.flatnonzero(owners == NO_OWNER)
+        sends = keys["direction"][unknown] == np.uint8(Direction.EGRESS)
+        ends = np.where(sends, keys["source_address"][unknown], keys["destination_address"][unknown])
+        local = self._addresses.are_local(ends, keys["ip_version"][unknown])
+        owners[unknown] = table.of_flows(keys[unknown], local)
+        strange = np.flatnonzero((owners == NO_OWNER) & ~known & (cookies != 0))
+        if len(strange):
+            self._name_kernel(scanned, keys, cookies, owners, strange)
+        return owners
+
+    def _name_kernel(self, scanned: Scanned, keys: npt.NDArray[np.void], cookies: Ids, owners: Ids,
+                     strange: npt.NDArray[np.int64]) -> None:
+        """Sockets that sent before and after a scan that does not have them are the kernel's own."""
+        now_s, found = self._clock(), []
+        for cookie in np.unique(cookies[strange]).tolist():
+            if self._seen_s.setdefault(cookie, now_s) < scanned.began_s and scanned.ended_s < self._drained_s:
+                found.append(cookie)
+            else:
+                self._scans.ask()
+        of_kernel = np.isin(cookies[strange], np.array(found, np.uint64)) & scanned.table.lists(keys[strange])
+        owners[strange[of_kernel]] = KERNEL
+        if len(self._seen_s) > _MOST_COOKIES:
+            self._seen_s.clear()
 
     def _take(self) -> None:
         if self._notes is not None:
@@ -184,8 +307,9 @@ class FlowOwners:
             self._book.complete()
 
     def close(self) -> None:
-        """Detach the hooks and end the thread. A second call does nothing."""
+        """Detach the hooks and end the threads."""
         if self._hooks is not None:
             self._hooks.close()
         self._ending.set()
+        self._scans.close()
         self._thread.join()
