@@ -18,8 +18,9 @@ from ctypes import CDLL, get_errno
 from pathlib import Path
 
 SOCKET = struct.Struct("=16s16sHHBBBBQQQ")
-"""Local and remote address (IPv4: the first 4 octets), ports, protocol, IP version (0: a packet socket), whether it is in
-this process's network namespace, whether it is the kernel's own, cookie (0: not known), inode, index of the process + 1 (0: none)."""
+"""Local and remote address (IPv4: the first 4 octets), ports, protocol, IP version (0: a packet socket), whether it is
+in this process's network namespace, whether it is the kernel's own, cookie (0: not known), inode, index of the process
++ 1 (0: none)."""
 
 _PROC = Path("/proc")
 _CLONE_NEWNET = 0x40000000
@@ -79,8 +80,8 @@ def inet_sockets(family: int, protocol: int) -> Iterator[Found]:
         if own != plain:  # one of them is the unspecified IPv6 address
             own = plain if any(local) else own
         low, high = struct.unpack("=II", cookie)
-        yield (local, remote, int.from_bytes(local_port, "big"), int.from_bytes(remote_port, "big"), protocol, own, state,
-               high << 32 | low, inode)
+        yield (local, remote, int.from_bytes(local_port, "big"), int.from_bytes(remote_port, "big"), protocol, own,
+               state, high << 32 | low, inode)
 
 
 def packet_sockets() -> Iterator[Found]:
@@ -112,7 +113,7 @@ def table_sockets(directory: Path) -> Iterator[Found]:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir(_PROC) if name.isdecimal()]
+    return [int(path.name) for path in _PROC.iterdir() if path.name.isdecimal()]
 
 
 def _namespace(path: Path) -> int:

@@ -101,7 +101,7 @@ class SocketTable:
         self.denied = int(head["denied"])
         self._listed = np.zeros(256, np.bool_)
         self._listed[head["listed"]] = True
-        self._raw_listed = {_RAW_SOCKETS, _PACKET_SOCKETS} <= set(head["listed"]) and not self.denied
+        self._raw_listed = {_RAW_SOCKETS, _PACKET_SOCKETS} <= set(head["listed"])
         self.holders: dict[int, Holder] = {}
         ids = np.zeros(len(head["processes"]) + 1, np.uint64)
         for index, values in enumerate(head["processes"]):

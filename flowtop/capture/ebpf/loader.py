@@ -206,7 +206,10 @@ class OwnersRefusedError(Exception):
 
 
 def _task_offsets() -> dict[str, int]:
-    """Offsets of the members of struct task_struct that bpf/owner.h reads. btf.py is loaded as this file was: by path."""
+    """Offsets of the members of struct task_struct that bpf/owner.h reads. Raises OSError, ValueError.
+
+    btf.py is loaded by its path, as this file is.
+    """
     specification = importlib.util.spec_from_file_location("flowtop_btf", Path(__file__).with_name("btf.py"))
     assert specification is not None
     assert specification.loader is not None
@@ -238,8 +241,9 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         return {"stage": "import", "message": str(error), "errno": 0}, []
     except LoadError as error:
         return {"stage": error.stage, "message": str(error), "errno": error.errno}, []
-    names = {kind: list(descriptors) for kind, descriptors in loaded.items()}
-    return {"stage": "done", "refused": refused, **names}, [fd for descriptors in loaded.values() for fd in descriptors.values()]
+    names = {kind: list(named) for kind, named in loaded.items()}
+    descriptors = [fd for named in loaded.values() for fd in named.values()]
+    return {"stage": "done", "refused": refused, **names}, descriptors
 
 
 def main() -> None:
