@@ -15,11 +15,14 @@ _MOST_GROUPS = 100_000
 
 
 def cgroup2_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
-    """The directory where the hierarchy of cgroup v2 is mounted (proc_pid_mountinfo(5)); None: it is not."""
+    """The directory where the hierarchy of cgroup v2 is mounted (proc_pid_mountinfo(5)); None: it is not, or another
+    file system is mounted over it."""
     for line in mountinfo.read_text(errors="surrogateescape").splitlines():
         mount, _, filesystem = line.partition(" - ")
         if filesystem.split(" ", 1)[0] == "cgroup2":
-            return Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]))
+            directory = Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]))
+            if (directory / "cgroup.procs").exists():
+                return directory
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -18,7 +19,6 @@ from typing import Any
 import pytest
 
 from flowtop.capture.ebpf.capture import EbpfCapture
-from flowtop.fields.registry import FIELDS
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.kinds import Direction, IpVersion, Protocol
@@ -28,6 +28,14 @@ from flowtop.owners.cgroups import cgroup2_root
 from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
 
 BRIEF = scaled(1000)
+SENDER = """
+import socket, time
+open("/proc/self/comm", "w").write("a-sender")
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    sender.sendto(b"x", ("127.0.0.1", 7001))
+    time.sleep(0.1)
+"""
 IP_UDP = {IpVersion.V4: 28, IpVersion.V6: 48}
 """Octets of the headers of IP and UDP."""
 
@@ -49,6 +57,7 @@ class Seen:
     user: str
     command: str
     parents: str
+    hosts: frozenset[str]
 
 
 class OwningCapture(EbpfCapture):
@@ -81,8 +90,14 @@ class OwningCapture(EbpfCapture):
             found.append(Seen(
                 Direction(int(columns["direction"][slot])), *(int(columns[name][slot]) for name in (
                     "protocol", "ip_version", "source_port", "destination_port", "packet_total", "octet_total")),
-                owner, pid_of(owner), *texts))
+                owner, pid_of(owner), *texts, _hosts(columns, slot)))
         return found
+
+
+def _hosts(columns: Any, slot: int) -> frozenset[str]:
+    size = 4 if columns["ip_version"][slot] == IpVersion.V4 else 16
+    return frozenset(str(ipaddress.ip_address(bytes(columns[f"{end}_address"][slot])[:size]))
+                     for end in ("source", "destination"))
 
 
 def recorder(namespace: Namespace, *interfaces: str) -> Recorder:
@@ -237,3 +252,216 @@ def test_answers_of_the_kernel_say_so(play: Play) -> None:
     answers = {flow.process for flow in play.flows if flow.protocol == Protocol.ICMP
                and flow.direction == Direction.EGRESS}
     assert answers == {"kernel"}
+
+
+# ---- sockets that were there before
+
+
+def test_sockets_opened_before_are_named_within_a_tick(lab: Lab) -> None:
+    """Flowtop's screen first shows flows after a tick; here the whole conversation is older than the capture."""
+    stage = lab.namespace()
+    ends = stage.call(_old_sockets)
+    with ends.listening, ends.client, ends.accepted, ends.sender, recorder(stage, "lo") as recording:
+        assert isinstance(recording.capture, OwningCapture)
+        capture = recording.capture
+
+        def talk() -> None:
+            ends.client.sendall(b"request")
+            ends.accepted.sendall(b"answer")
+            ends.sender.sendto(b"x", ("127.0.0.1", 7001))
+
+        talk()
+        began_s = time.monotonic()
+        eventually(lambda: talk() is None and _owned(capture, 3), "the flows have owners")
+        assert time.monotonic() - began_s < 2
+        later = stage.call(lambda: socket.create_connection(ends.listening.getsockname()))  # a new one, to the old
+        later.sendall(b"request")
+        time.sleep(0.5)
+        later.close()
+        local = {end.getsockname()[1] for end in (ends.listening, ends.client, ends.sender)}
+    flows = [flow for flow in flows_of(recording) if flow.protocol != Protocol.ICMP]
+    for flow in flows:
+        if (flow.source_port if flow.direction == Direction.EGRESS else flow.destination_port) in local:
+            assert flow.pid == os.getpid(), flow
+    assert len({(flow.source_port, flow.destination_port) for flow in flows}) == 5
+
+
+@dataclass(frozen=True)
+class _OldSockets:
+    listening: socket.socket
+    client: socket.socket
+    accepted: socket.socket
+    sender: socket.socket
+
+
+def _old_sockets() -> _OldSockets:
+    listening = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listening.getsockname())
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.bind(("127.0.0.1", 0))
+    return _OldSockets(listening, client, listening.accept()[0], sender)
+
+
+def _owned(capture: OwningCapture, count: int) -> bool:
+    """Whether at least so many conversations' directions have this process as their owner at the sending end."""
+    table = getattr(capture, "table", None)
+    if table is None:
+        return False
+    columns, visible = table.columns, table.visible.nonzero()[0]
+    mine = [slot for slot in visible.tolist() if pid_of(int(columns["owner"][slot])) == os.getpid()
+            and columns["direction"][slot] == Direction.EGRESS]
+    return len(mine) >= count
+
+
+# ---- who is not a process of this host
+
+
+def test_forwarded_packets_are_no_local_process(lab: Lab) -> None:
+    """A router that listens on the port of what it forwards, for any address: that is not its own traffic."""
+    client, router = lab.pair()
+    server = lab.namespace()
+    router.ip(f"link add veth1 type veth peer name veth0 netns {server.name}")
+    router.ip("addr add 10.78.0.1/24 dev veth1")
+    router.ip("link set veth1 up")
+    server.ip("addr add 10.78.0.2/24 dev veth0")
+    server.ip("link set veth0 up")
+    server.ip("route add default via 10.78.0.1")
+    client.ip("route add 10.78.0.0/24 via 10.77.0.2")
+    router.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+    router.await_up("veth1")
+    with recorder(router, "veth0", "veth1") as recording, \
+            router.call(lambda: socket.create_server(("0.0.0.0", 8080))), \
+            server.call(lambda: socket.create_server(("10.78.0.2", 8080))):
+        with client.call(lambda: socket.create_connection(("10.78.0.2", 8080))) as connection:
+            connection.sendall(b"x")
+        with client.call(lambda: socket.create_connection(("10.77.0.2", 8080))) as connection:
+            connection.sendall(b"x")
+        time.sleep(0.5)
+    flows = [flow for flow in flows_of(recording) if flow.protocol == Protocol.TCP]
+    through = {(flow.direction, flow.process) for flow in flows if "10.78.0.2" in flow.hosts
+               and (flow.direction == Direction.EGRESS or flow.destination_port == 8080)}
+    assert through == {(Direction.EGRESS, "forwarded"), (Direction.INGRESS, "forwarded")}
+    assert {flow.pid for flow in flows if "10.77.0.2" in flow.hosts and flow.direction == Direction.INGRESS} == {
+        os.getpid()}
+
+
+# ---- one pid, two processes
+
+
+def test_a_pid_that_is_used_again_is_another_process(lab: Lab) -> None:
+    stage = lab.namespace()
+    with recorder(stage, "lo") as recording:
+        stage.call(_twins)
+        time.sleep(0.3)
+    sent = {flow.source_port: flow for flow in flows_of(recording)
+            if flow.direction == Direction.EGRESS and flow.protocol == Protocol.UDP}
+    assert sent[9001].pid == sent[9002].pid
+    assert sent[9001].owner != sent[9002].owner
+    assert (sent[9001].process, sent[9002].process) == ("first-twin", "second-twin")
+
+
+def _twins() -> None:
+    """Two processes, one after the other, that get the same pid."""
+    pid = 0
+    for _ in range(200):
+        first = _twin("first-twin", 9001)
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(first - 1))
+        pid = _twin("second-twin", 9002)
+        if pid == first:
+            return
+    pytest.fail("no pid was used twice")
+
+
+def _twin(name: str, port: int) -> int:
+    """A process that sends one datagram and ends; returns its pid."""
+    pid = os.fork()
+    if pid == 0:
+        Path("/proc/self/comm").write_text(name)
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sender.bind(("127.0.0.1", port))
+        sender.sendto(b"x", ("127.0.0.1", 7001))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
+
+
+# ---- hooks come and go
+
+
+def _flowtop(stage: Namespace, *words: str) -> list[str]:
+    """The argument list that runs flowtop on the loopback there; unlike `ip netns exec`, with the mounts of here."""
+    return ["nsenter", f"--net=/run/netns/{stage.name}", sys.executable, "-m", "flowtop", "-b", "-i", "lo", "-o", "json",
+            *words]
+
+
+def _hooks() -> int:
+    """Programs on cgroups' root, as bpftool says."""
+    root = cgroup2_root()
+    assert root is not None
+    return len([line for line in run("bpftool", "cgroup", "show", str(root)).splitlines()[1:] if line.strip()])
+
+
+@pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool")
+def test_hooks_are_gone_after_sigkill(lab: Lab) -> None:
+    stage, before = lab.namespace(), _hooks()
+    with process(*_flowtop(stage), stdout=subprocess.DEVNULL) as child:
+        eventually(lambda: _hooks() == before + 7, "seven hooks are attached")
+        child.kill()
+        child.wait()
+    eventually(lambda: _hooks() == before, "the hooks are gone")
+
+
+def test_where_cgroups_are_not_mounted_sockets_are_found_in_proc(lab: Lab) -> None:
+    """`ip netns exec` hides the mounts below /sys: said once, and the long-lived processes are named."""
+    stage = lab.namespace()
+    words = _flowtop(stage, "process a-sender")[2:]
+    with process(*stage.command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child, \
+            process(*stage.command(sys.executable, "-c", SENDER)) as sender:
+        assert child.stdout
+        assert child.stderr
+        flows: list[dict[str, Any]] = []
+        while not flows:
+            flows = json.loads(child.stdout.readline())["flows"]
+        child.terminate()
+        said = child.stderr.read().splitlines()
+    assert {(flow["processName"], flow["processId"]) for flow in flows} == {("a-sender", sender.pid)}
+    assert [line for line in said if "cgroup" in line] == [
+        "flowtop: processes are found only from /proc: cgroup v2 is not mounted"]
+
+
+@pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool")
+def test_without_owners_nothing_is_attached_to_cgroups(lab: Lab) -> None:
+    stage, before = lab.namespace(), _hooks()
+    with process(*_flowtop(stage, "--owners", "off"),
+                 stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()  # a round: all is attached
+        assert _hooks() == before
+        stage.run("ping", "-c", "1", "127.0.0.1")
+        rounds = [json.loads(child.stdout.readline()) for _ in range(2)]
+    flows = [flow for each in rounds for flow in each["flows"]]
+    assert flows
+    assert not [flow for flow in flows if "processName" in flow]
+
+
+def test_every_field_of_owners_is_in_json(lab: Lab) -> None:
+    """As a user sees it: what `id -un`, /proc and the process itself say."""
+    stage = lab.namespace()
+    with process(*_flowtop(stage, "process a-sender"),
+                 stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        with process(*stage.command(sys.executable, "-c", SENDER)) as sender:
+            flows: list[dict[str, Any]] = []
+            while not flows or "processCommand" not in flows[0]:
+                flows = [flow for flow in json.loads(child.stdout.readline())["flows"]]
+            executable = os.readlink(f"/proc/{sender.pid}/exe")
+            cgroup = Path(f"/proc/{sender.pid}/cgroup").read_text().splitlines()[-1].removeprefix("0::")
+    flow = flows[0]
+    assert (flow["processName"], flow["processId"]) == ("a-sender", sender.pid)
+    assert flow["userName"] == run("id", "-un").strip()
+    assert flow["processExecutable"] == executable
+    assert flow["processCgroup"] == cgroup
+    assert flow["processCommand"].startswith(sys.executable)
+    assert f"({os.getpid()})" in flow["processParents"]

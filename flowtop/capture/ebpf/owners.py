@@ -25,6 +25,7 @@ from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.model.kinds import Direction, Kind
 from flowtop.model.owners import ANY_ADDRESS_BIT, FORWARDED, KERNEL, NO_OWNER, Ids, are_processes
+from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
 from flowtop.owners.proc import TICK_NS
@@ -134,6 +135,17 @@ class Scanned(NamedTuple):
     table: SocketTable
     began_s: float
     ended_s: float
+
+
+def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids) -> None:
+    """What has left as forwarded has come in as that."""
+    leaving = np.flatnonzero(owners == FORWARDED)
+    coming = np.flatnonzero((owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.INGRESS)))
+    if len(leaving) and len(coming):
+        size = CONVERSATION_BYTES
+        octets = keys.view(np.uint8).reshape(-1, FLOW_KEY_DTYPE.itemsize)[:, :size]
+        names = [np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving)]
+        owners[coming[np.isin(*names)]] = FORWARDED
 
 
 class SocketScans:
@@ -254,17 +266,18 @@ class FlowOwners:
         left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
         if len(left):
             owners[left] = self._join(keys[left], counters["socket_cookie"][left])
+            _pair_forwarded(keys, owners)
         counters["owner"] = owners
         self._drained_s = self._clock()
         self._book.touch(np.unique(owners[are_processes(owners)]).tolist())
         return self._book.texts()
 
     def _check_addresses(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
-        """A socket for any address receives only what is for this host: the rest is forwarded."""
+        """A socket for any address receives only what is for this host."""
         some = np.flatnonzero(owners & np.uint64(ANY_ADDRESS_BIT))
         if len(some):
             local = self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])
-            owners[some] = np.where(local, owners[some] & ~np.uint64(ANY_ADDRESS_BIT), np.uint64(FORWARDED))
+            owners[some] = np.where(local, owners[some] & ~np.uint64(ANY_ADDRESS_BIT), np.uint64(NO_OWNER))
 
     def _join(self, keys: npt.NDArray[np.void], cookies: Ids) -> Ids:
         """Owners from the last scan of sockets, which is repeated if it lacks some."""
