@@ -5,6 +5,8 @@ An owner id of a process is its pid and its start time, so a pid that is used ag
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +28,34 @@ PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS = (
 TEXTS = (PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS)
 
 Ids = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerStatistics:
+    """How the owners of flows are found, and what is missing.
+
+    Attributes:
+        refused: why no hooks of cgroups are used, so that only sockets that live a while are known; "": they are used.
+        unreadable: number of processes whose open files cannot be read: their older sockets have no owner.
+        missed: processes whose names were not kept: too many began to use sockets at once, or were known already.
+    """
+
+    refused: str = ""
+    unreadable: int = 0
+    missed: int = 0
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, in words; empty: nothing is."""
+        return (
+            *((f"owners only from /proc: {self.refused}",) if self.refused else ()),
+            *((f"{self.unreadable:,} processes not readable",) if self.unreadable else ()),
+            *((f"{self.missed:,} processes missed",) if self.missed else ()))
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        """As members of JSON."""
+        return {"hooksRefused": self.refused, "unreadableProcesses": self.unreadable, "missedProcesses": self.missed}
 
 
 def owner_id(pid: int, start_ns: int) -> int:

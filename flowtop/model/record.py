@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, TcpBits
+from flowtop.model.owners import OwnerStatistics
 from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
 _SYN, _SYN_ACK = np.uint16(TcpBits.SYN), np.uint16(TcpBits.SYN | TcpBits.ACK)
@@ -209,7 +210,8 @@ class FlowBatch:
             exporters. May have the bit model.reported.OPPOSITE.
         described: DESCRIBED_DTYPE, shape (n,); None: without exporters.
         reported: model.reported.REPORTED_DTYPE, shape (n,): what exporters report beside; None: nothing so far.
-        texts: texts of its codes, see model.reported.TEXTS.
+        texts: texts of its codes, see model.reported.TEXTS; of owners, see model.owners.TEXTS.
+        owners: how the owners of flows are found; None: they are not looked for.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
@@ -233,6 +235,7 @@ class FlowBatch:
     described: npt.NDArray[np.void] | None = None
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    owners: OwnerStatistics | None = None
 
 
 FLOW_RECORD_DTYPE = np.dtype([

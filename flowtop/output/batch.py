@@ -223,6 +223,8 @@ class _JsonLines:
                 rows_name(page.query): rows}
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
+        if page.owners:
+            line["owners"] = page.owners.record
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 
@@ -283,7 +285,8 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("unlisted", books.unlisted_packets)):
         if number:
             second += f"  {word} {number}"
-    return [first, second, *_collecting_lines(page.collecting)]
+    faults_of_owners = [] if page.owners is None else list(page.owners.faults)
+    return [first, second, *_collecting_lines(page.collecting), *faults_of_owners]
 
 
 def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:

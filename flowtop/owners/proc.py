@@ -65,6 +65,34 @@ def read_stat(pid: int, proc: Path = PROC) -> Stat | None:
     return Stat(comm, int(fields[1]), int(fields[19]) - OFFSET_TICKS)
 
 
+_FIRST_NAMESPACE = "pid:[4026531836]"
+"""PROC_PID_INIT_INO of the kernel."""
+
+
+def in_first_namespace(proc: Path = PROC) -> bool:
+    """Whether pids here are those of the kernel: this is the initial PID namespace."""
+    try:
+        return os.readlink(proc / "self/ns/pid") == _FIRST_NAMESPACE  # noqa: PTH115 - no path
+    except OSError:
+        return True
+
+
+def unreadable(proc: Path = PROC) -> int:
+    """The number of processes whose open files cannot be read."""
+    found = 0
+    for directory in proc.iterdir():
+        if directory.name.isdecimal():
+            try:
+                for file in (directory / "fd").iterdir():
+                    os.readlink(file)  # noqa: PTH115 - no path
+                    break
+            except PermissionError:
+                found += 1
+            except OSError:
+                continue
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
     """What is known of a process only while it lives; "" for what is not.

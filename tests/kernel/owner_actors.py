@@ -1,8 +1,8 @@
 """Processes that use sockets in a known way: `python -m tests.kernel.owner_actors ACTOR [ARGUMENTS]`.
 
-Each prints one JSON object for each socket, by the process that uses it: its own pid and name, the protocol, the local
-port, the port of the peer (0: of any), and how many octets of payload in how many datagrams it sent. After that it waits
-for the end of its standard input, so that what it is stays to be looked at.
+Each prints one JSON object for each socket, by the process that uses it: its own pid and name, the protocol, the
+local port, the port of the peer (0: of any), and how many octets of payload in how many datagrams it sent. After that
+it waits for the end of its standard input, so that what it is stays to be looked at.
 """
 
 from __future__ import annotations

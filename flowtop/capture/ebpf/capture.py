@@ -171,8 +171,6 @@ class EbpfCapture:
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
             self._owners = self._closing(FlowOwners(program, route))
-            if self._owners.refused:
-                progress(f"processes are found only from /proc: {self._owners.refused}")
         clsact = ClsactAttacher(route, this_process())
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
@@ -295,7 +293,8 @@ class EbpfCapture:
         return FlowBatch(
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
             self._points.names(), self._points.attached(),
-            texts={} if self._owners is None else self._owners.find(keys, counters))
+            texts={} if self._owners is None else self._owners.find(keys, counters),
+            owners=None if self._owners is None else self._owners.statistics)
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flowtop.capture.ebpf import bpf, start
-from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf import bpf, btf, start
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, OWNERS_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.loader import TASK_MEMBERS
 from flowtop.errors import FlowtopError
+from flowtop.owners.cgroups import cgroup2_root
+from flowtop.owners.proc import PROC, in_first_namespace, unreadable
 
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -50,6 +53,8 @@ def check_host() -> tuple[Finding, ...]:
         _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
         _tried("grace period", _grace_period, ""),
         check_packets(),
+        check_owners(),
+        check_processes(),
         check_memory_lock(kernel_release()),
     )
 
@@ -114,6 +119,44 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
 def try_ring_buffer() -> None:
     """Make a small ring buffer. Raises OSError if the kernel refuses."""
     os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, 1 << 16))
+
+
+def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLINUX,
+                 mountinfo: Path = Path("/proc/self/mountinfo")) -> Finding:
+    """Check what the programs that find the process of each socket need. Without them capture works, and processes are
+    looked for in /proc.
+
+    Args:
+        release: version of Linux; None: the running one.
+        types: type information of the kernel.
+        mountinfo: proc_pid_mountinfo(5).
+    """
+    without = "only from /proc, so processes that end soon are missed: "
+    release = release or kernel_release()
+    if release < OWNERS_KERNEL:
+        return Finding("owners", True, f"{without}the hooks need Linux {OWNERS_KERNEL[0]}.{OWNERS_KERNEL[1]}")
+    try:
+        btf.member_offsets("task_struct", TASK_MEMBERS, types)
+    except (OSError, ValueError) as error:
+        return Finding("owners", True, f"{without}the kernel has no type information ({error})")
+    root = cgroup2_root(mountinfo)
+    if root is None:
+        return Finding("owners", True, f"{without}cgroup v2 is not mounted")
+    return Finding("owners", True, f"hooks of cgroups at {root}")
+
+
+def check_processes(proc: Path = PROC) -> Finding:
+    """Check whether the open files of other processes can be read, to find whose their older sockets are. Capture does
+    not need it."""
+    if not (proc / "1").exists():
+        detail = "those of other users are hidden (hidepid)"
+    elif not in_first_namespace(proc):
+        detail = "only those of this PID namespace are known; a container needs --pid=host"
+    elif number := unreadable(proc):
+        detail = f"the open files of {number} cannot be read; root, or CAP_SYS_PTRACE, may"
+    else:
+        detail = "readable"
+    return Finding("processes", True, detail)
 
 
 def check_memory_lock(release: tuple[int, int]) -> Finding:

@@ -34,6 +34,9 @@ MINIMUM_KERNEL = (5, 7)
 COARSE_CLOCK_KERNEL = (5, 11)
 """First Linux with bpf_ktime_get_coarse_ns."""
 
+OWNERS_KERNEL = (6, 1)
+"""First Linux on which the programs that find the process of a socket were tried."""
+
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -24,7 +24,7 @@ from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.model.kinds import Direction, Kind
-from flowtop.model.owners import ANY_ADDRESS_BIT, FORWARDED, KERNEL, NO_OWNER, Ids, are_processes
+from flowtop.model.owners import ANY_ADDRESS_BIT, FORWARDED, KERNEL, NO_OWNER, Ids, OwnerStatistics, are_processes
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
@@ -144,8 +144,8 @@ def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids) -> None:
     if len(leaving) and len(coming):
         size = CONVERSATION_BYTES
         octets = keys.view(np.uint8).reshape(-1, FLOW_KEY_DTYPE.itemsize)[:, :size]
-        names = [np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving)]
-        owners[coming[np.isin(*names)]] = FORWARDED
+        come, left = (np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving))
+        owners[coming[np.isin(come, left)]] = FORWARDED
 
 
 class SocketScans:
@@ -246,9 +246,11 @@ class FlowOwners:
             self.refused = f"{root}: {error.strerror or error}"
 
     @property
-    def missed(self) -> int:
-        """Processes whose names may not be known: too many began to use sockets at once, or were kept already."""
-        return self._book.forgotten + (0 if self._notes is None else self._notes.missed)
+    def statistics(self) -> OwnerStatistics:
+        """How owners are found, and what is missing."""
+        scanned = self._scans.last
+        return OwnerStatistics(self.refused, scanned.table.denied if scanned is not None else 0,
+                               self._book.forgotten + (0 if self._notes is None else self._notes.missed))
 
     def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> Mapping[str, Mapping[int, str]]:
         """Find the owners of flows whose maps have been drained just now.

@@ -95,6 +95,8 @@ def _accounts(page: Page) -> list[Part]:
                 ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
                 ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
+    if page.owners is not None:
+        parts += [Part(words, theme.ALARM, rank=3) for words in page.owners.faults]
     return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
 
 
