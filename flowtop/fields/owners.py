@@ -19,7 +19,7 @@ from flowtop.text.lookups import Lookups, Texts
 
 _LIVE: tuple[Known, ...] = ("live",)
 _LONGEST_DETAIL = 400
-_PROCESS_PRIORITY, _PRIORITY = 5, 13
+_PROCESS_PRIORITY, _PRIORITY = 2, 13
 """Of the columns: those with the largest numbers are the first to be left out."""
 
 
@@ -60,6 +60,7 @@ def _with_unknown(made: Field) -> Field:
 
 def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example: str, expected: str, width: int = 8,
           priority: int = _PRIORITY, line: str = "", rank: int = 3, on_request: bool = False,
+          grouped: bool = True,
           codes: Callable[[FlowSource], Array] = _of_flows, records: Callable[[FlowColumns], Array] = _of_records,
           known: tuple[Known, ...] = _LIVE) -> Field:
     made = _with_unknown(make.text(
@@ -67,11 +68,12 @@ def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example:
         example=example, expected=expected, known=known))
     assert made.column
     column = replace(made.column, on_request=on_request)
+    group = made.group and replace(made.group, keys=lambda columns: (records(columns),)) if grouped else None
 
     def detail(row: FlowRow, formatter: DetailFormatter) -> str:
         return units.printable(texts.text(row.more.get(name, 0), formatter.lookups), _LONGEST_DETAIL)
 
-    return made.but(column=column, biflow_columns=(column,),
+    return made.but(column=column, biflow_columns=(column,), group=group,
                     detail=Detail(line or name, detail, of_way=False, optional=True, rank=rank))
 
 
@@ -83,10 +85,12 @@ def _pid() -> Field:
         read=operands.ReadInteger(0, (1 << owners.PID_BITS) - 1), expected="a process id, such as 1234",
         example="pid 1234", group=True, zero_unknown=True, known=_LIVE)
     assert made.column
+    assert made.group
+    group = replace(made.group, keys=lambda columns: (owners.pids_of(columns["owner"]),))
     column = replace(made.column, of_reports=True, term=lambda row, _: f"pid {row.more['pid']}" if row.more.get(
         "pid") else "")
     return made.but(
-        column=column, biflow_columns=(column,),
+        column=column, biflow_columns=(column,), group=group,
         members=tuple(replace(member, of_reports=True) for member in made.members),
         detail=Detail("process", lambda row, _: f"pid {row.more['pid']}" if row.more.get("pid") else "", of_way=False,
                       optional=True, rank=3))
@@ -118,16 +122,16 @@ FIELDS = (
           _texts(owners.UNITS), example="unit ssh.service", width=10, line="process",
           expected="a unit's name, such as ssh.service"),
     _text("command", "COMMAND", "Command line of the local socket's process.", "processCommand",
-          _texts(owners.COMMANDS), example="command *backup*", width=20, on_request=True,
+          _texts(owners.COMMANDS), example="command *backup*", width=10, on_request=True, grouped=False,
           expected="a command line; * and ? stand for any"),
     _text("parents", "PARENTS", "Parent of the local socket's process, its parent, and so on.", "processParents",
-          _texts(owners.PARENTS), example="parents *sshd*", width=20, on_request=True,
+          _texts(owners.PARENTS), example="parents *sshd*", width=10, on_request=True, grouped=False,
           expected="names of processes; * and ? stand for any"),
     _text("program", "PROGRAM", "File that the local socket's process executes.", "processExecutable",
-          _texts(owners.EXECUTABLES), example="program /usr/sbin/nginx", width=20, on_request=True,
+          _texts(owners.EXECUTABLES), example="program /usr/sbin/nginx", width=10, on_request=True, grouped=False,
           expected="a path; * and ? stand for any"),
     _text("cgroup", "CGROUP", "Control group (v2) of the local socket's process.", "processCgroup",
-          _texts(owners.CGROUPS), example="cgroup /system.slice/*", width=20, on_request=True,
+          _texts(owners.CGROUPS), example="cgroup /system.slice/*", width=10, on_request=True,
           expected="a path such as /system.slice/*"),
 )
 """Flows without a local socket have no owner, as have those of files and of exporters (but for the user)."""
