@@ -112,10 +112,14 @@ def _user() -> Field:
         records=lambda columns: codes(columns, of_user(columns)), known=("live", "collector"))
 
 
-FIELDS = (
-    _text("process", "PROCESS", "Process that has the local socket; `kernel`, or `forwarded`: none has it.",
+PROCESS = (
+    _text("process", "PROCESS", "Process of the local socket; `kernel`, `forwarded`: none.",
           "processName", Texts(_names, _missing), example="process nginx", width=10, priority=_PROCESS_PRIORITY,
           expected="a process's name, such as nginx or python*"),
+)
+"""What is beside the addresses on screen."""
+
+MORE = (
     _pid(),
     _user(),
     _text("unit", "UNIT", "systemd unit of the local socket's process; its slice where it has no unit.", "systemdUnit",

@@ -83,8 +83,8 @@ _RESERVED: dict[str, frozenset[str]] = {
 """Names with another meaning: arguments of `-g`, words of the grammar, keys of groups, biflows and rounds."""
 
 
-REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.FIELDS, *headers.CONTENT, *volume.FIELDS, *tcp.FIELDS,
-                     *headers.HOPS, *life.FIELDS, *reported.FIELDS, *icmp.FIELDS, *identity.FIELDS))
+REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *headers.CONTENT, *volume.FIELDS,
+                     *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS, *icmp.FIELDS, *identity.FIELDS))
 
 
 def register(field: Field) -> None:

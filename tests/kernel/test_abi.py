@@ -12,6 +12,7 @@ import pytest
 
 from flowtop.capture.ebpf.owners import PROCESS_DTYPE
 from flowtop.capture.ebpf.packet_taps import LOSSES_DTYPE, RECORD_DTYPE
+from flowtop.model import owners
 from flowtop.model.kinds import (
     IGNORED_KINDS,
     TCP_CONTROL_BITS,
@@ -23,7 +24,6 @@ from flowtop.model.kinds import (
     TcpBits,
     Tunnel,
 )
-from flowtop.model import owners
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTALS_DTYPE
 
 BPF = Path(__file__).parents[2] / "bpf"
@@ -65,7 +65,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     lines += [f'printf("{name} %llu\\n", (unsigned long long){name});' for name in ENUMS]
     directory = tmp_path_factory.mktemp("abi")
     source, program = directory / "layout.c", directory / "layout"
-    source.write_text('#include <stddef.h>\n#include <stdio.h>\n#include "packets.h"\n#include "owner.h"\nint main(void) {\n'
+    included = "".join(f"#include {name}\n" for name in ("<stddef.h>", "<stdio.h>", '"packets.h"', '"owner.h"'))
+    source.write_text(f"{included}int main(void) {{\n"
                       + "\n".join(lines) + "\nreturn 0;\n}\n")
     subprocess.run([compiler, "-std=c11", "-Wall", "-Werror", f"-I{BPF}", str(source), "-o", str(program)], check=True)
     printed = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout

@@ -55,7 +55,7 @@ def test_bit_fields_have_no_offset(tmp_path: Path) -> None:
 def test_what_is_damaged_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         member_offsets("task", ("pid",), path)
 
 

@@ -18,7 +18,7 @@ from flowtop.owners.proc import OFFSET_TICKS, TICK_NS, read_stat
 from flowtop.owners.sockets import SOCKET_DTYPE, Scan, SocketTable
 
 Made = tuple[str, int, str, int, int, int, int, int, int]
-"""Local and remote address and port, protocol, own namespace, of the kernel, cookie, number of the process (0: none)."""
+"""Local and remote address and port, protocol, own namespace, of the kernel, cookie, number of the process."""
 
 
 def packed(address: str) -> bytes:
@@ -30,8 +30,8 @@ def output(*sockets: Made, listed: tuple[int, ...] = (0, 6, 17, 132, 136, 255), 
     head = json.dumps({"processes": [[1000 + n, n + OFFSET_TICKS, f"p{n}", 0, 1] for n in range(1, 6)],
                        "listed": list(listed), "denied": denied}).encode()
     body = b"".join(scan.SOCKET.pack(
-        packed(local), packed(remote), local_port, remote_port, protocol, 6 if ":" in local else 4, own, kernel, cookie, 0,
-        holder) for local, local_port, remote, remote_port, protocol, own, kernel, cookie, holder in sockets)
+        packed(local), packed(remote), local_port, remote_port, protocol, 6 if ":" in local else 4, own, kernel, cookie,
+        0, holder) for local, local_port, remote, remote_port, protocol, own, kernel, cookie, holder in sockets)
     return struct.pack("=Q", len(head)) + head + body
 
 
@@ -149,7 +149,8 @@ def test_a_scan_finds_the_sockets_of_this_process() -> None:
 
 def test_tables_in_proc_say_the_same_as_netlink() -> None:
     """What is used where a namespace cannot be entered."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
+    with socket.create_server(("127.0.0.1", 0)) as server, \
+            socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
         ports = {server.getsockname()[1], six.getsockname()[1]}
         netlink = {each[:7] + each[8:] for family in (socket.AF_INET, socket.AF_INET6)
                    for each in scan.inet_sockets(family, socket.IPPROTO_TCP) if each[2] in ports}
