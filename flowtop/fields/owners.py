@@ -106,7 +106,7 @@ def _user() -> Field:
 
     of_user = of_records("user")
     return _text(
-        "user", "USER", "User of the local socket's process. With -l: user of the flow.", "userName",
+        "user", "USER", "User of the local socket's process, or as the exporter reports it.", "userName",
         Texts(names, lambda _: ""), example="user www-data", expected="a user's name, such as alice or *admin*",
         line="process", codes=lambda source: codes(source.columns, source.columns["user"]),
         records=lambda columns: codes(columns, of_user(columns)), known=("live", "collector"))

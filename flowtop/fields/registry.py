@@ -84,7 +84,8 @@ _RESERVED: dict[str, frozenset[str]] = {
 
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *headers.CONTENT, *volume.FIELDS,
-                     *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS, *icmp.FIELDS, *identity.FIELDS))
+                     *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS, *icmp.FIELDS,
+                     *identity.FIELDS))
 
 
 def register(field: Field) -> None:
