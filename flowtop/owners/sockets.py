@@ -130,26 +130,27 @@ class SocketTable:
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,).
             local: of which flows the local end's address is one of this host, or of many hosts: only these are for
-                sockets without an address.
+                sockets of this namespace.
         """
-        names = np.zeros(len(keys), _NAME_DTYPE)
-        sends = keys["direction"] == np.uint8(Direction.EGRESS)
-        for end, other, here in (("source", "destination", sends), ("destination", "source", ~sends)):
-            for what in ("address", "port"):
-                names[f"local_{what}"][here] = keys[f"{end}_{what}"][here]
-                names[f"remote_{what}"][here] = keys[f"{other}_{what}"][here]
-        names["protocol"], names["ip_version"] = keys["protocol"], keys["ip_version"]
-        connected = _packed(names)
         owners = np.zeros(len(keys), np.uint64)
-        _fill(owners, self._names, self._of_name, connected)
+        here = np.flatnonzero(local)
+        if len(here):
+            owners[here] = self._of_local(_names_of_flows(keys[here]))
+        left = np.flatnonzero(owners == NO_OWNER)
+        if len(left) and len(self._distant):
+            found, known = _look_up(self._distant, self._of_distant, _packed(_names_of_flows(keys[left])))
+            owners[left[known]] = found[known]
+        return owners
+
+    def _of_local(self, names: npt.NDArray[np.void]) -> Ids:
+        owners = np.zeros(len(names), np.uint64)
+        _fill(owners, self._names, self._of_name, _packed(names))
         names["remote_address"], names["remote_port"] = bytes(16), 0
         _fill(owners, self._names, self._of_name, _packed(names))
         names["local_address"] = bytes(16)
-        names["local_port"][~local] = 0  # no socket has it
         _fill(owners, self._names, self._of_name, _packed(names))
         names["ip_version"] = int(IpVersion.V6)  # such sockets are for both
         _fill(owners, self._names, self._of_name, _packed(names))
-        _fill(owners, self._distant, self._of_distant, connected)
         return owners
 
     def lists(self, keys: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
@@ -163,6 +164,18 @@ class SocketTable:
             found &= (protocols != np.uint8(icmp)) | (keys["destination_port"] >> 8 != np.uint16(request))
         found &= protocols != np.uint8(Protocol.DCCP)
         return found
+
+
+def _names_of_flows(keys: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The names that connected sockets of these flows have: _NAME_DTYPE, shape (n,)."""
+    names = np.zeros(len(keys), _NAME_DTYPE)
+    sends = keys["direction"] == np.uint8(Direction.EGRESS)
+    for end, other, here in (("source", "destination", sends), ("destination", "source", ~sends)):
+        for what in ("address", "port"):
+            names[f"local_{what}"][here] = keys[f"{end}_{what}"][here]
+            names[f"remote_{what}"][here] = keys[f"{other}_{what}"][here]
+    names["protocol"], names["ip_version"] = keys["protocol"], keys["ip_version"]
+    return names
 
 
 def _unique(values: npt.NDArray[Any], owners: Ids) -> tuple[npt.NDArray[Any], Ids]:

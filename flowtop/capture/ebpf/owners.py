@@ -265,10 +265,10 @@ class FlowOwners:
         self._take()  # after the flows: the process of each was noted before its first packet
         owners = np.ascontiguousarray(counters["owner"])
         self._check_addresses(keys, owners)
+        _pair_forwarded(keys, owners)
         left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
         if len(left):
             owners[left] = self._join(keys[left], counters["socket_cookie"][left])
-            _pair_forwarded(keys, owners)
         counters["owner"] = owners
         self._drained_s = self._clock()
         self._book.touch(np.unique(owners[are_processes(owners)]).tolist())
