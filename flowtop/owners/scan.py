@@ -60,18 +60,21 @@ def _answers(request: bytes) -> Iterator[tuple[bytes, int]]:
                 place += length + 3 & ~3
 
 
+_V4, _V6 = 4, 6
+
+
 def _plain(address: bytes, version: int) -> tuple[bytes, int]:
     """The address and its IP version; an IPv6 socket that talks IPv4 is one of IPv4."""
-    if version == 4:
-        return address[:4] + bytes(12), 4
+    if version == _V4:
+        return address[:4] + bytes(12), _V4
     if address.startswith(_MAPPED):
-        return address[12:] + bytes(12), 4
-    return address, 6
+        return address[12:] + bytes(12), _V4
+    return address, _V6
 
 
 def inet_sockets(family: int, protocol: int) -> Iterator[Found]:
     """The sockets of this network namespace. Raises OSError: the kernel cannot list them."""
-    version = 4 if family == socket.AF_INET else 6
+    version = _V4 if family == socket.AF_INET else _V6
     for data, at in _answers(_INET_REQUEST.pack(family, protocol, 0, _STATES)):
         (_, state, _, _, local_port, remote_port, local, remote, _, cookie, _, _, _, _, inode) = \
             _INET_ANSWER.unpack_from(data, at)
@@ -94,7 +97,9 @@ def packet_sockets() -> Iterator[Found]:
 
 def table_sockets(directory: Path) -> Iterator[Found]:
     """The same from the tables in /proc/PID/net, for a namespace that cannot be entered: without cookies."""
-    for name, protocol, version in (("tcp", 6, 4), ("tcp6", 6, 6), ("udp", 17, 4), ("udp6", 17, 6)):
+    for name, protocol, version in (
+            ("tcp", socket.IPPROTO_TCP, _V4), ("tcp6", socket.IPPROTO_TCP, _V6), ("udp", socket.IPPROTO_UDP, _V4),
+            ("udp6", socket.IPPROTO_UDP, _V6)):
         try:
             lines = (directory / name).read_text().splitlines()[1:]
         except OSError:
@@ -227,7 +232,7 @@ def scan() -> tuple[dict[str, object], bytes]:
         for local, remote, local_port, remote_port, protocol, version, state, cookie, inode in found:
             holder = _holder(having.get(inode, ()), processes, shared=state == _LISTEN)
             of_kernel = not inode and (protocol != socket.IPPROTO_TCP or state == _LISTEN or (
-                state == _ESTABLISHED and not {(4, local_port), (6, local_port)} & listening))
+                state == _ESTABLISHED and not {(_V4, local_port), (_V6, local_port)} & listening))
             packed.append(SOCKET.pack(local, remote, local_port, remote_port, protocol, version, own, of_kernel, cookie,
                                       inode, holder + 1))
     return {"processes": processes, "listed": listed, "denied": denied}, b"".join(packed)
