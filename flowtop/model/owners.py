@@ -30,6 +30,10 @@ TEXTS = (PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS)
 Ids = npt.NDArray[np.uint64]
 
 
+def _processes(number: int) -> str:
+    return f"{number:,} process{'' if number == 1 else 'es'}"
+
+
 @dataclass(frozen=True, slots=True)
 class OwnerStatistics:
     """How the owners of flows are found, and what is missing.
@@ -49,8 +53,8 @@ class OwnerStatistics:
         """What is wrong, in words; empty: nothing is."""
         return (
             *((f"owners only from /proc: {self.refused}",) if self.refused else ()),
-            *((f"{self.unreadable:,} processes not readable",) if self.unreadable else ()),
-            *((f"{self.missed:,} processes missed",) if self.missed else ()))
+            *((f"not readable: {_processes(self.unreadable)}",) if self.unreadable else ()),
+            *((f"missed: {_processes(self.missed)}",) if self.missed else ()))
 
     @property
     def record(self) -> dict[str, str | int]:
