@@ -15,6 +15,8 @@ NO_OWNER, KERNEL, FORWARDED = 0, 1, 2
 PROCESS_BIT = 1 << 63
 ANY_ADDRESS_BIT = 1 << 62
 """Of drained entries: found by port alone, so only for addresses of this host."""
+LISTED_BIT = 1 << 62
+"""Of batches: from a list of sockets, so it says nothing new of a flow that has an owner, and may be older."""
 PID_BITS = 22
 START_SHIFT = 12
 """Owner ids have the start time in units of 4096 ns."""
@@ -81,6 +83,19 @@ def pids_of(owners: Ids) -> npt.NDArray[np.uint32]:
     """The pid in each owner id, shape (n,); 0: not a process."""
     pids = (owners & np.uint64((1 << PID_BITS) - 1)).astype(np.uint32)
     return np.where(are_processes(owners), pids, np.uint32(0))
+
+
+def latest(old: Ids, new: Ids) -> Ids:
+    """The owners of flows after packets with these owners, shape (n,), without LISTED_BIT: the last process that the
+    kernel reported, else the first one from a list, else what is said instead of a process.
+
+    Args:
+        old: so far, without LISTED_BIT.
+        new: of the packets.
+    """
+    listed = new & np.uint64(LISTED_BIT) != 0
+    replaces = are_processes(new) & ~(listed & are_processes(old)) | (old == NO_OWNER)
+    return np.where(replaces, new & ~np.uint64(LISTED_BIT), old)
 
 
 def are_processes(owners: Ids) -> npt.NDArray[np.bool_]:

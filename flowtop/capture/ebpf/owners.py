@@ -24,7 +24,16 @@ from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.model.kinds import Direction, Kind
-from flowtop.model.owners import ANY_ADDRESS_BIT, FORWARDED, KERNEL, NO_OWNER, Ids, OwnerStatistics, are_processes
+from flowtop.model.owners import (
+    ANY_ADDRESS_BIT,
+    FORWARDED,
+    KERNEL,
+    LISTED_BIT,
+    NO_OWNER,
+    Ids,
+    OwnerStatistics,
+    are_processes,
+)
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
@@ -257,7 +266,8 @@ class FlowOwners:
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,).
-            counters: FLOW_COUNTERS_DTYPE, shape (n,): owners that are found are written to it.
+            counters: FLOW_COUNTERS_DTYPE, shape (n,): owners that are found are written to it, with LISTED_BIT if they
+                are from the list of sockets.
 
         Returns:
             The texts of all owners, by model.owners.TEXTS.
@@ -268,10 +278,11 @@ class FlowOwners:
         _pair_forwarded(keys, owners)
         left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
         if len(left):
-            owners[left] = self._join(keys[left], counters["socket_cookie"][left])
+            found = self._join(keys[left], counters["socket_cookie"][left])
+            owners[left] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
         counters["owner"] = owners
         self._drained_s = self._clock()
-        self._book.touch(np.unique(owners[are_processes(owners)]).tolist())
+        self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
         return self._book.texts()
 
     def _check_addresses(self, keys: npt.NDArray[np.void], owners: Ids) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
-from flowtop.model.owners import COMMANDS, FORWARDED, KERNEL, MARKS, PROCESSES, UNITS, USERS, owner_id
+from flowtop.model.owners import COMMANDS, FORWARDED, KERNEL, LISTED_BIT, MARKS, PROCESSES, UNITS, USERS, owner_id
 from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.output.records import record
 from flowtop.query.answer import Answerer
@@ -107,7 +106,20 @@ def test_the_latest_process_is_the_owner_and_marks_never_replace_one() -> None:
             made = counters(first_ns=now, last_ns=now)
             made["owner"] = owner
             entries.append((key(source_port=port), made))
-        metered.update(replace(batch(entries, now)))
+        metered.update(batch(entries, now))
     columns = metered.columns
     assert columns["owner"][metered.visible].tolist() == [NGINX, NGINX, NGINX, OTHER_NGINX]
     assert set(metered.end_all(START_NS + 9 * SECOND)["owner"].tolist()) == {NGINX, OTHER_NGINX}
+
+
+def test_a_list_of_sockets_only_names_who_has_no_process_yet() -> None:
+    """It may be older than the process that the kernel reported: the port may have been another one's then."""
+    metered = table(NGINX, 0, KERNEL, OTHER_NGINX | LISTED_BIT)
+    now = START_NS + 2 * SECOND
+    entries = []
+    for port in range(1, 5):
+        made = counters(first_ns=now, last_ns=now)
+        made["owner"] = HOSTILE | LISTED_BIT
+        entries.append((key(source_port=port), made))
+    metered.update(batch(entries, now))
+    assert metered.columns["owner"][metered.visible].tolist() == [NGINX, HOSTILE, HOSTILE, OTHER_NGINX]
