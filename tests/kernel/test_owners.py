@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ class Play:
 
 
 @pytest.fixture(scope="module")
-def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
+def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
     python = tmp_path_factory.mktemp("bin") / "a-service"
     python.symlink_to(sys.executable)
     with Lab() as lab:
@@ -167,7 +167,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
         with recorder(stage, "lo") as recording:
             claims = {actor: _act(stage, actor, words, python) for actor, words in ACTORS.items()}
             time.sleep(0.3)  # the last tick, with its names
-        yield Play(claims, flows_of(recording))
+    return Play(claims, flows_of(recording))
 
 
 def _act(stage: Namespace, actor: str, words: tuple[str, ...], python: Path) -> list[dict[str, Any]]:
