@@ -58,11 +58,15 @@ struct carried {
 	u32 tunnel_id;
 };
 
-/* Skip labels to the bottom of the stack (RFC 3032). The content is IP by its version field, else Ethernet, possibly
- * after a control word. */
+/*
+ * Skip labels to the bottom of the stack (RFC 3032); what follows is as in skip_headers. Ethernet behind a control word,
+ * or none, by the EtherType that then is one.
+ */
 FLOW_INLINE void inside_mpls(struct __sk_buff *skb, u64 end, struct carried *inside)
 {
+	u64 type;
 	u32 label, i;
+	u16 word;
 	u8 first;
 
 	inside->type = 0;
@@ -80,14 +84,17 @@ FLOW_INLINE void inside_mpls(struct __sk_buff *skb, u64 end, struct carried *ins
 	}
 	if (i == MPLS_LABELS_MAX || bpf_skb_load_bytes(skb, inside->offset, &first, sizeof(first)))
 		return;
-	if (first >> 4 == 4)
-		inside->type = ETHERTYPE_IPV4;
-	else if (first >> 4 == 6)
-		inside->type = ETHERTYPE_IPV6;
-	else
+	type = behind_labels(first);
+	if (type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6) {
+		inside->type = type;
+	} else if (type == HEADER_ETHERNET) {
 		inside->type = ETHERTYPE_BRIDGED;
-	if (first >> 4 == 0)
-		inside->offset += 4;
+	} else if (type == HEADER_CONTROL_WORD &&
+		   load_before(skb, inside->offset + CONTROL_WORD + ETHERNET_TYPE_OFFSET, end, &word, sizeof(word))) {
+		inside->type = ETHERTYPE_BRIDGED;
+		if (leads_to_ip(from_network_16(word)))
+			inside->offset += CONTROL_WORD;
+	}
 }
 
 /* Type I has no header and no sequence number; II has 8 octets, III 12 or 20 (draft-foschiano-erspan). */

@@ -6,13 +6,16 @@
  *
  * Compiled by bcc with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. A capture filter is
  * -DFLOW_FILTER(key)=EXPRESSION over a struct flow_key: nonzero for flows to count (flowtop/filters/kernel.py).
- * FLOW_CONTROL_EVERYTHING lifts it. With -DFLOW_DECAP, packets in tunnels are counted by their inner flow, and also by
- * their outer one. With -DFLOW_OWNERS, entries have the process of their socket, which programs on the hooks of cgroups
- * keep in the socket's local storage: see owner.h.
+ * -DFLOW_XFRM if the kernel has IPsec. FLOW_CONTROL_EVERYTHING lifts the filter. With -DFLOW_DECAP, packets in tunnels
+ * are counted by their inner flow, and also by their outer one. With -DFLOW_OWNERS, entries have the process of their
+ * socket, which programs on the hooks of cgroups keep in the socket's local storage: see owner.h.
  */
 #include "parse.h"
 #include "fragments.h"
 #include "counters.h"
+#ifdef FLOW_XFRM
+#include "decrypted.h"
+#endif
 #ifdef FLOW_DECAP
 #include "decap.h"
 #endif
@@ -50,6 +53,10 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRA
 #define COUNTS(key, everything) ((everything) || (FLOW_FILTER((key))))
 #else
 #define COUNTS(key, everything) 1
+#endif
+
+#ifdef FLOW_XFRM
+BPF_TABLE("hash", u32, u32, decrypting, DECRYPTING_ENTRIES);   /* key: ifindex */
 #endif
 
 /* The last clock reading of this CPU. */
@@ -384,6 +391,70 @@ FLOW_INLINE void add_parent(struct __sk_buff *skb, u32 side, struct work *work, 
 }
 #endif
 
+#ifdef FLOW_XFRM
+/* Count a decrypted packet: in its flow, as FLOW_KIND_PARENT, and in no total but its own. */
+FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key *key, struct packet *packet, u32 spi,
+			       u64 now, u32 everything, struct flow_totals *books)
+{
+	struct flow_counters counters = {}, *entry;
+	u32 *entries;
+
+	key->kind = FLOW_KIND_PARENT;
+	key->tunnel = FLOW_TUNNEL_IPSEC;
+	key->tunnel_id = spi;
+	books->decrypted_packets += packet->packets;
+	books->decrypted_octets += packet->octets;
+	if (!COUNTS(key, everything))
+		return;
+	entry = find_flow(side, key);
+	if (!entry) {
+		first_packet(&counters, packet, now);
+		if (insert_flow(side, key, &counters) == 0) {
+			entries = inserted.lookup(&side);
+			if (entries)
+				__sync_fetch_and_add(entries, 1);
+			return;
+		}
+		entry = find_flow(side, key);
+	}
+	if (entry)
+		add_packet(skb, FLOW_INGRESS, entry, packet, now);
+}
+
+/*
+ * Whether IPsec has decrypted the packet. Asked of every packet once this CPU knows that there are such here, else only of
+ * those that are in no entry yet, or filtered: it costs others nothing.
+ */
+FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key, u32 *spi, struct flow_totals *books)
+{
+	u32 ifindex = key->ifindex, one = 1;
+
+	if (is_ipsec(key)) {
+		if (!books->decrypts)
+			decrypting.update(&ifindex, &one);
+		books->decrypts = 1;
+		return 0;
+	}
+	if (!books->decrypts) {
+		if (!decrypting.lookup(&ifindex))
+			return 0;
+		books->decrypts = 1;
+	}
+	return is_decrypted(skb, spi);
+}
+
+/* Take a packet out of the totals again. */
+FLOW_INLINE void take_back(struct __sk_buff *skb, struct packet *packet, struct flow_totals *books)
+{
+	books->frames--;
+	books->frame_octets -= skb->len - packet->link_octets;
+	if (skb->vlan_present)
+		books->vlan_stripped_frames--;
+	books->packets -= packet->packets;
+	books->octets -= packet->octets;
+}
+#endif
+
 /* Count a packet in its flow, or as filtered if the capture filter is active and does not match. */
 FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
 			 struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
@@ -398,6 +469,16 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 #ifdef FLOW_FILTER
 	/* After joining fragments, so that all packets of a flow are treated the same. */
 	if (!everything && !(FLOW_FILTER((key)))) {
+#ifdef FLOW_XFRM
+		u32 spi;
+
+		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, &spi, books)) {
+			take_back(skb, packet, books);
+			books->decrypted_packets += packet->packets;
+			books->decrypted_octets += packet->octets;
+			return;
+		}
+#endif
 		books->filtered_packets += packet->packets;
 		books->filtered_octets += packet->octets;
 		if (key->kind == FLOW_KIND_FRAGMENT)
@@ -406,6 +487,16 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 	}
 #endif
 	counters = find_flow(side, key);
+#ifdef FLOW_XFRM
+	u32 spi;
+
+	if (direction == FLOW_INGRESS && __builtin_expect(!counters || books->decrypts, 0) &&
+	    turns_out_decrypted(skb, key, &spi, books)) {
+		take_back(skb, packet, books);
+		add_decrypted(skb, side, key, packet, spi, now, everything, books);
+		return;
+	}
+#endif
 	if (!counters)
 		counters = open_flow(skb, side, direction, key, packet, now, books);
 #ifdef FLOW_OWNERS
@@ -462,6 +553,11 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 		return VERDICT_NEXT;
 	}
 #ifdef FLOW_DECAP
+#ifdef FLOW_XFRM
+	u32 spi;
+
+	if (direction == FLOW_EGRESS || !books->decrypts || !is_decrypted(skb, &spi))
+#endif
 	decapsulate(skb, work);
 #endif
 	count_wire(skb, direction, packet);

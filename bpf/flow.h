@@ -25,7 +25,7 @@ enum flow_kind {
 	FLOW_KIND_AGGREGATE = 1,   /* packets when the map was full: only ifindex, direction, ip_version, protocol are valid;
 	                            * protocol 255: all protocols, when there was no room for one entry per protocol */
 	FLOW_KIND_FRAGMENT = 2,    /* later fragments without their first one: no ports */
-	FLOW_KIND_PARENT = 3,      /* outer packets of tunnels: in no total */
+	FLOW_KIND_PARENT = 3,      /* in no total: outer packets of tunnels, and what IPsec has decrypted, which came in them */
 };
 
 enum flow_tunnel {             /* the tunnel of a packet */
@@ -37,6 +37,7 @@ enum flow_tunnel {             /* the tunnel of a packet */
 	FLOW_TUNNEL_GENEVE = 5,
 	FLOW_TUNNEL_MPLS = 6,      /* over Ethernet, GRE or UDP */
 	FLOW_TUNNEL_PPPOE = 7,
+	FLOW_TUNNEL_IPSEC = 8,     /* decrypted: the packets that carried it are flows of their own */
 };
 
 enum flow_ignored {            /* reason why a frame is in no Flow */
@@ -123,7 +124,8 @@ enum flow_layer {              /* outermost header of a device's frames */
 /* Totals per CPU, Observation Point and map side, independent of the flows. Never reset: readers take differences. */
 struct flow_totals {
 	flow_u32 ifindex;                 /* interface of this slot; 0: interfaces without a slot */
-	flow_u32 layer;                   /* enum flow_layer */
+	flow_u16 layer;                   /* enum flow_layer */
+	flow_u16 decrypts;                /* IPsec has come by: packets that it has decrypted pass this hook once more */
 	flow_u64 frames;                  /* skbs: the unit of a software device's own counters */
 	flow_u64 frame_octets;            /* their lengths with link header, as seen by the hook */
 	flow_u64 vlan_stripped_frames;    /* of these, frames whose outer tag was in metadata and is not in frame_octets */
@@ -140,6 +142,8 @@ struct flow_totals {
 	flow_u64 filtered_packets;        /* in no entry because the capture filter did not match */
 	flow_u64 filtered_octets;
 	flow_u64 lying_lengths;           /* packets whose header's length is larger than what is there: counted by that */
+	flow_u64 decrypted_packets;       /* decrypted by IPsec: in no other sum, nor in frames */
+	flow_u64 decrypted_octets;
 };
 
 /* Index in the array of totals: side * FLOW_TOTALS_SIDE + (ifindex % FLOW_TOTALS_SLOTS) * 2 + direction. */
@@ -157,7 +161,7 @@ struct flow_totals_key {
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
 _Static_assert(sizeof(struct flow_counters) == 128, "flow_counters is 128 bytes without holes");
-_Static_assert(sizeof(struct flow_totals) == 184, "flow_totals is 184 bytes without holes");
+_Static_assert(sizeof(struct flow_totals) == 200, "flow_totals is 200 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif
 

@@ -15,9 +15,10 @@
 
 #define VLAN_TAGS_MAX 4               /* in the frame, in addition to one in metadata */
 #define IP_OFFSET_MASK 0x1f           /* Ethernet header and four tags: 30 */
+#define LINK_OFFSET_MASK 0x7f         /* what may precede the network header of a device without link header */
 #define HEADERS_MAX 6                 /* between Ethernet and IP, each with a stack of labels before it */
-#define MPLS_LABELS_MAX 8
-#define HEADERS_OFFSET_MASK 0x1ff     /* six headers of 18 octets and six stacks after IP_OFFSET_MASK end below it */
+#define MPLS_LABELS_MAX 12
+#define HEADERS_OFFSET_MASK 0x1ff     /* six headers of 18 octets and six stacks end below it if they begin below 115 */
 
 /* Types beside EtherTypes. */
 #define HEADER_ETHERNET 0x10001       /* behind labels */
@@ -44,6 +45,12 @@
 
 DEFINE_LOAD(ethertype, u16)
 
+/* The same for any object, only up to `end`; a constant 0: of the frame. */
+FLOW_INLINE int load_before(struct __sk_buff *skb, u64 offset, u64 end, void *to, const u32 octets)
+{
+	return !(end && offset + octets > end) && bpf_skb_load_bytes(skb, offset, to, octets) == 0;
+}
+
 FLOW_INLINE int is_tag(u64 type)
 {
 	return type == ETHERTYPE_VLAN || type == ETHERTYPE_SERVICE_VLAN || type == ETHERTYPE_QINQ;
@@ -51,7 +58,7 @@ FLOW_INLINE int is_tag(u64 type)
 
 /*
  * Skip VLAN tags in the frame from *ip_offset on, which stays within `mask`. `tags`: number of tags before them.
- * Returns the EtherType after them; with more than VLAN_TAGS_MAX tags it is that of a tag, so not IP.
+ * Returns the EtherType after them; with more than VLAN_TAGS_MAX tags it is that of a tag: see skip_headers.
  */
 FLOW_INLINE u64 skip_tags(struct __sk_buff *skb, u64 type, u64 *ip_offset, const u64 mask, u64 tags,
 			  struct flow_key *key)
@@ -100,17 +107,72 @@ FLOW_INLINE u64 parse_ethernet(struct __sk_buff *skb, u64 *ip_offset, struct flo
 	return type;
 }
 
+/*
+ * Offset of the network header in the frame of a device without link header. Its packets may begin with another header
+ * all the same: that of the interface where IPsec decrypted them (vti, xfrm), of the tunnel that they left (ip6gre,
+ * ip6tnl before Linux 5.12) or will enter (gre with many ends). The kernel does not say where the network header is, but
+ * reads from it on to the end of the linear data: what cannot be read is before it. At most 127.
+ * Without branches, so that all offsets are one case for the verifier.
+ */
+static long (*load_bytes_relative)(void *skb, u32 offset, void *to, u32 octets, u32 from) = (void *)68;
+#define FROM_NETWORK_HEADER 1         /* BPF_HDR_START_NET */
+
+FLOW_INLINE u64 network_offset(struct __sk_buff *skb)
+{
+	u64 linear = (long)skb->data_end - (long)skb->data, offset = 0;
+	u8 octet;
+
+	if (!linear || linear > 0xffff)      /* more than the helper reads before Linux 5.19 */
+		return 0;
+	if (load_bytes_relative(skb, linear - 1, &octet, sizeof(octet), FROM_NETWORK_HEADER) == 0)
+		return 0;
+#pragma unroll
+	for (u32 step = 64; step; step >>= 1) {
+		u64 at = linear - offset - step;  /* below 0: the header would begin after the data */
+		u64 failed = load_bytes_relative(skb, at, &octet, sizeof(octet), FROM_NETWORK_HEADER);
+
+		offset += (failed >> 63 & ~(at >> 63) & 1) * step;
+	}
+	asm volatile("" : "+r"(offset));     /* mask the sum: older verifiers lose the range of an OR */
+	return offset & LINK_OFFSET_MASK;
+}
+
 /* Whether a header follows that skip_headers skips. */
 FLOW_INLINE int precedes_ip(u64 type)
 {
 	return type == ETHERTYPE_MPLS || type == ETHERTYPE_MPLS_MULTICAST || type == ETHERTYPE_PPPOE_SESSION ||
-	       type == ETHERTYPE_BACKBONE || type == ETHERTYPE_VLAN_9200;
+	       type == ETHERTYPE_BACKBONE || type == ETHERTYPE_VLAN_9200 || is_tag(type);
+}
+
+/* Whether this EtherType shows that it is one: it is IP's, or of what precedes IP. */
+FLOW_INLINE int leads_to_ip(u64 type)
+{
+	return type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || precedes_ip(type);
 }
 
 /*
- * Skip labels up to the bottom of the stack (RFC 3032). Returns the EtherType of what follows by its first four bits,
- * which are IP's version, or not: HEADER_CONTROL_WORD if they are 0, HEADER_ETHERNET, or HEADER_NOT_IP for a control
- * channel (RFC 4385) and where there is no bottom.
+ * The type of what is behind the bottom of a stack of labels, by its first four bits, which are IP's version, or not:
+ * HEADER_CONTROL_WORD if they are 0, HEADER_NOT_IP for a control channel (RFC 4385), else HEADER_ETHERNET. Without a
+ * control word, a MAC address that begins like IP is taken for IP, as routers do (RFC 8469).
+ */
+FLOW_INLINE u64 behind_labels(u8 first)
+{
+	switch (first >> 4) {
+	case 0:
+		return HEADER_CONTROL_WORD;
+	case 1:
+		return HEADER_NOT_IP;
+	case 4:
+		return ETHERTYPE_IPV4;
+	case 6:
+		return ETHERTYPE_IPV6;
+	}
+	return HEADER_ETHERNET;
+}
+
+/*
+ * Skip labels up to the bottom of the stack (RFC 3032). Returns the type of what follows, see behind_labels, and
+ * HEADER_NOT_IP where there is no bottom.
  */
 FLOW_INLINE u64 skip_labels(struct __sk_buff *skb, u64 *at, u64 end, const u64 mask, struct flow_key *key)
 {
@@ -131,20 +193,11 @@ FLOW_INLINE u64 skip_labels(struct __sk_buff *skb, u64 *at, u64 end, const u64 m
 		key->tunnel_id = label[0] << 12 | label[1] << 4 | label[2] >> 4;
 #endif
 		if (label[2] & MPLS_BOTTOM) {
-			u8 first = label[4] >> 4;
-
 			*at = offset;
-			return first == 4 ? ETHERTYPE_IPV4 : first == 6 ? ETHERTYPE_IPV6 :
-			       first == 0 ? HEADER_CONTROL_WORD : first == 1 ? HEADER_NOT_IP : HEADER_ETHERNET;
+			return behind_labels(label[4]);
 		}
 	}
 	return HEADER_NOT_IP;
-}
-
-/* Whether this EtherType shows that a frame follows a control word: four zero bits begin many MAC addresses too. */
-FLOW_INLINE int follows_control_word(u64 type)
-{
-	return type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || is_tag(type) || precedes_ip(type);
 }
 
 /* The content of a PPPoE session by PPP's protocol field (RFC 1661), the last of *octets; one octet if it is
@@ -204,7 +257,8 @@ FLOW_INLINE u64 skip_headers(struct __sk_buff *skb, u64 type, u64 *ip_offset, u6
 		if (missing < 0)
 			break;
 		next = from_network_16(word);
-		if (type == HEADER_CONTROL_WORD && !follows_control_word(next)) {
+		/* Whether a control word precedes the Ethernet frame, or its MAC address begins with four zero bits. */
+		if (type == HEADER_CONTROL_WORD && !leads_to_ip(next)) {
 			octets = ETHERNET_HEADER;
 			if (bpf_skb_load_bytes(skb, offset + ETHERNET_TYPE_OFFSET, &word, sizeof(word)))
 				break;

@@ -78,9 +78,10 @@ FLOW_INLINE void copy_frame(struct __sk_buff *skb, u32 from, u8 *to, u64 octets,
 	bpf_skb_load_bytes(skb, from, to, more + 1);
 }
 
-/* Write a record with `room` octets for the frame, a constant for the verifier. Returns 0 if the ring is full. */
-FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now, u32 wire, u32 captured,
-		     const u32 room)
+/* Write a record of the frame from `link` on, with `room` octets for it, a constant for the verifier. Returns 0 if the
+ * ring is full. */
+FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now, u32 link, u32 wire,
+		     u32 captured, const u32 room)
 {
 	struct packet_record *record = packets.ringbuf_reserve(sizeof(*record) + room);
 	u8 *frame;
@@ -102,41 +103,41 @@ FLOW_INLINE int emit(struct __sk_buff *skb, const u32 layer, struct flow_key *ke
 		frame[15] = control;
 		copy_frame(skb, 12, frame + 16, captured - 16, room - 16);
 	} else {
-		copy_frame(skb, 0, frame, captured, room);
+		copy_frame(skb, link, frame, captured, room);
 	}
 	packets.ringbuf_submit(record, NO_WAKEUP);
 	return 1;
 }
 
 /* Use the smallest record that fits, so that the ring buffer holds more packets. */
-FLOW_INLINE int emit_snapped(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u64 now)
+FLOW_INLINE int emit_snapped(struct __sk_buff *skb, const u32 layer, struct flow_key *key, u32 link, u64 now)
 {
-	u32 wire = skb->len, captured;
+	u32 wire = skb->len - link, captured;
 
 	if (layer == FLOW_LAYER_ETHERNET && skb->vlan_present)
 		wire += VLAN_TAG;
 	captured = wire < FLOW_SNAP ? wire : FLOW_SNAP;
 #if FLOW_SNAP > 128
 	if (captured <= 128)
-		return emit(skb, layer, key, now, wire, captured, 128);
+		return emit(skb, layer, key, now, link, wire, captured, 128);
 #endif
 #if FLOW_SNAP > 512
 	if (captured <= 512)
-		return emit(skb, layer, key, now, wire, captured, 512);
+		return emit(skb, layer, key, now, link, wire, captured, 512);
 #endif
 #if FLOW_SNAP > 1664
 	if (captured <= 1664)
-		return emit(skb, layer, key, now, wire, captured, 1664);
+		return emit(skb, layer, key, now, link, wire, captured, 1664);
 #endif
 #if FLOW_SNAP > 16384
 	if (captured <= 16384)
-		return emit(skb, layer, key, now, wire, captured, 16384);
+		return emit(skb, layer, key, now, link, wire, captured, 16384);
 #endif
 #if FLOW_SNAP > 69632
 	if (captured <= 69632)
-		return emit(skb, layer, key, now, wire, captured, 69632);
+		return emit(skb, layer, key, now, link, wire, captured, 69632);
 #endif
-	return emit(skb, layer, key, now, wire, captured, FLOW_SNAP < 20 ? 20 : FLOW_SNAP);
+	return emit(skb, layer, key, now, link, wire, captured, FLOW_SNAP < 20 ? 20 : FLOW_SNAP);
 }
 
 FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 layer)
@@ -187,7 +188,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction, const u32 la
 		return VERDICT_NEXT;
 	}
 #endif
-	if (!emit_snapped(skb, layer, key, now)) {
+	if (!emit_snapped(skb, layer, key, packet->link_octets, now)) {
 		lost = find_losses(key->ifindex);
 		if (lost)
 			lost->dropped++;

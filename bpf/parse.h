@@ -45,6 +45,7 @@ struct packet {
 	u8  fragment_protocol;        /* identifies the fragmented packet together with addresses and id */
 	u8  tos;
 	u8  ttl;
+	u8  link_octets;              /* before the network header, on a device without link header */
 #ifdef FLOW_DECAP
 	u64 mac_offset;               /* Ethernet header of an inner packet, if has_mac */
 	u8  carried;                  /* in a tunnel */
@@ -220,6 +221,25 @@ FLOW_INLINE u64 skip_extensions(struct __sk_buff *skb, u64 offset, u64 end, stru
 	return 0;
 }
 
+/*
+ * Octets of a packet that says no length, but has a Hop-by-Hop header at `offset`: those of its jumbo option (RFC 2675),
+ * which all writers put first; else `available`.
+ */
+FLOW_INLINE u64 jumbo_octets(struct __sk_buff *skb, u64 offset, u64 end, u64 available)
+{
+	struct {
+		u16 header;
+		u16 option;
+		u32 length;
+	} jumbo;
+	u64 octets;
+
+	if (!load_before(skb, offset, end, &jumbo, sizeof(jumbo)) || from_network_16(jumbo.option) != IPV6_JUMBO_TYPE)
+		return available;
+	octets = from_network_32(jumbo.length);
+	return octets < IPV6_JUMBO_MINIMUM ? available : octets + IPV6_HEADER;
+}
+
 FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct flow_key *key, struct packet *packet,
 			   struct flow_totals *books)
 {
@@ -237,7 +257,7 @@ FLOW_INLINE int parse_ipv6(struct __sk_buff *skb, u64 offset, u64 end, struct fl
 		if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP)
 			packet->phantom_octets = IPV6_JUMBO_OPTION;
 	} else if (!ip.payload_length && ip.next_header == PROTOCOL_HOP_BY_HOP) {
-		octets = available;   /* jumbogram (RFC 2675) */
+		octets = jumbo_octets(skb, offset + IPV6_HEADER, end, available);
 	}
 	if (ip.version_class >> 4 != 6)
 		return FLOW_IGNORED_MALFORMED;
@@ -269,10 +289,15 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 	u64 type, ip_offset = 0;
 	int parsed;
 
-	if (layer == FLOW_LAYER_ETHERNET)
+	if (__builtin_expect(layer == FLOW_LAYER_ETHERNET, 1)) {
 		type = parse_ethernet(skb, &ip_offset, key);
-	else
+	} else {
 		type = from_network_16((u16)skb->protocol);
+		ip_offset = network_offset(skb);
+		packet->link_octets = ip_offset;
+		if (books)
+			books->frame_octets -= ip_offset;   /* they are not the device's */
+	}
 	if (type != ETHERTYPE_IPV4 && type != ETHERTYPE_IPV6)
 		type = skip_headers(skb, type, &ip_offset, 0, HEADERS_OFFSET_MASK, key);
 	packet->ip_offset = ip_offset;

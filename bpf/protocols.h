@@ -37,6 +37,8 @@
 #define IPV6_MORE_FRAGMENTS 1
 #define IPV6_EXTENSION_MINIMUM 8
 #define IPV6_JUMBO_OPTION 8           /* octets of a Hop-by-Hop header with only the jumbo option */
+#define IPV6_JUMBO_TYPE 0xc204        /* type and length of that option (RFC 2675) */
+#define IPV6_JUMBO_MINIMUM 65536      /* of its value: shorter packets have a payload length */
 
 #define PROTOCOL_HOP_BY_HOP 0
 #define PROTOCOL_ICMP 1
@@ -45,14 +47,18 @@
 #define PROTOCOL_DCCP 33
 #define PROTOCOL_ROUTING 43
 #define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_ESP 50
 #define PROTOCOL_AH 51
 #define PROTOCOL_ICMPV6 58
 #define PROTOCOL_DESTINATION_OPTIONS 60
+#define PROTOCOL_IPCOMP 108
 #define PROTOCOL_SCTP 132
 #define PROTOCOL_MOBILITY 135
 #define PROTOCOL_UDPLITE 136
 #define PROTOCOL_HIP 139
 #define PROTOCOL_SHIM6 140
+
+#define PORT_IPSEC 4500               /* ESP in UDP (RFC 3948) */
 
 #define TCP_HEADER_MINIMUM 20
 #define TCP_CONTROL_BITS 0x0fff

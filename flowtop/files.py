@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pwd
 import re
-from collections.abc import Mapping
+import stat
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,6 +22,185 @@ FILE_MODE = 0o600
 """Only the owner may read: flows are private data."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """Errors of file systems without hard links: vfat, many FUSE and SMB mounts."""
+_OPEN_ATTEMPTS = 16
+_LOCK_ATTEMPTS, _LOCK_AGAIN_S = 10, 0.01
+_MOST_LINKS = 40
+_OWN_DESCRIPTOR = re.compile(r"/proc/(?:self|thread-self|([0-9]+))/fd/([0-9]+)")
+
+
+FILE_IN_USE = "something else is writing it"
+
+
+class FileInUse(OSError):  # noqa: N818 - an OSError that has its own words
+    """Another process, or another part of this one, is writing the file."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(errno.EBUSY, f"cannot write {path}: {FILE_IN_USE}")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that was opened for writing.
+
+    Attributes:
+        descriptor: for writing, at the start of a regular file. A regular file is locked until it is closed.
+        regular: whether it is a regular file that this process may truncate.
+        made: it did not exist before.
+        aside: where the file is that had its name; None: there was none.
+    """
+
+    descriptor: int
+    regular: bool
+    made: bool = False
+    aside: Path | None = None
+
+
+def open_output(path: Path, wall: Callable[[], float], owner: tuple[int, int] | None = None, *,
+                new: bool = False) -> OutputFile:
+    """Open a file for a writer of its own. An existing file is renamed, an empty one is written.
+
+    The lock (flock) is on the open file: a process that is killed leaves nothing behind. Where a file system has no
+    locks, O_EXCL still decides who makes the file.
+
+    Args:
+        path: a link to a descriptor of this process (/dev/stdout) gives that descriptor once more.
+        wall: clock, seconds since 1970 UTC.
+        owner: user and group that a new file is given to; None: unchanged.
+        new: fail if the file exists; links are not followed.
+
+    Raises OSError; FileInUse: something writes it already.
+    """
+    if new:
+        return _given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE),
+                      path, owner, None)
+    own = own_descriptor(path)
+    if own is not None:
+        return OutputFile(os.dup(own), regular=False)
+    aside = None
+    for _ in range(_OPEN_ATTEMPTS):  # others may take, rename or remove the file in between
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            return _given(os.open(path, flags, FILE_MODE), path, owner, aside)
+        except FileExistsError:
+            pass
+        try:
+            # A named pipe without a reader is an error to be retried; opening must not block.
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if path.is_symlink():
+                path = Path(os.path.realpath(path))  # where the link points to, a file can be made
+            continue
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return OutputFile(descriptor, regular=False)
+        try:
+            _lock(descriptor, path)
+            if not _is_at(descriptor, path):
+                os.close(descriptor)
+                continue
+            if not os.fstat(descriptor).st_size:  # write it, and leave its owner
+                return OutputFile(descriptor, regular=True, aside=aside)
+            aside = put_aside(path, wall())
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    raise FileInUse(path)
+
+
+def check_output(path: Path) -> None:
+    """Raises FileInUse if something writes this regular file now, OSError if it cannot be written."""
+    if own_descriptor(path) is not None or not path.is_file():
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, path, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def own_descriptor(path: Path) -> int | None:
+    """The descriptor of this process that a link like /dev/stdout or /dev/fd/3 leads to; None: it is an ordinary path.
+
+    Opening it would open its file once more, at its start, and renaming the link would break it for everybody.
+    """
+    at = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
+    for _ in range(_MOST_LINKS):
+        parent, name = os.path.split(at)
+        at = os.path.join(parent if _OWN_DESCRIPTOR.fullmatch(at) else _real_parent(parent), name)  # noqa: PTH118
+        match = _OWN_DESCRIPTOR.fullmatch(at)
+        if match:
+            return int(match[2]) if match[1] in (None, str(os.getpid())) else None
+        try:
+            at = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))  # noqa: PTH115, PTH118, PTH120
+        except OSError:  # not a link
+            return None
+    return None
+
+
+def _real_parent(parent: str) -> str:
+    """The folder without links, but with /proc/self as it is."""
+    real = os.path.realpath(parent)
+    return re.sub(rf"^/proc/{os.getpid()}(/task/[0-9]+)?/fd$", "/proc/self/fd", real)
+
+
+def _given(descriptor: int, path: Path, owner: tuple[int, int] | None, aside: Path | None) -> OutputFile:
+    """A new file, locked and given to its owner. Raises FileInUse if another process was faster with the lock."""
+    try:
+        _lock(descriptor, path)
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return OutputFile(descriptor, regular=True, made=True, aside=aside)
+
+
+def _lock(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> None:
+    """Raises FileInUse. Where the file system has no locks nothing happens."""
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:  # a look at the lock (check_output) takes it too, for a moment
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise FileInUse(path) from None
+            time.sleep(_LOCK_AGAIN_S)
+        except OSError:  # ENOLCK, ENOSYS, EOPNOTSUPP: some NFS, FUSE and SMB mounts
+            return
+        else:
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the path still leads to the open file."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def undo_output(output: OutputFile, identity: os.stat_result, path: Path) -> None:
+    """Undo `open_output` after the file was closed: nothing was written. What is another's by now stays as it is.
+
+    Args:
+        output: as `open_output` gave it; its descriptor is not used.
+        identity: fstat of the file.
+        path: as given to `open_output`.
+    """
+    if not output.regular:
+        return
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _lock(descriptor, path)
+            if os.path.samestat(os.fstat(descriptor), identity) and _is_at(descriptor, path):
+                if output.made:
+                    path.unlink()
+                else:
+                    os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+    with suppress(OSError):  # a file that was renamed is complete under its other name
+        if output.aside is not None:
+            put_back(output.aside, path)
 
 
 def home_directory(environment: Mapping[str, str], user: int) -> Path | None:

@@ -1,4 +1,4 @@
-"""Signals that end this process, and how a run handles them; which host it runs on."""
+"""Signals that end this process, and how a run handles them; its standard descriptors; which host it runs on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import signal
 import socket
 from collections.abc import Callable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Signals whose default action would end this process and leave the terminal as the screen has made it."""
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list[int]:
-    """Make SIGINT, SIGTERM and SIGHUP end the run with a last drain; a second signal skips waiting.
+    """Make SIGNALS end the run with a last drain; a second signal skips waiting, and a second SIGQUIT everything.
 
     Returns:
         The signals caught so far; the list grows.
@@ -18,6 +19,9 @@ def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list
     caught: list[int] = []
 
     def handle(number: int, _: object) -> None:
+        if number == signal.SIGQUIT and number in caught:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         caught.append(number)
         if len(caught) == 1:
             stop()

@@ -1,13 +1,27 @@
-"""Nothing here is timed; and signals reach what tests start, however the tests were started."""
+"""Nothing is timed or looked up in this host's databases; signals reach what tests start, however they were started."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
 
+from flowtop.process import SIGNALS
+
 settings.register_profile("flowtop", deadline=None)  # a busy machine is no failure
 settings.load_profile("flowtop")
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell's background jobs have it; children would keep it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ["FLOWTOP_MMDB"] = "off"
+
+
+def let_through(number: signal.Signals) -> None:
+    """Let children have the default action of a signal that came ignored, as under nohup and in background jobs of
+    scripts: a handler is not inherited, ignoring is. The tests themselves go on ignoring it."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
+
+
+for one in SIGNALS:
+    let_through(one)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a mask is inherited too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 
 from flowtop.api.metering import LEAST_TICK_S, Dedupe, Metering, table_config
@@ -15,6 +15,7 @@ from flowtop.capture.collector.sessions import Session
 from flowtop.capture.collector.url import LARGEST_SAMPLING
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.tunnel_ports import added_ports
 from flowtop.wire.ipfix_decoder import split_messages
 from flowtop.wire.ipfix_template import IpfixDecodeError
 
@@ -41,19 +42,23 @@ class Collector:
         clock: gives seconds since 1970 UTC: the arrival time of messages that are received without `at`.
         sampling: N of exporters that sample 1 in N packets and do not report it; what an exporter reports goes before.
             0: records are taken as reported.
+        decap: take sampled packets (sFlow, and records that hold a packet) out of tunnels.
+        tunnel_ports: with `decap`, UDP ports of "vxlan", "geneve" and "mpls" in addition to the standard ones.
 
-    Raises FlowtopError: a timeout, limit or sampling interval out of range.
+    Raises FlowtopError: a timeout, limit, port or sampling interval out of range.
     """
 
     def __init__(self, *, idle_timeout: float = 90.0, active_timeout: float = 60.0, linger: float = 300.0,
                  max_flows: int = 1_000_000, dedupe: Dedupe = "off",
                  correct_clocks: bool = True, clock: Callable[[], float] = time.time,
-                 sampling: float = 0) -> None:
+                 sampling: float = 0, decap: bool = False,
+                 tunnel_ports: Mapping[int, str] | None = None) -> None:
         if not 0 <= sampling <= LARGEST_SAMPLING:
             raise FlowtopError(f"{sampling} is not a sampling interval", hint="give N of 1 in N packets",
                                exit_code=EXIT_USAGE)
         self._sampling = float(sampling)
-        self._collecting = CollectingProcess(correct_clocks)
+        ports = added_ports((label, port) for port, label in (tunnel_ports or {}).items())
+        self._collecting = CollectingProcess(correct_clocks, ports if decap else None)
         self._metering = Metering(table_config(idle_timeout=idle_timeout, active_timeout=active_timeout, linger=linger,
                                                max_flows=max_flows, dedupe=dedupe))
         self._clock = clock

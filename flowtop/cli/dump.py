@@ -8,7 +8,8 @@ import sys
 import click
 
 from flowtop import __version__
-from flowtop.errors import EXIT_DAMAGED, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
+from flowtop.cli.streams import complain, in_words, prepare
+from flowtop.errors import EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,10 +24,14 @@ def command(file: str, output: str) -> int:
     file (RFC 5655); or raw datagrams; plain or gzipped; - is standard input. The exit status is 65 when part of it
     could not be read.
     """
+    if sys.stdout is None:
+        raise FlowtopError("standard output is closed", hint="flowtop-dump writes there", exit_code=EXIT_USAGE)
     from flowtop.capture.files.messages import read_payloads
     from flowtop.capture.files.octets import OctetStream
     from flowtop.output.dump import entries, entry_text
 
+    if sys.stdout is None:
+        raise FlowtopError("standard output is closed", hint="the contents are written there", exit_code=EXIT_USAGE)
     damaged = shown = 0
     stream = OctetStream(file)
     try:
@@ -48,22 +53,21 @@ def command(file: str, output: str) -> int:
 
 def main() -> None:
     """Entry point: run the command; print an error in two lines."""
+    prepare()
     try:
         status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:
-        click.echo(f"flowtop-dump: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+        complain("flowtop-dump", error.message, error.hint)
         status = error.exit_code
     except click.UsageError as error:
-        click.echo(f"flowtop-dump: {' '.join(error.format_message().split()).rstrip('.')}", err=True)
-        click.echo("hint: see flowtop-dump --help", err=True)
+        complain("flowtop-dump", " ".join(error.format_message().split()).rstrip("."), "see flowtop-dump --help")
         status = EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         status = EXIT_INTERRUPTED
-    except OSError as error:
-        click.echo(f"flowtop-dump: cannot write: {(error.strerror or str(error)).lower()}", err=True)
-        status = EXIT_FAILURE
+    except (OSError, MemoryError, ImportError, RuntimeError, SystemError) as error:
+        fault = in_words(error)
+        complain("flowtop-dump", fault.message, fault.hint)
+        status = fault.exit_code
     sys.exit(status)
 
 

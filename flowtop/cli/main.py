@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from flowtop import __version__
 from flowtop.cli.options import CONTEXT_SETTINGS, PARAMETERS, Command, RunOptions, run_options
+from flowtop.cli.streams import complain, in_words, prepare, say
 from flowtop.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlowtopError
 from flowtop.process import SIGNALS
 
@@ -45,6 +46,7 @@ def command(context: click.Context, /, **_: Any) -> int:
 
 def main() -> None:
     """Entry point: run the command, print an error in two lines, exit with the documented status."""
+    prepare()
     try:
         if sys.argv[1:2] == ["help"]:  # no filter begins with this word; after -- it would be one
             from flowtop.cli.help import help_command
@@ -53,31 +55,26 @@ def main() -> None:
         else:
             status = command.main(standalone_mode=False) or EXIT_OK
     except FlowtopError as error:
-        _complain(error.message, error.hint)
+        complain("flowtop", error.message, error.hint)
         status = error.exit_code
     except click.UsageError as error:
-        _complain(_one_line(error.format_message()), _origin(error) or "see flowtop --help")
+        complain("flowtop", _one_line(error.format_message()), _origin(error) or "see flowtop --help")
         status = EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         status = EXIT_OK
-    except OSError as error:  # click writes help and version itself
-        _complain(f"cannot write: {(error.strerror or str(error)).lower()}", "check where the output goes")
-        status = EXIT_FAILURE
+    except (OSError, MemoryError, ImportError, RuntimeError, SystemError) as error:
+        fault = in_words(error)
+        complain("flowtop", fault.message, fault.hint)
+        status = fault.exit_code
     for number in SIGNALS:  # a signal while the interpreter exits must not change the status
         signal.signal(number, signal.SIG_IGN)
     sys.exit(_flush(status))
 
 
 def _narrate(line: str) -> None:
-    click.echo(f"flowtop: {line}", err=True)
-
-
-def _complain(message: str, hint: str) -> None:
-    click.echo(f"flowtop: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    say(f"flowtop: {line}")
 
 
 def _origin(error: click.UsageError) -> str:
@@ -108,18 +105,25 @@ def _flush(status: int) -> int:
         # The interpreter flushes once more at exit: give it an open descriptor.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        _complain(f"cannot write to standard output: {error.strerror}", "")
+        complain("flowtop", f"cannot write to standard output: {error.strerror}", "")
         return status or EXIT_FAILURE
     return status
 
 
 def _check(options: RunOptions) -> int:
-    from flowtop.capture.ebpf.check import check_host
+    from flowtop.capture.ebpf.check import Finding, check_host
+    from flowtop.cli.networks import open_databases
     from flowtop.cli.run import first_query
     from flowtop.cli.sources import LiveSource
 
     split = LiveSource(options).kernel_filter(first_query(options))
-    findings = check_host()
+    networks = open_databases(options)
+    lines = ("none, which is fine: see flowtop help networks",) if networks is None else networks.files
+    faults = () if networks is None else networks.faults
+    findings = (
+        *check_host(), *(Finding("AS and country", True, line) for line in lines),
+        *(Finding("AS and country", False, line, "replace the file, or leave it out: --mmdb FILE, --mmdb off")
+          for line in faults))
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name.ljust(width)}  {finding.detail}")

@@ -26,6 +26,9 @@ COLLECTOR_SORT = "rate_60s"
 COLLECTOR_DEDUPE = "off"
 """Default with -l: all records that exporters report are counted."""
 
+NO_DATABASES = ("off",)
+"""Value of `--mmdb`: no database of networks, not even one that is in its usual place."""
+
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
@@ -89,7 +92,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["-l", "--listen"], multiple=True, metavar="URL",
         help="Collect NetFlow, IPFIX and sFlow 5 instead of observing interfaces: udp://[ADDRESS][:PORT] or "
              "just a port, tcp://, tls://, dtls://, sctp://, sflow://. Listens on loopback unless an address is "
-             "given; repeatable. Needs no root."),
+             "given; ?sampling=N for exporters that sample 1 in N packets and do not report it; repeatable. Needs no "
+             "root."),
     click.Option(
         ["--collect"], is_flag=True,
         help="With -r: of a capture, show the flows in its NetFlow, IPFIX and sFlow messages, not its packets."),
@@ -131,6 +135,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["-n", "--numeric"], is_flag=True,
         help="Start without names, whatever the settings say."),
+    click.Option(
+        ["--mmdb"], multiple=True, type=_FILE, metavar="FILE",
+        help="Database of AS numbers or countries (MMDB: GeoLite2, DB-IP, IPinfo); repeatable; off: none. Default: "
+             "those in /usr/share/GeoIP, /var/lib/GeoIP and the like. Nothing is downloaded."),
     click.Option(
         ["--theme"], type=click.Choice(["terminal", "dark", "light", "contrast"]),
         help="Colours of the screen; terminal: the terminal's own 16 colours. Default: the last one chosen, initially "
@@ -175,7 +183,8 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--decap"], is_flag=True,
         help="Count what is inside tunnels: VXLAN, Geneve, GRE, ERSPAN, IP-in-IP, 6in4, MPLS over UDP. The tunnel "
-             "itself is listed too, but is in no sum. MPLS labels and PPPoE sessions are told apart."),
+             "itself is listed too, but is in no sum. MPLS labels and PPPoE sessions are told apart. With -l and "
+             "--collect: of packets in sFlow and in records that hold some."),
     click.Option(
         ["--tunnel-port"], multiple=True, metavar="TUNNEL=PORT",
         help="With --decap: a UDP port of vxlan, geneve or mpls beside the standard ones, such as vxlan=51234; "
@@ -229,6 +238,7 @@ class RunOptions:
         one_round: the whole file is one round, whatever `delay` is.
         names: which names the screen begins with: none, hosts, ports or all.
         numeric: names were turned off; `names` is none then.
+        mmdb: paths of databases of networks; empty: the usual ones; NO_DATABASES: none.
         theme: of the screen; None: the one chosen last.
         batch: no screen.
         count: rounds; None: until the end.
@@ -269,6 +279,7 @@ class RunOptions:
     one_round: bool
     names: Literal["none", "hosts", "ports", "all"]
     numeric: bool
+    mmdb: tuple[str, ...]
     theme: str | None
     batch: bool
     count: int | None
@@ -350,12 +361,6 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
         values["collect"], values["replay"], values["speed"] = False, False, None
     elif values["replay"] or values["speed"]:
         values["replay"], values["speed"] = True, values["speed"] or 1.0
-    if values["listen"] or values["collect"]:
-        if "decap" in given:
-            source = "-l" if values["listen"] else "--collect"
-            raise FlowtopError("--decap needs packets", exit_code=EXIT_USAGE,
-                               hint=f"with {source} there are only flow records, counted by others")
-        values["decap"] = False
 
 
 def _settle_tunnels(values: dict[str, Any], given: set[str]) -> None:
@@ -463,4 +468,6 @@ def _settle_list(values: dict[str, Any], given: set[str]) -> None:
             values["group"] = ""
     if values["numeric"]:
         values["names"] = "none"
+    if "off" in values["mmdb"]:
+        values["mmdb"] = NO_DATABASES
     values["filter"] = " ".join(values["filter"])

@@ -65,7 +65,7 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
     def rounds(exports: Exports, open_capture: OpenCapture) -> int:
         pipeline = run.pipeline(open_capture(), exports, reader=pages.ready)
         caught = stop_on_signals(lambda: run.recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
-        run_batch(config, pipeline, pages, write)
+        run_batch(config, pipeline, pages, write, narrate)
         if pipeline.fault is not None:
             raise pipeline.fault
         if not caught or options.count is None or pipeline.completed:
@@ -130,11 +130,16 @@ class Run:
             exports: receive every Flow Record.
             reader: whether the reader of the rounds is ready for the next one.
         """
+        from flowtop.cli.networks import open_databases
         from flowtop.pipeline.pipeline import Pipeline
 
         self.recorder.connect(capture)
+        networks = open_databases(self._options)
+        if networks is not None and self._options.batch:
+            for fault in networks.faults:
+                self._narrate(f"AS and country: {fault}")
         ready = (lambda: reader() and not exports.crowded()) if self._source.waits else reader
-        return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder,
+        return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder, networks=networks,
                         narrowing=self._narrowing, ready=ready)
 
     def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:
@@ -232,7 +237,7 @@ def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: C
         for figures in last:
             if not failed or _records(figures):
                 narrate(_closing_line(figures))
-    return status or (EXIT_NOT_SENT if any(map(_lost, last)) else EXIT_OK)
+    return status or (EXIT_NOT_SENT if any(_lost(figures) or figures.refused_messages for figures in last) else EXIT_OK)
 
 
 def _records(figures: ExportStatistics) -> int:
@@ -254,8 +259,14 @@ def _closing_line(figures: ExportStatistics) -> str:
         parts.append(f"{figures.spooled_records} spooled for the next run")
     if _lost(figures):
         parts.append(f"{_lost(figures)} NOT SENT")
-    if figures.last_error and (figures.spooled_records or _lost(figures) or not figures.sent_records):
+    failing = figures.spooled_records or _lost(figures) or not figures.sent_records
+    if failing and figures.last_error and figures.last_error != figures.refusal:
         parts.append(figures.last_error)
+    if figures.refused_messages:
+        blocked = f"blocked: {figures.refusal}, " if figures.refusal else ""
+        parts.append(f"{blocked}{figures.refused_messages} datagrams REFUSED")
+    if figures.unmarked_records:
+        parts.append(f"{figures.unmarked_records} of them are aggregates, whose packets may be in others too")
     line = f"export {figures.url}: {', '.join(parts)}"
     return "".join(character if character.isprintable() else "?" for character in line)
 

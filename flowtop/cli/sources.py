@@ -94,7 +94,8 @@ class LiveSource:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
-                                    tunnel_ports=options.tunnel_port, owners=options.owners)
+                                    tunnel_ports=options.tunnel_port, owners=options.owners,
+                                    must_observe=options.batch)
                 return EbpfCapture(config, compilation)
 
             yield open_capture
@@ -170,7 +171,8 @@ class CollectorSource:
         """See Source."""
         from flowtop.capture.collector.capture import CollectorCapture
 
-        capture = CollectorCapture(self.urls)
+        options = self.options
+        capture = CollectorCapture(self.urls, tunnel_ports=options.tunnel_port if options.decap else None)
         yield lambda: capture
 
     def pipeline_config(self) -> PipelineConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def _benchmarks() -> str:
     return table(("name", "what it measures"), rows)
 
 
+def _devices() -> str:
+    """Kinds of devices that the tests make, with what their counters count otherwise."""
+    tried = runpy.run_path(str(REPOSITORY / "tests" / "kernel" / "devices.py"))
+    rows = []
+    for device in tried["DEVICES"]:
+        kernels = [series for series in tried["KERNELS"] if tuple(map(int, series.split("."))) >= device.since]
+        rows.append((device.kind, ", ".join(kernels), *(
+            "the device counts them, no hook sees them" if way in device.unseen else note for way, note in (
+                ("rx", device.received_note), ("tx", device.sent_note)))))
+    return table(("kind", "Linux", "received", "sent"), rows)
+
+
 def _pages() -> str:
     """Links for the README, three in a line."""
     links = [f"[{manual.title(topic)}](flowtop/docs/{topic}.md)" for topic in manual.topics()]
@@ -133,10 +146,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "group-keys": lambda: _keys(keys.GROUP_KEYS),
     "column-keys": lambda: _keys(keys.COLUMN_KEYS),
     "detail-keys": lambda: _keys(keys.DETAIL_KEYS),
+    "interface-keys": lambda: _keys(keys.INTERFACE_KEYS),
     "copy-keys": lambda: _keys(keys.COPY_KEYS),
     "help-keys": lambda: _keys(keys.HELP_KEYS),
     "manual-keys": lambda: _keys(keys.MANUAL_KEYS),
     "export-keys": lambda: _keys(keys.EXPORT_KEYS, beside=keys.TYPING_KEYS),
+    "devices": _devices,
     "options": _options,
     "dump-options": _dump_options,
     "statuses": _statuses,

@@ -273,7 +273,9 @@ class Backlog:
                 self._counters.held -= count
                 self._count_given_up(count, 0, 0)  # Their packets and octets cannot be read either.
             return self._oldest_spooled()
+        sent_before = spool.begin()
         with self.lock:  # The content counts, not the number in the file name.
+            self._counters.repeated += min(sent_before, len(replay))
             self._counters.held += len(replay) - count
             if len(replay) < count:
                 self._counters.last_error = f"a spool file was truncated: {count - len(replay)} of its records are lost"

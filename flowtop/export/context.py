@@ -44,8 +44,8 @@ class ExportContext(Protocol):
     def blocked(self, blocked: bool) -> None:
         """Set whether the collector has stopped reading."""
 
-    def refused(self, reason: str) -> None:
-        """Set why sent data is refused; "" if it no longer is."""
+    def refused(self, reason: str, messages: int = 0) -> None:
+        """Set why sent data is refused; "" if it no longer is; and count the refused messages."""
 
     def wrote(self, messages: int, octets: int) -> None:
         """Count written messages and octets."""

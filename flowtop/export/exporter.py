@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import select
-import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
-from flowtop.errors import FlowtopError
+from flowtop.errors import FlowtopError, host_fault
 from flowtop.export.backlog import SPILL_S, Backlog, QueueBounds
 from flowtop.export.context import Abandoned, Transport, Waitable, in_words
 from flowtop.export.pairing import Hold
@@ -23,19 +25,15 @@ class Alarm:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._out, self._in = socket.socketpair()
-        self._out.setblocking(False)
-        self._in.setblocking(False)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._close = weakref.finalize(self, os.close, self._event)
 
     def ring(self) -> None:
         """End the current wait, or the next one."""
         with self._lock:
-            if self._in.fileno() < 0:
-                return
-            try:
-                self._in.send(b"\0")
-            except BlockingIOError:
-                return  # Many calls are pending already.
+            if self._event >= 0:
+                with suppress(BlockingIOError):  # many calls are pending already
+                    os.eventfd_write(self._event, 1)
 
     def wait(self, timeout_s: float, connection: Waitable | None = None, *, write: bool = False) -> bool:
         """Wait until it rings, a descriptor is ready, or time is over; returns whether the descriptor is ready.
@@ -43,19 +41,19 @@ class Alarm:
         It uses poll, since select supports only the first 1,024 descriptors, and hooks need two per interface.
         """
         poll = select.poll()
-        poll.register(self._out, select.POLLIN)
+        poll.register(self._event, select.POLLIN)
         if connection is not None:
             poll.register(connection.fileno(), select.POLLOUT if write else select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(math.ceil(max(0.0, timeout_s) * 1000))}
-        if self._out.fileno() in ready:
-            self._out.recv(4096)
+        if self._event in ready:
+            os.eventfd_read(self._event)
         return connection is not None and connection.fileno() in ready
 
     def close(self) -> None:
         """Ringing does nothing from now on."""
         with self._lock:
-            self._in.close()
-            self._out.close()
+            self._event = -1
+            self._close()
 
 
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
@@ -96,7 +94,6 @@ class Exporter:
         self._state = ExportState.STARTING
         self._since = wall()
         self._open = False
-        self._refused = False
         self._paused = False
         self._paused_at = 0.0
         self._stop_by: float | None = None
@@ -108,8 +105,15 @@ class Exporter:
     # ---- any thread
 
     def start(self) -> None:
-        """Start exporting. Called once."""
-        self._thread.start()
+        """Start exporting. Called once. Raises FlowtopError: this host refuses the thread; then it is closed."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._backlog.abandon()
+            self._alarm.close()
+            if self._spool is not None:
+                self._spool.close()
+            raise host_fault(f"cannot start export {self._url!r}", error) or error from error
 
     def consume(self, records: FlowRecords) -> None:
         """Add records; those that do not fit are counted as not sent. Does not block."""
@@ -122,6 +126,11 @@ class Exporter:
     def crowded(self) -> bool:
         """Whether the queue is half full and being sent, so that a file reader should wait."""
         return self._backlog.half_full and (self._state in _GETS_ON or self._backlog.spools)
+
+    def note_unmarked(self, records: int) -> None:
+        """Count records that may contain packets which other records have too. Does not block."""
+        with self._backlog.lock:
+            self._counters.unmarked += records
 
     def refuse(self, records: FlowRecords, reason: str) -> None:
         """Count records as not sent, for a reason other than the transport. Does not block."""
@@ -189,7 +198,8 @@ class Exporter:
                 self._url, self._state, counters.sent, counters.messages, counters.octets, counters.repeated,
                 self._backlog.waiting + (len(self._hold) if self._hold is not None else 0), counters.spooled,
                 lost.records, lost.packets, lost.octets,
-                errors, counters.announced_at, self._since, self._transport.file_octets)
+                errors, counters.announced_at, self._since, self._transport.file_octets, counters.refused,
+                counters.refusal, counters.unmarked)
 
     # ---- ExportContext, for the transport
 
@@ -228,11 +238,13 @@ class Exporter:
         """Set whether the collector has stopped reading."""
         self._become(ExportState.BLOCKED if blocked else ExportState.EXPORTING)
 
-    def refused(self, reason: str) -> None:
-        """Set why sent data is refused; "" if it no longer is."""
-        self._refused = bool(reason)
-        self._counters.last_error = reason or self._counters.last_error
-        self.blocked(self._refused)
+    def refused(self, reason: str, messages: int = 0) -> None:
+        """Set why sent data is refused; "" if it no longer is; and count the refused messages."""
+        with self._backlog.lock:
+            self._counters.refusal = reason
+            self._counters.refused += messages
+            self._counters.last_error = reason or self._counters.last_error
+        self.blocked(bool(reason))
 
     def wrote(self, messages: int, octets: int) -> None:
         """Count written messages and octets."""
@@ -272,7 +284,7 @@ class Exporter:
             self._become(ExportState.CONNECTING)
             self._transport.open(self)
             self._open = True
-        self._become(ExportState.BLOCKED if self._refused else ExportState.EXPORTING)
+        self._become(ExportState.BLOCKED if self._counters.refusal else ExportState.EXPORTING)
         if self._send_some():
             if self._stop_by is not None and self._monotonic() >= self._stop_by:
                 raise Abandoned

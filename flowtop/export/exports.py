@@ -5,6 +5,7 @@ Heavy modules are imported when the first export is added, so that a run without
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.errors import EXIT_USAGE, FlowtopError, host_fault
 from flowtop.export.statistics import ExportStatistics, MeteringFacts
 from flowtop.files import user_directory
 from flowtop.model.kinds import Kind
@@ -34,6 +35,7 @@ FLUSH_S = 5.0
 
 FILE_FLUSH_S = 600.0
 """How long a stop continues to write a file while that makes progress, as a recording should be complete."""
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EINVAL)
 HURRY_S = 0.5
 """How long a stop waits if the user asked twice."""
 
@@ -152,7 +154,12 @@ class Exports:
                 number = len(self._running)
                 if self._stopped:  # In the meantime: it will get no records.
                     exporter.request_stop(0.0)
-            exporter.start()
+            try:
+                exporter.start()
+            except FlowtopError:
+                with self._lock:
+                    del self._running[number - 1]
+                raise
         return number
 
     def consume(self, records: FlowRecords) -> None:
@@ -177,6 +184,8 @@ class Exports:
                         export.exporter.request_stop(self._flush_s)
                         continue
                 if len(kept):
+                    if not export.duplicates and (sums := int((kept["kind"] == Kind.AGGREGATE).sum())):
+                        export.exporter.note_unmarked(sums)
                     export.exporter.consume(kept)
 
     def crowded(self) -> bool:
@@ -269,14 +278,22 @@ class Exports:
             if self._stopped:
                 raise FlowtopError(f"cannot start export {url!r}: flowtop is ending", exit_code=EXIT_USAGE)
             for number, export in enumerate(self._running, 1):
-                if file is not None and export.file == file and not export.ended:
+                if file is not None and export.file == file and not export.ended and not _special(file):
                     raise FlowtopError(f"export {number} writes to {file} already", exit_code=EXIT_USAGE,
                                        hint="use another file, or end that export first")
 
 
 def _unusable(url: str, error: OSError | RuntimeError) -> FlowtopError:
+    fault = host_fault(f"cannot start export {url!r}", error)
+    if fault is not None and not (isinstance(error, OSError) and error.errno in _OF_PATHS):
+        return FlowtopError(fault.message, hint=fault.hint, exit_code=EXIT_USAGE)
     return FlowtopError(f"cannot start export {url!r}: {getattr(error, 'strerror', None) or error}",
                         hint="use a file in a directory this user can write to", exit_code=EXIT_USAGE)
+
+
+def _special(file: Path) -> bool:
+    """Whether it is a device or a pipe, which any number of exports can write."""
+    return file.exists() and not file.is_file()
 
 
 def _file(path: str) -> Path | None:

@@ -38,11 +38,6 @@ class LineSession:
     changed_interfaces = announcement
     reports = announcement
 
-    def before(self, records: FlowRecords, context: ExportContext, max_octets: int) -> list[bytes]:
-        """Nothing."""
-        del records, context, max_octets
-        return []
-
     def arranged(self, records: FlowRecords) -> FlowRecords:
         """The records as they are."""
         return records

@@ -21,7 +21,7 @@ from flowtop.export.transports.files import FileTransport
 from flowtop.export.transports.tcp import TcpTransport
 from flowtop.export.transports.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
-from flowtop.files import recording_owner
+from flowtop.files import FILE_IN_USE, FileInUse, check_output, recording_owner
 from flowtop.process import agent
 
 _MAX_SPOOLS = 16
@@ -140,6 +140,12 @@ def _check_writable(url: ExportUrl) -> None:
         problem = f"there is no directory {path.parent}"
     elif not os.access(path if path.exists() else path.parent, os.W_OK):
         problem = "permission denied"
+    else:
+        try:
+            check_output(path)
+        except FileInUse as error:
+            raise FlowtopError(f"cannot write {path}: {FILE_IN_USE}", hint="use another file, or end that first",
+                               exit_code=EXIT_USAGE) from error
     if problem:
         raise FlowtopError(f"cannot write {path}: {problem}", hint="use a file in a directory this user can write to",
                            exit_code=EXIT_USAGE)

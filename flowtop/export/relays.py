@@ -48,7 +48,9 @@ def relayed(records: FlowRecords, lookups: Lookups) -> FlowRecords:
     for name, member, table in (("ingress_vrf_id", "ingress_vrf", VRF_IDS), ("egress_vrf_id", "egress_vrf", VRF_IDS)):
         found[name] = _numbers(records[member], lookups.named(table).get)
     for name, member, table, ids in (("application_name", "application", APPLICATIONS, APPLICATION_IDS),
-                                     ("vrf_name", "ingress_vrf", VRFS, VRF_IDS), ("user_name", "user", USERS, "")):
+                                     ("vrf_name", "ingress_vrf", VRFS, VRF_IDS),
+                                     ("egress_vrf_name", "egress_vrf", VRFS, VRF_IDS),
+                                     ("user_name", "user", USERS, "")):
         found[name] = _texts(records[member], name, lookups, table, ids)
     texts, inverse = _looked_up(records["application"], lookups.named(APPLICATION_IDS).get)
     found["application_id"] = np.array([(text or "").encode() for text in texts],

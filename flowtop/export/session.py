@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from flowtop.wire.biflows import biflow_sets, biflow_templates, pairs_first
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, encode_one_by_one, template_sets
 from flowtop.wire.ipfix_template import Template
 from flowtop.wire.relayed import RelayedTemplates, interface_sets, interface_templates, lean
+from flowtop.wire.selectors import Selectors
 
 EXPORTING_PROCESS_ID = 1
 MAX_TUNNELS = 1_024
@@ -33,12 +34,14 @@ class FlowMessages:
         record_counts: number of Flow Records in each.
         records: all records, in the order of the messages, shape (n,).
         data_counts: number of Data Records in each; a biflow is one of two Flow Records.
+        preceding: messages that must precede them: about new tunnels, and Templates and selectors of relayed records.
     """
 
     messages: list[bytes]
     record_counts: list[int]
     records: FlowRecords
     data_counts: list[int]
+    preceding: list[bytes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class TransportSession:
         self._interfaces: dict[int, str] | None = None
         self._tunnels: set[int] = set()
         self._relayed = RelayedTemplates()
+        self._selectors = Selectors()
         self._counts = SentCounts() if counts is None else counts
 
     def announcement(self, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
@@ -89,7 +93,8 @@ class TransportSession:
                     *self._encode(options, self._options_domain, context, max_octets)]
         if self._tunnels:
             messages += self._announce_tunnels(context, max_octets)
-        return [*messages, *self._announce_relayed(self._relayed.templates, context, max_octets)]
+        return [*messages, *self._encode(self._selectors.reports(self._domain), self._domain, context, max_octets),
+                *self._announce_relayed(self._relayed.templates, context, max_octets)]
 
     def _interface_sets(self, context: ExportContext) -> list[RecordSet]:
         """Names of this host's interfaces by ifindex, and of exporters' interfaces by their own numbers."""
@@ -106,11 +111,6 @@ class TransportSession:
             return []
         self._interfaces = dict(interfaces)
         return self._encode(self._interface_sets(context), self._options_domain, context, max_octets)
-
-    def before(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> list[bytes]:
-        """Messages that must precede these Flow Records: about new tunnels, and Templates of relayed records."""
-        new = ft.new_relayed_templates(lean(records, max_octets), self._templates, self._relayed)
-        return [*self.new_tunnels(records, context, max_octets), *self._announce_relayed(new, context, max_octets)]
 
     def _announce_relayed(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
         """Templates of relayed records, and their Flow Keys."""
@@ -187,8 +187,12 @@ class TransportSession:
 
     def flows(self, records: FlowRecords, context: ExportContext, max_octets: int = MAX_MESSAGE_OCTETS) -> FlowMessages:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
+        preceding = self.new_tunnels(records, context, max_octets)
         records = lean(records, max_octets)
-        sets, order, sizes = self._flow_sets(records)
+        templates, selectors = len(self._relayed), len(self._selectors)
+        sets, order, sizes = self._flow_sets(self._sampled(records))
+        preceding += self._encode(self._selectors.reports(self._domain, selectors), self._domain, context, max_octets)
+        preceding += self._announce_relayed(self._relayed.templates[templates:], context, max_octets)
         encode = encode_one_by_one if self._one_set else encode_messages
         encoded = encode(sets, domain=self._domain, sequence=self._sequences[self._domain],
                          export_time_s=int(context.wall()), max_octets=max_octets)
@@ -199,7 +203,13 @@ class TransportSession:
         if sizes is not None:
             ends = np.cumsum(np.append(0, sizes))[np.cumsum([0, *counts])]
             counts = np.diff(ends).tolist()
-        return FlowMessages(encoded.messages, counts, chosen(records, order), encoded.record_counts)
+        return FlowMessages(encoded.messages, counts, chosen(records, order), encoded.record_counts, preceding)
+
+    def _sampled(self, records: FlowRecords) -> FlowRecords:
+        """Relayed records with their counters as they were sampled, if there can be Options that say so."""
+        if self._one_set or records.dtype != RELAYED_RECORD_DTYPE:
+            return records
+        return self._selectors.applied(records)
 
     def _flow_sets(self, records: FlowRecords) -> tuple[
             list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp] | None]:

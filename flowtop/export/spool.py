@@ -78,6 +78,8 @@ def _records(data_set: DataSet) -> FlowRecords:
 
 
 MAX_OCTETS = 1 << 30
+_BEGUN = "-begun"
+"""In the name of a file that is being sent."""
 _FIRST_NUMBER = 10**9
 """File numbers increase from here, and decrease for records that have to be sent before all others."""
 
@@ -94,6 +96,8 @@ class _File:
     number: int
     records: int
     octets: int
+    begun: bool = False
+    """Sending it has begun: after a kill, the collector may have what is sent once more."""
 
 
 class Spool:
@@ -147,6 +151,23 @@ class Spool:
         """Number of Flow Records in the first file."""
         return self._files[0].records
 
+    def begin(self) -> int:
+        """Mark the first file as being sent, as kill -9 may come before `forget`.
+
+        Returns:
+            The number of its records that may have been sent before, by a run that was killed.
+        """
+        file = self._files[0]
+        if file.begun:
+            return file.records
+        before = self._path(file)
+        file.begun = True
+        try:
+            before.rename(self._path(file))
+        except OSError:  # a disk that cannot be written: the mark is lost, the records are not
+            file.begun = False
+        return 0
+
     @property
     def octets(self) -> int:
         """Octets on disk."""
@@ -196,7 +217,7 @@ class Spool:
         try:
             while other._files:
                 theirs = other._files[0]
-                ours = _File(self._number(first=False), theirs.records, theirs.octets)
+                ours = _File(self._number(first=False), theirs.records, theirs.octets, theirs.begun)
                 other._path(theirs).rename(self._path(ours))
                 self._add(ours)
                 other.forget()
@@ -233,7 +254,7 @@ class Spool:
         return self._files[0].number - 1 if first else self._files[-1].number + 1
 
     def _path(self, file: _File) -> Path:
-        return self._directory / f"{file.number:010d}-{file.records}.ipfix"
+        return self._directory / f"{file.number:010d}-{file.records}{_BEGUN if file.begun else ''}.ipfix"
 
     def _write_file(self, path: Path, octets: bytes) -> None:
         """Write a file completely under its final name, or raise OSError."""
@@ -260,9 +281,10 @@ class Spool:
         for path in self._directory.glob("*.partial"):
             if path.is_file():
                 path.unlink()
-        candidates = ((re.fullmatch(r"([0-9]{10})-([0-9]{1,9})\.ipfix", path.name), path)
+        candidates = ((re.fullmatch(rf"([0-9]{{10}})-([0-9]{{1,9}})({_BEGUN})?\.ipfix", path.name), path)
                       for path in self._directory.iterdir() if path.is_file())
-        files = [_File(int(name[1]), int(name[2]), path.stat().st_size) for name, path in candidates if name]
+        files = [_File(int(name[1]), int(name[2]), path.stat().st_size, name[3] is not None)
+                 for name, path in candidates if name]
         return deque(sorted(files, key=lambda file: file.number))
 
 

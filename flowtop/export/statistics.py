@@ -32,7 +32,8 @@ class ExportStatistics:
         sent_records: Flow Records passed to the collector and, as far as the transport knows, not lost afterwards.
         sent_messages: IPFIX Messages (lines for jsonl and csv) written, including repeated ones.
         sent_octets: their octets, before compression and TLS.
-        repeated_records: Flow Records sent again after a broken connection; the collector may have them twice.
+        repeated_records: Flow Records sent again after a broken connection, or after a run that was killed while it
+            sent them; the collector may have them twice.
         queued_records: Flow Records in memory.
         spooled_records: Flow Records in the spool on disk.
         not_sent_records, not_sent_packets, not_sent_octets: records given up, and the sums of their delta counters.
@@ -40,6 +41,9 @@ class ExportStatistics:
         last_template_unix_s: time of the last Templates; None before that, and for jsonl and csv.
         since_unix_s: start of the current state.
         file_octets: size of the file being written; None for a collector.
+        refused_messages: datagrams that the collector's host or a router has refused, as far as they said so (ICMP).
+        refusal: why they are refused now; "" if they are not.
+        unmarked_records: records of an export without duplicates that may contain packets which other records have too.
     """
 
     url: str
@@ -57,6 +61,9 @@ class ExportStatistics:
     last_template_unix_s: float | None
     since_unix_s: float
     file_octets: int | None
+    refused_messages: int = 0
+    refusal: str = ""
+    unmarked_records: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +126,7 @@ class Counters:
     spooled: int = 0
     given_up: GivenUp = field(default_factory=GivenUp)
     last_error: str = ""
+    refused: int = 0
+    refusal: str = ""
+    unmarked: int = 0
     announced_at: float | None = None

@@ -78,7 +78,7 @@ OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
 _DEFAULT_PORTS: dict[Kind, int] = {"tls": IPFIX_TLS_PORT, "jsonl+tcp": LINES_PORT, "jsonl+udp": LINES_PORT}
 _SHORTEST_S, _LONGEST_S = 0.01, 366 * 86_400
 """Durations in an export URL."""
-_SMALLEST_FILE = 4096
+_SMALLEST_FILE = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _size(options: Mapping[str, str], name: str) -> int | None:
         return None
     octets = int(_read(options, name, quantities.octets))
     if octets < _SMALLEST_FILE:
-        raise _usage(f"{name}={options[name]} is too small", "at least 4Ki; for example 100M or 1.5Gi")
+        raise _usage(f"{name}={options[name]} is too small", "at least 4k; for example 100M or 1.5Gi")
     return octets
 
 

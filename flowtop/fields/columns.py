@@ -62,7 +62,9 @@ class Column:
         of_exporters: shown only when flows come from exporters.
         of_tunnels: shown only when there were flows in tunnels.
         of_addresses: grows to the length of an IPv4 address where there is room.
+        longest: grows to this many cells where there is room; 0: it does not grow.
         of_reports: shown only when a row had a value in `FlowRow.more` under the column's id.
+        of_networks: the list is sorted by it only with databases of networks.
         on_request: shown only when the list is sorted by it, or it was chosen in the columns.
         rank: columns of lower rank come first; those of equal rank are in the order of the registry.
     """
@@ -85,6 +87,8 @@ class Column:
     of_tunnels: bool = False
     of_reports: bool = False
     of_addresses: bool = False
+    longest: int = 0
+    of_networks: bool = False
     on_request: bool = False
     rank: int = 0
 

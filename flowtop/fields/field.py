@@ -38,6 +38,7 @@ class FilterKey:
             not part of the Flow Key: packets of one flow may differ in it.
         of_aggregates: aggregate entries have it too.
         optional: the operand may be omitted; the word then matches any number but 0.
+        any_case: a text matches in upper and lower case.
         rank: words of lower rank are listed first; those of equal rank are in the order of the registry.
     """
 
@@ -54,6 +55,7 @@ class FilterKey:
     packet: str = ""
     of_aggregates: bool = False
     optional: bool = False
+    any_case: bool = False
     rank: int = 0
 
 
@@ -110,6 +112,7 @@ class GroupField:
         alike: for a field whose only key is a code: codes with equal results are one group. None: each code is a group.
         texts: for a field whose only key is a code: groups are sorted by these texts. None: by the keys.
         of_exporters: useful only when flows come from exporters.
+        of_networks: useful only with databases of networks.
         flexible: the column takes a share of the cells that are left.
         choose: the text after `:` in `--group` -> the field with that argument; None: takes none. Raises ValueError.
         argument: describes that text, for help and README.
@@ -130,6 +133,7 @@ class GroupField:
     alike: Callable[[int, Lookups], Hashable] | None = None
     texts: Texts | None = None
     of_exporters: bool = False
+    of_networks: bool = False
     flexible: bool = False
     choose: Callable[[str], GroupField] | None = None
     argument: str = ""
@@ -168,6 +172,7 @@ class Member:
         of_groups: groups have it too.
         both_ways: a biflow has it a second time, for the reverse direction (RFC 5103).
         of_reports: only flows of exporters have it: it is not looked at as long as Lookups.texts is empty.
+        of_networks: comes from databases of networks: it is not looked at without Lookups.networks.
         rank: position among the columns of CSV.
     """
 
@@ -176,6 +181,7 @@ class Member:
     doc: str = ""
     of_packets: bool = False
     of_reports: bool = False
+    of_networks: bool = False
     of_groups: bool = False
     both_ways: bool = False
     rank: int = 900
@@ -231,12 +237,14 @@ class Measure:
         together: how the numbers of several flows combine in groups and biflows: see Together.
         records: one number for each Flow Record (FLOW_RECORD_DTYPE); None: they do not have it.
         reported: an exporter reports it (model/reported.py): rows of other flows do not carry it.
+        of_networks: comes from databases of networks: without Lookups.networks rows do not carry it.
     """
 
     values: Callable[[FlowSource], Array]
     together: Together = "none"
     records: Callable[[FlowColumns], Array] | None = None
     reported: bool = False
+    of_networks: bool = False
 
 
 Known = Literal["live", "file", "collector"]

@@ -135,8 +135,9 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     for column in chosen:
         if column.of_addresses and column.id not in set_widths:
             left -= _grow(widths, column.id, _ADDRESS, left, flexible)
-    if "community" in widths and "community" not in set_widths:
-        left -= _grow(widths, "community", _COMMUNITY_ID, left, flexible)
+    for column in chosen:
+        if column.longest and column.id in widths and column.id not in set_widths:
+            left -= _grow(widths, column.id, column.longest, left, flexible)
     widths |= _shares(left, flexible)
     return [(column, widths[column.id]) for column in chosen]
 
@@ -213,7 +214,6 @@ _LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "tunnel", "vlan
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
-_COMMUNITY_ID = 30
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ without the terminating zero."""
 _SHORT_ENDPOINT = len("198.51.100.7:443")

@@ -143,8 +143,7 @@ def _protocol_keys(columns: FlowColumns) -> tuple[Array, ...]:
 
 
 def _protocol_member(flow: FlowValues, _: Lookups) -> int | None:
-    unknown = flow.record_bits & RecordBits.NO_PROTOCOL and flow.kind != Kind.AGGREGATE
-    return None if unknown else flow.protocol
+    return None if flow.record_bits & RecordBits.NO_PROTOCOL else flow.protocol
 
 
 _PROTOCOL_COLUMN = Column("protocol", "PROTO", 5, "IP protocol.", lambda row, _, __: _protocol(row),

@@ -62,7 +62,8 @@ _WIDTH, _LEAST_WIDTH = len(VERSION) + 28, 10
 COMMUNITY = Field(
     "community", _DOC,
     column=Column("community", "COMMUNITY", _LEAST_WIDTH, _DOC, lambda row, _, __: _of(row),
-                  (lambda columns: _words(columns)[0],), 14, lambda row, _: _term(_of(row)), on_request=True),
+                  (lambda columns: _words(columns)[0],), 14, lambda row, _: _term(_of(row)), on_request=True,
+                  longest=_WIDTH),
     key=FilterKey("community", f"{_DOC[:-1]}; `=` at its end may be omitted.",
                   "community 1:wCb3OG7yAFWelaUydu0D+125CLM",
                   "a Community ID, such as 1:wCb3OG7yAFWelaUydu0D+125CLM", _read,

@@ -8,7 +8,7 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Field, FilterKey, Member, stored
 from flowtop.model.flows import Array, FlowColumns
-from flowtop.model.kinds import TCP_CLOSING_BITS, EndReason, Kind
+from flowtop.model.kinds import TCP_CLOSING_BITS, EndReason, Kind, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.text import operands
 
@@ -37,13 +37,14 @@ def _ended(records: FlowColumns) -> Array:
 
 def _state_text(row: FlowRow) -> str:
     if row.kind == Kind.PARENT and not row.end_reason:
-        return "tun"
+        return "sec" if row.tunnel == Tunnel.IPSEC else "tun"
     return "dup" if row.duplicate and not row.end_reason else row.state.value
 
 
 _STATE_COLUMN = Column(
     "state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, tun a tunnel whose "
-    "packets are counted in the flows it carries, end ended.", lambda row, _, __: _state_text(row), (_rank,), 1,
+    "packets are counted in the flows it carries, sec decrypted by IPsec and counted as it came, end ended.",
+    lambda row, _, __: _state_text(row), (_rank,), 1,
     terms.state_term)
 STATE = Field(
     "state", _STATE_COLUMN.doc, column=_STATE_COLUMN, biflow_columns=(_STATE_COLUMN,),
@@ -76,13 +77,15 @@ DUPLICATE = Field(
                   operands.ReadInteger(0, 1), *stored("duplicate"), optional=True, of_aggregates=True, rank=6),
     members=(Member("duplicate", lambda flow, _: True if flow.duplicate else None,
                     "True: a flow of another Observation Point counts its packets; otherwise absent.", rank=52),))
+_PARENT_DOC = "In no sum: with --decap a tunnel, counted in the flows it carries; what IPsec decrypted."
 PARENT = Field(
-    "parent", "With --decap: a tunnel whose packets are counted in the flows it carries.",
-    key=FilterKey("parent", "With --decap: a tunnel whose packets are counted in the flows it carries.", "not parent",
+    "parent", _PARENT_DOC,
+    key=FilterKey("parent", _PARENT_DOC, "not parent",
                   "0 or 1", operands.ReadInteger(0, 1), lambda source: _is_parent(source.columns), _is_parent,
                   optional=True, of_aggregates=True, rank=6),
     members=(Member("parent", lambda flow, _: True if flow.kind == Kind.PARENT else None,
-                    "True: a tunnel whose packets are counted in the flows it carries; otherwise absent.", rank=53),))
+                    "True: its packets count in other flows (a tunnel, or decrypted by IPsec); otherwise absent.",
+                    rank=53),))
 FLOW_ID = Field("flow_id", "The flow's unique number.",
                 members=(Member("flowId", lambda flow, _: flow.flow_id, rank=1),))
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any, cast
 
 from flowtop.fields.groups import group_fields
-from flowtop.fields.registry import MEASURES, MEMBERS, OWN_MEMBERS
+from flowtop.fields.networks import networked
+from flowtop.fields.registry import KNOWN_MEMBERS, MEASURES, MEMBERS
 from flowtop.model.elements import ELEMENTS, reverse_name
 from flowtop.model.kinds import Kind
 from flowtop.model.record import FlowRecords
@@ -59,7 +60,7 @@ def flow_record(flow: FlowValues, lookups: Lookups) -> dict[str, Any]:
     """
     aggregate = flow.kind == Kind.AGGREGATE
     record: dict[str, Any] = {}
-    for name, member in (MEMBERS if lookups.texts else OWN_MEMBERS).items():
+    for name, member in KNOWN_MEMBERS[bool(lookups.texts), lookups.networks is not None].items():
         if aggregate and member.of_packets:
             continue
         value = member.value(flow, lookups)
@@ -109,8 +110,11 @@ def plain_records(records: FlowRecords, lookups: Lookups) -> Iterator[dict[str, 
     names = records.dtype.names or ()
     make = _values_of((*names, "more"))
     reported = REPORTED[0] in names
-    measures = {field_id: measure.records(records).tolist() for field_id, measure in MEASURES.items()
-                if measure.records is not None and (reported or not measure.reported)}
+    columns = networked(records, lookups.networks)
+    measures = {field_id: measure.records(columns if measure.of_networks else records).tolist()
+                for field_id, measure in MEASURES.items()
+                if measure.records is not None and (reported or not measure.reported)
+                and (lookups.networks is not None or not measure.of_networks)}
     more = [dict(zip(measures, values, strict=True)) for values in zip(*measures.values(), strict=True)] if measures \
         else [NO_MORE] * len(records)
     for values in zip(*(records[name].tolist() for name in names), more, strict=True):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from flowtop.fields import ends, headers, icmp, identity, life, owners, points, reported, tcp, volume
+from flowtop.fields import ends, headers, icmp, identity, life, networks, owners, points, reported, tcp, volume
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
 from flowtop.text.operands import PROTOCOL_WORDS
@@ -85,7 +85,7 @@ _RESERVED: dict[str, frozenset[str]] = {
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *headers.CONTENT, *volume.FIELDS,
                      *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS, *icmp.FIELDS,
-                     *identity.FIELDS))
+                     *identity.FIELDS, *networks.FIELDS))
 
 
 def register(field: Field) -> None:
@@ -173,9 +173,12 @@ KEYS: View[FilterKey] = View(_keys)
 """Words of the filter language that take values, by word, in the order of the help."""
 MEMBERS: View[Member] = View(_members)
 """Keys of a flow in JSON, by name, in column order of CSV."""
-OWN_MEMBERS: View[Member] = View(lambda fields: {name: member for name, member in _members(fields).items()
-                                                 if not member.of_reports})
-"""Those of MEMBERS that flows of this host may have."""
+KNOWN_MEMBERS: Mapping[tuple[bool, bool], View[Member]] = {
+    (reports, databases): View(lambda fields, reports=reports, databases=databases: {  # type: ignore[misc]
+        name: member for name, member in _members(fields).items()
+        if (reports or not member.of_reports) and (databases or not member.of_networks)})
+    for reports in (False, True) for databases in (False, True)}
+"""Those of MEMBERS that a flow may have: with what exporters report, and with databases of networks."""
 DETAILS: View[Detail] = View(_details)
 """Entries of a flow's details, by field id, in the order of lines."""
 MEASURES: View[Measure] = View(_measures)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.fields.field import FilterKey
+from flowtop.fields.networks import networked
 from flowtop.filters import words
 from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
 from flowtop.model.flows import Array, ColumnsAt, FlowColumns, FlowSource, with_columns
@@ -104,7 +105,7 @@ class _Subject:
     """Flows, or some of them, with one number a flow for each key. Keeps the arrays that it has made."""
 
     def __init__(self, columns: FlowColumns, lookups: Lookups) -> None:
-        self.columns = columns
+        self.columns = networked(columns, lookups.networks)
         self.lookups = lookups
         self.lenient = False
         """Tests of what is not known of aggregates pass."""
@@ -149,7 +150,7 @@ class _Flows(_Subject):
 
     def __init__(self, source: FlowSource, lookups: Lookups) -> None:
         super().__init__(source.columns, lookups)
-        self._source = source
+        self._source = with_columns(source, self.columns, source.visible)
 
     def few(self, rows: npt.NDArray[np.int64]) -> _Subject:
         """See _Subject."""
@@ -271,7 +272,7 @@ def matching_codes(test: Match, codes: list[int], lookups: Lookups) -> list[int]
     if test.operator == "~":
         part = test.pattern.casefold()
         return [code for code, text in texts if part in text.casefold()]
-    glob = re.compile(fnmatch.translate(test.pattern))
+    glob = re.compile(fnmatch.translate(test.pattern), re.IGNORECASE if test.key.any_case else re.NOFLAG)
     return [code for code, text in texts if glob.match(text)]
 
 

@@ -57,7 +57,7 @@ DESTINATION_MAC = FilterKey(
 
 CUSTOMER_VLAN = _hidden("inner vlan", operands.ReadInteger(0, 4095), "customer_vlan_id", "customer_vlan_id")
 
-ENDS: Mapping[str, tuple[str, str]] = {"as": ("src_as", "dst_as"), "nat": ("nat_src", "nat_dst"),
+ENDS: Mapping[str, tuple[str, str]] = {"as": ("source_asn", "destination_asn"), "nat": ("nat_src", "nat_dst"),
                                        "vrf": ("in_vrf", "out_vrf")}
 """Words for either end, or for one with src or dst before: the keys of the source (or ingress) and of the other end."""
 ADDRESS_WORDS = ("host", "net")
@@ -94,7 +94,8 @@ _GRAMMAR_WORDS = (
          "not private"),
     Word("name", "TEXT", "Either end's host has this name, as far as `n` has found names; `src name`, `dst name`.",
          "name ~ example"),
-    Word("as", "NUMBER", "With -l: either end's autonomous system; `src as`, `dst as`: src_as, dst_as.", "as 64500"),
+    Word("as", "NUMBER", "Either end's autonomous system, reported or looked up; `src as`, `dst as`: that end.",
+         "as 64500"),
     Word("nat", "ADDRESS | NETWORK", "With -l: either end's address after translation; `src nat`, `dst nat`.",
          "nat 198.51.100.0/24"),
     Word("vrf", "TEXT", "With -l: VRF at either side, by name or number.", "vrf red"),

@@ -20,8 +20,10 @@ the quiet one that it replaces is, if the new one had most of its packets: those
 flows are listed or summed. Totals and records do not change: each packet is reported once.
 
 Limits: two streams with equal addresses and ports in different VLANs or tunnels count as one if they are seen only on
-different devices at the same time; so do the packets of one conversation that are spread over several paths within a
-batch; and with address translation both sides count, as they are different conversations.
+different devices at the same time. So do the packets of one conversation that are spread over several paths within a
+batch (packets sent over two uplinks in turn, a path that is left and returned to): every second packet looks the same
+as all packets after a delay, and which interfaces pass packets to each other is not known (devices stack, but programs
+redirect, too). With address translation both sides count, as they are different conversations.
 
 In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: not deduplicated; -2 - head:
 after the flow has ended), and `members` at the head is the number of its live flows. `repeated` is how many packets of

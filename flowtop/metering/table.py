@@ -29,8 +29,8 @@ class MeteringTotals:
     `unlisted_*` (flows that began and ended between two pages, too many to keep until the second). From the capture,
     summed over Observation Points: observed, encapsulation (octets around inner packets, in no other sum), ignored,
     filtered (by the capture filter), lost, unjoined, lying (packets whose header's length is larger than the frame, and
-    was not believed) and interface figures. `tick_*`: the last tick by direction, without duplicates; an unknown
-    direction counts as ingress.
+    was not believed), decrypted (by IPsec, in no other sum) and interface figures. `tick_*`: the last tick by
+    direction, without duplicates; an unknown direction counts as ingress.
     """
 
     accounted_packets: int = 0
@@ -54,23 +54,13 @@ class MeteringTotals:
     filtered_octets: int = 0
     unjoined_fragments: int = 0
     lying_lengths: int = 0
+    decrypted_packets: int = 0
+    decrypted_octets: int = 0
     interface_packets: int = 0
     tick_ingress_packets: int = 0
     tick_ingress_octets: int = 0
     tick_egress_packets: int = 0
     tick_egress_octets: int = 0
-
-    @property
-    def unexplained_packets(self) -> int:
-        """observed - accounted - ignored - filtered - lost; if it is not 0, flowtop has a bug."""
-        return (self.observed_packets - self.accounted_packets - self.ignored_packets - self.filtered_packets
-                - self.lost_packets)
-
-    @property
-    def unexplained_octets(self) -> int:
-        """See unexplained_packets."""
-        return (self.observed_octets - self.accounted_octets - self.ignored_octets - self.filtered_octets
-                - self.lost_octets)
 
 
 def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) -> MeteringTotals:
@@ -90,6 +80,8 @@ def with_observed(totals: MeteringTotals, observations: npt.NDArray[np.void]) ->
         filtered_octets=int(observations["filtered_octets"].sum()),
         unjoined_fragments=int(observations["unjoined_fragments"].sum()),
         lying_lengths=int(observations["lying_lengths"].sum()),
+        decrypted_packets=int(observations["decrypted_packets"].sum()),
+        decrypted_octets=int(observations["decrypted_octets"].sum()),
         interface_packets=int(observations["interface_packets"].sum()),
     )
 

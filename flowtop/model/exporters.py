@@ -71,11 +71,13 @@ class CollectingStatistics:
         sampled_packets: packets as reported by exporters that sample, before they were multiplied by the interval.
         sampling_interval: the highest interval applied; 1 when nothing was sampled.
         unknown_sampling: records of flows that were sampled with an interval that is not known, and so not multiplied.
-        options_of_other_domain, options_of_other_port: records with a sampling interval that the exporter announced in
-            another Observation Domain, or from another source port.
+        options_of_other_domain, options_of_other_port: records with a sampling interval, and records with a boot time
+            that their times count from, that the exporter announced in another Observation Domain, or from another
+            source port.
         templates_of_other_port: Data Sets decoded with a Template that the exporter sent from another source port.
         names_of_other_domain: interfaces with a name that the exporter announced in another Observation Domain.
-        dropped_options: samplers and names in Options Data that were not kept, because there were too many.
+        dropped_options: samplers and boot times in Options Data that were not kept, and records of Options Data that
+            were not read, because there were too many.
         events: by kind: records of events of a firewall or of NAT that report no traffic; denied flows are shown.
         transport_records: records whose octets are of the transport layer, as they have no IP octets.
         layer2_records: the same for layer 2: octets of frames.
@@ -83,7 +85,7 @@ class CollectingStatistics:
         forgotten_totals: flows whose total counters were forgotten because there were too many; when they are reported
             again, they are counted from their beginning.
         skipped: by kind (`length`, `count`, `padding`, `trailing`, `set`, `reserved`, `template`, `record`,
-            `withdrawn`, `properties`, `bound`): parts that could not be read of messages that were.
+            `withdrawn`, `properties`, `list`, `bound`): parts that could not be read of messages that were.
         counter_samples: sFlow samples of counters.
         discarded_packets: packets that sFlow agents report as not forwarded. They are not in flows.
         unknown_samples: sFlow samples of unknown types.
@@ -93,7 +95,7 @@ class CollectingStatistics:
         incomplete_messages: in a capture: messages of which fragments or other octets were not captured, or before
             which a part of the stream is missing.
         wrong_checksums: messages that are not as their MD5 checksum (RFC 5655) says; their records are counted.
-        unnamed_values: applications, VRFs, users, and names of their tables that were beyond the limit.
+        unnamed_values: applications, VRFs, users, and names in tables (also of interfaces) that were beyond the limit.
     """
 
     messages: int = 0

@@ -160,6 +160,7 @@ class Tunnel(enum.IntEnum):
     GENEVE = 5, "geneve", "vni", True, (6081,)
     MPLS = 6, "mpls", "label", True, (6635,)
     PPPOE = 7, "pppoe", "session"
+    IPSEC = 8, "ipsec", "spi", True
 
 
 TUNNELS_BY_LABEL: dict[str, Tunnel] = {tunnel.label: tunnel for tunnel in Tunnel if tunnel}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, TcpBits
+from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
 from flowtop.model.owners import OwnerStatistics
 from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
@@ -128,7 +128,8 @@ and how many flows it stands for (the sum of deltaFlowCount; 0: not reported; of
 
 FLOW_TOTALS_DTYPE = np.dtype([
     ("ifindex", "u4"),
-    ("layer", "u4"),
+    ("layer", "u2"),
+    ("decrypts", "u2"),
     ("frames", "u8"),
     ("frame_octets", "u8"),
     ("vlan_stripped_frames", "u8"),
@@ -145,12 +146,14 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("filtered_packets", "u8"),
     ("filtered_octets", "u8"),
     ("lying_lengths", "u8"),
+    ("decrypted_packets", "u8"),
+    ("decrypted_octets", "u8"),
 ])
-"""struct flow_totals, 184 bytes."""
+"""struct flow_totals, 200 bytes."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),
-    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name != "layer"],
+    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name not in ("layer", "decrypts")],
     ("interface_packets", "u8"),
     ("interface_octets", "u8"),
 ])
@@ -174,6 +177,29 @@ class SourceState:
     octets_read: int = 0
     octets_total: int | None = None
     fault: FlowtopError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unobserved:
+    """A selected interface that is not observed, or not all of it.
+
+    Attributes:
+        interface: its name.
+        reason: why.
+        direction: of its packets; None: both.
+        in_part: some packets of it are observed.
+    """
+
+    interface: str
+    reason: str
+    direction: Direction | None = None
+    in_part: bool = False
+
+    @property
+    def text(self) -> str:
+        """For a person, in one line."""
+        what = self.interface if self.direction is None else f"{self.direction.name.lower()} of {self.interface}"
+        return f"{what} is {'not all' if self.in_part else 'not'} observed: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +230,7 @@ class FlowBatch:
         unix_offset_ns: add it to a time on that clock to get ns since 1970 UTC.
         interfaces: name by ifindex of every Observation Point ever attached.
         attached: names of the interfaces observed now, sorted; for a collector its addresses, as URLs.
+        unobserved: what of the selected interfaces is not observed now.
         source: None for a live capture, whose ticks end when the pipeline ends them.
         collecting: statistics of a Collecting Process; None: the capture is not one.
         other_ifindexes: u4, shape (n,): the other interface of the exporter, 0 if it is not reported; None: without
@@ -236,6 +263,7 @@ class FlowBatch:
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
+    unobserved: tuple[Unobserved, ...] = ()
 
 
 FLOW_RECORD_DTYPE = np.dtype([
@@ -285,12 +313,16 @@ RELAYED_RECORD_DTYPE = np.dtype([
     ("application_id", "S24"),
     ("application_name", "S64"),
     ("vrf_name", "S64"),
+    ("egress_vrf_name", "S64"),
     ("user_name", "S64"),
+    ("unscaled_interval", "u4"),
 ])
 """A Flow Record that is passed on: complete without the tables of names and numbers of this process.
 
 `exporter`, as the addresses of REPORTED_DTYPE, and `domain`: the Observation Domain that it is from. Interfaces: the
-exporter's own numbers. `application_id`: as text, `engine:selector` (RFC 6759). Names in UTF-8.
+exporter's own numbers. `application_id`: as text, `engine:selector` (RFC 6759). Names in UTF-8. `vrf_name`: of the
+ingress VRF. `unscaled_interval`: the counters have yet to be multiplied by it; 0: they are complete. Only records on
+their way into a message have one (wire/selectors.py).
 """
 
 FlowRecords = npt.NDArray[np.void]

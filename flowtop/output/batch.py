@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import select
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -21,6 +22,7 @@ from flowtop.fields.fitting import NO_DISTINCTIONS, fit
 from flowtop.fields.records import iso_time
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts, faults
 from flowtop.model.kinds import EndReason
+from flowtop.model.record import Unobserved
 from flowtop.output.records import record, record_cells, record_names, rows_name
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.layout import columns_of, order_text, sorted_column
@@ -87,7 +89,8 @@ class RoundFormat(Protocol):
         """The text of round `number` (from 1), in complete lines."""
 
 
-def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None]) -> int:
+def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None],
+              narrate: Callable[[str], None] = lambda _: None) -> int:
     """Write rounds until the pipeline has ended; the last round shows the last drain.
 
     Args:
@@ -95,6 +98,7 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
         pipeline: not started; made with `ready=pages.ready`.
         pages: becomes the listener of the pipeline.
         write: writes the text of one round, such as a `descriptor_writer`.
+        narrate: called once with each line about what is not observed.
 
     Returns:
         The number of rounds written. When the reader closes the pipe, the run ends without an error.
@@ -106,8 +110,13 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
     pipeline.ask(config.query if config.output != "none" else replace(config.query, limit=0))
     pipeline.start(pages)
     rounds = 0
+    said: set[Unobserved] = set()
     try:
         for page in pages:
+            for one in page.unobserved:
+                if one not in said:
+                    narrate(one.text)
+            said.update(page.unobserved)
             write(form.text(rounds + 1, page))
             rounds += 1
     except BrokenPipeError:
@@ -147,13 +156,14 @@ def descriptor_writer(descriptor: int) -> Callable[[str], None]:
 def reader_watch(descriptor: int | None) -> Callable[[str], None]:
     """A function that writes nothing: for a standard output that belongs to an export.
 
-    It raises BrokenPipeError when the descriptor is a pipe whose reader has closed it.
+    It raises BrokenPipeError when the descriptor is a pipe whose reader has closed it. A terminal that is gone has no
+    reader to end for: exports go on in the background.
 
     Args:
         descriptor: None: closed, there is no reader to watch.
     """
     poll = select.poll()
-    if descriptor is not None:
+    if descriptor is not None and _has_reader(os.fstat(descriptor).st_mode):
         poll.register(descriptor, 0)  # poll(2) reports errors unasked
 
     def watch(_: str) -> None:
@@ -161,6 +171,10 @@ def reader_watch(descriptor: int | None) -> Callable[[str], None]:
             raise BrokenPipeError
 
     return watch
+
+
+def _has_reader(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def round_format(config: BatchConfig) -> RoundFormat:
@@ -195,13 +209,24 @@ def totals_record(page: Page) -> dict[str, int]:
         "duplicateOctets": books.duplicate_octets,
         "unjoinedFragments": books.unjoined_fragments,
         "lyingLengths": books.lying_lengths,
+        "decryptedPackets": books.decrypted_packets,
+        "decryptedOctets": books.decrypted_octets,
         "evictedFlows": books.evicted_flows,
         "unlistedPackets": books.unlisted_packets,
         "unlistedOctets": books.unlisted_octets,
         "interfacePackets": books.interface_packets,
+        "unseenPackets": books.unseen_packets,
+        "excessIngressPackets": books.excess_ingress_packets,
+        "excessEgressPackets": books.excess_egress_packets,
         "flows": page.flows,
         "matchedFlows": page.matched_flows,
     }
+
+
+def not_observed(one: Unobserved) -> dict[str, str | bool]:
+    """One thing that is not observed, for JSON."""
+    direction = {} if one.direction is None else {"direction": one.direction.name.lower()}
+    return {"interface": one.interface, **direction, "inPart": one.in_part, "reason": one.reason}
 
 
 class _Nothing:
@@ -221,6 +246,11 @@ class _JsonLines:
         rows = [record(row, page.query, page.lookups) for row in page.rows]
         line = {"round": number, "time": iso_time(page.unix_ms), **self._agent, "totals": totals_record(page),
                 rows_name(page.query): rows}
+        networks = page.lookups.networks
+        if networks is not None:
+            line["networks"] = {"files": networks.files, "faults": networks.faults}
+        if page.unobserved:
+            line["notObserved"] = [not_observed(one) for one in page.unobserved]
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
         if page.owners:
@@ -281,12 +311,24 @@ def _summary(number: int, page: Page) -> list[str]:
         f"lost {books.lost_packets}  dup {books.duplicate_packets}"
     )
     for word, number in (("aggregated", books.aggregated_packets), ("fragments", books.unjoined_fragments),
-                         ("length lies", books.lying_lengths), ("evicted", books.evicted_flows),
-                         ("unlisted", books.unlisted_packets)):
+                         ("length lies", books.lying_lengths), ("decrypted", books.decrypted_packets),
+                         ("evicted", books.evicted_flows), ("unlisted", books.unlisted_packets),
+                         ("off", books.unexplained_packets), ("octets off", books.unexplained_octets)):
         if number:
             second += f"  {word} {number}"
-    faults_of_owners = [] if page.owners is None else list(page.owners.faults)
-    return [first, second, *_collecting_lines(page.collecting), *faults_of_owners]
+    for word, number in (("unseen", books.unseen_packets), ("excess in", books.excess_ingress_packets),
+                         ("excess out", books.excess_egress_packets)):
+        if number:
+            second += f"  {word} {number}"
+    owners = [] if page.owners is None else page.owners.faults
+    return [first, second, *(one.text for one in page.unobserved), *owners,
+            *_collecting_lines(page.collecting), *_network_lines(page)]
+
+
+def _network_lines(page: Page) -> list[str]:
+    """What is wrong with databases of AS and country, a line each."""
+    networks = page.lookups.networks
+    return [] if networks is None else [f"AS and country  {fault}" for fault in networks.faults]
 
 
 def _collecting_lines(statistics: CollectingStatistics | None) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowtop.capture.protocol import Capture
-from flowtop.errors import FlowtopError
+from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.export.statistics import MeteringFacts
 from flowtop.filters.kernel import Narrowing
 from flowtop.metering.table import FlowTable
@@ -28,7 +28,7 @@ from flowtop.query.books import close_books
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Page, Query, SelfUsage, Traffic
-from flowtop.text.lookups import Lookups
+from flowtop.text.lookups import Lookups, Networks
 
 
 class PipelineListener(Protocol):
@@ -97,12 +97,15 @@ class UsageMeter:
     def tick(self) -> None:
         """Measure: a tick has ended."""
         at, cpu_s = self._clock(), time.process_time()
-        resident_pages = int(self._statm.read_text().split()[1])
-        self._usage = SelfUsage(
-            cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
-            resident_octets=resident_pages * resource.getpagesize(),
-        )
+        self._usage = SelfUsage(cpu=(cpu_s - self._cpu_s) / max(at - self._at, 1e-9),
+                                resident_octets=self._resident_octets())
         self._at, self._cpu_s = at, cpu_s
+
+    def _resident_octets(self) -> int:
+        try:
+            return int(self._statm.read_text().split()[1]) * resource.getpagesize()
+        except OSError:  # no /proc, or no descriptor left: the most there ever was
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 SPARKLINE_TICKS = 60
@@ -120,6 +123,7 @@ class Pipeline:
         capture: the source of flows; owned by the pipeline from here on.
         consumers: receive every expired Flow Record, including those that the end of the run forces.
         watcher: sees the flow table after each batch.
+        networks: databases of AS and country; None: there are none.
         narrowing: whether the capture filter applies.
         ready: asked before a tick is closed; while it is false, drains continue and the tick grows. So a slow reader
             of batch output makes rounds longer, and none of their packets is lost. A capture with its own clock waits.
@@ -133,6 +137,7 @@ class Pipeline:
         consumers: Sequence[FlowRecordConsumer] = (),
         *,
         watcher: FlowWatcher | None = None,
+        networks: Networks | None = None,
         narrowing: Narrowing | None = None,
         ready: Callable[[], bool] = _always_ready,
         clock: Callable[[], float] = time.monotonic,
@@ -141,6 +146,7 @@ class Pipeline:
         self._capture = capture
         self._consumers = tuple(consumers)
         self._watcher = watcher
+        self._networks = networks
         self._narrowing = narrowing or Narrowing()
         self._clock = clock
         self._drives = Driving(config, capture, self._hand_over, self._narrowing, ready, self._settle, clock)
@@ -165,14 +171,21 @@ class Pipeline:
         self._threads: tuple[threading.Thread, ...] = ()
 
     def start(self, listener: PipelineListener) -> None:
-        """Start capturing; returns at once. Called once."""
+        """Start capturing; returns at once. Called once. Raises FlowtopError: this host refuses its threads."""
         self._listener = listener
         self._threads = (
             threading.Thread(target=self._run_metering, name="metering"),
             threading.Thread(target=self._run_capture, name="capture"),
         )
-        for thread in self._threads:
-            thread.start()
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except RuntimeError as error:  # the other one must not wait for it
+                self._threads = self._threads[:number]
+                with self._changed:
+                    self._over = True
+                    self._changed.notify_all()
+                raise host_fault("cannot run", error) or error from error
 
     def ask(self, query: Query) -> None:
         """Set the query that pages answer from now on, and answer it at once. Any thread; the latest query wins."""
@@ -288,8 +301,9 @@ class Pipeline:
             return
         ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
-        self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts)
-        self._attached = handover.batch.attached
+        self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts,
+                                networks=self._networks)
+        self._attached, self._unobserved = handover.batch.attached, handover.batch.unobserved
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)
         self._export(ended)
@@ -364,6 +378,7 @@ class Pipeline:
             egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
             lookups=self._lookups,
             attached=self._attached,
+            unobserved=self._unobserved,
             capture_filter=self._narrowing.text,
             usage=self._usage.usage,
             delay_s=self._config.delay_s,
@@ -382,7 +397,8 @@ class Pipeline:
 
 
 def _unexpected(activity: str, error: Exception) -> FlowtopError:
-    failure = FlowtopError(
+    failure = host_fault(f"{activity} failed", error) if limit_hint(str(error)) else None
+    failure = failure or FlowtopError(
         f"{activity} failed unexpectedly: {type(error).__name__}: {error}",
         hint="please report this, with what you ran and the output of flowtop --check",
     )

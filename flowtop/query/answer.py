@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.fields.columns import Column
+from flowtop.fields.networks import networked
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
 from flowtop.model.rows import FlowRow
@@ -28,35 +29,61 @@ _TABLE = 1 << 16
 """Smaller codes are looked up in an array; larger ones (exporters' interfaces, mostly) by search."""
 
 
-def in_text_order(column: Column, lookups: Lookups) -> Column:
+class TextOrder:
+    """The natural order of texts, and the place of each code in it; codes without a text come last, by number.
+
+    Args:
+        names: full text by code.
+        part: gives the part of a text that is compared first.
+    """
+
+    def __init__(self, names: Mapping[int, str], part: Callable[[str], str]) -> None:
+        self.names = names
+        ordered = sorted(names, key=lambda code: (_natural(part(names[code])), _natural(names[code])))
+        ranks = {code: rank for rank, code in enumerate(ordered)}
+        small = [code for code in ordered if code < _TABLE]
+        self._count = len(ordered)
+        self._table = len(ordered) + np.arange(max(small, default=-1) + 2)
+        self._table[small] = [ranks[code] for code in small]
+        self._large = np.array(sorted(code for code in ordered if code >= _TABLE), np.int64)
+        self._of_large = np.array([ranks[code] for code in self._large.tolist()], np.int64)
+
+    def ranks(self, codes: Array) -> Array:
+        """The place of each code."""
+        codes, table, large = codes.astype(np.uint32), self._table, self._large
+        result: Array = table[np.minimum(codes, np.uint32(len(table) - 1))]
+        beyond = np.flatnonzero(codes >= len(table) - 1)
+        if len(beyond):
+            others = codes[beyond].astype(np.int64)
+            result[beyond] = self._count + others
+            if len(large):
+                at = np.minimum(np.searchsorted(large, others), len(large) - 1)
+                named = large[at] == others
+                result[beyond[named]] = self._of_large[at[named]]
+        return result
+
+
+MakeOrder = Callable[[Mapping[int, str], Callable[[str], str]], TextOrder]
+
+
+def in_text_order(column: Column, lookups: Lookups, make: MakeOrder = TextOrder) -> Column:
     """A column of codes, sorted by their texts; any other column unchanged.
 
     Args:
         lookups: has the texts; codes without a text come last, by number.
+        make: makes the order, when it is used for the first time.
     """
-    names = {} if column.texts is None else column.texts.names(lookups)
-    if column.texts is None or not names:
+    texts = column.texts
+    if texts is None:
         return column
-    part, [number] = column.texts.part, column.sort
-    ordered = sorted(names, key=lambda code: (_natural(part(names[code])), _natural(names[code])))
-    ranks = {code: rank for rank, code in enumerate(ordered)}
-    small, large = [i for i in ordered if i < _TABLE], np.array(sorted(i for i in ordered if i >= _TABLE), np.int64)
-    table = len(ordered) + np.arange(max(small, default=-1) + 2)
-    table[small] = [ranks[code] for code in small]
-    of_large = np.array([ranks[code] for code in large.tolist()], np.int64)
+    [number] = column.sort
+    orders: list[TextOrder] = []
 
     def rank(columns: FlowColumns) -> Array:
-        codes = number(columns).astype(np.uint32)
-        result = table[np.minimum(codes, np.uint32(len(table) - 1))]
-        beyond = np.flatnonzero(codes >= len(table) - 1)
-        if len(beyond):
-            others = codes[beyond].astype(np.int64)
-            result[beyond] = len(ordered) + others
-            if len(large):
-                at = np.minimum(np.searchsorted(large, others), len(large) - 1)
-                named = large[at] == others
-                result[beyond[named]] = of_large[at[named]]
-        return result
+        codes = number(columns)
+        if not orders:  # after the codes: what looks them up may learn texts
+            orders.append(make(texts.names(lookups), texts.part))
+        return orders[0].ranks(codes)
 
     return replace(column, sort=(rank,))
 
@@ -195,6 +222,7 @@ class Answerer:
         self._pairing: Pairing | None = None
         self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow and its flows
         self._anchor_flow: int | None = None  # the flow that was the anchor before its biflow
+        self._order: TextOrder | None = None
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
@@ -210,6 +238,7 @@ class Answerer:
             FlowtopError: unknown group field, or groups and biflows together.
         """
         query = self._as_flow(query, source)
+        source = with_columns(source, networked(source.columns, lookups.networks), source.visible)
         visible = source.visible
         passing = visible & self._passes(query, source, lookups)
         ended = visible & (source.columns["end_reason"] != 0)
@@ -217,9 +246,10 @@ class Answerer:
         if not query.ended:
             left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
-        rows = self._rows(query, measured(self._mark.since(query.mark, source)), passing, matching, lookups)
+        whole = measured(self._mark.since(query.mark, source), lookups.networks)
+        rows = self._rows(query, whole, passing, matching, lookups)
         columns = rows.source.columns
-        ranking = Ranking.by(in_text_order(sorted_column(query), lookups), query.descending,
+        ranking = Ranking.by(self._in_order(sorted_column(query), lookups), query.descending,
                              parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
@@ -234,6 +264,17 @@ class Answerer:
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
                       None if rank is None else anchor)
+
+    def _in_order(self, column: Column, lookups: Lookups) -> Column:
+        """`in_text_order`; the order of names of AS, which may be thousands and never change, is kept."""
+        def make(names: Mapping[int, str], part: Callable[[str], str]) -> TextOrder:
+            if lookups.networks is None or names is not lookups.networks.names:
+                return TextOrder(names, part)
+            if self._order is None or self._order.names is not names:
+                self._order = TextOrder(names, part)
+            return self._order
+
+        return in_text_order(column, lookups, make)
 
     def kept(self, query: Query) -> frozenset[int]:
         """flow_ids that must remain in the table for the cursor: the anchor, or the flows of its biflow."""

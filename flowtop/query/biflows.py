@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.fields.networks import networked
 from flowtop.fields.registry import MEASURES
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
@@ -24,7 +25,7 @@ from flowtop.model.flows import (
 from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind, RecordBits
 from flowtop.query.grouping import DerivedColumns
 from flowtop.query.labels import Labels, label, pieces
-from flowtop.query.measures import together
+from flowtop.query.measures import networks_of, together
 
 _INITIATOR, _RESPONDER = np.uint32(RecordBits.INITIATOR), np.uint32(RecordBits.RESPONDER)
 _UFUNCS: dict[Together, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
@@ -178,12 +179,14 @@ class _Both:
         self._table, self._flows, self._labels, self._back, self._request = table, flows, labels, back, request
         self._of_way: _Ways | None = None
         self._columns = DerivedColumns(self._made)
-        self.source = all_visible(table, DerivedColumns(self._biflow), labels.count)
+        self._networks = networks_of(table.columns)
+        self.source = all_visible(table, networked(DerivedColumns(self._biflow), self._networks), labels.count)
 
     def ways(self, order: Slots) -> FlowSource:
         """One row per direction, in the given order of each biflow, shape (biflows, 2)."""
         at = (2 * np.arange(len(order))[:, None] + order).ravel()
-        return all_visible(self._table, DerivedColumns(lambda name: self._columns[name][at]), len(at))
+        columns = networked(DerivedColumns(lambda name: self._columns[name][at]), self._networks)
+        return all_visible(self._table, columns, len(at))
 
     @property
     def seen(self) -> npt.NDArray[np.bool_]:
@@ -238,7 +241,8 @@ class _Both:
         if how is not None:
             return ways.combined(how, flows[name])
         if together(name) == "formula":
-            return MEASURES[name].values(all_visible(self._table, self._columns, len(ways.counts)))
+            columns = networked(self._columns, self._networks)
+            return MEASURES[name].values(all_visible(self._table, columns, len(ways.counts)))
         if name == "earliest":
             return self._earliest(ways)
         return flows[name][self._columns["earliest"]]

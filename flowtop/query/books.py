@@ -1,37 +1,54 @@
-"""The accounts of a Page: sums of the Metering Process, and the interfaces' own counters."""
+"""The accounts of a Page: sums of the Metering Process, and how they compare with the interfaces' own counters."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.kinds import Direction
 from flowtop.query.query import Books
 
-_SUMS = tuple(field.name for field in fields(Books) if field.name != "coverage")
+UNASSIGNED = 0
+"""The ifindex of totals of packets whose interface has none of its own; its counters are not known."""
+_COMPARED = ("coverage", "unseen_packets", "excess_ingress_packets", "excess_egress_packets")
+_SUMS = tuple(field.name for field in fields(Books) if field.name not in _COMPARED)
 
 
 def close_books(totals: object, observations: npt.NDArray[np.void]) -> Books:
     """The accounts at one instant.
 
     Args:
-        totals: has every field of Books except `coverage`, like the flow table's totals.
+        totals: has every field of Books except those of `comparison`, like the flow table's totals.
         observations: record.OBSERVATION_DTYPE, shape (m,), cumulative, at the same instant.
     """
-    return Books(**{name: getattr(totals, name) for name in _SUMS}, coverage=coverage(observations))
+    return Books(**{name: getattr(totals, name) for name in _SUMS}, **comparison(observations)._asdict())
 
 
-def coverage(observations: npt.NDArray[np.void]) -> float | None:
-    """Observed packets / the interfaces' own counters, 0..1; None while the counters are 0.
+class Comparison(NamedTuple):
+    """Packets seen, compared with the interfaces' own counters: fields of Books."""
+
+    coverage: float | None = None
+    unseen_packets: int = 0
+    excess_ingress_packets: int = 0
+    excess_egress_packets: int = 0
+
+
+def comparison(observations: npt.NDArray[np.void]) -> Comparison:
+    """Compare each Observation Point in each direction, so that none hides what another lacks or has too much.
 
     Network cards count wire packets, software devices (veth, bridge, tun) count buffers, which may hold many with GSO
-    or GRO: each Observation Point is compared in the unit that is closer to its counter.
+    or GRO: each is compared in the unit that is closer to its counter. Those that are not compared count nothing.
     """
     counted = observations["interface_packets"].astype(np.int64)
-    if not counted.sum():
-        return None
+    total = int(counted.sum())
+    if not total:
+        return Comparison()
     packets, frames = observations["packets"].astype(np.int64), observations["frames"].astype(np.int64)
     seen = np.where(np.abs(frames - counted) <= np.abs(packets - counted), frames, packets)
-    # Per point, so that a device that lost its counters cannot hide packets missed at another.
-    return float(np.minimum(seen, counted).sum() / counted.sum())
+    unseen = int(np.maximum(counted - seen, 0).sum())
+    excess = np.where(observations["ifindex"] == UNASSIGNED, 0, np.maximum(seen - counted, 0))
+    ingress = observations["direction"] == int(Direction.INGRESS)
+    return Comparison((total - unseen) / total, unseen, int(excess[ingress].sum()), int(excess[~ingress].sum()))

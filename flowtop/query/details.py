@@ -24,6 +24,7 @@ from flowtop.model.reported import OPPOSITE
 from flowtop.query.measures import measured
 from flowtop.query.query import Details
 from flowtop.query.rows import flow_rows
+from flowtop.text.lookups import Networks
 
 MOST_POINTS = 16
 """Limit of other Observation Points that are listed."""
@@ -79,10 +80,12 @@ class Watch:
     def __init__(self) -> None:
         self._last: Details | None = None
 
-    def look(self, flow_id: int | None, source: DetailSource, then: FlowSource | None = None) -> Details | None:
+    def look(self, flow_id: int | None, source: DetailSource, then: FlowSource | None = None,
+             networks: Networks | None = None) -> Details | None:
         """The flow's details, or its last ones if it has left; None if none are requested or it was never there.
 
         Args:
+            networks: databases of AS and country; None: there are none.
             then: the flows at the page's time, if that is not now; used for a flow without stored details.
         """
         if flow_id is None:
@@ -91,26 +94,26 @@ class Watch:
         columns = source.columns
         slots = np.flatnonzero((columns["flow_id"] == np.uint64(flow_id)) & source.visible)
         if len(slots):
-            self._last = _details(int(slots[0]), source)
+            self._last = _details(int(slots[0]), source, networks)
         elif self._last is not None and self._last.row.flow_id == flow_id:
             self._last = replace(self._last, gone=True)
         else:
             self._last = None
-        return self._last or (None if then is None else _of_then(flow_id, then))
+        return self._last or (None if then is None else _of_then(flow_id, then, networks))
 
 
-def _of_then(flow_id: int, then: FlowSource) -> Details | None:
+def _of_then(flow_id: int, then: FlowSource, networks: Networks | None) -> Details | None:
     slots = np.flatnonzero((then.columns["flow_id"] == np.uint64(flow_id)) & then.visible)
     if not len(slots):
         return None
     then_ms = (then.now_ns + then.unix_offset_ns) // 1_000_000
-    return replace(_with_others(int(slots[0]), then), gone=True, then_ms=then_ms)
+    return replace(_with_others(int(slots[0]), then, networks), gone=True, then_ms=then_ms)
 
 
-def _with_others(slot: int, source: FlowSource) -> Details:
+def _with_others(slot: int, source: FlowSource, networks: Networks | None) -> Details:
     """The flow, its reverse flow, and its packets at other Observation Points."""
     columns = source.columns
-    whole = measured(source)
+    whole = measured(source, networks)
     points = [other for other in _same_packets(columns, slot) if source.visible[other]]
     reverse = _reverse(columns, slot, source)
     [row] = flow_rows(whole, np.array([slot]))
@@ -122,11 +125,11 @@ def _with_others(slot: int, source: FlowSource) -> Details:
     )
 
 
-def _details(slot: int, source: DetailSource) -> Details:
+def _details(slot: int, source: DetailSource, networks: Networks | None) -> Details:
     offset_ns = source.unix_offset_ns
     history, reporting = source.history(slot), source.reporting(slot)
     return replace(
-        _with_others(slot, source),
+        _with_others(slot, source, networks),
         rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
         rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         flags=tuple(((at_ns + offset_ns) // 1_000_000, bits) for at_ns, bits in source.flags(slot)),

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from flowtop.fields.networks import NetworkColumns, networked
 from flowtop.fields.registry import MEASURES
-from flowtop.model.flows import TOGETHER, Array, ColumnsAt, FlowSource, Slots, Together, reports, with_columns
+from flowtop.model.flows import (
+    TOGETHER,
+    Array,
+    ColumnsAt,
+    FlowColumns,
+    FlowSource,
+    Slots,
+    Together,
+    reports,
+    with_columns,
+)
+from flowtop.text.lookups import Networks
 
 
 class _Measured:
     """The columns of a source and the measures of fields. A measure is computed at its first use."""
 
-    def __init__(self, source: FlowSource) -> None:
-        self.source = source
+    def __init__(self, source: FlowSource, networks: Networks | None) -> None:
+        self.source = with_columns(source, networked(source.columns, networks), source.visible)
+        self.networks = networks
         self._made: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
@@ -25,22 +38,34 @@ class _Measured:
 def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
     """Every measure of the flows in these slots, by field id. For a `measured` source only these are computed.
 
-    Those that exporters report are left out as long as none has reported any.
+    Those that exporters report are left out as long as none has reported any, those of databases without databases.
     """
     columns = source.columns
     reported = reports(columns.source.columns if isinstance(columns, _Measured) else columns)
-    names = [name for name, measure in MEASURES.items() if reported or not measure.reported]
+    networks = networks_of(columns)
+    names = [name for name, measure in MEASURES.items()
+             if (reported or not measure.reported) and (networks is not None or not measure.of_networks)]
     if not isinstance(columns, _Measured):
         return {name: columns[name][slots] for name in names}
-    some = with_columns(columns.source, ColumnsAt(columns.source.columns, slots), source.visible[slots])
+    here = networked(ColumnsAt(columns.source.columns, slots), networks)
+    some = with_columns(columns.source, here, source.visible[slots])
     return {name: MEASURES[name].values(some) for name in names}
 
 
-def measured(source: FlowSource) -> FlowSource:
-    """The source with one more column for each field that has a Measure; its name is the field's id."""
+def networks_of(columns: FlowColumns) -> Networks | None:
+    """The databases of networks that the columns of a `measured` source ask; None: there are none."""
+    return columns.networks if isinstance(columns, _Measured | NetworkColumns) else None
+
+
+def measured(source: FlowSource, networks: Networks | None = None) -> FlowSource:
+    """The source with one more column for each field that has a Measure; its name is the field's id.
+
+    Args:
+        networks: databases for the fields that come from them.
+    """
     if not MEASURES or isinstance(source.columns, _Measured):
         return source
-    return with_columns(source, _Measured(source), source.visible)
+    return with_columns(source, _Measured(source, networks), source.visible)
 
 
 def together(name: str) -> Together:

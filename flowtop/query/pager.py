@@ -105,7 +105,8 @@ class Pager:
     def _page(self, query: Query, table: DetailSource, now: Page) -> Page:
         kept = self._kept()
         moment = self._moment(query, table, now)
-        details = self._watch.look(query.details, table, None if moment is None else moment.source)
+        details = self._watch.look(query.details, table, None if moment is None else moment.source,
+                                   now.lookups.networks)
         if moment is None:
             answer = self._answerer.answer(query, table, now.lookups)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,

@@ -16,7 +16,7 @@ from flowtop.text.names import KnownNames
 
 if TYPE_CHECKING:
     from flowtop.filters.filter import Filter
-    from flowtop.model.record import FlowRecords, SourceState
+    from flowtop.model.record import FlowRecords, SourceState, Unobserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,9 @@ class Books:
     unjoined_fragments: int = 0
     lying_lengths: int = 0
     """Packets whose header's length is larger than the frame: counted by what there is."""
+    decrypted_packets: int = 0
+    """Not part of observed: decrypted by IPsec, after the packets that carried them were observed."""
+    decrypted_octets: int = 0
     ignored_by_kind: tuple[int, ...] = (0, 0, 0, 0)
     """Packets, in the order of record.IGNORED_KINDS."""
     evicted_flows: int = 0
@@ -148,7 +151,25 @@ class Books:
     interface_packets: int = 0
     """The interfaces' own counters for the same time."""
     coverage: float | None = None
-    """Observed packets / interface counters, 0..1; None while the counters are 0."""
+    """Of the packets that the interfaces have counted, the part that was seen, 0..1; None while the counters are 0."""
+    unseen_packets: int = 0
+    """Counted by interfaces and not seen."""
+    excess_ingress_packets: int = 0
+    """Seen and not counted by the interface, or seen twice. There is no honest reason for it."""
+    excess_egress_packets: int = 0
+    """Seen and not counted as sent by the interface: a queue has dropped them."""
+
+    @property
+    def unexplained_packets(self) -> int:
+        """observed - accounted - ignored - filtered - lost; if it is not 0, flowtop has a bug."""
+        return (self.observed_packets - self.accounted_packets - self.ignored_packets - self.filtered_packets
+                - self.lost_packets)
+
+    @property
+    def unexplained_octets(self) -> int:
+        """See unexplained_packets."""
+        return (self.observed_octets - self.accounted_octets - self.ignored_octets - self.filtered_octets
+                - self.lost_octets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +221,7 @@ class Page:
         anchor_row: flow_id of the row at that position: the anchor, or the biflow that contains it; None likewise.
         lookups: names of interfaces (including Observation Points that are gone) and the like.
         attached: names of the interfaces observed now, sorted.
+        unobserved: what of the selected interfaces is not observed now.
         capture_filter: the part of the command line's filter that runs in the kernel program; empty for none.
         last: capturing has ended, and this is after the last drain; no Page of a later tick follows.
         details: details requested by the query; None if none were, or if the flow is unknown.
@@ -232,6 +254,7 @@ class Page:
     egress: Traffic
     lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
+    unobserved: tuple[Unobserved, ...] = ()
     capture_filter: str = ""
     usage: SelfUsage = SelfUsage()
     delay_s: float = 1.0

@@ -17,7 +17,7 @@ import numpy as np
 
 from flowtop import __version__
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.files import FILE_MODE, put_aside, put_back
+from flowtop.files import FILE_IN_USE, FileInUse, OutputFile, open_output, undo_output
 from flowtop.model.kinds import Direction
 from flowtop.model.packets import PacketBatch, PacketInterface
 from flowtop.recording import pcapng
@@ -61,15 +61,18 @@ class PacketFile:
         self._wall = wall
         self._interfaces: dict[tuple[int, PacketInterface], int] = {}
         self._give_up_at: float | None = None
-        self._made = False
-        self._aside: Path | None = None
+        self._output: OutputFile | None = None
         self.octets = self.packets = 0
         try:
-            self._descriptor = self._open_new() if new else self._open()
-            self.regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+            self._descriptor = self._open(new)
+            self._identity = os.fstat(self._descriptor)
+            self.regular = stat.S_ISREG(self._identity.st_mode)
             self._start = self._first_place() if self.regular else 0
         except FileExistsError:
             raise FlowtopError(f"{path} exists already", hint="use another name", exit_code=EXIT_USAGE) from None
+        except FileInUse as error:
+            raise FlowtopError(f"cannot write {path}: {FILE_IN_USE}", hint="use another file, or end that first",
+                               exit_code=EXIT_USAGE) from error
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise FlowtopError(f"cannot write {path}: {_reason(error)}", exit_code=EXIT_USAGE,
                                hint="use a file in a directory this user can write to") from error
@@ -79,30 +82,11 @@ class PacketFile:
         appends = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_APPEND
         return os.lseek(self._descriptor, 0, os.SEEK_END if appends else os.SEEK_CUR)
 
-    def _open_new(self) -> int:
-        """Create the file; fails if it exists, and does not follow links."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-        return self._given(descriptor)
-
-    def _open(self) -> int:
+    def _open(self, new: bool) -> int:
         if self._path == "-":
             return os.dup(1)
-        path = Path(self._path)
-        if path.exists() and not path.is_file():
-            # A named pipe without a reader is an error; opening must not block.
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if path.exists() and path.stat().st_size:
-            self._aside = put_aside(path, self._wall())
-        try:
-            return self._given(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
-        except FileExistsError:  # Empty, or a link: write it, and leave its owner.
-            return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-
-    def _given(self, descriptor: int) -> int:
-        self._made = True
-        if self._owner is not None:
-            os.fchown(descriptor, *self._owner)
-        return descriptor
+        self._output = open_output(Path(self._path), self._wall, self._owner, new=new)
+        return self._output.descriptor
 
     def begin(self) -> None:
         """Write the section header. Raises OSError."""
@@ -181,13 +165,8 @@ class PacketFile:
     def remove(self) -> None:
         """Close the file and undo its creation: nothing was recorded."""
         self.close()
-        with suppress(OSError):  # a file that was renamed is complete under its other name
-            if self._made:
-                Path(self._path).unlink(missing_ok=True)
-            elif self.regular and self._path != "-":
-                os.truncate(self._path, 0)
-            if self._aside is not None:
-                put_back(self._aside, Path(self._path))
+        if self._output is not None:
+            undo_output(self._output, self._identity, Path(self._path))
 
     def hurry(self, seconds: float) -> None:
         """Limit waiting for a blocked reader to `seconds` from now. Thread-safe, and for signal handlers."""

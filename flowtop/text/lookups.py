@@ -4,8 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from flowtop.text.names import NO_NAMES, KnownNames
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Networks(Protocol):
+    """AS and country of addresses, from databases on this host. For any thread.
+
+    Addresses are two arrays u8, shape (n,): both halves as numbers, IPv4 as IPv4-mapped (::ffff:a.b.c.d).
+    """
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Names of AS by code, of those that were looked up so far. Codes are never used again for another name."""
+
+    @property
+    def countries(self) -> Mapping[int, str]:
+        """Countries (ISO 3166 alpha-2) by code, likewise."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The databases in use, a line each."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with databases now, a line each, printable."""
+
+    def origins(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint8],
+                ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint16]]:
+        """AS number, code of its name and code of the country of each address; 0: not known.
+
+        Args:
+            lengths: 128 for an address; of a network its bits of the 128; 0: not to be looked up.
+        """
+
+    def names_of(self, asn: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """Codes of the names of these AS numbers, as far as addresses of theirs were looked up; 0: not known."""
+
+    def local(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which are addresses of this host; none where they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +58,13 @@ class Lookups:
         interfaces: names of Observation Points by ifindex, also of those that are gone. Untrusted text.
         hosts: names of hosts by address, for the filter word `name`.
         texts: for other text fields: text by code, for each name that a field looks up with `named`. Untrusted text.
+        networks: AS and country of addresses; None: there is no database. It does change: it learns.
     """
 
     interfaces: Mapping[int, str] = field(default_factory=dict)
     hosts: KnownNames = NO_NAMES
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    networks: Networks | None = None
 
     def named(self, name: str) -> Mapping[int, str]:
         """Text by code, from `texts`; empty when there are none."""

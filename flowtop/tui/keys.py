@@ -75,6 +75,7 @@ KEYS: tuple[Key, ...] = (
     Key(("C",), "C", "columns", "Columns: choose, move, resize; saved for the next run", "Show"),
     Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
     Key(("e",), "e", "exports", "Exports: record to a file, send to a collector; pause, stop", "More", "exports"),
+    Key(("i",), "i", "interfaces", "Interfaces of sFlow agents: rates, errors, discards as the agents count", "More"),
     Key(("c",), "c", "copy", "Copy the cursor's flow: as a filter, tcpdump expression or JSON (OSC 52)", "More"),
     Key(("w",), "w", "write", "Write the list to a file: CSV or JSON, in the order on screen", "More"),
     Key(("W",), "W", "packets", "Write packets of matching flows to a pcapng file; again: stop", "More"),
@@ -116,6 +117,15 @@ DETAIL_KEYS: tuple[Key, ...] = (
         hint="close"),
 )
 """Keys of a flow's details."""
+
+INTERFACE_KEYS: tuple[Key, ...] = (
+    Key(("up", "k"), "↑ k", "scroll(-1)", "Scroll up"),
+    Key(("down", "j"), "↓ j", "scroll(1)", "Scroll down"),
+    Key(("pageup",), "PgUp", "page(-1)", "Scroll a screen up"),
+    Key(("pagedown",), "PgDn", "page(1)", "Scroll a screen down"),
+    Key(("escape", "i", "q", "f10"), "Esc i q F10", "close", "Back to the list", hint="close"),
+)
+"""Keys of the interfaces panel."""
 
 FILTER_KEYS: tuple[tuple[str, str], ...] = (
     ("Tab", "Complete the word; again, or ↓ ↑: the next choice; Enter accepts it, Esc rejects it"),

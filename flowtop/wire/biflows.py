@@ -1,7 +1,9 @@
 """Biflows (RFC 5103): the Flow Records of both directions of a conversation as one Data Record.
 
 A biflow's Template is that of a direction plus reverse elements (PEN 29305) and biflowDirection; its id is that of the
-direction's Template plus OFFSET. ICMP, later fragments and aggregates are always exported as single directions.
+direction's Template plus OFFSET. ICMP requests and their answers (echo, timestamp, address mask) are biflows, whose
+source sent the requests, and whose type and code have a reverse element. Other ICMP, later fragments and aggregates are
+always exported as single directions.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.kinds import ICMP_VERSIONS, Kind
-from flowtop.model.record import FLOW_KEY_DTYPE, FlowRecords, chosen
+from flowtop.model.kinds import ICMP_ANSWERS, ICMP_VERSIONS, Kind
+from flowtop.model.record import FLOW_KEY_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire.flow_templates import (
     IPV4,
+    IPV4_ICMP,
     IPV6,
+    IPV6_ICMP,
     FlowTemplates,
     flow_columns,
     flow_sets,
@@ -32,6 +36,13 @@ REVERSED = ("flowStartMilliseconds", "flowEndMilliseconds", "octetDeltaCount", "
 flowId have no reverse elements (RFC 5103 section 6.1): it is that of the initiator's direction."""
 INITIATOR, ARBITRARY = 1, 0
 """Values of biflowDirection: the source opened the conversation; the order is not known."""
+
+_SHAPES = (IPV4, IPV6, IPV4_ICMP, IPV6_ICMP)
+_TYPES = {IPV4_ICMP: "icmpTypeCodeIPv4", IPV6_ICMP: "icmpTypeCodeIPv6"}
+"""Elements that have another value in the other direction, though they are Flow Keys."""
+_REQUESTS = {(protocol, request << 8): answer << 8
+             for protocol, answers in ICMP_ANSWERS.items() for request, answer in answers.items()}
+"""By protocol and destination port (type and code) of ICMP requests: that of the answers."""
 
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
 Pairs = npt.NDArray[np.intp]
@@ -50,12 +61,17 @@ def biflow_templates(templates: FlowTemplates, *, tunnelled: bool = False) -> di
     """
     ways = templates.tunnelled if tunnelled else templates.flows
     return {id_ + OFFSET: Template(id_ + OFFSET, (*template.fields, *_reverse_fields(template)))
-            for id_, template in ways.items() if shape(id_) in (IPV4, IPV6)}
+            for id_, template in ways.items() if shape(id_) in _SHAPES}
 
 
 def _reverse_fields(template: Template) -> list[FieldSpecifier]:
     lengths = {name: specifier.length for name, specifier in template.named_fields}
-    return [*(field(reverse_element(name), lengths[name]) for name in REVERSED), field("biflowDirection")]
+    return [*(field(reverse_element(name), lengths[name]) for name in _reversed(template)), field("biflowDirection")]
+
+
+def _reversed(template: Template) -> list[str]:
+    """The elements of a direction's Template that have reverse elements."""
+    return [*REVERSED, *(name for name in template.names if name in _TYPES.values())]
 
 
 def pairs(records: FlowRecords) -> Pairs:
@@ -87,10 +103,30 @@ def pairs(records: FlowRecords) -> Pairs:
 
 
 def pairable(records: FlowRecords) -> npt.NDArray[np.bool_]:
-    """Which records can be part of a biflow."""
-    found: npt.NDArray[np.bool_] = (records["kind"] == Kind.FLOW) & ~np.isin(
-        records["protocol"], list(ICMP_VERSIONS))
+    """Which records can be part of a biflow. Relayed ones cannot: their values are of one direction."""
+    if records.dtype == RELAYED_RECORD_DTYPE:
+        return np.zeros(len(records), np.bool_)
+    icmp = _is_icmp(records)
+    answered: npt.NDArray[np.bool_] = (records["kind"] == Kind.FLOW) & ~icmp
+    if icmp.any():
+        requests, answers = _icmp(records)
+        answered |= (records["kind"] == Kind.FLOW) & (requests | (answers != 0))
+    return answered
+
+
+def _is_icmp(records: FlowRecords) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = np.isin(records["protocol"], list(ICMP_VERSIONS))
     return found
+
+
+def _icmp(records: FlowRecords) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint16]]:
+    """Which records are ICMP requests; and of answers the destination port of their requests, 0 for other records."""
+    requests, answers = np.zeros(len(records), np.bool_), np.zeros(len(records), np.uint16)
+    for (protocol, request), answer in _REQUESTS.items():
+        mine = records["protocol"] == np.uint8(protocol)
+        requests |= mine & (records["destination_port"] == np.uint16(request))
+        answers[mine & (records["destination_port"] == np.uint16(answer))] = request
+    return requests, answers
 
 
 def pairs_first(records: FlowRecords) -> FlowRecords:
@@ -102,11 +138,18 @@ def pairs_first(records: FlowRecords) -> FlowRecords:
 
 
 def _conversations(records: FlowRecords) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
-    """The Flow Keys without direction as words, the lower end first; and whether the ends were swapped for that."""
+    """The Flow Keys without direction as words, the lower end first; and whether the ends were swapped for that.
+
+    The destination port of ICMP is that of the request, and the source port says whether the higher end sent it.
+    """
     keys = np.zeros(len(records), FLOW_KEY_DTYPE)
     for name in FLOW_KEY_DTYPE.names or ():
         keys[name] = records[name]
     keys["direction"] = 0
+    icmp = _is_icmp(records)
+    requested = _icmp(records)[1] if icmp.any() else np.zeros(len(keys), np.uint16)
+    for end in ("source", "destination"):
+        keys[f"{end}_port"][icmp] = 0
     ends = []
     for end in ("source", "destination"):
         octets = np.zeros((len(keys), 24), np.uint8)
@@ -122,6 +165,8 @@ def _conversations(records: FlowRecords) -> tuple[npt.NDArray[np.uint64], npt.ND
         source, destination = keys[f"source_{name}"].copy(), keys[f"destination_{name}"].copy()
         keys[f"source_{name}"] = np.where(turned, destination, source)
         keys[f"destination_{name}"] = np.where(turned, source, destination)
+    keys["source_port"][icmp] = (turned ^ (requested != 0))[icmp]
+    keys["destination_port"][icmp] = np.where(requested != 0, requested, records["destination_port"])[icmp]
     return keys.view(np.uint64).reshape(-1, _WORDS), turned
 
 
@@ -130,6 +175,9 @@ def _order(records: FlowRecords, found: Pairs) -> tuple[npt.NDArray[np.int64], n
     syn, start = records["syn_ms"][found].astype(np.int64), records["start_ms"][found].astype(np.int64)
     both_syn = (syn > 0).all(axis=1)
     times = np.where(both_syn.reshape(-1, 1), syn, start)
+    icmp = _is_icmp(chosen(records, found[:, 0]))
+    if icmp.any():  # the request is the initiator's, also if the answer of an earlier one was seen before it
+        times[icmp] = (_icmp(records)[1] != 0)[found[icmp]]
     known: npt.NDArray[np.bool_] = times[:, 0] != times[:, 1]
     return times, known
 
@@ -168,7 +216,7 @@ def _biflow_set(records: FlowRecords, found: Pairs, way: Template) -> RecordSet:
     columns = flow_columns(chosen(records, found[:, 0]), way)
     back = flow_columns(chosen(records, found[:, 1]), way)
     _, known = _order(records, found)
-    more: Mapping[str, npt.NDArray[np.generic]] = {reverse_element(name): back[name] for name in REVERSED}
+    more: Mapping[str, npt.NDArray[np.generic]] = {reverse_element(name): back[name] for name in _reversed(way)}
     template = Template(way.id + OFFSET, (*way.fields, *_reverse_fields(way)))
     return encode_columns(template, {**columns, **more, "biflowDirection": np.where(
         known, np.uint8(INITIATOR), np.uint8(ARBITRARY))})

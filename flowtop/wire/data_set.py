@@ -67,16 +67,21 @@ def decode_data_set(template: Template, octets: bytes, start: int = 0, end: int 
     if template.fixed_length:
         count = (end - start) // shortest
         rest = start + count * shortest
-        if end - rest >= _ALIGNMENT and any(octets[rest:end]):
-            cut = f"{end - rest} octets are less than a record of {shortest}"
-            return DataSet(template, octets[start:rest], count, cut)
-        return DataSet(template, octets[start:rest], count)
-    records, fault = _records(template, octets, start, end)
+        return DataSet(template, octets[start:rest], count, _cut(octets, rest, end, shortest))
+    records, rest, fault = _records(template, octets, start, end)
     if fault is not None and strict:
         raise fault
-    data_set = DataSet(template, octets[start:end], len(records), "" if fault is None else fault.reason)
+    data_set = DataSet(template, octets[start:end], len(records),
+                       _cut(octets, rest, end, shortest) if fault is None else fault.reason)
     data_set.__dict__["records"] = records  # To find the length, variable-length records were decoded already.
     return data_set
+
+
+def _cut(octets: bytes, rest: int, end: int, shortest: int) -> str:
+    """Why octets behind the last record are no record; empty if they are padding."""
+    if end - rest < _ALIGNMENT or not any(octets[rest:end]):
+        return ""
+    return f"{end - rest} octets are less than a record of {shortest}"
 
 
 def join(data_sets: Sequence[DataSet]) -> Records:
@@ -88,17 +93,19 @@ def join(data_sets: Sequence[DataSet]) -> Records:
     return _records(template, octets, 0, len(octets))[0]
 
 
-def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[Records, IpfixDecodeError | None]:
-    """Decode the records of a Data Set; a rest shorter than the shortest record is padding.
+def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[Records, int, IpfixDecodeError | None]:
+    """Decode the records of a Data Set.
 
-    Returns the records, and the fault of the record that the rest is cut off in, if any.
+    Returns the records, the offset behind the last one, and the fault of the record that the rest is cut off in, if it
+    is as long as the shortest record.
     """
     if end - start < template.min_octets:
         # A template may have thousands of fields, and a message thousands of empty sets.
-        return template.no_records, None
+        return template.no_records, start, None
     if template.fixed_length:
         count = (end - start) // template.min_octets
-        return _from_wire(template, np.frombuffer(octets, template.wire_dtype, count, start), {}), None
+        wire = np.frombuffer(octets, template.wire_dtype, count, start)
+        return _from_wire(template, wire, {}), start + count * template.min_octets, None
     fixed: list[bytes] = []
     variable: dict[str, list[bytes]] = {name: [] for name, specifier in template.named_fields
                                         if specifier.length == VARIABLE_LENGTH}
@@ -122,8 +129,8 @@ def _records(template: Template, octets: bytes, start: int, end: int) -> tuple[R
             break
         count += 1
     if not template.wire_dtype.itemsize:
-        return _from_wire(template, np.empty(count, template.wire_dtype), variable), cut
-    return _from_wire(template, np.frombuffer(b"".join(fixed), template.wire_dtype, count), variable), cut
+        return _from_wire(template, np.empty(count, template.wire_dtype), variable), start, cut
+    return _from_wire(template, np.frombuffer(b"".join(fixed), template.wire_dtype, count), variable), start, cut
 
 
 def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
@@ -140,13 +147,14 @@ def _variable_value(octets: bytes, start: int, end: int) -> tuple[bytes, int]:
 def _from_wire(template: Template, wire: Records, variable: dict[str, list[bytes]]) -> Records:
     """Build records of the Template's dtype: fixed-length fields by column, variable-length ones from lists."""
     records = np.zeros(len(wire), template.dtype)
-    for name, specifier in template.named_fields:
-        if specifier.length == VARIABLE_LENGTH:
-            records[name] = variable[name]
-        elif wire[name].ndim == 1:
-            records[name] = wire[name]
-        else:
-            records[name] = _from_octets(wire[name], signed=specifier.format[0] == "i")
+    with np.errstate(invalid="ignore"):  # a signalling NaN in 4 octets of a float that has 8
+        for name, specifier in template.named_fields:
+            if specifier.length == VARIABLE_LENGTH:
+                records[name] = variable[name]
+            elif wire[name].ndim == 1:
+                records[name] = wire[name]
+            else:
+                records[name] = _from_octets(wire[name], signed=specifier.format[0] == "i")
     return records
 
 

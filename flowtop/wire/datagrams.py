@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from flowtop.wire import ipfix, netflow9, netflow_fixed
+from flowtop.wire import ipfix, netflow9, netflow_fixed, sflow
 from flowtop.wire.ipfix_decoder import Message, decode_message
 from flowtop.wire.ipfix_template import IpfixDecodeError
 from flowtop.wire.template_store import TemplateStore
@@ -25,4 +25,6 @@ def decode_export(octets: bytes, store: TemplateStore, *, session: Hashable, dat
         return netflow_fixed.decode_fixed(octets, strict=strict)
     if len(octets) < 2:
         raise IpfixDecodeError(f"{len(octets)} octets are too few for a message", 0)
+    if sflow.is_old(octets):
+        raise IpfixDecodeError(f"sFlow version {octets[3]} is not read: the agent has to send version 5", 0, "version")
     raise IpfixDecodeError(f"version {version} is not NetFlow 1, 5 to 9 or IPFIX", 0, "version")

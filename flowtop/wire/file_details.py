@@ -64,7 +64,10 @@ def checksum_holds(octets: bytes, message: Message) -> bool | None:
 
 
 def session_details(address: str, started_s: int) -> list[RecordSet]:
-    """Announcement and record of the export session: the exporter's address, IPFIX, and since when it exports."""
+    """Announcement and record of the export session: the exporter's address, IPFIX, and since when it exports.
+
+    The collector's address, ports and transport protocol are left out: the exporter writes the file itself.
+    """
     host = ipaddress.ip_address(address)
     template = _SESSION[host.version]
     return [*template_sets([template]), encode_records(template, [(_THIS, host.packed, _IPFIX, started_s)])]

@@ -62,12 +62,14 @@ COLLECTED_DTYPE = np.dtype([
     ("record_bits", "u4"),
     ("flow_count", "u4"),
     ("opposite", "?"),
+    ("encapsulation", "u2"),
 ])
 """A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
 the exporter's interface on the other side (0 if not reported), RecordBits, and how many flows the record is of
 (deltaFlowCount; 0 if not reported).
 
-`opposite`: the Observation Point is not the interface in the flow's direction, but the one on the other side."""
+`opposite`: the Observation Point is not the interface in the flow's direction, but the one on the other side.
+`encapsulation`: of Kind.PARENT, octets around the inner packet of each packet."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
@@ -111,6 +113,7 @@ class CollectedRows:
         events: number of records that report an event of a firewall or of NAT and no traffic, by kind.
         transport_records, layer2_records: number of records whose octets are of the transport layer, and of layer 2.
         forward: number of forward rows; the rest is reverse.
+        inner: which rows are of packets that were taken out of a tunnel, shape (n,); None: none.
     """
 
     rows: Collected
@@ -121,6 +124,7 @@ class CollectedRows:
     transport_records: int = 0
     layer2_records: int = 0
     forward: int = 0
+    inner: Bools | None = None
 
 
 def collect_rows(template: Template, records: Records, times: ExportTimes,
@@ -173,8 +177,9 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
     if totals is not None:
         idle[sources[(totals["octets"] > 0) | (totals["packets"] > 0)]] = False
     counted = _events(template, fields, events, idle)
+    of_kind = {name: int(where.sum()) for name, where in marked.items()}
     return CollectedRows(rows, sources, totals, int(idle.sum()) - sum(count for _, count in counted), counted,
-                         forward=forward, **{f"{name}_records": int(where.sum()) for name, where in marked.items()})
+                         of_kind.get("transport", 0), of_kind.get("layer2", 0), forward)
 
 
 def _totals(parts: list[Totals | None], counts: list[int]) -> Totals | None:
@@ -223,7 +228,7 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
         half["protocol"] = np.where(six, header, half["protocol"])
     _fill_tunnel(half, fields, template)
     fill_inner(half, fields, template)
-    _fill_icmp(half, fields)
+    _fill_icmp(half, fields, reverse)
     _fill_interface(half, fields)
     if template in _FRAGMENTS:
         half["kind"] = Kind.FRAGMENT
@@ -237,14 +242,15 @@ def _fill(half: Collected, fields: RecordFields, template: Template, reverse: bo
             half["direction"] = np.where(way < UNKNOWN_DIRECTION, way, UNKNOWN_DIRECTION)
 
 
-def _fill_icmp(half: Collected, fields: RecordFields) -> None:
-    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow."""
+def _fill_icmp(half: Collected, fields: RecordFields, reverse: bool) -> None:
+    """Fill in ICMP: type * 256 + code is the destination port, as in NetFlow. Answers in a biflow may have another."""
     for protocol, version in ICMP_VERSIONS.items():
         other = IpVersion.V6 if version == IpVersion.V4 else IpVersion.V4
         which = half["protocol"] == np.uint8(protocol)
         if not which.any():
             continue
-        both = fields.integers((f"icmpTypeCodeIPv{version}",))
+        both = fields.integers((reverse_name(f"icmpTypeCodeIPv{version}"),)) if reverse else None
+        both = fields.integers((f"icmpTypeCodeIPv{version}",)) if both is None else both
         type_, code = fields.integers((f"icmpTypeIPv{version}",)), fields.integers((f"icmpCodeIPv{version}",))
         half["source_port"][which] = 0
         if both is not None:

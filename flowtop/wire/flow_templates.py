@@ -176,8 +176,8 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates,
     """Flow Records as Sets for encode_messages, sorted by Template.
 
     Args:
-        relayed: the Transport Session's Templates of relayed records (RELAYED_RECORD_DTYPE). Those that are new have to
-            be announced before the Sets: see `RelayedTemplates`.
+        relayed: the Transport Session's Templates of relayed records (RELAYED_RECORD_DTYPE). It gets those that are
+            new, which have to be announced before the Sets.
 
     Returns the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
     """
@@ -208,23 +208,13 @@ def _relayed_sets(records: FlowRecords, ids: npt.NDArray[np.intp], templates: Fl
     return sets, order
 
 
-_SIGNATURE_BITS = 40
+_SIGNATURE_BITS = 48
 
 
 def _relayed_kinds(records: FlowRecords, ids: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
     """Template id and signature of each record as one number."""
     found: npt.NDArray[np.int64] = ids << np.int64(_SIGNATURE_BITS) | relayed_signatures(records)
     return found
-
-
-def new_relayed_templates(records: FlowRecords, templates: FlowTemplates, relayed: RelayedTemplates) -> list[Template]:
-    """The Templates that these records need and that `relayed` did not have; it has them now."""
-    if records.dtype != RELAYED_RECORD_DTYPE:
-        return []
-    known = len(relayed)
-    for kind in np.unique(_relayed_kinds(records, template_id(records))).tolist():
-        relayed.template(_template(templates, kind >> _SIGNATURE_BITS), kind & (1 << _SIGNATURE_BITS) - 1)
-    return relayed.templates[known:]
 
 
 def _template(templates: FlowTemplates, id_: int) -> Template:

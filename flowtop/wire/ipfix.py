@@ -200,25 +200,24 @@ def encode_messages(sets: Iterable[RecordSet], *, domain: int, sequence: int, ex
 
 def encode_one_by_one(sets: Iterable[RecordSet], *, domain: int, sequence: int, export_time_s: int,
                       max_octets: int = MAX_MESSAGE_OCTETS) -> EncodedMessages:
-    """Like encode_messages, for Sets of records of fixed length: a message has one Set, which is not padded."""
+    """Like encode_messages, but a message has one Set, which is not padded."""
     messages: list[bytes] = []
     counts: list[int] = []
     for record_set in sets:
         encoded = encode_messages([record_set], domain=domain, sequence=sequence, export_time_s=export_time_s,
                                   max_octets=max_octets)
-        sequence = encoded.next_sequence
+        sequence, at = encoded.next_sequence, 0
         for message, count in zip(encoded.messages, encoded.record_counts, strict=True):
-            octets = SET_HEADER_OCTETS + count * record_set.min_octets
+            # Padding is shorter than the shortest record, but records of variable length don't say where it begins.
+            octets = SET_HEADER_OCTETS + (
+                count * record_set.min_octets if isinstance(record_set.records, np.ndarray)
+                else sum(map(len, record_set.records[at:at + count])))
+            at += count
             messages.append(b"".join((message[:2], struct.pack(">H", HEADER_OCTETS + octets), message[4:HEADER_OCTETS],
                                       SET_HEADER.pack(record_set.set_id, octets),
                                       message[HEADER_OCTETS + SET_HEADER_OCTETS:HEADER_OCTETS + octets])))
             counts.append(count)
     return EncodedMessages(messages, counts, sequence)
-
-
-def restamp(message: bytes, *, sequence: int, export_time_s: int) -> bytes:
-    """Return the message with another sequence number and export time."""
-    return message[:4] + struct.pack(">II", export_time_s & 0xFFFF_FFFF, sequence & 0xFFFF_FFFF) + message[12:]
 
 
 class _Packer:

@@ -27,19 +27,20 @@ class IpfixEncodeError(ValueError):
 DecodeFault = Literal["version", "length", "set", "template", "value", "bound"]
 """Kind of fault in a message; the collector has a counter for each."""
 SkippedPart = Literal["length", "count", "padding", "trailing", "set", "reserved", "template", "record", "withdrawn",
-                      "properties", "bound"]
+                      "properties", "list", "bound"]
 """Part of a message that was not read, while the rest was; the collector has a counter for each.
 
 length: the header's length is not the message's.
 count: the header's number of records is not the message's.
 padding: zeros behind the message or between Sets, which no length includes.
 trailing: other octets behind the message.
-set: a Set that is cut off, or whose length leads nowhere.
+set: a Set that is cut off, or whose length is wrong. Where the next Sets are found, it is read up to them.
 reserved: a Set whose id is reserved.
 template: a Template Record that describes no records.
 record: Data Records that are cut off, or whose values exceed their Set.
 withdrawn: Data Sets of a Template that was withdrawn, or replaced before its successor was read.
 properties: common properties (RFC 5473) that no Options Data gave.
+list: lists in records (RFC 6313) that are cut off, or whose Template is not known.
 bound: Templates beyond the limit of a session.
 """
 

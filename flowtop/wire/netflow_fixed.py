@@ -115,7 +115,7 @@ def decode_fixed(octets: bytes, *, strict: bool = True) -> Message:
         end = header + count * record.min_octets
     if end < len(octets):
         remarks.append(f"{len(octets) - end} octets follow the last flow")
-        skipped.append(("trailing", 1))
+        skipped.append(("trailing" if any(octets[end:]) else "padding", 1))  # Catalyst switches pad
     flows = (DataSet(record, bytes(octets[header:end]), count),) if count else ()
     boot_ms = seconds * 1000 + min(nanoseconds, 999_999_999) // 1_000_000 - uptime_ms
     return Message(seconds, sequence, 0 if version == _CATALYST else engine, (), (), flows, (), tuple(remarks), version,

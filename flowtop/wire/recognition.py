@@ -32,8 +32,9 @@ _MOST_CANDIDATES = 2_000
 
 
 def is_export(octets: bytes) -> bool:
-    """Whether a datagram has the version of an export; the rare versions of NetFlow have to be whole datagrams."""
-    return (_version(octets, 0) in _COMMON_VERSIONS or octets[:4] == sflow.MARK
+    """Whether a datagram has the version of an export; the rare versions of NetFlow have to be whole datagrams. Also
+    those of sFlow that are not read, which have to be refused and not overlooked."""
+    return (_version(octets, 0) in _COMMON_VERSIONS or octets[:4] == sflow.MARK or sflow.is_old(octets)
             or netflow_fixed.is_datagram(octets))
 
 

@@ -31,14 +31,15 @@ TOTALS_DTYPE = np.dtype([
     ("octets", "u8"),
     ("packets", "u8"),
     ("flow", "u8"),
+    ("started", "?"),
     ("deltas", "?"),
     ("connection", "?"),
     ("final", "?"),
 ])
 """What a row's record reports of its flow since it began; all 0 if it has no totals.
 
-`deltas`: the Template has deltas, too. `flow`: what tells flows of one key apart: flowId and start, mixed. `final`: the
-last report of the flow.
+`deltas`: the Template has deltas, too. `flow`: what tells flows of one key apart: flowId and start, mixed; `started`:
+there is a start in it. `final`: the last report of the flow.
 `connection`: a firewall's event, whose row has a delta; the final one has the total of all deltas instead.
 """
 
@@ -124,6 +125,7 @@ def read_counters(fields: RecordFields, events: Integers | None, reverse: bool) 
         totals["packets"] = 0 if packet_totals is None else packet_totals
         totals["deltas"] = deltas
         totals["flow"] = _flows(fields, with_start=True)
+        totals["started"] = any(map(fields.has, _STARTS))
         reason = fields.integers(("flowEndReason",))
         if reason is not None:
             totals["final"] = np.isin(reason, _ENDED)

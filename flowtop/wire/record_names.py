@@ -54,5 +54,5 @@ def interface_names(template: Template, records: Records) -> Iterator[tuple[npt.
 
 
 def plain_name(octets: bytes) -> str:
-    """The text of a name."""
-    return octets.rstrip(b"\0").decode("utf-8", "replace").strip()[:_LONGEST]
+    """The text of a name, which ends before the first NUL."""
+    return octets.partition(b"\0")[0].decode("utf-8", "replace").strip()[:_LONGEST]

@@ -15,6 +15,9 @@ from flowtop.wire.record_fields import Integers, RecordFields
 Stamps = npt.NDArray[np.int64]
 _REVERSE_DELAY = 6871, 21
 """CERT's reverseFlowDeltaMilliseconds (YAF): from the first packet to the first one of the reverse direction."""
+_BOOT = "systemInitTimeMilliseconds"
+_UPTIMES = tuple(name for element in ("flowStartSysUpTime", "flowEndSysUpTime")
+                 for name in (element, reverse_name(element)))
 _NTP_EPOCH_S = 2_208_988_800
 """1970 on NTP's clock, in seconds since 1900."""
 
@@ -30,6 +33,11 @@ class ExportTimes:
 
     export_ms: npt.NDArray[np.int64]
     boot_ms: npt.NDArray[np.int64]
+
+
+def counts_from_boot(template: Template) -> bool:
+    """Whether times of its records may count from the exporter's boot, and it does not have the boot time itself."""
+    return _BOOT not in template.names and any(name in template.names for name in _UPTIMES)
 
 
 def record_times(fields: RecordFields, times: ExportTimes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -111,7 +119,7 @@ def _time(fields: RecordFields, word: str, times: ExportTimes, *, reverse: bool 
         name = pattern.format(word)
         values = fields.integers((reverse_name(name) if reverse else name,))
         if values is not None:
-            if reading is _uptime and (booted := fields.integers(("systemInitTimeMilliseconds",))) is not None:
+            if reading is _uptime and (booted := fields.integers((_BOOT,))) is not None:
                 times = ExportTimes(times.export_ms, _milliseconds(booted, times))
             return reading(values, times)
     return None

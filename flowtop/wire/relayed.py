@@ -5,8 +5,11 @@ A relayed record has the elements of flowtop's own Templates (flow_templates.py)
 exporter that reported it first (RFC 7119), then what that exporter reported (model/reported.py). Each combination that
 occurs has a Template of its own, announced before its first record.
 
-Counters that were multiplied by a sampling interval say `samplingInterval` 1, so that the next collector does not
-multiply them again; the interval that was applied is in `selectorName`, as `1 in 1000`.
+Counters are to be multiplied by `samplingInterval`: by 1 where they are complete, so that the next collector does not
+apply a sampler of another exporter to them. Sampled flows are passed on as they were sampled, see wire/selectors.py;
+where that is not possible, the interval that was applied is in `selectorName`, as `1 in 1000`.
+
+VRFname stands for the ingress VRF; a second one (RFC 7011 section 8 allows that) for the egress VRF.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, Templat
 FIRST_ID = 1_024
 """First id of Templates of relayed records."""
 MAX_TEMPLATES = 256
-"""Limit of Templates per Transport Session. Further combinations share one Template for each kind of record, which has
-all elements."""
+"""Limit of Templates per Transport Session. Further combinations share two Templates for each kind of record: with all
+elements, and with those that fit any datagram."""
 INTERFACES = {IpVersion.V4: 269, IpVersion.V6: 270}
 """Ids of the Options Templates of interface names, by IP version of the exporter."""
 DOMAIN = "originalObservationDomainId"
@@ -152,6 +155,30 @@ def _applied(records: FlowRecords) -> list[bytes]:
     return [b"1 in %d" % interval for interval in records["sampling_interval"].tolist()]
 
 
+def _says_interval(records: FlowRecords) -> Column:
+    """Whether it is known what the counters have to be multiplied by: not if only the sampler is."""
+    found: Column = (records["sampler"] == 0) | (
+        (records["sampling_interval"] | records["unscaled_interval"]) != 0)
+    return found
+
+
+def _interval(records: FlowRecords) -> Column:
+    """What the counters have to be multiplied by; 0: not known."""
+    found: Column = np.maximum(records["unscaled_interval"], _says_interval(records).astype(np.uint32))
+    return found
+
+
+_EXTENDED_EVENT, _EXTENDED_EVENT_NAME = FieldSpecifier(33002 & 0x7FFF, 2, 9), "fwExtEvent"
+"""Cisco ASA's NF_F_FW_EXT_EVENT: NetFlow 9 has no enterprises, so that Cisco's number 234 is 33002 there. Its
+name stands here, as looking it up reads the enterprises' registry."""
+
+
+def _elements(part: _Part) -> list[tuple[FieldSpecifier, _Encode]]:
+    """The fields of fixed length of a part."""
+    return [(_EXTENDED_EVENT if name == _EXTENDED_EVENT_NAME else field(name, length), encode)
+            for name, length, encode in part.fields]
+
+
 _PARTS = (
     *(_Part(_has("exporter", version), (
         (f"originalExporterIPv{version}Address", None, octets("exporter")),
@@ -160,6 +187,7 @@ _PARTS = (
     _Part(_any("ttl"), _plain(("ipTTL", "ttl"))),
     _Part(_any("source_as", "destination_as"),
           _plain(("bgpSourceAsNumber", "source_as"), ("bgpDestinationAsNumber", "destination_as"))),
+    _Part(_says_interval, (("samplingInterval", None, _interval),)),
     _masks(IpVersion.V4), _masks(IpVersion.V6),
     *(_Part(_has(member, version), ((f"{element}IPv{version}Address", None, octets(member)),))
       for member, element in (("next_hop", "ipNextHop"), ("bgp_next_hop", "bgpNextHop"),
@@ -174,20 +202,22 @@ _PARTS = (
     _Part(_any("nat_event"), _plain(("natEvent", "nat_event"))),
     _Part(_any("firewall_event"), _plain(("firewallEvent", "firewall_event"))),
     _Part(_any("sampler"), _plain(("selectorId", "sampler"))),
-    _Part(_any("sampling_interval"), (("samplingInterval", None, lambda records: np.ones(len(records), np.uint32)),),
-          (("selectorName", _applied),)),
+    _Part(_any("firewall_extended_event"), _plain((_EXTENDED_EVENT_NAME, "firewall_extended_event"))),
+    _Part(_any("sampling_interval"), texts=(("selectorName", _applied),)),
     _Part(_any("application_id"), texts=(("applicationId", _application_ids),)),
     _Part(_any("application_name"), texts=(("applicationName", _text("application_name")),)),
-    _Part(_any("vrf_name"), texts=(("VRFname", _text("vrf_name")),)),
+    _Part(_any("vrf_name", "egress_vrf_name"), texts=(("VRFname", _text("vrf_name")),)),
+    _Part(_any("egress_vrf_name"), texts=(("VRFname", _text("egress_vrf_name")),)),
     _Part(_any("user_name"), texts=(("userName", _text("user_name")),)),
 )
-_LEAN_PARTS = 4
-"""The first of them: exporter, TTL, AS. They fit any datagram."""
+_LEAN_PARTS = 5
+"""The first of them: exporter, TTL, AS, sampling. They fit any datagram."""
 LEAST_OCTETS = 640
 """Messages of this size have room for any relayed record. In smaller ones, records have only the first parts."""
 _DIRECTION = 1 << len(_PARTS)
 """Of a signature: the direction is known."""
 _EVERYTHING = 2 * _DIRECTION - 1
+_LEAN_EVERYTHING = _DIRECTION | (1 << _LEAN_PARTS) - 1
 _FLOW_DIRECTION = field("flowDirection")
 _UNREPORTED = {
     RecordBits.NO_TOS: ("ipClassOfService",), RecordBits.NO_TCP_CONTROL_BITS: ("tcpControlBits",),
@@ -197,14 +227,16 @@ _UNREPORTED = {
     RecordBits.NO_DESTINATION_PORT: ("destinationTransportPort",),
 }
 """Elements of flowtop's own Templates that relayed records leave out where their exporter does not report them. Types
-of ICMP, and ports of other flows than ICMP, stay as 0: without them the kind of record would not be known."""
+of ICMP stay as 0: without them the kind of record would not be known."""
 _PORTS = frozenset({"sourceTransportPort", "destinationTransportPort"})
-_OPTIONAL = frozenset({_FLOW_DIRECTION.name, *(name for names in _UNREPORTED.values() for name in names)}) - _PORTS
+_OPTIONAL = frozenset({_FLOW_DIRECTION.name, *(name for names in _UNREPORTED.values() for name in names)})
+_PADDING = field("paddingOctets", 1)
+"""In place of both ports of a flow: a record without it and without ports is of a later fragment."""
 
 
-def _optional(names: Iterable[str]) -> frozenset[str]:
-    """Which elements of an own Template with these elements relayed records may leave out."""
-    return _OPTIONAL | _PORTS if any(name.startswith("icmpTypeCode") for name in names) else _OPTIONAL
+def _of_flows(names: Iterable[str]) -> bool:
+    """Whether these elements of a Template are those of flows with ports, which may be left out, or of ICMP."""
+    return any(name in _PORTS or name == _PADDING.name or name.startswith("icmpTypeCode") for name in names)
 
 
 def signatures(records: FlowRecords) -> npt.NDArray[np.int64]:
@@ -252,8 +284,8 @@ def _kept(base: Template, signature: int) -> tuple[FieldSpecifier, ...]:
                for name in names}
     if not signature & _DIRECTION:
         dropped.add(_FLOW_DIRECTION.name)
-    dropped &= _optional(base.names)
-    return tuple(each for each in base.fields if each.name not in dropped)
+    kept = tuple(each for each in base.fields if each.name not in dropped)
+    return kept if _of_flows(each.name for each in kept) or not _of_flows(base.names) else (*kept, _PADDING)
 
 
 class RelayedTemplates:
@@ -273,11 +305,11 @@ class RelayedTemplates:
     def template(self, base: Template, signature: int) -> tuple[Template, int]:
         """The Template of records of the kind `base` with these parts, and the parts that it has."""
         key = base.id, signature
-        if key not in self._templates and len(self._templates) >= MAX_TEMPLATES and not is_lean(signature):
-            key = base.id, _EVERYTHING
+        if key not in self._templates and len(self._templates) >= MAX_TEMPLATES:
+            key = base.id, _LEAN_EVERYTHING if is_lean(signature) else _EVERYTHING
         if key not in self._templates:
             parts = _chosen(key[1])
-            fields = [field(name, length) for part in parts for name, length, _ in part.fields]
+            fields = [specifier for part in parts for specifier, _ in _elements(part)]
             texts = [field(name) for part in parts for name, _ in part.texts]
             self._templates[key] = Template(FIRST_ID + len(self._templates), (
                 *_kept(base, key[1]), field(DOMAIN), *fields, *texts))
@@ -293,7 +325,8 @@ def relayed_set(records: FlowRecords, template: Template, signature: int,
     """
     parts = _chosen(signature)
     every = {**columns, DOMAIN: records["domain"]}
-    every |= {name: encode(records) for part in parts for name, _, encode in part.fields}
+    every |= {specifier.name: encode(records) for part in parts for specifier, encode in _elements(part)}
+    every[_PADDING.name] = np.zeros(len(records), "V1")
     fixed = Template(template.id, tuple(each for each in template.fields if each.length != VARIABLE_LENGTH))
     encoded = encode_columns(fixed, every)
     texts = [read(records) for part in parts for _, read in part.texts]
@@ -330,13 +363,13 @@ class Bases:
         if template.id < FIRST_ID or template.scope_count or DOMAIN not in template.names:
             return None
         fields = template.fields[:template.names.index(DOMAIN)]
+        of_flows = _of_flows(each.name for each in fields)
         return next((base for base in self._by_needed.get(_needed(fields), ())
-                     if set(fields) <= set(base.fields)), None)
+                     if set(fields) - {_PADDING} <= set(base.fields) and _of_flows(base.names) == of_flows), None)
 
 
 def _needed(fields: Sequence[FieldSpecifier]) -> tuple[FieldSpecifier, ...]:
-    optional = _optional([each.name for each in fields])
-    return tuple(each for each in fields if each.name not in optional)
+    return tuple(each for each in fields if each.name not in _OPTIONAL and each != _PADDING)
 
 
 _BACK = {
@@ -345,11 +378,13 @@ _BACK = {
     "post_nat_source_port": "postNAPTSourceTransportPort",
     "post_nat_destination_port": "postNAPTDestinationTransportPort", "ingress_vrf_id": "ingressVRFID",
     "egress_vrf_id": "egressVRFID", "nat_event": "natEvent", "firewall_event": "firewallEvent", "sampler": "selectorId",
+    "firewall_extended_event": _EXTENDED_EVENT_NAME,
 }
 _BACK_ADDRESSES = {"exporter": "originalExporterIPv{}Address", "next_hop": "ipNextHopIPv{}Address",
                    "bgp_next_hop": "bgpNextHopIPv{}Address", "post_nat_source": "postNATSourceIPv{}Address",
                    "post_nat_destination": "postNATDestinationIPv{}Address"}
-_BACK_TEXTS = {"application_name": "applicationName", "vrf_name": "VRFname", "user_name": "userName"}
+_BACK_TEXTS = {"application_name": "applicationName", "vrf_name": "VRFname", "egress_vrf_name": "VRFname#2",
+               "user_name": "userName"}
 
 
 def fill_back(found: FlowRecords, wire: Records, base: Template) -> None:

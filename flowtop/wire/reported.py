@@ -19,8 +19,8 @@ from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
 from flowtop.wire.relayed import applied_intervals
 
-PALO_ALTO = 25461
-"""Private enterprise number of Palo Alto Networks."""
+CISCO, PALO_ALTO = 9, 25461
+"""Private enterprise numbers."""
 _ELEMENT_BITS = 0x7FFF
 
 _NUMBERS: dict[str, tuple[int, ...]] = {
@@ -39,6 +39,9 @@ _VRF_NAME = 236
 _APPLICATION_ID, _APPLICATION_NAMES = 95, (96, 56701)
 _USERS = (371, 40000, 56702)
 _SELECTOR_NAME = 335
+_OF_CISCO = (33002,)
+_SECOND_VRF_NAME = "VRFname#2"
+"""Of the egress VRF, in relayed records."""
 
 Place = tuple[bytes, bytes]
 """A VRF or application in a record: its id as octets in network order and its name; b"": not reported."""
@@ -70,10 +73,12 @@ def _numbered(template: Template) -> dict[int, str]:
 
 
 def _number(enterprise: int, element_id: int) -> int:
-    """The number as in NetFlow 9, which has no enterprises: PAN-OS sends its own as 56701 there."""
+    """The number as in NetFlow 9, which has no enterprises: PAN-OS sends its own as 56701 there, ASA as 33002."""
     if not enterprise:
         return element_id
-    return element_id | _ELEMENT_BITS + 1 if enterprise == PALO_ALTO else -1
+    if enterprise == CISCO and element_id | _ELEMENT_BITS + 1 not in _OF_CISCO:
+        return -1
+    return element_id | _ELEMENT_BITS + 1 if enterprise in (CISCO, PALO_ALTO) else -1
 
 
 _EVERY = frozenset((*(number for numbers in (*_NUMBERS.values(), *_ADDRESSES.values()) for number in numbers),
@@ -112,9 +117,9 @@ def collect_reported(template: Template, records: Records, naming: Naming) -> Re
 
 def _name(found: Reported, records: Records, columns: dict[int, str], naming: Naming) -> None:
     """Fill in the codes."""
-    for member, number in _VRFS.items():
-        if number in columns or (member == "ingress_vrf" and _VRF_NAME in columns):
-            name = columns.get(_VRF_NAME) if member == "ingress_vrf" else None
+    second = _SECOND_VRF_NAME if _SECOND_VRF_NAME in (records.dtype.names or ()) else None
+    for (member, number), name in zip(_VRFS.items(), (columns.get(_VRF_NAME), second), strict=True):
+        if number in columns or name is not None:
             found[member] = _codes(records, (columns.get(number), name), naming.vrf)
     names = [columns[number] for number in _APPLICATION_NAMES if number in columns]
     if _APPLICATION_ID in columns or names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections import ChainMap
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from flowtop.model.elements import Element
@@ -28,6 +29,9 @@ from flowtop.wire.ipfix_template import (
 from flowtop.wire.template_store import UNREADABLE, DomainTemplates, TemplateStore, layout_of
 
 _MAX_REMARKS = 20
+_NOT_GONE = -1
+_LONGEST_PADDING = 3
+"""Octets at the end of a Set that need not be a record."""
 
 
 def only_data_sets(octets: bytes, offset: int, known: DomainTemplates) -> tuple[DataSet, ...] | None:
@@ -49,6 +53,24 @@ def only_data_sets(octets: bytes, offset: int, known: DomainTemplates) -> tuple[
         found.append(DataSet(template, bytes(octets[offset + SET_HEADER_OCTETS:following - rest]), count))
         offset = following
     return tuple(found) if offset == end else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a Set with Templates or records began, and what there was before it.
+
+    Attributes:
+        start: offset of its content.
+        gone: by id, what was known of Templates that are gone, and has changed since; _NOT_GONE: nothing.
+    """
+
+    set_id: int
+    start: int
+    data_sets: int
+    undecoded: int
+    templates: int
+    skipped: dict[str, int]
+    gone: dict[int, int | None] = field(default_factory=dict)
 
 
 class SetsDecoder:
@@ -90,6 +112,8 @@ class SetsDecoder:
         self._places: list[int] = []
         self._waiting: dict[int, None] = {}
         self._declared = 0
+        self._last: _Mark | None = None
+        self._resumed = False
 
     # ---- Sets
 
@@ -130,6 +154,7 @@ class SetsDecoder:
                 set_id, length = SET_HEADER.unpack_from(octets, offset)
                 following = offset + length
                 if length >= SET_HEADER_OCTETS and following <= end:
+                    self._mark(set_id, offset + SET_HEADER_OCTETS)
                     self._data(set_id, offset + SET_HEADER_OCTETS, following)
                     offset = following
                     continue
@@ -144,8 +169,13 @@ class SetsDecoder:
             behind = self._next_set(offset)
             if behind is None:
                 self.skip("set", fault)
-                self._decode_cut_set(offset)
-                return
+                behind = self._resume(offset)
+                if behind is None:
+                    self._decode_cut_set(offset)
+                    return
+                self._decode_resized(offset, behind)
+                offset = behind
+                continue
             self.skip("padding", IpfixDecodeError(f"{behind - offset} octets of padding between sets", offset))
             offset = behind
 
@@ -197,6 +227,73 @@ class SetsDecoder:
             offset += SET_HEADER.unpack_from(self._octets, offset)[1]
         return offset == end
 
+    def _resume(self, offset: int) -> int | None:
+        """Where a Set begins from which Sets follow each other to the end, if the walk has led nowhere at this offset.
+
+        A length was wrong: that of the Set here, or of the one before. None: nowhere, or this would be the second time.
+        """
+        if self._strict or self._resumed:
+            return None
+        self._resumed = True
+        octets, end = self._octets, len(self._octets)
+        last = self._last
+        zeros = min(_LONGEST_PADDING, end - len(octets.rstrip(b"\0")))
+        announced = 0
+        if self._template_kind(int.from_bytes(octets[offset:offset + 2], "big")) is not None:
+            announced = int.from_bytes(octets[offset + SET_HEADER_OCTETS:offset + SET_HEADER_OCTETS + 2], "big")
+        begins = bytearray(end - zeros) + b"\1" * (zeros + 1)  # or a message could end there
+        found = None
+        for place in range(end - SET_HEADER_OCTETS, last.start if last else offset, -1):
+            length = octets[place + 2] << 8 | octets[place + 3]
+            if length < SET_HEADER_OCTETS or place + length > end or not begins[place + length] or place == offset:
+                continue
+            set_id = octets[place] << 8 | octets[place + 1]
+            if self._is_set(place):
+                begins[place] = 1
+                if set_id == announced or self._is_known(set_id):
+                    found = place
+        if found is None and last and self._adds_up(last.set_id, last.start, end) and not self._is_known(
+                int.from_bytes(octets[offset:offset + 2], "big")):
+            return end
+        return found
+
+    def _is_known(self, set_id: int) -> bool:
+        """Whether it is the id of Sets of Templates, or of a Template that this domain has, had, or has announced."""
+        return (self.known.get(set_id) is not None or self._template_kind(set_id) is not None or set_id in self._gone
+                or set_id in self._waiting)
+
+    def _decode_resized(self, offset: int, end: int) -> None:
+        """Decode the Set whose length was wrong as if it ended where the next one begins, if that adds up."""
+        start = offset + SET_HEADER_OCTETS
+        set_id = int.from_bytes(self._octets[offset:offset + 2], "big")
+        last = self._last
+        if start == end and self._is_known(set_id):
+            return  # a header alone
+        if start < end and self._adds_up(set_id, start, end):
+            self._set(set_id, start, end)
+        elif last is not None and self._adds_up(last.set_id, last.start, end):
+            del self.data_sets[last.data_sets:], self.undecoded[last.undecoded:], self._places[last.undecoded:]
+            del self.templates[last.templates:]
+            for template_id, layout in last.gone.items():
+                self._gone.pop(template_id)
+                if layout != _NOT_GONE:
+                    self._gone[template_id] = layout
+            self.skipped = last.skipped
+            self._count("set")
+            self._set(last.set_id, last.start, end)
+
+    def _adds_up(self, set_id: int, start: int, end: int) -> bool:
+        """Whether a Set's content can be this long."""
+        template = self.known.get(set_id)
+        if template is None:
+            return (self._template_kind(set_id) is not None and end - start > SET_HEADER_OCTETS
+                    and int.from_bytes(self._octets[start:start + 2], "big") >= FIRST_TEMPLATE_ID)
+        return not template.fixed_length or (end - start) % template.min_octets <= _LONGEST_PADDING
+
+    def _mark(self, set_id: int, start: int) -> None:
+        self._last = _Mark(set_id, start, len(self.data_sets), len(self.undecoded), len(self.templates),
+                           dict(self.skipped))
+
     def _decode_cut_set(self, offset: int) -> None:
         """Decode what there is of a Set that exceeds the message, if the rest was sent and is not here."""
         if len(self._octets) - offset < SET_HEADER_OCTETS:
@@ -234,6 +331,7 @@ class SetsDecoder:
         if set_id >= FIRST_TEMPLATE_ID:
             self._data(set_id, start, end)
         elif kind is not None:
+            self._mark(set_id, start)
             self._template_set(kind, start, end)
         elif self._has_templates(set_id, start, end):
             self._remark(f"set {set_id} has templates")
@@ -370,7 +468,7 @@ class SetsDecoder:
         layout = self._gone.get(template.id, self._former.get((self.domain, template.id)))
         if layout is None:
             return
-        self._gone[template.id] = None
+        self._note_gone(template.id, None)
         if layout != layout_of(template):
             self._drop_waiting(template.id)
 
@@ -397,6 +495,11 @@ class SetsDecoder:
         self._own_templates()
         self.known.data.pop(template_id, None)
         self.known.options.pop(template_id, None)
+        self._note_gone(template_id, layout)
+
+    def _note_gone(self, template_id: int, layout: int | None) -> None:
+        if self._last is not None:
+            self._last.gone.setdefault(template_id, self._gone.get(template_id, _NOT_GONE))
         self._gone[template_id] = layout
 
     def _withdraw(self, template_id: int, set_id: int, offset: int) -> None:

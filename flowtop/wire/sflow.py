@@ -31,6 +31,7 @@ ETHERNET, TOKEN_RING, FDDI, FRAME_RELAY, PPP, AAL5, AAL5_IP, IPV4, IPV6, MPLS, P
 """Header protocols that are read."""
 
 _ADDRESS_OCTETS = {1: 4, 2: 16}
+_OLD_STARTS = tuple(struct.pack(">II", version, kind) for version in (2, 4) for kind in _ADDRESS_OCTETS)
 _FLOW_SAMPLE, _COUNTER_SAMPLE, _EXPANDED_FLOW_SAMPLE, _EXPANDED_COUNTER_SAMPLE, _DISCARD = 1, 2, 3, 4, 5
 _NO_INTERFACE = 0x3FFF_FFFF
 """Interface is unknown, the agent itself, or several; the two bits above distinguish these."""
@@ -164,6 +165,11 @@ class _Reader:
         start = self._skip(length)
         self.offset = min(self.offset + -length % 4, self.end)
         return _Reader(self.octets, start, start + length)
+
+
+def is_old(octets: bytes) -> bool:
+    """Whether a datagram begins as one of sFlow 2 or 4 does, which are not read (RFC 3176)."""
+    return octets.startswith(_OLD_STARTS)
 
 
 class _Samples:

@@ -31,6 +31,8 @@ from flowtop.wire.ipfix_template import (
 
 MAX_DEPTH = 8
 """Lists within lists; what is deeper stays octets."""
+_EMPTY_OCTETS = {"subTemplateList": 3, "subTemplateMultiList": 1}
+"""Octets of a list without records: semantic, and of the first the Template."""
 _SEMANTICS = {0: "noneOf", 1: "exactlyOneOf", 2: "oneOrMoreOf", 3: "allOf", 4: "ordered"}
 Convert = Callable[[Any, FieldSpecifier], Any]
 """A decoded value of a field, to what is wanted of it."""
@@ -129,8 +131,9 @@ def _block(template_id: int, octets: bytes, templates: TemplatesById) -> _Block:
 
 # ---- for the collector
 
-def flattened(data_set: DataSet) -> list[DataSet]:
-    """The Data Set with the fields of lists that have one record, as YAF puts a flow's TCP fields in one.
+def flattened(data_set: DataSet) -> tuple[list[DataSet], int]:
+    """The Data Set with the fields of lists that have one record, as YAF puts a flow's TCP fields in one; and the
+    number of lists of Templates that cannot be read.
 
     Records whose lists have other Templates are in Data Sets of their own. Also, tcpControlBits of CERT's two elements.
     """
@@ -138,26 +141,30 @@ def flattened(data_set: DataSet) -> list[DataSet]:
     lists = [(name, specifier.element.type) for name, specifier in template.named_fields
              if specifier.element is not None and specifier.element.type in LIST_TYPES]
     if not lists or data_set.templates is None:
-        return [_with_flags(data_set)]
+        return [_with_flags(data_set)], 0
     groups: dict[tuple[Template, ...], tuple[list[int], list[list[Records]]]] = {}
+    unread = 0
     for number, values in enumerate(zip(*(data_set.records[name].tolist() for name, _ in lists), strict=True)):
-        single = [records for value, (_, type_) in zip(values, lists, strict=True)
-                  for records in _single(value, type_, data_set.templates)]
+        single = []
+        for value, (_, type_) in zip(values, lists, strict=True):
+            try:
+                single += _single(value, type_, data_set.templates)
+            except IpfixDecodeError:
+                unread += 1
         places, parts = groups.setdefault(tuple(inner for inner, _ in single), ([], []))
         places.append(number)
         parts.append([records for _, records in single])
-    return [_with_flags(_merged(data_set, inner, places, parts)) for inner, (places, parts) in groups.items()]
+    return [_with_flags(_merged(data_set, inner, places, parts)) for inner, (places, parts) in groups.items()], unread
 
 
 def _single(octets: bytes, type_: str, templates: TemplatesById) -> list[tuple[Template, Records]]:
-    """The records of a list that are alone in it, or in their block."""
-    if type_ == "basicList":
+    """The records of a list that are alone in it, or in their block. Raises IpfixDecodeError."""
+    if type_ == "basicList" or len(octets) <= _EMPTY_OCTETS[type_]:
         return []
-    try:
-        found = [(block.template, decode_data_set(block.template, block.octets).records)
-                 for block in _blocks(octets, type_, templates)]
-    except IpfixDecodeError:
-        return []
+    found = [(block.template, decode_data_set(block.template, block.octets).records)
+             for block in _blocks(octets, type_, templates)]
+    if not any(len(records) for _, records in found):
+        raise IpfixDecodeError("a list is shorter than a record of its template", 0, "value")
     return [pair for pair in found if len(pair[1]) == 1]
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 from flowtop.capture.ebpf.compiler import kernel_release
+from flowtop.model.kinds import Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, FlowBatch
 
 _T = TypeVar("_T")
@@ -219,7 +220,7 @@ class Books:
             ifindex, direction = int(observation["ifindex"]), int(observation["direction"])
             point = self.by_index.setdefault((ifindex, direction), Point())
             point.name = batch.interfaces[ifindex]
-            mine = (keys["ifindex"] == ifindex) & (keys["direction"] == direction)
+            mine = (keys["ifindex"] == ifindex) & (keys["direction"] == direction) & (keys["kind"] != Kind.PARENT)
             point.flow_packets += int(counters["packets"][mine].sum())
             point.flow_octets += int(counters["octets"][mine].sum())
             point.observation = observation.copy()
@@ -258,6 +259,8 @@ class Recorder:
         self._thread = threading.Thread(target=self._run)
         self.books = Books()
         self.said: list[str] = []
+        self.texts: list[str] = []
+        """What any batch said is not observed."""
 
     def _run(self) -> None:
         try:
@@ -270,7 +273,9 @@ class Recorder:
         try:
             while not self._stop.is_set():
                 self.capture.wait(self._delay_s)
-                self.books.add(self.capture.drain())
+                batch = self.capture.drain()
+                self.texts += [one.text for one in batch.unobserved]
+                self.books.add(batch)
         except BaseException as error:  # noqa: BLE001 - raised again by the test's thread
             self._error = error
         finally:

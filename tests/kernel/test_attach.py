@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import struct
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN
 from flowtop.capture.ebpf.compiler import kernel_release
-from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, FlowtopError
+from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled, tcx_programs
 
@@ -205,3 +209,174 @@ def test_an_unknown_interface_is_refused_with_a_near_name(lab: Lab) -> None:
     assert caught.value.exit_code == EXIT_NO_INPUT
     assert caught.value.message == "no such interface: vteh0"
     assert "did you mean veth0?" in caught.value.hint
+
+
+ENDS = 'bpf da bytecode "1,6 0 0 0,"'
+"""A filter that ends classification of every packet (TC_ACT_OK), as programs of container networks do."""
+
+
+def add_ending_filter(namespace: Namespace, place: str) -> None:
+    if not has_clsact(namespace):
+        tc(namespace, "qdisc add dev veth0 clsact")
+    namespace.run("tc", "filter", "add", "dev", "veth0", *place.split(), *shlex.split(ENDS))
+
+
+def tcx_ending_program() -> int:
+    """Load a program that ends the chain (TCX_PASS) and return its descriptor."""
+    return bpf.load_program(struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0))
+
+
+def send_both_ways(near: Namespace, far: Namespace, flood: Path, out: int, into: int) -> None:
+    """Datagrams to addresses nobody has, so that nobody answers."""
+    far.ip("route replace 198.19.0.0/16 via 10.77.0.1")
+    near.run(str(flood), "198.18.0.1", "10", str(out), "18")
+    far.run(str(flood), "198.19.0.1", "10", str(into), "18")
+
+
+@pytest.mark.core
+def test_beside_an_ingress_qdisc_nothing_is_counted_twice(lab: Lab, udp_flood: Path) -> None:
+    """Its egress parent is its ingress: 1,000 in and 300 out were 2,000 in."""
+    near, far = lab.pair()
+    tc(near, "qdisc add dev veth0 handle ffff: ingress")
+    before = near.link_statistics("veth0")
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        assert filters(near).count("flowtop/") == 2, "tc shows the one list for both parents"
+        send_both_ways(near, far, udp_flood, 300, 1_000)
+        eventually(lambda: recorder.books.batch is not None, "drained")
+        assert recorder.books.batch is not None
+        (unobserved,) = recorder.books.batch.unobserved
+    after = near.link_statistics("veth0")
+    assert unobserved.text == f"egress of veth0 is not observed: {EGRESS_UNSEEN}"
+    assert unobserved.text in recorder.said
+    arrived, left = (recorder.books.points["veth0", direction] for direction in Direction)
+    assert arrived.flow_packets == arrived["interface_packets"] == 1_000
+    assert after["rx"]["packets"] - before["rx"]["packets"] == 1_000
+    assert after["tx"]["packets"] - before["tx"]["packets"] >= 300
+    assert left.flow_packets == left["packets"] == left["interface_packets"] == 0
+    assert filters(near) == ""
+    assert "ingress" in near.run("tc", "qdisc", "show", "dev", "veth0"), "somebody else's stays"
+
+
+@pytest.mark.core
+def test_filters_of_a_killed_run_go_from_an_ingress_qdisc_too(lab: Lab) -> None:
+    near, _ = lab.pair()
+    tc(near, "qdisc add dev veth0 handle ffff: ingress")
+    tc(near, f"filter add dev veth0 ingress prio 7 protocol ip {SOMEONE_ELSES}")
+    theirs = filters(near)
+    with capture_process(near, "veth0", method="clsact") as child:
+        await_ready(child)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert "flowtop/" in filters(near), "else this test proves nothing"
+    with Recorder(near, "lo"):
+        assert filters(near) == theirs
+    assert "ingress" in near.run("tc", "qdisc", "show", "dev", "veth0")
+
+
+def test_an_ingress_qdisc_that_goes_gives_its_place_to_clsact(lab: Lab, udp_flood: Path) -> None:
+    near, far = lab.pair()
+    tc(near, "qdisc add dev veth0 handle ffff: ingress")
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        tc(near, "qdisc del dev veth0 ingress")
+        eventually(lambda: has_clsact(near) and filters(near).count("flowtop/") == 2, "attached again, both ways")
+        send_both_ways(near, far, udp_flood, 300, 100)
+        eventually(lambda: recorder.books.batch is not None and not recorder.books.batch.unobserved, "all seen")
+    assert recorder.books.imbalances == []
+    for direction in Direction:
+        point = recorder.books.points["veth0", direction]
+        assert point.flow_packets == point["interface_packets"] == (300 if direction is Direction.EGRESS else 100)
+
+
+@pytest.mark.core
+def test_a_filter_for_all_protocols_that_ends_classification_runs_after_flowtops(lab: Lab, udp_flood: Path) -> None:
+    """As programs of container networks are: kind bpf, pref 1."""
+    near, _ = lab.pair()
+    add_ending_filter(near, "egress pref 1 protocol all handle 1")
+    theirs = filters(near)
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
+    assert recorder.books.points["veth0", Direction.EGRESS].flow_packets == 100
+    assert filters(near) == theirs
+
+
+@pytest.mark.core
+def test_a_filter_that_ends_classification_and_comes_later_is_passed(lab: Lab, udp_flood: Path) -> None:
+    """Its owner replaces what has handle 1, which is not flowtop's. What flowtop did not see is said."""
+    near, _ = lab.pair()
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        near.run("tc", "filter", "replace", "dev", "veth0", "egress", "pref", "1", "protocol", "all", "handle", "1",
+                 *shlex.split(ENDS))
+        assert filters(near).count("flowtop/") == 2
+        near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
+        eventually(lambda: any("which ran first until now" in text for text in recorder.texts), "said")
+        eventually(lambda: filters(near).count("flowtop/") == 2, "moved")
+        near.run(str(udp_flood), "198.18.0.1", "10", "50", "18")
+        eventually(lambda: recorder.books.batch is not None and not recorder.books.batch.unobserved, "passed")
+    point = recorder.books.points["veth0", Direction.EGRESS]
+    assert recorder.books.imbalances == []
+    assert (point.flow_packets, point["interface_packets"]) == (50, 150)
+    assert "pref 1 bpf chain 0 handle 0x1 " in filters(near)
+
+
+@pytest.mark.core
+def test_a_filter_that_cannot_be_passed_is_said(lab: Lab, udp_flood: Path) -> None:
+    """A priority belongs to one protocol: there is no place before one of pref 1 for IPv4 alone."""
+    near, _ = lab.pair()
+    add_ending_filter(near, "egress pref 1 protocol ip handle 1")
+    theirs = filters(near)
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
+        eventually(lambda: "egress of veth0 is not all observed: packets end at bpf filter of pref 1, which "
+                           "runs before flowtop's" in recorder.texts, "said")
+    point = recorder.books.points["veth0", Direction.EGRESS]
+    assert (point.flow_packets, point["interface_packets"]) == (0, 100)
+    assert filters(near) == theirs
+
+
+@needs_tcx
+def test_a_tcx_program_put_in_front_later_is_passed(lab: Lab, udp_flood: Path) -> None:
+    near, _ = lab.pair()
+    program = tcx_ending_program()
+    with Recorder(near, "veth0") as recorder:
+        ifindex = int(near.run("cat", "/sys/class/net/veth0/ifindex"))
+        link = near.call(lambda: bpf.link_create_tcx(program, ifindex, bpf.ATTACH_TCX_EGRESS))
+        near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
+        eventually(lambda: any("egress of veth0 is not all observed: packets end at program " in text
+                               for text in recorder.texts), "said")
+        eventually(lambda: recorder.books.batch is not None and not recorder.books.batch.unobserved, "passed")
+        near.run(str(udp_flood), "198.18.0.1", "10", "50", "18")
+    for descriptor in (link, program):
+        os.close(descriptor)
+    point = recorder.books.points["veth0", Direction.EGRESS]
+    assert recorder.books.imbalances == []
+    assert (point.flow_packets, point["interface_packets"]) == (50, 150)
+
+
+@needs_tcx
+def test_no_room_beside_63_other_programs_is_said(lab: Lab) -> None:
+    near, _ = lab.pair()
+    ifindex = int(near.run("cat", "/sys/class/net/veth0/ifindex"))
+    programs = [tcx_ending_program() for _ in range(bpf.TCX_MOST)]
+    links = near.call(lambda: [bpf.link_create_tcx(program, ifindex, bpf.ATTACH_TCX_INGRESS) for program in programs])
+    try:
+        with pytest.raises(FlowtopError) as caught, Recorder(near, "veth0", must_observe=True):
+            pass
+    finally:
+        for descriptor in (*links, *programs):
+            os.close(descriptor)
+    assert caught.value.exit_code == EXIT_UNAVAILABLE
+    assert "veth0 is not observed: cannot attach: 63 other programs are attached" in caught.value.message
+
+
+def test_what_does_not_end_the_chain_is_not_moved_past(lab: Lab, udp_flood: Path) -> None:
+    near, _ = lab.pair()
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        near.run("tc", "filter", "replace", "dev", "veth0", "egress", "pref", "1", "protocol", "all", "handle", "1",
+                 "bpf", "da", "bytecode", "1,6 0 0 4294967295,")
+        mine = [line for line in filters(near).splitlines() if "flowtop/" in line]
+        near.run(str(udp_flood), "198.18.0.1", "10", "1000", "18")
+        drains = recorder.books.drains
+        eventually(lambda: recorder.books.drains > drains + 2, "drained")
+        assert [line for line in filters(near).splitlines() if "flowtop/" in line] == mine
+    assert not recorder.texts
+    assert recorder.books.points["veth0", Direction.EGRESS].flow_packets == 1_000

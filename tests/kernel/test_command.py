@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -10,10 +11,12 @@ import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +271,66 @@ def test_no_such_interface_suggests_a_near_name(pair: tuple[Namespace, Namespace
     assert status == 66
     assert "no such interface: vteh0" in message
     assert "did you mean veth0?" in hint
+
+
+@contextmanager
+def netlink_monitor(namespace: Namespace, name: str) -> Iterator[None]:
+    """A device that carries netlink messages, as nlmon does: a tun device that says so (TUNSETLINK)."""
+    def open_tun() -> int:
+        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x0001 | 0x1000))
+        fcntl.ioctl(tun, 0x400454CD, 824)
+        return tun
+
+    tun = namespace.call(open_tun)
+    try:
+        namespace.ip(f"link set {name} up")
+        yield
+    finally:
+        os.close(tun)
+
+
+NETLINK = "nl0 is not observed: link type 824 is not supported: it carries netlink messages"
+
+
+def test_nothing_to_observe_ends_a_batch_with_the_reason(pair: tuple[Namespace, Namespace]) -> None:
+    with netlink_monitor(pair[0], "nl0"):
+        status, (message, _) = failing(pair[0], "-b", "-i", "nl0")
+    assert status == 69
+    assert NETLINK in message
+
+
+def test_what_is_not_observed_beside_others_is_said_once_and_in_every_round(
+        pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    with netlink_monitor(near, "nl0"):
+        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "nl0", "-i", "veth0")
+        command.await_rounds(3)
+        assert command.end(signal.SIGTERM) == 0
+    assert command.errors().count(NETLINK) == 1
+    assert [line["notObserved"] for line in command.rounds()] == [
+        [{"interface": "nl0", "inPart": False,
+          "reason": "link type 824 is not supported: it carries netlink messages"}]] * len(command.rounds())
+
+
+def test_egress_beside_an_ingress_qdisc_is_said(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    near, _ = pair
+    near.run("tc", "qdisc", "add", "dev", "veth0", "handle", "ffff:", "ingress")
+    command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", "-i", "veth0",
+                      prefix=("env", "FLOWTOP_ATTACH=clsact"))
+    command.await_rounds()
+    ping(near, 20)
+    assert command.end(signal.SIGTERM) == 0
+    assert command.errors().count("egress of veth0 is not observed: its ingress qdisc ") == 1
+    last = command.rounds()[-1]
+    assert (last["totals"]["observedPackets"], last["totals"]["interfacePackets"]) == (20, 20), "the replies"
+    (gap,) = last["notObserved"]
+    assert (gap["interface"], gap["direction"]) == ("veth0", "egress")
+    checked = subprocess.run(near.command("env", "FLOWTOP_ATTACH=clsact", sys.executable, "-m", "flowtop", "--check"),
+                             capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert checked.returncode == 1
+    assert "MISS  interfaces" in checked.stdout
+    assert "egress of veth0 is not observed" in checked.stdout
 
 
 NOT_ROOT = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")

@@ -101,7 +101,7 @@ def test_what_is_inside_is_counted_and_what_carries_it_beside_it(
     by_udp(4789, f.vxlan(42, f.ethernet(f.ARP, bytes(28)))),
     by_udp(4789, f.vxlan(42, FRAME, flags=0)),
     by_udp(6081, f.geneve(7, f.IPV4, INNER, version=1)),
-    by_udp(6635, f.mpls(tuple(range(9)), INNER)),
+    by_udp(6635, f.mpls(tuple(range(13)), INNER)),
     by_udp(4789, f.vxlan(42, FRAME[:-1])),
     f.ipv4(f.gre(0x880B, INNER, version=1), f.GRE),
     f.ipv4(f.gre(f.IPV4, b""), f.GRE),

@@ -72,7 +72,8 @@ def test_a_forwarded_packet_counts_once_in_the_totals(lab: Lab) -> None:
     assert totals.accounted_packets == 2 * packets
     assert totals.accounted_packets - totals.duplicate_packets == packets
     assert totals.accounted_octets - totals.duplicate_octets == packets * (20 + 8 + 18)
-    assert totals.unexplained_packets == totals.unexplained_octets == 0
+    assert totals.observed_packets == totals.accounted_packets + totals.ignored_packets + totals.lost_packets
+    assert totals.observed_octets == totals.accounted_octets + totals.ignored_octets + totals.lost_octets
 
 
 class Consumer:

@@ -72,7 +72,8 @@ def ipv6_packets(draw: st.DrawFn) -> tuple[int, bytes]:
 
 
 OTHERS = st.tuples(st.sampled_from([f.ARP, 0x88CC, 46, 0x05FF, f.IPV4, f.IPV6]), st.binary(max_size=60))
-TAGS = st.lists(st.tuples(st.sampled_from([f.VLAN, f.SERVICE_VLAN, f.OLD_QINQ]), st.integers(0, 0xFFFF)), max_size=5)
+TAG = st.tuples(st.sampled_from([f.VLAN, f.SERVICE_VLAN, f.OLD_QINQ]), st.integers(0, 0xFFFF))
+TAGS = st.lists(TAG, max_size=5) | st.lists(TAG, max_size=12)
 
 
 @st.composite
@@ -81,7 +82,7 @@ def preceded(draw: st.DrawFn, packet: tuple[int, bytes]) -> tuple[int, bytes]:
     ethertype, payload = packet
     for kind in draw(st.lists(st.sampled_from(["labels", "session", "backbone", "wire", "tag"]), max_size=4) |
                      st.lists(st.sampled_from(["labels", "session", "backbone", "wire", "tag"]), max_size=8)):
-        labels = tuple(draw(st.lists(st.integers(0, 2**20 - 1), min_size=1, max_size=draw(st.sampled_from([3, 9])))))
+        labels = tuple(draw(st.lists(st.integers(0, 2**20 - 1), min_size=1, max_size=draw(st.sampled_from([3, 13])))))
         if kind == "labels" and ethertype in (f.IPV4, f.IPV6):
             ethertype, payload = draw(st.sampled_from([f.MPLS, f.MPLS_MULTICAST])), f.mpls(labels, payload)
         elif kind == "session" and ethertype in (f.IPV4, f.IPV6, f.MPLS, f.ARP):

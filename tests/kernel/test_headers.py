@@ -22,6 +22,7 @@ from tests.unit.capture.files.test_headers import (
     ADDED,
     BY_PORT,
     CASES,
+    CHANNELS,
     FLOW4,
     LIES,
     NOT_IP,
@@ -106,6 +107,12 @@ def test_the_length_of_an_outer_packet_lies_and_what_it_carries_is_counted(with_
     assert books.total("lying_lengths") == 1
 
 
+@pytest.mark.parametrize("frame", CHANNELS)
+def test_a_control_channel_in_a_tunnel_holds_no_packet(with_ports: Observer, frame: bytes) -> None:
+    books = seen(with_ports, frame)
+    assert ([flow.octets for flow in books.flows], books.parents) == ([len(frame) - 14], [])
+
+
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize(("ethertype", "before"), [
     (f.MPLS, f.mpls((16, 17), b"")), (f.PPPOE, f.pppoe(7, f.PPP_IPV4, b"")), (f.PBB, f.pbb(1, f.IPV4, b"")),
@@ -127,9 +134,8 @@ def test_super_packets_are_exact(observer: Observer, direction: Direction, ether
 
 
 def test_devices_without_link_header(observer: Observer, decap: bool) -> None:
-    """MPLS on a PPP or GRE device. A test run takes the protocol from octets 12 and 13: the second half of the fourth
-    label has its value."""
-    stack = f.mpls((1, 2, 3, 0x88471, 5), V4)
+    """MPLS on a PPP or GRE device. A test run has an Ethernet header, which is before the network header."""
+    stack = f.ethernet(f.MPLS, f.mpls((1, 2, 3, 4, 5), V4))
     books = seen(observer, stack, layer3=True)
     [flow] = books.flows
     assert (flow.source, flow.octets, flow.tunnel_id) == (FLOW4[0], OCTETS4, 5 if decap else 0)

@@ -323,18 +323,19 @@ class TestLink:
         assert (books.flows, books.ignored()) == ([], {"malformed": (1, len(packet))})
         assert books.total("lying_lengths") == 0
 
-    def test_devices_without_link_header(self, observer: Observer) -> None:
-        """A test run takes the protocol from octets 12 and 13: here the source address has the EtherType's value."""
+    def test_devices_without_link_header_whose_packets_have_one(self, observer: Observer) -> None:
+        """As of vti and xfrm. A test run takes the protocol from its EtherType; its octets are not the device's."""
         datagram = f.udp(1, 2, bytes(20))
-        observer.see(f.ipv4(datagram, f.UDP, source="8.0.0.1"), layer3=True)
-        observer.see(f.ipv6(datagram, f.UDP, source="2001:db8:86dd::1"), layer3=True)
-        observer.see(f.ipv4(datagram, f.UDP, source="8.6.0.1"), layer3=True)
+        observer.see(f.ethernet(f.IPV4, f.ipv4(datagram, f.UDP, source="8.0.0.1")), layer3=True)
+        observer.see(f.ethernet(f.IPV6, f.ipv6(datagram, f.UDP, source="2001:db8:86dd::1")), layer3=True)
+        observer.see(f.ethernet(f.ARP, f.ipv4(datagram, f.UDP, source="8.6.0.1")), layer3=True)
         books = observer.take()
         books.assert_balanced()
         assert books.flows == [SeenFlow("2001:db8:86dd::1", B6, 17, 1, 2, 1, 68),
                                SeenFlow("8.0.0.1", B4, 17, 1, 2, 1, 48)]
         assert [flow.source_mac + flow.destination_mac for flow in books.flows] == [bytes(12), bytes(12)]
         assert books.ignored() == {"arp": (1, 48)}
+        assert books.total("frame_octets") == 48 + 68 + 48
 
 
 def test_egress_is_another_flow(observer: Observer) -> None:

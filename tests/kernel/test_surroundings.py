@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import re
+import resource
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.netns import PATIENCE_S
+from tests.unit.cli import refused
 
 FLOWTOP = Path(sys.executable).with_name("flowtop")
 POISON = '#error "planted"\n'
@@ -111,3 +118,64 @@ def test_it_starts_in_a_directory_that_its_user_may_not_read(tmp_path: Path) -> 
     assert shut.returncode != 0, "else this test proves nothing"
     done = capture_once(tmp_path, *without, cwd=closed)
     assert_captured(done)
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1), (0, 2), (0, 1, 2)])
+def test_it_captures_with_standard_descriptors_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """As daemons' children start. The next descriptors opened would have these numbers."""
+    out, packets = tmp_path / "flows.jsonl", tmp_path / "packets.pcapng"
+    words = [str(FLOWTOP), "-b", "-o", "none", "-c", "1", "-d", "1", "-i", "lo", "-e", f"jsonl:{out}", "-w",
+             str(packets)]
+    shut = " ".join(f"{descriptor}>&-" for descriptor in closed)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        running = subprocess.Popen(["sh", "-c", f'exec "$@" {shut}', "sh", *words], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_S
+        while running.poll() is None and time.monotonic() < deadline:
+            sender.sendto(b"x", ("127.0.0.1", 9))
+            time.sleep(0.02)
+        status = running.wait(1)
+    assert status == 0
+    assert any(json.loads(line)["destinationTransportPort"] == 9 for line in out.read_text().splitlines())
+    assert packets.read_bytes()[:4] == bytes.fromhex("0a0d0d0a")
+
+
+def files(count: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+HIDDEN = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+REFUSED = (sys.executable, refused.__file__, str(errno.EPERM))
+SOCKETPAIR, MEMFD_CREATE, BPF = {"x86_64": ("53", "319", "321"), "aarch64": ("199", "279", "280")}.get(
+    platform.machine(), ("", "", ""))
+
+
+@pytest.mark.parametrize(("prefix", "before", "remedy"), [
+    ((), files(8), "ulimit -n"), ((), files(12), "ulimit -n"), ((), files(16), "ulimit -n"),
+    ((), files(20), "ulimit -n"), ((), files(40), None),
+    ((), lambda: resource.setrlimit(resource.RLIMIT_AS, (200_000 << 10, 200_000 << 10)), "ulimit -v"),
+    ((*REFUSED, SOCKETPAIR), None, "flowtop --check"), ((*REFUSED, MEMFD_CREATE), None, "flowtop --check"),
+    ((*REFUSED, BPF), None, "CAP_BPF"), (HIDDEN, None, "mount -t proc"),
+], ids=["8 files", "12 files", "16 files", "20 files", "40 files", "memory", "socketpair", "memfd", "bpf", "no proc"])
+def test_a_capture_works_as_check_says_or_says_in_two_lines_what_to_do(
+        prefix: tuple[str, ...], before: Callable[[], None] | None, remedy: str | None) -> None:
+    live, check = (subprocess.run([*prefix, str(FLOWTOP), *words], capture_output=True, text=True, check=False,
+                                  timeout=PATIENCE_S, preexec_fn=before)
+                   for words in (("-b", "-o", "json", "-c", "1", "-d", "0.1", "-i", "lo"), ("--check",)))
+    assert (live.returncode == 0) == (check.returncode == 0) == (remedy is None), (live, check)
+    if remedy is None:
+        assert "totals" in json.loads(live.stdout) and live.stderr == ""
+        return
+    message, hint = live.stderr.splitlines()
+    assert message.startswith("flowtop: cannot ") and hint.startswith("hint: ") and remedy in hint, live.stderr
+    assert "MISS" in check.stdout and check.stderr == ""
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_capture_with_a_closed_stream_compiles_and_records(tmp_path: Path, stream: int) -> None:
+    """The compiler's process gets a socket and a log that are no standard streams."""
+    done = subprocess.run([str(FLOWTOP), "-b", "-o", "none", "-c", "1", "-d", "0.1", "-i", "lo", "-e",
+                           f"jsonl:{tmp_path}/x.jsonl"], capture_output=True, text=True, check=False,
+                          timeout=PATIENCE_S, preexec_fn=lambda: os.close(stream))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == (stream != 2)

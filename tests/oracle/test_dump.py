@@ -288,3 +288,10 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
     os.read(read, 10)
     os.close(read)
     assert process.communicate()[1] == b"" and process.returncode == 0
+
+
+def test_a_closed_standard_output_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "x.dat").write_bytes(bytes(24))
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "flowtop.cli.dump",
+                           str(tmp_path / "x.dat")], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "flowtop-dump: standard output is closed")

@@ -231,14 +231,16 @@ def test_a_port_where_nobody_listens_is_shown_and_a_listener_ends_that(tmp_path:
     until(lambda: exporter.statistics().sent_records == 400, exporter.statistics)
     figures = exporter.statistics()
     assert (figures.state, figures.last_error) == (
-        ExportState.BLOCKED, f"nothing listens on 127.0.0.1 port {port}: datagrams are refused")
+        ExportState.BLOCKED, "port unreachable")
+    assert figures.refusal == "port unreachable"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", port))
         for number in range(10):
             exporter.consume(flows(1, 1000 + number))
             until(lambda known=401 + number: exporter.statistics().sent_records == known, exporter.statistics)
         until(lambda: exporter.statistics().state is ExportState.EXPORTING, exporter.statistics)
-        exporter.stop(5.0)
+        figures = exporter.stop(5.0)
+    assert figures.refused_messages and not figures.refusal
 
 
 def test_a_path_narrower_than_576_octets_is_used(tmp_path: Path) -> None:

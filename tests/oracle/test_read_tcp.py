@@ -14,31 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flowtop.capture.files.capture import FileCapture, FileConfig
-from flowtop.metering.flows import TableConfig
+from flowtop.capture.files.capture import FileConfig
 from flowtop.metering.table import FlowTable
 from tests.kernel.frames import ACK, IPV4, PSH, SYN, TCP, ethernet, ipv4
 from tests.oracle.test_read import CAPTURES, EXPECTED
+from tests.unit.capture.files.reading import read_table
 from tests.unit.capture.files.writers import SECOND, pcap
 
 pytestmark = pytest.mark.skipif(not shutil.which("tshark"), reason="needs tshark: apt-get install tshark")
 MS = 1_000_000
 End = tuple[str, int]
-
-
-def read_table(path: Path, tick_s: float | None) -> FlowTable:
-    """The flow table after the whole file."""
-    capture, table = FileCapture(FileConfig(str(path), tick_s)), FlowTable(TableConfig(
-        idle_timeout_s=86_400, active_timeout_s=86_400, end_timeout_s=86_400))
-    capture.open(lambda _: None)
-    ended = False
-    while not ended:
-        batch = capture.drain()
-        assert batch.source is not None
-        table.accumulate(batch)
-        ended = batch.source.ended
-    capture.close()
-    return table
 
 
 def told(table: FlowTable, *names: str) -> dict[tuple[End, End], tuple[int, ...]]:
@@ -104,7 +89,7 @@ def handshakes(path: Path) -> dict[tuple[End, End], int]:
                                   "eth-ip4-arp-dns-req-http-google", "iperf-same-L2L3"])
 def test_shared_captures(name: str, tick_s: float | None) -> None:
     path = CAPTURES / f"{name}.pcap"
-    table = read_table(path, tick_s)
+    table = read_table(path, FileConfig(str(path), tick_s))
     assert told(table, "retransmitted", "out_of_order") == analysed(path)
     assert {flow: rtt for flow, (rtt,) in told(table, "rtt_us").items() if rtt} == handshakes(path)
 
@@ -145,7 +130,7 @@ def test_generated_connections(tmp_path: Path, tick_s: float | None) -> None:
             frames += [(ns + port * 10 * SECOND, frame) for ns, frame in connection(port, start, 25, steps)]
     path = tmp_path / "generated.pcap"
     path.write_bytes(pcap(sorted(frames, key=lambda one: one[0]), nano=True))
-    table = read_table(path, tick_s)
+    table = read_table(path, FileConfig(str(path), tick_s))
     expected = analysed(path)
     assert told(table, "retransmitted", "out_of_order") == expected
     assert sum(retransmitted for retransmitted, _ in expected.values()) >= 15
@@ -157,4 +142,4 @@ def test_frames_that_were_cut_count_by_their_headers(tmp_path: Path) -> None:
     frames = connection(1000, 5, 25, [(0, 0), (2, 1), (1, 2), (3, 3), (1, 500)])
     path = tmp_path / "cut.pcap"
     path.write_bytes(pcap(frames, snap=54))
-    assert told(read_table(path, None), "retransmitted", "out_of_order")[("10.0.0.1", 1000), ("10.0.0.2", 80)] == (1, 1)
+    assert told(read_table(path), "retransmitted", "out_of_order")[("10.0.0.1", 1000), ("10.0.0.2", 80)] == (1, 1)

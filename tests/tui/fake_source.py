@@ -11,12 +11,12 @@ from typing import Any
 
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.record import SourceState
+from flowtop.model.record import SourceState, Unobserved
 from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Books, Page, Query, SelfUsage, Traffic
-from flowtop.text.lookups import Lookups
+from flowtop.text.lookups import Lookups, Networks
 from flowtop.tui.source import PageListener
 from tests.tui.row_table import SECOND_NS, RowTable
 
@@ -111,10 +111,12 @@ class FakeSource:
             duplicate_octets=2_900_000, ignored_by_kind=(12, 0, 0, 0), interface_packets=12_345_678, coverage=1.0,
         )
         self.attached: Sequence[str] = ("eth0", "eth0.20", "wg0")
+        self.unobserved: tuple[Unobserved, ...] = ()
         self.interfaces = dict(INTERFACES)
         self.capture_filter = ""
         self.source: SourceState | None = None
         self.collecting: CollectingStatistics | None = None
+        self.networks: Networks | None = None
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
         self.listener: PageListener | None = None
@@ -183,7 +185,8 @@ class FakeSource:
             tick_s=1.0, rows=(), matched=0, flows=0, active_flows=0, anchor_rank=None, linger_s=self.linger_s,
             tunnels=any(row.tunnel for row in self.flows), capture_filter=self.capture_filter, source=self.source,
             collecting=self.collecting, books=self.books, ingress=self.ingress, egress=self.egress,
-            lookups=Lookups(self.interfaces), attached=tuple(self.attached),
+            lookups=Lookups(self.interfaces, networks=self.networks), attached=tuple(self.attached),
+            unobserved=self.unobserved,
             usage=SelfUsage(cpu=0.013, resident_octets=84_000_000))
 
     def _send(self) -> None:

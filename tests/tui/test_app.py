@@ -13,6 +13,8 @@ from textual.pilot import Pilot
 
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.filters.filter import compile_filter
+from flowtop.model.kinds import Direction
+from flowtop.model.record import Unobserved
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp, PageReady
@@ -110,6 +112,33 @@ async def test_no_interface_to_observe_is_said() -> None:
     source.attached = ()
     async with running(source) as pilot:
         assert any("no interface to observe" in text for text in lines(pilot.app))
+
+
+async def test_what_is_not_observed_is_said_instead_of_waiting_for_an_interface() -> None:
+    source = FakeSource()
+    source.attached = ()
+    source.unobserved = (Unobserved("nl0", "link type 824 is not supported: it carries netlink messages"),)
+    async with running(source, 160, 24) as pilot:
+        screen = lines(pilot.app)
+        assert sum("nl0 is not observed: link type 824" in text for text in screen) == 2, "a banner and the empty list"
+        assert not any("waiting for one" in text for text in screen)
+
+
+async def test_what_is_not_observed_beside_flows_is_a_banner_until_it_is() -> None:
+    source = FakeSource(FLOWS)
+    source.unobserved = (Unobserved("eth0", "its ingress qdisc leaves no room", Direction.EGRESS),
+                         Unobserved("wg0", "packets end at program 7", Direction.INGRESS, in_part=True))
+    async with running(source, 160, 24) as pilot:
+        assert any("egress of eth0 is not observed: its ingress qdisc leaves no room (+1)" in text
+                   for text in lines(pilot.app))
+        source.unobserved = source.unobserved[1:]
+        source.tick()
+        await pilot.pause()
+        assert any("ingress of wg0 is not all observed: packets end at program 7" in text for text in lines(pilot.app))
+        source.unobserved = ()
+        source.tick()
+        await pilot.pause()
+        assert not any("observed:" in text for text in lines(pilot.app))
 
 
 # ---- pages

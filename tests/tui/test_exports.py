@@ -318,10 +318,20 @@ async def test_everything_known_of_an_export_is_said() -> None:
         queued_records=1_001, spooled_records=20_002, not_sent_records=3, not_sent_packets=44, not_sent_octets=5_555,
         last_error="connection refused", last_template_unix_s=now.clock.wall() - 75)])
     async with panel(exports, now=now) as pilot:
-        for words in ("○ waiting since 11:59:00, 1:00 ago", "4,812 records; 99 messages, 346 kB; 7 records sent twice",
+        for words in ("○ waiting since 11:59:00, 1:00 ago", "4,812 records; 99 messages, 346 kB",
+                      "7 records may have",
                       "1,001 records in memory, 20,002 in the spool", "3 records discarded: 44 packets, 5.55 kB",
                       "sent at 11:58:45, 1:15 ago", "connection refused", COLLECTOR):
             assert words in text(pilot)
+
+
+async def test_refused_datagrams_and_aggregates_are_counted() -> None:
+    exports = FakeExports([statistics(
+        "ipfix://192.0.2.9", ExportState.BLOCKED, refused_messages=1_234, refusal="port unreachable",
+        unmarked_records=56, last_error="port unreachable")])
+    async with panel(exports) as pilot:
+        assert "1,234 datagrams: port unreachable" in text(pilot)
+        assert "56 aggregates" in text(pilot)
 
 
 async def test_a_recordings_file_is_seen_to_grow() -> None:

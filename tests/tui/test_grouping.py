@@ -23,7 +23,7 @@ from tests.tui.screen import cursor_line, flow_lines, line, lines, running, show
 
 FLOWS = random_flows(200)
 LINES = 19
-IDS = [id_ for id_, field in GROUPS.items() if not field.of_exporters]
+IDS = [id_ for id_, field in GROUPS.items() if not field.of_exporters and not field.of_networks]
 Check = Callable[["Pilot[None]", FakeSource, str], Awaitable[None]]
 
 
@@ -295,6 +295,15 @@ async def test_exporters_are_offered_where_flows_come_from_some() -> None:
         pilot.app.push_screen(GroupsScreen((), collecting=True))
         await pilot.pause()
         assert "With -l: the exporter that reported the flow." in "".join(lines(pilot.app))
+
+
+async def test_networks_are_offered_where_there_are_databases() -> None:
+    for networks in (False, True):
+        async with choosing() as (pilot, _):
+            pilot.app.push_screen(GroupsScreen((), networks=networks))
+            await pilot.pause()
+            await pilot.press("up")
+            assert ("Destination's country" in "".join(lines(pilot.app))) == networks
 
 
 @pytest.mark.parametrize("height", [24, 12])

@@ -9,6 +9,7 @@ import pytest
 from textual.pilot import Pilot
 
 from flowtop.fields.registry import COLUMNS
+from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.rows import FlowRow
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import KEYS
@@ -18,6 +19,7 @@ from flowtop.tui.panels.copying import CopyScreen
 from flowtop.tui.panels.exports import ExportsScreen
 from flowtop.tui.panels.groups import GroupsScreen
 from flowtop.tui.panels.help import HelpScreen
+from flowtop.tui.panels.interfaces import InterfacesScreen
 from flowtop.tui.panels.writing import WriteScreen
 from flowtop.tui.widgets.flow_table import FlowTable
 from tests.tui.fake_source import FakeSource, answered, random_flows
@@ -398,6 +400,16 @@ async def check_exports(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert len(flow_lines(pilot.app)) == LINES
 
 
+async def check_interfaces(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    source.collecting = CollectingStatistics(messages=1)
+    source.tick()
+    await pilot.pause()
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, InterfacesScreen)
+    await pilot.press("escape")
+    assert len(flow_lines(pilot.app)) == LINES
+
+
 async def check_suspend(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     stopped: list[str] = []
     pilot.app.action_suspend_process = lambda: stopped.append(key)  # type: ignore[method-assign]
@@ -451,6 +463,7 @@ CHECKS: dict[str, Check] = {
     "hosts": check_hosts,
     "services": check_services,
     "exports": check_exports,
+    "interfaces": check_interfaces,
     "next_theme": check_next_theme,
     "group": check_group,
     "biflow": check_biflow,

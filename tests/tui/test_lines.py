@@ -65,6 +65,9 @@ def test_books_that_do_not_balance_say_by_how_much() -> None:
     assert "exact" not in words(page)
     assert style_of(page, "counters off") == theme.ALARM
     assert "counters off by -2" in words(page_with(accounted_packets=999_992))
+    assert "octets off by" not in words(page_with())
+    page = page_with(observed_octets=page_with().books.observed_octets + 60)
+    assert "octets off by +60" in words(page) and style_of(page, "octets off") == theme.ALARM
 
 
 def test_what_the_capture_filter_left_out_is_told_and_balances() -> None:
@@ -86,6 +89,18 @@ def test_coverage_is_rounded_down(
     page = page_with(coverage=coverage, interface_packets=10**12)
     assert f"coverage {expected}" in words(page)
     assert (style_of(page, expected if alarm else f"{expected}") == theme.ALARM) is alarm
+
+
+def test_more_seen_than_the_interfaces_counted_is_an_alarm_and_queue_drops_are_none() -> None:
+    page = page_with(coverage=1.0, interface_packets=10**9, excess_ingress_packets=12_345_678,
+                     excess_egress_packets=9_876_543)
+    assert "in excess 12,345,678" in words(page)
+    assert style_of(page, "in excess 12,345,678") == theme.ALARM
+    assert "not sent 9,876,543" in words(page)
+    assert style_of(page, "9,876,543") == theme.PLAIN
+    few = words(page_with(coverage=1.0, interface_packets=10**9, excess_ingress_packets=3, excess_egress_packets=3))
+    assert "excess" not in few
+    assert "not sent" not in few
 
 
 def test_coverage_is_silent_before_the_counters_moved() -> None:

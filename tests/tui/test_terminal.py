@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,6 +165,7 @@ def test_ctrl_z_stops_it_with_the_terminal_given_back_and_it_goes_on_when_told(t
 def test_first_frame_needs_neither_numpy_nor_bcc_nor_netlink() -> None:
     code = """
 import sys
+import termios
 from flowtop.tui.app import FlowtopApp
 from flowtop.errors import FlowtopError
 
@@ -203,3 +205,43 @@ def test_a_flow_is_handed_to_the_terminals_clipboard(tmp_path: Path) -> None:
                             base64.b64decode(sent, validate=True).decode())
         os.write(master, b"q")
         assert exit_status(pid, master) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGHUP,
+                                    signal.SIGTERM])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_signal_to_the_command_gives_the_terminal_back_as_it_was(number: signal.Signals, early: bool) -> None:
+    """Also as soon as it is handled, when the screen has not begun."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    words = [sys.executable, "-m", "flowtop", "-l", "udp://127.0.0.1:0"]
+    with subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                          env=os.environ | {"TERM": "xterm-256color"}) as process:
+        output = b""
+        try:
+            if early:
+                while not handled(process.pid, number):
+                    assert process.poll() is None
+                    time.sleep(0.001)
+            else:
+                output = read_until(master, b"\x1b[?1049h")
+                output += read_until(master, b"quit")
+            process.send_signal(number)
+            output += read_until(master, b"\x1b[?1049l")
+            while process.poll() is None:
+                if select.select([master], [], [], 0.05)[0]:
+                    output += os.read(master, 65536)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert termios.tcgetattr(slave) == before
+    for mode in (b"1049", b"1000", b"1003", b"1006", b"2004"):  # alternate screen, mouse, bracketed paste
+        assert output.rfind(b"\x1b[?%sl" % mode) > output.rfind(b"\x1b[?%sh" % mode)
+    os.close(slave)
+    os.close(master)
+
+
+def handled(pid: int, number: int) -> bool:
+    """Whether the process has a handler of this signal (proc_pid_status(5))."""
+    mask = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return mask is not None and bool(int(mask[1], 16) >> (number - 1) & 1)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Runs tests on a real, older Linux: Debian 12's kernel (6.1: no TCX, so the clsact path), booted by virtme-ng
-# over this file system in software emulation. Nothing is installed: the kernel package is only unpacked.
+# Runs tests on another Linux: a kernel of Debian, by default Debian 12's (6.1: no TCX, so the clsact path), booted by
+# virtme-ng over this file system in software emulation. Nothing is installed: the kernel packages are only unpacked.
+# `matrix.sh` runs the tests of device kinds on several.
 #
 #   tests/vm/run_on_debian_kernel.sh [PYTEST ARGUMENT...]     default: tests/kernel -m core
 #
 # Needs apt-get and dpkg, qemu-system-x86, kmod, udev, busybox-static, file, and a Python with flowtop[test] (its virtme-ng too).
 # Environment:
+#   FLOWTOP_VM_SERIES     5.10, 6.1 (default), 6.12, or newest: that of Debian unstable
 #   PYTHON                that Python (default .venv/bin/python)
 #   FLOWTOP_VM_TIMEOUT    seconds for everything inside, boot included (default 1800)
 #   FLOWTOP_TEST_SCALE    share of the tests' usual work: emulation is about 20 times slower (default 0.05)
@@ -15,17 +17,29 @@
 # Exit status: pytest's own; 70 when the machine did not get as far as pytest; 124 when it took too long.
 set -euo pipefail
 
-series=6.1
+series=${FLOWTOP_VM_SERIES:-6.1}
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-$repository/.venv/bin/python}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/flowtop/kernels
 
 say() { echo "vm: $*" >&2; }
 
-# The newest kernel package of the series that the given apt configuration knows, e.g. linux-image-6.1.0-44-amd64.
+# The Debian release that has this series.
+case $series in
+    5.10) suite=bullseye ;;
+    6.1) suite=bookworm ;;
+    6.12) suite=trixie ;;
+    newest) suite=sid ;;
+    *) say "no Debian release is known for Linux $series"; exit 64 ;;
+esac
+
+# The kernel package that linux-image-amd64 is in the given apt configuration, e.g. linux-image-6.1.0-44-amd64; nothing
+# if it is of another series.
 newest_package() {
+    local pattern=${series//./\\.}\\.
+    [ "$series" != newest ] || pattern=[0-9]
     apt-cache "$@" depends linux-image-amd64 2>/dev/null |
-        sed -n "s/^ *Depends: \(linux-image-${series//./\\.}\.[^ ]*\)$/\1/p" | head -n 1
+        sed -n "s/^ *Depends: \(linux-image-$pattern[^ ]*\)\( .*\)\?$/\1/p" | head -n 1
 }
 
 # The Debian archive this machine takes its packages from, or the one named in FLOWTOP_DEBIAN_ARCHIVE.
@@ -37,14 +51,14 @@ debian_archive() {
     echo "$archive"
 }
 
-# Where linux-image-amd64 is not of this series (a newer Debian, Ubuntu), ask for Debian 12's with an apt
+# Where linux-image-amd64 is not of this series (another Debian, Ubuntu), ask for its release's with an apt
 # configuration of our own: this machine's sources stay as they are.
 private_apt_options() {
-    local apt=$cache/apt archive
+    local apt=$cache/apt-$suite archive
     archive=$(debian_archive)
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
     cat >"$apt/sources.list" <<LIST
-deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive bookworm main
+deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main
 LIST
     apt_options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=-
         -o "Dir::State::lists=$apt/lists" -o "Dir::Cache::archives=$apt/archives" -o APT::Architecture=amd64
@@ -52,12 +66,19 @@ LIST
     apt-get "${apt_options[@]}" -qq update >&2
 }
 
+# The packages of a kernel: newer Debians have its modules in another one than its image.
+kernel_packages() {
+    echo "$1"
+    apt-cache "${apt_options[@]}" depends "$1" | sed -n "s/^ *Depends: \(linux-\(modules\|binary\)-[^ ]*\)$/\1/p"
+}
+
 # Sets `image` to the unpacked vmlinuz; downloads it on first use.
 fetch_kernel() {
     local package apt_options=() partial
     package=$(newest_package)
+    [ "$series" != newest ] || package=
     if [ -z "$package" ]; then
-        say "linux-image-amd64 is not Linux $series here: asking Debian 12's archive"
+        say "linux-image-amd64 is not Linux $series here: asking for that of Debian's $suite"
         private_apt_options
         package=$(newest_package "${apt_options[@]}")
     fi
@@ -66,8 +87,8 @@ fetch_kernel() {
     [ -e "$image" ] && return
     say "downloading $package"
     partial=$(mktemp -d "$cache/partial.XXXXXX")
-    (cd "$partial" && apt-get "${apt_options[@]}" -qq -o APT::Sandbox::User=root download "$package" >&2 &&
-        dpkg -x "$package"_*.deb unpacked)
+    (cd "$partial" && kernel_packages "$package" | xargs apt-get "${apt_options[@]}" -qq -o APT::Sandbox::User=root download >&2 &&
+        for archive in *.deb; do dpkg -x "$archive" unpacked; done)
     rm -rf "${cache:?}/$package"
     mv "$partial/unpacked" "$cache/$package"
     rm -rf "$partial"

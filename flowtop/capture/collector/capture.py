@@ -13,6 +13,7 @@ from flowtop.capture.collector.sockets import Listener
 from flowtop.capture.collector.url import ListenUrl
 from flowtop.capture.protocol import Wake
 from flowtop.model.record import FlowBatch
+from flowtop.model.tunnel_ports import TunnelPorts
 
 
 def collected_batch(process: CollectingProcess, now_ns: int, addresses: tuple[str, ...] = ()) -> FlowBatch:
@@ -37,14 +38,15 @@ class CollectorCapture:
         urls: addresses to listen on, at least one.
         clock_ns: ns, monotonic.
         unix_ns: ns since 1970 UTC; read once, so that a change of the system clock does not move flows.
+        tunnel_ports: take sampled packets out of tunnels; see CollectingProcess.
     """
 
-    def __init__(self, urls: tuple[ListenUrl, ...], *, clock_ns: Callable[[], int] = time.monotonic_ns,
-                 unix_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, urls: tuple[ListenUrl, ...], *, tunnel_ports: TunnelPorts | None = None,
+                 clock_ns: Callable[[], int] = time.monotonic_ns, unix_ns: Callable[[], int] = time.time_ns) -> None:
         self._urls = urls
         self._clock_ns = clock_ns
         self._since_1970_ns = unix_ns() - clock_ns()
-        self._process = CollectingProcess()
+        self._process = CollectingProcess(tunnel_ports=tunnel_ports)
         self._resources = ExitStack()
         self._listeners: list[Listener] = []
         self._wake = Wake()

@@ -78,11 +78,14 @@ class _Parameters:
         return np.where((packets == 0) & (flows == 0), 0, np.minimum(product, HIGHEST_INTERVAL))
 
     def of_netflow(self) -> Intervals:
-        """Intervals by the elements that NetFlow 9 has; NaN for a mode of sampling without an interval."""
-        quantities = [self.columns[name] for name in ("samplingInterval", "samplerRandomInterval")
+        """Intervals by the elements that NetFlow 9 has; NaN for a mode of sampling without an interval.
+
+        Of two elements, one that is 1 may be there for nothing.
+        """
+        quantities = [_interval(self.columns[name]) for name in ("samplingInterval", "samplerRandomInterval")
                       if name in self.columns]
         if quantities:
-            return _first(*map(_interval, quantities))
+            return _first(*(np.where(values > 1, values, 0) for values in quantities), *quantities)
         sampled = (self["samplingAlgorithm"] > 0) | (self["samplerMode"] > 0)
         return np.where(sampled, np.nan, 0.0)
 

@@ -1,57 +1,141 @@
-"""Codes and texts of what exporters name in their own way: applications, VRFs, users. Bounded, never forgotten.
+"""What exporters name in their own way: interfaces, applications, VRFs, samplers, users. Bounded, and never forgotten.
 
-An application or VRF is a number that means something only at its exporter, and tables in Options Data have the names,
-before or after the flows. So a code stands for (exporter, number), and its text is looked up when it is shown.
+Tables in Options Data have the names of interfaces, applications, VRFs and samplers, whose numbers mean something only
+at their exporter. They come before or after the flows, and often in another Observation Domain: domain 0 is about all
+of them, and of the others those that have the entry have to agree.
+
+Flows have room for numbers alone. An interface gets one in points.py; applications, VRFs and users get a code here,
+whose text is looked up when it is shown.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from flowtop.model.reported import APPLICATION_IDS, APPLICATIONS, USERS, VRF_IDS, VRFS
-from flowtop.wire.data_set import DataSet
+from flowtop.wire.record_names import plain_name
 from flowtop.wire.relayed import application_text
 from flowtop.wire.reported import Naming, Place
 
+MAX_NAMES = 16_384
+"""Limit of names per exporter, domain and table."""
+MAX_ALL_NAMES = 65_536
+"""Limit of names in all tables."""
+MAX_DOMAINS = 64
+"""An entry that more domains have than this is not looked for in other domains."""
 MAX_CODES = 65_536
 """Limit of applications, VRFs and users each, since a hostile sender can name many. The others share OTHERS."""
-MAX_NAMES = 65_536
-"""Limit of names from tables, over all exporters."""
 OTHERS = 1
 """The code shared by all beyond MAX_CODES."""
 _MOST_OCTETS = 64
-"""Longer names are cut."""
+"""Longer names in records are cut."""
 
-_Key = tuple[str, int, bytes, bytes]
+Table = Literal["interface", "application", "vrf", "sampler"]
+Key = int | bytes
+"""The number of an interface, VRF or sampler, or an applicationId."""
+
+
+class _Elements(NamedTuple):
+    """Elements of a table: of its keys and its names, the first that is in a record counts."""
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+TABLES: dict[Table, _Elements] = {
+    "interface": _Elements(("ingressInterface", "egressInterface", "ingressPhysicalInterface",
+                            "egressPhysicalInterface"), ("interfaceName", "interfaceDescription")),
+    "application": _Elements(("applicationId",), ("applicationName",)),
+    "vrf": _Elements(("ingressVRFID", "egressVRFID"), ("VRFname",)),
+    "sampler": _Elements(("samplerId", "selectorId"), ("samplerName", "selectorName")),
+}
+
+NAME_ELEMENTS = frozenset(name for elements in TABLES.values() for name in elements.names)
+"""Elements of names: records of Options Data without one have nothing for these tables."""
+
+
+class Found(NamedTuple):
+    """A name, "" if there is none, and whether another domain has announced it."""
+
+    name: str
+    other_domain: bool
+
+
+_NOTHING = Found("", other_domain=False)
+
+
+class NameTables:
+    """Names by table, exporter, key and Observation Domain.
+
+    Attributes:
+        changes: number of changes so far by table, for those who keep results.
+        beyond: how many times a name was refused because there were too many.
+    """
+
+    def __init__(self) -> None:
+        self.changes: Counter[Table] = Counter()
+        self.beyond = 0
+        self._names: dict[tuple[Table, str], dict[Key, dict[int, str]]] = {}
+        self._counts: Counter[tuple[Table, str, int]] = Counter()
+        self._number = 0
+
+    def __len__(self) -> int:
+        return self._number
+
+    def find(self, table: Table, exporter: str, domain: int, key: Key) -> Found:
+        """A name for a flow of a domain."""
+        domains = self._names.get((table, exporter), {}).get(key)
+        if not domains:
+            return _NOTHING
+        for place in (domain, 0):
+            if place in domains:
+                return Found(domains[place], other_domain=place != domain)
+        different = set(domains.values()) if len(domains) <= MAX_DOMAINS else set()
+        return Found(different.pop(), other_domain=True) if len(different) == 1 else _NOTHING
+
+    def store(self, table: Table, exporter: str, domain: int, key: Key, name: str) -> bool:
+        """Store one name; returns whether that is news."""
+        domains = self._names.get((table, exporter), {}).get(key, {})
+        if domains.get(domain) == name:
+            return False
+        if domain not in domains:
+            if self._counts[table, exporter, domain] >= MAX_NAMES or self._number >= MAX_ALL_NAMES:
+                self.beyond += 1
+                return False
+            self._counts[table, exporter, domain] += 1
+            self._number += 1
+        self._names.setdefault((table, exporter), {}).setdefault(key, {})[domain] = name
+        self.changes[table] += 1
+        return True
+
+
+_CodeKey = tuple[str, int, bytes, bytes]
 """Exporter, Observation Domain, id in network order, name in the record itself."""
-_TABLES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "application": ((95,), (96,)), "vrf": ((234, 235), (236,))}
-"""Elements of the id and of the name in Options Data, by kind."""
 
 
-def _text(octets: bytes) -> str:
-    return octets.partition(b"\0")[0].decode("utf-8", "replace").strip()[:_MOST_OCTETS]
-
-
-class _Kind:
-    """Codes of the applications or of the VRFs of all exporters, and the names in their tables.
+class _Codes:
+    """Codes of the applications or of the VRFs of all exporters.
 
     Attributes:
         texts, ids: text and id of each code.
         newest: the lowest code that no snapshot has.
-        beyond: number of codes and names that were refused because there were too many.
+        beyond: number of codes that were refused because there were too many.
     """
 
-    def __init__(self, id_text: Callable[[bytes], str]) -> None:
+    def __init__(self, table: Table, tables: NameTables, key: Callable[[bytes], Key],
+                 id_text: Callable[[bytes], str]) -> None:
         self.texts: dict[int, str] = {}
         self.ids: dict[int, str] = {}
         self.newest = OTHERS
         self.beyond = 0
+        self._table = table
+        self._tables = tables
+        self._key = key
         self._id_text = id_text
-        self._codes: dict[_Key, int] = {}
-        self._same_id: dict[tuple[str, bytes], list[_Key]] = {}
-        self._names: dict[tuple[str, int | None, bytes], str] = {}
+        self._codes: dict[_CodeKey, int] = {}
+        self._same: dict[tuple[str, Key], list[_CodeKey]] = {}
 
     def code(self, exporter: str, domain: int, place: Place) -> int:
         """The code of an id, or of a name without an id; 0 for none: an id of 0 without a name."""
@@ -67,84 +151,89 @@ class _Kind:
                 self.beyond += 1
                 return OTHERS
             code = self._codes[key] = OTHERS + 1 + len(self._codes)
-            self._same_id.setdefault((exporter, id_), []).append(key)
+            self._same.setdefault((exporter, self._key(id_)), []).append(key)
             self._write(key)
         return code
 
-    def announce(self, exporter: str, domain: int, id_: bytes, name: str) -> bool:
-        """Store a name from a table; returns whether that is news."""
-        if self._names.get((exporter, domain, id_)) == name:
-            return False
-        if (exporter, domain, id_) not in self._names and len(self._names) >= 2 * MAX_NAMES:
-            self.beyond += 1
-            return False
-        # Tables may be sent in another domain than the flows that they are about.
-        self._names[exporter, domain, id_] = self._names[exporter, None, id_] = name
-        for key in self._same_id.get((exporter, id_), ()):
-            self._write(key)
-        return True
+    def rename(self, exporter: str, key: Key) -> None:
+        """Look up again what a table has named."""
+        for code_key in self._same.get((exporter, key), ()):
+            self._write(code_key)
 
-    def _write(self, key: _Key) -> None:
+    def _write(self, key: _CodeKey) -> None:
         exporter, domain, id_, name = key
         code = self._codes[key]
-        known = self._names.get((exporter, domain, id_)) or self._names.get((exporter, None, id_))
-        self.texts[code] = _text(name) or known or self._id_text(id_)
+        known = self._tables.find(self._table, exporter, domain, self._key(id_)).name if id_ else ""
+        self.texts[code] = plain_name(name) or known or self._id_text(id_)
         if id_:
             self.ids[code] = self._id_text(id_)
 
 
+def _number(octets: bytes) -> int:
+    return int.from_bytes(octets, "big")
+
+
 class Names:
-    """Codes and texts of the applications, VRFs and users of all exporters."""
+    """Names of all exporters.
+
+    Attributes:
+        tables: what they have announced.
+    """
 
     def __init__(self) -> None:
-        self._applications = _Kind(application_text)
-        self._vrfs = _Kind(lambda id_: str(int.from_bytes(id_, "big")))
+        self.tables = NameTables()
+        self._codes = {"application": _Codes("application", self.tables, bytes, application_text),
+                       "vrf": _Codes("vrf", self.tables, _number, lambda id_: str(_number(id_)))}
         self._users: dict[str, int] = {}
         self._beyond = 0
         self._snapshot: Mapping[str, Mapping[int, str]] | None = {}
 
     def naming(self, exporter: str, domain: int) -> Naming:
         """How to give codes to what this exporter reports in this Observation Domain."""
-        return Naming(lambda places: self._places(self._applications, exporter, domain, places),
-                      lambda places: self._places(self._vrfs, exporter, domain, places), self._user_codes)
+        return Naming(lambda places: self._places(self._codes["application"], exporter, domain, places),
+                      lambda places: self._places(self._codes["vrf"], exporter, domain, places), self._user_codes)
 
-    def announce(self, exporter: str, domain: int, data_set: DataSet) -> None:
-        """Store the names of applications and VRFs in Options Data, if there are any."""
-        numbers = {specifier.element_id: at for at, (_, specifier) in enumerate(data_set.template.named_fields)
-                   if not specifier.enterprise}
-        for kind, (ids, names) in ((self._applications, _TABLES["application"]), (self._vrfs, _TABLES["vrf"])):
-            id_at = next((numbers[number] for number in ids if number in numbers), None)
-            name_at = next((numbers[number] for number in names if number in numbers), None)
-            if id_at is None or name_at is None:
+    def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> None:
+        """Store the names in one record of Options Data.
+
+        Args:
+            places: exporter and Observation Domain that the record is about, by table.
+            values: by element name: integers as int, strings as octets.
+        """
+        for table, elements in TABLES.items():
+            name = next((text for element in elements.names if isinstance(octets := values.get(element), bytes)
+                         and (text := plain_name(octets))), "")
+            kind = bytes if table == "application" else int
+            key = next((value for element in elements.keys if isinstance(value := values.get(element), kind)), None)
+            if not name or key is None or not self.tables.store(table, *places[table], key, name):
                 continue
-            length = data_set.template.named_fields[id_at][1].format[1]
-            for row in data_set.records[:MAX_NAMES].tolist():
-                name = _text(bytes(row[name_at]))
-                if name and kind.announce(exporter, domain, _octets(row[id_at], length), name):
-                    self._snapshot = None
+            if table in self._codes:
+                self._codes[table].rename(places[table][0], key)
+                self._snapshot = None
 
     @property
     def beyond(self) -> int:
         """How many times a code or a name was refused because there were too many."""
-        return self._beyond + self._applications.beyond + self._vrfs.beyond
+        return self._beyond + self.tables.beyond + sum(codes.beyond for codes in self._codes.values())
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """Text by code, by the names in model.reported. The content does not change: later there is a new mapping."""
         if self._snapshot is None:
+            applications, vrfs = self._codes["application"], self._codes["vrf"]
             self._snapshot = {
-                APPLICATIONS: dict(self._applications.texts), APPLICATION_IDS: dict(self._applications.ids),
-                VRFS: dict(self._vrfs.texts), VRF_IDS: dict(self._vrfs.ids),
+                APPLICATIONS: dict(applications.texts), APPLICATION_IDS: dict(applications.ids),
+                VRFS: dict(vrfs.texts), VRF_IDS: dict(vrfs.ids),
                 USERS: {code: name for name, code in self._users.items()}}
         return self._snapshot
 
-    def _places(self, kind: _Kind, exporter: str, domain: int, places: Iterable[Place]) -> list[int]:
-        codes = [kind.code(exporter, domain, place) for place in places]
-        if max(codes, default=0) >= kind.newest:
-            self._snapshot, kind.newest = None, max(codes) + 1
-        return codes
+    def _places(self, codes: _Codes, exporter: str, domain: int, places: Iterable[Place]) -> list[int]:
+        found = [codes.code(exporter, domain, place) for place in places]
+        if max(found, default=0) >= codes.newest:
+            self._snapshot, codes.newest = None, max(found) + 1
+        return found
 
     def _user_codes(self, names: Iterable[bytes]) -> list[int]:
-        return [self._user(_text(name)) for name in names]
+        return [self._user(plain_name(name)) for name in names]
 
     def _user(self, name: str) -> int:
         if not name:
@@ -159,8 +248,3 @@ class Names:
                 code = OTHERS + 1 + len(self._users)
             self._users[name] = code
         return code
-
-
-def _octets(value: Any, length: int) -> bytes:
-    """An id of Options Data in network order."""
-    return value.to_bytes(min(length, 8), "big") if isinstance(value, int) else bytes(value)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.option_names import OptionNames
+from flowtop.capture.collector.names import NameTables
 from flowtop.model.exporters import Exporter, observation_point_name
-from flowtop.model.kinds import UNKNOWN_DIRECTION
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Kind
 from flowtop.model.record import OBSERVATION_DTYPE
+from flowtop.wire.flow_records import Collected
 
 MAX_POINTS = 16_384
 """Limit of interfaces with a number of their own, since a hostile sender can name many. The others share OTHERS."""
@@ -19,6 +20,8 @@ OTHERS = 1
 MAX_NAMES = 4_096
 """Limit of interfaces that are reported by name only."""
 
+_ENCAPSULATION = 2
+"""Place among the sums, after packets and octets."""
 _NAMED = 1 << 32
 """First number of interfaces that have a name and no number: above those that have one."""
 
@@ -28,20 +31,23 @@ class ObservationPoints:
 
     Entries are never removed, as flows refer to them.
 
-    Attributes:
+    Args:
         names: tables of names that exporters have announced.
+
+    Attributes:
+        names: the same.
         named_elsewhere: number of interfaces with a name that was announced in another Observation Domain.
     """
 
-    def __init__(self) -> None:
-        self.names = OptionNames()
+    def __init__(self, names: NameTables) -> None:
+        self.names = names
         self.named_elsewhere = 0
         self._numbers: dict[tuple[str, int, int], int] = {}
         self._by_name: dict[tuple[str, int, str], int] = {}
         self._texts: dict[int, str] | None = None
         self._texts_of = 0
         self._own: dict[int, str] = {}
-        self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 2), np.uint64)
+        self._sums = np.zeros((64, UNKNOWN_DIRECTION + 1, 3), np.uint64)
 
     def number(self, exporter: str, domain: int, interface: int) -> int:
         """The synthetic ifindex of an exporter's interface."""
@@ -80,8 +86,8 @@ class ObservationPoints:
 
     def interfaces(self) -> Mapping[int, str]:
         """Names by synthetic ifindex."""
-        if self._texts is None or self._texts_of != self.names.changes:
-            self.named_elsewhere, self._texts_of = 0, self.names.changes
+        if self._texts is None or self._texts_of != self.names.changes["interface"]:
+            self.named_elsewhere, self._texts_of = 0, self.names.changes["interface"]
             self._texts = {
                 number: observation_point_name(Exporter(exporter, domain, self._text(exporter, domain, interface)))
                 for (exporter, domain, interface), number in self._numbers.items()}
@@ -102,16 +108,24 @@ class ObservationPoints:
         self.named_elsewhere += other_domain
         return name or (f"if{interface}" if interface else "")
 
-    def book(self, ifindex: npt.NDArray[np.uint32], direction: npt.NDArray[np.uint8],
-             packets: npt.NDArray[np.uint64], octets: npt.NDArray[np.uint64]) -> None:
-        """Add traffic to the totals; each array of shape (n,)."""
-        np.add.at(self._sums[:, :, 0], (ifindex, direction), packets)
-        np.add.at(self._sums[:, :, 1], (ifindex, direction), octets)
+    def book(self, rows: Collected) -> None:
+        """Add traffic to the totals; of tunnels that packets were taken out of, only what is around the packets."""
+        point = rows["ifindex"], rows["direction"]
+        tunnels = rows["kind"] == np.uint8(Kind.PARENT)
+        if tunnels.any():
+            around = rows["encapsulation"] * rows["packets"]
+            np.add.at(self._sums[:, :, _ENCAPSULATION], point, np.where(tunnels, around, 0))
+            rows = rows[~tunnels]
+            point = rows["ifindex"], rows["direction"]
+        for number, name in enumerate(("packets", "octets")):
+            np.add.at(self._sums[:, :, number], point, rows[name])
 
     def observations(self) -> npt.NDArray[np.void]:
         """OBSERVATION_DTYPE, shape (m,): every point and direction with traffic; a new array."""
         numbers, directions = np.nonzero(self._sums.any(axis=2))
         observations = np.zeros(len(numbers), OBSERVATION_DTYPE)
         observations["ifindex"], observations["direction"] = numbers, directions
-        observations["packets"], observations["octets"] = self._sums[numbers, directions].T
+        for name, sums in zip(("packets", "octets", "encapsulation_octets"), self._sums[numbers, directions].T,
+                              strict=True):
+            observations[name] = sums
         return observations

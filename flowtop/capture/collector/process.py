@@ -6,57 +6,32 @@ Points, samplers, names, Data Sets that wait for a Template, and records between
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from flowtop.capture.collector.entries import CollectedEntries, MergedRows, merge_rows
 from flowtop.capture.collector.interface_counters import InterfaceBook
-from flowtop.capture.collector.intervals import QUANTITIES, Intervals, intervals_of
-from flowtop.capture.collector.names import Names
-from flowtop.capture.collector.option_names import NAME_ELEMENTS
+from flowtop.capture.collector.options import Announcements
 from flowtop.capture.collector.points import ObservationPoints
-from flowtop.capture.collector.sampling import (
-    NO_HEADER,
-    Announcement,
-    Header,
-    SamplerDirectory,
-    sampling_of,
-)
-from flowtop.capture.collector.sections import collect_records
-from flowtop.capture.collector.sessions import NO_BOOT, Domain, KnownSession, Session, Sessions, Verdict
-from flowtop.capture.collector.sflow import SampledPackets, reported_of
+from flowtop.capture.collector.rows import FlowRows, PendingSets, Rows
+from flowtop.capture.collector.sampling import NO_HEADER, Header
+from flowtop.capture.collector.sequences import Sequences, Verdict
+from flowtop.capture.collector.sessions import NO_BOOT, KnownSession, Session, Sessions
+from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
-from flowtop.capture.collector.totals import ReportedTotals
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.kinds import IpVersion
-from flowtop.model.reported import (
-    INTERFACE_NUMBERS,
-    OPPOSITE,
-    REPORTED_DTYPE,
-    Reported,
-    plain_address,
-    rows_of,
-    turned,
-)
+from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire import ipfix, netflow9, sflow
-from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set, join
+from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
 from flowtop.wire.file_details import checksum_holds
-from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected, CollectedRows, is_own
-from flowtop.wire.ipfix import Records
+from flowtop.wire.flow_records import COLLECTED_DTYPE, is_own
 from flowtop.wire.ipfix_decoder import Message
-from flowtop.wire.ipfix_template import FieldSpecifier, IpfixDecodeError, Template
-from flowtop.wire.record_names import interface_names
-from flowtop.wire.record_times import ExportTimes
-from flowtop.wire.reported import Origins, collect_origins, collect_reported
+from flowtop.wire.ipfix_template import IpfixDecodeError, Template
 from flowtop.wire.structured import flattened
 from flowtop.wire.template_store import TemplateStore
 
@@ -68,33 +43,11 @@ TEMPLATE_LIFE_S = 1_800.0
 """Lifetime of a Template over UDP: three times the usual interval of 10 min (RFC 7011 section 8.4)."""
 CLOCK_TOLERANCE_MS = 120_000
 """An exporter's clock that differs by more than this is considered wrong, and its times are shifted to ours."""
-LARGEST_COUNT = 1 << 46
-"""Records with more octets or packets than this (70 TB) are refused."""
 _COUNTING_FLOWS = (5, 6, 7)
 """Versions of NetFlow whose sequence numbers count flows; 1 has none, and 8 counts flows before aggregation."""
 _WITH_RECORDS = frozenset(("length", "count", "set", "record", "withdrawn"))
 """Skipped parts of messages that may have had records, so that the next sequence number is not known."""
 _SWEEP_S = 60.0
-_DOMAIN = "observationDomainId"
-_HASH = (1 << 64) - 1
-_MAX_OPTIONS = 4_096
-"""Limit of Options Data records that are read from one set."""
-_MAX_CHANGES = 64
-_MAX_CHANGE_COST = 65_536
-"""Limits of changes of sampling between two drains that leave earlier flows as they are: their number, and the samplers
-that have to be looked through again for them."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Data Sets of one Template that wait for the drain, with the times of their messages."""
-
-    known: KnownSession
-    domain: int
-    template: Template
-    header: Header
-    sets: list[DataSet] = field(default_factory=list)
-    times: list[MessageTimes] = field(default_factory=list)
 
 
 class CollectingProcess:
@@ -102,33 +55,33 @@ class CollectingProcess:
 
     Args:
         correct_clocks: shift the times of exporters whose clock is wrong; False for files, whose times are in the past.
+        tunnel_ports: take sampled packets out of tunnels, which have these UDP ports beside the standard ones; None:
+            leave them there.
 
     Attributes:
         points, names: of the exporters.
         foreign: there were Flow Records of Templates that are not flowtop's own.
     """
 
-    def __init__(self, correct_clocks: bool = True) -> None:
-        self.points = ObservationPoints()
-        self.names = Names()
+    def __init__(self, correct_clocks: bool = True, tunnel_ports: TunnelPorts | None = None) -> None:
+        self._counts: Counter[str] = Counter()
+        self._announced = Announcements(self._counts)
+        self.names = self._announced.names
+        self.points = ObservationPoints(self.names.tables)
+        self._records = FlowRows(self._announced, self.points, self._counts, tunnel_ports)
         self.foreign = False
         self._correct_clocks = correct_clocks
         self._store = TemplateStore()
         self._sessions = Sessions()
+        self._sequences = Sequences()
         self._held = HeldSets()
         self._templates = SharedTemplates(self._store)
-        self._samplers = SamplerDirectory()
-        self._changes = self._change_cost = 0
-        self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], _Pending]] = {}
+        self._pending: dict[Hashable, dict[tuple[Hashable, int, int, Header], PendingSets]] = {}
         self._pending_records = 0
         self._sampled: dict[tuple[Hashable, str, int], SampledPackets] = {}
-        self._extra: list[tuple[Collected, Reported | None]] = []
-        self._counts: Counter[str] = Counter()
+        self._extra: list[Rows] = []
         self._refused: Counter[str] = Counter()
-        self._events: Counter[str] = Counter()
-        self._totals = ReportedTotals()
         self._skipped: Counter[str] = Counter()
-        self._interval = 1.0
         self._swept_s: float | None = None
         self._interfaces = InterfaceBook()
 
@@ -188,11 +141,10 @@ class CollectingProcess:
         self._counts["messages"] += 1
         if message.skipped:
             self._skipped.update(dict(message.skipped))
-        domain = self._sessions.domain(known, message.domain)
         for data_set in message.data_sets:  # first, as they may have the boot time
             if data_set.template.scope_count:
                 self._take_options(known, message.domain, data_set)
-        times = self._times(message, domain, round(now_s * 1000))
+        times = self._times(message, known.session, round(now_s * 1000))
         header = NO_HEADER
         if message.sampling_interval or message.sampling_mode:
             header = Header(message.sampling_interval, message.sampling_mode > 0)
@@ -202,13 +154,13 @@ class CollectingProcess:
         for template_id in message.stale:
             self._held.drop(known.session.key, message.domain, template_id)
         if message.templates:
-            self._learn(known, message, now_s)
+            self._learn(known, message, times.boot_ms, now_s)
         records = message.record_count
         complete = not message.skipped or _WITH_RECORDS.isdisjoint(part for part, _ in message.skipped)
         for waiting in message.undecoded:
             count = self._take_without_template(known, message, waiting, times, now_s)
             records, complete = records + (count or 0), complete and count is not None
-        self._follow(message, domain, records, complete)
+        self._follow(message, known.session, records, complete)
 
     def _receive_sflow(self, octets: bytes, known: KnownSession, now_s: float) -> bool:
         """Take one sFlow datagram. The exporter is the agent it names, even if a proxy forwarded it."""
@@ -218,11 +170,12 @@ class CollectingProcess:
             self.refuse(refusal.fault)
             return False
         now_ms = round(now_s * 1000)
-        domain = self._sessions.domain(known, datagram.sub_agent)
-        self._judge(domain.sequence.see(datagram.sequence, 1, now_ms // 1000, now_ms - datagram.uptime_ms),
-                    "lost_messages")
+        place = datagram.agent, datagram.sub_agent  # a proxy has the agents of others in one session
+        agent = self._sessions.agent(known, *place)
+        self._judge(self._sequences.see(known.session, sflow.VERSION, place, datagram.sequence, 1, now_ms // 1000,
+                                        now_ms - datagram.uptime_ms), "lost_messages")
         for source, dropped in datagram.dropped:
-            self._counts["dropped_by_exporter"] += domain.newly_dropped(source, dropped)
+            self._counts["dropped_by_exporter"] += agent.newly_dropped(source, dropped)
         self._counts["messages"] += 1
         self._counts["records"] += len(datagram.packets) + len(datagram.empty)
         self._counts["unusable_records"] += len(datagram.empty)
@@ -248,10 +201,10 @@ class CollectingProcess:
         """The same with what else the records say."""
         rows, reported = self.take_rows()
         if len(rows):
-            self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+            self.points.book(rows)
         return merge_rows(rows, reported)
 
-    def take_rows(self) -> tuple[Collected, Reported | None]:
+    def take_rows(self) -> Rows:
         """Rows since the last call and their reported values, shape (n,); None: no exporter has reported any.
 
         They are as reported and not in the totals yet; for callers that pass them on in parts.
@@ -272,9 +225,10 @@ class CollectingProcess:
         """The current counters."""
         return CollectingStatistics(
             **self._counts, refused=tuple(sorted(self._refused.items())), waiting_sets=len(self._held),
-            dropped_sets=self._held.dropped, exporters=len(self._sessions), sampling_interval=round(self._interval),
-            names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._events.items())),
-            unchanged_totals=self._totals.unchanged, forgotten_totals=self._totals.forgotten,
+            dropped_sets=self._held.dropped, exporters=len(self._sessions),
+            sampling_interval=round(self._records.highest_interval),
+            names_of_other_domain=self.points.named_elsewhere, events=tuple(sorted(self._records.events.items())),
+            unchanged_totals=self._records.totals.unchanged, forgotten_totals=self._records.totals.forgotten,
             skipped=tuple(sorted((+self._skipped).items())), interfaces=self._interfaces.rows(),
             unnamed_values=self.names.beyond)
 
@@ -290,10 +244,11 @@ class CollectingProcess:
         if known is not None:
             for version, domain, id_ in list(known.announced):
                 self._templates.forget(known, version, domain, id_)
-            if self._samplers.has(session):
+            if self._announced.has(session):
                 self._settle(known)
-                self._samplers.forget(session)
+                self._announced.forget(session)
         self._sessions.forget(session)
+        self._sequences.forget(session)
         self._store.forget(session.key)
         self._held.forget(session.key)
 
@@ -311,7 +266,7 @@ class CollectingProcess:
 
     # ---- messages
 
-    def _follow(self, message: Message, domain: Domain, records: int, complete: bool) -> None:
+    def _follow(self, message: Message, session: Session, records: int, complete: bool) -> None:
         """Check the sequence number for gaps.
 
         Args:
@@ -325,7 +280,8 @@ class CollectingProcess:
         else:
             complete &= message.version in _COUNTING_FLOWS
             units, name = (records if complete else None), "lost_flows"
-        self._judge(domain.sequence.see(message.sequence, units, message.export_time_s, message.boot_ms), name)
+        self._judge(self._sequences.see(session, message.version, message.domain, message.sequence, units,
+                                        message.export_time_s, message.boot_ms), name)
 
     def _judge(self, verdict: Verdict, name: str) -> None:
         """Add the result of a sequence check to the counters."""
@@ -333,25 +289,25 @@ class CollectingProcess:
         self._counts["late_messages"] += verdict.late
         self._counts["sequence_resets"] += verdict.reset
 
-    def _times(self, message: Message, domain: Domain, now_ms: int) -> MessageTimes:
+    def _times(self, message: Message, session: Session, now_ms: int) -> MessageTimes:
         """Export and boot time of a message, and the correction of its exporter's clock."""
         export_ms = message.export_time_s * 1000
-        boot_ms = domain.boot_ms if message.boot_ms is None else message.boot_ms
+        boot_ms = self._announced.boots.own(session, message.domain) if message.boot_ms is None else message.boot_ms
         shift_ms = now_ms - export_ms if self._correct_clocks else 0
         if abs(shift_ms) <= CLOCK_TOLERANCE_MS:
             shift_ms = 0
         self._counts["corrected_clocks"] += shift_ms != 0
-        return MessageTimes(export_ms, boot_ms if boot_ms >= 0 else NO_BOOT, shift_ms)
+        return MessageTimes(export_ms, NO_BOOT if boot_ms is None or boot_ms < 0 else boot_ms, shift_ms)
 
-    def _learn(self, known: KnownSession, message: Message, now_s: float) -> None:
+    def _learn(self, known: KnownSession, message: Message, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets that waited for new Templates."""
         key = known.session.key
         for template in message.templates:
-            for held in self._held.take((key, message.domain, template.id)):
+            for held in self._held.take((key, message.domain, template.id), boot_ms):
                 self._take_late(known, message.domain, template, held.octets, held.times)
             if known.session.datagram:
                 self._release(self._templates.announced(known, message.version, message.domain, template.id, now_s),
-                              now_s)
+                              boot_ms, now_s)
         self._bound_templates()
 
     def _bound_templates(self) -> None:
@@ -369,12 +325,12 @@ class CollectingProcess:
         for part in parts:
             self._take(known, domain, part, times, NO_HEADER)
 
-    def _release(self, place: Place, now_s: float) -> None:
+    def _release(self, place: Place, boot_ms: int, now_s: float) -> None:
         """Decode the Data Sets of other source ports that wait for a Template that is known now."""
         template = self._templates.find(place, now_s)
         if template is None:
             return
-        for key, held in self._held.take_at(place):
+        for key, held in self._held.take_at(place, boot_ms):
             known, data_set = self._sessions.get(key[0]), fitting(template, held.octets)
             if known is None or data_set is None:
                 self._held.hold(key, held._replace(place=None))
@@ -409,7 +365,12 @@ class CollectingProcess:
             self._take_options(known, domain, data_set)
             return
         self._counts["records"] += data_set.count
-        for part in (data_set,) if data_set.template.plain else flattened(data_set):
+        if data_set.template.plain:
+            self._keep(known, domain, data_set, times, header)
+            return
+        parts, unread = flattened(data_set)
+        self._skipped["list"] += unread
+        for part in parts:
             self._keep(known, domain, part, times, header)
 
     def _keep(self, known: KnownSession, domain: int, data_set: DataSet, times: MessageTimes, header: Header) -> None:
@@ -421,202 +382,27 @@ class CollectingProcess:
         pending = group.get(key)
         if pending is None:
             self.foreign = self.foreign or not is_own(data_set.template)
-            pending = group[key] = _Pending(known, domain, data_set.template, header)
+            pending = group[key] = PendingSets(known.session, domain, data_set.template, header)
         pending.sets.append(data_set)
         pending.times.append(times)
         self._pending_records += data_set.count
 
     def _take_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
-        self._counts["options_records"] += data_set.count
-        self._use_options(known, domain, data_set)
+        self._announced.read(known.session, domain, data_set, lambda: self._settle(known))
         if not data_set.template.plain:
             self._bound_templates()
-
-    def _use_options(self, known: KnownSession, domain: int, data_set: DataSet) -> None:
-        """Read sampling intervals, tables of names and the exporter's boot time."""
-        place, template = self._sessions.domain(known, domain), data_set.template
-        records = data_set.records[:_MAX_OPTIONS]
-        self._counts["dropped_options"] += data_set.count - len(records)
-        intervals = intervals_of(records)
-        quantities, named = (not elements.isdisjoint(template.names) for elements in (QUANTITIES, NAME_ELEMENTS))
-        samplers = intervals is not None or "selectionSequenceId" in template.names
-        for number, row in enumerate(records.tolist()):
-            values = {name: _number_or_octets(value, specifier)
-                      for (name, specifier), value in zip(template.named_fields, row, strict=True)}
-            about = values.get(_DOMAIN) if _DOMAIN in template.names[:template.scope_count] else 0
-            about = about if isinstance(about, int) and about else domain
-            if samplers:
-                interval = None if intervals is None else float(intervals[number])
-                self._announce(known, about, values, interval if interval or quantities else None)
-            booted = values.get("systemInitTimeMilliseconds")
-            direction = values.get("biflowDirection")
-            if isinstance(direction, int):
-                place.biflow_direction = direction
-            if isinstance(booted, int):
-                place.boot_ms = booted & 0x7FFF_FFFF_FFFF
-            if named and not self.points.names.learn(*_original(values, known.session.exporter, about), values):
-                self._counts["dropped_options"] += 1
-        self.names.announce(known.session.exporter, domain, data_set)
-
-    def _announce(self, known: KnownSession, domain: int, values: dict[str, Any], interval: float | None) -> None:
-        """Store a sampler. Flows that were received before a change keep the interval that they were sampled with."""
-        def before_change() -> None:
-            self._changes += 1
-            self._change_cost += self._samplers.number(known.session)
-            if self._changes <= _MAX_CHANGES and self._change_cost <= _MAX_CHANGE_COST:
-                self._settle(known)
-
-        result = self._samplers.announce(known.session, domain, values, interval, before_change)
-        self._counts["dropped_options"] += result is Announcement.REFUSED
 
     # ---- records
 
     def _flush(self) -> None:
         """Convert waiting Data Sets to rows, including those of sessions that have ended."""
         pending, self._pending = self._pending, {}
-        self._changes = self._change_cost = 0
-        self._extra += [self._rows(part) for group in pending.values() for part in group.values()]
+        self._announced.begin()
+        self._extra += [self._records.of(part) for group in pending.values() for part in group.values()]
         sampled, self._sampled = self._sampled, {}
-        for (_, agent, sub_agent), packets in sampled.items():
-            found = packets.rows()
-            rows, intervals = found.rows, found.intervals
-            self._counts["unusable_records"] += found.unusable
-            self._counts["lying_lengths"] += packets.lying
-            reported = reported_of(found, self.names.naming(agent, sub_agent).user)
-            if (intervals > 1).any():
-                self._multiply(rows, intervals)
-                reported = _with_intervals(reported, intervals)
-            self._number(rows, agent, sub_agent)
-            self._extra.append((rows, reported))
+        self._extra += [self._records.of_packets(packets, agent, sub_agent)
+                        for (_, agent, sub_agent), packets in sampled.items()]
 
     def _settle(self, known: KnownSession) -> None:
         """Convert waiting Data Sets of an exporter to rows, before its samplers change."""
-        self._extra += [self._rows(part) for part in self._pending.pop(known.group, {}).values()]
-
-    def _rows(self, pending: _Pending) -> tuple[Collected, Reported | None]:
-        records = join(pending.sets)
-        counts = [data_set.count for data_set in pending.sets]
-        export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
-        place = self._sessions.domain(pending.known, pending.domain)
-        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), place.biflow_direction)
-        rows, sources = collected.rows, collected.sources
-        session = pending.known.session
-        self._count_records(collected)
-        reported = collect_reported(pending.template, records, self.names.naming(session.exporter, pending.domain))
-        if reported is not None:
-            reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
-                                       turned(rows_of(reported, sources[collected.forward:]))))
-        if collected.totals is not None:
-            domain = hash((session.exporter, pending.domain)) & _HASH
-            keep = self._totals.settle(rows, collected.totals, domain)
-            rows, sources = rows[keep], sources[keep]
-            reported = None if reported is None else rows_of(reported, np.flatnonzero(keep))
-        for name in ("start_ms", "end_ms"):
-            rows[name] += shift_ms[sources]
-        sampling = sampling_of(pending.template, records, pending.header,
-                               self._samplers.tables(session, pending.domain), session.sampling)
-        self._counts["unknown_sampling"] += sampling.unknown
-        self._counts["options_of_other_domain"] += sampling.other_domain
-        self._counts["options_of_other_port"] += sampling.other_port
-        if sampling.intervals is not None and len(rows):
-            self._multiply(rows, sampling.intervals[sources])
-            reported = _with_intervals(reported, sampling.intervals[sources])
-        believed = (rows["octets"] < LARGEST_COUNT) & (rows["packets"] < LARGEST_COUNT)
-        self._counts["unusable_records"] += int((~believed).sum())
-        if not believed.all():
-            rows, sources = rows[believed], sources[believed]
-            reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
-        origins = collect_origins(pending.template, records)
-        if origins is None:
-            self._number(rows, session.exporter, pending.domain)
-            self._name(rows, sources, records, pending)
-        else:
-            self._number_origins(rows, origins, sources, pending)
-        return rows, reported
-
-    def _number_origins(self, rows: Collected, origins: Origins, sources: npt.NDArray[np.intp],
-                        pending: _Pending) -> None:
-        """As `_number`, for relayed records: each has the interfaces of the exporter that reported it first."""
-        places = np.zeros(len(sources), [("exporter", "V16"), ("domain", "u4"), ("interface", "u4")])
-        places["exporter"] = origins.exporters[sources]
-        places["domain"] = pending.domain if origins.domains is None else origins.domains[sources]
-        for name in ("ifindex", "other_ifindex"):
-            places["interface"] = rows[name]
-            _, firsts, inverse = np.unique(places.view("S24"), return_index=True, return_inverse=True)
-            numbers = [self.points.number(_address_text(raw) or pending.known.session.exporter, domain, interface)
-                       for raw, domain, interface in places[firsts].tolist()]
-            mine = np.array(numbers, np.uint32)[inverse]
-            rows[name] = mine if name == "ifindex" else np.where(rows[name] != 0, mine, 0)
-        rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
-
-    def _name(self, rows: Collected, sources: npt.NDArray[np.intp], records: Records, pending: _Pending) -> None:
-        """Use the names of interfaces in the records; a name without a number is that of the Observation Point."""
-        exporter, domain = pending.known.session.exporter, pending.domain
-        for numbers, names, which in interface_names(pending.template, records):
-            if numbers is None:
-                unnumbered = rows["other_ifindex"] & ~np.uint32(OPPOSITE) == 0
-                rows["ifindex"] = np.where(unnumbered, self.points.numbers_of(exporter, domain, names)[which[sources]],
-                                           rows["ifindex"])
-                continue
-            pairs = np.unique(np.stack((numbers, which.astype(np.uint64)), axis=1), axis=0)
-            for number, place in pairs[:_MAX_OPTIONS].tolist():
-                if number and names[place]:
-                    self.points.names.store("interface", exporter, domain, number, names[place])
-
-    def _count_records(self, collected: CollectedRows) -> None:
-        """Count the records that are events, that have no IP octets, or nothing at all."""
-        self._counts["unusable_records"] += collected.unusable
-        self._counts["transport_records"] += collected.transport_records
-        self._counts["layer2_records"] += collected.layer2_records
-        self._events.update(dict(collected.events))
-
-    def _number(self, rows: Collected, exporter: str, domain: int) -> None:
-        """Replace the exporter's interface numbers by synthetic ifindexes."""
-        rows["ifindex"] = self.points.numbers(exporter, domain, rows["ifindex"])
-        places = np.flatnonzero(rows["other_ifindex"])
-        if len(places):
-            rows["other_ifindex"][places] = self.points.numbers(exporter, domain, rows["other_ifindex"][places])
-        if rows["opposite"].any():
-            rows["other_ifindex"] |= rows["opposite"] * np.uint32(OPPOSITE)
-
-    def _multiply(self, rows: Collected, intervals: Intervals) -> None:
-        """Multiply the counters of sampled traffic by the sampling interval."""
-        sampled = intervals > 1
-        self._interval = max(self._interval, float(intervals.max()))
-        self._counts["sampled_packets"] += int(rows["packets"][sampled].sum())
-        for name in ("packets", "octets"):
-            product = np.minimum(np.round(rows[name] * intervals), 2.0**62).astype(np.uint64)
-            rows[name] = np.where(sampled, product, rows[name])
-
-
-def _number_or_octets(value: Any, specifier: FieldSpecifier) -> Any:
-    """A value of Options Data; integers as int, even if the length differs from the type's (samplerId of 2 octets)."""
-    if isinstance(value, bytes) and specifier.format[0] == "V" and specifier.length <= 8:
-        return int.from_bytes(value, "big")
-    return value
-
-
-def _with_intervals(reported: Reported | None, intervals: npt.NDArray[np.float64]) -> Reported | None:
-    """The reported values with the sampling intervals that the counters were multiplied by."""
-    sampled = intervals > 1
-    if reported is None:
-        reported = np.zeros(len(intervals), REPORTED_DTYPE)
-    reported["sampling_interval"] = np.where(sampled, np.minimum(np.round(intervals), 0xFFFF_FFFF), 0)
-    return reported
-
-
-@lru_cache(4096)
-def _address_text(raw: bytes) -> str:
-    """An address of REPORTED_DTYPE; "" for none."""
-    return str(ipaddress.ip_address(plain_address(raw)[0])) if any(raw) else ""
-
-
-def _original(values: Mapping[str, Any], exporter: str, domain: int) -> tuple[str, int]:
-    """Exporter and Observation Domain that a record of Options Data from a mediator is about (RFC 7119)."""
-    for version in IpVersion:
-        address, number = values.get(f"originalExporterIPv{version}Address"), values.get("originalObservationDomainId")
-        if isinstance(address, int) and address < 1 << 32:  # Options Data have addresses of 4 octets as integers.
-            address = address.to_bytes(4, "big")
-        if isinstance(address, bytes) and len(address) in (4, 16) and any(address) and isinstance(number, int):
-            return str(ipaddress.ip_address(address)), number
-    return exporter, domain
+        self._extra += [self._records.of(part) for part in self._pending.pop(known.group, {}).values()]

@@ -6,15 +6,16 @@ counters come from the record, as for other records.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.capture.collector.sflow import packet_rows
+from flowtop.capture.collector.packets import PacketRows, read_packets
 from flowtop.capture.packets.frames import PAD, FileInterface, Frames
-from flowtop.capture.packets.internet import PARSED_IP, Packets, parse
 from flowtop.model.kinds import RecordBits
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire.flow_records import Collected, CollectedRows, collect_rows
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
@@ -60,19 +61,40 @@ class _Sections(NamedTuple):
     wire: npt.NDArray[np.int64]
 
 
-def collect_records(template: Template, records: Records, times: ExportTimes,
-                    biflow_direction: int | None = None) -> CollectedRows:
-    """Convert Flow Records of one Template to rows, also those that hold a packet: see collect_rows."""
+def collect_records(template: Template, records: Records, times: ExportTimes, biflow_direction: int | None = None,
+                    tunnel_ports: TunnelPorts | None = None) -> CollectedRows:
+    """Convert Flow Records of one Template to rows, also those that hold a packet: see collect_rows.
+
+    Args:
+        tunnel_ports: take packets out of tunnels, see `packets.read_packets`; but not where the record has counters,
+            which are of packets of the tunnel.
+    """
     names = frozenset(template.names)
     if not has_section(template) or not (names.isdisjoint(_COUNTERS) or names.isdisjoint(_ADDRESSES)):
         return collect_rows(template, records, times, biflow_direction)
-    sections = _sections(records)
-    parsed, usable = _parse(sections)
-    if names.isdisjoint(_COUNTERS):
-        records = _with_counters(records, np.where(usable, parsed.octets, 0), usable)
+    counted = not names.isdisjoint(_COUNTERS)
+    both_ways = any(name.startswith("reverse") for name in names)
+    found = _parse(_sections(records), None if counted or both_ways else tunnel_ports)
+    row_of = np.full(len(records), -1)
+    row_of[found.frames[:found.packets]] = np.arange(found.packets)
+    usable = row_of >= 0
+    if not counted:
+        octets = found.rows["octets"][:found.packets]
+        records = _with_counters(records, np.where(usable, np.append(octets, 0)[row_of], 0), usable)
     collected = collect_rows(template, records, times, biflow_direction)
-    _overlay(collected.rows, parsed, usable, collected.sources)
-    return collected
+    rows, sources = collected.rows, collected.sources
+    tunnels, of_tunnels = _tunnels(collected, found)
+    which = np.flatnonzero(usable[sources])
+    taken = row_of[sources[which]]
+    _overlay(rows, which, found.rows[taken], found.inner[taken])
+    if not len(tunnels):
+        return collected
+    inner = np.zeros(len(rows), np.bool_)
+    inner[which] = found.inner[taken]
+    end = collected.forward
+    return replace(collected, rows=np.concatenate((rows[:end], tunnels, rows[end:])),
+                   sources=np.concatenate((sources[:end], of_tunnels, sources[end:])), forward=end + len(tunnels),
+                   inner=np.insert(inner, end, np.zeros(len(tunnels), np.bool_)))
 
 
 def has_section(template: Template) -> bool:
@@ -82,9 +104,8 @@ def has_section(template: Template) -> bool:
 
 def section_rows(records: Records) -> tuple[Collected, npt.NDArray[np.intp]]:
     """The packets in records that have a section, as rows without interfaces and times, and the record of each."""
-    parsed, usable = _parse(_sections(records))
-    which = np.flatnonzero(usable)
-    return packet_rows(parsed, which), which
+    found = _parse(_sections(records), None)
+    return found.rows, found.frames
 
 
 def _sections(records: Records) -> _Sections:
@@ -118,19 +139,22 @@ def _first_of(records: Records, names: tuple[str, ...]) -> npt.NDArray[np.int64]
     return np.zeros(len(records), np.int64)
 
 
-def _parse(sections: _Sections) -> tuple[Packets, npt.NDArray[np.bool_]]:
-    """The packets of all sections, and which of them are IP."""
+def _parse(sections: _Sections, tunnel_ports: TunnelPorts | None) -> PacketRows:
+    """The IP packets of all sections; `frames` are indexes of records."""
     captured = np.array([len(octets) for octets in sections.octets], np.int64)
     known = sections.wire > 0
     wire = np.maximum(np.where(known, sections.wire, captured + _LARGEST_PACKET), captured)
-    read = sections.link != _UNREAD
-    count = len(captured)
-    parsed = parse(Frames(
-        np.frombuffer(b"".join(sections.octets) + bytes(PAD), np.uint8), np.cumsum(captured) - captured, captured, wire,
-        np.zeros(count, np.int64), np.where(read, sections.link, _ETHERNET), np.zeros(count, np.bool_), _LINKS))
+    some = np.flatnonzero((sections.link != _UNREAD) & (captured > 0))
+    found = read_packets(Frames(
+        np.frombuffer(b"".join(sections.octets) + bytes(PAD), np.uint8), (np.cumsum(captured) - captured)[some],
+        captured[some], wire[some], np.zeros(len(some), np.int64), sections.link[some], np.zeros(len(some), np.bool_),
+        _LINKS), tunnel_ports)
+    frames = some[found.frames]
     # A header without a length (segmentation by the network card) would have that of the frame, which is not known.
-    parsed.octets = np.where(~known & (parsed.octets > _LARGEST_PACKET), captured, parsed.octets)
-    return parsed, read & (captured > 0) & (parsed.outcome == PARSED_IP)
+    octets = found.rows["octets"]
+    unknown = ~known[frames] & (octets > _LARGEST_PACKET)
+    octets[unknown] = captured[frames[unknown]]
+    return found._replace(frames=frames)
 
 
 def _with_counters(records: Records, octets: npt.NDArray[np.int64], usable: npt.NDArray[np.bool_]) -> Records:
@@ -143,15 +167,28 @@ def _with_counters(records: Records, octets: npt.NDArray[np.int64], usable: npt.
     return found
 
 
-def _overlay(rows: Collected, parsed: Packets, usable: npt.NDArray[np.bool_], sources: npt.NDArray[np.intp]) -> None:
-    """Write what the packets say into their rows; `sources`: the record of each row."""
-    which = np.flatnonzero(usable[sources])
-    packets = packet_rows(parsed, sources[which])
+def _tunnels(collected: CollectedRows, found: PacketRows) -> tuple[Collected, npt.NDArray[np.intp]]:
+    """Rows of tunnels that packets were taken out of, with what their records say, and the records."""
+    row_of = np.full(int(found.frames.max(initial=-1)) + 1, -1)
+    in_range = collected.sources < len(row_of)
+    row_of[collected.sources[in_range]] = np.flatnonzero(in_range)
+    packets, frames = found.rows[found.packets:], found.frames[found.packets:]
+    kept = np.flatnonzero(row_of[frames] >= 0)
+    rows = collected.rows[row_of[frames[kept]]]
+    _overlay(rows, np.arange(len(kept)), packets[kept], np.zeros(len(kept), np.bool_))
+    for name in ("octets", "encapsulation"):
+        rows[name] = packets[name][kept]
+    return rows, frames[kept]
+
+
+def _overlay(rows: Collected, which: npt.NDArray[np.intp], packets: Collected, inner: npt.NDArray[np.bool_]) -> None:
+    """Write what packets say into the rows `which`; of `inner` ones, the record says nothing of the link layer."""
     for name in _OVERLAID:
         rows[name][which] = packets[name]
-    rows["record_bits"][which] &= np.uint32(_OF_LINK)
+    rows["record_bits"][which] = np.where(inner, np.uint32(0), rows["record_bits"][which] & np.uint32(_OF_LINK))
     for name in _OWN_IF_SET:
         nothing = np.zeros(1, packets[name].dtype)[0]
         said = packets[name] != nothing
-        rows[name][which[said]] = packets[name][said]
+        rows[name][which[said | inner]] = packets[name][said | inner]
         rows["record_bits"][which[said]] &= ~np.uint32(_UNREPORTED[name])
+    rows["record_bits"][which] |= packets["record_bits"]

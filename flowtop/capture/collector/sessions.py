@@ -1,4 +1,4 @@
-"""Transport Sessions and their Observation Domains: the state kept for each exporter, in bounded memory."""
+"""Transport Sessions: the state kept for each exporter, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,79 +6,25 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
-_MODULUS = 1 << 32
-_LARGEST_GAP = 1 << 24
-"""A gap larger than this counts as a restart of the sequence, not as loss."""
-_LATEST = 1 << 16
-"""How far behind a message may be to count as late; further behind, the exporter has restarted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Result of checking one sequence number.
-
-    Attributes:
-        lost: units missing before this message. Negative for a late message, which corrects an earlier count.
-        late: it arrived after a later one.
-        reset: the exporter has restarted.
-    """
-
-    lost: int = 0
-    late: bool = False
-    reset: bool = False
-
-
-class SequenceTracker:
-    """Checks the sequence numbers of one Observation Domain in one Transport Session."""
-
-    def __init__(self) -> None:
-        self._expected: int | None = None
-        self._export_time_s = 0
-        self._boot_ms: int | None = None
-        self._lost = 0
-
-    def see(self, sequence: int, units: int | None, export_time_s: int, boot_ms: int | None) -> Verdict:
-        """Check the sequence number of one message.
-
-        Args:
-            sequence: units sent before this message (NetFlow 9: may include it; only differences count).
-            units: units in this message; None if unknown, so that the next number cannot be checked.
-            export_time_s: from the message header.
-            boot_ms: when the exporter booted, or None.
-        """
-        restarted = self._restarted(export_time_s, boot_ms)
-        expected = self._expected
-        ahead = 0 if expected is None else (sequence - expected) % _MODULUS
-        behind = -ahead % _MODULUS
-        if not restarted and expected is not None and 0 < behind <= _LATEST and export_time_s <= self._export_time_s:
-            back = min(units or 0, self._lost)
-            self._lost -= back
-            return Verdict(lost=-back, late=True)
-        self._export_time_s = export_time_s
-        self._boot_ms = boot_ms
-        self._expected = None if units is None else (sequence + units) % _MODULUS
-        if restarted or ahead > _LARGEST_GAP:
-            self._lost = 0
-            return Verdict(reset=True)
-        self._lost += ahead
-        return Verdict(lost=ahead)
-
-    def _restarted(self, export_time_s: int, boot_ms: int | None) -> bool:
-        """Whether the exporter has rebooted: its boot time has increased by more than clock drift."""
-        if boot_ms is None or self._boot_ms is None or export_time_s < self._export_time_s:
-            return False
-        return boot_ms - self._boot_ms > 10_000 and (boot_ms - self._boot_ms) < 1 << 31
-
-
 MAX_SESSIONS = 1_024
-MAX_DOMAINS = 256
-"""Limit of Observation Domains per session with state."""
-MAX_ALL_DOMAINS = 8_192
-"""Limit of Observation Domains with state over all sessions."""
+MAX_AGENTS = 256
+"""Limit of sFlow sub-agents per session with state."""
+MAX_ALL_AGENTS = 8_192
+"""Limit of sFlow sub-agents with state over all sessions."""
 MAX_SOURCES = 64
-"""Limit of sFlow data sources per domain whose drop counters are tracked."""
+"""Limit of data sources per sub-agent whose drop counters are tracked."""
 NO_BOOT = -1
-"""`boot_ms` of a domain that has not reported its boot time."""
+"""Boot time of an exporter that has not reported it."""
+CLOCK_DRIFT_MS = 10_000
+"""Boot times that are computed from messages differ by less, as clocks drift and times are rounded."""
+
+
+def has_rebooted(before_ms: int, boot_ms: int) -> bool:
+    """Whether an exporter has booted between two messages: by its boot time in both, in ms since 1970 UTC or NO_BOOT.
+
+    An uptime that wraps after 49 days is no boot.
+    """
+    return before_ms >= 0 and boot_ms >= 0 and CLOCK_DRIFT_MS < boot_ms - before_ms < 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +50,9 @@ class Session:
 
 
 @dataclass(slots=True)
-class Domain:
-    """State of one Observation Domain of a session."""
+class SubAgent:
+    """State of one sFlow sub-agent of a session."""
 
-    sequence: SequenceTracker = field(default_factory=SequenceTracker)
-    boot_ms: int = NO_BOOT
-    biflow_direction: int | None = None
     dropped: dict[int, int] = field(default_factory=dict)
 
     def newly_dropped(self, source: int, dropped: int) -> int:
@@ -132,7 +75,7 @@ class KnownSession:
     """
 
     session: Session
-    domains: dict[int, Domain] = field(default_factory=dict)
+    agents: dict[tuple[str, int], SubAgent] = field(default_factory=dict)
     announced: dict[tuple[int, int, int], float] = field(default_factory=dict)
     heard_s: float = 0.0
     group: Hashable = field(init=False)
@@ -145,11 +88,11 @@ class Sessions:
     """All known sessions, the least recently used first.
 
     Attributes:
-        domains: number of Observation Domains with state, over all sessions.
+        agents: number of sFlow sub-agents with state, over all sessions.
     """
 
     def __init__(self) -> None:
-        self.domains = 0
+        self.agents = 0
         self._known: OrderedDict[Hashable, KnownSession] = OrderedDict()
 
     def __len__(self) -> int:
@@ -184,14 +127,14 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """Remove the state of a session."""
         known = self._known.pop(session.key, None)
-        self.domains -= len(known.domains) if known else 0
+        self.agents -= len(known.agents) if known else 0
 
-    def domain(self, known: KnownSession, number: int) -> Domain:
-        """The state of a domain. It is not stored if there are too many domains."""
-        domain = known.domains.get(number)
-        if domain is None:
-            domain = Domain()
-            if len(known.domains) < MAX_DOMAINS and self.domains < MAX_ALL_DOMAINS:
-                known.domains[number] = domain
-                self.domains += known.session.key in self._known
-        return domain
+    def agent(self, known: KnownSession, address: str, sub_agent: int) -> SubAgent:
+        """The state of an sFlow sub-agent. It is not stored if there are too many."""
+        agent = known.agents.get((address, sub_agent))
+        if agent is None:
+            agent = SubAgent()
+            if len(known.agents) < MAX_AGENTS and self.agents < MAX_ALL_AGENTS:
+                known.agents[address, sub_agent] = agent
+                self.agents += known.session.key in self._known
+        return agent

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.collector.packets import read_packets
 from flowtop.capture.packets.frames import PAD, FileInterface, Frames
-from flowtop.capture.packets.internet import LATER_FRAGMENT, PARSED_IP, Packets, parse
 from flowtop.model.kinds import ANY_PROTOCOL, UNKNOWN_DIRECTION, Direction, IpVersion, Kind, RecordBits, Tunnel
-from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.model.reported import REPORTED_DTYPE, Reported, packed_address, rows_of, words_of
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire import sflow
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected
 from flowtop.wire.sflow import SampledPacket
@@ -27,13 +27,15 @@ _LINKS = tuple(FileInterface(number) for number in sorted(set(_LINK_TYPE_OF.valu
 _LINK_OF = {protocol: _LINKS.index(FileInterface(number)) for protocol, number in _LINK_TYPE_OF.items()}
 _VERSIONS = {0x0800: IpVersion.V4, 0x86DD: IpVersion.V6}
 _MACS_OCTETS, _ETHERNET_OCTETS, _CHECK_OCTETS = 12, 14, 4
+_OF_TAGS = RecordBits.NO_VLAN_ID | RecordBits.NO_CUSTOMER_VLAN_ID
+_OF_LINK = {"source_mac": RecordBits.NO_SOURCE_MAC, "destination_mac": RecordBits.NO_DESTINATION_MAC}
 
 
 class SampledRows(NamedTuple):
     """Sampled packets as rows.
 
     Attributes:
-        rows: one per packet.
+        rows: one per packet, and one per tunnel that packets were taken out of (Kind.PARENT).
         intervals: sampling intervals, shape (n,).
         extended: what the agent reports of packets beside their headers, each only once.
         extended_of: index into `extended` for each row, shape (n,).
@@ -90,35 +92,48 @@ class SampledPackets:
         self._packets += packets
         self._times_ms += [now_ms] * len(packets)
 
-    def rows(self) -> SampledRows:
-        """The packets that can be read; frames of which only the Ethernet header was described come last."""
+    def rows(self, tunnel_ports: TunnelPorts | None = None) -> SampledRows:
+        """The packets that can be read; frames of which only the Ethernet header was described come after them, and
+        then the tunnels that packets were taken out of.
+
+        Args:
+            tunnel_ports: take packets out of tunnels; see `packets.read_packets`.
+        """
         read: list[int] = []
         bare: list[int] = []
         for place, packet in enumerate(self._packets):
             if packet.protocol in _LINK_OF:
                 (bare if packet.described and packet.protocol == sflow.ETHERNET else read).append(place)
-        rows, places = np.zeros(0, COLLECTED_DTYPE), np.zeros(0, np.int64)
+        parts = [np.zeros(0, COLLECTED_DTYPE)]
+        places, inner, tunnels = np.zeros(0, np.int64), np.zeros(0, np.bool_), 0
         if read:
-            parsed = parse(frames_of([self._packets[place] for place in read],
-                                     np.array(self._times_ms, np.int64)[read] * 1_000_000))
-            self.lying = int(np.count_nonzero(parsed.lying))
-            usable = np.flatnonzero(parsed.outcome == PARSED_IP)
-            rows, places = packet_rows(parsed, usable), np.array(read, np.int64)[usable]
+            found = read_packets(frames_of([self._packets[place] for place in read],
+                                           np.array(self._times_ms, np.int64)[read] * 1_000_000), tunnel_ports)
+            self.lying, tunnels = found.lying, len(found.rows) - found.packets
+            parts, places, inner = [found.rows], np.array(read, np.int64)[found.frames], found.inner
         if bare:
             described, taken = self._ethernet_rows(bare)
-            rows, places = np.concatenate((rows, described)), np.concatenate((places, taken))
+            parts, end = [described, *parts], len(described)
+            places, inner = np.concatenate((taken, places)), np.concatenate((np.zeros(end, np.bool_), inner))
+        rows = np.concatenate(parts)
         chosen = [self._packets[place] for place in places.tolist()]
-        points = np.array([_point(packet) for packet in chosen], np.int64).reshape(-1, 2)
-        rows["ifindex"], rows["direction"] = points[:, 0], points[:, 1]
-        rows["record_bits"] = np.array([packet.described for packet in chosen], np.uint32) * np.uint32(
-            RecordBits.NO_TTL)  # IP data without a header has all but the TTL
+        points = np.array([_point(packet) for packet in chosen], np.int64).reshape(-1, 3)
+        rows["ifindex"], rows["direction"], rows["other_ifindex"] = points.T
+        rows["opposite"] = [not packet.ingress and packet.direction is None for packet in chosen]
+        rows["opposite"] &= rows["ifindex"] != 0
+        # IP data without a header has all but the TTL.
+        rows["record_bits"] |= np.array([packet.described for packet in chosen], np.uint32) * np.uint32(
+            RecordBits.NO_TTL)
         kinds: dict[tuple[Record, ...], int] = {(): 0}  # most packets have the records of another one
         numbers = np.array([kinds.setdefault(packet.records, len(kinds)) for packet in chosen], np.int64)
+        numbers[inner] = 0  # they are about the packet around it
         reported = list(map(extended, kinds))
         if len(kinds) > 1:
             _note_extended(rows, reported, numbers)
+        _note_missing(rows, np.array([packet.protocol == sflow.ETHERNET and not packet.described for packet in chosen],
+                                     np.bool_) | inner)
         intervals = np.array([packet.interval for packet in chosen], np.float64)
-        return SampledRows(rows, intervals, reported, numbers, len(self._packets) - len(rows))
+        return SampledRows(rows, intervals, reported, numbers, len(self._packets) - len(rows) + tunnels)
 
     def _ethernet_rows(self, bare: list[int]) -> tuple[Collected, npt.NDArray[np.int64]]:
         """Rows of IP packets of which only the Ethernet header is known, as aggregates; and which packets they are."""
@@ -131,29 +146,13 @@ class SampledPackets:
             rows["destination_mac"][row], rows["source_mac"][row] = packet.header[:6], packet.header[6:_MACS_OCTETS]
             rows["start_ms"][row] = rows["end_ms"][row] = self._times_ms[place]
         rows["packets"], rows["kind"], rows["protocol"] = 1, Kind.AGGREGATE, ANY_PROTOCOL
+        rows["record_bits"] = int(RecordBits.NO_TOS | RecordBits.NO_TCP_CONTROL_BITS | RecordBits.NO_PROTOCOL
+                                  | RecordBits.NO_SOURCE_PORT | RecordBits.NO_DESTINATION_PORT)
         return rows, np.array(places, np.int64)
 
 
 def _ethertype(packet: SampledPacket) -> int:
     return int.from_bytes(packet.header[_MACS_OCTETS:_ETHERNET_OCTETS], "big")
-
-
-def packet_rows(parsed: Packets, usable: npt.NDArray[np.intp]) -> Collected:
-    """Rows of the packets `usable`, one packet each, without interface and direction."""
-    rows = np.zeros(len(usable), COLLECTED_DTYPE)
-    for name in FLOW_KEY_DTYPE.names or ():
-        rows[name] = parsed.keys[name][usable]
-    later = parsed.fragment[usable] == LATER_FRAGMENT
-    rows["kind"][later] = Kind.FRAGMENT
-    for name in ("source_port", "destination_port"):
-        rows[name][later] = 0
-    for name, values in (("tcp_control_bits", parsed.tcp_bits), ("octets", parsed.octets), ("tos", parsed.tos),
-                         ("ttl", parsed.ttl), ("source_mac", parsed.source_mac),
-                         ("destination_mac", parsed.destination_mac)):
-        rows[name] = values[usable]
-    rows["packets"] = 1
-    rows["start_ms"] = rows["end_ms"] = parsed.time_ns[usable] // 1_000_000
-    return rows
 
 
 def _note_extended(rows: Collected, reported: list[Extended], numbers: npt.NDArray[np.int64]) -> None:
@@ -174,11 +173,28 @@ def _note_extended(rows: Collected, reported: list[Extended], numbers: npt.NDArr
     rows["tunnel"][outer], rows["tunnel_id"][outer] = tunnels[outer].T
 
 
-def _point(packet: SampledPacket) -> tuple[int, int]:
-    """Interface and direction of a packet."""
+def _note_missing(rows: Collected, tagged: npt.NDArray[np.bool_]) -> None:
+    """Note what the link layer of packets does not say.
+
+    Args:
+        tagged: which packets have a link layer that would have a VLAN's tag, shape (n,).
+    """
+    own = np.where(tagged, np.uint32(0), np.uint32(_OF_TAGS))
+    for name, bit in _OF_LINK.items():
+        own |= np.where(rows[name] == np.zeros((), rows.dtype[name]), np.uint32(bit), np.uint32(0))
+    said = np.where(rows["vlan_id"] > 0, np.uint32(RecordBits.NO_VLAN_ID), np.uint32(0))
+    said |= np.where(rows["customer_vlan_id"] > 0, np.uint32(RecordBits.NO_CUSTOMER_VLAN_ID), np.uint32(0))
+    rows["record_bits"] |= own & ~said
+
+
+def _point(packet: SampledPacket) -> tuple[int, int, int]:
+    """Interface and direction of a packet, and the interface on the other side."""
     if packet.direction is None:
-        return packet.ingress or packet.egress, UNKNOWN_DIRECTION
-    return (packet.egress if packet.direction == Direction.EGRESS else packet.ingress), packet.direction
+        first, other = packet.ingress, packet.egress
+        return first or other, UNKNOWN_DIRECTION, other if first else 0
+    both = packet.ingress, packet.egress
+    first, other = both[::-1] if packet.direction == Direction.EGRESS else both
+    return first, packet.direction, other
 
 
 def frames_of(packets: list[SampledPacket], times_ns: npt.NDArray[np.int64]) -> Frames:

@@ -24,13 +24,15 @@ _MULTIPLIERS = np.random.default_rng().integers(1, 1 << 63, _WORDS, np.uint64) <
 """Random multipliers, so that no sender can choose colliding flows."""
 _MIX = np.uint64(0x9E37_79B9_7F4A_7C15)
 _HALF = np.uint64(32)
+_WRAP = np.uint64(1 << 32)
 
 
 class ReportedTotals:
     """Flows of all exporters whose records have totals.
 
     A flow is a Flow Key of one Observation Domain of an exporter, with its flowId and start if it has them. A total
-    that is lower than before and of a later report is of another flow, which is counted from its beginning. Where
+    that is lower than before and of a later report is of another flow, which is counted from its beginning, unless a
+    counter of 32 bits has wrapped: the flow's other counter has grown, or its start is the same. Where
     records have deltas, too, these count alone, unless they have been 0 in all records of the Observation Domain.
 
     Attributes:
@@ -90,7 +92,7 @@ class ReportedTotals:
         # In order of time within a flow: datagrams overtake each other.
         order = np.lexsort((rows["end_ms"][some], ids))
         some, ids = some[order], ids[order]
-        flows = _Sorted(ids, self._known(ids), rows["end_ms"][some], totals["final"][some])
+        flows = _Sorted(ids, self._known(ids), rows["end_ms"][some], totals["final"][some], totals["started"][some])
         counted, state = (_connections if connection else _growth)(
             flows, {unit: rows[unit][some] for unit in _UNITS}, {unit: totals[unit][some] for unit in _UNITS})
         for unit in _UNITS:
@@ -138,17 +140,19 @@ class _Sorted:
         known: the state before this call, of the report's flow.
         end_ms: of each report.
         final: which reports are the last of their flow.
+        started: which reports' flow is known by its start.
         late: reports that a later report of their flow has overtaken.
     """
 
     def __init__(self, ids: npt.NDArray[np.uint64], known: npt.NDArray[np.void], end_ms: npt.NDArray[np.int64],
-                 final: Bools) -> None:
+                 final: Bools, started: Bools) -> None:
         self.first = np.ones(len(ids), np.bool_)
         self.first[1:] = ids[1:] != ids[:-1]
         self.last = np.append(np.flatnonzero(self.first)[1:], len(ids)) - 1
         self.known = known
         self.end_ms = end_ms
         self.final = final
+        self.started = started
         self.late = (known["used"] > 0) & (end_ms < known["end_ms"]) & (
             end_ms >= known["end_ms"] - _LATEST_MS)
 
@@ -164,14 +168,25 @@ def _growth(flows: _Sorted, deltas: _Counts, totals: _Counts) -> tuple[_Counts, 
     for unit in _UNITS:
         before[unit] = np.concatenate(([np.uint64(0)], totals[unit][:-1]))
         before[unit] = np.where(flows.first, flows.known[unit], before[unit])
-    anew = (totals["octets"] < before["octets"]) | (totals["packets"] < before["packets"])
+    wrapped = {unit: _wrapped(flows, totals, before, unit) for unit in _UNITS}
+    anew = np.logical_or.reduce([(totals[unit] < before[unit]) & ~wrapped[unit] for unit in _UNITS])
     anew |= flows.first & flows.known["ended"] & (flows.end_ms > flows.known["end_ms"])
     anew[1:] |= ~flows.first[1:] & flows.final[:-1] & (flows.end_ms[1:] > flows.end_ms[:-1])
     counted = {}
     for unit in _UNITS:
         grown = totals[unit] - np.where(anew, np.uint64(0), before[unit])
+        grown += np.where(wrapped[unit] & ~anew, _WRAP, np.uint64(0))
         counted[unit] = np.where(deltas[unit] > 0, deltas[unit], grown)
     return counted, _after(flows, totals)
+
+
+def _wrapped(flows: _Sorted, totals: _Counts, before: _Counts, unit: str) -> Bools:
+    """Which totals are lower than before because a counter of 32 bits has wrapped, by less than its half."""
+    other = _UNITS[unit == _UNITS[0]]
+    grown = totals[unit] + _WRAP - before[unit]  # modulo 2**64
+    goes_on = (totals[other] > before[other]) | (flows.started & (totals[other] == before[other]))
+    wrapped: Bools = goes_on & (totals[unit] < before[unit]) & (before[unit] < _WRAP) & (grown < _WRAP // np.uint64(2))
+    return wrapped
 
 
 def _connections(flows: _Sorted, deltas: _Counts, totals: _Counts) -> tuple[_Counts, npt.NDArray[np.void]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
+from flowtop.capture.collector.sessions import NO_BOOT, has_rebooted
 from flowtop.wire.ipfix_template import OPTIONS_TEMPLATE_SET, TEMPLATE_SET
 
 MAX_OCTETS = 8_000_000
@@ -73,13 +74,23 @@ class HeldSets:
         while self._octets > MAX_OCTETS or len(self._sets) > MAX_SETS:
             self._drop_oldest()
 
-    def take(self, key: _Key) -> list[HeldSet]:
-        """Remove and return the Data Sets of a Template, in order."""
-        return [self._remove(number)[1] for number in list(self._by_key.get(key, ()))]
+    def take(self, key: _Key, boot_ms: int = NO_BOOT) -> list[HeldSet]:
+        """Remove and return the Data Sets of a Template, in order.
 
-    def take_at(self, place: Hashable) -> list[tuple[_Key, HeldSet]]:
+        Args:
+            boot_ms: when the exporter booted. Data Sets from before are dropped: template ids are assigned anew then.
+        """
+        return [held for _, held in self._remove_all(self._by_key.get(key, ()), boot_ms)]
+
+    def take_at(self, place: Hashable, boot_ms: int = NO_BOOT) -> list[tuple[_Key, HeldSet]]:
         """Remove and return the Data Sets of all sessions that wait for a Template of that place, in order."""
-        return [self._remove(number) for number in list(self._by_place.get(place, ()))]
+        return self._remove_all(self._by_place.get(place, ()), boot_ms)
+
+    def _remove_all(self, numbers: Iterable[int], boot_ms: int) -> list[tuple[_Key, HeldSet]]:
+        removed = [self._remove(number) for number in list(numbers)]
+        current = [found for found in removed if not has_rebooted(found[1].times.boot_ms, boot_ms)]
+        self.dropped += len(removed) - len(current)
+        return current
 
     def drop(self, session: Hashable, domain: int, template_id: int) -> None:
         """Drop the Data Sets of a Template that was withdrawn or replaced; of all if it is no Template's id."""

@@ -1,9 +1,12 @@
-"""The addresses of this host, in the network namespace of the capture."""
+"""The addresses of this host: of the network namespace in which they are asked for."""
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +15,48 @@ from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket, attr
 from flowtop.model.kinds import IpVersion
 
 _RTM_GETADDR = 22
-_IFADDRMSG = struct.Struct("=BBBBI")
+_REQUEST = struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0)
+"""struct ifaddrmsg: of all families and interfaces."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_OCTETS = (4, 16)
 _AGAIN_S = 1.0
 _MULTICAST_V4, _MULTICAST_V6, _LOOPBACK_V4 = 224, 255, 127
+
+
+class Addresses(NamedTuple):
+    """Of all interfaces, 4 or 16 octets each.
+
+    Attributes:
+        own: those of this host.
+        broadcast: those of all hosts of a link.
+    """
+
+    own: frozenset[bytes]
+    broadcast: frozenset[bytes]
+
+
+def read_addresses(route: RouteSocket) -> Addresses:
+    """The addresses in the network namespace of `route`. Needs no privileges. Raises OSError.
+
+    On a point-to-point link IFA_ADDRESS is that of the peer, and IFA_LOCAL the own one.
+    """
+    try:
+        bodies = route.dump(_RTM_GETADDR, _REQUEST)
+    except DumpInterruptedError as error:
+        bodies = error.bodies
+    given = [dict(attributes(body, len(_REQUEST))) for body in bodies]
+    own = (one.get(_IFA_LOCAL) or one.get(_IFA_ADDRESS, b"") for one in given)
+    broadcast = (one.get(_IFA_BROADCAST, b"") for one in given)
+    return Addresses(*(frozenset(address for address in some if len(address) in _OCTETS) for some in (own, broadcast)))
+
+
+def local_addresses() -> frozenset[bytes]:
+    """The addresses of this host in this thread's network namespace; none where the kernel cannot be asked."""
+    try:
+        with closing(RouteSocket()) as route:
+            return read_addresses(route).own
+    except OSError:
+        return frozenset()
 
 
 class LocalAddresses:
@@ -53,12 +94,8 @@ class LocalAddresses:
 
     def _read(self) -> None:
         try:
-            bodies = self._route.dump(_RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0))
-        except DumpInterruptedError as error:
-            bodies = error.bodies
+            addresses = read_addresses(self._route)
         except OSError:
             return  # the ones known before stay
-        found = {value for body in bodies for kind, value in attributes(body, _IFADDRMSG.size)
-                 if kind in (_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST)}
-        self._known = np.array([value.ljust(16, b"\0") for value in found], "S16")
+        self._known = np.array([value.ljust(16, b"\0") for value in addresses.own | addresses.broadcast], "S16")
         self._read_s = self._clock()

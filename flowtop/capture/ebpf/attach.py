@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.loader import PACKET_PROGRAMS, PROGRAMS
 from flowtop.model.kinds import Direction
 
+_OWN_NAMES = frozenset(name[:15] for name in (*PROGRAMS, *PACKET_PROGRAMS))
+"""As the kernel stores them: other flowtops' programs end nothing."""
+ATTACH_VARIABLE = "FLOWTOP_ATTACH"
+"""Environment variable that overrides EbpfConfig.attach, so that tests can use clsact on kernels with TCX."""
+NO_ROOM = f"{bpf.TCX_MOST} other programs are attached, and there is no room for more"
 AttachMode = Literal["auto", "tcx", "clsact"]
+
+
+class UnseenDirectionError(Exception):
+    """Packets of one direction of an interface cannot be observed; its text says why."""
+
+
+class Ahead(NamedTuple):
+    """Programs that run before flowtop's, and may keep packets from it.
+
+    Attributes:
+        programs: what each is, in the order in which they run.
+        passable: whether a new attachment would run before them.
+    """
+
+    programs: tuple[str, ...]
+    passable: bool
 
 
 class Attachment(Protocol):
@@ -16,6 +39,9 @@ class Attachment(Protocol):
 
     def alive(self) -> bool:
         """Whether it is still attached."""
+
+    def ahead(self) -> Ahead:
+        """Which programs of others run before it."""
 
     def close(self) -> None:
         """Detach it. No error if it or the interface is gone already. Called once."""
@@ -35,6 +61,7 @@ class Attacher(Protocol):
 
         Raises:
             OSError: ENODEV if the interface is gone; another errno if it cannot be attached to.
+            UnseenDirectionError: the interface can be attached to, but not in this direction.
         """
 
 
@@ -45,16 +72,35 @@ class TcxAttacher:
 
     def attach(self, ifindex: int, direction: Direction, program_fd: int) -> Attachment:
         """See Attacher. Takes an RCU grace period (about 10 ms)."""
-        kind = bpf.ATTACH_TCX_INGRESS if direction is Direction.INGRESS else bpf.ATTACH_TCX_EGRESS
-        return _TcxAttachment(bpf.link_create_tcx(program_fd, ifindex, kind))
+        kind = attach_type(direction)
+        try:
+            return _TcxAttachment(bpf.link_create_tcx(program_fd, ifindex, kind), ifindex, kind)
+        except OSError as error:
+            if error.errno in (errno.ERANGE, errno.E2BIG):
+                raise OSError(error.errno, NO_ROOM) from error
+            raise
+
+
+def attach_type(direction: Direction) -> int:
+    """The TCX hook of a direction."""
+    return bpf.ATTACH_TCX_INGRESS if direction is Direction.INGRESS else bpf.ATTACH_TCX_EGRESS
 
 
 class _TcxAttachment:
-    def __init__(self, link_fd: int) -> None:
+    def __init__(self, link_fd: int, ifindex: int, kind: int) -> None:
         self._link_fd = link_fd
+        self._place = ifindex, kind
 
     def alive(self) -> bool:
         return bpf.tcx_link_ifindex(self._link_fd) != 0
+
+    def ahead(self) -> Ahead:
+        mine = bpf.link_program_id(self._link_fd)
+        programs = bpf.tcx_programs(*self._place)
+        before = programs[:programs.index(mine)] if mine in programs else ()
+        named = [(number, bpf.program_name(number)) for number in before]
+        return Ahead(tuple(f"program {number} ({name})" if name else f"program {number}" for number, name in named
+                           if name not in _OWN_NAMES), passable=True)
 
     def close(self) -> None:
         os.close(self._link_fd)

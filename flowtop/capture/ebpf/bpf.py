@@ -23,6 +23,8 @@ ATTACH_TCX_INGRESS = 46
 ATTACH_TCX_EGRESS = 47
 F_BEFORE = 1 << 3
 """TCX: insert the program before all others."""
+TCX_MOST = 63
+"""Programs that one hook can have (BPF_MPROG_MAX - 1)."""
 
 END, NO_ROOM = errno.ENOENT, errno.ENOSPC
 """What `lookup_and_delete_batch` says at the end of the map, and when a bucket has more entries than there is room."""
@@ -32,7 +34,9 @@ _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _PROG_LOAD = 5
+_PROG_GET_FD_BY_ID = 13
 _OBJ_GET_INFO_BY_FD = 15
+_PROG_QUERY = 16
 _MAP_LOOKUP_AND_DELETE_BATCH = 25
 _LINK_CREATE = 28
 
@@ -164,11 +168,33 @@ def lookup_and_delete_batch(
 
 def load_pass_program() -> int:
     """Load a minimal tc program that returns TCX_NEXT / TC_ACT_UNSPEC, to test the host; returns its descriptor."""
-    instructions = ctypes.create_string_buffer(
-        struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0), 16)  # r0 = -1; exit
+    return load_program(struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0))  # r0 = -1; exit
+
+
+def xfrm_supported() -> bool:
+    """Whether the kernel has IPsec (CONFIG_XFRM), so that programs may ask for a packet's security association."""
+    move, add, call = 0xB7, 0x07, 0x85
+    code = b"".join(struct.pack("=BBhi", *words) for words in (
+        (move, 2, 0, 0),                       # r2 = 0: index
+        (0xBF, 3 | 10 << 4, 0, 0),             # r3 = r10
+        (add, 3, 0, -32),                      # r3 -= 32: where to
+        (move, 4, 0, 28), (move, 5, 0, 0),     # r4 = octets, r5 = flags
+        (call, 0, 0, 66),                      # bpf_skb_get_xfrm_state
+        (move, 0, 0, -1), (0x95, 0, 0, 0)))
+    try:
+        os.close(load_program(code))
+    except OSError:
+        return False
+    return True
+
+
+def load_program(code: bytes) -> int:
+    """Load a tc program of these instructions, of 8 octets each; returns its descriptor."""
+    instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     return _bpf(_PROG_LOAD, struct.pack(
-        "=IIQQ", PROG_TYPE_SCHED_CLS, 2, ctypes.addressof(instructions), ctypes.addressof(licence)) + bytes(24))
+        "=IIQQ", PROG_TYPE_SCHED_CLS, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
+        + bytes(24))
 
 
 def link_create_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:
@@ -187,6 +213,42 @@ def tcx_link_ifindex(link_fd: int) -> int:
     _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link_fd, len(information), ctypes.addressof(information)))
     (ifindex,) = struct.unpack_from("=I", information, 16)
     return int(ifindex)
+
+
+def link_program_id(link_fd: int) -> int:
+    """Id of a link's program."""
+    information = ctypes.create_string_buffer(64)
+    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link_fd, len(information), ctypes.addressof(information)))
+    (program_id,) = struct.unpack_from("=I", information, 8)
+    return int(program_id)
+
+
+def tcx_programs(ifindex: int, attach_type: int) -> list[int]:
+    """Ids of the programs of a TCX hook (Linux 6.6), in the order in which they run; none if the interface is gone."""
+    ids = (ctypes.c_uint32 * (TCX_MOST + 1))()
+    attributes = ctypes.create_string_buffer(
+        struct.pack("=IIIIQI", ifindex, attach_type, 0, 0, ctypes.addressof(ids), len(ids)), 64)
+    result = _call_bpf(_PROG_QUERY, attributes)
+    if result in (-errno.ENODEV, -errno.ENOENT):
+        return []
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    (count,) = struct.unpack_from("=I", attributes, 24)
+    return ids[:count]
+
+
+def program_name(program_id: int) -> str:
+    """Name of a loaded program, at most 15 characters; empty if it is gone, or may not be asked for."""
+    try:
+        program_fd = _bpf(_PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0))
+    except OSError:
+        return ""
+    try:
+        information = ctypes.create_string_buffer(128)
+        _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program_fd, len(information), ctypes.addressof(information)))
+    finally:
+        os.close(program_fd)
+    return information.raw[64:80].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def tcx_supported(program_fd: int) -> bool:

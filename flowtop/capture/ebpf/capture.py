@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.attach import Attacher, AttachMode, TcxAttacher
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
-from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection
+from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection, is_glob
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.owners import FlowOwners
@@ -30,7 +30,7 @@ from flowtop.capture.protocol import Wake
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.model.kinds import Direction
 from flowtop.model.packets import PacketRequest
-from flowtop.model.record import FlowBatch
+from flowtop.model.record import FlowBatch, Unobserved
 from flowtop.model.tunnel_ports import TunnelPorts
 
 
@@ -54,9 +54,6 @@ def kernel_clock(
     offset = monotonic_offset_ns() if offset_ns is None else offset_ns
     return monotonic_ns if offset == 0 else lambda: monotonic_ns() - offset
 
-
-ATTACH_VARIABLE = "FLOWTOP_ATTACH"
-"""Environment variable that overrides EbpfConfig.attach, so that tests can use clsact on kernels with TCX."""
 
 _SHORTEST_POLL_NS, _LONGEST_POLL_NS = 20_000_000, 200_000_000
 _NEW_FLOWS_PER_S = 500_000
@@ -89,6 +86,7 @@ class EbpfConfig:
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         owners: find the process of each flow.
+        must_observe: `open` fails if none of the interfaces can be observed, unless a glob waits for others.
     """
 
     interfaces: tuple[str, ...] = ()
@@ -97,6 +95,7 @@ class EbpfConfig:
     decap: bool = False
     tunnel_ports: TunnelPorts = field(default_factory=dict)
     owners: bool = False
+    must_observe: bool = False
 
     def __post_init__(self) -> None:
         check_map_entries(self.map_entries)
@@ -143,8 +142,8 @@ class EbpfCapture:
         return self._attacher.name
 
     @property
-    def unobserved(self) -> dict[str, str]:
-        """Reason by name of each selected interface that is not observed; valid once open."""
+    def unobserved(self) -> tuple[Unobserved, ...]:
+        """What of the selected interfaces is not observed; valid once open."""
         return self._points.unobserved
 
     def open(self, progress: Callable[[str], None]) -> None:
@@ -181,8 +180,13 @@ class EbpfCapture:
         selected = sum(map(selection.selects, self._list()))
         progress(f"attaching to {selected} interface{'' if selected == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
-        for name, reason in self.unobserved.items():
-            progress(f"{name} is not observed: {reason}")
+        for one in self.unobserved:
+            progress(one.text)
+        waits = not self._config.interfaces or any(map(is_glob, self._config.interfaces))
+        if self._config.must_observe and not waits and self.unobserved and not self._points.attached():
+            raise FlowtopError(f"nothing to observe: {'; '.join(one.text for one in self.unobserved)}",
+                               hint="-i takes other interfaces; flowtop --check shows which can be observed",
+                               exit_code=EXIT_UNAVAILABLE)
 
     def _list(self) -> list[Interface]:
         """List all interfaces; retries, as capture cannot start with an incomplete list."""
@@ -286,7 +290,7 @@ class EbpfCapture:
         now_ns, counters = self._clock_ns(), self._links.counters()
         self._maps.settle()
         self._maps.drain(side)
-        self._totals.read(side, counters)
+        self._points.inspect(self._totals.read(side, counters))
         return self._batch(now_ns, self._maps.buffer.keys, self._maps.buffer.counters)
 
     def _batch(self, now_ns: int, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> FlowBatch:
@@ -294,12 +298,12 @@ class EbpfCapture:
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
             self._points.names(), self._points.attached(),
             texts={} if self._owners is None else self._owners.find(keys, counters),
-            owners=None if self._owners is None else self._owners.statistics)
+            owners=None if self._owners is None else self._owners.statistics, unobserved=self._points.unobserved)
 
     def close(self) -> FlowBatch:
         """See Capture.close."""
         try:
-            attached = self._points.attached()
+            attached, unobserved = self._points.attached(), self._points.unobserved
             self._note_changes()
             self._points.detach(self._changes)
             now_ns = self._clock_ns()
@@ -309,7 +313,7 @@ class EbpfCapture:
                 self._maps.drain(side)
                 self._totals.read(side, {})
             keys, counters = merge_duplicates(self._maps.buffer.keys, self._maps.buffer.counters)
-            return replace(self._batch(now_ns, keys, counters), attached=attached)
+            return replace(self._batch(now_ns, keys, counters), attached=attached, unobserved=unobserved)
         finally:
             self._resources.close()
 

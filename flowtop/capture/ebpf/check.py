@@ -5,22 +5,35 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from flowtop.capture.ebpf import bpf, btf, start
+from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type
+from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, OWNERS_KERNEL, import_bcc, kernel_release
-from flowtop.capture.ebpf.loader import TASK_MEMBERS
-from flowtop.errors import FlowtopError
+from flowtop.capture.ebpf.interfaces import Interface, Links
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, TASK_MEMBERS
+from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.errors import FlowtopError, host_fault, limit_hint
+from flowtop.model.kinds import Direction
+from flowtop.model.record import Unobserved
 from flowtop.owners.cgroups import cgroup2_root
 from flowtop.owners.proc import PROC, in_first_namespace, unreadable
 
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
+RING_OCTETS = 16 << 20
+"""Of the ring buffer that packets are written from."""
+_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 3
+"""Files that a capture has open at least: programs, maps, an event, a netlink socket, one that is read."""
+_MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
 
@@ -43,20 +56,25 @@ class Finding:
 
 def check_host() -> tuple[Finding, ...]:
     """Check everything capture needs or can use, in the order of use. Attaches nothing, changes nothing."""
-    return (
-        check_kernel(kernel_release()),
-        check_privileges(),
-        check_lockdown(),
-        check_bcc(),
-        check_jit(),
-        _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
-        _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
-        _tried("grace period", _grace_period, ""),
-        check_packets(),
-        check_owners(),
-        check_processes(),
-        check_memory_lock(kernel_release()),
-    )
+    release = kernel_release()
+    with start.memory_lock_raised(release):  # as a capture has it
+        return (
+            check_kernel(release),
+            check_privileges(),
+            check_lockdown(),
+            check_proc(),
+            check_bcc(),
+            check_jit(),
+            _tried("compiler", _compiler, ""),
+            _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
+            _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
+            check_interfaces(),
+            _tried("grace period", _grace_period, ""),
+            check_packets(),
+            check_owners(release),
+            check_processes(),
+            check_memory_lock(release),
+        )
 
 
 def check_kernel(release: tuple[int, int]) -> Finding:
@@ -70,6 +88,12 @@ def check_privileges(status: Path = Path("/proc/self/status")) -> Finding:
     missing = start.missing_capabilities(status)
     return Finding("privileges", not missing, f"missing: {', '.join(missing)}" if missing else "sufficient",
                    start.HINT if missing else "")
+
+
+def check_proc(path: Path = Path("/proc/self")) -> Finding:
+    """Check that /proc is there: flowtop's hooks carry the number of its process, as /proc shows it."""
+    found = path.is_symlink() or path.exists()
+    return Finding("/proc", found, "mounted" if found else "not mounted", "" if found else start.PROC_HINT)
 
 
 def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
@@ -111,14 +135,15 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
         (attempt or try_ring_buffer)()
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(), start.HINT)
+            return Finding("packets (-w)", False, (error.strerror or str(error)).lower(),
+                           start.HINT if start.may_raise_memory_lock() else _MEMORY_LOCK_REMEDY)
         return Finding("packets (-w)", True, "not available: ring buffers need Linux 5.8")
     return Finding("packets (-w)", True, "ring buffer")
 
 
-def try_ring_buffer() -> None:
-    """Make a small ring buffer. Raises OSError if the kernel refuses."""
-    os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, 1 << 16))
+def try_ring_buffer(octets: int = RING_OCTETS) -> None:
+    """Make a ring buffer of the size that writing packets uses. Raises OSError if the kernel refuses."""
+    os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, octets))
 
 
 def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLINUX,
@@ -166,13 +191,16 @@ def check_memory_lock(release: tuple[int, int]) -> Finding:
     if start.may_raise_memory_lock():
         return Finding("memory lock limit", True, "will be raised")
     return Finding("memory lock limit", False, "too low for the maps, and cannot be raised",
-                   "ulimit -l unlimited, or run with sudo")
+                   _MEMORY_LOCK_REMEDY)
 
 
 def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(name, True, attempt())
     except OSError as error:
+        fault = host_fault(name, error) if limit_hint(str(error)) else None
+        if fault is not None:
+            return Finding(name, False, (error.strerror or str(error)).lower(), fault.hint)
         refused = error.errno in (errno.EPERM, errno.EACCES)
         return Finding(name, False, (error.strerror or str(error)).lower(), start.HINT if refused else remedy)
 
@@ -195,6 +223,61 @@ def try_batches() -> str:
     if dict(zip(keys[:moved].tolist(), values[:moved].tolist(), strict=True)) != written:
         raise OSError(errno.EIO, "the kernel returned other entries than were written")
     return "work"
+
+
+def _compiler() -> str:
+    """What the compiler's process and its answer need. Raises OSError."""
+    with ExitStack() as opened:
+        for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            opened.enter_context(end)
+        opened.callback(os.close, os.memfd_create("flowtop-check"))
+        opened.callback(os.close, os.eventfd(0))
+        for _ in range(_DESCRIPTORS - 1):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    return "can be started"
+
+
+def check_interfaces() -> Finding:
+    """Check what of the interfaces that are up has no hook, or other programs before flowtop's."""
+    gaps: list[Unobserved] = []
+    beside: list[str] = []
+    try:
+        with closing(RouteSocket()) as route:
+            up = [interface for interface in Links(route).list() if interface.up]
+            clsact = None if _by_tcx() else ClsactAttacher(route, this_process())
+            for interface in up:
+                if interface.layer is None:
+                    beside.append(Unobserved(interface.name, interface.refusal).text)
+                elif clsact is None:
+                    gaps += _full_hooks(interface)
+                else:
+                    if clsact.egress_unseen(interface.index):
+                        gaps.append(Unobserved(interface.name, EGRESS_UNSEEN, Direction.EGRESS))
+                    beside += [
+                        f"{direction.name.lower()} of {interface.name}: what {', '.join(ahead)} ends is not observed"
+                        for direction, ahead in clsact.foremost(interface.index).items() if ahead]
+    except OSError as error:
+        return Finding("interfaces", False, (error.strerror or str(error)).lower(), start.HINT)
+    texts = [*(gap.text for gap in gaps), *beside]
+    detail = "; ".join(texts) if texts else f"{len(up)} up, all can be observed"
+    if not gaps:
+        return Finding("interfaces", True, detail)
+    return Finding("interfaces", False, detail, "detach one of the programs: bpftool net lists them" if clsact is None
+                   else "replace the ingress qdisc by clsact, which takes the same filters, or use Linux {}.{}".format(
+                       *_TCX_KERNEL))
+
+
+def _by_tcx() -> bool:
+    program_fd = bpf.load_pass_program()
+    try:
+        return os.environ.get(ATTACH_VARIABLE) != "clsact" and bpf.tcx_supported(program_fd)
+    finally:
+        os.close(program_fd)
+
+
+def _full_hooks(interface: Interface) -> list[Unobserved]:
+    return [Unobserved(interface.name, NO_ROOM, direction) for direction in Direction
+            if len(bpf.tcx_programs(interface.index, attach_type(direction))) >= bpf.TCX_MOST]
 
 
 def _hooks() -> str:

@@ -18,14 +18,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bcc
-from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
+from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError, host_fault, limit_hint
 from flowtop.model.tunnel_ports import TunnelPorts
 
 MINIMUM_KERNEL = (5, 7)
@@ -59,7 +60,7 @@ def import_bcc() -> ModuleType:
     try:
         return find_bcc()
     except BccMissingError as error:
-        raise _bcc_missing(str(error)) from error
+        raise bcc_missing(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,9 @@ class Build:
                 self._python, self._directory, {**self._request, "headers": ""}).answer()
             if second["stage"] == "done":  # else report the first error
                 answer, log = second, second_log
+        if answer["stage"] == "done" and len(descriptors) < len(answer["programs"]) + len(answer["maps"]):
+            _close(descriptors)  # the kernel passes on no more than this process may open
+            answer, log = {"stage": "load", "message": os.strerror(errno.EMFILE), "errno": errno.EMFILE}, ""
         if answer["stage"] != "done":
             raise _refusal(answer, log, self._contents)
         self.owners_refused = answer["refused"]
@@ -187,10 +191,14 @@ class Compilation:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}", *decap_flags(decap, tunnel_ports)]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
+        maps: tuple[str, ...] = MAPS
+        if bpf.xfrm_supported():
+            cflags.append("-DFLOW_XFRM")
+            maps += IPSEC_MAPS
         if expression:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
         self._map_entries = map_entries
-        self._build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
+        self._build = Build("flow.bpf.c", cflags, PROGRAMS, maps,
                             (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners)
 
     def result(self) -> FlowProgram:
@@ -222,14 +230,25 @@ class _Child:
 
     def __init__(self, python: str, directory: Path, request: dict[str, Any]) -> None:
         loader = str(Path(__file__).with_name("loader.py"))
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._log = open(os.memfd_create("flowtop-compiler"), "w+b")  # noqa: SIM115, PTH123 - a descriptor, open as long as this is
-        with theirs:
+        try:
+            self._start(python, directory, loader, request)
+        except OSError as error:
+            raise host_fault("cannot start the compiler", error) or error from error
+
+    def _start(self, python: str, directory: Path, loader: str, request: dict[str, Any]) -> None:
+        """Raises OSError; then nothing is left open."""
+        with ExitStack() as undo:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.enter_context(self._socket)
+            undo.enter_context(theirs)
+            self._log = undo.enter_context(open(os.memfd_create("flowtop-compiler"), "w+b"))  # noqa: PTH123 - a descriptor
             # In a session of its own, so that Ctrl-C at the terminal reaches only this process.
             self._process = subprocess.Popen(
                 [python, "-I", loader, str(theirs.fileno()), json.dumps(request)], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
                 cwd=directory, env=_ENVIRONMENT)
+            theirs.close()
+            undo.pop_all()
 
     def answer(self) -> tuple[dict[str, Any], list[int], str]:
         """The child's answer, the descriptors it sent, and the output of bcc and clang."""
@@ -258,14 +277,22 @@ class _Child:
         self._log.close()
 
 
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> FlowtopError:
     """The error to show for a child's failure."""
     if answer["stage"] == "import":
-        return _bcc_missing(answer["message"])
+        return bcc_missing(answer["message"])
     if answer["stage"] == "killed":
         return FlowtopError("the compiler was killed (out of memory?)",
                             hint="compiling needs about 150 MB; raise the memory limit", exit_code=EXIT_FAILURE)
     number = answer["errno"]
+    limit = limit_hint(answer["message"]) or limit_hint(log) if number != errno.ENOMEM else ""
+    if limit and not ("could not open bpf map" in log and "Cannot allocate memory" in log):
+        return FlowtopError(f"cannot load the eBPF programs: {_cause(answer['message'], log)}", hint=limit)
     if number == errno.EPERM or "Operation not permitted" in log or "super-user" in answer["message"]:
         return FlowtopError(
             "cannot load the eBPF programs: operation not permitted",
@@ -288,13 +315,16 @@ def _refusal(answer: dict[str, Any], log: str, contents: tuple[str, str]) -> Flo
 def _cause(message: str, log: str) -> str:
     """The most informative line of `log`, else bcc's message."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    for mark in ("error:", "could not open", "invalid", "Permission denied"):
+    for mark in ("Too many open files", "error:", "could not open", "invalid", "Permission denied"):
         for line in lines:
             if mark in line:
                 return line
     return message
 
 
-def _bcc_missing(cause: str) -> FlowtopError:
+def bcc_missing(cause: str) -> FlowtopError:
+    """The error to show when bcc cannot be imported: it is not there, or its libraries do not fit in a limit."""
+    if limit := limit_hint(cause):
+        return FlowtopError(f"cannot load bcc: {cause}", hint=limit, exit_code=EXIT_UNAVAILABLE)
     return FlowtopError("bcc is not installed" if cause == "no package named bcc" else f"bcc is not installed: {cause}",
                         hint=_INSTALL_HINT, exit_code=EXIT_UNAVAILABLE)

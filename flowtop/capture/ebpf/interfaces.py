@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, EventSocket, RouteSocket, attributes
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
-from flowtop.model.kinds import Layer
+from flowtop.model.kinds import Direction, Layer
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_DELQDISC, _RTM_DELTFILTER = 37, 45
 _RTM_GETSTATS = 94
 _RTMGRP_LINK, _RTMGRP_TC = 1, 8
-_IFLA_IFNAME, _IFLA_STATS64, _IFLA_EXT_MASK = 3, 23, 29
+_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_EXT_MASK = 3, 18, 23, 29
+_IFLA_INFO_KIND = 1
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _IFLA_STATS_LINK_64 = 1
 _IFF_UP = 1
@@ -42,6 +43,14 @@ _LAYER_OF_ARPHRD = {
 }
 
 
+_NOT_IP = {32: "InfiniBand", 280: "CAN", 801: "802.11 frames", 802: "802.11 frames", 803: "802.11 frames",
+           804: "IEEE 802.15.4", 805: "IEEE 802.15.4", 824: "netlink messages", 826: "vsock messages"}
+"""What some devices without IP carry, by ARPHRD_*."""
+_NEVER_SEEN = {"vrf": frozenset({Direction.INGRESS}), "ifb": frozenset({Direction.INGRESS})}
+"""By kind of device, directions that its counters count and no hook sees: packets of another interface, which has seen
+them. A VRF takes those of its ports after their ingress, an IFB those that tc redirects."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """One network interface.
@@ -51,12 +60,25 @@ class Interface:
         name: current name.
         link_type: ARPHRD_* (uapi/linux/if_arp.h).
         up: IFF_UP is set.
+        kind: of a virtual device, as in `ip link add ... type KIND`; else empty.
     """
 
     index: int
     name: str
     link_type: int
     up: bool
+    kind: str = ""
+
+    @property
+    def never_seen(self) -> frozenset[Direction]:
+        """Directions in which the device counts packets that pass no hook of its."""
+        return _NEVER_SEEN.get(self.kind, frozenset())
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be observed, if `layer` is None."""
+        carries = _NOT_IP.get(self.link_type)
+        return f"link type {self.link_type} is not supported" + (f": it carries {carries}" if carries else "")
 
     @property
     def layer(self) -> Layer | None:
@@ -125,10 +147,11 @@ class Links:
         interfaces = []
         for reply in self._route.dump(_RTM_GETLINK, body):
             _, link_type, index, flags, _ = _IFINFOMSG.unpack_from(reply)
-            for kind, value in attributes(reply, _IFINFOMSG.size):
-                if kind == _IFLA_IFNAME:
-                    interfaces.append(Interface(index, _c_string(value), link_type, bool(flags & _IFF_UP)))
-                    break
+            found = dict(attributes(reply, _IFINFOMSG.size))
+            if _IFLA_IFNAME in found:
+                about = dict(attributes(found.get(_IFLA_LINKINFO, b""), 0))
+                interfaces.append(Interface(index, _c_string(found[_IFLA_IFNAME]), link_type, bool(flags & _IFF_UP),
+                                            _c_string(about.get(_IFLA_INFO_KIND, b""))))
         return sorted(interfaces, key=lambda interface: interface.index)
 
     def counters(self) -> dict[int, Counters]:

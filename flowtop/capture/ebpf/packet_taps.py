@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.check import try_ring_buffer
+from flowtop.capture.ebpf.check import RING_OCTETS, try_ring_buffer
 from flowtop.capture.ebpf.compiler import Build, decap_flags
 from flowtop.capture.ebpf.loader import PACKET_MAPS, PACKET_PROGRAMS
 from flowtop.capture.ebpf.points import ObservationPoints
@@ -95,7 +95,6 @@ class Ring:
         self._writers.close()
 
 
-RING_OCTETS = 16 << 20
 _RING_PAGE = 4096
 _POLL_S = 0.02
 _LOSSES_EVERY = 25

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flowtop.capture.ebpf import start
-from flowtop.capture.ebpf.attach import Attacher, Attachment
+from flowtop.capture.ebpf.attach import Attacher, Attachment, UnseenDirectionError
 from flowtop.capture.ebpf.interfaces import Counters, Interface, LinkChanges, Links, Selection
 from flowtop.capture.ebpf.netlink import DumpInterruptedError
 from flowtop.capture.ebpf.totals import UNASSIGNED, Totals
 from flowtop.errors import EXIT_NO_PERMISSION, FlowtopError
 from flowtop.model.kinds import Direction, Layer
+from flowtop.model.record import Unobserved
 
 ProgramTable = Mapping[Direction, int]
 """File descriptor of the program for each direction."""
 
 _LAST_WORDS_NS = 2_000_000_000
 """How long to wait for the notification of an interface that is no longer listed; load delays it."""
+_MOST_MOVES = 3
+"""How often flowtop goes before the programs of others on one interface: another one may want to be first too."""
+_MOST_INSPECTED = 32
+"""Interfaces whose programs are listed at one drain."""
 
 
 class Companion(Protocol):
@@ -39,12 +46,16 @@ class _Observed:
     Attributes:
         attachments: of the counting programs.
         beside: attachments of the companion; None if not attached yet.
+        unseen: directions without a hook, and why.
+        hidden: directions in which others' programs keep packets from flowtop's, and which.
     """
 
     name: str
     layer: Layer
     attachments: dict[Direction, Attachment]
     beside: dict[Direction, Attachment] | None = None
+    unseen: dict[Direction, str] = field(default_factory=dict)
+    hidden: dict[Direction, str] = field(default_factory=dict)
 
 
 class ObservationPoints:
@@ -71,15 +82,21 @@ class ObservationPoints:
         self._clock_ns = clock_ns
         self._observed: dict[int, _Observed] = {}
         self._names: dict[int, str] = {}
-        self._refused: dict[int, tuple[str, str]] = {}
+        self._refused: dict[int, Unobserved] = {}
+        self._moves: Counter[int] = Counter()
         self._missing_since: dict[int, int] = {}
         self._postponed = LinkChanges()
         self._companion: Companion | None = None
 
     @property
-    def unobserved(self) -> dict[str, str]:
-        """Reason by name of each selected interface that is not observed."""
-        return dict(self._refused.values())
+    def unobserved(self) -> tuple[Unobserved, ...]:
+        """What of the selected interfaces is not observed."""
+        found = list(self._refused.values())
+        for observed in self._observed.values():
+            found += [Unobserved(observed.name, reason, direction) for direction, reason in observed.unseen.items()]
+            found += [Unobserved(observed.name, reason, direction, in_part=True)
+                      for direction, reason in observed.hidden.items()]
+        return tuple(sorted(found, key=lambda one: (one.interface, one.direction or 0)))
 
     def attached(self) -> tuple[str, ...]:
         """Names of the interfaces that are observed, sorted."""
@@ -113,6 +130,9 @@ class ObservationPoints:
                 self._forget(ifindex, changes.final.get(ifindex))
             elif ifindex in existing:
                 self._observed[ifindex].name = self._names[ifindex] = existing[ifindex].name
+        for ifindex in list(self._moves):
+            if ifindex not in existing:
+                del self._moves[ifindex]
         self._refused = {ifindex: refusal for ifindex, refusal in self._refused.items()
                          if ifindex in existing and ifindex not in changes.suspect}
         waiting = [interface for interface in existing.values() if self._selection.selects(interface)
@@ -153,7 +173,8 @@ class ObservationPoints:
             observed.beside = {}
             self._companion.describe(ifindex, observed.name, observed.layer)
             for direction, program in self._companion.programs(observed.layer).items():
-                observed.beside[direction] = self._attacher.attach(ifindex, direction, program)
+                with suppress(UnseenDirectionError):  # said of the counting program
+                    observed.beside[direction] = self._attacher.attach(ifindex, direction, program)
 
     def _ended(self, ifindex: int, existing: Mapping[int, Interface], changes: LinkChanges) -> bool:
         """Whether an interface or its attachments are gone."""
@@ -168,7 +189,7 @@ class ObservationPoints:
 
     def _observe(self, interface: Interface) -> None:
         if interface.layer is None:
-            self._refused[interface.index] = (interface.name, f"link type {interface.link_type} is not supported")
+            self._refused[interface.index] = Unobserved(interface.name, interface.refusal)
             return
         observed = _Observed(interface.name, interface.layer, {})
         self._observed[interface.index], self._names[interface.index] = observed, interface.name
@@ -179,16 +200,63 @@ class ObservationPoints:
                 counters = self._links.counters_of(interface.index)
                 if counters is None:
                     raise OSError(errno.ENODEV, "the interface is gone")
-                self._totals.baseline(interface.index, direction, counters)
-                observed.attachments[direction] = self._attacher.attach(
-                    interface.index, direction, self._programs[direction])
+                # What no hook sees is not compared either: it is another interface's, or said.
+                compared = direction not in interface.never_seen
+                self._totals.baseline(interface.index, direction, counters if compared else None)
+                try:
+                    observed.attachments[direction] = self._attacher.attach(
+                        interface.index, direction, self._programs[direction])
+                except UnseenDirectionError as error:
+                    observed.unseen[direction] = str(error)
+                    self._totals.baseline(interface.index, direction, None)
         except OSError as error:
             self._forget(interface.index, None)
             if error.errno in (errno.EPERM, errno.EACCES):
                 raise FlowtopError(f"cannot attach to {interface.name}: operation not permitted",
                                    hint=start.HINT, exit_code=EXIT_NO_PERMISSION) from error
             if error.errno != errno.ENODEV:
-                self._refused[interface.index] = (interface.name, f"cannot attach: {error.strerror}")
+                self._refused[interface.index] = Unobserved(interface.name, f"cannot attach: {error.strerror}")
+
+    def inspect(self, short: Iterable[tuple[int, Direction]]) -> None:
+        """Look for programs that keep packets from flowtop's, and go before them where that is possible.
+
+        Args:
+            short: (ifindex, direction) where fewer packets were seen than the interface has counted.
+        """
+        places = list(short)[:_MOST_INSPECTED]
+        for ifindex, observed in self._observed.items():
+            for direction in [direction for direction in observed.hidden if (ifindex, direction) not in places]:
+                del observed.hidden[direction]
+        for ifindex, direction in places:
+            found = self._observed.get(ifindex)
+            attachment = found.attachments.get(direction) if found else None
+            if found is None or attachment is None:
+                continue
+            try:
+                ahead = attachment.ahead()
+            except OSError:
+                continue  # the interface is gone: the notification follows
+            if not ahead.programs:
+                found.hidden.pop(direction, None)
+                continue
+            reason = f"packets end at {', '.join(ahead.programs[:3])}"
+            if ahead.passable and self._moves[ifindex] < _MOST_MOVES:
+                self._moves[ifindex] += 1
+                interface = next((one for one in self._listed() if one.index == ifindex), None)
+                if interface is None:
+                    continue
+                self._forget(ifindex, None)
+                self._observe(interface)
+                if (moved := self._observed.get(ifindex)) is not None:
+                    moved.hidden[direction] = f"{reason}, which ran first until now"
+            else:
+                found.hidden[direction] = f"{reason}, which runs before flowtop's"
+
+    def _listed(self) -> list[Interface]:
+        try:
+            return self._links.list()
+        except DumpInterruptedError:
+            return []
 
     def _forget(self, ifindex: int, final: Counters | None) -> None:
         """Detach from an interface and close its totals. `final`: its last counters, if it was deleted."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, Compilation, kernel_release
@@ -11,8 +15,10 @@ from flowtop.model.tunnel_ports import TunnelPorts
 
 HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
         "a locked-down kernel or a container may refuse")
+PROC_HINT = "mount -t proc proc /proc"
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 21, 24, 38, 39
 _NAMES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 UNCHARGED_RELEASE = (5, 11)
 """First Linux that charges maps to the memory cgroup instead of RLIMIT_MEMLOCK."""
 
@@ -23,9 +29,23 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozense
     Args:
         status: proc_pid_status(5).
     """
-    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("CapEff:"))
+    try:
+        text = status.read_text(encoding="utf-8")
+    except OSError:  # no /proc
+        return _own_capabilities()
+    line = next(line for line in text.splitlines() if line.startswith("CapEff:"))
     mask = int(line.split()[1], 16)
     return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)
+
+
+def _own_capabilities() -> frozenset[int]:
+    """The same from capget(2); none if the kernel refuses."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    if ctypes.CDLL(None).capget(header, data):
+        return frozenset()
+    low, _, _, high, _, _ = struct.unpack("=6I", data.raw)
+    return frozenset(number for number in range(64) if (high << 32 | low) >> number & 1)
 
 
 def missing_capabilities(status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
@@ -59,6 +79,18 @@ def raise_memory_lock(release: tuple[int, int]) -> None:
     if release >= UNCHARGED_RELEASE or not may_raise_memory_lock():
         return
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+@contextmanager
+def memory_lock_raised(release: tuple[int, int]) -> Iterator[None]:
+    """A context in which RLIMIT_MEMLOCK is as in a capture; afterwards it is as before."""
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    raise_memory_lock(release)
+    try:
+        yield
+    finally:
+        if resource.getrlimit(resource.RLIMIT_MEMLOCK) != before:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
 
 
 MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216

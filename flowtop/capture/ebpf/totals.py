@@ -21,9 +21,12 @@ from flowtop.model.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE
 SLOTS = 512
 """Number of interfaces with a slot in the totals array; further ones use totals_overflow."""
 
-_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer"))
+_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer", "decrypts"))
+_FRAMES, _PACKETS = _SUMS.index("frames"), _SUMS.index("packets")
+_FEW = 16
+"""Packets too few to ask why they were not seen."""
 _WORDS = FLOW_TOTALS_DTYPE.itemsize // 8 - 1
-"""Number of 64-bit sums in struct flow_totals, after ifindex and layer."""
+"""Number of 64-bit sums in struct flow_totals, after ifindex, layer and decrypts."""
 _KEPT_VANISHED = 1024
 """Number of removed interfaces whose totals are kept; older ones are added to ifindex 0, which bounds memory."""
 UNASSIGNED = 0
@@ -52,7 +55,9 @@ class _Point:
         overflow: its totals are in the hash map, not in an array slot.
         undrained: sides that may still hold data of a removed interface; empty once its slot is free.
         counters: the interface's counters at the last reading.
+        compared: directions whose counters are of what the hooks see.
         gained: increase of these counters: by direction, [packets, octets].
+        missing: by direction, packets that these have in addition to those seen, since the hook was attached.
         forgot: directions in which the device lost its counters since the last reading, with the hook's (frames,
             octets) at that time: see `_settle`.
     """
@@ -63,7 +68,9 @@ class _Point:
     live: bool = True
     undrained: set[int] = field(default_factory=set)
     counters: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    compared: set[int] = field(default_factory=set)
     gained: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 0]])
+    missing: list[int] = field(default_factory=lambda: [0, 0])
     forgot: dict[int, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
     def count_interface(self, direction: int, now: Counters) -> bool:
@@ -76,19 +83,30 @@ class _Point:
         return not fell
 
 
+    def lacks(self, direction: int, counted: int, seen: npt.NDArray[np.uint64]) -> bool:
+        """Note what was counted and seen since the last reading.
+
+        Returns whether so much was not seen that it is not on its way.
+        """
+        frames, packets = int(seen[_FRAMES]), int(seen[_PACKETS])
+        self.missing[direction] += counted - min(frames, packets, key=lambda found: abs(found - counted))
+        return self.missing[direction] > _FEW + counted // 4 + self.gained[direction][0] // 200
+
+
 class Totals:
     """Reads struct flow_totals per side and adds the increase to cumulative observations.
 
     The kernel's totals are not reset while an interface is observed; the difference to the last reading is added.
 
     Args:
-        maps: file descriptors by name: totals, totals_overflow.
+        maps: file descriptors by name: totals, totals_overflow, and decrypting if there is one.
         cpus: number of possible CPUs.
     """
 
     def __init__(self, maps: Mapping[str, int], cpus: int) -> None:
         self._array_fd = maps["totals"]
         self._overflow_fd = maps["totals_overflow"]
+        self._decrypting_fd = maps.get("decrypting")
         self._array = bpf.MapReader(self._array_fd, 4)
         self._overflow = bpf.MapReader(self._overflow_fd, 16)
         self._cpus = cpus
@@ -129,6 +147,8 @@ class Totals:
                 self._add([point], side)  # nothing is attached: the hook's totals are final
             self._settle(point)
         point.undrained = set()
+        if not kept and self._decrypting_fd is not None:
+            bpf.map_delete(self._decrypting_fd, struct.pack("=I", ifindex))
         if not kept:
             self._last[:, point.row:point.row + 2] = 0
             point.overflow = self._slot_owner.setdefault(ifindex % SLOTS, ifindex) != ifindex
@@ -159,9 +179,14 @@ class Totals:
             return self._array.read(_slot(side, point.ifindex, direction), address)
         return self._overflow.read(_overflow_key(point.ifindex, direction, side), address)
 
-    def baseline(self, ifindex: int, direction: Direction, counters: Counters) -> None:
-        """Start counting the increase of the interface's counters in that direction."""
+    def baseline(self, ifindex: int, direction: Direction, counters: Counters | None) -> None:
+        """Start counting the increase of the interface's counters in that direction; None: do not count it."""
         point = self._points[ifindex]
+        point.missing[direction] = 0
+        if counters is None:
+            point.compared.discard(direction)
+            return
+        point.compared.add(direction)
         for column in (direction, 2 + direction):
             point.counters[column] = counters[column]
 
@@ -173,6 +198,8 @@ class Totals:
         own frames and octets since the last reading are used instead, once they are complete.
         """
         point = self._points[ifindex]
+        if direction not in point.compared:
+            return
         forgot = counters is None or not point.count_interface(direction, counters)
         if forgot or (direction == Direction.INGRESS and point.counters[direction] == 0):
             point.forgot.setdefault(direction, self._hook_counted(point, direction))
@@ -193,8 +220,12 @@ class Totals:
         point = self._points[ifindex]
         point.live, point.undrained = False, set(range(SIDES))
 
-    def read(self, side: int, counters: Mapping[int, Counters]) -> None:
-        """Add the increase of an idle side's totals and of the interfaces' counters since the last reading."""
+    def read(self, side: int, counters: Mapping[int, Counters]) -> list[tuple[int, Direction]]:
+        """Add the increase of an idle side's totals and of the interfaces' counters since the last reading.
+
+        Returns (ifindex, direction) where clearly fewer packets were seen than the interface has counted.
+        """
+        short = []
         readable = [point for point in self._points.values() if point.live or point.undrained]
         gained = self._add(readable, side)
         for number, point in enumerate(readable):
@@ -203,11 +234,15 @@ class Totals:
                 if not point.undrained:
                     self._release(point)
             elif (mine := counters.get(point.ifindex)) is not None:
-                for direction in Direction:
+                for direction in map(Direction, point.compared):
+                    seen = gained[2 * number + direction]
+                    before = point.gained[direction][0]
                     if not point.count_interface(direction, mine):  # see the method of that name
-                        seen = _as_device(gained[2 * number + direction], direction)
-                        for unit in range(2):
-                            point.gained[direction][unit] += int(seen[unit])
+                        for unit, amount in enumerate(_as_device(seen, direction).tolist()):
+                            point.gained[direction][unit] += amount
+                    elif point.lacks(direction, point.gained[direction][0] - before, seen):
+                        short.append((point.ifindex, direction))
+        return short
 
     def _add(self, readable: list[_Point], side: int) -> npt.NDArray[np.uint64]:
         """Add the increase of a side's totals since the last reading; returns it, shape (2 * points, words)."""

@@ -381,7 +381,12 @@ class FileCapture:
             elif self._stream.at_end or not self._stream.ready:
                 return None
             else:
-                self._stream.fill()
+                try:
+                    self._stream.fill()
+                except DamagedError:  # raised again by the next call
+                    if (piece := self._reader.rest(max(self._latest_ns, self._now_ns))) is None:
+                        raise
+                    return piece
 
     def _take(self, piece: Piece) -> None:
         clock_ns = piece.clock_ns

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
-from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.capture.files.frame_reader import FrameReader
 from flowtop.capture.files.messages import CapturedMessages, Payload, RawFile
 from flowtop.capture.files.octets import DamagedError, OctetStream
-from flowtop.capture.files.records import RecordPiece, record_piece
-from flowtop.model.exporters import CollectingStatistics
+from flowtop.capture.files.records import CollectingReader, RecordPiece, record_piece
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire.recognition import export_seconds
 
 
-class ExportReader:
+class ExportReader(CollectingReader):
     """Reads the Flow Records of export messages, as a collector that received them at the time of the capture.
 
     Exporters are the senders of the messages; their clocks are not corrected, as a collector of old flows would.
@@ -25,14 +21,15 @@ class ExportReader:
     Args:
         source: a capture; None for a file of raw datagrams, whose exporters are not known (sFlow names its agent).
         name: name of interfaces without one, in a file of raw datagrams.
+        tunnel_ports: see CollectingReader.
     """
 
-    def __init__(self, source: FrameReader | None, name: str) -> None:
+    def __init__(self, source: FrameReader | None, name: str, tunnel_ports: TunnelPorts | None = None) -> None:
+        super().__init__(name, tunnel_ports)
         self._frames = source
-        self._name = name
         self._messages = CapturedMessages()
         self._raw = RawFile()
-        self._process = CollectingProcess(correct_clocks=False)
+        self._ended = False
         self._waiting: Iterator[Payload] = iter(())
         self._connections: dict[tuple[str, str], Session] = {}
 
@@ -51,6 +48,14 @@ class ExportReader:
         if piece is None and damage is not None:
             raise damage
         return piece
+
+    def rest(self, latest_ns: int) -> RecordPiece | None:
+        """See Reader: raw datagrams, which begin where the whole file says, and what waited for its other parts."""
+        if not self._ended:
+            self._ended = True
+            self._waiting = self._raw.end() if self._frames is None else self._messages.end()
+        self._take()
+        return record_piece(self._process, latest_ns)
 
     def _more(self, stream: OctetStream) -> Iterator[Payload] | None:
         """The next messages; None if more has to be read first, or at the end."""
@@ -86,25 +91,10 @@ class ExportReader:
     @property
     def fault(self) -> str:
         """What could not be used, as text that follows the file's name; "" for nothing."""
-        statistics = self.statistics
+        statistics, unread = self.statistics, self._messages.unread.text
+        refused = f"{statistics.refused_messages:,} export messages that cannot be read"
         if statistics.refused_messages:
-            return f"has {statistics.refused_messages:,} export messages that cannot be read"
-        return "" if statistics.messages else "contains no flow export"
-
-    @property
-    def statistics(self) -> CollectingStatistics:
-        """Statistics of all messages so far."""
-        return self._process.statistics()
-
-    def observations(self) -> npt.NDArray[np.void]:
-        """Cumulative totals: OBSERVATION_DTYPE."""
-        return self._process.points.observations()
-
-    def texts(self) -> Mapping[str, Mapping[int, str]]:
-        """See FlowBatch.texts."""
-        return self._process.texts()
-
-    def names(self) -> dict[int, str]:
-        """Names of interfaces by number, with their exporter if it is known."""
-        return {number: text if not text.startswith("/") else text.partition(" ")[2] or self._name
-                for number, text in self._process.points.interfaces().items()}
+            return f"{unread}, and {refused}" if unread else f"has {refused}"
+        if not statistics.messages:
+            return f"contains no flow export, and {unread}" if unread else "contains no flow export"
+        return unread

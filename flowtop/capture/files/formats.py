@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -11,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.files.frame_reader import FrameReader
-from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.octets import DamagedError, OctetStream, compressor_of
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, foreign_pcap, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.pieces import CarriedPiece, PacketPiece, Piece, rising
 from flowtop.capture.packets.entries import Observations
 from flowtop.capture.packets.fragments import FragmentJoiner
 from flowtop.capture.packets.internet import parse
-from flowtop.capture.packets.link_types import LINK_TYPES, link_type_text, split_aggregates
+from flowtop.capture.packets.link_types import UnreadLinks, split_aggregates
 from flowtop.capture.packets.tunnels import decapsulate
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
@@ -43,7 +42,7 @@ class PacketReader:
         self._joiner = FragmentJoiner()
         self._observations = Observations()
         self._names: dict[int, str] = {}
-        self._unread: Counter[int] = Counter()
+        self._unread = UnreadLinks()
 
     def read(self, stream: OctetStream, latest_ns: int) -> Piece | None:
         """Take the complete frames from the stream's buffer; None if more has to be read first.
@@ -54,10 +53,7 @@ class PacketReader:
         if frames is None:
             return None
         self._names = {number + 1: interface.name for number, interface in enumerate(frames.interfaces)}
-        unread = {number: interface.link_type for number, interface in enumerate(frames.interfaces)
-                  if interface.link_type not in LINK_TYPES}
-        for number, link_type in unread.items():
-            self._unread[link_type] += int(np.count_nonzero(frames.interface == number))
+        self._unread.count(frames)
         frames = split_aggregates(frames)
         clock_ns = rising(frames.time_ns, latest_ns)
         if not self._decap:
@@ -68,12 +64,13 @@ class PacketReader:
             PacketPiece(decapsulated.packets, self._joiner.join(decapsulated.packets), clock_ns, self._observations,
                         frames), decapsulated)
 
+    def rest(self, latest_ns: int) -> None:
+        """See Reader: nothing."""
+
     @property
     def fault(self) -> str:
         """What could not be read, as text that follows the file's name; "" for nothing."""
-        kinds = [f"{count:,} {'frame' if count == 1 else 'frames'} of link type {link_type_text(number)}"
-                 for number, count in sorted(self._unread.items()) if count]
-        return f"has {', '.join(kinds)}, which is not supported: counted as ignored" if kinds else ""
+        return f"{self._unread.text}: counted as ignored" if self._unread.text else ""
 
     def observations(self) -> npt.NDArray[np.void]:
         """Cumulative totals: OBSERVATION_DTYPE."""
@@ -107,6 +104,9 @@ class Reader(Protocol):
 
         Raises DamagedError: the next part is invalid. Everything before it was returned first.
         """
+
+    def rest(self, latest_ns: int) -> Piece | None:
+        """What was held back until the end of the file, which cannot be reached; None for nothing, or when returned."""
 
     def observations(self) -> npt.NDArray[np.void]:
         """Cumulative totals of what was returned: OBSERVATION_DTYPE."""
@@ -145,14 +145,17 @@ def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPo
         if begins_message(head):
             from flowtop.capture.files.records import RecordReader
 
-            return RecordReader(name)
+            return RecordReader(name, (tunnel_ports or {}) if decap else None)
         if begins_raw_file(head):
             from flowtop.capture.files.exports import ExportReader
 
-            return ExportReader(None, name)
+            return ExportReader(None, name, (tunnel_ports or {}) if decap else None)
     except DamagedError as error:
         raise FlowtopError(f"{stream.name} {error}", hint="no data could be read",
                            exit_code=EXIT_DAMAGED) from error
+    if compressor := compressor_of(head):
+        raise FlowtopError(f"{stream.name} is compressed with {compressor}, which is not read",
+                           hint=f"{compressor} -dc FILE | flowtop -r -", exit_code=EXIT_DAMAGED)
     if whose := foreign_pcap(head):
         raise FlowtopError(f"{stream.name} is in {whose} variant of pcap, which is not supported",
                            hint="Wireshark's editcap converts it: editcap FILE OUT.pcapng", exit_code=EXIT_DAMAGED)
@@ -167,5 +170,5 @@ def _capture_reader(frames: FrameReader, name: str, decap: bool, tunnel_ports: T
         return PacketReader(frames, decap=decap, tunnel_ports=tunnel_ports)
     from flowtop.capture.files.exports import ExportReader  # the collector: not needed for packets
 
-    return ExportReader(frames, name)
+    return ExportReader(frames, name, (tunnel_ports or {}) if decap else None)
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from flowtop.capture.files.datagrams import Datagram, Packets
 from flowtop.capture.files.frame_reader import FrameReader
-from flowtop.capture.files.octets import DamagedError, OctetStream
+from flowtop.capture.files.octets import DamagedError, OctetStream, compressor_of
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.streams import Piece, Segment, Streams
-from flowtop.capture.packets.frames import Frames
+from flowtop.capture.packets.frames import Frames, Integers
 from flowtop.capture.packets.headers import IPV4, IPV6
-from flowtop.capture.packets.link_types import read_link
+from flowtop.capture.packets.link_types import UnreadLinks, read_link, split_aggregates
+from flowtop.capture.packets.tunnels import inside
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.kinds import IpVersion
 from flowtop.wire import ipfix
@@ -86,6 +87,9 @@ def read_payloads(stream: OctetStream) -> Iterator[Payload]:
                     yield from raw.end()
                     raise
             yield from messages
+        elif compressor := compressor_of(head):
+            raise FlowtopError(f"{stream.name} is compressed with {compressor}, which is not read",
+                               hint=f"{compressor} -dc FILE | flowtop-dump -", exit_code=EXIT_DAMAGED)
         else:
             raise FlowtopError(f"{stream.name} is not an export file", exit_code=EXIT_DAMAGED,
                                hint="supported: pcap, pcapng and IPFIX files, and raw datagrams")
@@ -107,16 +111,23 @@ def _captured(stream: OctetStream, reader: FrameReader) -> Iterator[Payload]:
         yield from messages.end()
         raise
     yield from messages.end()
+    if messages.unread.text:
+        raise FlowtopError(f"{stream.name} {messages.unread.text}", hint="the rest was read", exit_code=EXIT_DAMAGED)
 
 
 class CapturedMessages:
-    """Finds the messages in the frames of one capture: in datagrams, also in fragments, and in TCP streams.
+    """Finds the messages in the frames of one capture: in datagrams, also in fragments, and in TCP streams; also those
+    that are in tunnels.
 
     At the usual ports of collectors, damaged datagrams count as messages too; elsewhere only datagrams whose lengths
     are right, and whatever has an export's version at a receiver of such a datagram.
+
+    Attributes:
+        unread: frames of link types that are not read.
     """
 
     def __init__(self) -> None:
+        self.unread = UnreadLinks()
         self._packets = Packets()
         self._streams = Streams()
         self._receivers: OrderedDict[str, None] = OrderedDict()
@@ -124,15 +135,18 @@ class CapturedMessages:
 
     def take(self, frames: Frames) -> Iterator[Payload]:
         """The messages that are complete with these frames."""
-        link = read_link(frames)
+        self.unread.count(frames)
+        frames = split_aggregates(frames)
         octets = memoryview(frames.octets.data)
-        rows = np.flatnonzero((link.type == IPV4) | (link.type == IPV6))
-        for start, end, kind, interface, time_ns in zip(
-                (frames.offset + link.ip_offset)[rows].tolist(), (frames.offset + frames.captured)[rows].tolist(),
-                link.type[rows].tolist(), frames.interface[rows].tolist(), frames.time_ns[rows].tolist(), strict=True):
-            self._time_ns = time_ns
+        layers = [_packets(np.arange(len(frames.offset)), frames), *(_packets(*layer) for layer in inside(frames))]
+        places = np.concatenate(layers, axis=1)
+        if len(layers) > 1:  # in the order of the capture
+            places = places[:, np.argsort(places[0], kind="stable")]
+        interfaces, times_ns = frames.interface.tolist(), frames.time_ns.tolist()
+        for frame, start, end, kind in places.T.tolist():
+            self._time_ns = times_ns[frame]
             version = IpVersion.V4 if kind == IPV4 else IpVersion.V6
-            for content in self._packets.take(bytes(octets[start:end]), version, interface, time_ns):
+            for content in self._packets.take(bytes(octets[start:end]), version, interfaces[frame], self._time_ns):
                 yield from self._content(content)
 
     def end(self) -> Iterator[Payload]:
@@ -160,6 +174,14 @@ class CapturedMessages:
     def _piece(self, piece: Piece) -> Payload:
         return Payload(piece.octets, *piece.stream, datagram=False, damage=_GAP if piece.gap else "",
                        time_ns=self._time_ns, connection=piece.connection)
+
+
+def _packets(rows: Integers, frames: Frames) -> Integers:
+    """The IP packets of one layer, shape (4, n): outermost frame (of `rows`), start, end and EtherType."""
+    link = read_link(frames)
+    some = np.flatnonzero((link.type == IPV4) | (link.type == IPV6))
+    return np.stack((rows[some], (frames.offset + link.ip_offset)[some], (frames.offset + frames.captured)[some],
+                     link.type[some]))
 
 
 class RawFile:

@@ -15,12 +15,19 @@ from typing import Any
 import numpy as np
 
 from flowtop.capture.packets.frames import PAD, Octets
-from flowtop.errors import EXIT_NO_INPUT, FlowtopError
+from flowtop.errors import EXIT_NO_INPUT, FlowtopError, limit_hint
 
 ROOM = 8 << 20
 """Size of the buffer, which also limits the length of a frame, and of a block that is not skipped."""
 _GZIP = b"\x1f\x8b"
 _READ = 1 << 20
+_COMPRESSORS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+"""Programs by the first octets of what they compress, which flowtop does not read."""
+
+
+def compressor_of(head: bytes) -> str:
+    """The program that compressed a file which begins with these octets; "" for none, or gzip."""
+    return next((name for start, name in _COMPRESSORS.items() if head.startswith(start)), "")
 
 
 def readable(descriptors: Sequence[int], timeout_s: float) -> set[int]:
@@ -83,7 +90,8 @@ class OctetStream:
             return descriptor, True
         except OSError as error:
             raise FlowtopError(f"cannot read {path}: {(error.strerror or str(error)).lower()}",
-                               hint="specify a readable capture file", exit_code=EXIT_NO_INPUT) from error
+                               hint=limit_hint(str(error)) or "specify a readable capture file",
+                               exit_code=EXIT_NO_INPUT) from error
         except ValueError as error:  # a NUL in the name
             raise FlowtopError(f"cannot read {path!r}: {error}", exit_code=EXIT_NO_INPUT) from error
 

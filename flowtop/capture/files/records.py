@@ -1,4 +1,4 @@
-"""Flow Records of an IPFIX file (RFC 5655), decoded by the collector."""
+"""Flow Records of files, decoded by the collector; IPFIX files (RFC 5655)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flowtop.capture.packets.entries import Entries
 from flowtop.capture.packets.frames import LATEST_NS, Integers
 from flowtop.model.exporters import CollectingStatistics, exporter_of
 from flowtop.model.reported import Reported, rows_of
+from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire.flow_records import Collected
 from flowtop.wire.ipfix import HEADER_OCTETS, MESSAGE_HEADER, VERSION, begins_message
 
@@ -34,7 +35,7 @@ class RecordPiece:
     def entries(self, start: int, stop: int) -> Entries:
         """See Piece."""
         rows = self.rows[start:stop]
-        self.points.book(rows["ifindex"], rows["direction"], rows["packets"], rows["octets"])
+        self.points.book(rows)
         merged = merge_rows(rows, None if self.reported is None else self.reported[start:stop])
         return Entries(merged.keys, merged.counters, merged.other_ifindexes, described=merged.described,
                        reported=merged.reported)
@@ -58,16 +59,50 @@ def record_piece(process: CollectingProcess, latest_ns: int) -> RecordPiece | No
     return RecordPiece(rows, reported, rising(ends_ns, latest_ns), process.points)
 
 
-class RecordReader:
+class CollectingReader:
+    """What readers of Flow Records share: the collector, whose clock corrections are off, and what it knows.
+
+    Args:
+        name: name of interfaces without one in the file.
+        tunnel_ports: take sampled packets out of tunnels; see CollectingProcess.
+    """
+
+    def __init__(self, name: str, tunnel_ports: TunnelPorts | None) -> None:
+        self._name = name
+        self._process = CollectingProcess(correct_clocks=False, tunnel_ports=tunnel_ports)
+
+    @property
+    def statistics(self) -> CollectingStatistics:
+        """Statistics of all messages so far."""
+        return self._process.statistics()
+
+    def observations(self) -> npt.NDArray[np.void]:
+        """Cumulative totals: OBSERVATION_DTYPE."""
+        return self._process.points.observations()
+
+    def rest(self, latest_ns: int) -> RecordPiece | None:
+        """See Reader: nothing."""
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """See FlowBatch.texts."""
+        return self._process.texts()
+
+    def names(self) -> dict[int, str]:
+        """Names of interfaces by number, with their exporter if it is known."""
+        return {number: text if exporter_of(text) else text.partition(" ")[2] or self._name
+                for number, text in self._process.points.interfaces().items()}
+
+
+class RecordReader(CollectingReader):
     """Reads an IPFIX file.
 
     Args:
         name: name of interfaces without one in the file.
+        tunnel_ports: see CollectingReader.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._process = CollectingProcess(correct_clocks=False)
+    def __init__(self, name: str, tunnel_ports: TunnelPorts | None = None) -> None:
+        super().__init__(name, tunnel_ports)
         self._session = Session(key=None, exporter="", datagram=False)
 
     def read(self, stream: OctetStream, latest_ns: int) -> RecordPiece | None:
@@ -107,23 +142,6 @@ class RecordReader:
             (statistics.wrong_checksums, "messages with a wrong checksum")) if number]
         return f"has {' and '.join(faults)}" if faults else ""
 
-    @property
-    def statistics(self) -> CollectingStatistics:
-        """Statistics of all messages so far."""
-        return self._process.statistics()
-
-    def observations(self) -> npt.NDArray[np.void]:
-        """Cumulative totals: OBSERVATION_DTYPE."""
-        return self._process.points.observations()
-
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """See FlowBatch.texts. What flowtop exported of its own host reads as there, without numbers of interfaces."""
-        return self._process.texts() if self._process.foreign else self._process.names.texts()
-
-    def names(self) -> dict[int, str]:
-        """Names of interfaces by number; without the exporter's address, as the file is of one host.
-
-        A file of relayed flows names their exporters.
-        """
-        return {number: text if exporter_of(text) else text.partition(" ")[2] or self._name
-                for number, text in self._process.points.interfaces().items()}
+        return super().texts() if self._process.foreign else self._process.names.texts()

@@ -19,23 +19,24 @@ MPLS, MPLS_MULTICAST = 0x8847, 0x8848
 _PPPOE_SESSION, _BACKBONE, _VLAN_9200 = 0x8864, 0x88E7, 0x9200
 _PPP_IPV4, _PPP_IPV6, _PPP_MPLS, _PPP_MPLS_MULTICAST = 0x0021, 0x0057, 0x0281, 0x0283
 
-_ETHERNET, _CONTROL_WORD, _NOT_IP = 0x10001, 0x10002, 0x10003
+ETHERNET, CONTROL_WORD, NOT_IP = 0x10001, 0x10002, 0x10003
 """Types beside EtherTypes: what is behind labels and not IP. A control word (RFC 4385) precedes Ethernet too."""
 
-_PRECEDING = (MPLS, MPLS_MULTICAST, _PPPOE_SESSION, _BACKBONE, _VLAN_9200)
 _TAGS = (*TAG_TYPES, _VLAN_9200)
-_AFTER_CONTROL_WORD = (IPV4, IPV6, *TAG_TYPES, *_PRECEDING)
+_PRECEDING = (MPLS, MPLS_MULTICAST, _PPPOE_SESSION, _BACKBONE, *_TAGS)
+LEADING_TO_IP = (IPV4, IPV6, *_PRECEDING)
+"""EtherTypes of IP and of what may precede it."""
 _HEADERS_MAX = 6
-LABELS_MAX = 8
+LABELS_MAX = 12
 """Limit of a stack of MPLS labels."""
 _LABEL_OCTETS, _TYPE_OCTETS = 4, 2
-_OCTETS = {_ETHERNET: 14, _CONTROL_WORD: 18, _BACKBONE: 18, _PPPOE_SESSION: 8, **dict.fromkeys(_TAGS, 4)}
+_OCTETS = {ETHERNET: 14, CONTROL_WORD: 18, _BACKBONE: 18, _PPPOE_SESSION: 8, **dict.fromkeys(_TAGS, 4)}
 """Octets of each header; the last two are the type of what follows."""
 _VERSION_TYPE_CODE = 0x1100
 """Version 1, type 1 and code 0 of PPPoE: a session's data (RFC 2516)."""
 _VLAN_ID = 0x0FFF
-_BY_NIBBLE = np.full(16, _ETHERNET)
-_BY_NIBBLE[[0, 1, IpVersion.V4, IpVersion.V6]] = _CONTROL_WORD, _NOT_IP, IPV4, IPV6
+_BY_NIBBLE = np.full(16, ETHERNET)
+_BY_NIBBLE[[0, 1, IpVersion.V4, IpVersion.V6]] = CONTROL_WORD, NOT_IP, IPV4, IPV6
 """Type of what is behind the bottom of a stack of labels, by its first four bits. 1 is a control channel (RFC 4385)."""
 _WORD, _LONG = np.dtype(">u2"), np.dtype(">u4")
 
@@ -79,14 +80,17 @@ class _Walk:
         return found
 
 
-def skip_headers(frames: Frames, link: Link) -> None:
+def skip_headers(frames: Frames, link: Link, among: Integers | None = None) -> None:
     """Skip what precedes IP in frames that are not IP by their EtherType.
 
     These are labels and the Ethernet of a pseudowire (RFC 3032, RFC 4448), PPPoE sessions (RFC 2516), I-TAGs
     (IEEE 802.1ah), and VLAN tags among them, whose IDs fill those that are still 0. Frames in which IP does not follow
     stay as they are.
+
+    Args:
+        among: the frames to look at; None: all. Once for each frame: a second call would look further.
     """
-    strange = np.flatnonzero((link.type != IPV4) & (link.type != IPV6))
+    strange = np.flatnonzero((link.type != IPV4) & (link.type != IPV6)) if among is None else among
     if not len(strange):
         return
     rows = strange[np.isin(link.type[strange], _PRECEDING)]
@@ -118,9 +122,9 @@ def _step(walk: _Walk, rows: Integers) -> Integers:
     rows, octets = rows[more], octets[more]
     types = walk.type[rows]
     following = walk.read(rows, octets - _TYPE_OCTETS, _WORD)
-    bare = (types == _CONTROL_WORD) & ~np.isin(following, _AFTER_CONTROL_WORD)  # a MAC address begins with zero bits
-    octets[bare] = _OCTETS[_ETHERNET]
-    following[bare] = walk.read(rows[bare], _OCTETS[_ETHERNET] - _TYPE_OCTETS, _WORD)
+    bare = (types == CONTROL_WORD) & ~np.isin(following, LEADING_TO_IP)  # a MAC address begins with zero bits
+    octets[bare] = _OCTETS[ETHERNET]
+    following[bare] = walk.read(rows[bare], _OCTETS[ETHERNET] - _TYPE_OCTETS, _WORD)
     session = np.flatnonzero(types == _PPPOE_SESSION)
     if len(session):
         following[session], compressed = _session(walk, rows[session], following[session])
@@ -138,7 +142,7 @@ def _step(walk: _Walk, rows: Integers) -> Integers:
 
 def _labels(walk: _Walk, rows: Integers) -> None:
     """Skip labels up to the bottom of the stack; without one, the content is not IP."""
-    walk.type[rows] = _NOT_IP
+    walk.type[rows] = NOT_IP
     for _ in range(LABELS_MAX):
         rows = rows[walk.offset[rows] + _LABEL_OCTETS < walk.end[rows]]
         if not len(rows):
@@ -147,8 +151,18 @@ def _labels(walk: _Walk, rows: Integers) -> None:
         walk.offset[rows] += _LABEL_OCTETS
         walk.tunnel[rows], walk.tunnel_id[rows] = Tunnel.MPLS, label >> 12
         bottom = rows[label >> 8 & 1 == 1]
-        walk.type[bottom] = _BY_NIBBLE[walk.octets[walk.begin[bottom] + walk.offset[bottom]] >> 4]
+        walk.type[bottom] = behind_labels(walk.octets, walk.begin[bottom] + walk.offset[bottom])
         rows = rows[label >> 8 & 1 == 0]
+
+
+def behind_labels(octets: npt.NDArray[np.uint8], at: Integers) -> Integers:
+    """The types of what is behind the bottom of label stacks, which is at these places; shape (n,).
+
+    They are IPV4, IPV6, ETHERNET, CONTROL_WORD (which Ethernet follows) and NOT_IP.
+    Without a control word, a MAC address that begins like IP is taken for IP, as routers do (RFC 8469).
+    """
+    found: Integers = _BY_NIBBLE[octets[at] >> 4]
+    return found
 
 
 def _session(walk: _Walk, rows: Integers, protocol: Integers) -> tuple[Integers, Integers]:
@@ -157,7 +171,7 @@ def _session(walk: _Walk, rows: Integers, protocol: Integers) -> tuple[Integers,
     walk.tunnel[rows], walk.tunnel_id[rows] = Tunnel.PPPOE, head & 0xFFFF
     compressed = protocol >> 8 & 1
     protocol = protocol >> 8 * compressed
-    types = np.full(len(rows), _NOT_IP)
+    types = np.full(len(rows), NOT_IP)
     data = head >> 16 == _VERSION_TYPE_CODE
     for number, type_ in ((_PPP_IPV4, IPV4), (_PPP_IPV6, IPV6), (_PPP_MPLS, MPLS), (_PPP_MPLS_MULTICAST, MPLS)):
         types[data & (protocol == number)] = type_

@@ -51,6 +51,9 @@ _IPV4_HEADER = np.dtype([
 _IPV6_HEADER = np.dtype([
     ("version_class", ">u2"), ("label", "V2"), ("payload_length", ">u2"), ("next_header", "u1"), ("hop_limit", "u1"),
     ("source", "V16"), ("destination", "V16")])
+_JUMBO = np.dtype([("header", "V2"), ("option", ">u2"), ("length", ">u4")])
+_JUMBO_OPTION, _JUMBO_MINIMUM = 0xC204, 65_536
+"""Type and length of the option; its smallest value: shorter packets have a payload length."""
 _EXTENSION_HEADER = np.dtype([("next_header", "u1"), ("length", "u1"), ("fragment", ">u2"), ("id", "<u4")])
 _TRANSPORT = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("sequence", ">u4"),
                        ("acknowledgement", "V4"), ("bits", ">u2"), ("window", "V2")])
@@ -228,9 +231,10 @@ def _parse_ipv6(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     ip_offset = link.ip_offset[rows]
     header = gather(frames.octets, frames.offset[rows] + ip_offset, _IPV6_HEADER)
     octets = header["payload_length"].astype(np.int64) + _IPV6_HEADER.itemsize
-    jumbo = (header["payload_length"] == 0) & (header["next_header"] == np.uint8(Protocol.HOPOPT))
     available = frames.wire[rows] - ip_offset
-    octets = np.where(jumbo, available, octets)
+    jumbo = (header["payload_length"] == 0) & (header["next_header"] == np.uint8(Protocol.HOPOPT))
+    if jumbo.any():
+        octets[jumbo] = _jumbo_octets(frames, rows[jumbo], ip_offset[jumbo] + _IPV6_HEADER.itemsize, available[jumbo])
     lying = octets > available
     if lying.any():
         octets = np.minimum(octets, available)
@@ -246,6 +250,18 @@ def _parse_ipv6(frames: Frames, link: Link, packets: Packets, rows: Integers) ->
     _note_header(packets, rows, _V6, header["next_header"], tos, header["hop_limit"], octets)
     cursor = _Cursor(rows, ip_offset + _IPV6_HEADER.itemsize, ip_offset + octets)
     return _skip_extensions(frames, packets, cursor)
+
+
+def _jumbo_octets(frames: Frames, rows: Integers, at: Integers, available: Integers) -> Integers:
+    """Octets of packets that say no length, but have a Hop-by-Hop header at the offsets `at`.
+
+    Those of its jumbo option (RFC 2675), which all writers put first; else those available.
+    """
+    there = at + _JUMBO.itemsize <= frames.captured[rows]
+    jumbo = gather(frames.octets, frames.offset[rows] + np.where(there, at, 0), _JUMBO)
+    octets = jumbo["length"].astype(np.int64)
+    good = there & (jumbo["option"] == _JUMBO_OPTION) & (octets >= _JUMBO_MINIMUM)
+    return np.where(good, octets + _IPV6_HEADER.itemsize, available)
 
 
 def _note_header(packets: Packets, rows: Integers, version: np.uint8, protocol: npt.NDArray[np.uint8],

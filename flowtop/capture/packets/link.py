@@ -125,7 +125,7 @@ def _cooked(frames: Frames, dtype: np.dtype[np.void]) -> Link:
 
 
 def _skip_tags(frames: Frames, link: Link) -> None:
-    """Walk the VLAN tags in the frame; with more than four, the frame counts as not IP."""
+    """Walk the VLAN tags in the frame, at most four; skip_headers walks some more."""
     if not _tagged(link.type).any():
         return
     rows = np.flatnonzero(_tagged(link.type))
@@ -180,6 +180,9 @@ def _bare(frames: Frames, ipv4: npt.NDArray[np.bool_], ipv6: npt.NDArray[np.bool
 
 
 def follow_type(frames: Frames, link: Link) -> None:
-    """Skip what may stand between an EtherType and the IP header (tags, labels), for links that are read elsewhere."""
+    """Skip what may stand between an EtherType and the IP header (tags, labels), for links that are read elsewhere.
+
+    Once for each frame: a second call would look further.
+    """
     _skip_tags(frames, link)
     skip_headers(frames, link)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -95,6 +96,26 @@ def link_type_text(number: int) -> str:
     """`253 (NETLINK)`, or just the number."""
     name = _NAMES.get(number)
     return f"{number} ({name})" if name else str(number)
+
+
+class UnreadLinks:
+    """Counts the frames of link types that are not read."""
+
+    def __init__(self) -> None:
+        self._frames: Counter[int] = Counter()
+
+    def count(self, frames: Frames) -> None:
+        """Count those among these frames."""
+        for number, interface in enumerate(frames.interfaces):
+            if interface.link_type not in LINK_TYPES:
+                self._frames[interface.link_type] += int(np.count_nonzero(frames.interface == number))
+
+    @property
+    def text(self) -> str:
+        """`has 3 frames of link type 253 (NETLINK), which is not supported`; "" for none."""
+        kinds = [f"{count:,} {'frame' if count == 1 else 'frames'} of link type {link_type_text(number)}"
+                 for number, count in sorted(self._frames.items()) if count]
+        return f"has {', '.join(kinds)}, which is not supported" if kinds else ""
 
 
 def read_link(frames: Frames) -> Link:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from flowtop.capture.packets import link as ethernet_ii
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4
+from flowtop.capture.packets.headers import ARP, ETHERTYPE_MINIMUM, IPV4, skip_headers
 from flowtop.capture.packets.link import Link, follow_type
 from flowtop.capture.packets.nested import read_nested
 
@@ -53,8 +53,7 @@ def ethernet(frames: Frames) -> Link:
         read_llc(frames, trial, rows, link.ip_offset[rows])
         rows = rows[_is_ip(trial.type[rows])]
         link.type[rows], link.ip_offset[rows] = trial.type[rows], trial.ip_offset[rows]
-        if len(rows):
-            follow_type(frames, link)
+        skip_headers(frames, link, rows)
     return link
 
 

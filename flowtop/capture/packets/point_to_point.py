@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM, IPV4, IPV6
+from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM, IPV4, IPV6, skip_headers
 from flowtop.capture.packets.link import Link, follow_type
 from flowtop.capture.packets.nested import read_nested
 
@@ -141,6 +141,7 @@ def _read_snap(frames: Frames, link: Link, rows: Integers, at: Integers) -> None
     fits = (header["organisation"] == np.void(bytes(3))) & (at + _SNAP.itemsize <= frames.captured[rows])
     link.type[rows[fits]] = header["type"][fits]
     link.ip_offset[rows[fits]] = at[fits] + _SNAP.itemsize
+    skip_headers(frames, link, rows[fits])
 
 
 def mpls(frames: Frames) -> Link:

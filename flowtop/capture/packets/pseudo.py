@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowtop.capture.packets import link as plain
 from flowtop.capture.packets.frames import Frames, Integers, gather
-from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM, IPV4, IPV6
+from flowtop.capture.packets.headers import ETHERTYPE_MINIMUM, IPV4, IPV6, skip_headers
 from flowtop.capture.packets.link import BSD_IPV4, BSD_IPV6, Link, follow_type, raw_ipv4, raw_ipv6
 from flowtop.capture.packets.llc import ethernet, read_llc
 from flowtop.capture.packets.nested import frames_from, read_nested
@@ -54,7 +54,7 @@ def _cooked(frames: Frames, link: Link, dtype: np.dtype[np.void]) -> Link:
     rows = np.flatnonzero(left & (protocol == _LLC))
     if len(rows):
         read_llc(frames, link, rows, np.full(len(rows), dtype.itemsize))
-        follow_type(frames, link)
+        skip_headers(frames, link, rows)
     link.type[whole & (device == _NETLINK)] = ETHERTYPE_MINIMUM
     return link
 

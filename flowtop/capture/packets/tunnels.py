@@ -6,25 +6,36 @@ MPLS and PPPoE of the link itself are read by headers.py, with and without decap
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.packets.frames import FileInterface, Frames, Integers, Octets, gather
-from flowtop.capture.packets.headers import IPV4, IPV6, LABELS_MAX, MPLS, MPLS_MULTICAST
+from flowtop.capture.packets.headers import (
+    CONTROL_WORD,
+    ETHERNET,
+    IPV4,
+    IPV6,
+    LABELS_MAX,
+    LEADING_TO_IP,
+    MPLS,
+    MPLS_MULTICAST,
+    behind_labels,
+)
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets, Places, parse
-from flowtop.model.kinds import IpVersion, Kind, Protocol, Tunnel
+from flowtop.model.kinds import Kind, Protocol, Tunnel
 from flowtop.model.tunnel_ports import STANDARD_PORTS, TunnelPorts
 
 DEEPEST = 4
 """Maximum number of nested tunnels."""
 FARTHEST = 0x2FFF
 """Maximum offset of an inner packet in the outermost frame (CARRIED_OFFSET_MAX in bpf/decap.h)."""
-_V4, _V6 = np.uint8(IpVersion.V4), np.uint8(IpVersion.V6)
 _ETHERNET_TYPE, _MPLS_TYPES = 0x6558, (MPLS, MPLS_MULTICAST)
 _ERSPAN_TYPE, _ERSPAN3_TYPE = 0x88BE, 0x22EB
 _UDP_OCTETS = 8
+_CONTROL_WORD_OCTETS, _ETHERNET_OCTETS = 4, 14
 
 _UDP_HEADER = np.dtype([("source_port", ">u2"), ("destination_port", ">u2"), ("length", ">u2"), ("checksum", "V2")])
 _GRE_HEADER = np.dtype([("flags", ">u2"), ("type", ">u2")])
@@ -171,10 +182,9 @@ def _by_type(payload: Payload, content: Carried, rows: Integers, types: Integers
 
 
 def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
-    """Walk labels to the bottom of the stack (RFC 3032); the content is IP by its version field, else Ethernet.
+    """Walk labels to the bottom of the stack (RFC 3032); what follows is as in headers.behind_labels.
 
-    A pseudowire's control word (RFC 4385) begins with four zero bits. Without one, a MAC that begins the same way is
-    mistaken for it, as routers do.
+    Ethernet is behind a control word, or none, by the EtherType that then is one.
     """
     for _ in range(LABELS_MAX):
         rows = rows[content.offset[rows] + 4 < payload.end[rows]]
@@ -184,10 +194,16 @@ def _mpls(payload: Payload, content: Carried, rows: Integers) -> None:
         content.offset[rows] += 4
         content.tunnel[rows], content.tunnel_id[rows] = Tunnel.MPLS, label >> 12
         bottom = rows[label >> 8 & 1 == 1]
-        first = payload.octets[payload.frame[bottom] + content.offset[bottom]] >> 4
-        content.inside[bottom] = np.where(
-            first == _V4, Inside.IPV4, np.where(first == _V6, Inside.IPV6, Inside.ETHERNET))
-        content.offset[bottom[first == 0]] += 4
+        at, offset = payload.frame[bottom] + content.offset[bottom], content.offset[bottom]
+        types = behind_labels(payload.octets, at)
+        for type_, inside in ((IPV4, Inside.IPV4), (IPV6, Inside.IPV6), (ETHERNET, Inside.ETHERNET)):
+            content.inside[bottom[types == type_]] = inside
+        following = _CONTROL_WORD_OCTETS + _ETHERNET_OCTETS
+        word = bottom[(types == CONTROL_WORD) & (offset + following <= payload.end[bottom])]
+        content.inside[word] = Inside.ETHERNET
+        place = payload.frame[word] + content.offset[word] + following - 2
+        there = np.isin(gather(payload.octets, place, np.dtype(">u2")), LEADING_TO_IP)
+        content.offset[word[there]] += _CONTROL_WORD_OCTETS
         rows = rows[label >> 8 & 1 == 0]
 
 
@@ -207,11 +223,13 @@ class Decapsulated:
         packets: innermost packets, with the tunnel in their keys; packets without an inner IP packet are unchanged.
         rows: indexes of the replaced packets, ascending, shape (m,).
         parents: their outermost packets, shape (m,), as Kind.PARENT, with the outermost tunnel in their keys.
+        transport_octets: of each of `packets`, captured octets from the transport header on, shape (n,).
     """
 
     packets: Packets
     rows: Integers
     parents: Packets
+    transport_octets: Integers
 
 
 @dataclass(slots=True)
@@ -238,6 +256,7 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
     places = Places.blank(n)
     packets = parse(frames, places, tunnels=True)
     around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
+    transport_octets = places.end - places.transport
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
         inside = _look_inside(around, ports or {})
@@ -250,10 +269,27 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
             _name_tunnel(parents, np.arange(len(rows)), content, np.flatnonzero(layer.usable))
             parents.keys["kind"] = Kind.PARENT
         _replace(packets, layer)
+        transport_octets[layer.rows[layer.usable]] = (layer.places.end - layer.places.transport)[layer.usable]
         outside = packets.keys["tunnel"][layer.rows[layer.usable]] == Tunnel.NONE  # else a label or a session inside
         _name_tunnel(packets, layer.rows[layer.usable][outside], content, np.flatnonzero(layer.usable)[outside])
         around = layer
-    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents)
+    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents, transport_octets)
+
+
+def inside(frames: Frames) -> Iterator[tuple[Integers, Frames]]:
+    """The packets in the tunnels of frames, at their standard ports: for each depth, the outermost frames' indexes,
+    shape (m,), and the packets as frames."""
+    n = len(frames.offset)
+    places = Places.blank(n)
+    packets = parse(frames, places)
+    around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
+    for _ in range(DEEPEST):
+        found = _look_inside(around, {})
+        if found is None:
+            return
+        around = found[0]
+        rows = np.flatnonzero(around.usable)
+        yield around.rows[rows], around.frames.take(rows)
 
 
 def _look_inside(around: _Layer, ports: TunnelPorts) -> tuple[_Layer, Carried] | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import os
 import select
 import socket
 import stat
+import sys
+import termios
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -15,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from flowtop.export.compression import END_OF_FLUSHED, Compressor, WholeWriter, compressor
 from flowtop.export.context import ExportContext
@@ -22,7 +28,7 @@ from flowtop.export.lines import json_lines
 from flowtop.export.session import TransportSession
 from flowtop.export.url import ExportUrl
 from flowtop.fields.records import flow_names, plain_records
-from flowtop.files import FILE_MODE, put_aside
+from flowtop.files import open_output
 from flowtop.model.record import FLOW_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire.file_details import ROOM_OCTETS, Checksums, session_details, time_window
 from flowtop.wire.flow_templates import flow_templates
@@ -93,9 +99,9 @@ class IpfixFile:
         first_ms, last_ms = int(records["start_ms"].min()), int(records["end_ms"].max())
         known = self._window or (first_ms, last_ms)
         self._window = min(known[0], first_ms), max(known[1], last_ms)
-        return self._checked([*self._session.changed_interfaces(context, _MESSAGE_OCTETS),
-                              *self._session.before(records, context, _MESSAGE_OCTETS),
-                              *self._session.flows(records, context, _MESSAGE_OCTETS).messages])
+        changed = self._session.changed_interfaces(context, _MESSAGE_OCTETS)
+        flows = self._session.flows(records, context, _MESSAGE_OCTETS)
+        return self._checked([*changed, *flows.preceding, *flows.messages])
 
     def reports(self, context: ExportContext) -> list[bytes]:
         """Statistics and reliability."""
@@ -175,6 +181,45 @@ class Csv:
     end = reports
 
 
+class _Pipe:
+    """The records in a named pipe that its reader has not read yet: if it leaves, they are lost with the pipe.
+
+    Args:
+        raw: the end for writing.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._capacity = fcntl.fcntl(raw, fcntl.F_GETPIPE_SZ)
+        self._parts: deque[tuple[FlowRecords, npt.NDArray[np.int64]]] = deque()  # records, start and ends
+        self.written = 0
+
+    def add(self, records: FlowRecords, lines: list[bytes]) -> None:
+        """Keep records that are going to be written, one for each line."""
+        self._parts.append((records, np.cumsum([0, *map(len, lines)]) + self.written))
+        while self._parts and self._parts[0][1][-1] <= self.written - self._capacity:
+            self._parts.popleft()
+
+    def check(self) -> None:
+        """Raises BrokenPipeError if nobody reads it any more."""
+        poll = select.poll()
+        poll.register(self._raw, 0)
+        if poll.poll(0):
+            raise BrokenPipeError(errno.EPIPE, "its reader closed it")
+
+    def unread(self) -> tuple[FlowRecords, int]:
+        """The records that no reader has or will have in full, and how many of them were read in part."""
+        read = self.written
+        with suppress(OSError):
+            try:
+                self.check()
+            except BrokenPipeError:
+                read -= int.from_bytes(fcntl.ioctl(self._raw, termios.FIONREAD, bytes(4)), sys.byteorder)
+        parts = [records[bounds[1:] > read] for records, bounds in self._parts]
+        begun = any(bounds[0] < read < bounds[-1] and read not in bounds for _, bounds in self._parts)
+        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), int(begun)
+
+
 class FileTransport:
     """Writes one file after another. An existing file is renamed, not overwritten.
 
@@ -195,6 +240,7 @@ class FileTransport:
         self._raw: BinaryIO | None = None
         self._compressor: Compressor | None = None
         self._regular = False
+        self._pipe: _Pipe | None = None
         self._unsent: FlowRecords | None = None
         self._unflushed: list[FlowRecords] = []
         self._flushed_end = 0
@@ -213,6 +259,8 @@ class FileTransport:
     def open(self, context: ExportContext) -> None:
         """Begin a file. Raises OSError."""
         self._raw, self._regular = self._begin_file(context)
+        piped = stat.S_ISFIFO(os.fstat(self._raw.fileno()).st_mode) and not self._url.compress
+        self._pipe = _Pipe(self._raw) if piped and self._url.kind in ("jsonl", "csv") else None
         if self._url.compress:
             self._whole = WholeWriter(partial(self._write_raw, context=context))
             self._compressor = compressor(self._url.compress, self._whole, context.wall())
@@ -228,7 +276,11 @@ class FileTransport:
             self._unsent = records[start:]
             self._rotate(context)
             part = records[start:start + _PART_RECORDS]
-            self._write(self._format.records(part, context), context)
+            encoded = self._format.records(part, context)
+            if self._pipe is not None:
+                self._pipe.add(part, encoded)
+                self._unsent = None if start + len(part) == len(records) else records[start + len(part):]
+            self._write(encoded, context)
             if self._compressor is not None:
                 self._unflushed.append(part)
                 self._unsent = None if start + len(part) == len(records) else records[start + len(part):]
@@ -239,6 +291,8 @@ class FileTransport:
 
     def tick(self, context: ExportContext) -> float:
         """Rotate by time, report once a minute, and flush."""
+        if self._pipe is not None:
+            self._pipe.check()
         self._rotate(context)
         if context.monotonic() - self._reported_at >= REPORT_S:
             self._reported_at = context.monotonic()
@@ -249,37 +303,35 @@ class FileTransport:
     def finish(self, context: ExportContext) -> None:
         """Write the last reports and sync the file to disk. Raises OSError."""
         self._write([*self._format.end(context), *self._format.reports(context)], context)
+        if self._pipe is not None and len(self._pipe.unread()[0]):
+            self._pipe.check()
         self._end_file()
 
     def abandon(self) -> tuple[FlowRecords, int]:
-        """Close the file; returns the records that were not written, and 0."""
+        """Close the file; returns the records that were not written or not read, and how many were read in part."""
         if self._compressor is not None:
             self._end_compressed(self._compressor)
+        unread, begun = (np.empty(0, FLOW_RECORD_DTYPE), 0) if self._pipe is None else self._pipe.unread()
+        self._pipe = None
         raw, self._raw = self._raw, None
         if raw is not None and raw is not self._output:
             raw.close()
-        parts = [*self._unflushed, *([] if self._unsent is None else [self._unsent])]
+        parts = [*([unread] if len(unread) else []), *self._unflushed,
+                 *([] if self._unsent is None else [self._unsent])]
         self._unflushed, self._unsent = [], None
-        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), 0
+        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), begun
 
     def _begin_file(self, context: ExportContext) -> tuple[BinaryIO, bool]:
         """Open the file, unbuffered; returns it, and whether it is a regular one. Raises OSError."""
         if self._url.path == "-":
             return self._output or os.fdopen(os.dup(1), "wb", buffering=0), False
-        path = Path(self._url.path)
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            # A named pipe without a reader is an error to be retried; opening must not block.
-            return os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb", buffering=0), False
-        if path.exists() and path.stat().st_size:
-            put_aside(path, context.wall())
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-        except FileExistsError:  # Empty, or a link: write it, and leave its owner.
-            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-        else:
-            if self._owner is not None:
-                os.fchown(descriptor, *self._owner)
-        return os.fdopen(descriptor, "wb", buffering=0), True
+            opened = open_output(Path(self._url.path), context.wall, self._owner)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise OSError(error.errno, "nothing reads it") from error
+            raise
+        return os.fdopen(opened.descriptor, "wb", buffering=0), opened.regular
 
     def _rotate(self, context: ExportContext) -> None:
         size, age = self._url.rotate_octets, self._url.rotate_s
@@ -302,7 +354,7 @@ class FileTransport:
             elif self._regular:
                 self._write_raw(octets, context)
             else:
-                _write_slowly(self._raw, parts, context)
+                _write_slowly(self._raw, parts, context, self._passed)
         except OSError:
             if self._regular and self._compressor is None:
                 self._raw.truncate(start)
@@ -315,7 +367,11 @@ class FileTransport:
         if self._regular:
             _write_all(self._raw, octets)
         else:
-            _write_slowly(self._raw, [octets], context)
+            _write_slowly(self._raw, [octets], context, self._passed)
+
+    def _passed(self, octets: int) -> None:
+        if self._pipe is not None:
+            self._pipe.written += octets
 
     def _flush(self, context: ExportContext) -> None:
         """Write what the compressor holds. Raises OSError."""
@@ -353,7 +409,7 @@ class FileTransport:
             os.fsync(self._raw.fileno())
         if self._raw is not self._output:
             self._raw.close()
-        self._raw = self._compressor = None
+        self._raw = self._compressor = self._pipe = None
 
 
 def own_address() -> str:
@@ -372,14 +428,23 @@ def _write_all(raw: BinaryIO, octets: bytes) -> None:
         left = left[raw.write(left):]
 
 
-def _write_slowly(raw: BinaryIO, parts: list[bytes], context: ExportContext) -> None:
-    """Write to a pipe or terminal: complete lines if possible, and only waits that a stop can end."""
+def _write_slowly(raw: BinaryIO, parts: list[bytes], context: ExportContext, passed: Callable[[int], None]) -> None:
+    """Write to a pipe or terminal: complete lines if possible, and only waits that a stop can end.
+
+    Args:
+        passed: called with the number of octets of each write.
+    """
     for octets in _gathered(parts, select.PIPE_BUF):
         left = memoryview(octets)
         while left:
             if context.wait(raw, write=True, timeout_s=_READER_S):
                 # A pipe that polls as writable takes this many octets; a write may still be short.
-                left = left[raw.write(left[:select.PIPE_BUF]) or 0:]
+                try:
+                    count = raw.write(left[:select.PIPE_BUF]) or 0
+                except BrokenPipeError as error:
+                    raise BrokenPipeError(errno.EPIPE, "its reader closed it") from error
+                passed(count)
+                left = left[count:]
 
 
 def _gathered(parts: list[bytes], limit: int) -> Iterator[bytes]:

@@ -120,8 +120,8 @@ class TcpTransport:
         self._unsent = records
         self._look_for_close(context.monotonic())
         self._refresh(context)
-        self._write_all(self._session.before(records, context, _MESSAGE_OCTETS), context)
         flows = self._session.flows(records, context, _MESSAGE_OCTETS)
+        self._write_all(flows.preceding, context)
         start = 0
         for message, count in zip(flows.messages, flows.record_counts, strict=True):
             part = flows.records[start:start + count]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import struct
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,12 @@ UNKNOWN_MTU_OCTETS = 512
 REPORT_S = 60.0
 _IP_MTU_DISCOVER, _IP_PMTUDISC_WANT, _IP_PMTUDISC_DO, _IP_MTU = 10, 1, 2, 14  # linux/in.h: not in Python's socket
 _IPV6_MTU_DISCOVER, _IPV6_MTU = 23, 24  # linux/in6.h
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_EXTENDED_ERROR = struct.Struct("=IBBBxII")
+"""struct sock_extended_err (linux/errqueue.h): errno, origin, ICMP type, ICMP code, info, data."""
+_OF_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+_VERDICT_S = 0.1
+"""At the end: how long to wait for the refusal of the last datagrams."""
 _HEADERS = {socket.AF_INET: 20 + 8, socket.AF_INET6: 40 + 8}
 _MAX_DATAGRAM = 9_000 - 28
 """Loopback allows 64 KiB, but nfacctd 1.7.7 reads 10,000 octets: use what fits a jumbo frame."""
@@ -40,7 +48,7 @@ def datagram_socket(family: int, address: tuple[Any, ...], *, fragments: bool = 
 
     Raises OSError: there is no way there.
     """
-    made = socket.socket(family, socket.SOCK_DGRAM)
+    made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     discovery = _IP_PMTUDISC_WANT if fragments else _IP_PMTUDISC_DO
     try:
         if family == socket.AF_INET6:
@@ -113,17 +121,22 @@ class UdpTransport:
             self._socket.close()
             self._socket = None
         self._socket = datagram_socket(family, address, fragments=self._lines)
+        # Each ICMP error waits in a queue then; else the socket keeps the last one only.
+        if family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
 
     def send(self, records: FlowRecords, context: ExportContext) -> None:
         """Send records. Raises OSError, Abandoned; then `abandon` returns those not sent."""
         self._unsent = records
         while self._unsent is not None:
             self._refresh(context)
-            self._write(self._session.before(self._unsent, context, self.max_octets()), context)
             self._send_until_refresh(self._session.arranged(self._unsent), context)
 
     def tick(self, context: ExportContext) -> float:
         """Send Templates when they are due, and reports."""
+        self._note_refusals(context)
         self._refresh(context)
         now = context.monotonic()
         return max(0.0, min(self._announced_at + self._url.refresh_s, self._reported_at + REPORT_S) - now)
@@ -131,6 +144,9 @@ class UdpTransport:
     def finish(self, context: ExportContext) -> None:
         """Send the last reports."""
         self._write(self._session.reports(context, self.max_octets()), context)
+        assert self._socket is not None
+        if context.wait(self._socket, write=False, timeout_s=_VERDICT_S):
+            self._note_refusals(context)
 
     def abandon(self) -> tuple[FlowRecords, int]:
         """Close; returns the unsent records of the last `send`, and 0."""
@@ -170,6 +186,11 @@ class UdpTransport:
         most = datagrams * max(self.max_octets() // least, 2) // 2 * 2
         records, later = records[:most], records[most:]
         flows = self._session.flows(records, context, self.max_octets())
+        try:
+            self._write(flows.preceding, context)
+        except OSError:  # a new session begins
+            self._session.not_sent(flows, 0)
+            raise
         sent = octets = 0
         try:
             for message in flows.messages:
@@ -199,12 +220,9 @@ class UdpTransport:
         for attempt in range(3):
             try:
                 self._socket.send(message)
-            except ConnectionRefusedError:
-                self._quiet = 0
-                context.refused(f"nothing listens on {self._url.host} port {self._url.port}: datagrams are refused")
-                if attempt == 2:
-                    raise
             except OSError as error:
+                if self._note_refusals(context) and attempt < 2:
+                    continue
                 if error.errno != errno.ENOBUFS or attempt == 2:
                     raise
                 context.wait(None, write=False, timeout_s=0.01)
@@ -213,3 +231,23 @@ class UdpTransport:
         self._quiet += 1
         if self._quiet == _QUIET_DATAGRAMS + 1:  # the refused one was counted too
             context.refused("")
+
+    def _note_refusals(self, context: ExportContext) -> int:
+        """Count the datagrams that were refused since the last call; returns how many. A send's error is theirs."""
+        assert self._socket is not None
+        count, why = 0, 0
+        while True:
+            try:
+                _, ancillary, _, _ = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            except OSError:  # there are no more
+                break
+            for level, kind, octets in ancillary:
+                if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    continue
+                number, origin, *_ = _EXTENDED_ERROR.unpack_from(octets)
+                if origin in _OF_ICMP and number != errno.EMSGSIZE:
+                    count, why = count + 1, number
+        if count:
+            self._quiet = 0
+            context.refused("port unreachable" if why == errno.ECONNREFUSED else os.strerror(why).lower(), count)
+        return count

@@ -147,8 +147,10 @@ class Plan(NamedTuple):
 
 def independent(flows: Flows, batch: FlowBatch, steps: Steps) -> bool:
     """Whether flows of the batch and the table are independent, except for TCP handshakes."""
-    if not np.isin(batch.keys["kind"], _INDEPENDENT).all() or batch.other_ifindexes is not None:
+    if not np.isin(batch.keys["kind"], _INDEPENDENT).all():
         return False
+    if any(part is not None for part in (batch.other_ifindexes, batch.described, batch.reported)):
+        return False  # of exporters
     segments = batch.segments
     if segments is not None and np.bincount(steps.entry[segments["entry"]], minlength=1).max() > _MOST_SEGMENTS:
         return False

@@ -86,8 +86,11 @@ class GroupsController:
             self._questions.show_list(group, self._questions.choice.scope)
             self._view.changed()
 
-        collecting = self._view.page is not None and self._view.page.collecting is not None
-        self._view.app.push_screen(GroupsScreen((BIFLOWS,) if choice.biflow else choice.group, collecting), chosen)
+        page = self._view.page
+        offered = GroupsScreen((BIFLOWS,) if choice.biflow else choice.group,
+                               collecting=page is not None and page.collecting is not None,
+                               networks=page is not None and page.lookups.networks is not None)
+        self._view.app.push_screen(offered, chosen)
 
     def action_biflow(self) -> None:
         """Merge both directions of a conversation, or list each flow; in a list of groups: list their biflows."""

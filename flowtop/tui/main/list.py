@@ -45,11 +45,17 @@ class ListController:
         self.bits = bits
         self.rate_window: Window = "tick"
         self.distinctions = NO_DISTINCTIONS
+        self._network_faults: tuple[str, ...] = ()
 
     def show(self, before: Page | None, page: Page) -> None:
         """Take another page to show."""
         if before is not None and before.capture_filter and not page.capture_filter:
             self._view.say("the kernel now counts every flow; flows outside the filter were not counted before")
+        networks = page.lookups.networks
+        faults = () if networks is None else networks.faults
+        if new := [fault for fault in faults if fault not in self._network_faults]:
+            self._view.say(f"AS and country: {new[0]}")
+        self._network_faults = faults
         self._viewport.show(page)
         self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels)
 
@@ -157,9 +163,11 @@ class ListController:
         newest = self._questions.newest
         collecting = newest is not None and newest.collecting is not None
         tunnels = newest is not None and newest.tunnels
+        networks = newest is not None and newest.lookups.networks is not None
         columns = columns_of(self._questions.choice)
         ids = [id_ for id_, column in columns.items()  # also those without room now: the sorted column gets some
-               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels))
+               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels)
+                   and (networks or not column.of_networks))
                or id_ == self._questions.sort]
         self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
 
@@ -235,8 +243,12 @@ class ListController:
     # ---- the header
 
     def banners(self) -> Iterator[str]:
-        """Which time the numbers are of, and what of the list does not change; most important first."""
+        """What is not observed, which time the numbers are of, and what of the list does not change; most important
+        first."""
         page, questions = self._view.page, self._questions
+        if page is not None and page.unobserved:
+            first, *more = page.unobserved
+            yield units.printable(f"{first.text} (+{len(more)})" if more else first.text, 160)
         in_past = page is not None and page.past and page.query.at is not None
         if page is not None and page.past:
             if in_past:
@@ -299,6 +311,8 @@ def empty_text(page: Page) -> str:
         return "no flows in this file" if page.source.ended else "no flows yet"
     if page.collecting is not None:
         return _nothing_collected(page.collecting)
+    if page.unobserved and not page.attached:
+        return units.printable(page.unobserved[0].text, 160)
     return "no flows: waiting for packets" if page.attached else "no interface to observe: waiting for one"
 
 

@@ -150,7 +150,8 @@ def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[t
         yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
     yield from ((label, text) for label, text, _ in _of_fields(row, context, of_way=False) if text)
     if row.tunnel:
-        yield "carries" if row.kind == Kind.PARENT else "carried in", _tunnel(row)
+        decrypted = row.tunnel == Tunnel.IPSEC
+        yield "decrypted from" if decrypted else "carries" if row.kind == Kind.PARENT else "carried in", _tunnel(row)
     yield "first packet", f"{context.at(row.start_ms)}  {context.ago(row.start_ms)}"
     yield "last packet", f"{context.at(row.end_ms)}  {context.ago(row.end_ms)}, lasted {units.duration(row.age_s)}"
     if details.then_ms is None:
@@ -187,6 +188,8 @@ def _state(details: Details) -> str:
     if row.end_reason:
         return ENDINGS.get(row.end_reason, "ended")
     state = "closing: FIN or RST was seen" if row.closing else "active"
+    if row.kind == Kind.PARENT and row.tunnel == Tunnel.IPSEC:
+        return f"{state}, decrypted by IPsec: its packets count in the flow that carried them"
     if row.kind == Kind.PARENT:
         return f"{state}, a tunnel: its packets count in the flows it carries"
     return f"{state}, duplicate: another interface's flow counts" if row.duplicate else state

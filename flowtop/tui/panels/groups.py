@@ -32,6 +32,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     Args:
         group: what the list is grouped by now, in the same form.
         collecting: flows come from exporters: they can be grouped by these too.
+        networks: there are databases of networks, likewise.
     """
 
     CSS = """
@@ -43,12 +44,13 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings(GROUP_KEYS)
 
-    def __init__(self, group: tuple[str, ...], collecting: bool = False) -> None:
+    def __init__(self, group: tuple[str, ...], collecting: bool = False, networks: bool = False) -> None:
         super().__init__()
         self._lengths = dict(text.split(":") for text in group if ":" in text)
         current = [text.partition(":")[0] for text in group] or [FLOWS]
         self._ids = [*_ROWS, *(id_ for id_, field in GROUPS.items()
-                              if collecting or not field.of_exporters or id_ in current)]
+                              if ((collecting or not field.of_exporters) and (networks or not field.of_networks))
+                              or id_ in current)]
         self._marked = current if len(current) > 1 else []
         self._current = current
         self._at = self._ids.index(current[0])

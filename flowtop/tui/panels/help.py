@@ -62,6 +62,7 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("biflow",): "Merge both directions",
     ("open",): "Details, or open the group",
     ("columns",): "Choose columns",
+    ("interfaces",): "Interfaces of agents",
     ("copy",): "Copy the flow",
     ("write",): "Write the list",
     ("packets",): "Write packets, stop",

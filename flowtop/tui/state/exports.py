@@ -199,6 +199,9 @@ def details(export: Export, pace: Pace, clock: Clock) -> list[Part]:
         Part(_not_sent(statistics), theme.ALARM if statistics.not_sent_records else theme.PLAIN,
              label=_label("not sent")),
     ]
+    if statistics.refused_messages:
+        lines.append(Part(f"{statistics.refused_messages:,} datagrams: {statistics.refusal or 'not any more'}",
+                          theme.ALARM, label=_label("refused")))
     if statistics.file_octets is not None:
         lines.append(Part(_growth(export, pace), label=_label("file")))
     if statistics.last_template_unix_s is not None:
@@ -224,7 +227,9 @@ def _sent(export: Export, pace: Pace) -> str:
         words += f", {units.packet_rate(rate)}/s"
     words += f"; {statistics.sent_messages:,} messages, {_octets(statistics.sent_octets)}"
     if statistics.repeated_records:
-        words += f"; {statistics.repeated_records:,} records sent twice after a lost connection"
+        words += f"; {statistics.repeated_records:,} records may have arrived twice"
+    if statistics.unmarked_records:
+        words += f"; {statistics.unmarked_records:,} aggregates, whose packets may be in other records too"
     return words
 
 

@@ -93,10 +93,14 @@ def _accounts(page: Page) -> list[Part]:
     parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
     optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
                 ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
-                ("evicted ", books.evicted_flows), ("unlisted ", books.unlisted_packets))
+                ("decrypted ", books.decrypted_packets), ("evicted ", books.evicted_flows),
+                ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     if page.owners is not None:
         parts += [Part(words, theme.ALARM, rank=3) for words in page.owners.faults]
+    networks = page.lookups.networks
+    if networks is not None and networks.faults:
+        parts.append(Part(f"AS/country: {len(networks.faults)} bad", theme.ALARM, rank=2))
     return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
 
 
@@ -111,10 +115,10 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
 
     Figures of exporters are as exact as these; of sampled packets they are estimates.
     """
-    explained = books.accounted_packets + books.ignored_packets + books.filtered_packets + books.lost_packets
-    off = books.observed_packets - explained
-    if off:
-        return Part(f"counters off by {off:+,}", theme.ALARM)
+    if books.unexplained_packets:
+        return Part(f"counters off by {books.unexplained_packets:+,}", theme.ALARM)
+    if books.unexplained_octets:
+        return Part(f"octets off by {books.unexplained_octets:+,}", theme.ALARM)
     if statistics is not None:
         if statistics.unknown_sampling and statistics.sampling_interval == 1:
             return Part("sampled, interval unknown", theme.ALARM)
@@ -125,13 +129,22 @@ def _balance(books: Books, statistics: CollectingStatistics | None) -> Part:
 
 
 def _coverage(books: Books, packet_rate: float) -> list[Part]:
-    """Observed packets against the interfaces' own counters; a shortage stays on narrow screens."""
+    """Observed packets against the interfaces' own counters; what is off stays on narrow screens.
+
+    More at egress than an interface has sent is a queue's drops, and no alarm.
+    """
     if books.coverage is None:
         return []
+    on_their_way = packet_rate * IN_FLIGHT_S
     thousandths = math.floor(books.coverage * 100_000)
-    missing = books.interface_packets * (1 - books.coverage)
-    short = thousandths < SHORT_OF and missing > packet_rate * IN_FLIGHT_S
-    return [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+    short = thousandths < SHORT_OF and books.interface_packets * (1 - books.coverage) > on_their_way
+    parts = [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+    slack = max(on_their_way, books.interface_packets * (100_000 - SHORT_OF) / 100_000)
+    if books.excess_ingress_packets > slack:
+        parts.append(Part(f"in excess {books.excess_ingress_packets:,}", theme.ALARM, 2))
+    if books.excess_egress_packets > slack:
+        parts.append(Part(f"{books.excess_egress_packets:,}", theme.PLAIN, 4, "not sent "))
+    return parts
 
 
 IN_FLIGHT_S = 0.2

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowtop.capture.ebpf import netlink, start
+from flowtop.capture.ebpf import check, netlink, start
 from flowtop.capture.ebpf.attach import TcxAttacher
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig, kernel_clock, monotonic_offset_ns
 from flowtop.capture.ebpf.check import check_kernel, check_lockdown, check_packets, check_privileges
@@ -240,6 +240,27 @@ class TestCheck:
 
         finding = check_packets(refuse)
         assert (finding.ok, finding.detail) == (True, "not available: ring buffers need Linux 5.8")
+
+
+    def test_maps_are_tried_under_the_memory_lock_limit_of_a_capture(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Linux 5.10 charges maps to it: with `ulimit -l 64` a capture of root raises it and can write packets."""
+        limit, tried = [(65_536, 65_536)], []
+        monkeypatch.setattr(start.resource, "getrlimit", lambda kind: limit[0])
+        monkeypatch.setattr(start.resource, "setrlimit", lambda kind, pair: limit.__setitem__(0, pair))
+        monkeypatch.setattr(start, "may_raise_memory_lock", lambda: True)
+        monkeypatch.setattr(check, "kernel_release", lambda: (5, 10))
+        monkeypatch.setattr(check, "try_ring_buffer", lambda: tried.append(limit[0]))
+        check.check_host()
+        assert tried == [(-1, -1)], "RLIM_INFINITY"
+        assert limit == [(65_536, 65_536)], "nothing is changed"
+
+    def test_where_the_limit_stays_the_remedy_is_to_raise_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse() -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(start, "may_raise_memory_lock", lambda: False)
+        finding = check_packets(refuse)
+        assert (finding.ok, finding.remedy.partition(",")[0]) == (False, "ulimit -l unlimited")
 
 
 class TestMergeDuplicates:

@@ -31,6 +31,16 @@ def test_what_cannot_be_listened_to_is_told_in_two_lines(options: tuple[str, ...
     assert done.stderr.splitlines()[0] == f"flowtop: {message}" and len(done.stderr.splitlines()) == 2
 
 
+def test_help_and_manual_name_each_option_of_a_url() -> None:
+    """Those that URLs are refused for are told on the spot."""
+    help_text = run("--help").stdout
+    assert "?sampling=N" in help_text[help_text.index("--listen"):help_text.index("--collect")]
+    page = (Path(__file__).parents[3] / "flowtop/docs/collector.md").read_text(encoding="utf-8")
+    listed = page[page.index("<!-- listen -->"):page.index("## Sampling")]
+    for option in ("?sampling=", "?cert=", "key=", "ca="):
+        assert option in listed
+
+
 def test_the_command_line_goes_before_places_from_elsewhere(tmp_path: Path) -> None:
     settings = tmp_path / "config.toml"
     settings.write_text('listen = ["udp://192.0.2.77:1"]\n')

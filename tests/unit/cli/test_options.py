@@ -70,7 +70,6 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_settin
     (("-l", "2055", "-i", "lo"), "-l and -i exclude each other"),
     (("--replay",), "--replay needs -r"),
     (("--speed", "2"), "--speed needs -r"),
-    (("-l", "2055", "--decap"), "--decap needs packets"),
     (("--tunnel-port", "vxlan=51234"), "--tunnel-port needs --decap"),
     (("-l", "2055", "--tunnel-port", "vxlan=51234"), "--tunnel-port needs --decap"),
     (("-l", "2055", "-b", "-w", "x"), "-w needs packets"),
@@ -120,7 +119,7 @@ def test_ports_of_tunnels_come_from_command_line_environment_and_settings(
     assert options().tunnel_port == {6082: Tunnel.GENEVE, 51234: Tunnel.VXLAN}
     given = options("--tunnel-port", "VXLAN=51234", "--tunnel-port", "geneve=4789", "--tunnel-port", "vxlan=51234")
     assert given.tunnel_port == {51234: Tunnel.VXLAN, 4789: Tunnel.GENEVE}
-    assert options("-l", "2055").tunnel_port == {}
+    assert options("-l", "2055").tunnel_port == {6082: Tunnel.GENEVE, 51234: Tunnel.VXLAN}
     monkeypatch.setenv("FLOWTOP_DECAP", "false")
     assert options().tunnel_port == {}
 
@@ -130,7 +129,7 @@ def test_settings_that_do_not_fit_this_run_are_dropped(tmp_path: Path) -> None:
                        'write = "y.pcapng"\ndecap = true\n')
     run = options("-l", "2055")
     assert (run.listen, run.read, run.replay, run.speed, run.write, run.decap) == (
-        ("2055",), None, False, None, None, False)
+        ("2055",), None, False, None, None, True)
     assert (run.count, run.top, run.offset, run.reverse) == (None, None, 0, False)
     run = options("-b", "-i", "lo")
     assert (run.interface, run.read, run.count, run.top, run.write, run.decap) == (

@@ -55,6 +55,17 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+def test_pages_of_two_runs_fit_together(tmp_path: Path) -> None:
+    """Flows that are equal by the sort column have the same order in every run."""
+    path, ports = tmp_path / "equal.pcap", range(1, 41)
+    path.write_bytes(w.pcap([(T, f.ethernet(f.IPV4, f.ipv4(f.udp(port, 53), f.UDP))) for port in ports]))
+    listed = []
+    for offset in ("0", "20"):
+        [page] = rounds(run("-o", "json", "-r", str(path), "-s", "packets", "--offset", offset, "--top", "20"))
+        listed += [flow["sourceTransportPort"] for flow in page["flows"]]
+    assert sorted(listed) == list(ports)
+
+
 def test_a_file_is_one_round_with_every_flow_in_it(path: Path) -> None:
     done = run("-o", "json", "-r", str(path))
     assert (done.returncode, done.stderr) == (0, b"")

@@ -113,10 +113,50 @@ def test_records_of_other_conversations_are_no_pair(change: dict[str, int]) -> N
 
 
 @pytest.mark.parametrize("kind", [
-    {"protocol": 1}, {"protocol": 58, "ip_version": 6}, {"kind": Kind.FRAGMENT}, {"kind": Kind.AGGREGATE}])
-def test_icmp_fragments_and_aggregates_stay_apart(kind: dict[str, int]) -> None:
+    {"protocol": 1, "destination_port": 3 << 8}, {"protocol": 58, "ip_version": 6, "destination_port": 135 << 8},
+    {"protocol": 1, "destination_port": 8 << 8}, {"protocol": 1, "destination_port": 0},
+    {"kind": Kind.FRAGMENT}, {"kind": Kind.AGGREGATE}])
+def test_other_icmp_fragments_and_aggregates_stay_apart(kind: dict[str, int]) -> None:
     records = np.concatenate(both(0, **kind))
     assert sorted(id_ < 256 + OFFSET for id_, _ in decoded(encoded(records)[0])) == [True, True]
+
+
+def ping(request: int, answer: int, *, to_lower: bool = False, version: int = 4, answer_start: int = 5,
+         **fields: int) -> list[FlowRecords]:
+    """Requests of a type, and their answers with 3 packets."""
+    icmp = {"protocol": {4: 1, 6: 58}[version], "ip_version": version, "source_port": 0, **fields}
+    return [record(0, back=to_lower, destination_port=request << 8, flow_id=1, **icmp),
+            record(0, back=not to_lower, destination_port=answer << 8, start=answer_start, packets=3, flow_id=2,
+                   **icmp)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("to_lower", [False, True])
+@pytest.mark.parametrize("answer_start", [5, 0, -5])
+@pytest.mark.parametrize(("version", "request_type", "answer_type"), [
+    (4, 8, 0), (4, 13, 14), (4, 17, 18), (6, 128, 129)])
+def test_icmp_requests_and_answers_are_one_record(version: int, request_type: int, answer_type: int,
+                                                  answer_start: int, to_lower: bool, turned: bool) -> None:
+    records = ping(request_type, answer_type, version=version, to_lower=to_lower, answer_start=answer_start)
+    [(_, values)] = decoded(encoded(np.concatenate(records[::-1] if turned else records))[0])
+    assert values["flowId"] == 1 and values["biflowDirection"] == 1
+    assert (values["packetDeltaCount"], values["reversePacketDeltaCount"]) == (1, 3)
+    assert (values[f"icmpTypeCodeIPv{version}"], values[f"reverseIcmpTypeCodeIPv{version}"]) == (
+        request_type << 8, answer_type << 8)
+    assert values[f"sourceIPv{version}Address"][:4] == bytes([10, 0, 0, 2 if to_lower else 1])
+
+
+def test_two_hosts_that_ping_each_other_are_two_biflows() -> None:
+    records = np.concatenate((*ping(8, 0), *ping(8, 0, to_lower=True), *ping(8, 0, direction=0, ifindex=9)))
+    found = [(values["sourceIPv4Address"][3], values["ingressInterface"] or values["egressInterface"],
+              values["icmpTypeCodeIPv4"], values["reverseIcmpTypeCodeIPv4"])
+             for _, values in decoded(encoded(records)[0])]
+    assert sorted(found) == [(1, 3, 2048, 0), (1, 9, 2048, 0), (2, 3, 2048, 0)]
+
+
+def test_a_host_that_pings_itself_is_no_pair() -> None:
+    same = {"destination_address": b"\x0a\0\0\1".ljust(16, b"\0"), "source_address": b"\x0a\0\0\1".ljust(16, b"\0")}
+    assert len(pairs(np.concatenate(ping(8, 0, **same)))) == 0  # type: ignore[arg-type]
 
 
 def test_a_conversation_with_itself_is_no_pair() -> None:
@@ -126,14 +166,22 @@ def test_a_conversation_with_itself_is_no_pair() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(0, 3), st.sampled_from([4, 6]),
-                          st.sampled_from([0, 0, 0, 9])), max_size=60), st.sampled_from([600, 1400, 65_535]),
+                          st.sampled_from([0, 0, 0, 9]), st.sampled_from([None, None, True, False])), max_size=60),
+       st.sampled_from([600, 1400, 65_535]),
        st.sampled_from(sorted(PROFILES)))
-def test_nothing_is_lost_or_doubled(given: list[tuple[int, bool, int, int, int]], octets: int, profile: str) -> None:
+def test_nothing_is_lost_or_doubled(given: list[tuple[int, bool, int, int, int, bool | None]], octets: int,
+                                    profile: str) -> None:
     """Sums by conversation, and what flowtop's own collector makes of the messages."""
+    def icmp(version: int, request: bool | None, number: int, back: bool) -> dict[str, Any]:
+        types = {4: (0, 8), 6: (129, 128)}[version]
+        return {} if request is None else {
+            "source_port": 0, "destination_port": types[request] << 8, "protocol": {4: 1, 6: 58}[version],
+            f"{'source' if back else 'destination'}_address": bytes([10, 9, number, 2]).ljust(16, b"\0")}
+
     records = np.concatenate([np.zeros(0, FLOW_RECORD_DTYPE), *(
         record(number, back=back, start=start, packets=1 + at, octets=1000 + at, ip_version=version,
-               tunnel=Tunnel.VXLAN if vni else 0, tunnel_id=vni)
-        for at, (number, back, start, version, vni) in enumerate(given))])
+               tunnel=Tunnel.VXLAN if vni else 0, tunnel_id=vni, **icmp(version, request, number, back))
+        for at, (number, back, start, version, vni, request) in enumerate(given))])
     if not len(records):
         return
     messages, flows = encoded(records, profile, octets)

@@ -18,6 +18,7 @@ from flowtop.errors import FlowtopError
 from flowtop.export.exporter import Exporter
 from flowtop.export.exports import Exports
 from flowtop.export.statistics import ExportState, MeteringFacts
+from flowtop.model.kinds import Kind
 from flowtop.text.lookups import Lookups
 from tests.unit.export.flows import RecordingTransport, flows, until
 
@@ -234,3 +235,18 @@ def test_a_state_directory_that_cannot_be_used_is_an_error_of_usage(tmp_path: Pa
     with pytest.raises(FlowtopError, match="Not a directory") as refused:
         Exports(tmp_path / "file").add("ipfix+tcp://192.0.2.1")
     assert refused.value.exit_code == 2, "as README says of a path that cannot work"
+
+
+def test_aggregates_of_an_export_without_duplicates_are_counted_as_they_cannot_be_told_apart() -> None:
+    """An aggregate is the sum of flows that had no room: nobody knows at which interfaces else their packets were."""
+    opener = Opener()
+    exports = Exports(Path("state"), open_exporter=opener)
+    exports.add("file:once?duplicates=drop")
+    exports.add("file:all")
+    records = flows(6)
+    records["kind"][[1, 4, 5]] = Kind.AGGREGATE
+    records["duplicate"][[2, 3]] = True
+    exports.consume(records)
+    once, everything = (export.statistics for export in exports.stop(10.0))
+    assert (once.sent_records, once.unmarked_records) == (4, 3)
+    assert (everything.sent_records, everything.unmarked_records) == (6, 0)

@@ -22,15 +22,17 @@ from flowtop.capture.collector.capture import collected_batch
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.export.exports import Exports
+from flowtop.export.pairing import Hold
 from flowtop.export.relays import relayed
 from flowtop.export.session import TransportSession
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import MeteringFacts
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
+from flowtop.model.kinds import Kind
 from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, joined
 from flowtop.text.lookups import Lookups
-from flowtop.wire.flow_templates import PROFILES, flow_templates, new_relayed_templates
+from flowtop.wire.flow_templates import PROFILES, flow_sets, flow_templates
 from flowtop.wire.relayed import MAX_TEMPLATES, RelayedTemplates
 from tests.unit.capture.collector.exports import NOW_S, ipfix, set_of, template
 from tests.unit.export.flows import flows as own_flows
@@ -179,17 +181,123 @@ def test_what_was_not_reported_is_not_made_up(tmp_path: Path, fields: Sequence[t
     assert same(row) == same(expected)
 
 
-@pytest.mark.parametrize("interval", [2, 10, 100, 1000, 4096])
-def test_counters_are_multiplied_once_in_a_chain(tmp_path: Path, interval: int) -> None:
-    run = Run(tmp_path)
-    run.receive(ipfix(template(SET, (*BASE, (34, 4), (302, 8))),
-                      set_of(SET, base(1) + struct.pack(">IQ", interval, 3))))
-    run.export("file:{}/relay.ipfix")
-    collector = next_collector(tmp_path / "relay.ipfix")
+def messages_of(path: Path) -> list[bytes]:
+    octets, found = path.read_bytes(), []
+    while octets:
+        length = struct.unpack_from(">H", octets, 2)[0]
+        found.append(octets[:length])
+        octets = octets[length:]
+    return found
+
+
+def chained(directory: Path, received: Sequence[tuple[str, bytes]], hops: int, options: str = "") -> Collector:
+    """The last collector of a chain of so many relays; the first one receives (exporter, datagram)."""
+    for hop in range(hops):
+        run = Run(directory)
+        for exporter, datagram in received:
+            run.receive(datagram, exporter)
+        path = directory / f"hop{hop}.ipfix"
+        run.export(f"file:{path}{options}")
+        received = [(RELAY[0], message) for message in messages_of(path)]
+    return next_collector(path)
+
+
+def kinds_in(messages: Sequence[bytes]) -> list[int]:
+    """The kinds of the flows that a collector finds in messages of a relay."""
+    process = CollectingProcess()
+    for message in messages:
+        assert process.receive(message, Session(RELAY[0], RELAY[0], True), NOW_S)
+    return process.drain()[0]["kind"].tolist()
+
+
+def selector(*rows: tuple[int, int], domain: int = 7) -> bytes:
+    """Selectors of 1 in n as RFC 5477 has them: (id, n)."""
+    data = b"".join(struct.pack(">QHII", id_, 1, 1, interval - 1) for id_, interval in rows)
+    return ipfix(template(302, ((302, 8), (304, 2), (305, 4), (306, 4)), scope=1), set_of(302, data), domain=domain)
+
+
+def netflow5(header: int) -> bytes:
+    """A NetFlow 5 datagram of one flow of 2 packets and 300 octets, with sampling in its header."""
+    row = ip("10.0.0.1") + ip("10.1.0.1") + ip("192.0.2.254") + struct.pack(
+        ">HHIIIIHHBBBBHHBBH", 7, 12, 2, 300, 1000, 2000, 1000, 443, 0, 0x18, 6, 0, 64500, 64501, 24, 16, 0)
+    return struct.pack(">HHIIIIBBH", 5, 1, 3000, int(NOW_S), 0, 0, 0, 0, header) + row
+
+
+SAMPLED = {
+    "in the record": [ipfix(template(SET, (*BASE, (34, 4), (302, 8))), set_of(SET, base(1) + struct.pack(
+        ">IQ", 100, 3)))],
+    "by its selector": [selector((3, 100)), ipfix(template(SET, (*BASE, (302, 8))), set_of(
+        SET, base(1) + struct.pack(">Q", 3)))],
+    "of its domain": [ipfix(template(302, ((149, 4), (34, 4)), scope=1), set_of(302, struct.pack(">II", 7, 100))),
+                      ipfix(template(SET, BASE), set_of(SET, base(1)))],
+    "NetFlow 5": [netflow5(1 << 14 | 100)],
+}
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+@pytest.mark.parametrize("options", ["", "?profile=strict", "?profile=go-ipfix"])
+@pytest.mark.parametrize("how", SAMPLED)
+def test_counters_are_multiplied_once_in_a_chain(tmp_path: Path, how: str, options: str, hops: int) -> None:
+    collector = chained(tmp_path, [("192.0.2.1", datagram) for datagram in SAMPLED[how]], hops, options)
     [row] = rows_of(collector)
-    assert (row["packetTotalCount"], row["octetTotalCount"]) == (2 * interval, 300 * interval)
-    assert (row["samplingInterval"], row["selectorId"]) == (interval, 3)
-    assert collector.statistics.sampled_packets == 0
+    assert (row["packetTotalCount"], row["octetTotalCount"], row["samplingInterval"]) == (200, 30_000, 100)
+    assert row.get("selectorId") == (3 if how in ("in the record", "by its selector") else None)
+    assert (row["exporterIPv4Address"], collector.statistics.unknown_sampling) == ("192.0.2.1", 0)
+    as_sampled = 0 if "go-ipfix" in options else 2
+    assert collector.statistics.sampled_packets == as_sampled, "go-ipfix has no options: counters are complete there"
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_samplers_of_several_exporters_stay_apart(tmp_path: Path, hops: int) -> None:
+    chosen = template(SET, (*BASE, (302, 8)))
+    received: list[tuple[str, bytes]] = []
+    for number, interval in enumerate((10, 100, 10, 1000), 1):
+        exporter = f"192.0.2.{number}"
+        received += [(exporter, selector((3, interval))),
+                     (exporter, ipfix(chosen, set_of(SET, base(number) + struct.pack(">Q", 3))))]
+    received += [("192.0.2.5", ipfix(template(SET, BASE), set_of(SET, base(5)))),  # does not sample
+                 ("192.0.2.6", ipfix(chosen, set_of(SET, base(6) + struct.pack(">Q", 3)))),  # does not say how
+                 ("192.0.2.7", ipfix(template(SET, (*BASE, (34, 4))), set_of(SET, base(7) + struct.pack(">I", 50))))]
+    collector = chained(tmp_path, received, hops)
+    assert [(row["packetTotalCount"], row["octetTotalCount"], row.get("samplingInterval"), row.get("selectorId"))
+            for row in rows_of(collector)] == [
+        (20, 3000, 10, 3), (200, 30_000, 100, 3), (20, 3000, 10, 3), (2000, 300_000, 1000, 3), (2, 300, None, None),
+        (2, 300, None, 3), (100, 15_000, 50, None)]
+    assert collector.statistics.unknown_sampling == 1
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@pytest.mark.parametrize("intervals", [(100, 1000), (3, 7), (1000, 100), (2, 1)])
+def test_an_interval_that_changes_within_a_flow(tmp_path: Path, hops: int, intervals: tuple[int, int]) -> None:
+    received = [("192.0.2.1", ipfix(template(SET, (*BASE, (34, 4), (302, 8))), set_of(
+        SET, base(1) + struct.pack(">IQ", interval, 3)))) for interval in intervals]
+    [row] = rows_of(chained(tmp_path, received, hops))
+    assert (row["packetTotalCount"], row["octetTotalCount"]) == (2 * sum(intervals), 300 * sum(intervals))
+    assert row["selectorId"] == 3
+
+
+def test_beyond_the_limit_of_selectors_counters_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtop.wire.selectors.MAX_SELECTORS", 2)
+    received = [("192.0.2.1", ipfix(template(SET, (*BASE, (34, 4))), set_of(SET, base(number) + struct.pack(
+        ">I", 10 * number)))) for number in range(1, 6)]
+    rows = rows_of(chained(tmp_path, received, 1))
+    assert [(row["packetTotalCount"], row["samplingInterval"]) for row in rows] == [
+        (20 * number, 10 * number) for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("max_octets", [268, 512, 1400])
+def test_small_datagrams_have_counters_that_count_once(max_octets: int) -> None:
+    records = longest(4)[3:4]
+    records["packet_delta"], records["octet_delta"], records["sampling_interval"] = 2000, 300_000, 1000
+    session = TransportSession(flow_templates(PROFILES["default"]), 1)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    messages = session.announcement(context, max_octets)
+    flows = session.flows(records, context, max_octets)
+    assert flows.records["packet_delta"].tolist() == [2000], "the record itself is as before"
+    for message in (*messages, *flows.preceding, *flows.messages, *session.announcement(context, max_octets)):
+        assert len(message) <= max_octets
+    rows = direct([*messages, *flows.preceding, *flows.messages]).table.query().as_dicts()
+    assert [(row["packetTotalCount"], row["octetTotalCount"]) for row in rows] == [(2000, 300_000)]
 
 
 @pytest.mark.parametrize("profile", ["default", "strict"])
@@ -258,12 +366,8 @@ def test_a_chain_of_three(tmp_path: Path) -> None:
     everything(run)
     run.export("file:{}/first.ipfix")
     second = Run(tmp_path)
-    octets = (tmp_path / "first.ipfix").read_bytes()
-    at = 0
-    while at < len(octets):
-        length = struct.unpack_from(">H", octets, at + 2)[0]
-        second.receive(octets[at:at + length], RELAY[0])
-        at += length
+    for message in messages_of(tmp_path / "first.ipfix"):
+        second.receive(message, RELAY[0])
     second.export("file:{}/second.ipfix")
     [once], [twice] = (rows_of(next_collector(tmp_path / f"{name}.ipfix")) for name in ("first", "second"))
     assert same(twice) == same(once) and twice["exporterIPv4Address"] == "192.0.2.1"
@@ -288,6 +392,83 @@ def test_the_spool_keeps_relayed_records_whole(tmp_path: Path) -> None:
     for name in names:
         assert back[name][order].tolist() == found[name][other].tolist(), name
     spool.close()
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+@pytest.mark.parametrize("profile", ["default", "strict"])
+@pytest.mark.parametrize("ports", [(), (7,), (11,), (7, 11)])
+def test_ports_that_were_not_reported_are_not_0(tmp_path: Path, profile: str, ports: Sequence[int], hops: int) -> None:
+    shape = (*BASE[:2], *((port, 2) for port in ports), *BASE[4:])
+    record = base(1)
+    record = record[:8] + b"".join({7: record[8:10], 11: record[10:12]}[port] for port in ports) + record[12:]
+    [row] = rows_of(chained(tmp_path, [("192.0.2.1", ipfix(template(SET, shape), set_of(SET, record)))], hops,
+                            f"?profile={profile}"))
+    assert (row.get("sourceTransportPort"), row.get("destinationTransportPort")) == (
+        1000 if 7 in ports else None, 443 if 11 in ports else None)
+    assert kinds_in(messages_of(tmp_path / f"hop{hops - 1}.ipfix")) == [Kind.FLOW]
+
+
+def test_later_fragments_stay_fragments() -> None:
+    session = TransportSession(flow_templates(PROFILES["strict"]), 1)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    records = np.zeros(1, RELAYED_RECORD_DTYPE)
+    records["ip_version"], records["protocol"], records["kind"], records["packet_delta"] = 4, 17, Kind.FRAGMENT, 3
+    records["exporter"] = np.void(bytes(10) + b"\xff\xff" + ip("192.0.2.1"))
+    messages, flows = session.announcement(context), session.flows(records, context)
+    assert kinds_in([*messages, *flows.preceding, *flows.messages]) == [Kind.FRAGMENT]
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_names_of_vrfs_on_both_sides(tmp_path: Path, hops: int) -> None:
+    received = []
+    for number in (1, 2):  # both exporters call VRF 13 differently
+        table = ipfix(template(400, ((234, 4), (236, 8)), scope=1), set_of(400, b"".join(
+            struct.pack(">I8s", id_, f"{name}{number}".encode()) for id_, name in ((12, "red"), (13, "blue")))))
+        flow = ipfix(template(SET, (*BASE, (234, 4), (235, 4))), set_of(SET, base(number) + struct.pack(">II", 12, 13)))
+        received += [(f"192.0.2.{number}", table), (f"192.0.2.{number}", flow)]
+    unnamed = ipfix(template(SET, (*BASE, (235, 4))), set_of(SET, base(3) + struct.pack(">I", 14)))
+    received.append(("192.0.2.3", unnamed))
+    found = [(row.get("ingressVRFID"), row.get("VRFname"), row.get("egressVRFID"), row.get("egressVRFname"))
+             for row in rows_of(chained(tmp_path, received, hops))]
+    assert found == [(12, "red1", 13, "blue1"), (12, "red2", 13, "blue2"), (None, None, 14, None)]
+
+
+def test_the_extended_event_of_a_firewall(tmp_path: Path) -> None:
+    fields = ((8, 4), (12, 4), (7, 2), (11, 2), (4, 1), (1, 4), (2, 4), (33002, 2))  # NetFlow 9 has no enterprises
+    record = ip("10.0.0.1") + ip("10.1.0.1") + struct.pack(">HHBIIH", 1000, 443, 6, 300, 2, 2014)
+    announced = struct.pack(">HH", SET, len(fields)) + b"".join(struct.pack(">HH", *each) for each in fields)
+    datagram = struct.pack(">HHIIII", 9, 2, 1000, int(NOW_S), 0, 7) + set_of(0, announced) + set_of(SET, record)
+    [row] = rows_of(chained(tmp_path, [("192.0.2.1", datagram)], 2))
+    assert row["firewallExtendedEvent"] == 2014
+
+
+def test_relayed_flows_do_not_wait_for_their_other_direction(tmp_path: Path) -> None:
+    ways = [ip("10.0.0.1") + ip("10.0.0.2") + struct.pack(">HH", 1000, 443), ip("10.0.0.2") + ip("10.0.0.1")
+            + struct.pack(">HH", 443, 1000)]
+    received = [("192.0.2.1", ipfix(template(SET, BASE), set_of(SET, way + base(1)[12:]))) for way in ways]
+    run = Run(tmp_path)
+    for exporter, datagram in received:
+        run.receive(datagram, exporter)
+    records = relayed(*run.records())
+    assert len(Hold().put(records, 0.0)) == 2, "they cannot be one biflow: what was reported is of one direction"
+    rows = rows_of(chained(tmp_path, received, 1, "?biflow=on"))
+    assert {(row["sourceTransportPort"], row["packetTotalCount"], row["exporterIPv4Address"]) for row in rows} == {
+        (1000, 2, "192.0.2.1"), (443, 2, "192.0.2.1")}
+
+
+@pytest.mark.parametrize("max_octets", [512, 1400])
+def test_templates_are_limited_also_where_records_lack_much(monkeypatch: pytest.MonkeyPatch, max_octets: int) -> None:
+    monkeypatch.setattr("flowtop.wire.relayed.MAX_TEMPLATES", 20)
+    records = np.concatenate([longest(4)[:1]] * 512)
+    records["record_bits"], records["protocol"] = np.arange(512), 6  # every combination of elements that are missing
+    session = TransportSession(flow_templates(PROFILES["default"]), 1)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    messages = session.announcement(context, max_octets)
+    flows = session.flows(records, context, max_octets)
+    assert max(map(len, [*messages, *flows.preceding, *flows.messages])) <= max_octets
+    assert len(session._relayed) <= 22
+    collector = direct([*messages, *flows.preceding, *flows.messages])
+    assert collector.statistics.records == 512 and not collector.statistics.skipped
 
 
 def test_the_number_of_templates_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,8 +505,9 @@ def test_records_fit_every_datagram(monkeypatch: pytest.MonkeyPatch, version: in
     monkeypatch.setattr("flowtop.wire.relayed.MAX_TEMPLATES", limit)
     session = TransportSession(flow_templates(PROFILES["default"]), 1)
     context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
-    messages = [*session.announcement(context, max_octets), *session.before(longest(version), context, max_octets)]
+    messages = session.announcement(context, max_octets)
     flows = session.flows(longest(version), context, max_octets)
+    messages += flows.preceding
     assert max(map(len, [*messages, *flows.messages])) <= max_octets
     collector = Collector(clock=lambda: NOW_S)
     for message in (*messages, *flows.messages):
@@ -340,11 +522,11 @@ def test_templates_have_only_what_a_record_has(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.receive(ipfix(template(SET, (*BASE, (16, 4))), set_of(SET, base(1) + struct.pack(">I", 1))))
     templates = RelayedTemplates()
-    made = new_relayed_templates(relayed(*run.records()), flow_templates(PROFILES["strict"]), templates)
-    [names] = [each.names for each in made]
+    flow_sets(relayed(*run.records()), flow_templates(PROFILES["strict"]), templates)
+    [names] = [each.names for each in templates.templates]
     assert names[names.index("originalObservationDomainId"):] == (
         "originalObservationDomainId", "originalExporterIPv4Address", "exporterIPv4Address", "ipTTL",
-        "bgpSourceAsNumber", "bgpDestinationAsNumber")
+        "bgpSourceAsNumber", "bgpDestinationAsNumber", "samplingInterval")
 
 
 def test_flows_of_this_host_are_exported_as_before(tmp_path: Path) -> None:
@@ -368,7 +550,9 @@ def test_tshark_reads_every_value(tmp_path: Path) -> None:
             "Selector ID: 000050", "User Name: alice", "MPLS label: 24000", "Selector Id: 5",
             "Post NAT Source IPv4 Address: 203.0.113.5", "Post NAT Destination IPv4 Address: 203.0.113.6",
             "Post NAPT Source Transport Port: 40001", "Post NAPT Destination Transport Port: 8443",
-            "Nat Event: NAT44 session create (4)", "Firewall Event: Flow deleted (2)", "Sampling interval: 1",
-            "Selector Name: 1 in 1000", "IfName: Gi0/0/1", "Packets: 2000"):
+            "Nat Event: NAT44 session create (4)", "Firewall Event: Flow deleted (2)",
+            "Sampling interval: 1000", "Selector Algorithm: Systematic count-based Sampling (1)",
+            "Sampling Packet Interval: 1", "Sampling Packet Space: 999", "Selector Name: sampler 5",
+            "IfName: Gi0/0/1", "Packets: 2"):
         assert f" {expected}\n" in text, expected
     assert "Malformed" not in text and "[Expert Info" not in text

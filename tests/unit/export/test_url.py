@@ -67,7 +67,7 @@ def test_what_is_not_said_has_the_standards_defaults() -> None:
     ("ipfix+tcp://c?reconnect=soon", "90s"), ("ipfix+tcp://c?reconnect=", "reconnect=VALUE"),
     ("ipfix+tls://c?key=/x", "cert="), ("ipfix://c?domain=0", "1 to 4294967295"),
     ("ipfix://c?domain=1&domain=2", "once"), ("file:", "file:flows"), ("file:-", "jsonl:-"),
-    ("file:x?rotate-size=1k", "at least 4Ki"), ("file:x?compress=lzma", "compress=gzip"),
+    ("file:x?rotate-size=1k", "at least 4k"), ("file:x?compress=lzma", "compress=gzip"),
     ("jsonl:-?rotate-time=1h", "use a file"),
     ("jsonl:-?compress=zstd", "use a file"), ("csv:x?duplicates=no", "duplicates=drop"),
 ])

@@ -11,7 +11,7 @@ from flowtop.fields.registry import COLUMNS, GROUPS
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.words import KEYS
 from flowtop.model.elements import ELEMENTS, TUNNEL_MEMBERS, tunnel_values
-from flowtop.model.kinds import TUNNELS_BY_LABEL, Tunnel
+from flowtop.model.kinds import TUNNELS_BY_LABEL, Kind, Tunnel
 from flowtop.text.lookups import NO_LOOKUPS
 from flowtop.tui.panels import details
 from flowtop.wire import tunnels
@@ -23,7 +23,7 @@ every_tunnel = pytest.mark.parametrize("tunnel", [tunnel for tunnel in Tunnel if
 
 def test_each_kind_has_a_name_and_traits_of_its_own() -> None:
     assert Tunnel.NONE.label == "" and not Tunnel.NONE.id_label
-    assert [*TUNNELS_BY_LABEL] == ["ip", "gre", "erspan", "vxlan", "geneve", "mpls", "pppoe"]
+    assert [*TUNNELS_BY_LABEL] == ["ip", "gre", "erspan", "vxlan", "geneve", "mpls", "pppoe", "ipsec"]
     assert [*map(int, Tunnel)] == [*range(len(Tunnel))], "the numbers are in exports"
     for tunnel in TUNNELS_BY_LABEL.values():
         assert tunnel.id_label or not tunnel.always_has_id
@@ -51,6 +51,15 @@ def test_an_id_of_0_is_shown_where_it_is_an_id(tunnel: Tunnel) -> None:
     row = ROWS["tcp"]._replace(tunnel=int(tunnel), tunnel_id=0)
     assert COLUMNS["vni"].text(row, Wording(), NO_LOOKUPS) == ("0" if tunnel.always_has_id else "")
     assert tunnels.description(int(tunnel) << 32) == (f"{tunnel.label} 0" if tunnel.always_has_id else tunnel.label)
+
+
+def test_what_ipsec_has_decrypted_is_told_from_a_tunnel() -> None:
+    tunnel = ROWS["tcp"]._replace(kind=int(Kind.PARENT), tunnel=int(Tunnel.VXLAN), tunnel_id=7, end_reason=0)
+    decrypted = tunnel._replace(tunnel=int(Tunnel.IPSEC), tunnel_id=0x101)
+    shown = [COLUMNS["state"].text(row, Wording(), NO_LOOKUPS) for row in (tunnel, decrypted)]
+    assert shown == ["tun", "sec"]
+    record = flow_record(decrypted, NO_LOOKUPS)
+    assert (record["parent"], record["tunnel"], record["tunnelId"]) == (True, "ipsec", 0x101)
 
 
 def test_a_vni_is_a_layer_2_segment_as_iana_has_it() -> None:

@@ -8,6 +8,7 @@ import pytest
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import Narrowing, places, split
 from flowtop.model.record import FLOW_RECORD_DTYPE
+from flowtop.text.lookups import NO_LOOKUPS
 from tests.unit.filters.test_meaning import MEANINGS
 
 
@@ -80,7 +81,7 @@ def test_an_export_begun_while_it_holds_is_of_what_it_wants_whatever_is_listed_l
     made = narrowing("tcp and rate > 1M")
     keep = made.scope()
     made.follow(None)
-    assert keep is not None and keep(records(6, 17, 6), {}).tolist() == [True, False, True]
+    assert keep is not None and keep(records(6, 17, 6), NO_LOOKUPS).tolist() == [True, False, True]
     assert made.lifted
 
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -275,11 +277,23 @@ def test_a_signal_in_the_middle_of_a_large_write_costs_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, bufsize=0)
     assert process.stdout is not None
     first = process.stdout.read(1)  # it is writing now, and the pipe fills
-    time.sleep(0.2)
+    await_blocked(process)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
+    await_blocked(process)  # the handler has run, and it writes on
     rest, _ = process.communicate(timeout=30)
     assert first + rest == b"x" * 1_000_000 + b"\n"
+
+
+def await_blocked(process: subprocess.Popen[bytes]) -> None:
+    """Wait until it sleeps in a full pipe, with no signal that has not reached it yet (proc_pid_status(5))."""
+    deadline = time.monotonic() + 30
+    while True:
+        text = Path(f"/proc/{process.pid}/status").read_text()
+        pending = re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", text)
+        if re.search(r"State:\s*S", text) and not any(int(mask, 16) for mask in pending):
+            return
+        assert time.monotonic() < deadline and process.poll() is None, text
+        time.sleep(0.005)
 
 
 def test_a_reader_that_does_not_block_behind_a_high_descriptor_gets_everything() -> None:

@@ -289,3 +289,23 @@ def test_while_duplicates_are_looked_for_batches_are_short(dedupe: Any, delay_s:
     driving.run()
     assert set(waits) == {longest_s}
     assert not any(handover.close_tick for handover in handed), "the tick is as long as before"
+
+
+@pytest.mark.parametrize("name", ["metering", "capture"])
+def test_a_thread_that_the_host_refuses_is_an_error_and_leaves_no_other_one_waiting(
+        name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pipeline = Pipeline(PipelineConfig(), ScriptedCapture())
+    before = threading.active_count()
+    with pytest.raises(FlowtopError, match="can't start new thread") as caught:
+        pipeline.start(Watcher())
+    assert "ulimit -u" in caught.value.hint
+    pipeline.join()
+    assert threading.active_count() == before

@@ -1,18 +1,20 @@
-"""Coverage: each Observation Point in the unit its own counter has, and none hides another's shortage."""
+"""Coverage: each Observation Point in the unit its own counter has; none hides what another lacks or has too much."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from flowtop.model.kinds import Direction
 from flowtop.model.record import OBSERVATION_DTYPE
-from flowtop.query.books import coverage
+from flowtop.query.books import comparison
 
 
 def observations(*points: tuple[int, int, int]) -> np.ndarray:
     """(wire packets, frames, interface packets) of each point."""
     found = np.zeros(len(points), OBSERVATION_DTYPE)
     for row, (packets, frames, counted) in zip(found, points, strict=True):
+        row["ifindex"] = 3
         row["packets"], row["frames"], row["interface_packets"] = packets, frames, counted
     return found
 
@@ -29,5 +31,20 @@ def observations(*points: tuple[int, int, int]) -> np.ndarray:
     ([(11, 11, 10)], 1.0),     # one on its way
 ])
 def test_coverage(points: list[tuple[int, int, int]], expected: float | None) -> None:
-    found = coverage(observations(*points))
+    found = comparison(observations(*points)).coverage
     assert found == (expected if expected is None else pytest.approx(expected))
+
+
+def test_what_is_seen_twice_hides_nothing_that_is_not_seen() -> None:
+    """1,000 in and 300 out, of which a wrong hook saw the former twice and the latter never."""
+    found = observations((2_000, 2_000, 1_000), (0, 0, 300), (25, 25, 20))
+    found["direction"] = [int(Direction.INGRESS), int(Direction.EGRESS), int(Direction.EGRESS)]
+    compared = comparison(found)
+    assert compared.coverage == pytest.approx(1_020 / 1_320)
+    assert compared[1:] == (300, 1_000, 5)
+
+
+def test_packets_of_no_known_interface_are_no_excess() -> None:
+    found = observations((10, 10, 0), (5, 5, 5))
+    found["ifindex"][0] = 0
+    assert comparison(found) == (1.0, 0, 0, 0)

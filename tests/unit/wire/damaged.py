@@ -33,6 +33,11 @@ def resized(message: bytes, change: int) -> bytes:
     return message[:2] + struct.pack(">H", len(message) + change) + message[4:]
 
 
+def misled(one_set: bytes, change: int) -> bytes:
+    """A Set with a length that is wrong by this much."""
+    return one_set[:2] + struct.pack(">H", max(0, len(one_set) + change)) + one_set[4:]
+
+
 def netflow9(number: int, *flowsets: bytes, count: int) -> bytes:
     return struct.pack(">HHIIII", 9, count, 60_000, int(NOW_S), 1, number) + b"".join(flowsets)
 
@@ -99,13 +104,22 @@ CASES: dict[str, Callable[[int], Damaged]] = {
     "length of the header": _ipfix(lambda n, two, one: b"\0\x0a\0\x10" + ipfix(n, FLOWS, two, one)[4:], 3, length=1),
     "cut in the last record": _ipfix(lambda n, two, one: ipfix(n, FLOWS, one, two)[:-9], 2, length=1, set=1, record=1),
     "set of length 0": _ipfix(lambda n, two, one: ipfix(n, FLOWS, two, b"\1\0\0\0"), 2, set=1),
-    "set of length 3": _ipfix(lambda n, two, one: ipfix(n, FLOWS, two, b"\1\0\0\3", one), 2, set=1),
+    "set of length 3": _ipfix(lambda n, two, one: ipfix(n, FLOWS, two, b"\1\0\0\3", one), 3, set=1),
+    "set of length 3 behind a template": _ipfix(lambda n, two, one: ipfix(n, FLOWS, b"\1\0\0\3", two, one), 3, set=1),
+    "set of length 2 before a template": _ipfix(lambda n, two, one: ipfix(n, b"\1\0\0\2", FLOWS, two, one), 3, set=1),
+    "template set of length 0": _ipfix(lambda n, two, one: ipfix(n, b"\0\2\0\0" + FLOWS[4:], two, one), 3, set=1),
     "set beyond the end": _ipfix(lambda n, two, one: ipfix(n, FLOWS, two, b"\1\0\xff\xff" + one[4:]), 2, set=1),
     "four octets between sets": _ipfix(lambda n, two, one: ipfix(n, FLOWS, two, bytes(4), one), 3, padding=1),
     "two octets between sets": _ipfix(lambda n, two, one: ipfix(n, FLOWS, two, bytes(2), one), 3, padding=1),
     "three octets before a template": _ipfix(lambda n, two, one: ipfix(n, bytes(3), FLOWS, two, one), 3, padding=1),
     "padding in sets": _ipfix(lambda n, two, one: ipfix(
         n, set_of(2, FLOWS[4:] + bytes(7)), set_of(256, two[4:] + bytes(3)), one), 3),
+    "last record of variable length cut": _ipfix(lambda n, two, one: ipfix(
+        n, template(256, (*FLOW, (82, 65_535))), set_of(256, flow(n, 1) + b"\4eth0" + flow(n, 2)[:30]),
+        set_of(256, flow(n, 3) + b"\0")), 2, record=1),
+    "padding behind records of variable length": _ipfix(lambda n, two, one: ipfix(
+        n, template(256, (*FLOW, (82, 65_535))), set_of(256, flow(n, 1) + b"\4eth0" + flow(n, 2) + b"\0" + bytes(3)),
+        set_of(256, flow(n, 3) + b"\xff\1\0" + bytes(256))), 3),
     "last record of a set cut": _ipfix(lambda n, two, one: ipfix(n, FLOWS, set_of(256, two[4:] + one[4:24]), one), 3,
                                        record=1),
     "set 5": _ipfix(lambda n, two, one: ipfix(n, set_of(5, b"abcd"), FLOWS, two, one), 3, reserved=1),
@@ -146,7 +160,8 @@ CASES: dict[str, Callable[[int], Damaged]] = {
         n, flowset(0, 100, 1, 8, 4, octets=FLOWS9[4:]), two, one, count=4), 3, template=1),
     "v9 template cut off": _v9(lambda n, two, one: netflow9(n, FLOWS9, two, one, flowset(0, 300, 9, 8, 4), count=4), 3,
                                template=1),
-    "v9 set beyond the end": _v9(lambda n, two, one: netflow9(n, FLOWS9, two, b"\1\0\x0f\xff", one, count=3), 2, set=1),
+    "v9 set beyond the end": _v9(lambda n, two, one: netflow9(n, FLOWS9, two, b"\1\0\x0f\xff", one, count=3), 3, set=1),
+    "v9 set of length 3": _v9(lambda n, two, one: netflow9(n, FLOWS9, b"\1\0\0\3", two, one, count=4), 3, set=1),
     "v9 set of length 0": _v9(lambda n, two, one: netflow9(n, FLOWS9, two, b"\1\0\0\0", count=4), 2, set=1),
     "v9 cut": _v9(lambda n, two, one: netflow9(n, FLOWS9, one, two, count=4)[:-4], 2, set=1, record=1),
     "v9 set 7": _v9(lambda n, two, one: netflow9(n, FLOWS9, flowset(7, 1, 2), two, one, count=4), 3, reserved=1),
@@ -160,3 +175,31 @@ CASES: dict[str, Callable[[int], Damaged]] = {
     "v5 octets behind": _v5(2, 0, 2, b"abc", trailing=1),
     "v5 count of 0": _v5(0, 0, 2, count=1),
 }
+
+
+def _wrong_lengths() -> dict[str, Callable[[int], Damaged]]:
+    """One Set with a wrong length, of records of 51 octets and 33 octets: before another Set, or the last one.
+
+    The Sets behind it are found again, and then it is known how long it was. Where a wrong length leads to the header
+    of a later Set (by 55 octets, the length of Set `one`), nothing is wrong to see. If the last Set exceeds the
+    message, its records may be cut off.
+    """
+    cases: dict[str, Callable[[int], Damaged]] = {}
+    for change in (-200, -106, -102, -51, -20, -4, -2, -1, 1, 2, 3, 4, 20, 51, 60, 200, 60_000):
+        cases[f"set longer by {change}"] = _ipfix(
+            lambda n, two, one, by=change: ipfix(n, FLOWS, misled(two, by), one), 3, set=1)  # type: ignore[misc]
+    for change in (-40, -20, -4, -2, -1):
+        cases[f"last set longer by {change}"] = _ipfix(
+            lambda n, two, one, by=change: ipfix(n, FLOWS, one, misled(two, by)), 3, set=1)  # type: ignore[misc]
+    for change in (-70, -66, -33, -2, 2, 4, 20, 200):
+        cases[f"v9 set longer by {change}"] = _v9(lambda n, two, one, by=change: netflow9(  # type: ignore[misc]
+            n, FLOWS9, misled(two, by), one, count=4), 3, set=1)
+    for change in (-2, 2, 4, 8):
+        cases[f"template set longer by {change}"] = _ipfix(
+            lambda n, two, one, by=change: ipfix(n, misled(FLOWS, by), two, one), 3, set=1)  # type: ignore[misc]
+        cases[f"v9 template set longer by {change}"] = _v9(lambda n, two, one, by=change: netflow9(  # type: ignore[misc]
+            n, misled(FLOWS9, by), two, one, count=4), 3, set=1)
+    return cases
+
+
+CASES |= _wrong_lengths()

@@ -168,7 +168,9 @@ def test_a_message_of_many_small_bad_parts_is_read_in_linear_time() -> None:
     withdrawn = [set_of(2, struct.pack(">HH", 256 + number, 0)) + set_of(256 + number, b"") for number in range(5_000)]
     worst = [ipfix(7, *[b"\0\1\0\4"] * 16_000), ipfix(7, set_of(2, b"\0\x64\0\1\0\1\0\4" * 8_000)),
              ipfix(7, bytes(65_000)), ipfix(7, *[bytes(3) + b"\1\0\0\4"] * 9_000),
-             ipfix(7, *[b"\1\0\0\4"] * 8_000, FLOWS), ipfix(7, *withdrawn)]
+             ipfix(7, *[b"\1\0\0\4"] * 8_000, FLOWS), ipfix(7, *withdrawn),
+             ipfix(7, FLOWS, b"\1\0\0\3", *[b"\1\0\0\4"] * 16_000),
+             ipfix(7, FLOWS, *[b"\1\0\0\4\1\0\0\3"] * 8_000)]
     for octets in worst:
         begun = time.perf_counter()
         for session in (UDP, TCP):

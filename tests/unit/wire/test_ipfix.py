@@ -13,7 +13,6 @@ from flowtop.wire.ipfix import (
     encode_messages,
     encode_record,
     encode_records,
-    restamp,
     template_sets,
     withdrawal_sets,
 )
@@ -154,14 +153,6 @@ def test_padding_is_zeros_shorter_than_a_record_up_to_four_octets(size: int, cou
     tail = message[20 + size * count:]
     assert tail == bytes(len(tail)) and len(tail) < min(size, 4)
     assert len(message) % 4 == 0 or size <= -(20 + size * count) % 4
-
-
-def test_restamping_changes_sequence_and_time_only() -> None:
-    def encode(sequence: int, export_time_s: int) -> bytes:
-        return encode_messages([appendix_a_flows()], domain=5, sequence=sequence,
-                               export_time_s=export_time_s).messages[0]
-
-    assert restamp(encode(1, 2), sequence=2**32 + 70, export_time_s=80) == encode(70, 80)
 
 
 def test_a_record_longer_than_any_message_is_refused() -> None:

@@ -141,6 +141,15 @@ def test_floats_are_ieee_754_and_may_be_halved() -> None:
             assert value.dtype == np.float64 and abs(value[0] - 0.1) < 1e-8
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("length", "octets"), [(4, "7fa00001"), (4, "ffbfffff"), (8, "7ff4000000000001")])
+def test_a_signalling_nan_is_a_value_like_any_other(length: int, octets: str) -> None:
+    """IEEE 754: all bits of the exponent set, the highest one of the significand not."""
+    template = Template(300, (FieldSpecifier(311, length), FieldSpecifier(1, 4)))
+    record = decode_data_set(template, bytes.fromhex(octets) + b"\0\0\0\7").records[0]
+    assert np.isnan(record["samplingProbability"]) and record["octetDeltaCount"] == 7
+
+
 def test_a_length_its_type_does_not_have_gives_the_octets() -> None:
     template = Template(300, (FieldSpecifier(8, 5), FieldSpecifier(152, 4), FieldSpecifier(4, 2)))
     assert decode_data_set(template, bytes(range(11))).records.tolist() == [

@@ -140,20 +140,24 @@ TCP_FIELDS = ((184, 4), (14, 1, CERT), (15, 1, CERT))
 BIFLOW_FIELDS = (*TCP_FIELDS, (14 | 0x4000, 1, CERT), (15 | 0x4000, 1, CERT))
 
 
-@pytest.mark.parametrize(("field", "value", "bits"), [
-    (MULTI, multi((300, struct.pack(">IBB", 7, 0x02, 0x18))), 0x1A),
-    (MULTI, multi((300, struct.pack(">IBB", 7, 0x02, 0x10)), (301, b"\0" * 6)), 0x12),
-    (SUB, sub(300, struct.pack(">IBB", 7, 0x02, 0x11)), 0x13),
-    (SUB, sub(300, struct.pack(">IBB", 7, 2, 16), struct.pack(">IBB", 8, 1, 1)), 0),  # two: whose is it?
-    (MULTI, multi((999, b"abc")), 0), (MULTI, multi(), 0), (MULTI, b"\3\1\x2c\xff\xff", 0),
+@pytest.mark.parametrize(("field", "value", "bits", "unread"), [
+    (MULTI, multi((300, struct.pack(">IBB", 7, 0x02, 0x18))), 0x1A, 0),
+    (MULTI, multi((300, struct.pack(">IBB", 7, 0x02, 0x10)), (301, b"\0" * 6)), 0x12, 0),
+    (SUB, sub(300, struct.pack(">IBB", 7, 0x02, 0x11)), 0x13, 0),
+    (SUB, sub(300, struct.pack(">IBB", 7, 2, 16), struct.pack(">IBB", 8, 1, 1)), 0, 0),  # two: whose is it?
+    (MULTI, multi(), 0, 0), (MULTI, b"", 0, 0), (SUB, b"", 0, 0), (SUB, sub(300), 0, 0), (SUB, sub(999), 0, 0),
+    (MULTI, multi((999, b"abc")), 0, 1), (MULTI, b"\3\1\x2c\xff\xff", 0, 1), (MULTI, b"\3\1\x2c", 0, 1),
+    (SUB, sub(999, b"abc"), 0, 1), (SUB, sub(300, b"abc"), 0, 1), (SUB, b"\3\1\x2c"[:2], 0, 0),
 ])
-def test_fields_of_a_list_with_one_record_are_the_flows(field: tuple[int, int], value: bytes, bits: int) -> None:
+def test_fields_of_a_list_with_one_record_are_the_flows(field: tuple[int, int], value: bytes, bits: int,
+                                                        unread: int) -> None:
     process = CollectingProcess()
     inner = template(300, TCP_FIELDS) + template(301, ((56, 6),))
     process.receive(ipfix(inner, template(256, (*FLOW, field)), set_of(256, flow(1) + variable(value))), UDP, NOW_S)
     (row,) = process.take_rows()[0]
     assert (row["packets"], row["octets"], row["tcp_control_bits"]) == (2, 300, bits)
-    assert process.statistics().skipped == () and process.statistics().records == 1
+    assert process.statistics().skipped == ((("list", unread),) if unread else ())
+    assert process.statistics().records == 1
 
 
 def test_records_with_different_lists_are_all_collected() -> None:

@@ -130,6 +130,22 @@ def test_totals_replace(fields: Sequence[Field], seed: int) -> None:
     # deltas win; where they are 0, totals count
     (fields_of(1, 2, 85, 86), [(100, 1, 5000, 50), (30, 1, 5030, 51), (0, 0, 5030, 51)], (130, 2)),
     (fields_of(1, 2, 85, 86), [(0, 0, 500, 5), (0, 0, 700, 7)], (700, 7)),
+    # a counter of 32 bits has wrapped: 2**32 - 296 to 500 is 796 more, as the other counter has grown
+    (fields_of(85, 86, 153), [((1 << 32) - 296, 100, START_MS), (500, 110, START_MS + 1), (700, 111, START_MS + 2)],
+     ((1 << 32) + 700, 111)),
+    (fields_of(85, 86), [((1 << 32) - 296, 100), (500, 110)], ((1 << 32) + 500, 110)),
+    (fields_of(86, 85), [((1 << 32) - 1, 100), (3, 2_000)], (2_000, (1 << 32) + 3)),
+    # or as the start is the same, though its report has octets alone
+    (fields_of(85, 152), [((1 << 32) - 296, START_MS), (500, START_MS)], ((1 << 32) + 500, 0)),
+    # but not a new flow, whose counters are both lower, or that has no start, or one of 64 bits, or one that ended
+    (fields_of(85, 86), [((1 << 32) - 296, 100), (500, 5)], ((1 << 32) + 204, 105)),
+    (fields_of(85,), [((1 << 32) - 296,), (500,)], ((1 << 32) + 204, 0)),
+    (fields_of(85, 86, 152), [(9 << 32, 100, START_MS), (500, 110, START_MS)], ((9 << 32) + 500, 210)),
+    (fields_of(85, 86, 136, 153), [((1 << 32) - 296, 100, 3, START_MS), (500, 110, 2, START_MS + 1)],
+     ((1 << 32) + 204, 210)),
+    # nor an older report that came late
+    (fields_of(85, 152, 153), [((1 << 32) - 1, START_MS, START_MS + 2), (5, START_MS, START_MS + 1)],
+     ((1 << 32) - 1, 0)),
     # the time of the system is what counts from its start
     (fields_of(85, 86, 22), [(100, 1, 5000), (300, 3, 5000), (400, 4, 9000)], (700, 7)),
 ])
@@ -141,6 +157,21 @@ def test_what_is_another_flow(fields: Sequence[Field], reports: Sequence[Sequenc
         if drains:
             exports.drain()
     assert exports.drain() == {(1000, 443): expected}
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_totals_of_32_bits_wrap(started: bool, seed: int) -> None:
+    rng = random.Random(seed)
+    fields: list[Field] = [(85, 4), (86, 4), *([(152, 8)] if started else [])]
+    exports = Exports(fields)
+    octets = packets = 0
+    for _ in range(40):
+        octets, packets = octets + rng.randrange(1, 1 << 31), packets + rng.randrange(1, 1 << 20)
+        exports.send(1000, octets % (1 << 32), packets, *([START_MS] if started else []))
+        if rng.random() < 0.5:
+            exports.drain()
+    assert octets > 1 << 32 and exports.drain() == {(1000, 443): (octets, packets)}
 
 
 @pytest.mark.parametrize("drains", [False, True])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flowtop.capture.collector.option_names import Table
+from flowtop.capture.collector.names import Table
 from flowtop.capture.collector.process import CollectingProcess
 from flowtop.capture.collector.sessions import Session
 from flowtop.model.exporters import CollectingStatistics, collecting_record, facts
@@ -156,7 +156,7 @@ def test_a_session_that_is_forgotten_takes_its_options_along() -> None:
     process.end(A)
     process.receive(ipfix(set_of(SET, flow(2)), sequence=1), B, NOW_S)
     assert packets(process) == [20, 2]
-    assert not process._samplers._exporters
+    assert not process._announced.samplers._exporters
 
 
 def test_netflow_5_has_no_options() -> None:
@@ -202,6 +202,99 @@ def test_devices_that_announce_sampling_with_another_source_id(
                              set_of(262, struct.pack(">IIII", 1, 2, 2, 300) + record)), session, NOW_S)
     assert packets(process) == [2 * interval]
     assert process.statistics().unknown_sampling == 0
+
+
+# ---- boot times
+
+UPTIMES = ((8, 4), (12, 4), (2, 8), (1, 8), (22, 4), (21, 4))
+HOUR_MS = 3_600_000
+BOOT_MS = int(NOW_S) * 1000 - HOUR_MS
+
+
+def booted(boot_ms: int = BOOT_MS, scope: int | None = None) -> bytes:
+    """Options with systemInitTimeMilliseconds, of the exporter or of a domain."""
+    fields, value = ((144, 4), 1) if scope is None else ((149, 4), scope)
+    return template(OPTIONS, (fields, (160, 8)), scope=1) + set_of(OPTIONS, struct.pack(">IQ", value, boot_ms))
+
+
+def since_boot(*uptimes: tuple[int, int]) -> bytes:
+    return template(SET, UPTIMES) + set_of(SET, b"".join(
+        struct.pack(">IIQQII", number, 2, 10, 1_000, *uptime) for number, uptime in enumerate(uptimes)))
+
+
+@pytest.mark.parametrize(("options_session", "options_domain", "flow_session", "flow_domain", "joined"), [
+    (A, 7, A, 7, (0, 0)), (A, 0, A, 7, (1, 0)), (A, 5, A, 7, (1, 0)), (A, 7, B, 7, (0, 1)), (A, 0, B, 7, (1, 1)),
+    (A, 5, B, 7, (1, 1)), (TCP, 0, TCP, 7, (1, 0)), (TCP, 7, TCP, 7, (0, 0)),
+])
+@pytest.mark.parametrize("options_first", [True, False])
+def test_a_boot_time_told_elsewhere_applies_and_is_counted(
+        options_session: Session, options_domain: int, flow_session: Session, flow_domain: int,
+        joined: tuple[int, int], options_first: bool) -> None:
+    """Times are 59 min 50 s and 59 min 58 s after a boot an hour ago: 10 s and 2 s before now."""
+    messages = [(ipfix(booted(), domain=options_domain), options_session),
+                (ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS - 2_000)), domain=flow_domain), flow_session)]
+    process = CollectingProcess()
+    for octets, session in messages if options_first else reversed(messages):
+        process.receive(octets, session, NOW_S)
+    rows, _ = process.take_rows()
+    assert (rows["start_ms"] - int(NOW_S) * 1000).tolist() == [-10_000]
+    assert (rows["end_ms"] - int(NOW_S) * 1000).tolist() == [-2_000]
+    statistics = process.statistics()
+    assert (statistics.options_of_other_domain, statistics.options_of_other_port) == joined
+
+
+@pytest.mark.parametrize(("announced", "start_s"), [
+    ([], 0), ([(STRANGER, 7, BOOT_MS)], 0), ([(TCP, 7, BOOT_MS)], 0),
+    ([(A, 1, BOOT_MS + 4), (A, 2, BOOT_MS)], -10),  # rounded
+    ([(A, 1, BOOT_MS), (A, 2, BOOT_MS - 600_000)], 0),  # line cards that contradict each other
+    ([(A, 1, BOOT_MS - 600_000), (A, 0, BOOT_MS)], -10), ([(A, 7, BOOT_MS), (A, 0, BOOT_MS - 600_000)], -10),
+    ([(B, 7, BOOT_MS - 600_000), (A, 2, BOOT_MS)], -10), ([(B, 7, BOOT_MS), (B, 0, BOOT_MS - 600_000)], -10),
+    ([(B, 7, BOOT_MS - 600_000), (C, 7, BOOT_MS)], -10),  # the latest
+])
+def test_the_nearest_boot_time_counts_and_no_guess(announced: list[tuple[Session, int, int]], start_s: int) -> None:
+    """Without one, a flow is of the time of its export."""
+    process = CollectingProcess()
+    for session, domain, boot_ms in announced:
+        process.receive(ipfix(booted(boot_ms), domain=domain), session, NOW_S)
+    process.receive(ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS))), A, NOW_S)
+    rows, _ = process.take_rows()
+    assert (rows["start_ms"] - int(NOW_S) * 1000).tolist() == [start_s * 1000]
+
+
+def test_a_boot_time_with_a_domain_as_scope_is_of_that_domain() -> None:
+    process = CollectingProcess()
+    for domain, boot_ms in ((7, BOOT_MS), (8, BOOT_MS - 60_000)):
+        process.receive(ipfix(booted(boot_ms, scope=domain), domain=0), A, NOW_S)
+    for domain in (7, 8):
+        process.receive(ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS)), domain=domain), A, NOW_S)
+    rows, _ = process.take_rows()
+    assert (rows["start_ms"] - int(NOW_S) * 1000).tolist() == [-10_000, -70_000]
+
+
+def test_who_began_is_told_in_another_domain() -> None:
+    """biflowDirection 2 (reverse initiator) for domain 0: the source of the record did not begin."""
+    process = CollectingProcess()
+    process.receive(ipfix(template(OPTIONS, ((144, 4), (239, 1)), scope=1), set_of(OPTIONS, b"\0\0\0\1\2"), domain=0),
+                    A, NOW_S)
+    fields = ((8, 4), (12, 4), (2, 8), (1, 8), (2, 8, 29305), (1, 8, 29305))
+    process.receive(ipfix(template(SET, fields), set_of(SET, struct.pack(">IIQQQQ", 1, 2, 1, 2, 3, 4))), A, NOW_S)
+    rows, _ = process.take_rows()
+    own = CollectingProcess()
+    own.receive(ipfix(template(SET, (*fields, (239, 1))), set_of(SET, struct.pack(">IIQQQQB", 1, 2, 1, 2, 3, 4, 2))), A,
+                NOW_S)
+    assert rows["record_bits"].tolist() == own.take_rows()[0]["record_bits"].tolist()
+
+
+def test_announced_values_are_bounded_and_end_with_their_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtop.capture.collector.announced.MAX_VALUES", 3)
+    process = CollectingProcess()
+    for domain in range(5):
+        process.receive(ipfix(booted(), domain=domain), A, NOW_S)
+    assert process.statistics().dropped_options == 2
+    process.receive(ipfix(since_boot((HOUR_MS - 10_000, HOUR_MS)), domain=1), A, NOW_S)
+    process.end(A)
+    assert process.take_rows()[0]["start_ms"].tolist() == [int(NOW_S) * 1000 - 10_000]
+    assert not len(process._announced.boots) and not process._announced.boots._exporters
 
 
 # ---- Templates
@@ -382,11 +475,15 @@ def test_names_of_interfaces_are_found_in_other_domains(announced: list[tuple[Se
     (((14, 4), (83, 8), (82, 8)), struct.pack(">I8s8s", 5, b"uplink", b"Gi0/1"), "interface", 5, "Gi0/1"),
     (((252, 4), (82, 8)), struct.pack(">I8s", 5, b"xe-0"), "interface", 5, "xe-0"),
     (((253, 4), (82, 8)), struct.pack(">I8s", 5, b" xe-1 "), "interface", 5, "xe-1"),
-    (((48, 2), (84, 8), (50, 4)), struct.pack(">H8sI", 3, b"fnf", 10), "sampler", 3, "fnf"),
-    (((302, 8), (335, 8)), struct.pack(">Q8s", 3, b"sel"), "sampler", 3, "sel"),
+    (((10, 4), (82, 8)), struct.pack(">I8s", 5, b"eth0\0xyz"), "interface", 5, "eth0"),
+    (((95, 4), (96, 8)), bytes([3, 0, 0, 80]) + b"http\0\0\0\0", "application", bytes([3, 0, 0, 80]), "http"),
+    (((95, 65_535), (96, 65_535)), b"\5" + bytes([20, 0, 0, 9, 1]) + b"\3voi", "application", bytes([20, 0, 0, 9, 1]),
+     "voi"),
+    (((234, 4), (236, 8)), struct.pack(">I8s", 12, b"red"), "vrf", 12, "red"),
+    (((235, 2), (236, 8)), struct.pack(">H8s", 12, b"red"), "vrf", 12, "red"),
 ])
 def test_tables_of_options_are_kept_by_exporter(fields: tuple[tuple[int, int], ...], record: bytes, table: Table,
-                                                key: int, name: str) -> None:
+                                                key: int | bytes, name: str) -> None:
     process = CollectingProcess()
     announced = template(OPTIONS, ((144, 4), *fields), scope=1), set_of(OPTIONS, bytes(4) + record)
     process.receive(ipfix(*announced, domain=5), A, NOW_S)
@@ -396,12 +493,39 @@ def test_tables_of_options_are_kept_by_exporter(fields: tuple[tuple[int, int], .
     assert names.find(table, "192.0.2.2", 5, key) == ("", False)
 
 
+@pytest.mark.parametrize(("announced", "name"), [
+    ([(7, b"http")], "http"), ([(0, b"http")], "http"), ([(9, b"http")], "http"),
+    ([(8, b"http"), (9, b"http")], "http"), ([(8, b"http"), (9, b"dns")], ""),
+    ([(7, b"http"), (0, b"dns")], "http"), ([(0, b"http"), (9, b"dns")], "http"),
+    ([(9, b"dns"), (9, b"http")], "http"),
+])
+@pytest.mark.parametrize("flows_first", [True, False])
+def test_names_of_applications_are_found_as_those_of_interfaces(announced: list[tuple[int, bytes]], name: str,
+                                                                flows_first: bool) -> None:
+    """Without a name an application is its engine and selector (RFC 6759)."""
+    table = template(OPTIONS, ((95, 4), (96, 4)), scope=1)
+    options = [ipfix(table, set_of(OPTIONS, bytes([3, 0, 0, 80]) + text.ljust(4, b"\0")), domain=domain)
+               for domain, text in announced]
+    of_flow = ipfix(template(SET, (*FLOW, (95, 4))), set_of(SET, flow(1) + bytes([3, 0, 0, 80])))
+    process = CollectingProcess()
+    if flows_first:
+        process.receive(of_flow, A, NOW_S)
+        process.drain_all()
+    for octets in options:
+        process.receive(octets, A, NOW_S)
+        process.texts()
+    if not flows_first:
+        process.receive(of_flow, A, NOW_S)
+        process.drain_all()
+    assert list(process.texts()["applications"].values()) == [name or "3:80"]
+
+
 def test_names_beyond_the_limits_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowtop.capture.collector.option_names.MAX_NAMES", 2)
+    monkeypatch.setattr("flowtop.capture.collector.names.MAX_NAMES", 2)
     process = CollectingProcess()
     records = b"".join(struct.pack(">I8s", number, b"if") for number in range(1, 6))
     process.receive(ipfix(template(302, ((10, 4), (82, 8)), scope=1), set_of(302, records)), A, NOW_S)
-    assert process.statistics().dropped_options == 3 and len(process.points.names) == 2
+    assert process.statistics().unnamed_values == 3 and len(process.points.names) == 2
 
 
 # ---- the case handed in

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flowtop.capture.collector import process as module
 from flowtop.capture.collector import sessions
 from flowtop.capture.collector.process import CollectingProcess
-from flowtop.capture.collector.sessions import SequenceTracker, Session, Verdict
+from flowtop.capture.collector.sessions import Session
 from flowtop.model.exporters import Exporter, collecting_record, exporter_of, faults, observation_point_name
 from flowtop.model.kinds import Kind, Tunnel
 from flowtop.model.record import FLOW_RECORD_DTYPE
@@ -260,76 +260,20 @@ def test_exporters_that_never_come_back_cost_each_other_no_time(monkeypatch: pyt
         process.receive(octets, Session(number, "192.0.2.1", True), NOW_S)
     statistics = process.statistics()
     assert (statistics.exporters, statistics.evicted_sessions, statistics.waiting_sets) == (50, 1_950, 50)
-    assert statistics.dropped_sets == 1_950 and process._sessions.domains == 50
+    assert statistics.dropped_sets == 1_950 and len(process._sequences) == 50
     assert len(process.drain()[0]) == 2_000
 
 
 def test_domains_and_names_are_bounded_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_ALL_DOMAINS", 5)
-    monkeypatch.setattr("flowtop.capture.collector.option_names.MAX_ALL_NAMES", 3)
+    monkeypatch.setattr("flowtop.capture.collector.sequences.MAX_ALL_STREAMS", 5)
+    monkeypatch.setattr("flowtop.capture.collector.names.MAX_ALL_NAMES", 3)
     process = CollectingProcess()
     for number in range(10):
         process.receive(ipfix(template(300, ((10, 4), (82, 4)), scope=1), set_of(300, struct.pack(">I4s", 3, b"wan")),
                               template(SET, FLOW), set_of(SET, flow(number)), domain=number),
                         Session(number % 2, "192.0.2.1", True), NOW_S)
-    assert process._sessions.domains == 5
+    assert len(process._sequences) == 5
     assert len(process.points.names) == 3 and len(drained(process)) == 10
-
-
-# ---- sequence numbers
-
-
-def test_gaps_are_what_the_protocol_counts() -> None:
-    process = CollectingProcess()
-    process.receive(ipfix(template(SET, FLOW), set_of(SET, flow(1) * 3)), UDP, NOW_S)
-    process.receive(ipfix(set_of(SET, flow(1) * 2), sequence=10), UDP, NOW_S)
-    v9 = Session("v9", "192.0.2.9", True)
-    for sequence in (5, 6, 9):
-        process.receive(struct.pack(">HHIIII", 9, 0, 1000, int(NOW_S), sequence, 1), v9, NOW_S)
-    v5 = Session("v5", "192.0.2.5", True)
-    for sequence in (100, 102, 109):
-        process.receive(struct.pack(">HHIIIIHH", 5, 2, 1000, int(NOW_S), 0, sequence, 0, 0) + bytes(96), v5, NOW_S)
-    statistics = process.statistics()
-    assert (statistics.lost_records, statistics.lost_messages, statistics.lost_flows) == (7, 2, 5)
-
-
-def test_a_late_message_gives_back_what_it_was_counted_for() -> None:
-    tracker = SequenceTracker()
-    assert [tracker.see(sequence, 2, 100, None) for sequence in (0, 4, 2, 6)] == [
-        Verdict(), Verdict(lost=2), Verdict(lost=-2, late=True), Verdict()]
-
-
-def test_a_restart_is_no_loss() -> None:
-    tracker = SequenceTracker()
-    tracker.see(5_000, 1, 100, None)
-    assert tracker.see(0, 1, 200, None).reset
-    assert tracker.see(1 << 31, 1, 201, None).reset
-    booted = SequenceTracker()
-    booted.see(10, 1, 100, 1_000_000)
-    assert booted.see(500, 1, 200, 1_190_000) == Verdict(reset=True)
-    assert booted.see(501, 1, 201, 1_190_002) == Verdict()
-
-
-def test_sequence_numbers_wrap() -> None:
-    tracker = SequenceTracker()
-    tracker.see((1 << 32) - 1, 3, 100, None)
-    assert tracker.see(2, 1, 101, None) == Verdict()
-    assert tracker.see(4, 1, 101, None) == Verdict(lost=1)
-
-
-def test_after_a_set_nobody_could_count_the_next_number_says_nothing() -> None:
-    tracker = SequenceTracker()
-    tracker.see(0, None, 100, None)
-    assert tracker.see(70, 1, 101, None) == Verdict()
-
-
-@given(st.lists(st.tuples(st.integers(0, 1 << 32), st.one_of(st.none(), st.integers(0, 70_000)),
-                          st.integers(0, 1 << 32), st.one_of(st.none(), st.integers(-(1 << 40), 1 << 42)))))
-def test_no_sequence_gives_back_more_than_it_took(numbers: list[Any]) -> None:
-    tracker, lost = SequenceTracker(), 0
-    for sequence, units, export_time_s, boot_ms in numbers:
-        lost += tracker.see(sequence % (1 << 32), units, export_time_s, boot_ms).lost
-        assert lost >= 0
 
 
 # ---- names of Observation Points

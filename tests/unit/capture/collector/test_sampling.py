@@ -61,6 +61,7 @@ FORMS: list[tuple[tuple[Field, ...], float]] = [
     # NetFlow 9
     (((34, 4, 100),), 100), (((34, 2, 512), (35, 1, 2)), 512), (((50, 4, 1_000), (49, 1, 2)), 1_000),
     (((49, 1, 1), (50, 2, 64)), 64), (((34, 4, 0), (50, 4, 200)), 200), (((34, 4, 1), (35, 1, 1)), 1),
+    (((34, 4, 1), (49, 1, 2), (50, 4, 100)), 100), (((50, 4, 1), (34, 4, 64)), 64), (((34, 4, 1), (50, 4, 1)), 1),
     (((34, 4, 0),), 1),
     # 1: systematic count-based, so many packets and then a space
     (((304, 2, 1), (305, 4, 1), (306, 4, 99)), 100), (((305, 4, 1), (306, 4, 999)), 1_000),
@@ -273,7 +274,7 @@ def test_changes_all_the_time_are_bounded_in_cost_and_what_is_counted_is_right_a
     process = CollectingProcess()
     for number in range(1_000):
         process.receive(ipfix(options((34, 4, 2 + number % 2)), flows()), UDP, NOW_S)
-    assert process._changes == 999 and 2 <= factor(process) <= 3
+    assert process._announced.changes == 999 and 2 <= factor(process) <= 3
     process.receive(ipfix(options((34, 4, 8)), flows()), UDP, NOW_S)
     _, counters, _ = process.drain()
     assert counters["packets"].tolist() == [8 * PACKETS]
@@ -293,4 +294,4 @@ def test_samplers_are_bounded_and_what_is_not_kept_is_counted(monkeypatch: pytes
     process.receive(ipfix(options((34, 4, 20), scope=(302, 4, 0)), domain=1), UDP, NOW_S)  # a change needs no room
     assert process.statistics().dropped_options == 5
     process.end(UDP)
-    assert process._samplers._number == 0 and not process._samplers._exporters
+    assert process._announced.samplers._number == 0 and not process._announced.samplers._exporters

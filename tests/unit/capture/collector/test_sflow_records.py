@@ -443,3 +443,70 @@ def test_any_octets_in_a_record_are_read_or_counted(kind: int, sample_kind: int,
     for entry in entries([Payload(datagram(inner, hostile), "a", "b", True)]):
         entry_text(entry, "json")
         entry_text(entry, "text")
+
+
+# ---- what a sample does not say is not 0
+
+LINK_KEYS = {"vlanId", "dot1qCustomerVlanId", "sourceMacAddress", "destinationMacAddress"}
+PORT_KEYS = {"sourceTransportPort", "destinationTransportPort"}
+
+
+def said(*samples: bytes) -> dict[str, Any]:
+    collector = flowtop.Collector(clock=lambda: NOW_S)
+    assert collector.receive(datagram(*samples), ("192.0.2.9", 6343))
+    flow, = collector.table.query()
+    return dict(flow.as_dict())
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_without_macs_or_tags_leave_them_out(name: str) -> None:
+    protocol, octets, macs = HEADERS[name]
+    found = said(sample(raw_header(octets, protocol, 512)))
+    keys = {"vlanId", "dot1qCustomerVlanId"} if protocol != 1 else set()
+    if not any(macs):
+        keys |= {"sourceMacAddress", "destinationMacAddress"}
+    assert found.keys() & LINK_KEYS == LINK_KEYS - keys
+    assert said(sample(raw_header(octets, protocol, 512), switch(100, 200)))["vlanId"] == 100
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_in_place_of_a_header_leave_out_what_they_do_not_have(name: str) -> None:
+    found = said(sample(DATA[name][0]))
+    assert found.keys().isdisjoint({*LINK_KEYS, "ipTTL"})
+
+
+@pytest.mark.parametrize(("kept", "missing"), [
+    (34, {*PORT_KEYS, "tcpControlBits"}), (37, {*PORT_KEYS, "tcpControlBits"}), (38, {"tcpControlBits"}),
+    (47, {"tcpControlBits"}), (48, set()), (54, set())])
+def test_a_header_that_ends_early_leaves_out_what_is_not_there(kept: int, missing: set[str]) -> None:
+    """Ethernet 14, IPv4 20, ports 4; the flags of TCP are its 13th and 14th octet."""
+    found = said(sample(raw_header(frame(), length=kept)))
+    assert {*PORT_KEYS, "tcpControlBits"} - found.keys() == missing
+    assert found["octetDeltaCount"] == 100 * 540 and found["ipTTL"] == 61
+
+
+@pytest.mark.parametrize(("kept", "typed"), [(34, False), (35, False), (36, True)])
+def test_icmp_that_ends_early_has_no_type(kept: int, typed: bool) -> None:
+    found = said(sample(raw_header(f.ethernet(f.IPV4, f.ipv4(f.icmp(8, 0, bytes(20)), 1)), length=kept)))
+    assert ("icmpTypeCodeIPv4" in found) is typed
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+@pytest.mark.parametrize(("source", "ingress", "egress", "expected"), [
+    (3, 3, 7, (3, 7, 0)), (7, 3, 7, (3, 7, 1)), (9, 3, 7, (3, 7, None)), (3, 3, 0, (3, None, 0)),
+    (7, 0, 7, (None, 7, 1)), (9, 0, 7, (None, 7, None)), (9, 0, 0, (None, None, None)),
+    (3, 3, 0x3FFF_FFFF, (3, None, 0))])
+def test_both_interfaces_of_a_sample(source: int, ingress: int, egress: int, expanded: bool,
+                                     expected: tuple[int | None, ...]) -> None:
+    found = said(sample(raw_header(frame()), source=source, ingress=ingress, egress=egress, expanded=expanded))
+    assert tuple(found.get(key) for key in ("ingressInterface", "egressInterface", "flowDirection")) == expected
+
+
+@pytest.mark.parametrize("payload", [
+    bytes.fromhex("10000021") + V4, bytes.fromhex("10000004") + bytes(20), bytes.fromhex("20000000") + V4])
+@pytest.mark.parametrize("labels", [(16_001,), (16_001, 13), (16_001, 7)])
+def test_control_channels_of_mpls_are_no_ip_and_counted(labels: tuple[int, ...], payload: bytes) -> None:
+    """Behind the last label stands 1 for an associated channel (RFC 4385, RFC 5586), whatever follows its header."""
+    for octets, protocol in ((f.ethernet(0x8847, f.mpls(labels, payload)), 1), (f.mpls(labels, payload), 13)):
+        found, process = received(sample(raw_header(octets, protocol, 256)))
+        assert found == [] and process.statistics().unusable_records == 1

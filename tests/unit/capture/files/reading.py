@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from flowtop.capture.files.capture import FileCapture, FileConfig
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
 from flowtop.model.kinds import IGNORED_KINDS, Kind
 from flowtop.model.record import FlowBatch
 
@@ -91,6 +93,21 @@ def read(path: Path | str, config: FileConfig | None = None) -> Read:
     finally:
         capture.close()
     found.assert_balanced()
+    return found
+
+
+def read_table(path: Path | str, config: FileConfig | None = None, table: TableConfig | None = None) -> FlowTable:
+    """The flow table after the whole file; by default a single tick, in which no flow ends."""
+    capture = FileCapture(config or FileConfig(str(path), None))
+    found = FlowTable(table or TableConfig(idle_timeout_s=86_400, active_timeout_s=86_400, end_timeout_s=86_400))
+    capture.open(lambda _: None)
+    ended = False
+    while not ended:
+        batch = capture.drain()
+        assert batch.source is not None
+        found.accumulate(batch)
+        ended = batch.source.ended
+    capture.close()
     return found
 
 

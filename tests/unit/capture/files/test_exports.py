@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.unit.wire.test_datagrams import flowset, v5, v5_record, v9
 
 AT_S = 1_700_000_000
 TEMPLATE = template(256, FLOW)
+TEMPLATE9 = flowset(0, 256, len(FLOW), *(word for field in FLOW for word in field))
 
 
 def records(first: int, count: int) -> bytes:
@@ -150,6 +153,38 @@ def test_any_link_type(link_type: int, head: bytes, tmp_path: Path) -> None:
     assert books(flowtop.read(capture(tmp_path / "x", [head + packet], link_type), collect=True)) == (5, 10, 1500)
 
 
+def carried(octets: bytes, exporter: str = "192.0.2.1") -> dict[str, bytes]:
+    """A datagram as its frame, and in tunnels and behind tags."""
+    packet = f.ipv4(f.udp(5000, 2055, octets), f.UDP, source=exporter)
+    inner = f.ethernet(f.IPV4, packet)
+    return {
+        "vlan": f.ethernet(f.IPV4, packet, tags=((f.VLAN, 7),)),
+        "two vlans": f.ethernet(f.IPV4, packet, tags=((f.SERVICE_VLAN, 7), (f.VLAN, 8))),
+        "mpls": f.ethernet(0x8847, f.mpls((17, 18), packet)),
+        "pppoe": f.ethernet(0x8864, f.pppoe(7, 0x21, packet)),
+        "vxlan": f.ethernet(f.IPV4, f.ipv4(f.udp(1, 4789, f.vxlan(7, inner)), f.UDP)),
+        "vxlan over IPv6": f.ethernet(f.IPV6, f.ipv6(f.udp(1, 4789, f.vxlan(7, inner)), f.UDP)),
+        "geneve": f.ethernet(f.IPV4, f.ipv4(f.udp(1, 6081, f.geneve(7, 0x6558, inner)), f.UDP)),
+        "gre": f.ethernet(f.IPV4, f.ipv4(f.gre(f.IPV4, packet), f.GRE)),
+        "erspan": f.ethernet(f.IPV4, f.ipv4(f.gre(0x88BE, f.erspan2(3, inner), sequence=1), f.GRE)),
+        "ip": f.ethernet(f.IPV4, f.ipv4(packet, f.IPIP)),
+        "vxlan in gre": f.ethernet(f.IPV4, f.ipv4(f.gre(f.IPV4, f.ipv4(
+            f.udp(1, 4789, f.vxlan(7, inner)), f.UDP)), f.GRE)),
+    }
+
+
+@pytest.mark.parametrize("name", carried(b""))
+def test_exports_in_tunnels_are_found_in_their_order(name: str, tmp_path: Path) -> None:
+    """The Template is in a tunnel, data follow outside and inside."""
+    first, second = ipfix(TEMPLATE, records(0, 5)), ipfix(records(5, 3), sequence=5)
+    frames = [carried(first)[name], sent(second), carried(ipfix(records(8, 2), sequence=8))[name]]
+    table = flowtop.read(capture(tmp_path / "x", frames), collect=True)
+    assert books(table) == (10, 20, 3_000)
+    assert table.collecting and (table.collecting.waiting_sets, table.collecting.lost_records) == (0, 0)
+    assert {row.as_dict()["exporterIPv4Address"] for row in table.query()} == {"192.0.2.1"}
+    assert [message.sender for message in flowtop.read_exports(tmp_path / "x")] == [("192.0.2.1", 5000)] * 3
+
+
 def test_pcapng_and_standard_input(tmp_path: Path) -> None:
     frame = sent(ipfix(TEMPLATE, records(0, 5)))
     ng = w.section() + w.interface(name="eth0") + w.enhanced(AT_S * 1_000_000, frame)
@@ -186,6 +221,75 @@ def test_a_capture_that_is_cut_off_is_read_as_far_as_it_goes(cut: int, tmp_path:
     assert books(table) == (5, 10, 1500) and table.fault is not None and "cut off" in table.fault.message
 
 
+def unzipped(octets: bytes) -> bytes:
+    """What can be decompressed of a gzip stream that is cut off."""
+    return zlib.decompressobj(wbits=31).decompress(octets)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.99])
+def test_a_gzipped_file_of_raw_datagrams_is_read_up_to_the_cut(share: float, tmp_path: Path) -> None:
+    """The last datagram's whole records are read too, as its header counts 18 of them with the Template."""
+    datagrams = [octets[:2] + struct.pack(">H", 18) + octets[4:] for octets in (
+        v9(TEMPLATE9, records(17 * number, 17), sequence=number) for number in range(400))]
+    zipped = gzip.compress(b"".join(datagrams))
+    path = tmp_path / "x"
+    path.write_bytes(zipped[:int(share * len(zipped))])
+    left, whole = len(unzipped(path.read_bytes())), len(datagrams[0])
+    cut = max(left % whole - (whole - len(records(0, 17))) - 4, 0) // (len(records(0, 1)) - 4)
+    table = flowtop.read(path, collect=True)
+    assert books(table) == tuple(scale * (left // whole * 17 + cut) for scale in (1, 2, 300))
+    assert table.fault is not None and "is cut off" in table.fault.message
+
+
+def test_fragments_before_the_cut_of_a_gzipped_capture_are_told(tmp_path: Path) -> None:
+    first, *_ = in_fragments(ipfix(TEMPLATE, records(100, 60)))
+    path = capture(tmp_path / "x", [sent(ipfix(TEMPLATE, records(0, 5))), first])
+    path.write_bytes(gzip.compress(path.read_bytes())[:-9])
+    table = flowtop.read(path, collect=True)
+    assert table.collecting is not None and table.collecting.incomplete_messages == 1
+    assert table.fault is not None and "is cut off" in table.fault.message
+    assert books(table)[0] >= 5
+
+
+@pytest.mark.parametrize(("start", "program"), [
+    (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh9", "bzip2"), (b"\x04\x22\x4d\x18", "lz4")])
+def test_other_compression_is_named(start: bytes, program: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(start + bytes(100))
+    with pytest.raises(FlowtopError, match=f"is compressed with {program}") as raised:
+        flowtop.read(tmp_path / "x")
+    assert raised.value.hint is not None and raised.value.hint.startswith(f"{program} -dc ")
+    with pytest.raises(FlowtopError, match=f"is compressed with {program}"):
+        list(flowtop.read_exports(tmp_path / "x"))
+
+
+def test_frames_of_unread_link_types_are_said(tmp_path: Path) -> None:
+    order = "<"
+    content = (w.section() + w.interface() + w.interface(link_type=189) + w.enhanced(1, sent(ipfix(
+        TEMPLATE, records(0, 5))), order) + b"".join(w.enhanced(2, bytes(64), order, number=1) for _ in range(3)))
+    (tmp_path / "x").write_bytes(content)
+    table = flowtop.read(tmp_path / "x", collect=True)
+    said = "has 3 frames of link type 189 (USB_LINUX), which is not supported"
+    assert books(table)[0] == 5 and table.fault is not None and said in table.fault.message
+    found = []
+    with pytest.raises(FlowtopError, match="3 frames of link type 189"):
+        found += iter(flowtop.read_exports(tmp_path / "x"))
+    only = capture(tmp_path / "y", [bytes(64)], link_type=189)
+    table = flowtop.read(only, collect=True)
+    assert table.fault is not None
+    assert "contains no flow export, and has 1 frame of link type 189" in table.fault.message
+
+
+@pytest.mark.parametrize("version", [2, 4])
+@pytest.mark.parametrize("kind", [1, 2])
+def test_old_sflow_is_refused_and_not_overlooked(version: int, kind: int, tmp_path: Path) -> None:
+    """As RFC 3176 begins: version, kind of address, address, sequence number, uptime, samples."""
+    octets = struct.pack(">II", version, kind) + bytes(4 if kind == 1 else 16) + struct.pack(">III", 1, 1000, 0)
+    path = capture(tmp_path / "x", [sent(octets, port=6343)] * 3)
+    assert round_of(path, status=65)["collecting"]["refused"] == {"version": 3}
+    done = subprocess.run([sys.executable, "-m", "flowtop.cli.dump", path], capture_output=True, check=False)
+    assert done.returncode == 65 and done.stdout.count(f"sFlow version {version} is not read".encode()) == 3
+
+
 @pytest.mark.parametrize("collect", [True, False])
 @pytest.mark.parametrize("datagrams", [
     [v9(flowset(0, 256, 4, 8, 4, 12, 4, 2, 4, 1, 4)), v9(flowset(256, octets=struct.pack(">IIII", 1, 2, 3, 400))),
@@ -205,7 +309,7 @@ def test_defaults_are_those_of_a_collector() -> None:
 
 
 @pytest.mark.parametrize("arguments", [
-    ("--collect",), ("-l", "2055", "--collect"), ("-r", "x", "--collect", "--decap"),
+    ("--collect",), ("-l", "2055", "--collect"),
     ("-b", "-r", "x", "--collect", "-w", "y")])
 def test_what_needs_packets_or_a_file_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(FlowtopError):

@@ -57,7 +57,7 @@ CASES = {
     "label 0": Case(f.ethernet(f.MPLS, f.mpls((0,), V4)), tunnel=Tunnel.MPLS),
     "label, IPv6": Case(f.ethernet(f.MPLS, f.mpls((2**20 - 1,), V6)), tunnel=Tunnel.MPLS, tunnel_id=2**20 - 1),
     "three labels": Case(f.ethernet(f.MPLS, f.mpls((16, 17, 18), V6)), tunnel=Tunnel.MPLS, tunnel_id=18),
-    "eight labels": Case(f.ethernet(f.MPLS, f.mpls(tuple(range(16, 24)), V4)), tunnel=Tunnel.MPLS, tunnel_id=23),
+    "twelve labels": Case(f.ethernet(f.MPLS, f.mpls(tuple(range(16, 28)), V4)), tunnel=Tunnel.MPLS, tunnel_id=27),
     "multicast": Case(f.ethernet(f.MPLS_MULTICAST, f.mpls((5000,), V4)), tunnel=Tunnel.MPLS, tunnel_id=5000),
     "VLAN, label": Case(f.ethernet(f.MPLS, f.mpls((7,), V4), tags=((f.VLAN, 42),)), (42, 0), Tunnel.MPLS, 7),
     "QinQ, labels": Case(f.ethernet(f.MPLS, f.mpls((7, 8), V6), tags=((f.SERVICE_VLAN, 10), (f.VLAN, 20))), (10, 20),
@@ -101,6 +101,10 @@ CASES = {
                             (8, 0), Tunnel.PPPOE, 5),
     "four tags": Case(f.ethernet(f.IPV4, V4, tags=((f.SERVICE_VLAN, 1), (f.SERVICE_VLAN, 2), (f.VLAN, 3), (f.VLAN, 4))),
                       (1, 2)),
+    "eight tags": Case(f.ethernet(f.IPV6, V6, tags=tuple(
+        ((f.SERVICE_VLAN, f.VLAN, f.OLD_QINQ)[number % 3], number) for number in range(1, 9))), (1, 2)),
+    "ten tags": Case(f.ethernet(f.IPV4, V4, tags=((f.VLAN, 5),) * 10), (5, 5)),
+    "five tags, label": Case(f.ethernet(f.MPLS, f.mpls((9,), V4), tags=((f.VLAN, 5),) * 5), (5, 5), Tunnel.MPLS, 9),
     "four tags, PPPoE": Case(f.ethernet(f.PPPOE, f.pppoe(9, f.PPP_IPV4, V4), tags=((f.VLAN, 1),) * 4), (1, 1),
                              Tunnel.PPPOE, 9),
     "four tags, labels": Case(f.ethernet(f.MPLS, f.mpls((9, 10), V6), tags=((f.VLAN, 1),) * 4), (1, 1), Tunnel.MPLS,
@@ -110,7 +114,7 @@ CASES = {
 """Frames by what they are."""
 
 NOT_IP = {
-    "labels without a bottom": (f.ethernet(f.MPLS, f.mpls(tuple(range(9)), V4)), 9 * 4 + OCTETS4),
+    "labels without a bottom": (f.ethernet(f.MPLS, f.mpls(tuple(range(13)), V4)), 13 * 4 + OCTETS4),
     "cut label": (f.ethernet(f.MPLS, b"\0\x01"), 2),
     "control channel": (f.ethernet(f.MPLS, f.mpls((13,), b"\x10\0\0\x07" + V4)), 8 + OCTETS4),
     "ARP in a pseudowire": (f.ethernet(f.MPLS, f.mpls((1,), bytes(4) + f.ethernet(f.ARP, bytes(46)))), 4 + 4 + 60),
@@ -121,7 +125,7 @@ NOT_IP = {
     "another version of PPPoE": (f.ethernet(f.PPPOE, f.pppoe(1, f.PPP_IPV4, V4, version_type=0x21)), 8 + OCTETS4),
     "ARP behind a backbone tag": (f.ethernet(f.PBB, f.pbb(1, f.ARP, bytes(46)), tags=((f.VLAN, 5),)), 4 + 14 + 46),
     "cut backbone tag": (f.ethernet(f.PBB, bytes(17)), 17),
-    "too many tags": (f.ethernet(f.IPV4, V4, tags=((f.VLAN, 5),) * 5), 4 + OCTETS4),
+    "too many tags": (f.ethernet(f.IPV4, V4, tags=((f.VLAN, 5),) * 11), 7 * 4 + OCTETS4),
 }
 """Frames without IP, and their octets above the link header and VLAN tags."""
 
@@ -160,6 +164,40 @@ def test_all_of_them_in_one_file(tmp_path: Path) -> None:
     sixes = len(CASES) - fours
     assert dict(found.flows) == {FLOW4: (fours, fours * OCTETS4), FLOW6: (sixes, sixes * OCTETS6)}
     assert found.ignored() == {"other": (len(NOT_IP), sum(octets for _, octets in NOT_IP.values()))}
+
+
+def snap(ethertype: int, payload: bytes) -> bytes:
+    """An IEEE 802.3 frame with LLC and SNAP (RFC 1042)."""
+    content = bytes.fromhex("aaaa03000000") + ethertype.to_bytes(2, "big") + payload
+    return f.ethernet(len(content), content)
+
+
+@pytest.mark.parametrize(("ethertype", "payload", "vlan_ids"), [
+    (f.IPV4, V4, (0, 0)), (f.MPLS, f.mpls((5,), V4), (0, 0)), (f.PPPOE, f.pppoe(5, f.PPP_IPV4, V4), (0, 0)),
+    (f.VLAN, tag(3, f.IPV4, V4), (3, 0)), (f.VLAN, tag(3, f.VLAN, tag(4, f.IPV4, V4)), (3, 4))])
+def test_behind_snap(tmp_path: Path, ethertype: int, payload: bytes, vlan_ids: tuple[int, int]) -> None:
+    found = read_frames(tmp_path / "x.pcap", snap(ethertype, payload))
+    assert dict(found.flows) == {FLOW4: (1, OCTETS4)}
+    assert (found.facts[FLOW4]["vlan_id"], found.facts[FLOW4]["customer_vlan_id"]) == vlan_ids
+
+
+@pytest.mark.parametrize("name", [*NOT_IP, "ten tags", "four tags, labels"])
+@pytest.mark.parametrize(("link_type", "head"), [(1, b""), (113, bytes.fromhex("0000 0001 0006 020000000001 0000"))])
+def test_a_frame_is_read_the_same_whatever_stands_beside_it(tmp_path: Path, name: str, link_type: int, head: bytes,
+                                                            ) -> None:
+    """Frames with LLC take another way through the reader; the others must not follow them."""
+    frame = CASES[name].frame if name in CASES else NOT_IP[name][0]
+    beside = snap(f.IPV4, f.ipv4(f.udp(1, 2), f.UDP))
+    if link_type == 113:
+        frame, beside = head + frame[12:], head + b"\0\4" + beside[14:]
+    path = tmp_path / "x.pcap"
+    counted = []
+    for frames in ([frame], [frame, beside], [beside]):
+        path.write_bytes(w.pcap([(T, content) for content in frames], link_type=link_type))
+        found = read(path)
+        counted.append((found.flows, found.ignored()))
+    assert dict(counted[2][0]) == {("10.0.0.1", "10.0.0.2", 17, 1, 2): (1, 28)}
+    assert counted[1] == ({**counted[0][0], **counted[2][0]}, counted[0][1])
 
 
 @pytest.mark.parametrize("name", ["label", "PPPoE", "backbone and customer's tags", "pseudowire with control word"])
@@ -216,8 +254,28 @@ BY_PORT = [
     (4789, f.vxlan(45, INNER4), Tunnel.VXLAN, 45),
     (6081, f.geneve(46, f.IPV4, V4), Tunnel.GENEVE, 46),
     (6635, f.mpls((3,), V4), Tunnel.MPLS, 3),
+    (6635, f.mpls(tuple(range(1, 13)), V4), Tunnel.MPLS, 12),
+    (6635, f.mpls((4,), INNER4), Tunnel.MPLS, 4),
+    (6635, f.mpls((5,), bytes(4) + INNER4), Tunnel.MPLS, 5),
+    (6635, f.mpls((6,), b"\0\0\x12\x34" + f.ethernet(f.IPV4, V4, tags=((f.VLAN, 0),))), Tunnel.MPLS, 6),
+    (6635, f.mpls((7,), ZEROS + INNER4[6:]), Tunnel.MPLS, 7),
 ]
 """With the ports of ADDED: destination port, what the datagram holds, tunnel and id."""
+
+
+CHANNEL = f.mpls((13,), b"\x10\0\0\x07" + INNER4[4:])
+"""A control channel (RFC 5586) whose message looks like Ethernet and IP."""
+CHANNELS = [
+    f.ethernet(f.IPV4, f.ipv4(f.udp(9, 6635, CHANNEL), f.UDP)),
+    f.ethernet(f.IPV4, f.ipv4(f.gre(f.MPLS, CHANNEL), f.GRE)),
+    f.ethernet(f.IPV6, f.ipv6(f.udp(9, 6081, f.geneve(1, f.MPLS, CHANNEL)), f.UDP)),
+]
+
+
+@pytest.mark.parametrize("frame", CHANNELS)
+def test_a_control_channel_in_a_tunnel_holds_no_packet(tmp_path: Path, frame: bytes) -> None:
+    found = read_frames(tmp_path / "x.pcap", frame, decap=True)
+    assert (list(found.flows.values()), dict(found.parents)) == ([(1, len(frame) - 14)], {})
 
 
 @pytest.mark.parametrize(("port", "payload", "tunnel", "tunnel_id"), BY_PORT)
@@ -233,7 +291,7 @@ def test_added_ports_beside_the_standard_ones(tmp_path: Path, port: int, payload
 
 @pytest.mark.parametrize("port", [51234, 6082, 6636])
 def test_without_being_added_they_are_plain_udp(tmp_path: Path, port: int) -> None:
-    [payload] = [payload for number, payload, _, tunnel_id in BY_PORT if number == port and tunnel_id != 7]
+    payload = next(payload for number, payload, _, _ in BY_PORT if number == port)
     outer = f.ipv4(f.udp(9, port, payload), f.UDP)
     found = read_frames(tmp_path / "x.pcap", frame_of(outer), decap=True)
     assert dict(found.flows) == {("10.0.0.1", "10.0.0.2", 17, 9, port): (1, len(outer))}
@@ -247,7 +305,11 @@ def test_a_source_port_is_no_tunnel(tmp_path: Path) -> None:
 
 # ---- lengths larger than the frame
 
+JUMBO = f.ipv6(b"\x11\0\xc2\x04" + (100_000).to_bytes(4, "big") + f.udp(1, 2), f.HOP_BY_HOP, payload_length=0)
+"""Its jumbo option (RFC 2675) says 100,000 octets."""
 LIES = {
+    "jumbo option": (frame_of(JUMBO), 40 + 8 + 8),
+    "jumbo option behind a label": (f.ethernet(f.MPLS, f.mpls((1,), JUMBO)), 40 + 8 + 8),
     "65,000 octets in a frame of 60": (frame_of(f.ipv4(f.udp(1, 2), f.UDP, total_length=65_000), 60), 60 - 14),
     "one octet too many": (frame_of(f.ipv4(f.udp(1, 2, bytes(20)), f.UDP, total_length=49)), 48),
     "IPv4 with options": (frame_of(f.ipv4(f.udp(1, 2), f.UDP, options=bytes(8), total_length=999)), 36),
@@ -289,6 +351,19 @@ def test_what_the_frame_says_bounds_a_snapped_capture(tmp_path: Path) -> None:
     packet = f.ipv4(f.udp(1, 2, bytes(1400)), f.UDP, total_length=9000)
     found = read_frames(tmp_path / "x.pcap", f.ethernet(f.IPV4, packet), snap=60)
     assert (list(found.flows.values()), found.total("lying_lengths")) == ([(1, 1428)], 1)
+
+
+@pytest.mark.parametrize(("said", "there", "counted", "lies"), [
+    (100_000, 100_000, 100_000, 0), (100_000, 100_001, 100_000, 0), (100_001, 100_000, 100_000, 1),
+    (2**32 - 1, 70_000, 70_000, 1), (65_536, 70_000, 65_536, 0),
+    (65_535, 70_000, 70_000, 0), (0, 70_000, 70_000, 0),  # not allowed: such packets have a payload length
+])
+def test_jumbograms(tmp_path: Path, said: int, there: int, counted: int, lies: int) -> None:
+    """`said`, `there`, `counted`: octets after the IPv6 header."""
+    packet = f.ipv6(b"\x11\0\xc2\x04" + said.to_bytes(4, "big") + f.udp(1, 2) + bytes(there - 16), f.HOP_BY_HOP,
+                    payload_length=0)
+    found = read_frames(tmp_path / "x.pcap", frame_of(packet), snap=90)
+    assert (list(found.flows.values()), found.total("lying_lengths")) == ([(1, 40 + counted)], lies)
 
 
 def test_headers_that_do_not_fit_are_malformed_not_lies(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from tests.kernel import frames as f
 from tests.unit.capture.files import writers as w
-from tests.unit.capture.files.reading import Read, read
+from tests.unit.capture.files.reading import Read, read, read_table
 
 S = w.SECOND
 T = 1_700_000_000 * S
@@ -170,16 +170,8 @@ def test_a_syn_in_1970_is_a_syn(path: Path, tick_s: float | None, syn_ns: int, a
     there = f.ethernet(f.IPV4, f.ipv4(f.tcp(4000, 80, f.SYN), f.TCP))
     back = f.ethernet(f.IPV4, f.ipv4(f.tcp(80, 4000, f.SYN | f.ACK), f.TCP, source="10.0.0.2", destination="10.0.0.1"))
     path.write_bytes(w.pcap([(syn_ns, there), (answer_ns, back), *((number * S, frame()) for number in range(1, 9))]))
-    capture = FileCapture(FileConfig(str(path), tick_s))
-    table = FlowTable(TableConfig(idle_timeout_s=15, active_timeout_s=60, linger_s=1e9))
-    capture.open(lambda _: None)
-    ended = False
-    while not ended:
-        batch = capture.drain()
-        assert batch.source is not None
-        table.accumulate(batch)
-        ended = batch.source.ended
-    capture.close()
+    table = read_table(path, FileConfig(str(path), tick_s), TableConfig(
+        idle_timeout_s=15, active_timeout_s=60, linger_s=1e9))
     columns = table.columns
     tcp = table.visible & (columns["protocol"] == f.TCP)
     assert columns["rtt_us"][tcp].tolist() == [max((answer_ns - syn_ns) // 1000, 1)] * 2

@@ -1,0 +1,40 @@
+"""The databases of AS and country that a run uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowtop.cli.options import NO_DATABASES, RunOptions
+
+if TYPE_CHECKING:
+    from flowtop.networks.networks import NetworkDatabases
+
+
+def chosen_databases(options: RunOptions) -> tuple[Path, ...]:
+    """Paths of the databases: those that were named, else those in the usual places. Opens nothing."""
+    if options.mmdb == NO_DATABASES:
+        return ()
+    if options.mmdb:
+        return tuple(map(Path, options.mmdb))
+    from flowtop.networks.places import usual_databases
+
+    return usual_databases()
+
+
+def open_databases(options: RunOptions) -> NetworkDatabases | None:
+    """The databases, open; None: there are none. One that cannot be used is a fault of what is returned.
+
+    A screen is answered in time, and new addresses follow; rounds of batch output are complete.
+    """
+    paths = chosen_databases(options)
+    if not paths:
+        return None
+    from flowtop.networks.networks import SCREEN_BUDGET_S, NetworkDatabases
+
+    local = None
+    if options.read is None and not options.listen:
+        from flowtop.capture.ebpf.addresses import local_addresses
+
+        local = local_addresses
+    return NetworkDatabases(paths, local=local, budget_s=None if options.batch else SCREEN_BUDGET_S)

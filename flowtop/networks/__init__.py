@@ -1,0 +1,1 @@
+"""AS and country of addresses, from databases on this host (MMDB files). Nothing is downloaded."""
