@@ -34,7 +34,8 @@ class FlowMessages:
         record_counts: number of Flow Records in each.
         records: all records, in the order of the messages, shape (n,).
         data_counts: number of Data Records in each; a biflow is one of two Flow Records.
-        preceding: messages that must precede them: about new tunnels, and Templates and selectors of relayed records.
+        preceding: messages that must precede them: about new tunnels, Templates of measured records, and Templates and
+            selectors of relayed records.
     """
 
     messages: list[bytes]
@@ -74,6 +75,7 @@ class TransportSession:
         self._interfaces: dict[int, str] | None = None
         self._tunnels: set[int] = set()
         self._relayed = RelayedTemplates()
+        self._measured: dict[int, Template] = {}
         self._selectors = Selectors()
         self._counts = SentCounts() if counts is None else counts
 
@@ -86,7 +88,7 @@ class TransportSession:
         self._interfaces = dict(interfaces)
         if self._one_set:
             return [*self._announced_one_by_one(context, max_octets, tunnelled=bool(self._tunnels)),
-                    *self._announce_relayed(self._relayed.templates, context, max_octets)]
+                    *self._announce_more(self._more_templates(), context, max_octets)]
         options = [*ft.options_announcement(self._templates), ft.flow_keys(self._templates, domain=self._domain)]
         options += self._interface_sets(context)
         messages = [*self._encode(self._templates_of_flows(), self._domain, context, max_octets),
@@ -94,7 +96,11 @@ class TransportSession:
         if self._tunnels:
             messages += self._announce_tunnels(context, max_octets)
         return [*messages, *self._encode(self._selectors.reports(self._domain), self._domain, context, max_octets),
-                *self._announce_relayed(self._relayed.templates, context, max_octets)]
+                *self._announce_more(self._more_templates(), context, max_octets)]
+
+    def _more_templates(self) -> list[Template]:
+        """Templates that records have needed so far, oldest first of each kind: measured ones, and relayed ones."""
+        return [*self._measured.values(), *self._relayed.templates]
 
     def _interface_sets(self, context: ExportContext) -> list[RecordSet]:
         """Names of this host's interfaces by ifindex, and of exporters' interfaces by their own numbers."""
@@ -112,14 +118,14 @@ class TransportSession:
         self._interfaces = dict(interfaces)
         return self._encode(self._interface_sets(context), self._options_domain, context, max_octets)
 
-    def _announce_relayed(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
-        """Templates of relayed records, and their Flow Keys."""
+    def _announce_more(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
+        """Templates of measured and relayed records, and their Flow Keys."""
         if not templates:
             return []
         if self._one_set:
             return [message for template in templates
                     for message in self._encode(template_sets([template]), self._domain, context, max_octets)]
-        keys = ft.relayed_keys(self._templates, templates, domain=self._domain)
+        keys = ft.more_keys(self._templates, templates, domain=self._domain)
         return [*self._encode(template_sets(templates), self._domain, context, max_octets),
                 *self._encode([keys], self._options_domain, context, max_octets)]
 
@@ -189,10 +195,11 @@ class TransportSession:
         """Flow Records as messages. Each must be sent, or taken back with `not_sent`."""
         preceding = self.new_tunnels(records, context, max_octets)
         records = lean(records, max_octets)
-        templates, selectors = len(self._relayed), len(self._selectors)
+        relayed, measured, selectors = len(self._relayed), len(self._measured), len(self._selectors)
         sets, order, sizes = self._flow_sets(self._sampled(records))
         preceding += self._encode(self._selectors.reports(self._domain, selectors), self._domain, context, max_octets)
-        preceding += self._announce_relayed(self._relayed.templates[templates:], context, max_octets)
+        new = [*list(self._measured.values())[measured:], *self._relayed.templates[relayed:]]
+        preceding += self._announce_more(new, context, max_octets)
         encode = encode_one_by_one if self._one_set else encode_messages
         encoded = encode(sets, domain=self._domain, sequence=self._sequences[self._domain],
                          export_time_s=int(context.wall()), max_octets=max_octets)
@@ -215,8 +222,8 @@ class TransportSession:
             list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp] | None]:
         """Sets, the records' order in them, and the records of each Data Record; None: one of each."""
         if self._pairs(records):
-            return biflow_sets(records, self._templates)
-        return (*ft.flow_sets(records, self._templates, self._relayed), None)
+            return biflow_sets(records, self._templates, self._measured)
+        return (*ft.flow_sets(records, self._templates, self._relayed, self._measured), None)
 
     def _pairs(self, records: FlowRecords) -> bool:
         """Whether two directions share a record; not those of relayed flows, whose values are of one direction."""

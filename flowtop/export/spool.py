@@ -18,11 +18,12 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.kinds import Direction, Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire import flow_templates as ft
-from flowtop.wire import tunnels
+from flowtop.wire import tcp_metrics, tunnels
 from flowtop.wire.data_set import DataSet
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
 from flowtop.wire.ipfix import encode_messages, template_sets
 from flowtop.wire.ipfix_decoder import decode_message, split_messages
+from flowtop.wire.ipfix_template import Template
 from flowtop.wire.relayed import Bases, RelayedTemplates, fill_back
 from flowtop.wire.template_store import TemplateStore
 
@@ -31,7 +32,8 @@ _COPIED = {"flow_id": "flowId", "start_ms": "flowStartMilliseconds", "end_ms": "
            "ip_version": "ipVersion", "direction": "flowDirection", "end_reason": "flowEndReason",
            "source_mac": "sourceMacAddress", "destination_mac": "destinationMacAddress", "vlan_id": "vlanId",
            "customer_vlan_id": "dot1qCustomerVlanId", "tcp_control_bits": "tcpControlBits", "tos": "ipClassOfService",
-           "source_port": "sourceTransportPort", "destination_port": "destinationTransportPort"}
+           "source_port": "sourceTransportPort", "destination_port": "destinationTransportPort",
+           **{member: element for element, member in tcp_metrics.SENT.items()}}
 _STRICT = flow_templates(PROFILES["strict"])
 _BASES = Bases((*_STRICT.flows.values(), *_STRICT.tunnelled.values()))
 _KINDS = {ft.IPV4_FRAGMENT: Kind.FRAGMENT, ft.IPV6_FRAGMENT: Kind.FRAGMENT, ft.AGGREGATE: Kind.AGGREGATE}
@@ -54,12 +56,13 @@ def flow_records(messages: list[bytes]) -> FlowRecords:
 
 
 def _records(data_set: DataSet) -> FlowRecords:
-    wire, template = data_set.records, data_set.template
+    wire, template = data_set.records, tcp_metrics.without_measurements(data_set.template)
+    measured = tcp_metrics.ELEMENTS.intersection(data_set.template.names)
     base = _BASES.of(template)
     form = ft.shape((base or template).id)
     records = np.zeros(len(wire), FLOW_RECORD_DTYPE if base is None else RELAYED_RECORD_DTYPE)
     for column, name in _COPIED.items():
-        if name in template.names:
+        if name in template.names or name in measured:
             records[column] = wire[name]
     for column, names in _ADDRESSES.items():
         for name in names:
@@ -240,9 +243,9 @@ class Spool:
         self._octets += file.octets
 
     def _messages(self, records: FlowRecords) -> list[bytes]:
-        relayed = RelayedTemplates()
-        sets, _ = flow_sets(records, self._templates, relayed)
-        templates = announcement(self._templates) + template_sets(relayed.templates)
+        relayed, measured = RelayedTemplates(), dict[int, Template]()
+        sets, _ = flow_sets(records, self._templates, relayed, measured)
+        templates = announcement(self._templates) + template_sets([*measured.values(), *relayed.templates])
         if records["tunnel"].any():
             templates += announcement(self._templates, tunnelled=True)
         return encode_messages([*templates, *sets], domain=self._domain, sequence=0,

@@ -165,7 +165,7 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
     except ValueError as error:
         raise _usage(f"export {text!r}: {error}", "a port is 1 to 65535, IPv6 addresses are in brackets") from error
     host = parts.hostname or ""
-    _check_authority(text, parts, host, port)
+    _check_authority(text, parts, host, port, f"{parts.scheme}://collector:{_DEFAULT_PORTS.get(kind, IPFIX_PORT)}")
     options = _options(text, kind, parts.query)
     for name in (host, options.get("servername", host)):
         _check_name(text, name)
@@ -182,15 +182,15 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
         duplicates=_duplicates(options), biflow=_biflow(options))
 
 
-def _check_authority(text: str, parts: SplitResult, host: str, port: int | None) -> None:
+def _check_authority(text: str, parts: SplitResult, host: str, port: int | None, example: str) -> None:
     """Raises FlowtopError: the authority is not HOST, HOST:PORT or [IPv6]:PORT."""
     if not host:
-        raise _usage(f"export {text!r} has no collector", "add one, for example ipfix+tcp://collector:4739")
+        raise _usage(f"export {text!r} has no collector", f"add one, for example {example}")
     if port == 0:
         raise _usage(f"export {text!r}: port 0", "a port is 1 to 65535")
     if "@" in parts.netloc or parts.path not in ("", "/") or parts.fragment:
         raise _usage(f"export {text!r} has more than host, port and options",
-                     "write ipfix+tcp://collector:4739?option=value")
+                     f"write {example}?option=value")
     if "[" in parts.netloc or ":" in host:
         try:
             ipaddress.IPv6Address(host)

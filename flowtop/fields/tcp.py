@@ -46,60 +46,64 @@ def _of_icmp(flow: FlowRow | FlowValues) -> int:
 
 _RTT_COLUMN = Column(
     "rtt", "RTT", 7,
-    "Round-trip time. TCP: smoothed, for flows that a local socket sends; with -r from the handshake. ICMP: of the "
-    "first echo.",
+    "Round-trip time. TCP: smoothed, for flows that a local socket sends; with -r from the handshake; with -l as "
+    "reported. ICMP: of the first echo.",
     lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
     descending_first=True)
 _RTT = Field(
     "rtt", _RTT_COLUMN.doc, column=_RTT_COLUMN, biflow_columns=(unfiltered(_RTT_COLUMN),),
-    group_column=unfiltered(_RTT_COLUMN), known=("live", "file"),
+    group_column=unfiltered(_RTT_COLUMN),
     key=FilterKey("rtt", "Round-trip time of TCP and ICMP echoes, where it is known.", "rtt > 50ms", _SPAN,
                   quantities.seconds,
-                  lambda source: where_known(source.columns["rtt_us"]) * 1e-6),
+                  lambda source: where_known(source.columns["rtt_us"]) / 1e6),
     members=(_member("tcpRoundTripMicroseconds",
-                     "Round-trip time: smoothed, of the local socket that sends the flow; with -r from SYN to SYN-ACK.",
+                     "Round-trip time: smoothed, of the local socket that sends the flow; with -r from SYN to SYN-ACK; "
+                     "with -l as the exporter reports it.",
                      _of_tcp, 43),
              _member("icmpRoundTripMicroseconds", "Round-trip time of the flow's first ICMP echo.", _of_icmp, 900)),
     detail=_detail(_rtt_detail, 8))
 
 _RETRANSMITS_COLUMN = Column(
-    "retransmits", "RETR", 5, "TCP retransmissions: of the local socket so far; with -r those in the file.",
+    "retransmits", "RETR", 5,
+    "TCP retransmissions: of the local socket so far; with -r those in the file; with -l those reported.",
     lambda row, _, __: _counted(row.retransmitted), (plain("retransmitted"),), 10,
     terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True)
 _RETRANSMITS = Field(
     "retransmits", _RETRANSMITS_COLUMN.doc, column=_RETRANSMITS_COLUMN,
     biflow_columns=(unfiltered(_RETRANSMITS_COLUMN),), group_column=unfiltered(_RETRANSMITS_COLUMN),
-    known=("live", "file"),
     key=FilterKey("retransmits", "TCP segments retransmitted; alone: any.", "retransmits > 10", _COUNT,
                   quantities.count, lambda source: source.columns["retransmitted"], optional=True),
     members=(_member("tcpRetransmittedSegments",
-                     "Segments retransmitted: by the local socket so far; with -r those in the file.",
+                     "Segments retransmitted: by the local socket so far; with -r those in the file; with -l those "
+                     "that the exporter reports.",
                      lambda flow: flow.retransmitted, 44),),
     detail=_detail(lambda row: f"retr {units.count(row.retransmitted)}"
                    if row.congestion_window or row.retransmitted else "", 10))
 
 _OUT_OF_ORDER_COLUMN = Column(
-    "outoforder", "OOO", 5, "With -r: TCP segments that arrived out of order.",
+    "outoforder", "OOO", 5, "With -r or -l: TCP segments that arrived out of order.",
     lambda row, _, __: _counted(row.out_of_order), (plain("out_of_order"),), 11,
     terms.at_least("outoforder", lambda row: row.out_of_order), "right", descending_first=True)
 _OUT_OF_ORDER = Field(
     "outoforder", _OUT_OF_ORDER_COLUMN.doc, column=_OUT_OF_ORDER_COLUMN,
     biflow_columns=(unfiltered(_OUT_OF_ORDER_COLUMN),), group_column=unfiltered(_OUT_OF_ORDER_COLUMN),
-    known=("file",),
-    key=FilterKey("outoforder", "TCP segments that arrived out of order (-r); alone: any.", "outoforder", _COUNT,
+    known=("file", "collector"),
+    key=FilterKey("outoforder", "TCP segments that arrived out of order (-r, -l); alone: any.", "outoforder", _COUNT,
                   quantities.count, lambda source: source.columns["out_of_order"], optional=True),
-    members=(_member("tcpOutOfOrderSegments", "With -r: segments that arrived out of order.",
+    members=(_member("tcpOutOfOrderSegments", "With -r or -l: segments that arrived out of order.",
                      lambda flow: flow.out_of_order, 45),),
     detail=_detail(lambda row: f"ooo {units.count(row.out_of_order)}" if row.out_of_order else "", 11))
 
-_CWND_DOC = "TCP congestion window in segments, for flows that a local socket sends."
+_CWND_DOC = ("TCP congestion window in segments, for flows that a local socket sends, or that of an sFlow agent's "
+             "host.")
 _CWND = Field(
-    "cwnd", _CWND_DOC, known=("live",),
+    "cwnd", _CWND_DOC, known=("live", "collector"),
     column=Column("cwnd", "CWND", 5, _CWND_DOC, lambda row, _, __: _counted(row.congestion_window),
                   (plain("congestion_window"),), 11, terms.cwnd_term, "right", descending_first=True),
     key=FilterKey("cwnd", "TCP congestion window in segments, where it is known.", "cwnd < 10", _COUNT,
                   quantities.count, lambda source: where_known(source.columns["congestion_window"])),
-    members=(_member("tcpCongestionWindowSegments", "Congestion window of the local socket that sends the flow.",
+    members=(_member("tcpCongestionWindowSegments",
+                     "Congestion window of the local socket that sends the flow, or of that of an sFlow agent's host.",
                      lambda flow: flow.congestion_window, 46),),
     detail=_detail(lambda row: f"cwnd {units.count(row.congestion_window)}" if row.congestion_window else "", 9))
 

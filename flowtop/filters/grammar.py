@@ -54,6 +54,7 @@ LONGEST = 16_384
 
 # `and` and `or` have one precedence and go left to right, as in pcap-filter(7); side by side binds closer, `not`
 # closest. A protocol before src, dst, host, net, port or proto belongs to it (the parser shifts), as in tcpdump.
+# The equals sign at the end of a Community ID, as other tools print it, is no comparison.
 GRAMMAR = r"""
 start: expression
 expression: series ((AND | OR) series)*
@@ -84,7 +85,7 @@ OR: "||"
 NOT: "!"
 OPERATOR: "<=" | ">=" | "==" | "!=" | "!~" | "<" | ">" | "=" | "~"
 STRING: /"[^"]*"|'[^']*'/
-WORD: /(\\(?=\w))?(\[[^\s\]()]*\])?[^\s()<>=!~"'&|]+|\[[^\s\]()]+\]/
+WORD: /\d:[A-Za-z0-9+\/]{27}=(?=[\s()&|]|$)|(\\(?=\w))?(\[[^\s\]()]*\])?[^\s()<>=!~"'&|]+|\[[^\s\]()]+\]/
 %declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME ENDS
 %declare KEY OPTIONAL_KEY NAMED_KEY SOURCE DESTINATION MASK
 %ignore /\s+/

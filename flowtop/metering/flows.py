@@ -15,7 +15,7 @@ from flowtop.metering.expiry import Lingering, Timeouts
 from flowtop.metering.key_index import KeyIndex, Slots, Words, as_words
 from flowtop.metering.rates import Rates
 from flowtop.metering.store import I8, U8, FlowStore
-from flowtop.metering.tcp import Sequences, note_sockets, note_times, tcp_control_bits
+from flowtop.metering.tcp import Sequences, note_measured, note_sockets, note_times, tcp_control_bits
 from flowtop.model.flows import event_ms
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
 from flowtop.model.owners import latest
@@ -63,6 +63,8 @@ class TableConfig:
 
 _COPIED = ("flow_id", "record_bits", *CARRIED, "tcp_control_bits", "packet_total", "octet_total")
 _OF_TCP = ("rtt_us", "retransmitted", "out_of_order", "congestion_window")
+COUNTS_OF_TCP = ("retransmitted", "out_of_order")
+"""Those that grow: records have `*_delta`, too."""
 _TIMES_OF_TCP = ("syn", "fin", "rst")
 
 LATER = {name: merge for name, merge in CARRIED.items() if merge != "first"}
@@ -161,7 +163,7 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
     counted["duplicate"] = False
     counted["packet_delta"] -= duplicate_packets[both]
     counted["octet_delta"] -= duplicate_octets[both]
-    counted["flow_count"] = 0
+    counted["flow_count"] = counted["retransmitted_delta"] = counted["out_of_order_delta"] = 0
     records["packet_delta"][both] = duplicate_packets[both]
     records["octet_delta"][both] = duplicate_octets[both]
     return joined((records, counted)) if len(counted) else records
@@ -171,6 +173,11 @@ def _report_tcp(records: FlowRecords, store: FlowStore, slots: Slots, unix_offse
     """Values of TCP connections; all are zero in most flows of other protocols."""
     for name in _OF_TCP:
         records[name] = getattr(store, name)[slots]
+    for name in COUNTS_OF_TCP:
+        counts, before = records[name], getattr(store, f"{name}_reported")
+        if counts.any():  # of the next connection with these ports, a socket has counted less
+            records[f"{name}_delta"] = counts - np.where(counts < before[slots], np.uint32(0), before[slots])
+            before[slots] = counts
     for name in _TIMES_OF_TCP:
         at_ns = getattr(store, f"{name}_ns")[slots]
         if at_ns.any():
@@ -281,6 +288,7 @@ class Flows:
             self.store.other_ifindex[slots[known]] = batch.other_ifindexes[known]
         if batch.reported is not None:
             self.store.report(slots, batch.reported)
+            note_measured(self.store, slots, batch.reported)
         return slots
 
     def give_birth(self, keys: Words, counters: npt.NDArray[np.void]) -> Slots:

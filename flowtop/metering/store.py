@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words
 from flowtop.model.record import CARRIED, FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
-from flowtop.model.reported import REPORTED_DTYPE, Reported, rows_of, update, words_of
+from flowtop.model.reported import REPORTED_DTYPE, Reported, plain, rows_of, update, words_of
 
 U8 = npt.NDArray[np.uint64]
 U4 = npt.NDArray[np.uint32]
@@ -23,7 +23,8 @@ _FIELDS: dict[str, npt.DTypeLike] = {
     "occupied": "?", "end_reason": "u1", "duplicate": "?", "tcp_control_bits": "u2", "opening": "?",
     "first_ns": "i8", "last_ns": "i8", "reported_ns": "i8", "record_count": "u4",
     "syn_ns": "i8", "fin_ns": "i8", "rst_ns": "i8", "rtt_us": "u4", "congestion_window": "u4",
-    "retransmitted": "u4", "out_of_order": "u4", "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
+    "retransmitted": "u4", "out_of_order": "u4", "retransmitted_reported": "u4", "out_of_order_reported": "u4",
+    "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
     "head": "i4", "members": "i4", "echo_ns": "i8",
     "packet_duplicate": "u8", "octet_duplicate": "u8", "repeated": "u8", "ahead": "u4", "ahead_ns": "i8",
@@ -71,6 +72,8 @@ class FlowStore:
     congestion_window: U4
     retransmitted: U4
     out_of_order: U4
+    retransmitted_reported: U4
+    out_of_order_reported: U4
     opening_ns: I8
     sequence_end: I8
     segment_end: I8
@@ -165,7 +168,10 @@ class FlowStore:
 
     def report(self, slots: Slots, reported: Reported) -> None:
         """Store what exporters reported of flows, each once; what they reported before stays where this has nothing."""
+        measured, reported = reported.dtype != REPORTED_DTYPE, plain(reported)
         if self.reported is None:
+            if measured and not words_of(reported).any():
+                return  # it was measurements of TCP alone, see tcp.py
             self.reported = np.zeros(self.capacity, REPORTED_DTYPE)
         words = words_of(self.reported)
         words[slots] = words_of(update(rows_of(self.reported, slots), reported))

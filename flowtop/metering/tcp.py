@@ -1,4 +1,4 @@
-"""TCP columns from captured segments and local sockets: retransmissions, reordering, round-trip times."""
+"""TCP columns from captured segments, local sockets and exporters: retransmissions, reordering, round-trip times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from flowtop.metering.key_index import KeyIndex, Slots, as_words
 from flowtop.metering.store import I8, FlowStore
 from flowtop.model.kinds import Direction, Kind, TcpBits
+from flowtop.model.reported import MEASURED_DTYPE, Reported
 
 REORDERING_NS = 3_000_000
 LONGEST_NS = 1_000_000_000
@@ -304,6 +305,24 @@ def note_sockets(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void])
     store.retransmitted[at] = counters["retransmitted"][some]
     round_trip = counters["smoothed_rtt_us"][some]
     store.rtt_us[at] = np.where(round_trip, round_trip, store.rtt_us[at])
+
+
+def note_measured(store: FlowStore, slots: Slots, reported: Reported) -> None:
+    """Store what exporters have measured: their latest values, and the sums of their counts of each record.
+
+    Args:
+        slots: slots of the flows, each once.
+        reported: one per slot; without measurements nothing changes.
+    """
+    if reported.dtype != MEASURED_DTYPE:
+        return
+    of_flows = store.keys["kind"][slots] == Kind.FLOW
+    for name in ("rtt_us", "congestion_window", "retransmitted"):
+        some = np.flatnonzero((reported[name] != 0) & of_flows)
+        getattr(store, name)[slots[some]] = reported[name][some]
+    for name in ("retransmitted", "out_of_order"):
+        some = np.flatnonzero((reported[f"{name}_delta"] != 0) & of_flows)
+        getattr(store, name)[slots[some]] += reported[f"{name}_delta"][some]
 
 
 def tcp_control_bits(seen: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:

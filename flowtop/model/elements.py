@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from flowtop.model.kinds import Tunnel
 
+IXIA, NTOP = 3054, 35632
+"""Private enterprise numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Element:
@@ -141,6 +144,15 @@ _ALL = (
     Element("originalExporterIPv6Address", 404, "ipv6Address", doc="The same, for an exporter with an IPv6 address."),
     Element("originalObservationDomainId", 405, "unsigned32",
             doc="In relayed records: that exporter's Observation Domain."),
+    Element("ixiaConnectionAverageRoundTripTimeUs", 283, "unsigned32", "us",
+            "TCP round-trip time, of flows where it is known.", IXIA),
+    Element("ntopRetransmittedInPkts", 109, "unsigned32", "packets",
+            "TCP segments retransmitted since the flow's previous record, of flows where there were any.", NTOP),
+    Element("ntopRetransmittedOutPkts", 110, "unsigned32", "packets", "The same, of the other direction of a biflow.",
+            NTOP),
+    Element("ntopOoorderInPkts", 111, "unsigned32", "packets",
+            "TCP segments out of order since the flow's previous record, of flows where there were any.", NTOP),
+    Element("ntopOoorderOutPkts", 112, "unsigned32", "packets", "The same, of the other direction of a biflow.", NTOP),
 )
 
 def reverse_name(name: str) -> str:
@@ -149,7 +161,7 @@ def reverse_name(name: str) -> str:
 
 
 ELEMENTS: dict[str, Element] = {element.name: element for element in _ALL}
-"""All elements by IANA name, in ascending order of number."""
+"""All elements by name: IANA's in ascending order of number, then those of enterprises."""
 
 ELEMENTS_BY_NUMBER: dict[tuple[int, int], Element] = {
     (element.enterprise, element.number): element for element in _ALL

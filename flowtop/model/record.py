@@ -236,7 +236,8 @@ class FlowBatch:
         other_ifindexes: u4, shape (n,): the other interface of the exporter, 0 if it is not reported; None: without
             exporters. May have the bit model.reported.OPPOSITE.
         described: DESCRIBED_DTYPE, shape (n,); None: without exporters.
-        reported: model.reported.REPORTED_DTYPE, shape (n,): what exporters report beside; None: nothing so far.
+        reported: model.reported.REPORTED_DTYPE or MEASURED_DTYPE, shape (n,): what exporters report beside; None:
+            nothing so far.
         texts: texts of its codes, see model.reported.TEXTS; of owners, see model.owners.TEXTS.
         owners: how the owners of flows are found; None: they are not looked for.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
@@ -286,13 +287,15 @@ FLOW_RECORD_DTYPE = np.dtype([
     ("retransmitted", "u4"),
     ("out_of_order", "u4"),
     ("congestion_window", "u4"),
+    ("retransmitted_delta", "u4"),
+    ("out_of_order_delta", "u4"),
     *[(name, DESCRIBED_DTYPE[name]) for name in DESCRIBED_DTYPE.names or ()],
 ])
 """A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
 
 `duplicate`: the totals count these packets in the flow of another Observation Point.
-`syn_ms` .. `congestion_window`: of TCP, 0 where it is not known; see FlowRow. IPFIX has no elements for them: exported
-Messages do not have them.
+`syn_ms` .. `congestion_window`: of TCP, 0 where it is not known; see FlowRow. `*_delta`: since the flow's previous
+record. Messages have those that there are elements for: see wire/tcp_metrics.py.
 """
 
 REPORTED_RECORD_DTYPE = np.dtype([

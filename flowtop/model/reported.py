@@ -1,11 +1,12 @@
 """What exporters report of a flow beside its key and counters: routing, NAT, VRF, application, user, sampling.
 
 Captures of packets have none of it, so it is in arrays of its own, which exist only once an exporter has reported such
-a value. In all of them 0 means "not reported".
+a value. In all of them 0 means "not reported". Measurements of TCP, which few exporters have, make them wider.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,28 @@ three octets of the label stack entry, so that label 0 is not 0. Masks: prefix l
 counters were multiplied by it.
 """
 
+MEASURED_DTYPE = np.dtype([
+    *[(name, REPORTED_DTYPE[name]) for name in REPORTED_DTYPE.names or ()],
+    ("rtt_us", "u4"),
+    ("congestion_window", "u4"),
+    ("retransmitted", "u4"),
+    ("retransmitted_delta", "u4"),
+    ("out_of_order_delta", "u4"),
+    ("retransmitted_back", "u4"),
+    ("out_of_order_back", "u4"),
+    ("measured_pad", "V4"),
+])
+"""Reported values with measurements of TCP, 144 bytes; 0: not reported, or none.
+
+`rtt_us`: of the connection. `congestion_window` (segments), `retransmitted` (segments since the connection began): of
+the socket that sends the flow. `*_delta`: segments of this record, `*_back`: those of the other direction.
+"""
+
 REPORTED = tuple(name for name in REPORTED_DTYPE.names or () if name != "reported_pad")
 """Names of the values."""
-REPORTED_WORDS = REPORTED_DTYPE.itemsize // 8
-"""Size in u8 words."""
+_WORDS = REPORTED_DTYPE.itemsize // 8
+_LATEST = ("rtt_us", "congestion_window", "retransmitted")
+_SUMMED = ("retransmitted_delta", "out_of_order_delta", "retransmitted_back", "out_of_order_back")
 ADDRESSES = ("next_hop", "bgp_next_hop", "post_nat_source", "post_nat_destination")
 
 APPLICATIONS, APPLICATION_IDS, USERS, VRFS, VRF_IDS, INTERFACE_NUMBERS = (
@@ -63,7 +82,7 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 """The first octets of an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2)."""
 
 Reported = npt.NDArray[np.void]
-"""REPORTED_DTYPE, shape (n,)."""
+"""REPORTED_DTYPE or MEASURED_DTYPE, shape (n,)."""
 
 
 def mapped(addresses: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
@@ -85,14 +104,32 @@ def packed_address(octets: bytes) -> bytes:
 
 
 def words_of(reported: Reported) -> npt.NDArray[np.uint64]:
-    """The same memory as u8, shape (n, REPORTED_WORDS): indexing a structured array is 20 times slower."""
-    return np.ascontiguousarray(reported).view(np.uint64).reshape(-1, REPORTED_WORDS)
+    """The same memory as u8, shape (n, words of the dtype): indexing a structured array is 20 times slower."""
+    return np.ascontiguousarray(reported).view(np.uint64).reshape(-1, reported.dtype.itemsize // 8)
 
 
 def of_words(words: npt.NDArray[np.uint64]) -> Reported:
     """The reverse of `words_of`."""
-    found: Reported = np.ascontiguousarray(words).view(REPORTED_DTYPE)[:, 0]
+    dtype = REPORTED_DTYPE if words.shape[1] == _WORDS else MEASURED_DTYPE
+    found: Reported = np.ascontiguousarray(words).view(dtype)[:, 0]
     return found
+
+
+def plain(reported: Reported) -> Reported:
+    """The values without measurements of TCP: REPORTED_DTYPE."""
+    return reported if reported.dtype == REPORTED_DTYPE else of_words(words_of(reported)[:, :_WORDS])
+
+
+def in_a_row(parts: Sequence[Reported]) -> Reported:
+    """One after another, all as the widest; there is at least one part."""
+    widest = max(part.dtype.itemsize for part in parts) // 8
+    found = np.zeros((sum(map(len, parts)), widest), np.uint64)
+    start = 0
+    for part in parts:
+        words = words_of(part)
+        found[start:start + len(part), :words.shape[1]] = words
+        start += len(part)
+    return of_words(found)
 
 
 def rows_of(reported: Reported, rows: npt.NDArray[np.intp]) -> Reported:
@@ -123,7 +160,7 @@ def update(old: Reported, new: Reported) -> Reported:
 
 
 def last_given(reported: Reported, order: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]) -> Reported:
-    """Of each group of rows the last value that was reported, member by member.
+    """Of each group of rows the last value that was reported, member by member; of `*_delta` and `*_back` the sum.
 
     Args:
         order: the rows, those of a group one after another.
@@ -137,7 +174,10 @@ def last_given(reported: Reported, order: npt.NDArray[np.intp], starts: npt.NDAr
     if len(starts) == len(order):
         return found
     places = np.arange(len(order))
-    for name in REPORTED:
+    measured = reported.dtype == MEASURED_DTYPE
+    for name in _SUMMED if measured else ():
+        found[name] = np.add.reduceat(reported[name][order], starts)
+    for name in (*REPORTED, *_LATEST) if measured else REPORTED:
         which = given(reported[name])
         if which.all() or not which.any():
             continue  # the last row has it, or none has
@@ -147,14 +187,18 @@ def last_given(reported: Reported, order: npt.NDArray[np.intp], starts: npt.NDAr
 
 
 def turned(reported: Reported) -> Reported:
-    """The values for the flow in the other direction. Next hops and translated addresses are the forward flow's alone.
-    A new array."""
+    """The values for the flow in the other direction. Next hops, translated addresses and the state of the sending
+    socket are the forward flow's alone. A new array."""
     found = reported.copy()
     for one, other in (("source_as", "destination_as"), ("source_mask", "destination_mask"),
                        ("ingress_vrf", "egress_vrf")):
         found[one], found[other] = reported[other], reported[one]
     for name in (*ADDRESSES, "post_nat_source_port", "post_nat_destination_port", "mpls_top_label"):
         found[name] = np.zeros((), REPORTED_DTYPE[name])
+    if reported.dtype == MEASURED_DTYPE:
+        found["congestion_window"] = found["retransmitted"] = 0
+        for name in ("retransmitted", "out_of_order"):
+            found[f"{name}_delta"], found[f"{name}_back"] = reported[f"{name}_back"], reported[f"{name}_delta"]
     return found
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from flowtop.model.kinds import ICMP_ANSWERS, ICMP_VERSIONS, Kind
 from flowtop.model.record import FLOW_KEY_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords, chosen
+from flowtop.wire import tcp_metrics
 from flowtop.wire.flow_templates import (
     IPV4,
     IPV4_ICMP,
@@ -44,6 +45,7 @@ _REQUESTS = {(protocol, request << 8): answer << 8
              for protocol, answers in ICMP_ANSWERS.items() for request, answer in answers.items()}
 """By protocol and destination port (type and code) of ICMP requests: that of the answers."""
 
+_KIND_BITS = len(tcp_metrics.SENT)
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
 Pairs = npt.NDArray[np.intp]
 
@@ -190,9 +192,12 @@ def _second_opens(records: FlowRecords, found: Pairs) -> npt.NDArray[np.bool_]:
     return second
 
 
-def biflow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[
+def biflow_sets(records: FlowRecords, templates: FlowTemplates, measured: dict[int, Template] | None = None) -> tuple[
         list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Flow Records as Sets for encode_messages: pairs as biflows, the others as they are.
+
+    Args:
+        measured: as for `flow_sets`.
 
     Returns the Sets; the order of the records in them as by `flow_sets`, both directions of a biflow one after the
     other; and how many records each Data Record has, 1 or 2.
@@ -201,22 +206,31 @@ def biflow_sets(records: FlowRecords, templates: FlowTemplates) -> tuple[
     single = np.ones(len(records), np.bool_)
     single[found.ravel()] = False
     rest = np.flatnonzero(single)
-    sets, order = flow_sets(chosen(records, rest), templates) if len(rest) else ([], rest)
+    sets, order = flow_sets(chosen(records, rest), templates, measured=measured) if len(rest) else ([], rest)
     orders, counts = [rest[order]], [np.ones(len(rest), np.intp)]
-    ids = template_id(chosen(records, found[:, 0]))
+    ids = template_id(chosen(records, found[:, 0])) << _KIND_BITS
+    kinds = tcp_metrics.kinds(records) if templates.profile.measured and measured is not None else None
+    if kinds is not None:
+        ids |= kinds[found[:, 0]] | kinds[found[:, 1]]
     for id_ in np.unique(ids).tolist():
         mine = found[ids == id_]
-        sets.append(_biflow_set(records, mine, {**templates.flows, **templates.tunnelled}[id_]))
+        way, kind = {**templates.flows, **templates.tunnelled}[id_ >> _KIND_BITS], id_ & (1 << _KIND_BITS) - 1
+        sets.append(_biflow_set(records, mine, way, kind, measured))
         orders.append(mine.ravel())
         counts.append(np.full(len(mine), 2, np.intp))
     return sets, np.concatenate(orders), np.concatenate(counts)
 
 
-def _biflow_set(records: FlowRecords, found: Pairs, way: Template) -> RecordSet:
-    columns = flow_columns(chosen(records, found[:, 0]), way)
-    back = flow_columns(chosen(records, found[:, 1]), way)
+def _biflow_set(records: FlowRecords, found: Pairs, way: Template, kind: int,
+                measured: dict[int, Template] | None) -> RecordSet:
+    first, second = chosen(records, found[:, 0]), chosen(records, found[:, 1])
+    columns, back = flow_columns(first, way), flow_columns(second, way)
     _, known = _order(records, found)
     more: Mapping[str, npt.NDArray[np.generic]] = {reverse_element(name): back[name] for name in _reversed(way)}
     template = Template(way.id + OFFSET, (*way.fields, *_reverse_fields(way)))
+    if kind and measured is not None:
+        template = tcp_metrics.with_measurements(template, kind, biflow=True)
+        measured.setdefault(template.id, template)
+        columns |= tcp_metrics.columns(first, second)
     return encode_columns(template, {**columns, **more, "biflowDirection": np.where(
         known, np.uint8(INITIATOR), np.uint8(ARBITRARY))})

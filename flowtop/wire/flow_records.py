@@ -46,6 +46,7 @@ from flowtop.wire.record_counters import (
 from flowtop.wire.record_fields import Integers, RecordFields
 from flowtop.wire.record_times import ExportTimes, record_times, reverse_times
 from flowtop.wire.relayed import Bases
+from flowtop.wire.tcp_metrics import without_measurements
 
 COLLECTED_DTYPE = np.dtype([
     *[(name, FLOW_KEY_DTYPE[name]) for name in FLOW_KEY_DTYPE.names or ()],
@@ -98,7 +99,7 @@ _OWN = frozenset(template for templates in _OURS for template in (
 
 def is_own(template: Template) -> bool:
     """Whether it is a Template of flowtop for the flows of its own host."""
-    return template in _OWN
+    return without_measurements(template) in _OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def collect_rows(template: Template, records: Records, times: ExportTimes,
         biflow_direction: of records that do not have it, as Options Data say; None: they do not.
     """
     fields = RecordFields(records)
-    own = _BASES.of(template) or template
+    own = _BASES.of(template) or without_measurements(template)
     forward = 0
     both_ms = record_times(fields, times)
     events = firewall_events(template, fields)

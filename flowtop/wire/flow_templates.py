@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from flowtop.model.kinds import Direction, IpVersion, Kind, Protocol, Tunnel
 from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
-from flowtop.wire import tunnels
+from flowtop.wire import tcp_metrics, tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
 from flowtop.wire.relayed import DOMAIN as RELAYED_DOMAIN
@@ -36,7 +36,7 @@ _PORTS = ("sourceTransportPort", "destinationTransportPort")
 _RELAYED_INTERFACES = {"ingressInterface": "ingress_interface", "egressInterface": "egress_interface"}
 """In relayed records: the exporter's own numbers, both sides."""
 _NOT_KEYS = frozenset((*_MEASURED, "flowEndReason", "sourceMacAddress", "destinationMacAddress", "postVlanId",
-                       "tcpControlBits", "ipClassOfService"))
+                       "tcpControlBits", "ipClassOfService", *tcp_metrics.ELEMENTS))
 _ADDRESSES = {IpVersion.V4: ("sourceIPv4Address", "destinationIPv4Address"),
               IpVersion.V6: ("sourceIPv6Address", "destinationIPv6Address")}
 _ICMP_TYPE_CODE = {IpVersion.V4: "icmpTypeCodeIPv4", IpVersion.V6: "icmpTypeCodeIPv6"}
@@ -65,6 +65,8 @@ class Profile:
             that don't count Options Data as Data Records when they check sequence numbers.
         post_vlan: repeat the VLAN as postVlanId, for collectors that read it from there at egress.
         doc: which collectors it is for.
+        measured: records have measurements of TCP, where there are any (wire/tcp_metrics.py); not for collectors that
+            refuse Templates with elements that they do not know.
         one_set: a message has one Set without padding, a Template Set has one Template, and there are no Options, for
             collectors that assume this.
     """
@@ -74,6 +76,7 @@ class Profile:
     options_apart: bool
     post_vlan: bool
     doc: str
+    measured: bool = True
     one_set: bool = False
 
     def options_domain(self, domain: int) -> int:
@@ -86,8 +89,8 @@ PROFILES: dict[str, Profile] = {profile.name: profile for profile in (
     Profile("strict", 2, False, False, "Every element at full length; options in the flows' own Observation Domain."),
     Profile("nfdump", 2, True, False, "All 12 TCP control bits; options apart: nfcapd sees no false sequence errors."),
     Profile("pmacct", 1, False, True, "nfacctd reads two octets of TCP control bits as 0, and vlanId only at ingress."),
-    Profile("go-ipfix", 2, False, False, "One Set a message, not padded; no options, so no interface names: for the "
-            "collectors of go-ipfix and Antrea.", one_set=True),
+    Profile("go-ipfix", 2, False, False, "One Set a message, not padded; no options, so no interface names; no "
+            "measurements of TCP: for the collectors of go-ipfix and Antrea.", measured=False, one_set=True),
 )}
 """By name; `default` is for any collector."""
 
@@ -172,18 +175,23 @@ def options_announcement(templates: FlowTemplates, *, tunnelled: bool = False) -
 
 
 def flow_sets(records: FlowRecords, templates: FlowTemplates,
-              relayed: RelayedTemplates | None = None) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+              relayed: RelayedTemplates | None = None,
+              measured: dict[int, Template] | None = None) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
     """Flow Records as Sets for encode_messages, sorted by Template.
 
     Args:
         relayed: the Transport Session's Templates of relayed records (RELAYED_RECORD_DTYPE). It gets those that are
             new, which have to be announced before the Sets.
+        measured: the same for those of own records with measurements of TCP, by id; None: leave measurements out.
 
     Returns the Sets, and the order: record `order[i]` is the i-th Data Record of the Sets, shape (n,).
     """
     ids = template_id(records)
     if relayed is not None and records.dtype == RELAYED_RECORD_DTYPE:
         return _relayed_sets(records, ids, templates, relayed)
+    kinds = tcp_metrics.kinds(records) if templates.profile.measured and measured is not None else None
+    if kinds is not None and measured is not None:
+        return _measured_sets(records, ids << _KIND_BITS | kinds, templates, measured)
     present = np.flatnonzero(np.bincount(ids - IPV4, minlength=1)) + IPV4
     if len(present) < 2:
         order = np.arange(len(records))
@@ -194,9 +202,32 @@ def flow_sets(records: FlowRecords, templates: FlowTemplates,
             for id_, start, end in zip(present, edges[:-1], edges[1:], strict=True)], order
 
 
+_KIND_BITS = len(tcp_metrics.SENT)
+
+
+def _measured_sets(records: FlowRecords, keys: npt.NDArray[np.intp], templates: FlowTemplates,
+                   measured: dict[int, Template]) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
+    """Sets of records of which some have measurements; `keys`: Template id and kind of tcp_metrics.kinds."""
+    order = np.argsort(keys, kind="stable")
+    present, starts = np.unique(keys[order], return_index=True)
+    sets = []
+    for key, start, end in zip(present.tolist(), starts, [*starts[1:], len(keys)], strict=True):
+        template, kind = _template(templates, key >> _KIND_BITS), key & (1 << _KIND_BITS) - 1
+        part = chosen(records, order[start:end])
+        if not kind:
+            sets.append(_flow_set(part, template))
+            continue
+        columns = {**flow_columns(part, template), **tcp_metrics.columns(part)}
+        template = tcp_metrics.with_measurements(template, kind)
+        measured.setdefault(template.id, template)
+        sets.append(encode_columns(template, columns))
+    return sets, order
+
+
 def _relayed_sets(records: FlowRecords, ids: npt.NDArray[np.intp], templates: FlowTemplates,
                   relayed: RelayedTemplates) -> tuple[list[RecordSet], npt.NDArray[np.intp]]:
-    kinds, inverse = np.unique(_relayed_kinds(records, ids), return_inverse=True)
+    signatures = relayed_signatures(records, measured=templates.profile.measured)
+    kinds, inverse = np.unique(ids << np.int64(_SIGNATURE_BITS) | signatures, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     edges = [0, *np.cumsum(np.bincount(inverse, minlength=len(kinds))).tolist()]
     sets = []
@@ -209,12 +240,6 @@ def _relayed_sets(records: FlowRecords, ids: npt.NDArray[np.intp], templates: Fl
 
 
 _SIGNATURE_BITS = 48
-
-
-def _relayed_kinds(records: FlowRecords, ids: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
-    """Template id and signature of each record as one number."""
-    found: npt.NDArray[np.int64] = ids << np.int64(_SIGNATURE_BITS) | relayed_signatures(records)
-    return found
 
 
 def _template(templates: FlowTemplates, id_: int) -> Template:
@@ -333,11 +358,12 @@ def flow_keys(templates: FlowTemplates, *, domain: int, tunnelled: bool = False)
                                            for template in flows.values()])
 
 
-def relayed_keys(templates: FlowTemplates, relayed: Iterable[Template], *, domain: int) -> RecordSet:
-    """The Flow Keys of Templates of relayed records: as without relay, and the exporter's Observation Domain."""
+def more_keys(templates: FlowTemplates, more: Iterable[Template], *, domain: int) -> RecordSet:
+    """The Flow Keys of Templates of measured and of relayed records: as those of others, and for relayed ones the
+    exporter's Observation Domain."""
     about = (domain,) if templates.profile.options_apart else ()
     beginnings = [Template(template.id, template.fields[:template.names.index(RELAYED_DOMAIN) + 1])
-                  for template in relayed]
+                  if RELAYED_DOMAIN in template.names else template for template in more]
     return _options(templates, FLOW_KEYS, [(*about, each.id, key_indicator(each)) for each in beginnings])
 
 

@@ -97,8 +97,8 @@ class FieldSpecifier:
     @property
     def element(self) -> Element | None:
         """The registered element, or None."""
-        return self.described or ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id),
-                                      registered(self.element_id, self.enterprise))
+        return (self.described or ELEMENTS_BY_NUMBER.get((self.enterprise, self.element_id))
+                or registered(self.element_id, self.enterprise))
 
     @property
     def is_list(self) -> bool:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from flowtop.model.kinds import UNKNOWN_DIRECTION, IpVersion, RecordBits
 from flowtop.model.record import FLOW_RECORD_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords
 from flowtop.model.reported import given, mapped
+from flowtop.wire import tcp_metrics
 from flowtop.wire.ipfix import Records, RecordSet, Value, encode_columns, encode_records
 from flowtop.wire.ipfix_template import VARIABLE_LENGTH, FieldSpecifier, Template, field
 
@@ -188,6 +189,7 @@ _PARTS = (
     _Part(_any("source_as", "destination_as"),
           _plain(("bgpSourceAsNumber", "source_as"), ("bgpDestinationAsNumber", "destination_as"))),
     _Part(_says_interval, (("samplingInterval", None, _interval),)),
+    *(_Part(_any(member), _plain((element, member))) for element, member in tcp_metrics.SENT.items()),
     _masks(IpVersion.V4), _masks(IpVersion.V6),
     *(_Part(_has(member, version), ((f"{element}IPv{version}Address", None, octets(member)),))
       for member, element in (("next_hop", "ipNextHop"), ("bgp_next_hop", "bgpNextHop"),
@@ -210,8 +212,10 @@ _PARTS = (
     _Part(_any("egress_vrf_name"), texts=(("VRFname", _text("egress_vrf_name")),)),
     _Part(_any("user_name"), texts=(("userName", _text("user_name")),)),
 )
-_LEAN_PARTS = 5
-"""The first of them: exporter, TTL, AS, sampling. They fit any datagram."""
+_UNMEASURED_PARTS = 5
+_LEAN_PARTS = _UNMEASURED_PARTS + len(tcp_metrics.SENT)
+"""The first of them: exporter, TTL, AS, sampling, measurements of TCP. They fit any datagram."""
+_MEASURED_BITS = (1 << _LEAN_PARTS) - (1 << _UNMEASURED_PARTS)
 LEAST_OCTETS = 640
 """Messages of this size have room for any relayed record. In smaller ones, records have only the first parts."""
 _DIRECTION = 1 << len(_PARTS)
@@ -239,10 +243,16 @@ def _of_flows(names: Iterable[str]) -> bool:
     return any(name in _PORTS or name == _PADDING.name or name.startswith("icmpTypeCode") for name in names)
 
 
-def signatures(records: FlowRecords) -> npt.NDArray[np.int64]:
-    """Which of the parts each relayed record has: bit i for _PARTS[i], and _DIRECTION, shape (n,)."""
+def signatures(records: FlowRecords, *, measured: bool = True) -> npt.NDArray[np.int64]:
+    """Which of the parts each relayed record has: bit i for _PARTS[i], and _DIRECTION, shape (n,).
+
+    Args:
+        measured: with the parts that are measurements of TCP.
+    """
     found = np.where(records["direction"] != np.uint8(UNKNOWN_DIRECTION), np.int64(_DIRECTION), np.int64(0))
     for bit, part in enumerate(_PARTS):
+        if _MEASURED_BITS >> bit & 1 and not measured:
+            continue
         found |= part.given(records).astype(np.int64) << bit
     bits = records["record_bits"]
     if bits.any():
@@ -263,7 +273,7 @@ def is_lean(signature: int) -> bool:
 def lean(records: FlowRecords, max_octets: int) -> FlowRecords:
     """Relayed records that fit a message of this size: all of it, or without what few collectors need.
 
-    What remains in small messages: flowtop's own elements, exporter, domain, interfaces, TTL and AS.
+    What remains in small messages: flowtop's own elements, exporter, domain, interfaces, TTL, AS, measurements of TCP.
     """
     if max_octets >= LEAST_OCTETS or records.dtype != RELAYED_RECORD_DTYPE:
         return records

@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.reported import REPORTED_DTYPE, Reported, mapped, words_of
+from flowtop.model.elements import IXIA, NTOP
+from flowtop.model.reported import MEASURED_DTYPE, REPORTED_DTYPE, Reported, mapped, words_of
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
 from flowtop.wire.relayed import applied_intervals
+from flowtop.wire.tcp_metrics import NETOBSERV, fill_measured
+from flowtop.wire.tcp_metrics import NUMBERS as MEASURED
+from flowtop.wire.tcp_metrics import number as measured_number
 
 CISCO, PALO_ALTO = 9, 25461
 """Private enterprise numbers."""
@@ -40,6 +44,7 @@ _APPLICATION_ID, _APPLICATION_NAMES = 95, (96, 56701)
 _USERS = (371, 40000, 56702)
 _SELECTOR_NAME = 335
 _OF_CISCO = (33002,)
+_MEASURING = (IXIA, NTOP, NETOBSERV)
 _SECOND_VRF_NAME = "VRFname#2"
 """Of the egress VRF, in relayed records."""
 
@@ -76,6 +81,8 @@ def _number(enterprise: int, element_id: int) -> int:
     """The number as in NetFlow 9, which has no enterprises: PAN-OS sends its own as 56701 there, ASA as 33002."""
     if not enterprise:
         return element_id
+    if enterprise in _MEASURING:
+        return measured_number(enterprise, element_id)
     if enterprise == CISCO and element_id | _ELEMENT_BITS + 1 not in _OF_CISCO:
         return -1
     return element_id | _ELEMENT_BITS + 1 if enterprise in (CISCO, PALO_ALTO) else -1
@@ -83,7 +90,7 @@ def _number(enterprise: int, element_id: int) -> int:
 
 _EVERY = frozenset((*(number for numbers in (*_NUMBERS.values(), *_ADDRESSES.values()) for number in numbers),
                     _MPLS_TOP_LABEL, *_VRFS.values(), _VRF_NAME, _APPLICATION_ID, *_APPLICATION_NAMES, *_USERS,
-                    _SELECTOR_NAME))
+                    _SELECTOR_NAME, *MEASURED))
 
 
 def collect_reported(template: Template, records: Records, naming: Naming) -> Reported | None:
@@ -95,7 +102,8 @@ def collect_reported(template: Template, records: Records, naming: Naming) -> Re
     columns = _numbered(template)
     if not columns or not len(records):
         return None
-    found = np.zeros(len(records), REPORTED_DTYPE)
+    measured = not MEASURED.isdisjoint(columns)
+    found = np.zeros(len(records), MEASURED_DTYPE if measured else REPORTED_DTYPE)
     for member, numbers in _NUMBERS.items():
         for values in _integers(records, columns, numbers):
             limit = np.iinfo(REPORTED_DTYPE[member]).max
@@ -112,6 +120,8 @@ def collect_reported(template: Template, records: Records, naming: Naming) -> Re
     if _SELECTOR_NAME in columns:  # of a relay that has multiplied the counters already
         found["sampling_interval"] = applied_intervals(records[columns[_SELECTOR_NAME]].tolist())
     _name(found, records, columns, naming)
+    if measured:
+        fill_measured(found, lambda number: next(iter(_integers(records, columns, (number,))), None))
     return found if words_of(found).any() else None
 
 

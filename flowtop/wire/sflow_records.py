@@ -19,7 +19,7 @@ Record = tuple[int, bytes]
 RAW_HEADER, ETHERNET_DATA, IPV4_DATA, IPV6_DATA = 1, 2, 3, 4
 SWITCH, ROUTER, GATEWAY, USER, MPLS, NAT, VLAN_TUNNEL, NAT_PORTS = 1001, 1002, 1003, 1004, 1006, 1007, 1012, 1020
 IPV4_TUNNEL_INGRESS, IPV6_TUNNEL_INGRESS, VNI_EGRESS, VNI_INGRESS = 1024, 1026, 1029, 1030
-VLAN_IN, VLAN_OUT = 1034, 1035
+VLAN_IN, VLAN_OUT, TCP_INFO = 1034, 1035, 2209
 INTERFACE, PORT_NAME = 1, 1005
 """Formats of counter records."""
 
@@ -184,6 +184,9 @@ FLOW_STRUCTURES: dict[int, _Structure] = {
     2101: _structure("ipv6Socket", *_SOCKET6),
     2102: _structure("ipv4ProxySocket", *_SOCKET4),
     2103: _structure("ipv6ProxySocket", *_SOCKET6),
+    TCP_INFO: _structure("tcpInfo", (_U4, (
+        "direction sendMaxSegment receiveMaxSegment unacknowledged lost retransmitted pathMtu rttMicroseconds "
+        "rttVarianceMicroseconds congestionWindow reordering leastRttMicroseconds"))),
 }
 """Flow records but the sampled header, by data format."""
 
@@ -332,6 +335,7 @@ class Extended(NamedTuple):
         source_user, destination_user: names.
         tunnel: what the packet came in, a value of Tunnel.
         tunnel_id: its VNI.
+        rtt_us, congestion_window, retransmitted: of the agent's socket, as in model.reported.MEASURED_DTYPE.
     """
 
     vlans_in: tuple[int, ...] = ()
@@ -352,6 +356,9 @@ class Extended(NamedTuple):
     destination_user: str | None = None
     tunnel: int = Tunnel.NONE
     tunnel_id: int = 0
+    rtt_us: int | None = None
+    congestion_window: int | None = None
+    retransmitted: int | None = None
 
 
 NOTHING_EXTENDED = Extended()
@@ -445,9 +452,21 @@ def _vni(values: dict[str, Any], found: dict[str, Any]) -> None:
         found["tunnel_id"] = values["vni"]
 
 
+_SENT = 2
+"""packet_direction: the agent's host sent the packet."""
+
+
+def _tcp_info(values: dict[str, Any], found: dict[str, Any]) -> None:
+    """The agent's socket. What it has sent again, and its window, are not about packets that it has received."""
+    found["rtt_us"] = values["rttMicroseconds"]
+    if values["direction"] == _SENT:
+        found["congestion_window"], found["retransmitted"] = values["congestionWindow"], values["retransmitted"]
+
+
 _READINGS: dict[int, Callable[[dict[str, Any], dict[str, Any]], None]] = {
     SWITCH: _switch, ROUTER: _router, GATEWAY: _gateway, USER: _user, MPLS: _mpls, NAT: _nat, NAT_PORTS: _nat_ports,
     VLAN_TUNNEL: _stack("stripped_vlans"), VLAN_IN: _stack("vlans_in"), VLAN_OUT: _stack("vlans_out"),
     IPV4_TUNNEL_INGRESS: _tunnel, IPV6_TUNNEL_INGRESS: _tunnel, VNI_INGRESS: _vni,
+    TCP_INFO: _tcp_info,
 }
 """How each format says something of the packet."""

@@ -17,7 +17,7 @@ from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
 from flowtop.fields.columns import Wording
 from flowtop.filters.filter import compile_filter
-from flowtop.model.kinds import EndReason
+from flowtop.model.kinds import EndReason, RecordBits
 from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.query.query import Books, Details, Page, Query, Traffic
 from flowtop.text.lookups import Lookups
@@ -123,6 +123,16 @@ async def test_everything_known_is_told(width: int, height: int) -> None:
                       "last: active timeout; next in 0:48; no export is running", "rtt 16.7 ms cwnd 12 retr 0"):
             assert words in screen, words
         assert any(spark in screen for spark in "▃▄▅▆")
+
+
+async def test_a_mac_address_that_the_exporter_does_not_report_is_not_zeros() -> None:
+    async with opened() as (pilot, source):
+        missing = int(RecordBits.NO_DESTINATION_MAC)
+        source.flows[0] = source.flows[0]._replace(destination_mac=bytes(6), record_bits=missing)
+        source.tick()
+        await pilot.pause(0.3)
+        screen = text(pilot)
+        assert "mac 02:00:00:00:00:0a" in screen and "mac not reported" in screen and "00:00:00:00:00:00" not in screen
 
 
 async def test_details_are_live_and_so_while_the_list_stands_still() -> None:

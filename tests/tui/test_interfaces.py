@@ -45,6 +45,17 @@ def test_lines_fit_and_unknown_counters_are_not_0(width: int) -> None:
     assert shown((unknown._replace(name="x"),))[1][3:6] == ["-", "-", "-"]
 
 
+@pytest.mark.parametrize("width", [72, 78, 90])
+def test_on_a_narrow_screen_names_and_both_rates_are_whole(width: int) -> None:
+    """192.0.2.5/9 xe-0/0/3: 10 Mb/s in, 100 Mb/s out; one number for 1 + 2 + 4 + 8 errors and discards."""
+    one = next(one for one in reported().interfaces if one.name)
+    head, line = shown((one._replace(in_errors=1, in_discards=2, out_errors=4, out_discards=8),), width)
+    assert "OUT" in head and head[-1] == "FAULTS"
+    assert line[:2] == ["192.0.2.5/9", "xe-0/0/3"]
+    words = " ".join(line)
+    assert "10.0 Mb/s 0 %" in words and words.endswith("100 Mb/s 1 % 15")
+
+
 def test_names_of_strangers_are_harmless_and_their_number_is_bounded() -> None:
     hostile = reported().interfaces[0]._replace(name="\x1b[31mred\n")
     assert "\x1b" not in "".join(strip.text for strip in interface_lines((hostile,), 118))

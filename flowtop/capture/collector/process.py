@@ -23,7 +23,7 @@ from flowtop.capture.collector.sflow import SampledPackets
 from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.model.exporters import CollectingStatistics
-from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE
+from flowtop.model.reported import INTERFACE_NUMBERS, REPORTED_DTYPE, in_a_row
 from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire import ipfix, netflow9, sflow
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
@@ -214,8 +214,8 @@ class CollectingProcess:
         rows = np.concatenate([rows for rows, _ in parts]) if parts else np.zeros(0, COLLECTED_DTYPE)
         if all(reported is None for _, reported in parts):
             return rows, None
-        return rows, np.concatenate([np.zeros(len(rows), REPORTED_DTYPE) if reported is None else reported
-                                     for rows, reported in parts])
+        return rows, in_a_row([np.zeros(len(rows), REPORTED_DTYPE) if reported is None else reported
+                               for rows, reported in parts])
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """Texts of codes: FlowBatch.texts. The content does not change: later there is a new mapping."""

@@ -112,7 +112,7 @@ class FlowRows:
             reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
                                        turned(rows_of(reported, sources[collected.forward:]))))
             if collected.inner is not None:  # it is about the packet around it
-                reported[collected.inner] = np.zeros((), REPORTED_DTYPE)
+                reported[collected.inner] = np.zeros((), reported.dtype)
         if collected.totals is not None:
             domain = hash((session.exporter, pending.domain)) & _HASH
             keep = self.totals.settle(rows, collected.totals, domain)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from flowtop.capture.collector.packets import read_packets
 from flowtop.capture.packets.frames import PAD, FileInterface, Frames
 from flowtop.model.kinds import ANY_PROTOCOL, UNKNOWN_DIRECTION, Direction, IpVersion, Kind, RecordBits, Tunnel
-from flowtop.model.reported import REPORTED_DTYPE, Reported, packed_address, rows_of, words_of
+from flowtop.model.reported import MEASURED_DTYPE, REPORTED_DTYPE, Reported, packed_address, rows_of, words_of
 from flowtop.model.tunnel_ports import TunnelPorts
 from flowtop.wire import sflow
 from flowtop.wire.flow_records import COLLECTED_DTYPE, Collected
@@ -52,6 +52,7 @@ class SampledRows(NamedTuple):
 _ADDRESSES = ("next_hop", "bgp_next_hop", "post_nat_source", "post_nat_destination")
 _NUMBERS = ("source_mask", "destination_mask", "source_as", "destination_as", "mpls_top_label", "post_nat_source_port",
             "post_nat_destination_port")
+_MEASURED = ("rtt_us", "congestion_window", "retransmitted")
 
 
 def reported_of(sampled: SampledRows, users: Callable[[list[bytes]], list[int]]) -> Reported | None:
@@ -62,7 +63,10 @@ def reported_of(sampled: SampledRows, users: Callable[[list[bytes]], list[int]])
     """
     if len(sampled.extended) < 2:  # the first one is that of packets without any
         return None
-    found = np.zeros(len(sampled.extended), REPORTED_DTYPE)
+    measured = any(values.rtt_us is not None for values in sampled.extended)
+    found = np.zeros(len(sampled.extended), MEASURED_DTYPE if measured else REPORTED_DTYPE)
+    for name in _MEASURED if measured else ():
+        found[name] = [getattr(values, name) or 0 for values in sampled.extended]
     for place, values in enumerate(sampled.extended):
         for name in _ADDRESSES:
             if (octets := getattr(values, name)) and any(octets):

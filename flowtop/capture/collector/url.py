@@ -79,7 +79,10 @@ def parse_listen_url(text: str) -> ListenUrl:
         raise _refusal(text, "use an address of this host, such as 0.0.0.0 for all of IPv4") from error
     if parts.path.strip("/") or parts.username is not None or parts.fragment:
         raise _refusal(text, "only options may follow the port: ?sampling=..., for TLS ?cert=...&key=...")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise _refusal(text, "an option of a URL may be given once only")
     sampling = _sampling(text, options.pop("sampling", "0"))
     if unknown := options.keys() - (_TLS_OPTIONS if transport in _ENCRYPTED else ()):
         raise _refusal(text, f"unknown option in a {transport} URL: {', '.join(sorted(unknown))}")
@@ -91,7 +94,7 @@ def parse_listen_url(text: str) -> ListenUrl:
 def _sampling(text: str, number: str) -> int:
     """The value of ?sampling=; 0 if it is 0 or missing."""
     if not number.isascii() or not number.isdecimal() or len(number) > 8 or int(number) > LARGEST_SAMPLING:
-        raise _refusal(text, "sampling is a number: ?sampling=1000 for 1 in 1,000 packets")
+        raise _refusal(text, f"sampling is a number up to {LARGEST_SAMPLING:,}: ?sampling=1000 for 1 in 1,000 packets")
     return int(number)
 
 

@@ -17,7 +17,7 @@ from flowtop.metering.bulk.handshakes import Known, Spans, answer_echoes, shake_
 from flowtop.metering.bulk.lives import Links, Lives, Portion, cut, portions
 from flowtop.metering.flows import LATER, UFUNCS, Flows, changes_nothing, no_records
 from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
-from flowtop.metering.store import I8
+from flowtop.metering.store import I8, FlowStore
 from flowtop.metering.tcp import GAPS
 from flowtop.model.kinds import TCP_CLOSING_BITS, TCP_OPENING_BIT, EndReason, Kind, TcpBits
 from flowtop.model.record import (
@@ -270,10 +270,10 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, planned: Plan) -> tu
     slots = slot[lives.owner[entry >= 0]]
     if batch.segments is not None and len(batch.segments):
         spans = _spans(steps, planned, slot)
-        records.amend(_follow(flows, batch.segments, slots, steps, spans), planned.ends, len(steps.now_ns))
+        records.amend(flows.store, _follow(flows, batch.segments, slots, steps, spans), planned.ends, len(steps.now_ns))
     if flows.store.echo_ns[slot[born]].any():
         known = answer_echoes(flows, slot[born], steps.entry[firsts], _spans(steps, planned, slot))
-        records.amend(_Noted(known, _NONE_LATE, _NONE_LATE), planned.ends, len(steps.now_ns))
+        records.amend(flows.store, _Noted(known, _NONE_LATE, _NONE_LATE), planned.ends, len(steps.now_ns))
     return slots, records.sorted()
 
 
@@ -369,10 +369,11 @@ class _Records:
         self._places.append((slots, moment))
         self._order.append(moment * len(EndReason) + rank)
 
-    def amend(self, noted: _Noted, ends: I8, steps: int) -> None:
+    def amend(self, store: FlowStore, noted: _Noted, ends: I8, steps: int) -> None:
         """Add the TCP values known at each record: records are made before the segments are processed.
 
         Args:
+            store: gets what records have reported.
             ends: the step of each moment.
             steps: number of steps.
         """
@@ -381,10 +382,25 @@ class _Records:
         for records, (slots, moment) in zip(self._records, self._places, strict=True):
             step = ends[moment]
             records["rtt_us"] = rtt_at(slots, step, records["rtt_us"].astype(np.int64), noted.known, steps)
-            for name, places in (("retransmitted", noted.retransmitted), ("out_of_order", noted.out_of_order)):
-                moments = np.sort(places[:, 0] * steps + places[:, 1])
-                records[name] += (np.searchsorted(moments, slots * steps + step, "right")
-                                  - np.searchsorted(moments, slots * steps)).astype(np.uint32)
+        for name, places in (("retransmitted", noted.retransmitted), ("out_of_order", noted.out_of_order)):
+            if len(places) and self._records:
+                self._amend_counts(store, name, np.sort(places[:, 0] * steps + places[:, 1]), ends, steps)
+
+    def _amend_counts(self, store: FlowStore, name: str, late: I8, ends: I8, steps: int) -> None:
+        """Add late segments, each slot * steps + step, to the records at or after their step."""
+        slots = np.concatenate([slots for slots, _ in self._places])
+        at = slots * steps + ends[np.concatenate([moment for _, moment in self._places])]
+        counts = np.searchsorted(late, at, "right") - np.searchsorted(late, slots * steps)
+        order = np.argsort(at, kind="stable")
+        follows = slots[order[1:]] == slots[order[:-1]]
+        deltas = counts.copy()
+        deltas[order[1:]] -= counts[order[:-1]] * follows
+        for records, start in zip(self._records, np.cumsum([0, *map(len, self._records)]).tolist(), strict=False):
+            records[name] += counts[start:start + len(records)].astype(np.uint32)
+            records[f"{name}_delta"] += deltas[start:start + len(records)].astype(np.uint32)
+        last = order[np.append(~follows, True)]
+        reported: npt.NDArray[np.uint32] = getattr(store, f"{name}_reported")
+        reported[slots[last]] += counts[last].astype(np.uint32)
 
     def sorted(self) -> FlowRecords:
         """All records, in order of time."""

@@ -20,7 +20,7 @@ from flowtop.fields.columns import Wording
 from flowtop.fields.field import Detail
 from flowtop.fields.registry import COLUMNS, DETAILS
 from flowtop.model.exporters import exporter_of
-from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason, Kind, Tunnel
+from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction, EndReason, Kind, RecordBits, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Details, Page
 from flowtop.text import units
@@ -145,9 +145,11 @@ def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[t
     elif context.list_ms is not None:
         shown = time.strftime("%H:%M:%S", context.local(context.list_ms / 1000))
         yield "", f"this is of now; the list is of {shown}"
-    for side, mac in (("source", row.source_mac), ("destination", row.destination_mac)):
+    for side, mac, missing in (("source", row.source_mac, RecordBits.NO_SOURCE_MAC),
+                               ("destination", row.destination_mac, RecordBits.NO_DESTINATION_MAC)):
         named, number = context.cell(side, row), context.cell(side, row, numbers=True)
-        yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {units.mac(mac)}"
+        address = "not reported" if row.record_bits & missing else units.mac(mac)
+        yield side, f"{number}{f'  ({named})' if named != number else ''}  mac {address}"
     yield from ((label, text) for label, text, _ in _of_fields(row, context, of_way=False) if text)
     if row.tunnel:
         decrypted = row.tunnel == Tunnel.IPSEC

@@ -25,33 +25,59 @@ MOST = 1_000
 EMPTY = ("No counters of interfaces yet.", "", "sFlow agents report them in counter samples, as a rule every 20 to 30",
          "seconds; NetFlow and IPFIX exporters do not.")
 _REFRESH_S = 1.0
-_COLUMNS = (("IN", 10), ("USED", 5), ("ERRORS", 8), ("DISCARDS", 8), ("OUT", 10), ("USED", 5), ("ERRORS", 8),
-            ("DISCARDS", 8))
-_SPEED, _STATE = 9, 6
+_COLUMNS: tuple[tuple[str, int], ...] = (
+    ("IN", 10), ("USED", 5), ("ERRORS", 8), ("DISCARDS", 8), ("OUT", 10),
+    ("USED", 5), ("ERRORS", 8), ("DISCARDS", 8))
+_JOINED: tuple[tuple[str, int], ...] = (("IN", 10), ("USED", 5), ("OUT", 10), ("USED", 5), ("FAULTS", 7))
+"""Where there is less room: errors and discards of both directions as one number."""
+_SPEED, _STATE, _NAME = 9, 6, 24
+"""Cells of two columns, and those that a name needs: below, columns are joined, then the speed is left out."""
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in INTERFACE_KEYS if key.hint)
 
 
 def interface_lines(interfaces: Sequence[InterfaceCounters], width: int, *, bits: bool = True) -> list[Strip]:
     """A header and a line for each, the fastest first; each line `width` cells wide."""
-    room = max(width - _STATE - _SPEED - sum(cells + 1 for _, cells in _COLUMNS) - 3, 12)
-    heads = "".join(f" {head:>{cells}}" for head, cells in _COLUMNS)
-    lines = [_line([(f" {'INTERFACE':<{room}} {'STATE':<{_STATE}}{'SPEED':>{_SPEED}}{heads}", theme.HEADING)], width)]
+    columns, speed = _COLUMNS, _SPEED
+    if _room(width, columns, speed) < _NAME:
+        columns = _JOINED
+    if _room(width, columns, speed) < _NAME:
+        speed = 0
+    room = max(_room(width, columns, speed), 12)
+    heads = "".join(f" {head:>{cells}}" for head, cells in columns)
+    head = f"{'SPEED':>{speed}}" if speed else ""
+    lines = [_line([(f" {'INTERFACE':<{room}} {'STATE':<{_STATE}}{head}{heads}", theme.HEADING)], width)]
     ordered = sorted(interfaces, key=lambda one: -((one.in_rate_bps or 0) + (one.out_rate_bps or 0)))
     for one in ordered[:MOST]:
         name = f"{one.exporter}/{one.domain} {units.printable(one.name) or f'if{one.interface}'}"
         state, style = _state(one)
         cells: list[tuple[str, Style]] = [
-            (f" {units.elide(name, room):<{room}} ", theme.PLAIN), (f"{state:<{_STATE}}", style),
-            (f"{_rate(one.speed_bps, True) if one.speed_bps else '':>{_SPEED}}", theme.PLAIN)]
-        for rate, errors, discards in ((one.in_rate_bps, one.in_errors, one.in_discards),
-                                       (one.out_rate_bps, one.out_errors, one.out_discards)):
-            shown = _rate(rate, bits), _used(rate, one.speed_bps), _count(errors), _count(discards)
-            cells += [(f" {text:>{_COLUMNS[place][1]}}", theme.ALARM if place > 1 and text not in ("0", "-")
-                       else theme.PLAIN) for place, text in enumerate(shown)]
+            (f" {units.elide(name, room):<{room}} ", theme.PLAIN), (f"{state:<{_STATE}}", style)]
+        if speed:
+            cells.append((f"{_rate(one.speed_bps, True) if one.speed_bps else '':>{speed}}", theme.PLAIN))
+        shown = _cells(one, bits, joined=columns is _JOINED)
+        cells += [(f" {text:>{wide}}", theme.ALARM if fault and text not in ("0", "-") else theme.PLAIN)
+                  for (text, fault), (_, wide) in zip(shown, columns, strict=True)]
         lines.append(_line(cells, width))
     if len(ordered) > MOST:
         lines.append(_line([(f" {len(ordered) - MOST:,} more", theme.LABEL)], width))
     return lines
+
+
+def _room(width: int, columns: Sequence[tuple[str, int]], speed: int) -> int:
+    """Cells that are left for the name."""
+    return width - _STATE - speed - sum(cells + 1 for _, cells in columns) - 3
+
+
+def _cells(one: InterfaceCounters, bits: bool, *, joined: bool) -> list[tuple[str, bool]]:
+    """Text of each column after the speed, and whether it counts faults."""
+    rates = [[(_rate(rate, bits), False), (_used(rate, one.speed_bps), False)]
+             for rate in (one.in_rate_bps, one.out_rate_bps)]
+    faults = (one.in_errors, one.in_discards), (one.out_errors, one.out_discards)
+    if joined:
+        known = [number for pair in faults for number in pair if number is not None]
+        return [*rates[0], *rates[1], (_count(sum(known) if known else None), True)]
+    return [cell for way, pair in zip(rates, faults, strict=True)
+            for cell in (*way, *((_count(number), True) for number in pair))]
 
 
 def _state(one: InterfaceCounters) -> tuple[str, Style]:

@@ -477,7 +477,7 @@ def test_the_number_of_templates_is_limited(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(module, "MAX_TEMPLATES", 5)
     templates, base_template = RelayedTemplates(), flow_templates(PROFILES["strict"]).flows[IPV4]
-    ids = {templates.template(base_template, signature)[0].id for signature in range(16, 800, 16)}
+    ids = {templates.template(base_template, signature)[0].id for signature in range(256, 12_800, 256)}
     assert len(ids) == 6 and MAX_TEMPLATES >= 100
 
 

@@ -70,6 +70,8 @@ def test_what_is_not_said_has_the_standards_defaults() -> None:
     ("file:x?rotate-size=1k", "at least 4k"), ("file:x?compress=lzma", "compress=gzip"),
     ("jsonl:-?rotate-time=1h", "use a file"),
     ("jsonl:-?compress=zstd", "use a file"), ("csv:x?duplicates=no", "duplicates=drop"),
+    ("jsonl+tcp://", "jsonl+tcp://collector:5170"), ("jsonl+udp://c/path", "jsonl+udp://collector:5170?option=value"),
+    ("ipfix+tls://", "ipfix+tls://collector:4740"),
 ])
 def test_a_url_that_means_nothing_is_a_usage_error_with_a_way_out(text: str, says: str) -> None:
     with pytest.raises(FlowtopError) as caught:

@@ -124,7 +124,10 @@ def flow_table() -> FlowTable:
     return flows
 
 
-@pytest.mark.parametrize("text", ["1:crodRHL2FEsHjbv3UkRrfbs4bZ0", '"1:crodRHL2FEsHjbv3UkRrfbs4bZ0="'])
+@pytest.mark.parametrize("text", [
+    "1:crodRHL2FEsHjbv3UkRrfbs4bZ0", '"1:crodRHL2FEsHjbv3UkRrfbs4bZ0="',
+    "1:crodRHL2FEsHjbv3UkRrfbs4bZ0=", "= 1:crodRHL2FEsHjbv3UkRrfbs4bZ0=", "1:crodRHL2FEsHjbv3UkRrfbs4bZ0=&&icmp",
+    "1:crodRHL2FEsHjbv3UkRrfbs4bZ0= and (not community 1:0Mu9InQx6z4ZiCZM/7HXi2WMhOg=)"])
 def test_filters_and_groups(text: str) -> None:
     answer = Answerer().answer(Query(filter=compile_filter(f"community {text}")), flow_table())
     assert sorted((row.protocol, row.packet_total) for row in answer.rows) == [(1, 4), (1, 5)]

@@ -56,7 +56,7 @@ def test_the_file_is_whole_and_says_its_date() -> None:
 
 def test_the_registry_has_what_flowtop_exports() -> None:
     for element in ELEMENTS.values():
-        registered = iana.registered(element.number)
+        registered = iana.registered(element.number, element.enterprise)
         assert registered and (registered.name, registered.type) == (element.name, element.type)
 
 

@@ -66,7 +66,7 @@ def test_where_a_url_listens(text: str, expected: str) -> None:
                                   "udp://u@127.0.0.1", "udp:///path", "tls://", "udp://?cert=a", "tls://?cert=a&x=y",
                                   "eth0", "70000", "udp://?sampling=", "udp://?sampling=1.5", "tcp://?sampling=-1",
                                   "udp://?sampling=1k", "udp://?sampling=16777217", "udp://?sampling=\u0661",
-                                  "udp://?sampled=1"])
+                                  "udp://?sampled=1", "udp://?sampling=5&sampling=6", "tls://?cert=a&cert=b"])
 def test_what_is_no_place_to_listen_at_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(FlowtopError) as refusal:
         parse_listen_url(text)
