@@ -7,7 +7,8 @@
  * Compiled by bcc with -DFLOW_MAP_ENTRIES=N, and -DFLOW_FINE_CLOCK before Linux 5.11. A capture filter is
  * -DFLOW_FILTER(key)=EXPRESSION over a struct flow_key: nonzero for flows to count (flowtop/filters/kernel.py).
  * -DFLOW_XFRM if the kernel has IPsec. FLOW_CONTROL_EVERYTHING lifts the filter. With -DFLOW_DECAP, packets in tunnels
- * are counted by their inner flow, and also by their outer one.
+ * are counted by their inner flow, and also by their outer one. With -DFLOW_OWNERS, entries have the process of their
+ * socket, which programs on the hooks of cgroups keep in the socket's local storage: see owner.h.
  */
 #include "parse.h"
 #include "fragments.h"
@@ -18,6 +19,7 @@
 #ifdef FLOW_DECAP
 #include "decap.h"
 #endif
+#include "owner.h"
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
 #define AGGREGATE_ENTRIES 4096
@@ -66,6 +68,11 @@ struct reading {
 BPF_TABLE("percpu_array", u32, struct reading, readings, 1);
 #ifdef FLOW_DECAP
 BPF_TABLE("percpu_array", u32, struct work, works, 1);
+#endif
+#ifdef FLOW_OWNERS
+BPF_F_TABLE("sk_storage", int, struct socket_owner, socket_owners, 0, STORAGE_FLAGS);
+BPF_F_TABLE("hash", u64, struct process, processes, PROCESS_ENTRIES, 1 /* BPF_F_NO_PREALLOC */);
+BPF_TABLE("array", u32, u64, claims, 2);                 /* [0]: entries written to processes, [1]: not written */
 #endif
 
 /* Keeps the compiler from merging the branches of both sides: the kernel cannot inline one lookup on either map. */
@@ -160,6 +167,80 @@ FLOW_INLINE u64 now_ns(void)
 #endif
 }
 
+#ifdef FLOW_OWNERS
+FLOW_INLINE u64 stored_owner(struct bpf_sock *socket)
+{
+	struct socket_owner *owner = socket_owners.sk_storage_get(socket, 0, 0);
+
+	if (!owner) {                 /* of a connection that is being made: its listener's */
+		socket = listener_of(socket);
+		if (socket)
+			owner = socket_owners.sk_storage_get(socket, 0, 0);
+	}
+	return owner ? owner->id : FLOW_OWNER_NONE;
+}
+
+/* Owner of a socket that was looked up, which is released. */
+FLOW_INLINE u64 release_owner(struct bpf_sock *socket, struct flow_key *key)
+{
+	u64 id = stored_owner(socket);
+
+	if (id & FLOW_OWNER_PROCESS && has_no_address(socket, key))
+		id |= FLOW_OWNER_ANY_ADDRESS;
+	release_socket(socket);
+	return id;
+}
+
+FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	u64 id = FLOW_OWNER_NONE;
+	u32 size;
+
+	if (key->kind != FLOW_KIND_FLOW)
+		return id;
+	size = name_socket(&tuple, key);
+	if (key->protocol == PROTOCOL_TCP) {
+		socket = lookup_tcp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
+		if (socket)
+			id = release_owner(socket, key);
+		keep_apart();         /* the verifier does not take one instruction for both types of pointer */
+	} else if (key->protocol == PROTOCOL_UDP) {
+		socket = lookup_udp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
+		if (socket)
+			id = release_owner(socket, key);
+	}
+	return id;
+}
+
+/* Owner of the local socket that sends this packet, or will receive it. */
+FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key)
+{
+	struct bpf_sock *socket;
+
+	if (direction == FLOW_INGRESS)
+		return receiver_owner(skb, key);
+	socket = skb->sk;
+	if (socket)
+		return stored_owner(socket);
+	return skb->ingress_ifindex ? FLOW_OWNER_FORWARDED : FLOW_OWNER_KERNEL;
+}
+
+/* A TCP bit that was not seen before: the connection may have been accepted since the entry was made. */
+FLOW_INLINE void renew_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key, struct packet *packet,
+			     struct flow_counters *counters)
+{
+	u64 id;
+
+	if (!(packet->tcp_bits & ~counters->tcp_bits_hint))
+		return;
+	id = find_owner(skb, direction, key);
+	if (id & FLOW_OWNER_PROCESS)
+		counters->owner = id;
+}
+#endif
+
 /*
  * Find or add the aggregate entry for a packet without an entry of its own: one per interface, direction, IP version
  * and protocol; or, if that map is full (a scan of protocols), one for all protocols in a separate map. Returns the
@@ -226,6 +307,9 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 		counters.socket_cookie = socket_cookie(skb);
 	if (direction == FLOW_EGRESS && packet->tcp_bits)
 		read_socket(skb, &counters);
+#ifdef FLOW_OWNERS
+	counters.owner = find_owner(skb, direction, key);
+#endif
 	if (insert_flow(side, key, &counters) == 0) {
 		entries = inserted.lookup(&side);
 		if (entries)
@@ -415,6 +499,10 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 #endif
 	if (!counters)
 		counters = open_flow(skb, side, direction, key, packet, now, books);
+#ifdef FLOW_OWNERS
+	else
+		renew_owner(skb, direction, key, packet, counters);
+#endif
 	if (counters)
 		add_packet(skb, direction, counters, packet, now);
 }
@@ -506,3 +594,83 @@ int flow_egress(struct __sk_buff *skb)
 {
 	return observe(skb, FLOW_EGRESS);
 }
+
+#ifdef FLOW_OWNERS
+/* Note the current process, if it has another name or user than in the last note. */
+FLOW_INLINE void note_process(u64 id, struct process *process)
+{
+	struct process *known = processes.lookup(&id);
+	u32 which = 0;
+	u64 *count;
+
+	if (known && known->uid == process->uid && same_comm(known->comm, process->comm))
+		return;
+	process->cgroup_id = current_cgroup_id();
+	if (processes.update(&id, process))
+		which = 1;
+	count = claims.lookup(&which);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/* The socket is the current process's from now on. `socket`: a bpf_sock, also one that is a program's context. */
+FLOW_INLINE int claim(void *socket)
+{
+	struct process process = {};
+	struct socket_owner *owner;
+	u64 id = read_process(&process);
+
+	clear_rest(process.comm);
+	owner = socket_owners.sk_storage_get(socket, 0, STORAGE_CREATE);
+	if (!owner || (owner->id == id && same_comm(owner->comm, process.comm)))
+		return HOOK_ALLOW;
+	if (id != FLOW_OWNER_KERNEL)
+		note_process(id, &process);
+	__builtin_memcpy(owner->comm, process.comm, sizeof(owner->comm));
+	owner->id = id;
+	return HOOK_ALLOW;
+}
+
+FLOW_INLINE int claim_of_address(struct bpf_sock_addr *address)
+{
+	struct bpf_sock *socket = address->sk;
+
+	return socket ? claim(socket) : HOOK_ALLOW;
+}
+
+int owner_create(struct bpf_sock *socket)
+{
+	return claim(socket);
+}
+
+int owner_connect4(struct bpf_sock_addr *address)
+{
+	return claim_of_address(address);
+}
+
+int owner_connect6(struct bpf_sock_addr *address)
+{
+	return claim_of_address(address);
+}
+
+int owner_sendmsg4(struct bpf_sock_addr *address)
+{
+	return claim_of_address(address);
+}
+
+int owner_sendmsg6(struct bpf_sock_addr *address)
+{
+	return claim_of_address(address);
+}
+
+/* getpeername(2), and accept(2) with an address */
+int owner_peer4(struct bpf_sock_addr *address)
+{
+	return claim_of_address(address);
+}
+
+int owner_peer6(struct bpf_sock_addr *address)
+{
+	return claim_of_address(address);
+}
+#endif

@@ -72,6 +72,18 @@ enum flow_control {
 	FLOW_CONTROL_EVERYTHING = 2, /* the capture filter is lifted: count every flow */
 };
 
+/*
+ * Owner of a flow's local socket. A process: FLOW_OWNER_PROCESS, its start time (CLOCK_BOOTTIME in units of 4096 ns, the
+ * lowest 40 bits: 52 days) above its pid (at most 2^22, PID_MAX_LIMIT), so that pids can be used again.
+ */
+#define FLOW_OWNER_NONE 0ULL              /* not known */
+#define FLOW_OWNER_KERNEL 1ULL            /* sent by the kernel itself */
+#define FLOW_OWNER_FORWARDED 2ULL         /* came in at another interface */
+#define FLOW_OWNER_PROCESS (1ULL << 63)
+#define FLOW_OWNER_ANY_ADDRESS (1ULL << 62) /* found by port alone: it is the owner only if the address is local */
+#define FLOW_OWNER_PID_BITS 22
+#define FLOW_OWNER_START_SHIFT 12
+
 #define FLOW_TCP_BITS 12              /* flags of RFC 9293 and the reserved bits, as in IE 6 */
 #define FLOW_TCP_OPENING 12           /* an extra bit, not in the header: SYN without ACK, sent by the client */
 #define FLOW_TCP_SEEN 13
@@ -101,6 +113,7 @@ struct flow_counters {
 	flow_u16 echo_identifier;         /* this and the next two: of the first packet, if `echo` */
 	flow_u16 echo_sequence;
 	flow_u32 echo_after_ns;           /* its time by the fine clock, after first_ns */
+	flow_u64 owner;                   /* FLOW_OWNER_*: when the entry was made, or when a TCP bit was seen first */
 };
 
 enum flow_layer {              /* outermost header of a device's frames */
@@ -147,7 +160,7 @@ struct flow_totals_key {
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
-_Static_assert(sizeof(struct flow_counters) == 120, "flow_counters is 120 bytes without holes");
+_Static_assert(sizeof(struct flow_counters) == 128, "flow_counters is 128 bytes without holes");
 _Static_assert(sizeof(struct flow_totals) == 200, "flow_totals is 200 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif

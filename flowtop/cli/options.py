@@ -190,6 +190,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         help="With --decap: a UDP port of vxlan, geneve or mpls beside the standard ones, such as vxlan=51234; "
              "repeatable."),
     click.Option(
+        ["--owners"], type=click.Choice(["on", "off"]), default="on", show_default=True,
+        callback=lambda _, __, value: value == "on",
+        help="Find the process, user and unit of each flow; off: nothing is attached to cgroups, /proc is not read."),
+    click.Option(
         ["--export-timeout"], type=Duration(0, 3600), default=5.0, show_default=True, metavar="TIME",
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
     click.Option(
@@ -248,6 +252,7 @@ class RunOptions:
         dedupe: mark, drop or off.
         decap: count what is inside tunnels.
         tunnel_port: with `decap`, UDP ports of tunnels in addition to the standard ones.
+        owners: find the process of each flow.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
         config: the settings file that was named; None: the user's.
@@ -290,6 +295,7 @@ class RunOptions:
     dedupe: Literal["mark", "drop", "off"]
     decap: bool
     tunnel_port: TunnelPorts
+    owners: bool
     export_timeout: float
     state_directory: Path | None
     config: Path | None

@@ -89,12 +89,13 @@ class LiveSource:
 
         options = self.options
         with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap,
-                           tunnel_ports=options.tunnel_port)) as compilation:
+                           tunnel_ports=options.tunnel_port, owners=options.owners)) as compilation:
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
-                                    tunnel_ports=options.tunnel_port, must_observe=options.batch)
+                                    tunnel_ports=options.tunnel_port, owners=options.owners,
+                                    must_observe=options.batch)
                 return EbpfCapture(config, compilation)
 
             yield open_capture

@@ -1,4 +1,4 @@
-"""Fields that only exporters report: interfaces in and out, routing, NAT, VRF, application, user, events, sampling."""
+"""Fields that only exporters report: interfaces in and out, routing, NAT, VRF, application, events, sampling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from flowtop.model.reported import (
     APPLICATION_IDS,
     APPLICATIONS,
     INTERFACE_NUMBERS,
-    USERS,
     VRF_IDS,
     VRFS,
     absent,
@@ -319,8 +318,6 @@ _FIELDS = (
     _text("application", "APPLICATION", "With -l: application, by name or `engine:selector` (RFC 6759).",
           "applicationName", "app", APPLICATIONS, expected="an application's name, such as http or *dns*", width=11,
           ids=("applicationId", APPLICATION_IDS)),
-    _text("user", "USER", "With -l: user of the flow.", "userName", "user", USERS,
-          expected="a user's name, such as alice or *admin*"),
     _event("firewall_event", "FIREWALL", "With -l: what the firewall reports: created, deleted, denied, ...",
            "firewallEvent", "fw_event", FIREWALL_EVENTS),
     _number("firewall_extended_event", "FW EXT", "With -l: Cisco ASA's extended firewall event.",

@@ -18,6 +18,7 @@ from flowtop.metering.store import I8, U8, FlowStore
 from flowtop.metering.tcp import Sequences, note_measured, note_sockets, note_times, tcp_control_bits
 from flowtop.model.flows import event_ms
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
+from flowtop.model.owners import latest
 from flowtop.model.record import (
     CARRIED,
     FLOW_KEY_DTYPE,
@@ -81,12 +82,14 @@ def merged(merge: Merge, old: Values, new: Values, newer: npt.NDArray[np.bool_])
     """
     if merge == "first":
         return old
+    if merge == "known":
+        return latest(old, new)  # batches of this host come in the order of time
     return np.where(newer, new, old) if merge == "last" else UFUNCS[merge](old, new)
 
 
 def changes_nothing(merge: Merge, new: Values) -> bool:
     """Whether merging these values would leave all old ones as they are: seldom seen things are added cheaply."""
-    return merge in ("sum", "or") and not new.any()
+    return merge in ("sum", "or", "known") and not new.any()
 
 
 class Reporting(NamedTuple):
@@ -297,7 +300,8 @@ class Flows:
         self._next_id += len(slots)
         for name, merge in CARRIED.items():
             if merge != "sum" and not (name in SELDOM and not counters[name].any()):  # `add` comes after this
-                getattr(store, name)[slots] = counters[name]
+                getattr(store, name)[slots] = latest(np.zeros(len(slots), np.uint64), counters[name]) if (
+                    merge == "known") else counters[name]
         note_echoes(store, slots, counters)
         store.first_ns[slots] = store.reported_ns[slots] = counters["first_ns"]
         store.born_bucket[slots] = self.rates.bucket_number

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
+from flowtop.model.owners import OwnerStatistics
 from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
 _SYN, _SYN_ACK = np.uint16(TcpBits.SYN), np.uint16(TcpBits.SYN | TcpBits.ACK)
@@ -63,19 +64,21 @@ FLOW_COUNTERS_DTYPE = np.dtype([
     ("echo_identifier", "u2"),
     ("echo_sequence", "u2"),
     ("echo_after_ns", "u4"),
+    ("owner", "u8"),
 ])
-"""struct flow_counters, 120 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
+"""struct flow_counters, 128 bytes: packets on the wire, IP octets, CLOCK_MONOTONIC ns.
 
 tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
 first packet with that bit, 0 for none. smoothed_rtt_us .. retransmitted are of the local TCP socket that sent the flow,
 at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
 fragments: how many of the packets are fragments. echo: 1 if the first packet is an ICMP echo request or reply; then
-echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns.
+echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns. owner: whose
+socket it is, see model/owners.py; 0: not known.
 """
 
-Merge = Literal["first", "last", "max", "min", "sum", "or"]
+Merge = Literal["first", "last", "known", "max", "min", "sum", "or"]
 """How a member of the counters is combined with that of later packets of the flow: the first value stays, the last one
-replaces it, or both values are combined."""
+replaces it, the last owner that is a process replaces it, or both values are combined."""
 
 CARRIED: dict[str, Merge] = {
     "socket_cookie": "first",
@@ -87,12 +90,13 @@ CARRIED: dict[str, Merge] = {
     "echo": "first",
     "echo_identifier": "first",
     "echo_sequence": "first",
+    "owner": "known",
 }
 """Members of FLOW_COUNTERS_DTYPE that the flow table, its columns (model.flows.FLOW_COLUMN_DTYPES) and Flow Records
 have with the same name and type. For a new one, one line here is enough."""
 
-SELDOM = frozenset({"fragments", "echo", "echo_identifier", "echo_sequence"})
-"""Those of CARRIED that are 0 in nearly all flows: then they are not copied."""
+SELDOM = frozenset({"fragments", "echo", "echo_identifier", "echo_sequence", "owner"})
+"""Those of CARRIED that are 0 in nearly all flows, or of some sources in all: then they are not copied."""
 
 SEGMENT_DTYPE = np.dtype([
     ("entry", "u4"),
@@ -234,7 +238,8 @@ class FlowBatch:
         described: DESCRIBED_DTYPE, shape (n,); None: without exporters.
         reported: model.reported.REPORTED_DTYPE or MEASURED_DTYPE, shape (n,): what exporters report beside; None:
             nothing so far.
-        texts: texts of its codes, see model.reported.TEXTS.
+        texts: texts of its codes, see model.reported.TEXTS; of owners, see model.owners.TEXTS.
+        owners: how the owners of flows are found; None: they are not looked for.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
@@ -258,6 +263,7 @@ class FlowBatch:
     described: npt.NDArray[np.void] | None = None
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    owners: OwnerStatistics | None = None
     unobserved: tuple[Unobserved, ...] = ()
 
 

@@ -253,6 +253,8 @@ class _JsonLines:
             line["notObserved"] = [not_observed(one) for one in page.unobserved]
         if page.collecting:
             line["collecting"] = collecting_record(page.collecting)
+        if page.owners:
+            line["owners"] = page.owners.record
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 
@@ -318,8 +320,9 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("excess out", books.excess_egress_packets)):
         if number:
             second += f"  {word} {number}"
-    return [first, second, *(one.text for one in page.unobserved), *_collecting_lines(page.collecting),
-            *_network_lines(page)]
+    owners = [] if page.owners is None else page.owners.faults
+    return [first, second, *(one.text for one in page.unobserved), *owners,
+            *_collecting_lines(page.collecting), *_network_lines(page)]
 
 
 def _network_lines(page: Page) -> list[str]:

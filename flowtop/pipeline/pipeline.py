@@ -311,6 +311,7 @@ class Pipeline:
             self._first_ns = int(handover.batch.counters["first_ns"].min())
         self._tunnels = self._tunnels or bool(handover.batch.keys["tunnel"].any())
         self._source, self._collecting = handover.batch.source, handover.batch.collecting
+        self._owners = handover.batch.owners
         if handover.close_tick:
             self._close_tick()
         if self._watcher is not None:
@@ -385,6 +386,7 @@ class Pipeline:
             last=self._last,
             source=self._source,
             collecting=self._collecting,
+            owners=self._owners,
             tunnels=self._tunnels,
         )
 

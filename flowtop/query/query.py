@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.owners import OwnerStatistics
 from flowtop.model.rows import FlowRow
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import KnownNames
@@ -234,6 +235,7 @@ class Page:
         marked_s: time since the mark, up to this tick; None: counters are totals.
         source: progress of reading a file; None for a live capture.
         collecting: statistics of the collector; None for any other capture.
+        owners: how the owners of flows are found; None: they are not looked for.
         tunnels: whether there have been flows in tunnels.
     """
 
@@ -259,6 +261,7 @@ class Page:
     last: bool = False
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
+    owners: OwnerStatistics | None = None
     tunnels: bool = False
     matched_flows: int = 0
     details: Details | None = None

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowtop.capture.ebpf.owners import PROCESS_DTYPE
 from flowtop.capture.ebpf.packet_taps import LOSSES_DTYPE, RECORD_DTYPE
+from flowtop.model import owners
 from flowtop.model.kinds import (
     IGNORED_KINDS,
     TCP_CONTROL_BITS,
@@ -26,7 +28,8 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTAL
 
 BPF = Path(__file__).parents[2] / "bpf"
 STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE,
-           "packet_record": RECORD_DTYPE, "packet_losses": LOSSES_DTYPE}
+           "packet_record": RECORD_DTYPE, "packet_losses": LOSSES_DTYPE,
+           "process": PROCESS_DTYPE}
 ENUMS = {
     **{f"FLOW_KIND_{kind.name}": int(kind) for kind in Kind},
     **{f"FLOW_TUNNEL_{tunnel.name}": int(tunnel) for tunnel in Tunnel},
@@ -37,6 +40,13 @@ ENUMS = {
     "FLOW_TCP_SEEN": FLOW_COUNTERS_DTYPE["tcp_bit_seen"].shape[0],
     "FLOW_TCP_OPENING": TCP_OPENING_BIT,
     "FLOW_TCP_BITS": TCP_CONTROL_BITS.bit_length(),
+    "FLOW_OWNER_NONE": owners.NO_OWNER,
+    "FLOW_OWNER_KERNEL": owners.KERNEL,
+    "FLOW_OWNER_FORWARDED": owners.FORWARDED,
+    "FLOW_OWNER_PROCESS": owners.PROCESS_BIT,
+    "FLOW_OWNER_ANY_ADDRESS": owners.ANY_ADDRESS_BIT,
+    "FLOW_OWNER_PID_BITS": owners.PID_BITS,
+    "FLOW_OWNER_START_SHIFT": owners.START_SHIFT,
 }
 
 
@@ -52,10 +62,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         for name in dtype.names or ():
             lines.append(f'printf("{struct}.{name}.offset %zu\\n", offsetof(struct {struct}, {name}));')
             lines.append(f'printf("{struct}.{name}.size %zu\\n", sizeof(((struct {struct} *)0)->{name}));')
-    lines += [f'printf("{name} %d\\n", {name});' for name in ENUMS]
+    lines += [f'printf("{name} %llu\\n", (unsigned long long){name});' for name in ENUMS]
     directory = tmp_path_factory.mktemp("abi")
     source, program = directory / "layout.c", directory / "layout"
-    source.write_text('#include <stddef.h>\n#include <stdio.h>\n#include "packets.h"\nint main(void) {\n'
+    included = "".join(f"#include {name}\n" for name in ("<stddef.h>", "<stdio.h>", '"packets.h"', '"owner.h"'))
+    source.write_text(f"{included}int main(void) {{\n"
                       + "\n".join(lines) + "\nreturn 0;\n}\n")
     subprocess.run([compiler, "-std=c11", "-Wall", "-Werror", f"-I{BPF}", str(source), "-o", str(program)], check=True)
     printed = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout

@@ -264,6 +264,10 @@ class TestLink:
         flows = flows_of(observer, *(f.ethernet(f.IPV4, self.DATAGRAM, tags=((f.VLAN, number),)) for number in (1, 2)))
         assert [flow.vlan_id for flow in flows] == [1, 2]
 
+    def test_ten_tags_are_skipped(self, observer: Observer) -> None:
+        [flow] = flows_of(observer, f.ethernet(f.IPV4, self.DATAGRAM, tags=((f.VLAN, 5), (f.VLAN, 6)) * 5))
+        assert (flow.vlan_id, flow.customer_vlan_id, flow.octets) == (5, 6, len(self.DATAGRAM))
+
     def test_eleven_tags_are_not_ip(self, observer: Observer) -> None:
         frame = f.ethernet(f.IPV4, self.DATAGRAM, tags=((f.VLAN, 5),) * 11)
         books = books_of(observer, frame)

@@ -97,7 +97,8 @@ async def test_every_column_can_be_sorted_by_with_keys() -> None:
             query = source.asked[-1]
             assert shown(pilot.app) == [row.flow_id for row in source.look(query).rows][:len(shown(pilot.app))]
             assert BIFLOW_COLUMNS[query.sort].header in line(pilot.app, 2)
-        there = {id_ for id_, column in BIFLOW_COLUMNS.items() if not column.of_exporters and not column.of_tunnels}
+        there = {id_ for id_, column in BIFLOW_COLUMNS.items()
+                 if not (column.of_exporters or column.of_tunnels or column.of_networks)}
         assert {query.sort for query in source.asked} == there
         before = source.asked[-1].sort
         await pilot.press("s", "S")
@@ -332,7 +333,7 @@ async def test_the_list_is_written_with_both_ways(tmp_path: Path) -> None:
 async def test_columns_of_ways_are_chosen_beside_those_of_flows() -> None:
     async with running(FakeSource(FLOWS), 120, 40) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        await pilot.press("C", *["down"] * 5, "J", "escape", "B", "C")  # DESTINATION goes behind DSCP
+        await pilot.press("C", *["down"] * 5, "J", "J", "escape", "B", "C")  # behind PROCESS and DSCP
         text = "\n".join(lines(pilot.app))
         assert "BYTES→" in text and "PEAK" not in text, "those that this list can have"
         there = [id_ for id_, column in BIFLOW_COLUMNS.items() if not column.of_exporters and not column.of_tunnels]

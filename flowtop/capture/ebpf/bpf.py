@@ -26,6 +26,9 @@ F_BEFORE = 1 << 3
 TCX_MOST = 63
 """Programs that one hook can have (BPF_MPROG_MAX - 1)."""
 
+END, NO_ROOM = errno.ENOENT, errno.ENOSPC
+"""What `lookup_and_delete_batch` says at the end of the map, and when a bucket has more entries than there is room."""
+
 _MAP_CREATE = 0
 _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
@@ -197,6 +200,11 @@ def load_program(code: bytes) -> int:
 def link_create_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:
     """Create a TCX link in front of the interface's programs (Linux 6.6); returns its file descriptor."""
     return _bpf(_LINK_CREATE, struct.pack("=6IQ", program_fd, ifindex, attach_type, F_BEFORE, 0, 0, 0))
+
+
+def link_create_cgroup(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
+    """Attach a program to a cgroup, beside other programs (Linux 5.7); returns the link's file descriptor."""
+    return _bpf(_LINK_CREATE, struct.pack("=6IQ", program_fd, cgroup_fd, attach_type, 0, 0, 0, 0))
 
 
 def tcx_link_ifindex(link_fd: int) -> int:

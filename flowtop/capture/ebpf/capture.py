@@ -21,6 +21,7 @@ from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection, is_glob
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
+from flowtop.capture.ebpf.owners import FlowOwners
 from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
@@ -84,6 +85,7 @@ class EbpfConfig:
         attach: "auto" uses TCX if the kernel supports it.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
+        owners: find the process of each flow.
         must_observe: `open` fails if none of the interfaces can be observed, unless a glob waits for others.
     """
 
@@ -92,6 +94,7 @@ class EbpfConfig:
     attach: AttachMode = "auto"
     decap: bool = False
     tunnel_ports: TunnelPorts = field(default_factory=dict)
+    owners: bool = False
     must_observe: bool = False
 
     def __post_init__(self) -> None:
@@ -129,6 +132,7 @@ class EbpfCapture:
         self._changes = LinkChanges()
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
+        self._owners: FlowOwners | None = None
         self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap,
                                    tunnel_ports=config.tunnel_ports)
 
@@ -153,7 +157,8 @@ class EbpfCapture:
     def _open(self, progress: Callable[[str], None]) -> None:
         self._resources.callback(self._packets.finish)  # last: when nothing is attached any more
         mode = self._attach_mode()
-        compilation = self._closing(self._compilation or begin(self._config.map_entries, decap=self._config.decap))
+        compilation = self._closing(self._compilation or begin(
+            self._config.map_entries, decap=self._config.decap, owners=self._config.owners))
         selection = Selection(self._config.interfaces)
         self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
@@ -163,6 +168,8 @@ class EbpfCapture:
         program = self._closing(compilation.result())
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
+        if self._config.owners:
+            self._owners = self._closing(FlowOwners(program, route))
         clsact = ClsactAttacher(route, this_process())
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
@@ -289,7 +296,9 @@ class EbpfCapture:
     def _batch(self, now_ns: int, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> FlowBatch:
         return FlowBatch(
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
-            self._points.names(), self._points.attached(), unobserved=self._points.unobserved)
+            self._points.names(), self._points.attached(),
+            texts={} if self._owners is None else self._owners.find(keys, counters),
+            owners=None if self._owners is None else self._owners.statistics, unobserved=self._points.unobserved)
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from flowtop.capture.ebpf import bpf, start
+from flowtop.capture.ebpf import bpf, btf, start
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
-from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, OWNERS_KERNEL, import_bcc, kernel_release
 from flowtop.capture.ebpf.interfaces import Links
-from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.model.kinds import Direction
 from flowtop.model.record import Unobserved
+from flowtop.owners.cgroups import cgroup2_root
+from flowtop.owners.proc import PROC, in_first_namespace, unreadable
 
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -69,6 +71,8 @@ def check_host() -> tuple[Finding, ...]:
             check_interfaces(),
             _tried("grace period", _grace_period, ""),
             check_packets(),
+            check_owners(release),
+            check_processes(),
             check_memory_lock(release),
         )
 
@@ -140,6 +144,44 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
 def try_ring_buffer(octets: int = RING_OCTETS) -> None:
     """Make a ring buffer of the size that writing packets uses. Raises OSError if the kernel refuses."""
     os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, octets))
+
+
+def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLINUX,
+                 mountinfo: Path = Path("/proc/self/mountinfo")) -> Finding:
+    """Check what the programs that find the process of each socket need. Without them capture works, and processes are
+    looked for in /proc.
+
+    Args:
+        release: version of Linux; None: the running one.
+        types: type information of the kernel.
+        mountinfo: proc_pid_mountinfo(5).
+    """
+    without = "only from /proc, so processes that end soon are missed: "
+    release = release or kernel_release()
+    if release < OWNERS_KERNEL:
+        return Finding("owners", True, f"{without}the hooks need Linux {OWNERS_KERNEL[0]}.{OWNERS_KERNEL[1]}")
+    try:
+        btf.member_offsets("task_struct", TASK_MEMBERS, types)
+    except (OSError, ValueError) as error:
+        return Finding("owners", True, f"{without}the kernel has no type information ({error})")
+    root = cgroup2_root(mountinfo)
+    if root is None:
+        return Finding("owners", True, f"{without}cgroup v2 is not mounted")
+    return Finding("owners", True, f"hooks of cgroups at {root}")
+
+
+def check_processes(proc: Path = PROC) -> Finding:
+    """Check whether the open files of other processes can be read, to find whose their older sockets are. Capture does
+    not need it."""
+    if not (proc / "1").exists():
+        detail = "those of other users are hidden (hidepid)"
+    elif not in_first_namespace(proc):
+        detail = "only those of this PID namespace are known; a container needs --pid=host"
+    elif number := unreadable(proc):
+        detail = f"the open files of {number} cannot be read; root, or CAP_SYS_PTRACE, may"
+    else:
+        detail = "readable"
+    return Finding("processes", True, detail)
 
 
 def check_memory_lock(release: tuple[int, int]) -> Finding:

@@ -35,6 +35,9 @@ MINIMUM_KERNEL = (5, 7)
 COARSE_CLOCK_KERNEL = (5, 11)
 """First Linux with bpf_ktime_get_coarse_ns."""
 
+OWNERS_KERNEL = (6, 1)
+"""First Linux on which the programs that find the process of a socket were tried."""
+
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -65,14 +68,17 @@ class FlowProgram:
     """Programs and maps of bpf/flow.bpf.c, loaded into the kernel but not attached.
 
     Attributes:
-        programs: file descriptor by function name: flow_ingress, flow_egress.
+        programs: file descriptor by function name: flow_ingress, flow_egress, and OWNER_PROGRAMS.
         maps: file descriptor by map name.
         map_entries: capacity of flows_a and of flows_b.
+        owners_refused: why OWNER_PROGRAMS are not among the programs although they were asked for; "": they are, or
+            were not.
     """
 
     programs: dict[str, int]
     maps: dict[str, int]
     map_entries: int
+    owners_refused: str = ""
 
     def close(self) -> None:
         """Close every descriptor; the kernel frees what is not attached. A second call does nothing."""
@@ -105,16 +111,22 @@ class Build:
         programs, maps: names of the functions and maps to return.
         contents: for the error if memory is too small: a description of what the maps hold, and a hint.
         python: interpreter of the child process.
+        owners: also OWNER_PROGRAMS and OWNER_MAPS; if the kernel refuses them, the rest without them.
+
+    Attributes:
+        owners_refused: why it refused them; "": it did not. Valid after `result`.
     """
 
     def __init__(self, source: str, cflags: Sequence[str], programs: Sequence[str], maps: Sequence[str],
-                 contents: tuple[str, str], python: str = sys.executable) -> None:
+                 contents: tuple[str, str], python: str = sys.executable, *, owners: bool = False) -> None:
         directory = source_directory()
         self._contents = contents
         self._python = python
         self._directory = directory
         self._request = {"source": str(directory / source), "cflags": [f"-I{directory}", *cflags],
-                         "headers": str(directory / "headers"), "programs": list(programs), "maps": list(maps)}
+                         "headers": str(directory / "headers"), "programs": list(programs), "maps": list(maps),
+                         "owners": owners}
+        self.owners_refused = ""
         self._child = _Child(python, directory, self._request)
 
     def result(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -135,6 +147,7 @@ class Build:
             answer, log = {"stage": "load", "message": os.strerror(errno.EMFILE), "errno": errno.EMFILE}, ""
         if answer["stage"] != "done":
             raise _refusal(answer, log, self._contents)
+        self.owners_refused = answer["refused"]
         remaining = iter(descriptors)
         programs = {name: next(remaining) for name in answer["programs"]}
         return programs, {name: next(remaining) for name in answer["maps"]}
@@ -169,11 +182,12 @@ class Compilation:
             are counted. Empty: all flows. Must not be text from users: see flowtop/filters/kernel.py.
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
+        owners: find the process of each flow's socket, if the kernel can; see FlowProgram.owners_refused.
         python: interpreter of the child process.
     """
 
     def __init__(self, *, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
-                 tunnel_ports: TunnelPorts | None = None, python: str = sys.executable) -> None:
+                 tunnel_ports: TunnelPorts | None = None, owners: bool = False, python: str = sys.executable) -> None:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}", *decap_flags(decap, tunnel_ports)]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
@@ -185,11 +199,11 @@ class Compilation:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
         self._map_entries = map_entries
         self._build = Build("flow.bpf.c", cflags, PROGRAMS, maps,
-                            (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python)
+                            (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners)
 
     def result(self) -> FlowProgram:
         """Wait for the programs. Called once. Raises FlowtopError like Build.result."""
-        return FlowProgram(*self._build.result(), self._map_entries)
+        return FlowProgram(*self._build.result(), self._map_entries, self._build.owners_refused)
 
     def close(self) -> None:
         """See Build.close."""
@@ -197,10 +211,11 @@ class Compilation:
 
 
 def compile_program(*, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
-                    tunnel_ports: TunnelPorts | None = None, python: str = sys.executable) -> FlowProgram:
+                    tunnel_ports: TunnelPorts | None = None, owners: bool = False,
+                    python: str = sys.executable) -> FlowProgram:
     """Start a Compilation and wait for its result."""
     with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, expression=expression, decap=decap,
-                             tunnel_ports=tunnel_ports, python=python)) as compilation:
+                             tunnel_ports=tunnel_ports, owners=owners, python=python)) as compilation:
         return compilation.result()
 
 

@@ -29,6 +29,20 @@ MAPS = ("flows_a", "flows_b", "aggregates_a", "aggregates_b", "rest_a", "rest_b"
         "totals_overflow", "fragments")
 """Maps of bpf/flow.bpf.c."""
 
+OWNER_PROGRAMS = {
+    "owner_create": ("CGROUP_SOCK", 2),
+    "owner_connect4": ("CGROUP_SOCK_ADDR", 10),
+    "owner_connect6": ("CGROUP_SOCK_ADDR", 11),
+    "owner_sendmsg4": ("CGROUP_SOCK_ADDR", 14),
+    "owner_sendmsg6": ("CGROUP_SOCK_ADDR", 15),
+    "owner_peer4": ("CGROUP_SOCK_ADDR", 29),
+    "owner_peer6": ("CGROUP_SOCK_ADDR", 30),
+}
+"""Programs of bpf/flow.bpf.c for hooks of cgroups, with -DFLOW_OWNERS: program type, and enum bpf_attach_type."""
+
+OWNER_MAPS = ("processes", "claims")
+"""Maps of bpf/flow.bpf.c that flowtop reads, with -DFLOW_OWNERS."""
+
 IPSEC_MAPS = ("decrypting",)
 """Further ones, if the kernel has IPsec."""
 
@@ -163,26 +177,76 @@ def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Pat
     for name in program_names:
         ctypes.set_errno(0)
         try:
-            programs[name] = module.load_func(name, bcc.BPF.SCHED_CLS).fd
+            kind, attach_type = OWNER_PROGRAMS.get(name, ("SCHED_CLS", -1))
+            programs[name] = module.load_func(name, getattr(bcc.BPF, kind), attach_type=attach_type).fd
         except Exception as error:
             raise LoadError("load", _one_line(error), ctypes.get_errno()) from error
     maps = {name: bcc.lib.bpf_table_fd(module.module, name.encode()) for name in map_names}
     return {"programs": programs, "maps": maps}
 
 
+def load_with_owners(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
+                     program_names: Iterable[str], map_names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """As `load_programs`, with the programs and maps that find the process of a socket.
+
+    Raises:
+        OwnersRefusedError: the kernel does not have what they need.
+    """
+    try:
+        offsets = _task_offsets()
+    except (OSError, ValueError) as error:
+        raise OwnersRefusedError(f"no type information of the kernel: {_one_line(error)}") from error
+    flags = [f"-DTASK_{name.upper()}={offset}" for name, offset in offsets.items()]
+    try:
+        return load_programs(bcc, source, [*cflags, "-DFLOW_OWNERS", *flags], headers,
+                             (*program_names, *OWNER_PROGRAMS), (*map_names, *OWNER_MAPS))
+    except LoadError as error:
+        raise OwnersRefusedError(str(error)) from error
+
+
+class OwnersRefusedError(Exception):
+    """The kernel does not have what the programs that find the process of a socket need; str() is the cause."""
+
+
+def _task_offsets() -> dict[str, int]:
+    """Offsets of the members of struct task_struct that bpf/owner.h reads. Raises OSError, ValueError.
+
+    btf.py is loaded by its path, as this file is.
+    """
+    specification = importlib.util.spec_from_file_location("flowtop_btf", Path(__file__).with_name("btf.py"))
+    assert specification is not None
+    assert specification.loader is not None
+    btf = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(btf)
+    found: dict[str, int] = btf.member_offsets("task_struct", TASK_MEMBERS)
+    return found
+
+
+TASK_MEMBERS = ("flags", "tgid", "group_leader", "real_parent", "start_boottime", "comm")
+
+
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The answer to the parent, and the descriptors to send, in the order of the names in the answer."""
+    refused = ""
     try:
         bcc = find_bcc()
-        loaded = load_programs(bcc, Path(request["source"]), request["cflags"],
-                               Path(request["headers"]) if request["headers"] else None,
-                               request["programs"], request["maps"])
+        what = (bcc, Path(request["source"]), request["cflags"],
+                Path(request["headers"]) if request["headers"] else None, request["programs"], request["maps"])
+        loaded = None
+        if request["owners"]:
+            try:
+                loaded = load_with_owners(*what)
+            except OwnersRefusedError as error:
+                refused = str(error)
+        if loaded is None:
+            loaded = load_programs(*what)
     except BccMissingError as error:
         return {"stage": "import", "message": str(error), "errno": 0}, []
     except LoadError as error:
         return {"stage": error.stage, "message": str(error), "errno": error.errno}, []
-    names = {kind: list(descriptors) for kind, descriptors in loaded.items()}
-    return {"stage": "done", **names}, [fd for descriptors in loaded.values() for fd in descriptors.values()]
+    names = {kind: list(named) for kind, named in loaded.items()}
+    descriptors = [fd for named in loaded.values() for fd in named.values()]
+    return {"stage": "done", "refused": refused, **names}, descriptors
 
 
 def main() -> None:

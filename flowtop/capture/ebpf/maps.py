@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
+from flowtop.model.owners import are_processes
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE
 
 SIDES = 2
@@ -187,17 +188,20 @@ def merge_duplicates(
         merged[name] = 0
         np.add.at(merged[name], group, entries[name])
     np.maximum.at(merged["last_ns"], group, entries["last_ns"])
-    _merge_tcp(merged, group, entries)
+    _merge_sockets(merged, group, entries)
     np.maximum.at(merged["tcp_bit_seen"], group, entries["tcp_bit_seen"])
     np.bitwise_or.at(merged["tcp_bits_hint"], group, entries["tcp_bits_hint"])
     return keys[order][first], merged
 
 
-def _merge_tcp(merged: npt.NDArray[np.void], group: npt.NDArray[np.int64], entries: npt.NDArray[np.void]) -> None:
-    """Merge first times and the last values from the socket. Entries ascend by first_ns."""
+def _merge_sockets(merged: npt.NDArray[np.void], group: npt.NDArray[np.int64], entries: npt.NDArray[np.void]) -> None:
+    """Merge first times, owners and the last values from the socket. Entries ascend by first_ns."""
     for name in ("syn_ns", "fin_ns", "rst_ns"):
         some = np.flatnonzero(entries[name])[::-1]  # the last assignment wins: the earliest
         merged[name][group[some]] = entries[name][some]
+    some = np.flatnonzero(entries["owner"])
+    some = some[np.argsort(are_processes(entries["owner"][some]), kind="stable")]  # the last assignment wins
+    merged["owner"][group[some]] = entries["owner"][some]
     some = np.flatnonzero(entries["congestion_window"])
     for name in ("smoothed_rtt_us", "congestion_window", "retransmitted"):
         merged[name][group[some]] = entries[name][some]

@@ -86,7 +86,7 @@ def _join_carried(totals: Counters, rows: Slots, links: Counters, first: Slots, 
         values = links[name]
         if changes_nothing(merge, values):
             continue
-        totals[name][rows] = values[stop - 1] if merge == "last" else UFUNCS[merge].reduceat(
+        totals[name][rows] = values[stop - 1] if merge in ("last", "known") else UFUNCS[merge].reduceat(
             np.append(values, values[:1]), edges)[::2]
 
 

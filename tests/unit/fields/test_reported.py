@@ -10,7 +10,7 @@ import pytest
 
 from flowtop.fields.columns import Wording
 from flowtop.fields.fitting import NO_DISTINCTIONS, fit
-from flowtop.fields.registry import COLUMNS, MEASURES
+from flowtop.fields.registry import COLUMNS, FIELDS, MEASURES
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
@@ -26,7 +26,8 @@ from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from tests.unit.factories import SECOND, START_NS, batch, counters, key
 from tests.unit.query.test_past import facts
 
-REPORTS = [id_ for id_, column in COLUMNS.items() if column.of_reports and MEASURES[id_].reported]
+REPORTS = [id_ for id_, column in COLUMNS.items()
+           if column.of_reports and not MEASURES[id_].of_networks and "collector" in FIELDS[id_].known]
 
 
 def reported(**values: Any) -> np.ndarray[Any, np.dtype[np.void]]:

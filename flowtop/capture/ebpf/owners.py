@@ -1,0 +1,341 @@
+"""Owners of this host's flows: hooks of cgroups attached, the kernel's notes of processes drained, sockets joined.
+
+The kernel writes an owner id into flows (bpf/owner.h); here is who that is. Sockets that were there before the hooks,
+and all of them on a kernel that refuses the hooks, are found by `flowtop.owners.sockets`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.addresses import LocalAddresses
+from flowtop.capture.ebpf.compiler import FlowProgram
+from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
+from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.model.kinds import Direction, Kind
+from flowtop.model.owners import (
+    ANY_ADDRESS_BIT,
+    FORWARDED,
+    KERNEL,
+    LISTED_BIT,
+    NO_OWNER,
+    Ids,
+    OwnerStatistics,
+    are_processes,
+)
+from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
+from flowtop.owners.book import Owner, OwnerBook
+from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
+from flowtop.owners.proc import TICK_NS
+from flowtop.owners.sockets import Scan, SocketTable
+
+PROCESS_DTYPE = np.dtype([
+    ("start_ns", "u8"),
+    ("cgroup_id", "u8"),
+    ("pid", "u4"),
+    ("parent_pid", "u4"),
+    ("uid", "u4"),
+    ("pad", "u4"),
+    ("comm", "S16"),
+])
+"""struct process of bpf/owner.h, 48 bytes."""
+
+_POLL_S = 0.02
+"""Between two looks at new processes: what is in /proc of one that lives 50 ms is read."""
+_SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
+"""Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
+_MOST_COOKIES = 65_536
+_U32 = struct.Struct("=I")
+
+
+class OwnerHooks:
+    """The programs of OWNER_PROGRAMS, attached to the root of cgroup v2 beside those of others.
+
+    They are links: the kernel detaches them when this process ends, however it ends.
+
+    Args:
+        programs: file descriptor by name.
+        root: where cgroup v2 is mounted.
+
+    Raises OSError: the kernel refuses one of them, for example as another program is attached exclusively; then none
+    is attached.
+    """
+
+    def __init__(self, programs: Mapping[str, int], root: Path) -> None:
+        self._links = ExitStack()
+        directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name, (_, attach_type) in OWNER_PROGRAMS.items():
+                self._links.callback(os.close, bpf.link_create_cgroup(programs[name], directory, attach_type))
+        except OSError:
+            self._links.close()
+            raise
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Detach all."""
+        self._links.close()
+
+
+class ProcessNotes:
+    """The kernel's notes of processes that use sockets.
+
+    Args:
+        maps: file descriptors by name: processes, claims.
+    """
+
+    def __init__(self, maps: Mapping[str, int]) -> None:
+        self._processes_fd, self._claims_fd = maps["processes"], maps["claims"]
+        self._ids = np.empty(1024, np.uint64)
+        self._processes = np.empty(1024, PROCESS_DTYPE)
+        self._word = np.zeros(1, np.uint64)
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    @property
+    def missed(self) -> int:
+        """Processes that could not be noted, as too many were since the last `take`."""
+        with self._lock:
+            return self._count(1)
+
+    def _count(self, index: int) -> int:
+        bpf.map_lookup(self._claims_fd, _U32.pack(index), self._word.ctypes.data)
+        return int(self._word[0])
+
+    def take(self) -> list[tuple[int, Owner]]:
+        """Remove the notes from the kernel and return them, with their owner ids. Any thread."""
+        found: list[tuple[int, Owner]] = []
+        with self._lock:
+            count = self._count(0)  # before looking: what is added meanwhile is seen the next time
+            if count == self._taken:
+                return found
+            self._taken = count
+            cursor, code = bpf.BatchCursor(), 0
+            while code != bpf.END:
+                if code == bpf.NO_ROOM:
+                    self._ids = np.empty(2 * len(self._ids), np.uint64)
+                    self._processes = np.empty(len(self._ids), PROCESS_DTYPE)
+                moved, code = bpf.lookup_and_delete_batch(
+                    self._processes_fd, cursor, self._ids.ctypes.data, self._processes.ctypes.data, len(self._ids))
+                found += zip(self._ids[:moved].tolist(), map(_owner, self._processes[:moved].tolist()), strict=True)
+        return found
+
+
+def _owner(values: tuple[int, int, int, int, int, int, bytes]) -> Owner:
+    start_ns, cgroup_id, pid, parent_pid, uid, _, comm = values
+    return Owner(pid, start_ns, comm.decode("utf-8", "replace"), uid, cgroup_id, parent_pid)
+
+
+class Scanned(NamedTuple):
+    """A complete scan, and when it began and ended."""
+
+    table: SocketTable
+    began_s: float
+    ended_s: float
+
+
+def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids) -> None:
+    """What has left as forwarded has come in as that."""
+    leaving = np.flatnonzero(owners == FORWARDED)
+    coming = np.flatnonzero((owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.INGRESS)))
+    if len(leaving) and len(coming):
+        size = CONVERSATION_BYTES
+        octets = keys.view(np.uint8).reshape(-1, FLOW_KEY_DTYPE.itemsize)[:, :size]
+        come, left = (np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving))
+        owners[coming[np.isin(come, left)]] = FORWARDED
+
+
+class SocketScans:
+    """Scans of this host's sockets, one after another in a thread: at the start, and whenever one is asked for.
+
+    Args:
+        book: gets the processes that are found.
+        clock: seconds, monotonic.
+        scan: starts a scan.
+
+    Attributes:
+        last: the last complete scan; None: there was none yet.
+    """
+
+    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan) -> None:
+        self._book = book
+        self._clock = clock
+        self._scan = scan
+        self._current: Scan | None = None
+        self._asked = threading.Event()
+        self._ending = threading.Event()
+        self.last: Scanned | None = None
+        self._thread = threading.Thread(target=self._run, name="sockets", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Scan again soon: a few seconds after the last one, later if that took long."""
+        self._asked.set()
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            began_s = self._clock()
+            self._asked.clear()
+            self._current = self._scan()
+            if self._ending.is_set():
+                self._current.stop()
+            output = self._current.result()
+            if output is not None and not self._ending.is_set():
+                self._take(output, began_s)
+            self._ending.wait(max(_SCAN_PAUSE_S, _SCAN_REST * (self._clock() - began_s)))
+            self._asked.wait()
+
+    def _take(self, output: bytes, began_s: float) -> None:
+        table = SocketTable(output, self._book.known_as)
+        self._book.note((owner_id, Owner(holder.pid, holder.start_ticks * TICK_NS, holder.comm, holder.uid,
+                                         parent_pid=holder.parent_pid))
+                        for owner_id, holder in table.holders.items() if self._book.owner(owner_id) is None)
+        self.last = Scanned(table, began_s, self._clock())
+
+    def close(self) -> None:
+        """End the scan and the thread."""
+        self._ending.set()
+        self._asked.set()
+        if self._current is not None:
+            self._current.stop()
+        self._thread.join()
+
+
+class FlowOwners:
+    """Finds the owners of flows that were drained. Threads look for sockets, and read what /proc says of processes.
+
+    Args:
+        program: loaded with owners.
+        route: rtnetlink in the capture's network namespace.
+        clock: seconds, monotonic.
+        root: where cgroup v2 is mounted; None: where /proc says.
+
+    Attributes:
+        refused: why the hooks are not attached; "": they are.
+    """
+
+    def __init__(self, program: FlowProgram, route: RouteSocket, *, clock: Callable[[], float] = time.monotonic,
+                 root: Path | None = None) -> None:
+        root = root or cgroup2_root()
+        self._clock = clock
+        self._addresses = LocalAddresses(route, clock)
+        self._book = OwnerBook(CgroupPaths(root), clock=clock)
+        self._hooks: OwnerHooks | None = None
+        self._notes: ProcessNotes | None = None
+        self._seen_s: dict[int, float] = {}
+        self._drained_s = 0.0
+        self.refused = program.owners_refused
+        if not self.refused:
+            self._attach(program, root)
+        self._scans = SocketScans(self._book, clock)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
+        self._thread.start()
+
+    def _attach(self, program: FlowProgram, root: Path | None) -> None:
+        self._notes = ProcessNotes(program.maps)
+        if root is None:
+            self.refused = "cgroup v2 is not mounted"
+            return
+        try:
+            self._hooks = OwnerHooks(program.programs, root)
+        except OSError as error:
+            self.refused = f"{root}: {error.strerror or error}"
+
+    @property
+    def statistics(self) -> OwnerStatistics:
+        """How owners are found, and what is missing."""
+        scanned = self._scans.last
+        return OwnerStatistics(self.refused, scanned.table.denied if scanned is not None else 0,
+                               self._book.forgotten + (0 if self._notes is None else self._notes.missed))
+
+    def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> Mapping[str, Mapping[int, str]]:
+        """Find the owners of flows whose maps have been drained just now.
+
+        Args:
+            keys: FLOW_KEY_DTYPE, shape (n,).
+            counters: FLOW_COUNTERS_DTYPE, shape (n,): owners that are found are written to it, with LISTED_BIT if they
+                are from the list of sockets.
+
+        Returns:
+            The texts of all owners, by model.owners.TEXTS.
+        """
+        self._take()  # after the flows: the process of each was noted before its first packet
+        owners = np.ascontiguousarray(counters["owner"])
+        self._check_addresses(keys, owners)
+        _pair_forwarded(keys, owners)
+        left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
+        if len(left):
+            found = self._join(keys[left], counters["socket_cookie"][left])
+            owners[left] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
+        counters["owner"] = owners
+        self._drained_s = self._clock()
+        self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
+        return self._book.texts()
+
+    def _check_addresses(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
+        """A socket for any address receives only what is for this host."""
+        some = np.flatnonzero(owners & np.uint64(ANY_ADDRESS_BIT))
+        if len(some):
+            local = self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])
+            owners[some] = np.where(local, owners[some] & ~np.uint64(ANY_ADDRESS_BIT), np.uint64(NO_OWNER))
+
+    def _join(self, keys: npt.NDArray[np.void], cookies: Ids) -> Ids:
+        """Owners from the last scan of sockets, which is repeated if it lacks some."""
+        scanned = self._scans.last
+        if scanned is None:
+            return np.zeros(len(keys), np.uint64)
+        table = scanned.table
+        owners, known = table.of_cookies(cookies)
+        unknown = np.flatnonzero(owners == NO_OWNER)
+        sends = keys["direction"][unknown] == np.uint8(Direction.EGRESS)
+        ends = np.where(sends, keys["source_address"][unknown], keys["destination_address"][unknown])
+        local = self._addresses.are_local(ends, keys["ip_version"][unknown])
+        owners[unknown] = table.of_flows(keys[unknown], local)
+        strange = np.flatnonzero((owners == NO_OWNER) & ~known & (cookies != 0))
+        if len(strange):
+            self._name_kernel(scanned, keys, cookies, owners, strange)
+        return owners
+
+    def _name_kernel(self, scanned: Scanned, keys: npt.NDArray[np.void], cookies: Ids, owners: Ids,
+                     strange: npt.NDArray[np.int64]) -> None:
+        """Sockets that sent before and after a scan that does not have them are the kernel's own."""
+        now_s, found = self._clock(), []
+        for cookie in np.unique(cookies[strange]).tolist():
+            if self._seen_s.setdefault(cookie, now_s) < scanned.began_s and scanned.ended_s < self._drained_s:
+                found.append(cookie)
+            else:
+                self._scans.ask()
+        of_kernel = np.isin(cookies[strange], np.array(found, np.uint64)) & scanned.table.lists(keys[strange])
+        owners[strange[of_kernel]] = KERNEL
+        if len(self._seen_s) > _MOST_COOKIES:
+            self._seen_s.clear()
+
+    def _take(self) -> None:
+        if self._notes is not None:
+            self._book.note(self._notes.take())
+
+    def _run(self) -> None:
+        while not self._ending.wait(_POLL_S):
+            self._take()
+            self._book.complete()
+
+    def close(self) -> None:
+        """Detach the hooks and end the threads."""
+        if self._hooks is not None:
+            self._hooks.close()
+        self._ending.set()
+        self._scans.close()
+        self._thread.join()

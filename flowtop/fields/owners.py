@@ -1,0 +1,142 @@
+"""Whose socket it is: process, pid, user, systemd unit, command line, parents, program and cgroup of a local flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from flowtop.fields import make
+from flowtop.fields.field import Detail, DetailFormatter, Field, Known
+from flowtop.fields.reported import of_records
+from flowtop.model import owners
+from flowtop.model.flows import Array, FlowColumns, FlowSource
+from flowtop.model.reported import USERS
+from flowtop.model.rows import FlowRow
+from flowtop.text import operands, units
+from flowtop.text.lookups import Lookups, Texts
+
+_LIVE: tuple[Known, ...] = ("live",)
+_LONGEST_DETAIL = 400
+_PROCESS_PRIORITY, _PRIORITY = 2, 13
+"""Of the columns: those with the largest numbers are the first to be left out."""
+
+
+def _of_flows(source: FlowSource) -> Array:
+    return source.columns["owner"]
+
+
+def _of_records(columns: FlowColumns) -> Array:
+    return columns["owner"]
+
+
+def _texts(table: str) -> Texts:
+    return Texts(lambda lookups: lookups.named(table), lambda _: "")
+
+
+def _names(lookups: Lookups) -> Mapping[int, str]:
+    return lookups.named(owners.PROCESSES)
+
+
+def _missing(owner: int) -> str:
+    """Of a process that is not known by name."""
+    pid = owners.pid_of(owner)
+    return owners.MARKS.get(owner, f"pid {pid}" if pid else "")
+
+
+def _with_unknown(made: Field) -> Field:
+    """The field with a filter for flows that have none, and shown only where some flow has one."""
+    assert made.column
+    assert made.group
+    assert made.key
+    group, word = made.group, made.key.word
+    column = replace(made.column, of_reports=True)
+    return made.but(
+        column=column, biflow_columns=(column,),
+        group=replace(group, term=lambda key, lookups: group.term(key, lookups) or f"not {word} ?*"),
+        members=tuple(replace(member, of_reports=True) for member in made.members))
+
+
+def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example: str, expected: str, width: int = 8,
+          priority: int = _PRIORITY, line: str = "", rank: int = 3, on_request: bool = False,
+          grouped: bool = True,
+          codes: Callable[[FlowSource], Array] = _of_flows, records: Callable[[FlowColumns], Array] = _of_records,
+          known: tuple[Known, ...] = _LIVE) -> Field:
+    made = _with_unknown(make.text(
+        name, header, doc, json=json, texts=texts, codes=codes, records=records, width=width, priority=priority,
+        example=example, expected=expected, known=known))
+    assert made.column
+    column = replace(made.column, on_request=on_request)
+    group = made.group and replace(made.group, keys=lambda columns: (records(columns),)) if grouped else None
+
+    def detail(row: FlowRow, formatter: DetailFormatter) -> str:
+        return units.printable(texts.text(row.more.get(name, 0), formatter.lookups), _LONGEST_DETAIL)
+
+    return made.but(column=column, biflow_columns=(column,), group=group,
+                    detail=Detail(line or name, detail, of_way=False, optional=True, rank=rank))
+
+
+def _pid() -> Field:
+    made = make.numeric(
+        "pid", "PID", "Process id of the local socket's process.", json="processId",
+        values=lambda source: owners.pids_of(source.columns["owner"]),
+        records=lambda columns: owners.pids_of(columns["owner"]), text=str, width=7, priority=_PRIORITY,
+        read=operands.ReadInteger(0, (1 << owners.PID_BITS) - 1), expected="a process id, such as 1234",
+        example="pid 1234", group=True, zero_unknown=True, known=_LIVE)
+    assert made.column
+    assert made.group
+    group = replace(made.group, keys=lambda columns: (owners.pids_of(columns["owner"]),))
+    column = replace(made.column, of_reports=True, term=lambda row, _: f"pid {row.more['pid']}" if row.more.get(
+        "pid") else "")
+    return made.but(
+        column=column, biflow_columns=(column,), group=group,
+        members=tuple(replace(member, of_reports=True) for member in made.members),
+        detail=Detail("process", lambda row, _: f"pid {row.more['pid']}" if row.more.get("pid") else "", of_way=False,
+                      optional=True, rank=3))
+
+
+def _user() -> Field:
+    """Of the process; or as an exporter reports it: a source of flows has only one of the two."""
+    def codes(columns: FlowColumns, reported: Array) -> Array:
+        return np.where(reported != 0, reported.astype(np.uint64), columns["owner"])
+
+    def names(lookups: Lookups) -> Mapping[int, str]:
+        return lookups.named(owners.USERS) or lookups.named(USERS)
+
+    of_user = of_records("user")
+    return _text(
+        "user", "USER", "User of the local socket's process, or as the exporter reports it.", "userName",
+        Texts(names, lambda _: ""), example="user www-data", expected="a user's name, such as alice or *admin*",
+        line="process", codes=lambda source: codes(source.columns, source.columns["user"]),
+        records=lambda columns: codes(columns, of_user(columns)), known=("live", "collector"))
+
+
+PROCESS = (
+    _text("process", "PROCESS", "Process of the local socket; `kernel`, `forwarded`: none.",
+          "processName", Texts(_names, _missing), example="process nginx", width=10, priority=_PROCESS_PRIORITY,
+          expected="a process's name, such as nginx or python*"),
+)
+"""What is beside the addresses on screen."""
+
+MORE = (
+    _pid(),
+    _user(),
+    _text("unit", "UNIT", "systemd unit of the local socket's process; its slice where it has no unit.", "systemdUnit",
+          _texts(owners.UNITS), example="unit ssh.service", width=10, line="process",
+          expected="a unit's name, such as ssh.service"),
+    _text("command", "COMMAND", "Command line of the local socket's process.", "processCommand",
+          _texts(owners.COMMANDS), example="command *backup*", width=10, on_request=True, grouped=False,
+          expected="a command line; * and ? stand for any"),
+    _text("parents", "PARENTS", "Parent of the local socket's process, its parent, and so on.", "processParents",
+          _texts(owners.PARENTS), example="parents *sshd*", width=10, on_request=True, grouped=False,
+          expected="names of processes; * and ? stand for any"),
+    _text("program", "PROGRAM", "File that the local socket's process executes.", "processExecutable",
+          _texts(owners.EXECUTABLES), example="program /usr/sbin/nginx", width=10, on_request=True, grouped=False,
+          expected="a path; * and ? stand for any"),
+    _text("cgroup", "CGROUP", "Control group (v2) of the local socket's process.", "processCgroup",
+          _texts(owners.CGROUPS), example="cgroup /system.slice/*", width=10, on_request=True,
+          expected="a path such as /system.slice/*"),
+)
+"""Flows without a local socket have no owner, as have those of files and of exporters (but for the user)."""
+

@@ -1,0 +1,1 @@
+"""Who talks: sockets, the processes that have them, their users and units."""

@@ -1,0 +1,226 @@
+"""The processes that own sockets, by owner id: noted when the kernel reports them, completed while they live, kept
+after they have ended."""
+
+from __future__ import annotations
+
+import pwd
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flowtop.model.owners import (
+    CGROUPS,
+    COMMANDS,
+    EXECUTABLES,
+    MARKS,
+    PARENTS,
+    PROCESSES,
+    TEXTS,
+    UNITS,
+    USERS,
+    pid_of,
+)
+from flowtop.owners import proc
+from flowtop.owners.cgroups import CgroupPaths, slice_of, unit_of
+from flowtop.owners.proc import PROC, TICK_NS, Stat
+
+MOST_OWNERS = 65_536
+_RENAMED_AFTER_S = 2.0
+"""A living process is read again after this time, as it may have another name."""
+_RENAMED_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process that has a socket.
+
+    Attributes:
+        pid: in the initial PID namespace.
+        start_ns: CLOCK_BOOTTIME, maybe rounded down to a tick of /proc.
+        comm: name, at most 15 octets.
+        uid: user.
+        cgroup_id: in the hierarchy of cgroup v2; 0: not known.
+        parent_pid: 0: not known.
+        executable, command, cgroup: of /proc, "" until they are read, or if they cannot be.
+        user, unit: names.
+        parents: pid and name of the parent, its parent and so on.
+    """
+
+    pid: int
+    start_ns: int
+    comm: str
+    uid: int
+    cgroup_id: int = 0
+    parent_pid: int = 0
+    executable: str = ""
+    command: str = ""
+    cgroup: str = ""
+    user: str = ""
+    unit: str = ""
+    parents: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def start_ticks(self) -> int:
+        """Start as in /proc."""
+        return self.start_ns // TICK_NS
+
+    @property
+    def name(self) -> str:
+        """Name of the process; untrusted text."""
+        return proc.program_name(self.comm, self.executable, self.command)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, else the number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+class OwnerBook:
+    """Owners by id. `complete` is for one thread; the other methods are for any.
+
+    The least recently seen ones are forgotten when there are more than `most`.
+
+    Args:
+        paths: of cgroups, for processes that ended before they were read.
+        proc: where /proc is mounted.
+        most: owners to keep.
+        user: name of a user id.
+        clock: seconds, monotonic.
+
+    Attributes:
+        forgotten: owners that were forgotten so far.
+    """
+
+    def __init__(self, paths: CgroupPaths, *, clock: Callable[[], float], proc: Path = PROC, most: int = MOST_OWNERS,
+                 user: Callable[[int], str] = user_name) -> None:
+        self._paths = paths
+        self._clock = clock
+        self._proc = proc
+        self._most = most
+        self._user = user
+        self._users: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._owners: OrderedDict[int, Owner] = OrderedDict()
+        self._by_pid: dict[int, int] = {}
+        self._new: dict[int, None] = {}
+        self._read_s: dict[int, float] = {}
+        self._active: set[int] = set()
+        self._texts: dict[str, dict[int, str]] = {name: {} for name in TEXTS}
+        self._texts[PROCESSES].update(MARKS)
+        self._published: Mapping[str, Mapping[int, str]] = {}
+        self._changed = True
+        self.forgotten = 0
+
+    def note(self, found: Iterable[tuple[int, Owner]]) -> None:
+        """Note processes as the kernel has reported them. One that is known gets its latest name and user."""
+        with self._lock:
+            for owner_id, owner in found:
+                known = self._owners.get(owner_id)
+                if known is not None:
+                    owner = replace(known, comm=owner.comm, uid=owner.uid, cgroup_id=owner.cgroup_id or known.cgroup_id,
+                                    user="" if known.uid != owner.uid else known.user)
+                self._store(owner_id, owner)
+                self._new[owner_id] = None
+            while len(self._owners) > self._most:
+                self._forget(next(iter(self._owners)))
+                self.forgotten += 1
+
+    def _store(self, owner_id: int, owner: Owner) -> None:
+        self._owners[owner_id] = owner
+        self._owners.move_to_end(owner_id)
+        self._by_pid[owner.pid] = owner_id
+        texts = self._texts
+        texts[PROCESSES][owner_id] = owner.name
+        texts[USERS][owner_id] = owner.user or self._users.get(owner.uid) or str(owner.uid)
+        for name, text in ((UNITS, owner.unit), (COMMANDS, owner.command), (EXECUTABLES, owner.executable),
+                           (CGROUPS, owner.cgroup),
+                           (PARENTS, " < ".join(f"{comm} ({pid})" for pid, comm in owner.parents))):
+            if text or owner_id in texts[name]:
+                texts[name][owner_id] = text
+        self._changed = True
+
+    def _forget(self, owner_id: int) -> None:
+        owner = self._owners.pop(owner_id)
+        if self._by_pid.get(owner.pid) == owner_id:
+            del self._by_pid[owner.pid]
+        for table in self._texts.values():
+            table.pop(owner_id, None)
+        self._new.pop(owner_id, None)
+        self._read_s.pop(owner_id, None)
+        self._active.discard(owner_id)
+
+    def touch(self, owner_ids: Iterable[int]) -> None:
+        """These have traffic now: they are kept, and read again from time to time."""
+        with self._lock:
+            for owner_id in owner_ids:
+                if owner_id in self._owners:
+                    self._owners.move_to_end(owner_id)
+                    self._active.add(owner_id)
+
+    def known_as(self, pid: int, start_ticks: int) -> int | None:
+        """The owner id of the process with this pid that started then, if it is known; ids have finer times."""
+        owner_id = self._by_pid.get(pid)
+        owner = self._owners.get(owner_id) if owner_id is not None else None
+        return owner_id if owner is not None and owner.start_ticks == start_ticks else None
+
+    def owner(self, owner_id: int) -> Owner | None:
+        """What is known of an owner."""
+        return self._owners.get(owner_id)
+
+    def texts(self) -> Mapping[str, Mapping[int, str]]:
+        """Texts by owner id, for each of model.owners.TEXTS; they do not change any more."""
+        with self._lock:
+            if self._changed:
+                self._published = {name: dict(table) for name, table in self._texts.items()}
+                self._changed = False
+            return self._published
+
+    # ---- one thread
+
+    def complete(self) -> None:
+        """Read what /proc says of processes that were noted since the last call, and of some that may have changed."""
+        with self._lock:
+            new, self._new = list(self._new), {}
+        known: dict[int, Stat | None] = {}
+        for owner_id in new:
+            self._complete(owner_id, known)
+        now_s = self._clock()
+        with self._lock:
+            again = [owner_id for owner_id in self._active
+                     if now_s - self._read_s.get(owner_id, now_s) >= _RENAMED_AFTER_S][:_RENAMED_AT_ONCE]
+        for owner_id in again:
+            self._complete(owner_id, known)
+
+    def _complete(self, owner_id: int, known: dict[int, Stat | None]) -> None:
+        owner = self._owners.get(owner_id)
+        if owner is None:
+            return
+        if owner.uid not in self._users:
+            self._users[owner.uid] = self._user(owner.uid)
+        changed = replace(owner, user=self._users[owner.uid])
+        life = proc.read_life(pid_of(owner_id), owner.start_ticks, self._proc)
+        if life is not None:
+            changed = replace(changed, comm=life.stat.comm, executable=life.executable or owner.executable,
+                              command=life.command or owner.command, cgroup=life.cgroup,
+                              parent_pid=life.stat.parent_pid or owner.parent_pid)
+        if not changed.cgroup and owner.cgroup_id:
+            changed = replace(changed, cgroup=self._paths.path(owner.cgroup_id))
+        if not owner.parents:
+            changed = replace(changed, parents=proc.parent_chain(changed.parent_pid, owner.start_ticks, self._proc,
+                                                                 known))
+        changed = replace(changed, unit=unit_of(changed.cgroup) or slice_of(changed.cgroup))
+        with self._lock:
+            if owner_id not in self._owners:
+                return
+            if life is None:
+                self._read_s.pop(owner_id, None)
+                self._active.discard(owner_id)
+            else:
+                self._read_s[owner_id] = self._clock()
+            if changed != owner and self._owners[owner_id] == owner:
+                self._store(owner_id, changed)

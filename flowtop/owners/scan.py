@@ -1,0 +1,258 @@
+"""The sockets of this host and the processes that have them, as a program: `flowtop.owners.sockets` runs it.
+
+It is a process of its own, so that a walk over 100,000 open files delays nothing, and so that it may enter network
+namespaces. It reads only: netlink (sock_diag(7)), and /proc/PID. Standard library only, without flowtop.
+
+Standard output: 8 octets, the length of a JSON object; the object (see `scan`); then a struct SOCKET for each socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from ctypes import CDLL, get_errno
+from pathlib import Path
+
+SOCKET = struct.Struct("=16s16sHHBBBBQQQ")
+"""Local and remote address (IPv4: the first 4 octets), ports, protocol, IP version (0: a packet socket), whether it is
+in this process's network namespace, whether it is the kernel's own, cookie (0: not known), inode, index of the process
++ 1 (0: none)."""
+
+_PROC = Path("/proc")
+_CLONE_NEWNET = 0x40000000
+_SOCK_DIAG_BY_FAMILY, _DUMP, _DONE, _ERROR = 20, 0x301, 3, 2
+_HEADER = struct.Struct("=IHHII")
+_INET_REQUEST = struct.Struct("=BBBxI48x")
+_PACKET_REQUEST = struct.Struct("=BBHIIII")
+_INET_ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")
+_PACKET_ANSWER = struct.Struct("=BBHI8s")
+_ESTABLISHED, _TIME_WAIT, _LISTEN, _NEW_SYN_RECEIVED = 1, 6, 10, 12
+_STATES = 0xFFFFFFFF & ~(1 << _TIME_WAIT | 1 << _NEW_SYN_RECEIVED)
+_RAW = 255
+_PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE, socket.IPPROTO_SCTP, _RAW)
+_MAPPED = bytes(10) + b"\xff\xff"
+
+Found = tuple[bytes, bytes, int, int, int, int, int, int, int]
+"""Local and remote address, ports, protocol, IP version, state, cookie, inode."""
+Process = tuple[int, int, str, int, int]
+"""Pid, start in ticks of /proc, name, user, pid of the parent."""
+
+
+def _answers(request: bytes) -> Iterator[tuple[bytes, int]]:
+    """Messages that answer a dump request, each with the offset of its payload. Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 4) as netlink:
+        netlink.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP, 1, 0) + request)
+        while True:
+            data = netlink.recv(1 << 18)
+            place = 0
+            while place + _HEADER.size <= len(data):
+                length, kind, _, _, _ = _HEADER.unpack_from(data, place)
+                if kind == _DONE or length < _HEADER.size:
+                    return
+                if kind == _ERROR:
+                    (number,) = struct.unpack_from("=i", data, place + _HEADER.size)
+                    raise OSError(-number, os.strerror(-number))
+                yield data, place + _HEADER.size
+                place += length + 3 & ~3
+
+
+_V4, _V6 = 4, 6
+
+
+def _plain(address: bytes, version: int) -> tuple[bytes, int]:
+    """The address and its IP version; an IPv6 socket that talks IPv4 is one of IPv4."""
+    if version == _V4:
+        return address[:4] + bytes(12), _V4
+    if address.startswith(_MAPPED):
+        return address[12:] + bytes(12), _V4
+    return address, _V6
+
+
+def inet_sockets(family: int, protocol: int) -> Iterator[Found]:
+    """The sockets of this network namespace. Raises OSError: the kernel cannot list them."""
+    version = _V4 if family == socket.AF_INET else _V6
+    for data, at in _answers(_INET_REQUEST.pack(family, protocol, 0, _STATES)):
+        (_, state, _, _, local_port, remote_port, local, remote, _, cookie, _, _, _, _, inode) = \
+            _INET_ANSWER.unpack_from(data, at)
+        remote, own = _plain(remote, version)
+        local, plain = _plain(local, version)
+        if own != plain:  # one of them is the unspecified IPv6 address
+            own = plain if any(local) else own
+        low, high = struct.unpack("=II", cookie)
+        yield (local, remote, int.from_bytes(local_port, "big"), int.from_bytes(remote_port, "big"), protocol, own,
+               state, high << 32 | low, inode)
+
+
+def packet_sockets() -> Iterator[Found]:
+    """Packet sockets of this network namespace; only cookie and inode are set. Raises OSError."""
+    for data, at in _answers(_PACKET_REQUEST.pack(socket.AF_PACKET, 0, 0, 0, 0, 0, 0)):
+        _, _, _, inode, cookie = _PACKET_ANSWER.unpack_from(data, at)
+        low, high = struct.unpack("=II", cookie)
+        yield bytes(16), bytes(16), 0, 0, 0, 0, 0, high << 32 | low, inode
+
+
+def table_sockets(directory: Path) -> Iterator[Found]:
+    """The same from the tables in /proc/PID/net, for a namespace that cannot be entered: without cookies."""
+    for name, protocol, version in (
+            ("tcp", socket.IPPROTO_TCP, _V4), ("tcp6", socket.IPPROTO_TCP, _V6), ("udp", socket.IPPROTO_UDP, _V4),
+            ("udp6", socket.IPPROTO_UDP, _V6)):
+        try:
+            lines = (directory / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            ends = []
+            for end in words[1:3]:
+                address, _, port = end.partition(":")
+                octets = struct.pack(f"={len(address) // 8}I", *(
+                    int(address[place:place + 8], 16) for place in range(0, len(address), 8)))
+                ends.append((*_plain(octets.ljust(16, b"\0"), version), int(port, 16)))
+            (local, own, local_port), (remote, _, remote_port) = ends
+            if int(words[3], 16) not in (_TIME_WAIT, _NEW_SYN_RECEIVED):
+                yield local, remote, local_port, remote_port, protocol, own, int(words[3], 16), 0, int(words[9])
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in _PROC.iterdir() if path.name.isdecimal()]
+
+
+def _namespace(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
+def holders() -> tuple[list[Process], dict[int, list[int]], int]:
+    """One walk of /proc: processes with sockets, the indexes of those that have the socket with each inode, and of how
+    many processes the open files could not be read."""
+    processes: list[Process] = []
+    having: dict[int, list[int]] = {}
+    denied = 0
+    for pid in _pids():
+        directory = f"/proc/{pid}/fd"
+        try:
+            names = os.listdir(directory)  # noqa: PTH208 - as below
+        except PermissionError:
+            denied += 1
+            continue
+        except OSError:
+            continue
+        inodes = set()
+        for name in names:
+            try:
+                target = os.readlink(f"{directory}/{name}")  # noqa: PTH115 - 100,000 of them would be objects
+            except PermissionError:  # for all files of this process
+                denied += 1
+                break
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(int(target[8:-1]))
+        if not inodes:
+            continue
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            user = Path(f"/proc/{pid}").stat().st_uid
+        except OSError:
+            continue
+        name, _, rest = text.partition("(")[2].rpartition(")")
+        fields = rest.split()
+        for inode in inodes:
+            having.setdefault(inode, []).append(len(processes))
+        processes.append((pid, int(fields[19]), name, user, int(fields[1])))
+    return processes, having, denied
+
+
+def _here() -> tuple[list[Found], list[int]]:
+    """Sockets of the current network namespace, and the protocols that could be listed."""
+    found: list[Found] = []
+    listed = []
+    for protocol in _PROTOCOLS:
+        try:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                found += inet_sockets(family, protocol)
+            listed.append(protocol)
+        except OSError:
+            continue
+    return found, listed
+
+
+def _elsewhere() -> Iterator[list[Found]]:
+    """Sockets of the other network namespaces that processes are in."""
+    own = _namespace(_PROC / "self/ns/net")
+    seen = {own, 0}
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    setns = CDLL(None, use_errno=True).setns
+    for pid in _pids():
+        inode = _namespace(_PROC / str(pid) / "ns/net")
+        if inode in seen:
+            continue
+        seen.add(inode)
+        try:
+            entered = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if setns(entered, _CLONE_NEWNET) == 0:
+                yield _here()[0]
+                if setns(home, _CLONE_NEWNET) != 0:
+                    raise OSError(get_errno(), "setns")
+            else:
+                yield list(table_sockets(_PROC / str(pid) / "net"))
+        finally:
+            os.close(entered)
+
+
+def scan() -> tuple[dict[str, object], bytes]:
+    """All sockets.
+
+    Returns:
+        {"processes": [pid, start in ticks of /proc, name, user, parent] of each; "listed": protocols whose sockets of
+        this namespace are all there (0: packet sockets); "denied": of how many processes the open files could not be
+        read}, and the sockets.
+    """
+    mine, listed = _here()
+    try:
+        mine += packet_sockets()
+        listed.append(0)
+    except OSError:
+        pass
+    groups = [(1, mine), *((0, found) for found in _elsewhere())]
+    processes, having, denied = holders()
+    packed = []
+    for own, found in groups:
+        listening = {(version, port) for _, _, port, _, protocol, version, state, _, _ in found
+                     if state == _LISTEN and protocol == socket.IPPROTO_TCP}
+        for local, remote, local_port, remote_port, protocol, version, state, cookie, inode in found:
+            holder = _holder(having.get(inode, ()), processes, shared=state == _LISTEN)
+            of_kernel = not inode and (protocol != socket.IPPROTO_TCP or state == _LISTEN or (
+                state == _ESTABLISHED and not {(_V4, local_port), (_V6, local_port)} & listening))
+            packed.append(SOCKET.pack(local, remote, local_port, remote_port, protocol, version, own, of_kernel, cookie,
+                                      inode, holder + 1))
+    return {"processes": processes, "listed": listed, "denied": denied}, b"".join(packed)
+
+
+def _holder(indexes: Sequence[int], processes: list[Process], *, shared: bool) -> int:
+    """Which of the processes that have a socket is named: for a listening one the one that started first, as its
+    children inherited it; for others the one that started last, as it was handed to it. -1: there is none."""
+    if len(indexes) < 2:
+        return indexes[0] if indexes else -1
+    ordered = sorted(indexes, key=lambda index: (processes[index][1], processes[index][0]))
+    return ordered[0 if shared else -1]
+
+
+def main() -> None:
+    """Scan and write."""
+    head, sockets = scan()
+    text = json.dumps(head).encode()
+    sys.stdout.buffer.write(struct.pack("=Q", len(text)) + text + sockets)
+
+
+if __name__ == "__main__":
+    main()

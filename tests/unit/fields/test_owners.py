@@ -1,0 +1,125 @@
+"""Fields of processes: shown where a flow has one, filtered, grouped and in JSON; their texts are strangers'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowtop.fields.columns import Wording
+from flowtop.fields.fitting import NO_DISTINCTIONS, fit
+from flowtop.fields.registry import COLUMNS
+from flowtop.filters.filter import compile_filter
+from flowtop.metering.flows import TableConfig
+from flowtop.metering.table import FlowTable
+from flowtop.model.owners import COMMANDS, FORWARDED, KERNEL, LISTED_BIT, MARKS, PROCESSES, UNITS, USERS, owner_id
+from flowtop.model.record import FLOW_RECORD_DTYPE
+from flowtop.output.records import record
+from flowtop.query.answer import Answerer
+from flowtop.query.query import Query
+from flowtop.text.lookups import Lookups
+from tests.unit.factories import SECOND, START_NS, batch, counters, key
+
+NGINX, OTHER_NGINX, HOSTILE, UNNAMED = (owner_id(pid, pid * SECOND) for pid in (100, 200, 300, 400))
+LOOKUPS = Lookups(texts={
+    PROCESSES: {**MARKS, NGINX: "nginx", OTHER_NGINX: "nginx", HOSTILE: "\x1b[31mred\n\u202eevil"},
+    USERS: {NGINX: "www-data", OTHER_NGINX: "www-data", HOSTILE: "root"},
+    UNITS: {NGINX: "nginx.service"}, COMMANDS: {NGINX: "nginx: worker"}})
+OWNERS = (NGINX, OTHER_NGINX, HOSTILE, UNNAMED, KERNEL, FORWARDED, 0)
+
+
+def table(*owners: int) -> FlowTable:
+    """A flow for each owner, with source ports from 1."""
+    found = FlowTable(TableConfig())
+    entries = []
+    for port, owner in enumerate(owners, 1):
+        made = counters(octets=100 * port)
+        made["owner"] = owner
+        entries.append((key(source_port=port), made))
+    found.update(batch(entries, START_NS + SECOND))
+    return found
+
+
+def rows(query: Query, of: FlowTable | None = None) -> list[Any]:
+    return list(Answerer().answer(query, of or table(*OWNERS), LOOKUPS).rows)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("process nginx", {1, 2}), ("process ng*", {1, 2}), ("process kernel", {5}), ("process forwarded", {6}),
+    ("process ~ evil", {3}), ("not process ?*", {7}), ("pid 100", {1}), ("pid > 150", {2, 3, 4}),
+    ("pid >= 0", {1, 2, 3, 4}),
+    ("user www-data", {1, 2}), ("unit nginx.service", {1}), ("command ~ worker", {1}),
+    ("process nginx and pid 200", {2})])
+def test_filters(text: str, expected: set[int]) -> None:
+    assert {row.source_port for row in rows(Query(filter=compile_filter(text)))} == expected
+
+
+def test_records_are_filtered_alike() -> None:
+    records = np.zeros(len(OWNERS), FLOW_RECORD_DTYPE)
+    records["owner"] = OWNERS
+    for text, expected in (("process nginx", [number < 2 for number in range(7)]),
+                           ("pid 300", [number == 2 for number in range(7)]),
+                           ("user root", [number == 2 for number in range(7)])):
+        assert compile_filter(text, "records").record_mask(records, LOOKUPS).tolist() == expected
+
+
+def test_processes_of_one_name_are_one_group() -> None:
+    groups = {row.group[0]: row.octet_total
+              for row in rows(Query(group=("process",)))}
+    assert sorted(groups.values()) == [300, 300, 400, 500, 600, 700]
+    by_pid = {row.group[0]: row.octet_total for row in rows(Query(group=("pid",)))}
+    assert by_pid == {(100,): 100, (200,): 200, (300,): 300, (400,): 400, (0,): 1800}
+    assert len(rows(Query(group=("user",)))) == 3
+
+
+def test_names_are_harmless_wherever_they_are_shown() -> None:
+    [row] = rows(Query(filter=compile_filter("pid 300")))
+    assert COLUMNS["process"].text(row, Wording(), LOOKUPS) == "redevil"
+    assert record(row, Query(), LOOKUPS)["processName"] == "redevil"
+
+
+def test_json_has_what_is_known() -> None:
+    found = {row.source_port: record(row, Query(), LOOKUPS) for row in rows(Query())}
+    names = ("processName", "processId", "userName", "systemdUnit", "processCommand")
+    assert [found[1].get(name) for name in names] == ["nginx", 100, "www-data", "nginx.service", "nginx: worker"]
+    assert [found[4].get(name) for name in names] == ["pid 400", 400, None, None, None]
+    assert [found[6].get(name) for name in names] == ["forwarded", None, None, None, None]
+    assert [found[7].get(name) for name in names] == [None] * 5
+
+
+def test_the_column_is_shown_once_a_flow_has_a_process() -> None:
+    with_none, with_one = (NO_DISTINCTIONS.with_rows(rows(Query(), table(owner)), tunnels=False)
+                           for owner in (0, NGINX))
+    assert "process" not in {column.id for column, _ in fit(120, distinctions=with_none)}
+    shown = {column.id for column, _ in fit(120, distinctions=with_one)}
+    assert "process" in shown
+    assert "command" not in shown
+
+
+def test_the_latest_process_is_the_owner_and_marks_never_replace_one() -> None:
+    metered = table(0, KERNEL, NGINX, NGINX)
+    for tick, owners in enumerate(((NGINX, NGINX, KERNEL, OTHER_NGINX), (0, 0, 0, 0)), 2):
+        now = START_NS + tick * SECOND
+        entries = []
+        for port, owner in enumerate(owners, 1):
+            made = counters(first_ns=now, last_ns=now)
+            made["owner"] = owner
+            entries.append((key(source_port=port), made))
+        metered.update(batch(entries, now))
+    columns = metered.columns
+    assert columns["owner"][metered.visible].tolist() == [NGINX, NGINX, NGINX, OTHER_NGINX]
+    assert set(metered.end_all(START_NS + 9 * SECOND)["owner"].tolist()) == {NGINX, OTHER_NGINX}
+
+
+def test_a_list_of_sockets_only_names_who_has_no_process_yet() -> None:
+    """It may be older than the process that the kernel reported: the port may have been another one's then."""
+    metered = table(NGINX, 0, KERNEL, OTHER_NGINX | LISTED_BIT)
+    now = START_NS + 2 * SECOND
+    entries = []
+    for port in range(1, 5):
+        made = counters(first_ns=now, last_ns=now)
+        made["owner"] = HOSTILE | LISTED_BIT
+        entries.append((key(source_port=port), made))
+    metered.update(batch(entries, now))
+    assert metered.columns["owner"][metered.visible].tolist() == [NGINX, HOSTILE, HOSTILE, OTHER_NGINX]

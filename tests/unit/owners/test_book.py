@@ -1,0 +1,139 @@
+"""Processes by owner id: completed from /proc while they live, kept after their end, never mistaken for others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowtop.model.owners import CGROUPS, COMMANDS, EXECUTABLES, PARENTS, PROCESSES, UNITS, USERS, owner_id, pid_of
+from flowtop.owners.book import Owner, OwnerBook
+from flowtop.owners.cgroups import CgroupPaths
+from flowtop.owners.proc import TICK_NS, program_name, read_life, read_stat
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def book(**options: object) -> OwnerBook:
+    return OwnerBook(CgroupPaths(None), clock=lambda: 0.0, **options)  # type: ignore[arg-type]
+
+
+def living(pid: int) -> tuple[int, Owner]:
+    """A living process as the kernel reports it, with a start time that is finer than that of /proc."""
+    stat = read_stat(pid)
+    assert stat is not None
+    start_ns = stat.start_ticks * TICK_NS + 1_234_567
+    return owner_id(pid, start_ns), Owner(pid, start_ns, stat.comm, os.getuid(), parent_pid=stat.parent_pid)
+
+
+def test_what_proc_says_is_kept_after_the_end(child: subprocess.Popen[bytes]) -> None:
+    owners = book()
+    number, owner = living(child.pid)
+    owners.note([(number, owner)])
+    owners.complete()
+    child.kill()
+    child.wait()
+    owners.complete()
+    texts = owners.texts()
+    assert texts[PROCESSES][number] == "sleep"
+    assert texts[COMMANDS][number] == "sleep 60"
+    assert texts[EXECUTABLES][number] == os.path.realpath("/usr/bin/sleep")
+    assert texts[PARENTS][number].split(" < ")[0] == f"{read_stat(os.getpid()).comm} ({os.getpid()})"  # type: ignore[union-attr]
+    name = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    assert texts[USERS][number] == name
+
+
+def test_another_process_with_the_pid_is_not_taken_for_it(child: subprocess.Popen[bytes]) -> None:
+    _, owner = living(child.pid)
+    earlier = Owner(child.pid, owner.start_ns - TICK_NS, "earlier", 0)
+    owners = book()
+    number = owner_id(earlier.pid, earlier.start_ns)
+    owners.note([(number, earlier)])
+    owners.complete()
+    assert owners.texts()[PROCESSES][number] == "earlier"
+    assert number not in owners.texts()[COMMANDS]
+    assert owners.known_as(child.pid, owner.start_ticks) is None
+    assert read_life(child.pid, earlier.start_ticks) is None
+
+
+def test_two_owners_of_one_pid_have_different_ids() -> None:
+    early, late = owner_id(4_194_303, 10 ** 15), owner_id(4_194_303, 10 ** 15 + 5000)
+    assert early != late
+    assert pid_of(early) == pid_of(late) == 4_194_303
+
+
+def test_the_latest_name_counts() -> None:
+    owners = book()
+    number = owner_id(10, 20)
+    owners.note([(number, Owner(10, 20, "before", 0, 7))])
+    owners.note([(number, Owner(10, 20, "after", 0))])
+    assert owners.texts()[PROCESSES][number] == "after"
+    assert owners.owner(number) == Owner(10, 20, "after", 0, 7)
+
+
+def test_texts_that_were_handed_out_do_not_change() -> None:
+    owners = book()
+    first = owners.texts()
+    owners.note([(owner_id(10, 20), Owner(10, 20, "a", 0))])
+    assert owner_id(10, 20) not in first[PROCESSES]
+    assert owner_id(10, 20) in owners.texts()[PROCESSES]
+    assert owners.texts() is owners.texts()
+
+
+def test_those_without_traffic_are_forgotten_first_and_counted() -> None:
+    owners = book(most=2)
+    numbers = [owner_id(pid, 20) for pid in (1, 2, 3)]
+    for pid, number in enumerate(numbers, 1):
+        owners.note([(number, Owner(pid, 20, f"p{pid}", 0))])
+        owners.touch(numbers[:1])
+    assert numbers[1] not in owners.texts()[PROCESSES]
+    assert {owners.texts()[PROCESSES].get(number) for number in (numbers[0], numbers[2])} == {"p1", "p3"}
+    assert owners.forgotten == 1
+
+
+def test_marks_are_no_processes() -> None:
+    assert book().texts()[PROCESSES] == {1: "kernel", 2: "forwarded"}
+
+
+def test_a_process_in_a_made_up_proc(tmp_path: Path) -> None:
+    """A name with everything in it; the cgroup of v2 among those of v1."""
+    name = ") S 1 (\x1b[31m"
+    directory = tmp_path / "77"
+    directory.mkdir()
+    (directory / "stat").write_text(f"77 ({name}) S 5 " + "0 " * 17 + "12345 0\n")
+    (directory / "cmdline").write_bytes(b"prog\0-x\0a b\0")
+    (directory / "cgroup").write_text("3:cpu:/x\n0::/system.slice/a.service\n")
+    (directory / "exe").symlink_to("/opt/prog")
+    life = read_life(77, 12345, tmp_path)
+    assert life is not None
+    assert (life.stat.comm, life.stat.parent_pid) == (name, 5)
+    assert (life.command, life.cgroup, life.executable) == ("prog -x a b", "/system.slice/a.service", "/opt/prog")
+    owners = book(proc=tmp_path)
+    number = owner_id(77, 12345 * TICK_NS)
+    owners.note([(number, Owner(77, 12345 * TICK_NS, "old", 0))])
+    owners.complete()
+    assert owners.texts()[UNITS][number] == "a.service"
+    assert owners.texts()[CGROUPS][number] == "/system.slice/a.service"
+
+
+def test_names_that_were_cut_are_completed() -> None:
+    assert program_name("systemd-resolve", "/usr/lib/systemd/systemd-resolved", "") == "systemd-resolved"
+    assert program_name("systemd-resolve", "", "/usr/lib/systemd/systemd-resolved -x") == "systemd-resolved"
+    assert program_name("fifteen-letters", "/bin/other", "other") == "fifteen-letters"
+    assert program_name("short", "/bin/short-but-longer", "") == "short"
+
+
+def test_this_process_is_read() -> None:
+    stat = read_stat(os.getpid())
+    assert stat is not None
+    assert stat.parent_pid == os.getppid()
+    assert read_life(os.getpid(), stat.start_ticks).executable == os.path.realpath(sys.executable)  # type: ignore[union-attr]
