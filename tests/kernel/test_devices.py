@@ -148,13 +148,13 @@ def seen() -> Iterator[Seen]:
         yield Seen({"near": one.books, "far": two.books}, counters)
 
 
-@pytest.mark.core
+@pytest.mark.devices
 def test_the_books_of_both_ends_balance(seen: Seen) -> None:
     assert [books.imbalances for books in seen.books.values()] == [[], []]
     assert len(HERE) >= 3, "else the next test proves little"
 
 
-@pytest.mark.core
+@pytest.mark.devices
 @pytest.mark.parametrize("number", range(len(HERE)), ids=[device.kind.replace(" ", "-") for device in HERE])
 @pytest.mark.parametrize("way", ["rx", "tx"])
 @pytest.mark.parametrize("end", ["near", "far"])
