@@ -18,6 +18,7 @@ import maxminddb
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.kinds import IpVersion
 from flowtop.text import units
 
 Words = npt.NDArray[np.uint64]
@@ -92,9 +93,9 @@ class Database:
         if identity(os.fstat(self._descriptor)) != self.identity or identity(path.stat()) != self.identity:
             raise DatabaseError("is being changed")
         facts = self._reader.metadata()
-        if facts.record_size not in (24, 28, 32) or facts.ip_version not in (4, 6) or facts.node_count < 1:
+        if facts.record_size not in (24, 28, 32) or facts.ip_version not in tuple(IpVersion) or facts.node_count < 1:
             raise DatabaseError("has a format that is not known")
-        self._bits, self._count, self._six = facts.record_size, facts.node_count, facts.ip_version == 6
+        self._bits, self._count, self._six = facts.record_size, facts.node_count, facts.ip_version == IpVersion.V6
         octets = self._count * self._bits // 4
         if octets + _SEPARATOR > status.st_size:
             raise DatabaseError("is cut off")

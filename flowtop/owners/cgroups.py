@@ -16,8 +16,12 @@ _MOST_GROUPS = 100_000
 
 def cgroup2_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
     """The directory where the hierarchy of cgroup v2 is mounted (proc_pid_mountinfo(5)); None: it is not, or another
-    file system is mounted over it."""
-    for line in mountinfo.read_text(errors="surrogateescape").splitlines():
+    file system is mounted over it, or /proc is not mounted."""
+    try:
+        mounts = mountinfo.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    for line in mounts:
         mount, _, filesystem = line.partition(" - ")
         if filesystem.split(" ", 1)[0] == "cgroup2":
             directory = Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), mount.split(" ")[4]))

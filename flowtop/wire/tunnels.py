@@ -48,7 +48,7 @@ def of_observation_points(points: Integers) -> tuple[npt.NDArray[np.uint32], npt
     """record.Tunnel and id of each of flowtop's observationPointIds, shape (n,); impossible values give no tunnel."""
     values = points.astype(np.uint64)
     tunnels = values >> _ID_BITS
-    tunnels[tunnels >= np.uint64(len(Tunnel))] = Tunnel.NONE
+    tunnels[(tunnels >= np.uint64(len(Tunnel))) | (tunnels == np.uint64(Tunnel.IPSEC))] = Tunnel.NONE  # never exported
     return tunnels.astype(np.uint32), np.where(tunnels > 0, values & _ID, 0).astype(np.uint32)
 
 

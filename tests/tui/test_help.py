@@ -44,7 +44,7 @@ def test_what_stands_together_is_there() -> None:
 
 @pytest.mark.parametrize("keys", [("tab",), ("right",), ("left", "left"), ("shift+tab", "shift+tab")])
 async def test_the_second_page_has_the_words_on_screen(keys: tuple[str, ...]) -> None:
-    async with running(FakeSource(random_flows(5)), 80, 200) as pilot:
+    async with running(FakeSource(random_flows(5)), 80, 260) as pilot:
         await pilot.press("question_mark", *keys)
         await pilot.pause()
         screen = " ".join(" ".join(text.strip("│ ") for text in lines(pilot.app)).split())
@@ -54,7 +54,7 @@ async def test_the_second_page_has_the_words_on_screen(keys: tuple[str, ...]) ->
 
 
 async def test_the_third_page_has_the_words_of_filters_and_a_fourth_tab_is_the_first_page_again() -> None:
-    async with running(FakeSource(random_flows(5)), 80, 200) as pilot:
+    async with running(FakeSource(random_flows(5)), 80, 260) as pilot:
         await pilot.press("question_mark", "tab", "tab")
         await pilot.pause()
         screen = " ".join(" ".join(text.strip("│ ") for text in lines(pilot.app)).split())

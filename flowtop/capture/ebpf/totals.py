@@ -90,7 +90,9 @@ class _Point:
         """
         frames, packets = int(seen[_FRAMES]), int(seen[_PACKETS])
         self.missing[direction] += counted - min(frames, packets, key=lambda found: abs(found - counted))
-        return self.missing[direction] > _FEW + counted // 4 + self.gained[direction][0] // 200
+        gained, _ = self.gained[direction]
+        on_their_way = _FEW + counted // 4 + gained // 200
+        return self.missing[direction] > on_their_way
 
 
 class Totals:
