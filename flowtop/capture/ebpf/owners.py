@@ -188,7 +188,12 @@ class SocketScans:
         while not self._ending.is_set():
             began_s = self._clock()
             self._asked.clear()
-            self._current = self._scan()
+            try:
+                self._current = self._scan()
+            except OSError:  # no process, or no file more, for now: the next one who asks tries again
+                self._ending.wait(_SCAN_PAUSE_S)
+                self._asked.wait()
+                continue
             if self._ending.is_set():
                 self._current.stop()
             output = self._current.result()
