@@ -290,7 +290,7 @@ def test_an_ingress_qdisc_that_goes_gives_its_place_to_clsact(lab: Lab, udp_floo
         assert point.flow_packets == point["interface_packets"] == (300 if direction is Direction.EGRESS else 100)
 
 
-@pytest.mark.core
+@pytest.mark.devices
 def test_a_filter_for_all_protocols_that_ends_classification_runs_after_flowtops(lab: Lab, udp_flood: Path) -> None:
     """As programs of container networks are: kind bpf, pref 1."""
     near, _ = lab.pair()
@@ -302,7 +302,7 @@ def test_a_filter_for_all_protocols_that_ends_classification_runs_after_flowtops
     assert filters(near) == theirs
 
 
-@pytest.mark.core
+@pytest.mark.devices
 def test_a_filter_that_ends_classification_and_comes_later_is_passed(lab: Lab, udp_flood: Path) -> None:
     """Its owner replaces what has handle 1, which is not flowtop's. What flowtop did not see is said."""
     near, _ = lab.pair()
@@ -321,7 +321,7 @@ def test_a_filter_that_ends_classification_and_comes_later_is_passed(lab: Lab, u
     assert "pref 1 bpf chain 0 handle 0x1 " in filters(near)
 
 
-@pytest.mark.core
+@pytest.mark.devices
 def test_a_filter_that_cannot_be_passed_is_said(lab: Lab, udp_flood: Path) -> None:
     """A priority belongs to one protocol: there is no place before one of pref 1 for IPv4 alone."""
     near, _ = lab.pair()
@@ -355,7 +355,7 @@ def test_a_tcx_program_put_in_front_later_is_passed(lab: Lab, udp_flood: Path) -
     assert (point.flow_packets, point["interface_packets"]) == (50, 150)
 
 
-@pytest.mark.core
+@pytest.mark.devices
 @pytest.mark.parametrize(("qdisc", "texts", "egress"), [
     ("ingress_block 21 clsact", [f"ingress of veth0 is not observed: {SHARED_BLOCK}"], 100),
     ("ingress_block 21 egress_block 22 clsact", [f"veth0 is not observed: {SHARED_BLOCK}"], 0),

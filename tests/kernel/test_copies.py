@@ -12,7 +12,7 @@ from tests.kernel.netns import Lab, Recorder
 SENT = 50
 
 
-@pytest.mark.core
+@pytest.mark.devices
 @pytest.mark.parametrize(("option", "to"), [
     ((socket.SOL_SOCKET, socket.SO_BROADCAST, 1), "10.77.0.255"),
     ((socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1), "224.0.0.251"),
@@ -51,7 +51,7 @@ def test_the_senders_own_copy_of_a_broadcast_is_no_packet_of_the_interface(
     assert arrived.flow_packets == arrived["frames"] == arrived["interface_packets"] == 0
 
 
-@pytest.mark.core
+@pytest.mark.devices
 def test_nor_on_a_device_without_link_header(lab: Lab) -> None:
     near = lab.namespace()
     near.ip("tuntap add tun0 mode tun")

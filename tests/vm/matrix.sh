@@ -13,7 +13,7 @@ mkdir -p "$logs"
 failed=0
 for series; do
     if FLOWTOP_VM_SERIES=$series FLOWTOP_VM_TIMEOUT=${FLOWTOP_VM_TIMEOUT:-3600} "$here/run_on_debian_kernel.sh" \
-        tests/kernel/test_devices.py tests/kernel/test_attach.py -m "core or devices" -q >"$logs/$series.log" 2>&1; then
+        tests/kernel/test_devices.py tests/kernel/test_attach.py tests/kernel/test_copies.py -m "core or devices" -q >"$logs/$series.log" 2>&1; then
         echo "Linux $series: $(grep -E '^[0-9]+ passed' "$logs/$series.log" | tail -n 1)"
     else
         failed=1
