@@ -3,7 +3,7 @@
 #
 #   tests/vm/matrix.sh [SERIES...]     default: 5.10 6.1 6.12 newest ("newest": that of Debian unstable)
 #
-# Needs and environment: as run_on_debian_kernel.sh, which runs each. Takes some ten minutes a kernel on an idle machine.
+# Needs and environment: as run_on_debian_kernel.sh, which runs each.
 # What each said is in build/matrix/SERIES.log. Exit status: 0, or 1 if one failed.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
