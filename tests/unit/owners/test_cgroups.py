@@ -71,3 +71,7 @@ def test_the_mount_that_is_not_hidden_is_found(tmp_path: Path) -> None:
     assert cgroup2_root(mounts) == unified
     (unified / "cgroup.procs").unlink()
     assert cgroup2_root(mounts) is None
+
+
+def test_without_proc_there_is_no_root(tmp_path: Path) -> None:
+    assert cgroup2_root(tmp_path / "mountinfo") is None

@@ -1,0 +1,36 @@
+"""When sockets are looked for."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+
+import pytest
+
+from flowtop.capture.ebpf import owners
+from flowtop.owners.book import OwnerBook
+from flowtop.owners.cgroups import CgroupPaths
+from flowtop.owners.sockets import Scan
+
+
+def test_a_scan_that_cannot_begin_is_begun_again_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "_SCAN_PAUSE_S", 0.01)
+    refused = threading.Event()
+
+    def scan() -> Scan:
+        if not refused.is_set():
+            refused.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return Scan()
+
+    scans = owners.SocketScans(OwnerBook(CgroupPaths(None), clock=time.monotonic), time.monotonic, scan)
+    try:
+        assert refused.wait(30)
+        deadline = time.monotonic() + 30
+        while scans.last is None and time.monotonic() < deadline:
+            scans.ask()
+            time.sleep(0.02)
+        assert scans.last is not None
+    finally:
+        scans.close()
