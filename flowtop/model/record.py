@@ -188,16 +188,21 @@ class Unobserved:
         reason: why.
         direction: of its packets; None: both.
         in_part: some packets of it are observed.
+        packets: its flows are observed, but its packets cannot be written.
     """
 
     interface: str
     reason: str
     direction: Direction | None = None
     in_part: bool = False
+    packets: bool = False
 
     @property
     def text(self) -> str:
         """For a person, in one line."""
+        if self.packets:
+            way = "" if self.direction is None else f"{self.direction.name.lower()} "
+            return f"{way}packets of {self.interface} are not written: {self.reason}"
         what = self.interface if self.direction is None else f"{self.direction.name.lower()} of {self.interface}"
         return f"{what} is {'not all' if self.in_part else 'not'} observed: {self.reason}"
 

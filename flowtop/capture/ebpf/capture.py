@@ -285,6 +285,7 @@ class EbpfCapture:
         """See Capture.drain. Waits for an RCU grace period (8 to 40 ms); the next drain reuses the arrays."""
         self._note_changes()
         self._follow_if_due(_RECONCILE_BUDGET_NS)
+        self._points.fill_gaps()
         self._maps.buffer.count = 0
         side = self._maps.flip()
         now_ns, counters = self._clock_ns(), self._links.counters()
