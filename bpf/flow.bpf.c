@@ -191,7 +191,22 @@ FLOW_INLINE u64 release_owner(struct bpf_sock *socket, struct flow_key *key)
 	return id;
 }
 
-FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
+/* What the local socket that receives a flow knows of its connection, but for what it has sent again itself: that is of
+ * the flow in the other direction. */
+FLOW_INLINE void read_receiver(struct bpf_sock *socket, struct flow_counters *counters)
+{
+	struct bpf_tcp_sock *tcp;
+
+	if (socket->state == TCP_STATE_LISTEN)
+		return;
+	tcp = tcp_sock(socket);
+	if (!tcp)
+		return;
+	counters->smoothed_rtt_us = tcp->srtt_us >> SRTT_SHIFT;
+	counters->congestion_window = tcp->snd_cwnd;
+}
+
+FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key, struct flow_counters *counters)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
@@ -203,8 +218,10 @@ FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
 	size = name_socket(&tuple, key);
 	if (key->protocol == PROTOCOL_TCP) {
 		socket = lookup_tcp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
-		if (socket)
+		if (socket) {
+			read_receiver(socket, counters);
 			id = release_owner(socket, key);
+		}
 		keep_apart();         /* the verifier does not take one instruction for both types of pointer */
 	} else if (key->protocol == PROTOCOL_UDP) {
 		socket = lookup_udp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
@@ -214,13 +231,15 @@ FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
 	return id;
 }
 
-/* Owner of the local socket that sends this packet, or will receive it. */
-FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key)
+/* Owner of the local socket that sends this packet, or will receive it. At ingress, what that socket knows goes to the
+ * flow's counters, as it has been looked up: once a drain, and at new TCP bits. */
+FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key,
+			   struct flow_counters *counters)
 {
 	struct bpf_sock *socket;
 
 	if (direction == FLOW_INGRESS)
-		return receiver_owner(skb, key);
+		return receiver_owner(skb, key, counters);
 	socket = skb->sk;
 	if (socket)
 		return stored_owner(socket);
@@ -235,7 +254,7 @@ FLOW_INLINE void renew_owner(struct __sk_buff *skb, const u32 direction, struct 
 
 	if (!(packet->tcp_bits & ~counters->tcp_bits_hint))
 		return;
-	id = find_owner(skb, direction, key);
+	id = find_owner(skb, direction, key, counters);
 	if (id & FLOW_OWNER_PROCESS)
 		counters->owner = id;
 }
@@ -308,7 +327,7 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 	if (direction == FLOW_EGRESS && packet->tcp_bits)
 		read_socket(skb, &counters);
 #ifdef FLOW_OWNERS
-	counters.owner = find_owner(skb, direction, key);
+	counters.owner = find_owner(skb, direction, key, &counters);
 #endif
 	if (insert_flow(side, key, &counters) == 0) {
 		entries = inserted.lookup(&side);

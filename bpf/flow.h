@@ -106,9 +106,10 @@ struct flow_counters {
 	flow_u64 syn_ns;                  /* time of the first packet with SYN, FIN, RST; 0: none */
 	flow_u64 fin_ns;
 	flow_u64 rst_ns;
-	flow_u32 smoothed_rtt_us;         /* this and the next two: local TCP socket at its latest packet sent; else 0 */
+	flow_u32 smoothed_rtt_us;         /* this and the next two: local TCP socket at its latest packet sent, or, with owners,
+	                                   * at one that it receives; else 0 */
 	flow_u32 congestion_window;       /* segments */
-	flow_u32 retransmitted;           /* segments, since the socket exists */
+	flow_u32 retransmitted;           /* segments, since the socket exists; of packets sent */
 	flow_u32 fragments;               /* of the packets, how many are fragments: first and later ones */
 	flow_u16 echo_identifier;         /* this and the next two: of the first packet, if `echo` */
 	flow_u16 echo_sequence;

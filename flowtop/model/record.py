@@ -71,6 +71,7 @@ FLOW_COUNTERS_DTYPE = np.dtype([
 tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
 first packet with that bit, 0 for none. smoothed_rtt_us .. retransmitted are of the local TCP socket that sent the flow,
 at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
+Of flows that a local socket receives, the first two, at the first packet after a drain.
 fragments: how many of the packets are fragments. echo: 1 if the first packet is an ICMP echo request or reply; then
 echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns. owner: whose
 socket it is, see model/owners.py; 0: not known.

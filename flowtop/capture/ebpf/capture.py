@@ -176,7 +176,7 @@ class EbpfCapture:
         self._points = ObservationPoints(
             selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
-        self._packets.begin(self._points)
+        self._packets.begin(self._points, None if self._owners is None else self._owners.of_packets)
         selected = sum(map(selection.selects, self._list()))
         progress(f"attaching to {selected} interface{'' if selected == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)

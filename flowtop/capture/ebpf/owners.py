@@ -23,6 +23,7 @@ from flowtop.capture.ebpf.addresses import LocalAddresses
 from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.model.kinds import Direction, Kind
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
@@ -229,6 +230,7 @@ class FlowOwners:
 
     Attributes:
         refused: why the hooks are not attached; "": they are.
+        of_packets: the owners of single packets.
     """
 
     def __init__(self, program: FlowProgram, route: RouteSocket, *, clock: Callable[[], float] = time.monotonic,
@@ -244,6 +246,7 @@ class FlowOwners:
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
+        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._book.texts_of)
         self._scans = SocketScans(self._book, clock)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
@@ -286,6 +289,7 @@ class FlowOwners:
             found = self._join(keys[left], counters["socket_cookie"][left])
             owners[left] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
         counters["owner"] = owners
+        self.of_packets.note(keys, owners)
         self._drained_s = self._clock()
         self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
         return self._book.texts()
@@ -339,6 +343,7 @@ class FlowOwners:
 
     def close(self) -> None:
         """Detach the hooks and end the threads."""
+        self.of_packets.close()
         if self._hooks is not None:
             self._hooks.close()
         self._ending.set()

@@ -158,6 +158,11 @@ class FilterController:
             return None
         return NO_NAMES if self._hosts is None else self._hosts.known()
 
+    def known_hosts(self) -> KnownNames:
+        """The names of hosts that are known now. For any thread."""
+        hosts = self._hosts
+        return NO_NAMES if hosts is None else hosts.known()
+
     def action_hosts(self) -> None:
         """Names of hosts, or addresses."""
         self._hosts_shown = not self._hosts_shown
