@@ -26,6 +26,8 @@ LOOKED_UP = 8
 """Names that one client had for one address."""
 CONVERSATIONS = 65_536
 TEXTS = 131_072
+_LOCAL_NS = 5 * 10**9
+"""How long it is kept whether an address is this host's."""
 _LEAST_LIFE_NS, _LONGEST_LIFE_NS = 3600 * 10**9, 86_400 * 10**9
 """Clients keep an address beyond its time to live: a connection pool, a cache. But an address is given to others."""
 
@@ -36,7 +38,10 @@ _TALK = 2 * _ADDRESS + 6
 """Octets of a Flow Key that say who talks: addresses, ports, protocol, IP version."""
 _ADDRESSES = slice(0, 2 * _ADDRESS)
 THIS_HOST = bytes(_ADDRESS)
-"""In place of a client's loopback address: what a host asks its own resolver counts for all its addresses."""
+"""In place of an address of this host, or a loopback one: what it asks by one address counts for all of them, also for
+those of the other version of IP."""
+MANY = b""
+"""In place of a client: several."""
 _LOOPBACK_V6 = bytes(15) + b"\1"
 _LOOPBACK_V4 = 127
 _BITS = 16
@@ -55,6 +60,10 @@ class _Called(NamedTuple):
     at_ns: int
     until_ns: int
     code: int
+
+
+def _looks_like_v4(address: bytes) -> bool:
+    return not any(address[4:])
 
 
 def _nobody(addresses: npt.NDArray[np.void], versions: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:  # noqa: ARG001
@@ -85,6 +94,9 @@ class NameBook:
         self._pairs: OrderedDict[bytes, list[_Called]] = OrderedDict()
         self._conversations: OrderedDict[bytes, int] = OrderedDict()
         self._addresses: OrderedDict[bytes, int] = OrderedDict()
+        self._askers: OrderedDict[bytes, bytes] = OrderedDict()
+        self._local: dict[bytes, bool] = {}
+        self._local_ns = 0
         self._ends = np.zeros(1 << _BITS, np.bool_)
         self._fresh_ends = 0
         self._news: dict[bytes, int] = {}
@@ -112,11 +124,30 @@ class NameBook:
             code = self._code(name)
             if not code:
                 return
+            client = self._named_client(client, version, at_ns)
             for address in addresses:
                 server = address.ljust(_ADDRESS, b"\0")
-                self._note_pair(_client(client, version) + server, _Called(at_ns, until_ns, code))
+                self._note_pair(client + server, _Called(at_ns, until_ns, code))
+                self._note_asker(server, client)
                 self._note_address(address, code)
                 self._note_end(server)
+
+    def _named_client(self, client: bytes, version: int, at_ns: int) -> bytes:
+        """The client's address, or THIS_HOST."""
+        if abs(at_ns - self._local_ns) > _LOCAL_NS or len(self._local) > self._most_pairs:
+            self._local, self._local_ns = {}, at_ns
+        if client not in self._local:
+            address = np.frombuffer(client, "V16")
+            self._local[client] = _client(client, version) == THIS_HOST or bool(
+                self._are_local(address, np.array([version], np.uint8))[0])
+        return THIS_HOST if self._local[client] else client
+
+    def _note_asker(self, server: bytes, client: bytes) -> None:
+        if self._askers.setdefault(server, client) != client:
+            self._askers[server] = MANY
+        self._askers.move_to_end(server)
+        if len(self._askers) > self._most_pairs:
+            self._askers.popitem(last=False)
 
     def _note_pair(self, pair: bytes, called: _Called) -> None:
         history = self._pairs.setdefault(pair, [])
@@ -181,7 +212,7 @@ class NameBook:
 
     def _code(self, name: str) -> int:
         """The code of a name, made safe to show; 0: it is none."""
-        text = harmless_host(name)
+        text = None if ":" in name else harmless_host(name)  # an IPv6 address, in brackets or not
         if not text:
             return 0
         text = text.lower()
@@ -254,10 +285,18 @@ class NameBook:
             client = _client(way[:_ADDRESS], way[_TALK - 1])
             if client != THIS_HOST and THIS_HOST + way[_ADDRESS:2 * _ADDRESS] in self._pairs:
                 return None
-            called = self._called(client, way, at_ns)
+            called = self._called(client, way, at_ns) or self._called_by_the_only_one(way, at_ns)
             if called is not None:
                 return peer_name(called.code, Origin.DNS, of_source=of_source)
         return 0
+
+    def _called_by_the_only_one(self, way: bytes, at_ns: int) -> _Called | None:
+        """A client's addresses of both versions of IP do not show that they are one host's. So of the other version, the
+        only client that has asked for that address counts."""
+        asker = self._askers.get(way[_ADDRESS:2 * _ADDRESS], MANY)
+        if asker in (MANY, THIS_HOST) or _looks_like_v4(asker) == (way[_TALK - 1] == IpVersion.V4):
+            return None
+        return self._called(asker, way, at_ns)
 
     def _called(self, client: bytes, way: bytes, at_ns: int) -> _Called | None:
         """What a client called the end that `way` leads to before that time, but not too long before."""
