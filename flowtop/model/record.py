@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
+from flowtop.model.names_seen import NameStatistics, PeerNames
 from flowtop.model.owners import OwnerStatistics
 from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
@@ -246,6 +247,9 @@ class FlowBatch:
             nothing so far.
         texts: texts of its codes, see model.reported.TEXTS; of owners, see model.owners.TEXTS.
         owners: how the owners of flows are found; None: they are not looked for.
+        names: gives flows the names of their peers; None: they are not looked for.
+        name_statistics: what was seen of names; None likewise.
+        named_addresses: what each address, 4 or 16 octets, was called last by whoever asked.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
@@ -271,6 +275,9 @@ class FlowBatch:
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
     unobserved: tuple[Unobserved, ...] = ()
+    names: PeerNames | None = None
+    name_statistics: NameStatistics | None = None
+    named_addresses: Mapping[bytes, str] = field(default_factory=dict)
 
 
 FLOW_RECORD_DTYPE = np.dtype([
@@ -295,10 +302,12 @@ FLOW_RECORD_DTYPE = np.dtype([
     ("congestion_window", "u4"),
     ("retransmitted_delta", "u4"),
     ("out_of_order_delta", "u4"),
+    ("peer_name", "u4"),
     *[(name, DESCRIBED_DTYPE[name]) for name in DESCRIBED_DTYPE.names or ()],
 ])
 """A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
 
+`peer_name`: see model.names_seen; 0: no name.
 `duplicate`: the totals count these packets in the flow of another Observation Point.
 `syn_ms` .. `congestion_window`: of TCP, 0 where it is not known; see FlowRow. `*_delta`: since the flow's previous
 record. Messages have those that there are elements for: see wire/tcp_metrics.py.

@@ -278,6 +278,8 @@ class _JsonLines:
             line["collecting"] = collecting_record(page.collecting)
         if page.owners:
             line["owners"] = page.owners.record
+        if page.names:
+            line["namesSeen"] = page.names.record
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 
@@ -343,8 +345,9 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("excess out", books.excess_egress_packets)):
         if number:
             second += f"  {word} {number}"
-    owners = [] if page.owners is None else page.owners.faults
-    return [first, second, *(one.text for one in page.unobserved), *owners,
+    owners = () if page.owners is None else page.owners.faults
+    names = () if page.names is None else page.names.faults
+    return [first, second, *(one.text for one in page.unobserved), *owners, *names,
             *_collecting_lines(page.collecting), *_network_lines(page)]
 
 

@@ -61,26 +61,26 @@ class Ring:
         self._octets = np.frombuffer(self._writers, np.uint8, 2 * size, page)
         self._fence = threading.Lock()
 
-    def take(self) -> tuple[npt.NDArray[np.uint8], list[int]]:
-        """Copy complete records and remove them from the ring.
+    def take(self, most: int = _MOST_RECORDS) -> tuple[npt.NDArray[np.uint8], list[int]]:
+        """Copy complete records, at most so many, and remove them from the ring.
 
-        Returns their octets, and the offset of each struct packet_record in them; empty if there is none.
+        Returns their octets, and the offset of each record in them; empty if there is none.
         """
         consumed = int(self._consumed[0])
         start = consumed & (self._size - 1)
         with self._fence:  # a memory barrier: data written before the position is visible after it
             end = start + int(self._produced[0]) - consumed
-        offsets, stop = self._walk(start, end)
+        offsets, stop = self._walk(start, end, most)
         octets = self._octets[start:stop].copy()
         with self._fence:
             self._consumed[0] = consumed + stop - start
         return octets, offsets
 
-    def _walk(self, start: int, end: int) -> tuple[list[int], int]:
+    def _walk(self, start: int, end: int, most: int) -> tuple[list[int], int]:
         header, view = _HEADER.unpack_from, memoryview(self._octets.data)
         offsets: list[int] = []
         at = start
-        while at < end and len(offsets) < _MOST_RECORDS:
+        while at < end and len(offsets) < most:
             length, _ = header(view, at)
             if length & _BUSY:
                 break

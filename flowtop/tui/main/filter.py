@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from textual.message import Message
 
+from flowtop.fields.names import NAME_TEXTS
 from flowtop.fields.seen import seen_texts
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.terms import add_term
 from flowtop.model.kinds import PORT_PROTOCOLS, Kind
+from flowtop.model.names_seen import NAMES
 from flowtop.model.rows import FlowRow
 from flowtop.query.layout import columns_of
 from flowtop.query.query import Query
@@ -145,11 +147,15 @@ class FilterController:
         """The names that are shown, as far as they are known."""
         if self._hosts_shown and self._hosts is None:
             self._hosts = HostNames(self.look_up or system_look_up, on_change=self._name_came)
+        page = self._view.page
+        lookups = NO_LOOKUPS if page is None else page.lookups
+        if self._hosts is not None:
+            self._hosts.called = lookups.called
         if self._services_shown and self._services is None:
             self._services = ServiceNames()
         hosts = self._hosts if self._hosts_shown else None
         services = self._services if self._services_shown else None
-        return Names(hosts, services, hosts.edition if hosts else 0)
+        return Names(hosts, services, hosts.edition if hosts else 0, lookups.named(NAMES))
 
     def names_for_filter(self) -> KnownNames | None:
         """Names of hosts, when the filter asks for any; flows without a known name do not pass it."""
@@ -227,6 +233,7 @@ def seen_values(rows: Iterable[FlowRow], lookups: Lookups,
         for address in (row.source_mac, row.destination_mac):
             macs[units.mac(address)] = None
     texts = seen_texts(rows, lookups)
+    peers = (NAME_TEXTS.text(row.more.get("name", 0), lookups) for row in rows)
     names = dict.fromkeys((*texts.get("if", ()), *(name for name in attached if name == units.printable(name))))
     return {**texts, "host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": [*names],
-            "name": sorted(set(host_names))}
+            "name": sorted({*host_names, *filter(None, peers)})}
