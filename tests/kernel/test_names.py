@@ -1,10 +1,9 @@
-"""Names seen: real clients and servers in network namespaces. Who asked for what is known to the tests, and to tshark."""
+"""Names seen: real clients and servers in network namespaces. The tests, and tshark, know who asked for what."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
 import subprocess
 import threading
 import time
