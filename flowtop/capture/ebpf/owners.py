@@ -34,6 +34,7 @@ from flowtop.model.owners import (
     Ids,
     OwnerStatistics,
     are_processes,
+    pid_of,
 )
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.owners.book import Owner, OwnerBook
@@ -246,7 +247,7 @@ class FlowOwners:
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
-        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._book.texts_of)
+        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
         self._scans = SocketScans(self._book, clock)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
@@ -335,6 +336,12 @@ class FlowOwners:
     def _take(self) -> None:
         if self._notes is not None:
             self._book.note(self._notes.take())
+
+    def _texts_of(self, owners: set[int]) -> Mapping[str, Mapping[int, str]]:
+        """What is known of some owners; of those that the kernel has just reported, too."""
+        if not self.of_packets.closed and any(pid_of(owner) and self._book.owner(owner) is None for owner in owners):
+            self._take()
+        return self._book.texts_of(owners)
 
     def _run(self) -> None:
         while not self._ending.wait(_POLL_S):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,18 @@ class PacketOwners:
     Args:
         maps: file descriptors of the maps of flows. Not used after `close`.
         texts: what is known of some owners.
+
+    Attributes:
+        closed: the maps of the kernel must not be used any more.
     """
 
-    def __init__(self, maps: tuple[int, ...], texts: Callable[[Iterable[int]], Texts]) -> None:
+    def __init__(self, maps: tuple[int, ...], texts: Callable[[set[int]], Texts]) -> None:
         self._maps = maps
         self._texts = texts
         self._entry = np.zeros(1, FLOW_COUNTERS_DTYPE)
         self._open = threading.Lock()
         self._known: dict[bytes, int] = {}
+        self.closed = False
 
     def find(self, keys: npt.NDArray[np.void]) -> tuple[Ids, Texts]:
         """Owners of packets, shape (n,), and what is known of them.
@@ -46,8 +50,8 @@ class PacketOwners:
         known = self._known
         with self._open:
             found = {key: known[key] if key in known else self._look_up(key) for key in set(octets)}
-        owners = np.fromiter((found[key] for key in octets), np.uint64, len(octets))
-        return owners, self._texts(set(found.values()))
+            texts = self._texts(set(found.values()))
+        return np.fromiter((found[key] for key in octets), np.uint64, len(octets)), texts
 
     def _look_up(self, key: bytes) -> int:
         """The owner in the entry of a flow. Whether a socket for any address receives it is known after the drain."""
@@ -79,4 +83,4 @@ class PacketOwners:
     def close(self) -> None:
         """The maps are about to be closed: only owners that are known already are found from now on."""
         with self._open:
-            self._maps = ()
+            self._maps, self.closed = (), True
