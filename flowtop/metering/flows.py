@@ -268,7 +268,8 @@ class Flows:
             slots = self.index.find(keys, hashes, self.store.key_words)
             missing = np.flatnonzero(slots < 0)
             if len(missing):
-                slots[missing] = self.give_birth(keys[missing], counters[missing])
+                before = None if batch.conversations is None else batch.conversations[start + missing]
+                slots[missing] = self.give_birth(keys[missing], counters[missing], before)
                 if batch.described is not None:  # as other values of CARRIED, the bits are of the first record
                     self.store.record_bits[slots[missing]] = batch.described["record_bits"][start + missing]
                 self.index.insert(hashes[missing], slots[missing])
@@ -291,11 +292,15 @@ class Flows:
             note_measured(self.store, slots, batch.reported)
         return slots
 
-    def give_birth(self, keys: Words, counters: npt.NDArray[np.void]) -> Slots:
-        """Create flows with the values of their first packet. They are not in the index yet."""
+    def give_birth(self, keys: Words, counters: npt.NDArray[np.void], conversations: Words | None = None) -> Slots:
+        """Create flows with the values of their first packet. They are not in the index yet.
+
+        Args:
+            conversations: see FlowBatch.
+        """
         store = self.store
         slots = store.allocate(len(keys))
-        store.key_words[slots] = keys
+        store.place(slots, keys, conversations)
         store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
         self._next_id += len(slots)
         for name, merge in CARRIED.items():

@@ -242,6 +242,8 @@ class FlowBatch:
         owners: how the owners of flows are found; None: they are not looked for.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
+        conversations: u64, shape (n, 7): the keys, but with the ends of flows with address translation as they are
+            before it: these are the same packets. None: no flow has any.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
             end of its own.
 
@@ -264,6 +266,7 @@ class FlowBatch:
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
+    conversations: npt.NDArray[np.uint64] | None = None
     unobserved: tuple[Unobserved, ...] = ()
 
 

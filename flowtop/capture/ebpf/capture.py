@@ -86,6 +86,7 @@ class EbpfConfig:
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         owners: find the process of each flow.
+        nat: for these, join the two sides of connections with address translation.
         must_observe: `open` fails if none of the interfaces can be observed, unless a glob waits for others.
     """
 
@@ -95,6 +96,7 @@ class EbpfConfig:
     decap: bool = False
     tunnel_ports: TunnelPorts = field(default_factory=dict)
     owners: bool = False
+    nat: bool = True
     must_observe: bool = False
 
     def __post_init__(self) -> None:
@@ -169,7 +171,7 @@ class EbpfCapture:
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program, route))
+            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat))
         clsact = ClsactAttacher(route, this_process())
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
@@ -294,10 +296,11 @@ class EbpfCapture:
         return self._batch(now_ns, self._maps.buffer.keys, self._maps.buffer.counters)
 
     def _batch(self, now_ns: int, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> FlowBatch:
+        texts, conversations = ({}, None) if self._owners is None else self._owners.find(keys, counters)
         return FlowBatch(
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
             self._points.names(), self._points.attached(),
-            texts={} if self._owners is None else self._owners.find(keys, counters),
+            texts=texts, conversations=conversations,
             owners=None if self._owners is None else self._owners.statistics, unobserved=self._points.unobserved)
 
     def close(self) -> FlowBatch:
