@@ -422,6 +422,29 @@ def _of_oci(container_id: str, path: Path) -> Container:
     return of_annotations(container_id, _mapping(_mapping(read_json(path)).get("annotations")))
 
 
+_STATE = {
+    "Docker": ("var/lib/docker/containers", "var/snap/docker/common/var-lib-docker/containers"),
+    "containerd": ("run/containerd/io.containerd.runtime.v2.task", "run/k3s/containerd/io.containerd.runtime.v2.task",
+                   "var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task"),
+    "Podman or CRI-O": ("var/lib/containers/storage/overlay-containers",
+                        "run/containers/storage/overlay-containers"),
+    "the kubelet": ("var/log/pods",),
+}
+
+
+def runtimes(root: Path = Path("/")) -> tuple[list[str], list[str]]:
+    """Whose files are there and can be read, and which cannot be, in words."""
+    found, faults = [], []
+    for name, directories in _STATE.items():
+        for directory in directories:
+            try:
+                if _names(root / directory) and name not in found:
+                    found.append(name)
+            except OSError as error:
+                faults.append(f"{root / directory}: {(error.strerror or str(error)).lower()}")
+    return found, faults
+
+
 class ContainerNames:
     """Containers by control group. `of` returns what is known now; a thread of its own finds the rest.
 

@@ -77,9 +77,9 @@ def in_first_namespace(proc: Path = PROC) -> bool:
         return True
 
 
-def unreadable(proc: Path = PROC) -> int:
-    """The number of processes whose open files cannot be read."""
-    found = 0
+def unreadable(proc: Path = PROC) -> list[str]:
+    """Name and pid of the processes whose open files cannot be read."""
+    found = []
     for directory in proc.iterdir():
         if directory.name.isdecimal():
             try:
@@ -87,7 +87,9 @@ def unreadable(proc: Path = PROC) -> int:
                     os.readlink(file)  # noqa: PTH115 - no path
                     break
             except PermissionError:  # also of one that has ended meanwhile
-                found += may_have_files(read_text(directory / "stat", 4096))
+                text = read_text(directory / "stat", 4096)
+                if may_have_files(text):
+                    found.append(f"{text.partition('(')[2].rpartition(')')[0]} ({directory.name})")
             except OSError:
                 continue
     return found

@@ -63,10 +63,11 @@ NAT_ONLY = b"".join(_INSTRUCTION.pack(*one) for one in (
     (0x06, 0, 0, 0xFFFF_FFFF)))
 """Classic BPF (uapi/linux/filter.h): of notifications, those of connections with translation."""
 
-_TRACKING = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+TRACKING = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+"""Number of connections that are tracked in the network namespace of who reads it."""
 
 
-def tracked_connections(path: Path = _TRACKING) -> int:
+def tracked_connections(path: Path = TRACKING) -> int:
     """How many connections this thread's network namespace tracks; 0: it has no connection tracking."""
     try:
         return int(path.read_text(encoding="ascii"))

@@ -64,6 +64,22 @@ _MOST_COOKIES = 65_536
 _U32 = struct.Struct("=I")
 
 
+def other_programs(root: Path) -> tuple[list[str], list[str]]:
+    """Programs of others on the hooks of OWNER_PROGRAMS at a cgroup: those that allow others beside them, and those
+    that do not, by name, else by number. Raises OSError: the kernel does not say."""
+    beside: list[str] = []
+    exclusive: list[str] = []
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _, attach_type in OWNER_PROGRAMS.values():
+            numbers, shared = bpf.cgroup_programs(directory, attach_type)
+            (beside if shared else exclusive).extend(
+                bpf.program_name(number) or f"program {number}" for number in numbers)
+    finally:
+        os.close(directory)
+    return list(dict.fromkeys(beside)), list(dict.fromkeys(exclusive))
+
+
 class OwnerHooks:
     """The programs of OWNER_PROGRAMS, attached to the root of cgroup v2 beside those of others.
 
@@ -92,6 +108,15 @@ class OwnerHooks:
     def close(self) -> None:
         """Detach all."""
         self._links.close()
+
+
+def _exclusive(root: Path) -> str:
+    """Which programs do not allow others beside them; "": there are none, or it is not known."""
+    try:
+        _, exclusive = other_programs(root)
+    except OSError:
+        return ""
+    return f"{', '.join(exclusive)} allows no other program" if exclusive else ""
 
 
 class ProcessNotes:
@@ -350,7 +375,7 @@ class FlowOwners:
         try:
             self._hooks = OwnerHooks(program.programs, root)
         except OSError as error:
-            self.refused = f"{root}: {error.strerror or error}"
+            self.refused = f"{root}: {_exclusive(root) or error.strerror or error}"
 
     @property
     def statistics(self) -> OwnerStatistics:
