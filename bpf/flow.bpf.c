@@ -242,15 +242,42 @@ FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key, stru
 	return id;
 }
 
-/* Owner of the local socket that sends this packet, or will receive it. At ingress, what that socket knows goes to the
- * flow's counters, as it has been looked up: once a drain, and at new TCP bits. */
+/*
+ * Owner of the socket that has sent a packet which comes in: packets keep it from one network namespace to the next, as
+ * on the host's end of a container's veth, until they are routed.
+ */
+FLOW_INLINE u64 sender_owner(struct __sk_buff *skb)
+{
+	struct bpf_sock *socket = skb->sk;
+	u64 id;
+
+	if (!socket)
+		return FLOW_OWNER_NONE;
+	id = stored_owner(socket);
+	if (id == FLOW_OWNER_NONE)
+		id = socket_cookie(skb) & (FLOW_OWNER_SENDER - 1);
+	return id == FLOW_OWNER_KERNEL ? id : id | FLOW_OWNER_SENDER;
+}
+
+/*
+ * Owner of the local socket that sends this packet, or will receive it. One that receives for any address is less sure
+ * than one that has sent it. At ingress, what that socket knows goes to the flow's counters, as it has been looked up:
+ * once a drain, and at new TCP bits.
+ */
 FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key,
 			   struct flow_counters *counters)
 {
 	struct bpf_sock *socket;
+	u64 id, sender;
 
-	if (direction == FLOW_INGRESS)
-		return receiver_owner(skb, key, counters);
+	if (direction == FLOW_INGRESS) {
+		id = receiver_owner(skb, key, counters);
+		if (id != FLOW_OWNER_NONE && !(id & FLOW_OWNER_ANY_ADDRESS))
+			return id;
+		keep_apart();         /* as above */
+		sender = sender_owner(skb);
+		return sender == FLOW_OWNER_NONE ? id : sender;
+	}
 	socket = skb->sk;
 	if (socket)
 		return stored_owner(socket);

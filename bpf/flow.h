@@ -74,13 +74,15 @@ enum flow_control {
 
 /*
  * Owner of a flow's local socket. A process: FLOW_OWNER_PROCESS, its start time (CLOCK_BOOTTIME in units of 4096 ns, the
- * lowest 40 bits: 52 days) above its pid (at most 2^22, PID_MAX_LIMIT), so that pids can be used again.
+ * lowest 39 bits: 26 days) above its pid (at most 2^22, PID_MAX_LIMIT), so that pids can be used again.
  */
 #define FLOW_OWNER_NONE 0ULL              /* not known */
 #define FLOW_OWNER_KERNEL 1ULL            /* sent by the kernel itself */
 #define FLOW_OWNER_FORWARDED 2ULL         /* came in at another interface */
 #define FLOW_OWNER_PROCESS (1ULL << 63)
 #define FLOW_OWNER_ANY_ADDRESS (1ULL << 62) /* found by port alone: it is the owner only if the address is local */
+#define FLOW_OWNER_SENDER (1ULL << 61)    /* of a packet that came in: the owner of the socket that sent it, in another
+					     network namespace of this host; else, without PROCESS, its cookie */
 #define FLOW_OWNER_PID_BITS 22
 #define FLOW_OWNER_START_SHIFT 12
 

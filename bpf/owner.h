@@ -79,7 +79,7 @@ FLOW_INLINE u64 read_process(struct process *process)
 	read_kernel(&process->parent_pid, sizeof(process->parent_pid), (void *)(parent + TASK_TGID));
 	process->uid = current_uid_gid();
 	return FLOW_OWNER_PROCESS | (process->start_ns >> FLOW_OWNER_START_SHIFT << FLOW_OWNER_PID_BITS &
-				     ~(FLOW_OWNER_PROCESS | FLOW_OWNER_ANY_ADDRESS)) | process->pid;
+				     ~(FLOW_OWNER_PROCESS | FLOW_OWNER_ANY_ADDRESS | FLOW_OWNER_SENDER)) | process->pid;
 }
 
 /* The octets after the terminating 0 may be those of an earlier name. */

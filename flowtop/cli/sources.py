@@ -96,7 +96,7 @@ class LiveSource:
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
                                     tunnel_ports=options.tunnel_port, owners=options.owners,
-                                    names_seen=not options.no_names_seen, must_observe=options.batch)
+                                    nat=options.nat, names_seen=not options.no_names_seen, must_observe=options.batch)
                 return EbpfCapture(config, compilation)
 
             yield open_capture

@@ -1,4 +1,4 @@
-"""Whose socket it is: process, pid, user, systemd unit, command line, parents, program and cgroup of a local flow."""
+"""Whose socket it is: process, pid, user, systemd unit, container, pod, command line, parents, program and cgroup."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from flowtop.fields import make
-from flowtop.fields.field import EVERYWHERE, Detail, DetailFormatter, Field, Known
+from flowtop.fields.field import EVERYWHERE, Detail, DetailFormatter, Field, Known, Member
 from flowtop.fields.reported import of_records
 from flowtop.model import owners
 from flowtop.model.flows import Array, FlowColumns, FlowSource
+from flowtop.model.kinds import Kind
 from flowtop.model.reported import USERS
-from flowtop.model.rows import FlowRow
+from flowtop.model.rows import FlowRow, FlowValues
+from flowtop.model.translations import TRANSLATIONS, Flow
 from flowtop.text import operands, units
 from flowtop.text.lookups import Lookups, Texts
 
@@ -130,6 +132,25 @@ def _user() -> Field:
         records=lambda columns: codes(columns, of_user(columns)))
 
 
+def _other_side(flow: FlowRow | FlowValues, lookups: Lookups) -> str:
+    """`address:port > address:port` of the same packets on the other side of address translation; "": not known."""
+    known = lookups.named(TRANSLATIONS)
+    if not known or flow.kind != Kind.FLOW:
+        return ""
+    return known.get(Flow(flow.source_address, flow.destination_address, flow.source_port, flow.destination_port,
+                          flow.protocol, flow.ip_version).code, "")
+
+
+def _translation() -> Field:
+    doc = "Ends of the same packets on the other side of this host's address translation (NAT)."
+    return Field(
+        "translation", doc,
+        members=(Member("translatedFlow", lambda flow, lookups: _other_side(flow, lookups) or None, doc,
+                        of_packets=True, of_reports=True),),
+        detail=Detail("nat", lambda row, formatter: _other_side(row, formatter.lookups), of_way=False, optional=True,
+                      rank=3), known=("live",))
+
+
 PROCESS = (
     _text("process", "PROCESS", "Process of the local socket; `kernel`, `forwarded`: none.",
           "processName", Texts(_names, _missing), example="process nginx", width=10, priority=_PROCESS_PRIORITY,
@@ -143,6 +164,19 @@ MORE = (
     _text("unit", "UNIT", "systemd unit of the local socket's process; its slice where it has no unit.", "systemdUnit",
           _texts(owners.UNITS), example="unit ssh.service", width=10, line="process",
           expected="a unit's name, such as ssh.service"),
+    _text("container", "CONTAINER", "Container of the local socket's process: its name, else its short id.",
+          "containerName", _texts(owners.CONTAINERS), example="container web*", width=10, line="container",
+          expected="a container's name or short id, such as web*"),
+    _text("image", "IMAGE", "Image of the container.", "containerImage", _texts(owners.IMAGES), example="image *nginx*",
+          width=10, line="container", on_request=True, expected="an image's name, such as *nginx*"),
+    _text("container_id", "CONTAINER ID", "Id of the container.", "containerId", _texts(owners.CONTAINER_IDS),
+          example="container_id 4f5e*", width=12, line="container", on_request=True,
+          expected="an id in hexadecimal, such as 4f5e*"),
+    _text("pod", "POD", "Kubernetes pod of the local socket's process.", "podName", _texts(owners.PODS),
+          example="pod ~ api", width=10, line="pod", expected="a pod's name, such as api-*"),
+    _text("namespace", "NAMESPACE", "Kubernetes namespace of the pod.", "podNamespace", _texts(owners.NAMESPACES),
+          example="namespace kube-system", width=10, line="pod", on_request=True,
+          expected="a namespace, such as kube-system"),
     _text("command", "COMMAND", "Command line of the local socket's process.", "processCommand",
           _texts(owners.COMMANDS), example="command *backup*", width=10, on_request=True, grouped=False,
           expected="a command line; * and ? stand for any"),
@@ -155,6 +189,7 @@ MORE = (
     _text("cgroup", "CGROUP", "Control group (v2) of the local socket's process.", "processCgroup",
           _texts(owners.CGROUPS), example="cgroup /system.slice/*", width=10, on_request=True,
           expected="a path such as /system.slice/*"),
+    _translation(),
 )
 """Flows without a local socket have no owner, nor have packets in files, and flows of exporters other than flowtop (but
 for the user)."""

@@ -273,7 +273,8 @@ class Flows:
             slots = self.index.find(keys, hashes, self.store.key_words)
             missing = np.flatnonzero(slots < 0)
             if len(missing):
-                slots[missing] = self.give_birth(keys[missing], counters[missing], batch.names)
+                before = None if batch.conversations is None else batch.conversations[start + missing]
+                slots[missing] = self.give_birth(keys[missing], counters[missing], before, batch.names)
                 if batch.described is not None:  # as other values of CARRIED, the bits are of the first record
                     self.store.record_bits[slots[missing]] = batch.described["record_bits"][start + missing]
                 self.index.insert(hashes[missing], slots[missing])
@@ -305,15 +306,17 @@ class Flows:
             there = slots >= 0
             self.store.peer_name[slots[there]] = news[1][there]
 
-    def give_birth(self, keys: Words, counters: npt.NDArray[np.void], names: PeerNames | None = None) -> Slots:
+    def give_birth(self, keys: Words, counters: npt.NDArray[np.void], conversations: Words | None = None,
+                   names: PeerNames | None = None) -> Slots:
         """Create flows with the values of their first packet. They are not in the index yet.
 
         Args:
+            conversations: see FlowBatch.
             names: gives them the names of their peers.
         """
         store = self.store
         slots = store.allocate(len(keys))
-        store.key_words[slots] = keys
+        store.place(slots, keys, conversations)
         store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
         self._next_id += len(slots)
         for name, merge in CARRIED.items():

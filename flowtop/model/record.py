@@ -252,6 +252,8 @@ class FlowBatch:
         named_addresses: what each address, 4 or 16 octets, was called last by whoever asked.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
+        conversations: u64, shape (n, 7): the keys, but with the ends of flows with address translation as they are
+            before it: these are the same packets. None: no flow has any.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
             end of its own.
 
@@ -274,6 +276,7 @@ class FlowBatch:
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
+    conversations: npt.NDArray[np.uint64] | None = None
     unobserved: tuple[Unobserved, ...] = ()
     names: PeerNames | None = None
     name_statistics: NameStatistics | None = None

@@ -90,6 +90,7 @@ class EbpfConfig:
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         owners: find the process of each flow.
         names_seen: read the names in DNS answers and in the first packets of connections.
+        nat: for these, join the two sides of connections with address translation.
         must_observe: `open` fails if none of the interfaces can be observed, unless a glob waits for others.
     """
 
@@ -100,6 +101,7 @@ class EbpfConfig:
     tunnel_ports: TunnelPorts = field(default_factory=dict)
     owners: bool = False
     names_seen: bool = False
+    nat: bool = True
     must_observe: bool = False
 
     def __post_init__(self) -> None:
@@ -176,7 +178,7 @@ class EbpfCapture:
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program, route))
+            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat))
         if self._config.names_seen:
             self._names = self._closing(SeenNames(program, LocalAddresses(route, time.monotonic).are_local))
         clsact = ClsactAttacher(route, this_process())
@@ -306,14 +308,14 @@ class EbpfCapture:
         return self._batch(now_ns, self._maps.buffer.keys, self._maps.buffer.counters)
 
     def _batch(self, now_ns: int, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> FlowBatch:
-        texts = {} if self._owners is None else dict(self._owners.find(keys, counters))
+        texts, conversations = ({}, None) if self._owners is None else self._owners.find(keys, counters)
         if self._names is not None:
             self._names.take()  # after the flows: what named a flow's peer came before its first packet
-            texts[NAMES] = self._names.book.texts()
+            texts = {**texts, NAMES: self._names.book.texts()}
         return FlowBatch(
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
             self._points.names(), self._points.attached(),
-            texts=texts, owners=None if self._owners is None else self._owners.statistics,
+            texts=texts, conversations=conversations, owners=None if self._owners is None else self._owners.statistics,
             unobserved=self._points.unobserved, names=None if self._names is None else self._names.book,
             name_statistics=None if self._names is None else self._names.statistics,
             named_addresses={} if self._names is None else self._names.book.addresses())

@@ -16,7 +16,7 @@ from flowtop.model.tunnel_ports import TunnelPorts
 HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
         "a locked-down kernel or a container may refuse")
 PROC_HINT = "mount -t proc proc /proc"
-CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 21, 24, 38, 39
+CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 19, 21, 24, 38, 39
 _NAMES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 UNCHARGED_RELEASE = (5, 11)

@@ -255,7 +255,7 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, planned: Plan) -> tu
     firsts = entry[lives.start[born]]
     flows.name_known(batch.names)
     slot[born] = flows.give_birth(as_words(batch.keys).take(firsts, axis=0), rows_of(batch.counters, firsts),
-                                  batch.names)
+                                  names=batch.names)
     before = flows.store.tcp_control_bits[slot]
     news = np.zeros(len(lives.start), np.bool_)
     news[born] = True
