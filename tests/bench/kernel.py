@@ -150,7 +150,8 @@ def main() -> None:
     print(f"names add to a hot flow, by the fastest rounds: {names}")
     print(json.dumps({"benchmark": "kernel", "empty_ns": medians["empty"], "above_empty_ns": above, "aim_ns": AIM_NS,
                       "owners_hot_ns": owners, "names_hot_ns": names,
-                      "names_handed_ns": {name: added for name, (_, added) in handed.items()}, "owners_new_ns": {name: added for name, (_, added) in new_flow.items()},
+                      "names_handed_ns": {name: added for name, (_, added) in handed.items()},
+                      "owners_new_ns": {name: added for name, (_, added) in new_flow.items()},
                       "met": max(above.values()) <= AIM_NS, "repeat": arguments.repeat, "rounds": arguments.rounds}))
 
 
