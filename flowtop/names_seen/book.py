@@ -291,8 +291,8 @@ class NameBook:
         return 0
 
     def _called_by_the_only_one(self, way: bytes, at_ns: int) -> _Called | None:
-        """Addresses of both versions of IP do not show that they are one client's. So of the other version, the
-        only client that has asked for that address counts."""
+        """Addresses of both versions of IP do not show that they are one client's. So of the other version, the only
+        one that has asked for that address counts."""
         asker = self._askers.get(way[_ADDRESS:2 * _ADDRESS], MANY)
         if asker in (MANY, THIS_HOST) or _looks_like_v4(asker) == (way[_TALK - 1] == IpVersion.V4):
             return None

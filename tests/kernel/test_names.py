@@ -304,15 +304,15 @@ def tls_server(namespace: Namespace, directory: Path, port: int = 8443) -> Itera
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate),
         "-subj", "/CN=server.example", "-days", "2")
     with process(*namespace.command("openssl", "s_server", "-accept", str(port), "-cert", str(certificate), "-key",
-                                   str(key), "-www", "-quiet"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+                                    str(key), "-www", "-quiet"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         eventually(lambda: f":{port} " in namespace.run("ss", "-Hltn"), "the server listens")
         yield
 
 
 @contextmanager
 def http_server(namespace: Namespace, directory: Path, port: int = 8080) -> Iterator[None]:
-    with process(*namespace.command("python3", "-m", "http.server", "--directory", str(directory), str(port)), stdout=subprocess.DEVNULL,
-                 stderr=subprocess.DEVNULL):
+    with process(*namespace.command("python3", "-m", "http.server", "--directory", str(directory), str(port)),
+                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         eventually(lambda: f":{port} " in namespace.run("ss", "-Hltn"), "the server listens")
         yield
 
@@ -374,14 +374,13 @@ def test_flows_are_called_what_they_ask_for_themselves_live_and_from_the_capture
         lab: Lab, tmp_path: Path) -> None:
     near, far = lab.pair()
     capture = tmp_path / "same.pcap"
-    with dns_server(far), tls_server(far, tmp_path), http_server(far, tmp_path):
-        with process(*near.command("tcpdump", "-i", "veth0", "-U", "-s", "0", "-w", str(capture)),
-                     stderr=subprocess.DEVNULL):
-            eventually(lambda: capture.exists() and capture.stat().st_size >= 24, "tcpdump captures")
-            with recorder(near, "veth0") as recording:
-                talk(near)
-            near.call(lambda: touch(SERVER, 9, 30_009, LAST_WORDS))
-            eventually(lambda: LAST_WORDS in capture.read_bytes(), "tcpdump has written everything")
+    with dns_server(far), tls_server(far, tmp_path), http_server(far, tmp_path), process(
+            *near.command("tcpdump", "-i", "veth0", "-U", "-s", "0", "-w", str(capture)), stderr=subprocess.DEVNULL):
+        eventually(lambda: capture.exists() and capture.stat().st_size >= 24, "tcpdump captures")
+        with recorder(near, "veth0") as recording:
+            talk(near)
+        near.call(lambda: touch(SERVER, 9, 30_009, LAST_WORDS))
+        eventually(lambda: LAST_WORDS in capture.read_bytes(), "tcpdump has written everything")
     flows, statistics = flows_of(recording)
     assert by_server(flows) == EXPECTED
     back = {(flow.ports[0], flow.name, flow.origin) for flow in flows if flow.source == SERVER and flow.name

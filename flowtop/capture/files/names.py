@@ -9,6 +9,7 @@ from flowtop.capture.packets.frames import Frames, Integers, gather
 from flowtop.capture.packets.internet import NO_FRAGMENT, Packets
 from flowtop.model.kinds import Protocol, TcpBits
 from flowtop.model.names_seen import NameStatistics
+from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.names_seen.book import NameBook
 from flowtop.names_seen.reader import DNS_PORT, HTTP_METHODS, HTTPS_PORT, TLS_HANDSHAKE, NameReader
 
@@ -21,6 +22,11 @@ _BEGINS[[TLS_HANDSHAKE, *(method[0] for method in HTTP_METHODS)]] = True
 _HTTP = np.array([int.from_bytes(method, "big") for method in HTTP_METHODS], np.uint32)
 _FOUR = np.dtype(">u4")
 _TLS_BEGIN, _TLS_MASK = TLS_HANDSHAKE << 24 | 3 << 16, 0xFFFF0000
+_PORTS_WORD = (FLOW_KEY_DTYPE.fields or {})["source_port"][1] // 8
+_PROTOCOL_OCTET = (FLOW_KEY_DTYPE.fields or {})["protocol"][1] % 8
+"""Where ports and protocol are in a Flow Key: the word of eight octets, and the octet in it."""
+_LEAST_INITIAL = 1200 + 28
+"""Octets of an IP packet with a client's Initial packet (RFC 9000, section 14.1)."""
 _LONG_HEADER = 0xC0
 """The two first bits of a long header of QUIC."""
 _RECORD_HEADER = 5
@@ -55,8 +61,9 @@ class FileNames:
             ip_at, transport_at: where their IP and transport headers are in the buffer, shape (n,).
         """
         captured_to = frames.offset + frames.captured
-        rows, at, octets = self._segments(packets, frames, ip_at, captured_to)
-        datagrams = self._datagrams(packets, frames, transport_at, captured_to)
+        ends = _Ends(packets.keys)
+        rows, at, octets = self._segments(packets, frames, ip_at, captured_to, ends)
+        datagrams = self._datagrams(packets, frames, transport_at, captured_to, ends)
         rows, at, octets = (np.concatenate(parts) for parts in zip((rows, at, octets), datagrams, strict=True))
         order = np.argsort(rows, kind="stable")
         for row, start, length in zip(rows[order].tolist(), at[order].tolist(), octets[order].tolist(), strict=True):
@@ -65,78 +72,90 @@ class FileNames:
                 self._reader.read(packets.keys[row].tobytes(), int(packets.time_ns[row]),
                                   frames.octets[start:stop].tobytes(), length)
 
-    def _datagrams(self, packets: Packets, frames: Frames, transport_at: Integers,
-                   captured_to: Integers) -> tuple[Integers, Integers, Integers]:
+    @staticmethod
+    def _datagrams(packets: Packets, frames: Frames, transport_at: Integers, captured_to: Integers,
+                   ends: _Ends) -> tuple[Integers, Integers, Integers]:
         """Rows, places and lengths of the payloads of DNS messages and QUIC packets in UDP."""
-        source, destination = packets.keys["source_port"], packets.keys["destination_port"]
-        dns = (source == np.uint16(DNS_PORT)) | (destination == np.uint16(DNS_PORT))
-        rows = np.flatnonzero(dns | (destination == np.uint16(HTTPS_PORT)))
-        udp = packets.keys["protocol"][rows] == np.uint8(Protocol.UDP)
-        rows = rows[udp & (packets.fragment[rows] == NO_FRAGMENT)]
+        initial = (ends.destination == np.uint16(HTTPS_PORT)) & (packets.octets >= _LEAST_INITIAL)
+        rows = np.flatnonzero((ends.dns | initial) & (ends.protocol == np.uint8(Protocol.UDP)))
+        rows = rows[packets.fragment[rows] == NO_FRAGMENT]
         rows = rows[transport_at[rows] + _UDP_HEADER.itemsize < captured_to[rows]]
         at = transport_at[rows] + _UDP_HEADER.itemsize
-        wanted = dns[rows] | (frames.octets[at] >= np.uint8(_LONG_HEADER))
+        wanted = ends.dns[rows] | (frames.octets[at] >= np.uint8(_LONG_HEADER))
         rows, at = rows[wanted], at[wanted]
         length = gather(frames.octets, transport_at[rows], _UDP_HEADER)["length"].astype(np.int64)
         return rows, at, np.maximum(length - _UDP_HEADER.itemsize, 0)
 
-    def _segments(self, packets: Packets, frames: Frames, ip_at: Integers,
-                  captured_to: Integers) -> tuple[Integers, Integers, Integers]:
+    def _segments(self, packets: Packets, frames: Frames, ip_at: Integers, captured_to: Integers,
+                  ends: _Ends) -> tuple[Integers, Integers, Integers]:
         """Rows, places and lengths of the payloads of TCP segments: DNS, ClientHellos, HTTP requests."""
-        nothing = np.zeros(0, np.int64)
-        rows = np.flatnonzero(packets.segment_octets)
-        bits = packets.tcp_bits[rows]
-        octets = packets.segment_octets[rows] - (bits & _FIN != 0) - (bits & _SYN != 0)
-        at = ip_at[rows] + packets.octets[rows] - octets
-        there = (octets > 0) & (at < captured_to[rows])
-        if not there.all():
-            rows, octets, at = rows[there], octets[there], at[there]
-        if not len(rows):
-            return nothing, nothing, nothing
-        chosen = np.flatnonzero(_BEGINS[frames.octets[at]])
+        at = ip_at + packets.octets
+        at -= packets.segment_octets  # where the payload begins, but for SYN and FIN, which are not in the packet
+        bits = packets.tcp_bits & (_FIN | _SYN)
+        some = np.flatnonzero(bits)
+        if len(some):
+            at[some] += (bits[some] & _FIN != 0).astype(np.int64) + (bits[some] & _SYN != 0)
+        np.minimum(at, len(frames.octets) - _FOUR.itemsize, out=at)  # of packets that were not captured to there
+        there = np.flatnonzero(packets.segment_octets > 0)
+        chosen = there[_BEGINS[frames.octets[at[there]]]]
         head = gather(frames.octets, at[chosen], _FOUR).astype(np.uint32)
         hello = head & np.uint32(_TLS_MASK) == np.uint32(_TLS_BEGIN)
-        dns = np.flatnonzero((packets.keys["source_port"][rows] == np.uint16(DNS_PORT))
-                             | (packets.keys["destination_port"][rows] == np.uint16(DNS_PORT)))
+        octets = ip_at + packets.octets - at
         hellos = chosen[hello]
-        following = self._following(packets, rows, octets, hellos, frames.octets, at)
-        places = np.unique(np.concatenate((chosen[hello | np.isin(head, _HTTP)], dns, following)))
-        return rows[places], at[places], octets[places]
+        dns = there[ends.dns[there]]
+        following = self._following(packets, octets, hellos[at[hellos] + _RECORD_HEADER <= captured_to[hellos]],
+                                    frames.octets, at)
+        rows = np.unique(np.concatenate((chosen[hello | np.isin(head, _HTTP)], dns, following)))
+        rows = rows[(octets[rows] > 0) & (at[rows] < captured_to[rows])]
+        return rows, at[rows], octets[rows]
 
-    def _following(self, packets: Packets, rows: Integers, octets: Integers, hellos: Integers,
-                   buffer: npt.NDArray[np.uint8], at: Integers) -> Integers:
-        """Places, among `rows`, of the segments in which ClientHellos go on, of this piece and of the one before."""
-        found: list[int] = []
-        sequences = packets.sequence[rows]
-        due, self._due = self._due, {}
-        for key, sequence in due.items():
-            self._find(packets, rows, sequences, octets, (key, sequence, -1, _FOLLOWING), found)
-        for place in hellos.tolist():
-            start = int(at[place])
-            length = int.from_bytes(buffer[start + _RECORD_HEADER - 2:start + _RECORD_HEADER].tobytes(), "big")
-            if length + _RECORD_HEADER > octets[place]:
-                sequence = int(sequences[place]) + int(octets[place])
-                self._find(packets, rows, sequences, octets,
-                           (packets.keys[rows[place]].tobytes(), sequence, place, _FOLLOWING), found)
-        return np.array(found, np.int64)
-
-    def _find(self, packets: Packets, rows: Integers, sequences: npt.NDArray[np.uint32], octets: Integers,
-              where: tuple[bytes, int, int, int], found: list[int]) -> None:
-        """Add places of segments that follow one another in a flow.
+    def _following(self, packets: Packets, octets: Integers, hellos: Integers, buffer: npt.NDArray[np.uint8],
+                   at: Integers) -> Integers:
+        """Rows of the segments in which ClientHellos go on, of these packets and of those before.
 
         Args:
-            where: the flow's key, the sequence number at which the first of them begins, the place that all are after,
-                and how many are looked for.
+            octets: of the payload of each packet, shape (n,).
+            hellos: rows.
+            at: where the payload of each packet is in the buffer, shape (n,).
         """
-        key, sequence, place, left = where
-        while left:
-            window = np.flatnonzero(sequences[place + 1:place + 1 + _WINDOW] == np.uint32(sequence & 0xFFFFFFFF))
-            here = [place + 1 + step for step in window.tolist()
-                    if packets.keys[rows[place + 1 + step]].tobytes() == key]
+        found: list[int] = []
+        due, self._due = self._due, {}
+        for key, sequence in due.items():
+            self._find(packets, octets, key, sequence, -1, found)
+        for row in hellos.tolist():
+            start = int(at[row])
+            length = int.from_bytes(buffer[start + _RECORD_HEADER - 2:start + _RECORD_HEADER].tobytes(), "big")
+            if length + _RECORD_HEADER > octets[row]:
+                self._find(packets, octets, packets.keys[row].tobytes(), int(packets.sequence[row]) + int(octets[row]),
+                           row, found)
+        return np.array(found, np.int64)
+
+    def _find(self, packets: Packets, octets: Integers, key: bytes, sequence: int, row: int, found: list[int]) -> None:
+        """Add the rows, after `row`, of segments of a flow that follow one another; the first begins at `sequence`."""
+        for _ in range(_FOLLOWING):
+            first = row + 1
+            window = np.flatnonzero(packets.sequence[first:first + _WINDOW] == np.uint32(sequence & 0xFFFFFFFF))
+            here = [first + step for step in window.tolist() if packets.segment_octets[first + step]
+                    and packets.keys[first + step].tobytes() == key]
             if not here:
-                if place + 1 + _WINDOW >= len(rows) and len(self._due) < _WINDOW:
+                if first + _WINDOW >= len(packets.keys) and len(self._due) < _WINDOW:
                     self._due[key] = sequence
                 return
-            place, left = here[0], left - 1
-            found.append(place)
-            sequence += int(octets[place])
+            row = here[0]
+            found.append(row)
+            sequence += int(octets[row])
+
+
+class _Ends:
+    """Ports and protocol of Flow Keys, each in a row: the members of a structured array are far from each other.
+
+    Args:
+        keys: FLOW_KEY_DTYPE, shape (n,).
+    """
+
+    def __init__(self, keys: npt.NDArray[np.void]) -> None:
+        word = np.ascontiguousarray(keys.view(np.uint64).reshape(len(keys), -1)[:, _PORTS_WORD])
+        ports = word.view(np.uint16).reshape(len(keys), -1)
+        self.destination = ports[:, 1]
+        self.protocol = word.view(np.uint8).reshape(len(keys), -1)[:, _PROTOCOL_OCTET]
+        self.dns = (ports[:, 0] == np.uint16(DNS_PORT)) | (self.destination == np.uint16(DNS_PORT))

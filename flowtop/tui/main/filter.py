@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from textual.message import Message
 
-from flowtop.fields.names import NAME_TEXTS
 from flowtop.fields.seen import seen_texts
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.terms import add_term
@@ -28,6 +27,8 @@ from flowtop.tui.widgets.flow_table import FlowTable
 from flowtop.tui.widgets.hints import Hints
 
 FIRST_CELL = "source"
+_MOST_NAMES = 2_000
+"""Names that are offered, of those seen in packets: the latest."""
 GATHER_S = 0.1
 """Names that come within this time are painted together."""
 TYPING_HINTS = (("Enter", "keep"), ("Esc", "back"), ("Tab", "complete"), ("↑ ↓", "history"), ("Ctrl-U", "clear"))
@@ -207,7 +208,7 @@ class FilterController:
         """How many names a filter knows, and that the resolver does not answer: worth knowing in an outage."""
         page = self._view.page
         if page is not None and page.query.names is not None:
-            yield f"{len(page.query.names.names):,} NAMES KNOWN"
+            yield f"{len(page.query.names.names) + len(page.lookups.named(NAMES)):,} NAMES KNOWN"
         if self._hosts_shown and self._hosts is not None and self._hosts.silent:
             yield "DNS DOES NOT ANSWER"
 
@@ -233,7 +234,7 @@ def seen_values(rows: Iterable[FlowRow], lookups: Lookups,
         for address in (row.source_mac, row.destination_mac):
             macs[units.mac(address)] = None
     texts = seen_texts(rows, lookups)
-    peers = (NAME_TEXTS.text(row.more.get("name", 0), lookups) for row in rows)
+    seen = [*lookups.named(NAMES).values()][-_MOST_NAMES:]  # not only of these rows, which a filter has chosen
     names = dict.fromkeys((*texts.get("if", ()), *(name for name in attached if name == units.printable(name))))
     return {**texts, "host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": [*names],
-            "name": sorted({*host_names, *filter(None, peers)})}
+            "name": sorted({*host_names, *seen})}
