@@ -23,7 +23,7 @@ from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, 
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.names import SeenNames
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
-from flowtop.capture.ebpf.owners import FlowOwners
+from flowtop.capture.ebpf.owners import FlowOwners, begin_scan
 from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
@@ -174,11 +174,14 @@ class EbpfCapture:
         self._links = Links(route)
         selection.require(self._list())
         progress("compiling the eBPF program")
+        sockets = begin_scan() if self._config.owners else None
+        if sockets is not None:
+            self._closing(sockets)
         program = self._closing(compilation.result())
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat))
+            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets))
         if self._config.names_seen:
             self._names = self._closing(SeenNames(program, LocalAddresses(route, time.monotonic).are_local))
         clsact = ClsactAttacher(route, this_process())
