@@ -19,7 +19,7 @@ from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, u
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, OWNERS_KERNEL, import_bcc, kernel_release
 from flowtop.capture.ebpf.interfaces import Links
-from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
+from flowtop.capture.ebpf.loader import MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.model.kinds import Direction
@@ -31,7 +31,7 @@ _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
-_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + len(IPSEC_MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + 6
+_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + 6
 """Files that a capture has open at least: programs, maps, the links of those for owners, two hooks, and others."""
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")

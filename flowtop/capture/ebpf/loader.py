@@ -43,9 +43,6 @@ OWNER_PROGRAMS = {
 OWNER_MAPS = ("processes", "claims")
 """Maps of bpf/flow.bpf.c that flowtop reads, with -DFLOW_OWNERS."""
 
-IPSEC_MAPS = ("decrypting",)
-"""Further ones, if the kernel has IPsec."""
-
 _IMPORT_FAULTS = (ImportError, OSError, SyntaxError, AttributeError)
 """Exceptions of importing an unusable bcc; OSError if libbcc.so.0 is missing."""
 
