@@ -58,7 +58,7 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRA
 #endif
 
 #ifdef FLOW_XFRM
-BPF_TABLE("hash", u32, u32, decrypting, DECRYPTING_ENTRIES);   /* key: ifindex */
+BPF_TABLE("lru_hash", struct decrypting_key, u32, decrypting, DECRYPTING_ENTRIES);
 #endif
 
 /* The last clock reading of this CPU. */
@@ -478,26 +478,38 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 		add_packet(skb, FLOW_INGRESS, entry, packet, now);
 }
 
-/*
- * Whether IPsec has decrypted the packet. Asked of every packet once this CPU knows that there are such here, else only of
- * those that are in no entry yet, or filtered: it costs others nothing.
- */
-FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key, u32 *spi, struct flow_totals *books)
+/* Whether a packet that IPsec has decrypted came by before, encrypted. */
+FLOW_INLINE int came_by(u32 ifindex, u32 spi)
 {
-	u32 ifindex = key->ifindex, one = 1;
+	struct decrypting_key key = {.ifindex = ifindex, .spi = spi};
 
+	return decrypting.lookup(&key) != 0;
+}
+
+/*
+ * Whether the packet came by before, encrypted by IPsec. Asked of every packet once this CPU knows that there is IPsec
+ * here, else only of those that are in no entry yet, or filtered: it costs others nothing.
+ */
+FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, u32 *spi,
+				    struct flow_totals *books)
+{
+	struct decrypting_key passing = {.ifindex = key->ifindex};
+	u32 one = 1;
+
+	if (is_decrypted(skb, spi)) {
+		books->decrypts = 1;
+		return came_by(key->ifindex, *spi);
+	}
 	/* IPsec may carry IPsec: what was decrypted itself says nothing about the interface. */
-	if (!books->decrypts && is_ipsec(key) && !is_decrypted(skb, spi)) {
-		decrypting.update(&ifindex, &one);
-		books->decrypts = 1;
-		return 0;
+	if (is_ipsec(key)) {
+		passing.spi = ipsec_spi(skb, key, packet);
+		if (passing.spi) {
+			books->decrypts = 1;
+			if (!decrypting.lookup(&passing))
+				decrypting.update(&passing, &one);
+		}
 	}
-	if (!books->decrypts) {
-		if (!decrypting.lookup(&ifindex))
-			return 0;
-		books->decrypts = 1;
-	}
-	return is_decrypted(skb, spi);
+	return 0;
 }
 
 /* Take a packet out of the totals again. */
@@ -533,7 +545,7 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 #ifdef FLOW_XFRM
 		u32 spi;
 
-		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, &spi, books)) {
+		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, packet, &spi, books)) {
 			take_back(skb, packet, books);
 			books->decrypted_packets += packet->packets;
 			books->decrypted_octets += packet->octets;
@@ -556,7 +568,7 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 	u32 spi;
 
 	if (direction == FLOW_INGRESS && __builtin_expect(!counters || books->decrypts, 0) &&
-	    turns_out_decrypted(skb, key, &spi, books)) {
+	    turns_out_decrypted(skb, key, packet, &spi, books)) {
 		take_back(skb, packet, books);
 		add_decrypted(skb, side, key, packet, spi, now, everything, books);
 		return 0;
@@ -653,7 +665,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 #ifdef FLOW_XFRM
 	u32 spi;
 
-	if (direction == FLOW_EGRESS || !books->decrypts || !is_decrypted(skb, &spi))
+	if (direction == FLOW_EGRESS || !books->decrypts || !is_decrypted(skb, &spi) || !came_by(key->ifindex, spi))
 #endif
 	decapsulate(skb, work);
 #endif

@@ -128,7 +128,7 @@ enum flow_layer {              /* outermost header of a device's frames */
 struct flow_totals {
 	flow_u32 ifindex;                 /* interface of this slot; 0: interfaces without a slot */
 	flow_u16 layer;                   /* enum flow_layer */
-	flow_u16 decrypts;                /* IPsec has come by: packets that it has decrypted pass this hook once more */
+	flow_u16 decrypts;                /* IPsec has come by: packets that it has decrypted may pass this hook once more */
 	flow_u64 frames;                  /* skbs: the unit of a software device's own counters */
 	flow_u64 frame_octets;            /* their lengths with link header, as seen by the hook */
 	flow_u64 vlan_stripped_frames;    /* of these, frames whose outer tag was in metadata and is not in frame_octets */

@@ -21,15 +21,7 @@ from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_proce
 from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, import_bcc, kernel_release
 from flowtop.capture.ebpf.conntrack import TRACKING, dump_translations, tracked_connections
 from flowtop.capture.ebpf.interfaces import Links
-from flowtop.capture.ebpf.loader import (
-    IPSEC_MAPS,
-    MAPS,
-    NAME_MAPS,
-    OWNER_MAPS,
-    OWNER_PROGRAMS,
-    PROGRAMS,
-    TASK_MEMBERS,
-)
+from flowtop.capture.ebpf.loader import MAPS, NAME_MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.owners import other_programs
 from flowtop.errors import FlowtopError, host_fault, limit_hint
@@ -44,8 +36,7 @@ _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
-_DESCRIPTORS = (len(PROGRAMS) + len(MAPS) + len(IPSEC_MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + len(NAME_MAPS)
-                + 7)
+_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + len(NAME_MAPS) + 7
 """Files that a capture has open at least: programs, maps, the links of those for owners, two hooks, and others."""
 _MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"

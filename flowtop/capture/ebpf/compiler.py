@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bcc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError, host_fault, limit_hint
 from flowtop.model.tunnel_ports import TunnelPorts
 
@@ -201,14 +201,12 @@ class Compilation:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}", *decap_flags(decap, tunnel_ports)]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
-        maps: tuple[str, ...] = MAPS
         if bpf.xfrm_supported():
             cflags.append("-DFLOW_XFRM")
-            maps += IPSEC_MAPS
         if expression:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
         self._map_entries = map_entries
-        self._build = Build("flow.bpf.c", cflags, PROGRAMS, maps,
+        self._build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
                             (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners,
                             names=[f"-DFLOW_NAMES={NAMES_OCTETS // _PAGE}"] if names else [])
 

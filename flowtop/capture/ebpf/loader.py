@@ -49,9 +49,6 @@ NAME_PROGRAM = "names_seen"
 NAME_MAPS = ("names", "names_lost", "names_programs")
 """Maps of bpf/flow.bpf.c that flowtop reads or fills, with -DFLOW_NAMES."""
 
-IPSEC_MAPS = ("decrypting",)
-"""Further ones, if the kernel has IPsec."""
-
 _IMPORT_FAULTS = (ImportError, OSError, SyntaxError, AttributeError)
 """Exceptions of importing an unusable bcc; OSError if libbcc.so.0 is missing."""
 
