@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
+from flowtop.cli.candidates import fields_to_group_by, sort_columns, words_of_filters
 from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.tunnel_ports import TunnelPorts, added_ports
@@ -116,10 +117,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--write-total"], type=Size(0), default="1Gi", show_default=True, metavar="SIZE",
         help="Maximum size of a file of packets; 0: no limit."),
     click.Option(
-        ["-s", "--sort"], metavar="COLUMN", default="rate", show_default=True,
+        ["-s", "--sort"], metavar="COLUMN", default="rate", show_default=True, shell_complete=sort_columns,
         help="Column to sort by: rate, bytes, packets, age, source, ..."),
     click.Option(
-        ["-g", "--group"], metavar="FIELD[,FIELD]",
+        ["-g", "--group"], metavar="FIELD[,FIELD]", shell_complete=fields_to_group_by,
         help="Group flows by what they have in common: source, destination, pair, service, protocol, interface, "
              "direction, subnet:24, ..."),
     click.Option(
@@ -214,7 +215,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--check"], is_flag=True, allow_from_autoenv=False,
         help="Check this host and say how to fix what is missing."),
-    click.Argument(["filter"], nargs=-1, metavar="[FILTER]..."),
+    click.Argument(["filter"], nargs=-1, metavar="[FILTER]...", shell_complete=words_of_filters),
 )
 """The options of `flowtop` in the order of `--help`. Each has its attribute in `RunOptions`."""
 
@@ -480,6 +481,9 @@ def _settle_list(values: dict[str, Any], given: set[str]) -> None:
             values["group"] = ""
     if values["numeric"]:
         values["names"] = "none"
+    if "" in values["mmdb"]:
+        raise FlowtopError("--mmdb names no file", hint="--mmdb FILE, or --mmdb off for no database",
+                           exit_code=EXIT_USAGE)
     if "off" in values["mmdb"]:
         values["mmdb"] = NO_DATABASES
     values["filter"] = " ".join(values["filter"])

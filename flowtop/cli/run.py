@@ -28,6 +28,7 @@ from flowtop.export.statistics import ExportStatistics
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
+from flowtop.model.tunnel_ports import replaced_ports
 from flowtop.process import agent, stop_on_signals
 from flowtop.query.query import Query
 from flowtop.recording.recorder import Recorder, RecordingLimits, recording
@@ -111,6 +112,8 @@ class Run:
         self._options = options
         self._narrate = narrate
         self._exports = planned_exports(options)
+        for line in replaced_ports(options.tunnel_port):
+            narrate(line)
         if options.write is not None:
             _require_another_file(options, f"-w {options.write}", options.write)
         self._source: Source = choose_source(options)
@@ -280,5 +283,7 @@ def _table_width() -> int:
 def _looks(options: RunOptions) -> Looks:
     from flowtop.tui.saved import opening_looks
 
-    return opening_looks(os.environ, os.geteuid(), hosts=options.names in ("hosts", "all"),
-                         services=options.names in ("ports", "all"), theme=options.theme)
+    looks = opening_looks(os.environ, os.geteuid(), hosts=options.names in ("hosts", "all"),
+                          services=options.names in ("ports", "all"), theme=options.theme)
+    complaints = [*filter(None, [looks.complaint]), *replaced_ports(options.tunnel_port)]
+    return replace(looks, complaint="; ".join(complaints))

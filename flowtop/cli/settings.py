@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.files import user_directory
+from flowtop.text.suggestions import nearest
 
 Kind = Literal["flag", "text", "number", "list"]
 _TYPES: dict[Kind, tuple[type, ...]] = {
@@ -65,5 +65,5 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
+    near = nearest(word, known)
     return f"did you mean {near[0]}?" if near else f"known settings: {', '.join(sorted(known))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.export.compression import SUFFIXES, Compression
 from flowtop.text import quantities
 from flowtop.text.quantities import QuantityError
+from flowtop.text.suggestions import nearest
 from flowtop.wire.flow_templates import PROFILES, Profile
 
 Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv", "jsonl+tcp", "jsonl+udp"]
@@ -309,7 +309,7 @@ def _path(options: Mapping[str, str], name: str) -> Path | None:
 
 
 def _unknown(what: str, name: str, known: Mapping[str, object] | list[str], text: str) -> FlowtopError:
-    near = difflib.get_close_matches(name, list(known), 1)
+    near = nearest(name, known)
     hint = f"did you mean {near[0]}? " if near else ""
     return _usage(f"unknown {what} {name!r} in export {text!r}", f"{hint}known: {', '.join(known)}")
 

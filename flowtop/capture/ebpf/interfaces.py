@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, EventSocket, RouteSocket, attributes
 from flowtop.errors import EXIT_NO_INPUT, FlowtopError
 from flowtop.model.kinds import Direction, Layer
+from flowtop.text.suggestions import nearest
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_DELQDISC, _RTM_DELTFILTER = 37, 45
@@ -114,7 +114,7 @@ class Selection:
         for pattern in self.patterns:
             if is_glob(pattern) or pattern in names:
                 continue
-            near = difflib.get_close_matches(pattern, names, n=1)
+            near = nearest(pattern, names)
             meant = f"did you mean {near[0]}? " if near else ""
             shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             raise FlowtopError(
