@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.errors import FlowtopError
+from flowtop.model.devices import DeviceView
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
 from flowtop.model.owners import OwnerStatistics
@@ -242,6 +243,7 @@ class FlowBatch:
         owners: how the owners of flows are found; None: they are not looked for.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
+        devices: counters of the devices that are observed, by ifindex.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
             end of its own.
 
@@ -264,6 +266,7 @@ class FlowBatch:
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
+    devices: Mapping[int, DeviceView] = field(default_factory=dict)
     unobserved: tuple[Unobserved, ...] = ()
 
 

@@ -18,6 +18,7 @@ from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
+from flowtop.capture.ebpf.devices import Devices
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection, is_glob
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
@@ -163,6 +164,7 @@ class EbpfCapture:
         self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
         self._links = Links(route)
+        self._devices = Devices(self._links)
         selection.require(self._list())
         progress("compiling the eBPF program")
         program = self._closing(compilation.result())
@@ -288,6 +290,7 @@ class EbpfCapture:
         self._maps.buffer.count = 0
         side = self._maps.flip()
         now_ns, counters = self._clock_ns(), self._links.counters()
+        self._devices.read(now_ns)
         self._maps.settle()
         self._maps.drain(side)
         self._points.inspect(self._totals.read(side, counters))
@@ -298,7 +301,8 @@ class EbpfCapture:
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
             self._points.names(), self._points.attached(),
             texts={} if self._owners is None else self._owners.find(keys, counters),
-            owners=None if self._owners is None else self._owners.statistics, unobserved=self._points.unobserved)
+            owners=None if self._owners is None else self._owners.statistics, unobserved=self._points.unobserved,
+            devices=self._devices.of(self._points.names()))
 
     def close(self) -> FlowBatch:
         """See Capture.close."""
