@@ -39,8 +39,9 @@ PORTS = [22, 53, 80, 443, 1024, 65535]
 
 def loaded(expression: str = "", *, whole: bool = False) -> FlowProgram:
     """The kernel program; `whole`: with all that a live run has, owners and names."""
-    return compile_program(map_entries=1024, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL, expression=expression,
-                           owners=whole and kernel_release() >= OWNERS_KERNEL, names=whole)
+    release = kernel_release()
+    return compile_program(map_entries=1024, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
+                           owners=whole and release >= OWNERS_KERNEL, names=whole)
 
 
 @pytest.fixture(scope="module")
