@@ -12,6 +12,8 @@ from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
 TermOf = Callable[[FlowRow, Lookups], str]
 """A flow and names → a filter on the value of a cell, which this flow matches."""
+TermsOf = Callable[[FlowRow, Lookups], tuple[str, ...]]
+"""A flow and names → filters, each of which more flows match than the one before; this flow matches them all."""
 
 
 def exporter_term(row: FlowRow, lookups: Lookups) -> str:
@@ -76,6 +78,36 @@ def destination_term(row: FlowRow, lookups: Lookups) -> str:
     return _end("dst", row.destination_address, row, row.destination_port)
 
 
+def wider_terms(side: str, raw: bytes, ip_version: int, *, network: bool = True) -> tuple[str, ...]:
+    """`src host 10.0.0.5`, then `src net 10.0.0.0/24` (IPv6: /64); without IP only the first, as a MAC address.
+
+    Args:
+        side: "src" or "dst".
+        raw: the address, 16 bytes.
+        network: with the second.
+    """
+    text = units.address(raw, ip_version)
+    if not ip_version:
+        return (f"ether {side} {text}",)
+    return f"{side} host {text}", *((f"{side} net {operands.network_around(text)}",) if network else ())
+
+
+def source_wider(row: FlowRow, lookups: Lookups) -> tuple[str, ...]:
+    """What is wider than the source: its host, its network."""
+    return _wider("src", row.source_address, row, source_term(row, lookups))
+
+
+def destination_wider(row: FlowRow, lookups: Lookups) -> tuple[str, ...]:
+    """What is wider than the destination: its host, its network."""
+    return _wider("dst", row.destination_address, row, destination_term(row, lookups))
+
+
+def _wider(side: str, raw: bytes, row: FlowRow, narrow: str) -> tuple[str, ...]:
+    if row.kind == Kind.AGGREGATE:
+        return ()
+    return tuple(term for term in wider_terms(side, raw, row.ip_version) if term != narrow)
+
+
 def protocol_term(row: FlowRow, lookups: Lookups) -> str:
     """`tcp`, or `proto 253`; "" if the exporter does not report it."""
     del lookups
@@ -122,6 +154,17 @@ def flags_term(row: FlowRow, lookups: Lookups) -> str:
 def at_least(word: str, value: Callable[[FlowRow], float], unit: str = "") -> TermOf:
     """`bytes >= 17300`: at least this flow's value, rounded down to a whole number."""
     return lambda row, _: f"{word} >= {int(value(row))}{unit}"
+
+
+def about(word: str, value: Callable[[FlowRow], float], unit: str = "") -> TermOf:
+    """`rate >= 1200000B/s`: at least half of this flow's value, which goes up and down: it still passes at the next
+    tick. Two digits, rounded down."""
+    def term(row: FlowRow, _: Lookups) -> str:
+        half = int(value(row) / 2)
+        scale = 10 ** max(0, len(str(half)) - 2)
+        return f"{word} >= {half // scale * scale}{unit}"
+
+    return term
 
 
 def rtt_term(row: FlowRow, lookups: Lookups) -> str:

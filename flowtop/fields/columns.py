@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flowtop.fields.cell_terms import TermOf
+from flowtop.fields.cell_terms import TermOf, TermsOf
 from flowtop.model.flows import Array, FlowColumns
 from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction
 from flowtop.model.rows import FlowRow
@@ -57,6 +57,7 @@ class Column:
             only for the flows that are equal in the keys before it.
         descending_first: sorting by this column starts with the largest value.
         term: a filter made from the cell of a row, which the row matches; "": there is none.
+        wider: filters that more flows match than `term`, each wider than the one before.
         octet_rate: for columns that show a rate: the rate of a row in octets/s; its magnitude sets the colour.
         shortened: gives the text in at most so many cells; None: the middle of the text is elided.
         texts: for a column whose only sort key is a code: rows are sorted by these texts. None: by the keys.
@@ -82,6 +83,7 @@ class Column:
     align: Literal["left", "right"] = "left"
     flexible: bool = False
     descending_first: bool = False
+    wider: TermsOf = lambda _, __: ()
     octet_rate: Callable[[FlowRow], float] | None = None
     shortened: Callable[[FlowRow, Names, int], str] | None = None
     texts: Texts | None = None
@@ -111,7 +113,7 @@ def plain(name: str) -> SortKey:
 
 def unfiltered(column: Column) -> Column:
     """The column without `term`, for sums of several flows: a filter compares single flows, not sums."""
-    return replace(column, term=lambda _, __: "")
+    return replace(column, term=lambda _, __: "", wider=lambda _, __: ())
 
 
 _RATES: dict[Window, str] = {"tick": "rate", "10s": "rate_10s", "60s": "rate_60s"}

@@ -16,7 +16,7 @@ from flowtop.model.kinds import (
 from flowtop.model.names_seen import OF_SOURCE
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
-from flowtop.text.names import Names
+from flowtop.text.names import Names, shorten_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,8 +84,25 @@ def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width:
     last = tails[-1] if tails else ""
     if name is not None:  # part of a name is enough to recognise it
         last = next((tail for tail in tails if width - len(tail) >= _SOME_NAME), last)
+        if width - len(last) >= _LEAST_HOST:
+            return shorten_name(name, width - len(last)) + last
     return units.elide(host, width - len(last)) + last if width - len(last) >= _LEAST_HOST else units.elide(
         host + last, width)
+
+
+def shortened_pair(ends: Sequence[tuple[str, bool]], joint: str, width: int) -> str:
+    """Two hosts in at most `width` cells, each cut by itself; what one does not need is for the other.
+
+    Args:
+        ends: text of each host, and whether it is a name.
+    """
+    room = max(0, width - len(joint))
+    half = room // 2
+    (one, _), (other, _) = ends
+    first = min(len(one), max(half + room % 2, room - len(other)))
+    rooms = first, room - first
+    return joint.join(shorten_name(text, cells) if named else units.elide(text, cells)
+                      for (text, named), cells in zip(ends, rooms, strict=True))[:width]
 
 
 _LEAST_HOST = 7

@@ -18,7 +18,7 @@ from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PR
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups, Texts
-from flowtop.text.names import Names
+from flowtop.text.names import Names, shorten_name
 
 Side = Literal["source", "destination"]
 
@@ -61,6 +61,8 @@ def _host(field_id: str, header: str, side: str, word: str) -> GroupField:
         text=lambda key, _: _address(*key),
         named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
         term=lambda key, _: _end_term(word, key),
+        wider=lambda key, _: terms.wider_terms(word, _packed(*key[1:]), key[0])[1:] if key[0] > _LAYER2 else (),
+        shorten=_short_host,
         parts=3, values=values, members=(f"{side}IPv4Address", f"{side}IPv6Address", f"{side}MacAddress"),
         flexible=True, rank=0)
 
@@ -137,6 +139,23 @@ def _named_pair(key: Key, wording: Wording) -> str:
     version, high, low, other_high, other_low = key
     ends = (_named_address(version, high, low, wording), _named_address(version, other_high, other_low, wording))
     return " ↔ ".join(ends) if version else OTHERS
+
+
+def _short_host(key: Key, names: Names, width: int) -> str:
+    version, high, low = key
+    name = names.host(_packed(high, low), version) if version > _LAYER2 else None
+    return units.elide(_address(version, high, low), width) if name is None else shorten_name(name, width)
+
+
+def _short_pair(key: Key, names: Names, width: int) -> str:
+    version, *words = key
+    if not version:
+        return units.elide(OTHERS, width)
+    ends = []
+    for high, low in (words[:2], words[2:]):
+        name = names.host(_packed(high, low), version) if version > _LAYER2 else None
+        ends.append((name or _address(version, high, low), name is not None))
+    return endpoints.shortened_pair(ends, " ↔ ", width)
 
 
 def _pair_term(version: int, host: str, other: str) -> str:
@@ -321,12 +340,13 @@ def _order(side: Side) -> tuple[SortKey, ...]:
 
 
 def _either_end(column: Column, header: str, doc: str) -> Column:
-    """The column of biflows, with a filter that matches both directions: the source of one is the destination of the
+    """The column of biflows, with filters that match both directions: the source of one is the destination of the
     other."""
-    def term(row: FlowRow, lookups: Lookups) -> str:
-        return column.term(row, lookups).replace("src ", "").replace("dst ", "")
+    def either(term: str) -> str:
+        return term.replace("src ", "").replace("dst ", "")
 
-    return replace(column, header=header, doc=doc, term=term)
+    return replace(column, header=header, doc=doc, term=lambda row, lookups: either(column.term(row, lookups)),
+                   wider=lambda row, lookups: tuple(map(either, column.wider(row, lookups))))
 
 
 def _client(row: FlowRow, names: Names, width: int | None = None) -> str:
@@ -339,11 +359,11 @@ def _client(row: FlowRow, names: Names, width: int | None = None) -> str:
 _SOURCE_COLUMN = Column(
     "source", "SOURCE", 15, "Source address and port.",
     lambda row, wording, _: endpoints.source(row, wording.names), _order("source"), 1, terms.source_term,
-    flexible=True, shortened=endpoints.source)
+    flexible=True, shortened=endpoints.source, wider=terms.source_wider)
 _DESTINATION_COLUMN = Column(
     "destination", "DESTINATION", 15, "Destination address and port, or ICMP type.",
     lambda row, wording, _: endpoints.destination(row, wording.names), _order("destination"), 1,
-    terms.destination_term, flexible=True, shortened=endpoints.destination)
+    terms.destination_term, flexible=True, shortened=endpoints.destination, wider=terms.destination_wider)
 
 
 def _icmp_type(columns: FlowColumns) -> Array:
@@ -379,7 +399,7 @@ FIELDS = (
         text=lambda key, _: " ↔ ".join(_pair_hosts(key)) if key[0] else OTHERS, named=_named_pair,
         term=lambda key, _: _pair_term(key[0], *_pair_hosts(key)) if key[0] else "",
         values=lambda key, _: {"hosts": _pair_hosts(key)} if key[0] else {}, members=("hosts",), flexible=True,
-        rank=0)),
+        shorten=_short_pair, rank=0)),
     Field("service", "Protocol and lower port; for ICMP the type.", group=GroupField(
         "service", "SERVICE", 16, "Protocol and lower port; for ICMP the type.", _service_keys, parts=3,
         text=_service_text, term=_service_term, values=_service_values,

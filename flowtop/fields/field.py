@@ -13,6 +13,7 @@ from flowtop.model.flows import Array, FlowColumns, FlowSource, Together
 from flowtop.model.kinds import RecordBits
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text.lookups import Lookups, Texts
+from flowtop.text.names import Names
 
 ReadValue = Callable[[str], float]
 """Text of an operand → number to compare with. Raises ValueError, or OperandError with what is accepted."""
@@ -34,6 +35,7 @@ class FilterKey:
             "address" is within a network: `flows` gives V16 as in model.reported.
         texts: for a text key, the texts of its codes.
         choices: operands to offer for completion.
+        unit: that of a number without one, where people could take it for another: shown after the number.
         packet: the field of struct flow_key in bpf/flow.h that holds the number, for the kernel program; "" when it is
             not part of the Flow Key: packets of one flow may differ in it.
         of_aggregates: aggregate entries have it too.
@@ -52,6 +54,7 @@ class FilterKey:
     kind: Literal["number", "bits", "text", "address"] = "number"
     texts: Texts | None = None
     choices: tuple[str, ...] = ()
+    unit: str = ""
     packet: str = ""
     of_aggregates: bool = False
     optional: bool = False
@@ -106,9 +109,11 @@ class GroupField:
         parts: number of arrays that `keys` gives.
         text: a key -> printable text, each character one cell wide.
         term: a key -> the filter that matches this group's flows; "" when there is no such filter (aggregates).
+        wider: a key -> filters that more flows match, each wider than the one before.
         values: a key -> JSON members, with IANA names where they exist.
         members: every name `values` may give.
         named: like `text`, with host and service names instead of numbers where the wording has them; None: no names.
+        shorten: gives the text with these names in at most so many cells; None: the middle of the text is elided.
         alike: for a field whose only key is a code: codes with equal results are one group. None: each code is a group.
         texts: for a field whose only key is a code: groups are sorted by these texts. None: by the keys.
         of_exporters: useful only when flows come from exporters.
@@ -135,7 +140,9 @@ class GroupField:
     values: Callable[[Key, Lookups], dict[str, Any]]
     members: tuple[str, ...]
     parts: int = 1
+    wider: Callable[[Key, Lookups], tuple[str, ...]] = lambda _, __: ()
     named: Callable[[Key, Wording], str] | None = None
+    shorten: Callable[[Key, Names, int], str] | None = None
     alike: Callable[[int, Lookups], Hashable] | None = None
     texts: Texts | None = None
     of_exporters: bool = False
@@ -159,7 +166,14 @@ class GroupField:
         return Column(self.id, self.header, self.width, self.doc, text,
                       tuple(_key_part(position, part) for part in range(self.parts)), 1,
                       lambda row, lookups: self.term(row.group[position], lookups), flexible=self.flexible,
-                      texts=self.texts)
+                      texts=self.texts, shortened=self._shortened(position),
+                      wider=lambda row, lookups: self.wider(row.group[position], lookups))
+
+    def _shortened(self, position: int) -> Callable[[FlowRow, Names, int], str] | None:
+        shorten = self.shorten
+        if shorten is None:
+            return None
+        return lambda row, names, width: shorten(row.group[position], names, width)
 
 
 def key_name(position: int, part: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
 from flowtop.fields.biflows import WAYS, of_both
-from flowtop.fields.columns import Column, Window, rate_column
+from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.model.rows import FlowRow
+from flowtop.text.lookups import Lookups
 
 _Fields = Callable[[FlowRow], tuple[int, ...]]
 
@@ -25,6 +26,8 @@ class Distinctions:
         vlans: there were flows that differ only in VLAN.
         kinds: there were flows that differ only in the kind of tunnel.
         reported: ids of columns of exporters' reports (Column.of_reports) that had a value.
+        interfaces: there were flows at more than one interface.
+        filled: ids of columns that had a text in some row; None: it is not known which.
     """
 
     tunnels: bool = False
@@ -33,6 +36,18 @@ class Distinctions:
     vlans: bool = False
     kinds: bool = False
     reported: frozenset[str] = frozenset()
+    interfaces: bool = False
+    filled: frozenset[str] | None = None
+
+    def with_texts(self, rows: Sequence[FlowRow], columns: Iterable[Column], wording: Wording,
+                   lookups: Lookups) -> Distinctions:
+        """A new value that includes which columns have texts in the first of these rows."""
+        if not rows:
+            return self
+        known = self.filled or frozenset()
+        found = {column.id for column in columns if column.id not in known
+                 and any(column.text(row, wording, lookups).strip() for row in rows[:_LOOKED_AT])}
+        return self if found <= known and self.filled is not None else replace(self, filled=known | found)
 
     def with_rows(self, rows: Iterable[FlowRow], *, tunnels: bool) -> Distinctions:
         """A new value that includes these rows.
@@ -49,7 +64,9 @@ class Distinctions:
             max(self.tags, tags),
             self.vlans or (tags > 0 and _alike(rows, lambda row: (row.tunnel, row.tunnel_id), _vlan)),
             self.kinds or (tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)),
-            self.reported | _reported(rows, self.reported))
+            self.reported | _reported(rows, self.reported),
+            self.interfaces or len({row.ifindex for row in rows}) > 1,
+            self.filled)
 
 
 def _reported(rows: Sequence[FlowRow], known: frozenset[str]) -> frozenset[str]:
@@ -59,6 +76,8 @@ def _reported(rows: Sequence[FlowRow], known: frozenset[str]) -> frozenset[str]:
     return frozenset(column_id for column_id in ids if any(row.more.get(column_id) not in _NOTHING for row in rows))
 
 
+_LOOKED_AT = 40
+"""Rows that tell which columns are empty."""
 _NOTHING = (0, None, bytes(16))
 """Values of exporters' reports that are none: numbers, and addresses."""
 
@@ -87,7 +106,8 @@ NO_DISTINCTIONS = Distinctions()
 
 def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: str = "", gap: int = 1,
         columns: Iterable[Column] | None = None, arrangement: Arrangement = AUTOMATIC,
-        distinctions: Distinctions = NO_DISTINCTIONS) -> list[tuple[Column, int]]:
+        distinctions: Distinctions = NO_DISTINCTIONS,
+        needed: frozenset[str] = frozenset()) -> list[tuple[Column, int]]:
     """The columns that fit a line, in order, each with its width. Flexible columns share the cells that are left.
 
     Args:
@@ -100,6 +120,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         columns: the columns to choose from; None: those of flows.
         arrangement: the user's choices.
         distinctions: what distinguishes the rows: VLANs and tunnel ids that do take precedence over the interface.
+            Columns without any text make room for the others.
+        needed: ids of columns that are always shown too, where there are such: those filtered by.
 
     Returns:
         Columns of priority 1, unless flexible columns become too narrow; then others in order of priority while they
@@ -111,20 +133,29 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     local = [name for name in names if "://" not in name]
     listening = len(local) < len(names)
     ordered = arrangement.ordered(COLUMNS.values() if columns is None else columns)
-    every = [column for column in ordered if column.id == keep
-             or (column.id not in arrangement.hidden and (listening or not column.of_exporters)
+    there = needed | {keep}
+    every = [column for column in ordered if column.id in there
+             or (column.id not in arrangement.hidden and not _empty(column, distinctions, arrangement)
+                 and (listening or not column.of_exporters)
                  and (distinctions.tunnels or not column.of_tunnels or column.id in arrangement.shown)
                  and (not column.of_reports or column.id in distinctions.reported or column.id in arrangement.shown)
                  and (not column.on_request or column.id in arrangement.shown))]
     least = _least_widths(every, distinctions, set_widths, local)
     flexible = [column for column in every if column.flexible and column.id not in set_widths]
-    stay = {keep} | arrangement.shown
+    stay = there | arrangement.shown
     instead = _instead_of_interface(distinctions, local) & {column.id for column in every}
     priorities = _priorities(every, window, stay | instead)
-    if instead and "interface" not in stay and COLUMNS["interface"] in every:
+    if instead and "interface" not in stay and COLUMNS["interface"] in every and not distinctions.interfaces:
         priorities["interface"] = 2
+    if distinctions.tags and "vlan" in priorities:
+        priorities["vlan"] = min(priorities["vlan"], 2)
+    if "process" in distinctions.reported and "process" in priorities:
+        priorities["process"] = 1
     chosen = _chosen(every, flexible, priorities, least, width, gap)
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
+    if "process" in distinctions.reported:  # who it is matters more than these
+        chosen = _narrowed(chosen, width - len(flexible) * _USUAL_ENDPOINT, fixed, gap, stay, distinctions,
+                           _LEAVE_FOR_PROCESS)
     chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay, distinctions)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
@@ -142,6 +173,12 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     return [(column, widths[column.id]) for column in chosen]
 
 
+def _empty(column: Column, distinctions: Distinctions, arrangement: Arrangement) -> bool:
+    """No row had a text there, and nothing asks for the column."""
+    return (distinctions.filled is not None and column.id not in distinctions.filled and column.priority > 1
+            and column.id not in arrangement.shown)
+
+
 def _least_widths(every: Sequence[Column], distinctions: Distinctions, set_widths: dict[str, int],
                   local: Sequence[str]) -> dict[str, int]:
     """Minimum width of each column in cells, or the width that the user set."""
@@ -153,12 +190,12 @@ def _least_widths(every: Sequence[Column], distinctions: Distinctions, set_width
 
 
 def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, stay: set[str] | frozenset[str],
-              distinctions: Distinctions) -> list[Column]:
+              distinctions: Distinctions, leave: Sequence[str] = ()) -> list[Column]:
     """The columns that remain after leaving out enough for the widths in `fixed` and the gaps to fit `room` cells."""
     # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs that distinguish no rows
     # are the least useful.
     first = ("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
-    leaving = sorted(_LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
+    leaving = sorted(leave or _LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
     for column_id in leaving:
         if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
             break
@@ -210,13 +247,16 @@ def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dic
     return [column for column in every if column.id in chosen]
 
 
-_LEAVE_WHEN_NARROW = ("state", "bytes", "interface", "protocol", "tunnel", "vlan", "vni")
+_LEAVE_FOR_PROCESS = ("state", "bytes")
+_LEAVE_WHEN_NARROW = ("state", "bytes", "process", "interface", "protocol", "tunnel", "vlan", "vni")
 """Columns to leave out, first to last, when addresses would become illegible."""
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ without the terminating zero."""
+_USUAL_ENDPOINT = len("198.51.100.7:51514")
+_LEAST_ENDPOINT = 7
 _SHORT_ENDPOINT = len("198.51.100.7:443")
 _ADDRESS = len("255.255.255.255")
 _ENDPOINT = len("255.255.255.255:65535")
@@ -225,11 +265,11 @@ _LONGEST_ENDPOINT = len("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
 
 
 def _shares(cells: int, flexible: Sequence[Column]) -> dict[str, int]:
-    """Width of each flexible column: equal shares, the odd cell goes to the first; at least its width, at most that of
-    the longest endpoint."""
+    """Width of each flexible column: equal shares, the odd cell goes to the first; at most that of the longest
+    endpoint. Where there is little room it is less than the column's width: what is cut then has a mark."""
     shares: dict[str, int] = {}
     for position, column in enumerate(flexible):
         share = -(-cells // (len(flexible) - position))
-        shares[column.id] = min(max(share, column.width), _LONGEST_ENDPOINT)
+        shares[column.id] = min(max(share, min(_LEAST_ENDPOINT, column.width)), _LONGEST_ENDPOINT)
         cells = max(0, cells - share)
     return shares

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
 
@@ -11,10 +10,11 @@ import numpy as np
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.fields.columns import Wording
 from flowtop.fields.field import GroupField
-from flowtop.fields.registry import GROUPS, REGISTRY
+from flowtop.fields.registry import GROUPS, REGISTRY, field_id
 from flowtop.model.flows import Array, FlowColumns
 from flowtop.model.rows import FlowRow
 from flowtop.text.lookups import Lookups
+from flowtop.text.suggestions import nearest
 
 
 def group_keys(field: GroupField, flows: FlowColumns, lookups: Lookups) -> tuple[Array, ...]:
@@ -61,9 +61,9 @@ def group_text(group: tuple[str, ...], row: FlowRow, lookups: Lookups, wording: 
 
 def _field(text: str) -> GroupField:
     name, colon, argument = text.partition(":")
-    field = GROUPS.get(name)
+    field = GROUPS.get(name) or GROUPS.get(field_id(name))
     if field is None:
-        near = difflib.get_close_matches(name, [*GROUPS, "flow"], cutoff=0.5)
+        near = nearest(name, [*GROUPS, "flow"], 2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"fields: flow, {', '.join(GROUPS)}"
         raise FlowtopError(f"unknown group field {name!r}", hint=hint, exit_code=EXIT_USAGE)
     if not colon:

@@ -78,7 +78,7 @@ _RESERVED: dict[str, frozenset[str]] = {
     "id": frozenset({"flow", "biflow"}),
     "filter word": frozenset({
         "and", "or", "not", "src", "dst", "host", "net", "mask", "port", "portrange", "ip", "ip6", "ipv4", "ipv6",
-        "ether", "mac", "name", "private", "as", "nat", "vrf", *PROTOCOL_WORDS}),
+        "ether", "mac", "name", "private", "text", "as", "nat", "vrf", *PROTOCOL_WORDS}),
     "JSON key": frozenset({"deltaFlowCount", "biflowDirection", "round", "time"}),
 }
 """Names with another meaning: arguments of `-g`, words of the grammar, keys of groups, biflows and rounds."""
@@ -87,6 +87,15 @@ _RESERVED: dict[str, frozenset[str]] = {
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *names.FIELDS, *headers.CONTENT,
                      *volume.FIELDS, *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
                      *icmp.FIELDS, *identity.FIELDS, *networks.FIELDS))
+
+
+def field_id(name: str) -> str:
+    """The id of the field that has this word in filters; any other name is returned as it is.
+
+    So what is filtered by a word is sorted and grouped by the same word.
+    """
+    return next((field.id for field in REGISTRY.fields if field.key is not None and field.key.word == name
+                 and name not in FIELDS), name)
 
 
 def register(field: Field) -> None:
@@ -162,6 +171,10 @@ def _measures(fields: Iterable[Field]) -> dict[str, Measure]:
 
 FIELDS: View[Field] = View(lambda fields: {field.id: field for field in fields})
 """Every field by id."""
+OF_COLUMNS: View[Field] = View(lambda fields: {
+    column.id: field for field in fields
+    for column in (field.column, field.group_column, *field.biflow_columns) if column is not None})
+"""The field of each column, by the column's id."""
 COLUMNS: View[Column] = View(_columns)
 """Columns of flows by id, in the order of the screen."""
 BIFLOW_COLUMNS: View[Column] = View(_biflow_columns)

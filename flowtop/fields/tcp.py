@@ -53,9 +53,9 @@ _RTT_COLUMN = Column(
 _RTT = Field(
     "rtt", _RTT_COLUMN.doc, column=_RTT_COLUMN, biflow_columns=(unfiltered(_RTT_COLUMN),),
     group_column=unfiltered(_RTT_COLUMN),
-    key=FilterKey("rtt", "Round-trip time of TCP and ICMP echoes, where it is known.", "rtt > 50ms", _SPAN,
-                  quantities.seconds,
-                  lambda source: where_known(source.columns["rtt_us"]) / 1e6),
+    key=FilterKey("rtt", "Round-trip time of TCP and ICMP echoes, where it is known; without a unit: in ms.",
+                  "rtt > 50ms", "a time such as 50ms, 500us, 2s; without a unit: ms", quantities.milliseconds,
+                  lambda source: where_known(source.columns["rtt_us"]) / 1e6, unit="ms"),
     members=(_member("tcpRoundTripMicroseconds",
                      "Round-trip time: smoothed, of the local socket that sends or receives the flow; with -r from SYN "
                      "to SYN-ACK; with -l as the exporter reports it.",

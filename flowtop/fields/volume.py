@@ -30,7 +30,7 @@ def _rate(field_id: str, header: str, doc: str, row_field: str, sort: tuple[str,
 
     order: tuple[SortKey, ...] = tuple(plain(name) for name in sort)
     column = Column(field_id, header, 10, doc, lambda row, wording, _: units.rate_cell(octet_rate(row), wording.bits),
-                    order, priority, terms.at_least(field_id, octet_rate, "B/s"), "right", descending_first=True,
+                    order, priority, terms.about(field_id, octet_rate, "B/s"), "right", descending_first=True,
                     octet_rate=octet_rate)
     key = FilterKey(field_id, key_doc or doc, f"{field_id} >= 1Mbit", _RATE, quantities.rate,
                     lambda source: source.columns[sort[0]] / span(source), of_aggregates=True)
@@ -96,7 +96,7 @@ _PEAK = _rate("peak", "PEAK", "Highest rate of any tick so far.", "octet_rate_pe
 
 _PPS_COLUMN = Column("pps", "PPS", 6, "Wire packets per second over the last tick.",
                      lambda row, _, __: units.count_cell(row.packet_rate), (plain("packet_delta"),), 6,
-                     terms.at_least("pps", lambda row: row.packet_rate), "right", descending_first=True)
+                     terms.about("pps", lambda row: row.packet_rate), "right", descending_first=True)
 _PPS = Field(
     "pps", _PPS_COLUMN.doc, column=_PPS_COLUMN, group_column=unfiltered(_PPS_COLUMN),
     key=FilterKey("pps", "Packets per second over the last tick.", "pps > 1000", _COUNT, quantities.count,

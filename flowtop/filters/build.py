@@ -6,7 +6,8 @@ The rules are tcpdump's: a value alone after `and`, `or`, `not` takes the words 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -295,6 +296,28 @@ class _Builder:
 
         return self._remember(make)(operand)
 
+    def _anywhere(self, word: Token, operand: Token) -> Tree:
+        def make(value: Token) -> Tree:
+            return Term(f"{word} {value}", any_of(*self._places(_plain(value))))
+
+        return self._remember(make)(operand)
+
+    def _places(self, text: str) -> Iterator[Tree]:
+        """Tests of a text wherever one is: names of hosts, texts of fields, services, beginnings of addresses."""
+        if self._use == "flows":
+            yield from (Named(side, text, False, among_others=True) for side, *_ in _SIDES.values())
+        for key in KEYS.values():
+            if key.kind == "text" and (self._use == "flows" or key.records is not None):
+                yield Match(key, "~", text)
+        try:
+            ports = any_of(*(_port_in((port, port), side) for port in operands.ports_named(text) for side in _SIDES))
+            yield all_of(ports, *_has_ports())
+        except operands.OperandError:
+            pass  # no service, or too many
+        network = operands.beginning(text)
+        if network is not None:
+            yield from (Within(side, (network,)) for side, *_ in _SIDES.values())
+
     def _key(self, word: Token, operator: Token | None, name: Token) -> Tree:
         return self._keyed(KEYS[word], _operator(operator), name)
 
@@ -332,7 +355,7 @@ class _Builder:
             test = {"text": self._text_test, "address": self._address_test}.get(key.kind, self._number_test)
             meaning = test(key, sign, value)
             shown = "" if sign == "=" else f"{sign} "
-            return Term(f"{words}{key.word} {shown}{value}", all_of(limits, meaning))
+            return Term(f"{words}{key.word} {shown}{with_unit(key, str(value))}", all_of(limits, meaning))
 
         if sign in ("=", "~"):
             self._remember(make)
@@ -398,6 +421,11 @@ class _Builder:
 
     def _unknown(self, value: Token) -> FilterError:
         return unknown_word(self._text, _position(value), _plain(value), quoted=value.type == "STRING")
+
+
+def with_unit(key: FilterKey, value: str) -> str:
+    """The value with the unit that it is read in, where it has none and that is not obvious."""
+    return f"{value}{key.unit}" if key.unit and re.fullmatch(r"[\d.]+", value) else value
 
 
 def protocol(word: str) -> Tree:

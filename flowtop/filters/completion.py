@@ -10,13 +10,13 @@ from lark import Token, UnexpectedInput
 
 from flowtop.fields.registry import KEYS
 from flowtop.filters import words
-from flowtop.filters.grammar import parser, token_types
+from flowtop.filters.grammar import aliases, parser, token_types
 
 _WORD_AT_END = re.compile(r"[^\s()!&|<>=~,]*$")
 _BEGINS_A_TEST = frozenset({"KEY", "ADDRESS_WORD"})
-_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "NAMED_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME", "ENDS",
-                     "SOURCE", "DESTINATION"})
-_TAKE_VALUES = ("KEY", "OPERATOR", "PROTO", "PORT_WORD", "NAME", "ENDS")
+_OWNERS = frozenset({"KEY", "OPTIONAL_KEY", "NAMED_KEY", "ADDRESS_WORD", "PORT_WORD", "ETHER", "PROTO", "NAME", "TEXT",
+                     "ENDS", "SOURCE", "DESTINATION"})
+_TAKE_VALUES = ("KEY", "OPERATOR", "PROTO", "PORT_WORD", "NAME", "TEXT", "ENDS")
 _SEEN_UNDER = {"host": "host", "net": "net", "port": "port", "portrange": "port", "src": "host", "dst": "host",
                "ether": "mac", "mac": "mac", "proto": "proto",
                "name": "name"}
@@ -106,6 +106,6 @@ def _is_value(tokens: list[Token], word: str) -> bool:
 
 def operand(text: str) -> str:
     """The text as one operand, in quotes if it needs them."""
-    if re.fullmatch(r"[\w.:/*?@%+-]+", text) and text.lower() not in token_types():
+    if re.fullmatch(r"[\w.:/*?@%+-]+", text) and text.lower() not in token_types() | aliases():
         return text
     return f"'{text}'" if '"' in text else f'"{text}"'

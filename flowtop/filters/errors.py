@@ -18,12 +18,14 @@ class FilterError(FlowtopError):
         problem: what is wrong, in a few words.
         expected: what may stand there instead; the hint is then "expected" and this.
         hint: what to do, where `expected` does not say it.
+        unknown: the word as it is written, where the problem is a word that the language does not have.
         unfinished: more text at the end could make it a filter: do not show it as an error while it is typed.
     """
 
     def __init__(self, text: str, position: int, problem: str, expected: str = "", *, hint: str = "",
-                 unfinished: bool = False) -> None:
+                 unknown: str = "", unfinished: bool = False) -> None:
         self.text = text
+        self.unknown = unknown
         self.position = position
         self.problem = problem
         self.unfinished = unfinished

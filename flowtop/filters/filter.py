@@ -37,6 +37,13 @@ class Filter:
 
         return any(isinstance(test, Named) for test in leaves(self.tree))
 
+    @property
+    def needs_names(self) -> bool:
+        """Whether it tests host names and cannot match without them."""
+        from flowtop.filters.tree import Named, leaves
+
+        return any(isinstance(test, Named) and not test.among_others for test in leaves(self.tree))
+
     def mask(self, source: FlowSource, lookups: Lookups) -> npt.NDArray[np.bool_]:
         """One truth value a slot of `source.columns`.
 

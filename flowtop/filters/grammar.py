@@ -5,7 +5,6 @@ The registry (`words.py`) says which words are keys, not the grammar: a new key 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -18,6 +17,7 @@ from flowtop.fields.registry import KEYS, REGISTRY
 from flowtop.filters import words
 from flowtop.filters.errors import FilterError
 from flowtop.text import quantities
+from flowtop.text.suggestions import nearest
 from flowtop.text.units import printable
 
 
@@ -70,6 +70,7 @@ primitive: qualifier -> protocol
     | ETHER [direction] [ADDRESS_WORD] operand -> ether
     | [direction] PRIVATE -> private
     | [direction] NAME [OPERATOR] name -> named
+    | TEXT operand -> anywhere
     | [direction] ENDS [OPERATOR] name -> ends
     | KEY [OPERATOR] name -> key
     | OPTIONAL_KEY [[OPERATOR] operand] -> optional_key
@@ -86,14 +87,14 @@ NOT: "!"
 OPERATOR: "<=" | ">=" | "==" | "!=" | "!~" | "<" | ">" | "=" | "~"
 STRING: /"[^"]*"|'[^']*'/
 WORD: /\d:[A-Za-z0-9+\/]{27}=(?=[\s()&|]|$)|(\\(?=\w))?(\[[^\s\]()]*\])?[^\s()<>=!~"'&|]+|\[[^\s\]()]+\]/
-%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME ENDS
+%declare PROTOCOL VERSION ADDRESS_WORD PORT_WORD PROTO ETHER PRIVATE NAME TEXT ENDS
 %declare KEY OPTIONAL_KEY NAMED_KEY SOURCE DESTINATION MASK
 %ignore /\s+/
 """
 
 _FIXED = {"and": "AND", "or": "OR", "not": "NOT", "src": "SOURCE", "dst": "DESTINATION", "mask": "MASK",
           "private": "PRIVATE", "ether": "ETHER", "mac": "ETHER", "proto": "PROTO",
-          "name": "NAME"}
+          "name": "NAME", "text": "TEXT"}
 
 _IN_WORDS = {
     "AND": "and", "OR": "or", "NOT": "not", "LPAR": "(", "RPAR": ")", "OPERATOR": "a comparison (< <= > >= = !=)",
@@ -102,7 +103,8 @@ _IN_WORDS = {
     "OPTIONAL_KEY": "a word such as bytes, rate, if, state", "NAMED_KEY": "a word such as bytes, rate, if, state",
     "PROTO": "a protocol",
     "ETHER": "a word such as bytes, rate, if, state", "ENDS": "a word such as bytes, rate, if, state",
-    "PRIVATE": "private", "NAME": "name", "WORD": "a value", "STRING": "a value", "MASK": "mask", "$END": "the end",
+    "PRIVATE": "private", "NAME": "name", "TEXT": "text", "WORD": "a value",
+    "STRING": "a value", "MASK": "mask", "$END": "the end",
 }
 _OF_A_TEST = frozenset({"PROTOCOL", "KEY", "ADDRESS_WORD", "WORD"})
 """Tokens that are accepted where a new test may begin."""
@@ -118,10 +120,19 @@ def token_types() -> dict[str, str]:
     return types | _FIXED
 
 
-def _classify(types: dict[str, str]) -> Callable[[Token], Token]:
+def aliases() -> dict[str, str]:
+    """Other names of words: the id of a field, by which lists are sorted and grouped, means its word here."""
+    types = token_types()
+    return {field.id: field.key.word for field in REGISTRY.fields
+            if field.key is not None and field.key.word in types and field.id not in types}
+
+
+def _classify(types: dict[str, str], same: dict[str, str]) -> Callable[[Token], Token]:
     def classify(token: Token) -> Token:
-        found = types.get(token.lower())
-        return token if found is None else Token.new_borrow_pos(found, token.lower(), token)
+        word = token.lower()
+        word = same.get(word, word)
+        found = types.get(word)
+        return token if found is None else Token.new_borrow_pos(found, word, token)
     return classify
 
 
@@ -132,7 +143,7 @@ def parser() -> Lark:
 
 @lru_cache(maxsize=1)
 def _parser(_: int) -> Lark:
-    return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types())},
+    return Lark(GRAMMAR, parser="lalr", lexer="basic", lexer_callbacks={"WORD": _classify(token_types(), aliases())},
                 postlex=SpacedUnits())
 
 
@@ -196,14 +207,15 @@ def unknown_word(text: str, position: int, word: str, *, quoted: bool = False) -
     if word.lower() in _TCPDUMPS:
         return FilterError(text, position, f'unknown word "{word}"', hint=_TCPDUMPS[word.lower()])
     if word[:1].isdigit():
-        return FilterError(text, position, f'"{printable(word)}" alone is ambiguous', unfinished=at_end,
+        return FilterError(text, position, f'"{printable(word)}" alone is ambiguous', unknown=word, unfinished=at_end,
                            hint="write a word before it, such as port or bytes >; or between two values: or")
     words = token_types()
-    near = difflib.get_close_matches(word.lower()[:64], words, n=1, cutoff=0.6)
+    near = nearest(word, words)
     hint = f'did you mean "{near[0]}"?' if near else \
         "expected an address, a protocol, or a word such as host, port, src, if, bytes"
     unfinished = at_end and any(known.startswith(word.lower()) for known in words)
-    return FilterError(text, position, f'unknown word "{printable(word)}"', hint=hint, unfinished=unfinished)
+    return FilterError(text, position, f'unknown word "{printable(word)}"', hint=hint, unknown=word,
+                       unfinished=unfinished)
 
 
 def _unexpected(text: str, error: UnexpectedToken) -> FilterError:

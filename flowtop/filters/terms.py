@@ -52,6 +52,45 @@ def add_term(text: str, column_id: str, row: FlowRow, negate: bool, lookups: Loo
     return " and ".join([*map(_inside_and, kept), positive.text])
 
 
+def widened(text: str, column_id: str, row: FlowRow, lookups: Lookups,
+            columns: Mapping[str, Column] = COLUMNS) -> str:
+    """`add_term`; where the filter has that term already, a wider one in its place, and in the end none.
+
+    For the cell of an endpoint: the endpoint, its host, the host's network, any. For other cells: the value, any.
+
+    Args, Raises: as for `add_term`.
+    """
+    column = columns[column_id]
+    ladder = [term for term in (column.term(row, lookups), *column.wider(row, lookups)) if term]
+    if not ladder or not text.strip():
+        return add_term(text, column_id, row, False, lookups, columns)
+    tree = compile_filter(text).tree
+    parts = [as_text(part) for part in _conjuncts(tree)]
+    for term, wider in zip(ladder, (*ladder[1:], ""), strict=True):
+        there = _texts(compile_filter(term).tree)
+        if set(there) <= set(parts):
+            kept = [_inside_and(part) for part in _conjuncts(tree) if as_text(part) not in there]
+            return " and ".join([*kept, *filter(None, [wider])])
+    return add_term(text, column_id, row, False, lookups, columns)
+
+
+def conversation_as_filter(row: FlowRow, lookups: Lookups) -> str:
+    """A filter that both directions of the flow's conversation pass, and no other flow; "" if its ends are not known.
+
+    Of ICMP: everything of that protocol between the two hosts, as answers have another type.
+    """
+    if row.kind == Kind.AGGREGATE:
+        return ""
+    protocol = cell_terms.protocol_term(row, lookups)
+    if row.ip_version and row.protocol in PORT_PROTOCOLS and row.kind in HAVE_PORTS and not row.record_bits & _NO_PORTS:
+        ends = [units.endpoint(raw, row.ip_version, port) for raw, port in (
+            (row.source_address, row.source_port), (row.destination_address, row.destination_port))]
+    else:
+        word = "host" if row.ip_version else "mac"
+        ends = [f"{word} {units.address(raw, row.ip_version)}" for raw in (row.source_address, row.destination_address)]
+    return " and ".join(filter(None, [protocol, *ends]))
+
+
 def flow_as_filter(row: FlowRow, lookups: Lookups) -> str:
     """A filter that only flows with this row's Flow Key pass; for a biflow, flows between its ends, both directions."""
     if row.ways is not None and row.kind == Kind.FLOW:

@@ -48,11 +48,16 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Matches the host name of that side, if known, in any case: `whole` as a glob, else as a part of the name."""
+    """Matches the host name of that side, if known, in any case: `whole` as a glob, else as a part of the name.
+
+    Attributes:
+        among_others: names are one place of several where the pattern is looked for.
+    """
 
     side: Side
     pattern: str
     whole: bool
+    among_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,20 @@ def _bare(tree: Tree) -> Tree:
     if isinstance(tree, And | Or):
         return (all_of if isinstance(tree, And) else any_of)(*map(_bare, tree.parts))
     return tree
+
+
+def tested_keys(tree: Tree) -> list[FilterKey]:
+    """The keys that the tree tests, without those that a text is looked for in among others."""
+    keys: list[FilterKey] = []
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Compare | Match):
+            keys.append(node.key)
+        elif isinstance(node, Or) and any(isinstance(part, Named) and part.among_others for part in node.parts):
+            continue
+        waiting.extend(children(node))
+    return keys
 
 
 def as_text(tree: Tree) -> str:

@@ -94,6 +94,8 @@ _GRAMMAR_WORDS = (
          "not private"),
     Word("name", "TEXT", "Either end has this name: seen in packets, or found by `n`; `src name`, `dst name`.",
          "name ~ example"),
+    Word("text", "TEXT", "A host name, process, interface, service or other text of the flow has this in it, or an "
+                         "address begins with it; typed after `/`, the word alone will do.", "text nginx"),
     Word("as", "NUMBER", "Either end's autonomous system, reported or looked up; `src as`, `dst as`: that end.",
          "as 64500"),
     Word("nat", "ADDRESS | NETWORK", "With -l: either end's address after translation; `src nat`, `dst nat`.",

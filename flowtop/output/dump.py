@@ -19,6 +19,7 @@ from flowtop.capture.collector.templates import Place, SharedTemplates, fitting
 from flowtop.capture.collector.waiting import HeldSet, HeldSets, MessageTimes
 from flowtop.capture.files.messages import Payload
 from flowtop.model.kinds import ICMP_VERSIONS, IpVersion, Kind
+from flowtop.text import units
 from flowtop.wire import netflow_fixed
 from flowtop.wire.data_set import DataSet, decode_data_set
 from flowtop.wire.datagrams import decode_export
@@ -269,7 +270,7 @@ def _decode(entry: Entry, store: TemplateStore, held: HeldSets, ports: _Ports) -
     for template_id in message.stale:
         held.drop(session, message.domain, template_id)
     if held.dropped > dropped:
-        entry.refusals.append(f"{held.dropped - dropped} sets dropped that waited for a template which is gone")
+        entry.refusals.append(f"{units.things(held.dropped - dropped, 'set')} dropped: the template is gone")
     for template in message.templates:
         for waiting in held.take((session, message.domain, template.id)):
             late = decode_data_set(template, waiting.octets, strict=False)
@@ -473,7 +474,7 @@ def _template_lines(template: Template) -> list[str]:
 
 def _data_lines(data_set: DataSet, remark: str) -> list[str]:
     kind = "options data" if data_set.template.scope_count else "data"
-    lines = [f"  {kind} of template {data_set.template.id}{remark}: {data_set.count} records"]
+    lines = [f"  {kind} of template {data_set.template.id}{remark}: {units.things(data_set.count, 'record')}"]
     for number, values in enumerate(_rows(data_set), 1):
         packet = values.pop("packet", None)
         lines.append(f"    {number}: {_words(values)}")

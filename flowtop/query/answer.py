@@ -13,8 +13,11 @@ import numpy.typing as npt
 
 from flowtop.fields.columns import Column
 from flowtop.fields.networks import REMOTE_IS_SOURCE, RemoteEnds, networked
+from flowtop.filters.tree import Compare, Match, Tree, leaves
+from flowtop.filters.words import DESTINATION_PORT, SOURCE_PORT
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
+from flowtop.model.owners import pids_of
 from flowtop.model.rows import FlowRow, Sides, Volume
 from flowtop.query.biflows import Biflows, Pairing
 from flowtop.query.grouping import Groups, counted_once
@@ -170,6 +173,7 @@ class Answer:
     joined: int = 0
     anchor_row: int | None = None
     listed: Listed | None = None
+    own_hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,8 @@ class Answerer:
         source = with_columns(source, columns_of_flows, source.visible)
         visible = source.visible
         passing = visible & self._passes(query, source, lookups)
+        own = passing & _own_dns(query, source.columns)
+        passing = passing & ~own
         ended = visible & (source.columns["end_reason"] != 0)
         hidden, matching = 0, passing
         if not query.ended:
@@ -270,7 +276,7 @@ class Answerer:
             rank = _anchor_rank(anchor, ranking, columns, lead, rest)
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
-                      None if rank is None else anchor, _listed(sums, everything, source))
+                      None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)))
 
     def _in_order(self, column: Column, lookups: Lookups) -> Column:
         """`in_text_order`; the order of names of AS, which may be thousands and never change, is kept."""
@@ -432,6 +438,30 @@ def _sides(sums: _Sums, source: FlowSource) -> Sides:
 def _listed(sums: _Sums, everything: Totals, source: FlowSource) -> Listed:
     shares = [part / whole if whole else 0.0 for part, whole in zip(sums.totals, everything, strict=True)]
     return Listed(_sides(sums, source), (shares[0], shares[1], shares[2]))
+
+
+_DNS = 53
+_OF_OWN = frozenset({"process", "pid"})
+"""Words of filters that ask for a process."""
+
+
+def _own_dns(query: Query, columns: FlowColumns) -> npt.NDArray[np.bool_] | np.bool_:
+    """Which flows are DNS traffic of `query.own`, if the query does not ask for such flows."""
+    if not query.own or any(_asks_for_dns(condition.tree) for condition in (query.filter, query.scope)
+                            if condition is not None):
+        return np.False_
+    mine = pids_of(columns["owner"]) == np.uint32(query.own)
+    if not mine.any():
+        return np.False_
+    found: npt.NDArray[np.bool_] = mine & (
+        (columns["source_port"] == np.uint16(_DNS)) | (columns["destination_port"] == np.uint16(_DNS)))
+    return found
+
+
+def _asks_for_dns(tree: Tree) -> bool:
+    return any(isinstance(test, Compare | Match) and (
+        test.key.word in _OF_OWN or (test.key in (SOURCE_PORT, DESTINATION_PORT) and test == Compare(
+            test.key, "=", _DNS))) for test in leaves(tree))
 
 
 def _sums_of(source: FlowSource, passing: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -11,11 +10,14 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.biflows import WAYS, of_both
 from flowtop.fields.columns import Column
-from flowtop.fields.field import GroupField
+from flowtop.fields.field import GroupField, Known
 from flowtop.fields.groups import group_fields
-from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS, REGISTRY
-from flowtop.query.query import Query
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS, OF_COLUMNS, REGISTRY, field_id
+from flowtop.filters.filter import Filter
+from flowtop.filters.tree import tested_keys
+from flowtop.query.query import Page, Query
 from flowtop.text import units
+from flowtop.text.suggestions import nearest
 
 
 def arranged() -> tuple[Column, ...]:
@@ -56,6 +58,32 @@ def _columns_of_groups(group: tuple[str, ...], _: int) -> Mapping[str, Column]:
     return keys | {column.id: column for column in others if column.id not in keys}
 
 
+def offered_columns(page: Page) -> dict[str, Column]:
+    """The columns of this page's rows that can have a value there, by id, in screen order: to sort by, and to show.
+
+    Others belong to other sources of flows (`Field.known`), or to tunnels and databases that there are none of.
+    """
+    source: Known = "collector" if page.collecting is not None else "live" if page.source is None else "file"
+    return {id_: column for id_, column in columns_of(page.query).items()
+            if (id_ not in OF_COLUMNS or source in OF_COLUMNS[id_].known)
+            and (page.tunnels or not column.of_tunnels)
+            and (page.lookups.networks is not None or not column.of_networks)}
+
+
+def filtered_columns(query: Query) -> frozenset[str]:
+    """Ids of the columns of the query's rows that show what its filter tests."""
+    if query.filter is None:
+        return frozenset()
+    return _filtered(query.filter, REGISTRY.revision) & columns_of(query).keys()
+
+
+@lru_cache(maxsize=64)
+def _filtered(condition: Filter, _: int) -> frozenset[str]:
+    keys = tested_keys(condition.tree)  # those of the grammar's own words are no fields'
+    return frozenset(column.id for field in REGISTRY.fields if any(field.key is key for key in keys)
+                     for column in (field.column, field.group_column, *field.biflow_columns[:1]) if column is not None)
+
+
 def arrangement_of(query: Query, chosen: Arrangement) -> Arrangement:
     """The part of a user's arrangement that applies to rows of this query.
 
@@ -90,9 +118,9 @@ def sort_column(column_id: str, query: Query | None = None) -> Column:
         FlowtopError: unknown column; the hint has similar ones.
     """
     columns = columns_of(query or Query())
-    column = columns.get(column_id)
+    column = columns.get(column_id) or columns.get(field_id(column_id))
     if column is None:
-        near = difflib.get_close_matches(column_id, columns, cutoff=0.5)
+        near = nearest(column_id, columns, 2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"columns: {', '.join(columns)}"
         raise FlowtopError(f"unknown sort column {column_id!r}", hint=hint, exit_code=EXIT_USAGE)
     return column

@@ -144,5 +144,5 @@ class Pager:
 def _filled(page: Page, query: Query, answer: Answer) -> Page:
     return replace(page, query=query, rows=answer.rows, matched=answer.matched, matched_flows=answer.matched_flows,
                    flows=answer.flows, active_flows=answer.active_flows, anchor_rank=answer.anchor_rank,
-                   hidden=answer.hidden, joined=answer.joined, anchor_row=answer.anchor_row,
-                   listed=answer.listed)
+                   hidden=answer.hidden, own_hidden=answer.own_hidden, joined=answer.joined,
+                   anchor_row=answer.anchor_row, listed=answer.listed)

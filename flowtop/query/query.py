@@ -46,6 +46,7 @@ class Query:
         names: names of hosts, for filters that use them.
         ended: list ended flows too; the anchor is always listed.
         details: flow_id of the flow for Page.details, or None.
+        own: a process id: DNS traffic of that process is not listed, unless a filter asks for it; 0: it is.
         biflow: rows are biflows (both directions of a conversation); not together with `group`. A biflow passes a
             filter if one of its flows does, and is then shown with all flows.
     """
@@ -66,6 +67,7 @@ class Query:
     at: int | None = None
     ended: bool = True
     names: KnownNames | None = None
+    own: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,7 @@ class Page:
             flows. None: this page is of now.
         flows_kept: for a page of the past: how many of its `flows` were stored; `rows` and `matched` refer to these.
         hidden: number of ended flows that pass the filter but are not listed, as the query excludes them.
+        own_hidden: number of flows that pass the filter but are not listed, as they are DNS traffic of Query.own.
         joined: number of rows that are not in the held order, as they are newer; they come after all others.
         linger_s: how long flows are listed after they end.
         marked_s: time since the mark, up to this tick; None: counters are totals.
@@ -307,6 +310,7 @@ class Page:
     flows_kept: int = 0
     marked_s: float | None = None
     hidden: int = 0
+    own_hidden: int = 0
     joined: int = 0
     linger_s: float = 10.0
     anchor_row: int | None = None

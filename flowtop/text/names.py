@@ -99,8 +99,47 @@ def _host_character(character: str) -> str:
     return character if keeps and unicodedata.bidirectional(character) not in ("R", "AL", "AN") else "?"
 
 
+def shorten_name(name: str, width: int) -> str:
+    """A host name in at most `width` cells that still says which host and whose: `web-1…example.net`.
+
+    The labels between the first and the registered domain go first; then each end loses its middle.
+    """
+    if len(name) <= width:
+        return name
+    name, mark, number = name.partition(_SHARED)
+    end = mark + number
+    room = width - len(end) - 1
+    first, _, _ = name.partition(".")
+    domain = _registered_domain(name)
+    if room < _LEAST_ENDS or not domain or first == name:
+        return units.elide(name + end, width)
+    if room - len(domain) < _LEAST_FIRST:
+        domain = domain[-max(room - len(first), room // 3):]
+    kept = len(domain)
+    first = units.elide(first, room - kept)
+    return f"{first}…{domain}{end}"
+
+
+def _registered_domain(name: str) -> str:
+    """The last two labels, or three where the last two are short, as in `co.uk`; "" of a name of one or two labels."""
+    labels = name.split(".")
+    count = 3 if len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= _SHORT_LABEL else 2
+    return ".".join(labels[-count:]) if len(labels) > count else ""
+
+
+_SHORT_LABEL = 3
+_LEAST_FIRST = 5
+"""Cells of a host's own label, at least, beside its whole domain."""
+_LEAST_ENDS = 9
+"""Cells for both ends of a name, at least; below, its middle is left out."""
+_SHARED = "#"
+"""Before the number of an address, where several have the same name."""
+
+
 class HostNames:
     """Names of addresses, looked up in its own threads, the most recent request first.
+
+    Where several addresses have one name, each name gets a number: `edge.example.net#2`.
 
     Args:
         look_up: address as text -> name or None; OSError when the resolver does not answer. May block.
@@ -133,6 +172,7 @@ class HostNames:
         self._closed = False
         self._told = NO_NAMES
         self._called: Mapping[bytes, str] = {}
+        self._numbers: dict[str, dict[bytes, int]] = {}  # of the addresses of each name
         self.edition = 0
 
     @property
@@ -160,7 +200,15 @@ class HostNames:
             now = self._clock()
             if now >= expires_at and now >= self._silent_until and key not in self._busy and not self._closed:
                 self._want(key, units.address(raw, ip_version))
-            return name
+            numbers = {} if name is None else self._numbers.get(name, {})
+            return name if len(numbers) < 2 else f"{name}{_SHARED}{numbers[key]}"
+
+    def leave_view(self) -> None:
+        """Other rows are in view: look up what is asked for from now on, not what still waits."""
+        with self._changed:
+            if self._pending:
+                self._pending.clear()
+                self.edition += 1  # cells of rows that are in view still are made again, and ask again
 
     def known(self) -> KnownNames:
         """The names that are known now. The same object as long as they do not change."""
@@ -198,10 +246,23 @@ class HostNames:
         self._changed.notify()
 
     def _remember(self, key: bytes, name: str | None, expires_at: float) -> None:
+        before, _ = self._known.get(key, (None, 0.0))
+        if before != name:
+            self._forget_number(key, before)
+            if name is not None:
+                numbers = self._numbers.setdefault(name, {})
+                numbers[key] = max(numbers.values(), default=0) + 1
         self._known[key] = name, expires_at
         self._known.move_to_end(key)
         while len(self._known) > self._size:
-            self._known.popitem(last=False)
+            oldest, (name, _) = self._known.popitem(last=False)
+            self._forget_number(oldest, name)
+
+    def _forget_number(self, key: bytes, name: str | None) -> None:
+        if name is not None and name in self._numbers:
+            self._numbers[name].pop(key, None)
+            if not self._numbers[name]:
+                del self._numbers[name]
 
     def _work(self) -> None:
         while True:

@@ -172,6 +172,23 @@ def network(text: str) -> Network:
     return found
 
 
+def network_around(address: str) -> str:
+    """The network of an address as people write it: /24 of IPv4, /64 of IPv6."""
+    version: int = ipaddress.ip_address(address).version
+    return str(ipaddress.ip_network((address, 64 if version == IpVersion.V6 else 24), strict=False))
+
+
+def beginning(text: str) -> Network | None:
+    """The addresses that begin with this: `10.1`, `192.0.2.`, `2001:db8:`, `fe80:`; None if it begins none."""
+    octets = text.rstrip(".").split(".")
+    if re.fullmatch(r"(\d{1,3}\.){1,3}\d{0,3}", text) and all(int(octet) < 256 for octet in octets):
+        return Network(bytes([*map(int, octets), *[0] * (4 - len(octets))]), 8 * len(octets))
+    groups = text.rstrip(":").split(":")
+    if re.fullmatch(r"([0-9a-fA-F]{1,4}:){1,7}([0-9a-fA-F]{1,4})?", text):
+        return Network(bytes.fromhex("".join(group.zfill(4) for group in groups).ljust(32, "0")), 16 * len(groups))
+    return None
+
+
 def masked(address: str, mask: str) -> Network:
     """tcpdump's `net ADDRESS mask MASK` (IPv4)."""
     ones = int(ipaddress.IPv4Address(mask))

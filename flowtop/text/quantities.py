@@ -129,6 +129,12 @@ def seconds(text: str) -> float:
     return total
 
 
+def milliseconds(text: str) -> float:
+    """As `seconds`, but a number without a unit is milliseconds. Raises QuantityError."""
+    found = seconds(text)
+    return found / 1e3 if _PLAIN.fullmatch(text.strip()) else found
+
+
 def begins(word: str) -> bool:
     """Whether more words may belong to the quantity that this word begins: `50` (us), `1h` (30m)."""
     return bool(_UNFINISHED.fullmatch(word) or _TIMES.fullmatch(word))

@@ -84,32 +84,37 @@ def count(n: int) -> str:
     return f"{digits}{prefix}"
 
 
+def things(n: int, noun: str) -> str:
+    """A whole number of things in words: `1 flow`, `2,235 flows`; a noun of several words gets its `s` at the end."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def _aligned(value: float) -> tuple[str, str]:
-    """`value` >= 0 in 5 cells at most, its decimal point two from their end, and its SI prefix (a space for none)."""
+    """`value` >= 0 in 5 cells at most, with one decimal where it has a prefix, and its SI prefix (a space for none)."""
     power = 0
     while value >= (999.95 if power else 999.5) and power < len(_PREFIXES) - 1:
         value /= 1000
         power += 1
     if power or (0 < value < 9.95 and value != int(value)):
         return f"{value:.1f}", _PREFIXES[power]
-    return f"{value:.0f}  ", _PREFIXES[0]
+    return f"{value:.0f}", _PREFIXES[0]
 
 
 def rate_cell(octets_per_s: float, bits: bool = True) -> str:
-    """A rate for a column: `  82.1 Mb/s`, `250    b/s`. At most 10 cells; right-aligned, decimal points line up."""
+    """A rate for a column: `82.1 Mb/s`, `250  b/s`. At most 10 cells; right-aligned, units line up."""
     digits, prefix = _aligned(octets_per_s * 8 if bits else octets_per_s)
     return f"{digits} {prefix}{'b' if bits else 'B'}/s"
 
 
 def octets_cell(n: int) -> str:
-    """An amount of octets for a column: `1.2 GB`, `512    B`. At most 8 cells; decimal points line up."""
+    """An amount of octets for a column: `1.2 GB`, `512  B`. At most 8 cells; right-aligned, units line up."""
     digits, prefix = _aligned(n)
     return f"{digits} {prefix}B"
 
 
 def count_cell(n: float) -> str:
-    """A number of things for a column: `884.4k`, `12   `. At most 6 cells; decimal points line up."""
-    return "".join(_aligned(n))
+    """A number of things for a column: `884.4k`, `12`. At most 6 cells; right-aligned, they end together."""
+    return "".join(_aligned(n)).rstrip()
 
 
 def magnitude(octets_per_s: float, bits: bool = True) -> int:

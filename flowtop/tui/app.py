@@ -26,6 +26,7 @@ from textual.screen import Screen
 from textual.worker import Worker
 
 from flowtop.errors import FlowtopError
+from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.clock import SYSTEM_CLOCK, Clock
 from flowtop.tui.garbage import GarbageCollection
@@ -129,8 +130,9 @@ class Flush:
     def _words(self, seconds: float) -> str:
         left = records_left([export.statistics for export in self._exports.statistics()])
         if self._cut:
-            return f"quitting: {left:,} records stay in the spool, or are not sent where there is none"
-        return f"flushing exports … {left:,} records left, up to {math.ceil(seconds)} s; q quits now"
+            return f"quitting: {units.things(left, 'record')} for the spool, or not sent where there is none"
+        up_to = f"up to {math.ceil(seconds)} s; q quits now"
+        return f"flushing exports … {units.things(left, 'record')} left, {up_to}"
 
 
 PARSER_AFTER_S = 0.5

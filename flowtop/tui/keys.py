@@ -50,13 +50,16 @@ KEYS: tuple[Key, ...] = (
       for number in range(6, 10)),
     Key(("left",), "←", "choose_cell(-1)", "Select the cell to the left in the cursor's flow", "Filter"),
     Key(("right",), "→", "choose_cell(1)", "Select the cell to the right in the cursor's flow", "Filter"),
-    Key(("equals_sign",), "=", "filter_by_cell(False)", "Only flows with the value of the selected cell", "Filter"),
+    Key(("equals_sign",), "=", "filter_by_cell(False)",
+        "Only flows with the value of the selected cell; again: wider (endpoint, host, network, any)", "Filter"),
     Key(("exclamation_mark",), "!", "filter_by_cell(True)", "Exclude flows with the value of the selected cell (!=)",
         "Filter"),
+    Key(("f",), "f", "filter_conversation", "Only this conversation: both directions of the cursor's flow", "Filter"),
     Key(("backslash",), "\\", "clear_filter", "Clear filter", "Filter"),
-    Key(("s", "greater_than_sign"), "s >", "sort_next", "Sort by the next column to the right", "Order", "sort"),
-    Key(("S", "less_than_sign"), "S <", "sort_previous", "Sort by the next column to the left", "Order"),
-    Key(("r",), "r", "reverse", "Reverse the order", "Order", "reverse"),
+    Key(("s",), "s", "sort_menu", "Sort: choose the column from a list, by its letter or with ↓ ↑", "Order", "sort"),
+    Key(("greater_than_sign",), ">", "sort_next", "Sort by the next column to the right", "Order"),
+    Key(("less_than_sign",), "<", "sort_previous", "Sort by the next column to the left", "Order"),
+    Key(("S", "r"), "S r", "reverse", "Reverse the order", "Order", "reverse"),
     Key(("o",), "o", "hold_order", "Freeze the order of the list, or unfreeze it", "Order",
         "freeze order"),
     Key(("F",), "F", "follow", "Follow: the view scrolls with the cursor's flow", "Order", "follow"),
@@ -108,12 +111,28 @@ EXPORT_KEYS: tuple[Key, ...] = (
 GROUP_KEYS: tuple[Key, ...] = (
     Key(("g", "down", "j"), "g ↓ j", "move(1)", "Next field", hint="next"),
     Key(("up", "k"), "↑ k", "move(-1)", "Previous field"),
+    Key(("pagedown",), "PgDn", "page(1)", "A screen of fields down"),
+    Key(("pageup",), "PgUp", "page(-1)", "A screen of fields up"),
+    Key(("home",), "Home", "jump(-1000)", "First field"),
+    Key(("end",), "End", "jump(1000)", "Last field"),
     Key(("space",), "Space", "mark", "Mark this field: flows are grouped by all marked fields", hint="mark"),
     Key(("enter",), "Enter", "take", "Group by the marked fields, or by the cursor's", hint="apply"),
     Key(("backspace", "delete"), "Backspace", "erase", "Erase a digit of a prefix length"),
     Key(("escape", "q", "f10"), "Esc q F10", "close", "Close, change nothing", hint="close"),
 )
 """Keys of the group chooser, besides digits and /, which are a prefix length."""
+
+SORT_KEYS: tuple[Key, ...] = (
+    Key(("down",), "↓", "move(1)", "Next column", hint="next"),
+    Key(("up",), "↑", "move(-1)", "Previous column"),
+    Key(("pagedown",), "PgDn", "page(1)", "A screen of columns down"),
+    Key(("pageup",), "PgUp", "page(-1)", "A screen of columns up"),
+    Key(("home",), "Home", "move(-1000)", "First column"),
+    Key(("end",), "End", "move(1000)", "Last column"),
+    Key(("enter",), "Enter", "take", "Sort by the cursor's column; by the sorted one: reverse", hint="sort"),
+    Key(("escape", "f10"), "Esc F10", "close", "Close, change nothing", hint="close"),
+)
+"""Keys of the list of columns to sort by, besides the letter of each column."""
 
 DETAIL_KEYS: tuple[Key, ...] = (
     Key(("up", "k"), "↑ k", "step(-1)", "The flow above in the list", hint="previous"),
@@ -153,6 +172,10 @@ COLUMN_KEYS: tuple[Key, ...] = (
     Key(("R",), "R", "reset", "Reset all columns", hint="reset"),
     Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one column"),
     Key(("down", "j"), "↓ j", "move(1)", "Cursor down one column"),
+    Key(("pagedown",), "PgDn", "page(1)", "A screen of columns down"),
+    Key(("pageup",), "PgUp", "page(-1)", "A screen of columns up"),
+    Key(("home",), "Home", "move(-1000)", "First column"),
+    Key(("end",), "End", "move(1000)", "Last column"),
     Key(("escape", "C", "q", "f10"), "Esc C q F10", "close", "Back to the flows", hint="close"),
 )
 """Keys of the column chooser."""
@@ -215,6 +238,7 @@ MOUSE: tuple[tuple[str, str], ...] = (
     ("Click a view's name", "Show it"),
     ("Click a header", "Sort by its column; click again to reverse"),
     ("Click a flow", "Move the cursor to it, and select the cell"),
+    ("Double click", "Show details of the flow, or open the group"),
     ("Right click", "Only flows with the value of the cell"),
     ("Wheel", "Scroll the list"),
 )

@@ -2,14 +2,19 @@
 
 Textual's writer thread dies of the write error then, its queue fills, and the event loop waits for room for ever, with
 no chance left to detach anything.
+
+Where the locale's character set is not UTF-8, symbols are written in ASCII: arrows, bars and boxes too.
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
+import locale
+import os
 import sys
-from collections.abc import Callable
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 from textual.drivers.linux_driver import LinuxDriver
 
@@ -17,16 +22,61 @@ GONE = (errno.EIO, errno.EBADF, errno.EPIPE, errno.ENXIO)
 """What reading from or writing to a terminal that is gone fails with."""
 
 
-class _Output:
-    """A terminal's file until it is gone; then writes are discarded, and `on_gone` is called once."""
+_IN_ASCII = str.maketrans({
+    **dict(zip("→←↑↓↔›…–−·•×µ✓", "><^v=>~--.*xu+", strict=True)),
+    **dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True)), **dict(zip("░▒▓", ".+*", strict=True)),
+    **dict(zip("●○◐◌‖■", "*o%.=#", strict=True)),
+    **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼", "+"), **dict.fromkeys("─━═▔", "-"), **dict.fromkeys("│┃║▎▏▕", "|"),
+})
+"""What stands for a symbol where there is no UTF-8: one cell each."""
 
-    def __init__(self, file: IO[str], on_gone: Callable[[], None]) -> None:
+
+def character_set(environment: Mapping[str, str], *, utf8_mode: bool) -> str:
+    """The name of the locale's character set in lower case, such as `utf-8`, `ascii`, `iso8859-1`.
+
+    Args:
+        environment: for LC_ALL, LC_CTYPE and LANG. Python itself sets LC_CTYPE where these say no UTF-8 (PEP 538).
+        utf8_mode: Python's UTF-8 mode, which it chooses where the locale is "C" or "POSIX" (PEP 540).
+    """
+    given = {name: environment.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")}
+    coerced = not given["LC_ALL"] and given["LC_CTYPE"] in ("C.UTF-8", "C.utf8", "UTF-8") and utf8_mode
+    if coerced:
+        given["LC_CTYPE"] = ""
+    name = next(filter(None, given.values()), "C")
+    if name in ("C", "POSIX"):
+        return "utf-8" if environment.get("PYTHONUTF8") == "1" else "ascii"
+    text = locale.normalize(name).partition(".")[2].partition("@")[0]
+    try:
+        return codecs.lookup(text or "ascii").name
+    except LookupError:
+        return "ascii"
+
+
+class _Output:
+    """A terminal's file until it is gone; then writes are discarded, and `on_gone` is called once.
+
+    Args:
+        charset: what the terminal can show, as `character_set` says.
+    """
+
+    def __init__(self, file: TextIO, on_gone: Callable[[], None], charset: str) -> None:
         self._file = file
         self._on_gone = on_gone
+        self._charset = charset
         self._gone = False
 
     def write(self, text: str) -> None:
-        self._do(lambda: self._file.write(text))
+        if self._charset == "utf-8":
+            self._do(lambda: self._file.write(text))
+            return
+        octets = text.translate(_IN_ASCII).encode(self._charset, "replace")
+        self._do(lambda: self._write(octets))
+
+    def _write(self, octets: bytes) -> None:
+        """The file's own encoding is Python's choice, not the terminal's."""
+        self._file.flush()
+        self._file.buffer.write(octets)
+        self._file.buffer.flush()
 
     def flush(self) -> None:
         self._do(self._file.flush)
@@ -58,7 +108,8 @@ class TerminalDriver(LinuxDriver):
         # textual draws on standard error. When that is redirected, draw on standard output, which is a terminal too.
         terminal = sys.__stderr__ if sys.__stderr__ is not None and sys.__stderr__.isatty() else sys.__stdout__
         assert terminal is not None, "the command has checked that standard output is a terminal"
-        self._file: Any = _Output(terminal, self._on_gone)
+        charset = character_set(os.environ, utf8_mode=bool(sys.flags.utf8_mode))
+        self._file: Any = _Output(terminal, self._on_gone, charset)
 
     def stop_application_mode(self) -> None:
         """Leave nothing on the alternate screen: tmux copies it into the shell's when it was resized."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from flowtop.model.elements import Element
+from flowtop.text import units
 from flowtop.wire.completion import Properties, completed, defined_properties, described_elements, with_descriptions
 from flowtop.wire.data_set import DataSet, UndecodedSet, decode_data_set
 from flowtop.wire.ipfix import HEADER_OCTETS, SET_HEADER, SET_HEADER_OCTETS, begins_message
@@ -483,7 +484,7 @@ class SetsDecoder:
         dropped = len(self.undecoded) - len(kept)
         if dropped:
             self._count("withdrawn", dropped)
-            self._remark(f"{dropped} sets of a template {template_id} that was withdrawn or replaced")
+            self._remark(f"{units.things(dropped, 'set')} of a template {template_id} that was withdrawn or replaced")
             self._places, self.undecoded = [place for place, _ in kept], [early for _, early in kept]
 
     def _unlearn(self, template_id: int) -> None:

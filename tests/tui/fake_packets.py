@@ -17,6 +17,7 @@ class FakePackets:
 
     Attributes:
         refuse: raised by the next `begin`.
+        ready: `begin` waits for it, as it does for the compiler.
         asked: (path, texts of filters, new) of each `begin`.
     """
 
@@ -24,10 +25,13 @@ class FakePackets:
         self.figures = figures
         self.refuse: FlowtopError | None = None
         self.asked: list[tuple[str, list[str], bool]] = []
+        self.ready = threading.Event()
+        self.ready.set()
 
     def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
         """As told, or an error."""
         assert threading.current_thread() is not threading.main_thread(), "it compiles, and opens files"
+        assert self.ready.wait(60)
         if self.refuse is not None:
             error, self.refuse = self.refuse, None
             raise error

@@ -18,6 +18,7 @@ from flowtop.model.record import Unobserved
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp, PageReady
+from flowtop.tui.panels.details import DetailsScreen
 from flowtop.tui.panels.help import HelpScreen
 from tests.tui.fake_source import FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, shown, terminal_height
@@ -265,7 +266,7 @@ async def test_paused_picture_changes_only_for_what_is_asked() -> None:
         source.tick(with_rates({BY_RATE[150]: 1e9}))
         await pilot.pause()
         assert shown(pilot.app) == BY_RATE[:19]
-        await pilot.press("s")
+        await pilot.press("greater_than_sign")
         by_10s = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate_10s)]
         assert shown(pilot.app) == by_10s[:19]
         source.tick([row._replace(octet_rate_10s=row.flow_id) for row in FLOWS])
@@ -273,9 +274,9 @@ async def test_paused_picture_changes_only_for_what_is_asked() -> None:
         assert shown(pilot.app) == by_10s[:19]
 
 
-@pytest.mark.parametrize("keys", [("S", "s"), ("end", "home"), ("slash", *"tcp", "ctrl+u", "enter"), ("o", "o"),
-                                  ("E", "E"), ("g", "g", "g", "enter", "backspace"), ("B", "B"), ("enter", "escape"),
-                                  ("1",)])
+@pytest.mark.parametrize("keys", [("less_than_sign", "greater_than_sign"), ("end", "home"),
+                                  ("slash", *"tcp", "ctrl+u", "enter"), ("o", "o"), ("E", "E"),
+                                  ("g", "g", "g", "enter", "backspace"), ("B", "B"), ("enter", "escape"), ("1",)])
 async def test_whatever_is_asked_while_paused_the_picture_is_of_the_moment_it_was_paused_at(
         keys: tuple[str, ...]) -> None:
     source = FakeSource(FLOWS)
@@ -298,7 +299,7 @@ async def test_a_late_answer_to_an_older_question_does_not_move_a_paused_picture
         await pilot.press("space")
         older = source.asked[-1]
         source.silent = True
-        await pilot.press("s")
+        await pilot.press("greater_than_sign")
         source.flows = with_rates({BY_RATE[150]: 1e9})
         assert source.listener is not None
         source.listener.on_page(source.page(older))
@@ -343,6 +344,15 @@ async def test_every_header_sorts_by_its_own_column(width: int) -> None:
             head = line(app, 2).replace("↓", " ").replace("↑", " ")
             await pilot.click(offset=place(pilot.app, f" {head} ".index(f" {column.header} "), 2))
             assert source.asked[-1].sort == column.id
+
+
+async def test_a_double_click_shows_details() -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.click(offset=(30, 3 + 5), times=2)
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, DetailsScreen)
+        row = next(row for row in FLOWS if row.flow_id == BY_RATE[5])
+        assert f":{row.source_port} → " in "".join(lines(pilot.app))
 
 
 async def test_click_puts_the_cursor_and_wheel_scrolls_the_view() -> None:

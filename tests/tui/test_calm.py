@@ -196,7 +196,7 @@ async def test_the_cursors_flow_stays_under_it_through_re_sorts_filters_and_expi
         port = ports(pilot)[cursor_line(pilot.app) or 0]
         wanted, screen = "", pilot.app.main  # type: ignore[attr-defined]
         for _ in range(25):
-            key = dice.choice(("s", "r", "o", "F", "E", "space", "tick", "tick", "tick", "filter"))
+            key = dice.choice(("greater_than_sign", "r", "o", "F", "E", "space", "tick", "tick", "tick", "filter"))
             if key == "tick":
                 source.tick({number: dice.randrange(1, 9_000) for number in range(1, 80) if dice.random() < 0.4})
                 await pilot.pause()

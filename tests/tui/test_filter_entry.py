@@ -25,6 +25,22 @@ def test_text_that_means_nothing_yet_leaves_the_filter() -> None:
     assert entry.before == compile_filter("udp")
 
 
+def test_words_alone_are_looked_for_as_soon_as_they_cannot_become_others() -> None:
+    entry = FilterEntry(None)
+    for typed, meant in (("n", None), ("ng", "text ng"), ("nginx", "text nginx"), ("4", "text nginx"),
+                         ("tcp and rs", "text nginx"), ("tcp and rst", "tcp and flags rst"),
+                         ("retr", "tcp and flags rst")):
+        entry.type(typed)
+        assert (entry.filter.text if entry.filter else None) == meant
+    assert entry.error is not None and entry.error.hint == 'did you mean "retransmits"?' and entry.could_be_text("retr")
+    entry.type("443", finished=True)
+    assert entry.filter is not None and entry.filter.text == entry.meaning == "port 443"
+    entry.type("retr", finished=True)
+    assert entry.error is not None, "a slip, until it is insisted on"
+    entry.type("retr", finished=True, settled=True)
+    assert entry.error is None and entry.filter is not None and entry.filter.text == "text retr"
+
+
 def test_history_is_bounded_and_holds_each_text_once() -> None:
     history: list[str] = []
     for number in range(3 * MOST_REMEMBERED):

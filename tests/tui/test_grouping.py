@@ -83,8 +83,20 @@ async def check_close(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     assert asked(source) == ()
 
 
+async def check_page(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(*["down"] * 8, key, "enter")
+    assert asked(source) == ((IDS[-1],) if key == "pagedown" else ()), "there is room for all"
+
+
+async def check_end(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press("down", "down", "down", key, "enter")
+    assert asked(source) == ((IDS[-1],) if key == "end" else ())
+
+
 CHECKS: dict[str, Check] = {"move(1)": check_next, "move(-1)": check_previous, "mark": check_mark, "take": check_take,
-                            "erase": check_erase, "close": check_close}
+                            "erase": check_erase, "close": check_close, "page(1)": check_page, "page(-1)": check_page,
+                            "jump(1000)": check_end, "jump(-1000)": check_end}
+
 
 
 @pytest.mark.parametrize(("name", "action"), [(name, key.action) for key in GROUP_KEYS for name in key.names])
@@ -122,8 +134,8 @@ IN_COMMON: dict[str, Callable[[FlowRow], Hashable]] = {
     "subnet": lambda row: network(row.source_address),
     "destination_subnet": lambda row: network(row.destination_address), "vlan": lambda row: row.vlan_id,
     "tunnel": lambda row: (row.tunnel, row.tunnel_id), "dscp": lambda row: row.tos >> 2,
-    **dict.fromkeys(("process", "pid", "user", "unit", "cgroup", "container", "image", "container_id", "pod", "namespace",
-                     "icmp_id", "name", "name_origin"), lambda _: "none"),
+    **dict.fromkeys(("process", "pid", "user", "unit", "cgroup", "container", "image", "container_id", "pod",
+                     "namespace", "icmp_id", "name", "name_origin"), lambda _: "none"),
     "community": lambda row: (
         row.protocol, frozenset({(row.source_address, row.source_port),
                                  (row.destination_address, row.destination_port)}))}
@@ -157,7 +169,7 @@ async def test_every_field_can_be_looked_into(group: str, width: int) -> None:
 async def test_groups_can_be_opened_one_in_the_other_and_each_way_back_leads_to_where_one_was() -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
-        await pilot.press("g", "g", "g", "enter", *["s"] * 6, "down", "down", "down")  # by the 60 s rate
+        await pilot.press("g", "g", "g", "enter", *["greater_than_sign"] * 6, *["down"] * 3)  # by the 60 s rate
         hosts, sort = flow_lines(pilot.app), source.asked[-1].sort
         assert sort == "rate_60s"
         await pilot.press("enter", *["g"] * 6, "enter")
@@ -321,4 +333,51 @@ async def test_a_mark_is_seen_however_deep_one_is_in_groups_and_whatever_else_th
         source.tick()
         await pilot.pause()
         said = line(app, 1)
-        assert " SINCE MARK 0:00 " in said and " PAUSED 00:00:01, 1,000 packets since " in said and "file:flo" in said
+        assert " SINCE MARK 0:00 " in said and " PAUSED 0" in said and "file:flo" in said
+        assert "filter tcp or udp" in said, "and what is listed"
+
+
+async def test_an_order_that_was_chosen_in_one_list_is_not_anothers() -> None:
+    source = FakeSource(FLOWS)
+    async with running(source) as pilot:
+        await pilot.press("g", "g", "g", "enter", "s", "b")  # hosts by BYTES
+        assert source.asked[-1].sort == "bytes"
+        await pilot.press("down", "enter")
+        assert source.asked[-1].sort == "rate", "flows have the order that they had"
+        await pilot.press("s", "p")
+        inside = source.asked[-1].sort
+        assert inside != "rate"
+        await pilot.press("backspace")
+        assert source.asked[-1].sort == "bytes"
+        await pilot.press("backspace")
+        assert (source.asked[-1].group, source.asked[-1].sort) == ((), "rate"), "that of the group is not theirs"
+        await pilot.press("g", "g", "g", "enter")
+        assert source.asked[-1].sort == "bytes", "and the hosts are as they were"
+
+
+async def test_every_key_of_the_chooser_does_something_or_says_why_not() -> None:
+    async with choosing() as (pilot, _):
+        await pilot.press("1")
+        assert "takes no number" in "".join(lines(pilot.app))
+        await pilot.press("backspace")
+        assert "nothing to erase" in "".join(lines(pilot.app))
+        await pilot.press("end")
+        assert "takes no number" not in "".join(lines(pilot.app))
+        await pilot.press("enter")
+        assert pilot.app.main.questions.choice.group == (IDS[-1],)  # type: ignore[attr-defined]
+        await pilot.press("g", "home", "down", "down", "enter")
+        assert pilot.app.main.questions.choice.group == (IDS[0],)  # type: ignore[attr-defined]
+
+
+async def test_both_hosts_of_a_pair_are_cut_each_by_itself() -> None:
+    rows = [flow(number, f"192.0.2.{number}", "10.0.0.5", (443, 50000), rate=10.0) for number in (7, 8)]
+    async with running(FakeSource(rows), 80, query=Query(group=("pair",))) as pilot:
+        pilot.app.main.filter.look_up = lambda address: (  # type: ignore[attr-defined]
+            f"host-{address.replace('.', '-')}.a-rather-long-subdomain.storage.example.net")
+        await pilot.press("n")
+        while not all("host-" in text for text in flow_lines(pilot.app)[:2]):
+            await pilot.pause(0.05)
+        texts = [text[:text.index("b/s")] for text in flow_lines(pilot.app)[:2]]
+        assert all(text.count("example.net") == 2 for text in texts), texts
+        assert all(text.split(" ↔ ")[0].lstrip().startswith("host") for text in texts)
+        assert len({text.rpartition(" ↔ ")[2][:12] for text in texts}) == 2, "they still differ"

@@ -109,7 +109,7 @@ async def test_the_whole_list_is_written_in_its_order_not_only_what_is_in_view(
     monkeypatch.chdir(tmp_path)
     source = FakeSource(random_flows(300))
     async with running(source) as pilot:
-        await pilot.press("s", "s", "pagedown")
+        await pilot.press("greater_than_sign", "greater_than_sign", "pagedown")
         before, asked = shown(pilot.app), source.asked[-1]
         await write(pilot, "flows.csv")
         assert "300 flows written to" in line(pilot.app, -1)

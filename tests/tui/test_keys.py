@@ -8,7 +8,7 @@ from ipaddress import ip_address as address
 import pytest
 from textual.pilot import Pilot
 
-from flowtop.fields.registry import COLUMNS
+from flowtop.fields.registry import COLUMNS, FIELDS
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.rows import FlowRow
 from flowtop.query.views import VIEWS
@@ -21,6 +21,7 @@ from flowtop.tui.panels.exports import ExportsScreen
 from flowtop.tui.panels.groups import GroupsScreen
 from flowtop.tui.panels.help import HelpScreen
 from flowtop.tui.panels.interfaces import InterfacesScreen
+from flowtop.tui.panels.sorting import SortScreen
 from flowtop.tui.panels.writing import WriteScreen
 from flowtop.tui.widgets.flow_table import FlowTable
 from tests.tui.fake_source import FakeSource, answered, random_flows
@@ -29,6 +30,7 @@ from tests.tui.screen import (
     cursor_line,
     flow_lines,
     line,
+    lines,
     running,
     screen_strips,
     shown,
@@ -136,15 +138,40 @@ async def check_sort_next(pilot: Pilot[None], source: FakeSource, key: str) -> N
     assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_rate_10s).flow_id
     for _ in range(len(COLUMNS)):
         await pilot.press(key)
-    there = {id_ for id_, column in COLUMNS.items() if not (
+    there = {id_ for id_, column in COLUMNS.items() if "live" in FIELDS[id_].known and not (
         column.of_exporters or column.of_tunnels or column.of_networks)}
-    assert {query.sort for query in source.asked} == there, "every column can be reached"
+    assert {query.sort for query in source.asked} == there, "every column that can have a value can be reached"
+    assert "outoforder" not in there, "which only files and exporters have"
 
 
 async def check_sort_previous(pilot: Pilot[None], source: FakeSource, key: str) -> None:
     await pilot.press(key)
     assert (source.asked[-1].sort, source.asked[-1].descending) == ("flags", False)
     assert "FLAGS↑" in line(pilot.app, 2)
+
+
+async def check_sort_menu(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert isinstance(pilot.app.screen, SortScreen)
+    entry = next(text for text in lines(pilot.app) if " BYTES " in text)
+    await pilot.press(entry.split()[1])
+    assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", True)
+    assert shown(pilot.app)[0] == max(FLOWS, key=lambda row: row.octet_total).flow_id
+    await pilot.press(key, "enter")
+    assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", False), "the cursor is on it: reversed"
+    await pilot.press(key, "down", "escape")
+    assert source.asked[-1].sort == "bytes"
+
+
+async def check_filter_conversation(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    source.tick(answered(FLOWS, every=200))
+    await pilot.pause()
+    await pilot.press("slash", *"tcp", "enter", "down", key)
+    page = source.look(source.asked[-1])
+    assert sorted({row.flow_id % 5_000 for row in page.rows}) == [shown(pilot.app)[0] % 5_000]
+    assert page.matched == 2, "there and back"
+    await pilot.press("slash", "up")
+    assert "/ tcp " in line(pilot.app, 1), "the filter of before can be had again"
 
 
 async def check_reverse(pilot: Pilot[None], _: FakeSource, key: str) -> None:
@@ -394,7 +421,7 @@ async def check_open(pilot: Pilot[None], _: FakeSource, key: str) -> None:
 async def check_back(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press("g", "g", "g", "enter", "down", "down")
     before = flow_lines(pilot.app)
-    await pilot.press("enter", "s", key)
+    await pilot.press("enter", "greater_than_sign", key)
     assert flow_lines(pilot.app) == before
     assert cursor_line(pilot.app) == 1
     assert "all ›" not in line(pilot.app, 1)
@@ -493,6 +520,8 @@ CHECKS: dict[str, Check] = {
     "filter_by_cell(False)": check_filter_by_cell(keeps=True),
     "filter_by_cell(True)": check_filter_by_cell(keeps=False),
     "clear_filter": check_clear_filter,
+    "sort_menu": check_sort_menu,
+    "filter_conversation": check_filter_conversation,
     "sort_next": check_sort_next,
     "sort_previous": check_sort_previous,
     "reverse": check_reverse,

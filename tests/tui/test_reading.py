@@ -57,7 +57,7 @@ async def test_flows_that_ended_long_ago_are_there_at_the_end_of_the_file(tmp_pa
     path.write_bytes(w.pcap([
         (T + time_s * w.SECOND, f.ethernet(f.IPV4, f.ipv4(f.udp(port, 53, bytes(32)), f.UDP)))
         for time_s, port in ((0, 1001), (5000, 1002), (9000, 1003))]))
-    text, app = await show(path, ("s",))
+    text, app = await show(path, ("greater_than_sign",))
     assert all(f"10.0.0.1:{port}" in text for port in (1001, 1002, 1003))
     assert "END OF FILE" in text
     assert app.error is None

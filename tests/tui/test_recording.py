@@ -137,3 +137,56 @@ async def test_a_run_without_packets_says_so() -> None:
     async with running(FakeSource(FLOWS), 120, 24) as pilot:
         await pilot.press("W")
         assert "packets cannot be written here" in line(pilot.app, -1)
+
+
+async def until(pilot: Pilot[None], words: str) -> None:
+    for _ in range(1_500):
+        if any(words in text for text in lines(pilot.app)):
+            return
+        await pilot.pause(0.02)
+    raise AssertionError(lines(pilot.app))
+
+
+async def test_while_packets_are_begun_the_name_stays_as_it_is_and_it_says_so() -> None:
+    packets = FakePackets()
+    packets.ready.clear()
+    async with running(FakeSource(FLOWS), 140, 24, packets=packets) as pilot:
+        await pilot.press("W", "enter")
+        await until(pilot, "starting …")
+        await pilot.press(*"xyz", "backspace", "left", "enter")
+        assert any("to flowtop-20260101-120000.pcapng" in text for text in lines(pilot.app)), "nothing is typed"
+        packets.ready.set()
+        await settled(pilot)
+        assert not isinstance(pilot.app.screen, WriteScreen)
+        assert [path for path, *_ in packets.asked] == ["flowtop-20260101-120000.pcapng"]
+        assert "writing packets to" in line(pilot.app, -1)
+
+
+@pytest.mark.parametrize("key", ["q", "f10"])
+async def test_quitting_while_packets_are_begun_quits(key: str) -> None:
+    packets, source = FakePackets(), FakeSource(FLOWS)
+    packets.ready.clear()
+    async with running(source, 140, 24, packets=packets) as pilot:
+        await pilot.press("W", "enter")
+        await until(pilot, "starting …")
+        await pilot.press(key)
+        packets.ready.set()
+        await pilot.app.workers.wait_for_complete()
+        assert source.stopped == 1 and pilot.app.return_code == 0
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_one_can_go_back_to_the_flows_meanwhile_and_hears_what_came_of_it(refused: bool) -> None:
+    packets = FakePackets()
+    packets.ready.clear()
+    packets.refuse = FlowtopError("no room", hint="make some") if refused else None
+    async with running(FakeSource(FLOWS), 140, 24, packets=packets) as pilot:
+        await pilot.press("W", "enter")
+        await until(pilot, "starting …")
+        await pilot.press("escape")
+        assert not isinstance(pilot.app.screen, WriteScreen)
+        await pilot.press("W")
+        assert not isinstance(pilot.app.screen, WriteScreen), "one file at a time"
+        assert "starting …" in line(pilot.app, -1)
+        packets.ready.set()
+        await until(pilot, "no room; make some" if refused else "writing packets to")

@@ -142,7 +142,7 @@ SAYS: dict[str, Says] = {
 """By scene."""
 
 NEEDED = {80: {"IF", "D", "PROTO", "SOURCE", "DESTINATION", "RATE", "BYTES", "ST"}, 120: {"10 s", "PKTS", "AGE"},
-          200: {"VLAN", "DSCP", "FLAGS", "60 s", "PEAK", "PPS"}}
+          200: {"VLAN", "FLAGS", "60 s", "PEAK", "PPS"}}
 """Headers of the list of flows that come with the width, those of lesser widths stay."""
 
 

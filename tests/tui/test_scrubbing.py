@@ -232,3 +232,14 @@ async def test_what_the_real_pipeline_shows_of_the_past_was_on_screen_then(keys:
             if tick in seen:
                 assert (flow_lines(app), cursor_line(app), page.rows) == seen[tick]
         await pilot.press("q")
+
+
+async def test_counters_beside_a_list_of_the_past_say_that_they_are_of_now() -> None:
+    source = FakeSource(at_tick(1))
+    async with running(source, 120) as pilot:
+        await pass_ticks(pilot, source, 5)
+        assert "now:" not in line(pilot.app, -2)
+        await pilot.press(BACK)
+        assert line(pilot.app, -2).split()[0] == "now:"
+        await pilot.press("space")
+        assert "now:" not in line(pilot.app, -2)

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from flowtop.tui.terminal import character_set
 
 APP = """
 import signal, sys, threading, time
@@ -47,20 +49,29 @@ sys.exit(app.return_code)
 
 
 @contextmanager
-def child(note: Path, signals: str = "handle", errors: Path | None = None) -> Iterator[tuple[int, int]]:
+def child(note: Path, signals: str = "handle", errors: Path | None = None,
+          environment: Mapping[str, str] | None = None, seen: list[bytes] | None = None) -> Iterator[tuple[int, int]]:
     """(pid, master) of the app on a pseudo-terminal, once it shows flows; killed if it is still there in the end.
 
     Args:
         errors: where standard error goes to instead.
+        environment: variables of the locale and the terminal, instead of all that there are.
+        seen: gets what has been written until then.
     """
     pid, master = pty.fork()
     if not pid:
         if errors is not None:
             os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
         os.environ["TERM"] = "xterm-256color"
+        if environment is not None:
+            for name in ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "PYTHONIOENCODING", "NO_COLOR"):
+                os.environ.pop(name, None)
+            os.environ.update(environment)
         os.execv(sys.executable, [sys.executable, "-c", APP, str(note), signals])
     try:
-        read_until(master, b"of 300")
+        written = read_until(master, b"of 300")
+        if seen is not None:
+            seen.append(written)
         yield pid, master
     finally:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -104,6 +115,39 @@ def test_with_standard_error_redirected_the_screen_is_on_the_terminal(tmp_path: 
         assert note.read_text() == "stopped 1"
         os.close(master)
     assert path.read_bytes() == b"", "nothing of the screen"
+
+
+@pytest.mark.parametrize(("environment", "charset", "terminal"), [
+    ({}, "ascii", "xterm-256color"), ({"LC_ALL": "C"}, "ascii", "linux"), ({"LANG": "C"}, "ascii", "vt100"),
+    ({"LANG": "en_US.ISO-8859-1"}, "latin-1", "dumb"), ({"LANG": "C.UTF-8"}, "utf-8", "screen"),
+    ({"LANG": "C", "LC_ALL": "C.UTF-8"}, "utf-8", "dumb"),
+])
+def test_symbols_are_ascii_where_the_character_set_is_not_utf8(
+        tmp_path: Path, environment: dict[str, str], charset: str, terminal: str) -> None:
+    seen: list[bytes] = []
+    with child(tmp_path / "note", environment=environment | {"TERM": terminal}, seen=seen) as (pid, master):
+        os.write(master, b"?")
+        seen.append(read_until(master, b"Esc closes"))
+        os.write(master, b"?q")
+        assert exit_status(pid, master) == 0
+    text = b"".join(seen).decode(charset)
+    assert ("\u256d" in text) == ("\u2193" in text) == (charset == "utf-8"), "a box, and an arrow"
+    assert "\\u" not in text and "\\x" not in text
+    if charset != "utf-8":
+        assert text.isascii() and "Tab next page . ^ v PgUp" in text and "+-" in text
+
+
+@pytest.mark.parametrize(("environment", "utf8_mode", "charset"), [
+    ({}, True, "ascii"), ({"LC_CTYPE": "C.UTF-8"}, True, "ascii"),
+    ({"LC_CTYPE": "C.UTF-8", "LANG": "C"}, True, "ascii"),
+    ({"LC_CTYPE": "C.UTF-8"}, False, "utf-8"), ({"LANG": "en_US.UTF-8"}, False, "utf-8"),
+    ({"LANG": "de_DE.utf8"}, False, "utf-8"), ({"LC_ALL": "POSIX", "LANG": "C.UTF-8"}, True, "ascii"),
+    ({"LANG": "de_DE"}, False, "iso8859-1"), ({"LANG": "de_DE@euro"}, False, "iso8859-15"),
+    ({"LANG": "ru_RU.KOI8-R"}, False, "koi8-r"), ({"LC_ALL": "", "LANG": "C.UTF-8"}, False, "utf-8"),
+    ({"LANG": "C", "PYTHONUTF8": "1"}, True, "utf-8"), ({"LANG": "xx_XX.nonsense"}, False, "ascii"),
+])
+def test_the_character_set_is_that_of_the_locale(environment: dict[str, str], utf8_mode: bool, charset: str) -> None:
+    assert character_set(environment, utf8_mode=utf8_mode) == charset
 
 
 @pytest.mark.parametrize("signals", ["handle", "ignore"])

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from textual.message import Message
 
+from flowtop.fields.groups import drill_term
 from flowtop.fields.seen import seen_texts
 from flowtop.filters.filter import Filter, compile_filter
-from flowtop.filters.terms import add_term
+from flowtop.filters.terms import add_term, conversation_as_filter, widened
 from flowtop.model.kinds import PORT_PROTOCOLS, Kind
 from flowtop.model.names_seen import NAMES
 from flowtop.model.rows import FlowRow
@@ -71,6 +72,7 @@ class FilterController:
         self._hosts_shown = looks.hosts
         self._services_shown = looks.services
         self._gathering = False
+        self._named_view: tuple[object, ...] = ()
 
     # ---- typing
 
@@ -98,7 +100,7 @@ class FilterController:
         """Show how many flows the filter leaves, while it is typed."""
         page = self._view.page
         if self.bar.editing and page is not None:
-            self.bar.show_count(f"{page.matched_flows:,} of {page.flows:,} flows")
+            self.bar.show_count(f"{page.matched_flows:,} of {units.things(page.flows, 'flow')}")
 
     def _seen(self) -> Mapping[str, Sequence[str]]:
         """Values that Tab offers: those of the flows around the view."""
@@ -137,10 +139,30 @@ class FilterController:
         if not columns[cell].term(row, lookups):
             self._view.say("flows cannot be filtered by this cell")
             return
-        term = add_term(current.text if current else "", cell, row, negate, lookups, columns)
+        text = current.text if current else ""
         if negate:
             self._viewport.hand_cursor_on()
-        self.filter_by(compile_filter(term))
+            text = add_term(text, cell, row, negate, lookups, columns)
+        else:
+            text = widened(text, cell, row, lookups, columns)
+        self.filter_by(compile_filter(text) if text else None)
+
+    def action_filter_conversation(self) -> None:
+        """Only flows of the cursor's conversation, in both directions; of a group only its flows."""
+        row, page, current = self._viewport.cursor_row, self._view.page, self._questions.filter
+        if row is None or page is None:
+            self._view.say("no flow under the cursor: put it on one, then f lists only its conversation")
+            return
+        if row.group:
+            text = drill_term(page.query.group, row, page.lookups)
+        else:
+            text = conversation_as_filter(row if row.ways is None else row.ways.forward, page.lookups)
+        if not text:
+            self._view.say("the kernel's table was full: only the sum of these flows is known")
+            return
+        if current is not None:
+            remember(self._history, current.text)
+        self.filter_by(compile_filter(text))
 
     # ---- names
 
@@ -155,6 +177,10 @@ class FilterController:
         if self._services_shown and self._services is None:
             self._services = ServiceNames()
         hosts = self._hosts if self._hosts_shown else None
+        in_view = self._questions.choice.scope, self._questions.choice.group, self._viewport.top
+        if hosts is not None and in_view != self._named_view:
+            self._named_view = in_view
+            hosts.leave_view()
         services = self._services if self._services_shown else None
         return Names(hosts, services, hosts.edition if hosts else 0, lookups.named(NAMES))
 
@@ -207,8 +233,10 @@ class FilterController:
     def banners(self) -> Iterator[str]:
         """How many names a filter knows, and that the resolver does not answer: worth knowing in an outage."""
         page = self._view.page
-        if page is not None and page.query.names is not None:
-            yield f"{len(page.query.names.names) + len(page.lookups.named(NAMES)):,} NAMES KNOWN"
+        if page is not None and page.query.filter is not None and page.query.names is not None and (
+                page.query.filter.needs_names):
+            known = len(page.query.names.names) + len(page.lookups.named(NAMES))
+            yield units.things(known, "name").upper() + " KNOWN"
         if self._hosts_shown and self._hosts is not None and self._hosts.silent:
             yield "DNS DOES NOT ANSWER"
 

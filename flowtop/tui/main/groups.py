@@ -157,7 +157,7 @@ class GroupsController:
         row, place = self._viewport.cursor_row, START
         if row is not None and not row.group:
             flow = row if row.ways is None else row.ways.forward
-            place = replace(self._viewport.place, cursor=flow.flow_id)
+            place = Place(cursor=flow.flow_id)  # from the top, where the fastest are, as far as it reaches the cursor
         self._questions.show_list((), self._questions.choice.scope, place, biflow=biflow)
         self._view.changed()
 

@@ -20,7 +20,7 @@ from flowtop.filters.filter import Filter, all_of_texts
 from flowtop.filters.terms import flow_as_filter, flow_as_tcpdump
 from flowtop.output.records import page_record, rows_name
 from flowtop.output.row_files import write_rows
-from flowtop.query.layout import columns_of
+from flowtop.query.layout import columns_of, offered_columns
 from flowtop.query.query import Page, Query
 from flowtop.recording.recorder import closing_line
 from flowtop.recording.recording import RecordingStatistics
@@ -79,6 +79,7 @@ class HandOffController:
         self._pace = Pace(clock.monotonic)
         self._export_urls: list[str] = []
         self._awaited: tuple[Query, asyncio.Future[Page]] | None = None
+        self._beginning = False  # packets: the hooks that copy them are compiled
 
     # ---- the clipboard
 
@@ -120,7 +121,8 @@ class HandOffController:
         part = "" if rows >= matched else f", the first of {matched:,}"
         if page.marked_s is not None:
             part += ", counted since the mark,"
-        return f"{rows:,} {rows_name(page.query)}{part} written to {units.printable(str(path.absolute()), 200)}"
+        written = units.things(rows, rows_name(page.query).removesuffix("s"))
+        return f"{written}{part} written to {units.printable(str(path.absolute()), 200)}"
 
     async def _all_rows(self) -> Page:
         """The list as it is now, in the order on view, beyond what is in view."""
@@ -155,6 +157,8 @@ class HandOffController:
         """Ask for a file name, then write packets; or stop writing them."""
         if self._packets is None:
             self._view.say("packets cannot be written here")
+        elif self._beginning:
+            self._view.say("packets: starting …")
         elif self._packets.running:
             self._view.app.run_worker(self._end_packets(), exclusive=True, group="packets")
         elif self._file_has_ended:
@@ -165,8 +169,12 @@ class HandOffController:
             which = f"flows that match {texts}" if texts else "all flows"
 
             async def begin(path: Path) -> str:
-                if self._packets is not None:
-                    await asyncio.to_thread(self._packets.begin, str(path), filters, new=True)
+                self._beginning = True
+                try:
+                    if self._packets is not None:
+                        await asyncio.to_thread(self._packets.begin, str(path), filters, new=True)
+                finally:
+                    self._beginning = False
                 self._view.paint()
                 return f"writing packets to {units.printable(str(path.absolute()), 200)}: W stops"
 
@@ -221,7 +229,9 @@ class HandOffController:
             if self.arrangement != before:
                 self._keep()
 
-        ids = columns_of(Query(biflow=self._questions.choice.biflow))  # of groups: those of flows
+        of_rows = Query(biflow=self._questions.choice.biflow)  # of groups: those of flows
+        page = self._questions.newest or self._view.page
+        ids = columns_of(of_rows) if page is None else offered_columns(replace(page, query=of_rows))
         self._view.app.push_screen(ColumnsScreen(self.arrangement, ids, self._table.widths, self._arrange), closed)
 
     def _arrange(self, arrangement: Arrangement) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.columns import WINDOWS, Column, Window, Wording
@@ -11,12 +12,13 @@ from flowtop.fields.fitting import NO_DISTINCTIONS
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.names_seen import NAMES
 from flowtop.model.record import SourceState
-from flowtop.query.layout import arrangement_of, columns_of, sorted_column
+from flowtop.query.layout import arrangement_of, columns_of, filtered_columns, offered_columns, sorted_column
 from flowtop.query.query import Page
 from flowtop.query.views import in_window
 from flowtop.text import units
 from flowtop.tui.clock import Clock
 from flowtop.tui.main.view import View
+from flowtop.tui.panels.sorting import SortScreen
 from flowtop.tui.state.questions import Questions
 from flowtop.tui.state.viewport import Viewport
 from flowtop.tui.widgets.flow_table import TableView
@@ -60,7 +62,8 @@ class ListController:
             self._view.say(f"AS and country: {new[0]}")
         self._network_faults = faults
         self._viewport.show(page)
-        self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels)
+        self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels).with_texts(
+            page.rows, columns_of(page.query).values(), self._view.wording(), page.lookups)
 
     def table_view(self, page: Page, wording: Wording, arrangement: Arrangement,
                    columns: tuple[Column, ...]) -> TableView:
@@ -80,6 +83,7 @@ class ListController:
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, arrangement),
             columns=columns,
+            needed=filtered_columns(page.query),
             linger_s=page.linger_s,
         )
 
@@ -138,6 +142,16 @@ class ListController:
 
     # ---- order
 
+    def action_sort_menu(self) -> None:
+        """Choose the column to sort by from a list."""
+        def chosen(column_id: str | None) -> None:
+            if column_id is not None:
+                self.sort_or_reverse(column_id)
+
+        questions = self._questions
+        screen = SortScreen(tuple(self._sortable().values()), questions.sort, descending=questions.descending)
+        self._view.app.push_screen(screen, chosen)
+
     def action_sort_next(self) -> None:
         """Sort by the next column to the right."""
         self._sort_by_neighbour(1)
@@ -164,16 +178,17 @@ class ListController:
             self._sort_by(column_id)
 
     def _sort_by_neighbour(self, step: int) -> None:
-        newest = self._questions.newest
-        collecting = newest is not None and newest.collecting is not None
-        tunnels = newest is not None and newest.tunnels
-        networks = newest is not None and newest.lookups.networks is not None
-        columns = columns_of(self._questions.choice)
-        ids = [id_ for id_, column in columns.items()  # also those without room now: the sorted column gets some
-               if ((collecting or not column.of_exporters) and (tunnels or not column.of_tunnels)
-                   and (networks or not column.of_networks))
-               or id_ == self._questions.sort]
+        ids = list(self._sortable())
         self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
+
+    def _sortable(self) -> dict[str, Column]:
+        """Columns to sort by, also those without room now: the sorted column gets some."""
+        newest, choice = self._questions.newest, self._questions.choice
+        columns = columns_of(choice)
+        if newest is None:
+            return dict(columns)
+        offered = offered_columns(replace(newest, query=choice))
+        return {id_: column for id_, column in columns.items() if id_ in offered or id_ == self._questions.sort}
 
     def _sort_by(self, column_id: str) -> None:
         column = columns_of(self._questions.choice).get(column_id)
@@ -264,13 +279,13 @@ class ListController:
             if in_past:
                 yield self._past_text(page)
             if page.flows_kept < page.flows:
-                yield f"of {page.flows:,} flows, {page.flows_kept:,} kept"
+                yield f"of {units.things(page.flows, 'flow')}, {page.flows_kept:,} kept"
         newest = questions.newest or page
         if newest is not None and newest.source is not None:
             yield reading_text(newest.source)
         pause = questions.pause
         if pause is not None and not in_past:
-            yield f"PAUSED {clock_text(pause.seconds)}, {pause.packets:,} packets since"
+            yield f"PAUSED {clock_text(pause.seconds)}, {units.things(pause.packets, 'packet')} since"
         if questions.order_held:
             yield f"ORDER FROZEN, {page.joined:,} since" if page is not None and page.joined else "ORDER FROZEN"
         if self._viewport.follow:
@@ -311,7 +326,8 @@ def empty_text(page: Page) -> str:
         return "no flows at that time"
     if page.query.scope is not None:
         return "no flows left in this group: Backspace goes back"
-    if page.query.names is not None and not page.query.names.names and not page.lookups.named(NAMES):
+    if page.query.names is not None and not page.query.names.names and not page.lookups.named(NAMES) and (
+            page.query.filter is not None and page.query.filter.needs_names):
         return "no host names are known yet: \\ clears the filter, n looks up the names in view"
     if page.hidden:
         return f"all flows here have ended: E lists {page.hidden:,} that have ended"
@@ -329,7 +345,7 @@ def empty_text(page: Page) -> str:
 def _nothing_collected(collecting: CollectingStatistics) -> str:
     """Why exporters have reported no flows so far: what is wrong is on the accuracy line."""
     if collecting.waiting_sets:
-        return f"no flows yet: {collecting.waiting_sets:,} data sets wait for their template"
+        return f"no flows yet, as their template has not come: {units.things(collecting.waiting_sets, 'data set')}"
     if collecting.refused_messages and not collecting.messages:
         return "no flows: no message so far could be decoded"
     return "no flows in the messages so far" if collecting.messages else "no flows: no exporter has sent anything yet"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -84,7 +86,7 @@ class MainScreen(Screen[None]):
         self.table = FlowTable(STARTING)
         self.status = StatusLine()
         self.viewport = Viewport()
-        self.questions = Questions(query or Query(), self.viewport)
+        self.questions = Questions(replace(query or Query(), own=os.getpid()), self.viewport)
         self.list = ListController(self, self.viewport, self.questions, bits=bits, clock=clock)
         self.filter = FilterController(self, self.viewport, self.questions, self.table, looks)
         self.handoff = HandOffController(self, self.viewport, self.questions, self.table, exports=exports,
@@ -151,6 +153,10 @@ class MainScreen(Screen[None]):
     def on_flow_table_line_clicked(self, message: FlowTable.LineClicked) -> None:
         """Cursor to the flow and the cell."""
         self.list.select(message.line, message.column_id)
+
+    def on_flow_table_double_clicked(self) -> None:
+        """Details of the flow that was clicked, or its group."""
+        self.groups.action_open()
 
     def on_flow_table_right_clicked(self) -> None:
         """Only flows with the value of the cell that was clicked."""
@@ -262,7 +268,7 @@ class MainScreen(Screen[None]):
         """Paint the bottom lines: always of the newest page."""
         exports = tuple(export.statistics for export in self.handoff.export_statistics())
         self.status.show(self.questions.newest or self.page, exports, self.notice or self._message,
-                         self.filter.hints(), self.handoff.packet_statistics())
+                         self.filter.hints(), self.handoff.packet_statistics(), of_now=self.questions.paused)
 
     def wording(self) -> Wording:
         """Units and names of cells."""

@@ -19,10 +19,12 @@ from flowtop.query.layout import arranged
 from flowtop.tui import theme
 from flowtop.tui.keys import COLUMN_KEYS, bindings
 from flowtop.tui.line import Part, justify
+from flowtop.tui.panels.frame import FullTexts, choosing_frame
 from flowtop.tui.widgets.lines import Lines
 
 LEAST_FLEXIBLE = 7
 """Minimum width of an address."""
+_BEFORE_DOC = len("if room   DESTINATION    auto   ")
 AUTO, ALWAYS, NEVER = "if room", "always", "never"
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in COLUMN_KEYS if key.hint)
 
@@ -37,13 +39,7 @@ class ColumnsScreen(ModalScreen[None]):
         change: called with each change.
     """
 
-    CSS = """
-    ColumnsScreen, ColumnsScreen:ansi { align: center bottom; background: transparent; }
-    ColumnsScreen > Vertical {
-        width: 80; max-width: 100%; height: auto; max-height: 100%; border: round ansi_default;
-        background: ansi_default;
-    }
-    """
+    CSS = choosing_frame("ColumnsScreen")
     BINDINGS: ClassVar[list[BindingType]] = bindings(COLUMN_KEYS)
 
     def __init__(self, arrangement: Arrangement, columns: Collection[str], shown: Callable[[], Mapping[str, int]],
@@ -55,13 +51,15 @@ class ColumnsScreen(ModalScreen[None]):
         self._change = change
         self._at = 0
         self._lines = Lines(self._list)
+        self._full = Lines(self._full_text)
         self._hints = Lines(_hint_lines)
 
     def compose(self) -> ComposeResult:
-        """A line a column, and the keys."""
+        """A line a column, what the chosen one shows, and the keys."""
         with Vertical() as box:
             box.border_title = "flowtop: columns"
             yield self._lines
+            yield self._full
             yield self._hints
 
     @property
@@ -78,6 +76,11 @@ class ColumnsScreen(ModalScreen[None]):
         """Cursor."""
         self._at = max(0, min(self._at + lines, len(self.columns) - 1))
         self._lines.again()
+        self._full.again()
+
+    def action_page(self, pages: int) -> None:
+        """Cursor by as many columns as are in view."""
+        self.action_move(pages * self._room())
 
     def action_show(self) -> None:
         """Show the column if there is room, always, never."""
@@ -127,17 +130,30 @@ class ColumnsScreen(ModalScreen[None]):
         self.arrangement = arrangement
         self._change(arrangement)
         self._lines.again()
+        self._full.again()
 
     # ---- painting
 
+    def _room(self) -> int:
+        """Columns in view, at most."""
+        return max(1, self.app.size.height - 4 - self._full_height())
+
+    def _full_height(self) -> int:
+        width, height = self.app.size
+        room = min(width, 120) - 4 - _BEFORE_DOC
+        return FullTexts(column.doc for column in self.columns).height(min(width, 120), height, room)
+
+    def _full_text(self, width: int) -> list[Strip]:
+        return FullTexts.lines(self.columns[self._at].doc, width, self._full_height())
+
     def _first(self) -> int:
         """The first column in view, where there is not room for all."""
-        room = max(1, self.app.size.height - 4)
+        room = self._room()
         return max(0, min(self._at - room // 2, len(self.columns) - room))
 
     def _list(self, width: int) -> list[Strip]:
         head = Part("show      column        width   what it shows", theme.HEADING)
-        room, first, shown = max(1, self.app.size.height - 4), self._first(), self._shown()
+        room, first, shown = self._room(), self._first(), self._shown()
         lines = [justify([head], [], width)]
         for at, column in enumerate(self.columns[first:first + room], first):
             mode, cells = _mode(self.arrangement, column.id), dict(self.arrangement.widths).get(column.id)

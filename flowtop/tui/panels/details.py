@@ -29,6 +29,7 @@ from flowtop.text.names import NUMBERS
 from flowtop.tui import theme
 from flowtop.tui.keys import DETAIL_KEYS, bindings
 from flowtop.tui.line import Part, justify
+from flowtop.tui.panels.frame import scrolling_frame, wrapped
 from flowtop.tui.state.exports import STATES
 from flowtop.tui.widgets.header import sparkline
 from flowtop.tui.widgets.lines import Lines
@@ -132,8 +133,11 @@ def title(row: FlowRow, context: DetailsContext) -> str:
 
 
 def detail_lines(details: Details, context: DetailsContext, width: int) -> list[Strip]:
-    """All of it, each line `width` cells wide."""
-    return [_line(label, text, width) for label, text in _entries(details, context, width - _LABEL - 2)]
+    """All of it, each line `width` cells wide; texts that have no room in one line continue in the next."""
+    room = max(1, width - _LABEL - 2)
+    return [_line(label if not number else "", line, width)
+            for label, text in _entries(details, context, room)
+            for number, line in enumerate([text] if len(text) <= room else wrapped(text, room))]
 
 
 def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
@@ -160,7 +164,7 @@ def _entries(details: Details, context: DetailsContext, room: int) -> Iterator[t
         yield from _over_time(details, context, room)
     else:
         yield "", ""
-    yield from _both_ways(details, context)
+    yield from _both_ways(details, context, room)
     yield "seen at", _point(row, context)
     if details.other_ifindex:
         yield "", _other_interface(details, context)
@@ -203,14 +207,24 @@ def _tunnel(row: FlowRow) -> str:
     return f"{tunnel.label}, {tunnel.id_label} {row.tunnel_id}" if tunnel.id_label else tunnel.label
 
 
-def _both_ways(details: Details, context: DetailsContext) -> Iterator[tuple[str, str]]:
+def _both_ways(details: Details, context: DetailsContext, room: int) -> Iterator[tuple[str, str]]:
+    """Both directions side by side, or one below the other where there is no room for that."""
     back = details.reverse
-    yield "", f"{'this direction':<{_WAY}}{'reverse direction' if back else 'no packets in reverse'}"
     theirs = {label: text for label, text, _ in _of_fields(back, context, of_way=True)} if back else {}
-    for label, ours, optional in _of_fields(details.row, context, of_way=True):
-        answer = theirs.get(label, "")
-        if ours or answer or not optional:
-            yield label, f"{ours or '-':<{_WAY}}{answer or '-' if back else ''}"
+    lines = [(label, ours, theirs.get(label, "")) for label, ours, optional in _of_fields(
+        details.row, context, of_way=True) if ours or theirs.get(label) or not optional]
+    heads = "this direction", "reverse direction" if back else "no packets in reverse"
+    left = max(min(_WAY, room // 2), 2 + max(len(ours) for _, ours, _ in lines))
+    if left + max(len(text) for text in (heads[1], *theirs.values())) <= room:
+        yield "", f"{heads[0]:<{left}}{heads[1]}"
+        for label, ours, answer in lines:
+            yield label, f"{ours or '-':<{left}}{answer or '-' if back else ''}".rstrip()
+        return
+    yield "", heads[0]
+    yield from ((label, ours or "-") for label, ours, _ in lines)
+    yield "", heads[1]
+    if back:
+        yield from ((label, answer or "-") for label, _, answer in lines)
 
 
 def _of_fields(row: FlowRow, context: DetailsContext, *, of_way: bool,
@@ -236,7 +250,7 @@ def _point(row: FlowRow, context: DetailsContext) -> str:
         arrow = "direction not reported" if row.direction == UNKNOWN_DIRECTION else arrow
         name = name if exporter.interface else "interface not reported"
         name = f"{exporter.address} domain {exporter.domain}  {name}"
-    return f"{name} {arrow}  {row.packet_total:,} packets{'  duplicate' if row.duplicate else ''}"
+    return f"{name} {arrow}  {units.things(row.packet_total, 'packet')}{'  duplicate' if row.duplicate else ''}"
 
 
 def _other_interface(details: Details, context: DetailsContext) -> str:
@@ -248,10 +262,10 @@ def _other_interface(details: Details, context: DetailsContext) -> str:
 def _reported(details: Details, context: DetailsContext) -> Iterator[tuple[str, str]]:
     """Records are made whether an export takes them or not; no export reports which records it has sent."""
     row = details.row
-    text = f"{details.reported_packets:,} of {row.packet_total:,} packets"
+    text = f"{details.reported_packets:,} of {units.things(row.packet_total, 'packet')}"
     words = []
     if details.reported_ms is not None:
-        text += f" in {details.records:,} record{'s' * (details.records != 1)}, last {context.ago(details.reported_ms)}"
+        text += f" in {units.things(details.records, 'record')}, last {context.ago(details.reported_ms)}"
         words.append(f"last: {REASONS.get(row.end_reason or EndReason.ACTIVE_TIMEOUT, '')}")
     if details.due_ms is not None and not details.gone:
         words.append(f"next in {units.duration((details.due_ms - context.page.unix_ms) / 1000)}")
@@ -263,7 +277,7 @@ def _reported(details: Details, context: DetailsContext) -> Iterator[tuple[str, 
     for export in running[:MOST_EXPORTS]:
         yield f"export {export.number}", _export(export, details, context)
     if len(running) > MOST_EXPORTS:
-        yield "", f"{len(running) - MOST_EXPORTS} more exports: e shows them"
+        yield "", f"{units.things(len(running) - MOST_EXPORTS, 'more export')}: e shows them"
 
 
 def _export(export: Export, details: Details, context: DetailsContext) -> str:
@@ -276,7 +290,7 @@ def _export(export: Export, details: Details, context: DetailsContext) -> str:
     else:
         verdict = "excludes this flow, "
     waiting = statistics.queued_records + statistics.spooled_records
-    backlog = f"{waiting:,} records wait" if waiting else "none wait"
+    backlog = "1 record waits" if waiting == 1 else f"{waiting:,} records wait" if waiting else "none wait"
     return f"{words.glyph} {words.word}, {verdict}{backlog}  {units.printable(statistics.url, 200)}"
 
 
@@ -303,14 +317,7 @@ class DetailsScreen(ModalScreen[None]):
     """
 
     AUTO_FOCUS = None
-    CSS = """
-    DetailsScreen, DetailsScreen:ansi { align: center middle; background: transparent; }
-    DetailsScreen > VerticalScroll {
-        width: 100; max-width: 100%; height: auto; max-height: 100%; border: round ansi_default;
-        background: ansi_default; scrollbar-size-vertical: 1;
-        scrollbar-color: ansi_default; scrollbar-background: ansi_default;
-    }
-    """
+    CSS = scrolling_frame("DetailsScreen", 100)
     BINDINGS: ClassVar[list[BindingType]] = bindings(DETAIL_KEYS)
 
     def __init__(self, step: Callable[[int], None], copy: Callable[[], None]) -> None:

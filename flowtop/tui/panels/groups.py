@@ -17,12 +17,14 @@ from flowtop.fields.registry import GROUPS
 from flowtop.tui import theme
 from flowtop.tui.keys import GROUP_KEYS, bindings
 from flowtop.tui.line import Part, justify
+from flowtop.tui.panels.frame import FullTexts, choosing_frame
 from flowtop.tui.widgets.lines import Lines
 
 FLOWS, BIFLOWS = "flow", "biflow"
 """No grouping."""
 _ROWS = {FLOWS: "No grouping: one row per flow.", BIFLOWS: "No grouping: both directions of a conversation in one row."}
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in GROUP_KEYS if key.hint)
+_BEFORE_DOC = len("+ ") + 26
 _LONGEST_LENGTH = len("32/128")
 
 
@@ -35,13 +37,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         networks: there are databases of networks, likewise.
     """
 
-    CSS = """
-    GroupsScreen, GroupsScreen:ansi { align: center bottom; background: transparent; }
-    GroupsScreen > Vertical {
-        width: 80; max-width: 100%; height: auto; max-height: 100%; border: round ansi_default;
-        background: ansi_default;
-    }
-    """
+    CSS = choosing_frame("GroupsScreen")
     BINDINGS: ClassVar[list[BindingType]] = bindings(GROUP_KEYS)
 
     def __init__(self, group: tuple[str, ...], collecting: bool = False, networks: bool = False) -> None:
@@ -56,13 +52,15 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         self._at = self._ids.index(current[0])
         self._fault = ""
         self._lines = Lines(self._list)
+        self._full = Lines(self._full_text)
         self._hints = Lines(self._hint_line)
 
     def compose(self) -> ComposeResult:
-        """A line a field, and the keys."""
+        """A line a field, what the chosen one means, and the keys."""
         with Vertical() as box:
             box.border_title = "flowtop: group flows by"
             yield self._lines
+            yield self._full
             yield self._hints
 
     # ---- keys
@@ -71,6 +69,15 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         """Move the cursor; after the last field comes the first."""
         self._at = (self._at + lines) % len(self._ids)
         self._paint()
+
+    def action_jump(self, lines: int) -> None:
+        """Move the cursor, to the first or last field at most."""
+        self._at = max(0, min(self._at + lines, len(self._ids) - 1))
+        self._paint()
+
+    def action_page(self, pages: int) -> None:
+        """Move the cursor by as many fields as are in view."""
+        self.action_jump(pages * self._room())
 
     def action_mark(self) -> None:
         """Mark this field, or unmark it."""
@@ -98,6 +105,8 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     def action_erase(self) -> None:
         """Erase the last digit of the prefix length."""
         field = self._ids[self._at]
+        if not self._lengths.get(field):
+            self._fault = "nothing to erase: Backspace erases a digit of a prefix length"
         self._lengths[field] = self._lengths.get(field, "")[:-1]
         self._paint()
 
@@ -110,7 +119,11 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         """Digits and / are a prefix length, at a field that has one."""
         field = self._ids[self._at]
         character = event.character or ""
-        if not character or character not in "0123456789/" or field in _ROWS or GROUPS[field].choose is None:
+        if not character or character not in "0123456789/":
+            return
+        if field in _ROWS or GROUPS[field].choose is None:
+            self._fault = f"{field} takes no number: digits are a prefix length, for networks"
+            self._paint()
             return
         self._lengths[field] = (self._lengths.get(field, "") + character)[:_LONGEST_LENGTH]
         self._paint()
@@ -132,16 +145,29 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
 
     def _paint(self) -> None:
         self._lines.again()
+        self._full.again()
         self._hints.again()
         self._fault = ""
 
+    def _room(self) -> int:
+        """Fields in view, at most."""
+        return max(1, self.app.size.height - 3 - self._full_height())
+
+    def _full_height(self) -> int:
+        width, height = self.app.size
+        room = min(width, 120) - 4 - _BEFORE_DOC
+        return FullTexts(map(_doc, self._ids)).height(min(width, 120), height, room)
+
+    def _full_text(self, width: int) -> list[Strip]:
+        return FullTexts.lines(_doc(self._ids[self._at]), width, self._full_height())
+
     def _first(self) -> int:
         """The first field in view, where there is not room for all."""
-        room = max(1, self.app.size.height - 3)
+        room = self._room()
         return max(0, min(self._at - room // 2, len(self._ids) - room))
 
     def _list(self, width: int) -> list[Strip]:
-        room, first = max(1, self.app.size.height - 3), self._first()
+        room, first = self._room(), self._first()
         lines = []
         for at, field in enumerate(self._ids[first:first + room], first):
             mark = "+" if field in self._marked else "•" if field in self._current else " "

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import ClassVar
 
-from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -31,14 +30,20 @@ from flowtop.tui.keys import (
     KEYS,
     MANUAL_KEYS,
     MOUSE,
+    SORT_KEYS,
     TYPING_KEYS,
     Key,
     bindings,
 )
+from flowtop.tui.panels.frame import wrapped
 from flowtop.tui.panels.manual import ManualScreen
 
 WIDTH = 76
 """Cells of the page."""
+_BORDER = 4
+"""Cells of border and margin."""
+_SUBTITLE = "Tab next page · ↑ ↓ PgUp PgDn scroll · m manual · Esc closes"
+_SHORT_SUBTITLE = "Tab page · Esc closes"
 _GAP = "  "
 _COLUMN = (WIDTH - len(_GAP)) // 2
 
@@ -50,7 +55,8 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("edit_filter",): "Filter as you type",
     ("choose_cell(-1)", "choose_cell(1)"): "Select a cell",
     ("filter_by_cell(False)", "filter_by_cell(True)"): "Only, without the cell's value",
-    ("sort_next", "sort_previous"): "Sort by next, previous",
+    ("sort_menu", "sort_next", "sort_previous"): "Sort: list, next, previous",
+    ("filter_conversation",): "Only this conversation",
     ("hold_order",): "Freeze the order",
     ("follow",): "Follow the cursor's flow",
     ("step(-1)", "step(1)", "step(-10)", "step(10)", "step_minutes(-1)", "step_minutes(1)"): "Past: 1, 10 ticks, 1 min",
@@ -94,9 +100,11 @@ def _caps(keys: Sequence[Key]) -> str:
     return keys[0].caps if len(keys) == 1 else " ".join(key.caps.split()[0] for key in keys)
 
 
-def key_page() -> Text:
-    """The page: sections fill the left column to half of all lines, then the right one."""
+def key_page(width: int = WIDTH) -> Text:
+    """The page: in two columns where there is room (sections fill the left one to half of all lines), else in one."""
     sections = list(key_lines())
+    if width < WIDTH:
+        return laid_out(sections, width)
     total = sum(1 + len(entries) for _, entries in sections)
     columns: tuple[list[Text], list[Text]] = [], []
     for section, entries in sections:
@@ -164,27 +172,33 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """One scrolling text."""
-        with VerticalScroll() as scroll:
-            scroll.border_subtitle = "Tab next page · ↑ ↓ PgUp PgDn scroll · m manual · Esc closes"
+        with VerticalScroll():
             yield Static()
 
     def on_mount(self) -> None:
         """The keys first."""
         self._show()
 
+    def on_resize(self) -> None:
+        """Lay the page out for the width there is now."""
+        self._show()
+
     def action_turn(self, pages: int) -> None:
         """To another page."""
         self._page = (self._page + pages) % len(PAGES)
         self._show()
+        self.action_top()
 
     def _show(self) -> None:
-        make: tuple[Callable[[], Text | Table], ...] = (key_page, lambda: _grid(help_sections()), filter_page)
+        make: tuple[Callable[[int], Text], ...] = (
+            key_page, lambda width: laid_out(help_sections(), width - 1), lambda width: filter_page(width - 1))
+        width = min(WIDTH, self.app.size.width - _BORDER)
         for scroll in self.query(VerticalScroll):
-            scroll.border_title = "flowtop help: " + "  ".join(
+            scroll.border_title = ("flowtop help: " if width == WIDTH else "") + "  ".join(
                 f"[b]{page.upper()}[/b]" if at == self._page else page for at, page in enumerate(PAGES))
-            scroll.scroll_home(animate=False)
+            scroll.border_subtitle = _SUBTITLE if len(_SUBTITLE) < width else _SHORT_SUBTITLE
         for text in self.query(Static):
-            text.update(make[self._page]())
+            text.update(make[self._page](width))
 
     def action_scroll(self, lines: int) -> None:
         """Scroll by lines. Keys typed ahead may come before there is anything to scroll."""
@@ -228,24 +242,39 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     yield "Copying a flow", [(key.caps, key.doc) for key in COPY_KEYS]
     yield "Details of a flow", [(key.caps, key.doc) for key in DETAIL_KEYS]
     yield "Help and the manual", [(key.caps, key.doc) for key in (*HELP_KEYS, *MANUAL_KEYS)]
+    yield "Sorting", [("a letter", "Sort by the column that it stands before"),
+                      *((key.caps, key.doc) for key in SORT_KEYS)]
     yield "Group chooser", [(key.caps, key.doc) for key in GROUP_KEYS]
     yield "Column chooser", [(key.caps, key.doc) for key in COLUMN_KEYS]
 
 
-def filter_page() -> Table:
+def filter_page(width: int = WIDTH) -> Text:
     """Every word of the filter language, with an example."""
-    return _grid([("Typing a filter", FILTER_KEYS), ("Filter words, with examples",
-                   [(word.words, f"{word.doc}  {word.example}") for word in WORDS])])
+    return laid_out([("Typing a filter", FILTER_KEYS), ("Filter words, with examples",
+                     [(word.words, f"{word.doc}  {word.example}") for word in WORDS])], width)
 
 
-def _grid(sections: Iterable[tuple[str, Sequence[tuple[str, str]]]]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=16, no_wrap=True)
-    grid.add_column(ratio=1)
-    for index, (title, entries) in enumerate(sections):
-        if index:
-            grid.add_row()
-        grid.add_row(Text(title, theme.HEADING))
+_TERM = 15
+"""Cells of a term and the gap behind it."""
+
+
+def laid_out(sections: Iterable[tuple[str, Sequence[tuple[str, str]]]], width: int) -> Text:
+    """Headings, and terms with their meanings beside them: below where a term is long, or the width small. No text is
+    cut."""
+    page = Text(no_wrap=True)
+    for number, (title, entries) in enumerate(sections):
+        page.append("\n" * bool(number) + title, theme.HEADING)
+        page.append("\n")
         for term, meaning in entries:
-            grid.add_row(Text(f"  {term}", theme.SORTED), Text(meaning))
-    return grid
+            beside = len(term) < _TERM and width >= 3 * _TERM
+            indent = _TERM + 2 if beside else 4
+            lines = wrapped(meaning, width - indent)
+            if beside:
+                page.append(f"  {term.ljust(_TERM)}", theme.SORTED)
+                page.append(lines.pop(0) + "\n")
+            else:
+                for line in wrapped(term, width - 2):
+                    page.append(f"  {line}\n", theme.SORTED)
+            page.append("".join(f"{' ' * indent}{line}\n" for line in lines))
+    page.right_crop(1)
+    return page

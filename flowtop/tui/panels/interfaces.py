@@ -18,6 +18,7 @@ from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.keys import INTERFACE_KEYS, bindings
 from flowtop.tui.line import Part, justify
+from flowtop.tui.panels.frame import scrolling_frame
 from flowtop.tui.widgets.lines import Lines
 
 MOST = 1_000
@@ -112,14 +113,7 @@ class InterfacesScreen(ModalScreen[None]):
     """
 
     AUTO_FOCUS = None
-    CSS = """
-    InterfacesScreen, InterfacesScreen:ansi { align: center middle; background: transparent; }
-    InterfacesScreen > VerticalScroll {
-        width: 120; max-width: 100%; height: auto; max-height: 100%; border: round ansi_default;
-        background: ansi_default; scrollbar-size-vertical: 1;
-        scrollbar-color: ansi_default; scrollbar-background: ansi_default;
-    }
-    """
+    CSS = scrolling_frame("InterfacesScreen", 120)
     BINDINGS: ClassVar[list[BindingType]] = bindings(INTERFACE_KEYS)
 
     def __init__(self, interfaces: Callable[[], tuple[InterfaceCounters, ...]], *, bits: bool = True) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -18,14 +19,17 @@ from flowtop.errors import FlowtopError
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
-from flowtop.tui.widgets.line_input import LineInput
+from flowtop.tui.widgets.line_input import LineInput, TakesTyping
 from flowtop.tui.widgets.lines import Lines
 
 SUFFIXES = (".csv", ".json", ".jsonl")
+QUIT = ("q", "f10")
+"""Keys that quit while a file is begun: there is nothing to type any more."""
 
 
-class WriteScreen(ModalScreen[None]):
-    """The line.
+class WriteScreen(ModalScreen[None], TakesTyping):
+    """The line. While the file is begun, which may take seconds, its name stays as it is; Esc goes back to the flows
+    meanwhile, and the usual keys quit.
 
     Args:
         name: the default.
@@ -74,24 +78,46 @@ class WriteScreen(ModalScreen[None]):
         """Write, one file at a time."""
         message.stop()
         if not self._busy:
-            self._busy = True
-            self._show(Part("writing …" if self._verb == "write" else "starting …"))
-            self.run_worker(self._try(message.value.strip()))
+            self._set_busy(True)
+            self._show(Part(self._doing))
+            self.app.run_worker(self._try(message.value.strip()))  # also when this screen is left
+
+    @property
+    def _doing(self) -> str:
+        return "writing …" if self._verb == "write" else "starting …"
+
+    def typed_ahead(self, event: events.Key) -> bool:
+        """Keys while the file is begun."""
+        if not self._busy or event.key in ("escape", "ctrl+c", "ctrl+z"):
+            return False
+        if event.key in QUIT:
+            self.app.call_later(self.app.action_quit)
+        return True
 
     async def _try(self, text: str) -> None:
         try:
             message = await self._write(Path(text).expanduser())
         except (FlowtopError, RuntimeError) as error:  # RuntimeError: ~nobody
             hint = error.hint if isinstance(error, FlowtopError) else ""
-            self._show(Part("; ".join(filter(None, (units.printable(str(error), 300), hint))), theme.ALARM))
-            self._busy = False
+            words = "; ".join(filter(None, (units.printable(str(error), 300), hint)))
+            self._set_busy(False)
+            if self.is_attached:
+                self._show(Part(words, theme.ALARM))
+            else:
+                self._say(words)
             return
+        self._set_busy(False)
         self.action_close()
         self._say(message)
+
+    def _set_busy(self, busy: bool) -> None:
+        self._busy = self._input.locked = busy
 
     def action_close(self) -> None:
         """Back to the flows, once."""
         if self.is_current:
+            if self._busy:
+                self._say(self._doing)
             self.dismiss()
 
     def _show(self, words: Part) -> None:

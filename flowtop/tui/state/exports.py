@@ -194,7 +194,8 @@ def details(export: Export, pace: Pace, clock: Clock) -> list[Part]:
         Part(f"{words.glyph} {words.word} since {_ago(statistics.since_unix_s, clock)}", words.style,
              label=_label("state")),
         Part(_sent(export, pace), label=_label("sent")),
-        Part(f"{statistics.queued_records:,} records in memory, {statistics.spooled_records:,} in the spool on disk",
+        Part(f"{units.things(statistics.queued_records, 'record')} in memory, "
+             f"{statistics.spooled_records:,} in the spool on disk",
              label=_label("waiting")),
         Part(_not_sent(statistics), theme.ALARM if statistics.not_sent_records else theme.PLAIN,
              label=_label("not sent")),
@@ -222,12 +223,12 @@ def _sent(export: Export, pace: Pace) -> str:
         return f"nothing yet: {ENDS_FIRST}"
     rate = pace.records_per_s(export.number)
     stopped = statistics.state is ExportState.STOPPED
-    words = f"{statistics.sent_records:,} records"
+    words = units.things(statistics.sent_records, "record")
     if rate is not None and not stopped:
         words += f", {units.packet_rate(rate)}/s"
-    words += f"; {statistics.sent_messages:,} messages, {_octets(statistics.sent_octets)}"
+    words += f"; {units.things(statistics.sent_messages, 'message')}, {_octets(statistics.sent_octets)}"
     if statistics.repeated_records:
-        words += f"; {statistics.repeated_records:,} records may have arrived twice"
+        words += f"; {units.things(statistics.repeated_records, 'record')} may have arrived twice"
     if statistics.unmarked_records:
         words += f"; {statistics.unmarked_records:,} aggregates, whose packets may be in other records too"
     return words
@@ -236,7 +237,8 @@ def _sent(export: Export, pace: Pace) -> str:
 def _not_sent(statistics: ExportStatistics) -> str:
     if not statistics.not_sent_records:
         return "0 records"
-    return (f"{statistics.not_sent_records:,} records discarded: {statistics.not_sent_packets:,} packets, "
+    return (f"{units.things(statistics.not_sent_records, 'record')} discarded: "
+            f"{units.things(statistics.not_sent_packets, 'packet')}, "
             f"{_octets(statistics.not_sent_octets)}")
 
 

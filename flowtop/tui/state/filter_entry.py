@@ -10,7 +10,8 @@ from dataclasses import replace
 from rich.style import Style
 
 from flowtop.filters.errors import FilterError
-from flowtop.filters.filter import Filter, compile_filter
+from flowtop.filters.filter import Filter
+from flowtop.filters.loose import compile_loosely
 from flowtop.tui import theme
 from flowtop.tui.line import Part
 
@@ -28,20 +29,41 @@ class FilterEntry:
         before: as given.
         filter: of the last text without an error; None: all flows.
         error: of the current text; None when it has none.
+        meaning: the current text in the words of the language, where it is another one; else "".
     """
 
     def __init__(self, before: Filter | None) -> None:
         self.before = before
         self.filter = before
         self.error: FilterError | None = None
+        self.meaning = ""
 
-    def type(self, text: str) -> None:
-        """Take the current text. An unfinished or wrong one leaves the filter as it was."""
-        self.error = None
+    def type(self, text: str, *, finished: bool = False, settled: bool = False) -> None:
+        """Take the current text. An unfinished or wrong one leaves the filter as it was.
+
+        Args:
+            finished: no more is typed.
+            settled: a word alone that is near one of the language is a text to look for, and no slip.
+        """
+        self.error, self.meaning = None, ""
         try:
-            self.filter = compile_filter(text.rstrip()) if text.strip() else None
+            self.filter = compile_loosely(
+                text.rstrip(), finished=finished, settled=settled) if text.strip() else None
         except FilterError as error:
             self.error = error
+        else:
+            if self.filter is not None and self.filter.text != text.rstrip():
+                self.meaning = self.filter.text
+
+    def could_be_text(self, text: str) -> bool:
+        """The error is about a word alone, which can be looked for as a text."""
+        if self.error is None:
+            return False
+        try:
+            compile_loosely(text.rstrip())
+        except FilterError:
+            return False
+        return True
 
 
 def remember(history: list[str], text: str) -> None:

@@ -45,6 +45,7 @@ class Questions:
         self._latest: Page | None = None
         self._awaited: Query | None = None
         self._returning = False
+        self._orders: dict[tuple[str, ...], tuple[str, bool]] = {}  # of whole lists, by what they are grouped by
         self.order_held = False
 
     @property
@@ -100,12 +101,19 @@ class Questions:
                   biflow: bool = False) -> None:
         """Show another list: other groups, biflows, or the flows of a group.
 
-        It is sorted by the same column if it has that.
+        It has the order that it had before: an order that was chosen in a list of groups, or inside a group, is for
+        that list alone. A list that is new is sorted by the same column if it has that; so are flows and biflows.
         """
-        choice = replace(self._choice, group=group, scope=scope, biflow=biflow)
-        if choice == self._choice:
+        before = self._choice
+        choice = replace(before, group=group, scope=scope, biflow=biflow)
+        if choice == before:
             return
+        if before.scope is None:
+            self._orders[before.group] = before.sort, before.descending
         self._choice = choice
+        if (group, scope) != (before.group, before.scope) and group in self._orders:
+            sort, descending = self._orders[group]
+            self._choice = replace(choice, sort=sort, descending=descending)
         column = sorted_column(self._choice)
         if column.id != self._choice.sort:
             self._choice = replace(self._choice, sort=column.id, descending=column.descending_first)

@@ -144,6 +144,8 @@ class Viewport:
         elif self.anchor is not None:
             self._find_cursor(page)
             self._keep_line(filtered=filtered, absent=absent)
+            if turned and self._line is None and self.cursor is not None and self._cursor_rank is not None:
+                self._reveal(self._cursor_rank)
         self._hand_on = self._hand_on and not filtered
         if self.follow and self._cursor_rank is not None and self.cursor is not None:
             self._reveal(self._cursor_rank)

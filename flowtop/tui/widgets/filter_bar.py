@@ -19,7 +19,8 @@ from textual.widgets import Label
 
 from flowtop.filters.completion import complete
 from flowtop.filters.filter import Filter
-from flowtop.tui.line import justify
+from flowtop.tui import theme
+from flowtop.tui.line import Part, justify
 from flowtop.tui.state.filter_entry import FilterEntry, error_lines, remember
 from flowtop.tui.widgets.candidates import Candidates
 from flowtop.tui.widgets.line_input import LineInput
@@ -239,8 +240,11 @@ class FilterBar(Widget):
             self.post_message(self.Changed(self._posted))
 
     def _accept(self) -> None:
-        self._entry.type(self._input.value)
+        text = self._input.value
+        self._entry.type(text, finished=True, settled=self._refused and self._entry.could_be_text(text))
         self._refused = self._entry.error is not None
+        if self._entry.error is not None and self._entry.could_be_text(text):
+            self._entry.error.hint += "; Enter again: flows with this text"
         self._words.again()
         if not self._refused:
             remember(self._history, self._input.value.strip())
@@ -254,8 +258,11 @@ class FilterBar(Widget):
 
     def _error_strips(self, width: int) -> list[Strip]:
         error = self._entry.error
-        if error is None or self.candidates.display:
+        if self.candidates.display:
             return []
+        if error is None:
+            words = f"{' ' * len(PROMPT)}means {self._entry.meaning}"
+            return [justify([Part(words[:width], theme.LABEL)], [], width, margin=0)] if self._entry.meaning else []
         place = len(PROMPT) + error.position - int(self._input.scroll_x)
         lines = error_lines(error, place, width, gently=error.unfinished and not self._refused)
         return [justify(parts, [], width, margin=0) for parts in lines]

@@ -49,6 +49,7 @@ class TableView:
         wording: units and names of the cells.
         columns: that there are, from left to right; not all have room.
         arrangement: of columns.
+        needed: ids of columns that the list is filtered by: they are shown.
         linger_s: how long flows are listed after their end: they fade over this time.
     """
 
@@ -65,6 +66,7 @@ class TableView:
     descending: bool = True
     columns: tuple[Column, ...] = ()
     arrangement: Arrangement = AUTOMATIC
+    needed: frozenset[str] = frozenset()
     linger_s: float = 10.0
 
 
@@ -214,6 +216,9 @@ class FlowTable(Widget):
             self.line = line
             self.column_id = column_id
 
+    class DoubleClicked(Message):
+        """The line of the click before this was clicked twice."""
+
     class RightClicked(Message):
         """The click before this was made with the right button."""
 
@@ -276,7 +281,8 @@ class FlowTable(Widget):
 
     def _lay_out(self, view: TableView) -> None:
         chosen = fit(self.size.width - MARGIN - 1, view.wording.window, view.attached, view.sort,
-                     columns=view.columns, arrangement=view.arrangement, distinctions=view.distinctions)
+                     columns=view.columns, arrangement=view.arrangement, distinctions=view.distinctions,
+                     needed=view.needed)
         split = next((index for index, (column, _) in enumerate(chosen) if column.descending_first), 0) or len(chosen)
         identity, measures = chosen[:split], chosen[split:]
         used = MARGIN + sum(width + 1 for _, width in chosen)
@@ -302,6 +308,8 @@ class FlowTable(Widget):
             self.post_message(self.LineClicked(y - 1, column_id or ""))
             if event.button == _RIGHT:
                 self.post_message(self.RightClicked())
+            elif event.chain == _DOUBLE:
+                self.post_message(self.DoubleClicked())
         elif column_id is not None:
             self.post_message(self.HeaderClicked(column_id))
 
@@ -334,6 +342,7 @@ def _segments(line: _Line, margin_left: int, width: int) -> list[Segment]:
     return segments
 
 
+_DOUBLE = 2
 _RIGHT = 3
 """Textual's number of the right mouse button."""
 

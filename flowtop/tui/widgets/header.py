@@ -151,7 +151,7 @@ def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
         name,
         Part(_observed(page, width >= 100), rank=3),
         Part(f"{page.flows:,}", label_style=theme.PLAIN, rank=4, gap=3),
-        Part("flows", theme.LABEL, rank=4, gap=1),
+        Part("flow" if page.flows == 1 else "flows", theme.LABEL, rank=4, gap=1),
         Part(clock(page.uptime_s), label="up ", rank=5, gap=3),
     ]
     ticks = max(0, min(24, (width - 88) // 4))
@@ -175,11 +175,12 @@ def _observed(page: Page, roomy: bool) -> str:
 
 def _list_line(view: HeaderView, width: int) -> Strip:
     page = view.page
-    left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(view.banners)]
+    banners = _fitting(view, width)
+    left = [Part(f" {text} ", theme.CHIP, rank=2 * min(index, 1), gap=1) for index, text in enumerate(banners)]
     if view.since:
         left.insert(0, Part(f" {view.since} ", theme.CHIP, gap=1))
     if view.alarm:
-        room = width - 2 - sum(part.width + 1 for part in left if not part.rank)
+        room = width - 2 - sum(part.width + 1 for part in left if not part.rank) - _least_filter(page)
         left.insert(0, Part(units.elide(view.alarm, max(room, _LEAST_ALARM)), theme.ALARM))
     if page is None:
         return justify(left, [], width)
@@ -188,9 +189,11 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if view.trail:
         left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2 - len(view.since))), theme.NAME, rank=1))
     if shown is not None:
+        staying = sum(part.width + part.gap for part in left if not part.rank)
         room = width - 4 - sum(part.width + part.gap for part in [*left, *right[1:]]) - len(_FILTER)
-        text = units.elide(units.printable(shown.text, _LONGEST_FILTER), max(room, _LEAST_FILTER))
-        left.append(Part(text, label=_FILTER, rank=1))
+        room = min(max(room, _LEAST_FILTER), max(width - 2 - staying - len(_FILTER), 1))
+        text = units.elide(units.printable(shown.text, _LONGEST_FILTER), room)
+        left.append(Part(text, label=_FILTER))  # what is listed: it stays whatever else there is to say
     if page.capture_filter:  # whatever is filtered now: other flows are not counted at all
         left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
     return justify(left, right, width)
@@ -211,6 +214,23 @@ def _listed(view: HeaderView, page: Page) -> list[Part]:
     return parts
 
 
+def _fitting(view: HeaderView, width: int) -> tuple[str, ...]:
+    """The banners; the first, which always stays, is cut where the filter has no room otherwise."""
+    if not view.banners or view.page is None:
+        return view.banners
+    others = _least_filter(view.page)
+    others += len(view.since) + 3 if view.since else 0
+    others += _LEAST_ALARM + 2 if view.alarm else 0
+    first, *more = view.banners
+    return (units.elide(first, max(width - 4 - others, _LEAST_BANNER)), *more)
+
+
+def _least_filter(page: Page | None) -> int:
+    """Cells that the filter needs at least, with a gap before it."""
+    shown = None if page is None else page.query.filter
+    return 0 if shown is None else len(_FILTER) + min(len(shown.text), _LEAST_FILTER) + 2
+
+
 def _counts(view: HeaderView, page: Page) -> list[Part]:
     """Which rows of how many are in view; with a filter or inside a group, how many flows of all these are."""
     position = f"{view.first:,}–{view.last:,}" if view.last else ""
@@ -224,8 +244,8 @@ def _counts(view: HeaderView, page: Page) -> list[Part]:
     else:
         parts = [Part(position, theme.LABEL, rank=5)]
     if some:
-        parts.append(Part(f"{page.matched_flows:,} of {page.flows:,} flows", theme.LABEL, rank=4 if grouped else 3,
-                          gap=3))
+        parts.append(Part(f"{page.matched_flows:,} of {units.things(page.flows, 'flow')}", theme.LABEL,
+                          rank=4 if grouped else 3, gap=3))
     return parts
 
 
@@ -247,6 +267,7 @@ def trail_text(trail: Sequence[str], width: int) -> str:
 _STEP = " › "
 _LEAST_TRAIL = 24
 _LEAST_ALARM = 20
+_LEAST_BANNER = 10
 _FILTER = "filter "
 _LONGEST_FILTER = 500
 _LEAST_FILTER = 16

@@ -35,6 +35,9 @@ class LineInput(Input):
     Args:
         complete: gives completions of the text, the likeliest first, for Tab.
         history: earlier texts, the newest last; read at each key, so that its owner may add to it.
+
+    Attributes:
+        locked: the text stays as it is; keys are for others.
     """
 
     DEFAULT_CSS = """
@@ -56,6 +59,7 @@ class LineInput(Input):
     def __init__(self, complete: Callable[[str], Sequence[str]], history: Sequence[str]) -> None:
         super().__init__(compact=True, select_on_focus=False, max_length=LONGEST)
         self.cursor_blink = False  # it would send octets to the terminal all the time
+        self.locked = False
         self._complete = complete
         self._history = history
         self._draft = ""
@@ -64,7 +68,14 @@ class LineInput(Input):
         self._chosen = 0
 
     async def _on_key(self, event: events.Key) -> None:
-        if await self.edit(event):
+        if self.locked:
+            event.prevent_default()  # not textual's own way either; the screen gets it
+        elif await self.edit(event):
+            event.stop()
+            event.prevent_default()
+
+    def _on_paste(self, event: events.Paste) -> None:
+        if self.locked:
             event.stop()
             event.prevent_default()
 

@@ -30,9 +30,10 @@ class StatusLine(SteadyLines):
         self._notice = ""
         self._hints: Hints = ()
         self._packets: RecordingStatistics | None = None
+        self._of_now = False
 
     def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "",
-             hints: Hints = (), packets: RecordingStatistics | None = None) -> None:
+             hints: Hints = (), packets: RecordingStatistics | None = None, *, of_now: bool = False) -> None:
         """Paint what differs.
 
         Args:
@@ -41,7 +42,9 @@ class StatusLine(SteadyLines):
             notice: a message; takes the place of the keys.
             hints: keys that act now, and what they do; none: those of the list.
             packets: figures of the packets that are written.
+            of_now: the list is of another time than the counters; say that these are of now.
         """
+        self._of_now = of_now
         self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
         self._packets = packets
         self.again()
@@ -49,12 +52,13 @@ class StatusLine(SteadyLines):
     def make(self, width: int) -> list[Strip]:
         """See SteadyLines."""
         keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width, self._hints)
-        return [accuracy_line(self._page, width, self._exports, self._packets), keys]
+        return [accuracy_line(self._page, width, self._exports, self._packets, of_now=self._of_now), keys]
 
 
 def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = (),
-                  packets: RecordingStatistics | None = None) -> Strip:
-    """The counters in one line; at its right end exports, packets written, and flowtop's own cost."""
+                  packets: RecordingStatistics | None = None, *, of_now: bool = False) -> Strip:
+    """The counters in one line, with `now:` before them where the list is of another time; at its right end exports,
+    packets written, and flowtop's own cost."""
     if page is None:
         return Strip.blank(width)
     usage = page.usage
@@ -62,7 +66,8 @@ def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics
         Part(f"{usage.cpu * 100:.1f} %", label="cpu ", rank=4),
         Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
     ]
-    return justify(_accounts(page), [*_exports(exports), *_packets(packets), *cost], width)
+    now = [Part("now:", theme.WARNING, rank=1)] if of_now else []
+    return justify([*now, *_accounts(page)], [*_exports(exports), *_packets(packets), *cost], width)
 
 
 def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
@@ -96,6 +101,8 @@ def _accounts(page: Page) -> list[Part]:
                 ("decrypted ", books.decrypted_packets), ("evicted ", books.evicted_flows),
                 ("unlisted ", books.unlisted_packets))
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
+    if page.own_hidden:
+        parts.append(Part(units.things(page.own_hidden, "flow"), rank=3, label="own DNS hidden "))
     if page.owners is not None:
         parts += [Part(words, theme.ALARM, rank=3) for words in page.owners.faults]
     if page.names is not None:

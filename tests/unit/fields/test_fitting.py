@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowtop.fields.arrangement import Arrangement
-from flowtop.fields.columns import Column, Window, rate_column
+from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.fitting import Distinctions, fit
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
+from flowtop.filters.filter import compile_filter
 from flowtop.model.rows import FlowRow
+from flowtop.query.layout import filtered_columns
 from flowtop.query.query import Page, Query
+from flowtop.text.lookups import NO_LOOKUPS
 from tests.tui.fake_source import FakeSource, flow
 
 
@@ -61,9 +64,9 @@ def test_a_community_id_is_whole_where_there_is_room() -> None:
 def test_columns_fill_a_line_and_never_overflow_one_that_is_wide_enough(width: int, window: Window) -> None:
     chosen = fit(width, window)
     used = sum(cells for _, cells in chosen) + len(chosen) - 1
-    assert used <= max(width, 49)
+    assert used <= max(width, 31)
     assert rate_column(window) in [column.id for column, _ in chosen]
-    assert all(cells >= column.width for column, cells in chosen)
+    assert all(cells >= column.width for column, cells in chosen if not column.flexible)
 
 
 def test_long_interface_names_are_shown_whole_where_addresses_leave_room() -> None:
@@ -91,7 +94,7 @@ def test_the_sorted_column_has_room_at_80_cells(column: str) -> None:
 @pytest.mark.parametrize("width", range(40, 80))
 def test_on_narrow_lines_columns_go_before_addresses_become_illegible(width: int) -> None:
     chosen = {column.id: cells for column, cells in fit(width, names=["eth0"])}
-    assert sum(chosen.values()) + len(chosen) - 1 <= max(width, 49)
+    assert sum(chosen.values()) + len(chosen) - 1 <= width
     assert {"direction", "source", "destination", "rate"} <= chosen.keys()
     if width >= 49:
         assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.50:51514")
@@ -214,3 +217,55 @@ def test_whatever_was_chosen_the_sorted_column_is_there_and_none_is_there_twice(
     assert keep in ids
     assert len(ids) == len(set(ids))
     assert not (arrangement.hidden - {keep}) & set(ids)
+
+
+PROCESSES = Distinctions(reported=frozenset({"process"}), filled=frozenset(COLUMNS))
+
+
+def test_a_process_has_room_at_80_columns_where_processes_are_known() -> None:
+    chosen = widths(78, names=["eth0"], distinctions=PROCESSES)
+    assert chosen["process"] >= len("PROCESS")
+    assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.7:51514")
+    assert "process" not in widths(78, names=["eth0"])
+
+
+def test_the_interface_stays_beside_a_tunnels_id_where_rows_are_of_several() -> None:
+    both = Distinctions(tunnels=True, digits=5, interfaces=True)
+    assert {"interface", "vni"} <= widths(78, names=["a", "b"], distinctions=both).keys()
+
+
+@pytest.mark.parametrize("width", [100, 118, 160])
+def test_vlans_are_shown_as_soon_as_there_are_some(width: int) -> None:
+    assert "vlan" in widths(width, names=["eth0", "eth1"], distinctions=Distinctions(tags=1))
+    assert "vlan" not in widths(118, names=["eth0", "eth1"])
+
+
+def test_columns_without_any_text_make_room_for_the_others() -> None:
+    rows = [flow(number, "198.51.100.7", "10.0.0.5", (443, number), rate=1e3) for number in range(1, 9)]
+    empty = {"rtt", "retransmits", "cwnd", "vlan"}
+    known = Distinctions().with_rows(rows, tunnels=False).with_texts(rows, COLUMNS.values(), Wording(), NO_LOOKUPS)
+    before, after = widths(240), widths(240, distinctions=known)
+    assert empty <= before.keys() and not empty & after.keys()
+    assert after["source"] > before["source"]
+    assert "rtt" in widths(240, distinctions=known, keep="rtt"), "sorted by"
+    assert "rtt" in widths(240, distinctions=known, needed=frozenset({"rtt"})), "filtered by"
+    assert "rtt" in widths(240, distinctions=known, arrangement=Arrangement(shown=frozenset({"rtt"})))
+    answered_now = [row._replace(rtt_us=900) if row.flow_id == 5 else row for row in rows]
+    then = known.with_texts(answered_now, COLUMNS.values(), Wording(), NO_LOOKUPS)
+    assert "rtt" in widths(240, distinctions=then)
+    assert then.with_texts(rows, COLUMNS.values(), Wording(), NO_LOOKUPS) is then, "columns do not come and go"
+
+
+@pytest.mark.parametrize(("text", "columns"), [
+    ("retransmits", {"retransmits"}), ("tcp and (rtt > 5ms or cwnd < 3)", {"rtt", "cwnd"}), ("ttl < 5", {"ttl"}),
+    ("not process nginx", {"process"}), ("vlan 7", {"vlan"}), ("tcp and port 80", set()), ("tos 0x10", set()),
+])
+def test_what_one_filters_by_is_a_column(text: str, columns: set[str]) -> None:
+    shown = filtered_columns(Query(filter=compile_filter(text)))
+    assert shown == columns
+    assert shown <= widths(78, needed=shown).keys()
+    assert filtered_columns(Query(filter=compile_filter(text), group=("source",))) == columns & {"retransmits", "rtt"}
+
+
+def test_a_text_that_is_looked_for_everywhere_asks_for_no_column() -> None:
+    assert filtered_columns(Query(filter=compile_filter("text nginx and bytes > 5"))) == {"bytes"}

@@ -16,6 +16,7 @@ from flowtop.fields.registry import COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import Kind
+from flowtop.model.owners import owner_id
 from flowtop.model.rows import State
 from flowtop.query.answer import Answerer
 from flowtop.query.layout import sort_column
@@ -321,3 +322,24 @@ def test_a_group_opened_lists_its_flows_and_no_others_and_a_filter_is_for_what_i
     assert sorted(row.flow_id for row in narrowed.rows) == [3, 4]
     again = answerer.answer(Query(scope=scope, group=("protocol",)), table)
     assert [(row.octet_total, row.flows) for row in again.rows] == [(130, 3)]
+
+
+ME = 4_711
+OWN = {"owner": [owner_id(pid, START_NS) if pid else 0 for pid in (ME, ME, ME, 12, 0)],
+       "source_port": [40_000, 53, 40_001, 40_002, 40_003],
+       "destination_port": [53, 40_000, 443, 53, 53], "protocol": [17, 17, 6, 17, 17]}
+"""Its DNS request and the answer; its own HTTPS; somebody else's DNS; DNS of nobody known."""
+
+
+@pytest.mark.parametrize(("query", "listed", "hidden"), [
+    ({"own": ME}, [3, 4, 5], 2), ({}, [1, 2, 3, 4, 5], 0), ({"own": 99}, [1, 2, 3, 4, 5], 0),
+    ({"own": ME, "filter": "udp"}, [4, 5], 2), ({"own": ME, "filter": "tcp"}, [3], 0),
+    ({"own": ME, "filter": "port 53"}, [1, 2, 4, 5], 0), ({"own": ME, "filter": f"pid {ME}"}, [1, 2, 3], 0),
+    ({"own": ME, "scope": "udp and dst port 53"}, [1, 4, 5], 0),
+])
+def test_dns_of_the_monitor_itself_is_left_out_and_counted_unless_it_is_asked_for(
+        query: dict[str, Any], listed: list[int], hidden: int) -> None:
+    query = {name: compile_filter(value) if isinstance(value, str) else value for name, value in query.items()}
+    answer = Answerer().answer(Query(**query), source(5, **OWN))
+    assert sorted(row.flow_id for row in answer.rows) == listed
+    assert (answer.matched, answer.own_hidden) == (len(listed), hidden)
