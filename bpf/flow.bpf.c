@@ -68,7 +68,15 @@ struct reading {
 };
 
 BPF_TABLE("percpu_array", u32, struct reading, readings, 1);
-#ifdef FLOW_DECAP
+#if defined(FLOW_FILTER) && !defined(FLOW_DECAP)
+/* State of one packet. Not on the stack: what the verifier knows of values there differs from one way through the headers
+ * to the next, and that of an old kernel then walks through a long filter for each. */
+struct work {
+	struct flow_key key;
+	struct packet packet;
+};
+#endif
+#if defined(FLOW_DECAP) || defined(FLOW_FILTER)
 BPF_TABLE("percpu_array", u32, struct work, works, 1);
 #endif
 #ifdef FLOW_OWNERS
@@ -606,14 +614,16 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	struct packet *packet;
 	int parsed;
 	u64 now;
-#ifdef FLOW_DECAP
+#if defined(FLOW_DECAP) || defined(FLOW_FILTER)
 	struct work *work = works.lookup(&zero);
 
 	if (!work)
 		return VERDICT_NEXT;
 	__builtin_memset(&work->key, 0, sizeof(work->key));
 	__builtin_memset(&work->packet, 0, sizeof(work->packet));
+#ifdef FLOW_DECAP
 	work->carried = 0;
+#endif
 	key = &work->key;
 	packet = &work->packet;
 #else
