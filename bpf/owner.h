@@ -37,6 +37,7 @@ _Static_assert(sizeof(struct process) == 48, "process is 48 bytes without holes"
 #define STORAGE_FLAGS (1 | 1 << 9)    /* BPF_F_NO_PREALLOC, which it needs; BPF_F_CLONE: accepted sockets inherit it */
 #define CURRENT_NAMESPACE ((u64)-1)   /* BPF_F_CURRENT_NETNS */
 #define HOOK_ALLOW 1
+#define TCP_STATE_LISTEN 10           /* BPF_TCP_LISTEN */
 
 /* Helpers by number, as in flow.bpf.c. */
 static u64 (*current_task)(void) = (void *)35;

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from flowtop.api.errors import EncodeError, encoding
+from flowtop.text.suggestions import nearest
 from flowtop.wire import iana
 from flowtop.wire.ipfix import RecordSet, encode_record
 from flowtop.wire.ipfix_template import (
@@ -73,7 +73,7 @@ def _named(name: str, length: int | None) -> FieldSpecifier:
     try:
         return field(name, length)
     except KeyError:
-        near = difflib.get_close_matches(name, iana.names(), n=2)
+        near = nearest(name, iana.names(), 2)
         hint = f"did you mean {' or '.join(near)}?" if near else "give (enterprise, number, length) for any other"
         raise EncodeError(f"the IANA registry has no element {name!r}", hint=hint) from None
 

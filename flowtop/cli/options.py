@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
 
+from flowtop.cli.candidates import fields_to_group_by, sort_columns, words_of_filters
 from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.tunnel_ports import TunnelPorts, added_ports
 
 if TYPE_CHECKING:
-    from flowtop.cli.settings import Kind
+    from flowtop.cli.settings import Kind, Views
     from flowtop.output.batch import OutputFormat
 
 COLLECTOR_IDLE_TIMEOUT_S = 90.0
@@ -32,6 +33,7 @@ NO_DATABASES = ("off",)
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
+_VIEWS = "flowtop.views"
 _CHECKED: dict[str, Any] = {"read": None, "listen": (), "collect": False, "replay": False, "speed": None, "write": None,
                             "export": (), "export_filter": (), "count": None, "top": None, "offset": 0,
                             "reverse": False, "output": "table"}
@@ -48,7 +50,9 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
              if option.name and isinstance(option, click.Option) and option.name not in _COMMAND_LINE_ONLY}
     found = path or settings_path(os.environ, os.geteuid())
     if found is not None:
-        context.default_map = read_settings(found, known, must_exist=path is not None)
+        settings, views = read_settings(found, known, must_exist=path is not None)
+        context.default_map = settings
+        context.meta[_VIEWS] = views
     return path
 
 
@@ -116,10 +120,10 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         ["--write-total"], type=Size(0), default="1Gi", show_default=True, metavar="SIZE",
         help="Maximum size of a file of packets; 0: no limit."),
     click.Option(
-        ["-s", "--sort"], metavar="COLUMN", default="rate", show_default=True,
+        ["-s", "--sort"], metavar="COLUMN", default="rate", show_default=True, shell_complete=sort_columns,
         help="Column to sort by: rate, bytes, packets, age, source, ..."),
     click.Option(
-        ["-g", "--group"], metavar="FIELD[,FIELD]",
+        ["-g", "--group"], metavar="FIELD[,FIELD]", shell_complete=fields_to_group_by,
         help="Group flows by what they have in common: source, destination, pair, service, protocol, interface, "
              "direction, subnet:24, ..."),
     click.Option(
@@ -194,6 +198,9 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         callback=lambda _, __, value: value == "on",
         help="Find the process, user and unit of each flow; off: nothing is attached to cgroups, /proc is not read."),
     click.Option(
+        ["--no-names-seen"], is_flag=True,
+        help="Do not read names in packets: DNS answers, TLS and QUIC server names, hosts of HTTP requests."),
+    click.Option(
         ["--nat"], type=click.Choice(["on", "off"]), default="on", show_default=True,
         callback=lambda _, __, value: value == "on",
         help="Join both sides of connections with address translation, so that a container's process is known on all "
@@ -211,7 +218,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["--check"], is_flag=True, allow_from_autoenv=False,
         help="Check this host and say how to fix what is missing."),
-    click.Argument(["filter"], nargs=-1, metavar="[FILTER]..."),
+    click.Argument(["filter"], nargs=-1, metavar="[FILTER]...", shell_complete=words_of_filters),
 )
 """The options of `flowtop` in the order of `--help`. Each has its attribute in `RunOptions`."""
 
@@ -258,12 +265,14 @@ class RunOptions:
         decap: count what is inside tunnels.
         tunnel_port: with `decap`, UDP ports of tunnels in addition to the standard ones.
         owners: find the process of each flow.
+        no_names_seen: do not read the names in packets.
         nat: join both sides of connections with address translation.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
         config: the settings file that was named; None: the user's.
         check: check the host instead of running.
         filter: text; empty: every flow.
+        views: of the settings file by name, see cli.settings.
     """
 
     interface: tuple[str, ...]
@@ -302,12 +311,14 @@ class RunOptions:
     decap: bool
     tunnel_port: TunnelPorts
     owners: bool
+    no_names_seen: bool
     nat: bool
     export_timeout: float
     state_directory: Path | None
     config: Path | None
     check: bool
     filter: str
+    views: Views = field(default_factory=dict)
 
 
 def run_options(context: click.Context) -> RunOptions:
@@ -338,7 +349,7 @@ def run_options(context: click.Context) -> RunOptions:
     _settle_exports(values, () if values["check"] else context.meta.get(_ORDER, ()))
     _settle_output(values, given)
     _settle_list(values, given)
-    return RunOptions(**values)
+    return RunOptions(**values, views=context.meta.get(_VIEWS, {}))
 
 
 def _settle_mode(values: dict[str, Any], given: set[str]) -> None:
@@ -475,6 +486,9 @@ def _settle_list(values: dict[str, Any], given: set[str]) -> None:
             values["group"] = ""
     if values["numeric"]:
         values["names"] = "none"
+    if "" in values["mmdb"]:
+        raise FlowtopError("--mmdb names no file", hint="--mmdb FILE, or --mmdb off for no database",
+                           exit_code=EXIT_USAGE)
     if "off" in values["mmdb"]:
         values["mmdb"] = NO_DATABASES
     values["filter"] = " ".join(values["filter"])

@@ -68,7 +68,10 @@ class Count(click.IntRange):
 def _read(kind: click.ParamType[Any], read: Callable[[str], float], value: Any, param: click.Parameter | None,
           ctx: click.Context | None) -> float:
     """The value of a text; a number, as the settings file may have it, is written out first."""
+    text = value if isinstance(value, str) else repr(value)
+    if text.lstrip().startswith("-"):
+        kind.fail(f'"{text}" is negative.', param, ctx)
     try:
-        return read(value if isinstance(value, str) else repr(value))
+        return read(text)
     except QuantityError as error:
         kind.fail(f"{error}.", param, ctx)

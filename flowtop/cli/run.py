@@ -28,6 +28,7 @@ from flowtop.export.statistics import ExportStatistics
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
+from flowtop.model.tunnel_ports import replaced_ports
 from flowtop.process import agent, stop_on_signals
 from flowtop.query.query import Query
 from flowtop.recording.recorder import Recorder, RecordingLimits, recording
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from flowtop.capture.protocol import Capture
     from flowtop.export.exports import Keep
     from flowtop.pipeline.pipeline import Pipeline
+    from flowtop.query.views import ListView
     from flowtop.tui.saved import Looks
 
 Narrate = Callable[[str], None]
@@ -54,8 +56,8 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
     if sys.stdout is None and options.output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
     run = Run(options, narrate)
-    if run.query.filter is not None and run.query.filter.of_names:
-        raise FlowtopError("names of hosts are known only on the screen", exit_code=EXIT_USAGE,
+    if run.query.filter is not None and run.query.filter.of_names and (options.no_names_seen or options.listen):
+        raise FlowtopError("no names are known here", exit_code=EXIT_USAGE,
                            hint="-b does not look up names: filter by address, as in 'net 192.0.2.0/24'")
     pages = PageQueue()
     config = BatchConfig(output=options.output, query=run.query, width=_table_width(), agent=agent())
@@ -87,12 +89,17 @@ def screen(options: RunOptions, narrate: Narrate) -> int:
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     run = Run(options, narrate)
+    views: tuple[ListView, ...] = ()
+    if options.views:
+        from flowtop.query.views import user_views
+
+        views = user_views(options.views)
 
     def show(exports: Exports, open_capture: OpenCapture) -> int:
         from flowtop.tui.runtime import run_screen
 
         return run_screen(lambda: run.pipeline(open_capture(), exports), run.query, exports, _looks(options),
-                          run.recorder)
+                          run.recorder, views)
 
     return run.run(show)
 
@@ -111,6 +118,8 @@ class Run:
         self._options = options
         self._narrate = narrate
         self._exports = planned_exports(options)
+        for line in replaced_ports(options.tunnel_port):
+            narrate(line)
         if options.write is not None:
             _require_another_file(options, f"-w {options.write}", options.write)
         self._source: Source = choose_source(options)
@@ -130,7 +139,7 @@ class Run:
             exports: receive every Flow Record.
             reader: whether the reader of the rounds is ready for the next one.
         """
-        from flowtop.cli.networks import open_databases
+        from flowtop.cli.networks import open_databases, this_host
         from flowtop.pipeline.pipeline import Pipeline
 
         self.recorder.connect(capture)
@@ -140,7 +149,7 @@ class Run:
                 self._narrate(f"AS and country: {fault}")
         ready = (lambda: reader() and not exports.crowded()) if self._source.waits else reader
         return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder, networks=networks,
-                        narrowing=self._narrowing, ready=ready)
+                        here=this_host(self._options), narrowing=self._narrowing, ready=ready)
 
     def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:
         """Call `show` with the source, exports and recording of the options, and end them afterwards.
@@ -280,5 +289,7 @@ def _table_width() -> int:
 def _looks(options: RunOptions) -> Looks:
     from flowtop.tui.saved import opening_looks
 
-    return opening_looks(os.environ, os.geteuid(), hosts=options.names in ("hosts", "all"),
-                         services=options.names in ("ports", "all"), theme=options.theme)
+    looks = opening_looks(os.environ, os.geteuid(), hosts=options.names in ("hosts", "all"),
+                          services=options.names in ("ports", "all"), theme=options.theme)
+    complaints = [*filter(None, [looks.complaint]), *replaced_ports(options.tunnel_port)]
+    return replace(looks, complaint="; ".join(complaints))

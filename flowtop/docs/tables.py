@@ -15,8 +15,9 @@ from flowtop.cli.help import option_rows
 from flowtop.cli.main import command
 from flowtop.export.url import OPTIONS
 from flowtop.fields.records import key_table
-from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUPS
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUP_COLUMNS, GROUPS
 from flowtop.filters.words import WORDS
+from flowtop.query.views import VIEWS
 from flowtop.text import manual
 from flowtop.tui import keys
 from flowtop.wire.flow_templates import PROFILES
@@ -83,6 +84,19 @@ def _biflow_columns() -> str:
                   if column.id not in COLUMNS])
 
 
+def _group_columns() -> str:
+    """Columns of groups that flows do not have; those of one kind of group are after those of all."""
+    own = [(column, f"`{group.id}`") for group in GROUPS.values() for column in group.columns]
+    columns = [(column, "all") for column in GROUP_COLUMNS.values() if column.id not in COLUMNS]
+    return table(("column", "header", "what it shows", "groups"), [
+        (code(column.id), column.header, column.doc, which) for column, which in (*columns, *own)])
+
+
+def _views() -> str:
+    return table(("key", "view", "what it lists", "grouped by"), [
+        (code(str(number)), view.name, view.doc, code(",".join(view.group))) for number, view in enumerate(VIEWS, 1)])
+
+
 def _groups() -> str:
     return table(("field", "what is put together", "keys in JSON and CSV"), [
         (code(field.id) + (f" `{field.id}:{field.argument}`" if field.argument else ""), field.doc,
@@ -125,9 +139,8 @@ def _benchmarks() -> str:
 def _devices() -> str:
     """Kinds of devices that the tests make, with what their counters count otherwise."""
     tried = runpy.run_path(str(REPOSITORY / "tests" / "kernel" / "devices.py"))
-    rows = [(device.kind, ", ".join(device.compared) or "not yet", *(
-        "the device counts them, no hook sees them" if way in device.unseen else note for way, note in (
-            ("rx", device.received_note), ("tx", device.sent_note)))) for device in tried["DEVICES"]]
+    rows = [(device.kind, ", ".join(device.compared) or "not yet", device.received_note, device.sent_note)
+            for device in tried["DEVICES"]]
     return table(("kind", "compared on Linux", "received", "sent"), rows)
 
 
@@ -155,7 +168,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "words": _words,
     "columns": _columns,
     "biflow-columns": _biflow_columns,
+    "group-columns": _group_columns,
     "groups": _groups,
+    "views": _views,
     "elements": _elements,
     "url": _url,
     "profiles": _profiles,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from flowtop.fields import ends, headers, icmp, identity, life, networks, owners, points, reported, tcp, volume
+from flowtop.fields import ends, headers, icmp, identity, life, names, networks, owners, points, reported, tcp, volume
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
 from flowtop.text.operands import PROTOCOL_WORDS
@@ -67,7 +67,8 @@ class Registry:
 def _names(field: Field) -> list[tuple[str, str]]:
     """Names that must be unique: ("id", ...), ("filter word", ...), ("JSON key", ...)."""
     words = [("filter word", field.key.word)] if field.key is not None else []
-    columns = [("id", column.id) for column in field.biflow_columns if column.id != field.id]
+    columns = [("id", id_) for id_ in dict.fromkeys(
+        column.id for column in (*field.biflow_columns, *field.group_ways)) if id_ != field.id]
     return [("id", field.id), *words, *(("JSON key", member.name) for member in field.members), *columns]
 
 
@@ -83,9 +84,9 @@ _RESERVED: dict[str, frozenset[str]] = {
 """Names with another meaning: arguments of `-g`, words of the grammar, keys of groups, biflows and rounds."""
 
 
-REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *headers.CONTENT, *volume.FIELDS,
-                     *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS, *icmp.FIELDS,
-                     *identity.FIELDS, *networks.FIELDS))
+REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *names.FIELDS, *headers.CONTENT,
+                     *volume.FIELDS, *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
+                     *icmp.FIELDS, *identity.FIELDS, *networks.FIELDS))
 
 
 def register(field: Field) -> None:
@@ -131,7 +132,7 @@ def _biflow_columns(fields: Iterable[Field]) -> dict[str, Column]:
 
 
 def _group_columns(fields: Iterable[Field]) -> dict[str, Column]:
-    columns = [field.group_column for field in fields if field.group_column is not None]
+    columns = [column for field in fields for column in (field.group_column, *field.group_ways) if column is not None]
     return {column.id: column for column in sorted(columns, key=lambda column: column.rank)}
 
 

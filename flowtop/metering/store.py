@@ -26,6 +26,7 @@ _FIELDS: dict[str, npt.DTypeLike] = {
     "retransmitted": "u4", "out_of_order": "u4", "retransmitted_reported": "u4", "out_of_order_reported": "u4",
     "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
+    "peer_name": "u4",
     "head": "i4", "members": "i4", "echo_ns": "i8",
     "packet_duplicate": "u8", "octet_duplicate": "u8", "repeated": "u8", "ahead": "u4", "ahead_ns": "i8",
     "before_ns": "i8",
@@ -74,6 +75,7 @@ class FlowStore:
     out_of_order: U4
     retransmitted_reported: U4
     out_of_order_reported: U4
+    peer_name: U4
     opening_ns: I8
     sequence_end: I8
     segment_end: I8

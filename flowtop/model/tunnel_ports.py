@@ -18,6 +18,12 @@ MOST_PORTS = 32
 _LARGEST = 65_535
 
 
+def replaced_ports(ports: TunnelPorts) -> list[str]:
+    """What is to be said of added ports that are standard ports of another tunnel: a line each."""
+    return [f"tunnels: UDP port {port} is {tunnel.label} here, not {STANDARD_PORTS[port].label}, whose port it is"
+            for port, tunnel in ports.items() if STANDARD_PORTS.get(port, tunnel) != tunnel]
+
+
 def added_ports(pairs: Iterable[tuple[str, str | int]]) -> dict[int, Tunnel]:
     """Ports that are added to the standard ones, or replace them.
 

@@ -211,6 +211,12 @@ class OwnerBook:
                 self._changed = False
             return self._published
 
+    def texts_of(self, owner_ids: Iterable[int]) -> Mapping[str, Mapping[int, str]]:
+        """The same of some owners, as it is now."""
+        with self._lock:
+            return {name: {owner_id: table[owner_id] for owner_id in owner_ids if owner_id in table}
+                    for name, table in self._texts.items()}
+
     # ---- one thread
 
     def complete(self) -> None:

@@ -79,6 +79,13 @@ class Scan:
         """End it: `result`, in another thread, returns. Any thread."""
         self._process.kill()
 
+    def close(self) -> None:
+        """End it, also if nobody has asked for its result, and nobody does now."""
+        self._process.kill()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait()
+
 
 class SocketTable:
     """The sockets of one scan.

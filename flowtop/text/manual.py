@@ -5,14 +5,15 @@ The pages are Markdown files in `flowtop/docs`, part of the installed package.
 
 from __future__ import annotations
 
-import difflib
 import re
 from importlib.resources import files
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.text.suggestions import nearest
 
-ORDER = ("quick-start", "keys", "filters", "options", "columns", "json", "processes", "export", "counting", "tunnels",
-         "files", "packets", "collector", "networks", "benchmarks", "design", "library", "adding-a-field", "changes")
+ORDER = ("quick-start", "keys", "filters", "options", "columns", "json", "processes", "names", "export", "counting",
+         "tunnels", "files", "packets", "collector", "networks", "benchmarks", "design", "library", "adding-a-field",
+         "changes")
 """Topics as a reader needs them. A page that is not listed here comes after these; one that is missing is left out."""
 
 _PAGES = files("flowtop").joinpath("docs")
@@ -34,7 +35,7 @@ def source(topic: str) -> str:
     """
     known = topics()
     if topic not in known:
-        near = difflib.get_close_matches(topic.lower().removesuffix(".md"), known, n=1, cutoff=0.5)
+        near = nearest(topic.removesuffix(".md"), known)
         hint = f'did you mean "{near[0]}"?' if near else f"topics: {', '.join(known)}"
         raise FlowtopError(f"no manual page {topic!r}", hint=hint, exit_code=EXIT_USAGE)
     return _PAGES.joinpath(f"{topic}.md").read_text(encoding="utf-8")

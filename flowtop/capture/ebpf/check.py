@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ import numpy as np
 from flowtop.capture.ebpf import bpf, btf, start
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
-from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, OWNERS_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, import_bcc, kernel_release
 from flowtop.capture.ebpf.conntrack import TRACKING, dump_translations, tracked_connections
 from flowtop.capture.ebpf.interfaces import Links
-from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
+from flowtop.capture.ebpf.loader import MAPS, NAME_MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.owners import other_programs
 from flowtop.errors import FlowtopError, host_fault, limit_hint
@@ -35,7 +36,7 @@ _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
-_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + len(IPSEC_MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + 6
+_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + len(NAME_MAPS) + 7
 """Files that a capture has open at least: programs, maps, the links of those for owners, two hooks, and others."""
 _MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
@@ -77,6 +78,7 @@ def check_host() -> tuple[Finding, ...]:
             _tried("grace period", _grace_period, ""),
             check_packets(),
             check_owners(release),
+            check_names(),
             check_processes(),
             check_containers(),
             check_translation(),
@@ -146,6 +148,25 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
                            start.HINT if start.may_raise_memory_lock() else _MEMORY_LOCK_REMEDY)
         return Finding("packets (-w)", True, "not available: ring buffers need Linux 5.8")
     return Finding("packets (-w)", True, "ring buffer")
+
+
+def check_names(attempt: Callable[[], None] | None = None, packages: Callable[[str], object] = find_spec) -> Finding:
+    """Check what reading names in packets needs. Capture does not need it.
+
+    Args:
+        attempt: makes a ring buffer, or raises OSError.
+        packages: gives None for a package that is not installed.
+    """
+    try:
+        (attempt or (lambda: try_ring_buffer(NAMES_OCTETS)))()
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOSYS):
+            return Finding("names seen", True, "not available: ring buffers need Linux 5.8")
+        return Finding("names seen", True, f"not available: {(error.strerror or str(error)).lower()}")
+    if packages("cryptography") is None:
+        return Finding("names seen", True, "in DNS, TLS and HTTP; of QUIC with the package cryptography: "
+                                           "pip install 'flowtop[quic]'")
+    return Finding("names seen", True, "in DNS, TLS, HTTP and QUIC")
 
 
 def try_ring_buffer(octets: int = RING_OCTETS) -> None:

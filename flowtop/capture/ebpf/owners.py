@@ -24,6 +24,7 @@ from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.conntrack import Translations
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.model.kinds import Direction, Kind
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
@@ -35,6 +36,7 @@ from flowtop.model.owners import (
     Ids,
     OwnerStatistics,
     are_processes,
+    pid_of,
 )
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.model.translations import TRANSLATIONS, TranslationTexts
@@ -274,6 +276,25 @@ class Apart:
             self._translations.close()
 
 
+class BegunScan(NamedTuple):
+    """A scan that runs, and when it began."""
+
+    scan: Scan
+    began_s: float
+
+    def close(self) -> None:
+        """End it; nobody waits for its result."""
+        self.scan.close()
+
+
+def begin_scan(clock: Callable[[], float] = time.monotonic) -> BegunScan | None:
+    """Start a scan while the programs are compiled; None: there is no process for it now."""
+    try:
+        return BegunScan(Scan(), clock())
+    except OSError:
+        return None
+
+
 class SocketScans:
     """Scans of this host's sockets, one after another in a thread: at the start, and whenever one is asked for.
 
@@ -281,15 +302,18 @@ class SocketScans:
         book: gets the processes that are found.
         clock: seconds, monotonic.
         scan: starts a scan.
+        first: one that was started before the hooks were attached; it is repeated, as sockets may have been made since.
 
     Attributes:
         last: the last complete scan; None: there was none yet.
     """
 
-    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan) -> None:
+    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan,
+                 first: BegunScan | None = None) -> None:
         self._book = book
         self._clock = clock
         self._scan = scan
+        self._first = first
         self._current: Scan | None = None
         self._asked = threading.Event()
         self._ending = threading.Event()
@@ -305,18 +329,24 @@ class SocketScans:
         while not self._ending.is_set():
             began_s = self._clock()
             self._asked.clear()
-            try:
-                self._current = self._scan()
-            except OSError:  # no process, or no file more, for now: the next one who asks tries again
-                self._ending.wait(_SCAN_PAUSE_S)
-                self._asked.wait()
-                continue
+            first, self._first = self._first, None
+            if first is not None:
+                self._current, began_s = first
+                self._asked.set()
+            else:
+                try:
+                    self._current = self._scan()
+                except OSError:  # no process, or no file more, for now: the next one who asks tries again
+                    self._ending.wait(_SCAN_PAUSE_S)
+                    self._asked.wait()
+                    continue
             if self._ending.is_set():
                 self._current.stop()
             output = self._current.result()
             if output is not None and not self._ending.is_set():
                 self._take(output, began_s)
-            self._ending.wait(max(_SCAN_PAUSE_S, _SCAN_REST * (self._clock() - began_s)))
+            rest_s = 0.0 if first is not None else _SCAN_REST * (self._clock() - began_s)
+            self._ending.wait(max(_SCAN_PAUSE_S, rest_s))
             self._asked.wait()
 
     def _take(self, output: bytes, began_s: float) -> None:
@@ -344,13 +374,16 @@ class FlowOwners:
         nat: join the two sides of connections with address translation.
         clock: seconds, monotonic.
         root: where cgroup v2 is mounted; None: where /proc says.
+        first: a scan of sockets that runs already.
 
     Attributes:
         refused: why the hooks are not attached; "": they are.
+        of_packets: the owners of single packets.
     """
 
     def __init__(self, program: FlowProgram, route: RouteSocket, *, nat: bool = True,
-                 clock: Callable[[], float] = time.monotonic, root: Path | None = None) -> None:
+                 clock: Callable[[], float] = time.monotonic, root: Path | None = None,
+                 first: BegunScan | None = None) -> None:
         root = root or cgroup2_root()
         self._clock = clock
         self._addresses = LocalAddresses(route, clock)
@@ -364,7 +397,8 @@ class FlowOwners:
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
-        self._scans = SocketScans(self._book, clock)
+        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
+        self._scans = SocketScans(self._book, clock, first=first)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
         self._thread.start()
@@ -416,6 +450,7 @@ class FlowOwners:
         passing = sent.any() or (owners == FORWARDED).any() or len(self._apart)
         conversations = self._apart.join(keys, owners, sent) if passing else None
         counters["owner"] = owners
+        self.of_packets.note(keys, owners)
         self._drained_s = self._clock()
         self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
         texts = self._book.texts()
@@ -493,6 +528,12 @@ class FlowOwners:
         if self._notes is not None:
             self._book.note(self._notes.take())
 
+    def _texts_of(self, owners: set[int]) -> Mapping[str, Mapping[int, str]]:
+        """What is known of some owners; of those that the kernel has just reported, too."""
+        if not self.of_packets.closed and any(pid_of(owner) and self._book.owner(owner) is None for owner in owners):
+            self._take()
+        return self._book.texts_of(owners)
+
     def _run(self) -> None:
         while not self._ending.wait(_POLL_S):
             self._take()
@@ -501,6 +542,7 @@ class FlowOwners:
 
     def close(self) -> None:
         """Detach the hooks and end the threads."""
+        self.of_packets.close()
         if self._hooks is not None:
             self._hooks.close()
         self._ending.set()

@@ -98,6 +98,8 @@ def _accounts(page: Page) -> list[Part]:
     parts += [Part(units.count(amount), rank=2, label=label) for label, amount in optional if amount]
     if page.owners is not None:
         parts += [Part(words, theme.ALARM, rank=3) for words in page.owners.faults]
+    if page.names is not None:
+        parts += [Part(words, theme.ALARM, rank=3) for words in page.names.faults]
     networks = page.lookups.networks
     if networks is not None and networks.faults:
         parts.append(Part(f"AS/country: {len(networks.faults)} bad", theme.ALARM, rank=2))

@@ -14,6 +14,7 @@ from flowtop.cli.sources import CollectorSource, FileSource, LiveSource, choose_
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.filters.filter import compile_filter
 from flowtop.model.kinds import Tunnel
+from flowtop.model.tunnel_ports import replaced_ports
 from flowtop.query.query import Query
 from tests.unit.cli.command_line import options
 
@@ -108,6 +109,23 @@ def test_ports_of_tunnels_that_are_none(ports: tuple[str, ...], message: str) ->
     with pytest.raises(FlowtopError, match=message) as caught:
         options("--decap", *(word for port in ports for word in ("--tunnel-port", port)))
     assert (caught.value.exit_code, bool(caught.value.hint)) == (EXIT_USAGE, True)
+
+
+def test_a_port_that_is_another_tunnels_is_taken_and_said() -> None:
+    ports = options("--decap", "--tunnel-port", "geneve=4789", "--tunnel-port", "vxlan=8472").tunnel_port
+    assert replaced_ports(ports) == ["tunnels: UDP port 4789 is geneve here, not vxlan, whose port it is"]
+
+
+@pytest.mark.parametrize("words", [("-b", "--offset", "-5"), ("--idle-timeout", "-1"), ("--write-total", "-1M")])
+def test_a_negative_number_is_called_negative(words: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError, match=f'"{words[-1]}" is negative'):
+        options(*words)
+
+
+def test_an_empty_name_of_a_database_is_no_database() -> None:
+    with pytest.raises(FlowtopError, match="--mmdb names no file") as caught:
+        options("--mmdb", "")
+    assert "--mmdb off" in caught.value.hint
 
 
 def test_ports_of_tunnels_come_from_command_line_environment_and_settings(
