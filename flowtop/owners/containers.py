@@ -31,6 +31,8 @@ _MOST_OCTETS = 4 << 20
 """Of a file or an answer: a list of 4,000 containers."""
 _ANSWER_S = 2.0
 """Time limit for a whole answer."""
+_ENDING_S = 0.5
+"""How long an end waits for one that is on its way."""
 _AGAIN_S = (1.0, 4.0, 15.0)
 """Names may be written after the container's first packet: pauses before it is looked for again."""
 _RENEW_S = 60.0
@@ -565,9 +567,9 @@ class ContainerNames:
                 self._ask(place, self._again_s[attempt], attempt + 1)
 
     def close(self) -> None:
-        """End the thread, after an answer that it waits for."""
+        """End the thread. One that waits for an answer of a socket ends later, and does nothing more."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_ENDING_S)

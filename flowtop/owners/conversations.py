@@ -99,8 +99,11 @@ class Conversations:
         if not len(self._hashes):
             return np.full(len(words), -1), hashes
         places = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
-        found = (self._hashes[places] == hashes) & (self._words[places] == words).all(axis=1)
-        return np.where(found, places, -1), hashes
+        places[self._hashes[places] != hashes] = -1
+        some = np.flatnonzero(places >= 0)
+        alike = (self._words[places[some]] == words[some]).all(axis=1)
+        places[some[~alike]] = -1
+        return places, hashes
 
     def note(self, words: Words, values: Words) -> None:
         """These conversations have these values now, shape (n, width), each the last ones that are given."""
@@ -202,23 +205,24 @@ class Sides:
         found, known = self._known.find(words)
         return found[:, :WORDS], turned ^ (found[:, WORDS] & np.uint64(2) != 0), known
 
-    def before(self, keys: npt.NDArray[np.void], words: Words, turned: Mask) -> tuple[Words, Mask]:
-        """Flow Keys as they would be before the translation, shape (n, 7), and which differ.
+    def before(self, keys: npt.NDArray[np.void], words: Words, turned: Mask) -> tuple[Words, npt.NDArray[np.int64]]:
+        """Flow Keys as they would be before the translation, shape (m, 7), of flows that are seen after it, and which
+        these are, shape (m,).
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,).
             words, turned: conversations_of(keys).
         """
-        found, known = self._known.find(words)
-        flags = found[:, WORDS]
-        after = known & (flags & np.uint64(1) != 0)
-        made = words_of(keys).copy()
-        turn = turned ^ (flags & np.uint64(2) != 0)
-        for some, columns in ((after & ~turn, (0, 1, 2, 3)), (after & turn, (2, 3, 0, 1))):
+        found, _ = self._known.find(words)
+        places = np.flatnonzero(found[:, WORDS] & np.uint64(1))  # these are seen after it
+        found = found[places]
+        made = words_of(keys)[places]
+        turn = turned[places] ^ (found[:, WORDS] & np.uint64(2) != 0)
+        for some, columns in ((~turn, (0, 1, 2, 3)), (turn, (2, 3, 0, 1))):
             made[some, :4] = found[some][:, columns]
         first, second = found[:, 4] & _PORT_MASK, found[:, 4] >> _PORT & _PORT_MASK
         ports = np.where(turn, first << _PORT | second, second << _PORT | first)
         protocols = made[:, 4] >> _PROTOCOL & np.uint64(0xFF)
-        ported = after & ~np.isin(protocols, np.array(list(ICMP_ECHO), np.uint64))
+        ported = ~np.isin(protocols, np.array(list(ICMP_ECHO), np.uint64))
         made[ported, 4] = made[ported, 4] & ~_PORTS_MASK | ports[ported]
-        return made, after
+        return made, places

@@ -21,7 +21,7 @@ from flowtop.model.kinds import Direction, Protocol
 from flowtop.model.translations import TRANSLATIONS, Flow
 from flowtop.owners.cgroups import cgroup2_root
 from tests.kernel import container_actor, nat
-from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process
+from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, scaled
 from tests.kernel.test_owners import OwningCapture, Seen
 
 IDS = ("a1b2" * 16, "c3d4" * 16)
@@ -314,3 +314,17 @@ def test_a_ping_from_a_container_is_the_pings(lab: Lab) -> None:
     flows = flows_of(recording, Protocol.ICMP)
     assert points_of(recording, flows) == everywhere("c0")
     assert {(flow.process, flow.container) for flow in flows} == {("ping", IDS[0][:12])}
+
+
+def test_processes_that_live_50_ms_in_a_container_are_known_at_the_uplink(lab: Lab, tmp_path: Path) -> None:
+    program, number = compile_c(Path(__file__).with_name("short_lived.c"), tmp_path / "short_lived"), scaled(300)
+    with site(lab) as place, place.outside.call(lambda: _receiver(7001)), recorder(place) as recording:
+        said = place.containers[0].namespace.run(str(program), str(number), "udp", OUTSIDE, "7001")
+        time.sleep(0.3)
+    expected = {int(port): (int(pid), name) for pid, name, port in map(str.split, said.splitlines())}
+    assert len(expected) == number
+    flows = flows_of(recording, Protocol.UDP)
+    for interface, direction in (("c0", Direction.INGRESS), (BRIDGE, Direction.INGRESS), (UPLINK, Direction.EGRESS)):
+        found = {flow.source_port: (flow.pid, flow.process) for flow in flows
+                 if points_of(recording, [flow]) == {(interface, direction)}}
+        assert found == expected

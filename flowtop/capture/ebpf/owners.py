@@ -238,6 +238,8 @@ class Apart:
             new = self._translations.take_new()
             if new:
                 self._sides.note(new)
+        if not (sent.any() or len(self._senders) or len(self._sides)):
+            return None
         some = np.flatnonzero((keys["kind"] == np.uint8(Kind.FLOW)) & (
             sent | (owners == NO_OWNER) | (owners == FORWARDED)))
         words, turned = conversations_of(keys[some])
@@ -247,11 +249,11 @@ class Apart:
             self._name(owners, some[~told], words[~told], turned[~told])
         if not len(self._sides):
             return None
-        made, differ = self._sides.before(keys[some], words, turned)
-        if not differ.any():
+        made, places = self._sides.before(keys[some], words, turned)
+        if not len(places):
             return None
         before = words_of(keys).copy()
-        before[some[differ]] = made[differ]
+        before[some[places]] = made
         return before
 
     def _name(self, owners: Ids, places: npt.NDArray[np.int64], words: Words, turned: npt.NDArray[np.bool_]) -> None:

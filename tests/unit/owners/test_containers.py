@@ -201,7 +201,8 @@ def test_names_of_the_kubelet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "\"text\"", "{\"Name\": 7, \"Config\": []}",
                                      "[" * 100_000, "{\"Name\": \"" + "x" * 300 + "\"}", "1" * 5000,
                                      "{\"annotations\": \"no\"}",
-                                     "[{\"id\": 1}, 2, {\"id\": \"" + ID + "\", \"names\": 3}]"])
+                                     "[{\"id\": 1}, 2, {\"id\": \"" + ID + "\", \"names\": 3}]"],
+                         ids=lambda content: content[:20] or "empty")
 def test_broken_files_give_no_names_and_do_no_harm(tmp_path: Path, content: str) -> None:
     for path in (f"var/lib/docker/containers/{ID}/config.v2.json",
                  f"run/containerd/io.containerd.runtime.v2.task/default/{ID}/config.json",
