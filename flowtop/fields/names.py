@@ -44,7 +44,7 @@ def _shown_if_known(made: Field, *, on_request: bool = False) -> Field:
 
 def _name() -> Field:
     made = _shown_if_known(make.text(
-        _NAME, "NAME", "Name that the peer was looked up as, or that the flow itself asks for.", json="peerName",
+        _NAME, "NAME", "Peer's name: from DNS, TLS, HTTP or QUIC.", json="peerName",
         texts=NAME_TEXTS, codes=lambda source: _codes(source.columns), records=_codes, width=10, priority=3,
         known=_KNOWN))
     assert made.group

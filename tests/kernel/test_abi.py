@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flowtop.capture.ebpf.names import RECORD_DTYPE as NAME_RECORD_DTYPE
 from flowtop.capture.ebpf.owners import PROCESS_DTYPE
 from flowtop.capture.ebpf.packet_taps import LOSSES_DTYPE, RECORD_DTYPE
 from flowtop.model import owners
@@ -29,7 +30,7 @@ from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, FLOW_TOTAL
 BPF = Path(__file__).parents[2] / "bpf"
 STRUCTS = {"flow_key": FLOW_KEY_DTYPE, "flow_counters": FLOW_COUNTERS_DTYPE, "flow_totals": FLOW_TOTALS_DTYPE,
            "packet_record": RECORD_DTYPE, "packet_losses": LOSSES_DTYPE,
-           "process": PROCESS_DTYPE}
+           "process": PROCESS_DTYPE, "name_record": NAME_RECORD_DTYPE}
 ENUMS = {
     **{f"FLOW_KIND_{kind.name}": int(kind) for kind in Kind},
     **{f"FLOW_TUNNEL_{tunnel.name}": int(tunnel) for tunnel in Tunnel},
@@ -66,7 +67,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     lines += [f'printf("{name} %llu\\n", (unsigned long long){name});' for name in ENUMS]
     directory = tmp_path_factory.mktemp("abi")
     source, program = directory / "layout.c", directory / "layout"
-    included = "".join(f"#include {name}\n" for name in ("<stddef.h>", "<stdio.h>", '"packets.h"', '"owner.h"'))
+    included = "".join(f"#include {name}\n" for name in (
+        "<stddef.h>", "<stdio.h>", '"packets.h"', '"owner.h"', '"names.h"'))
     source.write_text(f"{included}int main(void) {{\n"
                       + "\n".join(lines) + "\nreturn 0;\n}\n")
     subprocess.run([compiler, "-std=c11", "-Wall", "-Werror", f"-I{BPF}", str(source), "-o", str(program)], check=True)
