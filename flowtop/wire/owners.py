@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.fields.owners import OWNED
-from flowtop.model.kinds import Direction
+from flowtop.model.kinds import Direction, Kind
 from flowtop.model.owners import MARKS, PID_BITS, PROCESS_BIT, PROCESSES, TEXTS, USERS, pid_of
 from flowtop.model.record import FlowRecords, chosen
 from flowtop.text.lookups import Lookups
@@ -107,7 +107,8 @@ def _kinds(records: FlowRecords, pairs: npt.NDArray[np.intp] | None) -> tuple[
         first, second = owners[pairs[:, 0]], owners[pairs[:, 1]]
         owners[pairs[:, 0]] = owners[pairs[:, 1]] = np.where(first != 0, first, second)
         direction[pairs[:, 1]] = direction[pairs[:, 0]]
-    return np.where(owners != 0, direction + np.uint8(1), np.uint8(_NOT_OWNED)), owners
+    some = (owners != 0) & (records["kind"] != np.uint8(Kind.AGGREGATE))  # that is of many flows
+    return np.where(some, direction + np.uint8(1), np.uint8(_NOT_OWNED)), owners
 
 
 def _octets(record_set: RecordSet) -> Sequence[bytes]:

@@ -107,10 +107,12 @@ def flowtop(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
     child.stdout.readline()
     drain = threading.Thread(target=child.stdout.read)
     drain.start()
-    yield lambda: report
-    child.terminate()
-    child.wait()
-    drain.join()
+    try:
+        yield lambda: report
+    finally:
+        child.terminate()
+        child.wait()
+        drain.join()
     for line in path.read_text().splitlines():
         flow = json.loads(line)
         if flow.get("flowDirection") == 1 and flow.get("sourceTransportPort"):
@@ -131,9 +133,11 @@ def rustnet(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
     path, report = directory / "rustnet.json", Report()
     terminal = InTerminal(inside(near, "rustnet", "-i", "veth0", "--json-log", str(path), "--no-sandbox"))
     time.sleep(3)
-    yield lambda: report
-    time.sleep(30)  # a closed connection is kept and logged later
-    terminal.end(b"qq")
+    try:
+        yield lambda: report
+        time.sleep(30)  # a closed connection is kept and logged later
+    finally:
+        terminal.end(b"qq")
     for line in path.read_text().splitlines() if path.exists() else ():
         event = json.loads(line)
         place = event["protocol"].lower(), event["source_port"]
@@ -148,9 +152,11 @@ def nethogs(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
         child = subprocess.Popen(inside(near, "nethogs", "-t", "-C", "-d", "1", "-v", "2", "veth0"), stdout=out,
                                  stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(2)
-        yield lambda: report
-        child.terminate()
-        child.wait()
+        try:
+            yield lambda: report
+        finally:
+            child.terminate()
+            child.wait()
     for line in path.read_text(errors="replace").splitlines():
         found = re.match(r".*/(\d+)/\d+\t([\d.]+)\t([\d.]+)$", line)
         if found and float(found[2]) + float(found[3]) > 0:
@@ -165,9 +171,11 @@ def bandwhich(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]
         child = subprocess.Popen(inside(near, "bandwhich", "--raw", "-n", "-i", "veth0"), stdout=out,
                                  stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(2)
-        yield lambda: report
-        child.terminate()
-        child.wait()
+        try:
+            yield lambda: report
+        finally:
+            child.terminate()
+            child.wait()
     for line in path.read_text(errors="replace").splitlines():
         found = re.match(r'connection: <\d+> <[^>]*>:(\d+) => \S+ \((\w+)\).*process: "(.*)"', line)
         if found and not found[3].startswith("<UNKNOWN"):

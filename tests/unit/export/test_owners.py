@@ -156,6 +156,12 @@ def test_tunnels_measurements_icmp_and_fragments_keep_their_kind() -> None:
     assert [{name: value for name, value in row.items() if name not in KEYS} for row in found] == expected
 
 
+def test_a_sum_of_many_flows_has_no_process() -> None:
+    records = owned(NGINX, NGINX)
+    records["kind"][0] = int(Kind.AGGREGATE)
+    assert sorted(len(owner_of(row)) for row in direct(sent(records)).table.query().as_dicts()) == [0, len(OF_NGINX)]
+
+
 def test_a_biflow_has_the_process_that_either_direction_has() -> None:
     pairs = [both(number) for number in (1, 2, 3)]
     for there, back, owner in ((*pairs[0], (NGINX, 0)), (*pairs[1], (0, BACKUP))):
