@@ -8,6 +8,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+_MATRIX = "5.10", "6.1", "6.12", "7.2"
+"""Of tests/vm/matrix.sh."""
+_EVERYWHERE = "5.10", "6.1", "6.12", "6.18", "7.2"
 _KEYS = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) 0x" + "0b" * 32
 
 
@@ -44,7 +47,7 @@ class Device:
     make: str = ""
     observe: str = "{dev}"
     since: tuple[int, int] = (5, 7)
-    compared: tuple[str, ...] = ()
+    compared: tuple[str, ...] = _MATRIX
     inside: str = "10.99.{n}.2"
     received: int = 0
     sent: int = 0
@@ -172,15 +175,14 @@ _ESP_TRAILER = 16 + 12
 _ESP = 20 + 8 + 16 + _ESP_TRAILER
 """Around a packet whose length is a multiple of 16: IP, ESP, initialization vector; padding and trailer, ICV."""
 _MACSEC_KEY = "key 01 000102030405060708090a0b0c0d0e0f"
-_TCX = ("6.18",)
 
 DEVICES = (
-    Device("veth", observe="{under}", inside="10.77.{n}.2", compared=_TCX),
-    _master("bridge", received=-14, compared=_TCX),
+    Device("veth", observe="{under}", inside="10.77.{n}.2", compared=_EVERYWHERE),
+    _master("bridge", received=-14, compared=_EVERYWHERE),
     _stacked("vlan", "type vlan id 5", received=-14),
     _stacked("vlan 802.1ad", "type vlan protocol 802.1ad id 6", received=-14),
-    _stacked("macvlan", "type macvlan mode bridge", compared=_TCX),
-    _stacked("macvtap", "type macvtap mode bridge", compared=_TCX),
+    _stacked("macvlan", "type macvlan mode bridge", compared=_EVERYWHERE),
+    _stacked("macvtap", "type macvtap mode bridge", compared=_EVERYWHERE),
     _stacked("ipvlan", "type ipvlan mode l2"),
     _stacked("ipvlan l3", "type ipvlan mode l3\nneigh add {far} lladdr {other_mac} dev {under}"),
     _stacked("ipvtap", "type ipvtap mode l2"),
@@ -189,9 +191,10 @@ DEVICES = (
            "link set {under} down\nlink set {under} master {dev}\nlink set {under} up\naddr add {near}/24 dev {dev}\n"
            "link set {dev} up\n", received=-14),
     _ethernet("vxlan", "type vxlan id 7 local {here} remote {there} dev {under} dstport 4789", received=-14, sent=-14,
-              compared=_TCX),
+              compared=_EVERYWHERE),
     Device("vxlan gpe", "link add {dev} type vxlan dstport 4790 gpe external\naddr add {near}/32 dev {dev}\n"
-           "link set {dev} up\nroute add {far}/32 encap ip id 8 dst {there} dev {dev} src {near}\n"),
+           "link set {dev} up\nroute add {far}/32 encap ip id 8 dst {there} dev {dev} src {near}\n",
+           compared=_EVERYWHERE),
     _ethernet("geneve", "type geneve id 7 remote {there}", received=-14, sent=-14),
     _ethernet("gretap", "type gretap local {here} remote {there}", sent=-14),
     _ethernet("erspan", "type erspan local {here} remote {there} seq key 7 erspan_ver 1 erspan 3",
@@ -212,7 +215,7 @@ DEVICES = (
            + "link add {dev} type vti6 local {here6} remote {there6} key 6\naddr add {near6}/64 dev {dev} nodad\n"
            "link set {dev} up\n", inside="fd99:{n}::2"),
     Device("xfrm", "link add {dev} type xfrm dev {under} if_id 9\n" + _ipsec("{here}", "{there}", _ANY, "if_id 9")
-           + _POINT_TO_POINT),
+           + _POINT_TO_POINT, compared=()),
     Device("macsec", "link add link {under} {dev} type macsec encrypt on\n"
            f"macsec add {{dev}} tx sa 0 pn 1 on {_MACSEC_KEY}\n"
            "macsec add {dev} rx port 1 address {other_mac}\n"
@@ -220,11 +223,12 @@ DEVICES = (
            "addr add {near}/24 dev {dev}\nlink set {dev} up\n", older=((6, 1), -14, 32)),
     Device("l2tp", "l2tp add tunnel tunnel_id 3{n} peer_tunnel_id 3{n} encap udp local {here} remote {there} "
            "udp_sport 1701 udp_dport 1701\nl2tp add session name {dev} tunnel_id 3{n} session_id 7 peer_session_id 7\n"
-           "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
-    _ethernet("wireguard", "type wireguard\nwireguard {dev} {end} {there}", own_packets=True),
-    Device("netkit", observe="{under}", inside="10.77.{n}.2", pair="netkit", since=(6, 7)),
-    Device("tun", relayed="tun", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
-    Device("tap", relayed="tap", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=()),
+    _ethernet("wireguard", "type wireguard\nwireguard {dev} {end} {there}", own_packets=True, compared=(),
+              received=32, sent=40),
+    Device("netkit", observe="{under}", inside="10.77.{n}.2", pair="netkit", since=(6, 7), compared=()),
+    Device("tun", relayed="tun", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=_EVERYWHERE),
+    Device("tap", relayed="tap", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=_EVERYWHERE),
     _ethernet("dummy", "type dummy", answers=False),
     Device("nlmon", "link add {dev} type nlmon\nlink set {dev} up\n",
            refused="link type 824 is not supported: it carries netlink messages"),
@@ -234,7 +238,8 @@ DEVICES = (
            inside="10.77.{n}.2", unseen=("rx",), direct=("tx",), bound=True),
     Device("veth with IPsec", _GATEWAY, observe="{under}", ipsec=True, late=_ESP_TRAILER),
     Device("veth with IPsec and esp4_offload", _GATEWAY + "decrypt-early {under}\n", observe="{under}", ipsec=True,
-           early=_ESP, late=_ESP_TRAILER, received=-14, sent=-14, since=(5, 13)),
+           early=_ESP, late=_ESP_TRAILER, received=-14, sent=-14, since=(5, 13),
+           compared=_MATRIX[1:]),
     Device("ifb", "link add {dev} type ifb\nlink set {dev} up\n", inside="10.77.{n}.2", unseen=("rx",),
            redirect="qdisc add dev {under} clsact\nfilter add dev {under} ingress protocol all pref 9 matchall "
            "action mirred egress redirect dev {dev}\n"),
