@@ -46,13 +46,20 @@ def terminal_height(height: int) -> int:
     return height + 1 + (USUAL_CHART if height + 1 >= TALL else 0)
 
 
+def list_height(height: int) -> int:
+    """The height to ask for, to get a terminal of `height` lines."""
+    return height - 1 - (USUAL_CHART if height >= TALL else 0)
+
+
 def screen_strips(app: App[None]) -> list[Strip]:
     """All lines of the screen, but those of the chart and of views."""
     strips = app.screen._compositor.render_strips()
-    if isinstance(app, FlowtopApp) and app._main is not None and app.screen is app.main:
+    if isinstance(app, FlowtopApp) and app._main is not None:
         header = app.main.header
-        del strips[header.list_line + 1]
-        del strips[1:header.list_line]
+        views = strips[header.list_line + 1].text
+        if app.screen is app.main or (" 2 Hosts " in views and not set("│╭╮▔") & set(views)):  # no panel covers it
+            del strips[header.list_line + 1]
+            del strips[1:header.list_line]
     return strips
 
 
