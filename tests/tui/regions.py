@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-LEFT = {"IF", "D", "PROTO", "SOURCE", "DESTINATION", "ST", "VLAN", "TUNNEL", "DSCP", "FLAGS", "EXPORTER", "SERVICE", "CLIENT", "SERVER",
-        "HOST", "SHARE"}
+LEFT = {"IF", "D", "PROTO", "SOURCE", "DESTINATION", "ST", "VLAN", "TUNNEL", "DSCP", "FLAGS", "EXPORTER", "SERVICE",
+        "CLIENT", "SERVER", "HOST", "SHARE"}
 """Headers above the start of their cells; all others are above the end."""
 
 

@@ -56,9 +56,13 @@ def screen_strips(app: App[None]) -> list[Strip]:
     strips = app.screen._compositor.render_strips()
     if isinstance(app, FlowtopApp) and app._main is not None:
         header = app.main.header
-        views = strips[header.list_line + 1].text
-        if app.screen is app.main or (" 2 Hosts " in views and not set("│╭╮▔") & set(views)):  # no panel covers it
-            del strips[header.list_line + 1]
+        views, head = header.list_line + 1, header.list_line + 2
+        if " 2 Hosts " in strips[views].text and not set("│╭╮▔") & set(strips[views].text):
+            del strips[views]
+            del strips[1:header.list_line]
+        elif app.screen is app.main:  # what is typed in the filter bar has its error, or its choices, there
+            if set("↓↑") & set(strips[head].text):
+                del strips[head]
             del strips[1:header.list_line]
     return strips
 
