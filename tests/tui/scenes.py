@@ -147,7 +147,7 @@ SCENES: dict[str, Scene] = {
     "filter-too-large": Scene(("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),
     "filter-completion": Scene(("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
     "nothing-matches": Scene(("slash", "tcp and port 7", "enter")),
-    "groups": Scene(("g", *["g"] * 9, "1", "6", "space", "up", "up")),
+    "groups": Scene(("g", *["g"] * 10, "1", "6", "space", "up", "up")),
     "grouped": Scene(("g", "g", "g", "space", "g", "g", "g", "space", "enter", "down", "down", "down")),
     "group-open": Scene((*["g"] * 3, "enter", "down", "enter", *["g"] * 6, "enter", "down", "enter", "down")),
     "biflows": Scene(("B", "down", "down"), conversations=True),
