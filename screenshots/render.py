@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.tui.scenes import SCENES, showing
+from tests.tui.screen import list_height
 
 FOLDER = Path(__file__).parent
 
@@ -25,6 +26,7 @@ PICTURES = {
     "main": Picture("main"),
     "narrow": Picture("main", 80, 24),
     "wide": Picture("main", 200, 60),
+    "hosts": Picture("hosts"),
     "filter": Picture("filter"),
     "filter-error": Picture("filter-error", 80, 24),
     "filter-completion": Picture("filter-completion"),
@@ -53,7 +55,7 @@ PICTURES = {
 
 async def render(picture: Picture) -> str:
     """A picture as SVG text, the same wherever it is made."""
-    async with showing(SCENES[picture.scene], picture.width, picture.height) as pilot:
+    async with showing(SCENES[picture.scene], picture.width, list_height(picture.height)) as pilot:
         return pilot.app.export_screenshot(title="flowtop")
 
 

@@ -63,7 +63,7 @@ VIEWS: tuple[ListView, ...] = (
     ListView("processes", "Processes", "Processes of this host whose sockets the flows are of.", ("process",),
              sort="share", columns=_COMMON, of_owners=True),
     ListView("interfaces", "Interfaces", "Interfaces: traffic, errors, drops, and what was seen of it.",
-             ("interface",), sort="rate", columns=(
+             ("interface",), sort="pps", columns=(
                  "rate_in", "rate_out", "pps", "errors", "drops", "queue_drops", "coverage", "flows", "bytes_in",
                  "bytes_out", "packets", "rate")),
 )

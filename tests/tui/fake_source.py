@@ -17,7 +17,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import NO_HISTORY, Books, Page, Query, SelfUsage, Traffic
-from flowtop.text.lookups import Lookups, Networks
+from flowtop.text.lookups import Here, Lookups, Networks
 from flowtop.tui.source import PageListener
 from tests.tui.row_table import SECOND_NS, RowTable
 
@@ -120,6 +120,7 @@ class FakeSource:
         self.devices: dict[int, DeviceView] = {}
         self.history = NO_HISTORY
         self.networks: Networks | None = None
+        self.here: Here | None = None
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
         self.listener: PageListener | None = None
@@ -189,7 +190,7 @@ class FakeSource:
             tunnels=any(row.tunnel for row in self.flows), capture_filter=self.capture_filter, source=self.source,
             collecting=self.collecting, books=self.books, ingress=self.ingress, egress=self.egress,
             history=self.history,
-            lookups=Lookups(self.interfaces, networks=self.networks, devices=self.devices),
+            lookups=Lookups(self.interfaces, networks=self.networks, here=self.here, devices=self.devices),
             attached=tuple(self.attached), unobserved=self.unobserved,
             usage=SelfUsage(cpu=0.013, resident_octets=84_000_000))
 

@@ -6,14 +6,15 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-LEFT = {"IF", "D", "PROTO", "SOURCE", "DESTINATION", "ST", "VLAN", "TUNNEL", "DSCP", "FLAGS", "EXPORTER", "SERVICE"}
+LEFT = {"IF", "D", "PROTO", "SOURCE", "DESTINATION", "ST", "VLAN", "TUNNEL", "DSCP", "FLAGS", "EXPORTER", "SERVICE",
+        "CLIENT", "SERVER", "HOST", "SHARE"}
 """Headers above the start of their cells; all others are above the end."""
 
 
 def titles(header: str) -> list[tuple[str, int, int]]:
     """Every header of a line of headers, without the arrow of the order: (words, first place, place behind)."""
     return [(found.group().rstrip("↓↑"), found.start(), found.end())
-            for found in re.finditer(r"(?:10 s|60 s|\S+)[↓↑→←]*", header)]
+            for found in re.finditer(r"(?:10 s|60 s|(?:IN|OUT) [16]0s|(?:BYTES|PKTS) (?:IN|OUT)|\S+)[↓↑→←]*", header)]
 
 
 def table(lines: Sequence[str]) -> list[dict[str, str]]:

@@ -3,11 +3,14 @@ them (screenshots/render.py); what every one of them says, at every size, is in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, chdir
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
@@ -17,12 +20,13 @@ from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import EndReason, Kind, Tunnel
 from flowtop.model.record import SourceState
 from flowtop.model.rows import FlowRow
+from flowtop.query.query import TrafficHistory
 from flowtop.recording.recording import RecordingStatistics
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.filter_bar import GATHER_S
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_packets import FakePackets
-from tests.tui.fake_source import ICMP, ICMP6, OUT, UDP, FakeSource, answered, flow, random_flows
+from tests.tui.fake_source import ICMP, ICMP6, OUT, START_MS, UDP, FakeSource, answered, flow, random_flows
 from tests.tui.screen import lines, running
 
 
@@ -103,6 +107,32 @@ COLLECTING = {
 }
 
 
+class OwnNetworks:
+    """In place of the addresses of this host: those of 10.0.0.0/8 and 2001:db8:40:7::/64."""
+
+    edition = 1
+
+    def local(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """See text.lookups.Here."""
+        own: npt.NDArray[np.bool_] = (high == 0) & (low >> np.uint64(24) == np.uint64(0xFFFF0A))
+        return own | (high == np.uint64(0x2001_0DB8_0040_0007))
+
+    def broadcast(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """See text.lookups.Here."""
+        return np.zeros(len(high), np.bool_)
+
+
+def five_minutes(until_s: int) -> TrafficHistory:
+    """Traffic with a burst, up to so many seconds after START_MS."""
+    seconds = range(until_s - 300, until_s)
+    waves = [1 + 0.3 * math.sin(second / 17) + 0.2 * math.sin(second / 5) for second in seconds]
+    burst = [2.2 if -120 <= second - until_s < -70 else 1.0 for second in seconds]
+    return TrafficHistory(
+        tuple(START_MS + 1_000 * (second + 1) for second in seconds), (1.0,) * 300,
+        tuple(9e7 * wave * more for wave, more in zip(waves, burst, strict=True)),
+        tuple(4e7 * wave for wave in waves))
+
+
 LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
 """Wrong in its last number."""
 BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
@@ -111,12 +141,13 @@ BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
 SCENES: dict[str, Scene] = {
     "main": Scene(("down", "down", "down")),
     "held": Scene(("down", "o", "F", "E", "space"), ticks=3),
+    "hosts": Scene(("2", "down", "down"), told={"here": OwnNetworks()}),
     "filter": Scene(("slash", "tcp and port 443", "enter", "down", "down", "right")),
     "filter-error": Scene(("slash", *"tcp and port 443 and prot")),
     "filter-too-large": Scene(("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),
     "filter-completion": Scene(("slash", *"tcp and host 198", "tab", "tab", "tab", "tab")),
     "nothing-matches": Scene(("slash", "tcp and port 7", "enter")),
-    "groups": Scene(("g", *["g"] * 9, "1", "6", "space", "up", "up")),
+    "groups": Scene(("g", *["g"] * 10, "1", "6", "space", "up", "up")),
     "grouped": Scene(("g", "g", "g", "space", "g", "g", "g", "space", "enter", "down", "down", "down")),
     "group-open": Scene((*["g"] * 3, "enter", "down", "enter", *["g"] * 6, "enter", "down", "enter", "down")),
     "biflows": Scene(("B", "down", "down"), conversations=True),
@@ -224,6 +255,10 @@ async def showing(scene: Scene, width: int, height: int) -> AsyncIterator[Pilot[
     """The app on a terminal of this size, when all of the scene has happened."""
     flows = scene_flows()
     source = FakeSource([*flows[:14], *answered(flows[14:], 5, -1)] if scene.conversations else flows)
+    if scene.conversations:
+        source.openers = {row.flow_id for row in source.flows if row.flow_id == 2 or (
+            row.flow_id > 5_000 and row.flow_id % 4)}
+    source.history = five_minutes(scene.ticks + 1)
     for name, value in scene.told.items():
         setattr(source, name, value)
     with chdir("/"):

@@ -46,13 +46,24 @@ def terminal_height(height: int) -> int:
     return height + 1 + (USUAL_CHART if height + 1 >= TALL else 0)
 
 
+def list_height(height: int) -> int:
+    """The height to ask for, to get a terminal of `height` lines."""
+    return height - 1 - (USUAL_CHART if height >= TALL else 0)
+
+
 def screen_strips(app: App[None]) -> list[Strip]:
     """All lines of the screen, but those of the chart and of views."""
     strips = app.screen._compositor.render_strips()
-    if isinstance(app, FlowtopApp) and app._main is not None and app.screen is app.main:
+    if isinstance(app, FlowtopApp) and app._main is not None:
         header = app.main.header
-        del strips[header.list_line + 1]
-        del strips[1:header.list_line]
+        views, head = header.list_line + 1, header.list_line + 2
+        if " 2 Hosts " in strips[views].text and not set("│╭╮▔") & set(strips[views].text):
+            del strips[views]
+            del strips[1:header.list_line]
+        elif app.screen is app.main:  # what is typed in the filter bar has its error, or its choices, there
+            if set("↓↑") & set(strips[head].text):
+                del strips[head]
+            del strips[1:header.list_line]
     return strips
 
 

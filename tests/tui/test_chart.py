@@ -1,4 +1,4 @@
-"""Charts: which values stand where, on which scale, in which characters; expected by arithmetic in the tests."""
+"""Charts: which values stand where, on which scale, in which characters. Expected: arithmetic on the test's values."""
 
 from __future__ import annotations
 

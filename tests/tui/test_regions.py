@@ -30,7 +30,7 @@ class Says:
         absent: words that are nowhere.
     """
 
-    top: tuple[str, ...] = ("eth0 eth0.20 wg0", "1,248 flows", "412 Mb/s", "1.21 Gb/s")
+    top: tuple[str, ...] = ("eth0 eth0.20 wg0", "1,248 flows", "1.21 Gb/s", "412 Mb/s")
     banner: tuple[str, ...] = ()
     rows: tuple[dict[str, str], ...] = ()
     count: int | None = None
@@ -59,6 +59,10 @@ SAYS: dict[str, Says] = {
     # Three ticks later: rates are 1.1 times as high, and the flow that had ended is not listed.
     "held": Says(rows=({**FASTEST, "RATE": "90.3 Mb/s"}, {**SECOND, "RATE": "74.0 Mb/s"}),
                  banner=("PAUSED 00:00:00", "FROZEN", "FOLLOW", "1 ENDED"), accuracy=("seen 12,349,678",)),
+    # 82.1 and 1.2 of 10.26 MB/s, 152.4 kB/s, and what is small beside them.
+    "hosts": Says(rows=({"HOST": "198.51.100.7", "IN": "82.1 Mb/s", "OUT": "1.2 Mb/s"},
+                        {"HOST": "2001:db8:40::1f", "IN": "67.3 Mb/s", "OUT": ""}), banner=("groups", "SHARE"),
+                  wide=("RTT", "RETR", "BYTES IN")),
     "filter": Says(rows=FILTERED, banner=("tcp and port 443", "164 of 1,248")),
     "filter-error": Says(banner=("/ tcp and port 443 and prot", "164 of 1,248"), keys=TYPING),
     "filter-too-large": Says(banner=("or port 70000", "572 of 1,248"), keys=TYPING),
@@ -72,9 +76,9 @@ SAYS: dict[str, Says] = {
                     banner=("of 970 groups",)),
     "group-open": Says(rows=(FASTEST,), count=1, banner=("198.51.100.7", "tcp 443", "1 of 1,248")),
     # 82.1 there and 1.2 back.
-    "biflows": Says(rows=({"PROTO": "tcp", "SOURCE": "10.0.0.5:51514", "DESTINATION": "198.51.100.7:443",
-                           "RATE": "83.3 Mb/s", "RATE→": "1.2 Mb/s", "RATE←": "82.1 Mb/s"},
-                          {"RATE": "67.3 Mb/s", "RATE→": "67.3 Mb/s", "RATE←": ""}),
+    "biflows": Says(rows=({"PROTO": "tcp", "CLIENT": "10.0.0.5:51514", "SERVER": "198.51.100.7:443",
+                           "RATE": "83.3 Mb/s", "IN": "82.1 Mb/s", "OUT": "1.2 Mb/s"},
+                          {"RATE": "67.3 Mb/s", "IN": "67.3 Mb/s", "OUT": ""}),
                     top=("eth0 eth0.20 wg0", "2,235 flows"), banner=("of 1,246 biflows",)),
     "details": Says(panel=("tcp  198.51.100.7:443 → 10.0.0.5:51514", "02:00:00:00:00:0a", "02:00:00:00:00:0b", "ttl 64",
                            "2025-12-31 23:57:29.000", "2026-01-01 00:00:00.000", "2:31", "131 Mb/s", "82.1 Mb/s",
@@ -127,7 +131,7 @@ SAYS: dict[str, Says] = {
                         {"SOURCE": "backup*", "DESTINATION": "[2001*"}, {"SOURCE": "198.51.100.25:https"}), keys=()),
     "reading": Says(rows=LIST, banner=("41 %", "1.00 GB")),
     "end-of-file": Says(rows=LIST, banner=("END",), absent=("41 %",)),
-    "collecting": Says(rows=({"SOURCE": "198.51.100.7:443", "RATE": "82.1 Mb/s"},), top=("127.0.0.1:2055", "412 Mb/s"),
+    "collecting": Says(rows=({"SOURCE": "198.51.100.7:443", "RATE": "82.1 Mb/s"},), top=("127.0.0.1:2055", "1.21 Gb/s"),
                        accuracy=("seen 12,346,678", "lost 31"), wide=("1,204,411", "EXPORTER", " 192.0.2.1 ")),
     "tunnels": Says(top=("eth0 eth0.20 wg0", "10 flows"), count=10, rows=(
         {"SOURCE": "192.168.7.1:5000", "DESTINATION": "192.168.7.2:22", "RATE": "720.0 kb/s", "VNI": ""},
@@ -157,7 +161,7 @@ async def test_every_region_says_what_the_scene_is_about_at_every_size(scene: st
         for width, height in SIZES:
             await _resized(pilot, width, height)
             screen = lines(pilot.app)
-            assert len(screen) == height
+            assert len(screen) in (height, terminal_height(height)), "a panel may stand on all lines"
             assert {cell_len(text) for text in screen} == {width}, "nothing runs over the edge"
             assert not any(word in text for word in says.absent for text in screen)
             if says.panel:
@@ -236,7 +240,7 @@ async def test_what_matters_most_is_left_on_a_terminal_with_little_room(
         screen = lines(pilot.app)
         assert {cell_len(text) for text in screen} == {width} and len(screen) == height
         assert {head for head, _, _ in titles(screen[2])} >= heads
-        assert "412 Mb/s" in screen[0] and "of 1,248" in screen[1] and "100.000 %" in screen[-2] and "q " in screen[-1]
+        assert "1.21 Gb/s" in screen[0] and "of 1,248" in screen[1] and "100.000 %" in screen[-2] and "q " in screen[-1]
         assert all(row["RATE"].endswith("b/s") for row in table(screen))
 
 
@@ -276,6 +280,5 @@ async def test_the_palette_finds_rates_and_their_keys() -> None:
         for width, height in SIZES:
             await _resized(pilot, width, height)
             screen = lines(pilot.app)
-            first = next(index for index, text in enumerate(screen) if text.strip() == "1")
-            assert [text.split()[0] for text in screen[first:first + 5:2]] == ["1", "2", "3"]
-            assert all("ate" in text for text in screen[first - 1:first + 4:2])
+            key = next(index for index, text in enumerate(screen) if text.strip() == "t")
+            assert "Rates over the last tick" in screen[key - 1]
