@@ -2,7 +2,9 @@
 /*
  * Packets that IPsec has decrypted. In tunnel mode such a packet passes the ingress hook of the interface that its ESP
  * packet has come by, a second time: the interface has counted one. Devices of their own (vti, xfrm) count them again, and
- * nothing comes by these as ESP first.
+ * nothing comes by these as ESP first; nor by an interface where GRO decrypts (esp4_offload, a network card). So a decrypted
+ * packet is a repetition only if one with the SPI of its security association came by before: what has another SPI, which
+ * anybody can send, says nothing about it.
  */
 #ifndef FLOWTOP_DECRYPTED_H
 #define FLOWTOP_DECRYPTED_H
@@ -10,7 +12,13 @@
 #include "flow.h"
 #include "protocols.h"
 
-#define DECRYPTING_ENTRIES 1024       /* interfaces that packets of IPsec have come by */
+#define DECRYPTING_ENTRIES 4096       /* security associations whose packets have come by */
+
+/* One at an interface. */
+struct decrypting_key {
+	u32 ifindex;
+	u32 spi;
+};
 
 /* struct bpf_xfrm_state */
 struct security_association {
@@ -28,6 +36,23 @@ FLOW_INLINE int is_ipsec(struct flow_key *key)
 {
 	return key->protocol == PROTOCOL_ESP || key->protocol == PROTOCOL_AH || key->protocol == PROTOCOL_IPCOMP ||
 	       (key->protocol == PROTOCOL_UDP && (key->source_port == PORT_IPSEC || key->destination_port == PORT_IPSEC));
+}
+
+/* The SPI of a packet of IPsec as Linux knows it: of IPComp the CPI; 0: it has none, as IKE on IPsec's port. */
+FLOW_INLINE u32 ipsec_spi(struct __sk_buff *skb, struct flow_key *key, struct packet *packet)
+{
+	u32 spi = 0, offset = packet->transport_offset;
+
+	if (!offset)
+		return 0;
+	if (key->protocol == PROTOCOL_AH)
+		offset += 4;
+	else if (key->protocol == PROTOCOL_UDP)
+		offset += UDP_HEADER;
+	if (bpf_skb_load_bytes(skb, offset, &spi, sizeof(spi)))
+		return 0;
+	spi = from_network_32(spi);
+	return key->protocol == PROTOCOL_IPCOMP ? spi & 0xffff : spi;
 }
 
 /* Whether IPsec has decrypted the packet; sets the SPI (RFC 4301) of the outermost security association. */

@@ -8,7 +8,8 @@
  * -DFLOW_FILTER(key)=EXPRESSION over a struct flow_key: nonzero for flows to count (flowtop/filters/kernel.py).
  * -DFLOW_XFRM if the kernel has IPsec. FLOW_CONTROL_EVERYTHING lifts the filter. With -DFLOW_DECAP, packets in tunnels
  * are counted by their inner flow, and also by their outer one. With -DFLOW_OWNERS, entries have the process of their
- * socket, which programs on the hooks of cgroups keep in the socket's local storage: see owner.h.
+ * socket, which programs on the hooks of cgroups keep in the socket's local storage: see owner.h. With
+ * -DFLOW_NAMES=PAGES, packets that tell a host's name are copied to a ring buffer of so many pages: see names.h.
  */
 #include "parse.h"
 #include "fragments.h"
@@ -20,6 +21,7 @@
 #include "decap.h"
 #endif
 #include "owner.h"
+#include "names.h"
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
 #define AGGREGATE_ENTRIES 4096
@@ -56,7 +58,7 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRA
 #endif
 
 #ifdef FLOW_XFRM
-BPF_TABLE("hash", u32, u32, decrypting, DECRYPTING_ENTRIES);   /* key: ifindex */
+BPF_TABLE("lru_hash", struct decrypting_key, u32, decrypting, DECRYPTING_ENTRIES);
 #endif
 
 /* The last clock reading of this CPU. */
@@ -73,6 +75,15 @@ BPF_TABLE("percpu_array", u32, struct work, works, 1);
 BPF_F_TABLE("sk_storage", int, struct socket_owner, socket_owners, 0, STORAGE_FLAGS);
 BPF_F_TABLE("hash", u64, struct process, processes, PROCESS_ENTRIES, 1 /* BPF_F_NO_PREALLOC */);
 BPF_TABLE("array", u32, u64, claims, 2);                 /* [0]: entries written to processes, [1]: not written */
+#endif
+
+#ifdef FLOW_NAMES
+#define NO_WAKEUP 1                   /* BPF_RB_NO_WAKEUP: the reader looks several times a second */
+BPF_RINGBUF_OUTPUT(names, FLOW_NAMES);
+BPF_TABLE("percpu_array", u32, struct handed, handed_over, 1);
+BPF_TABLE("lru_hash", struct flow_key, u32, unfinished, NAMES_UNFINISHED);
+BPF_TABLE("array", u32, u64, names_lost, 1);             /* packets for which the ring buffer had no room */
+BPF_PROG_ARRAY(names_programs, 1);                       /* [0]: names_seen, or nothing */
 #endif
 
 /* Keeps the compiler from merging the branches of both sides: the kernel cannot inline one lookup on either map. */
@@ -191,7 +202,22 @@ FLOW_INLINE u64 release_owner(struct bpf_sock *socket, struct flow_key *key)
 	return id;
 }
 
-FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
+/* What the local socket that receives a flow knows of its connection, but for what it has sent again itself: that is of
+ * the flow in the other direction. */
+FLOW_INLINE void read_receiver(struct bpf_sock *socket, struct flow_counters *counters)
+{
+	struct bpf_tcp_sock *tcp;
+
+	if (socket->state == TCP_STATE_LISTEN)
+		return;
+	tcp = tcp_sock(socket);
+	if (!tcp)
+		return;
+	counters->smoothed_rtt_us = tcp->srtt_us >> SRTT_SHIFT;
+	counters->congestion_window = tcp->snd_cwnd;
+}
+
+FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key, struct flow_counters *counters)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
@@ -203,8 +229,10 @@ FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
 	size = name_socket(&tuple, key);
 	if (key->protocol == PROTOCOL_TCP) {
 		socket = lookup_tcp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
-		if (socket)
+		if (socket) {
+			read_receiver(socket, counters);
 			id = release_owner(socket, key);
+		}
 		keep_apart();         /* the verifier does not take one instruction for both types of pointer */
 	} else if (key->protocol == PROTOCOL_UDP) {
 		socket = lookup_udp(skb, &tuple, size, CURRENT_NAMESPACE, 0);
@@ -214,13 +242,42 @@ FLOW_INLINE u64 receiver_owner(struct __sk_buff *skb, struct flow_key *key)
 	return id;
 }
 
-/* Owner of the local socket that sends this packet, or will receive it. */
-FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key)
+/*
+ * Owner of the socket that has sent a packet which comes in: packets keep it from one network namespace to the next, as
+ * on the host's end of a container's veth, until they are routed.
+ */
+FLOW_INLINE u64 sender_owner(struct __sk_buff *skb)
+{
+	struct bpf_sock *socket = skb->sk;
+	u64 id;
+
+	if (!socket)
+		return FLOW_OWNER_NONE;
+	id = stored_owner(socket);
+	if (id == FLOW_OWNER_NONE)
+		id = socket_cookie(skb) & (FLOW_OWNER_SENDER - 1);
+	return id == FLOW_OWNER_KERNEL ? id : id | FLOW_OWNER_SENDER;
+}
+
+/*
+ * Owner of the local socket that sends this packet, or will receive it. One that receives for any address is less sure
+ * than one that has sent it. At ingress, what that socket knows goes to the flow's counters, as it has been looked up:
+ * once a drain, and at new TCP bits.
+ */
+FLOW_INLINE u64 find_owner(struct __sk_buff *skb, const u32 direction, struct flow_key *key,
+			   struct flow_counters *counters)
 {
 	struct bpf_sock *socket;
+	u64 id, sender;
 
-	if (direction == FLOW_INGRESS)
-		return receiver_owner(skb, key);
+	if (direction == FLOW_INGRESS) {
+		id = receiver_owner(skb, key, counters);
+		if (id != FLOW_OWNER_NONE && !(id & FLOW_OWNER_ANY_ADDRESS))
+			return id;
+		keep_apart();         /* as above */
+		sender = sender_owner(skb);
+		return sender == FLOW_OWNER_NONE ? id : sender;
+	}
 	socket = skb->sk;
 	if (socket)
 		return stored_owner(socket);
@@ -235,7 +292,7 @@ FLOW_INLINE void renew_owner(struct __sk_buff *skb, const u32 direction, struct 
 
 	if (!(packet->tcp_bits & ~counters->tcp_bits_hint))
 		return;
-	id = find_owner(skb, direction, key);
+	id = find_owner(skb, direction, key, counters);
 	if (id & FLOW_OWNER_PROCESS)
 		counters->owner = id;
 }
@@ -308,7 +365,7 @@ FLOW_INLINE struct flow_counters *open_flow(struct __sk_buff *skb, u32 side, con
 	if (direction == FLOW_EGRESS && packet->tcp_bits)
 		read_socket(skb, &counters);
 #ifdef FLOW_OWNERS
-	counters.owner = find_owner(skb, direction, key);
+	counters.owner = find_owner(skb, direction, key, &counters);
 #endif
 	if (insert_flow(side, key, &counters) == 0) {
 		entries = inserted.lookup(&side);
@@ -421,26 +478,38 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 		add_packet(skb, FLOW_INGRESS, entry, packet, now);
 }
 
-/*
- * Whether IPsec has decrypted the packet. Asked of every packet once this CPU knows that there are such here, else only of
- * those that are in no entry yet, or filtered: it costs others nothing.
- */
-FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key, u32 *spi, struct flow_totals *books)
+/* Whether a packet that IPsec has decrypted came by before, encrypted. */
+FLOW_INLINE int came_by(u32 ifindex, u32 spi)
 {
-	u32 ifindex = key->ifindex, one = 1;
+	struct decrypting_key key = {.ifindex = ifindex, .spi = spi};
 
+	return decrypting.lookup(&key) != 0;
+}
+
+/*
+ * Whether the packet came by before, encrypted by IPsec. Asked of every packet once this CPU knows that there is IPsec
+ * here, else only of those that are in no entry yet, or filtered: it costs others nothing.
+ */
+FLOW_INLINE int turns_out_decrypted(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, u32 *spi,
+				    struct flow_totals *books)
+{
+	struct decrypting_key passing = {.ifindex = key->ifindex};
+	u32 one = 1;
+
+	if (is_decrypted(skb, spi)) {
+		books->decrypts = 1;
+		return came_by(key->ifindex, *spi);
+	}
 	/* IPsec may carry IPsec: what was decrypted itself says nothing about the interface. */
-	if (!books->decrypts && is_ipsec(key) && !is_decrypted(skb, spi)) {
-		decrypting.update(&ifindex, &one);
-		books->decrypts = 1;
-		return 0;
+	if (is_ipsec(key)) {
+		passing.spi = ipsec_spi(skb, key, packet);
+		if (passing.spi) {
+			books->decrypts = 1;
+			if (!decrypting.lookup(&passing))
+				decrypting.update(&passing, &one);
+		}
 	}
-	if (!books->decrypts) {
-		if (!decrypting.lookup(&ifindex))
-			return 0;
-		books->decrypts = 1;
-	}
-	return is_decrypted(skb, spi);
+	return 0;
 }
 
 /* Take a packet out of the totals again. */
@@ -455,11 +524,15 @@ FLOW_INLINE void take_back(struct __sk_buff *skb, struct packet *packet, struct 
 }
 #endif
 
-/* Count a packet in its flow, or as filtered if the capture filter is active and does not match. */
-FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
-			 struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
+/*
+ * Count a packet in its flow, or as filtered if the capture filter is active and does not match. Returns whether it may
+ * tell a name: it is among the first of its entry, or DNS.
+ */
+FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
+			struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
 {
 	struct flow_counters *counters;
+	int tells = 0;
 
 	if (packet->fragment) {
 		join_fragment(key, packet, now, books);
@@ -472,18 +545,22 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 #ifdef FLOW_XFRM
 		u32 spi;
 
-		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, &spi, books)) {
+		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, packet, &spi, books)) {
 			take_back(skb, packet, books);
 			books->decrypted_packets += packet->packets;
 			books->decrypted_octets += packet->octets;
-			return;
+			return 0;
 		}
 #endif
 		books->filtered_packets += packet->packets;
 		books->filtered_octets += packet->octets;
 		if (key->kind == FLOW_KIND_FRAGMENT)
 			books->unjoined_fragments -= packet->packets;
-		return;
+#ifdef FLOW_NAMES
+		return is_dns_datagram(key);    /* it names other flows, which may be counted */
+#else
+		return 0;
+#endif
 	}
 #endif
 	counters = find_flow(side, key);
@@ -491,11 +568,14 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 	u32 spi;
 
 	if (direction == FLOW_INGRESS && __builtin_expect(!counters || books->decrypts, 0) &&
-	    turns_out_decrypted(skb, key, &spi, books)) {
+	    turns_out_decrypted(skb, key, packet, &spi, books)) {
 		take_back(skb, packet, books);
 		add_decrypted(skb, side, key, packet, spi, now, everything, books);
-		return;
+		return 0;
 	}
+#endif
+#ifdef FLOW_NAMES
+	tells = !counters || counters->packets < NAMES_FIRST_PACKETS || is_dns_datagram(key);
 #endif
 	if (!counters)
 		counters = open_flow(skb, side, direction, key, packet, now, books);
@@ -505,7 +585,29 @@ FLOW_INLINE void account(struct __sk_buff *skb, u32 side, const u32 direction, s
 #endif
 	if (counters)
 		add_packet(skb, direction, counters, packet, now);
+	return tells;
 }
+
+#ifdef FLOW_NAMES
+/* Call the program that copies packets that tell a name. It does not return; nor does it need to: this packet is counted. */
+FLOW_INLINE void hand_over(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, u64 now)
+{
+	u64 offset = packet->ip_offset + packet->header_octets, end = packet->ip_offset + packet->ip_octets;
+	struct handed *handed;
+	u32 zero = 0;
+
+	if (!packet->transport_offset || packet->fragment || offset + NAMES_HEAD > end || !may_tell_name(key))
+		return;
+	handed = handed_over.lookup(&zero);
+	if (!handed)
+		return;
+	__builtin_memcpy(&handed->key, key, sizeof(*key));
+	handed->now = now;
+	handed->offset = offset;
+	handed->end = end;
+	names_programs.call(skb, 0);
+}
+#endif
 
 FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 {
@@ -563,7 +665,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 #ifdef FLOW_XFRM
 	u32 spi;
 
-	if (direction == FLOW_EGRESS || !books->decrypts || !is_decrypted(skb, &spi))
+	if (direction == FLOW_EGRESS || !books->decrypts || !is_decrypted(skb, &spi) || !came_by(key->ifindex, spi))
 #endif
 	decapsulate(skb, work);
 #endif
@@ -581,7 +683,11 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 		add_parent(skb, side, work, now, control_word & FLOW_CONTROL_EVERYTHING, books);
 	}
 #endif
-	account(skb, side, direction, key, packet, now, control_word & FLOW_CONTROL_EVERYTHING, books);
+	if (account(skb, side, direction, key, packet, now, control_word & FLOW_CONTROL_EVERYTHING, books)) {
+#ifdef FLOW_NAMES
+		hand_over(skb, key, packet, now);
+#endif
+	}
 	return VERDICT_NEXT;
 }
 
@@ -594,6 +700,81 @@ int flow_egress(struct __sk_buff *skb)
 {
 	return observe(skb, FLOW_EGRESS);
 }
+
+#ifdef FLOW_NAMES
+/* Whether to copy a packet whose payload begins with `head`. */
+FLOW_INLINE int tells_name(struct flow_key *key, const u8 *head, u64 octets)
+{
+	u32 following = NAMES_FOLLOWING, *left;
+
+	if (key->source_port == PORT_DNS || key->destination_port == PORT_DNS)
+		return 1;
+	if (key->protocol == PROTOCOL_UDP)
+		return is_quic_initial(head);
+	if (is_client_hello(head)) {
+		if (((u64)head[3] << 8 | head[4]) + TLS_RECORD_HEADER > octets)
+			unfinished.update(key, &following);
+		return 1;
+	}
+	if (is_http_request(head))
+		return 1;
+	left = unfinished.lookup(key);
+	if (!left)
+		return 0;
+	if (*left > 1)
+		*left -= 1;
+	else
+		unfinished.delete(key);
+	return 1;
+}
+
+/* Write a record with `room` octets of the payload, a constant for the verifier. Returns 0 if the ring is full. */
+FLOW_INLINE int emit_name(struct __sk_buff *skb, struct handed *from, u64 octets, u64 captured, const u32 room)
+{
+	struct name_record *record = names.ringbuf_reserve(sizeof(*record) + room);
+
+	if (!record)
+		return 0;
+	__builtin_memcpy(&record->key, &from->key, sizeof(record->key));
+	record->time_ns = from->now;
+	record->octets = octets;
+	record->captured = captured;
+	record->segment = skb->gso_size;
+	record->pad = 0;
+	copy_frame(skb, from->offset, (u8 *)(record + 1), captured, room);
+	names.ringbuf_submit(record, NO_WAKEUP);
+	return 1;
+}
+
+/* Copies what hand_over was called with, if it tells a name. */
+int names_seen(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct handed *from = handed_over.lookup(&zero);
+	u8 head[NAMES_HEAD] = {};
+	u64 octets, captured, *lost;
+	int emitted;
+
+	if (!from)
+		return VERDICT_NEXT;
+	octets = from->end - from->offset;
+	if (bpf_skb_load_bytes(skb, from->offset, head, sizeof(head)) || !tells_name(&from->key, head, octets))
+		return VERDICT_NEXT;
+	captured = octets < NAMES_MOST_OCTETS ? octets : NAMES_MOST_OCTETS;
+	if (captured <= 256)
+		emitted = emit_name(skb, from, octets, captured, 256);
+	else if (captured <= 1536)
+		emitted = emit_name(skb, from, octets, captured, 1536);
+	else
+		emitted = emit_name(skb, from, octets, captured, NAMES_MOST_OCTETS);
+	if (!emitted) {
+		lost = names_lost.lookup(&zero);
+		if (lost)
+			__sync_fetch_and_add(lost, 1);
+	}
+	return VERDICT_NEXT;
+}
+#endif
 
 #ifdef FLOW_OWNERS
 /* Note the current process, if it has another name or user than in the last note. */

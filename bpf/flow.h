@@ -74,13 +74,15 @@ enum flow_control {
 
 /*
  * Owner of a flow's local socket. A process: FLOW_OWNER_PROCESS, its start time (CLOCK_BOOTTIME in units of 4096 ns, the
- * lowest 40 bits: 52 days) above its pid (at most 2^22, PID_MAX_LIMIT), so that pids can be used again.
+ * lowest 39 bits: 26 days) above its pid (at most 2^22, PID_MAX_LIMIT), so that pids can be used again.
  */
 #define FLOW_OWNER_NONE 0ULL              /* not known */
 #define FLOW_OWNER_KERNEL 1ULL            /* sent by the kernel itself */
 #define FLOW_OWNER_FORWARDED 2ULL         /* came in at another interface */
 #define FLOW_OWNER_PROCESS (1ULL << 63)
 #define FLOW_OWNER_ANY_ADDRESS (1ULL << 62) /* found by port alone: it is the owner only if the address is local */
+#define FLOW_OWNER_SENDER (1ULL << 61)    /* of a packet that came in: the owner of the socket that sent it, in another
+					     network namespace of this host; else, without PROCESS, its cookie */
 #define FLOW_OWNER_PID_BITS 22
 #define FLOW_OWNER_START_SHIFT 12
 
@@ -106,9 +108,10 @@ struct flow_counters {
 	flow_u64 syn_ns;                  /* time of the first packet with SYN, FIN, RST; 0: none */
 	flow_u64 fin_ns;
 	flow_u64 rst_ns;
-	flow_u32 smoothed_rtt_us;         /* this and the next two: local TCP socket at its latest packet sent; else 0 */
+	flow_u32 smoothed_rtt_us;         /* this and the next two: local TCP socket at its latest packet sent, or, with owners,
+	                                   * at one that it receives; else 0 */
 	flow_u32 congestion_window;       /* segments */
-	flow_u32 retransmitted;           /* segments, since the socket exists */
+	flow_u32 retransmitted;           /* segments, since the socket exists; of packets sent */
 	flow_u32 fragments;               /* of the packets, how many are fragments: first and later ones */
 	flow_u16 echo_identifier;         /* this and the next two: of the first packet, if `echo` */
 	flow_u16 echo_sequence;
@@ -125,7 +128,7 @@ enum flow_layer {              /* outermost header of a device's frames */
 struct flow_totals {
 	flow_u32 ifindex;                 /* interface of this slot; 0: interfaces without a slot */
 	flow_u16 layer;                   /* enum flow_layer */
-	flow_u16 decrypts;                /* IPsec has come by: packets that it has decrypted pass this hook once more */
+	flow_u16 decrypts;                /* IPsec has come by: packets that it has decrypted may pass this hook once more */
 	flow_u64 frames;                  /* skbs: the unit of a software device's own counters */
 	flow_u64 frame_octets;            /* their lengths with link header, as seen by the hook */
 	flow_u64 vlan_stripped_frames;    /* of these, frames whose outer tag was in metadata and is not in frame_octets */

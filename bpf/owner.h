@@ -37,6 +37,7 @@ _Static_assert(sizeof(struct process) == 48, "process is 48 bytes without holes"
 #define STORAGE_FLAGS (1 | 1 << 9)    /* BPF_F_NO_PREALLOC, which it needs; BPF_F_CLONE: accepted sockets inherit it */
 #define CURRENT_NAMESPACE ((u64)-1)   /* BPF_F_CURRENT_NETNS */
 #define HOOK_ALLOW 1
+#define TCP_STATE_LISTEN 10           /* BPF_TCP_LISTEN */
 
 /* Helpers by number, as in flow.bpf.c. */
 static u64 (*current_task)(void) = (void *)35;
@@ -78,7 +79,7 @@ FLOW_INLINE u64 read_process(struct process *process)
 	read_kernel(&process->parent_pid, sizeof(process->parent_pid), (void *)(parent + TASK_TGID));
 	process->uid = current_uid_gid();
 	return FLOW_OWNER_PROCESS | (process->start_ns >> FLOW_OWNER_START_SHIFT << FLOW_OWNER_PID_BITS &
-				     ~(FLOW_OWNER_PROCESS | FLOW_OWNER_ANY_ADDRESS)) | process->pid;
+				     ~(FLOW_OWNER_PROCESS | FLOW_OWNER_ANY_ADDRESS | FLOW_OWNER_SENDER)) | process->pid;
 }
 
 /* The octets after the terminating 0 may be those of an earlier name. */

@@ -14,6 +14,7 @@
 #ifdef FLOW_DECAP
 #include "decap.h"
 #endif
+#include "copy.h"
 #include "packets.h"
 
 #define VERDICT_NEXT (-1)             /* TC_ACT_UNSPEC, TCX_NEXT */
@@ -60,22 +61,6 @@ FLOW_INLINE struct packet_losses *find_losses(u32 ifindex)
 		entry = losses.lookup(&ifindex);
 	}
 	return entry;
-}
-
-/*
- * Copy `octets` of the frame from `from` on: at least one and at most `room`, which the verifier must be able to see.
- * Before Linux 6.8 it learns nothing from a comparison with 0, so one comparison of `octets` - 1 proves both; the empty
- * asm keeps the compiler from splitting it again.
- */
-FLOW_INLINE void copy_frame(struct __sk_buff *skb, u32 from, u8 *to, u64 octets, const u64 room)
-{
-	u64 more = octets - 1;
-
-	asm volatile("" : "+r"(more));
-	if (more >= room)
-		return;
-	asm volatile("" : "+r"(more));
-	bpf_skb_load_bytes(skb, from, to, more + 1);
 }
 
 /* Write a record of the frame from `link` on, with `room` octets for it, a constant for the verifier. Returns 0 if the

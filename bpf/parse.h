@@ -305,7 +305,7 @@ FLOW_INLINE int parse_frame(struct __sk_buff *skb, u32 layer, struct flow_key *k
 	if (__builtin_expect(layer == FLOW_LAYER_ETHERNET, 1)) {
 		type = parse_ethernet(skb, &ip_offset, key);
 	} else {
-		if (books && is_own_copy(skb, key->direction))
+		if (is_own_copy(skb, key->direction))
 			return PARSED_OWN_COPY;
 		type = from_network_16((u16)skb->protocol);
 		ip_offset = network_offset(skb);

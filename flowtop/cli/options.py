@@ -195,6 +195,14 @@ PARAMETERS: tuple[click.Parameter, ...] = (
         callback=lambda _, __, value: value == "on",
         help="Find the process, user and unit of each flow; off: nothing is attached to cgroups, /proc is not read."),
     click.Option(
+        ["--no-names-seen"], is_flag=True,
+        help="Do not read names in packets: DNS answers, TLS and QUIC server names, hosts of HTTP requests."),
+    click.Option(
+        ["--nat"], type=click.Choice(["on", "off"]), default="on", show_default=True,
+        callback=lambda _, __, value: value == "on",
+        help="Join both sides of connections with address translation, so that a container's process is known on all "
+             "interfaces; off: the kernel's connection tracking is not read."),
+    click.Option(
         ["--export-timeout"], type=Duration(0, 3600), default=5.0, show_default=True, metavar="TIME",
         help="At the end, wait this long for collectors; what is left is spooled, or counted as not sent."),
     click.Option(
@@ -254,6 +262,8 @@ class RunOptions:
         decap: count what is inside tunnels.
         tunnel_port: with `decap`, UDP ports of tunnels in addition to the standard ones.
         owners: find the process of each flow.
+        no_names_seen: do not read the names in packets.
+        nat: join both sides of connections with address translation.
         export_timeout: seconds to wait for collectors at the end.
         state_directory: of spools; None: the user's.
         config: the settings file that was named; None: the user's.
@@ -297,6 +307,8 @@ class RunOptions:
     decap: bool
     tunnel_port: TunnelPorts
     owners: bool
+    no_names_seen: bool
+    nat: bool
     export_timeout: float
     state_directory: Path | None
     config: Path | None

@@ -55,8 +55,8 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
     if sys.stdout is None and options.output != "none":
         raise FlowtopError("standard output is closed", hint="-b writes there", exit_code=EXIT_USAGE)
     run = Run(options, narrate)
-    if run.query.filter is not None and run.query.filter.of_names:
-        raise FlowtopError("names of hosts are known only on the screen", exit_code=EXIT_USAGE,
+    if run.query.filter is not None and run.query.filter.of_names and (options.no_names_seen or options.listen):
+        raise FlowtopError("no names are known here", exit_code=EXIT_USAGE,
                            hint="-b does not look up names: filter by address, as in 'net 192.0.2.0/24'")
     pages = PageQueue()
     config = BatchConfig(output=options.output, query=run.query, width=_table_width(), agent=agent())

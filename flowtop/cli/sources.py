@@ -89,13 +89,14 @@ class LiveSource:
 
         options = self.options
         with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap,
-                           tunnel_ports=options.tunnel_port, owners=options.owners)) as compilation:
+                           tunnel_ports=options.tunnel_port, owners=options.owners,
+                           names=not options.no_names_seen)) as compilation:
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 
                 config = EbpfConfig(interfaces=options.interface, map_entries=options.map_entries, decap=options.decap,
                                     tunnel_ports=options.tunnel_port, owners=options.owners,
-                                    must_observe=options.batch)
+                                    nat=options.nat, names_seen=not options.no_names_seen, must_observe=options.batch)
                 return EbpfCapture(config, compilation)
 
             yield open_capture
@@ -132,7 +133,7 @@ class FileSource:
         assert options.read is not None
         descriptor = _take_standard_input() if options.read == "-" and not options.batch else None
         capture = FileCapture(FileConfig(options.read, self.tick_s, options.speed, descriptor, options.decap,
-                                         options.tunnel_port, options.collect))
+                                         options.tunnel_port, options.collect, not options.no_names_seen))
         yield lambda: capture
 
     @property

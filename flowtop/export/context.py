@@ -7,6 +7,7 @@ from typing import Protocol
 from flowtop.errors import FlowtopError
 from flowtop.export.statistics import GivenUp, MeteringFacts
 from flowtop.model.record import FlowRecords
+from flowtop.wire.owners import Texts
 
 
 class Abandoned(Exception):  # noqa: N818 - not an error: the time to stop has come
@@ -34,6 +35,9 @@ class ExportContext(Protocol):
 
     def given_up(self) -> GivenUp:
         """Totals of records that this export has given up."""
+
+    def owners(self) -> Texts | None:
+        """The texts of the records' owners; None: they are not exported."""
 
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
         """Wait for a socket or pipe while the exporter continues to take records. Returns whether it is ready.

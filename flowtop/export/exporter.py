@@ -14,10 +14,12 @@ from contextlib import suppress
 from flowtop.errors import FlowtopError, host_fault
 from flowtop.export.backlog import SPILL_S, Backlog, QueueBounds
 from flowtop.export.context import Abandoned, Transport, Waitable, in_words
+from flowtop.export.owners import OwnerTexts
 from flowtop.export.pairing import Hold
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import Counters, ExportState, ExportStatistics, GivenUp, MeteringFacts
 from flowtop.model.record import FlowRecords
+from flowtop.wire.owners import Texts
 
 
 class Alarm:
@@ -77,13 +79,16 @@ class Exporter:
         bounds: limits of the queue.
         monotonic, wall: clocks, in seconds.
         hold: where records wait for those of the other direction; None: they do not wait.
+        owners: the texts of the records' owners, to be exported with them; None: they are not.
     """
 
     def __init__(self, url: str, transport: Transport, spool: Spool | None = None, *,
                  bounds: QueueBounds = QueueBounds(), monotonic: Callable[[], float] = time.monotonic,  # noqa: B008
-                 wall: Callable[[], float] = time.time, hold: Hold | None = None) -> None:
+                 wall: Callable[[], float] = time.time, hold: Hold | None = None,
+                 owners: OwnerTexts | None = None) -> None:
         self._url = url
         self._hold = hold
+        self._owners = owners
         self._transport = transport
         self._spool = spool
         self._monotonic = monotonic
@@ -117,6 +122,8 @@ class Exporter:
 
     def consume(self, records: FlowRecords) -> None:
         """Add records; those that do not fit are counted as not sent. Does not block."""
+        if self._owners is not None:
+            self._owners.note(records, self._facts.lookups)
         if self._hold is not None:
             records = self._hold.put(records, self._monotonic())
         self._backlog.put(records)
@@ -218,6 +225,10 @@ class Exporter:
     def given_up(self) -> GivenUp:
         """Totals of records that this export has given up."""
         return self._backlog.given_up()
+
+    def owners(self) -> Texts | None:
+        """The texts of the records' owners; None: they are not exported."""
+        return None if self._owners is None else self._owners.texts
 
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
         """Wait for a socket or pipe, and keep the queue short meanwhile. Raises Abandoned."""

@@ -15,6 +15,7 @@ from flowtop.export.backlog import QueueBounds
 from flowtop.export.compression import check_compression
 from flowtop.export.context import Transport
 from flowtop.export.exporter import Exporter
+from flowtop.export.owners import OwnerTexts
 from flowtop.export.pairing import Hold
 from flowtop.export.spool import MAX_OCTETS, Spool, SpoolInUse
 from flowtop.export.transports.files import FileTransport
@@ -46,11 +47,13 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
     url = parse_export_url(text)
     transport: Transport
     spool = None
+    owners = OwnerTexts() if url.owners else None
     if url.kind in ("udp", "jsonl+udp"):
         transport = UdpTransport(url)
     elif url.kind in ("tcp", "tls"):
         transport = TcpTransport(url, tls_context(url) if url.kind == "tls" else None)
         spool = _spool(url, state_directory, spool_octets, wall)
+        spool.owners = owners
     elif url.kind == "jsonl+tcp":
         transport = TcpTransport(url)  # no spool: its files of IPFIX lack some of what lines have
     else:
@@ -58,7 +61,7 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
         _check_writable(url)
         transport = FileTransport(url, recording_owner(os.environ, os.geteuid()), agent=agent())
     return Exporter(text, transport, spool, bounds=bounds or QueueBounds(), monotonic=monotonic, wall=wall,
-                    hold=Hold() if url.biflow else None)
+                    hold=Hold() if url.biflow else None, owners=owners)
 
 
 def tls_context(url: ExportUrl) -> ssl.SSLContext:

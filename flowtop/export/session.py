@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from flowtop.export.context import ExportContext
 from flowtop.export.relays import interfaces_of_exporters
@@ -14,9 +13,10 @@ from flowtop.model.exporters import exporter_of
 from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tunnels
-from flowtop.wire.biflows import biflow_sets, biflow_templates, pairs_first
+from flowtop.wire.biflows import biflow_sets, biflow_templates, pairs, pairs_first
 from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, RecordSet, encode_messages, encode_one_by_one, template_sets
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.owners import Sets, Texts, owned_sets
 from flowtop.wire.relayed import RelayedTemplates, interface_sets, interface_templates, lean
 from flowtop.wire.selectors import Selectors
 
@@ -34,8 +34,8 @@ class FlowMessages:
         record_counts: number of Flow Records in each.
         records: all records, in the order of the messages, shape (n,).
         data_counts: number of Data Records in each; a biflow is one of two Flow Records.
-        preceding: messages that must precede them: about new tunnels, Templates of measured records, and Templates and
-            selectors of relayed records.
+        preceding: messages that must precede them: about new tunnels, Templates of records with measurements or with
+            owners, and Templates and selectors of relayed records.
     """
 
     messages: list[bytes]
@@ -76,6 +76,7 @@ class TransportSession:
         self._tunnels: set[int] = set()
         self._relayed = RelayedTemplates()
         self._measured: dict[int, Template] = {}
+        self._owned: dict[int, Template] = {}
         self._selectors = Selectors()
         self._counts = SentCounts() if counts is None else counts
 
@@ -99,8 +100,9 @@ class TransportSession:
                 *self._announce_more(self._more_templates(), context, max_octets)]
 
     def _more_templates(self) -> list[Template]:
-        """Templates that records have needed so far, oldest first of each kind: measured ones, and relayed ones."""
-        return [*self._measured.values(), *self._relayed.templates]
+        """Templates that records have needed so far, oldest first of each kind: with measurements, relayed ones, with
+        owners."""
+        return [*self._measured.values(), *self._relayed.templates, *self._owned.values()]
 
     def _interface_sets(self, context: ExportContext) -> list[RecordSet]:
         """Names of this host's interfaces by ifindex, and of exporters' interfaces by their own numbers."""
@@ -119,7 +121,7 @@ class TransportSession:
         return self._encode(self._interface_sets(context), self._options_domain, context, max_octets)
 
     def _announce_more(self, templates: Sequence[Template], context: ExportContext, max_octets: int) -> list[bytes]:
-        """Templates of measured and relayed records, and their Flow Keys."""
+        """Templates of `_more_templates`, and their Flow Keys."""
         if not templates:
             return []
         if self._one_set:
@@ -196,9 +198,11 @@ class TransportSession:
         preceding = self.new_tunnels(records, context, max_octets)
         records = lean(records, max_octets)
         relayed, measured, selectors = len(self._relayed), len(self._measured), len(self._selectors)
-        sets, order, sizes = self._flow_sets(self._sampled(records))
+        owned = len(self._owned)
+        sets, order, sizes = self._flow_sets(self._sampled(records), context.owners(), max_octets)
         preceding += self._encode(self._selectors.reports(self._domain, selectors), self._domain, context, max_octets)
-        new = [*list(self._measured.values())[measured:], *self._relayed.templates[relayed:]]
+        new = [*list(self._measured.values())[measured:], *self._relayed.templates[relayed:],
+               *list(self._owned.values())[owned:]]
         preceding += self._announce_more(new, context, max_octets)
         encode = encode_one_by_one if self._one_set else encode_messages
         encoded = encode(sets, domain=self._domain, sequence=self._sequences[self._domain],
@@ -218,8 +222,25 @@ class TransportSession:
             return records
         return self._selectors.applied(records)
 
-    def _flow_sets(self, records: FlowRecords) -> tuple[
-            list[RecordSet], npt.NDArray[np.intp], npt.NDArray[np.intp] | None]:
+    def _flow_sets(self, records: FlowRecords, owners: Texts | None, max_octets: int) -> Sets:
+        """As `_plain_sets`; with owners, if there are any."""
+        if owners is None or not records["owner"].any():
+            return self._plain_sets(records)
+        found, templates = owned_sets(records, owners, self._plain_sets, self._template, max_octets,
+                                      pairs(records) if self._pairs(records) else None)
+        for template in templates:
+            self._owned.setdefault(template.id, template)
+        return found
+
+    def _template(self, id_: int) -> Template:
+        """A Template of Flow Records without owners."""
+        for templates in (self._templates.flows, self._templates.tunnelled, self._measured):
+            if id_ in templates:
+                return templates[id_]
+        biflows = biflow_templates(self._templates) | biflow_templates(self._templates, tunnelled=True)
+        return biflows.get(id_) or next(each for each in self._relayed.templates if each.id == id_)
+
+    def _plain_sets(self, records: FlowRecords) -> Sets:
         """Sets, the records' order in them, and the records of each Data Record; None: one of each."""
         if self._pairs(records):
             return biflow_sets(records, self._templates, self._measured)

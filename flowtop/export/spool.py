@@ -15,15 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from flowtop.errors import EXIT_USAGE, FlowtopError
+from flowtop.export.owners import OwnerTexts
 from flowtop.model.kinds import Direction, Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, RELAYED_RECORD_DTYPE, FlowRecords, joined
 from flowtop.wire import flow_templates as ft
 from flowtop.wire import tcp_metrics, tunnels
 from flowtop.wire.data_set import DataSet
 from flowtop.wire.flow_templates import PROFILES, announcement, flow_sets, flow_templates
-from flowtop.wire.ipfix import encode_messages, template_sets
+from flowtop.wire.ipfix import MAX_MESSAGE_OCTETS, encode_messages, template_sets
 from flowtop.wire.ipfix_decoder import decode_message, split_messages
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.owners import Sets, collect_owners, owned_sets, without_owners
 from flowtop.wire.relayed import Bases, RelayedTemplates, fill_back
 from flowtop.wire.template_store import TemplateStore
 
@@ -42,8 +44,11 @@ _ADDRESSES = {"source_address": ("sourceIPv4Address", "sourceIPv6Address"),
               "destination_address": ("destinationIPv4Address", "destinationIPv6Address")}
 
 
-def flow_records(messages: list[bytes]) -> FlowRecords:
+def flow_records(messages: list[bytes], owners: OwnerTexts | None = None) -> FlowRecords:
     """Flow Records of the messages of one file, in order, with the fields of the `strict` profile; other fields are 0.
+
+    Args:
+        owners: gets the texts of the records' owners; None: the records have none.
 
     Raises IpfixDecodeError: invalid message.
     """
@@ -51,12 +56,12 @@ def flow_records(messages: list[bytes]) -> FlowRecords:
     parts = [np.empty(0, FLOW_RECORD_DTYPE)]
     for octets in messages:
         message = decode_message(octets, store, session=None, datagram=False)
-        parts += [_records(data_set) for data_set in message.data_sets if not data_set.template.scope_count]
+        parts += [_records(data_set, owners) for data_set in message.data_sets if not data_set.template.scope_count]
     return joined(parts)
 
 
-def _records(data_set: DataSet) -> FlowRecords:
-    wire, template = data_set.records, tcp_metrics.without_measurements(data_set.template)
+def _records(data_set: DataSet, owners: OwnerTexts | None) -> FlowRecords:
+    wire, template = data_set.records, tcp_metrics.without_measurements(without_owners(data_set.template))
     measured = tcp_metrics.ELEMENTS.intersection(data_set.template.names)
     base = _BASES.of(template)
     form = ft.shape((base or template).id)
@@ -77,6 +82,11 @@ def _records(data_set: DataSet) -> FlowRecords:
     records["kind"] = _KINDS.get(form, Kind.FLOW)
     if base is not None:
         fill_back(records, wire, base)
+    if owners is not None:
+        found = collect_owners(data_set.template, wire, lambda pid, octets: owners.codes.code("", pid, octets))
+        if found is not None:
+            records["owner"] = found
+            owners.restore(records)
     return records
 
 
@@ -115,8 +125,13 @@ class Spool:
         max_octets: limit of all files together.
         write: os.write; injected for tests.
 
+    Attributes:
+        owners: the texts of the records' owners, which go to the files too; None: they have none.
+
     Raises FlowtopError: the directory cannot be created or read. Raises SpoolInUse.
     """
+
+    owners: OwnerTexts | None = None
 
     def __init__(self, directory: Path, *, domain: int, wall: Callable[[], float], max_octets: int = MAX_OCTETS,
                  write: Write = os.write) -> None:
@@ -197,7 +212,7 @@ class Spool:
         """
         path = self._path(self._files[0])
         try:
-            return flow_records(_whole_messages(path.read_bytes()))
+            return flow_records(_whole_messages(path.read_bytes()), self.owners)
         except (OSError, ValueError) as error:  # ValueError: no messages, or not flowtop's.
             with suppress(FileNotFoundError):
                 path.rename(path.with_suffix(".damaged"))
@@ -244,11 +259,24 @@ class Spool:
 
     def _messages(self, records: FlowRecords) -> list[bytes]:
         relayed, measured = RelayedTemplates(), dict[int, Template]()
-        sets, _ = flow_sets(records, self._templates, relayed, measured)
-        templates = announcement(self._templates) + template_sets([*measured.values(), *relayed.templates])
+        templates: list[Template] = []
+
+        def plain(some: FlowRecords) -> Sets:
+            return (*flow_sets(some, self._templates, relayed, measured), None)
+
+        def template(id_: int) -> Template:
+            of_id = {each.id: each for each in relayed.templates}
+            return {**self._templates.flows, **self._templates.tunnelled, **measured, **of_id}[id_]
+
+        if self.owners is not None and records["owner"].any():
+            (sets, _, _), templates = owned_sets(records, self.owners.texts, plain, template, MAX_MESSAGE_OCTETS)
+        else:
+            sets, _, _ = plain(records)
+        announced = announcement(self._templates)
+        announced += template_sets([*measured.values(), *relayed.templates, *templates])
         if records["tunnel"].any():
-            templates += announcement(self._templates, tunnelled=True)
-        return encode_messages([*templates, *sets], domain=self._domain, sequence=0,
+            announced += announcement(self._templates, tunnelled=True)
+        return encode_messages([*announced, *sets], domain=self._domain, sequence=0,
                                export_time_s=int(self._wall())).messages
 
     def _number(self, first: bool) -> int:

@@ -72,6 +72,8 @@ OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
     UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; or by suffix: `.gz`, `.zst`."),
     UrlOption("biflow", (*_COLLECTORS, "file"), "off",
               "`on` exports both directions of a conversation as one record (RFC 5103)."),
+    UrlOption("owners", (*_COLLECTORS, "file"), "off",
+              "`on` adds the local socket's process, its user and what else is known of it to each record."),
 )}
 """Query options by name: the only list of them."""
 
@@ -102,6 +104,7 @@ class ExportUrl:
         compress: compression of files; "" for none.
         duplicates: whether to export flows that are duplicates of another Observation Point's flow.
         biflow: both directions of a conversation are one record.
+        owners: records have the process of their local socket.
     """
 
     text: str
@@ -123,6 +126,7 @@ class ExportUrl:
     compress: Compression = ""
     duplicates: bool = True
     biflow: bool = False
+    owners: bool = False
 
 
 def parse_export_url(text: str) -> ExportUrl:
@@ -155,7 +159,8 @@ def parse_export_url(text: str) -> ExportUrl:
         text, kind, path=path, profile=_profile(options, text), domain=_domain(options),
         rotate_octets=_size(options, "rotate-size"),
         rotate_s=_duration(options, "rotate-time", 0.0) or None,
-        compress=_compress(options, path), duplicates=_duplicates(options), biflow=_biflow(options))
+        compress=_compress(options, path), duplicates=_duplicates(options), biflow=_switch(options, "biflow"),
+        owners=_owners(options))
 
 
 def _collector(text: str, kind: Kind) -> ExportUrl:
@@ -179,7 +184,7 @@ def _collector(text: str, kind: Kind) -> ExportUrl:
         servername=options.get("servername", host),
         refresh_s=_duration(options, "refresh", TEMPLATE_REFRESH_S),
         refresh_packets=_whole(options, "refresh-packets", TEMPLATE_REFRESH_PACKETS, 1, 2**32 - 1),
-        duplicates=_duplicates(options), biflow=_biflow(options))
+        duplicates=_duplicates(options), biflow=_switch(options, "biflow"), owners=_owners(options))
 
 
 def _check_authority(text: str, parts: SplitResult, host: str, port: int | None, example: str) -> None:
@@ -283,11 +288,20 @@ def _duplicates(options: Mapping[str, str]) -> bool:
     return choice == "keep"
 
 
-def _biflow(options: Mapping[str, str]) -> bool:
-    choice = options.get("biflow", "off")
+def _switch(options: Mapping[str, str], name: str) -> bool:
+    """An option that is on or off, by default off."""
+    choice = options.get(name, "off")
     if choice not in ("on", "off"):
-        raise _usage(f"biflow={choice} is not known", "biflow=on or biflow=off")
+        raise _usage(f"{name}={choice} is not known", f"{name}=on or {name}=off")
     return choice == "on"
+
+
+def _owners(options: Mapping[str, str]) -> bool:
+    on = _switch(options, "owners")
+    profile = options.get("profile", "default")
+    if on and not PROFILES[profile].measured:
+        raise _usage(f"profile={profile} has no owners", "its collectors refuse elements that they do not know")
+    return on
 
 
 def _path(options: Mapping[str, str], name: str) -> Path | None:

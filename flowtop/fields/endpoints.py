@@ -13,6 +13,7 @@ from flowtop.model.kinds import (
     Kind,
     RecordBits,
 )
+from flowtop.model.names_seen import OF_SOURCE
 from flowtop.model.rows import FlowRow
 from flowtop.text import units
 from flowtop.text.names import Names, shorten_name
@@ -31,7 +32,7 @@ def source(row: FlowRow, names: Names, width: int | None = None) -> str:
         tails = _ports(row, row.source_port, names)
     if row.record_bits & RecordBits.SOURCE_PREFIX:
         tails = _after_prefix(row.record_bits >> SOURCE_LENGTH_SHIFT, tails)
-    return _joined(row, row.source_address, names, tails, width)
+    return _joined(row, row.source_address, names, tails, width, of_source=True)
 
 
 def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
@@ -47,7 +48,7 @@ def destination(row: FlowRow, names: Names, width: int | None = None) -> str:
         tails = tuple(f" {text}" for text in units.icmp_texts(row.ip_version, row.destination_port))
     if row.record_bits & RecordBits.DESTINATION_PREFIX:
         tails = _after_prefix(row.record_bits >> DESTINATION_LENGTH_SHIFT, tails)
-    return _joined(row, row.destination_address, names, tails, width)
+    return _joined(row, row.destination_address, names, tails, width, of_source=False)
 
 
 def _after_prefix(length_bits: int, tails: Sequence[str]) -> tuple[str, ...]:
@@ -62,9 +63,16 @@ def _ports(row: FlowRow, port: int, names: Names) -> tuple[str, ...]:
     return (f":{port}",) if service is None else (f":{service}", f":{port}")
 
 
-def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width: int | None) -> str:
+def _peer(row: FlowRow, names: Names, *, of_source: bool) -> str | None:
+    """What the flow's client called that end; None: not known."""
+    origin = row.more.get("name_origin", 0)
+    return names.peer(row.more["name"]) if origin and bool(origin & OF_SOURCE) == of_source else None
+
+
+def _joined(row: FlowRow, raw: bytes, names: Names, tails: Sequence[str], width: int | None, *,
+            of_source: bool) -> str:
     """The host and the first tail that fits. If none fits, the last tail, and the host with its middle elided."""
-    name = host = names.host(raw, row.ip_version)
+    name = host = _peer(row, names, of_source=of_source) or names.host(raw, row.ip_version)
     if host is None:
         with_port = tails and tails[0][0] == ":"
         host = units.bracketed(raw, row.ip_version) if with_port else units.address(raw, row.ip_version)

@@ -1,23 +1,24 @@
-"""Whose socket it is: process, pid, user, systemd unit, command line, parents, program and cgroup of a local flow."""
+"""Whose socket it is: process, pid, user, systemd unit, container, pod, command line, parents, program and cgroup."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from flowtop.fields import make
-from flowtop.fields.field import Detail, DetailFormatter, Field, Known
+from flowtop.fields.field import EVERYWHERE, Detail, DetailFormatter, Field, Known, Member
 from flowtop.fields.reported import of_records
 from flowtop.model import owners
 from flowtop.model.flows import Array, FlowColumns, FlowSource
+from flowtop.model.kinds import Kind
 from flowtop.model.reported import USERS
-from flowtop.model.rows import FlowRow
+from flowtop.model.rows import FlowRow, FlowValues
+from flowtop.model.translations import TRANSLATIONS, Flow
 from flowtop.text import operands, units
 from flowtop.text.lookups import Lookups, Texts
 
-_LIVE: tuple[Known, ...] = ("live",)
 _LONGEST_DETAIL = 400
 _PROCESS_PRIORITY, _PRIORITY = 2, 13
 """Of the columns: those with the largest numbers are the first to be left out."""
@@ -62,7 +63,7 @@ def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example:
           priority: int = _PRIORITY, line: str = "", rank: int = 3, on_request: bool = False,
           grouped: bool = True,
           codes: Callable[[FlowSource], Array] = _of_flows, records: Callable[[FlowColumns], Array] = _of_records,
-          known: tuple[Known, ...] = _LIVE) -> Field:
+          known: tuple[Known, ...] = EVERYWHERE) -> Field:
     made = _with_unknown(make.text(
         name, header, doc, json=json, texts=texts, codes=codes, records=records, width=width, priority=priority,
         example=example, expected=expected, known=known))
@@ -83,7 +84,7 @@ def _pid() -> Field:
         values=lambda source: owners.pids_of(source.columns["owner"]),
         records=lambda columns: owners.pids_of(columns["owner"]), text=str, width=7, priority=_PRIORITY,
         read=operands.ReadInteger(0, (1 << owners.PID_BITS) - 1), expected="a process id, such as 1234",
-        example="pid 1234", group=True, zero_unknown=True, known=_LIVE)
+        example="pid 1234", group=True, zero_unknown=True)
     assert made.column
     assert made.group
     group = replace(made.group, keys=lambda columns: (owners.pids_of(columns["owner"]),))
@@ -96,20 +97,58 @@ def _pid() -> Field:
                       optional=True, rank=3))
 
 
+class _Either(Mapping[int, str]):
+    """Two tables of texts whose codes differ."""
+
+    def __init__(self, one: Mapping[int, str], other: Mapping[int, str]) -> None:
+        self._one, self._other = one, other
+
+    def __getitem__(self, code: int) -> str:
+        return self._one[code] if code in self._one else self._other[code]
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._one
+        yield from self._other
+
+    def __len__(self) -> int:
+        return len(self._one) + len(self._other)
+
+
 def _user() -> Field:
-    """Of the process; or as an exporter reports it: a source of flows has only one of the two."""
+    """Of the process; or as an exporter reports it: a flow has only one of the two, and their codes differ."""
     def codes(columns: FlowColumns, reported: Array) -> Array:
-        return np.where(reported != 0, reported.astype(np.uint64), columns["owner"])
+        processes = np.where(owners.are_processes(columns["owner"]), columns["owner"], np.uint64(0))
+        return np.where(reported != 0, reported.astype(np.uint64), processes)
 
     def names(lookups: Lookups) -> Mapping[int, str]:
-        return lookups.named(owners.USERS) or lookups.named(USERS)
+        of_processes, of_flows = lookups.named(owners.USERS), lookups.named(USERS)
+        return _Either(of_processes, of_flows) if of_processes and of_flows else of_processes or of_flows
 
     of_user = of_records("user")
     return _text(
         "user", "USER", "User of the local socket's process, or as the exporter reports it.", "userName",
         Texts(names, lambda _: ""), example="user www-data", expected="a user's name, such as alice or *admin*",
         line="process", codes=lambda source: codes(source.columns, source.columns["user"]),
-        records=lambda columns: codes(columns, of_user(columns)), known=("live", "collector"))
+        records=lambda columns: codes(columns, of_user(columns)))
+
+
+def _other_side(flow: FlowRow | FlowValues, lookups: Lookups) -> str:
+    """`address:port > address:port` of the same packets on the other side of address translation; "": not known."""
+    known = lookups.named(TRANSLATIONS)
+    if not known or flow.kind != Kind.FLOW:
+        return ""
+    return known.get(Flow(flow.source_address, flow.destination_address, flow.source_port, flow.destination_port,
+                          flow.protocol, flow.ip_version).code, "")
+
+
+def _translation() -> Field:
+    doc = "Ends of the same packets on the other side of this host's address translation (NAT)."
+    return Field(
+        "translation", doc,
+        members=(Member("translatedFlow", lambda flow, lookups: _other_side(flow, lookups) or None, doc,
+                        of_packets=True, of_reports=True),),
+        detail=Detail("nat", lambda row, formatter: _other_side(row, formatter.lookups), of_way=False, optional=True,
+                      rank=3), known=("live",))
 
 
 PROCESS = (
@@ -125,6 +164,19 @@ MORE = (
     _text("unit", "UNIT", "systemd unit of the local socket's process; its slice where it has no unit.", "systemdUnit",
           _texts(owners.UNITS), example="unit ssh.service", width=10, line="process",
           expected="a unit's name, such as ssh.service"),
+    _text("container", "CONTAINER", "Container of the local socket's process: its name, else its short id.",
+          "containerName", _texts(owners.CONTAINERS), example="container web*", width=10, line="container",
+          expected="a container's name or short id, such as web*"),
+    _text("image", "IMAGE", "Image of the container.", "containerImage", _texts(owners.IMAGES), example="image *nginx*",
+          width=10, line="container", on_request=True, expected="an image's name, such as *nginx*"),
+    _text("container_id", "CID", "Id of the container.", "containerId", _texts(owners.CONTAINER_IDS),
+          example="container_id 4f5e*", width=10, line="container", on_request=True,
+          expected="an id in hexadecimal, such as 4f5e*"),
+    _text("pod", "POD", "Kubernetes pod of the local socket's process.", "podName", _texts(owners.PODS),
+          example="pod ~ api", width=10, line="pod", expected="a pod's name, such as api-*"),
+    _text("namespace", "NAMESPACE", "Kubernetes namespace of the pod.", "podNamespace", _texts(owners.NAMESPACES),
+          example="namespace kube-system", width=10, line="pod", on_request=True,
+          expected="a namespace, such as kube-system"),
     _text("command", "COMMAND", "Command line of the local socket's process.", "processCommand",
           _texts(owners.COMMANDS), example="command *backup*", width=10, on_request=True, grouped=False,
           expected="a command line; * and ? stand for any"),
@@ -137,6 +189,10 @@ MORE = (
     _text("cgroup", "CGROUP", "Control group (v2) of the local socket's process.", "processCgroup",
           _texts(owners.CGROUPS), example="cgroup /system.slice/*", width=10, on_request=True,
           expected="a path such as /system.slice/*"),
+    _translation(),
 )
-"""Flows without a local socket have no owner, as have those of files and of exporters (but for the user)."""
+"""Flows without a local socket have no owner, nor have packets in files, and flows of exporters other than flowtop (but
+for the user)."""
 
+OWNED = (*PROCESS, *MORE)
+"""All fields of owners: exports have their texts (wire/owners.py)."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from flowtop.fields import ends, headers, icmp, identity, life, networks, owners, points, reported, tcp, volume
+from flowtop.fields import ends, headers, icmp, identity, life, names, networks, owners, points, reported, tcp, volume
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
 from flowtop.text.operands import PROTOCOL_WORDS
@@ -83,9 +83,9 @@ _RESERVED: dict[str, frozenset[str]] = {
 """Names with another meaning: arguments of `-g`, words of the grammar, keys of groups, biflows and rounds."""
 
 
-REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *headers.CONTENT, *volume.FIELDS,
-                     *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS, *icmp.FIELDS,
-                     *identity.FIELDS, *networks.FIELDS))
+REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *names.FIELDS, *headers.CONTENT,
+                     *volume.FIELDS, *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
+                     *icmp.FIELDS, *identity.FIELDS, *networks.FIELDS))
 
 
 def field_id(name: str) -> str:

@@ -11,7 +11,7 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column, plain, unfiltered
 from flowtop.fields.field import Detail, Field, FilterKey, Member
 from flowtop.fields.make import where_known
-from flowtop.model.kinds import ICMP_VERSIONS
+from flowtop.model.kinds import ICMP_VERSIONS, Direction
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import quantities, units
 
@@ -46,8 +46,8 @@ def _of_icmp(flow: FlowRow | FlowValues) -> int:
 
 _RTT_COLUMN = Column(
     "rtt", "RTT", 7,
-    "Round-trip time. TCP: smoothed, for flows that a local socket sends; with -r from the handshake; with -l as "
-    "reported. ICMP: of the first echo.",
+    "Round-trip time. TCP: smoothed, of the flow's local socket; with -r from the handshake; with -l as reported. "
+    "ICMP: of the first echo.",
     lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
     descending_first=True)
 _RTT = Field(
@@ -57,15 +57,16 @@ _RTT = Field(
                   "rtt > 50ms", "a time such as 50ms, 500us, 2s; without a unit: ms", quantities.milliseconds,
                   lambda source: where_known(source.columns["rtt_us"]) / 1e6, unit="ms"),
     members=(_member("tcpRoundTripMicroseconds",
-                     "Round-trip time: smoothed, of the local socket that sends the flow; with -r from SYN to SYN-ACK; "
-                     "with -l as the exporter reports it.",
+                     "Round-trip time: smoothed, of the local socket that sends or receives the flow; with -r from SYN "
+                     "to SYN-ACK; with -l as the exporter reports it.",
                      _of_tcp, 43),
              _member("icmpRoundTripMicroseconds", "Round-trip time of the flow's first ICMP echo.", _of_icmp, 900)),
     detail=_detail(_rtt_detail, 8))
 
 _RETRANSMITS_COLUMN = Column(
     "retransmits", "RETR", 5,
-    "TCP retransmissions: of the local socket so far; with -r those in the file; with -l those reported.",
+    "TCP retransmissions: of the local socket that sends, so far; with -r those in the file; with -l those "
+    "reported.",
     lambda row, _, __: _counted(row.retransmitted), (plain("retransmitted"),), 10,
     terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True)
 _RETRANSMITS = Field(
@@ -74,11 +75,11 @@ _RETRANSMITS = Field(
     key=FilterKey("retransmits", "TCP segments retransmitted; alone: any.", "retransmits > 10", _COUNT,
                   quantities.count, lambda source: source.columns["retransmitted"], optional=True),
     members=(_member("tcpRetransmittedSegments",
-                     "Segments retransmitted: by the local socket so far; with -r those in the file; with -l those "
-                     "that the exporter reports.",
+                     "Segments retransmitted: by the local socket that sends, so far; with -r those in the file; with "
+                     "-l those that the exporter reports.",
                      lambda flow: flow.retransmitted, 44),),
     detail=_detail(lambda row: f"retr {units.count(row.retransmitted)}"
-                   if row.congestion_window or row.retransmitted else "", 10))
+                   if row.retransmitted or (row.congestion_window and row.direction != Direction.INGRESS) else "", 10))
 
 _OUT_OF_ORDER_COLUMN = Column(
     "outoforder", "OOO", 5, "With -r or -l: TCP segments that arrived out of order.",
@@ -94,8 +95,7 @@ _OUT_OF_ORDER = Field(
                      lambda flow: flow.out_of_order, 45),),
     detail=_detail(lambda row: f"ooo {units.count(row.out_of_order)}" if row.out_of_order else "", 11))
 
-_CWND_DOC = ("TCP congestion window in segments, for flows that a local socket sends, or that of an sFlow agent's "
-             "host.")
+_CWND_DOC = "TCP congestion window in segments: of the flow's local socket, or that of an sFlow agent's host."
 _CWND = Field(
     "cwnd", _CWND_DOC, known=("live", "collector"),
     column=Column("cwnd", "CWND", 5, _CWND_DOC, lambda row, _, __: _counted(row.congestion_window),
@@ -103,7 +103,8 @@ _CWND = Field(
     key=FilterKey("cwnd", "TCP congestion window in segments, where it is known.", "cwnd < 10", _COUNT,
                   quantities.count, lambda source: where_known(source.columns["congestion_window"])),
     members=(_member("tcpCongestionWindowSegments",
-                     "Congestion window of the local socket that sends the flow, or of that of an sFlow agent's host.",
+                     "Congestion window of the local socket that sends or receives the flow, or of that of an sFlow "
+                     "agent's host.",
                      lambda flow: flow.congestion_window, 46),),
     detail=_detail(lambda row: f"cwnd {units.count(row.congestion_window)}" if row.congestion_window else "", 9))
 

@@ -287,9 +287,6 @@ class _Builder:
 
     def _named(self, direction: ParseTree[Any] | None, word: Token, operator: Token | None, operand: Token) -> Tree:
         way, sign = _direction(direction), _operator(operator)
-        if self._use == "records":
-            raise FilterError(self._text, _position(word), "exported records have no host names",
-                              hint="Flow Records have addresses, ports, bytes, packets, age, state, ...")
 
         def make(value: Token) -> Tree:
             self._check_text(str(word), sign, value)

@@ -32,7 +32,7 @@ class Filter:
 
     @property
     def of_names(self) -> bool:
-        """Whether it tests host names."""
+        """Whether it tests names of hosts."""
         from flowtop.filters.tree import Named, leaves
 
         return any(isinstance(test, Named) for test in leaves(self.tree))

@@ -21,10 +21,12 @@ from flowtop.filters import words
 from flowtop.filters.tree import And, Match, Named, Not, Or, Term, Test, Tree, Within
 from flowtop.model.flows import Array, ColumnsAt, FlowColumns, FlowSource, with_columns
 from flowtop.model.kinds import TCP_NAMED_BITS, IpVersion, Kind
+from flowtop.model.names_seen import NAMES, OF_SOURCE, name_codes, name_origins
 from flowtop.model.record import FlowRecords
 from flowtop.model.reported import packed_address
 from flowtop.text import operands
 from flowtop.text.lookups import Lookups
+from flowtop.text.names import name_pattern
 from flowtop.text.operands import Network
 
 _BITS = 20
@@ -277,13 +279,27 @@ def matching_codes(test: Match, codes: list[int], lookups: Lookups) -> list[int]
 
 
 def _named(test: Named, subject: _Subject) -> Mask:
-    found = np.zeros(subject.size, np.bool_)
+    found = _called(test, subject)
     addresses = subject.lookups.hosts.matching(test.pattern, whole=test.whole)
     four, sixteen = ([address for address in addresses if len(address) == size] for size in (4, 16))
     if four:
         found |= _of_version(among_four(subject.words(test.side, "u4"), four), IpVersion.V4, subject)
     if sixteen:
         found |= _of_version(among_sixteen(subject.words(test.side, "u8"), sixteen), IpVersion.V6, subject)
+    return found
+
+
+def _called(test: Named, subject: _Subject) -> Mask:
+    """Flows with that end's name in packets (fields/names.py)."""
+    peer_names = np.asarray(subject.columns["peer_name"])
+    if not peer_names.any():
+        return np.zeros(subject.size, np.bool_)
+    codes, of = np.unique(name_codes(peer_names), return_inverse=True)
+    passes = name_pattern(test.pattern, whole=test.whole)
+    texts = subject.lookups.named(NAMES)
+    good = np.array([code in texts and passes(texts[code]) for code in codes.tolist()])
+    of_source = name_origins(peer_names) & np.uint32(OF_SOURCE) != 0
+    found: Mask = good[of] & (of_source if test.side == "source" else ~of_source)
     return found
 
 

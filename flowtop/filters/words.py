@@ -92,7 +92,7 @@ _GRAMMAR_WORDS = (
     Word("ip ip6", "", "That version; also before src, dst, host, net, proto.", "ip6"),
     Word("private", "", "Both ends private, link-local, loopback or multicast; `src private`: that end.",
          "not private"),
-    Word("name", "TEXT", "Either end's host has this name, as far as `n` has found names; `src name`, `dst name`.",
+    Word("name", "TEXT", "Either end has this name: seen in packets, or found by `n`; `src name`, `dst name`.",
          "name ~ example"),
     Word("text", "TEXT", "A host name, process, interface, service or other text of the flow has this in it, or an "
                          "address begins with it; typed after `/`, the word alone will do.", "text nginx"),

@@ -23,7 +23,8 @@ Limits: two streams with equal addresses and ports in different VLANs or tunnels
 different devices at the same time. So do the packets of one conversation that are spread over several paths within a
 batch (packets sent over two uplinks in turn, a path that is left and returned to): every second packet looks the same
 as all packets after a delay, and which interfaces pass packets to each other is not known (devices stack, but programs
-redirect, too). With address translation both sides count, as they are different conversations.
+redirect, too). The two sides of a connection with address translation are one conversation where the batch says so
+(FlowBatch.conversations), from the first batch of a flow on; else both count.
 
 In the store, `head` is the slot of the conversation's head, a flow of the primary (-1: not deduplicated; -2 - head:
 after the flow has ended), and `members` at the head is the number of its live flows. `repeated` is how many packets of
@@ -78,7 +79,7 @@ class Deduplicator:
         for part in new:
             store.head[part] = -1
             slots = part[store.keys["kind"][part] != Kind.AGGREGATE]
-            owners = self._index.find_or_insert(store.key_words[slots], slots, store.key_words)
+            owners = self._index.find_or_insert(store.conversation_words[slots], slots, store.conversation_words)
             store.head[slots] = owners
             store.members[slots[owners == slots]] = 1
             newcomers.append(slots[owners != slots])
@@ -199,7 +200,7 @@ class Deduplicator:
         leaving = ended[heads == ended]
         store.head[ended] = -2 - heads
         alone = leaving[store.members[leaving] == 0]
-        self._index.remove(store.key_words[alone], alone)
+        self._index.remove(store.conversation_words[alone], alone)
         bereft = leaving[store.members[leaving] > 0]
         if len(bereft):
             left = self._members_of(bereft)
@@ -276,7 +277,7 @@ class Deduplicator:
         new = members[starts]
         changed = new != old[starts]
         gone, come = old[starts][changed], new[changed]
-        self._index.replace(store.key_words[gone], gone, come)
+        self._index.replace(store.conversation_words[gone], gone, come)
         store.members[gone] = 0
         store.members[new] = sizes
         heads = np.repeat(new, sizes)

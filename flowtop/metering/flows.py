@@ -18,6 +18,7 @@ from flowtop.metering.store import I8, U8, FlowStore
 from flowtop.metering.tcp import Sequences, note_measured, note_sockets, note_times, tcp_control_bits
 from flowtop.model.flows import event_ms
 from flowtop.model.kinds import TCP_OPENING_BIT, EndReason
+from flowtop.model.names_seen import PeerNames
 from flowtop.model.owners import latest
 from flowtop.model.record import (
     CARRIED,
@@ -132,6 +133,9 @@ def report(store: FlowStore, slots: Slots, reason: EndReason, now_ns: int | I8, 
         values = getattr(store, name)[slots]
         if name not in SELDOM or values.any():
             records[name] = values
+    peer_names = store.peer_name[slots]
+    if peer_names.any():
+        records["peer_name"] = peer_names
     if store.collected:
         records["flow_count"] = store.flow_count[slots] - store.flow_count_reported[slots]
         store.flow_count_reported[slots] = store.flow_count[slots]
@@ -259,6 +263,7 @@ class Flows:
 
     def add_entries(self, batch: FlowBatch, now_ns: int) -> Slots:
         """Add counters to flows, creating new ones; returns each entry's slot."""
+        self.name_known(batch.names)
         parts: list[Slots] = [np.empty(0, np.int64)]
         born: list[Slots] = []
         words = as_words(batch.keys)
@@ -268,7 +273,8 @@ class Flows:
             slots = self.index.find(keys, hashes, self.store.key_words)
             missing = np.flatnonzero(slots < 0)
             if len(missing):
-                slots[missing] = self.give_birth(keys[missing], counters[missing])
+                before = None if batch.conversations is None else batch.conversations[start + missing]
+                slots[missing] = self.give_birth(keys[missing], counters[missing], before, batch.names)
                 if batch.described is not None:  # as other values of CARRIED, the bits are of the first record
                     self.store.record_bits[slots[missing]] = batch.described["record_bits"][start + missing]
                 self.index.insert(hashes[missing], slots[missing])
@@ -291,11 +297,26 @@ class Flows:
             note_measured(self.store, slots, batch.reported)
         return slots
 
-    def give_birth(self, keys: Words, counters: npt.NDArray[np.void]) -> Slots:
-        """Create flows with the values of their first packet. They are not in the index yet."""
+    def name_known(self, names: PeerNames | None) -> None:
+        """Give flows of the table the names that they themselves have shown since the last call."""
+        news = None if names is None else names.take_news()
+        if news is not None:
+            keys = as_words(news[0])
+            slots = self.index.find(keys, self.index.hash(keys), self.store.key_words)
+            there = slots >= 0
+            self.store.peer_name[slots[there]] = news[1][there]
+
+    def give_birth(self, keys: Words, counters: npt.NDArray[np.void], conversations: Words | None = None,
+                   names: PeerNames | None = None) -> Slots:
+        """Create flows with the values of their first packet. They are not in the index yet.
+
+        Args:
+            conversations: see FlowBatch.
+            names: gives them the names of their peers.
+        """
         store = self.store
         slots = store.allocate(len(keys))
-        store.key_words[slots] = keys
+        store.place(slots, keys, conversations)
         store.flow_id[slots] = np.arange(self._next_id, self._next_id + len(slots), dtype=np.uint64)
         self._next_id += len(slots)
         for name, merge in CARRIED.items():
@@ -305,6 +326,9 @@ class Flows:
         note_echoes(store, slots, counters)
         store.first_ns[slots] = store.reported_ns[slots] = counters["first_ns"]
         store.born_bucket[slots] = self.rates.bucket_number
+        found = None if names is None else names.of_new(keys.view(FLOW_KEY_DTYPE)[:, 0], counters["first_ns"])
+        if found is not None:
+            store.peer_name[slots] = found
         return slots
 
     def add(self, slots: Slots, counters: npt.NDArray[np.void]) -> npt.NDArray[np.uint16]:

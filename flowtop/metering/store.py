@@ -26,6 +26,7 @@ _FIELDS: dict[str, npt.DTypeLike] = {
     "retransmitted": "u4", "out_of_order": "u4", "retransmitted_reported": "u4", "out_of_order_reported": "u4",
     "opening_ns": "i8", "sequence_end": "i8", "segment_end": "i8",
     "packet_total": "u8", "octet_total": "u8", "packet_reported": "u8", "octet_reported": "u8",
+    "peer_name": "u4",
     "head": "i4", "members": "i4", "echo_ns": "i8",
     "packet_duplicate": "u8", "octet_duplicate": "u8", "repeated": "u8", "ahead": "u4", "ahead_ns": "i8",
     "before_ns": "i8",
@@ -44,7 +45,7 @@ class FlowStore:
     Fields of a new slot are zero, except those that Rates keeps per slot. Growing creates new arrays, so do not keep
     references to them. Each value that counters carry (model.record.CARRIED) has a field of the same name.
     `reported` (model.reported.REPORTED_DTYPE) exists once an exporter has reported such values; `collected`: flows come
-    from exporters.
+    from exporters; `before`: see conversation_words.
 
     Attributes (units): *_ns on the capture's clock; *_reported: part of the total that was in Flow Records;
     reported_ns: time of the last record, or of the end for an ended flow; record_count: number of records; *_duplicate:
@@ -74,6 +75,7 @@ class FlowStore:
     out_of_order: U4
     retransmitted_reported: U4
     out_of_order_reported: U4
+    peer_name: U4
     opening_ns: I8
     sequence_end: I8
     segment_end: I8
@@ -120,6 +122,7 @@ class FlowStore:
         self.keys: npt.NDArray[np.void] = np.zeros(0, FLOW_KEY_DTYPE)
         self.reported: Reported | None = None
         self.collected = False
+        self.before: Words | None = None
         for name, dtype in _FIELDS.items():
             setattr(self, name, np.zeros(0, dtype))
         self._grow(_LEAST_CAPACITY)
@@ -130,10 +133,24 @@ class FlowStore:
         return self.keys.view(np.uint64).reshape(-1, KEY_WORDS)
 
     @property
+    def conversation_words(self) -> Words:
+        """As `key_words`; of flows with address translation the ends before it: `before`, once there is such a flow."""
+        return self.key_words if self.before is None else self.before
+
+    def place(self, slots: Slots, keys: Words, conversations: Words | None) -> None:
+        """Store the keys of new flows; `conversations`: see FlowBatch."""
+        self.key_words[slots] = keys
+        if self.before is None and conversations is not None:
+            self.before = self.key_words.copy()
+        if self.before is not None:
+            self.before[slots] = keys if conversations is None else conversations
+
+    @property
     def nbytes(self) -> int:
         """Octets of address space; slots that were never used may not be resident."""
         fields: list[npt.NDArray[Any]] = [getattr(self, name) for name in ("keys", *_FIELDS)]
         reported = 0 if self.reported is None else self.reported.nbytes
+        reported += 0 if self.before is None else self.before.nbytes
         return self._free.nbytes + reported + sum(field.nbytes for field in fields)
 
     @property
@@ -196,4 +213,6 @@ class FlowStore:
             setattr(self, name, new)
         if self.reported is not None:
             self.reported = np.concatenate((self.reported, np.zeros(capacity - len(self.reported), REPORTED_DTYPE)))
+        if self.before is not None:
+            self.before = np.concatenate((self.before, np.zeros((capacity - len(self.before), KEY_WORDS), np.uint64)))
         self.capacity = capacity

@@ -209,6 +209,8 @@ class FlowTable:
         Returns:
             Records of flows that ended: beyond `max_flows`, and by timeouts if the tick is long.
         """
+        if batch.names is not None:
+            batch.names.forget_but(lambda: self._store.peer_name[:self._store.top])
         if batch.steps is not None:
             return self._accumulate_steps(batch, batch.steps)
         self._rates.start(int(batch.counters["first_ns"].min(initial=batch.now_ns)))

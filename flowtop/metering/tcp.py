@@ -294,7 +294,7 @@ def note_times(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void]) -
 def note_sockets(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void]) -> None:
     """Store the state of local sockets since they exist; the latest values count. Arguments as in `note_times`.
 
-    A socket that has just sent its SYN has no round-trip time yet.
+    A socket that has just sent its SYN has no round-trip time yet. What it has retransmitted is of the flow it sends.
     """
     some = np.flatnonzero(counters["congestion_window"])  # every socket has one
     if not len(some):
@@ -302,7 +302,8 @@ def note_sockets(store: FlowStore, slots: Slots, counters: npt.NDArray[np.void])
     some = some[store.keys["kind"][slots[some]] == Kind.FLOW]
     at = slots[some]
     store.congestion_window[at] = counters["congestion_window"][some]
-    store.retransmitted[at] = counters["retransmitted"][some]
+    sends = store.keys["direction"][at] == np.uint8(Direction.EGRESS)
+    store.retransmitted[at[sends]] = counters["retransmitted"][some][sends]
     round_trip = counters["smoothed_rtt_us"][some]
     store.rtt_us[at] = np.where(round_trip, round_trip, store.rtt_us[at])
 

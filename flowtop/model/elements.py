@@ -85,9 +85,12 @@ _ALL = (
     Element("interfaceDescription", 83, "string", doc="Names the tunnel of an observationPointId."),
     Element("octetTotalCount", 85, "unsigned64", "octets", "IP octets over the flow's life."),
     Element("packetTotalCount", 86, "unsigned64", "packets", "Wire packets over the flow's life."),
+    Element("applicationDescription", 94, "string",
+            doc="With `owners=on`: further texts about the local socket's process, as a JSON object."),
     Element("applicationId", 95, "octetArray",
             doc="With -l: application: classification engine and selector (RFC 6759)."),
-    Element("applicationName", 96, "string", doc="With -l: name of the application."),
+    Element("applicationName", 96, "string",
+            doc="With -l: name of the application. In own records with `owners=on`: the local socket's process."),
     Element("exporterIPv4Address", 130, "ipv4Address", doc="With -l: the exporter that reported the flow."),
     Element("exporterIPv6Address", 131, "ipv6Address", doc="The same, for an exporter with an IPv6 address."),
     Element("flowEndReason", 136, "unsigned8",
@@ -138,7 +141,7 @@ _ALL = (
             doc="In relayed records: what counters were multiplied by, `1 in 1000`; of selectors: `sampler 5`."),
     Element("layer2SegmentId", 351, "unsigned64",
             doc="With --decap or -l: VXLAN (1) in the highest octet, the VNI in the lowest three."),
-    Element("userName", 371, "string", doc="With -l: user of the flow."),
+    Element("userName", 371, "string", doc="With -l: user of the flow. With `owners=on`: the process' user."),
     Element("originalExporterIPv4Address", 403, "ipv4Address",
             doc="In relayed records: the exporter that reported the flow first (RFC 7119)."),
     Element("originalExporterIPv6Address", 404, "ipv6Address", doc="The same, for an exporter with an IPv6 address."),
@@ -153,6 +156,9 @@ _ALL = (
     Element("ntopOoorderInPkts", 111, "unsigned32", "packets",
             "TCP segments out of order since the flow's previous record, of flows where there were any.", NTOP),
     Element("ntopOoorderOutPkts", 112, "unsigned32", "packets", "The same, of the other direction of a biflow.", NTOP),
+    Element("ntopSrcProcPid", 168, "unsigned32", "",
+            "With `owners=on`: process id of the local socket, of what it sends.", NTOP),
+    Element("ntopDstProcPid", 375, "unsigned32", "", "The same, of what it receives.", NTOP),
 )
 
 def reverse_name(name: str) -> str:

@@ -45,6 +45,7 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "congestion_window": np.dtype("u4"),
     "retransmitted": np.dtype("u4"),
     "out_of_order": np.dtype("u4"),
+    "peer_name": np.dtype("u4"),
     **{name: REPORTED_DTYPE[name] for name in REPORTED},
 }
 """Every column by name. Deltas: of the last tick. `*_10s`, `*_60s`: sums over the windows. Peak: octets/s.
@@ -56,7 +57,8 @@ FLOW_COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 `conversation`: slot of the first flow of a flow's conversation where duplicates are looked for, -1 without one; for an
 ended flow the slot may belong to another conversation by now.
 `syn_ns`, `fin_ns`, `rst_ns`: of the first packet with that bit, 0 for none; a time of 0 is stored as 1.
-`rtt_us` .. `out_of_order`: of TCP, 0 if not known; see FlowRow. Names of model.reported.REPORTED: see there.
+`rtt_us` .. `out_of_order`: of TCP, 0 if not known; see FlowRow.
+`peer_name`: see model.names_seen; 0: no name. Names of model.reported.REPORTED: see there.
 """
 
 Together = Literal["sum", "max", "min", "formula", "none"]

@@ -15,6 +15,9 @@ NO_OWNER, KERNEL, FORWARDED = 0, 1, 2
 PROCESS_BIT = 1 << 63
 ANY_ADDRESS_BIT = 1 << 62
 """Of drained entries: found by port alone, so only for addresses of this host."""
+SENDER_BIT = 1 << 61
+"""Of drained entries of packets that came in: the process that sent them, in another network namespace of this host;
+without PROCESS_BIT: the cookie of its socket."""
 LISTED_BIT = 1 << 62
 """Of batches: from a list of sockets, so it says nothing new of a flow that has an owner, and may be older."""
 PID_BITS = 22
@@ -26,8 +29,10 @@ MARKS = {KERNEL: "kernel", FORWARDED: "forwarded"}
 
 PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS = (
     "processes", "owner users", "units", "commands", "parents", "executables", "cgroups")
+CONTAINERS, CONTAINER_IDS, IMAGES, PODS, NAMESPACES = "containers", "container ids", "images", "pods", "namespaces"
 """Keys of FlowBatch.texts: text by owner id. All are text that strangers may have chosen."""
-TEXTS = (PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS)
+TEXTS = (PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS, CONTAINERS, CONTAINER_IDS, IMAGES, PODS,
+         NAMESPACES)
 
 Ids = npt.NDArray[np.uint64]
 
@@ -44,11 +49,17 @@ class OwnerStatistics:
         refused: why no hooks of cgroups are used, so that only sockets that live a while are known; "": they are used.
         unreadable: number of processes whose open files cannot be read: their older sockets have no owner.
         missed: processes whose names were not kept: too many began to use sockets at once, or were known already.
+        nameless: containers that only their ids are known of.
+        unjoined: conversations of containers, and address translations, that were too many to be kept.
+        untranslated: why address translation is not known; "": it is, or there is none.
     """
 
     refused: str = ""
     unreadable: int = 0
     missed: int = 0
+    nameless: int = 0
+    unjoined: int = 0
+    untranslated: str = ""
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -56,12 +67,17 @@ class OwnerStatistics:
         return (
             *((f"owners only from /proc: {self.refused}",) if self.refused else ()),
             *((f"not readable: {_processes(self.unreadable)}",) if self.unreadable else ()),
-            *((f"missed: {_processes(self.missed)}",) if self.missed else ()))
+            *((f"missed: {_processes(self.missed)}",) if self.missed else ()),
+            *((f"no names: {self.nameless:,} container{'' if self.nameless == 1 else 's'}",) if self.nameless else ()),
+            *((f"not joined: {self.unjoined:,} of containers",) if self.unjoined else ()),
+            *((f"NAT not known: {self.untranslated}",) if self.untranslated else ()))
 
     @property
     def record(self) -> dict[str, str | int]:
         """As members of JSON."""
-        return {"hooksRefused": self.refused, "unreadableProcesses": self.unreadable, "missedProcesses": self.missed}
+        return {"hooksRefused": self.refused, "unreadableProcesses": self.unreadable, "missedProcesses": self.missed,
+                "namelessContainers": self.nameless, "unjoinedConversations": self.unjoined,
+                "natRefused": self.untranslated}
 
 
 def owner_id(pid: int, start_ns: int) -> int:
@@ -71,7 +87,7 @@ def owner_id(pid: int, start_ns: int) -> int:
         pid: in the initial PID namespace.
         start_ns: CLOCK_BOOTTIME outside of time namespaces.
     """
-    return PROCESS_BIT | ((start_ns >> START_SHIFT) << PID_BITS & ANY_ADDRESS_BIT - 1) | pid
+    return PROCESS_BIT | ((start_ns >> START_SHIFT) << PID_BITS & SENDER_BIT - 1) | pid
 
 
 def pid_of(owner: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class PacketBatch:
         time_ns: since 1970 UTC.
         received: bool, known to have been received; others were sent, or it is not known.
         interfaces: by ifindex.
+        owners: u8, see model/owners.py: whose socket it is; None: it is not looked for.
+        texts: of the owners, see model.owners.TEXTS.
 
     The arrays may be views of buffers that are reused: copy what you keep before you return.
     """
@@ -54,6 +56,8 @@ class PacketBatch:
     time_ns: Integers
     received: npt.NDArray[np.bool_]
     interfaces: Mapping[int, PacketInterface]
+    owners: npt.NDArray[np.uint64] | None = None
+    texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

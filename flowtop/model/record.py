@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowtop.errors import FlowtopError
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
+from flowtop.model.names_seen import NameStatistics, PeerNames
 from flowtop.model.owners import OwnerStatistics
 from flowtop.model.reported import REPORTED, REPORTED_DTYPE
 
@@ -71,6 +72,7 @@ FLOW_COUNTERS_DTYPE = np.dtype([
 tcp_bit_seen: the 12 TCP control bits of IE 6, then whether a SYN without ACK was seen. syn_ns, fin_ns, rst_ns: the
 first packet with that bit, 0 for none. smoothed_rtt_us .. retransmitted are of the local TCP socket that sent the flow,
 at its latest packet (but for a tick of the clock): us, segments, and segments in the socket's life; 0 of other flows.
+Of flows that a local socket receives, the first two, at the first packet after a drain.
 fragments: how many of the packets are fragments. echo: 1 if the first packet is an ICMP echo request or reply; then
 echo_identifier and echo_sequence are its, and echo_after_ns is its precise time, in ns after first_ns. owner: whose
 socket it is, see model/owners.py; 0: not known.
@@ -188,16 +190,21 @@ class Unobserved:
         reason: why.
         direction: of its packets; None: both.
         in_part: some packets of it are observed.
+        packets: its flows are observed, but its packets cannot be written.
     """
 
     interface: str
     reason: str
     direction: Direction | None = None
     in_part: bool = False
+    packets: bool = False
 
     @property
     def text(self) -> str:
         """For a person, in one line."""
+        if self.packets:
+            way = "" if self.direction is None else f"{self.direction.name.lower()} "
+            return f"{way}packets of {self.interface} are not written: {self.reason}"
         what = self.interface if self.direction is None else f"{self.direction.name.lower()} of {self.interface}"
         return f"{what} is {'not all' if self.in_part else 'not'} observed: {self.reason}"
 
@@ -240,8 +247,13 @@ class FlowBatch:
             nothing so far.
         texts: texts of its codes, see model.reported.TEXTS; of owners, see model.owners.TEXTS.
         owners: how the owners of flows are found; None: they are not looked for.
+        names: gives flows the names of their peers; None: they are not looked for.
+        name_statistics: what was seen of names; None likewise.
+        named_addresses: what each address, 4 or 16 octets, was called last by whoever asked.
         segments: SEGMENT_DTYPE: whole TCP segments that take sequence numbers, those of an entry together, in the order
             in which they came; None: the capture does not look at them.
+        conversations: u64, shape (n, 7): the keys, but with the ends of flows with address translation as they are
+            before it: these are the same packets. None: no flow has any.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
             end of its own.
 
@@ -264,7 +276,11 @@ class FlowBatch:
     reported: npt.NDArray[np.void] | None = None
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
+    conversations: npt.NDArray[np.uint64] | None = None
     unobserved: tuple[Unobserved, ...] = ()
+    names: PeerNames | None = None
+    name_statistics: NameStatistics | None = None
+    named_addresses: Mapping[bytes, str] = field(default_factory=dict)
 
 
 FLOW_RECORD_DTYPE = np.dtype([
@@ -289,10 +305,12 @@ FLOW_RECORD_DTYPE = np.dtype([
     ("congestion_window", "u4"),
     ("retransmitted_delta", "u4"),
     ("out_of_order_delta", "u4"),
+    ("peer_name", "u4"),
     *[(name, DESCRIBED_DTYPE[name]) for name in DESCRIBED_DTYPE.names or ()],
 ])
 """A Flow Record as expiry reports it. Deltas: since the flow's previous record. Times: ms since 1970 UTC.
 
+`peer_name`: see model.names_seen; 0: no name.
 `duplicate`: the totals count these packets in the flow of another Observation Point.
 `syn_ms` .. `congestion_window`: of TCP, 0 where it is not known; see FlowRow. `*_delta`: since the flow's previous
 record. Messages have those that there are elements for: see wire/tcp_metrics.py.

@@ -83,10 +83,10 @@ class FlowRow(NamedTuple):
     fin_ms: int = 0
     rst_ms: int = 0
     rtt_us: int = 0
-    """TCP round-trip time: smoothed, of the local socket that sends this flow; of files from SYN to SYN-ACK.
-    0: not known. Of groups: the longest."""
+    """TCP round-trip time: smoothed, of the local socket that sends or receives this flow; of files from SYN to
+    SYN-ACK. 0: not known. Of groups: the longest."""
     congestion_window: int = 0
-    """Congestion window in segments of the local socket that sends this flow; 0: no such socket."""
+    """Congestion window in segments of the local socket that sends or receives this flow; 0: no such socket."""
     retransmitted: int = 0
     """TCP segments retransmitted: by the local socket so far; for files: see metering/tcp.py."""
     out_of_order: int = 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import queue
 import select
 import stat
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -29,6 +31,8 @@ from flowtop.query.layout import columns_of, order_text, sorted_column
 from flowtop.query.query import Books, Page, Query
 from flowtop.text.units import duration, rate
 
+NARRATION_EVERY_S = 60.0
+"""How often another reason is said of what is not observed."""
 OutputFormat = Literal["table", "json", "csv", "none"]
 
 
@@ -89,8 +93,27 @@ class RoundFormat(Protocol):
         """The text of round `number` (from 1), in complete lines."""
 
 
+class _Gaps:
+    """Says what is not observed."""
+
+    def __init__(self, narrate: Callable[[str], None], monotonic_s: Callable[[], float]) -> None:
+        self._narrate = narrate
+        self._monotonic_s = monotonic_s
+        self._said: dict[Unobserved, tuple[str, float]] = {}  # by place: which text, and when
+
+    def note(self, unobserved: Iterable[Unobserved]) -> None:
+        """Say what of this is new."""
+        for one in unobserved:
+            place, now_s = replace(one, reason=""), self._monotonic_s()
+            text, since_s = self._said.get(place, ("", -math.inf))
+            if one.text != text and now_s - since_s >= NARRATION_EVERY_S:
+                self._said[place] = one.text, now_s
+                self._narrate(one.text)
+
+
 def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: Callable[[str], None],
-              narrate: Callable[[str], None] = lambda _: None) -> int:
+              narrate: Callable[[str], None] = lambda _: None,
+              monotonic_s: Callable[[], float] = time.monotonic) -> int:
     """Write rounds until the pipeline has ended; the last round shows the last drain.
 
     Args:
@@ -98,7 +121,9 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
         pipeline: not started; made with `ready=pages.ready`.
         pages: becomes the listener of the pipeline.
         write: writes the text of one round, such as a `descriptor_writer`.
-        narrate: called once with each line about what is not observed.
+        narrate: called once with each line about what is not observed; when only the reason changes, as it does where
+            another program is loaded again and again, once in NARRATION_EVERY_S.
+        monotonic_s: clock, in seconds.
 
     Returns:
         The number of rounds written. When the reader closes the pipe, the run ends without an error.
@@ -110,13 +135,10 @@ def run_batch(config: BatchConfig, pipeline: Pipeline, pages: PageQueue, write: 
     pipeline.ask(config.query if config.output != "none" else replace(config.query, limit=0))
     pipeline.start(pages)
     rounds = 0
-    said: set[Unobserved] = set()
+    gaps = _Gaps(narrate, monotonic_s)
     try:
         for page in pages:
-            for one in page.unobserved:
-                if one not in said:
-                    narrate(one.text)
-            said.update(page.unobserved)
+            gaps.note(page.unobserved)
             write(form.text(rounds + 1, page))
             rounds += 1
     except BrokenPipeError:
@@ -226,7 +248,8 @@ def totals_record(page: Page) -> dict[str, int]:
 def not_observed(one: Unobserved) -> dict[str, str | bool]:
     """One thing that is not observed, for JSON."""
     direction = {} if one.direction is None else {"direction": one.direction.name.lower()}
-    return {"interface": one.interface, **direction, "inPart": one.in_part, "reason": one.reason}
+    packets = {"packets": True} if one.packets else {}
+    return {"interface": one.interface, **direction, **packets, "inPart": one.in_part, "reason": one.reason}
 
 
 class _Nothing:
@@ -255,6 +278,8 @@ class _JsonLines:
             line["collecting"] = collecting_record(page.collecting)
         if page.owners:
             line["owners"] = page.owners.record
+        if page.names:
+            line["namesSeen"] = page.names.record
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 
@@ -320,8 +345,9 @@ def _summary(number: int, page: Page) -> list[str]:
                          ("excess out", books.excess_egress_packets)):
         if number:
             second += f"  {word} {number}"
-    owners = [] if page.owners is None else page.owners.faults
-    return [first, second, *(one.text for one in page.unobserved), *owners,
+    owners = () if page.owners is None else page.owners.faults
+    names = () if page.names is None else page.names.faults
+    return [first, second, *(one.text for one in page.unobserved), *owners, *names,
             *_collecting_lines(page.collecting), *_network_lines(page)]
 
 

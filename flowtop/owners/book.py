@@ -13,9 +13,14 @@ from pathlib import Path
 from flowtop.model.owners import (
     CGROUPS,
     COMMANDS,
+    CONTAINER_IDS,
+    CONTAINERS,
     EXECUTABLES,
+    IMAGES,
     MARKS,
+    NAMESPACES,
     PARENTS,
+    PODS,
     PROCESSES,
     TEXTS,
     UNITS,
@@ -24,6 +29,7 @@ from flowtop.model.owners import (
 )
 from flowtop.owners import proc
 from flowtop.owners.cgroups import CgroupPaths, slice_of, unit_of
+from flowtop.owners.containers import Container, ContainerNames
 from flowtop.owners.proc import PROC, TICK_NS, Stat
 
 MOST_OWNERS = 65_536
@@ -46,6 +52,7 @@ class Owner:
         executable, command, cgroup: of /proc, "" until they are read, or if they cannot be.
         user, unit: names.
         parents: pid and name of the parent, its parent and so on.
+        container: that it runs in; None: none is known.
     """
 
     pid: int
@@ -60,6 +67,7 @@ class Owner:
     user: str = ""
     unit: str = ""
     parents: tuple[tuple[int, str], ...] = ()
+    container: Container | None = None
 
     @property
     def start_ticks(self) -> int:
@@ -87,6 +95,7 @@ class OwnerBook:
 
     Args:
         paths: of cgroups, for processes that ended before they were read.
+        containers: names of containers; None: they are not looked for.
         proc: where /proc is mounted.
         most: owners to keep.
         user: name of a user id.
@@ -97,8 +106,10 @@ class OwnerBook:
     """
 
     def __init__(self, paths: CgroupPaths, *, clock: Callable[[], float], proc: Path = PROC, most: int = MOST_OWNERS,
-                 user: Callable[[int], str] = user_name) -> None:
+                 user: Callable[[int], str] = user_name, containers: ContainerNames | None = None) -> None:
         self._paths = paths
+        self._containers = containers
+        self._of_container: dict[str, set[int]] = {}
         self._clock = clock
         self._proc = proc
         self._most = most
@@ -131,6 +142,9 @@ class OwnerBook:
                 self.forgotten += 1
 
     def _store(self, owner_id: int, owner: Owner) -> None:
+        before = self._owners.get(owner_id)
+        if before is not None and before.container is not None:
+            self._leave(owner_id, before.container)
         self._owners[owner_id] = owner
         self._owners.move_to_end(owner_id)
         self._by_pid[owner.pid] = owner_id
@@ -142,7 +156,22 @@ class OwnerBook:
                            (PARENTS, " < ".join(f"{comm} ({pid})" for pid, comm in owner.parents))):
             if text or owner_id in texts[name]:
                 texts[name][owner_id] = text
+        if owner.container is not None:
+            self._store_container(owner_id, owner.container)
         self._changed = True
+
+    def _store_container(self, owner_id: int, container: Container) -> None:
+        self._of_container.setdefault(container.id, set()).add(owner_id)
+        for name, text in ((CONTAINERS, container.label), (CONTAINER_IDS, container.id), (IMAGES, container.image),
+                           (PODS, container.pod), (NAMESPACES, container.namespace)):
+            if text or owner_id in self._texts[name]:
+                self._texts[name][owner_id] = text
+
+    def _leave(self, owner_id: int, container: Container) -> None:
+        those = self._of_container[container.id]
+        those.discard(owner_id)
+        if not those:
+            del self._of_container[container.id]
 
     def _forget(self, owner_id: int) -> None:
         owner = self._owners.pop(owner_id)
@@ -150,6 +179,8 @@ class OwnerBook:
             del self._by_pid[owner.pid]
         for table in self._texts.values():
             table.pop(owner_id, None)
+        if owner.container is not None:
+            self._leave(owner_id, owner.container)
         self._new.pop(owner_id, None)
         self._read_s.pop(owner_id, None)
         self._active.discard(owner_id)
@@ -180,10 +211,19 @@ class OwnerBook:
                 self._changed = False
             return self._published
 
+    def texts_of(self, owner_ids: Iterable[int]) -> Mapping[str, Mapping[int, str]]:
+        """The same of some owners, as it is now."""
+        with self._lock:
+            return {name: {owner_id: table[owner_id] for owner_id in owner_ids if owner_id in table}
+                    for name, table in self._texts.items()}
+
     # ---- one thread
 
     def complete(self) -> None:
-        """Read what /proc says of processes that were noted since the last call, and of some that may have changed."""
+        """Read what /proc says of processes that were noted since the last call, and of some that may have changed.
+        Take what is known of containers by now."""
+        if self._containers is not None:
+            self._name_containers(self._containers.take_found())
         with self._lock:
             new, self._new = list(self._new), {}
         known: dict[int, Stat | None] = {}
@@ -195,6 +235,15 @@ class OwnerBook:
                      if now_s - self._read_s.get(owner_id, now_s) >= _RENAMED_AFTER_S][:_RENAMED_AT_ONCE]
         for owner_id in again:
             self._complete(owner_id, known)
+
+    def _name_containers(self, found: Iterable[Container]) -> None:
+        with self._lock:
+            for container in found:
+                for owner_id in list(self._of_container.get(container.id, ())):
+                    owner = replace(self._owners[owner_id], container=container)
+                    self._owners[owner_id] = owner
+                    self._store_container(owner_id, container)
+                    self._changed = True
 
     def _complete(self, owner_id: int, known: dict[int, Stat | None]) -> None:
         owner = self._owners.get(owner_id)
@@ -214,6 +263,9 @@ class OwnerBook:
             changed = replace(changed, parents=proc.parent_chain(changed.parent_pid, owner.start_ticks, self._proc,
                                                                  known))
         changed = replace(changed, unit=unit_of(changed.cgroup) or slice_of(changed.cgroup))
+        if self._containers is not None:
+            container = self._containers.of(life.cgroups if life is not None else f"0::{changed.cgroup}")
+            changed = replace(changed, container=container or owner.container)
         with self._lock:
             if owner_id not in self._owners:
                 return

@@ -77,20 +77,36 @@ def in_first_namespace(proc: Path = PROC) -> bool:
         return True
 
 
-def unreadable(proc: Path = PROC) -> int:
-    """The number of processes whose open files cannot be read."""
-    found = 0
+def unreadable(proc: Path = PROC) -> list[str]:
+    """Name and pid of the processes whose open files cannot be read."""
+    found = []
     for directory in proc.iterdir():
         if directory.name.isdecimal():
             try:
                 for file in (directory / "fd").iterdir():
                     os.readlink(file)  # noqa: PTH115 - no path
                     break
-            except PermissionError:
-                found += 1
+            except PermissionError:  # also of one that has ended meanwhile
+                text = read_text(directory / "stat", 4096)
+                if may_have_files(text):
+                    found.append(f"{text.partition('(')[2].rpartition(')')[0]} ({directory.name})")
             except OSError:
                 continue
     return found
+
+
+_WITHOUT_FILES = 0x00200004
+"""Flags of processes, PF_KTHREAD and PF_EXITING."""
+
+
+def may_have_files(stat: str) -> bool:
+    """Whether it is a process that may have open files: it lives, and is no thread of the kernel.
+
+    Args:
+        stat: text of /proc/PID/stat; "": it has ended.
+    """
+    fields = stat.rpartition(")")[2].split()
+    return len(fields) > 6 and fields[0] not in "ZX" and not int(fields[6]) & _WITHOUT_FILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +116,18 @@ class Life:
     Attributes:
         executable: path.
         command: command line, arguments separated by spaces.
-        cgroup: path in the hierarchy of cgroup v2.
+        cgroups: text of /proc/PID/cgroup: a path in each hierarchy.
     """
 
     stat: Stat
     executable: str = ""
     command: str = ""
-    cgroup: str = ""
+    cgroups: str = ""
+
+    @property
+    def cgroup(self) -> str:
+        """The path in the hierarchy of cgroup v2."""
+        return next((line[3:] for line in self.cgroups.splitlines() if line.startswith("0::")), "")
 
 
 def read_life(pid: int, start_ticks: int, proc: Path = PROC) -> Life | None:
@@ -117,11 +138,11 @@ def read_life(pid: int, start_ticks: int, proc: Path = PROC) -> Life | None:
     except OSError:
         executable = ""
     command = read_text(directory / "cmdline", LONGEST_COMMAND).rstrip("\0").replace("\0", " ")
-    cgroup = next((line[3:] for line in read_text(directory / "cgroup").splitlines() if line.startswith("0::")), "")
+    cgroups = read_text(directory / "cgroup")
     stat = read_stat(pid, proc)  # last: if it is this process, all above was its too
     if stat is None or stat.start_ticks != start_ticks:
         return None
-    return Life(stat, executable, command, cgroup)
+    return Life(stat, executable, command, cgroups)
 
 
 def parent_chain(parent_pid: int, start_ticks: int, proc: Path = PROC,

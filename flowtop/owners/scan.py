@@ -35,6 +35,8 @@ _STATES = 0xFFFFFFFF & ~(1 << _TIME_WAIT | 1 << _NEW_SYN_RECEIVED)
 _RAW = 255
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE, socket.IPPROTO_SCTP, _RAW)
 _MAPPED = bytes(10) + b"\xff\xff"
+_WITHOUT_FILES = 0x00200004
+"""Flags of processes, PF_KTHREAD and PF_EXITING."""
 
 Found = tuple[bytes, bytes, int, int, int, int, int, int, int]
 """Local and remote address, ports, protocol, IP version, state, cookie, inode."""
@@ -139,7 +141,7 @@ def holders() -> tuple[list[Process], dict[int, list[int]], int]:
         try:
             names = os.listdir(directory)  # noqa: PTH208 - as below
         except PermissionError:
-            denied += 1
+            denied += _has_files(pid)
             continue
         except OSError:
             continue
@@ -147,8 +149,8 @@ def holders() -> tuple[list[Process], dict[int, list[int]], int]:
         for name in names:
             try:
                 target = os.readlink(f"{directory}/{name}")  # noqa: PTH115 - 100,000 of them would be objects
-            except PermissionError:  # for all files of this process
-                denied += 1
+            except PermissionError:  # for all files of this process, or it has just ended
+                denied += _has_files(pid)
                 break
             except OSError:
                 continue
@@ -169,6 +171,16 @@ def holders() -> tuple[list[Process], dict[int, list[int]], int]:
     return processes, having, denied
 
 
+def _has_files(pid: int) -> bool:
+    """Whether it is a process that may have open files: alive, and no thread of the kernel."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    fields = text.rpartition(")")[2].split()
+    return fields[0] not in "ZX" and not int(fields[6]) & _WITHOUT_FILES
+
+
 def _here() -> tuple[list[Found], list[int]]:
     """Sockets of the current network namespace, and the protocols that could be listed."""
     found: list[Found] = []
@@ -183,8 +195,8 @@ def _here() -> tuple[list[Found], list[int]]:
     return found, listed
 
 
-def _elsewhere() -> Iterator[list[Found]]:
-    """Sockets of the other network namespaces that processes are in."""
+def _elsewhere() -> Iterator[tuple[list[Found], bool]]:
+    """Sockets of each other network namespace that processes are in, and whether they are all there."""
     own = _namespace(_PROC / "self/ns/net")
     seen = {own, 0}
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -196,15 +208,24 @@ def _elsewhere() -> Iterator[list[Found]]:
         seen.add(inode)
         try:
             entered = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
         except OSError:
+            yield list(table_sockets(_PROC / str(pid) / "net")), False
             continue
         try:
             if setns(entered, _CLONE_NEWNET) == 0:
-                yield _here()[0]
+                found, listed = _here()
+                try:
+                    found += packet_sockets()
+                    listed.append(0)
+                except OSError:
+                    pass
+                yield found, len(listed) > len(_PROTOCOLS)
                 if setns(home, _CLONE_NEWNET) != 0:
                     raise OSError(get_errno(), "setns")
             else:
-                yield list(table_sockets(_PROC / str(pid) / "net"))
+                yield list(table_sockets(_PROC / str(pid) / "net")), False
         finally:
             os.close(entered)
 
@@ -215,7 +236,7 @@ def scan() -> tuple[dict[str, object], bytes]:
     Returns:
         {"processes": [pid, start in ticks of /proc, name, user, parent] of each; "listed": protocols whose sockets of
         this namespace are all there (0: packet sockets); "denied": of how many processes the open files could not be
-        read}, and the sockets.
+        read; "partly": of how many other network namespaces not all sockets are there}, and the sockets.
     """
     mine, listed = _here()
     try:
@@ -223,7 +244,8 @@ def scan() -> tuple[dict[str, object], bytes]:
         listed.append(0)
     except OSError:
         pass
-    groups = [(1, mine), *((0, found) for found in _elsewhere())]
+    apart = list(_elsewhere())
+    groups = [(1, mine), *((0, found) for found, _ in apart)]
     processes, having, denied = holders()
     packed = []
     for own, found in groups:
@@ -235,7 +257,8 @@ def scan() -> tuple[dict[str, object], bytes]:
                 state == _ESTABLISHED and not {(_V4, local_port), (_V6, local_port)} & listening))
             packed.append(SOCKET.pack(local, remote, local_port, remote_port, protocol, version, own, of_kernel, cookie,
                                       inode, holder + 1))
-    return {"processes": processes, "listed": listed, "denied": denied}, b"".join(packed)
+    return {"processes": processes, "listed": listed, "denied": denied,
+            "partly": sum(not whole for _, whole in apart)}, b"".join(packed)
 
 
 def _holder(indexes: Sequence[int], processes: list[Process], *, shared: bool) -> int:

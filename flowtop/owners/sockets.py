@@ -79,6 +79,13 @@ class Scan:
         """End it: `result`, in another thread, returns. Any thread."""
         self._process.kill()
 
+    def close(self) -> None:
+        """End it, also if nobody has asked for its result, and nobody does now."""
+        self._process.kill()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait()
+
 
 class SocketTable:
     """The sockets of one scan.
@@ -99,6 +106,7 @@ class SocketTable:
         sockets = np.frombuffer(output, SOCKET_DTYPE, offset=_SIZE.size + size)
         self.count = len(sockets)
         self.denied = int(head["denied"])
+        self._partly = int(head["partly"])
         self._listed = np.zeros(256, np.bool_)
         self._listed[head["listed"]] = True
         self._raw_listed = {_RAW_SOCKETS, _PACKET_SOCKETS} <= set(head["listed"])
@@ -153,11 +161,16 @@ class SocketTable:
         _fill(owners, self._names, self._of_name, _packed(names))
         return owners
 
-    def lists(self, keys: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    def lists(self, keys: npt.NDArray[np.void], apart: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Which flows could only have been sent by a listed socket, or by the kernel: not DCCP's, nor echo requests, as
-        the kernel does not list the sockets of ping."""
+        the kernel does not list the sockets of ping.
+
+        Args:
+            keys: FLOW_KEY_DTYPE, shape (n,).
+            apart: which of them were sent in another network namespace.
+        """
         protocols = keys["protocol"]
-        found = np.full(len(keys), self._raw_listed)
+        found = np.full(len(keys), self._raw_listed) & ~(apart & (self._partly > 0))
         for protocol in _OWN_LISTS:
             found &= (protocols != np.uint8(protocol)) | self._listed[int(protocol)]
         for icmp, (request, _) in ICMP_ECHO.items():

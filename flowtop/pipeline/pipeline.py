@@ -302,7 +302,7 @@ class Pipeline:
         ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts,
-                                networks=self._networks)
+                                called=handover.batch.named_addresses, networks=self._networks)
         self._attached, self._unobserved = handover.batch.attached, handover.batch.unobserved
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)
@@ -311,7 +311,7 @@ class Pipeline:
             self._first_ns = int(handover.batch.counters["first_ns"].min())
         self._tunnels = self._tunnels or bool(handover.batch.keys["tunnel"].any())
         self._source, self._collecting = handover.batch.source, handover.batch.collecting
-        self._owners = handover.batch.owners
+        self._owners, self._names = handover.batch.owners, handover.batch.name_statistics
         if handover.close_tick:
             self._close_tick()
         if self._watcher is not None:
@@ -387,6 +387,7 @@ class Pipeline:
             source=self._source,
             collecting=self._collecting,
             owners=self._owners,
+            names=self._names,
             tunnels=self._tunnels,
         )
 

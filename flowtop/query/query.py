@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.names_seen import NameStatistics
 from flowtop.model.owners import OwnerStatistics
 from flowtop.model.rows import FlowRow
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
@@ -239,6 +240,7 @@ class Page:
         source: progress of reading a file; None for a live capture.
         collecting: statistics of the collector; None for any other capture.
         owners: how the owners of flows are found; None: they are not looked for.
+        names: what was seen of names in packets; None: they are not looked for.
         tunnels: whether there have been flows in tunnels.
     """
 
@@ -265,6 +267,7 @@ class Page:
     source: SourceState | None = None
     collecting: CollectingStatistics | None = None
     owners: OwnerStatistics | None = None
+    names: NameStatistics | None = None
     tunnels: bool = False
     matched_flows: int = 0
     details: Details | None = None

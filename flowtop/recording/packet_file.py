@@ -21,6 +21,7 @@ from flowtop.files import FILE_IN_USE, FileInUse, OutputFile, open_output, undo_
 from flowtop.model.kinds import Direction
 from flowtop.model.packets import PacketBatch, PacketInterface
 from flowtop.recording import pcapng
+from flowtop.recording.notes import Comments
 from flowtop.recording.pcapng import Integers
 
 _POLL_MS = 100
@@ -98,8 +99,11 @@ class PacketFile:
         """Octets of each frame that are written."""
         return np.minimum(captured, self._snap)
 
-    def write(self, packets: PacketBatch, rows: Integers) -> None:
+    def write(self, packets: PacketBatch, rows: Integers, comments: Comments) -> None:
         """Write these packets of a batch.
+
+        Args:
+            comments: of all its packets.
 
         Raises OSError: none were written to a regular file, the first ones to a pipe.
         """
@@ -110,12 +114,24 @@ class PacketFile:
             octets=packets.octets, offset=packets.offset[rows], captured=captured,
             wire=packets.wire[rows], time_ns=packets.time_ns[rows], interface=numbers,
             direction=np.where(keys["direction"] == Direction.EGRESS, pcapng.OUTBOUND,
-                               packets.received[rows] * pcapng.INBOUND)))
-        ends = np.cumsum(pcapng.packet_octets(captured)) + self.octets
+                               packets.received[rows] * pcapng.INBOUND),
+            comments=comments.options, comment=comments.which[rows]))
+        ends = np.cumsum(pcapng.packet_octets(captured, comments.octets(rows))) + self.octets
         try:
             self._write(blocks)
         finally:
             self.packets += int(np.searchsorted(ends, self.octets, "right"))
+
+    def write_names(self, names: Mapping[bytes, str], most_octets: int) -> None:
+        """Write names of addresses, see pcapng.name_resolution, unless the file has no room for them. Raises OSError.
+
+        Args:
+            most_octets: maximum size of the file with what `finish` writes; 0: no limit.
+        """
+        block = pcapng.name_resolution(names)
+        end = self.octets + len(block) + len(self._interfaces) * pcapng.INTERFACE_STATISTICS_OCTETS
+        if not most_octets or end <= most_octets:
+            self._write(block)
 
     def octets_beside(self, packets: PacketBatch, rows: Integers) -> int:
         """Octets of the file other than packets, if these are written: interface blocks before and after them."""

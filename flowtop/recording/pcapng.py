@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 
-_SECTION_HEADER, _INTERFACE_DESCRIPTION, _INTERFACE_STATISTICS, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 5, 6
+_SECTION_HEADER, _INTERFACE_DESCRIPTION, _NAME_RESOLUTION, _INTERFACE_STATISTICS, _ENHANCED_PACKET = (
+    0x0A0D0D0A, 1, 4, 5, 6)
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _UNKNOWN_LENGTH = 0xFFFFFFFFFFFFFFFF
 _END_OF_OPTIONS = b"\0\0\0\0"
@@ -18,6 +20,8 @@ _SHB_HARDWARE, _SHB_OS, _SHB_USERAPPL = 2, 3, 4
 _IF_NAME, _IF_TSRESOL = 2, 9
 _ISB_FILTERACCEPT, _ISB_OSDROP, _ISB_USRDELIV = 6, 7, 8
 _NANOSECONDS = b"\x09"
+_OPT_COMMENT = 1
+_NRB_END, _NRB_IPV4, _NRB_IPV6 = 0, 1, 2
 _EPB_FLAGS, _FLAGS_OCTETS = 2, 4
 _LONGEST_TEXT = 1000
 INBOUND, OUTBOUND = 1, 2
@@ -45,6 +49,8 @@ class PacketBlocks:
         time_ns: since 1970 UTC, >= 0.
         interface: number of its Interface Description Block in the section, from 0.
         direction: 0 for unknown, INBOUND, OUTBOUND.
+        comments: options of comments, see `comment_option`; b"" for none.
+        comment: which of them each packet has.
     """
 
     octets: npt.NDArray[np.uint8]
@@ -54,6 +60,8 @@ class PacketBlocks:
     time_ns: Integers
     interface: Integers
     direction: Integers
+    comments: Sequence[bytes]
+    comment: Integers
 
 
 def section_header(hardware: str, system: str, application: str) -> bytes:
@@ -91,15 +99,39 @@ def interface_statistics(interface: int, time_ns: int, *, matched: int, dropped:
                   [(code, struct.pack("<Q", count)) for code, count in counts])
 
 
-def packet_octets(captured: Integers) -> Integers:
-    """Octets of the Enhanced Packet Blocks for frames with this many written octets, shape (n,)."""
+def name_resolution(names: Mapping[bytes, str]) -> bytes:
+    """Name Resolution Block.
+
+    Args:
+        names: untrusted text by address of 4 or 16 octets.
+    """
+    records = [(_NRB_IPV4 if len(address) == 4 else _NRB_IPV6, address + _text(name) + b"\0")
+               for address, name in names.items()]
+    body = b"".join(struct.pack("<HH", kind, len(value)) + value + bytes(-len(value) % 4)
+                    for kind, value in (*records, (_NRB_END, b"")))
+    return _block(_NAME_RESOLUTION, body, [])
+
+
+def comment_option(comment: str) -> bytes:
+    """The option of a block with a comment; b"" for none."""
+    text = _text(comment)
+    return struct.pack("<HH", _OPT_COMMENT, len(text)) + text + bytes(-len(text) % 4) if text else b""
+
+
+def packet_octets(captured: Integers, comment_octets: Integers | int = 0) -> Integers:
+    """Octets of the Enhanced Packet Blocks for frames with this many written octets, shape (n,).
+
+    Args:
+        comment_octets: those of their comments.
+    """
     padded: Integers = captured + -captured % 4
-    return padded + PACKET_OVERHEAD
+    return padded + PACKET_OVERHEAD + comment_octets
 
 
 def enhanced_packets(packets: PacketBlocks) -> memoryview:
-    """Enhanced Packet Blocks with directions, one after another."""
-    length = packet_octets(packets.captured)
+    """Enhanced Packet Blocks with directions and comments, one after another."""
+    comment_octets = np.array([len(option) for option in packets.comments], np.int64)[packets.comment]
+    length = packet_octets(packets.captured, comment_octets)
     ends = np.cumsum(length)
     starts = ends - length
     blocks = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
@@ -110,6 +142,11 @@ def enhanced_packets(packets: PacketBlocks) -> memoryview:
     for to, start, octets in zip((starts + _HEAD.itemsize).tolist(), packets.offset.tolist(),
                                  packets.captured.tolist(), strict=True):
         written[to:to + octets] = frames[start:start + octets]
+    some = np.flatnonzero(comment_octets)
+    at = ends[some] - _TAIL.itemsize - comment_octets[some]
+    for to, number in zip(at.tolist(), packets.comment[some].tolist(), strict=True):
+        option = packets.comments[number]
+        written[to:to + len(option)] = option
     return written
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from flowtop.errors import EXIT_NOT_SENT, EXIT_OK, EXIT_USAGE, FlowtopError
 from flowtop.files import recording_owner
 from flowtop.text.lookups import Lookups
+from flowtop.text.names import NO_NAMES, KnownNames
 
 if TYPE_CHECKING:
     from flowtop.filters.filter import Filter
@@ -60,10 +61,14 @@ class Recorder:
 
     Args:
         limits: limits of each recording.
+
+    Attributes:
+        names: the names of hosts that are known now, for files. For any thread.
     """
 
     def __init__(self, limits: RecordingLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
+        self.names: Callable[[], KnownNames] = lambda: NO_NAMES
         self._capture: PacketCapture | None = None
         self._begun = False
         self._changing = threading.Lock()
@@ -136,9 +141,10 @@ class Recorder:
 
     def follow(self, source: FlowSource, lookups: Lookups) -> None:
         """Called after each update of the flow table."""
-        selection = self._selection
-        if selection is not None and self.running:
+        selection, recording = self._selection, self._recording
+        if selection is not None and recording is not None and self.running:
             selection.follow(source, lookups)
+            recording.name(self.names())
 
     def end(self) -> RecordingStatistics | None:
         """Write packets in transit and end the recording; returns the last figures. Thread-safe."""

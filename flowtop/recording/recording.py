@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from flowtop.model.packets import PacketBatch, PacketLosses
 from flowtop.model.record import FLOW_KEY_DTYPE
+from flowtop.recording.notes import Addresses, Comments, comments
 from flowtop.recording.packet_file import InterfaceCounts, PacketFile
 from flowtop.recording.pcapng import Integers, packet_octets
+from flowtop.recording.selection import whole_keys
 from flowtop.text.lookups import Lookups
+from flowtop.text.names import NO_NAMES, KnownNames
 
 RecordingState = Literal["writing", "full", "failed", "ended"]
 MOST_FLOWS = 1 << 20
@@ -87,6 +90,8 @@ class PacketRecording:
         self._written: Counter[int] = Counter()
         self._capped: Counter[int] = Counter()
         self._losses: Mapping[int, PacketLosses] = {}
+        self._addresses = Addresses()
+        self._names = NO_NAMES
         self._state: RecordingState = "writing"
         self._full_ns = 0
         self._error = ""
@@ -115,19 +120,36 @@ class PacketRecording:
         lookups = Lookups({ifindex: interface.name for ifindex, interface in packets.interfaces.items()})
         rows = np.flatnonzero(self._selection.mask(packets.keys, lookups))
         rows = self._within_share(packets.keys, rows)
-        room = 0 if self._state == "full" else self._room(packets, rows)
+        beside = comments(packets)
+        if self._state == "writing" and len(rows):
+            named = self._addresses.of_flows(set(whole_keys(packets.keys[rows])), self._names)
+            if not self._attempt(lambda: self._write_names(named)):
+                return
+        room = 0 if self._state == "full" else self._room(packets, rows, beside)
         self._count(self._capped, packets.keys, rows[room:])
-        if self._write_parts(packets, rows[:room]) and room < len(rows) and self._state != "full":
+        if self._write_parts(packets, rows[:room], beside) and room < len(rows) and self._state != "full":
             self._full_ns = int(packets.time_ns[rows[room]])
             self._end("full")
 
-    def _write_parts(self, packets: PacketBatch, rows: Integers) -> bool:
+    def name(self, names: KnownNames) -> None:
+        """Write the names of the packets' addresses, now and before later packets. Thread-safe."""
+        with self._lock:
+            if self._state == "writing" and names.edition != self._names.edition:
+                self._names, named = names, self._addresses.named(names)
+                self._attempt(lambda: self._write_names(named))
+
+    def _write_names(self, named: Mapping[bytes, str]) -> None:
+        """Names are written before the packets that follow, as programs read a file once."""
+        if named:
+            self._file.write_names(named, self._most_octets)
+
+    def _write_parts(self, packets: PacketBatch, rows: Integers, beside: Comments) -> bool:
         """Write these packets in parts; returns whether they fit. A write error ends the recording as failed."""
         at_once = _AT_ONCE
         while len(rows):
             part, before = rows[:at_once], self._file.packets
             try:
-                self._file.write(packets, part)
+                self._file.write(packets, part, beside)
             except OSError as error:
                 rows = self._written_of(packets, rows, before)
                 if self._file.regular and len(part) > 1:
@@ -160,11 +182,11 @@ class PacketRecording:
         self._count(self._capped, keys, rows[~chosen])
         return rows[chosen]
 
-    def _room(self, packets: PacketBatch, rows: Integers) -> int:
+    def _room(self, packets: PacketBatch, rows: Integers, beside: Comments) -> int:
         """Number of these packets that fit in the file."""
         if not self._most_octets:
             return len(rows)
-        ends = np.cumsum(packet_octets(self._file.cut(packets.captured[rows]))) + self._file.octets
+        ends = np.cumsum(packet_octets(self._file.cut(packets.captured[rows]), beside.octets(rows))) + self._file.octets
         most = self._most_octets - self._file.octets_beside(packets, rows)
         return int(np.searchsorted(ends, most, "right"))
 

@@ -58,12 +58,14 @@ class Lookups:
         interfaces: names of Observation Points by ifindex, also of those that are gone. Untrusted text.
         hosts: names of hosts by address, for the filter word `name`.
         texts: for other text fields: text by code, for each name that a field looks up with `named`. Untrusted text.
+        called: names by address, 4 or 16 octets: what each was looked up as last, by whichever client. Safe to show.
         networks: AS and country of addresses; None: there is no database. It does change: it learns.
     """
 
     interfaces: Mapping[int, str] = field(default_factory=dict)
     hosts: KnownNames = NO_NAMES
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    called: Mapping[bytes, str] = field(default_factory=dict)
     networks: Networks | None = None
 
     def named(self, name: str) -> Mapping[int, str]:

@@ -36,11 +36,17 @@ class KnownNames:
 
     def matching(self, pattern: str, *, whole: bool) -> list[bytes]:
         """Addresses whose name matches `pattern` in any case: `whole` as a glob, else as a part of the name."""
-        pattern = pattern.casefold()
-        if not whole:
-            return [address for address, name in self.names.items() if pattern in name.casefold()]
-        glob = re.compile(fnmatch.translate(pattern))
-        return [address for address, name in self.names.items() if glob.match(name.casefold())]
+        passes = name_pattern(pattern, whole=whole)
+        return [address for address, name in self.names.items() if passes(name)]
+
+
+def name_pattern(pattern: str, *, whole: bool) -> Callable[[str], bool]:
+    """Whether a name matches, in any case: `whole` as a glob, else as a part of the name."""
+    pattern = pattern.casefold()
+    if not whole:
+        return lambda name: pattern in name.casefold()
+    glob = re.compile(fnmatch.translate(pattern))
+    return lambda name: glob.match(name.casefold()) is not None
 
 
 NO_NAMES = KnownNames()
@@ -142,6 +148,9 @@ class HostNames:
         size: entries of the cache; the least recently used are removed first.
         pending: look-ups that may wait; the oldest are dropped first, and made again on the next request.
         clock: seconds, monotonic.
+
+    Attributes:
+        called: names of addresses, 4 bytes of IPv4 or 16 of IPv6, that are known already: nobody is asked for these.
     """
 
     def __init__(self, look_up: LookUp = system_look_up, *, on_change: Callable[[], None] = lambda: None,
@@ -163,11 +172,27 @@ class HostNames:
         self._closed = False
         self._told = NO_NAMES
         self._numbers: dict[str, dict[bytes, int]] = {}  # of the addresses of each name
+        self._called: Mapping[bytes, str] = {}
         self.edition = 0
+
+    @property
+    def called(self) -> Mapping[bytes, str]:
+        """See above; what it holds must not change."""
+        return self._called
+
+    @called.setter
+    def called(self, names: Mapping[bytes, str]) -> None:
+        if names is not self._called:
+            self._called = names
+            with self._changed:
+                self.edition += 1
 
     def name(self, raw: bytes, ip_version: int) -> str | None:
         """The name of an address of 16 bytes (IPv4: the first 4); None while it is not known. Never blocks."""
         key = raw if ip_version == IpVersion.V6 else raw[:4]
+        called = self._called.get(key)
+        if called is not None:
+            return called
         with self._changed:
             name, expires_at = self._known.get(key, (None, 0.0))
             if key in self._known:
@@ -190,7 +215,8 @@ class HostNames:
         with self._changed:
             if self._told.edition != self.edition:
                 self._told = KnownNames(self.edition, {
-                    address: name for address, (name, _) in self._known.items() if name is not None})
+                    **{address: name for address, (name, _) in self._known.items() if name is not None},
+                    **self._called})
             return self._told
 
     @property
@@ -348,15 +374,21 @@ class Names:
     Attributes:
         hosts, services: None: show numbers.
         edition: of `hosts`; when it changes, cells must be made again.
+        seen: names of flows' peers by code, shown with `hosts`.
     """
 
     hosts: HostNames | None = None
     services: ServiceNames | None = None
     edition: int = 0
+    seen: Mapping[int, str] = field(default_factory=dict, compare=False)
 
     def host(self, raw: bytes, ip_version: int) -> str | None:
         """The name of an address; None: show the number."""
         return None if self.hosts is None or not ip_version else self.hosts.name(raw, ip_version)
+
+    def peer(self, code: int) -> str | None:
+        """The name of a flow's peer; None: show the address, or its name."""
+        return None if self.hosts is None or not code else self.seen.get(code)
 
     def service(self, protocol: int, port: int) -> str | None:
         """The name of a port; None: show the number."""

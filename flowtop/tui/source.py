@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 from flowtop.errors import FlowtopError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flowtop.export.exports import Export
     from flowtop.filters.filter import Filter
     from flowtop.query.query import Page, Query
     from flowtop.recording.recording import RecordingStatistics
+    from flowtop.text.names import KnownNames
 
 
 class PageListener(Protocol):
@@ -83,7 +84,13 @@ class ExportControl(Protocol):
 
 
 class PacketControl(Protocol):
-    """What the screen needs to have packets written. Any thread; `begin` and `end` may take seconds."""
+    """What the screen needs to have packets written. Any thread; `begin` and `end` may take seconds.
+
+    Attributes:
+        names: gives the names of hosts that are known now, for the file. For any thread.
+    """
+
+    names: Callable[[], KnownNames]
 
     def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
         """Write packets of flows that pass all the filters to a file, which must not be there yet when it is `new`.

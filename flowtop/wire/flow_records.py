@@ -32,6 +32,7 @@ from flowtop.wire.biflows import biflow_templates
 from flowtop.wire.flow_templates import IPV4_FRAGMENT, IPV6_FRAGMENT, PROFILES, flow_templates, shape
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.owners import without_owners
 from flowtop.wire.record_addresses import fill_addresses, fill_inner
 from flowtop.wire.record_bits import began, turned, unreported
 from flowtop.wire.record_counters import (
@@ -64,13 +65,15 @@ COLLECTED_DTYPE = np.dtype([
     ("flow_count", "u4"),
     ("opposite", "?"),
     ("encapsulation", "u2"),
+    ("owner", "u8"),
 ])
 """A Flow Key (with the exporter's ifindex), counters since the previous report, times, fields of the first packet, and
 the exporter's interface on the other side (0 if not reported), RecordBits, and how many flows the record is of
 (deltaFlowCount; 0 if not reported).
 
 `opposite`: the Observation Point is not the interface in the flow's direction, but the one on the other side.
-`encapsulation`: of Kind.PARENT, octets around the inner packet of each packet."""
+`encapsulation`: of Kind.PARENT, octets around the inner packet of each packet.
+`owner`: of the local socket at the exporter, see model/owners.py; 0: not reported."""
 
 Collected = npt.NDArray[np.void]
 """COLLECTED_DTYPE, shape (n,)."""
@@ -99,7 +102,7 @@ _OWN = frozenset(template for templates in _OURS for template in (
 
 def is_own(template: Template) -> bool:
     """Whether it is a Template of flowtop for the flows of its own host."""
-    return without_measurements(template) in _OWN
+    return without_measurements(without_owners(template)) in _OWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from flowtop.model.record import RELAYED_RECORD_DTYPE, FlowRecords, chosen
 from flowtop.wire import tcp_metrics, tunnels
 from flowtop.wire.ipfix import RecordSet, encode_columns, encode_records, template_sets
 from flowtop.wire.ipfix_template import Template, field
+from flowtop.wire.owners import without_owners
 from flowtop.wire.relayed import DOMAIN as RELAYED_DOMAIN
 from flowtop.wire.relayed import RelayedTemplates, relayed_set
 from flowtop.wire.relayed import signatures as relayed_signatures
@@ -359,11 +360,12 @@ def flow_keys(templates: FlowTemplates, *, domain: int, tunnelled: bool = False)
 
 
 def more_keys(templates: FlowTemplates, more: Iterable[Template], *, domain: int) -> RecordSet:
-    """The Flow Keys of Templates of measured and of relayed records: as those of others, and for relayed ones the
-    exporter's Observation Domain."""
+    """The Flow Keys of Templates of measured and of relayed records, also with owners: as those of others, and for
+    relayed ones the exporter's Observation Domain."""
     about = (domain,) if templates.profile.options_apart else ()
     beginnings = [Template(template.id, template.fields[:template.names.index(RELAYED_DOMAIN) + 1])
-                  if RELAYED_DOMAIN in template.names else template for template in more]
+                  if RELAYED_DOMAIN in template.names else
+                  Template(template.id, without_owners(template).fields) for template in more]
     return _options(templates, FLOW_KEYS, [(*about, each.id, key_indicator(each)) for each in beginnings])
 
 

@@ -18,6 +18,7 @@ from flowtop.model.elements import IXIA, NTOP
 from flowtop.model.reported import MEASURED_DTYPE, REPORTED_DTYPE, Reported, mapped, words_of
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.owners import Code
 from flowtop.wire.relayed import applied_intervals
 from flowtop.wire.tcp_metrics import NETOBSERV, fill_measured
 from flowtop.wire.tcp_metrics import NUMBERS as MEASURED
@@ -59,11 +60,13 @@ class Naming:
     Attributes:
         application, vrf: codes of several (id, name).
         user: codes of several names.
+        owner: the owner id of one process, see wire.owners.Code.
     """
 
     application: Callable[[Iterable[Place]], list[int]]
     vrf: Callable[[Iterable[Place]], list[int]]
     user: Callable[[Iterable[bytes]], list[int]]
+    owner: Code
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,6 @@
 """Cost of one packet in the kernel programs: BPF_PROG_TEST_RUN, a hot flow, beside an empty program; and the cost of
-owners: the same programs with them, also for packets that need a new entry (in a full map, so that each one does).
+owners: the same programs with them, also for packets that need a new entry (in a full map, so that each one does); and
+that of names seen, also for packets that are handed to the program which copies them: those of no name, and DNS.
 
 Rounds of all programs are interleaved, so that a slow moment of the machine does not fall on one of them alone.
 """
@@ -25,10 +26,10 @@ from tests.kernel.progrun import test_run
 
 FRAMES = {
     "IPv4/TCP": frames.ethernet(frames.IPV4, frames.ipv4(frames.tcp(443, 51514, frames.ACK, bytes(1400)), frames.TCP)),
-    "IPv6/UDP": frames.ethernet(frames.IPV6, frames.ipv6(frames.udp(53, 40112, bytes(100)), frames.UDP)),
+    "IPv6/UDP": frames.ethernet(frames.IPV6, frames.ipv6(frames.udp(5004, 40112, bytes(100)), frames.UDP)),
 }
 AIM_NS = 60
-OWNERS = "owners"
+OWNERS, NAMES = "owners", "names"
 LOOPBACK_IFINDEX = 1
 
 
@@ -74,6 +75,24 @@ def new_flow_costs(without: FlowProgram, owning: FlowProgram, repeat: int,
     return {name: (fastest[name, False], fastest[name, True] - fastest[name, False]) for name in kinds}
 
 
+def handed_costs(without: FlowProgram, naming: FlowProgram, repeat: int,
+                 rounds: int) -> dict[str, tuple[float, float]]:
+    """As `new_flow_costs`, of packets that the program for names looks at; the ring buffer is full of the DNS ones."""
+    tcp = frames.ethernet(frames.IPV4, frames.ipv4(frames.tcp(443, 51515, frames.ACK, bytes(1400)), frames.TCP))
+    dns = frames.ethernet(frames.IPV4, frames.ipv4(frames.udp(53, 40_112, bytes(100)), frames.UDP))
+    bare = frames.ethernet(frames.IPV4, frames.ipv4(frames.tcp(443, 51516, frames.ACK), frames.TCP))
+    fastest: dict[tuple[str, bool], float] = {}
+    kinds = {"TCP": tcp, "TCP bare": bare, "DNS, full": dns}
+    fill(naming.maps["flows_a"], naming.map_entries)
+    for _ in range(rounds):
+        for name, frame in kinds.items():
+            for program in (without, naming):
+                taken = test_run(program.programs["flow_ingress"], frame, repeat=repeat).ns
+                which = name, program is naming
+                fastest[which] = min(fastest.get(which, taken), taken)
+    return {name: (fastest[name, False], fastest[name, True] - fastest[name, False]) for name in kinds}
+
+
 def fill(map_fd: int, entries: int) -> None:
     """Fill a flow map with keys that no packet has."""
     key = np.zeros(1, FLOW_KEY_DTYPE)
@@ -96,19 +115,25 @@ def main() -> None:
     empty = bpf.load_pass_program()
     owning = compile_program(map_entries=65536, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL, owners=True)
     own_totals_slots(owning.maps["totals"])
+    naming = compile_program(map_entries=65536, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL, names=True)
+    own_totals_slots(naming.maps["totals"])
+    bpf.map_update(naming.maps["names_programs"], bytes(4), struct.pack("=I", naming.programs["names_seen"]))
     subjects = {"empty": (empty, FRAMES["IPv4/TCP"])}
     for direction in ("ingress", "egress"):
         for name, frame in FRAMES.items():
             subjects[f"{direction} {name}"] = (flow_program.programs[f"flow_{direction}"], frame)
             subjects[f"{direction} {name} {OWNERS}"] = (owning.programs[f"flow_{direction}"], frame)
+            subjects[f"{direction} {name} {NAMES}"] = (naming.programs[f"flow_{direction}"], frame)
     samples: dict[str, list[int]] = {name: [] for name in subjects}
     for _ in range(arguments.rounds):
         for name, (program, frame) in subjects.items():
             samples[name].append(test_run(program, frame, repeat=arguments.repeat).ns)
     new_flow = new_flow_costs(flow_program, owning, arguments.repeat // 5, arguments.rounds)
+    handed = handed_costs(flow_program, naming, arguments.repeat // 5, arguments.rounds)
     os.close(empty)
     flow_program.close()
     owning.close()
+    naming.close()
     medians = {name: statistics.median(values) for name, values in samples.items()}
     print(f"{'program':<25}{'ns':>6}{'above empty':>13}   spread")
     for name, median in medians.items():
@@ -116,12 +141,17 @@ def main() -> None:
         print(f"{name:<25}{median:>6.0f}{median - medians['empty']:>13.0f}   {spread}")
     for name, (without, added) in new_flow.items():
         print(f"new flow {name:<16}{without:>6.0f}   owners add {added:.0f}")
+    for name, (without, added) in handed.items():
+        print(f"handed over {name:<13}{without:>6.0f}   names add {added:.0f}")
     above = {name: median - medians["empty"] for name, median in medians.items() if name != "empty"}
-    owners = {name: min(samples[f"{name} {OWNERS}"]) - min(samples[name]) for name in samples
-              if f"{name} {OWNERS}" in samples}
+    owners, names = ({name: min(samples[f"{name} {kind}"]) - min(samples[name]) for name in samples
+                      if f"{name} {kind}" in samples} for kind in (OWNERS, NAMES))
     print(f"owners add to a hot flow, by the fastest rounds: {owners}")
+    print(f"names add to a hot flow, by the fastest rounds: {names}")
     print(json.dumps({"benchmark": "kernel", "empty_ns": medians["empty"], "above_empty_ns": above, "aim_ns": AIM_NS,
-                      "owners_hot_ns": owners, "owners_new_ns": {name: added for name, (_, added) in new_flow.items()},
+                      "owners_hot_ns": owners, "names_hot_ns": names,
+                      "names_handed_ns": {name: added for name, (_, added) in handed.items()},
+                      "owners_new_ns": {name: added for name, (_, added) in new_flow.items()},
                       "met": max(above.values()) <= AIM_NS, "repeat": arguments.repeat, "rounds": arguments.rounds}))
 
 

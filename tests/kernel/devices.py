@@ -17,16 +17,25 @@ class Device:
 
     Attributes:
         kind: its name in `ip link`, and what distinguishes it from others of that kind.
-        make: commands of `ip` for each end. {under} is the end of a veth pair of its own, with the addresses {here} and
-            {there} (or {here6}, {there6}); {dev} is the device to make, with the addresses {near} and {far} (or
-            {near6}).
+        make: commands of `ip` for each end. {under} is the end of a pair of its own, with the addresses {here} and
+            {there} (or {here6}, {there6}) and the MAC addresses {mac} and {other_mac}; {dev} is the device to make,
+            with the addresses {near} and {far} (or {near6}). Other words than those of `ip`: see device_setup.STEPS.
+        pair: kind of the pair.
+        relayed: "tun" or "tap": {dev} is such a device, and a process carries its packets to the other end.
         observe: the device to look at.
         since: first Linux that has it, where it is younger than flowtop's oldest.
         compared: series of Linux on which the comparison has passed.
         inside: the address to send to.
         received, sent: octets that the device's counters have in addition to the frames that the hooks see, for each.
         unseen: of "rx" and "tx", what its counters count and no hook sees.
-        decrypts: packets come by as ESP, and after decryption once more.
+        direct: ways that its packets do not take: neither its counters nor a hook have them.
+        own_packets: its counters may have a few more packets, which are its own.
+        bound: only sockets that are bound to it send by it.
+        answers: packets arrive at the other end.
+        refused: why it cannot be observed.
+        ipsec: packets leave as ESP, and come by as ESP, and after decryption once more.
+        late: octets that they get after the egress hook, where esp4_offload is loaded.
+        early: ... and GRO decrypts them, so that they come by once.
         redirect: commands of `tc` that let what {under} receives pass the device, which sends it back.
     """
 
@@ -39,20 +48,41 @@ class Device:
     received: int = 0
     sent: int = 0
     unseen: tuple[str, ...] = ()
-    decrypts: bool = False
+    direct: tuple[str, ...] = ()
+    own_packets: bool = False
+    bound: bool = False
+    answers: bool = True
+    refused: str = ""
+    pair: str = "veth"
+    relayed: str = ""
+    ipsec: bool = False
+    late: int = 0
+    early: bool = False
     redirect: str = ""
 
     @property
     def received_note(self) -> str:
         """For the manual: what is counted at ingress."""
-        if self.decrypts:
+        if self.ipsec and not self.early:
             return "ESP packets; decrypted ones beside"
-        return _octets_note(self.received)
+        return self._note("rx", self.received) if self.answers else "nothing"
 
     @property
     def sent_note(self) -> str:
         """For the manual: what is counted at egress."""
-        return "ESP packets" if self.decrypts else _octets_note(self.sent)
+        if self.ipsec:
+            return "ESP packets" + ("; their padding and ICV follow later" if self.early else "")
+        return self._note("tx", self.sent)
+
+    def _note(self, way: str, more: int) -> str:
+        if self.refused:
+            return "not observed"
+        if way in self.direct:
+            return "neither counted nor seen: its ports have them"
+        if way in self.unseen:
+            return "the device counts them, no hook sees them"
+        octets = "" if not more else f"; the device counts {abs(more)} octets a packet {'less' if more < 0 else 'more'}"
+        return f"every packet{octets}" + ("; the device counts its own beside" if self.own_packets else "")
 
     @property
     def type(self) -> str:
@@ -70,7 +100,8 @@ class Device:
             n=number, under=f"u{number}", dev=f"d{number}",
             here=f"10.77.{number}.{end}", there=f"10.77.{number}.{3 - end}",
             here6=f"fd77:{number}::{end}", there6=f"fd77:{number}::{3 - end}", near=f"10.99.{number}.{end}",
-            far=f"10.99.{number}.{3 - end}", near6=f"fd99:{number}::{end}")
+            far=f"10.99.{number}.{3 - end}", near6=f"fd99:{number}::{end}", end=end, mac=mac(number, end),
+            other_mac=mac(number, 3 - end))
 
     def addresses(self, number: int) -> tuple[str, str]:
         """(near, far): those of the packets that are sent."""
@@ -78,10 +109,9 @@ class Device:
         return str(far - 1), str(far)
 
 
-def _octets_note(more: int) -> str:
-    """How a device's octets differ from those of the frames."""
-    return "every packet" if not more else f"every packet; the device counts {abs(more)} octets a packet " + (
-        "less" if more < 0 else "more")
+def mac(number: int, end: int) -> str:
+    """MAC address of {under}."""
+    return f"02:00:00:00:{number:02x}:0{end}"
 
 
 def _ethernet(kind: str, options: str, **more: object) -> Device:
@@ -119,23 +149,38 @@ def _ipsec(near: str, far: str, inside: tuple[str, str], mark: str = "") -> str:
 
 
 _ANY = "0.0.0.0/0", "0.0.0.0/0"
+_ANY6 = "::/0", "::/0"
+_GATEWAY = _ipsec("{here}", "{there}", ("{near}", "{far}")) + (
+    "addr add {near}/32 dev lo\nroute add {far}/32 dev {under} src {near}\n"
+    "neigh add {there} lladdr {other_mac} dev {under}\n")
+_ESP_TRAILER = 16 + 12
+_ESP = 20 + 8 + 16 + _ESP_TRAILER
+"""Around a packet whose length is a multiple of 16: IP, ESP, initialization vector; padding and trailer, ICV."""
+_MACSEC_KEY = "key 01 000102030405060708090a0b0c0d0e0f"
 _TCX = ("6.18",)
 
 DEVICES = (
     Device("veth", observe="{under}", inside="10.77.{n}.2", compared=_TCX),
     _master("bridge", received=-14, compared=_TCX),
-    _stacked("vlan", "type vlan id 5"),
-    _stacked("vlan 802.1ad", "type vlan protocol 802.1ad id 6"),
+    _stacked("vlan", "type vlan id 5", received=-14),
+    _stacked("vlan 802.1ad", "type vlan protocol 802.1ad id 6", received=-14),
     _stacked("macvlan", "type macvlan mode bridge", compared=_TCX),
     _stacked("macvtap", "type macvtap mode bridge", compared=_TCX),
     _stacked("ipvlan", "type ipvlan mode l2"),
+    _stacked("ipvlan l3", "type ipvlan mode l3\nneigh add {far} lladdr {other_mac} dev {under}"),
+    _stacked("ipvtap", "type ipvtap mode l2"),
     _master("bond", "mode active-backup"),
-    _master("team"),
+    Device("team", "addr flush dev {under}\nlink add {dev} type team\nteam-mode {dev} roundrobin\n"
+           "link set {under} down\nlink set {under} master {dev}\nlink set {under} up\naddr add {near}/24 dev {dev}\n"
+           "link set {dev} up\n", received=-14),
     _ethernet("vxlan", "type vxlan id 7 local {here} remote {there} dev {under} dstport 4789", received=-14, sent=-14,
               compared=_TCX),
-    _ethernet("geneve", "type geneve id 7 remote {there}"),
-    _ethernet("gretap", "type gretap local {here} remote {there}"),
-    _ethernet("erspan", "type erspan local {here} remote {there} seq key 7 erspan_ver 1 erspan 3"),
+    Device("vxlan gpe", "link add {dev} type vxlan dstport 4790 gpe external\naddr add {near}/32 dev {dev}\n"
+           "link set {dev} up\nroute add {far}/32 encap ip id 8 dst {there} dev {dev} src {near}\n"),
+    _ethernet("geneve", "type geneve id 7 remote {there}", received=-14, sent=-14),
+    _ethernet("gretap", "type gretap local {here} remote {there}", sent=-14),
+    _ethernet("erspan", "type erspan local {here} remote {there} seq key 7 erspan_ver 1 erspan 3",
+              sent=-14),
     Device("gre", "link add {dev} type gre local {here} remote {there}\n" + _POINT_TO_POINT),
     Device("gre multipoint", "link add {dev} type gre local {here} key 9\naddr add {near}/24 dev {dev}\n"
            "link set {dev} up\nneigh add {far} lladdr {there} dev {dev}\n"),
@@ -144,19 +189,37 @@ DEVICES = (
            "link set {dev} up\n", inside="fd99:{n}::2"),
     Device("ip6gre", _OUTER6 + "link add {dev} type ip6gre local {here6} remote {there6}\n" + _POINT_TO_POINT),
     Device("ip6gretap", _OUTER6 + "link add {dev} type ip6gretap local {here6} remote {there6}\n"
-           "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", received=-14, sent=-14),
     Device("ip6tnl", _OUTER6 + "link add {dev} type ip6tnl mode any local {here6} remote {there6}\n" + _POINT_TO_POINT),
     Device("vti", _ipsec("{here}", "{there}", _ANY, "mark 5")
            + "link add {dev} type vti local {here} remote {there} key 5\n" + _POINT_TO_POINT),
-    Device("vti6", _OUTER6 + _ipsec("{here6}", "{there6}", _ANY, "mark 6")
-           + "link add {dev} type vti6 local {here6} remote {there6} key 6\n" + _POINT_TO_POINT),
+    Device("vti6", _OUTER6 + _ipsec("{here6}", "{there6}", _ANY6, "mark 6")
+           + "link add {dev} type vti6 local {here6} remote {there6} key 6\naddr add {near6}/64 dev {dev} nodad\n"
+           "link set {dev} up\n", inside="fd99:{n}::2"),
     Device("xfrm", "link add {dev} type xfrm dev {under} if_id 9\n" + _ipsec("{here}", "{there}", _ANY, "if_id 9")
            + _POINT_TO_POINT),
-    _stacked("macsec", "type macsec encrypt off"),
+    Device("macsec", "link add link {under} {dev} type macsec encrypt on\n"
+           f"macsec add {{dev}} tx sa 0 pn 1 on {_MACSEC_KEY}\n"
+           "macsec add {dev} rx port 1 address {other_mac}\n"
+           f"macsec add {{dev}} rx port 1 address {{other_mac}} sa 0 pn 1 on {_MACSEC_KEY}\n"
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+    Device("l2tp", "l2tp add tunnel tunnel_id 3{n} peer_tunnel_id 3{n} encap udp local {here} remote {there} "
+           "udp_sport 1701 udp_dport 1701\nl2tp add session name {dev} tunnel_id 3{n} session_id 7 peer_session_id 7\n"
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+    _ethernet("wireguard", "type wireguard\nwireguard {dev} {end} {there}", own_packets=True),
+    Device("netkit", observe="{under}", inside="10.77.{n}.2", pair="netkit", since=(6, 7)),
+    Device("tun", relayed="tun", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+    Device("tap", relayed="tap", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+    _ethernet("dummy", "type dummy", answers=False),
+    Device("nlmon", "link add {dev} type nlmon\nlink set {dev} up\n",
+           refused="link type 824 is not supported: it carries netlink messages"),
+    Device("vcan", "link add {dev} type vcan\nlink set {dev} up\n",
+           refused="link type 280 is not supported: it carries CAN"),
     Device("vrf", "link add {dev} type vrf table 10\nlink set {dev} up\nlink set {under} master {dev}\n",
-           inside="10.77.{n}.2", unseen=("rx",)),
-    Device("veth with IPsec", _ipsec("{here}", "{there}", ("{near}", "{far}")) + "addr add {near}/32 dev lo\n"
-           "route add {far}/32 dev {under} src {near}\n", observe="{under}", decrypts=True),
+           inside="10.77.{n}.2", unseen=("rx",), direct=("tx",), bound=True),
+    Device("veth with IPsec", _GATEWAY, observe="{under}", ipsec=True, late=_ESP_TRAILER),
+    Device("veth with IPsec and esp4_offload", _GATEWAY + "decrypt-early {under}\n", observe="{under}", ipsec=True,
+           early=True, received=_ESP, late=_ESP_TRAILER, since=(5, 13)),
     Device("ifb", "link add {dev} type ifb\nlink set {dev} up\n", inside="10.77.{n}.2", unseen=("rx",),
            redirect="qdisc add dev {under} ingress\nfilter add dev {under} ingress protocol all pref 9 matchall "
            "action mirred egress redirect dev {dev}\n"),

@@ -12,6 +12,7 @@ import sys
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -22,7 +23,9 @@ from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, SHARED_BLOCK
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction
+from flowtop.recording.recorder import Recorder as PacketRecorder
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled, tcx_programs
+from tests.unit.packets import EVERYTHING
 
 ROOT = Path(__file__).resolve().parents[2]
 SOMEONE_ELSES = "u32 match u32 0x01020304 0xffffffff at 12 flowid 1:1"
@@ -375,6 +378,91 @@ def test_filters_in_a_shared_block_leave_the_other_direction(
     assert sum(packets for _, packets, _ in recorder.books.flows()) == egress
     assert sum(point["interface_packets"] for point in recorder.books.by_index.values()) == egress
     assert "block 21" in near.run("tc", "qdisc", "show", "dev", "veth0"), "somebody else's stays"
+
+
+class Others:
+    """Programs of others on the hooks of veth0, which end nothing: a context."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._ifindex = int(namespace.run("cat", "/sys/class/net/veth0/ifindex"))
+        self._links: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, count: int, *directions: Direction) -> None:
+        for _ in range(count):
+            program = bpf.load_pass_program()  # a hook has each once
+            self._links += [self._namespace.call(partial(
+                bpf.link_create_tcx, program, self._ifindex, attach_type(direction))) for direction in directions]
+            os.close(program)
+
+    def remove(self, count: int) -> None:
+        """The newest ones."""
+        for _ in range(count):
+            os.close(self._links.pop())
+
+    def __exit__(self, *_: object) -> None:
+        self.remove(len(self._links))
+
+
+@needs_tcx
+@pytest.mark.parametrize("full", [(Direction.INGRESS,), tuple(Direction)])
+def test_a_place_that_another_program_leaves_is_taken(lab: Lab, udp_flood: Path, full: tuple[Direction, ...]) -> None:
+    near, far = lab.pair()
+    with Others(near) as others:
+        others.add(bpf.TCX_MOST, *full)
+        with Recorder(near, "veth0") as recorder:
+            assert [text for text in recorder.said if NO_ROOM in text], "else this test proves nothing"
+            send_both_ways(near, far, udp_flood, 30, 20)
+            others.remove(len(full))
+            eventually(lambda: recorder.books.batch is not None and not recorder.books.batch.unobserved, "taken")
+            assert recorder.attached() == ("veth0",)
+            before = near.link_statistics("veth0")
+            send_both_ways(near, far, udp_flood, 100, 50)
+            after = near.link_statistics("veth0")
+    assert recorder.books.imbalances == []
+    arrived, left = (recorder.books.points["veth0", direction] for direction in Direction)
+    assert after["rx"]["packets"] - before["rx"]["packets"] == 50
+    assert arrived.flow_packets == arrived["interface_packets"] == 50
+    assert left.flow_packets == left["interface_packets"] == (100 if Direction.EGRESS in full else 130)
+
+
+@needs_tcx
+def test_counting_takes_the_last_place_before_writing_and_that_is_said(
+        lab: Lab, udp_flood: Path, tmp_path: Path) -> None:
+    near, far = lab.pair()
+    packets = PacketRecorder(EVERYTHING)
+    packets.begin(str(tmp_path / "x.pcapng"), [], new=True)
+    with Others(near) as others:
+        others.add(bpf.TCX_MOST - 1, Direction.EGRESS)
+        recorder = Recorder(near, "veth0")
+        packets.connect(recorder.capture)
+        with recorder:
+            assert [text for text in recorder.said if "veth0" in text] == [
+                f"egress packets of veth0 are not written: {NO_ROOM}"]
+            send_both_ways(near, far, udp_flood, 100, 50)
+            eventually(lambda: sum(recorder.books.packets.values()) == 150, "counted")
+            others.remove(1)
+            eventually(lambda: recorder.books.batch is not None and not recorder.books.batch.unobserved, "taken")
+            send_both_ways(near, far, udp_flood, 7, 3)
+    figures = packets.end()
+    assert figures is not None and (figures.written, figures.dropped) == (50 + 7 + 3, 0)
+    assert recorder.books.points["veth0", Direction.EGRESS].flow_packets == 107
+
+
+@needs_tcx
+def test_writing_that_begins_later_says_where_there_is_no_room(lab: Lab, tmp_path: Path) -> None:
+    near, _ = lab.pair()
+    packets = PacketRecorder(EVERYTHING)
+    with Others(near) as others, Recorder(near, "veth0") as recorder:
+        packets.connect(recorder.capture)
+        others.add(bpf.TCX_MOST - 1, *Direction)
+        packets.begin(str(tmp_path / "x.pcapng"), [], new=True)
+        eventually(lambda: f"packets of veth0 are not written: {NO_ROOM}" in recorder.texts, "said")
+        packets.end()
+        eventually(lambda: recorder.books.batch is not None and not recorder.books.batch.unobserved, "nothing to say")
 
 
 @needs_tcx

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.capture.ebpf import bpf, compiler
-from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, PROGRAMS
+from flowtop.capture.ebpf import compiler
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 
 LOADER = Path(compiler.__file__).with_name("loader.py")
@@ -81,7 +81,7 @@ class TestCompile:
         before = Path.cwd(), dict(os.environ), open_descriptors()
         loaded = compiler.compile_program(map_entries=64, coarse_clock=False)
         assert set(loaded.programs) == set(PROGRAMS)
-        assert set(loaded.maps) == {*MAPS, *(IPSEC_MAPS if bpf.xfrm_supported() else ())}
+        assert set(loaded.maps) == set(MAPS)
         assert not any(os.get_inheritable(fd) for fd in [*loaded.programs.values(), *loaded.maps.values()])
         loaded.close()
         assert (Path.cwd(), dict(os.environ), open_descriptors()) == before

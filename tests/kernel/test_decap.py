@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -238,8 +239,8 @@ def tunnelled(draw: st.DrawFn) -> bytes:
     return bytes(frame)
 
 
-@settings(max_examples=2500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture,
-                                                                  HealthCheck.too_slow])
+@settings(max_examples=int(os.environ.get("DECAP_EXAMPLES", "800")), deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(frames=st.lists(tunnelled(), min_size=1, max_size=5))
 def test_kernel_and_file_parser_agree(program: FlowProgram, frames: list[bytes]) -> None:
     flows, ignored, counters, malformed = kernel_table(Observer(program), frames)

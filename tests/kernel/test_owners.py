@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -22,7 +22,7 @@ from flowtop.capture.ebpf.capture import EbpfCapture
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.kinds import Direction, IpVersion, Protocol
-from flowtop.model.owners import COMMANDS, PARENTS, PROCESSES, USERS, pid_of
+from flowtop.model.owners import COMMANDS, CONTAINERS, PARENTS, PROCESSES, USERS, pid_of
 from flowtop.model.record import FlowBatch
 from flowtop.owners.cgroups import cgroup2_root
 from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
@@ -58,18 +58,21 @@ class Seen:
     command: str
     parents: str
     hosts: frozenset[str]
+    ifindex: int
+    container: str
 
 
 class OwningCapture(EbpfCapture):
     """A capture whose batches are also in a flow table, which keeps every flow."""
 
+    dedupe: ClassVar[Literal["mark", "off"]] = "off"
     table: FlowTable
     texts: Mapping[str, Mapping[int, str]]
 
     def _metered(self, batch: FlowBatch) -> FlowBatch:
         if not hasattr(self, "table"):
             self.table = FlowTable(TableConfig(idle_timeout_s=3600, active_timeout_s=3600, end_timeout_s=3600,
-                                               dedupe="off"))
+                                               dedupe=self.dedupe))
         self.table.update(batch)
         self.texts = batch.texts
         return batch
@@ -90,7 +93,8 @@ class OwningCapture(EbpfCapture):
             found.append(Seen(
                 Direction(int(columns["direction"][slot])), *(int(columns[name][slot]) for name in (
                     "protocol", "ip_version", "source_port", "destination_port", "packet_total", "octet_total")),
-                owner, pid_of(owner), *texts, _hosts(columns, slot)))
+                owner, pid_of(owner), *texts, _hosts(columns, slot), int(columns["ifindex"][slot]),
+                self.texts[CONTAINERS].get(owner, "")))
         return found
 
 
@@ -316,32 +320,44 @@ def _owned(capture: OwningCapture, count: int) -> bool:
 # ---- who is not a process of this host
 
 
+def _router_between(lab: Lab, one: Namespace, other: Namespace, subnets: tuple[str, str]) -> Namespace:
+    """Join two namespaces by a third one, which routes: .1 and .2 in each subnet, the router is .2 of the first and .1
+    of the second. As from another host, packets do not carry their sockets any more."""
+    middle = lab.namespace()
+    middle.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+    for end, subnet, number, name in ((one, subnets[0], 1, "right"), (other, subnets[1], 2, "left")):
+        end.ip(f"link add {name} type veth peer name {subnet} netns {middle.name}")
+        end.ip(f"addr add {subnet}.{number}/24 dev {name}")
+        middle.ip(f"addr add {subnet}.{3 - number}/24 dev {subnet}")
+        end.ip(f"link set {name} up")
+        middle.ip(f"link set {subnet} up")
+        end.await_up(name)
+    return middle
+
+
 def test_forwarded_packets_are_no_local_process(lab: Lab) -> None:
     """A router that listens on the port of what it forwards, for any address: that is not its own traffic."""
-    client, router = lab.pair()
-    server = lab.namespace()
-    router.ip(f"link add veth1 type veth peer name veth0 netns {server.name}")
-    router.ip("addr add 10.78.0.1/24 dev veth1")
-    router.ip("link set veth1 up")
-    server.ip("addr add 10.78.0.2/24 dev veth0")
-    server.ip("link set veth0 up")
-    server.ip("route add default via 10.78.0.1")
-    client.ip("route add 10.78.0.0/24 via 10.77.0.2")
+    client, router, server = lab.namespace(), lab.namespace(), lab.namespace()
+    _router_between(lab, client, router, ("10.71.0", "10.72.0")).ip("route add default via 10.72.0.2")
+    _router_between(lab, router, server, ("10.73.0", "10.74.0")).ip("route add default via 10.73.0.1")
+    client.ip("route add default via 10.71.0.2")
+    server.ip("route add default via 10.74.0.1")
+    router.ip("route add 10.71.0.0/24 via 10.72.0.1")
+    router.ip("route add 10.74.0.0/24 via 10.73.0.2")
     router.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
-    router.await_up("veth1")
-    with recorder(router, "veth0", "veth1") as recording, \
+    with recorder(router, "left", "right") as recording, \
             router.call(lambda: socket.create_server(("0.0.0.0", 8080))), \
-            server.call(lambda: socket.create_server(("10.78.0.2", 8080))):
-        with client.call(lambda: socket.create_connection(("10.78.0.2", 8080))) as connection:
+            server.call(lambda: socket.create_server(("10.74.0.2", 8080))):
+        with client.call(lambda: socket.create_connection(("10.74.0.2", 8080))) as connection:
             connection.sendall(b"x")
-        with client.call(lambda: socket.create_connection(("10.77.0.2", 8080))) as connection:
+        with client.call(lambda: socket.create_connection(("10.72.0.2", 8080))) as connection:
             connection.sendall(b"x")
         time.sleep(0.5)
     flows = [flow for flow in flows_of(recording) if flow.protocol == Protocol.TCP]
-    through = {(flow.direction, flow.process) for flow in flows if "10.78.0.2" in flow.hosts
+    through = {(flow.direction, flow.process) for flow in flows if "10.74.0.2" in flow.hosts
                and (flow.direction == Direction.EGRESS or flow.destination_port == 8080)}
     assert through == {(Direction.EGRESS, "forwarded"), (Direction.INGRESS, "forwarded")}
-    assert {flow.pid for flow in flows if "10.77.0.2" in flow.hosts and flow.direction == Direction.INGRESS} == {
+    assert {flow.pid for flow in flows if "10.72.0.2" in flow.hosts and flow.direction == Direction.INGRESS} == {
         os.getpid()}
 
 

@@ -169,3 +169,28 @@ def test_a_refused_connection_has_its_reset_and_no_round_trip(wired: tuple[Names
     assert books.column("rtt_us", Direction.EGRESS) == 0
     assert books.column("congestion_window", Direction.EGRESS) > 0, "of the socket that sent the SYN"
     del far
+
+
+def test_a_receiving_socket_has_the_round_trip_and_window_that_ss_says(wired: tuple[Namespace, Namespace]) -> None:
+    """With owners, as they look the socket up; what it has retransmitted stays with the direction that it sends."""
+    near, far = wired
+    names = {"rtt": "rtt_us", "cwnd": "congestion_window"}
+    with Recorder(near, "wire", delay_s=0.05, owners=True) as recorder:
+        recorder.books = books = Metered()
+        with connected(near, far) as (client, server):
+            client.sendall(bytes(60_000))
+            received = 0
+            while received < 60_000:
+                received += len(server.recv(65536))
+            eventually(lambda: not told_by_ss(near)["unacked"], "everything is acknowledged")
+            expected = told_by_ss(near)
+            assert expected["retrans"] > 0 and expected["rtt"] >= 2 * DELAY_S * 1e6
+
+            def found() -> dict[str, float]:
+                server.sendall(b"!")  # comes in, so that the socket is looked at again
+                return {word: books.column(name, Direction.INGRESS) for word, name in names.items()}
+
+            eventually(lambda: found() == {word: expected[word] for word in names}, f"{found()} becomes {expected}")
+            assert books.column("retransmitted", Direction.EGRESS) == expected["retrans"]
+            assert books.column("retransmitted", Direction.INGRESS) == 0
+

@@ -122,7 +122,7 @@ def test_exports_of_flows_in_tunnels() -> None:
             process.receive(octets, Session("t", "192.0.2.1", True), 1_780_000_000.0 + number)
         keys, counters, _ = process.drain()
         assert int(counters["octets"].sum()) == int(process.points.observations()["octets"].sum())
-        # What a host decrypted for itself is counted in its ESP flow: no Information Element tells it, none is believed.
+        # What a host decrypted for itself is counted in its ESP flow: no Information Element tells it.
         assert set(keys["tunnel"].tolist()) == set(Tunnel) - {Tunnel.IPSEC}, "no other kind, whatever the octets say"
 
 

@@ -33,7 +33,8 @@ def messages(directory: Path, profile: str) -> list[bytes]:
         run.receive(ipfix(template(SET, fields), set_of(SET, base(number) + struct.pack(">Q", 3) * sampled)), exporter)
     records, lookups = run.records()
     session = TransportSession(flow_templates(PROFILES[profile]), 1)
-    context = SimpleNamespace(metering=lambda: MeteringFacts(lookups), wall=lambda: NOW_S)
+    context = SimpleNamespace(metering=lambda: MeteringFacts(lookups), wall=lambda: NOW_S,
+                              owners=lambda: None)
     announced = session.announcement(context, 1400)
     flows = session.flows(relayed(records, lookups), context, 1400)
     return [*announced, *flows.preceding, *flows.messages]

@@ -134,7 +134,8 @@ IN_COMMON: dict[str, Callable[[FlowRow], Hashable]] = {
     "subnet": lambda row: network(row.source_address),
     "destination_subnet": lambda row: network(row.destination_address), "vlan": lambda row: row.vlan_id,
     "tunnel": lambda row: (row.tunnel, row.tunnel_id), "dscp": lambda row: row.tos >> 2,
-    **dict.fromkeys(("process", "pid", "user", "unit", "cgroup", "icmp_id"), lambda _: "none"),
+    **dict.fromkeys(("process", "pid", "user", "unit", "cgroup", "container", "image",
+                     "container_id", "pod", "namespace", "icmp_id"), lambda _: "none"),
     "community": lambda row: (
         row.protocol, frozenset({(row.source_address, row.source_port),
                                  (row.destination_address, row.destination_port)}))}

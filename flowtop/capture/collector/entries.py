@@ -76,10 +76,18 @@ def merge_rows(rows: Collected, reported: Reported | None = None) -> MergedRows:
     described["record_bits"] = rows["record_bits"][firsts]
     if rows["flow_count"].any():
         described["flow_count"] = np.add.reduceat(rows["flow_count"][order], starts)
+    if rows["owner"].any():
+        counters["owner"] = _last_owners(rows["owner"][order], starts)
     if reported is not None:
         reported = rows_of(last_given(reported, order, starts), arrival)
     firsts = firsts[arrival]
     return MergedRows(keys[firsts], counters[arrival], rows["other_ifindex"][firsts], described[arrival], reported)
+
+
+def _last_owners(owners: npt.NDArray[np.uint64], starts: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
+    """The last owner in each group of rows that is known."""
+    last = np.maximum.reduceat(np.where(owners != 0, np.arange(len(owners)), -1), starts)
+    return np.where(last >= 0, owners[last], np.uint64(0))
 
 
 def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from flowtop.model.reported import APPLICATION_IDS, APPLICATIONS, USERS, VRF_IDS, VRFS
+from flowtop.wire.owners import OwnerCodes
 from flowtop.wire.record_names import plain_name
 from flowtop.wire.relayed import application_text
 from flowtop.wire.reported import Naming, Place
@@ -27,6 +28,8 @@ MAX_DOMAINS = 64
 """An entry that more domains have than this is not looked for in other domains."""
 MAX_CODES = 65_536
 """Limit of applications, VRFs and users each, since a hostile sender can name many. The others share OTHERS."""
+MAX_OWNERS = 16_384
+"""Limit of processes of all exporters; beyond it the first ones are forgotten: of their flows the pid is known."""
 OTHERS = 1
 """The code shared by all beyond MAX_CODES."""
 _MOST_OCTETS = 64
@@ -185,13 +188,16 @@ class Names:
         self._codes = {"application": _Codes("application", self.tables, bytes, application_text),
                        "vrf": _Codes("vrf", self.tables, _number, lambda id_: str(_number(id_)))}
         self._users: dict[str, int] = {}
+        self._owners = OwnerCodes(MAX_OWNERS)
+        self._owners_in_snapshot = 0
         self._beyond = 0
         self._snapshot: Mapping[str, Mapping[int, str]] | None = {}
 
     def naming(self, exporter: str, domain: int) -> Naming:
         """How to give codes to what this exporter reports in this Observation Domain."""
         return Naming(lambda places: self._places(self._codes["application"], exporter, domain, places),
-                      lambda places: self._places(self._codes["vrf"], exporter, domain, places), self._user_codes)
+                      lambda places: self._places(self._codes["vrf"], exporter, domain, places), self._user_codes,
+                      lambda pid, octets: self._owners.code(exporter, pid, octets))
 
     def learn(self, places: Mapping[Table, tuple[str, int]], values: Mapping[str, Any]) -> None:
         """Store the names in one record of Options Data.
@@ -214,16 +220,20 @@ class Names:
     @property
     def beyond(self) -> int:
         """How many times a code or a name was refused because there were too many."""
-        return self._beyond + self.tables.beyond + sum(codes.beyond for codes in self._codes.values())
+        return self._beyond + self._owners.forgotten + self.tables.beyond + sum(
+            codes.beyond for codes in self._codes.values())
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
         """Text by code, by the names in model.reported. The content does not change: later there is a new mapping."""
-        if self._snapshot is None:
+        if self._snapshot is None or self._owners_in_snapshot != len(self._owners):
+            self._owners_in_snapshot = len(self._owners)
+            owners = ({table: dict(texts) for table, texts in self._owners.texts.items()}
+                      if self._owners_in_snapshot else {})
             applications, vrfs = self._codes["application"], self._codes["vrf"]
             self._snapshot = {
                 APPLICATIONS: dict(applications.texts), APPLICATION_IDS: dict(applications.ids),
                 VRFS: dict(vrfs.texts), VRF_IDS: dict(vrfs.ids),
-                USERS: {code: name for name, code in self._users.items()}}
+                USERS: {code: name for name, code in self._users.items()}, **owners}
         return self._snapshot
 
     def _places(self, codes: _Codes, exporter: str, domain: int, places: Iterable[Place]) -> list[int]:

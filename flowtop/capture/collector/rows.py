@@ -27,6 +27,7 @@ from flowtop.wire.data_set import DataSet, join
 from flowtop.wire.flow_records import Collected, CollectedRows
 from flowtop.wire.ipfix import Records
 from flowtop.wire.ipfix_template import Template
+from flowtop.wire.owners import collect_owners, without_owners
 from flowtop.wire.record_names import interface_names
 from flowtop.wire.record_times import ExportTimes, counts_from_boot
 from flowtop.wire.reported import Origins, collect_origins, collect_reported
@@ -95,19 +96,22 @@ class FlowRows:
 
     def of(self, pending: PendingSets) -> Rows:
         """Rows of the Data Sets of one Template."""
-        records = join(pending.sets)
+        records, template = join(pending.sets), without_owners(pending.template)
         counts = [data_set.count for data_set in pending.sets]
         export_ms, boot_ms, shift_ms = np.array(pending.times, np.int64).T.repeat(counts, axis=1)
         session = pending.session
-        if counts_from_boot(pending.template):
+        if counts_from_boot(template):
             boot_ms = self._boot_times(session, pending.domain, boot_ms)
         initiator = self._announced.initiators.find(session, pending.domain).value
-        collected = collect_records(pending.template, records, ExportTimes(export_ms, boot_ms), initiator,
+        collected = collect_records(template, records, ExportTimes(export_ms, boot_ms), initiator,
                                     self._tunnel_ports)
         rows, sources = collected.rows, collected.sources
         self._count_records(collected)
         naming = self._announced.names.naming(session.exporter, pending.domain)
-        reported = collect_reported(pending.template, records, naming)
+        reported = collect_reported(template, records, naming)
+        owners = collect_owners(pending.template, records, naming.owner)
+        if owners is not None:
+            rows["owner"] = owners[sources]
         if reported is not None:
             reported = np.concatenate((rows_of(reported, sources[:collected.forward]),
                                        turned(rows_of(reported, sources[collected.forward:]))))
@@ -120,7 +124,7 @@ class FlowRows:
             reported = None if reported is None else rows_of(reported, np.flatnonzero(keep))
         for name in ("start_ms", "end_ms"):
             rows[name] += shift_ms[sources]
-        sampling = sampling_of(pending.template, records, pending.header,
+        sampling = sampling_of(template, records, pending.header,
                                self._announced.samplers.tables(session, pending.domain), session.sampling)
         self._counts["unknown_sampling"] += sampling.unknown
         self._counts["options_of_other_domain"] += sampling.other_domain
@@ -133,7 +137,7 @@ class FlowRows:
         if not believed.all():
             rows, sources = rows[believed], sources[believed]
             reported = None if reported is None else rows_of(reported, np.flatnonzero(believed))
-        origins = collect_origins(pending.template, records)
+        origins = collect_origins(template, records)
         if origins is None:
             self._number(rows, session.exporter, pending.domain)
             self._name(rows, sources, records, pending)

@@ -77,6 +77,9 @@ class Attacher(Protocol):
             UnseenDirectionError: the interface can be attached to, but not in this direction.
         """
 
+    def has_room(self, ifindex: int, direction: Direction) -> bool:
+        """Whether there is room now where `attach` found none, if the kernel does not notify that."""
+
 
 class TcxAttacher:
     """TCX links, first in the list so that other programs cannot hide a packet. They are removed with the process."""
@@ -92,6 +95,10 @@ class TcxAttacher:
             if error.errno in (errno.ERANGE, errno.E2BIG):
                 raise UnseenDirectionError(NO_ROOM) from error
             raise
+
+    def has_room(self, ifindex: int, direction: Direction) -> bool:
+        """See Attacher: nobody is told when a program goes."""
+        return len(bpf.tcx_programs(ifindex, attach_type(direction))) < bpf.TCX_MOST
 
 
 def attach_type(direction: Direction) -> int:

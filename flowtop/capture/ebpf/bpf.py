@@ -55,6 +55,10 @@ _SYSCALL_NUMBERS = {  # machine: (bpf, membarrier)
 }
 
 
+_ALLOW_MULTI, _CGROUP_MOST = 2, 64
+"""BPF_F_ALLOW_MULTI; BPF_CGROUP_MAX_PROGS."""
+
+
 @functools.cache
 def _system_call() -> tuple[Callable[..., int], int, int]:
     """libc's syscall(2), and the numbers of bpf and membarrier on this machine."""
@@ -235,6 +239,22 @@ def tcx_programs(ifindex: int, attach_type: int) -> list[int]:
         raise OSError(-result, os.strerror(-result))
     (count,) = struct.unpack_from("=I", attributes, 24)
     return ids[:count]
+
+
+def cgroup_programs(cgroup_fd: int, attach_type: int) -> tuple[list[int], bool]:
+    """Ids of the programs that are attached to a cgroup itself, and whether others may be attached beside them.
+
+    Raises OSError: the kernel does not say, for example as it is no cgroup, or for lack of rights.
+    """
+    ids = (ctypes.c_uint32 * _CGROUP_MOST)()
+    attributes = ctypes.create_string_buffer(
+        struct.pack("=IIIIQI", cgroup_fd, attach_type, 0, 0, ctypes.addressof(ids), len(ids)), 64)
+    result = _call_bpf(_PROG_QUERY, attributes)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    (flags,) = struct.unpack_from("=I", attributes, 12)
+    (count,) = struct.unpack_from("=I", attributes, 24)
+    return ids[:count], not count or bool(flags & _ALLOW_MULTI)
 
 
 def program_name(program_id: int) -> str:

@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf.addresses import LocalAddresses
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection, is_glob
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
+from flowtop.capture.ebpf.names import SeenNames
 from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
-from flowtop.capture.ebpf.owners import FlowOwners
+from flowtop.capture.ebpf.owners import FlowOwners, begin_scan
 from flowtop.capture.ebpf.packet_taps import PacketTaps
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.start import begin, check_map_entries
@@ -29,6 +31,7 @@ from flowtop.capture.ebpf.totals import Totals, possible_cpus
 from flowtop.capture.protocol import Wake
 from flowtop.errors import EXIT_UNAVAILABLE, EXIT_USAGE, FlowtopError
 from flowtop.model.kinds import Direction
+from flowtop.model.names_seen import NAMES
 from flowtop.model.packets import PacketRequest
 from flowtop.model.record import FlowBatch, Unobserved
 from flowtop.model.tunnel_ports import TunnelPorts
@@ -86,6 +89,8 @@ class EbpfConfig:
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         owners: find the process of each flow.
+        names_seen: read the names in DNS answers and in the first packets of connections.
+        nat: for these, join the two sides of connections with address translation.
         must_observe: `open` fails if none of the interfaces can be observed, unless a glob waits for others.
     """
 
@@ -95,6 +100,8 @@ class EbpfConfig:
     decap: bool = False
     tunnel_ports: TunnelPorts = field(default_factory=dict)
     owners: bool = False
+    names_seen: bool = False
+    nat: bool = True
     must_observe: bool = False
 
     def __post_init__(self) -> None:
@@ -133,6 +140,7 @@ class EbpfCapture:
         self._follow_at_ns: int | None = None
         self._rest_until_ns = 0
         self._owners: FlowOwners | None = None
+        self._names: SeenNames | None = None
         self._packets = PacketTaps(self._clock_ns, self.wake, lambda: self._maps.settle(), decap=config.decap,
                                    tunnel_ports=config.tunnel_ports)
 
@@ -158,25 +166,31 @@ class EbpfCapture:
         self._resources.callback(self._packets.finish)  # last: when nothing is attached any more
         mode = self._attach_mode()
         compilation = self._closing(self._compilation or begin(
-            self._config.map_entries, decap=self._config.decap, owners=self._config.owners))
+            self._config.map_entries, decap=self._config.decap, owners=self._config.owners,
+            names=self._config.names_seen))
         selection = Selection(self._config.interfaces)
         self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
         self._links = Links(route)
         selection.require(self._list())
         progress("compiling the eBPF program")
+        sockets = begin_scan() if self._config.owners else None
+        if sockets is not None:
+            self._closing(sockets)
         program = self._closing(compilation.result())
         self._maps = FlowMaps(program.maps, self._closing(self._make_grace()))
         self._totals = Totals(program.maps, possible_cpus())
         if self._config.owners:
-            self._owners = self._closing(FlowOwners(program, route))
+            self._owners = self._closing(FlowOwners(program, route, nat=self._config.nat, first=sockets))
+        if self._config.names_seen:
+            self._names = self._closing(SeenNames(program, LocalAddresses(route, time.monotonic).are_local))
         clsact = ClsactAttacher(route, this_process())
         clsact.sweep()
         self._attacher = self._choose_attacher(mode, clsact, program)
         self._points = ObservationPoints(
             selection, self._links, self._attacher, _by_direction(program), self._totals, self._clock_ns)
         self._resources.callback(self._points.detach, LinkChanges())
-        self._packets.begin(self._points)
+        self._packets.begin(self._points, None if self._owners is None else self._owners.of_packets)
         selected = sum(map(selection.selects, self._list()))
         progress(f"attaching to {selected} interface{'' if selected == 1 else 's'}")
         self._follow(_OPEN_BUDGET_NS)
@@ -256,6 +270,8 @@ class EbpfCapture:
             if self._events.fileno() in ready:
                 self._note_changes()
             self._follow_if_due(min(left, _RECONCILE_BUDGET_NS))
+            if self._names is not None:
+                self._names.take()
             if self._wake.fileno() in ready:
                 self._wake.clear()
                 return
@@ -285,6 +301,7 @@ class EbpfCapture:
         """See Capture.drain. Waits for an RCU grace period (8 to 40 ms); the next drain reuses the arrays."""
         self._note_changes()
         self._follow_if_due(_RECONCILE_BUDGET_NS)
+        self._points.fill_gaps()
         self._maps.buffer.count = 0
         side = self._maps.flip()
         now_ns, counters = self._clock_ns(), self._links.counters()
@@ -294,11 +311,17 @@ class EbpfCapture:
         return self._batch(now_ns, self._maps.buffer.keys, self._maps.buffer.counters)
 
     def _batch(self, now_ns: int, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> FlowBatch:
+        texts, conversations = ({}, None) if self._owners is None else self._owners.find(keys, counters)
+        if self._names is not None:
+            self._names.take()  # after the flows: what named a flow's peer came before its first packet
+            texts = {**texts, NAMES: self._names.book.texts()}
         return FlowBatch(
             keys, counters, self._totals.observations(), now_ns, self._unix_ns() - self._clock_ns(),
             self._points.names(), self._points.attached(),
-            texts={} if self._owners is None else self._owners.find(keys, counters),
-            owners=None if self._owners is None else self._owners.statistics, unobserved=self._points.unobserved)
+            texts=texts, conversations=conversations, owners=None if self._owners is None else self._owners.statistics,
+            unobserved=self._points.unobserved, names=None if self._names is None else self._names.book,
+            name_statistics=None if self._names is None else self._names.statistics,
+            named_addresses={} if self._names is None else self._names.book.addresses())
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +18,27 @@ import numpy as np
 from flowtop.capture.ebpf import bpf, btf, start
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
-from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, OWNERS_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.conntrack import TRACKING, dump_translations, tracked_connections
 from flowtop.capture.ebpf.interfaces import Links
-from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
+from flowtop.capture.ebpf.loader import MAPS, NAME_MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.owners import other_programs
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.model.kinds import Direction
 from flowtop.model.record import Unobserved
 from flowtop.owners.cgroups import cgroup2_root
+from flowtop.owners.containers import runtimes
 from flowtop.owners.proc import PROC, in_first_namespace, unreadable
+from flowtop.text.units import printable
 
 _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
-_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + len(IPSEC_MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + 6
+_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + len(NAME_MAPS) + 7
 """Files that a capture has open at least: programs, maps, the links of those for owners, two hooks, and others."""
+_MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
@@ -72,7 +78,10 @@ def check_host() -> tuple[Finding, ...]:
             _tried("grace period", _grace_period, ""),
             check_packets(),
             check_owners(release),
+            check_names(),
             check_processes(),
+            check_containers(),
+            check_translation(),
             check_memory_lock(release),
         )
 
@@ -141,6 +150,25 @@ def check_packets(attempt: Callable[[], None] | None = None) -> Finding:
     return Finding("packets (-w)", True, "ring buffer")
 
 
+def check_names(attempt: Callable[[], None] | None = None, packages: Callable[[str], object] = find_spec) -> Finding:
+    """Check what reading names in packets needs. Capture does not need it.
+
+    Args:
+        attempt: makes a ring buffer, or raises OSError.
+        packages: gives None for a package that is not installed.
+    """
+    try:
+        (attempt or (lambda: try_ring_buffer(NAMES_OCTETS)))()
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOSYS):
+            return Finding("names seen", True, "not available: ring buffers need Linux 5.8")
+        return Finding("names seen", True, f"not available: {(error.strerror or str(error)).lower()}")
+    if packages("cryptography") is None:
+        return Finding("names seen", True, "in DNS, TLS and HTTP; of QUIC with the package cryptography: "
+                                           "pip install 'flowtop[quic]'")
+    return Finding("names seen", True, "in DNS, TLS, HTTP and QUIC")
+
+
 def try_ring_buffer(octets: int = RING_OCTETS) -> None:
     """Make a ring buffer of the size that writing packets uses. Raises OSError if the kernel refuses."""
     os.close(bpf.map_create(bpf.MAP_TYPE_RINGBUF, 0, 0, octets))
@@ -167,7 +195,14 @@ def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLIN
     root = cgroup2_root(mountinfo)
     if root is None:
         return Finding("owners", True, f"{without}cgroup v2 is not mounted")
-    return Finding("owners", True, f"hooks of cgroups at {root}")
+    try:
+        beside, exclusive = other_programs(root)
+    except OSError:  # for lack of rights, which is said above
+        beside, exclusive = [], []
+    if exclusive:
+        return Finding("owners", True, f"{without}{', '.join(exclusive)} at {root} allows no other program")
+    shared = f", beside {', '.join(beside)}" if beside else ""
+    return Finding("owners", True, f"hooks of cgroups at {root}{shared}")
 
 
 def check_processes(proc: Path = PROC) -> Finding:
@@ -177,11 +212,38 @@ def check_processes(proc: Path = PROC) -> Finding:
         detail = "those of other users are hidden (hidepid)"
     elif not in_first_namespace(proc):
         detail = "only those of this PID namespace are known; a container needs --pid=host"
-    elif number := unreadable(proc):
-        detail = f"the open files of {number} cannot be read; root, or CAP_SYS_PTRACE, may"
+    elif names := unreadable(proc):
+        shown = ", ".join(printable(name) for name in names[:_MOST_NAMES])
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        able = start.CAP_SYS_PTRACE in start.effective_capabilities(proc / "self/status")
+        remedy = "they have other rights than flowtop" if able else "root, or CAP_SYS_PTRACE, may"
+        detail = f"the open files of {shown}{more} cannot be read; {remedy}"
     else:
         detail = "readable"
     return Finding("processes", True, detail)
+
+
+def check_containers(root: Path = Path("/")) -> Finding:
+    """Check which runtimes' files are there, and whether they can be read. Capture does not need it."""
+    found, faults = runtimes(root)
+    detail = f"names from files of {', '.join(found)}" if found else "no runtime's files are there"
+    return Finding("containers", True, "; ".join((detail, *faults)))
+
+
+def check_translation(tracking: Path = TRACKING, attempt: Callable[[], object] | None = None) -> Finding:
+    """Check whether address translation (NAT) can be read. Capture does not need it.
+
+    Args:
+        tracking: file with the number of connections that are tracked.
+        attempt: reads the translations, or raises OSError.
+    """
+    if not tracked_connections(tracking):
+        return Finding("NAT", True, "no connections are tracked")
+    try:
+        (attempt or (lambda: list(dump_translations())))()
+    except OSError as error:
+        return Finding("NAT", True, f"both sides are not joined: {(error.strerror or str(error)).lower()}")
+    return Finding("NAT", True, "both sides are joined")
 
 
 def check_memory_lock(release: tuple[int, int]) -> Finding:

@@ -144,6 +144,10 @@ class ClsactAttacher:
                 return _ClsactAttachment(self, ifindex, parent, *place)
         raise AssertionError("unreachable: the last attempt raises or returns")
 
+    def has_room(self, ifindex: int, direction: Direction) -> bool:  # noqa: ARG002 - of the protocol
+        """See Attacher: that a qdisc goes is notified."""
+        return False
+
     def _made_qdisc(self, ifindex: int) -> bool:
         """Create the clsact qdisc if there is none. Returns whether it is flowtop's."""
         try:

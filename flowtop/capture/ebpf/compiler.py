@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.loader import IPSEC_MAPS, MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bcc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError, host_fault, limit_hint
 from flowtop.model.tunnel_ports import TunnelPorts
 
@@ -37,6 +37,10 @@ COARSE_CLOCK_KERNEL = (5, 11)
 
 OWNERS_KERNEL = (6, 1)
 """First Linux on which the programs that find the process of a socket were tried."""
+
+NAMES_OCTETS = 2 << 20
+"""Of the ring buffer for packets that tell a name."""
+_PAGE = 4096
 
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
@@ -73,12 +77,14 @@ class FlowProgram:
         map_entries: capacity of flows_a and of flows_b.
         owners_refused: why OWNER_PROGRAMS are not among the programs although they were asked for; "": they are, or
             were not.
+        names_refused: the same for NAME_PROGRAM.
     """
 
     programs: dict[str, int]
     maps: dict[str, int]
     map_entries: int
     owners_refused: str = ""
+    names_refused: str = ""
 
     def close(self) -> None:
         """Close every descriptor; the kernel frees what is not attached. A second call does nothing."""
@@ -112,21 +118,23 @@ class Build:
         contents: for the error if memory is too small: a description of what the maps hold, and a hint.
         python: interpreter of the child process.
         owners: also OWNER_PROGRAMS and OWNER_MAPS; if the kernel refuses them, the rest without them.
+        names: also NAME_PROGRAM and NAME_MAPS: options of clang for them; likewise. Empty: without them.
 
     Attributes:
-        owners_refused: why it refused them; "": it did not. Valid after `result`.
+        refused: why it refused "owners" or "names"; empty: it did not. Valid after `result`.
     """
 
     def __init__(self, source: str, cflags: Sequence[str], programs: Sequence[str], maps: Sequence[str],
-                 contents: tuple[str, str], python: str = sys.executable, *, owners: bool = False) -> None:
+                 contents: tuple[str, str], python: str = sys.executable, *, owners: bool = False,
+                 names: Sequence[str] = ()) -> None:
         directory = source_directory()
         self._contents = contents
         self._python = python
         self._directory = directory
         self._request = {"source": str(directory / source), "cflags": [f"-I{directory}", *cflags],
                          "headers": str(directory / "headers"), "programs": list(programs), "maps": list(maps),
-                         "owners": owners}
-        self.owners_refused = ""
+                         "owners": owners, "names": list(names)}
+        self.refused: Mapping[str, str] = {}
         self._child = _Child(python, directory, self._request)
 
     def result(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -147,7 +155,7 @@ class Build:
             answer, log = {"stage": "load", "message": os.strerror(errno.EMFILE), "errno": errno.EMFILE}, ""
         if answer["stage"] != "done":
             raise _refusal(answer, log, self._contents)
-        self.owners_refused = answer["refused"]
+        self.refused = answer["refused"]
         remaining = iter(descriptors)
         programs = {name: next(remaining) for name in answer["programs"]}
         return programs, {name: next(remaining) for name in answer["maps"]}
@@ -183,27 +191,30 @@ class Compilation:
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         owners: find the process of each flow's socket, if the kernel can; see FlowProgram.owners_refused.
+        names: copy packets that tell a name, if the kernel can; see FlowProgram.names_refused.
         python: interpreter of the child process.
     """
 
     def __init__(self, *, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
-                 tunnel_ports: TunnelPorts | None = None, owners: bool = False, python: str = sys.executable) -> None:
+                 tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False,
+                 python: str = sys.executable) -> None:
         cflags = [f"-DFLOW_MAP_ENTRIES={map_entries}", *decap_flags(decap, tunnel_ports)]
         if not coarse_clock:
             cflags.append("-DFLOW_FINE_CLOCK")
-        maps: tuple[str, ...] = MAPS
         if bpf.xfrm_supported():
             cflags.append("-DFLOW_XFRM")
-            maps += IPSEC_MAPS
         if expression:
             cflags.append(f"-DFLOW_FILTER(key)={expression}")
         self._map_entries = map_entries
-        self._build = Build("flow.bpf.c", cflags, PROGRAMS, maps,
-                            (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners)
+        self._build = Build("flow.bpf.c", cflags, PROGRAMS, MAPS,
+                            (f"maps of {map_entries} flows", "choose fewer with --map-entries"), python, owners=owners,
+                            names=[f"-DFLOW_NAMES={NAMES_OCTETS // _PAGE}"] if names else [])
 
     def result(self) -> FlowProgram:
         """Wait for the programs. Called once. Raises FlowtopError like Build.result."""
-        return FlowProgram(*self._build.result(), self._map_entries, self._build.owners_refused)
+        programs, maps = self._build.result()
+        refused = self._build.refused
+        return FlowProgram(programs, maps, self._map_entries, refused.get("owners", ""), refused.get("names", ""))
 
     def close(self) -> None:
         """See Build.close."""
@@ -211,11 +222,11 @@ class Compilation:
 
 
 def compile_program(*, map_entries: int, coarse_clock: bool, expression: str = "", decap: bool = False,
-                    tunnel_ports: TunnelPorts | None = None, owners: bool = False,
+                    tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False,
                     python: str = sys.executable) -> FlowProgram:
     """Start a Compilation and wait for its result."""
     with closing(Compilation(map_entries=map_entries, coarse_clock=coarse_clock, expression=expression, decap=decap,
-                             tunnel_ports=tunnel_ports, owners=owners, python=python)) as compilation:
+                             tunnel_ports=tunnel_ports, owners=owners, names=names, python=python)) as compilation:
         return compilation.result()
 
 

@@ -43,8 +43,11 @@ OWNER_PROGRAMS = {
 OWNER_MAPS = ("processes", "claims")
 """Maps of bpf/flow.bpf.c that flowtop reads, with -DFLOW_OWNERS."""
 
-IPSEC_MAPS = ("decrypting",)
-"""Further ones, if the kernel has IPsec."""
+NAME_PROGRAM = "names_seen"
+"""tc program of bpf/flow.bpf.c that the others call, with -DFLOW_NAMES."""
+
+NAME_MAPS = ("names", "names_lost", "names_programs")
+"""Maps of bpf/flow.bpf.c that flowtop reads or fills, with -DFLOW_NAMES."""
 
 _IMPORT_FAULTS = (ImportError, OSError, SyntaxError, AttributeError)
 """Exceptions of importing an unusable bcc; OSError if libbcc.so.0 is missing."""
@@ -225,21 +228,44 @@ def _task_offsets() -> dict[str, int]:
 TASK_MEMBERS = ("flags", "tgid", "group_leader", "real_parent", "start_boottime", "comm")
 
 
+def load_with_names(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
+                    program_names: Iterable[str], map_names: Iterable[str], *, owners: bool, names: list[str],
+                    ) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """As `load_programs`, with what else is asked for, as far as the kernel takes it.
+
+    Args:
+        owners: also what finds the process of a socket.
+        names: options of clang for the program that copies packets that tell a name; none: without it.
+
+    Returns:
+        File descriptors, and why "owners" or "names" are not among them, if they were refused.
+    """
+    refused: dict[str, str] = {}
+    for with_names in (True, False) if names else (False,):
+        flags, programs, maps = cflags, tuple(program_names), tuple(map_names)
+        if with_names:
+            flags, programs, maps = [*cflags, *names], (*programs, NAME_PROGRAM), (*maps, *NAME_MAPS)
+        if owners and "owners" not in refused:
+            try:
+                return load_with_owners(bcc, source, flags, headers, programs, maps), refused
+            except OwnersRefusedError as error:
+                refused["owners"] = str(error)
+        try:
+            return load_programs(bcc, source, flags, headers, programs, maps), refused
+        except LoadError as error:
+            if not with_names:
+                raise
+            refused = {"names": str(error)}  # owners are tried again: it may have been the names
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The answer to the parent, and the descriptors to send, in the order of the names in the answer."""
-    refused = ""
     try:
         bcc = find_bcc()
         what = (bcc, Path(request["source"]), request["cflags"],
                 Path(request["headers"]) if request["headers"] else None, request["programs"], request["maps"])
-        loaded = None
-        if request["owners"]:
-            try:
-                loaded = load_with_owners(*what)
-            except OwnersRefusedError as error:
-                refused = str(error)
-        if loaded is None:
-            loaded = load_programs(*what)
+        loaded, refused = load_with_names(*what, owners=request["owners"], names=request["names"])
     except BccMissingError as error:
         return {"stage": "import", "message": str(error), "errno": 0}, []
     except LoadError as error:

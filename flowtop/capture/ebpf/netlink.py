@@ -1,4 +1,4 @@
-"""rtnetlink: the requests, dumps and attributes that capture needs (RFC 3549, uapi/linux/netlink.h).
+"""netlink: the requests, dumps and attributes that capture needs (RFC 3549, uapi/linux/netlink.h).
 
 pyroute2 decodes every attribute of every interface into objects, which takes hundreds of milliseconds with 400
 interfaces; the index, type, flags, name and four counters used here take a few.
@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from ctypes import addressof, create_string_buffer
 
 F_REQUEST = 0x1
 F_ACK = 0x4
@@ -27,6 +28,11 @@ _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_MASK = 0x3FFF
 _RECEIVE_BYTES = 1 << 18
 _DUMP_ATTEMPTS = 5
+_RECEIVE_BUFFER_FORCE, _ATTACH_FILTER = 33, 26
+"""SO_RCVBUFFORCE, SO_ATTACH_FILTER."""
+_PROGRAM = struct.Struct("@HP")
+"""struct sock_fprog."""
+_INSTRUCTION_OCTETS = 8
 
 Message = tuple[int, bytes]
 """(type, body): body without the netlink header."""
@@ -70,11 +76,15 @@ class DumpInterruptedError(InterruptedError):
         self.bodies = bodies
 
 
-class RouteSocket:
-    """Requests to rtnetlink, in the network namespace of the creating thread."""
+class NetlinkSocket:
+    """Requests to the kernel, in the network namespace of the creating thread.
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    Args:
+        protocol: of netlink, NETLINK_*.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.bind((0, 0))
         self._sequence = 0
 
@@ -136,6 +146,13 @@ class RouteSocket:
         return bodies, interrupted
 
 
+class RouteSocket(NetlinkSocket):
+    """Requests to rtnetlink, in the network namespace of the creating thread."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE)
+
+
 def _raise_for(content: bytes) -> None:
     (code,) = struct.unpack_from("=i", content)
     if code:
@@ -143,16 +160,27 @@ def _raise_for(content: bytes) -> None:
 
 
 class EventSocket:
-    """Multicast notifications of rtnetlink, read without blocking.
+    """Multicast notifications of the kernel, read without blocking.
 
     Args:
-        groups: bit mask of RTMGRP_* values.
+        groups: bit mask of groups, such as RTMGRP_* values.
+        protocol: of netlink, NETLINK_*.
+        octets: room for those that were not read yet.
+        select: classic BPF instructions that select notifications; empty: all are wanted.
     """
 
-    def __init__(self, groups: int) -> None:
+    def __init__(self, groups: int, protocol: int = socket.NETLINK_ROUTE, *, octets: int = 1 << 20,
+                 select: bytes = b"") -> None:
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, octets)
+        except OSError:  # it needs CAP_NET_ADMIN; the other is limited by net.core.rmem_max
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
+        if select:
+            buffer = create_string_buffer(select, len(select))
+            self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER,
+                                    _PROGRAM.pack(len(select) // _INSTRUCTION_OCTETS, addressof(buffer)))
         self._socket.bind((0, groups))
 
     def fileno(self) -> int:

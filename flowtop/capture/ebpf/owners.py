@@ -21,8 +21,10 @@ import numpy.typing as npt
 from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.addresses import LocalAddresses
 from flowtop.capture.ebpf.compiler import FlowProgram
+from flowtop.capture.ebpf.conntrack import Translations
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.model.kinds import Direction, Kind
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
@@ -30,13 +32,18 @@ from flowtop.model.owners import (
     KERNEL,
     LISTED_BIT,
     NO_OWNER,
+    SENDER_BIT,
     Ids,
     OwnerStatistics,
     are_processes,
+    pid_of,
 )
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
+from flowtop.model.translations import TRANSLATIONS, TranslationTexts
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
+from flowtop.owners.containers import ContainerNames
+from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, words_of
 from flowtop.owners.proc import TICK_NS
 from flowtop.owners.sockets import Scan, SocketTable
 
@@ -57,6 +64,22 @@ _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
 _MOST_COOKIES = 65_536
 _U32 = struct.Struct("=I")
+
+
+def other_programs(root: Path) -> tuple[list[str], list[str]]:
+    """Programs of others on the hooks of OWNER_PROGRAMS at a cgroup: those that allow others beside them, and those
+    that do not, by name, else by number. Raises OSError: the kernel does not say."""
+    beside: list[str] = []
+    exclusive: list[str] = []
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _, attach_type in OWNER_PROGRAMS.values():
+            numbers, shared = bpf.cgroup_programs(directory, attach_type)
+            (beside if shared else exclusive).extend(
+                bpf.program_name(number) or f"program {number}" for number in numbers)
+    finally:
+        os.close(directory)
+    return list(dict.fromkeys(beside)), list(dict.fromkeys(exclusive))
 
 
 class OwnerHooks:
@@ -87,6 +110,15 @@ class OwnerHooks:
     def close(self) -> None:
         """Detach all."""
         self._links.close()
+
+
+def _exclusive(root: Path) -> str:
+    """Which programs do not allow others beside them; "": there are none, or it is not known."""
+    try:
+        _, exclusive = other_programs(root)
+    except OSError:
+        return ""
+    return f"{', '.join(exclusive)} allows no other program" if exclusive else ""
 
 
 class ProcessNotes:
@@ -146,15 +178,119 @@ class Scanned(NamedTuple):
     ended_s: float
 
 
-def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids) -> None:
-    """What has left as forwarded has come in as that."""
+def _pair_forwarded(keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> None:
+    """What has left as forwarded has come in as that; `sent` by a socket of this host has not."""
     leaving = np.flatnonzero(owners == FORWARDED)
-    coming = np.flatnonzero((owners == NO_OWNER) & (keys["direction"] == np.uint8(Direction.INGRESS)))
+    coming = np.flatnonzero((owners == NO_OWNER) & ~sent & (keys["direction"] == np.uint8(Direction.INGRESS)))
     if len(leaving) and len(coming):
         size = CONVERSATION_BYTES
         octets = keys.view(np.uint8).reshape(-1, FLOW_KEY_DTYPE.itemsize)[:, :size]
         come, left = (np.ascontiguousarray(octets[some]).view(f"S{size}")[:, 0] for some in (coming, leaving))
         owners[coming[np.isin(come, left)]] = FORWARDED
+
+
+class Apart:
+    """Finds the owners of packets that sockets in other network namespaces send and receive: of containers.
+
+    Args:
+        clock: seconds, monotonic.
+        translations: of this network namespace; None: they are not asked for.
+    """
+
+    def __init__(self, clock: Callable[[], float], translations: Translations | None) -> None:
+        rng = np.random.default_rng()
+        self._senders = Senders(rng, clock)
+        self._sides = Sides(rng, clock)
+        self._translations = translations
+
+    def __len__(self) -> int:
+        return len(self._senders)
+
+    @property
+    def texts(self) -> TranslationTexts | None:
+        """The other side of translated flows; None: none are."""
+        return self._translations.texts if self._translations is not None and len(self._sides) else None
+
+    @property
+    def missed(self) -> int:
+        """Conversations and translations that were too many."""
+        return self._senders.forgotten + (0 if self._translations is None else self._translations.missed)
+
+    @property
+    def refused(self) -> str:
+        """Why translations are not known; "": they are."""
+        return "" if self._translations is None else self._translations.refused
+
+    def join(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> Words | None:
+        """Write the owners of flows that are part of a conversation of a container, here or in an earlier batch.
+
+        Args:
+            keys: FLOW_KEY_DTYPE, shape (n,).
+            owners: of their local sockets; those of `sent` are the senders.
+            sent: which flows came in from a socket in another network namespace.
+
+        Returns:
+            Flow Keys, shape (n, 7), in which the ends of translated flows are those before the translation; None: no
+            flow is translated.
+        """
+        if self._translations is not None:
+            self._translations.open()
+            new = self._translations.take_new()
+            if new:
+                self._sides.note(new)
+        some = np.flatnonzero((keys["kind"] == np.uint8(Kind.FLOW)) & (
+            sent | (owners == NO_OWNER) | (owners == FORWARDED)))
+        words, turned = conversations_of(keys[some])
+        told = sent[some] & are_processes(owners[some])
+        self._senders.note(words[told], turned[told], owners[some][told])
+        if len(self._senders):
+            self._name(owners, some[~told], words[~told], turned[~told])
+        if not len(self._sides):
+            return None
+        made, differ = self._sides.before(keys[some], words, turned)
+        if not differ.any():
+            return None
+        before = words_of(keys).copy()
+        before[some[differ]] = made[differ]
+        return before
+
+    def _name(self, owners: Ids, places: npt.NDArray[np.int64], words: Words, turned: npt.NDArray[np.bool_]) -> None:
+        found = self._senders.find(words, turned)
+        if len(self._sides):
+            rest = np.flatnonzero(found == NO_OWNER)
+            others, ways, translated = self._sides.other(words[rest], turned[rest])
+            found[rest[translated]] = self._senders.find(others[translated], ways[translated])
+        known = found != NO_OWNER
+        owners[places[known]] = found[known]
+
+    def renew(self) -> None:
+        """Read what the kernel notified of. For a thread in the capture's network namespace."""
+        if self._translations is not None:
+            self._translations.renew()
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._translations is not None:
+            self._translations.close()
+
+
+class BegunScan(NamedTuple):
+    """A scan that runs, and when it began."""
+
+    scan: Scan
+    began_s: float
+
+    def close(self) -> None:
+        """End it; nobody waits for its result."""
+        self.scan.close()
+
+
+def begin_scan(clock: Callable[[], float] = time.monotonic) -> BegunScan | None:
+    """Start a scan while the programs are compiled; None: there is no process for it now."""
+    try:
+        return BegunScan(Scan(), clock())
+    except OSError:
+        return None
 
 
 class SocketScans:
@@ -164,15 +300,18 @@ class SocketScans:
         book: gets the processes that are found.
         clock: seconds, monotonic.
         scan: starts a scan.
+        first: one that was started before the hooks were attached; it is repeated, as sockets may have been made since.
 
     Attributes:
         last: the last complete scan; None: there was none yet.
     """
 
-    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan) -> None:
+    def __init__(self, book: OwnerBook, clock: Callable[[], float], scan: Callable[[], Scan] = Scan,
+                 first: BegunScan | None = None) -> None:
         self._book = book
         self._clock = clock
         self._scan = scan
+        self._first = first
         self._current: Scan | None = None
         self._asked = threading.Event()
         self._ending = threading.Event()
@@ -188,18 +327,24 @@ class SocketScans:
         while not self._ending.is_set():
             began_s = self._clock()
             self._asked.clear()
-            try:
-                self._current = self._scan()
-            except OSError:  # no process, or no file more, for now: the next one who asks tries again
-                self._ending.wait(_SCAN_PAUSE_S)
-                self._asked.wait()
-                continue
+            first, self._first = self._first, None
+            if first is not None:
+                self._current, began_s = first
+                self._asked.set()
+            else:
+                try:
+                    self._current = self._scan()
+                except OSError:  # no process, or no file more, for now: the next one who asks tries again
+                    self._ending.wait(_SCAN_PAUSE_S)
+                    self._asked.wait()
+                    continue
             if self._ending.is_set():
                 self._current.stop()
             output = self._current.result()
             if output is not None and not self._ending.is_set():
                 self._take(output, began_s)
-            self._ending.wait(max(_SCAN_PAUSE_S, _SCAN_REST * (self._clock() - began_s)))
+            rest_s = 0.0 if first is not None else _SCAN_REST * (self._clock() - began_s)
+            self._ending.wait(max(_SCAN_PAUSE_S, rest_s))
             self._asked.wait()
 
     def _take(self, output: bytes, began_s: float) -> None:
@@ -224,19 +369,25 @@ class FlowOwners:
     Args:
         program: loaded with owners.
         route: rtnetlink in the capture's network namespace.
+        nat: join the two sides of connections with address translation.
         clock: seconds, monotonic.
         root: where cgroup v2 is mounted; None: where /proc says.
+        first: a scan of sockets that runs already.
 
     Attributes:
         refused: why the hooks are not attached; "": they are.
+        of_packets: the owners of single packets.
     """
 
-    def __init__(self, program: FlowProgram, route: RouteSocket, *, clock: Callable[[], float] = time.monotonic,
-                 root: Path | None = None) -> None:
+    def __init__(self, program: FlowProgram, route: RouteSocket, *, nat: bool = True,
+                 clock: Callable[[], float] = time.monotonic, root: Path | None = None,
+                 first: BegunScan | None = None) -> None:
         root = root or cgroup2_root()
         self._clock = clock
         self._addresses = LocalAddresses(route, clock)
-        self._book = OwnerBook(CgroupPaths(root), clock=clock)
+        self._containers = ContainerNames(clock=clock)
+        self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers)
+        self._apart = Apart(clock, Translations(clock) if nat else None)
         self._hooks: OwnerHooks | None = None
         self._notes: ProcessNotes | None = None
         self._seen_s: dict[int, float] = {}
@@ -244,7 +395,8 @@ class FlowOwners:
         self.refused = program.owners_refused
         if not self.refused:
             self._attach(program, root)
-        self._scans = SocketScans(self._book, clock)
+        self.of_packets = PacketOwners((program.maps["flows_a"], program.maps["flows_b"]), self._texts_of)
+        self._scans = SocketScans(self._book, clock, first=first)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="owners", daemon=True)
         self._thread.start()
@@ -257,16 +409,18 @@ class FlowOwners:
         try:
             self._hooks = OwnerHooks(program.programs, root)
         except OSError as error:
-            self.refused = f"{root}: {error.strerror or error}"
+            self.refused = f"{root}: {_exclusive(root) or error.strerror or error}"
 
     @property
     def statistics(self) -> OwnerStatistics:
         """How owners are found, and what is missing."""
         scanned = self._scans.last
         return OwnerStatistics(self.refused, scanned.table.denied if scanned is not None else 0,
-                               self._book.forgotten + (0 if self._notes is None else self._notes.missed))
+                               self._book.forgotten + (0 if self._notes is None else self._notes.missed),
+                               self._containers.nameless, self._apart.missed, self._apart.refused)
 
-    def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void]) -> Mapping[str, Mapping[int, str]]:
+    def find(self, keys: npt.NDArray[np.void], counters: npt.NDArray[np.void],
+             ) -> tuple[Mapping[str, Mapping[int, str]], Words | None]:
         """Find the owners of flows whose maps have been drained just now.
 
         Args:
@@ -275,20 +429,53 @@ class FlowOwners:
                 are from the list of sockets.
 
         Returns:
-            The texts of all owners, by model.owners.TEXTS.
+            The texts of all owners, by model.owners.TEXTS, and of translated flows; FlowBatch.conversations.
         """
         self._take()  # after the flows: the process of each was noted before its first packet
         owners = np.ascontiguousarray(counters["owner"])
         self._check_addresses(keys, owners)
-        _pair_forwarded(keys, owners)
+        sent = owners & np.uint64(SENDER_BIT) != 0
+        cookies = np.ascontiguousarray(counters["socket_cookie"])
+        if sent.any():
+            self._split_sent(owners, cookies, sent)
+        _pair_forwarded(keys, owners, sent)
         left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
         if len(left):
-            found = self._join(keys[left], counters["socket_cookie"][left])
+            found = self._join(keys[left], cookies[left], sent[left])
             owners[left] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
+        if sent.any():
+            self._prefer_receivers(keys, owners, sent)
+        passing = sent.any() or (owners == FORWARDED).any() or len(self._apart)
+        conversations = self._apart.join(keys, owners, sent) if passing else None
         counters["owner"] = owners
+        self.of_packets.note(keys, owners)
         self._drained_s = self._clock()
         self._book.touch(np.unique(owners[are_processes(owners)] & ~np.uint64(LISTED_BIT)).tolist())
-        return self._book.texts()
+        texts = self._book.texts()
+        translations = self._apart.texts
+        return (texts if translations is None else {**texts, TRANSLATIONS: translations}), conversations
+
+    @staticmethod
+    def _split_sent(owners: Ids, cookies: Ids, sent: npt.NDArray[np.bool_]) -> None:
+        """Take processes and cookies of senders apart, which are in the same word."""
+        by_cookie = sent & ~are_processes(owners)
+        cookies[by_cookie] = owners[by_cookie] & np.uint64(SENDER_BIT - 1)
+        owners[by_cookie] = NO_OWNER
+        owners[sent] &= ~np.uint64(SENDER_BIT)
+
+    def _prefer_receivers(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> None:
+        """What a container sent to this host is of the socket here that receives it, as far as the list knows it; those
+        are not of `sent` any more."""
+        scanned = self._scans.last
+        some = np.flatnonzero(sent)
+        local = self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])
+        some = some[local]
+        if not len(some) or scanned is None:
+            return
+        found = scanned.table.of_flows(keys[some], np.ones(len(some), np.bool_))
+        ours = are_processes(found)
+        owners[some[ours]] = found[ours] | np.uint64(LISTED_BIT)
+        sent[some[ours]] = False
 
     def _check_addresses(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
         """A socket for any address receives only what is for this host."""
@@ -297,25 +484,31 @@ class FlowOwners:
             local = self._addresses.are_local(keys["destination_address"][some], keys["ip_version"][some])
             owners[some] = np.where(local, owners[some] & ~np.uint64(ANY_ADDRESS_BIT), np.uint64(NO_OWNER))
 
-    def _join(self, keys: npt.NDArray[np.void], cookies: Ids) -> Ids:
-        """Owners from the last scan of sockets, which is repeated if it lacks some."""
+    def _join(self, keys: npt.NDArray[np.void], cookies: Ids, sent: npt.NDArray[np.bool_]) -> Ids:
+        """Owners from the last scan of sockets, which is repeated if it lacks some.
+
+        Args:
+            keys: FLOW_KEY_DTYPE, shape (n,).
+            cookies: of their sockets; 0: not known.
+            sent: which came in from a socket in another network namespace, with that one's cookie.
+        """
         scanned = self._scans.last
         if scanned is None:
             return np.zeros(len(keys), np.uint64)
         table = scanned.table
         owners, known = table.of_cookies(cookies)
-        unknown = np.flatnonzero(owners == NO_OWNER)
+        unknown = np.flatnonzero((owners == NO_OWNER) & ~sent)
         sends = keys["direction"][unknown] == np.uint8(Direction.EGRESS)
         ends = np.where(sends, keys["source_address"][unknown], keys["destination_address"][unknown])
         local = self._addresses.are_local(ends, keys["ip_version"][unknown])
         owners[unknown] = table.of_flows(keys[unknown], local)
         strange = np.flatnonzero((owners == NO_OWNER) & ~known & (cookies != 0))
         if len(strange):
-            self._name_kernel(scanned, keys, cookies, owners, strange)
+            self._name_kernel(scanned, keys, cookies, owners, strange, sent)
         return owners
 
     def _name_kernel(self, scanned: Scanned, keys: npt.NDArray[np.void], cookies: Ids, owners: Ids,
-                     strange: npt.NDArray[np.int64]) -> None:
+                     strange: npt.NDArray[np.int64], sent: npt.NDArray[np.bool_]) -> None:
         """Sockets that sent before and after a scan that does not have them are the kernel's own."""
         now_s, found = self._clock(), []
         for cookie in np.unique(cookies[strange]).tolist():
@@ -323,7 +516,8 @@ class FlowOwners:
                 found.append(cookie)
             else:
                 self._scans.ask()
-        of_kernel = np.isin(cookies[strange], np.array(found, np.uint64)) & scanned.table.lists(keys[strange])
+        listed = scanned.table.lists(keys[strange], sent[strange])
+        of_kernel = np.isin(cookies[strange], np.array(found, np.uint64)) & listed
         owners[strange[of_kernel]] = KERNEL
         if len(self._seen_s) > _MOST_COOKIES:
             self._seen_s.clear()
@@ -332,15 +526,25 @@ class FlowOwners:
         if self._notes is not None:
             self._book.note(self._notes.take())
 
+    def _texts_of(self, owners: set[int]) -> Mapping[str, Mapping[int, str]]:
+        """What is known of some owners; of those that the kernel has just reported, too."""
+        if not self.of_packets.closed and any(pid_of(owner) and self._book.owner(owner) is None for owner in owners):
+            self._take()
+        return self._book.texts_of(owners)
+
     def _run(self) -> None:
         while not self._ending.wait(_POLL_S):
             self._take()
             self._book.complete()
+            self._apart.renew()
 
     def close(self) -> None:
         """Detach the hooks and end the threads."""
+        self.of_packets.close()
         if self._hooks is not None:
             self._hooks.close()
         self._ending.set()
         self._scans.close()
         self._thread.join()
+        self._containers.close()
+        self._apart.close()

@@ -21,6 +21,7 @@ from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.check import RING_OCTETS, try_ring_buffer
 from flowtop.capture.ebpf.compiler import Build, decap_flags
 from flowtop.capture.ebpf.loader import PACKET_MAPS, PACKET_PROGRAMS
+from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.capture.ebpf.points import ObservationPoints
 from flowtop.capture.ebpf.totals import possible_cpus
 from flowtop.capture.packets.frames import gather
@@ -60,26 +61,26 @@ class Ring:
         self._octets = np.frombuffer(self._writers, np.uint8, 2 * size, page)
         self._fence = threading.Lock()
 
-    def take(self) -> tuple[npt.NDArray[np.uint8], list[int]]:
-        """Copy complete records and remove them from the ring.
+    def take(self, most: int = _MOST_RECORDS) -> tuple[npt.NDArray[np.uint8], list[int]]:
+        """Copy complete records, at most so many, and remove them from the ring.
 
-        Returns their octets, and the offset of each struct packet_record in them; empty if there is none.
+        Returns their octets, and the offset of each record in them; empty if there is none.
         """
         consumed = int(self._consumed[0])
         start = consumed & (self._size - 1)
         with self._fence:  # a memory barrier: data written before the position is visible after it
             end = start + int(self._produced[0]) - consumed
-        offsets, stop = self._walk(start, end)
+        offsets, stop = self._walk(start, end, most)
         octets = self._octets[start:stop].copy()
         with self._fence:
             self._consumed[0] = consumed + stop - start
         return octets, offsets
 
-    def _walk(self, start: int, end: int) -> tuple[list[int], int]:
+    def _walk(self, start: int, end: int, most: int) -> tuple[list[int], int]:
         header, view = _HEADER.unpack_from, memoryview(self._octets.data)
         offsets: list[int] = []
         at = start
-        while at < end and len(offsets) < _MOST_RECORDS:
+        while at < end and len(offsets) < most:
             length, _ = header(view, at)
             if length & _BUSY:
                 break
@@ -144,14 +145,17 @@ class PacketTap:
         cpus: number of possible CPUs.
         clock_ns: clock of the kernel programs.
         unix_ns: ns since 1970 UTC.
+        owners: whose sockets the packets are of; None: that is not looked for.
     """
 
     def __init__(self, request: PacketRequest, built: tuple[dict[str, int], dict[str, int]], cpus: int,
-                 clock_ns: Callable[[], int], unix_ns: Callable[[], int] = time.time_ns) -> None:
+                 clock_ns: Callable[[], int], unix_ns: Callable[[], int] = time.time_ns,
+                 owners: PacketOwners | None = None) -> None:
         self._sink = request.sink
         self._programs, self._maps = built
         self._clock_ns = clock_ns
         self._unix_ns = unix_ns
+        self._owners = owners
         self._ring = Ring(self._maps["packets"], RING_OCTETS)
         self._losses = np.zeros(cpus, LOSSES_DTYPE)
         self._interfaces: Mapping[int, PacketInterface] = {}
@@ -186,6 +190,8 @@ class PacketTap:
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._owners is not None:
+            self._owners.forget()
         self._ring.close()
         for descriptors in (self._programs, self._maps):
             for descriptor in descriptors.values():
@@ -215,11 +221,14 @@ class PacketTap:
         if offsets:
             at = np.array(offsets, np.int64)
             records = gather(octets, at, RECORD_DTYPE)
+            keys = np.ascontiguousarray(records["key"])
+            owners, texts = (None, {}) if self._owners is None else self._owners.find(keys)
             self._sink.write(PacketBatch(
-                keys=np.ascontiguousarray(records["key"]), octets=octets, offset=at + RECORD_DTYPE.itemsize,
+                keys=keys, octets=octets, offset=at + RECORD_DTYPE.itemsize,
                 captured=records["captured"].astype(np.int64), wire=records["wire"].astype(np.int64),
                 time_ns=records["time_ns"].astype(np.int64) + (self._unix_ns() - self._clock_ns()),
-                received=records["key"]["direction"] == Direction.INGRESS, interfaces=self._interfaces))
+                received=records["key"]["direction"] == Direction.INGRESS, interfaces=self._interfaces,
+                owners=owners, texts=texts))
         return len(offsets)
 
     def _note_losses(self) -> None:
@@ -253,6 +262,7 @@ class PacketTaps:
         self._build_programs = partial(build_programs, decap=decap, tunnel_ports=tunnel_ports)
         self._requesting = threading.Lock()
         self._changes = threading.Condition()
+        self._owners: PacketOwners | None = None
         self._early: tuple[PacketRequest, Build] | None = None
         self._open = False
         self._closed = False
@@ -276,7 +286,7 @@ class PacketTaps:
                 self._early = request, self._build_programs(request)
 
     def _tap(self, request: PacketRequest, build: Build) -> PacketTap:
-        tap = PacketTap(request, build.result(), possible_cpus(), self._clock_ns)
+        tap = PacketTap(request, build.result(), possible_cpus(), self._clock_ns, owners=self._owners)
         tap.start()
         return tap
 
@@ -298,9 +308,13 @@ class PacketTaps:
             self._settle()
             tap.finish()
 
-    def begin(self, points: ObservationPoints) -> None:
-        """The capture has opened: attach programs requested before, ahead of the counting ones."""
-        self._open = True
+    def begin(self, points: ObservationPoints, owners: PacketOwners | None = None) -> None:
+        """The capture has opened: attach programs requested before, ahead of the counting ones.
+
+        Args:
+            owners: whose sockets packets are of; None: that is not looked for.
+        """
+        self._open, self._owners = True, owners
         if self._early is not None:
             request, build = self._early
             self._early = None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from flowtop.capture.ebpf import start
@@ -47,6 +46,7 @@ class _Observed:
         attachments: of the counting programs.
         beside: attachments of the companion; None if not attached yet.
         unseen: directions without a hook, and why.
+        unwritten: directions in which the companion has no hook, and why.
         hidden: directions in which others' programs keep packets from flowtop's, and which.
     """
 
@@ -55,6 +55,7 @@ class _Observed:
     attachments: dict[Direction, Attachment]
     beside: dict[Direction, Attachment] | None = None
     unseen: dict[Direction, str] = field(default_factory=dict)
+    unwritten: dict[Direction, str] = field(default_factory=dict)
     hidden: dict[Direction, str] = field(default_factory=dict)
 
 
@@ -83,6 +84,7 @@ class ObservationPoints:
         self._observed: dict[int, _Observed] = {}
         self._names: dict[int, str] = {}
         self._refused: dict[int, Unobserved] = {}
+        self._full: set[int] = set()  # of the refused: those without room for a program
         self._moves: Counter[int] = Counter()
         self._missing_since: dict[int, int] = {}
         self._postponed = LinkChanges()
@@ -94,6 +96,7 @@ class ObservationPoints:
         found = list(self._refused.values())
         for observed in self._observed.values():
             found += unobserved(observed.name, observed.unseen)
+            found += [replace(one, packets=True) for one in unobserved(observed.name, observed.unwritten)]
             found += [Unobserved(observed.name, reason, direction, in_part=True)
                       for direction, reason in observed.hidden.items()]
         return tuple(sorted(found, key=lambda one: (one.interface, one.direction or 0)))
@@ -135,6 +138,7 @@ class ObservationPoints:
                 del self._moves[ifindex]
         self._refused = {ifindex: refusal for ifindex, refusal in self._refused.items()
                          if ifindex in existing and ifindex not in changes.suspect}
+        self._full &= self._refused.keys()
         waiting = [interface for interface in existing.values() if self._selection.selects(interface)
                    and interface.index not in self._observed and interface.index not in self._refused]
         for interface in waiting:
@@ -160,21 +164,47 @@ class ObservationPoints:
             if observed.beside is None:
                 if self._clock_ns() > deadline:
                     return False
-                try:
-                    self._attach_companion(ifindex, observed)
-                except OSError:
-                    _close(observed)
-                    observed.beside = {}  # interface gone or full: counting continues
+                self._attach_companion(ifindex, observed)
         return True
 
     def _attach_companion(self, ifindex: int, observed: _Observed) -> None:
-        """Attach the companion's programs to one interface. Raises OSError."""
-        if self._companion is not None:
+        """Attach the companion's programs to one interface, where it has none. Counting goes on without them."""
+        if self._companion is None:
+            return
+        if observed.beside is None:
             observed.beside = {}
             self._companion.describe(ifindex, observed.name, observed.layer)
-            for direction, program in self._companion.programs(observed.layer).items():
-                with suppress(UnseenDirectionError):  # said of the counting program
-                    observed.beside[direction] = self._attacher.attach(ifindex, direction, program)
+        for direction, program in self._companion.programs(observed.layer).items():
+            if direction in observed.beside:
+                continue
+            try:
+                observed.beside[direction] = self._attacher.attach(ifindex, direction, program)
+            except UnseenDirectionError as error:
+                if direction not in observed.unseen:  # else it is said of the counting program
+                    observed.unwritten[direction] = str(error)
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    observed.unwritten[direction] = f"cannot attach: {error.strerror}"
+            else:
+                observed.unwritten.pop(direction, None)
+
+    def _attach(self, ifindex: int, direction: Direction, observed: _Observed) -> None:
+        """Attach the counting program, in the companion's place if there is no other.
+
+        Raises:
+            OSError, UnseenDirectionError: see Attacher.attach.
+        """
+        try:
+            attachment = self._attacher.attach(ifindex, direction, self._programs[direction])
+        except UnseenDirectionError as error:
+            beside = (observed.beside or {}).pop(direction, None)
+            observed.unwritten.pop(direction, None)
+            if beside is None:
+                raise
+            beside.close()
+            attachment = self._attacher.attach(ifindex, direction, self._programs[direction])
+            observed.unwritten[direction] = str(error)
+        observed.attachments[direction] = attachment
 
     def _ended(self, ifindex: int, existing: Mapping[int, Interface], changes: LinkChanges) -> bool:
         """Whether an interface or its attachments are gone."""
@@ -197,21 +227,11 @@ class ObservationPoints:
             self._totals.claim(interface.index, interface.layer)
             self._attach_companion(interface.index, observed)
             for direction in Direction:
-                counters = self._links.counters_of(interface.index)
-                if counters is None:
-                    raise OSError(errno.ENODEV, "the interface is gone")
-                # What no hook sees is not compared either: it is another interface's, or said.
-                compared = direction not in interface.never_seen
-                self._totals.baseline(interface.index, direction, counters if compared else None)
-                try:
-                    observed.attachments[direction] = self._attacher.attach(
-                        interface.index, direction, self._programs[direction])
-                except UnseenDirectionError as error:
-                    observed.unseen[direction] = str(error)
-                    self._totals.baseline(interface.index, direction, None)
+                self._observe_direction(interface, direction, observed)
             if not observed.attachments:
                 self._forget(interface.index, None)
                 (self._refused[interface.index],) = unobserved(interface.name, observed.unseen)
+                self._full.add(interface.index)
         except OSError as error:
             self._forget(interface.index, None)
             if error.errno in (errno.EPERM, errno.EACCES):
@@ -219,6 +239,49 @@ class ObservationPoints:
                                    hint=start.HINT, exit_code=EXIT_NO_PERMISSION) from error
             if error.errno != errno.ENODEV:
                 self._refused[interface.index] = Unobserved(interface.name, f"cannot attach: {error.strerror}")
+
+    def _observe_direction(self, interface: Interface, direction: Direction, observed: _Observed) -> None:
+        """Begin to count the packets of one direction, or note why that is not possible. Raises OSError."""
+        counters = self._links.counters_of(interface.index)
+        if counters is None:
+            raise OSError(errno.ENODEV, "the interface is gone")
+        # What no hook sees is not compared either: it is another interface's, or said.
+        compared = direction not in interface.never_seen
+        self._totals.baseline(interface.index, direction, counters if compared else None)
+        try:
+            self._attach(interface.index, direction, observed)
+        except UnseenDirectionError as error:
+            observed.unseen[direction] = str(error)
+            self._totals.baseline(interface.index, direction, None)
+        else:
+            observed.unseen.pop(direction, None)
+
+    def fill_gaps(self) -> None:
+        """Attach where there was no room for a program, if there is now: nobody says when another one goes."""
+        places = {ifindex: (observed.unseen, observed.unwritten) for ifindex, observed in self._observed.items()
+                  if observed.unseen or observed.unwritten}
+        roomy = [ifindex for ifindex, (unseen, unwritten) in places.items()
+                 if any(self._attacher.has_room(ifindex, direction) for direction in {*unseen, *unwritten})]
+        roomy += [ifindex for ifindex in self._full
+                  if any(self._attacher.has_room(ifindex, direction) for direction in Direction)]
+        if not roomy:
+            return
+        existing = {interface.index: interface for interface in self._listed()}
+        for ifindex in roomy:
+            if (interface := existing.get(ifindex)) is None:
+                continue  # it is gone: the notification follows
+            if ifindex in self._full:
+                self._full.discard(ifindex)
+                del self._refused[ifindex]
+                self._observe(interface)
+                continue
+            observed = self._observed[ifindex]
+            try:
+                for direction in list(observed.unseen):
+                    self._observe_direction(interface, direction, observed)
+            except OSError:
+                continue  # as above
+            self._attach_companion(ifindex, observed)
 
     def inspect(self, short: Iterable[tuple[int, Direction]]) -> None:
         """Look for programs that keep packets from flowtop's, and go before them where that is possible.
@@ -287,3 +350,4 @@ def _close(observed: _Observed) -> None:
     for attachment in (observed.beside or {}).values():
         attachment.close()
     observed.beside = None
+    observed.unwritten.clear()

@@ -16,7 +16,7 @@ from flowtop.model.tunnel_ports import TunnelPorts
 HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
         "a locked-down kernel or a container may refuse")
 PROC_HINT = "mount -t proc proc /proc"
-CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 21, 24, 38, 39
+CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_PERFMON, CAP_BPF = 12, 19, 21, 24, 38, 39
 _NAMES = {CAP_NET_ADMIN: "CAP_NET_ADMIN", CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 UNCHARGED_RELEASE = (5, 11)
@@ -108,9 +108,9 @@ def check_map_entries(map_entries: int) -> None:
 
 
 def begin(map_entries: int, expression: str = "", *, decap: bool = False,
-          tunnel_ports: TunnelPorts | None = None, owners: bool = False) -> Compilation:
-    """Start compiling with the capture filter `expression`, `decap`, `tunnel_ports` and `owners` (see Compilation). The
-    caller has to close it.
+          tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False) -> Compilation:
+    """Start compiling with the capture filter `expression`, `decap`, `tunnel_ports`, `owners` and `names` (see
+    Compilation). The caller has to close it.
 
     Raises:
         FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or invalid capacity (EXIT_USAGE).
@@ -120,4 +120,4 @@ def begin(map_entries: int, expression: str = "", *, decap: bool = False,
     release = kernel_release()
     raise_memory_lock(release)  # the child inherits it
     return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
-                       decap=decap, tunnel_ports=tunnel_ports, owners=owners)
+                       decap=decap, tunnel_ports=tunnel_ports, owners=owners, names=names)

@@ -101,14 +101,13 @@ class Totals:
     The kernel's totals are not reset while an interface is observed; the difference to the last reading is added.
 
     Args:
-        maps: file descriptors by name: totals, totals_overflow, and decrypting if there is one.
+        maps: file descriptors by name: totals and totals_overflow.
         cpus: number of possible CPUs.
     """
 
     def __init__(self, maps: Mapping[str, int], cpus: int) -> None:
         self._array_fd = maps["totals"]
         self._overflow_fd = maps["totals_overflow"]
-        self._decrypting_fd = maps.get("decrypting")
         self._array = bpf.MapReader(self._array_fd, 4)
         self._overflow = bpf.MapReader(self._overflow_fd, 16)
         self._cpus = cpus
@@ -149,8 +148,6 @@ class Totals:
                 self._add([point], side)  # nothing is attached: the hook's totals are final
             self._settle(point)
         point.undrained = set()
-        if not kept and self._decrypting_fd is not None:
-            bpf.map_delete(self._decrypting_fd, struct.pack("=I", ifindex))
         if not kept:
             self._last[:, point.row:point.row + 2] = 0
             point.overflow = self._slot_owner.setdefault(ifindex % SLOTS, ifindex) != ifindex

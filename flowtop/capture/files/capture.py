@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowtop.capture.files.formats import Reader, identify
+from flowtop.capture.files.formats import PacketReader, Reader, identify
+from flowtop.capture.files.names import FileNames
 from flowtop.capture.files.octets import DamagedError, OctetStream, readable
 from flowtop.capture.files.pieces import PacketPiece, Piece
 from flowtop.capture.packets.entries import Entries
 from flowtop.capture.packets.frames import Integers
 from flowtop.capture.protocol import Wake
 from flowtop.errors import EXIT_DAMAGED, EXIT_USAGE, FlowtopError
+from flowtop.model.names_seen import NAMES
 from flowtop.model.packets import PacketRequest
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, FlowBatch, SourceState, Steps
 from flowtop.model.tunnel_ports import TunnelPorts
@@ -165,6 +167,7 @@ class FileConfig:
         decap: count packets in tunnels by their inner flow; the outer flow is counted in entries of Kind.PARENT.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         collect: of a capture count the flows in its export messages, not its packets.
+        names_seen: read the names in DNS answers and in the first packets of connections.
     """
 
     path: str
@@ -174,6 +177,7 @@ class FileConfig:
     decap: bool = False
     tunnel_ports: TunnelPorts = field(default_factory=dict)
     collect: bool = False
+    names_seen: bool = False
 
 
 class FileCapture:
@@ -212,6 +216,7 @@ class FileCapture:
         self._ended = False
         self._fault: FlowtopError | None = None
         self._outlet = PacketOutlet()
+        self._names = FileNames() if config.names_seen and not config.collect else None
 
     def open(self, progress: Callable[[str], None]) -> None:
         """See Capture.open. The format of a pipe may be known only in `drain`."""
@@ -221,7 +226,7 @@ class FileCapture:
         try:
             if self._stream.octets_total is not None:
                 self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect,
-                                         tunnel_ports=self._config.tunnel_ports)
+                                         tunnel_ports=self._config.tunnel_ports, names=self._names)
         except BaseException:
             self._resources.close()
             raise
@@ -329,12 +334,17 @@ class FileCapture:
         reader, stream = self._reader, self._stream
         names = reader.names() if reader else {}
         observations = reader.observations() if reader else np.zeros(0, OBSERVATION_DTYPE)
+        texts, seen = reader.texts() if reader else {}, self._names if isinstance(reader, PacketReader) else None
+        if seen is not None and seen.book.texts():
+            texts = {**texts, NAMES: seen.book.texts()}
         return FlowBatch(
             entries.keys, entries.counters, observations, self._now_ns, 0, names, tuple(sorted(set(names.values()))),
             SourceState(closes_tick, self._ended and self._piece is None, self._octets_done(), stream.octets_total,
                         self._fault),
             reader.statistics if reader else None, entries.other_ifindexes, entries.segments,
-            described=entries.described, reported=entries.reported, texts=reader.texts() if reader else {})
+            described=entries.described, reported=entries.reported, texts=texts,
+            names=None if seen is None else seen.book, name_statistics=None if seen is None else seen.statistics,
+            named_addresses={} if seen is None else seen.book.addresses())
 
     def _octets_done(self) -> int:
         """Octets of the file up to the last drained packet. One piece of a quiet capture can cover hours."""
@@ -377,7 +387,7 @@ class FileCapture:
                 if not self._stream.at_end and not self._stream.ready:
                     return None
                 self._reader = identify(self._stream, decap=self._config.decap, collect=self._config.collect,
-                                         tunnel_ports=self._config.tunnel_ports)
+                                         tunnel_ports=self._config.tunnel_ports, names=self._names)
             # Late packets belong to the time that passed while waiting for them.
             elif (piece := self._reader.read(self._stream, max(self._latest_ns, self._now_ns))) is not None:
                 return piece

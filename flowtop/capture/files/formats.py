@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.capture.files.frame_reader import FrameReader
+from flowtop.capture.files.names import FileNames
 from flowtop.capture.files.octets import DamagedError, OctetStream, compressor_of
 from flowtop.capture.files.pcap import HEADER_OCTETS, PcapReader, foreign_pcap, pcap_order
 from flowtop.capture.files.pcapng import PcapngReader, is_pcapng
 from flowtop.capture.files.pieces import CarriedPiece, PacketPiece, Piece, rising
 from flowtop.capture.packets.entries import Observations
 from flowtop.capture.packets.fragments import FragmentJoiner
-from flowtop.capture.packets.internet import parse
+from flowtop.capture.packets.internet import Places, parse
 from flowtop.capture.packets.link_types import UnreadLinks, split_aggregates
 from flowtop.capture.packets.tunnels import decapsulate
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
@@ -31,14 +32,17 @@ class PacketReader:
         frames: finds the frames.
         decap: replace packets in tunnels by their inner packets.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
+        names: reads the names in packets; None: they are not read.
     """
 
     statistics: CollectingStatistics | None = None
 
-    def __init__(self, frames: FrameReader, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None) -> None:
+    def __init__(self, frames: FrameReader, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None,
+                 names: FileNames | None = None) -> None:
         self._frames = frames
         self._decap = decap
         self._tunnel_ports = tunnel_ports
+        self._seen = names
         self._joiner = FragmentJoiner()
         self._observations = Observations()
         self._names: dict[int, str] = {}
@@ -57,12 +61,18 @@ class PacketReader:
         frames = split_aggregates(frames)
         clock_ns = rising(frames.time_ns, latest_ns)
         if not self._decap:
-            packets = parse(frames)
-            return PacketPiece(packets, self._joiner.join(packets), clock_ns, self._observations, frames)
+            places = None if self._seen is None else Places.blank(len(frames.offset))
+            packets = parse(frames, places)
+            unjoined = self._joiner.join(packets)
+            if self._seen is not None and places is not None:
+                self._seen.look(packets, frames, frames.offset + places.ip, frames.offset + places.transport)
+            return PacketPiece(packets, unjoined, clock_ns, self._observations, frames)
         decapsulated = decapsulate(frames, self._tunnel_ports)
+        unjoined = self._joiner.join(decapsulated.packets)
+        if self._seen is not None:
+            self._seen.look(decapsulated.packets, frames, decapsulated.ip_at, decapsulated.transport_at)
         return CarriedPiece(
-            PacketPiece(decapsulated.packets, self._joiner.join(decapsulated.packets), clock_ns, self._observations,
-                        frames), decapsulated)
+            PacketPiece(decapsulated.packets, unjoined, clock_ns, self._observations, frames), decapsulated)
 
     def rest(self, latest_ns: int) -> None:
         """See Reader: nothing."""
@@ -119,13 +129,14 @@ class Reader(Protocol):
 
 
 def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPorts | None = None,
-             collect: bool = False) -> Reader | None:
+             collect: bool = False, names: FileNames | None = None) -> Reader | None:
     """Return the reader for a file's format; None if too little was read to detect it.
 
     Args:
         decap: replace packets in tunnels by their inner packets.
         tunnel_ports: UDP ports of tunnels, in addition to the standard ones.
         collect: of a capture read the flows in export messages, not the packets.
+        names: reads the names in packets; None: they are not read.
 
     Raises FlowtopError: the file is empty or of an unknown format.
     """
@@ -136,9 +147,9 @@ def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPo
             return None
         name = "stdin" if stream.name == "standard input" else Path(stream.name).name
         if pcap_order(head):
-            return _capture_reader(PcapReader(stream, name), name, decap, tunnel_ports, collect)
+            return _capture_reader(PcapReader(stream, name), name, decap, tunnel_ports, collect, names)
         if is_pcapng(head):
-            return _capture_reader(PcapngReader(name), name, decap, tunnel_ports, collect)
+            return _capture_reader(PcapngReader(name), name, decap, tunnel_ports, collect, names)
         from flowtop.wire.ipfix import begins_message  # registry and collector: not needed for packets
         from flowtop.wire.recognition import begins_raw_file
 
@@ -165,9 +176,9 @@ def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPo
 
 
 def _capture_reader(frames: FrameReader, name: str, decap: bool, tunnel_ports: TunnelPorts | None,
-                    collect: bool) -> Reader:
+                    collect: bool, names: FileNames | None) -> Reader:
     if not collect:
-        return PacketReader(frames, decap=decap, tunnel_ports=tunnel_ports)
+        return PacketReader(frames, decap=decap, tunnel_ports=tunnel_ports, names=names)
     from flowtop.capture.files.exports import ExportReader  # the collector: not needed for packets
 
     return ExportReader(frames, name, (tunnel_ports or {}) if decap else None)

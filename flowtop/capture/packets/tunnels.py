@@ -224,12 +224,15 @@ class Decapsulated:
         rows: indexes of the replaced packets, ascending, shape (m,).
         parents: their outermost packets, shape (m,), as Kind.PARENT, with the outermost tunnel in their keys.
         transport_octets: of each of `packets`, captured octets from the transport header on, shape (n,).
+        ip_at, transport_at: where their IP and transport headers are in the buffer, shape (n,).
     """
 
     packets: Packets
     rows: Integers
     parents: Packets
     transport_octets: Integers
+    ip_at: Integers
+    transport_at: Integers
 
 
 @dataclass(slots=True)
@@ -257,6 +260,7 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
     packets = parse(frames, places, tunnels=True)
     around = _Layer(np.arange(n), frames, packets, places, packets.outcome == PARSED_IP, frames.offset)
     transport_octets = places.end - places.transport
+    ip_at, transport_at = frames.offset + places.ip, frames.offset + places.transport
     rows, parents = np.zeros(0, np.int64), None
     for _ in range(DEEPEST):
         inside = _look_inside(around, ports or {})
@@ -270,10 +274,13 @@ def decapsulate(frames: Frames, ports: TunnelPorts | None = None) -> Decapsulate
             parents.keys["kind"] = Kind.PARENT
         _replace(packets, layer)
         transport_octets[layer.rows[layer.usable]] = (layer.places.end - layer.places.transport)[layer.usable]
+        ip_at[layer.rows[layer.usable]] = (layer.frames.offset + layer.places.ip)[layer.usable]
+        transport_at[layer.rows[layer.usable]] = (layer.frames.offset + layer.places.transport)[layer.usable]
         outside = packets.keys["tunnel"][layer.rows[layer.usable]] == Tunnel.NONE  # else a label or a session inside
         _name_tunnel(packets, layer.rows[layer.usable][outside], content, np.flatnonzero(layer.usable)[outside])
         around = layer
-    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents, transport_octets)
+    return Decapsulated(packets, rows, packets.take(rows) if parents is None else parents, transport_octets,
+                        ip_at, transport_at)
 
 
 def inside(frames: Frames) -> Iterator[tuple[Integers, Frames]]:

@@ -253,7 +253,9 @@ def carry_out(flows: Flows, batch: FlowBatch, steps: Steps, planned: Plan) -> tu
     born = np.flatnonzero(slot < 0)
     born = born[np.argsort(steps.entry[entry[lives.start[born]]], kind="stable")]
     firsts = entry[lives.start[born]]
-    slot[born] = flows.give_birth(as_words(batch.keys).take(firsts, axis=0), rows_of(batch.counters, firsts))
+    flows.name_known(batch.names)
+    slot[born] = flows.give_birth(as_words(batch.keys).take(firsts, axis=0), rows_of(batch.counters, firsts),
+                                  names=batch.names)
     before = flows.store.tcp_control_bits[slot]
     news = np.zeros(len(lives.start), np.bool_)
     news[born] = True

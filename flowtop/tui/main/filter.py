@@ -11,6 +11,7 @@ from flowtop.fields.seen import seen_texts
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.terms import add_term, conversation_as_filter, widened
 from flowtop.model.kinds import PORT_PROTOCOLS, Kind
+from flowtop.model.names_seen import NAMES
 from flowtop.model.rows import FlowRow
 from flowtop.query.layout import columns_of
 from flowtop.query.query import Query
@@ -27,6 +28,8 @@ from flowtop.tui.widgets.flow_table import FlowTable
 from flowtop.tui.widgets.hints import Hints
 
 FIRST_CELL = "source"
+_MOST_NAMES = 2_000
+"""Names that are offered, of those seen in packets: the latest."""
 GATHER_S = 0.1
 """Names that come within this time are painted together."""
 TYPING_HINTS = (("Enter", "keep"), ("Esc", "back"), ("Tab", "complete"), ("↑ ↓", "history"), ("Ctrl-U", "clear"))
@@ -167,6 +170,10 @@ class FilterController:
         """The names that are shown, as far as they are known."""
         if self._hosts_shown and self._hosts is None:
             self._hosts = HostNames(self.look_up or system_look_up, on_change=self._name_came)
+        page = self._view.page
+        lookups = NO_LOOKUPS if page is None else page.lookups
+        if self._hosts is not None:
+            self._hosts.called = lookups.called
         if self._services_shown and self._services is None:
             self._services = ServiceNames()
         hosts = self._hosts if self._hosts_shown else None
@@ -175,7 +182,7 @@ class FilterController:
             self._named_view = in_view
             hosts.leave_view()
         services = self._services if self._services_shown else None
-        return Names(hosts, services, hosts.edition if hosts else 0)
+        return Names(hosts, services, hosts.edition if hosts else 0, lookups.named(NAMES))
 
     def names_for_filter(self) -> KnownNames | None:
         """Names of hosts, when the filter asks for any; flows without a known name do not pass it."""
@@ -183,6 +190,11 @@ class FilterController:
         if current is None or not current.of_names:
             return None
         return NO_NAMES if self._hosts is None else self._hosts.known()
+
+    def known_hosts(self) -> KnownNames:
+        """The names of hosts that are known now. For any thread."""
+        hosts = self._hosts
+        return NO_NAMES if hosts is None else hosts.known()
 
     def action_hosts(self) -> None:
         """Names of hosts, or addresses."""
@@ -223,7 +235,8 @@ class FilterController:
         page = self._view.page
         if page is not None and page.query.filter is not None and page.query.names is not None and (
                 page.query.filter.needs_names):
-            yield units.things(len(page.query.names.names), "name").upper() + " KNOWN"
+            known = len(page.query.names.names) + len(page.lookups.named(NAMES))
+            yield units.things(known, "name").upper() + " KNOWN"
         if self._hosts_shown and self._hosts is not None and self._hosts.silent:
             yield "DNS DOES NOT ANSWER"
 
@@ -249,6 +262,7 @@ def seen_values(rows: Iterable[FlowRow], lookups: Lookups,
         for address in (row.source_mac, row.destination_mac):
             macs[units.mac(address)] = None
     texts = seen_texts(rows, lookups)
+    seen = [*lookups.named(NAMES).values()][-_MOST_NAMES:]  # not only of these rows, which a filter has chosen
     names = dict.fromkeys((*texts.get("if", ()), *(name for name in attached if name == units.printable(name))))
     return {**texts, "host": [*hosts], "port": [*ports], "proto": [*protocols], "mac": [*macs], "if": [*names],
-            "name": sorted(set(host_names))}
+            "name": sorted({*host_names, *seen})}

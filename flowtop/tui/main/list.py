@@ -11,6 +11,7 @@ from flowtop.fields.biflows import of_both
 from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.fitting import NO_DISTINCTIONS
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.names_seen import NAMES
 from flowtop.model.record import SourceState
 from flowtop.query.layout import arrangement_of, columns_of, filtered_columns, offered_columns, sorted_column
 from flowtop.query.query import Page
@@ -316,8 +317,8 @@ def empty_text(page: Page) -> str:
         return "no flows at that time"
     if page.query.scope is not None:
         return "no flows left in this group: Backspace goes back"
-    if page.query.names is not None and not page.query.names.names and page.query.filter is not None and (
-            page.query.filter.needs_names):
+    if page.query.names is not None and not page.query.names.names and not page.lookups.named(NAMES) and (
+            page.query.filter is not None and page.query.filter.needs_names):
         return "no host names are known yet: \\ clears the filter, n looks up the names in view"
     if page.hidden:
         return f"all flows here have ended: E lists {page.hidden:,} that have ended"

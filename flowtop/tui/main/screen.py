@@ -82,6 +82,8 @@ class MainScreen(Screen[None]):
                                          packets=packets, looks=looks, clock=clock)
         self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_copy,
                                        sparks=sparks, clock=clock)
+        if packets is not None:
+            packets.names = self.filter.known_hosts
         self._controllers = self.list, self.handoff, self.filter, self.groups
         for controller in self._controllers:
             for name in dir(controller):

@@ -105,6 +105,8 @@ def _accounts(page: Page) -> list[Part]:
         parts.append(Part(units.things(page.own_hidden, "flow"), rank=3, label="own DNS hidden "))
     if page.owners is not None:
         parts += [Part(words, theme.ALARM, rank=3) for words in page.owners.faults]
+    if page.names is not None:
+        parts += [Part(words, theme.ALARM, rank=3) for words in page.names.faults]
     networks = page.lookups.networks
     if networks is not None and networks.faults:
         parts.append(Part(f"AS/country: {len(networks.faults)} bad", theme.ALARM, rank=2))

@@ -136,10 +136,12 @@ def assert_read_or_said(capture: Path, before: Callable[[], None], remedy: str) 
     return not status
 
 
-@pytest.mark.parametrize("count", [4, 5, 6, 8, 10])
+@pytest.mark.parametrize("count", [5, 6, 8, 10])
 def test_few_open_files(capture: Path, count: int) -> None:
+    """With 4 Python itself does not start where a package has put code into a .pth file."""
     worked = assert_read_or_said(capture, limited(resource.RLIMIT_NOFILE, count), "ulimit -n")
-    assert worked == (count >= 8)
+    assert worked or count < 8
+    assert not (worked and count == 5), "else this test proves nothing"
 
 
 @pytest.mark.parametrize("mebibytes", [60, 100, 140, 200])

@@ -32,7 +32,8 @@ from flowtop.wire.ipfix_decoder import decode_message
 from flowtop.wire.template_store import TemplateStore
 from tests.unit.export.flows import RecordingTransport, until
 
-CONTEXT: Any = SimpleNamespace(wall=lambda: 1_700_000_000.0, metering=MeteringFacts)
+CONTEXT: Any = SimpleNamespace(wall=lambda: 1_700_000_000.0, metering=MeteringFacts,
+                               owners=lambda: None)
 T = 1_700_000_000_000
 
 

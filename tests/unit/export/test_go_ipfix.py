@@ -20,7 +20,7 @@ from flowtop.text.lookups import Lookups
 from flowtop.wire.flow_templates import PROFILES, flow_templates
 from tests.unit.export.flows import flows
 
-CONTEXT: Any = SimpleNamespace(wall=lambda: 1_700_000_000.0, given_up=GivenUp,
+CONTEXT: Any = SimpleNamespace(wall=lambda: 1_700_000_000.0, given_up=GivenUp, owners=lambda: None,
                                metering=lambda: MeteringFacts(Lookups(interfaces={3: "eth0"})))
 LENGTHS = {8: 4, 12: 4, 27: 16, 28: 16, 7: 2, 11: 2, 4: 1, 60: 1, 61: 1, 136: 1, 148: 8, 152: 8, 153: 8, 1: 8, 2: 8,
            10: 4, 14: 4, 56: 6, 80: 6, 58: 2, 245: 2, 6: 2, 5: 1, 32: 2, 139: 2, 138: 8, 351: 8, 296: 4, 239: 1}

@@ -290,7 +290,7 @@ def test_small_datagrams_have_counters_that_count_once(max_octets: int) -> None:
     records = longest(4)[3:4]
     records["packet_delta"], records["octet_delta"], records["sampling_interval"] = 2000, 300_000, 1000
     session = TransportSession(flow_templates(PROFILES["default"]), 1)
-    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S, owners=lambda: None)
     messages = session.announcement(context, max_octets)
     flows = session.flows(records, context, max_octets)
     assert flows.records["packet_delta"].tolist() == [2000], "the record itself is as before"
@@ -410,7 +410,7 @@ def test_ports_that_were_not_reported_are_not_0(tmp_path: Path, profile: str, po
 
 def test_later_fragments_stay_fragments() -> None:
     session = TransportSession(flow_templates(PROFILES["strict"]), 1)
-    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S, owners=lambda: None)
     records = np.zeros(1, RELAYED_RECORD_DTYPE)
     records["ip_version"], records["protocol"], records["kind"], records["packet_delta"] = 4, 17, Kind.FRAGMENT, 3
     records["exporter"] = np.void(bytes(10) + b"\xff\xff" + ip("192.0.2.1"))
@@ -462,7 +462,7 @@ def test_templates_are_limited_also_where_records_lack_much(monkeypatch: pytest.
     records = np.concatenate([longest(4)[:1]] * 512)
     records["record_bits"], records["protocol"] = np.arange(512), 6  # every combination of elements that are missing
     session = TransportSession(flow_templates(PROFILES["default"]), 1)
-    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S, owners=lambda: None)
     messages = session.announcement(context, max_octets)
     flows = session.flows(records, context, max_octets)
     assert max(map(len, [*messages, *flows.preceding, *flows.messages])) <= max_octets
@@ -504,7 +504,7 @@ def longest(version: int) -> FlowRecords:
 def test_records_fit_every_datagram(monkeypatch: pytest.MonkeyPatch, version: int, max_octets: int, limit: int) -> None:
     monkeypatch.setattr("flowtop.wire.relayed.MAX_TEMPLATES", limit)
     session = TransportSession(flow_templates(PROFILES["default"]), 1)
-    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S)
+    context = SimpleNamespace(metering=MeteringFacts, wall=lambda: NOW_S, owners=lambda: None)
     messages = session.announcement(context, max_octets)
     flows = session.flows(longest(version), context, max_octets)
     messages += flows.preceding

@@ -19,7 +19,7 @@ from flowtop.wire.ipfix_decoder import Message, decode_message
 from flowtop.wire.template_store import TemplateStore
 from tests.unit.export.flows import flows
 
-CONTEXT = cast("ExportContext", SimpleNamespace(wall=lambda: 1_700_000_000.0,
+CONTEXT = cast("ExportContext", SimpleNamespace(wall=lambda: 1_700_000_000.0, owners=lambda: None,
                                                 metering=lambda: MeteringFacts(Lookups({3: "eth0"}))))
 
 

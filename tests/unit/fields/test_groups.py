@@ -212,7 +212,9 @@ PLAIN_KEYS: dict[str, Keys] = {
         "post_nat_destination", "nat_event", "next_hop", "bgp_next_hop", "ingress_vrf", "egress_vrf", "mpls_label",
         "sampler", "sampling_interval",
         *(f"{side}{name}" for side in ("", "source_", "destination_") for name in ("asn", "as_name", "country")))},
-    **{name: lambda row, name=name: row.more[name] for name in ("process", "pid", "unit", "cgroup")},  # type: ignore[misc]
+    **{name: lambda row, name=name: row.more[name] for name in (  # type: ignore[misc]
+        "process", "pid", "unit", "cgroup", "container", "image", "container_id", "pod", "namespace", "name",
+        "name_origin")},
     "icmp_id": lambda row: row.more["icmp_id"],
     "community": lambda row: (row.protocol, frozenset({(row.source_address, row.source_port),
                                                        (row.destination_address, row.destination_port)})),

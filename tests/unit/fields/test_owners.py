@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,33 @@ import pytest
 
 from flowtop.fields.columns import Wording
 from flowtop.fields.fitting import NO_DISTINCTIONS, fit
-from flowtop.fields.registry import COLUMNS
+from flowtop.fields.registry import COLUMNS, DETAILS
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
-from flowtop.model.owners import COMMANDS, FORWARDED, KERNEL, LISTED_BIT, MARKS, PROCESSES, UNITS, USERS, owner_id
+from flowtop.model.owners import (
+    COMMANDS,
+    CONTAINER_IDS,
+    CONTAINERS,
+    FORWARDED,
+    IMAGES,
+    KERNEL,
+    LISTED_BIT,
+    MARKS,
+    NAMESPACES,
+    PODS,
+    PROCESSES,
+    UNITS,
+    USERS,
+    owner_id,
+)
 from flowtop.model.record import FLOW_RECORD_DTYPE
+from flowtop.model.translations import TRANSLATIONS, Flow, Translation, TranslationTexts
 from flowtop.output.records import record
 from flowtop.query.answer import Answerer
 from flowtop.query.query import Query
 from flowtop.text.lookups import Lookups
-from tests.unit.factories import SECOND, START_NS, batch, counters, key
+from tests.unit.factories import SECOND, START_NS, batch, counters, key, packed
 
 NGINX, OTHER_NGINX, HOSTILE, UNNAMED = (owner_id(pid, pid * SECOND) for pid in (100, 200, 300, 400))
 LOOKUPS = Lookups(texts={
@@ -123,3 +140,44 @@ def test_a_list_of_sockets_only_names_who_has_no_process_yet() -> None:
         entries.append((key(source_port=port), made))
     metered.update(batch(entries, now))
     assert metered.columns["owner"][metered.visible].tolist() == [NGINX, HOSTILE, HOSTILE, OTHER_NGINX]
+
+
+# ---- containers
+
+
+IN_POD = {CONTAINERS: {NGINX: "web", OTHER_NGINX: "web-2", HOSTILE: "\x1b[31mred"},
+          CONTAINER_IDS: {NGINX: "4f5e" * 16, OTHER_NGINX: "c3d4" * 16}, IMAGES: {NGINX: "registry.example/nginx:1.27"},
+          PODS: {NGINX: "api-6d4cf"}, NAMESPACES: {NGINX: "shop"}}
+CONTAINED = Lookups(texts={**LOOKUPS.texts, **IN_POD})
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("container web", {1}), ("container web*", {1, 2}), ("not container ?*", {4, 5, 6, 7}), ("image *nginx*", {1}),
+    ("container_id 4f5e*", {1}), ("pod ~ api", {1}), ("namespace shop", {1}), ("container web* and not pod ?*", {2})])
+def test_filters_of_containers(text: str, expected: set[int]) -> None:
+    found = Answerer().answer(Query(filter=compile_filter(text)), table(*OWNERS), CONTAINED).rows
+    assert {row.source_port for row in found} == expected
+
+
+def test_containers_are_groups_and_in_json() -> None:
+    of = table(*OWNERS)
+    groups = Answerer().answer(Query(group=("container", "pod")), of, CONTAINED).rows
+    assert {(record(row, Query(group=("container", "pod")), CONTAINED).get("containerName"), row.octet_total)
+            for row in groups} == {("web", 100), ("web-2", 200), ("red", 300), (None, 2200)}
+    [row] = Answerer().answer(Query(filter=compile_filter("pod ?*")), of, CONTAINED).rows
+    found = record(row, Query(), CONTAINED)
+    assert [found[name] for name in ("containerName", "containerId", "containerImage", "podName", "podNamespace")] == [
+        "web", "4f5e" * 16, "registry.example/nginx:1.27", "api-6d4cf", "shop"]
+
+
+def test_both_sides_of_a_translation_are_in_json_and_details() -> None:
+    row = next(row for row in rows(Query()) if row.source_port == 1)
+    here = Flow(row.source_address, row.destination_address, 1, row.destination_port, row.protocol, row.ip_version)
+    there = here._replace(source_address=packed("192.0.2.1"), source_port=61000)
+    one = Translation.of(here, there)
+    lookups = Lookups(texts={TRANSLATIONS: TranslationTexts({one.one: one, one.other: one})})
+    assert record(row, Query(), lookups)["translatedFlow"] == "192.0.2.1:61000 > 10.0.0.2:80"
+    assert "translatedFlow" not in record(row._replace(source_port=2), Query(), lookups)
+    assert "translatedFlow" not in record(row, Query(), LOOKUPS)
+    detail = DETAILS["translation"]
+    assert detail.text(row, SimpleNamespace(lookups=lookups)) == "192.0.2.1:61000 > 10.0.0.2:80"  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 
 from flowtop.fields.columns import Wording
 from flowtop.fields.fitting import NO_DISTINCTIONS, fit
+from flowtop.fields.owners import OWNED
 from flowtop.fields.registry import COLUMNS, FIELDS, MEASURES
 from flowtop.filters.filter import compile_filter
 from flowtop.metering.flows import TableConfig
@@ -27,7 +28,8 @@ from tests.unit.factories import SECOND, START_NS, batch, counters, key
 from tests.unit.query.test_past import facts
 
 REPORTS = [id_ for id_, column in COLUMNS.items()
-           if column.of_reports and not MEASURES[id_].of_networks and "collector" in FIELDS[id_].known]
+           if column.of_reports and not MEASURES[id_].of_networks and "collector" in FIELDS[id_].known
+           and (id_ not in {made.id for made in OWNED} or id_ in REPORTED)]
 
 
 def reported(**values: Any) -> np.ndarray[Any, np.dtype[np.void]]:

@@ -43,7 +43,8 @@ def test_a_kind_is_in_the_list_the_filter_language_json_details_and_exports(tunn
     assert shown == (f"{tunnel.label}, {tunnel.id_label} 7" if tunnel.id_label else tunnel.label)
     point = int(tunnel) << 32 | 7
     assert tunnels.description(point) == f"{tunnel.label} 7"
-    assert [part.tolist() for part in tunnels.of_observation_points(np.array([point], np.uint64))] == [[tunnel], [7]]
+    read_back = [part.tolist() for part in tunnels.of_observation_points(np.array([point], np.uint64))]
+    assert read_back == ([[0], [0]] if tunnel == Tunnel.IPSEC else [[tunnel], [7]]), "no export is of decrypted packets"
 
 
 @every_tunnel

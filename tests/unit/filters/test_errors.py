@@ -131,9 +131,3 @@ def test_any_text_is_a_filter_or_an_error_with_a_place(text: str) -> None:
     except FilterError as error:
         assert 0 <= error.position <= len(text)
         assert error.message.count("\n") == 2
-
-
-def test_exported_records_have_no_names_of_hosts() -> None:
-    with pytest.raises(FilterError) as raised:
-        compile_filter("tcp and name ~ example", "records")
-    assert raised.value.position == len("tcp and ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -374,3 +375,74 @@ def test_a_conversation_that_returns_to_its_first_path_loses_nothing(cut: float,
                for packet in spaced(way, 0.1 + 0.55 * number, round(0.5 / gap), gap)]
     flows, records = metered(packets, [cut + 0.3 * number for number in range(8)])
     assert_each_counts_once(len(packets), flows, records)
+
+
+# ---- address translation
+
+
+def translated(flows: FlowTable, seconds: float, *entries: Any, before: dict[int, Any]) -> FlowRecords:
+    """As `tick`; `before`: by number of an entry, its key before the translation."""
+    made = batch(entries, at(seconds))
+    conversations = made.keys.copy()
+    for number, changed in before.items():
+        conversations[number] = changed[0]
+    return flows.update(replace(made, conversations=conversations.view(np.uint64).reshape(len(entries), -1)))
+
+
+INSIDE = {"source": "10.88.0.2", "destination": "198.51.100.7", "source_port": 40000}
+OUTSIDE = {"source": "192.0.2.1", "destination": "198.51.100.7", "source_port": 61000}
+AT_UPLINK = {"ifindex": 3, "direction": OUT}
+
+
+def test_both_sides_of_a_translation_count_once() -> None:
+    flows = table()
+    for n in range(3):
+        translated(flows, n + 1, (key(**OUTSIDE, **AT_UPLINK), counters(10, 1000, at(n + 0.1))),
+                   (key(**INSIDE), counters(10, 1000, at(n + 0.1))),
+                   (key(source="192.0.2.9", **AT_UPLINK), counters(5, 500, at(n + 0.1))),
+                   before={0: key(**INSIDE, **AT_UPLINK)})
+    assert duplicates(flows) == {(3, OUT, 0)}
+    assert (flows.totals.accounted_packets, flows.totals.duplicate_packets) == (75, 30)
+    columns = flows.columns
+    own = columns["source_port"][flows.visible & columns["duplicate"]].tolist()
+    assert own == [61000], "the key stays what was on the wire"
+
+
+def test_without_knowing_the_translation_both_sides_count() -> None:
+    flows = table()
+    tick(flows, 1, (key(**OUTSIDE, **AT_UPLINK), counters(10, 1000, at(0.1))),
+         (key(**INSIDE), counters(10, 1000, at(0.1))))
+    assert flows.totals.duplicate_packets == 0
+
+
+def test_a_translated_side_takes_the_place_of_the_primary_and_gives_it_back() -> None:
+    """The index of conversations finds it by the ends before the translation, whichever flow is its head."""
+    flows, before = table(idle_timeout_s=5, end_timeout_s=1), {0: key(**INSIDE, **AT_UPLINK)}
+
+    def uplink(second: float) -> Any:
+        return key(**OUTSIDE, **AT_UPLINK), counters(1, 100, at(second))
+
+    translated(flows, 1, uplink(0.1), (key(**INSIDE), counters(1, 100, at(0.1), tcp_bits=FIN)), before=before)
+    records = translated(flows, 2, uplink(1.5), before=before)
+    assert records["ifindex"].tolist() == [2]
+    translated(flows, 3, uplink(2.5), (key(**INSIDE), counters(1, 100, at(2.501))), before=before)
+    assert duplicates(flows) == {(2, IN, 0)}
+    assert flows.totals.duplicate_packets == 2
+    flows.end_all(at(4))
+    translated(flows, 5, uplink(4.5), (key(**INSIDE), counters(1, 100, at(4.5))), before=before)
+    assert flows.totals.duplicate_packets == 3
+
+
+def test_slots_that_are_used_again_have_no_translation_any_more() -> None:
+    flows = table(idle_timeout_s=1, linger_s=0)
+    many = [(key(**OUTSIDE | {"source_port": port}, **AT_UPLINK), counters(1, 100, at(0.1)))
+            for port in range(3000)]
+    translated(flows, 1, *many, before={n: key(**INSIDE | {"source_port": n}, **AT_UPLINK) for n in range(3000)})
+    for second in (3, 5):
+        tick(flows, second)
+    for second in (6, 7):
+        tick(flows, second, *((key(**INSIDE | {"source_port": port}), counters(1, 100, at(second - 0.5)))
+                              for port in range(3000)),
+             *((key(**OUTSIDE | {"source_port": port}, **AT_UPLINK), counters(1, 100, at(second - 0.5)))
+               for port in range(3000)))
+    assert flows.totals.duplicate_packets == 0

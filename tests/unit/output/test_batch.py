@@ -24,7 +24,8 @@ import pytest
 
 from flowtop.errors import FlowtopError
 from flowtop.model.elements import ELEMENTS
-from flowtop.model.kinds import Tunnel
+from flowtop.model.kinds import Direction, Tunnel
+from flowtop.model.record import Unobserved
 from flowtop.model.rows import FlowRow
 from flowtop.output.batch import BatchConfig, PageQueue, descriptor_writer, round_format, run_batch
 from flowtop.query.answer import Answerer
@@ -251,6 +252,22 @@ def test_run_writes_rounds_up_to_the_last_page() -> None:
     assert run_batch(BatchConfig("json"), source, PageQueue(), out.write) == 2  # type: ignore[arg-type]
     assert len(out.getvalue().splitlines()) == 2
     assert source.stopped == 1
+
+
+def test_what_is_not_observed_is_said_once_and_another_reason_once_a_minute() -> None:
+    """Another program that is loaded again each second is another one each time."""
+    ends = [Unobserved("eth0", f"packets end at program {number}", Direction.EGRESS, in_part=True)
+            for number in range(1, 5)]
+    gone = Unobserved("can0", "it carries CAN")
+    rounds = [(0.0, (ends[0], gone)), (1.0, (ends[1], gone)), (2.0, ()), (3.0, (ends[0],)), (4.0, (ends[2],)),
+              (60.0, (ends[3],)), (61.0, (ends[0], gone)), (200.0, (ends[3], gone))]
+    times = iter([time_s for time_s, unobserved in rounds for _ in unobserved])
+    source, said = PagesSource(*(page(unobserved=unobserved) for _, unobserved in rounds), page(last=True)), []
+    run_batch(BatchConfig("none"), source, PageQueue(), io.StringIO().write, said.append,  # type: ignore[arg-type]
+              lambda: next(times))
+    assert said == ["egress of eth0 is not all observed: packets end at program 1",
+                    "can0 is not observed: it carries CAN",
+                    "egress of eth0 is not all observed: packets end at program 4"]
 
 
 def test_run_raises_what_ended_the_capture_and_stops() -> None:

@@ -34,3 +34,32 @@ def test_a_scan_that_cannot_begin_is_begun_again_when_somebody_asks(monkeypatch:
         assert scans.last is not None
     finally:
         scans.close()
+
+
+def test_a_scan_that_began_before_the_hooks_is_taken_and_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets that were made between the two would be unknown for ever, if none of their flows asked."""
+    monkeypatch.setattr(owners, "_SCAN_PAUSE_S", 0.01)
+    first = owners.begin_scan()
+    assert first is not None
+    begun: list[Scan] = []
+
+    def scan() -> Scan:
+        begun.append(Scan())
+        return begun[-1]
+
+    scans = owners.SocketScans(OwnerBook(CgroupPaths(None), clock=time.monotonic), time.monotonic, scan, first)
+    try:
+        deadline = time.monotonic() + 60
+        while (scans.last is None or not begun) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert scans.last is not None and len(begun) == 1
+    finally:
+        scans.close()
+        first.close()
+
+
+def test_a_scan_that_nobody_takes_leaves_nothing() -> None:
+    first = owners.begin_scan()
+    assert first is not None
+    first.close()
+    assert first.scan._process.poll() is not None

@@ -25,10 +25,11 @@ def packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address).ljust(16, b"\0")
 
 
-def output(*sockets: Made, listed: tuple[int, ...] = (0, 6, 17, 132, 136, 255), denied: int = 0) -> bytes:
+def output(*sockets: Made, listed: tuple[int, ...] = (0, 6, 17, 132, 136, 255), denied: int = 0,
+           partly: int = 0) -> bytes:
     """What scan.py writes; process number n has pid 1000 + n and started at tick n."""
     head = json.dumps({"processes": [[1000 + n, n + OFFSET_TICKS, f"p{n}", 0, 1] for n in range(1, 6)],
-                       "listed": list(listed), "denied": denied}).encode()
+                       "listed": list(listed), "denied": denied, "partly": partly}).encode()
     body = b"".join(scan.SOCKET.pack(
         packed(local), packed(remote), local_port, remote_port, protocol, 6 if ":" in local else 4, own, kernel, cookie,
         0, holder) for local, local_port, remote, remote_port, protocol, own, kernel, cookie, holder in sockets)
@@ -124,7 +125,11 @@ def test_cookies() -> None:
 def test_only_where_all_sockets_are_listed_the_rest_is_the_kernels(
         protocol: Protocol, port: int, listed: tuple[int, ...], expected: bool) -> None:
     keys = np.array([key("192.0.2.1", 0, "192.0.2.2", port, Direction.EGRESS, protocol)], FLOW_KEY_DTYPE)
-    assert table(listed=listed).lists(keys).tolist() == [expected]
+    here, apart = np.array([False]), np.array([True])
+    assert table(listed=listed).lists(keys, here).tolist() == [expected]
+    assert table(listed=listed).lists(keys, apart).tolist() == [expected]
+    assert table(listed=listed, partly=1).lists(keys, here).tolist() == [expected]
+    assert table(listed=listed, partly=1).lists(keys, apart).tolist() == [False]
 
 
 def test_a_scan_finds_the_sockets_of_this_process() -> None:
