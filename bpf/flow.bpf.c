@@ -532,38 +532,16 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 			struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
 {
 	struct flow_counters *counters;
-	int tells = 0;
+	int tells = 0, wanted;
 
-	if (packet->fragment) {
+	if (packet->fragment)
 		join_fragment(key, packet, now, books);
-		if (COUNTS(key, everything))
-			count_fragment(side, key, packet);
-	}
-#ifdef FLOW_FILTER
-	/* After joining fragments, so that all packets of a flow are treated the same. */
-	if (!everything && !(FLOW_FILTER((key)))) {
-#ifdef FLOW_XFRM
-		u32 spi;
-
-		if (direction == FLOW_INGRESS && turns_out_decrypted(skb, key, packet, &spi, books)) {
-			take_back(skb, packet, books);
-			books->decrypted_packets += packet->packets;
-			books->decrypted_octets += packet->octets;
-			return 0;
-		}
-#endif
-		books->filtered_packets += packet->packets;
-		books->filtered_octets += packet->octets;
-		if (key->kind == FLOW_KIND_FRAGMENT)
-			books->unjoined_fragments -= packet->packets;
-#ifdef FLOW_NAMES
-		return is_dns_datagram(key);    /* it names other flows, which may be counted */
-#else
-		return 0;
-#endif
-	}
-#endif
-	counters = find_flow(side, key);
+	/* After joining fragments, so that all packets of a flow are treated the same. Asked once: the verifier of an old
+	 * kernel would walk through a long filter again for each way that leads to it. */
+	wanted = COUNTS(key, everything);
+	if (packet->fragment && wanted)
+		count_fragment(side, key, packet);
+	counters = wanted ? find_flow(side, key) : 0;
 #ifdef FLOW_XFRM
 	u32 spi;
 
@@ -574,6 +552,17 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 		return 0;
 	}
 #endif
+	if (!wanted) {
+		books->filtered_packets += packet->packets;
+		books->filtered_octets += packet->octets;
+		if (key->kind == FLOW_KIND_FRAGMENT)
+			books->unjoined_fragments -= packet->packets;
+#ifdef FLOW_NAMES
+		return is_dns_datagram(key);    /* it names other flows, which may be counted */
+#else
+		return 0;
+#endif
+	}
 #ifdef FLOW_NAMES
 	tells = !counters || counters->packets < NAMES_FIRST_PACKETS || is_dns_datagram(key);
 #endif

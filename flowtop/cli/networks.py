@@ -1,4 +1,4 @@
-"""The databases of AS and country that a run uses."""
+"""The databases of AS and country that a run uses, and the addresses of this host."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flowtop.cli.options import NO_DATABASES, RunOptions
 
 if TYPE_CHECKING:
+    from flowtop.networks.here import HostAddresses
     from flowtop.networks.networks import NetworkDatabases
 
 
@@ -32,9 +33,14 @@ def open_databases(options: RunOptions) -> NetworkDatabases | None:
         return None
     from flowtop.networks.networks import SCREEN_BUDGET_S, NetworkDatabases
 
-    local = None
-    if options.read is None and not options.listen:
-        from flowtop.capture.ebpf.addresses import local_addresses
+    return NetworkDatabases(paths, budget_s=None if options.batch else SCREEN_BUDGET_S)
 
-        local = local_addresses
-    return NetworkDatabases(paths, local=local, budget_s=None if options.batch else SCREEN_BUDGET_S)
+
+def this_host(options: RunOptions) -> HostAddresses | None:
+    """The addresses of this host; None: the flows of the run are not its own."""
+    if options.read is not None or options.listen:
+        return None
+    from flowtop.capture.ebpf.addresses import host_addresses
+    from flowtop.networks.here import HostAddresses
+
+    return HostAddresses(host_addresses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.tunnel_ports import TunnelPorts, added_ports
 
 if TYPE_CHECKING:
-    from flowtop.cli.settings import Kind
+    from flowtop.cli.settings import Kind, Views
     from flowtop.output.batch import OutputFormat
 
 COLLECTOR_IDLE_TIMEOUT_S = 90.0
@@ -33,6 +33,7 @@ NO_DATABASES = ("off",)
 _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
+_VIEWS = "flowtop.views"
 _CHECKED: dict[str, Any] = {"read": None, "listen": (), "collect": False, "replay": False, "speed": None, "write": None,
                             "export": (), "export_filter": (), "count": None, "top": None, "offset": 0,
                             "reverse": False, "output": "table"}
@@ -49,7 +50,9 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
              if option.name and isinstance(option, click.Option) and option.name not in _COMMAND_LINE_ONLY}
     found = path or settings_path(os.environ, os.geteuid())
     if found is not None:
-        context.default_map = read_settings(found, known, must_exist=path is not None)
+        settings, views = read_settings(found, known, must_exist=path is not None)
+        context.default_map = settings
+        context.meta[_VIEWS] = views
     return path
 
 
@@ -269,6 +272,7 @@ class RunOptions:
         config: the settings file that was named; None: the user's.
         check: check the host instead of running.
         filter: text; empty: every flow.
+        views: of the settings file by name, see cli.settings.
     """
 
     interface: tuple[str, ...]
@@ -314,6 +318,7 @@ class RunOptions:
     config: Path | None
     check: bool
     filter: str
+    views: Views = field(default_factory=dict)
 
 
 def run_options(context: click.Context) -> RunOptions:
@@ -344,7 +349,7 @@ def run_options(context: click.Context) -> RunOptions:
     _settle_exports(values, () if values["check"] else context.meta.get(_ORDER, ()))
     _settle_output(values, given)
     _settle_list(values, given)
-    return RunOptions(**values)
+    return RunOptions(**values, views=context.meta.get(_VIEWS, {}))
 
 
 def _settle_mode(values: dict[str, Any], given: set[str]) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flowtop.capture.protocol import Capture
     from flowtop.export.exports import Keep
     from flowtop.pipeline.pipeline import Pipeline
+    from flowtop.query.views import ListView
     from flowtop.tui.saved import Looks
 
 Narrate = Callable[[str], None]
@@ -88,12 +89,17 @@ def screen(options: RunOptions, narrate: Narrate) -> int:
             raise FlowtopError(f"standard {name} is not a terminal", hint="use -b for output without a screen",
                                exit_code=EXIT_USAGE)
     run = Run(options, narrate)
+    views: tuple[ListView, ...] = ()
+    if options.views:
+        from flowtop.query.views import user_views
+
+        views = user_views(options.views)
 
     def show(exports: Exports, open_capture: OpenCapture) -> int:
         from flowtop.tui.runtime import run_screen
 
         return run_screen(lambda: run.pipeline(open_capture(), exports), run.query, exports, _looks(options),
-                          run.recorder)
+                          run.recorder, views)
 
     return run.run(show)
 
@@ -133,7 +139,7 @@ class Run:
             exports: receive every Flow Record.
             reader: whether the reader of the rounds is ready for the next one.
         """
-        from flowtop.cli.networks import open_databases
+        from flowtop.cli.networks import open_databases, this_host
         from flowtop.pipeline.pipeline import Pipeline
 
         self.recorder.connect(capture)
@@ -143,7 +149,7 @@ class Run:
                 self._narrate(f"AS and country: {fault}")
         ready = (lambda: reader() and not exports.crowded()) if self._source.waits else reader
         return Pipeline(self._source.pipeline_config(), capture, [exports], watcher=self.recorder, networks=networks,
-                        narrowing=self._narrowing, ready=ready)
+                        here=this_host(self._options), narrowing=self._narrowing, ready=ready)
 
     def run(self, show: Callable[[Exports, OpenCapture], int]) -> int:
         """Call `show` with the source, exports and recording of the options, and end them afterwards.

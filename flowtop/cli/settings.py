@@ -23,6 +23,29 @@ _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "
              "write": '"packets.pcapng"', "read": '"trace.pcap"', "group": '"source,service"'}
 
 
+Views = Mapping[str, Mapping[str, str | list[str]]]
+"""Views of the screen by name: [views.NAME] tables."""
+_VIEW_KEYS: dict[str, tuple[type, ...]] = {
+    "filter": (str,), "group": (str, list), "sort": (str,), "columns": (str, list), "title": (str,)}
+
+
+def _views(tables: Any, path: Path) -> Views:
+    """The [views.NAME] tables. Raises FlowtopError (EXIT_USAGE): an unknown key, or a wrong kind of value."""
+    example = 'for example [views.db] filter = "port 5432", group = "host"'
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise FlowtopError(f"views in {path} are tables", hint=example, exit_code=EXIT_USAGE)
+    for name, table in tables.items():
+        for key, value in table.items():
+            if key not in _VIEW_KEYS:
+                raise FlowtopError(f"unknown setting of view {name} in {path}: {key}", hint=_near(key, _VIEW_KEYS),
+                                   exit_code=EXIT_USAGE)
+            words = value if isinstance(value, list) else [value]
+            if not isinstance(value, _VIEW_KEYS[key]) or not all(isinstance(word, str) for word in words):
+                raise FlowtopError(f"wrong kind of value for {key} of view {name} in {path}: {value!r}", hint=example,
+                                   exit_code=EXIT_USAGE)
+    return tables
+
+
 def settings_path(environment: Mapping[str, str], user: int) -> Path | None:
     """The settings file of a user, there or not; None: this user has no home directory.
 
@@ -33,8 +56,9 @@ def settings_path(environment: Mapping[str, str], user: int) -> Path | None:
     return None if directory is None else directory / "config.toml"
 
 
-def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) -> dict[str, Any]:
-    """The settings of a file by option name, with underscores; none when the file is not there and need not be.
+def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) -> tuple[dict[str, Any], Views]:
+    """The settings of a file by option name, with underscores, and its views; none when the file is not there and need
+    not be.
 
     Args:
         path: of the file.
@@ -47,9 +71,10 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
         content = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         if not must_exist and isinstance(error, OSError):
-            return {}  # not there, or in a home directory this user may not look into
+            return {}, {}  # not there, or in a home directory this user may not look into
         raise FlowtopError(f"cannot read settings from {path}: {error}",
                            hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
+    views = _views(content.pop("views", {}), path)
     settings = {name.replace("-", "_"): value for name, value in content.items()}
     for name in settings:
         if name not in known:
@@ -61,7 +86,7 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
                                exit_code=EXIT_USAGE)
         if kind == "list" and isinstance(value, str):
             settings[name] = [value]
-    return settings
+    return settings, views
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -193,6 +193,7 @@ def _pipeline_config(options: RunOptions) -> PipelineConfig:
     table = TableConfig(idle_timeout_s=options.idle_timeout, active_timeout_s=options.active_timeout,
                         linger_s=options.linger, max_flows=options.max_flows, dedupe=options.dedupe)
     return PipelineConfig(delay_s=options.delay, first_delay_s=None if options.batch else SCREEN_FIRST_DELAY_S,
+                          by_remote_end=not options.batch,
                           ticks=options.count, table=table)
 
 

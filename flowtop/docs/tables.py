@@ -15,8 +15,9 @@ from flowtop.cli.help import option_rows
 from flowtop.cli.main import command
 from flowtop.export.url import OPTIONS
 from flowtop.fields.records import key_table
-from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUPS
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUP_COLUMNS, GROUPS
 from flowtop.filters.words import WORDS
+from flowtop.query.views import VIEWS
 from flowtop.text import manual
 from flowtop.tui import keys
 from flowtop.wire.flow_templates import PROFILES
@@ -81,6 +82,19 @@ def _biflow_columns() -> str:
     return table(("column", "header", "what it shows"),
                  [(code(column.id), column.header, column.doc) for column in BIFLOW_COLUMNS.values()
                   if column.id not in COLUMNS])
+
+
+def _group_columns() -> str:
+    """Columns of groups that flows do not have; those of one kind of group are after those of all."""
+    own = [(column, f"`{group.id}`") for group in GROUPS.values() for column in group.columns]
+    columns = [(column, "all") for column in GROUP_COLUMNS.values() if column.id not in COLUMNS]
+    return table(("column", "header", "what it shows", "groups"), [
+        (code(column.id), column.header, column.doc, which) for column, which in (*columns, *own)])
+
+
+def _views() -> str:
+    return table(("key", "view", "what it lists", "grouped by"), [
+        (code(str(number)), view.name, view.doc, code(",".join(view.group))) for number, view in enumerate(VIEWS, 1)])
 
 
 def _groups() -> str:
@@ -155,7 +169,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "words": _words,
     "columns": _columns,
     "biflow-columns": _biflow_columns,
+    "group-columns": _group_columns,
     "groups": _groups,
+    "views": _views,
     "elements": _elements,
     "url": _url,
     "profiles": _profiles,

@@ -1,4 +1,4 @@
-"""Columns of biflows: the sum of both directions, and each direction."""
+"""Columns of groups and biflows that show what came in and what went out, as this host sees it."""
 
 from __future__ import annotations
 
@@ -6,54 +6,51 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from flowtop.fields.columns import Column, Wording, unfiltered
-from flowtop.model.flows import FORWARD, REVERSE
-from flowtop.model.rows import FlowRow
+from flowtop.model.flows import INTO, OUT_OF
+from flowtop.model.rows import FlowRow, Volume
 from flowtop.text.lookups import Lookups
 
-WAYS = ("_forward", "_reverse")
-"""Suffixes of the ids of columns that show one direction."""
+WAYS = ("_in", "_out")
+"""Suffixes of the ids of columns that show what came in, or what went out."""
 
 
-def ways(column: Column, priority: int, name: str, what: str,
-         text: Callable[[FlowRow, bool], str]) -> tuple[Column, ...]:
-    """The column of the sum, then one for each direction.
+def ways(column: Column, priority: int, name: str, what: str, heads: tuple[str, str],
+         text: Callable[[Volume, bool], str],
+         octet_rate: Callable[[Volume], float] | None = None) -> tuple[Column, ...]:
+    """The column of the sum, then one of what came in, and one of what went out.
 
     Args:
-        priority: of the columns of one direction.
+        priority: of these two.
         name: the column of flows that they are sorted by.
         what: what they show, as the beginning of a sentence.
-        text: formats the flow of one direction; the second argument: rates in bits.
+        heads: their headers.
+        text: formats it; the second argument: rates in bits.
+        octet_rate: of a rate: in octets/s, for its colour.
     """
-    return (unfiltered(column), _of_way(column, priority, name, f"{what} from the initiator.", text, forward=True),
-            _of_way(column, priority, name, f"{what} to the initiator.", text, forward=False))
+    return (unfiltered(column), *(_of_way(column, priority, name, what, head, text, octet_rate, into=head is heads[0])
+                                  for head in heads))
 
 
 def of_both(column_id: str) -> str:
-    """Of a column of one direction: the id of the column of both. Any other id is returned as it is."""
+    """Of a column of one way: the id of the column of both. Any other id is returned as it is."""
     return next((column_id.removesuffix(way) for way in WAYS if column_id.endswith(way)), column_id)
 
 
-def _way(row: FlowRow, *, forward: bool) -> FlowRow | None:
-    if row.ways is None:
-        return None
-    return row.ways.forward if forward else row.ways.reverse
-
-
-def _of_way(of: Column, priority: int, name: str, doc: str, text: Callable[[FlowRow, bool], str], *,
-            forward: bool) -> Column:
-    """The column that shows one direction of what `of` shows; empty when that direction was not seen."""
-    rate = of.octet_rate
+def _of_way(of: Column, priority: int, name: str, what: str, head: str, text: Callable[[Volume, bool], str],
+            octet_rate: Callable[[Volume], float] | None, *, into: bool) -> Column:
+    def volume(row: FlowRow) -> Volume | None:
+        return None if row.sides is None else row.sides.into if into else row.sides.out_of
 
     def cell(row: FlowRow, wording: Wording, _: Lookups) -> str:
-        way = _way(row, forward=forward)
-        return "" if way is None else text(way, wording.bits)
+        found = volume(row)
+        return text(found, wording.bits) if found is not None and any(found) else ""
 
-    def octet_rate(row: FlowRow) -> float:
-        way = _way(row, forward=forward)
-        return 0.0 if way is None or rate is None else rate(way)
+    def rate(row: FlowRow) -> float:
+        found = volume(row)
+        return 0.0 if found is None or octet_rate is None else octet_rate(found)
 
-    column = f"{FORWARD if forward else REVERSE}{name}"
+    column = f"{INTO if into else OUT_OF}{name}"
     return replace(
-        unfiltered(of), id=f"{of.id}{WAYS[not forward]}", doc=doc, text=cell,
-        header=f"{of.header}{'→' if forward else '←'}", width=max(of.width, len(of.header) + 2), priority=priority,
-        sort=(lambda columns: columns[column],), octet_rate=octet_rate if rate else None)
+        unfiltered(of), id=f"{of.id}{WAYS[not into]}", text=cell, header=head, width=max(of.width, len(head) + 1),
+        doc=f"{what} {'received' if into else 'sent'}, as this host sees it.", priority=priority,
+        sort=(lambda columns: columns[column],), octet_rate=rate if octet_rate else None)

@@ -15,6 +15,7 @@ from flowtop.text.lookups import Lookups, Texts
 from flowtop.text.names import NUMBERS, Names
 
 Window = Literal["tick", "10s", "60s"]
+WINDOWS: tuple[Window, ...] = ("tick", "10s", "60s")
 
 
 ARROWS = {Direction.INGRESS: "←", Direction.EGRESS: "→", UNKNOWN_DIRECTION: "-"}
@@ -67,6 +68,7 @@ class Column:
         of_reports: shown only when a row had a value in `FlowRow.more` under the column's id.
         of_networks: the list is sorted by it only with databases of networks.
         on_request: shown only when the list is sorted by it, or it was chosen in the columns.
+        ranked: its priority is that of a view: the window of rates does not change it.
         rank: columns of lower rank come first; those of equal rank are in the order of the registry.
     """
 
@@ -92,6 +94,7 @@ class Column:
     longest: int = 0
     of_networks: bool = False
     on_request: bool = False
+    ranked: bool = False
     rank: int = 0
 
     def cell(self, row: FlowRow, wording: Wording, lookups: Lookups, width: int) -> str:

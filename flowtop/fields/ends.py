@@ -12,11 +12,12 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields import endpoints
 from flowtop.fields.columns import Column, SortKey, Wording, plain
 from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, or_code
+from flowtop.fields.networks import AS_NAMES, COUNTRIES, remote_is_source
 from flowtop.model.flows import Array, FlowColumns, address_words
 from flowtop.model.kinds import ANY_PROTOCOL, HAVE_PORTS, ICMP_VERSIONS, PORT_PROTOCOLS, IpVersion, Kind, RecordBits
-from flowtop.model.rows import FlowValues
+from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
-from flowtop.text.lookups import NO_LOOKUPS, Lookups
+from flowtop.text.lookups import NO_LOOKUPS, Lookups, Texts
 from flowtop.text.names import Names, shorten_name
 
 Side = Literal["source", "destination"]
@@ -71,6 +72,54 @@ def _end_term(word: str, key: Key) -> str:
     if key[0] == _LAYER2:
         return f"ether {word} {_address(*key)}"
     return f"{word} host {_address(*key)}" if key[0] else ""
+
+
+def _end_keys(columns: FlowColumns, at_source: Array) -> tuple[Array, ...]:
+    """Keys of the source where `at_source`, else of the destination."""
+    source, destination = address_words(columns, "source_address"), address_words(columns, "destination_address")
+    ends = [np.where(at_source, ours, theirs) for ours, theirs in zip(source, destination, strict=True)]
+    return (_known_version(columns), *ends)
+
+
+def _host_term(key: Key) -> str:
+    if key[0] == _LAYER2:
+        return f"mac {_address(*key)}"
+    return f"host {_address(*key)}" if key[0] else ""
+
+
+def _host_facts(keys: tuple[Array, ...], lookups: Lookups) -> dict[str, Array]:
+    """AS and country of hosts."""
+    version, high, low = keys
+    if lookups.networks is None:
+        return {}
+    four = version == np.uint8(IpVersion.V4)
+    lengths = np.where(version > _LAYER2, np.uint8(128), np.uint8(0))
+    _, name, country = lookups.networks.origins(
+        np.where(four, np.uint64(0), high), np.where(four, _MAPPED | high >> np.uint64(32), low), lengths)
+    return {_HOST_AS: name, _HOST_COUNTRY: country}
+
+
+_MAPPED = np.uint64(0xFFFF << 32)
+_HOST_AS, _HOST_COUNTRY = "host_as_name", "host_country"
+
+
+def _host_column(fact: str, header: str, doc: str, texts: Texts, width: int, longest: int, priority: int) -> Column:
+    return Column(fact, header, width, doc, lambda row, _, lookups: texts.text(row.more.get(fact, 0), lookups),
+                  (plain(fact),), priority, lambda _, __: "", texts=texts, longest=longest, of_networks=True,
+                  rank=3)
+
+
+def _host_field() -> Field:
+    doc = "Host at the remote end; of flows that pass through, the hosts at both ends."
+    return Field("host", doc, group=GroupField(
+        "host", "HOST", 15, doc, keys=lambda columns: _end_keys(columns, remote_is_source(columns)),
+        others=lambda columns: _end_keys(columns, ~remote_is_source(columns)), parts=3,
+        text=lambda key, _: _address(*key), named=lambda key, wording: _named_address(key[0], key[1], key[2], wording),
+        term=lambda key, _: _host_term(key), values=lambda key, _: {"host": _address(*key)} if key[0] else {},
+        members=("host",), flexible=True, facts=_host_facts, rank=0, columns=(
+            _host_column(_HOST_AS, "AS NAME", "The host's AS by name, looked up.", AS_NAMES, 10, 18, 6),
+            _host_column(_HOST_COUNTRY, "CC", "The host's country, looked up: two letters (ISO 3166).", COUNTRIES, 2, 0,
+                         5))))
 
 
 def _pair_keys(columns: FlowColumns) -> tuple[Array, ...]:
@@ -290,13 +339,21 @@ def _order(side: Side) -> tuple[SortKey, ...]:
             lambda columns: address_words(columns, name)[1], plain(f"{side}_port"))
 
 
-def _either_end(column: Column) -> Column:
-    """The column with a filter that matches both directions: the source of one is the destination of the other."""
+def _either_end(column: Column, header: str, doc: str) -> Column:
+    """The column of biflows, with filters that match both directions: the source of one is the destination of the
+    other."""
     def either(term: str) -> str:
         return term.replace("src ", "").replace("dst ", "")
 
-    return replace(column, term=lambda row, lookups: either(column.term(row, lookups)),
+    return replace(column, header=header, doc=doc, term=lambda row, lookups: either(column.term(row, lookups)),
                    wider=lambda row, lookups: tuple(map(either, column.wider(row, lookups))))
+
+
+def _client(row: FlowRow, names: Names, width: int | None = None) -> str:
+    """The client of a biflow; `?` before it: which end it is is a guess."""
+    if row.ways is None or not row.ways.guessed:
+        return endpoints.source(row, names, width)
+    return f"?{endpoints.source(row, names, None if width is None else max(width - 1, 1))}"
 
 
 _SOURCE_COLUMN = Column(
@@ -321,13 +378,17 @@ def _icmp_code(columns: FlowColumns) -> Array:
 
 
 FIELDS = (
-    Field("source", _SOURCE_COLUMN.doc, column=_SOURCE_COLUMN, biflow_columns=(_either_end(_SOURCE_COLUMN),),
+    Field("source", _SOURCE_COLUMN.doc, column=_SOURCE_COLUMN,
+          biflow_columns=(replace(
+              _either_end(_SOURCE_COLUMN, "CLIENT", "Address and port of the client: who began; ? before it: a guess."),
+              text=lambda row, wording, _: _client(row, wording.names), shortened=_client),),
           group=_host("source", "SOURCE", "source", "src"),
           members=(replace(_address_member("source", 4), rank=6), replace(_address_member("source", 6), rank=7),
                    Member("sourceTransportPort", _source_port, of_packets=True, rank=8),
                    *(replace(_address_member("source", version, prefix=True), rank=52) for version in IpVersion))),
     Field("destination", _DESTINATION_COLUMN.doc, column=_DESTINATION_COLUMN,
-          biflow_columns=(_either_end(_DESTINATION_COLUMN),),
+          biflow_columns=(_either_end(
+              _DESTINATION_COLUMN, "SERVER", "Address and port of the server, or ICMP type."),),
           group=_host("destination", "DESTINATION", "destination", "dst"),
           members=(replace(_address_member("destination", 4), rank=9),
                    replace(_address_member("destination", 6), rank=10),
@@ -343,6 +404,7 @@ FIELDS = (
         "service", "SERVICE", 16, "Protocol and lower port; for ICMP the type.", _service_keys, parts=3,
         text=_service_text, term=_service_term, values=_service_values,
         members=("protocolIdentifier", "servicePort", "icmpTypeIPv4", "icmpTypeIPv6"), named=_named_service, rank=0)),
+    _host_field(),
     Field("subnet", "Source network.", group=_subnet("subnet", "SOURCE NET", "source", "src", _DEFAULT_LENGTHS)),
     Field("destination_subnet", "Destination network.",
           group=_subnet("destination_subnet", "DESTINATION NET", "destination", "dst", _DEFAULT_LENGTHS)),

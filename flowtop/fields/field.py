@@ -121,6 +121,12 @@ class GroupField:
         flexible: the column takes a share of the cells that are left.
         choose: the text after `:` in `--group` -> the field with that argument; None: takes none. Raises ValueError.
         argument: describes that text, for help and README.
+        others: for a field of one end of a flow: as `keys`, of the other end, for flows that count for both ends
+            (fields.networks.PASSING). None: a flow counts for one group.
+        inward: which flows are of IN in these groups; None: those that come from their remote end.
+        facts: further numbers of each group by name, from arrays of keys: for its `columns` and `FlowRow.more`.
+        every: keys that always have a group, also without flows.
+        columns: that only lists of groups by this field have.
         rank: fields of lower rank are listed first; those of equal rank are in the order of the registry.
     """
 
@@ -144,6 +150,11 @@ class GroupField:
     flexible: bool = False
     choose: Callable[[str], GroupField] | None = None
     argument: str = ""
+    others: Callable[[FlowColumns], tuple[Array, ...]] | None = None
+    inward: Callable[[FlowColumns], Array] | None = None
+    facts: Callable[[tuple[Array, ...], Lookups], dict[str, Array]] | None = None
+    every: Callable[[Lookups], tuple[Array, ...]] | None = None
+    columns: tuple[Column, ...] = ()
     rank: int = 9
 
     def column(self, position: int) -> Column:
@@ -276,6 +287,7 @@ class Field:
         column: in the list of flows.
         biflow_columns: in the list of biflows: for both directions together, and for each direction.
         group_column: in the list of groups: the combined value, such as a sum.
+        group_ways: likewise, of what came in and of what went out.
         key: its word in the filter language.
         group: how to group flows by it.
         members: keys in JSON, columns in CSV.
@@ -291,6 +303,7 @@ class Field:
     column: Column | None = None
     biflow_columns: tuple[Column, ...] = ()
     group_column: Column | None = None
+    group_ways: tuple[Column, ...] = ()
     key: FilterKey | None = None
     group: GroupField | None = None
     members: tuple[Member, ...] = ()

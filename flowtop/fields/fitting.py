@@ -226,8 +226,9 @@ def _grow(widths: dict[str, int], column_id: str, target: int, left: int, flexib
 def _priorities(every: Sequence[Column], window: Window, stay: frozenset[str] | set[str]) -> dict[str, int]:
     """Priority of each column by id; 1: always shown."""
     rate = rate_column(window)
-    priorities = {column.id: 4 if of_both(column.id) == "rate" else column.priority for column in every}
-    return priorities | dict.fromkeys(stay | {rate} | {rate + way for way in WAYS}, 1)
+    priorities = {column.id: column.priority if column.ranked else 1 if of_both(column.id) == rate else 4 if of_both(
+        column.id) == "rate" else column.priority for column in every}
+    return priorities | dict.fromkeys(stay, 1)
 
 
 def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dict[str, int], least: dict[str, int],

@@ -14,7 +14,7 @@ import numpy as np
 from flowtop.fields import make
 from flowtop.fields.field import Detail, DetailFormatter, Field, GroupField
 from flowtop.fields.reported import of_records
-from flowtop.model.flows import Array, FlowColumns, FlowSource, address_words
+from flowtop.model.flows import Array, ColumnsAt, FlowColumns, FlowSource, address_words
 from flowtop.model.kinds import (
     DESTINATION_LENGTH_SHIFT,
     HAVE_PORTS,
@@ -25,7 +25,7 @@ from flowtop.model.kinds import (
     RecordBits,
 )
 from flowtop.model.rows import FlowRow
-from flowtop.text.lookups import Networks, Texts
+from flowtop.text.lookups import Here, Networks, Texts
 
 _PRIORITIES = {"country": 5, "as_name": 7, "asn": 9}
 """Of the columns: a country needs little room; a name says more than a number."""
@@ -40,6 +40,10 @@ _WHOLE, _FOUR = 128, 96
 
 REMOTE_RULE = ("The remote end: of a flow of this host, the end that is no address of this host; else the end that is "
                "not private; else the end with the lower port; else the destination.")
+REMOTE_IS_SOURCE = f"{_PART}remote is source"
+"""Column of NetworkColumns: the flow comes from its remote end, so that it is one of IN; others are of OUT."""
+PASSING = f"{_PART}passing"
+"""Column of NetworkColumns: no end is an address of this host, or reaches all hosts of a link."""
 
 Words = tuple[Array, Array]
 
@@ -49,22 +53,34 @@ class NetworkColumns:
 
     Args:
         networks: databases; None: only what exporters report is known.
+        here: addresses of this host; None: the flows are not its own.
     """
 
-    def __init__(self, columns: FlowColumns, networks: Networks | None) -> None:
+    def __init__(self, columns: FlowColumns, networks: Networks | None, here: Here | None = None) -> None:
         self.networks = networks
+        self.here = here
+        self.ends: RemoteEnds | None = None
         self._columns = columns
         self._made: dict[str, Array] = {}
         self._ends_of: dict[str, tuple[Words, Array]] = {}
+        self._local_ends: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
         if not name.startswith(_PART):
             return self._columns[name]
         if name not in self._made:
             field_id = name.removeprefix(_PART)
+            if name in (REMOTE_IS_SOURCE, PASSING):
+                self._made[name] = self._remote_is_source() if name == REMOTE_IS_SOURCE else self._passing()
+                return self._made[name]
             side = next((side for side in _SIDES if field_id.startswith(f"{side}_")), "")
             self._made |= self._of_side(side) if side else self._of_remote_end()
         return self._made[name]
+
+    def take(self, columns: dict[str, Array], ends: RemoteEnds) -> None:
+        """Columns that are known already."""
+        self._made |= columns
+        self.ends = ends
 
     def _of_side(self, side: str) -> dict[str, Array]:
         (high, low), lengths = self._ends(side)
@@ -79,7 +95,7 @@ class NetworkColumns:
         return {f"{_PART}{side}_asn": asn, f"{_PART}{side}_as_name": name, f"{_PART}{side}_country": country}
 
     def _of_remote_end(self) -> dict[str, Array]:
-        at_source = self._remote_is_source()
+        at_source = self[REMOTE_IS_SOURCE]
         return {f"{_PART}{name}": np.where(at_source, self[f"{_PART}source_{name}"], self[f"{_PART}destination_{name}"])
                 for name in ("asn", "as_name", "country")}
 
@@ -114,11 +130,67 @@ class NetworkColumns:
         ports = np.isin(columns["protocol"], list(PORT_PROTOCOLS)) & np.isin(columns["kind"], HAVE_PORTS)
         found: Array = ports & (columns["source_port"] < columns["destination_port"])
         near = [(_private(source), _private(destination))]
-        if self.networks is not None:
-            near.append((self.networks.local(*source), self.networks.local(*destination)))
+        if self.here is not None:
+            near += [(np.zeros(len(found), np.bool_), self._to_all(destination)),  # from others it is for this host too
+                     (self._local("source"), self._local("destination"))]
         for at_source, at_destination in near:  # the last one decides
             found = np.where(at_source == at_destination, found, at_destination)
         return found
+
+    def _passing(self) -> Array:
+        """Which flows have no end here: those that are forwarded; of files and exporters all."""
+        known: Array = self._columns["kind"] != np.uint8(Kind.AGGREGATE)
+        if self.here is None:
+            return known
+        (destination, _) = self._ends("destination")
+        passing: Array = known & ~(self._local("source") | self._local("destination") | self._to_all(destination))
+        return passing
+
+    def _local(self, side: str) -> Array:
+        if side not in self._local_ends:
+            (words, _) = self._ends(side)
+            self._local_ends[side] = self.here.local(*words) if self.here else np.zeros(len(words[0]), np.bool_)
+        return self._local_ends[side]
+
+    def _to_all(self, words: Words) -> Array:
+        """Which addresses are of multicast, or reach all hosts of a link."""
+        high, low = words
+        four = (high == 0) & (low >> np.uint64(32) == np.uint64(0xFFFF))
+        many: Array = np.where(four, low >> np.uint64(28) & np.uint64(0xF) == np.uint64(0xE),
+                        high >> np.uint64(56) == np.uint64(0xFF))
+        return many if self.here is None else many | self.here.broadcast(high, low)
+
+
+class RemoteEnds:
+    """Which end of each flow of a table is the remote one. Kept by slot, as it is asked for with every page: it stays
+    the same as long as the addresses of this host do."""
+
+    def __init__(self) -> None:
+        self._flow_ids = np.empty(0, np.uint64)
+        self._columns = {name: np.empty(0, np.bool_) for name in (REMOTE_IS_SOURCE, PASSING)}
+        self._of: tuple[Here | None, int] = None, 0
+
+    def fill(self, columns: NetworkColumns) -> NetworkColumns:
+        """Give the columns what is known, and learn the rest from them."""
+        if columns.ends is self:
+            return columns
+        flow_ids, here = columns["flow_id"], columns.here
+        of = here, 0 if here is None else here.edition
+        known = len(self._flow_ids) if of == self._of else 0
+        if known < len(flow_ids):  # the table has grown, or is another one
+            self._flow_ids = np.concatenate((self._flow_ids[:known], ~flow_ids[known:]))
+            self._columns = {name: np.concatenate((column[:known], np.zeros(len(flow_ids) - known, np.bool_)))
+                             for name, column in self._columns.items()}
+            self._of = of
+        count = len(flow_ids)
+        new = np.flatnonzero(self._flow_ids[:count] != flow_ids)
+        if len(new):
+            of_new = NetworkColumns(ColumnsAt(columns, new), None, here)
+            for name, column in self._columns.items():
+                column[new] = of_new[name]
+            self._flow_ids[new] = flow_ids[new]
+        columns.take({name: column[:count] for name, column in self._columns.items()}, self)
+        return columns
 
 
 _LEADS = 1 << 16
@@ -150,11 +222,19 @@ def _private(words: Words) -> Array:
     return found
 
 
-def networked(columns: FlowColumns, networks: Networks | None) -> NetworkColumns:
-    """The columns, with those of AS and country."""
-    if isinstance(columns, NetworkColumns) and columns.networks is networks:
+def networked(columns: FlowColumns, networks: Networks | None, here: Here | None = None) -> NetworkColumns:
+    """The columns, with those of AS and country, and which end is the remote one."""
+    if isinstance(columns, NetworkColumns) and columns.networks is networks and columns.here is here:
         return columns
-    return NetworkColumns(columns, networks)
+    return NetworkColumns(columns, networks, here)
+
+
+def remote_is_source(columns: FlowColumns) -> Array:
+    """Which flows come from their remote end; of columns that know no addresses of this host, as if it had none."""
+    try:
+        return columns[REMOTE_IS_SOURCE]
+    except (KeyError, ValueError, AttributeError):
+        return NetworkColumns(columns, None)[REMOTE_IS_SOURCE]
 
 
 def _column(columns: FlowColumns, field_id: str) -> Array:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from flowtop.fields import cell_terms as terms
 from flowtop.fields import make
-from flowtop.fields.columns import ARROWS, Column, Wording, plain, unfiltered
+from flowtop.fields.columns import ARROWS, Column, Wording, plain
 from flowtop.fields.field import Field, FilterKey, GroupField, Key, Member, stored
+from flowtop.model.devices import Device
 from flowtop.model.exporters import exporter_of, interface_of, point_elements
+from flowtop.model.flows import Array, FlowColumns
 from flowtop.model.kinds import UNKNOWN_DIRECTION, Direction
 from flowtop.model.rows import FlowRow, FlowValues
 from flowtop.text import operands, units
@@ -69,6 +74,67 @@ def _point_term(key: Key, lookups: Lookups) -> str:
             if exporter.interface else f"exporter {exporter.address} and domain {exporter.domain}")
 
 
+def _observed(lookups: Lookups) -> tuple[Array, ...]:
+    """The ifindex of each device that is observed."""
+    return (np.array(sorted(lookups.devices), np.uint32),)
+
+
+def _received(columns: FlowColumns) -> Array:
+    """Which flows came in at their interface; where it is not reported, they count as such."""
+    came_in: Array = columns["direction"] != np.uint8(Direction.EGRESS)
+    return came_in
+
+
+_UNKNOWN = -1
+
+
+def _device_facts(keys: tuple[Array, ...], lookups: Lookups) -> dict[str, Array]:
+    """What the kernel counts at the interfaces; of coverage, thousandths of a per cent."""
+    devices = [lookups.devices.get(ifindex) for ifindex in keys[0].tolist()]
+    if not any(devices):
+        return {}
+    found = {}
+    for fact, (number, _) in _DEVICE_NUMBERS.items():
+        found[fact] = np.array([_UNKNOWN if device is None else number(device.now) for device in devices], np.int64)
+        found[f"{fact} new"] = np.array([0 if device is None else number(device.now) - number(device.first)
+                                         for device in devices], np.int64)
+    covered = (None if device is None else device.coverage for device in devices)
+    found["coverage"] = np.array([_UNKNOWN if part is None else int(part * 100_000) for part in covered], np.int64)
+    return found
+
+
+_DEVICE_NUMBERS: dict[str, tuple[Callable[[Device], int], str]] = {
+    "errors": (lambda device: device.in_errors + device.out_errors,
+               "Errors that the device has counted, in and out, as in `ip -s link`; + those since the start."),
+    "drops": (lambda device: device.in_dropped + device.out_dropped,
+              "Packets that the device has dropped, in and out, as in `ip -s link`; + those since the start."),
+    "queue_drops": (lambda device: device.queue_drops,
+                    "Packets that its queue has dropped, as in `tc -s qdisc`; + those since the start."),
+}
+
+
+def _device_column(fact: str, header: str) -> Column:
+    def text(row: FlowRow, _: Wording, __: Lookups) -> str:
+        number, new = row.more.get(fact, _UNKNOWN), row.more.get(f"{fact} new", 0)
+        if number == _UNKNOWN:
+            return ""
+        return f"{units.count(number)} +{units.count(new)}" if new > 0 else units.count(number)
+
+    return Column(fact, header, 9, _DEVICE_NUMBERS[fact][1], text, (plain(fact),), 3, lambda _, __: "", "right",
+                  descending_first=True, rank=2)
+
+
+def _coverage_text(row: FlowRow, _: Wording, __: Lookups) -> str:
+    part = row.more.get("coverage", _UNKNOWN)
+    return "" if part == _UNKNOWN else f"{part // 1000}.{part % 1000 // 10:02} %"
+
+
+_DEVICE_COLUMNS = (
+    _device_column("errors", "ERRORS"), _device_column("drops", "DROPS"), _device_column("queue_drops", "Q-DROPS"),
+    Column("coverage", "SEEN", 8, "Of the packets that the device has counted, the part that was seen.", _coverage_text,
+           (plain("coverage"),), 3, lambda _, __: "", "right", rank=2))
+
+
 def _interface_field() -> Field:
     made = make.text(
         "interface", "IF", "Interface of the Observation Point.", json="interfaceName", texts=INTERFACE_NAMES,
@@ -82,6 +148,7 @@ def _interface_field() -> Field:
         group=replace(
             made.group, rank=2, alike=None,  # two interfaces that had the same name at different times are two groups
             text=lambda key, lookups: units.printable(_point(key, lookups), _LONGEST_POINT), term=_point_term,
+            facts=_device_facts, every=_observed, inward=_received, columns=_DEVICE_COLUMNS,
             values=lambda key, lookups: point_elements(_point(key, lookups), units.printable),
             members=("interfaceName", "exporterIPv4Address", "exporterIPv6Address", "observationDomainId"),
             texts=replace(INTERFACE_NAMES, part=str)),
@@ -96,7 +163,6 @@ _DIRECTION_COLUMN = Column("direction", "D", 1, _DIRECTION_DOC, lambda row, _, _
                            (plain("direction"),), 1, terms.direction_term)
 _DIRECTION = Field(
     "direction", _DIRECTION_DOC, column=_DIRECTION_COLUMN,
-    biflow_columns=(replace(unfiltered(_DIRECTION_COLUMN), priority=3),),
     key=FilterKey(
         "dir", "Direction at the interface; unknown: the exporter does not report it.", "dir out", "in, out or unknown",
         operands.ReadChoice((("in", Direction.INGRESS), ("out", Direction.EGRESS), ("ingress", Direction.INGRESS),

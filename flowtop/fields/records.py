@@ -110,7 +110,7 @@ def plain_records(records: FlowRecords, lookups: Lookups) -> Iterator[dict[str, 
     names = records.dtype.names or ()
     make = _values_of((*names, "more"))
     reported = REPORTED[0] in names
-    columns = networked(records, lookups.networks)
+    columns = networked(records, lookups.networks, lookups.here)
     measures = {field_id: measure.records(columns if measure.of_networks else records).tolist()
                 for field_id, measure in MEASURES.items()
                 if measure.records is not None and (reported or not measure.reported)

@@ -67,7 +67,8 @@ class Registry:
 def _names(field: Field) -> list[tuple[str, str]]:
     """Names that must be unique: ("id", ...), ("filter word", ...), ("JSON key", ...)."""
     words = [("filter word", field.key.word)] if field.key is not None else []
-    columns = [("id", column.id) for column in field.biflow_columns if column.id != field.id]
+    columns = [("id", id_) for id_ in dict.fromkeys(
+        column.id for column in (*field.biflow_columns, *field.group_ways)) if id_ != field.id]
     return [("id", field.id), *words, *(("JSON key", member.name) for member in field.members), *columns]
 
 
@@ -140,7 +141,7 @@ def _biflow_columns(fields: Iterable[Field]) -> dict[str, Column]:
 
 
 def _group_columns(fields: Iterable[Field]) -> dict[str, Column]:
-    columns = [field.group_column for field in fields if field.group_column is not None]
+    columns = [column for field in fields for column in (field.group_column, *field.group_ways) if column is not None]
     return {column.id: column for column in sorted(columns, key=lambda column: column.rank)}
 
 

@@ -46,8 +46,8 @@ def _of_icmp(flow: FlowRow | FlowValues) -> int:
 
 _RTT_COLUMN = Column(
     "rtt", "RTT", 7,
-    "Round-trip time. TCP: smoothed, of the flow's local socket; with -r from the handshake; with -l as reported. "
-    "ICMP: of the first echo.",
+    "Round-trip time. TCP: smoothed, for flows that a local socket sends or receives; with -r from the handshake; with "
+    "-l as reported. ICMP: of the first echo.",
     lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
     descending_first=True)
 _RTT = Field(
@@ -65,8 +65,7 @@ _RTT = Field(
 
 _RETRANSMITS_COLUMN = Column(
     "retransmits", "RETR", 5,
-    "TCP retransmissions: of the local socket that sends, so far; with -r those in the file; with -l those "
-    "reported.",
+    "TCP retransmissions: of the local socket so far; with -r those in the file; with -l those reported.",
     lambda row, _, __: _counted(row.retransmitted), (plain("retransmitted"),), 10,
     terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True)
 _RETRANSMITS = Field(
@@ -95,7 +94,8 @@ _OUT_OF_ORDER = Field(
                      lambda flow: flow.out_of_order, 45),),
     detail=_detail(lambda row: f"ooo {units.count(row.out_of_order)}" if row.out_of_order else "", 11))
 
-_CWND_DOC = "TCP congestion window in segments: of the flow's local socket, or that of an sFlow agent's host."
+_CWND_DOC = ("TCP congestion window in segments, for flows that a local socket sends or receives, or that of an sFlow "
+             "agent's host.")
 _CWND = Field(
     "cwnd", _CWND_DOC, known=("live", "collector"),
     column=Column("cwnd", "CWND", 5, _CWND_DOC, lambda row, _, __: _counted(row.congestion_window),

@@ -10,11 +10,12 @@ import numpy as np
 from flowtop.fields import cell_terms as terms
 from flowtop.fields import make
 from flowtop.fields.biflows import ways
-from flowtop.fields.columns import Column, SortKey, plain, unfiltered
+from flowtop.fields.columns import Column, SortKey, Wording, plain, unfiltered
 from flowtop.fields.field import Detail, Field, FilterKey, Member
 from flowtop.model.flows import Array, FlowColumns, FlowSource
-from flowtop.model.rows import FlowRow
+from flowtop.model.rows import FlowRow, Volume
 from flowtop.text import quantities, units
+from flowtop.text.lookups import Lookups
 
 _SIZE = "a size such as 1500, 10M, 1Gi"
 _RATE = "a rate such as 1Mbit, 500k, 10MB/s"
@@ -36,16 +37,47 @@ def _rate(field_id: str, header: str, doc: str, row_field: str, sort: tuple[str,
     return Field(field_id, doc, column=column, key=key, group_column=unfiltered(column), detail=detail)
 
 
-def _with_ways(made: Field, priority: int, name: str, what: str, way_text: Callable[[FlowRow, bool], str]) -> Field:
-    """The field with columns of biflows: the sum, and each direction."""
+def _with_ways(made: Field, priority: int, name: str, what: str, heads: tuple[str, str],
+               text: Callable[[Volume, bool], str], octet_rate: Callable[[Volume], float] | None = None) -> Field:
+    """The field with columns of groups and biflows: the sum, what came in, and what went out."""
     assert made.column is not None
-    return made.but(biflow_columns=ways(made.column, priority, name, what, way_text))
+    columns = ways(made.column, priority, name, what, heads, text, octet_rate)
+    return made.but(biflow_columns=columns, group_ways=tuple(
+        replace(column, priority=max(priority, 2), ranked=priority == 1) for column in columns[1:]))
 
 
-def _rate_ways(made: Field, priority: int, name: str, what: str) -> Field:
-    assert made.column is not None and made.column.octet_rate is not None
-    octet_rate = made.column.octet_rate
-    return _with_ways(made, priority, name, what, lambda way, bits: units.rate_cell(octet_rate(way), bits))
+def _rate_ways(made: Field, priority: int, name: str, what: str, row_field: str, window: str = "") -> Field:
+    def octet_rate(volume: Volume) -> float:
+        return getattr(volume, row_field)  # type: ignore[no-any-return]
+
+    return _with_ways(made, priority, name, what, (f"IN{window}", f"OUT{window}"),
+                      lambda volume, bits: units.rate_cell(octet_rate(volume), bits), octet_rate)
+
+
+BAR = "█▉▊▋▌▍▎▏"
+"""Eighths of a cell, from whole to one."""
+PLAIN_BAR = "#"
+_BAR_CELLS = 8
+
+
+def bar(share: float, cells: int) -> str:
+    """A bar of so many cells; what is more than nothing has at least an eighth."""
+    eighths = min(8 * cells, -int(-share * 8 * cells // 1))
+    return BAR[0] * (eighths // 8) + (BAR[8 - eighths % 8] if eighths % 8 else "")
+
+
+def _share(window: str, number: int, name: str, what: str) -> Field:
+    """The part of all listed traffic, as a bar and per cent."""
+    field_id, doc = f"share{window}", f"Part of all that is listed, {what}."
+
+    def text(row: FlowRow, _: Wording, __: Lookups) -> str:
+        share = row.shares[number]
+        per_cent = f"{100 * share:.0f} %" if share >= 0.005 or not share else "<1 %"
+        return f"{bar(share, _BAR_CELLS):<{_BAR_CELLS}}{per_cent:>6}"
+
+    column = Column(field_id, "SHARE", _BAR_CELLS + 6, doc, text, (plain(name),), 4 + 3 * number, lambda _, __: "",
+                    descending_first=True)
+    return Field(field_id, doc, group_column=column)
 
 
 # Flows with no rate in this tick are sorted by their rate over 10 s: one that has just stopped stays in view.
@@ -156,11 +188,15 @@ def _fragments() -> Field:
 
 
 FIELDS = (
-    _rate_ways(_TICK, 1, "octet_delta", "Rate over the last tick,"),
-    _rate_ways(_10S, 6, "octets_10s", "Rate over the last 10 s,"),
-    _rate_ways(_60S, 7, "octets_60s", "Rate over the last 60 s,"),
+    _rate_ways(_TICK, 1, "octet_delta", "Rate over the last tick,", "octet_rate"),
+    _rate_ways(_10S, 6, "octets_10s", "Rate over the last 10 s,", "octet_rate_10s", " 10s"),
+    _rate_ways(_60S, 7, "octets_60s", "Rate over the last 60 s,", "octet_rate_60s", " 60s"),
+    _share("", 0, "octet_delta", "by rate"), _share("_10s", 1, "octets_10s", "by rate over 10 s"),
+    _share("_60s", 2, "octets_60s", "by rate over 60 s"),
     _PEAK.but(group_column=None), _PPS,
-    _with_ways(_BYTES, 2, "octet_total", "IP octets", lambda way, _: units.octets_cell(way.octet_total)),
-    _with_ways(_PACKETS, 4, "packet_total", "Wire packets", lambda way, _: units.count_cell(way.packet_total)),
+    _with_ways(_BYTES, 2, "octet_total", "IP octets", ("BYTES IN", "BYTES OUT"),
+               lambda volume, _: units.octets_cell(volume.octet_total)),
+    _with_ways(_PACKETS, 4, "packet_total", "Wire packets", ("PKTS IN", "PKTS OUT"),
+               lambda volume, _: units.count_cell(volume.packet_total)),
     _AGE, _IDLE, _FLOWS, _MEAN_SIZE, _fragments(),
 )

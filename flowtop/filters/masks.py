@@ -107,7 +107,7 @@ class _Subject:
     """Flows, or some of them, with one number a flow for each key. Keeps the arrays that it has made."""
 
     def __init__(self, columns: FlowColumns, lookups: Lookups) -> None:
-        self.columns = networked(columns, lookups.networks)
+        self.columns = networked(columns, lookups.networks, lookups.here)
         self.lookups = lookups
         self.lenient = False
         """Tests of what is not known of aggregates pass."""

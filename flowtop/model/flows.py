@@ -221,5 +221,5 @@ def all_visible(source: FlowSource, columns: FlowColumns, count: int) -> FlowsAt
     return with_columns(source, columns, np.ones(count, np.bool_))
 
 
-FORWARD, REVERSE = "forward ", "reverse "
-"""Prefixes of a summed column of biflows: the sum of that direction alone."""
+INTO, OUT_OF = "in ", "out "
+"""Prefixes of a summed column of groups and biflows: the sum of what came in, or went out, alone."""

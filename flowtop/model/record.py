@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.errors import FlowtopError
+from flowtop.model.devices import DeviceView
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.kinds import IGNORED_KINDS, TCP_OPENING_BIT, Direction, TcpBits
 from flowtop.model.names_seen import NameStatistics, PeerNames
@@ -254,6 +255,7 @@ class FlowBatch:
             in which they came; None: the capture does not look at them.
         conversations: u64, shape (n, 7): the keys, but with the ends of flows with address translation as they are
             before it: these are the same packets. None: no flow has any.
+        devices: counters of the devices that are observed, by ifindex.
         steps: of a batch that holds several. Each packet came after the end of the step before its own, and before the
             end of its own.
 
@@ -277,6 +279,7 @@ class FlowBatch:
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     owners: OwnerStatistics | None = None
     conversations: npt.NDArray[np.uint64] | None = None
+    devices: Mapping[int, DeviceView] = field(default_factory=dict)
     unobserved: tuple[Unobserved, ...] = ()
     names: PeerNames | None = None
     name_statistics: NameStatistics | None = None

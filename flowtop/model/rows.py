@@ -20,6 +20,24 @@ class State(Enum):
     ENDED = "end"
 
 
+class Volume(NamedTuple):
+    """What went one way: octets/s, packets/s, IP octets and wire packets."""
+
+    octet_rate: float
+    octet_rate_10s: float
+    octet_rate_60s: float
+    packet_rate: float
+    octet_total: int
+    packet_total: int
+
+
+class Sides(NamedTuple):
+    """What came in and what went out, as this host sees it: see fields.networks.REMOTE_RULE."""
+
+    into: Volume
+    out_of: Volume
+
+
 class FlowRow(NamedTuple):
     """One flow of a Page, or one group of flows, or a biflow, in plain Python values.
 
@@ -106,6 +124,10 @@ class FlowRow(NamedTuple):
     """Values of fields that are nowhere else in the row, by the field's id: numbers and codes."""
     ways: Ways | None = None
     """Of a biflow: its two directions."""
+    sides: Sides | None = None
+    """Of a group or biflow: the same traffic by in and out."""
+    shares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of the octets of all listed flows: 0..1, over the last tick, 10 s and 60 s."""
 
     @property
     def state(self) -> State:
@@ -124,9 +146,11 @@ class Ways(NamedTuple):
     reverse: FlowRow | None
     """To the initiator; None: not seen."""
     opened: bool
-    """Whether the initiator is known by its SYN or ICMP request; else it is the source of the first packet seen."""
+    """Whether the initiator is known by its SYN or ICMP request."""
     tags_differ: bool = False
     """Its flows have different VLAN tags."""
+    guessed: bool = False
+    """Which end is the client is a guess: see query.biflows.Biflows."""
 
 
 class FlowValues(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtop.networks.cache import AddressCache, Origins
-from flowtop.networks.database import MAPPED, Database, DatabaseError, Identity, Integers, Known, Words, identity
+from flowtop.networks.database import Database, DatabaseError, Identity, Integers, Known, Words, identity
 from flowtop.text import units
 
 LOOK_S = 1.0
 """Files are looked at this often while something is asked; and before each look-up of a new address."""
-LOCAL_S = 5.0
-"""The addresses of this host are asked for this often."""
 SCREEN_BUDGET_S = 0.05
 """Longest time that new addresses may take of one page of the screen; the others follow with the next pages."""
 _PIECE = 8_192
@@ -89,17 +87,14 @@ class NetworkDatabases:
 
     Args:
         paths: of MMDB files. One that cannot be used is a fault and looked at again when it changes.
-        local: gives the addresses of this host, 4 or 16 octets each; None: they are not known.
         budget_s: longest time of a look-up, which leaves further addresses for the next one; None: no limit.
         clock: seconds, monotonic.
         rng: of the hash.
     """
 
-    def __init__(self, paths: Sequence[Path], *, local: Callable[[], Iterable[bytes]] | None = None,
-                 budget_s: float | None = None, clock: Callable[[], float] = time.monotonic,
-                 rng: np.random.Generator | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], *, budget_s: float | None = None,
+                 clock: Callable[[], float] = time.monotonic, rng: np.random.Generator | None = None) -> None:
         self._files = [_File(path) for path in paths]
-        self._local = local
         self._budget_s = budget_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -107,8 +102,7 @@ class NetworkDatabases:
         self._name_codes: dict[str, int] = {"": 0}
         self._by_number: dict[int, int] = {}
         self._country_codes: dict[str, int] = {"": 0}
-        self._locals = np.zeros((0, 2), np.uint64)
-        self._local_at = self._looked_at = -np.inf
+        self._looked_at = -np.inf
         self._asked: list[_Asked] = []
         self.names: Mapping[int, str] = {}
         self.countries: Mapping[int, str] = {}
@@ -146,21 +140,6 @@ class NetworkDatabases:
         different, inverse = np.unique(asn, return_inverse=True)
         codes = [self._by_number.get(number, 0) for number in different.tolist()]
         return np.array(codes, np.uint32)[inverse]
-
-    def local(self, high: Words, low: Words) -> npt.NDArray[np.bool_]:
-        """See text.lookups.Networks."""
-        with self._lock:
-            if self._local is not None and self._clock() - self._local_at >= LOCAL_S:
-                self._local_at = self._clock()
-                words = _words(self._local())
-                self._locals = words[np.argsort(_mixed(*words.T))]
-            known = self._locals
-        if not len(known):
-            return np.zeros(len(high), np.bool_)
-        asked = _mixed(high, low)
-        at = np.minimum(np.searchsorted(_mixed(*known.T), asked), len(known) - 1)
-        found: npt.NDArray[np.bool_] = (known[at, 0] == high) & (known[at, 1] == low)
-        return found
 
     def _nearest(self, high: Words, low: Words, lengths: npt.NDArray[np.uint8]) -> _Asked | None:
         """The question before that was nearly the same: tables of flows are asked for again with every page."""
@@ -266,18 +245,7 @@ class NetworkDatabases:
         self.files = tuple(_described(file) for file in self._files if file.database is not None)
 
 
-def _mixed(high: Words, low: Words) -> Words:
-    """A number for each address, to sort and search by."""
-    return high * np.uint64(0x9E37_79B9_7F4A_7C15) + low
-
-
 def _described(file: _File) -> str:
     assert file.database is not None
     day = time.strftime("%Y-%m-%d", time.gmtime(min(max(file.database.built_s, 0), 1 << 33)))
     return f"{file.label} ({file.database.kind}, {day})"
-
-
-def _words(addresses: Iterable[bytes]) -> npt.NDArray[np.uint64]:
-    """Both halves of each address, IPv4 as IPv4-mapped, shape (n, 2)."""
-    numbers = [int.from_bytes(raw, "big") | (int(MAPPED) if len(raw) == 4 else 0) for raw in addresses]
-    return np.array([(number >> 64, number & (1 << 64) - 1) for number in numbers], np.uint64).reshape(-1, 2)

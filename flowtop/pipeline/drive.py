@@ -32,6 +32,8 @@ class PipelineConfig:
         own_time: the capture has its own clock (a file): its batches say where ticks and the capture end.
         stay: when such a capture has ended, keep answering queries until `stop`.
         page_s: minimum seconds between two pages of such a capture, which can have thousands of ticks per second.
+        by_remote_end: traffic in and out is told apart by the remote end of each flow, as on the screen; else by the
+            direction at the Observation Point.
         past_s: seconds of the past that a query can ask for (Query.at); 0: none is kept.
         table: timeouts and bounds of the flow table.
     """
@@ -42,6 +44,7 @@ class PipelineConfig:
     own_time: bool = False
     stay: bool = False
     page_s: float = 0.0
+    by_remote_end: bool = False
     past_s: float = 0.0
     table: TableConfig = TableConfig()
 

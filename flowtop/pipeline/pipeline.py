@@ -10,7 +10,6 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,17 +17,21 @@ from typing import Protocol
 from flowtop.capture.protocol import Capture
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.export.statistics import MeteringFacts
+from flowtop.fields.networks import RemoteEnds
 from flowtop.filters.kernel import Narrowing
 from flowtop.metering.table import FlowTable
 from flowtop.model.flows import FlowSource
 from flowtop.model.record import FlowRecords, Steps
+from flowtop.model.rows import Sides, Volume
 from flowtop.pipeline.drive import Driving, Handover
 from flowtop.pipeline.drive import PipelineConfig as PipelineConfig
-from flowtop.query.books import close_books
+from flowtop.pipeline.traffic import TrafficLog
+from flowtop.query.answer import both_ways
+from flowtop.query.books import close_books, with_coverage
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
-from flowtop.query.query import Page, Query, SelfUsage, Traffic
-from flowtop.text.lookups import Lookups, Networks
+from flowtop.query.query import Page, Query, SelfUsage
+from flowtop.text.lookups import Here, Lookups, Networks
 
 
 class PipelineListener(Protocol):
@@ -108,9 +111,6 @@ class UsageMeter:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-SPARKLINE_TICKS = 60
-
-
 def _always_ready() -> bool:
     return True
 
@@ -124,6 +124,7 @@ class Pipeline:
         consumers: receive every expired Flow Record, including those that the end of the run forces.
         watcher: sees the flow table after each batch.
         networks: databases of AS and country; None: there are none.
+        here: addresses of this host; None: the flows are not its own.
         narrowing: whether the capture filter applies.
         ready: asked before a tick is closed; while it is false, drains continue and the tick grows. So a slow reader
             of batch output makes rounds longer, and none of their packets is lost. A capture with its own clock waits.
@@ -138,6 +139,7 @@ class Pipeline:
         *,
         watcher: FlowWatcher | None = None,
         networks: Networks | None = None,
+        here: Here | None = None,
         narrowing: Narrowing | None = None,
         ready: Callable[[], bool] = _always_ready,
         clock: Callable[[], float] = time.monotonic,
@@ -147,13 +149,14 @@ class Pipeline:
         self._consumers = tuple(consumers)
         self._watcher = watcher
         self._networks = networks
+        self._here = here
         self._narrowing = narrowing or Narrowing()
         self._clock = clock
         self._drives = Driving(config, capture, self._hand_over, self._narrowing, ready, self._settle, clock)
         self._table = FlowTable(config.table)
         self._pager = Pager(Past(config.past_s) if config.past_s else None)
-        self._ingress = deque[float](maxlen=SPARKLINE_TICKS)
-        self._egress = deque[float](maxlen=SPARKLINE_TICKS)
+        self._traffic = TrafficLog()
+        self._ends = RemoteEnds()
         self._usage = UsageMeter(clock)
         self._changed = threading.Condition()
         self._handover: Handover | None = None
@@ -302,7 +305,8 @@ class Pipeline:
         ended = self._table.accumulate(handover.batch)
         self._batch_time = handover.batch.now_ns, handover.batch.unix_offset_ns
         self._lookups = Lookups(dict(handover.batch.interfaces), texts=handover.batch.texts,
-                                called=handover.batch.named_addresses, networks=self._networks)
+                                called=handover.batch.named_addresses, networks=self._networks, here=self._here,
+                                devices=with_coverage(handover.batch.devices, handover.batch.observations))
         self._attached, self._unobserved = handover.batch.attached, handover.batch.unobserved
         self._observations = handover.batch.observations.copy()
         self._tell(handover.batch.steps)
@@ -331,9 +335,21 @@ class Pipeline:
         self._tick += 1
         self._tick_closed_at = self._clock()
         self._usage.tick()
-        totals = self._table.totals
-        self._ingress.append(totals.tick_ingress_octets / self._table.tick_s)
-        self._egress.append(totals.tick_egress_octets / self._table.tick_s)
+        self._traffic.close(self._tick_sides(), sum(self._batch_time) // 1_000_000, self._table.tick_s)
+
+    def _tick_sides(self) -> Sides:
+        """What came in and went out in this tick, each packet once; what is in no listed flow as it came by."""
+        totals, table = self._table.totals, self._table
+        into, out_of = (Volume(octets / table.tick_s, 0.0, 0.0, packets / table.tick_s, 0, 0) for octets, packets in (
+            (totals.tick_ingress_octets, totals.tick_ingress_packets),
+            (totals.tick_egress_octets, totals.tick_egress_packets)))
+        if not self._config.by_remote_end:
+            return Sides(into, out_of)
+        sides = both_ways(table, self._lookups, self._ends)
+        unlisted = [max(0.0, getattr(into, name) + getattr(out_of, name) - getattr(sides.into, name)
+                        - getattr(sides.out_of, name)) for name in ("octet_rate", "packet_rate")]
+        return Sides(sides.into._replace(octet_rate=sides.into.octet_rate + unlisted[0],
+                                         packet_rate=sides.into.packet_rate + unlisted[1]), sides.out_of)
 
     def _tell(self, steps: Steps | None) -> None:
         """Pass on what is in no Flow Record: what was ignored, filtered and lost."""
@@ -374,8 +390,9 @@ class Pipeline:
             active_flows=0,
             anchor_rank=None,
             books=close_books(totals, self._observations),
-            ingress=Traffic(self._ingress[-1], totals.tick_ingress_packets / tick_s, tuple(self._ingress)),
-            egress=Traffic(self._egress[-1], totals.tick_egress_packets / tick_s, tuple(self._egress)),
+            ingress=self._traffic.into,
+            egress=self._traffic.out_of,
+            history=self._traffic.history,
             lookups=self._lookups,
             attached=self._attached,
             unobserved=self._unobserved,

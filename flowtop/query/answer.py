@@ -6,25 +6,26 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.fields.columns import Column
-from flowtop.fields.networks import networked
+from flowtop.fields.networks import REMOTE_IS_SOURCE, RemoteEnds, networked
 from flowtop.filters.tree import Compare, Match, Tree, leaves
 from flowtop.filters.words import DESTINATION_PORT, SOURCE_PORT
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
 from flowtop.model.owners import pids_of
-from flowtop.model.rows import FlowRow
+from flowtop.model.rows import FlowRow, Sides, Volume
 from flowtop.query.biflows import Biflows, Pairing
-from flowtop.query.grouping import Groups
+from flowtop.query.grouping import Groups, counted_once
 from flowtop.query.layout import row_fields, sorted_column
 from flowtop.query.measures import measured
-from flowtop.query.query import Query
+from flowtop.query.query import Listed, Query
 from flowtop.query.ranking import Ranking
-from flowtop.query.rows import biflow_rows, flow_rows, group_rows
+from flowtop.query.rows import Totals, biflow_rows, flow_rows, group_rows
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import NO_NAMES
 
@@ -171,6 +172,7 @@ class Answer:
     hidden: int = 0
     joined: int = 0
     anchor_row: int | None = None
+    listed: Listed | None = None
     own_hidden: int = 0
 
 
@@ -227,6 +229,7 @@ class Answerer:
         self._around: tuple[int, tuple[int, ...]] | None = None  # the anchor's biflow and its flows
         self._anchor_flow: int | None = None  # the flow that was the anchor before its biflow
         self._order: TextOrder | None = None
+        self._ends = RemoteEnds()
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(1 << 62))
 
@@ -242,7 +245,8 @@ class Answerer:
             FlowtopError: unknown group field, or groups and biflows together.
         """
         query = self._as_flow(query, source)
-        source = with_columns(source, networked(source.columns, lookups.networks), source.visible)
+        columns_of_flows = self._ends.fill(networked(source.columns, lookups.networks, lookups.here))
+        source = with_columns(source, columns_of_flows, source.visible)
         visible = source.visible
         passing = visible & self._passes(query, source, lookups)
         own = passing & _own_dns(query, source.columns)
@@ -252,8 +256,11 @@ class Answerer:
         if not query.ended:
             left_out = passing & ended & (source.columns["flow_id"] != np.uint64(query.anchor or 0))
             passing, hidden = passing & ~left_out, int(np.count_nonzero(left_out))
-        whole = measured(self._mark.since(query.mark, source), lookups.networks)
-        rows = self._rows(query, whole, passing, matching, lookups)
+        whole = measured(self._mark.since(query.mark, source), lookups, self._ends)
+        sums = _sums(whole, _sums_of(whole, passing))
+        some = query.filter is not None or query.scope is not None or hidden
+        everything = _octets(whole, visible) if some else sums.totals
+        rows = self._rows(query, whole, passing, matching, lookups, sums.totals)
         columns = rows.source.columns
         ranking = Ranking.by(self._in_order(sorted_column(query), lookups), query.descending,
                              parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows
@@ -269,7 +276,7 @@ class Answerer:
             rank = _anchor_rank(anchor, ranking, columns, lead, rest)
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
-                      None if rank is None else anchor, int(np.count_nonzero(own)))
+                      None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)))
 
     def _in_order(self, column: Column, lookups: Lookups) -> Column:
         """`in_text_order`; the order of names of AS, which may be thousands and never change, is kept."""
@@ -309,20 +316,21 @@ class Answerer:
         return replace(query, anchor=int(ids[first]))
 
     def _rows(self, query: Query, source: FlowSource, passing: npt.NDArray[np.bool_],
-              matching: npt.NDArray[np.bool_], lookups: Lookups) -> _Rows:
+              matching: npt.NDArray[np.bool_], lookups: Lookups, totals: Totals) -> _Rows:
         fields = row_fields(query)
         if query.biflow:
-            return self._biflows(source, passing, matching, query.anchor)
+            return self._biflows(source, passing, matching, query.anchor, totals)
         self._pairing = None
         if not fields:
-            return _Rows(source, passing, lambda chosen: flow_rows(source, chosen))
+            return _Rows(source, passing, lambda chosen: flow_rows(source, chosen, totals))
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields give other ids
-        groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups)
-        return _Rows(groups.source, groups.source.visible, lambda chosen: group_rows(groups.take(chosen), fields),
-                     query.group)
+        groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups,
+                        every=query.filter is None and query.scope is None)
+        return _Rows(groups.source, groups.source.visible,
+                     lambda chosen: group_rows(groups.take(chosen), fields, lookups, totals), query.group)
 
     def _biflows(self, source: FlowSource, passing: npt.NDArray[np.bool_], matching: npt.NDArray[np.bool_],
-                 anchor: int | None) -> _Rows:
+                 anchor: int | None, totals: Totals) -> _Rows:
         """Biflows with a passing flow; for the anchor's biflow, a flow that passes but has ended is enough."""
         slots = np.flatnonzero(source.visible)
         biflows = Biflows(source, slots, self._seed, self._pairing)
@@ -340,7 +348,8 @@ class Answerer:
             around = biflows.pairing.around(flow_id)
             return around and around[0]
 
-        return _Rows(biflows.source, shown, lambda chosen: biflow_rows(biflows.take(chosen)), BIFLOWS, row_of)
+        return _Rows(biflows.source, shown, lambda chosen: biflow_rows(biflows.take(chosen), totals), BIFLOWS,
+                     row_of)
 
     @staticmethod
     def _passes(query: Query, source: FlowSource,
@@ -366,6 +375,69 @@ class Answerer:
         known = np.zeros(len(rows.shown), np.bool_)
         known[slots] = True
         return slots[rows.shown[slots]], np.flatnonzero(rows.shown & ~known)
+
+
+class _Sums(NamedTuple):
+    """Octets in the last tick, over 10 s and 60 s, packets in the last tick, and octets and packets in all, of what
+    came in and of what went out; each packet once."""
+
+    into: tuple[int, ...]
+    out_of: tuple[int, ...]
+
+    @property
+    def totals(self) -> Totals:
+        """Octets in the last tick, over 10 s and 60 s, both ways."""
+        tick, ten, sixty = (one + other for one, other in zip(self.into[:3], self.out_of[:3], strict=True))
+        return tick, ten, sixty
+
+
+_SUMMED = ("octet_delta", "octets_10s", "octets_60s", "packet_delta", "octet_total", "packet_total")
+
+
+def _counted(source: FlowSource, flows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Of these flows, those to add up so that each packet counts once."""
+    columns = source.columns
+    counted: npt.NDArray[np.bool_] = flows & (columns["kind"] != Kind.PARENT)
+    if (counted & columns["duplicate"]).any():
+        slots = np.flatnonzero(counted)
+        counted[slots[~counted_once(columns, slots, np.zeros(len(slots), np.int64))]] = False
+    return counted
+
+
+def _sums(source: FlowSource, flows: npt.NDArray[np.bool_]) -> _Sums:
+    """Of these flows of a `measured` source, without parents."""
+    columns, counted = source.columns, _counted(source, flows)
+    inward = columns[REMOTE_IS_SOURCE]
+    ways = np.flatnonzero(counted & inward), np.flatnonzero(counted & ~inward)
+    return _Sums(*(tuple(int(columns[name].take(slots).sum()) for name in _SUMMED) for slots in ways))
+
+
+def _octets(source: FlowSource, flows: npt.NDArray[np.bool_]) -> Totals:
+    """As `_Sums.totals`."""
+    counted = np.flatnonzero(_counted(source, flows))
+    tick, ten, sixty = (int(source.columns[name].take(counted).sum()) for name in _SUMMED[:3])
+    return tick, ten, sixty
+
+
+def both_ways(source: FlowSource, lookups: Lookups, ends: RemoteEnds) -> Sides:
+    """The traffic of all visible flows that came in, and that went out; each packet once.
+
+    Args:
+        ends: kept from call to call.
+    """
+    columns = ends.fill(networked(source.columns, lookups.networks, lookups.here))
+    return _sides(_sums(with_columns(source, columns, source.visible), source.visible), source)
+
+
+def _sides(sums: _Sums, source: FlowSource) -> Sides:
+    spans = source.tick_s, source.window_10s_s, source.window_60s_s, source.tick_s
+    return Sides(*(Volume._make((*(value / span for value, span in zip(ways, spans, strict=False)), *ways[4:]))
+                   for ways in sums))
+
+
+def _listed(sums: _Sums, everything: Totals, source: FlowSource) -> Listed:
+    shares = [part / whole if whole else 0.0 for part, whole in zip(sums.totals, everything, strict=True)]
+    return Listed(_sides(sums, source), (shares[0], shares[1], shares[2]))
 
 
 _DNS = 53

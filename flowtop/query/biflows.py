@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.fields.networks import networked
+from flowtop.fields.networks import REMOTE_IS_SOURCE, networked
 from flowtop.fields.registry import MEASURES
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
-    FORWARD,
-    REVERSE,
+    INTO,
+    OUT_OF,
     Array,
     FlowColumns,
     FlowSource,
@@ -22,10 +23,18 @@ from flowtop.model.flows import (
     address_words,
     all_visible,
 )
-from flowtop.model.kinds import ICMP_ANSWERS, UNKNOWN_DIRECTION, IpVersion, Kind, RecordBits
+from flowtop.model.kinds import (
+    ICMP_ANSWERS,
+    PORT_PROTOCOLS,
+    UNKNOWN_DIRECTION,
+    IpVersion,
+    Kind,
+    Protocol,
+    RecordBits,
+)
 from flowtop.query.grouping import DerivedColumns
 from flowtop.query.labels import Labels, label, pieces
-from flowtop.query.measures import networks_of, together
+from flowtop.query.measures import about_addresses, together
 
 _INITIATOR, _RESPONDER = np.uint32(RecordBits.INITIATOR), np.uint32(RecordBits.RESPONDER)
 _UFUNCS: dict[Together, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
@@ -34,6 +43,18 @@ _UFUNCS: dict[Together, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np
 def _combined(name: str) -> np.ufunc | None:
     """How values of several flows are combined; None: the value of the flow that was seen first."""
     return np.bitwise_or if name == "tcp_control_bits" else _UFUNCS.get(together(name))
+
+
+_TCP = np.uint8(Protocol.TCP)
+_HAVE_PORTS = np.isin(np.arange(256), list(PORT_PROTOCOLS))
+"""By protocol."""
+_CLIENT_PORTS = np.uint16(32_768)
+"""Where the ports of clients begin: on Linux; at IANA they do at 49152."""
+
+
+def _of_clients(ports: Array) -> npt.NDArray[np.bool_]:
+    of_clients: npt.NDArray[np.bool_] = ports >= _CLIENT_PORTS
+    return of_clients
 
 
 _ANSWERS = {protocol: {request << 8: answer << 8 for request, answer in answers.items()}
@@ -51,6 +72,7 @@ class ChosenBiflows:
         seen: shape (biflows, 2): which directions were seen.
         opened: whether the initiator is known by its SYN or request, not only by the order of flows.
         tags_differ: whether its flows have different VLAN tags.
+        guessed: whether the initiator is a guess.
     """
 
     source: FlowSource
@@ -58,6 +80,7 @@ class ChosenBiflows:
     seen: npt.NDArray[np.bool_]
     opened: npt.NDArray[np.bool_]
     tags_differ: npt.NDArray[np.bool_]
+    guessed: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +139,11 @@ class Biflows:
     outside tunnels is paired with one in a tunnel if it can be the same packets on the tunnel's device. Fragments and
     aggregates are not paired: they do not identify a conversation.
 
-    The initiator is the end that the exporter reports (IE 239, bidirectional records); or the end that sent a SYN
-    without ACK, or an ICMP request, if only one did; else the one seen first;
-    with equal times, the one that sends to the lower port or has the lower address.
+    The initiator, the client, is the end that the exporter reports (IE 239, bidirectional records); or the end that
+    sent a SYN without ACK, or an ICMP request, if only one did. Else it is a guess. A TCP connection without a SYN was
+    open before the start: the end with the lower port is the server. Of other protocols too, if the other port alone
+    is one of clients; else the client is the one seen first; with equal times, the one that sends to the lower port or
+    has the lower address. If port and order agree, it is no guess.
 
     Args:
         source: source of the flows.
@@ -155,7 +180,7 @@ class Biflows:
         rows = np.arange(len(chosen))[:, None]
         return ChosenBiflows(both.source, both.ways(order), both.seen[rows, order],
                              both.opening[:, 0] != both.opening[:, 1],
-                             self._tags_differ(members, of[members], len(chosen)))
+                             self._tags_differ(members, of[members], len(chosen)), both.guessed)
 
     def _tags_differ(self, members: Slots, of: Slots, count: int) -> npt.NDArray[np.bool_]:
         """Whether the members of each of `count` biflows have different VLAN tags; `of` is each member's biflow."""
@@ -179,13 +204,13 @@ class _Both:
         self._table, self._flows, self._labels, self._back, self._request = table, flows, labels, back, request
         self._of_way: _Ways | None = None
         self._columns = DerivedColumns(self._made)
-        self._networks = networks_of(table.columns)
-        self.source = all_visible(table, networked(DerivedColumns(self._biflow), self._networks), labels.count)
+        self._addresses = about_addresses(table.columns)
+        self.source = all_visible(table, networked(DerivedColumns(self._biflow), *self._addresses), labels.count)
 
     def ways(self, order: Slots) -> FlowSource:
         """One row per direction, in the given order of each biflow, shape (biflows, 2)."""
         at = (2 * np.arange(len(order))[:, None] + order).ravel()
-        columns = networked(DerivedColumns(lambda name: self._columns[name][at]), self._networks)
+        columns = networked(DerivedColumns(lambda name: self._columns[name][at]), *self._addresses)
         return all_visible(self._table, columns, len(at))
 
     @property
@@ -202,18 +227,45 @@ class _Both:
         """Whether the initiator's direction is number 1."""
         return self._columns["first way"]
 
+    @cached_property
+    def guessed(self) -> npt.NDArray[np.bool_]:
+        """Whether the initiator is a guess."""
+        seen, opening = self.seen, self.opening
+        guessed: npt.NDArray[np.bool_] = opening[:, 0] == opening[:, 1]
+        one = np.flatnonzero(guessed & (seen[:, 0] != seen[:, 1]))
+        at = one, self.first_way()[one].astype(np.int64)
+        source, port, protocol = (self._columns[name].reshape(-1, 2)[at] for name in (
+            "source_port", "destination_port", "protocol"))
+        guessed[one] = ~_HAVE_PORTS[protocol] | (protocol == _TCP) | _of_clients(port) | ~_of_clients(source)
+        two = np.flatnonzero(guessed & seen[:, 0] & seen[:, 1])
+        by_port, lower, first = self._signs(two)
+        tcp = self._columns["protocol"].reshape(-1, 2)[two, 0] == _TCP
+        guessed[two] = tcp | ~by_port | (lower != first)
+        return guessed
+
     def _initiators(self) -> Array:
-        seen = self.seen
+        seen, opening = self.seen, self.opening
         way = seen[:, 1] > seen[:, 0]
-        two = np.flatnonzero(seen[:, 0] & seen[:, 1])
+        both = seen[:, 0] & seen[:, 1]
+        known = opening[:, 0] != opening[:, 1]
+        opened = both & known
+        way[opened] = opening[opened, 1]
+        two = np.flatnonzero(both & ~known)
         if len(two):
-            opening = self.opening[two]
-            first_ns = self._columns["first_ns"].reshape(-1, 2)[two]
-            port = self._columns["destination_port"].reshape(-1, 2)[two]
-            later = (first_ns[:, 1] < first_ns[:, 0]) | (
-                (first_ns[:, 1] == first_ns[:, 0]) & (port[:, 1] < port[:, 0]))
-            way[two] = np.where(opening[:, 0] != opening[:, 1], opening[:, 1], later)
+            by_port, lower, first = self._signs(two)
+            way[two] = np.where(by_port, lower, first)
         return way
+
+    def _signs(self, two: Slots) -> tuple[Array, Array, Array]:
+        """Of biflows with both directions and no opening: whether ports tell the client; whether direction 1 sends to
+        the lower port; whether it was seen first."""
+        first_ns, ports, protocol = (self._columns[name].reshape(-1, 2)[two] for name in (
+            "first_ns", "destination_port", "protocol"))
+        lower = ports[:, 1] < ports[:, 0]
+        first = (first_ns[:, 1] < first_ns[:, 0]) | ((first_ns[:, 1] == first_ns[:, 0]) & lower)
+        differ = _HAVE_PORTS[protocol[:, 0]] & (ports[:, 0] != ports[:, 1]) & ~self.opening[two, 0]
+        apart = (protocol[:, 0] == _TCP) | (_of_clients(ports[:, 0]) != _of_clients(ports[:, 1]))
+        return differ & apart, lower, first
 
     def _ways(self) -> _Ways:
         """Assign flows to directions: two numbers per biflow."""
@@ -241,7 +293,7 @@ class _Both:
         if how is not None:
             return ways.combined(how, flows[name])
         if together(name) == "formula":
-            columns = networked(self._columns, self._networks)
+            columns = networked(self._columns, *self._addresses)
             return MEASURES[name].values(all_visible(self._table, columns, len(ways.counts)))
         if name == "earliest":
             return self._earliest(ways)
@@ -268,16 +320,17 @@ class _Both:
             there, back = self._columns[name].reshape(-1, 2).T
             two: Array = how(there, back)
             return np.where(self.seen[:, 0], np.where(self.seen[:, 1], two, there), back)
-        for prefix, turned in ((FORWARD, False), (REVERSE, True)):
-            if name.startswith(prefix):
-                return self._of_one_way(name.removeprefix(prefix), turned)
+        if name.startswith((INTO, OUT_OF)):
+            outward = ~self.source.columns[REMOTE_IS_SOURCE]
+            into = name.startswith(INTO)
+            return self._of_one_way(name.removeprefix(INTO if into else OUT_OF), outward if into else ~outward)
         if together(name) == "formula":
             return MEASURES[name].values(self.source)
         if name not in FLOW_COLUMN_DTYPES and name not in MEASURES:
             raise KeyError(name)
-        return self._flows[name][self._of_one_way("earliest", turned=False)]
+        return self._flows[name][self._of_one_way("earliest", np.False_)]
 
-    def _of_one_way(self, name: str, turned: bool) -> Array:
+    def _of_one_way(self, name: str, turned: npt.NDArray[np.bool_] | np.bool_) -> Array:
         """A column of one direction: the initiator's, or (`turned`) the other."""
         both = self._columns[name].reshape(-1, 2)
         return np.where(self.first_way() ^ turned, both[:, 1], both[:, 0])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.model.devices import DeviceView
 from flowtop.model.kinds import Direction
 from flowtop.query.query import Books
 
@@ -27,6 +29,24 @@ def close_books(totals: object, observations: npt.NDArray[np.void]) -> Books:
     return Books(**{name: getattr(totals, name) for name in _SUMS}, **comparison(observations)._asdict())
 
 
+def _compared(observations: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Packets that interfaces have counted, and that were seen, in their unit."""
+    counted = observations["interface_packets"].astype(np.int64)
+    packets, frames = observations["packets"].astype(np.int64), observations["frames"].astype(np.int64)
+    return counted, np.where(np.abs(frames - counted) <= np.abs(packets - counted), frames, packets)
+
+
+def with_coverage(devices: Mapping[int, DeviceView], observations: npt.NDArray[np.void]) -> dict[int, DeviceView]:
+    """The devices, with what was seen of the packets that they have counted."""
+    found = dict(devices)
+    counted, seen = _compared(observations)
+    for ifindex, its, mine in zip(observations["ifindex"].tolist(), counted.tolist(), seen.tolist(), strict=True):
+        if (device := found.get(ifindex)) is not None:
+            found[ifindex] = device._replace(seen=device.seen + mine, counted=device.counted + its,
+                                             unseen=device.unseen + max(its - mine, 0))
+    return found
+
+
 class Comparison(NamedTuple):
     """Packets seen, compared with the interfaces' own counters: fields of Books."""
 
@@ -42,12 +62,10 @@ def comparison(observations: npt.NDArray[np.void]) -> Comparison:
     Network cards count wire packets, software devices (veth, bridge, tun) count buffers, which may hold many with GSO
     or GRO: each is compared in the unit that is closer to its counter. Those that are not compared count nothing.
     """
-    counted = observations["interface_packets"].astype(np.int64)
+    counted, seen = _compared(observations)
     total = int(counted.sum())
     if not total:
         return Comparison()
-    packets, frames = observations["packets"].astype(np.int64), observations["frames"].astype(np.int64)
-    seen = np.where(np.abs(frames - counted) <= np.abs(packets - counted), frames, packets)
     unseen = int(np.maximum(counted - seen, 0).sum())
     excess = np.where(observations["ifindex"] == UNASSIGNED, 0, np.maximum(seen - counted, 0))
     ingress = observations["direction"] == int(Direction.INGRESS)

@@ -24,7 +24,7 @@ from flowtop.model.reported import OPPOSITE
 from flowtop.query.measures import measured
 from flowtop.query.query import Details
 from flowtop.query.rows import flow_rows
-from flowtop.text.lookups import Networks
+from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
 MOST_POINTS = 16
 """Limit of other Observation Points that are listed."""
@@ -81,12 +81,12 @@ class Watch:
         self._last: Details | None = None
 
     def look(self, flow_id: int | None, source: DetailSource, then: FlowSource | None = None,
-             networks: Networks | None = None) -> Details | None:
+             lookups: Lookups = NO_LOOKUPS) -> Details | None:
         """The flow's details, or its last ones if it has left; None if none are requested or it was never there.
 
         Args:
-            networks: databases of AS and country; None: there are none.
             then: the flows at the page's time, if that is not now; used for a flow without stored details.
+            lookups: what is known about addresses.
         """
         if flow_id is None:
             self._last = None
@@ -94,26 +94,26 @@ class Watch:
         columns = source.columns
         slots = np.flatnonzero((columns["flow_id"] == np.uint64(flow_id)) & source.visible)
         if len(slots):
-            self._last = _details(int(slots[0]), source, networks)
+            self._last = _details(int(slots[0]), source, lookups)
         elif self._last is not None and self._last.row.flow_id == flow_id:
             self._last = replace(self._last, gone=True)
         else:
             self._last = None
-        return self._last or (None if then is None else _of_then(flow_id, then, networks))
+        return self._last or (None if then is None else _of_then(flow_id, then, lookups))
 
 
-def _of_then(flow_id: int, then: FlowSource, networks: Networks | None) -> Details | None:
+def _of_then(flow_id: int, then: FlowSource, lookups: Lookups) -> Details | None:
     slots = np.flatnonzero((then.columns["flow_id"] == np.uint64(flow_id)) & then.visible)
     if not len(slots):
         return None
     then_ms = (then.now_ns + then.unix_offset_ns) // 1_000_000
-    return replace(_with_others(int(slots[0]), then, networks), gone=True, then_ms=then_ms)
+    return replace(_with_others(int(slots[0]), then, lookups), gone=True, then_ms=then_ms)
 
 
-def _with_others(slot: int, source: FlowSource, networks: Networks | None) -> Details:
+def _with_others(slot: int, source: FlowSource, lookups: Lookups) -> Details:
     """The flow, its reverse flow, and its packets at other Observation Points."""
     columns = source.columns
-    whole = measured(source, networks)
+    whole = measured(source, lookups)
     points = [other for other in _same_packets(columns, slot) if source.visible[other]]
     reverse = _reverse(columns, slot, source)
     [row] = flow_rows(whole, np.array([slot]))
@@ -125,11 +125,11 @@ def _with_others(slot: int, source: FlowSource, networks: Networks | None) -> De
     )
 
 
-def _details(slot: int, source: DetailSource, networks: Networks | None) -> Details:
+def _details(slot: int, source: DetailSource, lookups: Lookups) -> Details:
     offset_ns = source.unix_offset_ns
     history, reporting = source.history(slot), source.reporting(slot)
     return replace(
-        _with_others(slot, source, networks),
+        _with_others(slot, source, lookups),
         rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
         rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         flags=tuple(((at_ns + offset_ns) // 1_000_000, bits) for at_ns, bits in source.flags(slot)),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtop.fields.field import GroupField, key_name
 from flowtop.fields.groups import group_keys
+from flowtop.fields.networks import PASSING, REMOTE_IS_SOURCE
 from flowtop.fields.registry import MEASURES
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
+    INTO,
+    OUT_OF,
     Array,
     ColumnsAt,
     FlowColumns,
@@ -117,25 +121,51 @@ class Groups:
     Args:
         source: source of the flows.
         slots: slots of the flows, ascending.
-        fields: at least one; flows with equal values of all fields form a group.
+        fields: at least one; flows with equal values of all fields form a group. A field of one end of a flow may have
+            it in the groups of both ends.
         seed: ids of groups (column `flow_id`) are stable for the same seed.
         lookups: texts of codes: codes of equal texts may be one group.
+        every: with groups that have no flows, if there is one field, and it has such.
 
     Attributes:
         source: one element per group. Columns that differ within a group and have no sum are 0.
     """
 
     def __init__(self, source: FlowSource, slots: Slots, fields: tuple[GroupField, ...], seed: int,
-                 lookups: Lookups) -> None:
-        flows = Subset(source.columns, slots)
-        keys = {key_name(position, part): key for position, field in enumerate(fields)
-                for part, key in enumerate(group_keys(field, flows, lookups))}
+                 lookups: Lookups, *, every: bool = False) -> None:
+        flows: FlowColumns = Subset(source.columns, slots)
+        self._twice = np.flatnonzero(flows[PASSING]) if any(field.others for field in fields) else np.empty(0, np.int64)
+        members, again = slots, slots[self._twice]
+        keys: dict[str, Array] = {}
+        for position, field in enumerate(fields):
+            of_flows = group_keys(field, flows, lookups)
+            if len(again):
+                others = [key[self._twice] for key in of_flows] if field.others is None else field.others(
+                    ColumnsAt(source.columns, again))
+                of_flows = tuple(map(np.concatenate, zip(of_flows, others, strict=True)))
+            keys |= {key_name(position, part): key for part, key in enumerate(of_flows)}
+        if every and len(fields) == 1 and fields[0].every is not None:
+            keys = {name: np.concatenate((key, more.astype(key.dtype))) for (name, key), more in zip(
+                keys.items(), fields[0].every(lookups), strict=True)}
+        inward = next((field.inward(flows) for field in fields if field.inward), None)
+        inward = flows[REMOTE_IS_SOURCE] if inward is None else inward
+        if len(again):
+            members = np.concatenate((slots, again))
+            flows = ColumnsAt(source.columns, members)
+            inward = np.concatenate((inward, ~inward[self._twice]))  # what comes from one end goes to the other
         self._table = source
-        self._slots = slots
+        self._fields = fields
+        self._lookups = lookups
+        self._members = members
         self._keys = keys
-        self._labels = label(list(keys.values()), seed)
-        self._counts = counted_once(source.columns, slots, self._labels.of)
-        self.source = self._source(flows, self._labels, self._counts, keys)
+        labels = label(list(keys.values()), seed)
+        of = labels.of[:len(members)]  # behind them: keys without flows
+        self._labels = replace(labels, of=of)
+        self._inward = inward
+        self._counts = counted_once(source.columns, slots, of[:len(slots)])
+        if len(again):
+            self._counts = np.concatenate((self._counts, counted_once(source.columns, again, of[len(slots):])))
+        self.source = self._source(flows, self._labels, self._counts, self._inward, keys)
 
     def take(self, chosen: Slots) -> FlowSource:
         """The selected groups, in that order; their columns are computed from their flows only."""
@@ -145,11 +175,13 @@ class Groups:
         members = np.flatnonzero(of >= 0)
         keys = {name: key[self._labels.one[chosen]] for name, key in self._keys.items()}
         labels = Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen])
-        flows = Subset(self._table.columns, self._slots[members])
-        return self._source(flows, labels, self._counts[members], keys)
+        flows = (ColumnsAt if len(self._twice) else Subset)(self._table.columns, self._members[members])
+        return self._source(flows, labels, self._counts[members], self._inward[members], keys)
 
     def _source(self, flows: FlowColumns, labels: Labels, counts: npt.NDArray[np.bool_],
-                keys: dict[str, Array]) -> FlowSource:
+                inward: npt.NDArray[np.bool_], keys: dict[str, Array]) -> FlowSource:
+        facts: dict[str, Array] = {}
+
         def column(name: str) -> Array:
             if name == "flow_id":
                 return labels.ids
@@ -157,6 +189,13 @@ class Groups:
                 return summed(np.maximum(flows["flow_count"], np.uint32(1)).astype(np.int64), labels, counts)
             if name in keys:
                 return keys[name][labels.one]
+            for prefix, ways in ((INTO, inward), (OUT_OF, ~inward)):
+                if name.startswith(prefix):
+                    return summed(flows[name.removeprefix(prefix)], labels, counts & ways)
+            if name not in FLOW_COLUMN_DTYPES and name not in MEASURES:
+                if not facts:
+                    facts.update(self._facts({key: values[labels.one] for key, values in keys.items()}))
+                return facts.get(name, np.zeros(labels.count, np.int64))
             how = together(name)
             if how == "sum":
                 return summed(flows[name], labels, counts)
@@ -168,6 +207,15 @@ class Groups:
 
         source = all_visible(self._table, DerivedColumns(column), labels.count)
         return source
+
+    def _facts(self, keys: dict[str, Array]) -> dict[str, Array]:
+        """GroupField.facts of all fields, from the keys of groups."""
+        found: dict[str, Array] = {}
+        for position, field in enumerate(self._fields):
+            if field.facts is not None:
+                own = tuple(keys[key_name(position, part)] for part in range(field.parts))
+                found |= field.facts(own, self._lookups)
+        return found
 
 
 def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None = None) -> Array:
@@ -181,8 +229,10 @@ def summed(values: Array, labels: Labels, counts: npt.NDArray[np.bool_] | None =
 
 
 def extreme(least_or_most: np.ufunc, values: Array, labels: Labels) -> Array:
-    """Minimum (np.minimum) or maximum (np.maximum) of each group's values."""
+    """Minimum (np.minimum) or maximum (np.maximum) of each group's values; 0 of groups without any."""
     worst = values.max(initial=values.dtype.type(0)) if least_or_most is np.minimum else values.min(initial=0)
     result = np.full(labels.count, worst, values.dtype)
     least_or_most.at(result, labels.of, values)
+    if least_or_most is np.minimum:
+        result[np.bincount(labels.of, minlength=labels.count) == 0] = 0
     return result

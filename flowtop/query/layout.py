@@ -53,7 +53,9 @@ def row_fields(query: Query) -> tuple[GroupField, ...]:
 @lru_cache(maxsize=64)
 def _columns_of_groups(group: tuple[str, ...], _: int) -> Mapping[str, Column]:
     keys = {field.id: field.column(position) for position, field in enumerate(group_fields(group))}
-    return keys | {column_id: column for column_id, column in GROUP_COLUMNS.items() if column_id not in keys}
+    own = [column for field in group_fields(group) for column in field.columns]
+    others = sorted((*GROUP_COLUMNS.values(), *own), key=lambda column: column.rank)
+    return keys | {column.id: column for column in others if column.id not in keys}
 
 
 def offered_columns(page: Page) -> dict[str, Column]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowtop.fields.networks import NetworkColumns, networked
+from flowtop.fields.networks import NetworkColumns, RemoteEnds, networked
 from flowtop.fields.registry import MEASURES
 from flowtop.model.flows import (
     TOGETHER,
@@ -15,15 +15,17 @@ from flowtop.model.flows import (
     reports,
     with_columns,
 )
-from flowtop.text.lookups import Networks
+from flowtop.text.lookups import NO_LOOKUPS, Here, Lookups, Networks
 
 
 class _Measured:
     """The columns of a source and the measures of fields. A measure is computed at its first use."""
 
-    def __init__(self, source: FlowSource, networks: Networks | None) -> None:
-        self.source = with_columns(source, networked(source.columns, networks), source.visible)
-        self.networks = networks
+    def __init__(self, source: FlowSource, networks: Networks | None, here: Here | None,
+                 ends: RemoteEnds | None) -> None:
+        columns = networked(source.columns, networks, here)
+        self.source = with_columns(source, columns if ends is None else ends.fill(columns), source.visible)
+        self.networks, self.here = networks, here
         self._made: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
@@ -42,30 +44,31 @@ def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
     """
     columns = source.columns
     reported = reports(columns.source.columns if isinstance(columns, _Measured) else columns)
-    networks = networks_of(columns)
+    networks, here = about_addresses(columns)
     names = [name for name, measure in MEASURES.items()
              if (reported or not measure.reported) and (networks is not None or not measure.of_networks)]
     if not isinstance(columns, _Measured):
         return {name: columns[name][slots] for name in names}
-    here = networked(ColumnsAt(columns.source.columns, slots), networks)
-    some = with_columns(columns.source, here, source.visible[slots])
+    there = networked(ColumnsAt(columns.source.columns, slots), networks, here)
+    some = with_columns(columns.source, there, source.visible[slots])
     return {name: MEASURES[name].values(some) for name in names}
 
 
-def networks_of(columns: FlowColumns) -> Networks | None:
-    """The databases of networks that the columns of a `measured` source ask; None: there are none."""
-    return columns.networks if isinstance(columns, _Measured | NetworkColumns) else None
+def about_addresses(columns: FlowColumns) -> tuple[Networks | None, Here | None]:
+    """What the columns of a `measured` source ask about addresses: databases of networks, and those of this host."""
+    return (columns.networks, columns.here) if isinstance(columns, _Measured | NetworkColumns) else (None, None)
 
 
-def measured(source: FlowSource, networks: Networks | None = None) -> FlowSource:
+def measured(source: FlowSource, lookups: Lookups = NO_LOOKUPS, ends: RemoteEnds | None = None) -> FlowSource:
     """The source with one more column for each field that has a Measure; its name is the field's id.
 
     Args:
-        networks: databases for the fields that come from them.
+        lookups: has what is known about addresses.
+        ends: kept from call to call; None: nothing is.
     """
     if not MEASURES or isinstance(source.columns, _Measured):
         return source
-    return with_columns(source, _Measured(source, networks), source.visible)
+    return with_columns(source, _Measured(source, lookups.networks, lookups.here, ends), source.visible)
 
 
 def together(name: str) -> Together:

@@ -106,7 +106,7 @@ class Pager:
         kept = self._kept()
         moment = self._moment(query, table, now)
         details = self._watch.look(query.details, table, None if moment is None else moment.source,
-                                   now.lookups.networks)
+                                   now.lookups)
         if moment is None:
             answer = self._answerer.answer(query, table, now.lookups)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
@@ -145,4 +145,4 @@ def _filled(page: Page, query: Query, answer: Answer) -> Page:
     return replace(page, query=query, rows=answer.rows, matched=answer.matched, matched_flows=answer.matched_flows,
                    flows=answer.flows, active_flows=answer.active_flows, anchor_rank=answer.anchor_rank,
                    hidden=answer.hidden, own_hidden=answer.own_hidden, joined=answer.joined,
-                   anchor_row=answer.anchor_row)
+                   anchor_row=answer.anchor_row, listed=answer.listed)

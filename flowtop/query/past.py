@@ -25,7 +25,7 @@ from flowtop.model.flows import (
     with_columns,
 )
 from flowtop.model.reported import REPORTED
-from flowtop.query.query import Page
+from flowtop.query.query import NO_HISTORY, Page
 
 SECONDS = 300.0
 FLOWS = 1_000
@@ -102,7 +102,7 @@ class Past:
         for name in rows.dtype.names or ():
             rows[name] = source.columns[name][slots]
         rows["conversation"] = _moved(rows["conversation"], slots)
-        kept = _Kept(replace(page, rows=(), details=None), zlib.compress(rows.tobytes(), _LEVEL),
+        kept = _Kept(replace(page, rows=(), details=None, history=NO_HISTORY), zlib.compress(rows.tobytes(), _LEVEL),
                      with_columns(source, _NO_FLOWS, np.zeros(0, np.bool_)), reported)
         self._ticks.append(kept)
         self._octets += kept.octets

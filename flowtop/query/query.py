@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.names_seen import NameStatistics
 from flowtop.model.owners import OwnerStatistics
-from flowtop.model.rows import FlowRow
+from flowtop.model.rows import FlowRow, Sides
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import KnownNames
 
@@ -185,6 +185,38 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficHistory:
+    """Deduplicated traffic of the last minutes, oldest first.
+
+    Attributes:
+        ends_ms: when each span ended, ms since 1970 UTC.
+        lengths_s: of each span.
+        into, out_of: octets/s that came in and went out.
+    """
+
+    ends_ms: tuple[int, ...] = ()
+    lengths_s: tuple[float, ...] = ()
+    into: tuple[float, ...] = ()
+    out_of: tuple[float, ...] = ()
+
+
+NO_HISTORY = TrafficHistory()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The sum of the flows that pass the filter and are in the open groups; each packet once.
+
+    Attributes:
+        sides: what came in and went out.
+        shares: of the octets of all flows: 0..1, over the last tick, 10 s and 60 s.
+    """
+
+    sides: Sides
+    shares: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class SelfUsage:
     """flowtop's own resource usage: CPU time over the last tick (1.0 is one core), resident octets."""
 
@@ -242,6 +274,8 @@ class Page:
         owners: how the owners of flows are found; None: they are not looked for.
         names: what was seen of names in packets; None: they are not looked for.
         tunnels: whether there have been flows in tunnels.
+        listed: sums of what is listed.
+        history: traffic of the last minutes; of a past page none, `present` has it.
     """
 
     query: Query
@@ -280,6 +314,8 @@ class Page:
     joined: int = 0
     linger_s: float = 10.0
     anchor_row: int | None = None
+    listed: Listed | None = None
+    history: TrafficHistory = NO_HISTORY
 
     @property
     def past(self) -> bool:

@@ -7,52 +7,82 @@ from typing import Any
 import numpy as np
 
 from flowtop.fields.field import GroupField, Key, key_name
-from flowtop.model.flows import FlowSource, Slots, event_ms
+from flowtop.model.flows import INTO, OUT_OF, FlowSource, Slots, event_ms
 from flowtop.model.kinds import TCP_CLOSING_BITS
-from flowtop.model.rows import NO_MORE, FlowRow, Ways
+from flowtop.model.rows import NO_MORE, FlowRow, Sides, Volume, Ways
 from flowtop.query.biflows import ChosenBiflows
 from flowtop.query.measures import measures_at
+from flowtop.text.lookups import Lookups
 
 _CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 
 _COPIED = frozenset(FlowRow._fields) - {
     "closing", "octet_rate", "octet_rate_10s", "octet_rate_60s", "packet_rate", "packet_rate_10s", "packet_rate_60s",
     "start_ms", "end_ms", "age_s", "idle_s", "ended_s", "syn_ms", "fin_ms", "rst_ms",
-    "flows", "group", "ways", "more"}
+    "flows", "group", "ways", "sides", "shares", "more"}
 
 
-def flow_rows(source: FlowSource, slots: Slots) -> tuple[FlowRow, ...]:
+Totals = tuple[int, int, int]
+"""Octets that rows have their share of: in the last tick, over 10 s and 60 s."""
+_NONE: Totals = (0, 0, 0)
+
+
+def flow_rows(source: FlowSource, slots: Slots, totals: Totals = _NONE) -> tuple[FlowRow, ...]:
     """The flows in these slots, in order.
 
     Args:
         source: `measures.measured`.
+        totals: for FlowRow.shares.
     """
-    fields = _values(source, slots)
+    fields = _values(source, slots, totals)
     fields["flows"], fields["group"], fields["ways"] = [1] * len(slots), [()] * len(slots), [None] * len(slots)
+    fields["sides"] = [None] * len(slots)
     return _rows(fields)
 
 
-def group_rows(source: FlowSource, group: tuple[GroupField, ...]) -> tuple[FlowRow, ...]:
+def group_rows(source: FlowSource, group: tuple[GroupField, ...], lookups: Lookups,
+               totals: Totals = _NONE) -> tuple[FlowRow, ...]:
     """All groups of the source of a `grouping.Groups` with these fields, in its order."""
     slots = np.arange(len(source.visible))
-    fields = _values(source, slots)
+    fields = _values(source, slots, totals)
     fields["flows"] = source.columns["flows"].tolist()
     keys = [_keys(source, position, field.parts) for position, field in enumerate(group)]
     fields["group"] = list(zip(*keys, strict=True))
-    fields["ways"] = [None] * len(slots)
+    fields["ways"], fields["sides"] = [None] * len(slots), _sides(source)
+    facts: dict[str, list[Any]] = {}
+    for position, field in enumerate(group):
+        if field.facts is not None:
+            arrays = tuple(source.columns[key_name(position, part)] for part in range(field.parts))
+            facts |= {name: values.tolist() for name, values in field.facts(arrays, lookups).items()}
+    if facts:
+        fields["more"] = [{**more, **dict(zip(facts, values, strict=True))} for more, values in zip(
+            fields["more"], zip(*facts.values(), strict=True), strict=True)]
     return _rows(fields)
 
 
-def biflow_rows(chosen: ChosenBiflows) -> tuple[FlowRow, ...]:
+def biflow_rows(chosen: ChosenBiflows, totals: Totals = _NONE) -> tuple[FlowRow, ...]:
     """All of these biflows, in order."""
     slots = np.arange(len(chosen.source.visible))
-    fields = _values(chosen.source, slots)
+    fields = _values(chosen.source, slots, totals)
     fields["flows"], fields["group"] = chosen.source.columns["flows"].tolist(), [()] * len(slots)
     ways = flow_rows(chosen.ways, np.arange(2 * len(slots)))
     fields["ways"] = [Ways(forward, reverse if seen else None, *known) for forward, reverse, seen, *known in zip(
         ways[::2], ways[1::2], chosen.seen[:, 1].tolist(), chosen.opened.tolist(), chosen.tags_differ.tolist(),
-        strict=True)]
+        chosen.guessed.tolist(), strict=True)]
+    fields["sides"] = _sides(chosen.source)
     return _rows(fields)
+
+
+def _sides(source: FlowSource) -> list[Sides]:
+    """What came in and what went out of each group or biflow."""
+    ways = []
+    for prefix in (INTO, OUT_OF):
+        columns = [source.columns[prefix + name] for name in (
+            "octet_delta", "octets_10s", "octets_60s", "packet_delta", "octet_total", "packet_total")]
+        spans = source.tick_s, source.window_10s_s, source.window_60s_s, source.tick_s
+        rates = [column / span for column, span in zip(columns, spans, strict=False)]
+        ways.append(map(Volume._make, zip(*(column.tolist() for column in (*rates, *columns[4:])), strict=True)))
+    return list(map(Sides._make, zip(*ways, strict=True)))
 
 
 def _keys(source: FlowSource, position: int, parts: int) -> list[Key]:
@@ -64,7 +94,7 @@ def _rows(fields: dict[str, list[Any]]) -> tuple[FlowRow, ...]:
     return tuple(map(FlowRow._make, zip(*(fields[name] for name in FlowRow._fields), strict=True)))
 
 
-def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
+def _values(source: FlowSource, slots: Slots, totals: Totals) -> dict[str, list[Any]]:
     columns = source.columns
     fields = {name: columns[name][slots] for name in _COPIED}
     first_ns, last_ns = columns["first_ns"][slots], columns["last_ns"][slots]
@@ -85,6 +115,9 @@ def _values(source: FlowSource, slots: Slots) -> dict[str, list[Any]]:
     fields["ended_s"] = np.where(fields["end_reason"] != 0, since_report_s, 0.0)
     plain = {name: values.tolist() for name, values in fields.items()}
     plain["more"] = _more(source, slots)
+    shares = (columns[name][slots] / max(total, 1) for name, total in zip(
+        ("octet_delta", "octets_10s", "octets_60s"), totals, strict=True))
+    plain["shares"] = list(zip(*(share.tolist() for share in shares), strict=True))
     return plain
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from flowtop.model.devices import DeviceView
 from flowtop.text.names import NO_NAMES, KnownNames
 
 if TYPE_CHECKING:
@@ -46,8 +47,19 @@ class Networks(Protocol):
     def names_of(self, asn: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         """Codes of the names of these AS numbers, as far as addresses of theirs were looked up; 0: not known."""
 
+
+class Here(Protocol):
+    """The addresses of this host. For any thread. Addresses: as in Networks."""
+
+    @property
+    def edition(self) -> int:
+        """Another number when they are others."""
+
     def local(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        """Which are addresses of this host; none where they are not known."""
+        """Which are addresses of this host."""
+
+    def broadcast(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Which reach all hosts of a link of this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,8 @@ class Lookups:
         texts: for other text fields: text by code, for each name that a field looks up with `named`. Untrusted text.
         called: names by address, 4 or 16 octets: what each was looked up as last, by whichever client. Safe to show.
         networks: AS and country of addresses; None: there is no database. It does change: it learns.
+        here: addresses of this host; None: flows are not of this host (a file, exporters).
+        devices: counters of this host's network devices by ifindex; empty: flows are not of this host.
     """
 
     interfaces: Mapping[int, str] = field(default_factory=dict)
@@ -67,6 +81,8 @@ class Lookups:
     texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     called: Mapping[bytes, str] = field(default_factory=dict)
     networks: Networks | None = None
+    here: Here | None = None
+    devices: Mapping[int, DeviceView] = field(default_factory=dict)
 
     def named(self, name: str) -> Mapping[int, str]:
         """Text by code, from `texts`; empty when there are none."""

@@ -171,8 +171,8 @@ class HostNames:
         self._silent_until = 0.0
         self._closed = False
         self._told = NO_NAMES
-        self._numbers: dict[str, dict[bytes, int]] = {}  # of the addresses of each name
         self._called: Mapping[bytes, str] = {}
+        self._numbers: dict[str, dict[bytes, int]] = {}  # of the addresses of each name
         self.edition = 0
 
     @property

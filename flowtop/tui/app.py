@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,6 +41,7 @@ from flowtop.tui.widgets.line_input import TakesTyping
 
 if TYPE_CHECKING:
     from flowtop.query.query import Page, Query
+    from flowtop.query.views import ListView
     from flowtop.tui.main.screen import MainScreen
 
 
@@ -169,6 +171,7 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
             Stopped by the caller if the screen breaks.
         packets: what writes packets; None: nothing does. Ended by the caller.
         clock: for all times on screen.
+        more_views: of the list, beside the usual ones.
 
     Attributes:
         error: why capturing ended, None when all went well. When `run` has returned: print it and end with its
@@ -185,13 +188,16 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
     def __init__(self, open_source: Callable[[], PageSource], query: Query | None = None, *, bits: bool = True,
                  terminal: str | None = None, exports: ExportControl | None = None,
                  packets: PacketControl | None = None, looks: Looks = DEFAULT_LOOKS,
-                 clock: Clock = SYSTEM_CLOCK) -> None:
+                 clock: Clock = SYSTEM_CLOCK, more_views: Sequence[ListView] = ()) -> None:
         super().__init__(looks.theme)
-        linux_console = (os.environ.get("TERM") if terminal is None else terminal) == "linux"
+        kind_of_terminal = (os.environ.get("TERM", "") if terminal is None else terminal)
+        linux_console = kind_of_terminal == "linux"
+        encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
         self.error: FlowtopError | None = None
 
         def make_main(kind: type[MainScreen]) -> MainScreen:
-            return kind(query, exports, packets=packets, bits=bits, clock=clock, looks=looks,
+            return kind(query, exports, packets=packets, bits=bits, clock=clock, looks=looks, more_views=more_views,
+                        charts=(kind_of_terminal, encoding),
                         sparks=theme.CONSOLE_SPARKS if linux_console else theme.SPARKS)
 
         self._make_main = make_main

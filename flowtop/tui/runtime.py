@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flowtop.errors import EXIT_FAILURE
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from flowtop.export.exports import Exports
     from flowtop.pipeline.pipeline import Pipeline
     from flowtop.query.query import Query
+    from flowtop.query.views import ListView
     from flowtop.recording.recorder import Recorder
 
 
 def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exports, looks: Looks,
-               recorder: Recorder) -> int:
+               recorder: Recorder, more_views: Sequence[ListView] = ()) -> int:
     """Show flows until the user quits; gives the exit status.
 
     Args:
@@ -27,6 +28,7 @@ def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exp
         exports: for the panel; ended by the caller.
         looks: how it looks at first.
         recorder: writes packets for `W`.
+        more_views: of the list, beside the usual ones.
 
     Raises FlowtopError: capturing could not start, or failed.
     """
@@ -36,7 +38,8 @@ def run_screen(make_pipeline: Callable[[], Pipeline], query: Query, exports: Exp
         opened.append(make_pipeline())
         return opened[0]
 
-    app = FlowtopApp(open_pipeline, query, exports=exports, packets=recorder, looks=looks)
+    app = FlowtopApp(open_pipeline, query, exports=exports, packets=recorder, looks=looks,
+                     more_views=more_views)
 
     def stop() -> None:
         # The pipeline first: a terminal that has stalled holds up the screen, and must not keep hooks attached.

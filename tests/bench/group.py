@@ -22,7 +22,7 @@ from tests.bench.table import fill, seconds, tick_times
 
 AIM_MS = 150
 SORTS = ("rate", "bytes", "age")
-WAY_SORTS = ("rate_forward", "bytes_reverse", "packets_forward")
+WAY_SORTS = ("rate_in", "bytes_out", "packets_in")
 
 
 def main() -> None:

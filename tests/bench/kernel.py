@@ -51,18 +51,22 @@ def new_flow_costs(without: FlowProgram, owning: FlowProgram, repeat: int,
                    rounds: int) -> dict[str, tuple[float, float]]:
     """Cost of a packet that has no entry, by kind: without owners, and what owners add; of the fastest rounds, in ns.
 
-    The map is full, so each packet is looked up, tried to insert and counted in an aggregate. The receiver is a UDP
-    socket of this process, found by its port.
+    The map is full, so each packet is looked up, tried to insert and counted in an aggregate. Receivers are a UDP
+    socket of this process, found by its port, and a connected TCP socket, whose round-trip time is read too.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.create_server(("127.0.0.1", 0)) as made, \
+            socket.create_connection(made.getsockname()) as client, made.accept()[0] as accepted:
         receiver.bind(("127.0.0.1", 0))
         port = receiver.getsockname()[1]
+        segment = frames.tcp(client.getsockname()[1], accepted.getsockname()[1], frames.ACK)
+        connected = frames.ethernet(frames.IPV4, frames.ipv4(segment, frames.TCP, source="127.0.0.1",
+                                                             destination="127.0.0.1"))
         there = frames.ethernet(frames.IPV4, frames.ipv4(frames.udp(9, port), frames.UDP, source="127.0.0.1",
                                                          destination="127.0.0.1"))
         nobody = frames.ethernet(frames.IPV4, frames.ipv4(frames.udp(9, 10), frames.UDP, source="127.0.0.1",
                                                           destination="127.0.0.1"))
-        kinds = {"to a socket": (Direction.INGRESS, there), "to nobody": (Direction.INGRESS, nobody),
-                 "from here": (Direction.EGRESS, nobody)}
+        kinds = {"to a socket": (Direction.INGRESS, there), "to TCP": (Direction.INGRESS, connected),
+                 "to nobody": (Direction.INGRESS, nobody), "from here": (Direction.EGRESS, nobody)}
         fastest: dict[tuple[str, bool], float] = {}
         for program in (without, owning):
             fill(program.maps["flows_a"], program.map_entries)

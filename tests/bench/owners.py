@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -48,10 +49,12 @@ class Truth:
 
 @dataclass
 class Report:
-    """What a program says: pid and name ("", 0: it does not say) by flow, and pids with traffic."""
+    """What a program says: pid and name ("", 0: it does not say) by flow, pids with traffic, and octets by flow and
+    pid, if it has records of parts of a flow."""
 
     flows: dict[Flow, tuple[int, str]] = field(default_factory=dict)
     pids: set[int] = field(default_factory=set)
+    octets: dict[Flow, Counter[int]] = field(default_factory=dict)
 
     def right(self, flow: Flow, owner: tuple[int, str]) -> bool:
         pid, name = self.flows.get(flow, (0, ""))
@@ -112,12 +115,14 @@ def flowtop(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
         flow = json.loads(line)
         if flow.get("flowDirection") == 1 and flow.get("sourceTransportPort"):
             kind = {6: "tcp", 17: "udp"}.get(flow["protocolIdentifier"], "")
-            place = kind, flow["sourceTransportPort"]
-            report.flows[place] = flow.get("processId", 0), flow.get("processName", "")
-            WEIGHTS[place] = WEIGHTS.get(place, 0) + flow["octetDeltaCount"]
+            place, pid = (kind, flow["sourceTransportPort"]), flow.get("processId", 0)
+            if pid or place not in report.flows:  # what comes after the end of a process has none
+                report.flows[place] = pid, flow.get("processName", "")
+            report.octets.setdefault(place, Counter())[pid] += flow["octetDeltaCount"]
+            WEIGHTS[place] += flow["octetDeltaCount"]
 
 
-WEIGHTS: dict[Flow, int] = {}
+WEIGHTS: Counter[Flow] = Counter()
 """True octets of each flow, as flowtop's books, which are equal to the interface's counters, have them."""
 
 
@@ -172,11 +177,13 @@ def bandwhich(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]
 PROGRAMS = {"flowtop": flowtop, "rustnet": rustnet, "nethogs": nethogs, "bandwhich": bandwhich}
 
 
-def shares(near: Namespace, far: Namespace, names: list[str], count: int) -> dict[str, dict[str, float]]:
-    """By program: right flows of short-lived processes, and the share of octets with the right owner."""
-    results: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
-        directory = Path(text)
+def shares(name: str, count: int) -> dict[str, float]:
+    """Of a program: right flows of short-lived processes, and the share of octets with the right owner.
+
+    In namespaces of its own: ports that were used are in TIME_WAIT for a minute.
+    """
+    with tempfile.TemporaryDirectory() as text, Lab() as lab, ExitStack() as stack:
+        (near, far), directory = lab.pair(), Path(text)
         short_lived = compile_c(REPOSITORY / "tests/kernel/short_lived.c", directory / "short_lived")
         listener = stack.enter_context(far.call(lambda: socket.create_server((ADDRESS, _movers.PORT), backlog=4096)))
         sinks = [stack.enter_context(far.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
@@ -184,19 +191,17 @@ def shares(near: Namespace, far: Namespace, names: list[str], count: int) -> dic
         for number, sink in enumerate(sinks):
             sink.bind((ADDRESS, _movers.PORT + number))
         threading.Thread(target=_accept, args=(listener,), daemon=True).start()
-        for name in names:
-            with PROGRAMS[name](near, directory) as report:
-                truth = load(near, short_lived, count)
-            found = report()
-            every = {**truth.brief, **truth.movers}
-            right = {flow for flow, owner in every.items() if found.right(flow, owner)}
-            octets = {flow: WEIGHTS.get(flow, 0) for flow in every}
-            results[name] = {
-                **{f"brief_{kind}": sum(flow[0] == kind and flow in truth.brief for flow in right)
-                   for kind in ("udp", "tcp")},
-                "movers": sum(flow in truth.movers for flow in right),
-                "octets": round(sum(octets[flow] for flow in right) / max(sum(octets.values()), 1), 4)}
-    return results
+        with PROGRAMS[name](near, directory) as report:
+            truth = load(near, short_lived, count)
+        found = report()
+    every = {**truth.brief, **truth.movers}
+    right = {flow for flow, owner in every.items() if found.right(flow, owner)}
+    total = sum(WEIGHTS[flow] for flow in every)
+    mine = sum(found.octets[flow][every[flow][0]] if found.octets else WEIGHTS[flow] for flow in right)
+    return {
+        **{f"brief_{kind}": sum(flow[0] == kind and flow in truth.brief for flow in right) for kind in ("udp", "tcp")},
+        "movers": sum(flow in truth.movers for flow in right),
+        "octets": round(mine / max(total, 1), 4)}
 
 
 def _accept(listener: socket.socket) -> None:
@@ -276,9 +281,7 @@ def main() -> None:
     missing = [name for name in PROGRAMS if name != "flowtop" and shutil.which(name) is None]
     results: dict[str, object] = {"benchmark": "owners", "missing": missing}
     if arguments.only != "start":
-        with Lab() as lab:
-            near, far = lab.pair()
-            found = shares(near, far, [name for name in PROGRAMS if name not in missing], arguments.brief)
+        found = {name: shares(name, arguments.brief) for name in PROGRAMS if name not in missing}
         print(f"right owners of {arguments.brief:,} flows each, {os.cpu_count()} CPUs")
         for name, values in found.items():
             print(f"{name:<10} UDP {values['brief_udp']:>5.0f}   TCP {values['brief_tcp']:>5.0f}   movers "

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from flowtop.capture.ebpf.netlink import attributes, pack_attribute
-from tests.kernel.netns import Namespace, run
+from tests.kernel.netns import Namespace
 
 _NESTED = 0x8000
 _ACK = 0x5  # NLM_F_REQUEST | NLM_F_ACK
@@ -100,7 +100,6 @@ def _set_wireguard(near: Namespace, device: str, end: str, endpoint: str) -> Non
 
 def _decrypt_early(near: Namespace, device: str) -> None:
     """Have GRO decrypt; a veth has GRO when it is asked for."""
-    run("modprobe", "esp4_offload")
     near.run("ethtool", "-K", device, "gro", "on", "tso", "off")  # with TSO it would go on without
 
 

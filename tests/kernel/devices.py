@@ -27,6 +27,7 @@ class Device:
         compared: series of Linux on which the comparison has passed.
         inside: the address to send to.
         received, sent: octets that the device's counters have in addition to the frames that the hooks see, for each.
+        older: a Linux, and what the two were before it.
         unseen: of "rx" and "tx", what its counters count and no hook sees.
         direct: ways that its packets do not take: neither its counters nor a hook have them.
         own_packets: its counters may have a few more packets, which are its own.
@@ -35,7 +36,7 @@ class Device:
         refused: why it cannot be observed.
         ipsec: packets leave as ESP, and come by as ESP, and after decryption once more.
         late: octets that they get after the egress hook, where esp4_offload is loaded.
-        early: ... and GRO decrypts them, so that they come by once.
+        early: octets around packets that GRO decrypts, so that they come by once; 0: it does not.
         redirect: commands of `tc` that let what {under} receives pass the device, which sends it back.
     """
 
@@ -47,6 +48,7 @@ class Device:
     inside: str = "10.99.{n}.2"
     received: int = 0
     sent: int = 0
+    older: tuple[tuple[int, int], int, int] = ((0, 0), 0, 0)
     unseen: tuple[str, ...] = ()
     direct: tuple[str, ...] = ()
     own_packets: bool = False
@@ -57,31 +59,39 @@ class Device:
     relayed: str = ""
     ipsec: bool = False
     late: int = 0
-    early: bool = False
+    early: int = 0
     redirect: str = ""
+
+    def more(self, way: str, release: tuple[int, int]) -> int:
+        """Octets of a packet that the device's counters have in addition: "rx" or "tx"."""
+        received, sent = self.older[1:] if release < self.older[0] else (self.received, self.sent)
+        return received if way == "rx" else sent
 
     @property
     def received_note(self) -> str:
         """For the manual: what is counted at ingress."""
         if self.ipsec and not self.early:
             return "ESP packets; decrypted ones beside"
-        return self._note("rx", self.received) if self.answers else "nothing"
+        return self._note("rx") if self.answers else "nothing"
 
     @property
     def sent_note(self) -> str:
         """For the manual: what is counted at egress."""
         if self.ipsec:
             return "ESP packets" + ("; their padding and ICV follow later" if self.early else "")
-        return self._note("tx", self.sent)
+        return self._note("tx")
 
-    def _note(self, way: str, more: int) -> str:
+    def _note(self, way: str) -> str:
         if self.refused:
             return "not observed"
         if way in self.direct:
             return "neither counted nor seen: its ports have them"
         if way in self.unseen:
             return "the device counts them, no hook sees them"
-        octets = "" if not more else f"; the device counts {abs(more)} octets a packet {'less' if more < 0 else 'more'}"
+        now, before = self.more(way, (99, 0)), self.more(way, (0, 0))
+        octets = _octets_note(now)
+        if before != now:
+            octets += _octets_note(before) + " before Linux {}.{}".format(*self.older[0])
         return f"every packet{octets}" + ("; the device counts its own beside" if self.own_packets else "")
 
     @property
@@ -107,6 +117,11 @@ class Device:
         """(near, far): those of the packets that are sent."""
         far = ipaddress.ip_address(self.fill(self.inside, number, 1))
         return str(far - 1), str(far)
+
+
+def _octets_note(more: int) -> str:
+    """How a device's octets differ from those of the frames."""
+    return "" if not more else f"; the device counts {abs(more)} octets a packet {'less' if more < 0 else 'more'}"
 
 
 def mac(number: int, end: int) -> str:
@@ -202,7 +217,7 @@ DEVICES = (
            f"macsec add {{dev}} tx sa 0 pn 1 on {_MACSEC_KEY}\n"
            "macsec add {dev} rx port 1 address {other_mac}\n"
            f"macsec add {{dev}} rx port 1 address {{other_mac}} sa 0 pn 1 on {_MACSEC_KEY}\n"
-           "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", older=((6, 1), -14, 32)),
     Device("l2tp", "l2tp add tunnel tunnel_id 3{n} peer_tunnel_id 3{n} encap udp local {here} remote {there} "
            "udp_sport 1701 udp_dport 1701\nl2tp add session name {dev} tunnel_id 3{n} session_id 7 peer_session_id 7\n"
            "addr add {near}/24 dev {dev}\nlink set {dev} up\n"),
@@ -219,8 +234,8 @@ DEVICES = (
            inside="10.77.{n}.2", unseen=("rx",), direct=("tx",), bound=True),
     Device("veth with IPsec", _GATEWAY, observe="{under}", ipsec=True, late=_ESP_TRAILER),
     Device("veth with IPsec and esp4_offload", _GATEWAY + "decrypt-early {under}\n", observe="{under}", ipsec=True,
-           early=True, received=_ESP, late=_ESP_TRAILER, since=(5, 13)),
+           early=_ESP, late=_ESP_TRAILER, received=-14, sent=-14, since=(5, 13)),
     Device("ifb", "link add {dev} type ifb\nlink set {dev} up\n", inside="10.77.{n}.2", unseen=("rx",),
-           redirect="qdisc add dev {under} ingress\nfilter add dev {under} ingress protocol all pref 9 matchall "
+           redirect="qdisc add dev {under} clsact\nfilter add dev {under} ingress protocol all pref 9 matchall "
            "action mirred egress redirect dev {dev}\n"),
 )

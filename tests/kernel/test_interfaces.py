@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import socket
 import subprocess
 from collections.abc import Callable
@@ -48,6 +49,25 @@ def test_the_list_agrees_with_iproute2(lab: Lab) -> None:
                                    for what in ("ifindex", "type", "flags"))
         expected.append((index, name, link_type, bool(flags & 1)))
     assert listed == sorted(expected)
+
+
+def test_errors_drops_and_drops_of_queues_agree_with_iproute2(lab: Lab) -> None:
+    """A queue that lets hardly anything pass, as `tc -s qdisc` counts it."""
+    near, _ = lab.pair()
+    near.run("tc", "qdisc", "replace", "dev", "veth0", "root", "tbf", "rate", "8kbit", "burst", "1600", "limit", "1600")
+    send_datagrams(near, "198.18.0.1", 300)
+    index = int(near.run("cat", "/sys/class/net/veth0/ifindex"))
+
+    def read(links: Links) -> tuple[object, object]:
+        links.counters()
+        return links.faults[index], links.queues()[index]
+
+    faults, (dropped, waiting) = ask_links(near, read)  # type: ignore[misc]
+    [queue] = [one for one in json.loads(near.run("tc", "-s", "-j", "qdisc", "show", "dev", "veth0"))
+               if one.get("root")]
+    statistics = near.link_statistics("veth0")
+    assert dropped == queue["drops"] > 100 and waiting <= 300 - dropped
+    assert faults == tuple(statistics[way][what] for what in ("errors", "dropped") for way in ("rx", "tx"))
 
 
 def test_counters_agree_with_iproute2(lab: Lab) -> None:

@@ -7,18 +7,26 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
 
+from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.capture import EbpfCapture
+from flowtop.capture.ebpf.check import check_owners
+from flowtop.capture.ebpf.compiler import compile_program
+from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
+from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.owners import FlowOwners
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
 from flowtop.model.kinds import Direction, IpVersion, Protocol
@@ -478,3 +486,42 @@ def test_every_field_of_owners_is_in_json(lab: Lab) -> None:
     assert flow["processCgroup"] == cgroup
     assert flow["processCommand"].startswith(sys.executable)
     assert f"({os.getpid()})" in flow["processParents"]
+
+
+# ---- other programs on the same hooks
+
+
+def _attach(program_fd: int, group: int, attach_type: int, flags: int) -> None:
+    """BPF_PROG_ATTACH, as the program of another tool: without a link."""
+    bpf._bpf(8, struct.pack("=4I", group, program_fd, attach_type, flags))
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_programs_of_others_on_the_same_hooks(lab: Lab, tmp_path: Path, *, exclusive: bool) -> None:
+    """Beside one that allows others flowtop's are attached; one that does not is named, on screen and by --check, and
+    processes are found in /proc: in a control group of the test's own, with BPF_F_ALLOW_MULTI and without."""
+    root = cgroup2_root()
+    assert root is not None
+    group = root / f"flowtop-test-hooks-{os.getpid()}"
+    group.mkdir()
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"30 25 0:26 / {group} rw - cgroup2 none rw\n")
+    stage = lab.namespace()
+    with ExitStack() as opened:
+        opened.callback(group.rmdir)
+        program = opened.enter_context(closing(compile_program(map_entries=1024, coarse_clock=True, owners=True)))
+        _, attach_type = OWNER_PROGRAMS["owner_connect4"]
+        directory = os.open(group, os.O_RDONLY)
+        opened.callback(os.close, directory)
+        _attach(program.programs["owner_connect4"], directory, attach_type, 0 if exclusive else 2)
+        route = opened.enter_context(closing(stage.call(RouteSocket)))
+        owners = opened.enter_context(closing(FlowOwners(program, route, root=group)))
+        found, faults = check_owners(mountinfo=mountinfo), owners.statistics.faults
+    if exclusive:
+        assert owners.refused == f"{group}: owner_connect4 allows no other program"
+        assert found.detail.endswith(f"missed: owner_connect4 at {group} allows no other program")
+        assert faults[0] == f"owners only from /proc: {owners.refused}"
+    else:
+        assert owners.refused == ""
+        assert found.detail.startswith(f"hooks of cgroups at {group}, beside ")
+        assert "owner_connect4" in found.detail

@@ -15,7 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, FlowProgram, compile_program, kernel_release
+from flowtop.capture.ebpf.compiler import (
+    COARSE_CLOCK_KERNEL,
+    OWNERS_KERNEL,
+    FlowProgram,
+    compile_program,
+    kernel_release,
+)
 from flowtop.filters.filter import compile_filter
 from flowtop.filters.kernel import split
 from flowtop.filters.terms import flow_as_tcpdump
@@ -31,9 +37,11 @@ HOSTS6 = ["2001:db8::1", "2001:db8:0:1::2", "fe80::1", "ff02::1", "::1", "fd00:1
 PORTS = [22, 53, 80, 443, 1024, 65535]
 
 
-def loaded(expression: str = "") -> FlowProgram:
-    return compile_program(
-        map_entries=1024, coarse_clock=kernel_release() >= COARSE_CLOCK_KERNEL, expression=expression)
+def loaded(expression: str = "", *, whole: bool = False) -> FlowProgram:
+    """The kernel program; `whole`: with all that a live run has, owners and names."""
+    release = kernel_release()
+    return compile_program(map_entries=1024, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
+                           owners=whole and release >= OWNERS_KERNEL, names=whole)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +147,10 @@ def flows_of(observer: Observer, frames: Sequence[bytes], direction: Direction) 
     return flows
 
 
-def filtered(text: str, *, observation_points: bool = True) -> FlowProgram:
+def filtered(text: str, *, observation_points: bool = True, whole: bool = False) -> FlowProgram:
     pushed = split(compile_filter(text), observation_points=observation_points)
     assert pushed.expression and not pushed.rest
-    return loaded(pushed.expression)
+    return loaded(pushed.expression, whole=whole)
 
 
 SLOW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -230,9 +238,11 @@ def test_later_fragments_share_their_firsts_fate() -> None:
 
 
 @pytest.mark.core
-def test_the_largest_filter_that_is_pushed_down_loads() -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["flows", "owners and names"])
+def test_the_largest_filter_that_is_pushed_down_loads(whole: bool) -> None:
     hosts = " or ".join(f"host 2001:db8::{number:x}" for number in range(32))
-    with closing(filtered(hosts)) as program:
+    with closing(filtered(hosts, whole=whole)) as program:
+        assert not program.owners_refused and not program.names_refused
         observer = Observer(program)
         frames = [f.ethernet(f.IPV6, f.ipv6(f.udp(1, 2), f.UDP, source=f"2001:db8::{n:x}", destination="::9"))
                   for n in (31, 32)]

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from flowtop.errors import FlowtopError
+from flowtop.model.devices import DeviceView
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.record import SourceState, Unobserved
 from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
-from flowtop.query.query import Books, Page, Query, SelfUsage, Traffic
+from flowtop.query.query import NO_HISTORY, Books, Page, Query, SelfUsage, Traffic
 from flowtop.text.lookups import Lookups, Networks
 from flowtop.tui.source import PageListener
 from tests.tui.row_table import SECOND_NS, RowTable
@@ -116,6 +117,8 @@ class FakeSource:
         self.capture_filter = ""
         self.source: SourceState | None = None
         self.collecting: CollectingStatistics | None = None
+        self.devices: dict[int, DeviceView] = {}
+        self.history = NO_HISTORY
         self.networks: Networks | None = None
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
         self.ingress = _traffic(151_300_000.0, (60, 70, 90, 81, 99, 120, 151, 143, 122, 130, 149, 151))
@@ -185,8 +188,9 @@ class FakeSource:
             tick_s=1.0, rows=(), matched=0, flows=0, active_flows=0, anchor_rank=None, linger_s=self.linger_s,
             tunnels=any(row.tunnel for row in self.flows), capture_filter=self.capture_filter, source=self.source,
             collecting=self.collecting, books=self.books, ingress=self.ingress, egress=self.egress,
-            lookups=Lookups(self.interfaces, networks=self.networks), attached=tuple(self.attached),
-            unobserved=self.unobserved,
+            history=self.history,
+            lookups=Lookups(self.interfaces, networks=self.networks, devices=self.devices),
+            attached=tuple(self.attached), unobserved=self.unobserved,
             usage=SelfUsage(cpu=0.013, resident_octets=84_000_000))
 
     def _send(self) -> None:

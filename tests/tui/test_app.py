@@ -21,7 +21,7 @@ from flowtop.tui.app import FlowtopApp, PageReady
 from flowtop.tui.panels.details import DetailsScreen
 from flowtop.tui.panels.help import HelpScreen
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
+from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, shown, terminal_height
 
 FLOWS = random_flows(200)
 BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
@@ -325,11 +325,11 @@ async def test_losses_are_said_while_paused() -> None:
 async def test_header_click_sorts_and_again_reverses() -> None:
     source = FakeSource(FLOWS)
     async with running(source, 120, 40) as pilot:
-        await pilot.click(offset=(x_of(pilot, "BYTES"), 2))
+        await pilot.click(offset=place(pilot.app, x_of(pilot, "BYTES"), 2))
         assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", True)
-        await pilot.click(offset=(x_of(pilot, "BYTES"), 2))
+        await pilot.click(offset=place(pilot.app, x_of(pilot, "BYTES"), 2))
         assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", False)
-        await pilot.click(offset=(x_of(pilot, "SOURCE") + 3, 2))
+        await pilot.click(offset=place(pilot.app, x_of(pilot, "SOURCE") + 3, 2))
         assert (source.asked[-1].sort, source.asked[-1].descending) == ("source", False)
         assert "SOURCE↑" in line(pilot.app, 2)
 
@@ -342,7 +342,7 @@ async def test_every_header_sorts_by_its_own_column(width: int) -> None:
         assert isinstance(app, FlowtopApp)
         for column in app.main.table.columns:
             head = line(app, 2).replace("↓", " ").replace("↑", " ")
-            await pilot.click(offset=(f" {head} ".index(f" {column.header} "), 2))
+            await pilot.click(offset=place(pilot.app, f" {head} ".index(f" {column.header} "), 2))
             assert source.asked[-1].sort == column.id
 
 
@@ -358,7 +358,7 @@ async def test_a_double_click_shows_details() -> None:
 async def test_click_puts_the_cursor_and_wheel_scrolls_the_view() -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
-        await pilot.click(offset=(30, 3 + 5))
+        await pilot.click(offset=place(pilot.app, 30, 3 + 5))
         assert cursor_line(pilot.app) == 5
         await pilot._post_mouse_events([_wheel_down()], offset=(30, 10))
         await pilot.pause()
@@ -385,12 +385,12 @@ async def test_resizing_fills_the_new_size_and_keeps_the_cursor_in_view() -> Non
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
         await pilot.press(*["down"] * 19)
-        await pilot.resize_terminal(120, 15)
+        await pilot.resize_terminal(120, terminal_height(15))
         await pilot.pause()
         assert len(flow_lines(pilot.app)) == 10
         assert shown(pilot.app)[cursor_line(pilot.app) or 0] == BY_RATE[18]
         assert "PKTS" in line(pilot.app, 2)
-        await pilot.resize_terminal(200, 60)
+        await pilot.resize_terminal(200, terminal_height(60))
         await pilot.pause()
         assert all(flow_lines(pilot.app))
         assert len(flow_lines(pilot.app)) == 55

@@ -11,13 +11,13 @@ import pytest
 from textual.pilot import Pilot
 
 from flowtop.fields.registry import BIFLOW_COLUMNS, OF_COLUMNS
-from flowtop.model.rows import FlowRow
+from flowtop.model.rows import FlowRow, Volume
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.panels.details import DetailsScreen
 from flowtop.tui.panels.groups import GroupsScreen
 from tests.tui.fake_source import OUT, START_MS, FakeSource, answered, flow, random_flows
-from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
+from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, shown
 
 BIFLOWS = Query(biflow=True)
 ASKED = flow(1, "10.0.0.5", "198.51.100.7", (51514, 443), direction=OUT, rate=1e6, octets=90_000,
@@ -27,11 +27,19 @@ GIVEN = flow(2, "198.51.100.7", "10.0.0.5", (443, 51514), rate=8e6, octets=800_0
 LONE = flow(3, "192.0.2.33", "10.0.0.5", (39022, 22), rate=2e6, octets=70_000)
 PAIR = [ASKED, GIVEN, LONE]
 FLOWS = answered(random_flows(120))
-OF_WAY: dict[str, Callable[[FlowRow], float]] = {
+OF_WAY: dict[str, Callable[[Volume], float]] = {
     "rate": lambda row: row.octet_rate, "bytes": lambda row: row.octet_total, "packets": lambda row: row.packet_total}
 """What each way has a column of."""
 TICKED = [row._replace(octet_rate=7000.0 * (row.flow_id % 5_000), octet_total=row.octet_total + 40_000)
           for row in FLOWS]
+
+
+def conversing(rows: Sequence[FlowRow]) -> FakeSource:
+    """The flows, of which those that began sent a SYN."""
+    source = FakeSource(rows)
+    source.openers = {row.flow_id for row in rows if row.flow_id in (ASKED.flow_id, LONE.flow_id) or (
+        len(rows) > len(PAIR) and row.flow_id < 5_000)}
+    return source
 
 
 def first_way(flow_id: int) -> int:
@@ -61,28 +69,28 @@ async def tick(pilot: Pilot[None], source: FakeSource, rows: Sequence[FlowRow]) 
 def cells(pilot: Pilot[None], header: str) -> list[str]:
     """What a column at the right has, from top to bottom."""
     heads = line(pilot.app, 2)
-    end = heads.index(header) + len(header)
+    end = heads.index(f" {header} ") + 1 + len(header)
     return [text[end - 9:end].strip() for text in flow_lines(pilot.app) if text]
 
 
 async def test_each_way_has_its_own_cells_and_a_way_that_was_not_seen_has_empty_ones() -> None:
-    async with running(FakeSource(PAIR), 120, 24, BIFLOWS) as pilot:
+    async with running(conversing(PAIR), 120, 24, BIFLOWS) as pilot:
         assert "1–2 of 2 biflows" in line(pilot.app, 1)
         assert [text.split()[1:3] for text in flow_lines(pilot.app)[:2]] == [
             ["10.0.0.5:51514", "198.51.100.7:443"], ["192.0.2.33:39022", "10.0.0.5:22"]]
-        assert cells(pilot, "RATE→") == ["8.0 Mb/s", "16.0 Mb/s"]
-        assert cells(pilot, "RATE←") == ["64.0 Mb/s", ""]
-        assert (cells(pilot, "BYTES→"), cells(pilot, "BYTES←")) == (["90.0 kB", "70.0 kB"], ["800.0 kB", ""])
+        assert cells(pilot, "IN") == ["64.0 Mb/s", "16.0 Mb/s"]
+        assert cells(pilot, "OUT") == ["8.0 Mb/s", ""]
+        assert (cells(pilot, "BYTES IN"), cells(pilot, "BYTES OUT")) == (["800.0 kB", "70.0 kB"], ["90.0 kB", ""])
 
 
-@pytest.mark.parametrize("window", ["1", "2", "3"])
-async def test_each_ways_rate_is_of_the_window_chosen_and_sorting_by_it_goes_along(window: str) -> None:
-    source = FakeSource(PAIR)
-    async with running(source, 80, 24, Query(biflow=True, sort="rate_forward")) as pilot:
-        await pilot.press("2", window)
-        header, factor = {"1": ("RATE", 1.0), "2": ("10 s", 0.9), "3": ("60 s", 0.7)}[window]
-        assert [word in line(pilot.app, 2) for word in (f"{header}→↓", f"{header}←")] == [True, True]
-        assert flow_lines(pilot.app)[0].split()[1] == "192.0.2.33:39022", "more than the other's first way"
+@pytest.mark.parametrize(("presses", "window", "factor"), [(3, "", 1.0), (1, " 10s", 0.9), (2, " 60s", 0.7)])
+async def test_each_ways_rate_is_of_the_window_chosen_and_sorting_by_it_goes_along(presses: int, window: str,
+                                                                                  factor: float) -> None:
+    source = conversing(PAIR)
+    async with running(source, 80, 24, Query(biflow=True, sort="rate_in", descending=False)) as pilot:
+        await pilot.press(*["t"] * presses)
+        assert [word in line(pilot.app, 2) for word in (f"IN{window}↑", f"OUT{window} ")] == [True, True]
+        assert "192.0.2.33:39022" in flow_lines(pilot.app)[0], "less than the other's"
         assert f" {2e6 * factor * 8 / 1e6:.1f} Mb/s " in flow_lines(pilot.app)[0]
 
 
@@ -90,7 +98,7 @@ async def test_each_ways_rate_is_of_the_window_chosen_and_sorting_by_it_goes_alo
 
 
 async def test_every_column_can_be_sorted_by_with_keys() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source, 200, 24, BIFLOWS) as pilot:
         for _ in BIFLOW_COLUMNS:
             await pilot.press("greater_than_sign")
@@ -106,24 +114,23 @@ async def test_every_column_can_be_sorted_by_with_keys() -> None:
 
 
 @pytest.mark.parametrize("column_id", [f"{name}_{way}" for name in ("rate", "bytes", "packets")
-                                       for way in ("forward", "reverse")])
+                                       for way in ("in", "out")])
 async def test_a_click_on_a_ways_header_sorts_by_that_way(column_id: str) -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source, 200, 24, BIFLOWS) as pilot:
-        await pilot.click(offset=(line(pilot.app, 2).index(BIFLOW_COLUMNS[column_id].header), 2))
+        await pilot.click(offset=place(pilot.app, line(pilot.app, 2).index(BIFLOW_COLUMNS[column_id].header), 2))
         await pilot.pause()
         field, _, way = column_id.rpartition("_")
         values = []
         for row in source.look(source.asked[-1]).rows[:19]:
-            assert row.ways is not None
-            one = row.ways.forward if way == "forward" else row.ways.reverse
-            values.append(0 if one is None else OF_WAY[field](one))
+            assert row.sides is not None
+            values.append(OF_WAY[field](row.sides.into if way == "in" else row.sides.out_of))
         assert values == sorted(values, reverse=True) and values[0] > values[-1]
         assert BIFLOW_COLUMNS[column_id].header + "↓" in line(pilot.app, 2)
 
 
 async def test_the_cursor_stays_on_its_biflow_when_others_overtake_it() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source, query=BIFLOWS) as pilot:
         await pilot.press("down", "down", "down")
         mine = shown(pilot.app)[2]
@@ -136,17 +143,17 @@ async def test_the_cursor_stays_when_the_initiator_comes_to_light() -> None:
     source = FakeSource(PAIR)
     async with running(source, 120, 24, BIFLOWS) as pilot:
         await pilot.press("down")
-        assert "10.0.0.5:51514  " in flow_lines(pilot.app)[0]
+        assert "?10.0.0.5:51514  " in flow_lines(pilot.app)[0], "the one with the higher port, as a guess"
         source.openers = {GIVEN.flow_id}
         await tick(pilot, source, PAIR)
         assert flow_lines(pilot.app)[0].split()[1] == "198.51.100.7:443", "turned"
-        assert cells(pilot, "RATE←")[0] == "8.0 Mb/s"
+        assert (cells(pilot, "IN")[0], cells(pilot, "OUT")[0]) == ("64.0 Mb/s", "8.0 Mb/s"), "whoever began"
         assert cursor_line(pilot.app) == 0
 
 
 async def test_an_order_by_one_way_becomes_one_by_both_where_rows_have_no_ways() -> None:
-    source = FakeSource(FLOWS)
-    async with running(source, query=Query(biflow=True, sort="bytes_reverse")) as pilot:
+    source = conversing(FLOWS)
+    async with running(source, query=Query(biflow=True, sort="bytes_in")) as pilot:
         await pilot.press("B")
         assert (source.asked[-1].sort, source.asked[-1].descending) == ("bytes", True)
         await pilot.press("B")
@@ -157,7 +164,7 @@ async def test_an_order_by_one_way_becomes_one_by_both_where_rows_have_no_ways()
 
 
 async def test_the_cursor_goes_along_to_a_biflow_far_away_and_back() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source) as pilot:
         await pilot.press("end", "up", "up")
         chosen = shown(pilot.app)[cursor_line(pilot.app) or 0]
@@ -168,14 +175,14 @@ async def test_the_cursor_goes_along_to_a_biflow_far_away_and_back() -> None:
 
 
 async def test_without_a_cursor_the_other_list_begins_at_its_top() -> None:
-    async with running(FakeSource(FLOWS)) as pilot:
+    async with running(conversing(FLOWS)) as pilot:
         await pilot.press("pagedown", "B")
         assert listed(pilot) == by_rate(FLOWS)[:19]
         assert cursor_line(pilot.app) is None
 
 
 async def test_the_group_chooser_offers_flows_and_biflows() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source) as pilot:
         await pilot.press("g", "g", "enter")
         assert (source.asked[-1].group, source.asked[-1].biflow) == ((), True)
@@ -188,7 +195,7 @@ async def test_the_group_chooser_offers_flows_and_biflows() -> None:
 
 
 async def test_a_group_opened_has_biflows_when_the_list_had_and_so_has_the_way_back() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source, query=BIFLOWS) as pilot:
         await pilot.press("g", "g", "enter", "down", "enter")
         host = flow_lines(pilot.app)[0]
@@ -204,7 +211,7 @@ async def test_a_group_opened_has_biflows_when_the_list_had_and_so_has_the_way_b
 
 
 async def test_keys_before_the_biflows_come_are_for_them() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source) as pilot:
         source.silent = True
         await pilot.press("B", "down", "down")
@@ -217,7 +224,7 @@ async def test_keys_before_the_biflows_come_are_for_them() -> None:
 
 
 async def test_frozen_paused_and_followed() -> None:
-    source = FakeSource(FLOWS)
+    source = conversing(FLOWS)
     async with running(source, query=BIFLOWS) as pilot:
         first = listed(pilot)
         await pilot.press("o")
@@ -239,16 +246,16 @@ async def test_frozen_paused_and_followed() -> None:
 
 
 async def test_the_past_has_biflows_and_the_mark_counts_each_way() -> None:
-    source = FakeSource(PAIR)
+    source = conversing(PAIR)
     async with running(source, 120, 24, BIFLOWS) as pilot:
         await pilot.press("m")
         more = [row._replace(octet_total=row.octet_total + 1_000 * row.flow_id) for row in PAIR]
         await tick(pilot, source, more)
         assert "SINCE MARK" in line(pilot.app, 1)
-        assert (cells(pilot, "BYTES→"), cells(pilot, "BYTES←")) == (["1.0 kB", "3.0 kB"], ["2.0 kB", ""])
+        assert (cells(pilot, "BYTES OUT"), cells(pilot, "BYTES IN")) == (["1.0 kB", ""], ["2.0 kB", "3.0 kB"])
         await pilot.press("left_square_bracket")
         assert " −0:01 of 0:01 kept" in line(pilot.app, 1) and "2 biflows" in line(pilot.app, 1)
-        assert cells(pilot, "BYTES←") == ["800.0 kB", ""]
+        assert cells(pilot, "BYTES IN") == ["800.0 kB", "70.0 kB"]
 
 
 # ---- filters, details, handing on
@@ -258,7 +265,7 @@ async def test_the_past_has_biflows_and_the_mark_counts_each_way() -> None:
     ("source", 1, "host 10.0.0.5 and port 51514"), ("destination", 1, "host 198.51.100.7 and port 443"),
     ("protocol", 2, "tcp")])
 async def test_a_cell_keeps_its_biflows_or_hides_them(column: str, left: int, text: str) -> None:
-    source = FakeSource([*PAIR, flow(4, "192.0.2.9", "10.0.0.9", (5353, 5353), protocol=17, rate=1.0)])
+    source = conversing([*PAIR, flow(4, "192.0.2.9", "10.0.0.9", (5353, 5353), protocol=17, rate=1.0)])
     async with running(source, 120, 24, BIFLOWS) as pilot:
         await pilot.press("down", "right")
         while pilot.app.main.viewport.cell != column:  # type: ignore[attr-defined]
@@ -271,17 +278,17 @@ async def test_a_cell_keeps_its_biflows_or_hides_them(column: str, left: int, te
 
 
 async def test_no_filter_asks_for_what_one_way_has() -> None:
-    source = FakeSource(PAIR)
+    source = conversing(PAIR)
     async with running(source, 120, 24, BIFLOWS) as pilot:
         await pilot.press("down", "right")
-        while pilot.app.main.viewport.cell != "rate_reverse":  # type: ignore[attr-defined]
+        while pilot.app.main.viewport.cell != "rate_in":  # type: ignore[attr-defined]
             await pilot.press("right")
         await pilot.press("equals_sign")
         assert source.asked[-1].filter is None and "flows cannot be filtered by this cell" in line(pilot.app, -1)
 
 
 async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
-    source = FakeSource(PAIR)
+    source = conversing(PAIR)
     async with running(source, 120, 40, BIFLOWS) as pilot:
         await pilot.press("down", "enter")
         assert source.asked[-1].details == ASKED.flow_id
@@ -301,7 +308,7 @@ async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
 
 
 async def test_a_biflow_is_copied_as_words_for_both_ways_and_as_json() -> None:
-    async with running(FakeSource(PAIR), 200, 24, BIFLOWS) as pilot:
+    async with running(conversing(PAIR), 200, 24, BIFLOWS) as pilot:
         await pilot.press("down", "c")
         assert any("copy this biflow as" in text for text in lines(pilot.app))
         await pilot.press("f")
@@ -316,7 +323,7 @@ async def test_a_biflow_is_copied_as_words_for_both_ways_and_as_json() -> None:
 
 
 async def test_the_list_is_written_with_both_ways(tmp_path: Path) -> None:
-    async with running(FakeSource(PAIR), 120, 24, BIFLOWS) as pilot:
+    async with running(conversing(PAIR), 120, 24, BIFLOWS) as pilot:
         path = tmp_path / "biflows.csv"
         await pilot.press("w", "ctrl+u", *str(path), "enter")
         await pilot.app.workers.wait_for_complete()
@@ -331,22 +338,21 @@ async def test_the_list_is_written_with_both_ways(tmp_path: Path) -> None:
 
 
 async def test_columns_of_ways_are_chosen_beside_those_of_flows() -> None:
-    async with running(FakeSource(FLOWS), 120, 40) as pilot:
+    async with running(conversing(FLOWS), 120, 40) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
         await pilot.press("C", *["down"] * 5, "J", "J", "escape", "B", "C")  # behind PROCESS and DSCP
         text = "\n".join(lines(pilot.app))
-        assert "BYTES→" in text and "PEAK" not in text, "those that this list can have"
+        assert "BYTES IN" in text and "PEAK" not in text, "those that this list can have"
         there = [id_ for id_, column in BIFLOW_COLUMNS.items() if not column.of_exporters and not column.of_tunnels]
-        await pilot.press(*["down"] * there.index("bytes_reverse"), "K", "escape")
-        heads = line(pilot.app, 2).split()
-        assert heads.index("BYTES←") + 1 == heads.index("BYTES→")
+        await pilot.press(*["down"] * there.index("bytes_out"), "K", "escape")
+        assert line(pilot.app, 2).index("BYTES OUT") < line(pilot.app, 2).index("BYTES IN")
         await pilot.press("B")
         order = pilot.app.main.handoff.arrangement.order
         assert order.index("dscp") < order.index("destination") < order.index("flags"), "what flows had stays"
 
 
 async def test_the_chooser_says_what_biflows_are() -> None:
-    async with running(FakeSource(PAIR)) as pilot:
+    async with running(conversing(PAIR)) as pilot:
         await pilot.press("g")
         assert isinstance(pilot.app.screen, GroupsScreen)
         assert any("biflow" in text and "both directions" in text for text in lines(pilot.app))

@@ -16,7 +16,7 @@ from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.candidates import Candidates
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import cursor_line, flow_lines, line, lines, running, shown
+from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, screen_strips, shown
 
 FLOWS = random_flows(200)
 BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
@@ -382,13 +382,13 @@ async def test_the_cursor_comes_back_with_its_flow_when_a_filter_hid_it() -> Non
 
 def reversed_text(pilot: Pilot[None], y: int) -> list[bool]:
     """Which cells of a line are in reverse video."""
-    strip = pilot.app.screen._compositor.render_strips()[y]
+    strip = screen_strips(pilot.app)[y]
     return [bool(segment.style and segment.style.reverse) for segment in strip for _ in segment.text]
 
 
 def cell_text(pilot: Pilot[None]) -> str:
     """The chosen cell: the underlined part of the cursor's line."""
-    strip = pilot.app.screen._compositor.render_strips()[3 + (cursor_line(pilot.app) or 0)]
+    strip = screen_strips(pilot.app)[3 + (cursor_line(pilot.app) or 0)]
     return "".join(segment.text for segment in strip if segment.style and segment.style.underline).strip()
 
 
@@ -450,9 +450,9 @@ async def test_click_chooses_the_cell_and_right_click_filters_by_it() -> None:
     async with running(source) as pilot:
         protocol = flow_lines(pilot.app)[4].split()[2]
         x = line(pilot.app, 2).index("PROTO")
-        await pilot.click(offset=(x, 3 + 4))
+        await pilot.click(offset=place(pilot.app, x, 3 + 4))
         assert cell_text(pilot) == protocol
         assert source.asked[-1].filter is None
-        await pilot.click(Widget, offset=(x, 3 + 4), button=3)
+        await pilot.click(Widget, offset=place(pilot.app, x, 3 + 4), button=3)
         await settle(pilot, lambda: f"filter {protocol}" in line(pilot.app, 1))
 

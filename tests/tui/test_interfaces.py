@@ -9,7 +9,7 @@ from flowtop.model.exporters import CollectingStatistics, InterfaceCounters
 from flowtop.tui.keys import INTERFACE_KEYS
 from flowtop.tui.panels.interfaces import EMPTY, MOST, InterfacesScreen, interface_lines
 from tests.tui.fake_source import FakeSource, random_flows
-from tests.tui.screen import lines, running
+from tests.tui.screen import line, lines, running
 from tests.unit.capture.collector.test_sflow import NOW_S, UDP, datagram
 from tests.unit.capture.collector.test_sflow_records import counters, interface, record, text
 
@@ -92,9 +92,9 @@ async def test_every_closing_key_closes(name: str) -> None:
         assert not isinstance(pilot.app.screen, InterfacesScreen)
 
 
-async def test_without_exporters_it_says_why() -> None:
+async def test_without_exporters_it_is_the_view_of_interfaces() -> None:
     async with running(FakeSource(random_flows(5)), 120, 24) as pilot:
         await pilot.press("i")
         await pilot.pause()
         assert not isinstance(pilot.app.screen, InterfacesScreen)
-        assert "only sFlow agents report" in "\n".join(lines(pilot.app))
+        assert "INTERFACE" in line(pilot.app, 2) and "eth0" in "\n".join(lines(pilot.app))

@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from flowtop.fields.registry import COLUMNS, FIELDS
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.rows import FlowRow
+from flowtop.query.views import VIEWS
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import KEYS
 from flowtop.tui.palettes import THEMES
@@ -24,7 +25,17 @@ from flowtop.tui.panels.sorting import SortScreen
 from flowtop.tui.panels.writing import WriteScreen
 from flowtop.tui.widgets.flow_table import FlowTable
 from tests.tui.fake_source import FakeSource, answered, random_flows
-from tests.tui.screen import background, cursor_line, flow_lines, line, lines, running, shown
+from tests.tui.screen import (
+    background,
+    cursor_line,
+    flow_lines,
+    line,
+    lines,
+    running,
+    screen_strips,
+    shown,
+    terminal_lines,
+)
 
 FLOWS = random_flows(200)
 BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
@@ -85,7 +96,7 @@ async def check_edit_filter(pilot: Pilot[None], source: FakeSource, key: str) ->
 
 
 def chosen_cell(pilot: Pilot[None]) -> str:
-    strips = pilot.app.screen._compositor.render_strips()[3:-2]
+    strips = screen_strips(pilot.app)[3:-2]
     return "".join(segment.text for strip in strips for segment in strip
                    if segment.style is not None and segment.style.underline).strip()
 
@@ -270,12 +281,51 @@ def check_step(keys: tuple[str, ...], ticks: int) -> Check:
     return check
 
 
-def check_window(column: str, header: str) -> Check:
-    async def check(pilot: Pilot[None], source: FakeSource, key: str) -> None:
-        await pilot.press("2" if key == "1" else "1", key)
+async def check_next_window(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    for column, header in (("rate_10s", "10 s"), ("rate_60s", "60 s"), ("rate", "RATE")):
+        await pilot.press(key)
         assert source.asked[-1].sort == column
         assert f"{header}↓" in line(pilot.app, 2)
+    await pilot.press("2", key)
+    assert source.asked[-1].sort == "share_10s" and {"IN", "10s", "OUT", "SHARE↓"} <= set(line(pilot.app, 2).split())
+
+
+def check_view(number: int) -> Check:
+    async def check(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+        await pilot.press("2" if number == 1 else "1", key)
+        if number > len(VIEWS):
+            assert f"no view has the digit {number}" in line(pilot.app, -1)
+            return
+        view = VIEWS[number - 1]
+        assert (source.asked[-1].group, source.asked[-1].sort) == (view.group, view.sort)
+        tab = terminal_lines(pilot.app)[pilot.app.main.header.list_line + 1]  # type: ignore[attr-defined]
+        assert f" {number} {view.name} " in tab
+        first, *_ = [segment for segment in pilot.app.screen._compositor.render_strips()[2]
+                     if segment.style is not None and segment.style.reverse]
+        assert first.text.strip() == f"{number} {view.name}", "it stands out"
     return check
+
+
+def check_step_minutes(keys: tuple[str, ...], seconds: int) -> Check:
+    async def check(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+        for _ in range(150):
+            source.tick()
+        await pilot.pause()
+        await pilot.press(*keys, key)
+        assert f" −{seconds // 60}:{seconds % 60:02} of 2:30 kept" in line(pilot.app, 1)
+    return check
+
+
+async def check_chart(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    before = len(flow_lines(pilot.app))
+    for rows in (1, 2, 3):
+        await pilot.press(key)
+        await pilot.pause()
+        assert len(flow_lines(pilot.app)) == before - rows and "2 Hosts" in terminal_lines(pilot.app)[rows + 2]
+    for _ in range(6):
+        await pilot.press(key)
+    await pilot.pause()
+    assert len(flow_lines(pilot.app)) == before, "past the highest: none"
 
 
 async def check_bits(pilot: Pilot[None], _: FakeSource, key: str) -> None:
@@ -354,7 +404,7 @@ async def check_biflow(pilot: Pilot[None], source: FakeSource, key: str) -> None
     await pilot.press(key)
     assert cursor_line(pilot.app) == 1 and destination in line(pilot.app, 4), "the cursor's conversation"
     assert f"1–{LINES} of 200 biflows" in line(pilot.app, 1)
-    assert {"RATE↓", "RATE→", "RATE←"} <= set(line(pilot.app, 2).split())
+    assert {"RATE↓", "IN", "OUT"} <= set(line(pilot.app, 2).split())
     by_both = sorted(FLOWS, key=lambda row: -row.octet_rate * (4 / 3 if (row.flow_id - 1) % 3 else 1))
     assert shown(pilot.app) == [source.biflow(row.flow_id) for row in by_both[:LINES]]
     await pilot.press(key)
@@ -485,9 +535,11 @@ CHECKS: dict[str, Check] = {
     "step(1)": check_step(("left_square_bracket",) * 3, 2),
     "step(-10)": check_step((), 10),
     "step(10)": check_step(("left_square_bracket",) * 5 + ("left_curly_bracket",) * 2, 15),
-    "window('tick')": check_window("rate", "RATE"),
-    "window('10s')": check_window("rate_10s", "10 s"),
-    "window('60s')": check_window("rate_60s", "60 s"),
+    "step_minutes(-1)": check_step_minutes(("left_parenthesis",), 120),
+    "step_minutes(1)": check_step_minutes(("left_parenthesis",) * 2, 60),
+    "next_window": check_next_window,
+    "chart": check_chart,
+    **{f"view({number})": check_view(number) for number in range(1, 10)},
     "bits": check_bits,
     "hosts": check_hosts,
     "services": check_services,
@@ -526,8 +578,8 @@ def test_no_key_is_bound_twice() -> None:
 async def test_every_action_of_the_main_screen_is_one_controllers() -> None:
     async with running(FakeSource(FLOWS)) as pilot:
         main = pilot.app.main
-        own = [name for controller in (main.list, main.filter, main.groups, main.handoff)
+        own = [name for controller in (main.list, main.filter, main.groups, main.handoff, main.views)
                for name in dir(controller) if name.startswith("action_")]
     assert len(own) == len(set(own))
     actions = {f"action_{key.action.partition('(')[0]}" for key in KEYS if not key.action.startswith("app.")}
-    assert actions == {*own, "action_help"}
+    assert actions == {*own, "action_help", "action_chart"}

@@ -12,7 +12,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets import flow_table
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import lines, running
+from tests.tui.screen import lines, running, screen_strips
 
 FLOWS = random_flows(500)
 
@@ -110,7 +110,7 @@ async def test_an_ended_flow_fades_over_the_time_it_stays(
                               ended_s=ended_s)])
     source.linger_s = linger_s
     async with running(source) as pilot:
-        strip = pilot.app.screen._compositor.render_strips()[3]
+        strip = screen_strips(pilot.app)[3]
         found = {words: bool(segment.style and segment.style.dim)
                  for segment in strip for words in segment.text.split()}
         assert (found["10.0.0.1:5000"], found["MB"]) == dim

@@ -12,7 +12,7 @@ from flowtop.tui.app import FlowtopApp
 from flowtop.tui.palettes import PALETTES, TERMINAL, Palette, PaletteFilter
 from flowtop.tui.saved import Looks
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import background, flow_lines, line
+from tests.tui.screen import background, flow_lines, line, screen_strips
 
 STYLES = [style for style in vars(theme).values() if isinstance(style, Style)] + list(theme.MAGNITUDES)
 every_palette = pytest.mark.parametrize("name", PALETTES)
@@ -104,7 +104,7 @@ async def test_rates_have_the_colour_of_their_magnitude_and_ended_flows_none() -
         source.tick()
         await pilot.pause()
         found = {}
-        for strip in app.screen._compositor.render_strips()[3:-2]:
+        for strip in screen_strips(app)[3:-2]:
             text = "".join(segment.text for segment in strip)
             for segment in strip:
                 if "b/s" in segment.text and segment.style is not None:

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from tests.tui.regions import panel, table, titles
 from tests.tui.scenes import SCENES, showing
-from tests.tui.screen import lines
+from tests.tui.screen import lines, terminal_height
 
 SIZES = ((80, 24), (120, 40), (200, 60))
 
@@ -169,7 +169,7 @@ async def test_every_region_says_what_the_scene_is_about_at_every_size(scene: st
 
 async def _resized(pilot: Pilot[None], width: int, height: int) -> None:
     """The terminal has this size, and the screen has come to rest."""
-    await pilot.resize_terminal(width, height)
+    await pilot.resize_terminal(width, terminal_height(height))
     before: list[str] = []
     while before != (before := lines(pilot.app)):
         await pilot.pause(0.02)

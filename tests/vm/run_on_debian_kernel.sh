@@ -11,7 +11,8 @@
 #   PYTHON                that Python (default .venv/bin/python)
 #   FLOWTOP_VM_TIMEOUT    seconds for everything inside, boot included (default 1800)
 #   FLOWTOP_TEST_SCALE    share of the tests' usual work: emulation is about 20 times slower (default 0.05)
-#   FLOWTOP_DEBIAN_ARCHIVE  URL of a Debian archive, where the machine's own sources name none (Ubuntu)
+#   FLOWTOP_VM_ONLY       kinds of devices that test_devices.py makes (default all)
+#   FLOWTOP_DEBIAN_ARCHIVE  as in debian.sh
 #   FLOWTOP_VM_CPUS, FLOWTOP_VM_MEMORY   (defaults 1, 2G; emulated CPUs spin waiting for each other: two are 2 to 4
 #                         times slower than one on a busy host, but only two exercise membarrier)
 # Exit status: pytest's own; 70 when the machine did not get as far as pytest; 124 when it took too long.
@@ -22,16 +23,7 @@ repository=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-$repository/.venv/bin/python}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/flowtop/kernels
 
-say() { echo "vm: $*" >&2; }
-
-# The Debian release that has this series.
-case $series in
-    5.10) suite=bullseye ;;
-    6.1) suite=bookworm ;;
-    6.12) suite=trixie ;;
-    newest) suite=sid ;;
-    *) say "no Debian release is known for Linux $series"; exit 64 ;;
-esac
+. "$repository/tests/vm/debian.sh"
 
 # The kernel package that linux-image-amd64 is in the given apt configuration, e.g. linux-image-6.1.0-44-amd64; nothing
 # if it is of another series.
@@ -40,30 +32,6 @@ newest_package() {
     [ "$series" != newest ] || pattern=[0-9]
     apt-cache "$@" depends linux-image-amd64 2>/dev/null |
         sed -n "s/^ *Depends: \(linux-image-$pattern[^ ]*\)\( .*\)\?$/\1/p" | head -n 1
-}
-
-# The Debian archive this machine takes its packages from, or the one named in FLOWTOP_DEBIAN_ARCHIVE.
-debian_archive() {
-    local archive=${FLOWTOP_DEBIAN_ARCHIVE:-}
-    [ -n "$archive" ] || archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
-        grep -m 1 '/debian/*$')
-    [ -n "$archive" ] || { say "no Debian archive known here: name one in FLOWTOP_DEBIAN_ARCHIVE (a URL)"; return 70; }
-    echo "$archive"
-}
-
-# Where linux-image-amd64 is not of this series (another Debian, Ubuntu), ask for its release's with an apt
-# configuration of our own: this machine's sources stay as they are.
-private_apt_options() {
-    local apt=$cache/apt-$suite archive
-    archive=$(debian_archive)
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-    cat >"$apt/sources.list" <<LIST
-deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main
-LIST
-    apt_options=(-o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferencesparts=-
-        -o "Dir::State::lists=$apt/lists" -o "Dir::Cache::archives=$apt/archives" -o APT::Architecture=amd64
-        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o "APT::Sandbox::User=root")
-    apt-get "${apt_options[@]}" -qq update >&2
 }
 
 # The packages of a kernel: newer Debians have its modules in another one than its image.
@@ -107,6 +75,7 @@ trap 'rm -rf "$results"' EXIT
 printf '%s\n' "$@" >"$results/arguments"
 cat >"$results/environment" <<ENVIRONMENT
 export FLOWTOP_REQUIRE_KERNEL=1 FLOWTOP_VM_SERIES=$series FLOWTOP_TEST_SCALE=${FLOWTOP_TEST_SCALE:-0.05}
+${FLOWTOP_VM_ONLY:+export FLOWTOP_VM_ONLY=\"$FLOWTOP_VM_ONLY\"}
 ENVIRONMENT
 
 # Inside nothing is written beside the sources, so what Python compiles would be compiled by every process in there.

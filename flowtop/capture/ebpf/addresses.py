@@ -50,13 +50,13 @@ def read_addresses(route: RouteSocket) -> Addresses:
     return Addresses(*(frozenset(address for address in some if len(address) in _OCTETS) for some in (own, broadcast)))
 
 
-def local_addresses() -> frozenset[bytes]:
-    """The addresses of this host in this thread's network namespace; none where the kernel cannot be asked."""
+def host_addresses() -> Addresses:
+    """The addresses in this thread's network namespace; none where the kernel cannot be asked."""
     try:
         with closing(RouteSocket()) as route:
-            return read_addresses(route).own
+            return read_addresses(route)
     except OSError:
-        return frozenset()
+        return Addresses(frozenset(), frozenset())
 
 
 class LocalAddresses:

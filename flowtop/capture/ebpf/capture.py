@@ -19,6 +19,7 @@ from flowtop.capture.ebpf.addresses import LocalAddresses
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, Attacher, AttachMode, TcxAttacher
 from flowtop.capture.ebpf.clsact import ClsactAttacher, this_process
 from flowtop.capture.ebpf.compiler import Compilation, FlowProgram
+from flowtop.capture.ebpf.devices import Devices
 from flowtop.capture.ebpf.interfaces import Interface, LinkChanges, LinkEvents, Links, Selection, is_glob
 from flowtop.capture.ebpf.maps import SIDES, FlowMaps, Grace, merge_duplicates
 from flowtop.capture.ebpf.names import SeenNames
@@ -172,6 +173,7 @@ class EbpfCapture:
         self._events = self._closing(LinkEvents())  # before the first list, so that no change is missed
         route = self._closing(RouteSocket())
         self._links = Links(route)
+        self._devices = Devices(self._links)
         selection.require(self._list())
         progress("compiling the eBPF program")
         sockets = begin_scan() if self._config.owners else None
@@ -305,6 +307,7 @@ class EbpfCapture:
         self._maps.buffer.count = 0
         side = self._maps.flip()
         now_ns, counters = self._clock_ns(), self._links.counters()
+        self._devices.read(now_ns)
         self._maps.settle()
         self._maps.drain(side)
         self._points.inspect(self._totals.read(side, counters))
@@ -321,7 +324,8 @@ class EbpfCapture:
             texts=texts, conversations=conversations, owners=None if self._owners is None else self._owners.statistics,
             unobserved=self._points.unobserved, names=None if self._names is None else self._names.book,
             name_statistics=None if self._names is None else self._names.statistics,
-            named_addresses={} if self._names is None else self._names.book.addresses())
+            named_addresses={} if self._names is None else self._names.book.addresses(),
+            devices=self._devices.of(self._points.names()))
 
     def close(self) -> FlowBatch:
         """See Capture.close."""

@@ -15,6 +15,9 @@ from flowtop.text.suggestions import nearest
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_DELQDISC, _RTM_DELTFILTER = 37, 45
 _RTM_GETSTATS = 94
+_RTM_GETQDISC = 38
+_TCA_STATS2, _TCA_STATS_QUEUE = 7, 3
+_ROOT = 0xFFFF_FFFF
 _RTMGRP_LINK, _RTMGRP_TC = 1, 8
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_EXT_MASK = 3, 18, 23, 29
 _IFLA_INFO_KIND = 1
@@ -24,6 +27,9 @@ _IFF_UP = 1
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IF_STATS_MSG = struct.Struct("=BxxxII")
 _COUNTERS = struct.Struct("=4Q")  # the head of struct rtnl_link_stats64
+_FAULTS = _COUNTERS.size  # behind it: errors and drops
+_TCMSG = struct.Struct("=B3xi3I")
+_QUEUE = struct.Struct("=3I")  # the head of struct gnet_stats_queue: packets, octets, drops
 
 Counters = tuple[int, int, int, int]
 """Counters of an interface since it exists: (received packets, sent packets, received octets, sent octets)."""
@@ -136,6 +142,8 @@ class Links:
 
     def __init__(self, route: RouteSocket) -> None:
         self._route = route
+        self.faults: dict[int, Counters] = {}
+        """(errors in, errors out, dropped in, dropped out) by ifindex, as of the last `counters`."""
 
     def list(self) -> list[Interface]:
         """All interfaces, in order of ifindex.
@@ -155,7 +163,7 @@ class Links:
         return sorted(interfaces, key=lambda interface: interface.index)
 
     def counters(self) -> dict[int, Counters]:
-        """Counters of every interface by ifindex, as in /proc/net/dev.
+        """Counters of every interface by ifindex, as in /proc/net/dev; those of `faults` are read with them.
 
         If interfaces change too fast, some may be missing until the next call.
         """
@@ -163,7 +171,25 @@ class Links:
             replies = self._route.dump(_RTM_GETSTATS, _IF_STATS_MSG.pack(0, 0, 1 << (_IFLA_STATS_LINK_64 - 1)))
         except DumpInterruptedError as interrupted:
             replies = interrupted.bodies
+        self.faults = {ifindex: numbers for reply in replies for ifindex, numbers in _stats(reply, _FAULTS)}
         return dict(pair for reply in replies for pair in _stats(reply))
+
+    def queues(self) -> dict[int, tuple[int, int]]:
+        """(packets dropped, packets waiting) of every interface's root queueing discipline, as in `tc -s qdisc`, by
+        ifindex. Without one that queues there is no entry. An interface with changes meanwhile may be missing."""
+        try:
+            replies = self._route.dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0))
+        except DumpInterruptedError as interrupted:
+            replies = interrupted.bodies
+        found = {}
+        for reply in replies:
+            _, ifindex, _, parent, _ = _TCMSG.unpack_from(reply)
+            statistics = dict(attributes(reply, _TCMSG.size)).get(_TCA_STATS2, b"") if parent == _ROOT else b""
+            queue = dict(attributes(statistics, 0)).get(_TCA_STATS_QUEUE, b"")
+            if len(queue) >= _QUEUE.size:
+                waiting, _, drops = _QUEUE.unpack_from(queue)
+                found[ifindex] = drops, waiting
+        return found
 
     def counters_of(self, ifindex: int) -> Counters | None:
         """Counters of one interface; None if it is gone."""
@@ -180,11 +206,12 @@ class Links:
 _GONE = (19, 6)  # ENODEV, ENXIO
 
 
-def _stats(reply: bytes) -> Sequence[tuple[int, Counters]]:
+def _stats(reply: bytes, offset: int = 0) -> Sequence[tuple[int, Counters]]:
+    """Four counters of each interface, from that octet of struct rtnl_link_stats64."""
     _, ifindex, _ = _IF_STATS_MSG.unpack_from(reply)
-    return [(ifindex, _COUNTERS.unpack_from(value))
+    return [(ifindex, _COUNTERS.unpack_from(value, offset))
             for kind, value in attributes(reply, _IF_STATS_MSG.size)
-            if kind == _IFLA_STATS_LINK_64 and len(value) >= _COUNTERS.size]
+            if kind == _IFLA_STATS_LINK_64 and len(value) >= offset + _COUNTERS.size]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ _BEGINS[[TLS_HANDSHAKE, *(method[0] for method in HTTP_METHODS)]] = True
 _HTTP = np.array([int.from_bytes(method, "big") for method in HTTP_METHODS], np.uint32)
 _FOUR = np.dtype(">u4")
 _TLS_BEGIN, _TLS_MASK = TLS_HANDSHAKE << 24 | 3 << 16, 0xFFFF0000
-_OFFSETS = {name: place[1] for name, place in (FLOW_KEY_DTYPE.fields or {}).items()}
-_PORTS_WORD = _OFFSETS["source_port"] // 8
-_PROTOCOL_OCTET = _OFFSETS["protocol"] % 8
+_KEY_FIELDS = FLOW_KEY_DTYPE.fields
+assert _KEY_FIELDS is not None
+_PORTS_WORD, _PROTOCOL_OCTET = int(_KEY_FIELDS["source_port"][1]) // 8, int(_KEY_FIELDS["protocol"][1]) % 8
 """Where ports and protocol are in a Flow Key: the word of eight octets, and the octet in it."""
 _LEAST_INITIAL = 1200 + 28
 """Octets of an IP packet with a client's Initial packet (RFC 9000, section 14.1)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from flowtop.fields.columns import Wording
 from flowtop.fields.groups import drill_term, group_text
@@ -36,6 +37,33 @@ class Step:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class OpenGroups:
+    """The way into the list of a view.
+
+    Attributes:
+        biflow: rows are biflows when they are no groups.
+        steps: the groups that were opened, the outermost first.
+        before: the view's own list, before its flows were grouped otherwise; None: they were not.
+    """
+
+    biflow: bool = False
+    steps: tuple[Step, ...] = ()
+    before: tuple[Query, Place] | None = None
+
+
+class Home(Protocol):
+    """The view on screen."""
+
+    @property
+    def name(self) -> str:
+        """Along the top."""
+
+    @property
+    def query(self) -> Query:
+        """Its list."""
+
+
 class GroupsController:
     """Groups flows, opens groups and goes back; merges both directions of a conversation; opens details.
 
@@ -47,6 +75,9 @@ class GroupsController:
         copy: offers to copy the cursor's flow.
         sparks: characters of the sparklines, from low to high.
         clock: for times of day.
+
+    Attributes:
+        home: gives the view on screen: the way out of the outermost list leads to its own rows.
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, exports: ExportControl | None,
@@ -58,7 +89,9 @@ class GroupsController:
         self._copy = copy
         self._sparks = sparks
         self._clock = clock
+        self.home: Callable[[], Home] | None = None
         self._steps: list[Step] = []
+        self._before: tuple[Query, Place] | None = None
         self._biflow = questions.choice.biflow  # what rows are when they are no groups
         self._details: DetailsScreen | None = None
 
@@ -70,6 +103,25 @@ class GroupsController:
         """The open groups, the outermost first."""
         wording = self._view.wording() if self._steps else None
         return tuple(step.title(wording) for step in self._steps if wording is not None)
+
+    def leave(self) -> OpenGroups:
+        """The way into this list, for `enter`."""
+        return OpenGroups(self._biflow, tuple(self._steps), self._before)
+
+    def enter(self, groups: OpenGroups) -> None:
+        """Another view comes on screen, with these groups open."""
+        self._biflow, self._steps, self._before = groups.biflow, list(groups.steps), groups.before
+
+    def _remember(self) -> None:
+        """The view's own list, before its rows become others."""
+        if not self._steps and self._at_home:
+            self._before = self._questions.choice, self._viewport.place
+
+    @property
+    def _at_home(self) -> bool:
+        """Whether rows are of the view's own list: of flows, also merged in biflows."""
+        own, choice = None if self.home is None else self.home().query, self._questions.choice
+        return own is not None and (own.group, own.scope) == (choice.group, choice.scope)
 
     # ---- groups
 
@@ -83,6 +135,7 @@ class GroupsController:
             if group in ((), (BIFLOWS,)):
                 self._show_rows(biflow=group == (BIFLOWS,))
                 return
+            self._remember()
             self._questions.show_list(group, self._questions.choice.scope)
             self._view.changed()
 
@@ -99,6 +152,7 @@ class GroupsController:
 
     def _show_rows(self, *, biflow: bool) -> None:
         """No groups. The cursor goes along: from a flow to its biflow, from a biflow to its initiator's flow."""
+        self._remember()
         self._biflow = biflow
         row, place = self._viewport.cursor_row, START
         if row is not None and not row.group:
@@ -134,8 +188,13 @@ class GroupsController:
         if self._steps:
             step = self._steps.pop()
             self._questions.return_to(step.before, step.place)
-        else:
-            self._questions.show_list((), None, biflow=self._biflow)
+        elif self.home is not None:
+            own, place = self._before or (self.home().query, START)
+            if self._at_home:
+                self._view.say(f"this is the whole list of {self.home().name}: digits show other views")
+            else:
+                self._questions.turn_to(own if own.group else replace(own, biflow=self._biflow), place)
+            self._before = None
         self._view.changed()
 
     # ---- details of a flow

@@ -18,7 +18,6 @@ from flowtop.fields.groups import drill_term
 from flowtop.files import recording_owner
 from flowtop.filters.filter import Filter, all_of_texts
 from flowtop.filters.terms import flow_as_filter, flow_as_tcpdump
-from flowtop.model.exporters import InterfaceCounters
 from flowtop.output.records import page_record, rows_name
 from flowtop.output.row_files import write_rows
 from flowtop.query.layout import columns_of, offered_columns
@@ -32,7 +31,6 @@ from flowtop.tui.palettes import ThemedApp
 from flowtop.tui.panels.columns import ColumnsScreen
 from flowtop.tui.panels.copying import LONGEST, CopyScreen
 from flowtop.tui.panels.exports import ExportsScreen
-from flowtop.tui.panels.interfaces import InterfacesScreen
 from flowtop.tui.panels.writing import WriteScreen
 from flowtop.tui.saved import Looks, SavedView
 from flowtop.tui.source import ExportControl, PacketControl
@@ -214,19 +212,6 @@ class HandOffController:
         if self._exports is not None:
             self._view.app.push_screen(
                 ExportsScreen(self._exports, self._pace, self._export_urls, self._view.show_alarm, self._clock))
-
-    # ---- what agents count
-
-    def action_interfaces(self) -> None:
-        """Open the interfaces panel."""
-        if (page := self._view.page) is None or page.collecting is None:
-            self._view.say("only sFlow agents report counters of their interfaces: flowtop -l")
-            return
-        self._view.app.push_screen(InterfacesScreen(self._counted_interfaces, bits=self._view.wording().bits))
-
-    def _counted_interfaces(self) -> tuple[InterfaceCounters, ...]:
-        page = self._questions.newest or self._view.page
-        return () if page is None or page.collecting is None else page.collecting.interfaces
 
     def export_statistics(self) -> tuple[Export, ...]:
         """The exports as they are now; their rates are measured by the calls."""

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from flowtop.fields.arrangement import Arrangement
-from flowtop.fields.biflows import of_both
-from flowtop.fields.columns import Column, Window, Wording, rate_column
+from flowtop.fields.columns import WINDOWS, Column, Window, Wording
 from flowtop.fields.fitting import NO_DISTINCTIONS
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.names_seen import NAMES
 from flowtop.model.record import SourceState
 from flowtop.query.layout import arrangement_of, columns_of, filtered_columns, offered_columns, sorted_column
 from flowtop.query.query import Page
+from flowtop.query.views import in_window
 from flowtop.text import units
 from flowtop.tui.clock import Clock
 from flowtop.tui.main.view import View
@@ -23,6 +23,8 @@ from flowtop.tui.state.questions import Questions
 from flowtop.tui.state.viewport import Viewport
 from flowtop.tui.widgets.flow_table import TableView
 from flowtop.tui.widgets.header import clock as clock_text
+
+_WINDOW_WORDS: dict[Window, str] = {"tick": "the last tick", "10s": "the last 10 seconds", "60s": "the last 60 seconds"}
 
 
 class ListController:
@@ -63,7 +65,8 @@ class ListController:
         self.distinctions = self.distinctions.with_rows(page.rows, tunnels=page.tunnels).with_texts(
             page.rows, columns_of(page.query).values(), self._view.wording(), page.lookups)
 
-    def table_view(self, page: Page, wording: Wording, arrangement: Arrangement) -> TableView:
+    def table_view(self, page: Page, wording: Wording, arrangement: Arrangement,
+                   columns: tuple[Column, ...]) -> TableView:
         """What the table shows of a page."""
         viewport = self._viewport
         return TableView(
@@ -79,7 +82,7 @@ class ListController:
             sort=sorted_column(page.query).id,
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, arrangement),
-            columns=tuple(columns_of(page.query).values()),
+            columns=columns,
             needed=filtered_columns(page.query),
             linger_s=page.linger_s,
         )
@@ -210,6 +213,13 @@ class ListController:
             self._view.say(self._step_limit(ticks))
         self._view.changed()
 
+    def action_step_minutes(self, minutes: int) -> None:
+        """So many minutes forward, or back when negative."""
+        kept = None if self._questions.newest is None else self._questions.newest.kept
+        ticks = 0 if kept is None else kept.last_tick - kept.first_tick
+        per_minute = 60 * ticks / kept.seconds if kept is not None and kept.seconds else 1
+        self.action_step(max(1, round(per_minute)) * minutes)
+
     def action_mark(self) -> None:
         """Count from now on."""
         if self._questions.choice.at is not None:
@@ -240,15 +250,14 @@ class ListController:
         self._questions.toggle_ended()
         self._view.changed()
 
-    def action_window(self, window: Window) -> None:
-        """Show rates over this window; when sorted by a rate, sort by this one."""
-        rates = [rate_column(name) for name in ("tick", "10s", "60s")]
-        self.rate_window = window
-        before = self._questions.sort
-        rate = of_both(before)
-        if rate in rates and rate != rate_column(window):
-            self._questions.order_by(rate_column(window) + before.removeprefix(rate),
-                                     descending=self._questions.descending)
+    def action_next_window(self) -> None:
+        """Show rates over the next window; when sorted by a rate, sort by this one."""
+        self.rate_window = WINDOWS[(WINDOWS.index(self.rate_window) + 1) % len(WINDOWS)]
+        before, there = self._questions.sort, columns_of(self._questions.choice)
+        after = in_window(before, self.rate_window)
+        if after != before and after in there:
+            self._questions.order_by(after, descending=self._questions.descending)
+        self._view.say(f"rates over {_WINDOW_WORDS[self.rate_window]}")
         self._view.changed()
 
     def action_bits(self) -> None:

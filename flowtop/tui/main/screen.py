@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from textual.timer import Timer
 from flowtop.fields.columns import Wording
 from flowtop.query.layout import order_text
 from flowtop.query.query import Page, Query
+from flowtop.query.views import VIEWS, ListView
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.clock import SYSTEM_CLOCK, Clock
@@ -24,17 +25,24 @@ from flowtop.tui.main.filter import FilterController
 from flowtop.tui.main.groups import GroupsController
 from flowtop.tui.main.handoff import HandOffController
 from flowtop.tui.main.list import ListController, empty_text
+from flowtop.tui.main.views import ViewsController
 from flowtop.tui.panels.help import HelpScreen
 from flowtop.tui.saved import DEFAULT_LOOKS, Looks
 from flowtop.tui.source import ExportControl, PacketControl
 from flowtop.tui.splash import STARTING
 from flowtop.tui.state.questions import Questions
 from flowtop.tui.state.viewport import Viewport
+from flowtop.tui.widgets.chart import glyphs_for
 from flowtop.tui.widgets.filter_bar import FilterBar
 from flowtop.tui.widgets.flow_table import FlowTable
 from flowtop.tui.widgets.header import Header, HeaderView
 from flowtop.tui.widgets.status import StatusLine
 
+TALL = 30
+"""Lines of a terminal from which on the header has a chart, unless the reader chose otherwise."""
+USUAL_CHART, HIGHEST_CHART = 4, 8
+LEAST_LIST = 12
+"""Lines of the terminal that a chart leaves to everything else."""
 MESSAGE_S = 4.0
 """How long a message about what was just done takes the place of the key hints."""
 
@@ -52,11 +60,13 @@ class MainScreen(Screen[None]):
         sparks: characters of the sparklines, from low to high.
         looks: how it looks to begin with.
         clock: for all times on screen.
+        more_views: of the list, beside the usual ones.
+        charts: the kind of terminal and its encoding, for what charts are painted with.
 
     Attributes:
         page: the page on view, None before the first.
         viewport, questions: where the reader looks, and the query for it; shared by the controllers.
-        list, filter, groups, handoff: the controllers.
+        list, filter, groups, views, handoff: the controllers.
         alarm: what went wrong, in words; "" when nothing did.
         notice: what leaving waits for, "" until then.
     """
@@ -69,9 +79,10 @@ class MainScreen(Screen[None]):
 
     def __init__(self, query: Query | None = None, exports: ExportControl | None = None, *,
                  packets: PacketControl | None = None, bits: bool = True, sparks: str = theme.SPARKS,
-                 looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK) -> None:
+                 looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK,
+                 more_views: Sequence[ListView] = (), charts: tuple[str, str] = ("", "utf-8")) -> None:
         super().__init__()
-        self.header = Header(sparks)
+        self.header = Header(sparks, glyphs_for(*charts))
         self.table = FlowTable(STARTING)
         self.status = StatusLine()
         self.viewport = Viewport()
@@ -84,12 +95,14 @@ class MainScreen(Screen[None]):
                                        sparks=sparks, clock=clock)
         if packets is not None:
             packets.names = self.filter.known_hosts
-        self._controllers = self.list, self.handoff, self.filter, self.groups
+        self.views = ViewsController(self, self.viewport, self.questions, self.groups, (*VIEWS, *more_views))
+        self._controllers = self.list, self.handoff, self.filter, self.groups, self.views
         for controller in self._controllers:
             for name in dir(controller):
                 if name.startswith("action_"):
                     setattr(self, name, getattr(controller, name))
         self._complaint = looks.complaint
+        self._chart_rows: int | None = None
         self._source: Callable[[Query], None] | None = None
         self.alarm = ""
         self.notice = ""
@@ -148,6 +161,10 @@ class MainScreen(Screen[None]):
     def on_flow_table_right_clicked(self) -> None:
         """Only flows with the value of the cell that was clicked."""
         self.filter.action_filter_by_cell(False)
+
+    def on_header_view_clicked(self, message: Header.ViewClicked) -> None:
+        """Show that view."""
+        self.views.action_view(message.number)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Show what the text means so far."""
@@ -239,7 +256,9 @@ class MainScreen(Screen[None]):
         if page is not None:
             self._paint_header()
             if page.matched:
-                self.table.show(self.list.table_view(page, self.wording(), self.handoff.arrangement))
+                arrangement = self.handoff.arrangement
+                columns = self.views.columns(page, self.list.rate_window, arrangement)
+                self.table.show(self.list.table_view(page, self.wording(), arrangement, columns))
             else:
                 self.table.show_notice(empty_text(page))
             self.paint_status()
@@ -267,4 +286,22 @@ class MainScreen(Screen[None]):
             alarm=self.alarm,
             since=self.list.since(),
             trail=self.groups.trail(),
+            tabs=self.views.tabs(),
+            window=self.list.rate_window,
+            rows=self.chart_rows(),
         ))
+        self.filter.bar.place(self.header.list_line)
+
+    def chart_rows(self) -> int:
+        """Rows of the chart: as many as were chosen, while the list keeps enough."""
+        height = self.app.size.height
+        rows = self._chart_rows
+        if rows is None:
+            rows = USUAL_CHART if height >= TALL else 0
+        return max(0, min(rows, height - LEAST_LIST))
+
+    def action_chart(self) -> None:
+        """One row more for the chart; past the highest: none."""
+        self._chart_rows = (self.chart_rows() + 1) % (HIGHEST_CHART + 1)
+        self.say(f"chart: {self._chart_rows} rows" if self._chart_rows else "chart: off")
+        self.paint()

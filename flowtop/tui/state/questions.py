@@ -125,10 +125,22 @@ class Questions:
         """Ask for the details of a flow, or of none."""
         self._choice = replace(self._choice, details=flow_id)
 
+    def turn_to(self, other: Query, place: Place) -> None:
+        """Show another list, in its own order: groups, biflows, scope and order of `other`. The filter stays."""
+        before = self._choice
+        self._choice = replace(before, group=other.group, scope=other.scope, biflow=other.biflow, sort=other.sort,
+                               descending=other.descending)
+        if self._choice == before:
+            return
+        if self._choice.hold is not None:
+            self._hold_again()
+        if (before.group, before.scope, before.biflow) != (other.group, other.scope, other.biflow):
+            self._viewport.turn_to(place)
+
     def return_to(self, before: Query, place: Place) -> None:
         """Show a list as it was before: its groups, order and filter."""
-        self.show_list(before.group, before.scope, place, biflow=before.biflow)
-        self._choice = replace(self._choice, sort=before.sort, descending=before.descending, filter=before.filter)
+        self.turn_to(before, place)
+        self._choice = replace(self._choice, filter=before.filter)
 
     @property
     def filter(self) -> Filter | None:

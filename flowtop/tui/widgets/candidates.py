@@ -21,6 +21,7 @@ class Candidates(Widget):
 
     Attributes:
         choosing: one of the words has been chosen.
+        top: line of the screen at which it begins.
     """
 
     DEFAULT_CSS = "Candidates { layer: over; position: absolute; display: none; background: ansi_default; }"
@@ -29,6 +30,7 @@ class Candidates(Widget):
         super().__init__()
         self._words: Sequence[str] = ()
         self._chosen: int | None = None
+        self.top = 2
 
     @property
     def choosing(self) -> bool:
@@ -49,7 +51,7 @@ class Candidates(Widget):
         width = max(map(len, [*words, self._more().strip()])) if len(words) > LINES else max(map(len, words))
         width = min(width, LONGEST, self.screen.size.width - 2) + 2
         self.styles.width, self.styles.height = width, min(len(words), LINES) + (len(words) > LINES)
-        self.styles.offset = (max(0, min(x - 1, self.screen.size.width - width)), 2)
+        self.styles.offset = (max(0, min(x - 1, self.screen.size.width - width)), self.top)
         self.refresh()
 
     def hide(self) -> None:

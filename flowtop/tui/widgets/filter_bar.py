@@ -139,6 +139,11 @@ class FilterBar(Widget):
         if not self._parser_ready:
             self.run_worker(self._load_parser())
 
+    def place(self, line: int) -> None:
+        """Stand on this line of the screen."""
+        self.styles.offset = (0, line)
+        self.candidates.top = line + 1
+
     def show_count(self, words: str) -> None:
         """Show how many flows the filter leaves."""
         if words != self._counted:  # a label that gets the same text again is painted again

@@ -1,4 +1,4 @@
-"""The top two lines: whose traffic this is and how much; what is shown and in which order."""
+"""The top lines: whose traffic this is and how much, its chart; what is listed, its sum and order; the views."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.segment import Segment
+from textual import events
+from textual.message import Message
 from textual.strip import Strip
 
+from flowtop.fields.columns import WINDOWS, Window
 from flowtop.output.records import rows_name
 from flowtop.query.query import Page
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
+from flowtop.tui.widgets.chart import BRAILLE, Glyphs, chart_lines
 from flowtop.tui.widgets.lines import SteadyLines
 
 
@@ -29,6 +34,9 @@ class HeaderView:
         alarm: what went wrong; stands before the banners.
         since: what BYTES and PKTS count from, when that is not the flow's first packet; always shown.
         trail: the open groups, the outermost first.
+        tabs: of each view its key, its name, and whether it is on screen.
+        window: of the rates that are shown.
+        rows: of the chart.
     """
 
     page: Page | None = None
@@ -40,30 +48,98 @@ class HeaderView:
     alarm: str = ""
     since: str = ""
     trail: tuple[str, ...] = ()
+    tabs: tuple[tuple[str, str, bool], ...] = ()
+    window: Window = "tick"
+    rows: int = 0
 
 
 class Header(SteadyLines):
-    """Two lines; paints those that changed.
+    """Traffic, its chart, the list, the views; paints lines that changed.
 
     Args:
         sparks: characters of the sparklines, from low to high.
+        glyphs: what the chart is painted with.
     """
 
-    DEFAULT_CSS = "Header { height: 2; width: 1fr; dock: top; }"
+    DEFAULT_CSS = "Header { height: 3; width: 1fr; dock: top; }"
 
-    def __init__(self, sparks: str = theme.SPARKS) -> None:
+    class ViewClicked(Message):
+        """The name of a view was clicked: its number, from 1."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+    def __init__(self, sparks: str = theme.SPARKS, glyphs: Glyphs = BRAILLE) -> None:
         super().__init__()
         self._sparks = sparks
+        self._glyphs = glyphs
         self._view = HeaderView()
 
     def show(self, view: HeaderView) -> None:
         """Paint what differs from the view before."""
+        if view.rows != self._view.rows:
+            self.styles.height = 3 + view.rows
+            self._strips = []
+            self.refresh()
         self._view = view
         self.again()
 
+    @property
+    def list_line(self) -> int:
+        """Which of its lines says what is listed."""
+        return 1 + self._view.rows
+
     def make(self, width: int) -> list[Strip]:
         """See SteadyLines."""
-        return [_traffic_line(self._view, width, self._sparks), _list_line(self._view, width)]
+        view = self._view
+        return [_traffic_line(view, width, self._sparks), *_chart(view, width, self._glyphs), _list_line(view, width),
+                tabs_line(view.tabs, width)]
+
+    def on_click(self, event: events.Click) -> None:
+        """Show the view whose name was clicked."""
+        if event.screen_y - self.region.y != self.list_line + 1:
+            return
+        x = event.screen_x - self.region.x
+        for number, (start, end) in enumerate(tab_places(self._view.tabs, self.size.width), 1):
+            if start <= x < end:
+                self.post_message(self.ViewClicked(number))
+
+
+def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
+    page = view.page
+    if not view.rows:
+        return []
+    if page is None:
+        return [Strip.blank(width)] * view.rows
+    now = page.present or page
+    return chart_lines(now.history, width, view.rows, now_ms=now.unix_ms, bits=view.bits, glyphs=glyphs,
+                       at_ms=page.unix_ms if page.past else None)
+
+
+def tab_places(tabs: Sequence[tuple[str, str, bool]], width: int) -> list[tuple[int, int]]:
+    """Where the name of each view begins and ends: those in view, from the first one."""
+    places, at = [], 1
+    for key, name, _ in tabs:
+        end = at + len(f" {key} {name} ".replace("  ", " "))
+        if end > width - 1:
+            break
+        places.append((at, end))
+        at = end
+    return places
+
+
+def tabs_line(tabs: Sequence[tuple[str, str, bool]], width: int) -> Strip:
+    """The views with their keys; the one on screen stands out."""
+    segments = [Segment(" ")]
+    for (key, name, chosen), _ in zip(tabs, tab_places(tabs, width), strict=False):
+        text = f" {key} {name} ".replace("  ", " ")
+        if chosen:
+            segments.append(Segment(text, theme.CHIP))
+        else:
+            cap = f" {key} " if key else " "
+            segments += [Segment(cap, theme.KEY_CAP), Segment(text[len(cap):], theme.LABEL)]
+    return Strip(Segment.simplify(segments)).adjust_cell_length(width)
 
 
 def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
@@ -80,9 +156,11 @@ def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:
     ]
     ticks = max(0, min(24, (width - 88) // 4))
     right: list[Part] = []
-    for direction, traffic in (("out", page.egress), ("in", page.ingress)):
+    if len(page.attached) > 1 and page.collecting is None:
+        right.append(Part(f"{len(page.attached)} interfaces", theme.LABEL, rank=7))
+    for direction, traffic in (("in", page.ingress), ("out", page.egress)):
         right.append(Part(units.rate(traffic.octet_rate, view.bits).rjust(9), label=f"{direction} ", gap=3))
-        if ticks:
+        if ticks and not view.rows:
             right.append(Part(sparkline(traffic.octet_rates, ticks, sparks), rank=6, gap=1))
     return justify(left, right, width)
 
@@ -107,7 +185,7 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if page is None:
         return justify(left, [], width)
     shown = page.query.filter
-    right = [*_counts(view, page), Part(view.order, label="by ", rank=3)]
+    right = [*_counts(view, page), *_listed(view, page), Part(view.order, label="by ", rank=3)]
     if view.trail:
         left.append(Part(trail_text(view.trail, max(_LEAST_TRAIL, width // 2 - len(view.since))), theme.NAME, rank=1))
     if shown is not None:
@@ -119,6 +197,21 @@ def _list_line(view: HeaderView, width: int) -> Strip:
     if page.capture_filter:  # whatever is filtered now: other flows are not counted at all
         left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
     return justify(left, right, width)
+
+
+def _listed(view: HeaderView, page: Page) -> list[Part]:
+    """The sum of what is listed, beside that of all: with a filter, inside a group, and of the past."""
+    listed = page.listed
+    if listed is None or not (page.past or page.query.filter is not None or page.query.scope is not None):
+        return []
+    number = WINDOWS.index(view.window)
+    into, out_of = (" ".join(units.rate(volume[number], view.bits).split()) for volume in listed.sides)
+    share = listed.shares[number]
+    parts = [Part(into, label="in ", rank=2), Part(out_of, label="out ", rank=2)]
+    if page.query.filter is not None or page.query.scope is not None:
+        per_cent = "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+        parts.append(Part(per_cent, rank=3))
+    return parts
 
 
 def _fitting(view: HeaderView, width: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from flowtop.capture.ebpf.addresses import LocalAddresses, local_addresses
+from flowtop.capture.ebpf.addresses import LocalAddresses, host_addresses
 from flowtop.capture.ebpf.netlink import RouteSocket, pack_attribute
 from flowtop.model.kinds import IpVersion
 
@@ -49,7 +49,7 @@ def test_they_are_those_that_ip_lists() -> None:
     listed = json.loads(subprocess.run(["ip", "-json", "address"], capture_output=True, check=True).stdout)
     expected = {ipaddress.ip_address(address["local"]).packed for link in listed for address in link["addr_info"]}
     assert expected
-    assert local_addresses() == expected
+    assert host_addresses().own == expected
 
 
 def test_the_peer_of_a_link_is_not_this_host_and_broadcasts_are_for_it() -> None:

@@ -32,6 +32,7 @@ from flowtop.metering.table import FlowTable
 from flowtop.model.kinds import SOURCE_LENGTH_SHIFT, Kind, RecordBits
 from flowtop.model.record import DESCRIBED_DTYPE
 from flowtop.model.reported import REPORTED_DTYPE
+from flowtop.networks.here import HostAddresses
 from flowtop.networks.networks import NetworkDatabases
 from flowtop.output.records import record
 from flowtop.query.answer import Answerer
@@ -120,7 +121,7 @@ def test_each_flow_has_those_of_its_ends_and_of_the_remote_end(lookups: Lookups)
 
 def test_addresses_of_this_host_decide_the_remote_end(paths: list[Path]) -> None:
     own = [ipaddress.ip_address(text).packed for text in (SERVER, SERVER6)]
-    lookups = Lookups(networks=NetworkDatabases(paths, local=lambda: own))
+    lookups = Lookups(networks=NetworkDatabases(paths), here=HostAddresses(lambda: (own, ())))
     expected = {(HOME, SERVER): HOME, (SERVER, HOME): HOME, (SERVER, EVIL): EVIL, (HOME6, SERVER6): HOME6,
                 (SERVER6, HOME6): HOME6, (EVIL, NOBODY): NOBODY, (HOME, EVIL): EVIL}
     found = {of_row(row)[:2]: values_of(row, lookups, "") for row in rows(lookups)}

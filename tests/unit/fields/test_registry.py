@@ -193,7 +193,9 @@ def test_flows_are_grouped_by_it(table: Table) -> None:
 def test_biflows_have_it(table: Table) -> None:
     answers = [(key("10.0.0.2", "10.0.0.1", 80, port), counters(1, 10, START_NS + SECOND, ttl=ttl, tos=9))
                for port, ttl in ((3, 44), (1, 64))]
-    table.flows.update(batch(answers, START_NS + 2 * SECOND))
+    opened = [(key("10.0.0.1", "10.0.0.2", port, 80), counters(1, 40, START_NS + SECOND, opening=True))
+              for port in (3, 1)]
+    table.flows.update(batch([*opened, *answers], START_NS + 2 * SECOND))
     page = table.page(biflow=True, sort="hops")
     assert [(row.source_port, row.more["hops"]) for row in page.rows] == [(3, 20), (1, 4), (5, 3), (4, 1), (2, 0)]
     assert BIFLOW_COLUMNS["zone"].text(page.rows[0], Wording(), LOOKUPS) == "db"
@@ -315,7 +317,7 @@ def refused(field_id: str, word: str = "", json: str = "newKey") -> bool:
 
 def test_names_that_mean_something_already_are_refused() -> None:
     assert not refused("fresh")
-    for field_id in ("bytes", "flow", "biflow", "rate_forward", "x,y", "x:y", "", "A", "a b"):
+    for field_id in ("bytes", "flow", "biflow", "rate_in", "x,y", "x:y", "", "A", "a b"):
         assert refused(field_id, word="fresh"), field_id
     for word in {*token_types()} - {""}:  # every word of the grammar and of fields
         assert refused("fresh", word=word), word

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flowtop.networks.database import Database, DatabaseError, Known, known_of
+from flowtop.networks.here import HostAddresses
 from flowtop.networks.networks import NetworkDatabases
 from flowtop.networks.places import usual_databases
 from tests.unit.networks.databases import asn, country, write
@@ -273,10 +274,11 @@ def test_a_look_up_that_takes_too_long_is_continued_by_the_next(tmp_path: Path) 
 
 def test_addresses_of_this_host(tmp_path: Path) -> None:
     own = ["192.0.2.1", "2001:db8::1", "fe80::1", "2001:db8:1::1"]
-    databases = NetworkDatabases([], local=lambda: [ipaddress.ip_address(text).packed for text in own])
+    addresses = HostAddresses(lambda: ([ipaddress.ip_address(text).packed for text in own], ()))
     others = ["192.0.2.2", "2001:db8::2", "::1", "fe80::", "2001:db8:2::1", "c000:201::"]
-    assert databases.local(*halves([*own, *others])).tolist() == [True] * len(own) + [False] * len(others)
-    assert not NetworkDatabases([]).local(*halves(own)).any()
+    assert addresses.local(*halves([*own, *others])).tolist() == [True] * len(own) + [False] * len(others)
+    assert not addresses.broadcast(*halves(own)).any()
+    assert not HostAddresses(lambda: ((), ())).local(*halves(own)).any()
 
 
 # ---- usual places

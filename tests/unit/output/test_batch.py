@@ -96,8 +96,8 @@ def test_a_table_has_the_column_it_is_sorted_by(sort: str, header: str, biflow: 
 
 @pytest.mark.parametrize(("query", "order"), [
     (Query(), "RATE↓"), (Query(sort="source", descending=False), "SOURCE↑"),
-    (Query(sort="bytes_reverse", biflow=True), "BYTES←↓"),
-    (Query(sort="bytes_reverse"), "BYTES↓"), (Query(sort="flows", group=("protocol",)), "FLOWS↓"),
+    (Query(sort="bytes_in", biflow=True), "BYTES IN↓"),
+    (Query(sort="bytes_in"), "BYTES↓"), (Query(sort="flows", group=("protocol",)), "FLOWS↓"),
 ])
 def test_a_table_says_by_what_it_is_sorted(query: Query, order: str) -> None:
     assert written("table", replace(page(), query=query)).splitlines()[0].endswith(f"  by {order}")

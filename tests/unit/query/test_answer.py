@@ -83,6 +83,7 @@ def scattered(n: int, seed: int, spread: int) -> Source:
             table.columns[name] = rng.integers(0, min(spread, 200), n) * (rng.random(n) < 0.5)
     table.columns["last_ns"] += START_NS
     table.columns["duplicate"] = rng.random(n) < 0.2
+    table.columns["conversation"] = -1
     table.columns["ip_version"] = rng.choice([4, 6], n)
     hosts = [packed("10.0.0.1"), packed("10.0.0.2"), packed("2001:db8::1"), packed("::1")]
     for name in ("source_address", "destination_address"):
@@ -169,7 +170,8 @@ def test_a_row_has_the_columns_values_in_the_units_of_flow_row() -> None:
     assert (row.source_port, row.destination_port, row.vlan_id, row.ttl) == (5, 443, 7, 63)
     assert (row.source_mac, row.octet_total, row.packet_total) == (b"\2\0\0\0\0\1", 10_000, 70)
     assert row.ways is None
-    assert {type(value) for value in row[:-2]} == {int, float, bool, bytes, tuple}
+    assert {type(value) for value in row[:row._fields.index("more")]} == {int, float, bool, bytes, tuple}
+    assert row.sides is None and row.shares == (1, 1, 1)
     assert (row.flows, row.group) == (1, ())
 
 

@@ -86,13 +86,37 @@ def test_the_one_that_sent_a_syn_without_ack_began_though_the_other_was_seen_fir
     assert (row.direction, row.destination_port, row.flows) == (OUT, 80, 2)
 
 
-@pytest.mark.parametrize("opening", [False, True])
-def test_without_a_syn_or_with_two_of_them_the_one_seen_first_began(opening: bool) -> None:
+@pytest.mark.parametrize(("opening", "began"), [(False, (four(A), 9, 50, 300)), (True, (four(B), 8, 300, 50))])
+def test_without_a_syn_the_lower_port_is_the_servers_and_with_two_of_them_the_one_seen_first_began(
+        opening: bool, began: tuple[Any, ...]) -> None:
     table = table_of((key(A, B, 9, 8), counters(1, 50, at(7), opening=opening)),
                      (key(B, A, 8, 9, direction=OUT), counters(1, 300, at(6), opening=opening)))
     [row] = biflows(table)
-    assert brief(row) == (four(B), 8, 300, 50)
-    assert row.ways is not None and not row.ways.opened
+    assert brief(row) == began
+    assert row.ways is not None and not row.ways.opened and row.ways.guessed
+
+
+@pytest.mark.parametrize(("protocol", "ports", "first", "client", "guessed"), [
+    (6, (51000, 443), "server", "client", True), (6, (51000, 443), "client", "client", True),
+    (17, (51000, 53), "client", "client", False), (17, (51000, 53), "server", "client", True),
+    (17, (5353, 5354), "client", "client", True), (17, (5353, 5354), "server", "server", True),
+    (17, (40000, 50000), "server", "server", True)])
+def test_which_end_is_the_client_and_when_that_is_a_guess(protocol: int, ports: tuple[int, int], first: str,
+                                                         client: str, guessed: bool) -> None:
+    """A connection open before the start; a server whose clients' ports are well above; and what nothing tells."""
+    asks, answers = ports
+    table = table_of((key(A, B, asks, answers, protocol), counters(1, 50, at(7 if first == "server" else 6))),
+                     (key(B, A, answers, asks, protocol, direction=OUT), counters(1, 300, at(6 if first == "server"
+                                                                                            else 7))))
+    [row] = biflows(table)
+    assert brief(row)[:2] == ((four(A), asks) if client == "client" else (four(B), answers))
+    assert row.ways is not None and row.ways.guessed == guessed
+
+
+def test_a_syn_makes_it_no_guess() -> None:
+    [row] = biflows(table_of((key(A, B, 51000, 443), counters(1, 50, at(7), opening=True)),
+                             (key(B, A, 443, 51000, direction=OUT), counters(1, 300, at(6)))))
+    assert brief(row)[:2] == (four(A), 51000) and row.ways is not None and not row.ways.guessed
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -263,7 +287,7 @@ def test_a_later_look_is_as_a_first_one_whatever_became_of_the_flows() -> None:
         assert list(found) == biflows(table, **query)
         return len(found)
 
-    assert look() == look(sort="bytes_reverse") == 2
+    assert look() == look(sort="bytes_in") == 2
     ticks = [
         [(key(B, A, 80, 9000, direction=OUT), counters(1, 99, at(1500), opening=True))],  # a way back is born
         [(key(A, B, 9000, 80, ifindex=2), counters(7, 70, at(2500)))],  # no flow is
@@ -273,7 +297,7 @@ def test_a_later_look_is_as_a_first_one_whatever_became_of_the_flows() -> None:
     for number, entries in enumerate(ticks, 2):
         table.update(batch(entries, START_NS + number * SECOND))
         look()
-        look(sort="bytes_forward")
+        look(sort="bytes_out")
     for number in range(8, 60, 4):  # one after the other ends and leaves
         table.update(batch([], START_NS + number * SECOND))
         look()
@@ -288,10 +312,15 @@ def test_ended_biflows_can_be_left_out_but_for_the_anchor() -> None:
     table.update(batch([(key(A, C, 9000, 80), counters(1, 1, at(14_000)))], START_NS + 16 * SECOND))
     [alive, ended] = biflows(table, sort="bytes")
     assert (bool(alive.end_reason), bool(ended.end_reason)) == (False, True)
-    assert biflows(table, ended=False) == [alive]
-    assert biflows(table, ended=False, anchor=ended.flow_id, sort="bytes") == [alive, ended]
+    def left(**query: Any) -> list[FlowRow]:
+        """Shares are of what is listed, and so others."""
+        return [row._replace(shares=alive.shares) for row in biflows(table, ended=False, **query)]
+
+    ended = ended._replace(shares=alive.shares)
+    assert left() == [alive]
+    assert left(anchor=ended.flow_id, sort="bytes") == [alive, ended]
     other = compile_filter("host 10.0.0.3")
-    assert biflows(table, ended=False, anchor=ended.flow_id, filter=other) == [alive], "it does not pass at all"
+    assert left(anchor=ended.flow_id, filter=other) == [alive], "it does not pass at all"
 
 
 def test_a_biflow_that_is_looked_at_stays_with_both_its_ways_after_it_has_ended() -> None:
@@ -407,16 +436,16 @@ def test_a_column_sorts_and_is_printable(column: Any) -> None:
         text = column.cell(row, Wording(), NO_LOOKUPS, 20)
         assert len(text) == 20 and all(unicodedata.category(c)[0] not in "CM" for c in text)
     field = column.id.rpartition("_")
-    if field[2] in ("forward", "reverse"):
+    if field[2] in ("in", "out"):
         way = "octet_total" if field[0] == "bytes" else "packet_total" if field[0] == "packets" else "octet_rate"
-        values = [getattr(getattr(row.ways, field[2]), way, 0) for row in rows]
+        values = [getattr(row.sides[field[2] == "out"], way) for row in rows if row.sides is not None]
         assert values == sorted(values, reverse=True) and len(set(values)) > 1
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_both_ways_of_the_rate_are_there_however_narrow(width: int) -> None:
     chosen = fit(width, columns=BIFLOW_COLUMNS.values(), names=["enp0s31f6"])
-    assert {"rate", "rate_forward", "rate_reverse", "source", "destination"} <= {column.id for column, _ in chosen}
+    assert {"rate", "rate_in", "rate_out", "source", "destination"} <= {column.id for column, _ in chosen}
     assert sum(cells for _, cells in chosen) + len(chosen) - 1 <= width
 
 
@@ -498,9 +527,10 @@ def test_biflows_are_what_plain_python_makes_of_the_flows(some: list[Any], dedup
         if len(ways) == 2:
             if begins(ways[0]) != begins(ways[1]):
                 ways.sort(key=begins, reverse=True)
-            else:
-                ways.sort(key=lambda rows: (min(row.start_ms for row in rows), rows[0].destination_port,
-                                               rows[0].source_address))
+            else:  # a TCP connection without a SYN was open before: its server has the lower port
+                ways.sort(key=lambda rows: (
+                    rows[0].destination_port if rows[0].protocol == 6 and not begins(rows) else 0,
+                    min(row.start_ms for row in rows), rows[0].destination_port, rows[0].source_address))
         expected.append((tuple(ways[0][0][1:5]), *(sum(row.octet_total for row in rows) for rows in ways),
                          *([None] if len(ways) == 1 else []), sum(map(len, ways))))
     found = []

@@ -1,0 +1,197 @@
+"""Questions of an engineer in an outage, each answered in at most three keys from the start screen.
+
+Over a recorded mix of traffic that the test makes, read by the real capture of files, metered and paged for real: a web
+server with a few clients, a scanner, a backup, and a name server. What each answer must be is added up here from the
+packets that were made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from flowtop.capture.files.capture import FileCapture, FileConfig
+from flowtop.metering.flows import TableConfig
+from flowtop.networks.here import HostAddresses
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.pipeline.pipeline import Pipeline
+from flowtop.text import units
+from flowtop.tui.app import FlowtopApp
+from tests.kernel import frames as f
+from tests.tui.screen import terminal_lines
+from tests.unit.capture.files import writers as w
+
+T = 1_700_000_000 * w.SECOND
+SERVER, SCANNER, BACKUP, RESOLVER = "198.51.100.10", "203.0.113.66", "203.0.113.200", "203.0.113.53"
+CLIENTS = [f"203.0.113.{number}" for number in range(1, 5)]
+SECONDS = 140
+BACKUP_FROM_S = 100
+"""Before that there is no backup: what it looked like two minutes ago is another picture."""
+MOST_KEYS = 3
+
+Packet = tuple[int, str, str, int, int, int]
+"""Second, source, destination, ports, octets of payload (TCP; UDP to and from port 53)."""
+
+
+def mix() -> Iterator[Packet]:
+    for second in range(SECONDS):
+        for number, client in enumerate(CLIENTS):
+            yield second, client, SERVER, 40_000 + number, 443, 100
+            for _ in range(number + 1):
+                yield second, SERVER, client, 443, 40_000 + number, 1_200
+        yield second, SERVER, RESOLVER, 35_000, 53, 40
+        yield second, RESOLVER, SERVER, 53, 35_000, 200
+        for port in range(3):
+            yield second, SCANNER, SERVER, 55_555, 1 + 3 * second + port, 0
+        if second >= BACKUP_FROM_S:
+            for _ in range(12):
+                yield second, SERVER, BACKUP, 873, 41_000, 1_400
+
+
+def frame(packet: Packet) -> bytes:
+    _, source, destination, source_port, destination_port, size = packet
+    udp = 53 in (source_port, destination_port)
+    inner = f.udp(source_port, destination_port, bytes(size)) if udp else f.tcp(
+        source_port, destination_port, f.ACK if size else f.SYN, bytes(size))
+    return f.ethernet(f.IPV4, f.ipv4(inner, f.UDP if udp else f.TCP, source=source, destination=destination))
+
+
+def octets(packets: list[Packet], second: int) -> tuple[Counter[str], Counter[str]]:
+    """IP octets of that second from and to each remote host."""
+    came: Counter[str] = Counter()
+    went: Counter[str] = Counter()
+    for packet in packets:
+        if packet[0] == second:
+            length = len(frame(packet)) - 14
+            (came if packet[2] == SERVER else went)[packet[1] if packet[2] == SERVER else packet[2]] += length
+    return came, went
+
+
+PACKETS = list(mix())
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mix") / "mix.pcap"
+    number = Counter(packet[0] for packet in PACKETS)
+    place: Counter[int] = Counter()
+    frames = []
+    for packet in PACKETS:  # spread over their second, to its end: so ticks are seconds
+        frames.append((T + packet[0] * w.SECOND + place[packet[0]] * (w.SECOND - 1) // (number[packet[0]] - 1),
+                       frame(packet)))
+        place[packet[0]] += 1
+    path.write_bytes(w.pcap(frames, nano=True))
+    return path
+
+
+@asynccontextmanager
+async def start_screen(recording: Path, width: int = 80, height: int = 24) -> AsyncIterator[Pilot[None]]:
+    """The screen at the end of the recording, as it is before any key."""
+    own = ipaddress.ip_address(SERVER).packed
+    config = PipelineConfig(own_time=True, stay=True, past_s=300.0, by_remote_end=True,
+                            table=TableConfig(linger_s=1e9, idle_timeout_s=1e4))
+    app = FlowtopApp(lambda: Pipeline(config, FileCapture(FileConfig(str(recording), 1.0)),
+                                      here=HostAddresses(lambda: ([own], ()))))
+    async with app.run_test(size=(width, height)) as pilot:
+        async with asyncio.timeout(120):
+            while not any("END OF FILE" in line for line in terminal_lines(app)):
+                await pilot.pause(0.05)
+        yield pilot
+        await pilot.press("q")
+        await pilot.pause()
+
+
+async def answer(pilot: Pilot[None], *keys: str) -> list[str]:
+    """What is on screen after these keys."""
+    assert len(keys) <= MOST_KEYS
+    for key in keys:
+        await pilot.press(key)
+        app = pilot.app
+        assert isinstance(app, FlowtopApp)
+        async with asyncio.timeout(30):
+            while app.main.page is None or app.main.page.query != app.main.questions.asked:
+                await pilot.pause(0.02)
+        await pilot.pause()
+    return [line.rstrip() for line in terminal_lines(pilot.app)]
+
+
+def row_of(screen: list[str], name: str) -> str:
+    return next(line for line in screen if line.split()[:1] == [name])
+
+
+def rate(octets_per_s: float) -> str:
+    return " ".join(units.rate_cell(octets_per_s).split())
+
+
+LAST = SECONDS - 1
+
+
+async def test_who_uses_my_bandwidth(recording: Path) -> None:
+    came, went = octets(PACKETS, LAST)
+    async with start_screen(recording) as pilot:
+        screen = await answer(pilot, "2")
+        rows = screen[screen.index(row_of(screen, "HOST")) + 1:]
+        most = [host for host, _ in (came + went).most_common(3)]
+        assert [line.split()[0] for line in rows[:3]] == most and most[0] == BACKUP
+        share = 100 * (came + went)[BACKUP] / (came + went).total()
+        assert f" {share:.0f} %" in rows[0]
+
+
+async def test_is_it_in_or_out(recording: Path) -> None:
+    came, went = octets(PACKETS, LAST)
+    async with start_screen(recording) as pilot:
+        first = terminal_lines(pilot.app)[0]
+        assert " ".join(units.rate(went.total(), bits=True).split()) in " ".join(first.split("out")[1].split())
+        assert " ".join(units.rate(came.total(), bits=True).split()) in " ".join(first.split(" in ")[1].split())
+        row = " ".join(row_of(await answer(pilot, "2"), CLIENTS[3]).split())
+        assert row.startswith(f"{CLIENTS[3]} {rate(came[CLIENTS[3]])} {rate(went[CLIENTS[3]])} ")
+
+
+async def test_who_talks_to_this_address_and_on_which_port(recording: Path) -> None:
+    async with start_screen(recording) as pilot:
+        screen = await answer(pilot, "2", "down", "enter")
+        assert any(f"all › {BACKUP}" in line for line in screen)
+        assert any(f"{SERVER}:873" in line and f"{BACKUP}:41000" in line for line in screen)
+
+
+async def test_on_which_port(recording: Path) -> None:
+    by_port: Counter[int] = Counter()
+    for packet in PACKETS:
+        if packet[0] == LAST:
+            by_port[min(packet[3], packet[4])] += len(frame(packet)) - 14
+    async with start_screen(recording) as pilot:
+        screen = await answer(pilot, "3")
+        rows = screen[screen.index(row_of(screen, "SERVICE")) + 1:]
+        assert [int(line.split()[1]) for line in rows[:3]] == [port for port, _ in by_port.most_common(3)]
+        assert rows[0].split()[0] == "tcp"
+
+
+async def test_what_did_it_look_like_two_minutes_ago(recording: Path) -> None:
+    came, went = octets(PACKETS, LAST - 120)
+    async with start_screen(recording, 120, 40) as pilot:
+        screen = await answer(pilot, "left_parenthesis", "left_parenthesis", "2")
+        assert any("−2:00 of " in line for line in screen), screen
+        listed = [line.split()[0] for line in screen if line.split()[:1] and line.split()[0] in {*CLIENTS, BACKUP}]
+        assert BACKUP not in listed and listed[0] == (came + went).most_common(1)[0][0]
+        total = " ".join(units.rate(went.total(), bits=True).split())
+        assert any(f"out {total}" in line for line in screen), "the sum of then"
+
+
+async def test_how_much_of_all_is_what_i_filter_for(recording: Path) -> None:
+    """One key, a filter, Enter."""
+    came, went = octets(PACKETS, LAST)
+    async with start_screen(recording, 120) as pilot:
+        await pilot.press("slash", *f"host {BACKUP}", "enter")
+        screen = await answer(pilot)
+        await pilot.pause(0.2)
+        screen = [line.rstrip() for line in terminal_lines(pilot.app)]
+        share = 100 * (came + went)[BACKUP] / (came + went).total()
+        assert any(f"out {' '.join(units.rate(went[BACKUP], bits=True).split())}  {share:.0f} %" in line
+                   for line in screen)
