@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,10 @@ class Life:
 @contextmanager
 def living(interfaces: str, figures: dict[str, Any], *, flows: int, rate: int, last: bool = True) -> Iterator[Life]:
     """Run the command beside a flood; its last figures go to `figures`."""
-    with Lab() as lab, tempfile.TemporaryDirectory() as directory:
+    with Lab() as lab, tempfile.TemporaryDirectory() as directory, ExitStack() as ending:
         near, far = lab.pair()
         command = Command(near, Path(directory), "-b", "-o", "json", "-g", "protocol", *interfaces.split())
+        ending.callback(command.process.kill)  # if it did not end before
         command.await_rounds()
         with sending(near, flows=flows, rate=rate):
             life = Life(near, far, command)
