@@ -298,7 +298,7 @@ async def _play(pilot: Pilot[None], scene: Scene, source: FakeSource) -> None:
 
 async def _named(pilot: Pilot[None], names: Mapping[str, str]) -> None:
     """Every name of a host in view has come."""
-    while not all(name[:4] in "".join(lines(pilot.app)) for name in names.values()):
+    while not all(name[:3] in "".join(lines(pilot.app)) for name in names.values()):
         await pilot.pause(0.05)
 
 
