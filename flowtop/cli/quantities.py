@@ -69,9 +69,9 @@ def _read(kind: click.ParamType[Any], read: Callable[[str], float], value: Any, 
           ctx: click.Context | None) -> float:
     """The value of a text; a number, as the settings file may have it, is written out first."""
     text = value if isinstance(value, str) else repr(value)
-    if text.lstrip().startswith("-"):
-        kind.fail(f'"{text}" is negative.', param, ctx)
     try:
         return read(text)
     except QuantityError as error:
+        if text.lstrip().startswith("-"):
+            kind.fail(f'"{text.strip()}" is negative; {error.hint}.', param, ctx)
         kind.fail(f"{error}.", param, ctx)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from flowtop.names_seen.errors import IncompleteError, MalformedError
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
+_MAJOR = 3
+"""High octet of a record's version, from SSL 3.0 to TLS 1.3."""
 _RECORD_HEADER = 5
 _LONGEST_RECORD = (1 << 14) + 256
 _VERSION_AND_RANDOM = 34
@@ -56,10 +58,10 @@ def name_in_records(octets: bytes) -> bytes | None:
     reader = _Octets(octets, whole=False)
     while True:
         try:
-            kind, version, length = reader.number(1), reader.number(2), reader.number(2)
+            kind, major, _, length = reader.number(1), reader.number(1), reader.number(1), reader.number(2)
         except IncompleteError:
             break
-        if kind != _HANDSHAKE or version >> 8 != 3 or not 0 < length <= _LONGEST_RECORD:
+        if kind != _HANDSHAKE or major != _MAJOR or not 0 < length <= _LONGEST_RECORD:
             if not message:
                 raise MalformedError("no handshake")
             break  # what follows the ClientHello

@@ -133,7 +133,7 @@ def test_the_wheel_asks_for_these_dependencies_and_never_for_bcc(wheel: zipfile.
     metadata = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     required = HeaderParser().parsestr(wheel.read(metadata).decode()).get_all("Requires-Dist") or []
     names = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in required if "extra ==" not in line}
-    assert names == {"textual", "rich", "click", "numpy", "lark", "maxminddb"}
+    assert names == {"textual", "rich", "click", "numpy", "lark", "maxminddb", "dnspython"}
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

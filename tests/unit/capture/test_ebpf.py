@@ -249,9 +249,9 @@ class TestCheck:
         monkeypatch.setattr(start.resource, "setrlimit", lambda kind, pair: limit.__setitem__(0, pair))
         monkeypatch.setattr(start, "may_raise_memory_lock", lambda: True)
         monkeypatch.setattr(check, "kernel_release", lambda: (5, 10))
-        monkeypatch.setattr(check, "try_ring_buffer", lambda: tried.append(limit[0]))
+        monkeypatch.setattr(check, "try_ring_buffer", lambda *octets: tried.append(limit[0]))
         check.check_host()
-        assert tried == [(-1, -1)], "RLIM_INFINITY"
+        assert set(tried) == {(-1, -1)}, "RLIM_INFINITY, for packets and for names"
         assert limit == [(65_536, 65_536)], "nothing is changed"
 
     def test_where_the_limit_stays_the_remedy_is_to_raise_it(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from flowtop.capture.ebpf.maps import merge_duplicates
 from flowtop.metering.flows import TableConfig
 from flowtop.metering.table import FlowTable
-from flowtop.model.kinds import Kind
+from flowtop.model.kinds import Direction, Kind
 from tests.unit.factories import FIN, RST, SECOND, START_NS, SYN, batch, counters, key
 
 SOCKET = ("rtt_us", "congestion_window", "retransmitted")
@@ -34,12 +34,18 @@ def socket(rtt_us: int, window: int, retransmitted: int) -> dict[str, int]:
 
 def test_the_latest_that_a_socket_said_counts_and_nothing_is_no_news() -> None:
     flows = FlowTable(TableConfig())
-    flows.update(batch([(key(), counters(**socket(0, 10, 0)))], at(1)))
+    flows.update(batch([(key(direction=Direction.EGRESS), counters(**socket(0, 10, 0)))], at(1)))
     assert values(flows, *SOCKET) == (0, 10, 0), "of a SYN: no round trip yet"
-    flows.update(batch([(key(), counters(**socket(41_000, 20, 3)))], at(2)))
-    flows.update(batch([(key(), counters(**socket(40_000, 7, 5)))], at(3)))
-    flows.update(batch([(key(), counters())], at(4)))
+    flows.update(batch([(key(direction=Direction.EGRESS), counters(**socket(41_000, 20, 3)))], at(2)))
+    flows.update(batch([(key(direction=Direction.EGRESS), counters(**socket(40_000, 7, 5)))], at(3)))
+    flows.update(batch([(key(direction=Direction.EGRESS), counters())], at(4)))
     assert values(flows, *SOCKET) == (40_000, 7, 5)
+
+
+def test_what_a_socket_has_sent_again_is_not_of_the_flow_that_it_receives() -> None:
+    flows = FlowTable(TableConfig())
+    flows.update(batch([(key(direction=Direction.INGRESS), counters(**socket(41_000, 20, 3)))], at(1)))
+    assert values(flows, *SOCKET) == (41_000, 20, 0)
 
 
 @pytest.mark.parametrize("kind", [Kind.AGGREGATE, Kind.FRAGMENT])
