@@ -175,7 +175,6 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
 
 def _empty(column: Column, distinctions: Distinctions, arrangement: Arrangement) -> bool:
     """No row had a text there, nor in the column of the other way, and nothing asks for the column."""
-    # What went out is as empty as can be told only beside what came in.
     return (distinctions.filled is not None and distinctions.filled.isdisjoint(both_ways(column.id))
             and column.priority > 1 and column.id not in arrangement.shown)
 

@@ -257,7 +257,8 @@ def test_columns_without_any_text_make_room_for_the_others() -> None:
 
 
 @pytest.mark.parametrize(("filled", "there"), [
-    ({"rate_in"}, {"rate_in", "rate_out"}), ({"rate_out", "bytes_in"}, {"rate_in", "rate_out", "bytes_in", "bytes_out"}),
+    ({"rate_in"}, {"rate_in", "rate_out"}),
+    ({"rate_out", "bytes_in"}, {"rate_in", "rate_out", "bytes_in", "bytes_out"}),
     ({"rate", "bytes"}, set())])
 def test_what_came_in_and_what_went_out_stand_together_also_where_one_is_empty(filled: set[str],
                                                                                there: set[str]) -> None:
