@@ -36,6 +36,12 @@ def of_both(column_id: str) -> str:
     return next((column_id.removesuffix(way) for way in WAYS if column_id.endswith(way)), column_id)
 
 
+def both_ways(column_id: str) -> tuple[str, ...]:
+    """Of a column of one way: the ids of those of the two ways. Of any other column: its own id."""
+    both = of_both(column_id)
+    return (column_id,) if both == column_id else tuple(both + way for way in WAYS)
+
+
 def _of_way(of: Column, priority: int, name: str, what: str, head: str, text: Callable[[Volume, bool], str],
             octet_rate: Callable[[Volume], float] | None, *, into: bool) -> Column:
     def volume(row: FlowRow) -> Volume | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from flowtop.fields.arrangement import AUTOMATIC, Arrangement
-from flowtop.fields.biflows import WAYS, of_both
+from flowtop.fields.biflows import WAYS, both_ways, of_both
 from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
 from flowtop.model.rows import FlowRow
@@ -174,9 +174,9 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
 
 
 def _empty(column: Column, distinctions: Distinctions, arrangement: Arrangement) -> bool:
-    """No row had a text there, and nothing asks for the column."""
-    return (distinctions.filled is not None and column.id not in distinctions.filled and column.priority > 1
-            and column.id not in arrangement.shown)
+    """No row had a text there, nor in the column of the other way, and nothing asks for the column."""
+    return (distinctions.filled is not None and distinctions.filled.isdisjoint(both_ways(column.id))
+            and column.priority > 1 and column.id not in arrangement.shown)
 
 
 def _least_widths(every: Sequence[Column], distinctions: Distinctions, set_widths: dict[str, int],

@@ -340,7 +340,7 @@ async def test_the_list_is_written_with_both_ways(tmp_path: Path) -> None:
 async def test_columns_of_ways_are_chosen_beside_those_of_flows() -> None:
     async with running(conversing(FLOWS), 120, 40) as pilot:
         assert isinstance(pilot.app, FlowtopApp)
-        await pilot.press("C", *["down"] * 5, "J", "J", "escape", "B", "C")  # behind PROCESS and DSCP
+        await pilot.press("C", *["down"] * 5, *"JJJJ", "escape", "B", "C")  # behind PROCESS, NAME, NAMED BY, DSCP
         text = "\n".join(lines(pilot.app))
         assert "BYTES IN" in text and "PEAK" not in text, "those that this list can have"
         there = [id_ for id_, column in BIFLOW_COLUMNS.items() if not column.of_exporters and not column.of_tunnels]

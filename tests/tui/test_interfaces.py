@@ -97,4 +97,4 @@ async def test_without_exporters_it_is_the_view_of_interfaces() -> None:
         await pilot.press("i")
         await pilot.pause()
         assert not isinstance(pilot.app.screen, InterfacesScreen)
-        assert "INTERFACE" in line(pilot.app, 2) and "eth0" in "\n".join(lines(pilot.app))
+        assert line(pilot.app, 2).split()[:3] == ["IF", "IN", "OUT"] and "eth0" in "\n".join(lines(pilot.app))

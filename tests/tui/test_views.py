@@ -36,11 +36,11 @@ async def test_views_are_named_along_the_top_and_a_click_shows_one() -> None:
 async def test_a_sort_never_leaks_from_one_view_into_another_and_the_place_is_kept() -> None:
     source = FakeSource(FLOWS)
     async with running(source) as pilot:
-        await pilot.press("s", "down", "down", "down")  # flows by the 10 s rate
+        await pilot.press("greater_than_sign", "down", "down", "down")  # flows by the 10 s rate
         flows = flow_lines(pilot.app)
         await pilot.press("2")
         assert (source.asked[-1].sort, source.asked[-1].descending) == ("share", True)
-        await pilot.press("S", "down", "down")
+        await pilot.press("less_than_sign", "down", "down")
         assert (source.asked[-1].sort, cursor_line(pilot.app)) == ("rate_60s_out", 1)
         hosts = flow_lines(pilot.app)
         await pilot.press("3")
@@ -69,7 +69,7 @@ async def test_enter_opens_a_row_and_backspace_leads_to_the_same_line_order_and_
         before, host = flow_lines(pilot.app), flow_lines(pilot.app)[2].split()[0]
         await pilot.press("enter")
         assert f"all › {host}" in line(pilot.app, 1) and all(host in text for text in flow_lines(pilot.app) if text)
-        await pilot.press("s", "slash", *"tcp", "enter", "3")
+        await pilot.press("greater_than_sign", "slash", *"tcp", "enter", "3")
         assert "all ›" not in line(pilot.app, 1), "the services of all"
         await pilot.press("2")
         assert f"all › {host}" in line(pilot.app, 1), "where one was"
@@ -94,7 +94,7 @@ async def test_other_groups_of_a_view_and_back() -> None:
     async with running(source) as pilot:
         await pilot.press("2", "down", "down")
         hosts = flow_lines(pilot.app)
-        await pilot.press("g", "up", "up", "enter", "S")
+        await pilot.press("g", "up", "up", "enter", "less_than_sign")
         assert source.asked[-1].group == ("pair",)
         await pilot.press("backspace")
         assert (source.asked[-1].group, source.asked[-1].sort) == (("host",), "share")
@@ -132,7 +132,7 @@ async def test_interfaces_show_what_device_and_queue_dropped() -> None:
     async with running(source, 120) as pilot:
         await pilot.press("5")
         header, rows = line(pilot.app, 2), flow_lines(pilot.app)
-        assert {"IF", "IN", "OUT", "PPS", "ERRORS", "DROPS", "Q-DROPS", "SEEN", "FLOWS"} <= set(header.split())
+        assert {"IF", "IN", "OUT", "PPS↓", "ERRORS", "DROPS", "Q-DROPS", "SEEN", "FLOWS"} <= set(header.split())
         eth0 = next(text for text in rows if text.split()[0] == "eth0")
         assert "250 +200" in eth0 and " 99.90 % " in eth0 and {"3", "11"} <= set(eth0.split())
         assert any(text.split()[0] == "idle9" for text in rows if text), "also one without flows"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.columns import Column, Window, Wording, rate_column
 from flowtop.fields.fitting import Distinctions, fit
-from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS
+from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, GROUP_COLUMNS
 from flowtop.filters.filter import compile_filter
 from flowtop.model.rows import FlowRow
 from flowtop.query.layout import filtered_columns
@@ -254,6 +254,16 @@ def test_columns_without_any_text_make_room_for_the_others() -> None:
     then = known.with_texts(answered_now, COLUMNS.values(), Wording(), NO_LOOKUPS)
     assert "rtt" in widths(240, distinctions=then)
     assert then.with_texts(rows, COLUMNS.values(), Wording(), NO_LOOKUPS) is then, "columns do not come and go"
+
+
+@pytest.mark.parametrize(("filled", "there"), [
+    ({"rate_in"}, {"rate_in", "rate_out"}),
+    ({"rate_out", "bytes_in"}, {"rate_in", "rate_out", "bytes_in", "bytes_out"}),
+    ({"rate", "bytes"}, set())])
+def test_what_came_in_and_what_went_out_stand_together_also_where_one_is_empty(filled: set[str],
+                                                                               there: set[str]) -> None:
+    chosen = widths(240, columns=GROUP_COLUMNS.values(), distinctions=Distinctions(filled=frozenset(filled)))
+    assert {id_ for id_ in chosen if id_.endswith(("_in", "_out"))} == there
 
 
 @pytest.mark.parametrize(("text", "columns"), [
