@@ -21,7 +21,18 @@ from flowtop.tui.app import FlowtopApp, PageReady
 from flowtop.tui.panels.details import DetailsScreen
 from flowtop.tui.panels.help import HelpScreen
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, shown, terminal_height
+from tests.tui.screen import (
+    cursor_line,
+    flow_lines,
+    line,
+    lines,
+    list_height,
+    place,
+    running,
+    shown,
+    terminal_height,
+    terminal_lines,
+)
 
 FLOWS = random_flows(200)
 BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
@@ -377,8 +388,8 @@ def _wheel_down() -> type:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (160, 50), (200, 60), (40, 10), (20, 6), (1, 1)])
 async def test_every_size_paints_whole_lines(width: int, height: int) -> None:
     source = FakeSource(FLOWS)
-    async with running(source, width, height) as pilot:
-        assert all(len(text) == width for text in lines(pilot.app))
+    async with running(source, width, list_height(height)) as pilot:
+        assert [len(text) for text in terminal_lines(pilot.app)] == [width] * height
 
 
 async def test_resizing_fills_the_new_size_and_keeps_the_cursor_in_view() -> None:

@@ -16,7 +16,7 @@ from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.candidates import Candidates
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, screen_strips, shown
+from tests.tui.screen import cursor_line, flow_lines, line, lines, place, running, screen_strips, shown, terminal_lines
 
 FLOWS = random_flows(200)
 BY_RATE = [row.flow_id for row in sorted(FLOWS, key=lambda row: -row.octet_rate)]
@@ -269,7 +269,7 @@ def offered(pilot: Pilot[None]) -> list[str]:
     """The words of the list, from top to bottom."""
     bar = main(pilot).main.query_one(Candidates)
     x, y, width, height = bar.region
-    return [text[x:x + width].strip() for text in lines(pilot.app)[y:y + height]] if bar.display else []
+    return [text[x:x + width].strip() for text in terminal_lines(pilot.app)[y:y + height]] if bar.display else []
 
 
 async def test_tab_completes_what_is_certain_and_lists_the_rest() -> None:
@@ -305,10 +305,10 @@ async def test_escape_closes_the_list_and_then_the_bar() -> None:
         await pilot.press("slash", *"po")
         await settle(pilot, lambda: "^" in line(pilot.app, 2))
         await pilot.press("tab")
-        assert offered(pilot) == ["port", "portrange"]
-        await pilot.press("down", "down")
+        assert offered(pilot) == ["port", "pod", "portrange"]
+        await pilot.press("down", "down", "down")
         assert typed(pilot) == "portrange"
-        await pilot.press("up")
+        await pilot.press("up", "up")
         assert typed(pilot) == "port"
         await pilot.press("escape")
         assert offered(pilot) == []

@@ -223,6 +223,7 @@ def test_where_exporters_are_listened_to_is_told_with_its_port(roomy: bool, urls
 
 @pytest.mark.parametrize(("told", "said"), [
     (CollectingStatistics(), "no exporter has sent anything yet"),
+    (CollectingStatistics(messages=3, waiting_sets=1), "1 data set waits for its template"),
     (CollectingStatistics(messages=3, waiting_sets=2), "2 data sets wait for their template"),
     (CollectingStatistics(refused=(("version", 4),)), "no message so far could be decoded"),
     (CollectingStatistics(messages=3), "no flows in the messages so far"),

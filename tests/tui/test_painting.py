@@ -12,7 +12,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets import flow_table
 from tests.tui.fake_source import FakeSource, flow, random_flows
-from tests.tui.screen import lines, running, screen_strips
+from tests.tui.screen import list_height, running, screen_strips, terminal_lines
 
 FLOWS = random_flows(500)
 
@@ -61,7 +61,7 @@ def grown(flows: list[FlowRow], tick: int) -> list[FlowRow]:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (200, 60)])
 async def test_terminal_shows_the_truth_after_any_keys_and_ticks(width: int, height: int) -> None:
     source = FakeSource(FLOWS)
-    async with running(source, width, height) as pilot:
+    async with running(source, width, list_height(height)) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
         terminal = Terminal(app, width, height)
@@ -73,12 +73,12 @@ async def test_terminal_shows_the_truth_after_any_keys_and_ticks(width: int, hei
             await pilot.pause()
             await pilot.press(key)
             await pilot.pause(0.05)
-            assert terminal.lines == lines(app), key
+            assert terminal.lines == terminal_lines(app), key
 
 
 async def test_a_tick_that_changes_only_rates_sends_under_6_kb_at_160x50() -> None:
     source = FakeSource(FLOWS)
-    async with running(source, 160, 50) as pilot:
+    async with running(source, 160, list_height(50)) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
         terminal = Terminal(app, 160, 50)
@@ -91,7 +91,7 @@ async def test_a_tick_that_changes_only_rates_sends_under_6_kb_at_160x50() -> No
 
 async def test_a_tick_that_changes_nothing_sends_no_flows() -> None:
     source = FakeSource(FLOWS)
-    async with running(source, 160, 50) as pilot:
+    async with running(source, 160, list_height(50)) as pilot:
         app = pilot.app
         assert isinstance(app, FlowtopApp)
         terminal = Terminal(app, 160, 50)

@@ -345,7 +345,8 @@ def empty_text(page: Page) -> str:
 def _nothing_collected(collecting: CollectingStatistics) -> str:
     """Why exporters have reported no flows so far: what is wrong is on the accuracy line."""
     if collecting.waiting_sets:
-        return f"no flows yet, as their template has not come: {units.things(collecting.waiting_sets, 'data set')}"
+        waiting = "waits for its" if collecting.waiting_sets == 1 else "wait for their"
+        return f"no flows yet: {units.things(collecting.waiting_sets, 'data set')} {waiting} template"
     if collecting.refused_messages and not collecting.messages:
         return "no flows: no message so far could be decoded"
     return "no flows in the messages so far" if collecting.messages else "no flows: no exporter has sent anything yet"
