@@ -113,7 +113,7 @@ def shorten_name(name: str, width: int) -> str:
     domain = _registered_domain(name)
     if room < _LEAST_ENDS or not domain or first == name:
         return units.elide(name + end, width)
-    if room - len(domain) < _LEAST_FIRST:
+    if room - len(domain) < (len(first) if len(first) <= _WHOLE_FIRST else _LEAST_FIRST):
         domain = domain[-max(room - len(first), room // 3):]
     kept = len(domain)
     first = units.elide(first, room - kept)
@@ -128,8 +128,10 @@ def _registered_domain(name: str) -> str:
 
 
 _SHORT_LABEL = 3
+_WHOLE_FIRST = 8
+"""Cells of a host's own label that is left whole, if its domain must be cut for that."""
 _LEAST_FIRST = 5
-"""Cells of a host's own label, at least, beside its whole domain."""
+"""Cells of a longer one, at least, beside its whole domain."""
 _LEAST_ENDS = 9
 """Cells for both ends of a name, at least; below, its middle is left out."""
 _SHARED = "#"

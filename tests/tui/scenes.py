@@ -27,7 +27,7 @@ from flowtop.tui.widgets.filter_bar import GATHER_S
 from tests.tui.fake_exports import NOW_S, FakeExports, statistics
 from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import ICMP, ICMP6, OUT, START_MS, UDP, FakeSource, answered, flow, random_flows
-from tests.tui.screen import lines, running
+from tests.tui.screen import running
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +297,13 @@ async def _play(pilot: Pilot[None], scene: Scene, source: FakeSource) -> None:
 
 
 async def _named(pilot: Pilot[None], names: Mapping[str, str]) -> None:
-    """Every name of a host in view has come."""
-    while not all(name[:3] in "".join(lines(pilot.app)) for name in names.values()):
+    """Every name has come and is painted, cut or not."""
+    assert isinstance(pilot.app, FlowtopApp)
+    main = pilot.app.main
+    while not set(names.values()) <= set(main.filter.known_hosts().names.values()):
+        await pilot.pause(0.05)
+    main.filter.gather_names()  # the last of them may not have said yet that it came
+    while main.filter._gathering:
         await pilot.pause(0.05)
 
 

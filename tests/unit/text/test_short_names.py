@@ -18,6 +18,8 @@ from flowtop.text.names import HostNames, shorten_name
     ("web-1.prod.eu-west.example.net", 20, "web-1…example.net"),
     ("web-1.prod.eu-west.example.net#12", 21, "web-1…example.net#12"),
     ("db.prod.example.co.uk", 18, "db…example.co.uk"),
+    ("backup.storage.example.com", 17, "backup…xample.com"),
+    ("backup-of-monday.storage.example.com", 19, "bac…day…example.com"),
     ("localhost", 5, "lo…st"),
 ])
 def test_the_left_end_and_the_registered_domain_stay(name: str, width: int, short: str) -> None:
