@@ -46,17 +46,23 @@ def justify(left: Sequence[Part], right: Sequence[Part], width: int, *, margin: 
         width: cells of the line; what rank 0 alone does not leave room for is cut off.
         margin: blank cells at both ends.
     """
-    left, right = list(left), list(right)
-    room = width - 2 * margin
-    while _width(left) + _width(right) + (2 if left and right else 0) > room:
-        rank = max((part.rank for part in [*left, *right]), default=0)
-        if not rank:
-            break
-        side = right if any(part.rank == rank for part in right) else left
-        del side[max(index for index, part in enumerate(side) if part.rank == rank)]
-    blank = max(room - _width(left) - _width(right), 2 if left and right else 0)
+    left, right, spare = fitting(left, right, width, margin=margin)
+    blank = max(spare, 0) + (2 if left and right else 0)
     segments = [Segment(" " * margin), *_segments(left), Segment(" " * blank), *_segments(right)]
     return Strip(Segment.simplify(segments)).adjust_cell_length(width, PLAIN)
+
+
+def fitting(left: Sequence[Part], right: Sequence[Part], width: int, *,
+            margin: int = 1) -> tuple[list[Part], list[Part], int]:
+    """What `justify` leaves of both ends in this width, and the cells that are left over; < 0: what it cuts off."""
+    left, right = list(left), list(right)
+    while True:
+        spare = width - 2 * margin - _width(left) - _width(right) - (2 if left and right else 0)
+        rank = max((part.rank for part in [*left, *right]), default=0)
+        if spare >= 0 or not rank:
+            return left, right, spare
+        side = right if any(part.rank == rank for part in right) else left
+        del side[max(index for index, part in enumerate(side) if part.rank == rank)]
 
 
 def _width(parts: Sequence[Part]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import pytest
@@ -231,7 +232,11 @@ async def test_a_filter_in_the_header_is_harmless_and_leaves_room() -> None:
         async with running(source, width, query=Query(filter=compile_filter(text))) as pilot:
             assert "filter port 1 or port 2" in line(pilot.app, 1)
             assert "of 200 flows" in line(pilot.app, 1)
-            assert line(pilot.app, 1).rstrip().endswith("by RATE↓")
+            if width > 80:
+                assert line(pilot.app, 1).rstrip().endswith("by RATE↓")
+            else:
+                assert re.search(r"  in [0-9.]+ .b/s  out [0-9.]+ k?b/s  100 %$", line(pilot.app, 1).rstrip())
+                assert "RATE↓" in line(pilot.app, 2), "the order is seen here: the sums have its room above"
             assert not any("\x1b" in row or "\u202e" in row for row in lines(pilot.app))
 
 
@@ -305,14 +310,14 @@ async def test_escape_closes_the_list_and_then_the_bar() -> None:
         await pilot.press("slash", *"po")
         await settle(pilot, lambda: "^" in line(pilot.app, 2))
         await pilot.press("tab")
-        assert offered(pilot) == ["port", "pod", "portrange"]
-        await pilot.press("down", "down", "down")
+        assert offered(pilot) == ["port", "portrange", "pod"]
+        await pilot.press("down", "down")
         assert typed(pilot) == "portrange"
-        await pilot.press("up", "up")
+        await pilot.press("up")
         assert typed(pilot) == "port"
         await pilot.press("escape")
         assert offered(pilot) == []
-        assert typed(pilot) == "port"
+        assert typed(pilot) == "po", "what was there before the list"
         await pilot.press("escape")
         await settle(pilot, lambda: "1–19 of 200" in line(pilot.app, 1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.segment import Segment
 from textual import events
@@ -16,7 +16,7 @@ from flowtop.output.records import rows_name
 from flowtop.query.query import Page
 from flowtop.text import units
 from flowtop.tui import theme
-from flowtop.tui.line import Part, justify
+from flowtop.tui.line import Part, fitting, justify
 from flowtop.tui.widgets.chart import BRAILLE, Glyphs, chart_lines
 from flowtop.tui.widgets.lines import SteadyLines
 
@@ -192,10 +192,15 @@ def _list_line(view: HeaderView, width: int) -> Strip:
         staying = sum(part.width + part.gap for part in left if not part.rank)
         room = width - 4 - sum(part.width + part.gap for part in [*left, *right[1:]]) - len(_FILTER)
         room = min(max(room, _LEAST_FILTER), max(width - 2 - staying - len(_FILTER), 1))
-        text = units.elide(units.printable(shown.text, _LONGEST_FILTER), room)
-        left.append(Part(text, label=_FILTER))  # what is listed: it stays whatever else there is to say
+        text = units.printable(shown.text, room)
+        part = Part(text, label=_FILTER)  # what is listed: it stays whatever else there is to say
+        left.append(part)
     if page.capture_filter:  # whatever is filtered now: other flows are not counted at all
         left.append(Part(units.printable(page.capture_filter, max(12, width // 4)), label="in kernel ", rank=4))
+    if shown is not None:
+        left, right, spare = fitting(left, right, width)
+        wider = replace(part, text=units.printable(shown.text, room + max(spare, 0)))  # where others found no room
+        left = [wider if one is part else one for one in left]
     return justify(left, right, width)
 
 
@@ -269,7 +274,6 @@ _LEAST_TRAIL = 24
 _LEAST_ALARM = 20
 _LEAST_BANNER = 10
 _FILTER = "filter "
-_LONGEST_FILTER = 500
 _LEAST_FILTER = 16
 """Cells that the filter gets before others give way."""
 
