@@ -184,8 +184,8 @@ class HostNames:
 
     @called.setter
     def called(self, names: Mapping[bytes, str]) -> None:
-        if names is not self._called:
-            self._called = names
+        before, self._called = self._called, names
+        if names is not before and names != before:  # each page has an object of its own
             with self._changed:
                 self.edition += 1
 

@@ -81,3 +81,15 @@ def test_what_was_scrolled_past_is_not_looked_up() -> None:
     assert len([address for address in asked if address.startswith("192.0.2.")]) <= 1, "but for the one that was asked"
     names.leave_view()
     names.close()
+
+
+def test_names_that_are_told_again_are_no_change() -> None:
+    names = HostNames(lambda _: None)
+    raw = ip_address("192.0.2.1").packed
+    names.called = {raw: "edge.example.net"}
+    edition = names.edition
+    names.called = {raw: "edge.example.net"}
+    assert names.edition == edition, "or a filter of names would ask for page after page"
+    names.called = {raw: "other.example.net"}
+    assert names.edition > edition
+    names.close()
