@@ -91,9 +91,9 @@ SAYS: dict[str, Says] = {
                                 "ipfix+tls://192.0.2.40:4740", "Esc"),
                           top=("1,247 flows",), absent=("next in",)),
     "help": Says(panel=("KEYS", "PgUp PgDn", "Home End", "q F10 Ctrl-C", "Backspace", "Esc"), top=()),
-    "help-words": Says(panel=("WORDS", "VLAN", "SOURCE", "DESTINATION", "PROCESS", "FLAGS", "RATE", "10 s", "60 s",
+    "help-words": Says(panel=("WORDS", "VLAN", "SOURCE", "DESTINATION", "PROCESS", "FLAGS", "RATE", "10 s",
                               "Esc"),
-                       wide=("PEAK", "PPS", "BYTES", "PKTS", "AGE", "RTT")),
+                       wide=("60 s", "PEAK", "PPS", "BYTES", "PKTS", "AGE", "RTT")),
     "help-filters": Says(panel=("FILTERS", "Ctrl-A Ctrl-E", "host 10.0.0.1", "net 10/8", "port 80,443", "10.0.0.5:443",
                                 "Esc")),
     # VLAN is always shown, and SOURCE stands before PROTO now.
