@@ -97,7 +97,8 @@ SAYS: dict[str, Says] = {
     "help-filters": Says(panel=("FILTERS", "Ctrl-A Ctrl-E", "host 10.0.0.1", "net 10/8", "port 80,443", "10.0.0.5:443",
                                 "Esc")),
     # VLAN is always shown, and SOURCE stands before PROTO now.
-    "columns": Says(panel=("IF", "always", "VLAN", "SOURCE", "PROTO", "DESTINATION", "RATE", "PKTS", "AGE", "Esc")),
+    "columns": Says(panel=("IF", "always", "VLAN", "SOURCE", "PROTO", "DESTINATION", "RATE", "PKTS", "Esc"),
+                    wide=(" AGE ",)),
     "columns-chosen": Says(rows=({**FASTEST, "IF": "eth0"}, SECOND), absent=(" D ",)),
     "copy": Says(panel=("f ", "src port 873", "dst host 2001:db8:40:7::22", "t ", "tcp and src host 2001:db8:40::1f",
                         "j ", '"sourceTransportPort": 873', "Esc"), rows=LIST),
