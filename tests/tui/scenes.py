@@ -231,12 +231,18 @@ async def press(pilot: Pilot[None], keys: tuple[str, ...]) -> None:
             pilot.app.focused.post_message(events.Paste(key))
             await pilot.pause()
         else:
+            if key == "tab" and "slash" in keys:  # it completes what is found for all that was typed
+                await _settle_filter(pilot)
             await pilot.press(key)
     if "slash" in keys:
-        await pilot.pause(2 * GATHER_S)
-        await pilot.app.workers.wait_for_complete()
+        await _settle_filter(pilot)
     if "ctrl+p" in keys:
         await _settle_palette(pilot)
+
+
+async def _settle_filter(pilot: Pilot[None]) -> None:
+    await pilot.pause(2 * GATHER_S)
+    await pilot.app.workers.wait_for_complete()
 
 
 async def _settle_palette(pilot: Pilot[None]) -> None:
