@@ -20,6 +20,7 @@ from tests.unit.cli.test_reading import CAPTURE
 
 _MEASURED = ("tcpRoundTripMicroseconds", "tcpRetransmittedSegments", "tcpOutOfOrderSegments")
 _NOT_EXPORTED = ("flowId", "ipTTL", "fragmentPackets", "icmpEchoIdentifier", "icmpRoundTripMicroseconds",
+                 "peerName", "peerNameOrigin",
                  *(name for name in flow_names() if name.startswith("tcp") and name not in (*ELEMENTS, *_MEASURED)))
 
 
