@@ -178,7 +178,8 @@ async def test_names_stand_beside_numbers_and_are_no_markup() -> None:
         while "example" not in flow_lines(pilot.app)[0]:
             await pilot.pause(0.05)
         await pilot.press("enter")
-        await pilot.pause()
+        while "?red?x??red?.example" not in text(pilot):
+            await pilot.pause(0.05)
         assert re.search(r"198\.51\.100\.7:443  \(\?red\?x\?\?red\?\.example#\d:443\)", text(pilot)), "one of several"
 
 

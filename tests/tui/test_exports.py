@@ -22,7 +22,7 @@ from flowtop.tui.panels.exports import SCHEMES, ExportsScreen
 from flowtop.tui.state.exports import STATES
 from tests.tui.fake_exports import FakeExports, Now, statistics
 from tests.tui.fake_source import FakeSource, random_flows
-from tests.tui.screen import flow_lines, line, lines, running
+from tests.tui.screen import flow_lines, line, lines, running, terminal_lines
 
 RECORDING = "file:flowtop-20260101-120000.ipfix"
 """What is offered at 2026-01-01 12:00:00."""
@@ -376,7 +376,7 @@ async def test_pasted_text_loses_what_a_terminal_would_obey() -> None:
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60), (40, 12), (20, 6), (1, 1)])
 async def test_every_size_paints_whole_lines(size: tuple[int, int]) -> None:
     async with panel(two(), *size) as pilot:
-        assert all(len(each) == size[0] for each in lines(pilot.app))
+        assert {len(each) for each in terminal_lines(pilot.app)} == {size[0]}
         await pilot.press("a", *"csv:")
 
 

@@ -66,7 +66,7 @@ SAYS: dict[str, Says] = {
     "filter": Says(rows=FILTERED, banner=("tcp and port 443", "164 of 1,248")),
     "filter-error": Says(banner=("/ tcp and port 443 and prot", "164 of 1,248"), keys=TYPING),
     "filter-too-large": Says(banner=("or port 70000", "572 of 1,248"), keys=TYPING),
-    "filter-completion": Says(banner=("/ tcp and host 198.51.100.76", "5 of 1,248"), keys=TYPING),
+    "filter-completion": Says(banner=("/ tcp and host 198.51.100.", "of 1,248"), keys=TYPING),
     "nothing-matches": Says(banner=("tcp and port 7", "0 of 1,248")),
     "groups": Says(panel=("flow", "biflow", "source", "destination", "pair", "service", "protocol", "interface",
                           "direction", "+ subnet /16", "destination_subnet", "vlan", "tunnel", "dscp", "Enter", "Esc"),
