@@ -16,7 +16,7 @@ from flowtop.tui.panels.help import PAGES
 from tests.tui.fake_source import IN, OUT, FakeSource, flow, random_flows
 from tests.tui.regions import panel
 from tests.tui.scenes import SCENES, showing
-from tests.tui.screen import flow_lines, line, lines, running
+from tests.tui.screen import flow_lines, line, lines, running, terminal_height, terminal_lines
 from tests.tui.test_regions import _resized as resized
 
 SMALL = ((40, 10), (46, 12), (60, 20))
@@ -31,8 +31,8 @@ async def test_nothing_runs_over_the_edge_of_a_small_terminal(scene: str) -> Non
     async with showing(SCENES[scene], 80, 24) as pilot:
         for width, height in SMALL:
             await resized(pilot, width, height)
-            screen = lines(pilot.app)
-            assert len(screen) == height
+            screen = terminal_lines(pilot.app)
+            assert len(screen) == terminal_height(height)
             assert {cell_len(text) for text in screen} == {width}
 
 
