@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,17 +146,23 @@ def rustnet(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
 
 
 @contextmanager
-def nethogs(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
-    path, report = directory / "nethogs.txt", Report()
+def _writing(path: Path, words: Sequence[str]) -> Iterator[None]:
+    """A program that writes to this file, until the end of the block."""
     with path.open("w") as out:
-        child = subprocess.Popen(inside(near, "nethogs", "-t", "-C", "-d", "1", "-v", "2", "veth0"), stdout=out,
-                                 stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(words, stdout=out, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(2)
         try:
-            yield lambda: report
+            yield
         finally:
             child.terminate()
             child.wait()
+
+
+@contextmanager
+def nethogs(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
+    path, report = directory / "nethogs.txt", Report()
+    with _writing(path, inside(near, "nethogs", "-t", "-C", "-d", "1", "-v", "2", "veth0")):
+        yield lambda: report
     for line in path.read_text(errors="replace").splitlines():
         found = re.match(r".*/(\d+)/\d+\t([\d.]+)\t([\d.]+)$", line)
         if found and float(found[2]) + float(found[3]) > 0:
@@ -167,15 +173,8 @@ def nethogs(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
 @contextmanager
 def bandwhich(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
     path, report = directory / "bandwhich.txt", Report()
-    with path.open("w") as out:
-        child = subprocess.Popen(inside(near, "bandwhich", "--raw", "-n", "-i", "veth0"), stdout=out,
-                                 stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(2)
-        try:
-            yield lambda: report
-        finally:
-            child.terminate()
-            child.wait()
+    with _writing(path, inside(near, "bandwhich", "--raw", "-n", "-i", "veth0")):
+        yield lambda: report
     for line in path.read_text(errors="replace").splitlines():
         found = re.match(r'connection: <\d+> <[^>]*>:(\d+) => \S+ \((\w+)\).*process: "(.*)"', line)
         if found and not found[3].startswith("<UNKNOWN"):
