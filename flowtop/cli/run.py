@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,6 +123,7 @@ class Run:
             narrate(line)
         if options.write is not None:
             _require_another_file(options, f"-w {options.write}", options.write)
+            _require_unexported(options, options.write)
         self._source: Source = choose_source(options)
         self.recorder = Recorder(RecordingLimits(options.snaplen or WHOLE_PACKET, options.write_per_flow,
                                                  options.write_total))
@@ -205,6 +207,26 @@ def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
     for url, path in zip(options.export, paths, strict=True):
         _require_another_file(options, f"-e {url}", path)
     return list(zip(options.export, keeps, strict=True))
+
+
+def _require_unexported(options: RunOptions, path: str) -> None:
+    """Raise FlowtopError when an export writes the file `path` of packets as well.
+
+    Each is locked while it is written, but opened by a thread of its own: whichever came second would be refused later,
+    or wait until the first has ended.
+    """
+    from flowtop.export.url import parse_export_url
+
+    def place(path: str) -> Path | None:
+        with suppress(OSError, RuntimeError, ValueError):  # circular links, or a NUL: reported where it is opened
+            if path != "-" and (Path(path).is_file() or not Path(path).exists()):  # a device is for all
+                return Path(path).resolve()
+        return None
+
+    for url in options.export:
+        written = parse_export_url(url).path
+        if written and place(written) is not None and place(written) == place(path):
+            raise FlowtopError(f"-w {path}: -e {url} writes this file", hint="name another file", exit_code=EXIT_USAGE)
 
 
 def _require_another_file(options: RunOptions, option: str, path: str) -> None:

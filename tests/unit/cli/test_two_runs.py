@@ -108,12 +108,19 @@ def test_runs_that_begin_at_once_say_what_each_of_them_did_not_write(tmp_path: P
     assert sum(other.read_text().count("\n") for other in tmp_path.iterdir()) == said
 
 
-def test_one_run_does_not_write_flows_and_packets_to_one_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["{0}/x", "{0}/./x", "{0}/link"])
+@pytest.mark.parametrize("before", ["nothing", "records"])
+def test_one_run_does_not_write_flows_and_packets_to_one_file(tmp_path: Path, name: str, before: str) -> None:
     path = tmp_path / "x"
-    with run("-e", f"jsonl:{path}", "-w", f"{tmp_path}/./x") as process:
+    (tmp_path / "link").symlink_to("x")
+    if before == "records":
+        path.write_text("of an earlier run\n")
+    with run("-e", f"jsonl:{path}", "-w", name.format(tmp_path)) as process:
         status, lines = ended(process)
-    assert status in (2, 74)
-    assert any("something else is writing it" in line for line in lines), lines
+    assert (status, lines) == (2, [f"flowtop: -w {name.format(tmp_path)}: -e jsonl:{path} writes this file",
+                                   "hint: name another file"])
+    assert path.exists() == (before == "records")
+    assert {other.name for other in tmp_path.iterdir()} <= {"x", "link"}
 
 
 @pytest.mark.parametrize("option", ["-e jsonl:", "-w "])
