@@ -21,7 +21,6 @@ class Candidates(Widget):
 
     Attributes:
         choosing: one of the words has been chosen.
-        top: line of the screen at which it begins.
     """
 
     DEFAULT_CSS = "Candidates { layer: over; position: absolute; display: none; background: ansi_default; }"
@@ -30,7 +29,7 @@ class Candidates(Widget):
         super().__init__()
         self._words: Sequence[str] = ()
         self._chosen: int | None = None
-        self.top = 2
+        self._x, self._top = 0, 2
 
     @property
     def choosing(self) -> bool:
@@ -48,11 +47,22 @@ class Candidates(Widget):
         self.display = bool(words)
         if not words:
             return
+        self._x = x
+        self._arrange()
+        self.refresh()
+
+    def place(self, line: int) -> None:
+        """Begin at this line of the screen, which may be another or have another size now."""
+        self._top = line
+        if self.display:
+            self._arrange()
+
+    def _arrange(self) -> None:
+        words = self._words
         width = max(map(len, [*words, self._more().strip()])) if len(words) > LINES else max(map(len, words))
         width = min(width, LONGEST, self.screen.size.width - 2) + 2
         self.styles.width, self.styles.height = width, min(len(words), LINES) + (len(words) > LINES)
-        self.styles.offset = (max(0, min(x - 1, self.screen.size.width - width)), self.top)
-        self.refresh()
+        self.styles.offset = (max(0, min(self._x - 1, self.screen.size.width - width)), self._top)
 
     def hide(self) -> None:
         """Hide the list."""

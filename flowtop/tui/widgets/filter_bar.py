@@ -142,7 +142,7 @@ class FilterBar(Widget):
     def place(self, line: int) -> None:
         """Stand on this line of the screen."""
         self.styles.offset = (0, line)
-        self.candidates.top = line + 1
+        self.candidates.place(line + 1)
 
     def show_count(self, words: str) -> None:
         """Show how many flows the filter leaves."""
