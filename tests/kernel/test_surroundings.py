@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from flowtop.capture.ebpf.compiler import KEPT_VARIABLE
 from tests.kernel.netns import PATIENCE_S
 from tests.unit.cli import refused
 
@@ -31,11 +32,11 @@ ASKED_FOR = re.compile(r'"([^"]*\.h)"')
 
 def capture_once(tmp_path: Path, *prefix: str, cwd: Path | None = None, environment: dict[str, str] | None = None,
                  ) -> subprocess.CompletedProcess[str]:
-    """A capture of loopback, with packets written too: both programs of bpf/ are compiled."""
+    """A capture of loopback, with packets written too: both programs of bpf/ are compiled, as none are kept."""
     words = [*prefix, str(FLOWTOP), "-b", "-o", "json", "-c", "1", "-d", "0.1", "-i", "lo",
              "-w", str(tmp_path / "packets.pcapng")]
-    return subprocess.run(words, cwd=cwd, env={**os.environ, **(environment or {})}, capture_output=True, text=True,
-                          timeout=PATIENCE_S, check=False)
+    return subprocess.run(words, cwd=cwd, env={**os.environ, KEPT_VARIABLE: "", **(environment or {})},
+                          capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def assert_captured(done: subprocess.CompletedProcess[str]) -> None:
@@ -161,7 +162,7 @@ SOCKETPAIR, MEMFD_CREATE, BPF = {"x86_64": ("53", "319", "321"), "aarch64": ("19
 def test_a_capture_works_as_check_says_or_says_in_two_lines_what_to_do(
         prefix: tuple[str, ...], before: Callable[[], None] | None, remedy: str | None) -> None:
     live, check = (subprocess.run([*prefix, str(FLOWTOP), *words], capture_output=True, text=True, check=False,
-                                  timeout=PATIENCE_S, preexec_fn=before)
+                                  timeout=PATIENCE_S, preexec_fn=before, env={**os.environ, KEPT_VARIABLE: ""})
                    for words in (("-b", "-o", "json", "-c", "1", "-d", "0.1", "-i", "lo"), ("--check",)))
     assert (live.returncode == 0) == (check.returncode == 0) == (remedy is None), (live, check)
     if remedy is None:

@@ -42,6 +42,11 @@ NAMES_OCTETS = 2 << 20
 """Of the ring buffer for packets that tell a name."""
 _PAGE = 4096
 
+KEPT = "/var/cache/flowtop"
+"""Directory of compiled programs, see kept.py."""
+KEPT_VARIABLE = "FLOWTOP_PROGRAM_CACHE"
+"""Environment variable: another such directory; empty: none, each start compiles."""
+
 _ANSWER_OCTETS = 65536
 _MOST_DESCRIPTORS = 64
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -133,7 +138,7 @@ class Build:
         self._directory = directory
         self._request = {"source": str(directory / source), "cflags": [f"-I{directory}", *cflags],
                          "headers": str(directory / "headers"), "programs": list(programs), "maps": list(maps),
-                         "owners": owners, "names": list(names)}
+                         "owners": owners, "names": list(names), "kept": os.environ.get(KEPT_VARIABLE, KEPT)}
         self.refused: Mapping[str, str] = {}
         self._child = _Child(python, directory, self._request)
 

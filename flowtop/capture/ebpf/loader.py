@@ -18,9 +18,10 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 PROGRAMS = ("flow_ingress", "flow_egress")
 """tc programs of bpf/flow.bpf.c (BPF_PROG_TYPE_SCHED_CLS)."""
@@ -151,16 +152,27 @@ PACKET_MAPS = ("packets", "losses")
 """Maps of bpf/packets.bpf.c that flowtop reads."""
 
 
-def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
-                  program_names: Iterable[str] = PROGRAMS, map_names: Iterable[str] = MAPS,
-                  ) -> dict[str, dict[str, int]]:
-    """Compile `source` and load its programs into the kernel.
+class Sources(NamedTuple):
+    """What to compile, and with what.
+
+    Attributes:
+        source: path of flow.bpf.c or another source.
+        headers: directory that bcc uses as kernel headers; None: let it search for the host's.
+        kept: directory of compiled programs, see kept.py; "": none.
+    """
+
+    source: Path
+    headers: Path | None
+    kept: str = ""
+
+
+def load_programs(sources: Sources, cflags: list[str], program_names: Iterable[str] = PROGRAMS,
+                  map_names: Iterable[str] = MAPS) -> dict[str, dict[str, int]]:
+    """Load programs into the kernel: kept ones, else compiled now.
 
     Args:
-        bcc: result of `find_bcc`.
-        source: path of flow.bpf.c or another source.
+        sources: what to compile.
         cflags: options of clang.
-        headers: directory that bcc uses as kernel headers; None: let it search for the host's.
         program_names, map_names: programs and maps to return.
 
     Returns:
@@ -168,28 +180,59 @@ def load_programs(bcc: ModuleType, source: Path, cflags: list[str], headers: Pat
 
     Raises:
         LoadError: compiling or loading failed.
+        BccMissingError: see find_bcc.
     """
-    if headers is not None:
-        os.environ["BCC_KERNEL_SOURCE"] = str(headers)
+    kept = _beside("kept")
+    place = kept.place(sources.kept, sources.source, cflags, sources.headers, _bcc_file())
+    if place is not None:
+        again: dict[str, dict[str, int]] | None = kept.load(place, program_names, map_names)
+        if again is not None:
+            return again
+    bcc = find_bcc()
+    if sources.headers is not None:
+        os.environ["BCC_KERNEL_SOURCE"] = str(sources.headers)
     ctypes.set_errno(0)
     try:
-        module: Any = bcc.BPF(src_file=str(source).encode(), cflags=cflags)
+        module: Any = bcc.BPF(src_file=str(sources.source).encode(), cflags=cflags)
     except Exception as error:  # bcc raises plain Exception
         raise LoadError("compile", _one_line(error), ctypes.get_errno()) from error
-    programs = {}
+    programs, kinds = {}, {}
     for name in program_names:
         ctypes.set_errno(0)
         try:
             kind, attach_type = OWNER_PROGRAMS.get(name, ("SCHED_CLS", -1))
-            programs[name] = module.load_func(name, getattr(bcc.BPF, kind), attach_type=attach_type).fd
+            kinds[name] = getattr(bcc.BPF, kind), attach_type
+            programs[name] = module.load_func(name, kinds[name][0], attach_type=attach_type).fd
         except Exception as error:
             raise LoadError("load", _one_line(error), ctypes.get_errno()) from error
+    if place is not None:
+        kept.keep(place, bcc, module, kinds)
     maps = {name: bcc.lib.bpf_table_fd(module.module, name.encode()) for name in map_names}
     return {"programs": programs, "maps": maps}
 
 
-def load_with_owners(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
-                     program_names: Iterable[str], map_names: Iterable[str]) -> dict[str, dict[str, int]]:
+def _bcc_file() -> Path | None:
+    """Where bcc's package would be imported from, without importing it."""
+    with suppress(*_IMPORT_FAULTS, ValueError):
+        specification = importlib.util.find_spec("bcc")
+        if specification is not None and specification.origin:
+            return Path(specification.origin)
+    return next((file for directory in distribution_directories()
+                 if (file := directory / "bcc" / "__init__.py").is_file()), None)
+
+
+def _beside(name: str) -> ModuleType:
+    """A module of this directory, by its path as this file is."""
+    specification = importlib.util.spec_from_file_location(f"flowtop_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def load_with_owners(sources: Sources, cflags: list[str], program_names: Iterable[str],
+                     map_names: Iterable[str]) -> dict[str, dict[str, int]]:
     """As `load_programs`, with the programs and maps that find the process of a socket.
 
     Raises:
@@ -201,8 +244,8 @@ def load_with_owners(bcc: ModuleType, source: Path, cflags: list[str], headers: 
         raise OwnersRefusedError(f"no type information of the kernel: {_one_line(error)}") from error
     flags = [f"-DTASK_{name.upper()}={offset}" for name, offset in offsets.items()]
     try:
-        return load_programs(bcc, source, [*cflags, "-DFLOW_OWNERS", *flags], headers,
-                             (*program_names, *OWNER_PROGRAMS), (*map_names, *OWNER_MAPS))
+        return load_programs(sources, [*cflags, "-DFLOW_OWNERS", *flags], (*program_names, *OWNER_PROGRAMS),
+                             (*map_names, *OWNER_MAPS))
     except LoadError as error:
         raise OwnersRefusedError(str(error)) from error
 
@@ -212,25 +255,16 @@ class OwnersRefusedError(Exception):
 
 
 def _task_offsets() -> dict[str, int]:
-    """Offsets of the members of struct task_struct that bpf/owner.h reads. Raises OSError, ValueError.
-
-    btf.py is loaded by its path, as this file is.
-    """
-    specification = importlib.util.spec_from_file_location("flowtop_btf", Path(__file__).with_name("btf.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    btf = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(btf)
-    found: dict[str, int] = btf.member_offsets("task_struct", TASK_MEMBERS)
+    """Offsets of the members of struct task_struct that bpf/owner.h reads. Raises OSError, ValueError."""
+    found: dict[str, int] = _beside("btf").member_offsets("task_struct", TASK_MEMBERS)
     return found
 
 
 TASK_MEMBERS = ("flags", "tgid", "group_leader", "real_parent", "start_boottime", "comm")
 
 
-def load_with_names(bcc: ModuleType, source: Path, cflags: list[str], headers: Path | None,
-                    program_names: Iterable[str], map_names: Iterable[str], *, owners: bool, names: list[str],
-                    ) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+def load_with_names(sources: Sources, cflags: list[str], program_names: Iterable[str], map_names: Iterable[str], *,
+                    owners: bool, names: list[str]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
     """As `load_programs`, with what else is asked for, as far as the kernel takes it.
 
     Args:
@@ -247,11 +281,11 @@ def load_with_names(bcc: ModuleType, source: Path, cflags: list[str], headers: P
             flags, programs, maps = [*cflags, *names], (*programs, NAME_PROGRAM), (*maps, *NAME_MAPS)
         if owners and "owners" not in refused:
             try:
-                return load_with_owners(bcc, source, flags, headers, programs, maps), refused
+                return load_with_owners(sources, flags, programs, maps), refused
             except OwnersRefusedError as error:
                 refused["owners"] = str(error)
         try:
-            return load_programs(bcc, source, flags, headers, programs, maps), refused
+            return load_programs(sources, flags, programs, maps), refused
         except LoadError as error:
             if not with_names:
                 raise
@@ -261,11 +295,11 @@ def load_with_names(bcc: ModuleType, source: Path, cflags: list[str], headers: P
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The answer to the parent, and the descriptors to send, in the order of the names in the answer."""
+    sources = Sources(Path(request["source"]), Path(request["headers"]) if request["headers"] else None,
+                      request["kept"])
     try:
-        bcc = find_bcc()
-        what = (bcc, Path(request["source"]), request["cflags"],
-                Path(request["headers"]) if request["headers"] else None, request["programs"], request["maps"])
-        loaded, refused = load_with_names(*what, owners=request["owners"], names=request["names"])
+        loaded, refused = load_with_names(sources, request["cflags"], request["programs"], request["maps"],
+                                          owners=request["owners"], names=request["names"])
     except BccMissingError as error:
         return {"stage": "import", "message": str(error), "errno": 0}, []
     except LoadError as error:
