@@ -154,7 +154,8 @@ CHECKS: dict[str, Check] = {
 @pytest.mark.parametrize(("name", "action"), [(name, key.action) for key in COLUMN_KEYS for name in key.names])
 async def test_key_does_what_its_entry_says(name: str, action: str) -> None:
     near_the_limit = {"widen(1)": (("interface", 56),), "widen(-1)": (("source", 12),)}.get(action, ())
-    async with choosing(Looks(columns=Arrangement(widths=near_the_limit)), 160 if action == "widen(1)" else 80) as pilot:
+    looks = Looks(columns=Arrangement(widths=near_the_limit))
+    async with choosing(looks, width=160 if near_the_limit else 80) as pilot:
         await CHECKS[action](pilot, name)
 
 
