@@ -33,13 +33,18 @@ class Arrangement:
     def ordered(self, columns: Iterable[Column]) -> list[Column]:
         """All of these columns in the user's order."""
         every = list(columns)
+        if not self.order:
+            return every
         by_id = {column.id: column for column in every}
-        columns_in_order = [by_id[column_id] for column_id in dict.fromkeys(self.order) if column_id in by_id]
-        for position, column in enumerate(every):
-            if column not in columns_in_order:
-                before = columns_in_order.index(every[position - 1]) + 1 if position else 0
-                columns_in_order.insert(before, column)
-        return columns_in_order
+        ids = [column_id for column_id in dict.fromkeys(self.order) if column_id in by_id]
+        named, before = set(ids), -1
+        for column_id in by_id:
+            if column_id in named:
+                before = ids.index(column_id)
+            else:
+                before += 1
+                ids.insert(before, column_id)
+        return [by_id[column_id] for column_id in ids]
 
 
 AUTOMATIC = Arrangement()
