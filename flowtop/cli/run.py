@@ -68,7 +68,8 @@ def batch(options: RunOptions, narrate: Narrate) -> int:
     def rounds(exports: Exports, open_capture: OpenCapture) -> int:
         pipeline = run.pipeline(open_capture(), exports, reader=pages.ready)
         caught = stop_on_signals(lambda: run.recorder.stop_by_signal(pipeline.request_stop), exports.hurry)
-        run_batch(config, pipeline, pages, write, narrate)
+        figures = replace(config, exports=lambda: [export.statistics.record for export in exports.statistics()])
+        run_batch(figures, pipeline, pages, write, narrate)
         if pipeline.fault is not None:
             raise pipeline.fault
         if not caught or options.count is None or pipeline.completed:
@@ -298,6 +299,8 @@ def _closing_line(figures: ExportStatistics) -> str:
         parts.append(f"{blocked}{figures.refused_messages} datagrams REFUSED")
     if figures.unmarked_records:
         parts.append(f"{figures.unmarked_records} of them are aggregates, whose packets may be in others too")
+    if figures.cut_owners:
+        parts.append(f"{figures.cut_owners} lack texts about their process, for lack of room")
     line = f"export {figures.url}: {', '.join(parts)}"
     return "".join(character if character.isprintable() else "?" for character in line)
 

@@ -39,6 +39,9 @@ class ExportContext(Protocol):
     def owners(self) -> Texts | None:
         """The texts of the records' owners; None: they are not exported."""
 
+    def cut_owners(self, records: int) -> None:
+        """Count records whose owner's texts were cut or left out; negative: they were not sent after all."""
+
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
         """Wait for a socket or pipe while the exporter continues to take records. Returns whether it is ready.
 

@@ -206,7 +206,7 @@ class Exporter:
                 self._backlog.waiting + (len(self._hold) if self._hold is not None else 0), counters.spooled,
                 lost.records, lost.packets, lost.octets,
                 errors, counters.announced_at, self._since, self._transport.file_octets, counters.refused,
-                counters.refusal, counters.unmarked)
+                counters.refusal, counters.unmarked, counters.cut_owners)
 
     # ---- ExportContext, for the transport
 
@@ -229,6 +229,11 @@ class Exporter:
     def owners(self) -> Texts | None:
         """The texts of the records' owners; None: they are not exported."""
         return None if self._owners is None else self._owners.texts
+
+    def cut_owners(self, records: int) -> None:
+        """Count records whose owner's texts were cut or left out; negative: they were not sent after all."""
+        with self._backlog.lock:
+            self._counters.cut_owners += records
 
     def wait(self, connection: Waitable | None, *, write: bool, timeout_s: float) -> bool:
         """Wait for a socket or pipe, and keep the queue short meanwhile. Raises Abandoned."""

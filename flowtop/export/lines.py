@@ -55,7 +55,8 @@ class LineSession:
                 counts.append(1)
         return FlowMessages(messages, counts, records, counts)
 
-    def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
+    def not_sent(self, flows: FlowMessages, sent: int, context: ExportContext) -> FlowRecords:
         """The records that are not in the first `sent` messages."""
+        del context
         rest: FlowRecords = flows.records[int(np.sum(flows.record_counts[:sent], dtype=np.int64)):]
         return rest

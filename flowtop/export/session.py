@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from flowtop.export.context import ExportContext
 from flowtop.export.relays import interfaces_of_exporters
@@ -36,6 +37,7 @@ class FlowMessages:
         data_counts: number of Data Records in each; a biflow is one of two Flow Records.
         preceding: messages that must precede them: about new tunnels, Templates of records with measurements or with
             owners, and Templates and selectors of relayed records.
+        cut_owners: for which records texts of the owner were cut or left out, shape (n,); None: for none.
     """
 
     messages: list[bytes]
@@ -43,6 +45,7 @@ class FlowMessages:
     records: FlowRecords
     data_counts: list[int]
     preceding: list[bytes] = field(default_factory=list)
+    cut_owners: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(slots=True)
@@ -199,7 +202,7 @@ class TransportSession:
         records = lean(records, max_octets)
         relayed, measured, selectors = len(self._relayed), len(self._measured), len(self._selectors)
         owned = len(self._owned)
-        sets, order, sizes = self._flow_sets(self._sampled(records), context.owners(), max_octets)
+        (sets, order, sizes), cut = self._flow_sets(self._sampled(records), context.owners(), max_octets)
         preceding += self._encode(self._selectors.reports(self._domain, selectors), self._domain, context, max_octets)
         new = [*list(self._measured.values())[measured:], *self._relayed.templates[relayed:],
                *list(self._owned.values())[owned:]]
@@ -214,7 +217,9 @@ class TransportSession:
         if sizes is not None:
             ends = np.cumsum(np.append(0, sizes))[np.cumsum([0, *counts])]
             counts = np.diff(ends).tolist()
-        return FlowMessages(encoded.messages, counts, chosen(records, order), encoded.record_counts, preceding)
+        if cut is not None:
+            context.cut_owners(int(cut.sum()))
+        return FlowMessages(encoded.messages, counts, chosen(records, order), encoded.record_counts, preceding, cut)
 
     def _sampled(self, records: FlowRecords) -> FlowRecords:
         """Relayed records with their counters as they were sampled, if there can be Options that say so."""
@@ -222,15 +227,16 @@ class TransportSession:
             return records
         return self._selectors.applied(records)
 
-    def _flow_sets(self, records: FlowRecords, owners: Texts | None, max_octets: int) -> Sets:
-        """As `_plain_sets`; with owners, if there are any."""
+    def _flow_sets(self, records: FlowRecords, owners: Texts | None, max_octets: int) -> tuple[
+            Sets, npt.NDArray[np.bool_] | None]:
+        """As `_plain_sets`; with owners, if there are any. And for which records their texts were cut."""
         if owners is None or not records["owner"].any():
-            return self._plain_sets(records)
-        found, templates = owned_sets(records, owners, self._plain_sets, self._template, max_octets,
+            return self._plain_sets(records), None
+        found, templates, cut = owned_sets(records, owners, self._plain_sets, self._template, max_octets,
                                       pairs(records) if self._pairs(records) else None)
         for template in templates:
             self._owned.setdefault(template.id, template)
-        return found
+        return found, cut if cut.any() else None
 
     def _template(self, id_: int) -> Template:
         """A Template of Flow Records without owners."""
@@ -254,13 +260,15 @@ class TransportSession:
         """The records in an order in which even parts do not split biflows."""
         return pairs_first(records) if self._pairs(records) else records
 
-    def not_sent(self, flows: FlowMessages, sent: int) -> FlowRecords:
+    def not_sent(self, flows: FlowMessages, sent: int, context: ExportContext) -> FlowRecords:
         """Take back all but the first `sent` messages of the last `flows`; returns the records that were not sent."""
         count, data_count = sum(flows.record_counts[sent:]), sum(flows.data_counts[sent:])
         self._sequences[self._domain] = self._sequences[self._domain] - data_count & 0xFFFF_FFFF
         self._counts.flow_records -= count
         self._counts.messages -= len(flows.messages) - sent
         self._counts.octets -= sum(map(len, flows.messages[sent:]))
+        if flows.cut_owners is not None:
+            context.cut_owners(-int(flows.cut_owners[len(flows.records) - count:].sum()))
         return flows.records[len(flows.records) - count:]
 
     def _encode(self, sets: Sequence[RecordSet], domain: int, context: ExportContext, max_octets: int) -> list[bytes]:

@@ -44,6 +44,8 @@ class ExportStatistics:
         refused_messages: datagrams that the collector's host or a router has refused, as far as they said so (ICMP).
         refusal: why they are refused now; "" if they are not.
         unmarked_records: records of an export without duplicates that may contain packets which other records have too.
+        cut_owners: records, also repeated ones, that have less than is known of their process: texts were cut or left
+            out.
     """
 
     url: str
@@ -64,6 +66,16 @@ class ExportStatistics:
     refused_messages: int = 0
     refusal: str = ""
     unmarked_records: int = 0
+    cut_owners: int = 0
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        """As members of JSON."""
+        return {"url": self.url, "state": self.state.value, "sentRecords": self.sent_records,
+                "repeatedRecords": self.repeated_records, "queuedRecords": self.queued_records,
+                "spooledRecords": self.spooled_records, "notSentRecords": self.not_sent_records,
+                "refusedMessages": self.refused_messages, "cutOwnerRecords": self.cut_owners,
+                "lastError": self.last_error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +141,5 @@ class Counters:
     refused: int = 0
     refusal: str = ""
     unmarked: int = 0
+    cut_owners: int = 0
     announced_at: float | None = None

@@ -58,9 +58,9 @@ def _name() -> Field:
 
 def _origin() -> Field:
     made = _shown_if_known(make.text(
-        _ORIGIN, "NAMED BY", "How the name was seen: dns, tls, http, quic.", json="peerNameOrigin", texts=ORIGIN_TEXTS,
-        codes=lambda source: _origins(source.columns), records=_origins, width=8, priority=14,
-        expected="dns, tls, http or quic", example="name_origin tls", known=_KNOWN), on_request=True)
+        _ORIGIN, "NAMED BY", "How the name was seen: dns, tls, http, quic, file.", json="peerNameOrigin",
+        texts=ORIGIN_TEXTS, codes=lambda source: _origins(source.columns), records=_origins, width=8, priority=14,
+        expected="dns, tls, http, quic or file", example="name_origin tls", known=_KNOWN), on_request=True)
     assert made.group
     assert made.detail
     assert made.key

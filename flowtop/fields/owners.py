@@ -19,7 +19,7 @@ from flowtop.model.translations import TRANSLATIONS, Flow
 from flowtop.text import operands, units
 from flowtop.text.lookups import Lookups, Texts
 
-_LONGEST_DETAIL = 400
+_LONGEST_DETAIL, _LONGEST_MEMBER = 400, 4_096
 _PROCESS_PRIORITY, _PRIORITY = 2, 13
 """Of the columns: those with the largest numbers are the first to be left out."""
 
@@ -74,7 +74,13 @@ def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example:
     def detail(row: FlowRow, formatter: DetailFormatter) -> str:
         return units.printable(texts.text(row.more.get(name, 0), formatter.lookups), _LONGEST_DETAIL)
 
+    def member(flow: FlowValues, lookups: Lookups) -> str | None:
+        known_here = name in flow.more
+        text = texts.text(flow.more.get(name, 0), lookups) if known_here else ""
+        return units.printable(text, _LONGEST_MEMBER) or None
+
     return made.but(column=column, biflow_columns=(column,), group=group,
+                    members=tuple(replace(each, value=member) for each in made.members),
                     detail=Detail(line or name, detail, of_way=False, optional=True, rank=rank))
 
 
@@ -112,6 +118,24 @@ class _Either(Mapping[int, str]):
 
     def __len__(self) -> int:
         return len(self._one) + len(self._other)
+
+
+def _started() -> Field:
+    doc = "Start of the local socket's process, in UTC: with the pid it names one process."
+    texts = _texts(owners.STARTS)
+
+    def code(flow: FlowRow | FlowValues) -> int:
+        return int(flow.more.get("process", 0))
+
+    def shown(flow: FlowRow | FlowValues, lookups: Lookups) -> str:
+        return units.printable(texts.text(code(flow), lookups))
+
+    return Field(
+        "started", doc,
+        members=(Member("processStart", lambda flow, lookups: shown(flow, lookups) or None, doc, of_packets=True,
+                        of_reports=True),),
+        detail=Detail("started", lambda row, formatter: shown(row, formatter.lookups), of_way=False, optional=True,
+                      rank=4), texts=texts, code=code)
 
 
 def _user() -> Field:
@@ -160,6 +184,7 @@ PROCESS = (
 
 MORE = (
     _pid(),
+    _started(),
     _user(),
     _text("unit", "UNIT", "systemd unit of the local socket's process; its slice where it has no unit.", "systemdUnit",
           _texts(owners.UNITS), example="unit ssh.service", width=10, line="process",

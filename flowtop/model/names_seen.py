@@ -35,6 +35,8 @@ class Origin(IntEnum):
     """The Host of the flow's own request."""
     QUIC = 4
     """Server Name Indication in the flow's own Initial packet."""
+    FILE = 5
+    """A list of names in the capture file (Name Resolution Block)."""
 
 
 def peer_name(code: int, origin: Origin, *, of_source: bool) -> int:

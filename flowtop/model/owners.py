@@ -29,10 +29,11 @@ MARKS = {KERNEL: "kernel", FORWARDED: "forwarded"}
 
 PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS = (
     "processes", "owner users", "units", "commands", "parents", "executables", "cgroups")
+STARTS = "starts"
 CONTAINERS, CONTAINER_IDS, IMAGES, PODS, NAMESPACES = "containers", "container ids", "images", "pods", "namespaces"
 """Keys of FlowBatch.texts: text by owner id. All are text that strangers may have chosen."""
 TEXTS = (PROCESSES, USERS, UNITS, COMMANDS, PARENTS, EXECUTABLES, CGROUPS, CONTAINERS, CONTAINER_IDS, IMAGES, PODS,
-         NAMESPACES)
+         NAMESPACES, STARTS)
 
 Ids = npt.NDArray[np.uint64]
 
@@ -112,6 +113,20 @@ def latest(old: Ids, new: Ids) -> Ids:
     listed = new & np.uint64(LISTED_BIT) != 0
     replaces = are_processes(new) & ~(listed & are_processes(old)) | (old == NO_OWNER)
     return np.where(replaces, new & ~np.uint64(LISTED_BIT), old)
+
+
+def latest_of_runs(values: Ids, first: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]) -> Ids:
+    """`latest` of each run of owners in the order of time, shape (m,); without LISTED_BIT.
+
+    Args:
+        values: owners of packets, shape (n,).
+        first, stop: where the runs begin and end; none is empty.
+    """
+    places, processes = np.arange(len(values)), are_processes(values)
+    process = np.maximum.accumulate(np.where(processes, places, -1))[stop - 1]
+    marked = np.where((values != NO_OWNER) & ~processes, places, len(values) - 1)
+    mark = np.minimum.accumulate(marked[::-1])[::-1][first]
+    return np.where(process >= first, values[process], np.where(mark < stop, values[mark], np.uint64(NO_OWNER)))
 
 
 def are_processes(owners: Ids) -> npt.NDArray[np.bool_]:

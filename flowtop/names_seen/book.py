@@ -94,6 +94,7 @@ class NameBook:
         self._pairs: OrderedDict[bytes, list[_Called]] = OrderedDict()
         self._conversations: OrderedDict[bytes, int] = OrderedDict()
         self._addresses: OrderedDict[bytes, int] = OrderedDict()
+        self._listed: OrderedDict[bytes, int] = OrderedDict()
         self._askers: OrderedDict[bytes, bytes] = OrderedDict()
         self._local: dict[bytes, bool] = {}
         self._local_ns = 0
@@ -181,6 +182,7 @@ class NameBook:
     def _mark_again(self) -> None:
         servers = [pair[_ADDRESS:] for pair in self._pairs]
         servers += [talk[_ADDRESS:2 * _ADDRESS] for talk in self._conversations]
+        servers += self._listed
         self._ends[:] = False
         if servers:
             self._ends[_marks(np.frombuffer(b"".join(servers), np.uint64).reshape(-1, 2))] = True
@@ -209,6 +211,27 @@ class NameBook:
             if len(self._news) > self._most_conversations:
                 del self._news[next(iter(self._news))]
             return True
+
+    def list_name(self, address: bytes, name: str) -> bool:
+        """Somebody has called an address so, it is not known who and when: the name of its flows that have no other.
+
+        Args:
+            address: 4 or 16 octets.
+
+        Returns:
+            Whether it is a name.
+        """
+        with self._lock:
+            code = self._code(name)
+            if code:
+                server = address.ljust(_ADDRESS, b"\0")
+                self._listed[server] = code
+                self._listed.move_to_end(server)
+                if len(self._listed) > self._most_pairs:
+                    self._listed.popitem(last=False)
+                self._note_address(address, code)
+                self._note_end(server)
+            return bool(code)
 
     def _code(self, name: str) -> int:
         """The code of a name, made safe to show; 0: it is none."""
@@ -251,7 +274,7 @@ class NameBook:
     def of_new(self, keys: npt.NDArray[np.void], first_ns: npt.NDArray[Any]) -> Codes | None:
         """See PeerNames."""
         with self._lock:
-            if not (self._pairs or self._conversations):
+            if not (self._pairs or self._conversations or self._listed):
                 return None
             words = np.ascontiguousarray(keys).view(np.uint64).reshape(len(keys), -1)
             rows = np.flatnonzero(self._ends[_marks(words[:, 2:4])] | self._ends[_marks(words[:, :2])])
@@ -288,6 +311,10 @@ class NameBook:
             called = self._called(client, way, at_ns) or self._called_by_the_only_one(way, at_ns)
             if called is not None:
                 return peer_name(called.code, Origin.DNS, of_source=of_source)
+        for way, of_source in _both_ways(key, turned) if self._listed else ():
+            code = self._listed.get(way[_ADDRESS:2 * _ADDRESS])
+            if code is not None:
+                return peer_name(code, Origin.FILE, of_source=of_source)
         return 0
 
     def _called_by_the_only_one(self, way: bytes, at_ns: int) -> _Called | None:
@@ -361,6 +388,8 @@ class NameBook:
                     del self._pairs[pair]
             for talk in [talk for talk, value in self._conversations.items() if value & CODE_MASK in lost]:
                 del self._conversations[talk]
+            for address in [address for address, code in self._listed.items() if code in lost]:
+                del self._listed[address]
             self._mark_again()
             self._changed = True
 

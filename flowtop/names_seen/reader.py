@@ -96,6 +96,11 @@ class NameReader:
         else:
             self._http(key, payload)
 
+    def list_name(self, address: bytes, name: bytes, *, whole: bool) -> None:
+        """Note an entry of a list of names in a file; see NameBook.list_name."""
+        if not whole or not self._book.list_name(address, name.decode("utf-8", "replace")):
+            self._counts["malformed"] += 1
+
     @property
     def unfinished(self) -> tuple[bytes, ...]:
         """Keys of flows in which a ClientHello goes on."""

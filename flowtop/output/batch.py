@@ -14,7 +14,7 @@ import queue
 import select
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -46,6 +46,7 @@ class BatchConfig:
         width: of a table, in terminal columns.
         wording: units of a table.
         agent: in each round of JSON, which host it is from: see process.agent; None: not said.
+        exports: gives the figures of the exports now, for each round of JSON.
     """
 
     output: OutputFormat = "table"
@@ -53,6 +54,7 @@ class BatchConfig:
     width: int = 120
     wording: Wording = Wording()
     agent: Mapping[str, str] | None = None
+    exports: Callable[[], Sequence[Mapping[str, str | int]]] = tuple
 
 
 class PageQueue:
@@ -202,7 +204,7 @@ def _has_reader(mode: int) -> bool:
 def round_format(config: BatchConfig) -> RoundFormat:
     """The formatter of an output format."""
     if config.output == "json":
-        return _JsonLines(config.agent)
+        return _JsonLines(config)
     if config.output == "csv":
         return _Csv()
     if config.output == "none":
@@ -262,8 +264,9 @@ class _Nothing:
 class _JsonLines:
     """JSON Lines: one object for each round, with `flows`, `groups` or `biflows`."""
 
-    def __init__(self, agent: Mapping[str, str] | None) -> None:
-        self._agent = {} if agent is None else {"agent": agent}
+    def __init__(self, config: BatchConfig) -> None:
+        self._agent = {} if config.agent is None else {"agent": config.agent}
+        self._exports = config.exports
 
     def text(self, number: int, page: Page) -> str:
         rows = [record(row, page.query, page.lookups) for row in page.rows]
@@ -280,6 +283,8 @@ class _JsonLines:
             line["owners"] = page.owners.record
         if page.names:
             line["namesSeen"] = page.names.record
+        if exports := self._exports():
+            line["exports"] = exports
         return json.dumps(line, separators=(",", ":")) + "\n"
 
 

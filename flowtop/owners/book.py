@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pwd
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flowtop.model.owners import (
@@ -22,6 +24,7 @@ from flowtop.model.owners import (
     PARENTS,
     PODS,
     PROCESSES,
+    STARTS,
     TEXTS,
     UNITS,
     USERS,
@@ -88,6 +91,17 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def boot_unix_ns() -> int:
+    """When this host has started, in ns since 1970 UTC, by its clock now."""
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + proc.boottime_offset_ns()
+
+
+def start_text(start_ticks: int, boot_ns: int) -> str:
+    """A process' start in UTC, as in `-o json`: hundredths of a second, as exact as /proc."""
+    at = datetime.fromtimestamp((start_ticks * TICK_NS + boot_ns) // 10_000_000 / 100, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 10_000:02}Z"
+
+
 class OwnerBook:
     """Owners by id. `complete` is for one thread; the other methods are for any.
 
@@ -100,17 +114,20 @@ class OwnerBook:
         most: owners to keep.
         user: name of a user id.
         clock: seconds, monotonic.
+        boot_ns: when this host has started, in ns since 1970 UTC; None: by its clock now.
 
     Attributes:
         forgotten: owners that were forgotten so far.
     """
 
     def __init__(self, paths: CgroupPaths, *, clock: Callable[[], float], proc: Path = PROC, most: int = MOST_OWNERS,
-                 user: Callable[[int], str] = user_name, containers: ContainerNames | None = None) -> None:
+                 user: Callable[[int], str] = user_name, containers: ContainerNames | None = None,
+                 boot_ns: int | None = None) -> None:
         self._paths = paths
         self._containers = containers
         self._of_container: dict[str, set[int]] = {}
         self._clock = clock
+        self._boot_ns = boot_unix_ns() if boot_ns is None else boot_ns
         self._proc = proc
         self._most = most
         self._user = user
@@ -150,6 +167,8 @@ class OwnerBook:
         self._by_pid[owner.pid] = owner_id
         texts = self._texts
         texts[PROCESSES][owner_id] = owner.name
+        if owner_id not in texts[STARTS]:
+            texts[STARTS][owner_id] = start_text(owner.start_ticks, self._boot_ns)
         texts[USERS][owner_id] = owner.user or self._users.get(owner.uid) or str(owner.uid)
         for name, text in ((UNITS, owner.unit), (COMMANDS, owner.command), (EXECUTABLES, owner.executable),
                            (CGROUPS, owner.cgroup),

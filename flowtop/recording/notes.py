@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowtop.fields.owners import OWNED
 from flowtop.model.kinds import IpVersion
-from flowtop.model.owners import pid_of
 from flowtop.model.packets import PacketBatch
 from flowtop.model.record import FLOW_KEY_DTYPE
 from flowtop.recording.pcapng import Integers, comment_option
 from flowtop.text.lookups import Lookups
 from flowtop.text.names import KnownNames
+from flowtop.wire.owner_comments import comment
 
-_LONGEST = 64
 _MOST = 65_536
 """Flows and addresses to remember."""
 _BEFORE = FLOW_KEY_DTYPE.names[:FLOW_KEY_DTYPE.names.index("ip_version")] if FLOW_KEY_DTYPE.names else ()
@@ -49,27 +47,6 @@ def comments(packets: PacketBatch) -> Comments:
     lookups = Lookups(texts=packets.texts)
     options = [b"", *(comment_option(comment(owner, lookups)) if owner else b"" for owner in owners.tolist())]
     return Comments(tuple(options), which.reshape(-1) + 1)
-
-
-def comment(owner: int, lookups: Lookups) -> str:
-    """What is known of an owner, without long texts, which each packet would repeat; words are one each."""
-    words = []
-    for made in OWNED:
-        if made.id == "pid":
-            text = str(pid_of(owner) or "")
-        elif made.texts is not None and made.column is not None and not made.column.on_request:
-            text = made.texts.text(owner, lookups)
-        else:
-            continue
-        if text:
-            words.append(f"{made.id}={_word(text)}")
-    return " ".join(("flowtop", *words)) if words else ""
-
-
-def _word(text: str) -> str:
-    """Without spaces and control characters."""
-    return "".join(character if character.isprintable() and not character.isspace() else "_"
-                   for character in text[:_LONGEST])
 
 
 class Addresses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -69,6 +69,8 @@ class Recorder:
     def __init__(self, limits: RecordingLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self.names: Callable[[], KnownNames] = lambda: NO_NAMES
+        self._hosts = self._known = NO_NAMES
+        self._called: Mapping[bytes, str] = {}
         self._capture: PacketCapture | None = None
         self._begun = False
         self._changing = threading.Lock()
@@ -144,7 +146,15 @@ class Recorder:
         selection, recording = self._selection, self._recording
         if selection is not None and recording is not None and self.running:
             selection.follow(source, lookups)
-            recording.name(self.names())
+            recording.name(self._known_names(lookups))
+
+    def _known_names(self, lookups: Lookups) -> KnownNames:
+        """Names of hosts that were looked up, and before them what clients called addresses in packets."""
+        hosts = self.names()
+        if hosts.edition != self._hosts.edition or lookups.called is not self._called:
+            self._hosts, self._called = hosts, lookups.called
+            self._known = KnownNames(self._known.edition + 1, {**hosts.names, **lookups.called})
+        return self._known
 
     def end(self) -> RecordingStatistics | None:
         """Write packets in transit and end the recording; returns the last figures. Thread-safe."""

@@ -3,8 +3,8 @@
 IANA has elements for two of its properties: applicationName is the process, userName the user. The process id is ntop's
 element for the end of the flow that is here: its source for what this host sends, its destination for what it receives.
 All other texts of owners (flowtop/fields/owners.py) are in applicationDescription, as a JSON object with the keys of
-`flowtop -o json`, the shortest first, as many as the message has room for. There is no applicationId: none of the
-engines of RFC 6759 has numbers for the programs of a host.
+`flowtop -o json`, the shortest first, as many as the message has room for; records that lack some are counted. There is
+no applicationId: none of the engines of RFC 6759 has numbers for the programs of a host.
 
 The Template is that of the record without its process, these elements behind it, and another id, so any record can
 have a process: also biflows, records with measurements of TCP, and relayed ones.
@@ -67,8 +67,9 @@ def keys() -> dict[str, str]:
 
 def owned_sets(records: FlowRecords, texts: Texts, plain: Callable[[FlowRecords], Sets],
                template: Callable[[int], Template], max_octets: int,
-               pairs: npt.NDArray[np.intp] | None = None) -> tuple[Sets, list[Template]]:
-    """Flow Records as Sets, with the owners of those that have one, and the Templates of these.
+               pairs: npt.NDArray[np.intp] | None = None) -> tuple[Sets, list[Template], npt.NDArray[np.bool_]]:
+    """Flow Records as Sets, with the owners of those that have one; the Templates of these; and for which records texts
+    of the owner were cut or left out, in the order of the Sets.
 
     Args:
         plain: makes Sets of records, without owners.
@@ -78,7 +79,7 @@ def owned_sets(records: FlowRecords, texts: Texts, plain: Callable[[FlowRecords]
     """
     kinds, owners = _kinds(records, pairs)
     sets: list[RecordSet] = []
-    orders, counts, templates = [], [], {}
+    orders, counts, cuts, templates = [], [], [], {}
     for kind in np.unique(kinds).tolist():
         mine = np.flatnonzero(kinds == kind)
         some, order, sizes = plain(chosen(records, mine))
@@ -90,13 +91,16 @@ def owned_sets(records: FlowRecords, texts: Texts, plain: Callable[[FlowRecords]
                 base, direction = template(each.set_id), Direction(kind - 1)
                 owned = Template(_FIRST_ID[direction] + base.id, (*base.fields, *_FIELDS[direction]))
                 templates[owned.id] = owned
-                sets.append(_with_owners(each, owned, ids[start:start + len(each.records)], texts, max_octets))
+                made, cut = _with_owners(each, owned, ids[start:start + len(each.records)], texts, max_octets)
+                sets.append(made)
             else:
                 sets.append(each)
+                cut = np.full(len(each.records), kind != _NOT_OWNED)
+            cuts.append(np.repeat(cut, sizes[start:start + len(each.records)]))
             start += len(each.records)
         orders.append(mine[order])
         counts.append(sizes)
-    return (sets, np.concatenate(orders), np.concatenate(counts)), list(templates.values())
+    return (sets, np.concatenate(orders), np.concatenate(counts)), list(templates.values()), np.concatenate(cuts)
 
 
 def _kinds(records: FlowRecords, pairs: npt.NDArray[np.intp] | None) -> tuple[
@@ -133,40 +137,50 @@ def _fits(record_set: RecordSet, max_octets: int) -> bool:
 
 
 def _with_owners(record_set: RecordSet, template: Template, owners: npt.NDArray[np.uint64], texts: Texts,
-                 max_octets: int) -> RecordSet:
+                 max_octets: int) -> tuple[RecordSet, npt.NDArray[np.bool_]]:
+    """The Set with its owners, and for which records some of the owner's texts are not in it as they are."""
     octets = _octets(record_set)
     room = _room(map(len, octets), max_octets)
     tails = {owner: _tail(owner, texts, room) for owner in np.unique(owners).tolist()}
-    return RecordSet(template.id, [each + tails[owner] for each, owner in zip(octets, owners.tolist(), strict=True)],
-                     template.min_octets)
+    records = [each + tails[owner][0] for each, owner in zip(octets, owners.tolist(), strict=True)]
+    return (RecordSet(template.id, records, template.min_octets),
+            np.array([tails[owner][1] for owner in owners.tolist()], np.bool_))
 
 
-def _tail(owner: int, texts: Texts, room: int) -> bytes:
-    """The elements of an owner, in at most `room` octets."""
+def _tail(owner: int, texts: Texts, room: int) -> tuple[bytes, bool]:
+    """The elements of an owner, in at most `room` octets; and whether texts were cut or left out."""
     room -= _LEAST
-    parts = []
+    parts, cut = [], False
     for table in (PROCESSES, USERS):
-        text = _cut(texts.get(table, {}).get(owner, "").encode("utf-8", "replace"), min(_LONGEST_NAME, room))
+        whole = texts.get(table, {}).get(owner, "").encode("utf-8", "replace")
+        text = _cut(whole, min(_LONGEST_NAME, room))
+        cut |= len(text) < len(whole)
         room -= len(text)
         parts.append(bytes([len(text)]) + text)
-    parts.append(_description(owner, texts, min(room - 2, _LONGEST_DESCRIPTION)))
-    return pid_of(owner).to_bytes(4, "big") + b"".join(parts)
+    described, lacking = _description(owner, texts, min(room - 2, _LONGEST_DESCRIPTION))
+    return pid_of(owner).to_bytes(4, "big") + b"".join(parts) + described, cut or lacking
 
 
-def _description(owner: int, texts: Texts, room: int) -> bytes:
-    """Further texts as a value of variable length, which has `room` octets and two for its length."""
+def _description(owner: int, texts: Texts, room: int) -> tuple[bytes, bool]:
+    """Further texts as a value of variable length, which has `room` octets and two for its length; and whether some
+    were cut or left out."""
     values = {key: texts.get(table, {}).get(owner, "") for table, key in keys().items()
               if table not in (PROCESSES, USERS)}
     members: list[bytes] = []
-    room -= 2
+    room, cut = room - 2, False
     for key, text in sorted(values.items(), key=lambda pair: len(pair[1])):
-        shown = _cut(text.encode("utf-8", "replace"), _LONGEST_TEXT).decode()
+        whole = text.encode("utf-8", "replace")
+        shown = _cut(whole, _LONGEST_TEXT).decode()
+        cut |= len(whole) > _LONGEST_TEXT
         member = json.dumps({key: shown}, ensure_ascii=False, separators=(",", ":"))[1:-1].encode()
         if shown and len(member) <= room:
             members.append(member)
             room -= len(member) + 1
+        elif shown:
+            cut = True
     octets = b"{" + b",".join(members) + b"}" if members else b""
-    return bytes([len(octets)]) + octets if len(octets) < 255 else b"\xff" + len(octets).to_bytes(2, "big") + octets
+    length = bytes([len(octets)]) if len(octets) < 255 else b"\xff" + len(octets).to_bytes(2, "big")
+    return length + octets, cut
 
 
 def _cut(octets: bytes, most: int) -> bytes:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def test_a_collector_shows_the_processes_of_an_exporter(lab: Lab) -> None:
 def test_packets_have_their_process_as_a_comment(lab: Lab, tmp_path: Path) -> None:
     stage, path = lab.namespace(), tmp_path / "x.pcapng"
     with running(stage, "-w", str(path), "udp port 7001") as child:
+        begun_s = time.time()
         with sending(stage) as pid:
             eventually(lambda: path.exists() and len(packets(path.read_bytes())) > 10, "packets are written")
         assert child.poll() is None
@@ -107,5 +109,8 @@ def test_packets_have_their_process_as_a_comment(lab: Lab, tmp_path: Path) -> No
             if int(direction, 0) == 2]
     assert len(sent) > 5
     for comment in sent:
-        assert comment.startswith(f"flowtop process=a-sender pid={pid} user="), comment
+        assert comment.startswith(f"flowtop process=a-sender pid={pid} started="), comment
     assert f" user={run('id', '-un').strip()}" in sent[-1]
+    [flow] = [flow for flow in rows_of_file(path, "process a-sender") if flow["flowDirection"] == 1]
+    assert (flow["processId"], flow["userName"]) == (pid, run("id", "-un").strip())
+    assert abs(datetime.fromisoformat(flow["processStart"]).timestamp() - begun_s) < 5

@@ -335,6 +335,7 @@ class FileCapture:
         names = reader.names() if reader else {}
         observations = reader.observations() if reader else np.zeros(0, OBSERVATION_DTYPE)
         texts, seen = reader.texts() if reader else {}, self._names if isinstance(reader, PacketReader) else None
+        owners = reader.owners() if isinstance(reader, PacketReader) else None
         if seen is not None and seen.book.texts():
             texts = {**texts, NAMES: seen.book.texts()}
         return FlowBatch(
@@ -343,7 +344,8 @@ class FileCapture:
                         self._fault),
             reader.statistics if reader else None, entries.other_ifindexes, entries.segments,
             described=entries.described, reported=entries.reported, texts=texts,
-            names=None if seen is None else seen.book, name_statistics=None if seen is None else seen.statistics,
+            owners=owners, names=None if seen is None else seen.book,
+            name_statistics=None if seen is None else seen.statistics,
             named_addresses={} if seen is None else seen.book.addresses())
 
     def _octets_done(self) -> int:

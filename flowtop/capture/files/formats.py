@@ -22,6 +22,7 @@ from flowtop.capture.packets.link_types import UnreadLinks, split_aggregates
 from flowtop.capture.packets.tunnels import decapsulate
 from flowtop.errors import EXIT_DAMAGED, FlowtopError
 from flowtop.model.exporters import CollectingStatistics
+from flowtop.model.owners import OwnerStatistics
 from flowtop.model.tunnel_ports import TunnelPorts
 
 
@@ -66,13 +67,14 @@ class PacketReader:
             unjoined = self._joiner.join(packets)
             if self._seen is not None and places is not None:
                 self._seen.look(packets, frames, frames.offset + places.ip, frames.offset + places.transport)
-            return PacketPiece(packets, unjoined, clock_ns, self._observations, frames)
+            return PacketPiece(packets, unjoined, clock_ns, self._observations, frames, self.texts())
         decapsulated = decapsulate(frames, self._tunnel_ports)
         unjoined = self._joiner.join(decapsulated.packets)
         if self._seen is not None:
             self._seen.look(decapsulated.packets, frames, decapsulated.ip_at, decapsulated.transport_at)
         return CarriedPiece(
-            PacketPiece(decapsulated.packets, unjoined, clock_ns, self._observations, frames), decapsulated)
+            PacketPiece(decapsulated.packets, unjoined, clock_ns, self._observations, frames,
+                        self.texts()), decapsulated)
 
     def rest(self, latest_ns: int) -> None:
         """See Reader: nothing."""
@@ -91,8 +93,13 @@ class PacketReader:
         return self._names
 
     def texts(self) -> Mapping[str, Mapping[int, str]]:
-        """See FlowBatch.texts; none."""
-        return {}
+        """See FlowBatch.texts: of owners that the file names."""
+        return {} if self._frames.owners is None else self._frames.owners.published()
+
+    def owners(self) -> OwnerStatistics | None:
+        """Owners that the file names and that there was no room for; None: there was."""
+        refused = 0 if self._frames.owners is None else self._frames.owners.refused
+        return OwnerStatistics(missed=refused) if refused else None
 
 
 class Reader(Protocol):
@@ -149,7 +156,7 @@ def identify(stream: OctetStream, *, decap: bool = False, tunnel_ports: TunnelPo
         if pcap_order(head):
             return _capture_reader(PcapReader(stream, name), name, decap, tunnel_ports, collect, names)
         if is_pcapng(head):
-            return _capture_reader(PcapngReader(name), name, decap, tunnel_ports, collect, names)
+            return _capture_reader(PcapngReader(name, names), name, decap, tunnel_ports, collect, names)
         from flowtop.wire.ipfix import begins_message  # registry and collector: not needed for packets
         from flowtop.wire.recognition import begins_raw_file
 

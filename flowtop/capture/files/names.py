@@ -53,6 +53,16 @@ class FileNames:
         """What was seen so far."""
         return self._reader.statistics()
 
+    def list_name(self, address: bytes, name: bytes, *, whole: bool) -> None:
+        """The file has a list of names, with this one.
+
+        Args:
+            address: 4 or 16 octets.
+            name: from the file.
+            whole: whether that is all of it.
+        """
+        self._reader.list_name(address, name, whole=whole)
+
     def look(self, packets: Packets, frames: Frames, ip_at: Integers, transport_at: Integers) -> None:
         """Read what these packets say.
 

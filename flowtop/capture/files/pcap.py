@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.packets.frames import LONGEST_FRAME, FileInterface, Frames, Integers, gather
+from flowtop.wire.owner_comments import CommentOwners
 
 USUAL_HEADER = 16
 _CAPTURED = 8
@@ -201,9 +202,13 @@ class PcapReader:
     Args:
         stream: its buffer begins with the file header, which is taken.
         name: name of the file's only interface.
+
+    Attributes:
+        owners: none.
     """
 
     def __init__(self, stream: OctetStream, name: str) -> None:
+        self.owners: CommentOwners | None = None
         header = stream.buffer[stream.start:stream.end][:HEADER_OCTETS].tobytes()
         order = pcap_order(header)
         if order is None or len(header) < HEADER_OCTETS:

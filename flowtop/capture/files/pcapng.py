@@ -1,4 +1,7 @@
-"""The pcapng format (draft-ietf-opsawg-pcapng): sections in both byte orders, interfaces, packets; no other blocks."""
+"""The pcapng format (draft-ietf-opsawg-pcapng): sections in both byte orders, interfaces, packets, names of addresses.
+
+Of comments only those of packets that flowtop has written there (wire/owner_comments.py).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowtop.capture.files.names import FileNames
 from flowtop.capture.files.octets import DamagedError, OctetStream
 from flowtop.capture.packets.frames import LATEST_NS, LONGEST_FRAME, FileInterface, Frames, Integers, Octets, gather
+from flowtop.wire.owner_comments import PREFIX, CommentOwners
 
 SECTION_HEADER = 0x0A0D0D0A
-_INTERFACE_DESCRIPTION, _PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET = 1, 2, 3, 6
+_INTERFACE_DESCRIPTION, _PACKET, _SIMPLE_PACKET, _NAME_RESOLUTION, _ENHANCED_PACKET = 1, 2, 3, 4, 6
 _PACKETS = frozenset((_PACKET, _SIMPLE_PACKET, _ENHANCED_PACKET))
 _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _BLOCK_OCTETS = 12
@@ -22,10 +27,12 @@ _PACKET_OCTETS, _SIMPLE_OCTETS = 28, 12
 _LONGEST_BLOCK = LONGEST_FRAME + (1 << 20)
 """Limit of blocks that are not skipped: a frame and its options."""
 _MOST_INTERFACES = 1024
-_IF_NAME, _IF_TSRESOL, _IF_TSOFFSET, _EPB_FLAGS = 2, 9, 14, 2
+_IF_NAME, _IF_TSRESOL, _IF_TSOFFSET, _EPB_FLAGS, _COMMENT = 2, 9, 14, 2, 1
+_NAMED_OCTETS = {1: 4, 2: 16}
+"""Octets of the address in a record of a Name Resolution Block, by its type."""
 _INBOUND, _OUTBOUND = 1, 2
 _MOST_OPTIONS = 16
-"""Limit of options per packet that are searched for its direction."""
+"""Limit of options per packet that are searched for its direction and its owner."""
 
 
 def is_pcapng(octets: bytes) -> bool:
@@ -55,11 +62,18 @@ class PcapngReader:
 
     Args:
         name: name of interfaces without one in the file.
+        names: gets the names of addresses in the file; None: they are not read.
+
+    Attributes:
+        interfaces: those described so far.
+        owners: those in comments of packets.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, names: FileNames | None = None) -> None:
         self.interfaces: tuple[FileInterface, ...] = ()
+        self.owners: CommentOwners | None = CommentOwners()
         self._name = name
+        self._names = names
         self._order = "<"
         self._section: list[_Interface] = []
         self._skip = 0
@@ -117,7 +131,8 @@ class PcapngReader:
 
     def _other_block(self, stream: OctetStream, kind: int, start: int, length: int) -> int:
         """Take a block that is not a packet; returns the offset of the next one, or `start` if it is incomplete."""
-        needed = kind in (SECTION_HEADER, _INTERFACE_DESCRIPTION)
+        names = kind == _NAME_RESOLUTION and self._names is not None and length <= _LONGEST_BLOCK
+        needed = kind in (SECTION_HEADER, _INTERFACE_DESCRIPTION) or names
         if length < _BLOCK_OCTETS or (length > _LONGEST_BLOCK and (needed or kind in _PACKETS)):
             raise DamagedError(f"is damaged: a block of {length:,} octets")
         length += -length % 4
@@ -128,6 +143,8 @@ class PcapngReader:
             return stream.end
         if kind == _INTERFACE_DESCRIPTION:
             self._describe(stream.buffer[start:start + length].tobytes())
+        elif names:
+            self._read_names(stream.buffer[start:start + length].tobytes())
         return start + length
 
     def _begin_section(self, view: memoryview, start: int) -> None:
@@ -157,6 +174,20 @@ class PcapngReader:
             self.interfaces += (described,)
         self._section.append(_Interface(self.interfaces.index(described), snap, resolution[0] if resolution else 6,
                                         offset_s))
+
+    def _read_names(self, block: bytes) -> None:
+        """Read a Name Resolution Block."""
+        assert self._names is not None
+        at, end = 8, len(block) - 4
+        while at + 4 <= end:
+            kind, length = struct.unpack_from(f"{self._order}HH", block, at)
+            value = block[at + 4:min(at + 4 + length, end)]
+            if not kind:
+                return
+            if kind in _NAMED_OCTETS:
+                octets = _NAMED_OCTETS[kind]
+                self._names.list_name(value[:octets], value[octets:].partition(b"\0")[0], whole=len(value) == length)
+            at += 4 + length + -length % 4
 
     def _options(self, octets: bytes) -> dict[int, bytes]:
         """The first value of each option."""
@@ -192,12 +223,13 @@ class PcapngReader:
                 part[:keep] for part in (at, simple, interface, wire, head, captured, words, length))
         snaps = np.array([described.snap or LONGEST_FRAME for described in self._section], np.int64)
         captured = np.where(simple, np.minimum(captured, snaps[interface]), captured)
-        direction = self._direction(stream.buffer, at, head + captured + -captured % 4, length, simple)
+        direction, owner = self._marks(stream.buffer, at, head + captured + -captured % 4, length, simple)
         return Frames(
             octets=stream.buffer, offset=at + head, captured=captured, wire=np.maximum(wire, captured),
             time_ns=self._times(words[:, 3] << 32 | words[:, 4], interface, simple),
             interface=np.array([described.number for described in self._section], np.int64)[interface],
-            egress=direction == _OUTBOUND, interfaces=self.interfaces, ingress=direction == _INBOUND)
+            egress=direction == _OUTBOUND, interfaces=self.interfaces, ingress=direction == _INBOUND,
+            owner=owner)
 
     def _times(self, ticks: Integers, interface: Integers, simple: npt.NDArray[np.bool_]) -> Integers:
         """Times in ns since 1970 UTC. A simple packet, which has none, gets the time of the packet before."""
@@ -212,10 +244,10 @@ class PcapngReader:
         self._time_ns = int(time_ns[-1])
         return time_ns
 
-    def _direction(self, octets: Octets, at: Integers, head: Integers, length: Integers, simple: npt.NDArray[np.bool_],
-                   ) -> npt.NDArray[np.uint8]:
-        """Direction in the packets' flags: _INBOUND or _OUTBOUND, 0 if there is none."""
-        direction = np.zeros(len(at), np.uint8)
+    def _marks(self, octets: Octets, at: Integers, head: Integers, length: Integers, simple: npt.NDArray[np.bool_],
+               ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64] | None]:
+        """Direction in the packets' flags, _INBOUND or _OUTBOUND, 0 if there is none; and owners in their comments."""
+        direction, owner = np.zeros(len(at), np.uint8), None
         rows = np.flatnonzero(~simple & (head + 8 + 4 <= length))
         option = np.dtype([("code", f"{self._order}u2"), ("length", f"{self._order}u2"), ("value", f"{self._order}u4")])
         position = head[rows]
@@ -226,10 +258,27 @@ class PcapngReader:
             flags = (headers["code"] == _EPB_FLAGS) & (headers["length"] == 4)
             direction[rows[flags]] = headers["value"][flags] & 3
             size = headers["length"].astype(np.int64)
+            noted = (headers["code"] == _COMMENT) & (size > len(PREFIX)) & (position + 4 + size <= length[rows])
+            if noted.any():
+                some = np.flatnonzero(noted)
+                begin = at[rows[some]] + position[some] + 4
+                found = self._owners(octets, begin, begin + size[some])
+                owner = np.zeros(len(at), np.uint64) if owner is None else owner
+                owner[rows[some]] = np.where(found != 0, found, owner[rows[some]])
             position = position + 4 + size + -size % 4
             more = (headers["code"] != 0) & ~flags & (position + 12 <= length[rows])
             rows, position = rows[more], position[more]
-        return direction
+        return direction, owner
+
+    def _owners(self, octets: Octets, begin: Integers, end: Integers) -> npt.NDArray[np.uint64]:
+        """The owners in comments from `begin` to `end`, shape (n,)."""
+        found = np.zeros(len(begin), np.uint64)
+        ours = np.flatnonzero(gather(octets, begin, np.dtype(np.uint64)) == np.frombuffer(PREFIX, np.uint64))
+        assert self.owners is not None
+        buffer, owner = memoryview(octets.data), self.owners.owner
+        for row, start, stop in zip(ours.tolist(), begin[ours].tolist(), end[ours].tolist(), strict=True):
+            found[row] = owner(bytes(buffer[start:stop]))
+        return found
 
 
 def _nanoseconds(ticks: npt.NDArray[np.uint64], resolution: int, offset_s: int) -> Integers:

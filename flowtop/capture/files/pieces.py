@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ class PacketPiece:
         unjoined: which are later fragments whose first fragment was not seen.
         observations: totals of the whole file.
         frames: the frames of the packets.
+        texts: of their owners, see model.owners.TEXTS.
     """
 
     packets: Packets
@@ -44,11 +46,12 @@ class PacketPiece:
     clock_ns: Integers
     observations: Observations
     frames: Frames
+    texts: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def entries(self, start: int, stop: int, steps: Integers | None = None) -> Entries:
         """See Piece. `steps`: the step of each packet, if there are several."""
         self.observations.add(self.packets, self.unjoined, start, stop)
-        return flow_entries(self.packets, start, stop, steps)
+        return flow_entries(self.packets, start, stop, steps, self.frames.owner)
 
     def orderly(self, start: int, stop: int, start_ns: int, step_ns: int) -> bool:
         """Whether the time of each packet from `start` to `stop` is within the step that it is assigned to.
@@ -77,7 +80,8 @@ class PacketPiece:
             captured=frames.captured[rows], wire=frames.wire[rows], time_ns=frames.time_ns[rows],
             received=np.zeros(len(rows), np.bool_) if frames.ingress is None else frames.ingress[rows],
             interfaces={number: PacketInterface(interface.name, interface.link_type)
-                        for number, interface in enumerate(frames.interfaces, 1)})
+                        for number, interface in enumerate(frames.interfaces, 1)},
+            owners=None if frames.owner is None else frames.owner[rows], texts=self.texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from flowtop.capture.packets.frames import Integers
 from flowtop.capture.packets.internet import NO_FRAGMENT, PARSED_IP, Packets
 from flowtop.model.kinds import IGNORED_KINDS, Direction, TcpBits
+from flowtop.model.owners import latest_of_runs
 from flowtop.model.record import FLOW_COUNTERS_DTYPE, FLOW_KEY_DTYPE, OBSERVATION_DTYPE, SEGMENT_DTYPE, seen_bits
 
 _WORDS = FLOW_KEY_DTYPE.itemsize // 8
@@ -37,11 +38,13 @@ class Entries(NamedTuple):
     reported: npt.NDArray[np.void] | None = None
 
 
-def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None) -> Entries:
+def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None = None,
+                 owners: npt.NDArray[np.uint64] | None = None) -> Entries:
     """Merge the packets `start` to `end` into entries as in FlowBatch: one per flow, or one per flow and step.
 
     Args:
         steps: step of each packet, never decreasing.
+        owners: of all packets; an entry has the last one. None: none has any.
 
     MACs, TOS and TTL are those of the flow's first packet in the file; first_ns and last_ns are the minimum and maximum
     of its times, in any order of packets.
@@ -75,6 +78,8 @@ def flow_entries(packets: Packets, start: int, end: int, steps: Integers | None 
     fragments = packets.fragment[rows] != NO_FRAGMENT
     if fragments.any():
         counters["fragments"] = np.add.reduceat(fragments, begins, dtype=np.uint32)
+    if owners is not None:
+        counters["owner"] = latest_of_runs(owners[rows], begins, np.append(begins[1:], len(rows)))
     segments = _segments(packets, rows, begins)
     words = packets.keys.view(np.uint64).reshape(-1, _WORDS)
     keys = words.take(firsts, axis=0).view(FLOW_KEY_DTYPE)[:, 0]  # taking from a structured array is 20 times slower

@@ -47,6 +47,7 @@ class Frames:
         egress: marked as sent in the file (pcapng's epb_flags).
         interfaces: those known so far.
         ingress: marked as received in the file; None: no frame is.
+        owner: u8, see model/owners.py: whose socket it is, by its comment in the file; None: no frame has one.
         ordinal: which of its packets is meant, from 0; None: 0 for all. The other attributes are the whole frame's.
     """
 
@@ -59,6 +60,7 @@ class Frames:
     egress: npt.NDArray[np.bool_]
     interfaces: tuple[FileInterface, ...]
     ingress: npt.NDArray[np.bool_] | None = None
+    owner: npt.NDArray[np.uint64] | None = None
     ordinal: Integers | None = None
 
     def take(self, rows: Integers) -> Frames:
@@ -66,6 +68,7 @@ class Frames:
         return Frames(self.octets, self.offset[rows], self.captured[rows], self.wire[rows], self.time_ns[rows],
                       self.interface[rows], self.egress[rows], self.interfaces,
                       None if self.ingress is None else self.ingress[rows],
+                      None if self.owner is None else self.owner[rows],
                       None if self.ordinal is None else self.ordinal[rows])
 
 

@@ -189,7 +189,7 @@ class UdpTransport:
         try:
             self._write(flows.preceding, context)
         except OSError:  # a new session begins
-            self._session.not_sent(flows, 0)
+            self._session.not_sent(flows, 0, context)
             raise
         sent = octets = 0
         try:
@@ -203,7 +203,8 @@ class UdpTransport:
                 raise
         finally:
             context.wrote(sent, octets)
-            unsent = self._session.not_sent(flows, sent) if sent < len(flows.messages) else records[:0]
+            unsent = (self._session.not_sent(flows, sent, context) if sent < len(flows.messages)
+                      else records[:0])
             unsent = joined((unsent, later)) if len(later) else unsent
             self._unsent = unsent if len(unsent) else None
 

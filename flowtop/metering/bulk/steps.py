@@ -20,6 +20,7 @@ from flowtop.metering.key_index import KEY_WORDS, Slots, Words, as_words
 from flowtop.metering.store import I8, FlowStore
 from flowtop.metering.tcp import GAPS
 from flowtop.model.kinds import TCP_CLOSING_BITS, TCP_OPENING_BIT, EndReason, Kind, TcpBits
+from flowtop.model.owners import latest_of_runs
 from flowtop.model.record import (
     CONVERSATION_BYTES,
     FLOW_COUNTERS_DTYPE,
@@ -86,7 +87,10 @@ def _join_carried(totals: Counters, rows: Slots, links: Counters, first: Slots, 
         values = links[name]
         if changes_nothing(merge, values):
             continue
-        totals[name][rows] = values[stop - 1] if merge in ("last", "known") else UFUNCS[merge].reduceat(
+        if merge == "known":
+            totals[name][rows] = latest_of_runs(values, first, stop)
+            continue
+        totals[name][rows] = values[stop - 1] if merge == "last" else UFUNCS[merge].reduceat(
             np.append(values, values[:1]), edges)[::2]
 
 

@@ -231,6 +231,8 @@ def _sent(export: Export, pace: Pace) -> str:
         words += f"; {units.things(statistics.repeated_records, 'record')} may have arrived twice"
     if statistics.unmarked_records:
         words += f"; {statistics.unmarked_records:,} aggregates, whose packets may be in other records too"
+    if statistics.cut_owners:
+        words += f"; {statistics.cut_owners:,} lack texts about their process, for lack of room"
     return words
 
 

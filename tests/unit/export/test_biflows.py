@@ -214,7 +214,7 @@ def test_messages_that_are_not_sent_give_their_records_back(sent: int) -> None:
     session = TransportSession(flow_templates(PROFILES["default"]), 1, biflow=True)
     flows = session.flows(records, CONTEXT, 600)
     assert len(flows.messages) > 3 and sum(flows.record_counts) == 41 and sum(flows.data_counts) == 21
-    rest = session.not_sent(flows, sent)
+    rest = session.not_sent(flows, sent, CONTEXT)
     again = session.flows(rest, CONTEXT, 600)
     sequences = [int.from_bytes(message[8:12], "big") for message in again.messages]
     assert sequences[0] == sum(flows.data_counts[:sent])

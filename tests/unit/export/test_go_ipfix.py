@@ -90,7 +90,7 @@ def test_messages_that_were_not_sent_are_taken_back() -> None:
     session = TransportSession(flow_templates(PROFILES["go-ipfix"]), 1)
     records = mixed(100)
     encoded = session.flows(records, CONTEXT, 600)
-    rest = session.not_sent(encoded, 3)
+    rest = session.not_sent(encoded, 3, CONTEXT)
     again = session.flows(rest, CONTEXT, 600)
     assert int.from_bytes(again.messages[0][8:12], "big") == sum(encoded.record_counts[:3])
     kept = np.concatenate((encoded.records[:sum(encoded.record_counts[:3])], again.records))

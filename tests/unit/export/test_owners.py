@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from flowtop import Collector
+from flowtop.cli.run import _closing_line
 from flowtop.errors import FlowtopError
 from flowtop.export.exporter import Exporter
 from flowtop.export.exports import Exports
@@ -49,11 +51,11 @@ LOOKUPS = Lookups(texts=TEXTS)
 KEYS = {"processName", "processId", "userName", "systemdUnit", "processCommand", "processParents", "processExecutable",
         "processCgroup", "applicationName", "applicationId"}
 OF_NGINX = {"processName": "nginx", "processId": 1234, "userName": "www-data", "systemdUnit": "nginx.service",
-            "processCommand": COMMAND[:63] + "…", "processParents": "nginx (1200) < systemd (1)",
+            "processCommand": COMMAND.encode()[:250].decode(), "processParents": "nginx (1200) < systemd (1)",
             "processExecutable": "/usr/sbin/nginx", "processCgroup": "/system.slice/nginx.service"}
 OF_BACKUP = {"processName": "backup-of-everything", "processId": 4_000_000, "userName": "root",
              "systemdUnit": "backup.timer"}
-"""What `-o json` says of them, where texts are cut at 64 characters."""
+"""What `-o json` says of them: the command line is cut at 250 octets."""
 
 
 def owned(*ids: int) -> FlowRecords:
@@ -69,9 +71,11 @@ def known(records: FlowRecords, lookups: Lookups = LOOKUPS) -> OwnerTexts:
     return texts
 
 
-def context(texts: OwnerTexts | None) -> Any:
+def context(texts: OwnerTexts | None, cut: list[int] | None = None) -> Any:
+    """`cut` gets the numbers of records that lack texts."""
     return SimpleNamespace(wall=lambda: 1_700_000_000.0, metering=MeteringFacts,
-                           owners=lambda: None if texts is None else texts.texts)
+                           owners=lambda: None if texts is None else texts.texts,
+                           cut_owners=([] if cut is None else cut).append)
 
 
 def sent(records: FlowRecords, profile: str = "default", *, octets: int = 1400, biflow: bool = False,
@@ -143,6 +147,54 @@ def test_small_messages_have_what_there_is_room_for(octets: int) -> None:
         assert all("processName" in row for row in rows.values())
 
 
+@pytest.mark.parametrize("octets", [240, 268, 300, 400, 600, 1400, 65_535])
+def test_records_that_lack_texts_are_counted(octets: int) -> None:
+    """As many as come back with less than was known; a command line of more than 250 octets is cut always."""
+    records = owned(NGINX, BACKUP, 0, BACKUP, NGINX, owners.KERNEL)
+    records["rtt_us"], records["tunnel"], records["tunnel_id"] = 9, int(Tunnel.VXLAN), 7
+    cut: list[int] = []
+    there, session = context(known(records), cut), TransportSession(flow_templates(PROFILES["default"]), 1)
+    announced = session.announcement(there, octets)
+    flows = session.flows(records, there, octets)
+    rows = by_port(direct([*announced, *flows.preceding, *flows.messages]))
+    whole = (OF_NGINX | {"processCommand": COMMAND}, OF_BACKUP, {}, OF_BACKUP, OF_NGINX | {"processCommand": COMMAND},
+             {"processName": "kernel"})
+    lacking = sum(owner_of(rows[port]) != known_of for port, known_of in enumerate(whole, 1))
+    assert sum(cut) == lacking >= 2
+    session.not_sent(flows, 0, there)
+    assert sum(cut) == 0
+
+
+def test_the_exporter_says_how_many_lack_texts() -> None:
+    records = owned(NGINX, BACKUP, NGINX)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as collector:
+        collector.bind(("127.0.0.1", 0))
+        collector.settimeout(10)
+        url = f"ipfix://127.0.0.1:{collector.getsockname()[1]}?owners=on"
+        exports = Exports(None)
+        exports.update(MeteringFacts(lookups=LOOKUPS))
+        exports.add(url)
+        exports.consume(records)
+        [export] = exports.stop()
+    assert (export.statistics.sent_records, export.statistics.cut_owners) == (3, 2)
+    assert export.statistics.record["cutOwnerRecords"] == 2
+    assert "2 lack texts about their process" in _closing_line(export.statistics)
+
+
+def test_a_pid_that_is_used_again_is_another_process() -> None:
+    """Same host, pid, name and user: the start time is another."""
+    first, second = (owners.owner_id(5, start_ns) for start_ns in (1 << 40, 2 << 40))
+    records = owned(first, second)
+    starts = {first: "2026-01-01T00:00:00.00Z", second: "2026-01-01T00:10:00.00Z"}
+    texts = {table: {} for table in TEXTS} | {
+        owners.PROCESSES: {first: "sh", second: "sh"}, owners.STARTS: starts}
+    there = context(known(records, Lookups(texts=texts)))
+    session = TransportSession(flow_templates(PROFILES["default"]), 1)
+    flows = session.flows(records, there, 1400)
+    rows = by_port(direct([*session.announcement(there), *flows.preceding, *flows.messages]))
+    assert [rows[port]["processStart"] for port in (1, 2)] == list(starts.values())
+
+
 def test_tunnels_measurements_icmp_and_fragments_keep_their_kind() -> None:
     records = owned(*[NGINX] * 4)
     records["kind"][1], records["tunnel"][2], records["tunnel_id"][2] = int(Kind.FRAGMENT), int(Tunnel.VXLAN), 77
@@ -184,7 +236,7 @@ def test_what_was_not_sent_is_taken_back_and_sent_again() -> None:
     flows = session.flows(records, there, 600)
     for octets in (*flows.preceding, *flows.messages[:3]):
         assert collector.receive(octets, RELAY)
-    rest = session.not_sent(flows, 3)
+    rest = session.not_sent(flows, 3, there)
     again = session.flows(rest, there, 600)
     for octets in (*again.preceding, *again.messages):
         assert collector.receive(octets, RELAY)

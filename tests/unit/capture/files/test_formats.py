@@ -46,7 +46,7 @@ def test_pcapng(path: Path, order: str) -> None:
     path.write_bytes(
         w.section(order) + w.block(order, 0x0BAD, bytes(21)) + w.interface(order, name="eth0")
         + w.enhanced(ticks[0], FRAMES[0][1], order) + w.block(order, 5, bytes(40))
-        + w.enhanced(ticks[1], FRAMES[1][1], order, comment=b"hello", flags=2))
+        + w.enhanced(ticks[1], FRAMES[1][1], order, comments=[b"hello"], flags=2))
     found = read(path)
     assert (dict(found.flows), found.fault) == (FLOWS, "")
     assert [(facts["first_ns"], facts["direction"]) for facts in found.facts.values()] == [

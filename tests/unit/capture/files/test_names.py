@@ -142,6 +142,19 @@ def test_without_names_none_is_read(tmp_path: Path) -> None:
     assert statistics is None
 
 
+def test_names_seen_go_along_with_written_packets(tmp_path: Path) -> None:
+    """The answers are not among the packets that are written, the name is; a second file made from it has it too."""
+    path = capture(in_ethernet(DNS + CONNECTIONS), tmp_path)
+    for number in (1, 2):
+        written = tmp_path / f"{number}.pcapng"
+        subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "none", "-r", str(path), "-w", str(written),
+                        "port", "4002"], capture_output=True, timeout=300, check=True)
+        assert written.read_bytes().count(b"dns.example\0") == 1
+        found, statistics = read(written)
+        assert found == {4002: "dns.example"} and statistics is not None and not statistics.answers
+        path = written
+
+
 def test_the_command_filters_groups_and_writes_names(tmp_path: Path) -> None:
     path = capture(in_ethernet(DNS + CONNECTIONS), tmp_path)
 

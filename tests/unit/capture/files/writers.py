@@ -51,9 +51,9 @@ def interface(order: str = "<", *, link_type: int = 1, name: str = "", resolutio
 
 
 def enhanced(ticks: int, frame: bytes, order: str = "<", *, number: int = 0, wire: int | None = None,
-             flags: int | None = None, comment: bytes = b"") -> bytes:
+             flags: int | None = None, comments: Iterable[bytes] = ()) -> bytes:
     """An enhanced packet block."""
-    options = option(order, 1, comment) if comment else b""
+    options = b"".join(option(order, 1, comment) for comment in comments)
     if flags is not None:
         options += option(order, 2, struct.pack(f"{order}I", flags))
     if options:
