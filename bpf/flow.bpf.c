@@ -462,7 +462,7 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 			       u64 now, u32 everything, struct flow_totals *books)
 {
 	struct flow_counters counters = {}, *entry;
-	u32 *entries;
+	u32 kind = key->kind, *entries;
 
 	key->kind = FLOW_KIND_PARENT;
 	key->tunnel = FLOW_TUNNEL_IPSEC;
@@ -474,6 +474,11 @@ FLOW_INLINE void add_decrypted(struct __sk_buff *skb, u32 side, struct flow_key 
 	entry = find_flow(side, key);
 	if (!entry) {
 		first_packet(&counters, packet, now);
+#ifdef FLOW_OWNERS
+		key->kind = kind;
+		counters.owner = find_owner(skb, FLOW_INGRESS, key, &counters);
+		key->kind = FLOW_KIND_PARENT;
+#endif
 		if (insert_flow(side, key, &counters) == 0) {
 			entries = inserted.lookup(&side);
 			if (entries)

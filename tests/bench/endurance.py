@@ -1,4 +1,5 @@
-"""What a long life brings, each beside a flood: many flows, churn of interfaces, SIGSTOP, steps of the clock, SIGKILL.
+"""What a long life brings, each beside a flood: many flows, churn of interfaces, SIGSTOP, steps of the clock, SIGKILL,
+collectors that misbehave.
 
 Each part runs the whole command in network namespaces of its own. Its last round must balance, lose nothing, and equal
 the interface's counters. `--clock` sets the machine's clock: for a machine of its own only.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench._faulty_collectors import FAULTS, FaultyCollector, compare
 from tests.bench._traffic import sending
 from tests.kernel.netns import Lab, Namespace, hooks
 from tests.kernel.test_command import Command
@@ -54,11 +56,13 @@ class Life:
 
 
 @contextmanager
-def living(interfaces: str, figures: dict[str, Any], *, flows: int, rate: int, last: bool = True) -> Iterator[Life]:
-    """Run the command beside a flood; its last figures go to `figures`."""
+def living(interfaces: str, figures: dict[str, Any], *, flows: int, rate: int, last: bool = True,
+           exports: Callable[[Namespace], list[str]] = lambda _: []) -> Iterator[Life]:
+    """Run the command beside a flood; its last figures go to `figures`. `exports`: options, given the namespace."""
     with Lab() as lab, tempfile.TemporaryDirectory() as directory, ExitStack() as ending:
         near, far = lab.pair()
-        command = Command(near, Path(directory), "-b", "-o", "json", "-g", "protocol", *interfaces.split())
+        command = Command(near, Path(directory), "-b", "-o", "json", "-g", "protocol", *interfaces.split(),
+                          "--state-directory", f"{directory}/state", *exports(near))
         ending.callback(command.process.kill)  # if it did not end before
         command.await_rounds()
         with sending(near, flows=flows, rate=rate):
@@ -163,8 +167,30 @@ def soak(seconds: float) -> dict[str, Any]:
     return figures
 
 
+def faults(seconds: float) -> dict[str, Any]:
+    """Collectors that misbehave for a while, and what never arrived at each though it was exported."""
+    figures: dict[str, Any] = {}
+    collectors: dict[str, FaultyCollector] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        recorded = Path(directory) / "all.jsonl"
+
+        def exports(near: Namespace) -> list[str]:
+            collectors.update((fault, FaultyCollector(near, fault)) for fault in FAULTS)
+            return ["--active-timeout", "1s", "--export-timeout", "20s", "-e", f"jsonl:{recorded}", *(
+                word for collector in collectors.values() for word in ("-e", collector.url))]
+
+        with living("-i veth0", figures, flows=2_000, rate=20_000, exports=exports) as life:
+            time.sleep(seconds)
+            life.rounds(2)
+            for collector in collectors.values():
+                collector.heal()
+        figures["faults"] = compare(collectors, recorded)
+    return figures
+
+
 PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
-    "flood": flood, "flows": many_flows, "stop": stopped, "kill": killed, "churn": churn, "soak": soak}
+    "flood": flood, "flows": many_flows, "stop": stopped, "kill": killed, "churn": churn, "faults": faults,
+    "soak": soak}
 
 
 def main() -> None:

@@ -20,9 +20,10 @@ class Device:
 
     Attributes:
         kind: its name in `ip link`, and what distinguishes it from others of that kind.
-        make: commands of `ip` for each end. {under} is the end of a pair of its own, with the addresses {here} and
+        make: commands of `ip` for each end; a line that begins with "tc" is for `tc`, and other words are
+            steps of device_setup.STEPS. {under} is the end of a pair of its own, with the addresses {here} and
             {there} (or {here6}, {there6}) and the MAC addresses {mac} and {other_mac}; {dev} is the device to make,
-            with the addresses {near} and {far} (or {near6}). Other words than those of `ip`: see device_setup.STEPS.
+            with the addresses {near} and {far} (or {near6}).
         pair: kind of the pair.
         relayed: "tun" or "tap": {dev} is such a device, and a process carries its packets to the other end.
         observe: the device to look at.
@@ -41,6 +42,8 @@ class Device:
         late: octets that they get after the egress hook, where esp4_offload is loaded.
         early: octets around packets that GRO decrypts, so that they come by once; 0: it does not.
         redirect: commands of `tc` that let what {under} receives pass the device, which sends it back.
+        probe: commands of a shell that succeed where the kernel has the kind, if `ip link add ... type` does not tell;
+            in a network namespace of their own.
     """
 
     kind: str
@@ -64,6 +67,7 @@ class Device:
     late: int = 0
     early: int = 0
     redirect: str = ""
+    probe: str = ""
 
     def more(self, way: str, release: tuple[int, int]) -> int:
         """Octets of a packet that the device's counters have in addition: "rx" or "tx"."""
@@ -171,9 +175,17 @@ _ANY6 = "::/0", "::/0"
 _GATEWAY = _ipsec("{here}", "{there}", ("{near}", "{far}")) + (
     "addr add {near}/32 dev lo\nroute add {far}/32 dev {under} src {near}\n"
     "neigh add {there} lladdr {other_mac} dev {under}\n")
+_HAS_ESP = "ip xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x100 reqid 7 mode tunnel " + _KEYS
 _ESP_TRAILER = 16 + 12
 _ESP = 20 + 8 + 16 + _ESP_TRAILER
 """Around a packet whose length is a multiple of 16: IP, ESP, initialization vector; padding and trailer, ICV."""
+_QUEUES = "numtxqueues 4 type"
+_MQPRIO = "root mqprio num_tc 2 map 0 1 queues 2@0 2@2 hw 0"
+_HAS_REDIRECTION = ("ip link add a type veth peer name b && tc qdisc add dev a clsact && "
+                    "tc filter add dev a ingress matchall action mirred egress redirect dev b")
+_HAS_L2TP = ("ip link set lo up && ip l2tp add tunnel tunnel_id 1 peer_tunnel_id 1 encap udp local 127.0.0.1 "
+             "remote 127.0.0.1 udp_sport 1701 udp_dport 1701 && "
+             "ip l2tp add session tunnel_id 1 session_id 1 peer_session_id 1")
 _MACSEC_KEY = "key 01 000102030405060708090a0b0c0d0e0f"
 
 DEVICES = (
@@ -182,6 +194,8 @@ DEVICES = (
     _stacked("vlan", "type vlan id 5", received=-14),
     _stacked("vlan 802.1ad", "type vlan protocol 802.1ad id 6", received=-14),
     _stacked("macvlan", "type macvlan mode bridge", compared=_EVERYWHERE),
+    _stacked("macvlan with mqprio", f"{_QUEUES} macvlan mode bridge\ntc qdisc replace dev {{dev}} {_MQPRIO}",
+             probe=f"ip link add a {_QUEUES} dummy && tc qdisc add dev a {_MQPRIO}"),
     _stacked("macvtap", "type macvtap mode bridge", compared=_EVERYWHERE),
     _stacked("ipvlan", "type ipvlan mode l2"),
     _stacked("ipvlan l3", "type ipvlan mode l3\nneigh add {far} lladdr {other_mac} dev {under}"),
@@ -223,7 +237,7 @@ DEVICES = (
            "addr add {near}/24 dev {dev}\nlink set {dev} up\n", older=((6, 1), -14, 32)),
     Device("l2tp", "l2tp add tunnel tunnel_id 3{n} peer_tunnel_id 3{n} encap udp local {here} remote {there} "
            "udp_sport 1701 udp_dport 1701\nl2tp add session name {dev} tunnel_id 3{n} session_id 7 peer_session_id 7\n"
-           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=()),
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=(), probe=_HAS_L2TP),
     _ethernet("wireguard", "type wireguard\nwireguard {dev} {end} {there}", own_packets=True, compared=(),
               received=32, sent=40),
     Device("netkit", observe="{under}", inside="10.77.{n}.2", pair="netkit", since=(6, 7), compared=()),
@@ -236,11 +250,12 @@ DEVICES = (
            refused="link type 280 is not supported: it carries CAN"),
     Device("vrf", "link add {dev} type vrf table 10\nlink set {dev} up\nlink set {under} master {dev}\n",
            inside="10.77.{n}.2", unseen=("rx",), direct=("tx",), bound=True),
-    Device("veth with IPsec", _GATEWAY, observe="{under}", ipsec=True, late=_ESP_TRAILER),
+    Device("veth with IPsec", _GATEWAY, observe="{under}", ipsec=True, late=_ESP_TRAILER,
+           probe=_HAS_ESP),
     Device("veth with IPsec and esp4_offload", _GATEWAY + "decrypt-early {under}\n", observe="{under}", ipsec=True,
            early=_ESP, late=_ESP_TRAILER, received=-14, sent=-14, since=(5, 13),
-           compared=_MATRIX[1:]),
+           compared=_MATRIX[1:], probe=_HAS_ESP),
     Device("ifb", "link add {dev} type ifb\nlink set {dev} up\n", inside="10.77.{n}.2", unseen=("rx",),
            redirect="qdisc add dev {under} clsact\nfilter add dev {under} ingress protocol all pref 9 matchall "
-           "action mirred egress redirect dev {dev}\n"),
+           "action mirred egress redirect dev {dev}\n", probe=_HAS_REDIRECTION),
 )

@@ -193,6 +193,7 @@ class Books:
     Attributes:
         by_index: by (ifindex, direction).
         packets, octets: by Flow Key (its bytes).
+        owners: the last owner of each, if one was found.
         drains: how many batches there were, the one at close included.
         imbalances: what did not add up, at any drain.
     """
@@ -200,6 +201,7 @@ class Books:
     by_index: dict[tuple[int, int], Point] = field(default_factory=dict)
     packets: Counter[bytes] = field(default_factory=Counter)
     octets: Counter[bytes] = field(default_factory=Counter)
+    owners: dict[bytes, int] = field(default_factory=dict)
     drains: int = 0
     imbalances: list[str] = field(default_factory=list)
     batch: FlowBatch | None = None
@@ -216,6 +218,8 @@ class Books:
         for name, packets, octets in zip(names, counters["packets"].tolist(), counters["octets"].tolist(), strict=True):
             self.packets[name] += packets
             self.octets[name] += octets
+        owners = counters["owner"].tolist()
+        self.owners.update((name, owner) for name, owner in zip(names, owners, strict=True) if owner)
         for observation in batch.observations:
             ifindex, direction = int(observation["ifindex"]), int(observation["direction"])
             point = self.by_index.setdefault((ifindex, direction), Point())

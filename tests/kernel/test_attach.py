@@ -279,6 +279,27 @@ def test_filters_of_a_killed_run_go_from_an_ingress_qdisc_too(lab: Lab) -> None:
     assert "ingress" in near.run("tc", "qdisc", "show", "dev", "veth0")
 
 
+@pytest.mark.core
+def test_beside_an_ingress_qdisc_the_run_after_a_killed_one_is_exact(lab: Lab, udp_flood: Path) -> None:
+    """The filter of the killed run counts on until it goes, into maps that nobody reads."""
+    near, far = lab.pair()
+    tc(near, "qdisc add dev veth0 handle ffff: ingress")
+    with capture_process(near, "veth0", method="clsact") as child:
+        await_ready(child)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    left = filters(near)
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        assert filters(near).count("flowtop/") == left.count("flowtop/") == 2, "tc shows the one list for both parents"
+        assert f"flowtop/{child.pid}/" not in filters(near)
+        send_both_ways(near, far, udp_flood, 30, 100)
+    assert recorder.books.imbalances == []
+    arrived, sent = (recorder.books.points["veth0", direction] for direction in Direction)
+    assert (arrived.flow_packets, arrived["interface_packets"], sent["packets"]) == (100, 100, 0)
+    assert filters(near) == ""
+    assert "ingress" in near.run("tc", "qdisc", "show", "dev", "veth0"), "somebody else's stays"
+
+
 def test_an_ingress_qdisc_that_goes_gives_its_place_to_clsact(lab: Lab, udp_flood: Path) -> None:
     near, far = lab.pair()
     tc(near, "qdisc add dev veth0 handle ffff: ingress")

@@ -6,7 +6,6 @@ import ipaddress
 import itertools
 import json
 import os
-import shlex
 import socket
 import struct
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.model.kinds import IGNORED_KINDS, Direction, Tunnel
+from flowtop.model.owners import pid_of
 from tests.kernel.device_setup import STEPS, Relays
 from tests.kernel.devices import DEVICES, Device, mac
 from tests.kernel.netns import Books, Lab, Namespace, Recorder, eventually, run
@@ -38,9 +38,6 @@ NAT_TRAVERSAL = 4500
 PROTOCOLS = (socket.IPPROTO_ICMP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
 
 
-PROBE_REDIRECTION = ("ip link add a type veth peer name b && tc qdisc add dev a clsact && "
-                     "tc filter add dev a ingress matchall action mirred egress redirect dev b")
-
 
 def has(device: Device) -> bool:
     """Whether this kernel has that kind: asked of it, but in the machines of Debian's kernels, which must have all but
@@ -50,11 +47,8 @@ def has(device: Device) -> bool:
     if os.environ.get("FLOWTOP_VM_SERIES"):
         return (device.type in os.environ.get("FLOWTOP_VM_ONLY", device.type).split()
                 and device.type not in os.environ.get("FLOWTOP_VM_LACKS", "").split())
-    if device.ipsec:
-        return subprocess.run(["unshare", "--net", *shlex.split(device.fill(device.make, 1, 1).splitlines()[0].join(
-            ("ip ", "")))], capture_output=True, check=False).returncode == 0
-    if device.redirect:
-        return subprocess.run(["unshare", "--net", "sh", "-c", PROBE_REDIRECTION], capture_output=True,
+    if device.probe:
+        return subprocess.run(["unshare", "--net", "sh", "-c", device.probe], capture_output=True,
                               check=False).returncode == 0
     if device.type == "veth" or device.relayed:
         return True
@@ -94,21 +88,28 @@ def make(near: Namespace, far: Namespace, relays: Relays) -> None:
                 if HERE[number].relayed:
                     relays.open(namespace, f"d{number}", HERE[number].relayed)
                 for word, commands in steps(HERE[number].fill(HERE[number].make, number, end)):
-                    if word == "ip":
-                        batch(namespace, commands)
+                    if word in TOOLS:
+                        batch(namespace, commands, word)
                     else:
                         STEPS[word](namespace, *commands)
                 if HERE[number].redirect:
                     batch(namespace, [HERE[number].fill(HERE[number].redirect, number, end)], "tc")
 
 
+TOOLS = "ip", "tc"
+
+
 def steps(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Words of STEPS with what follows; and "ip" with the commands between them."""
-    for of_ip, lines in itertools.groupby(text.splitlines(), lambda line: line.split()[0] not in STEPS):
-        if of_ip:
-            yield "ip", list(lines)
+    """Words of STEPS with what follows; and a word of TOOLS with the commands that are together for it."""
+    def word(line: str) -> str:
+        first = line.split()[0]
+        return first if first in STEPS or first in TOOLS else "ip"
+
+    for first, lines in itertools.groupby(text.splitlines(), word):
+        if first in TOOLS:
+            yield first, [line.removeprefix("tc ") for line in lines]
         else:
-            yield from ((line.split()[0], line.split()[1:]) for line in lines)
+            yield from ((first, line.split()[1:]) for line in lines)
 
 
 def batch(namespace: Namespace, commands: Iterable[str], tool: str = "ip") -> None:
@@ -119,15 +120,22 @@ def batch(namespace: Namespace, commands: Iterable[str], tool: str = "ip") -> No
     assert done.returncode == 0, f"{text}: {done.stderr}"
 
 
-def speak(near: Namespace, far: Namespace, address: str, source: str, *, answers: bool = True, by: str = "") -> None:
-    """Datagrams that a socket takes, and echoes that are answered, if somebody answers there."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-
-    def listen() -> socket.socket:
+def listen(namespace: Namespace, address: str = "", by: str = "", family: int = socket.AF_INET) -> socket.socket:
+    """A socket that takes the datagrams of `speak`."""
+    def bind() -> socket.socket:
         listener = socket.socket(family, socket.SOCK_DGRAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, by.encode())
-        listener.bind(("", 9))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # beside those of one address
+        listener.bind((address, 9))
         return listener
+
+    return namespace.call(bind)
+
+
+def speak(near: Namespace, listener: socket.socket, address: str, source: str, *, answers: bool = True, by: str = "",
+          ) -> None:
+    """Datagrams that a socket takes, which is closed then, and echoes that are answered, if somebody answers there."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def send() -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
@@ -136,7 +144,7 @@ def speak(near: Namespace, far: Namespace, address: str, source: str, *, answers
             for _ in range(DATAGRAMS):
                 sender.sendto(bytes(DATAGRAM_OCTETS - 8), (address, 9))
 
-    with far.call(listen) as listener:
+    with listener:
         listener.settimeout(5)
         near.call(send)
         with suppress(TimeoutError):
@@ -185,7 +193,9 @@ def seen() -> Iterator[Seen]:
                 source, target = HERE[number].addresses(number)
                 near.run("ping", "-q", "-c", "1", "-w", "20", "-I", names[number] if HERE[number].bound else source,
                          target, check=False)  # who is where
-        with Recorder(near, "[du]*") as one, Recorder(far, "[du]*") as two:
+        waiting = {number: listen(far, HERE[number].addresses(number)[1]) for number in TALKING if HERE[number].ipsec}
+        with (Recorder(near, "[du]*", owners=bool(waiting)) as one,
+              Recorder(far, "[du]*", owners=bool(waiting)) as two):
             for recorder in (one, two):
                 eventually(lambda recorder=recorder: {names[number] for number in TALKING}  # type: ignore[misc]
                            <= set(recorder.attached()), "all are observed")
@@ -194,8 +204,11 @@ def seen() -> Iterator[Seen]:
                 if HERE[number].ipsec:
                     send_strange_esp(near, HERE[number].fill("{there}", number, 1))
                 with suppress(OSError):  # a test of the device says what is missing
-                    speak(near, far, *reversed(HERE[number].addresses(number)), answers=HERE[number].answers,
-                          by=names[number] if HERE[number].bound else "")
+                    source, target = HERE[number].addresses(number)
+                    by = names[number] if HERE[number].bound else ""
+                    listener = waiting[number] if number in waiting else listen(
+                        far, by=by, family=socket.AF_INET6 if ":" in target else socket.AF_INET)
+                    speak(near, listener, target, source, answers=HERE[number].answers, by=by)
             after = statistics(ends)
         counters = {end: {name: {way: {what: after[end][name][way][what] - before[end][name][way][what]
                                        for what in ("packets", "bytes")} for way in WAYS.values()}
@@ -259,6 +272,10 @@ def test_what_is_counted_equals_the_device(seen: Seen, end: str, way: str, numbe
             expected = 0, 0  # encrypted before the hook
         elif not device.early:
             seen_decrypted = expected
+            owners = [pid_of(books.owners.get(key.tobytes(), 0)) for key, _, _ in books.flows()
+                      if key["ifindex"] == ifindex and key["tunnel"] == tunnel
+                      and key["protocol"] == socket.IPPROTO_UDP]
+            assert owners == [os.getpid()] * (end == "far"), f"the process of the socket that receives it; {told}"
     assert (point["decrypted_packets"], point["decrypted_octets"]) == seen_decrypted, told
     late = device.late if Path("/sys/module/esp4_offload").exists() else 0
     more, more_of_esp = device.more(way, kernel_release()), device.early if way == "rx" else late

@@ -25,7 +25,7 @@ from flowtop.capture.ebpf.conntrack import Translations
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
-from flowtop.model.kinds import Direction, Kind
+from flowtop.model.kinds import Direction, Kind, Tunnel
 from flowtop.model.owners import (
     ANY_ADDRESS_BIT,
     FORWARDED,
@@ -441,7 +441,8 @@ class FlowOwners:
         if sent.any():
             self._split_sent(owners, cookies, sent)
         _pair_forwarded(keys, owners, sent)
-        left = np.flatnonzero((owners == NO_OWNER) & (keys["kind"] == np.uint8(Kind.FLOW)))
+        whole = (keys["kind"] == np.uint8(Kind.FLOW)) | (keys["tunnel"] == np.uint8(Tunnel.IPSEC))  # or decrypted
+        left = np.flatnonzero((owners == NO_OWNER) & whole)
         if len(left):
             found = self._join(keys[left], cookies[left], sent[left])
             owners[left] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
