@@ -18,6 +18,7 @@ from flowtop.text.names import KnownNames
 if TYPE_CHECKING:
     from flowtop.filters.filter import Filter
     from flowtop.model.record import FlowRecords, SourceState, Unobserved
+    from flowtop.query.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,7 @@ class Page:
         collecting: statistics of the collector; None for any other capture.
         owners: how the owners of flows are found; None: they are not looked for.
         names: what was seen of names in packets; None: they are not looked for.
+        troubles: what is probably wrong, the most alarming first.
         tunnels: whether there have been flows in tunnels.
         listed: sums of what is listed.
         history: traffic of the last minutes; of a past page none, `present` has it.
@@ -303,6 +305,7 @@ class Page:
     owners: OwnerStatistics | None = None
     names: NameStatistics | None = None
     tunnels: bool = False
+    troubles: tuple[Trouble, ...] = ()
     matched_flows: int = 0
     details: Details | None = None
     kept: Kept | None = None
