@@ -81,6 +81,8 @@ KEYS: tuple[Key, ...] = (
     Key(("right_parenthesis",), ")", "step_minutes(1)", "Forward one minute", "Show"),
     Key(("m",), "m", "mark", "Mark: count BYTES and PKTS from now; again: a new mark", "Show"),
     Key(("M",), "M", "unmark", "Clear mark: count from the flows' first packets", "Show"),
+    Key(("d",), "d", "compare",
+        "Difference: compare with the mark, or two minutes ago: appeared, gone, grew, shrank; again: off", "Show"),
     Key(("t",), "t", "next_window", "Rates over the last tick, 10 seconds, 60 seconds; the order follows", "Show"),
     Key(("H",), "H", "chart", "Chart of in and out over five minutes: a row more, up to 8; then none", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
