@@ -17,7 +17,7 @@ from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.model.tunnel_ports import TunnelPorts, added_ports
 
 if TYPE_CHECKING:
-    from flowtop.cli.settings import Kind, Views
+    from flowtop.cli.settings import Kind, Limits, Views
     from flowtop.output.batch import OutputFormat
 
 COLLECTOR_IDLE_TIMEOUT_S = 90.0
@@ -34,6 +34,7 @@ _COMMAND_LINE_ONLY = {"config", "version", "help", "check", "export_filter"}
 """Options that cannot be set in the settings file."""
 _ORDER = "flowtop.order"
 _VIEWS = "flowtop.views"
+_TROUBLE = "flowtop.trouble"
 _CHECKED: dict[str, Any] = {"read": None, "listen": (), "collect": False, "replay": False, "speed": None, "write": None,
                             "export": (), "export_filter": (), "count": None, "top": None, "offset": 0,
                             "reverse": False, "output": "table"}
@@ -50,9 +51,9 @@ def _load_settings(context: click.Context, _: click.Parameter, path: Path | None
              if option.name and isinstance(option, click.Option) and option.name not in _COMMAND_LINE_ONLY}
     found = path or settings_path(os.environ, os.geteuid())
     if found is not None:
-        settings, views = read_settings(found, known, must_exist=path is not None)
+        settings, views, limits = read_settings(found, known, must_exist=path is not None)
         context.default_map = settings
-        context.meta[_VIEWS] = views
+        context.meta[_VIEWS], context.meta[_TROUBLE] = views, limits
     return path
 
 
@@ -273,6 +274,7 @@ class RunOptions:
         check: check the host instead of running.
         filter: text; empty: every flow.
         views: of the settings file by name, see cli.settings.
+        trouble: limits of the settings file by rule, likewise.
     """
 
     interface: tuple[str, ...]
@@ -319,6 +321,7 @@ class RunOptions:
     check: bool
     filter: str
     views: Views = field(default_factory=dict)
+    trouble: Limits = field(default_factory=dict)
 
 
 def run_options(context: click.Context) -> RunOptions:
@@ -349,7 +352,7 @@ def run_options(context: click.Context) -> RunOptions:
     _settle_exports(values, () if values["check"] else context.meta.get(_ORDER, ()))
     _settle_output(values, given)
     _settle_list(values, given)
-    return RunOptions(**values, views=context.meta.get(_VIEWS, {}))
+    return RunOptions(**values, views=context.meta.get(_VIEWS, {}), trouble=context.meta.get(_TROUBLE, {}))
 
 
 def _settle_mode(values: dict[str, Any], given: set[str]) -> None:

@@ -25,6 +25,8 @@ _EXAMPLES = {"interface": '["eth0", "veth*"]', "export": '["file:flows.ipfix", "
 
 Views = Mapping[str, Mapping[str, str | list[str]]]
 """Views of the screen by name: [views.NAME] tables."""
+Limits = Mapping[str, str | float]
+"""From which on trouble is shown, by rule: the [trouble] table."""
 _VIEW_KEYS: dict[str, tuple[type, ...]] = {
     "filter": (str,), "group": (str, list), "sort": (str,), "columns": (str, list), "title": (str,)}
 
@@ -46,6 +48,16 @@ def _views(tables: Any, path: Path) -> Views:
     return tables
 
 
+def _limits(table: Any, path: Path) -> Limits:
+    """The [trouble] table. Raises FlowtopError (EXIT_USAGE): a wrong kind of value; which rules there are is known
+    where they are."""
+    example = 'for example scan = 200, talker = "50Mbit"; 0 turns a rule off'
+    if not isinstance(table, dict) or not all(
+            isinstance(value, str | int | float) and not isinstance(value, bool) for value in table.values()):
+        raise FlowtopError(f"trouble in {path} is a table of thresholds", hint=example, exit_code=EXIT_USAGE)
+    return table
+
+
 def settings_path(environment: Mapping[str, str], user: int) -> Path | None:
     """The settings file of a user, there or not; None: this user has no home directory.
 
@@ -56,9 +68,9 @@ def settings_path(environment: Mapping[str, str], user: int) -> Path | None:
     return None if directory is None else directory / "config.toml"
 
 
-def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) -> tuple[dict[str, Any], Views]:
-    """The settings of a file by option name, with underscores, and its views; none when the file is not there and need
-    not be.
+def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) -> tuple[dict[str, Any], Views, Limits]:
+    """The settings of a file by option name, with underscores, its views, and its limits of trouble; none when the file
+    is not there and need not be.
 
     Args:
         path: of the file.
@@ -71,10 +83,10 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
         content = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         if not must_exist and isinstance(error, OSError):
-            return {}, {}  # not there, or in a home directory this user may not look into
+            return {}, {}, {}  # not there, or in a home directory this user may not look into
         raise FlowtopError(f"cannot read settings from {path}: {error}",
                            hint="name a readable TOML file with --config", exit_code=EXIT_USAGE) from error
-    views = _views(content.pop("views", {}), path)
+    views, limits = _views(content.pop("views", {}), path), _limits(content.pop("trouble", {}), path)
     settings = {name.replace("-", "_"): value for name, value in content.items()}
     for name in settings:
         if name not in known:
@@ -86,7 +98,7 @@ def read_settings(path: Path, known: Mapping[str, Kind], *, must_exist: bool) ->
                                exit_code=EXIT_USAGE)
         if kind == "list" and isinstance(value, str):
             settings[name] = [value]
-    return settings, views
+    return settings, views, limits
 
 
 def _near(word: str, known: Iterable[str]) -> str:

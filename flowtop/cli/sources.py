@@ -194,7 +194,18 @@ def _pipeline_config(options: RunOptions) -> PipelineConfig:
                         linger_s=options.linger, max_flows=options.max_flows, dedupe=options.dedupe)
     return PipelineConfig(delay_s=options.delay, first_delay_s=None if options.batch else SCREEN_FIRST_DELAY_S,
                           by_remote_end=not options.batch,
-                          ticks=options.count, table=table)
+                          ticks=options.count, table=table, trouble=None if options.batch else _limits(options))
+
+
+def _limits(options: RunOptions) -> dict[str, float]:
+    """From which on trouble is shown."""
+    from flowtop.query.trouble import RULES, thresholds
+
+    try:
+        return thresholds(options.trouble)
+    except ValueError as error:
+        raise FlowtopError(f"not a limit of trouble in the settings file: {error}", exit_code=EXIT_USAGE,
+                           hint=", ".join(f"{rule.id} = {rule.example}" for rule in RULES)) from error
 
 
 def _take_standard_input() -> int:

@@ -17,6 +17,7 @@ from flowtop.export.url import OPTIONS
 from flowtop.fields.records import key_table
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUP_COLUMNS, GROUPS
 from flowtop.filters.words import WORDS
+from flowtop.query.trouble import RULES
 from flowtop.query.views import VIEWS
 from flowtop.text import manual
 from flowtop.tui import keys
@@ -97,6 +98,11 @@ def _views() -> str:
         (code(str(number)), view.name, view.doc, code(",".join(view.group))) for number, view in enumerate(VIEWS, 1)])
 
 
+def _trouble() -> str:
+    return table(("setting", "shown when", "from", "unit"), [
+        (code(rule.id), rule.doc, code(rule.example.strip('"')), rule.unit) for rule in RULES])
+
+
 def _groups() -> str:
     return table(("field", "what is put together", "keys in JSON and CSV"), [
         (code(field.id) + (f" `{field.id}:{field.argument}`" if field.argument else ""), field.doc,
@@ -172,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "group-columns": _group_columns,
     "groups": _groups,
     "views": _views,
+    "trouble": _trouble,
     "elements": _elements,
     "url": _url,
     "profiles": _profiles,

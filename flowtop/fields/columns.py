@@ -59,6 +59,8 @@ class Column:
         term: a filter made from the cell of a row, which the row matches; "": there is none.
         wider: filters that more flows match than `term`, each wider than the one before.
         octet_rate: for columns that show a rate: the rate of a row in octets/s; its magnitude sets the colour.
+        severity: how much a value is out of the usual: an index of `theme.SEVERITIES`, which colours the cell; the text
+            says it too. None: nothing is.
         shortened: gives the text in at most so many cells; None: the middle of the text is elided.
         texts: for a column whose only sort key is a code: rows are sorted by these texts. None: by the keys.
         of_exporters: shown only when flows come from exporters.
@@ -85,6 +87,7 @@ class Column:
     descending_first: bool = False
     wider: TermsOf = lambda _, __: ()
     octet_rate: Callable[[FlowRow], float] | None = None
+    severity: Callable[[FlowRow], int] | None = None
     shortened: Callable[[FlowRow, Names, int], str] | None = None
     texts: Texts | None = None
     of_exporters: bool = False

@@ -40,6 +40,7 @@ class FilterKey:
             not part of the Flow Key: packets of one flow may differ in it.
         of_aggregates: aggregate entries have it too.
         optional: the operand may be omitted; the word then matches any number but 0.
+        positive: alone it matches numbers above 0 only: NaN, which others match, is none.
         any_case: a text matches in upper and lower case.
         rank: words of lower rank are listed first; those of equal rank are in the order of the registry.
     """
@@ -58,6 +59,7 @@ class FilterKey:
     packet: str = ""
     of_aggregates: bool = False
     optional: bool = False
+    positive: bool = False
     any_case: bool = False
     rank: int = 0
 

@@ -8,19 +8,29 @@ from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Field, FilterKey, Member, stored
 from flowtop.model.flows import Array, FlowColumns
-from flowtop.model.kinds import TCP_CLOSING_BITS, EndReason, Kind, Tunnel
+from flowtop.model.kinds import TCP_CLOSING_BITS, EndReason, Kind, Protocol, TcpBits, Tunnel
 from flowtop.model.rows import FlowRow
 from flowtop.text import operands
+from flowtop.text.lookups import Lookups
+from flowtop.text.names import Names
 
 _CLOSING_BITS = np.uint16(TCP_CLOSING_BITS)
 """FIN and RST."""
+_OPENING_BITS, _SYN = np.uint16(TcpBits.SYN | TcpBits.ACK), np.uint16(TcpBits.SYN)
+PATIENCE_S = 3.0
+"""A SYN or request without an answer for so long has none: one second and two are when a SYN is sent again."""
+NO_REPLY = "NO REPLY"
+_NARROW = {NO_REPLY: "N/R"}
 
 
 def _rank(columns: FlowColumns) -> Array:
-    """0 active, 1 closing, 2 duplicate or parent, 3 ended."""
-    rank = (columns["tcp_control_bits"] & _CLOSING_BITS != 0).view(np.uint8)
-    rank = np.where(columns["duplicate"] | (columns["kind"] == Kind.PARENT), np.uint8(2), rank)
-    return np.where(columns["end_reason"] != 0, np.uint8(3), rank)
+    """0 active, 1 not answered so far, 2 FIN, 3 RST, 4 duplicate or parent, 5 ended."""
+    bits = columns["tcp_control_bits"]
+    rank = (bits & _OPENING_BITS == _SYN).view(np.uint8)
+    for number, bit in ((2, TcpBits.FIN), (3, TcpBits.RST)):
+        rank = np.where(bits & np.uint16(bit) != 0, np.uint8(number), rank)
+    rank = np.where(columns["duplicate"] | (columns["kind"] == Kind.PARENT), np.uint8(4), rank)
+    return np.where(columns["end_reason"] != 0, np.uint8(5), rank)
 
 
 def _state(columns: FlowColumns, ended: Array) -> Array:
@@ -35,17 +45,55 @@ def _ended(records: FlowColumns) -> Array:
     return ended
 
 
+def _phase(row: FlowRow) -> str:
+    """Of a connection in the words of those who look after it; "·" where there is none."""
+    bits = row.tcp_control_bits
+    waited = row.age_s + row.idle_s >= PATIENCE_S
+    if row.protocol == Protocol.TCP and bits:
+        if bits & TcpBits.RST:
+            return "RST"
+        if bits & TcpBits.FIN:
+            return "FIN"
+        if bits & (TcpBits.SYN | TcpBits.ACK) == TcpBits.SYN:
+            return NO_REPLY if waited else "SYN"
+        return "EST"
+    ways = row.ways  # of a biflow: an ICMP request without an answer
+    return NO_REPLY if waited and ways is not None and ways.opened and ways.reverse is None else "·"
+
+
 def _state_text(row: FlowRow) -> str:
-    if row.kind == Kind.PARENT and not row.end_reason:
+    if row.end_reason:  # how it ended, where that is worth a word
+        phase = _phase(row)
+        return phase if phase in ("RST", NO_REPLY) else "end"
+    if row.kind == Kind.PARENT:
         return "sec" if row.tunnel == Tunnel.IPSEC else "tun"
-    return "dup" if row.duplicate and not row.end_reason else row.state.value
+    return "dup" if row.duplicate else _phase(row)
+
+
+def _state_severity(row: FlowRow) -> int:
+    return {"FIN": 1, "end": 1, "dup": 1, "SYN": 2, "RST": 3, NO_REPLY: 3}.get(_state_text(row), 0)
+
+
+def _shortened(row: FlowRow, _: Names, width: int) -> str:
+    text = _state_text(row)
+    return text if len(text) <= width else _NARROW.get(text, text)
+
+
+def _state_term(row: FlowRow, lookups: Lookups) -> str:
+    """`state ended` and the like; `flags rst` for what is of TCP alone."""
+    text = _state_text(row)
+    if row.protocol != Protocol.TCP:
+        return terms.state_term(row, lookups)
+    return {"SYN": "flags syn and not flags ack", NO_REPLY: "flags syn and not flags ack", "RST": "flags rst",
+            "FIN": "flags fin and not flags rst"}.get(text) or terms.state_term(row, lookups)
 
 
 _STATE_COLUMN = Column(
-    "state", "ST", 3, "· active, fin closing, dup counted at another Observation Point, tun a tunnel whose "
-    "packets are counted in the flows it carries, sec decrypted by IPsec and counted as it came, end ended.",
-    lambda row, _, __: _state_text(row), (_rank,), 1,
-    terms.state_term)
+    "state", "ST", 3, "State. TCP: SYN sent, EST established, FIN, RST, NO REPLY (N/R) no answer to a SYN or ping for "
+    "3 s. dup: counted at another Observation Point. tun: a tunnel, counted in the flows it carries. sec: decrypted by "
+    "IPsec, counted as it came. end: ended. ·: active.",
+    lambda row, _, __: _state_text(row), (_rank,), 1, _state_term, shortened=_shortened, longest=len(NO_REPLY),
+    severity=_state_severity)
 STATE = Field(
     "state", _STATE_COLUMN.doc, column=_STATE_COLUMN, biflow_columns=(_STATE_COLUMN,),
     key=FilterKey(

@@ -11,7 +11,21 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from flowtop.fields import ends, headers, icmp, identity, life, names, networks, owners, points, reported, tcp, volume
+from flowtop.fields import (
+    change,
+    ends,
+    headers,
+    icmp,
+    identity,
+    life,
+    names,
+    networks,
+    owners,
+    points,
+    reported,
+    tcp,
+    volume,
+)
 from flowtop.fields.columns import Column
 from flowtop.fields.field import Detail, Field, FilterKey, GroupField, Measure, Member
 from flowtop.text.operands import PROTOCOL_WORDS
@@ -85,7 +99,7 @@ _RESERVED: dict[str, frozenset[str]] = {
 
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *names.FIELDS, *headers.CONTENT,
-                     *volume.FIELDS, *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
+                     *volume.FIELDS, *change.FIELDS, *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
                      *icmp.FIELDS, *identity.FIELDS, *networks.FIELDS))
 
 

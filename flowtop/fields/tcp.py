@@ -18,6 +18,11 @@ from flowtop.text import quantities, units
 _SPAN = "a time such as 5s, 500ms, 2m, 1h"
 _COUNT = "a number such as 100, 10k, 1.5M"
 
+LONG_RTT_US, BAD_RTT_US = 100_000, 300_000
+MANY_RETRANSMITS, BAD_RETRANSMITS = 0.01, 0.05
+"""Parts of a flow's packets."""
+FEW_SEGMENTS = 3
+
 
 def _member(name: str, doc: str, value: Callable[[FlowValues], int], rank: int) -> Member:
     """A JSON member that is omitted when the value is 0, which means not known."""
@@ -36,6 +41,18 @@ def _rtt_detail(row: FlowRow) -> str:
     return f"rtt {' '.join(units.span(row.rtt_us).split())}" if _of_tcp(row) else ""
 
 
+def _slow(row: FlowRow) -> int:
+    return 3 if row.rtt_us >= BAD_RTT_US else 2 if row.rtt_us >= LONG_RTT_US else 0
+
+
+def _resent(row: FlowRow) -> int:
+    """By the part of the packets that were sent again; a few segments are usual."""
+    if row.retransmitted < FEW_SEGMENTS:
+        return 0
+    part = row.retransmitted / max(row.packet_total, 1)
+    return 3 if part >= BAD_RETRANSMITS else 2 if part >= MANY_RETRANSMITS else 0
+
+
 def _of_tcp(flow: FlowRow | FlowValues) -> int:
     return 0 if flow.protocol in ICMP_VERSIONS else flow.rtt_us
 
@@ -49,7 +66,7 @@ _RTT_COLUMN = Column(
     "Round-trip time. TCP: smoothed, for flows that a local socket sends or receives; with -r from the handshake; with "
     "-l as reported. ICMP: of the first echo.",
     lambda row, _, __: units.span(row.rtt_us) if row.rtt_us else "", (plain("rtt_us"),), 10, terms.rtt_term, "right",
-    descending_first=True)
+    descending_first=True, severity=_slow)
 _RTT = Field(
     "rtt", _RTT_COLUMN.doc, column=_RTT_COLUMN, biflow_columns=(unfiltered(_RTT_COLUMN),),
     group_column=unfiltered(_RTT_COLUMN),
@@ -67,7 +84,7 @@ _RETRANSMITS_COLUMN = Column(
     "retransmits", "RETR", 5,
     "TCP retransmissions: of the local socket so far; with -r those in the file; with -l those reported.",
     lambda row, _, __: _counted(row.retransmitted), (plain("retransmitted"),), 10,
-    terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True)
+    terms.at_least("retransmits", lambda row: row.retransmitted), "right", descending_first=True, severity=_resent)
 _RETRANSMITS = Field(
     "retransmits", _RETRANSMITS_COLUMN.doc, column=_RETRANSMITS_COLUMN,
     biflow_columns=(unfiltered(_RETRANSMITS_COLUMN),), group_column=unfiltered(_RETRANSMITS_COLUMN),

@@ -344,7 +344,7 @@ class _Builder:
         key = KEYS[word]
         self._check_use(word, key)
         if operand is None:
-            return Term(key.word, Not(Compare(key, "=", 0)))
+            return Term(key.word, Compare(key, ">", 0) if key.positive else Not(Compare(key, "=", 0)))
         return self._keyed(key, _operator(operator), operand)
 
     def _keyed(self, key: FilterKey, sign: Operator, operand: Token, words: str = "",

@@ -125,6 +125,7 @@ class FlowTable:
         self.config = config
         self.now_ns = 0
         self.unix_offset_ns = 0
+        self.then_ns: int | None = None
         self.totals = MeteringTotals()
         self._flows = flows = Flows(config, rng)
         self._store, self._rates, self._lingering = flows.store, flows.rates, flows.lingering

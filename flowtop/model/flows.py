@@ -67,11 +67,12 @@ combined columns; or no combined value."""
 
 TOGETHER: dict[str, Together] = {
     **dict.fromkeys(("packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s",
-                     "packets_10s", "packets_60s", "retransmitted", "out_of_order", "flow_count", "fragments"), "sum"),
+                     "packets_10s", "packets_60s", "octets_then", "retransmitted", "out_of_order", "flow_count", "fragments"), "sum"),
     **dict.fromkeys(("last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"), "max"),
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
 }
-"""How columns are combined in groups and biflows; sums count each packet once. Other columns are not combined."""
+"""How columns are combined in groups and biflows; sums count each packet once. Other columns are not combined.
+`octets_then`: only of a source with `then_ns`: octets that would give the rate of then over the window of 10 s."""
 
 
 def event_ms(at_ns: Array, unix_offset_ns: int) -> Array:
@@ -192,6 +193,10 @@ class FlowSource(Protocol):
         """Whether duplicates are looked for: then each packet is in exactly one flow that is not a duplicate."""
 
     @property
+    def then_ns(self) -> int | None:
+        """The moment that these flows are compared with, on the same clock; None: with none."""
+
+    @property
     def unix_offset_ns(self) -> int:
         """Add it to a time on that clock to get ns since 1970 UTC."""
 
@@ -208,12 +213,13 @@ class FlowsAtRest:
     now_ns: int
     unix_offset_ns: int
     dedupes: bool
+    then_ns: int | None = None
 
 
 def with_columns(source: FlowSource, columns: FlowColumns, visible: npt.NDArray[np.bool_]) -> FlowsAtRest:
     """A FlowSource of other flows at the same tick."""
     return FlowsAtRest(columns, visible, source.tick_s, source.window_10s_s, source.window_60s_s, source.now_ns,
-                       source.unix_offset_ns, source.dedupes)
+                       source.unix_offset_ns, source.dedupes, source.then_ns)
 
 
 def all_visible(source: FlowSource, columns: FlowColumns, count: int) -> FlowsAtRest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flowtop.capture.protocol import Capture
@@ -35,6 +35,7 @@ class PipelineConfig:
         by_remote_end: traffic in and out is told apart by the remote end of each flow, as on the screen; else by the
             direction at the Observation Point.
         past_s: seconds of the past that a query can ask for (Query.at); 0: none is kept.
+        trouble: from which on trouble is shown, by rule (query.trouble); None: none is looked for.
         table: timeouts and bounds of the flow table.
     """
 
@@ -46,6 +47,7 @@ class PipelineConfig:
     page_s: float = 0.0
     by_remote_end: bool = False
     past_s: float = 0.0
+    trouble: Mapping[str, float] | None = None
     table: TableConfig = TableConfig()
 
 

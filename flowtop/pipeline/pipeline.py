@@ -17,10 +17,10 @@ from typing import Protocol
 from flowtop.capture.protocol import Capture
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.export.statistics import MeteringFacts
-from flowtop.fields.networks import RemoteEnds
+from flowtop.fields.networks import RemoteEnds, networked
 from flowtop.filters.kernel import Narrowing
 from flowtop.metering.table import FlowTable
-from flowtop.model.flows import FlowSource
+from flowtop.model.flows import FlowSource, with_columns
 from flowtop.model.record import FlowRecords, Steps
 from flowtop.model.rows import Sides, Volume
 from flowtop.pipeline.drive import Driving, Handover
@@ -31,6 +31,7 @@ from flowtop.query.books import close_books, with_coverage
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Page, Query, SelfUsage
+from flowtop.query.trouble import Trouble, TroubleWatch
 from flowtop.text.lookups import Here, Lookups, Networks
 
 
@@ -157,6 +158,8 @@ class Pipeline:
         self._pager = Pager(Past(config.past_s) if config.past_s else None)
         self._traffic = TrafficLog()
         self._ends = RemoteEnds()
+        self._trouble = None if config.trouble is None else TroubleWatch(config.trouble)
+        self._found: tuple[Trouble, ...] = ()
         self._usage = UsageMeter(clock)
         self._changed = threading.Condition()
         self._handover: Handover | None = None
@@ -325,6 +328,9 @@ class Pipeline:
         if handover.last:
             self._last = True
             self._export(self._table.end_all(self._batch_time[0]))
+        if self._trouble is not None and handover.show:
+            columns = self._ends.fill(networked(self._table.columns, None, self._here))
+            self._found = self._trouble.tick(with_columns(self._table, columns, self._table.visible))
         if self._config.past_s:
             self._pager.remember(self._table, self._now())
         if handover.show:
@@ -406,6 +412,7 @@ class Pipeline:
             owners=self._owners,
             names=self._names,
             tunnels=self._tunnels,
+            troubles=self._found,
         )
 
     def _uptime_s(self, now_ns: int) -> float:

@@ -157,6 +157,8 @@ class _Since:
 
 BIFLOWS = ("biflow",)
 """`_Rows.kind` of biflows, instead of the fields of groups."""
+COMPARED = ("compared",)
+"""That of flows beside those of a past moment, whose slots change with each query, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class _Rows:
     Attributes:
         shown: mask of the source's visible elements to show; the same array if all are shown.
         take: returns the rows of slots, in their order.
-        kind: fields of groups, or BIFLOWS, whose slots change with each query; () for flows.
+        kind: fields of groups, BIFLOWS or COMPARED, whose slots change with each query; () for flows.
         row_of: flow_id of the row that contains a flow; None if there is none, or if rows are flows or groups.
     """
 
@@ -263,7 +265,7 @@ class Answerer:
         rows = self._rows(query, whole, passing, matching, lookups, sums.totals)
         columns = rows.source.columns
         ranking = Ranking.by(self._in_order(sorted_column(query), lookups), query.descending,
-                             parents_last=rows.kind in ((), BIFLOWS))  # groups never mix parents and flows
+                             parents_last=rows.kind in ((), BIFLOWS, COMPARED))  # groups never mix parents and flows
         start = max(0, query.offset)
         lead, rest = self._hold(query, ranking, rows)
         stop = len(lead) + len(rest) if query.limit is None else start + query.limit
@@ -322,7 +324,8 @@ class Answerer:
             return self._biflows(source, passing, matching, query.anchor, totals)
         self._pairing = None
         if not fields:
-            return _Rows(source, passing, lambda chosen: flow_rows(source, chosen, totals))
+            return _Rows(source, passing, lambda chosen: flow_rows(source, chosen, totals),
+                         () if source.then_ns is None else COMPARED)
         seed = self._seed ^ zlib.crc32(",".join(query.group).encode())  # other fields give other ids
         groups = Groups(source, np.flatnonzero(_sums_of(source, passing)), fields, seed, lookups,
                         every=query.filter is None and query.scope is None)

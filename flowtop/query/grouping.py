@@ -16,6 +16,7 @@ from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
     INTO,
     OUT_OF,
+    TOGETHER,
     Array,
     ColumnsAt,
     FlowColumns,
@@ -192,7 +193,7 @@ class Groups:
             for prefix, ways in ((INTO, inward), (OUT_OF, ~inward)):
                 if name.startswith(prefix):
                     return summed(flows[name.removeprefix(prefix)], labels, counts & ways)
-            if name not in FLOW_COLUMN_DTYPES and name not in MEASURES:
+            if name not in FLOW_COLUMN_DTYPES and name not in MEASURES and name not in TOGETHER:
                 if not facts:
                     facts.update(self._facts({key: values[labels.one] for key, values in keys.items()}))
                 return facts.get(name, np.zeros(labels.count, np.int64))

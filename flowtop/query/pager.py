@@ -8,6 +8,7 @@ import numpy as np
 
 from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowSource, kept_column, with_columns
 from flowtop.query.answer import Answer, Answerer
+from flowtop.query.compare import compared
 from flowtop.query.details import DetailSource, Watch
 from flowtop.query.past import Past
 from flowtop.query.query import Kept, Page, Query
@@ -105,13 +106,19 @@ class Pager:
     def _page(self, query: Query, table: DetailSource, now: Page) -> Page:
         kept = self._kept()
         moment = self._moment(query, table, now)
-        details = self._watch.look(query.details, table, None if moment is None else moment.source,
-                                   now.lookups)
+        before = None if self._past is None or query.compare is None else self._past.at(query.compare)
+        then = None if before is None else before[1]
+        details = self._watch.look(query.details, table, then if moment is None else moment.source, now.lookups)
+        if before is not None:
+            now = replace(now, compared_ms=before[0].unix_ms)
         if moment is None:
-            answer = self._answerer.answer(query, table, now.lookups)
+            answer = self._answerer.answer(query, table if then is None else compared(table, then), now.lookups)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
                            answer)
-        page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept))
+        page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept),
+                       compared_ms=now.compared_ms)
+        if then is not None:
+            moment = replace(moment, source=compared(moment.source, then))
         if moment.whole:
             answer = self._answerer.answer(query, moment.source, page.lookups)
             page = replace(page, flows_kept=answer.flows, marked_s=self._marked_s(query.mark, page))

@@ -18,6 +18,7 @@ from flowtop.text.names import KnownNames
 if TYPE_CHECKING:
     from flowtop.filters.filter import Filter
     from flowtop.model.record import FlowRecords, SourceState, Unobserved
+    from flowtop.query.trouble import Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Query:
             current state, and all Queries with that number are answered from it.
         at: number of a past tick to answer from, if it is in Page.kept; None for now. There, orders are not held, and
             counters are totals.
+        compare: number of a past tick that the flows are compared with (`change`, `trend`): flows that were there
+            only then are listed too; None: they are not compared. Without that tick, with the nearest that is kept.
         names: names of hosts, for filters that use them.
         ended: list ended flows too; the anchor is always listed.
         details: flow_id of the flow for Page.details, or None.
@@ -65,6 +68,7 @@ class Query:
     mark: int | None = None
     freeze: int | None = None
     at: int | None = None
+    compare: int | None = None
     ended: bool = True
     names: KnownNames | None = None
     own: int = 0
@@ -267,12 +271,14 @@ class Page:
         hidden: number of ended flows that pass the filter but are not listed, as the query excludes them.
         own_hidden: number of flows that pass the filter but are not listed, as they are DNS traffic of Query.own.
         joined: number of rows that are not in the held order, as they are newer; they come after all others.
+        compared_ms: the moment that the flows are compared with, ms since 1970 UTC; None: with none.
         linger_s: how long flows are listed after they end.
         marked_s: time since the mark, up to this tick; None: counters are totals.
         source: progress of reading a file; None for a live capture.
         collecting: statistics of the collector; None for any other capture.
         owners: how the owners of flows are found; None: they are not looked for.
         names: what was seen of names in packets; None: they are not looked for.
+        troubles: what is probably wrong, the most alarming first.
         tunnels: whether there have been flows in tunnels.
         listed: sums of what is listed.
         history: traffic of the last minutes; of a past page none, `present` has it.
@@ -303,6 +309,7 @@ class Page:
     owners: OwnerStatistics | None = None
     names: NameStatistics | None = None
     tunnels: bool = False
+    troubles: tuple[Trouble, ...] = ()
     matched_flows: int = 0
     details: Details | None = None
     kept: Kept | None = None
@@ -312,6 +319,7 @@ class Page:
     hidden: int = 0
     own_hidden: int = 0
     joined: int = 0
+    compared_ms: int | None = None
     linger_s: float = 10.0
     anchor_row: int | None = None
     listed: Listed | None = None

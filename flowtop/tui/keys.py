@@ -46,6 +46,8 @@ KEYS: tuple[Key, ...] = (
     Key(("4",), "4", "view(4)", "Processes; g then groups by user, unit, ...", "Views"),
     Key(("5",), "5", "view(5)", "Interfaces: traffic, errors, drops of device and queue", "Views"),
     Key(("i",), "i", "interfaces", "Interfaces: the view; with sFlow, what the agents count at theirs", "Views"),
+    Key(("a",), "a", "trouble", "Trouble: what is probably wrong, the chip at the right of the views; again: the next",
+        "Views"),
     *(Key((str(number),), str(number), f"view({number})", f"View {number} of the settings file ([views.NAME])", "Views")
       for number in range(6, 10)),
     Key(("left",), "←", "choose_cell(-1)", "Select the cell to the left in the cursor's flow", "Filter"),
@@ -79,6 +81,8 @@ KEYS: tuple[Key, ...] = (
     Key(("right_parenthesis",), ")", "step_minutes(1)", "Forward one minute", "Show"),
     Key(("m",), "m", "mark", "Mark: count BYTES and PKTS from now; again: a new mark", "Show"),
     Key(("M",), "M", "unmark", "Clear mark: count from the flows' first packets", "Show"),
+    Key(("d",), "d", "compare",
+        "Difference: compare with the mark, or two minutes ago: appeared, gone, grew, shrank; again: off", "Show"),
     Key(("t",), "t", "next_window", "Rates over the last tick, 10 seconds, 60 seconds; the order follows", "Show"),
     Key(("H",), "H", "chart", "Chart of in and out over five minutes: a row more, up to 8; then none", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
@@ -236,6 +240,7 @@ AT_ONCE = ("ctrl+c", "ctrl+z", "slash")
 
 MOUSE: tuple[tuple[str, str], ...] = (
     ("Click a view's name", "Show it"),
+    ("Click what is wrong", "Show its flows"),
     ("Click a header", "Sort by its column; click again to reverse"),
     ("Click a flow", "Move the cursor to it, and select the cell"),
     ("Double click", "Show details of the flow, or open the group"),

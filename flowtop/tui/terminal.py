@@ -23,7 +23,7 @@ GONE = (errno.EIO, errno.EBADF, errno.EPIPE, errno.ENXIO)
 
 
 _IN_ASCII = str.maketrans({
-    **dict(zip("→←↑↓↔›…–−·•×µ✓", "><^v=>~--.*xu+", strict=True)),
+    **dict(zip("→←↑↓↔›…–−·•×µ✓Δ", "><^v=>~--.*xu+d", strict=True)),
     **dict(zip("▁▂▃▄▅▆▇█", "_.,-=+*#", strict=True)), **dict(zip("░▒▓", ".+*", strict=True)),
     **dict(zip("●○◐◌‖■", "*o%.=#", strict=True)),
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼", "+"), **dict.fromkeys("─━═▔", "-"), **dict.fromkeys("│┃║▎▏▕", "|"),

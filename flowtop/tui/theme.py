@@ -26,11 +26,15 @@ CHIP = Style(reverse=True, bold=True)
 """Paused, order held, follow."""
 ALARM = Style(bold=True, color="red")
 """Something was lost, or counters do not add up; the words say what."""
+TROUBLE = Style(bold=True, color="red", reverse=True)
+"""What is probably wrong, with the key that shows it."""
 WARNING = Style(color="yellow")
 """Something has stopped or is paused; the words say what."""
 GOOD = Style(color="green")
 MAGNITUDES = (Style(dim=True), PLAIN, PLAIN, Style(color="green"), Style(bold=True, color="magenta"))
 """Of rates: none, below a thousand, thousands, millions, billions. The unit shows it in letters."""
+SEVERITIES = (PLAIN, LABEL, WARNING, Style(color="red"))
+"""Of values: usual, on the way out, worth a look, bad. The value says it in figures or words."""
 KEY_CAP = Style(bold=True)
 
 ELLIPSIS = "…"

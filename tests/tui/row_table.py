@@ -42,6 +42,7 @@ class RowTable:
 
     tick_s, window_10s_s, window_60s_s = 1.0, 10.0, 60.0
     dedupes = True
+    then_ns = None
 
     def __init__(self, unix_offset_ns: int) -> None:
         self.unix_offset_ns = unix_offset_ns

@@ -87,6 +87,12 @@ class FilterController:
             remember(self._history, self._questions.filter.text)
         self.filter_by(None)
 
+    def replace(self, new: Filter) -> None:
+        """List other flows; the filter of before stays in the history."""
+        if self._questions.filter is not None:
+            remember(self._history, self._questions.filter.text)
+        self.filter_by(new)
+
     def filter_by(self, new: Filter | None) -> None:
         """List the flows that pass a filter; None: all."""
         self._questions.filter_by(new)

@@ -27,6 +27,13 @@ from flowtop.tui.widgets.header import clock as clock_text
 _WINDOW_WORDS: dict[Window, str] = {"tick": "the last tick", "10s": "the last 10 seconds", "60s": "the last 60 seconds"}
 
 
+COMPARE_S = 120.0
+"""How far back the moment is that one compares with, unless there is a mark."""
+CHANGE = "change"
+COMPARED = frozenset({CHANGE, "trend"})
+"""Columns that say what a comparison found."""
+
+
 class ListController:
     """What is in view of the list, in which order, and of which time.
 
@@ -51,6 +58,8 @@ class ListController:
         self.rate_window: Window = "tick"
         self.distinctions = NO_DISTINCTIONS
         self._network_faults: tuple[str, ...] = ()
+        self._mark_tick: int | None = None
+        self._order_before: tuple[str, bool] | None = None
 
     def show(self, before: Page | None, page: Page) -> None:
         """Take another page to show."""
@@ -83,7 +92,7 @@ class ListController:
             descending=page.query.descending,
             arrangement=arrangement_of(page.query, arrangement),
             columns=columns,
-            needed=filtered_columns(page.query),
+            needed=filtered_columns(page.query) | (frozenset() if page.query.compare is None else COMPARED),
             linger_s=page.linger_s,
         )
 
@@ -226,6 +235,7 @@ class ListController:
             self._view.say("no mark can be set in the past: Space returns to now")
             return
         self._questions.mark()
+        self._mark_tick = None if self._questions.newest is None else self._questions.newest.tick
         self._view.changed()
 
     def action_unmark(self) -> None:
@@ -233,6 +243,29 @@ class ListController:
         if self._questions.choice.mark is None:
             self._view.say("no mark is set: m sets one")
         self._questions.unmark()
+        self._mark_tick = None
+        self._view.changed()
+
+    def action_compare(self) -> None:
+        """Compare with the mark, or with two minutes ago: what appeared, is gone, grew, shrank; or no longer."""
+        questions = self._questions
+        newest = questions.newest
+        if questions.choice.compare is not None:
+            questions.compare(None)
+            if questions.sort == CHANGE and self._order_before is not None:
+                questions.order_by(self._order_before[0], descending=self._order_before[1])
+            self._view.changed()
+            return
+        kept = None if newest is None else newest.kept
+        if kept is None or kept.first_tick == kept.last_tick:
+            self._view.say("there is no past yet to compare with")
+            return
+        back = round(COMPARE_S * (kept.last_tick - kept.first_tick) / kept.seconds) if kept.seconds else 1
+        tick = kept.last_tick - max(1, back) if self._mark_tick is None else self._mark_tick
+        self._order_before = questions.sort, questions.descending
+        questions.compare(max(kept.first_tick, tick))
+        questions.order_by(CHANGE, descending=True)
+        self._view.say("compared: appeared, gone, grew, shrank since then; d ends it")
         self._view.changed()
 
     def _step_limit(self, ticks: int) -> str:
@@ -280,6 +313,8 @@ class ListController:
                 yield self._past_text(page)
             if page.flows_kept < page.flows:
                 yield f"of {units.things(page.flows, 'flow')}, {page.flows_kept:,} kept"
+        if page is not None and page.query.compare is not None and page.compared_ms is not None:
+            yield f"AGAINST {time.strftime('%H:%M:%S', self._clock.local(page.compared_ms / 1e3))}"
         newest = questions.newest or page
         if newest is not None and newest.source is not None:
             yield reading_text(newest.source)

@@ -1,4 +1,4 @@
-"""The main screen: header, flow table, status lines, and the four controllers that answer its keys."""
+"""The main screen: header, flow table, status lines, and the controllers that answer its keys."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from flowtop.tui.main.filter import FilterController
 from flowtop.tui.main.groups import GroupsController
 from flowtop.tui.main.handoff import HandOffController
 from flowtop.tui.main.list import ListController, empty_text
+from flowtop.tui.main.trouble import TroubleController
 from flowtop.tui.main.views import ViewsController
 from flowtop.tui.panels.help import HelpScreen
 from flowtop.tui.saved import DEFAULT_LOOKS, Looks
@@ -66,7 +67,7 @@ class MainScreen(Screen[None]):
     Attributes:
         page: the page on view, None before the first.
         viewport, questions: where the reader looks, and the query for it; shared by the controllers.
-        list, filter, groups, views, handoff: the controllers.
+        list, filter, groups, views, trouble, handoff: the controllers.
         alarm: what went wrong, in words; "" when nothing did.
         notice: what leaving waits for, "" until then.
     """
@@ -96,7 +97,8 @@ class MainScreen(Screen[None]):
         if packets is not None:
             packets.names = self.filter.known_hosts
         self.views = ViewsController(self, self.viewport, self.questions, self.groups, (*VIEWS, *more_views))
-        self._controllers = self.list, self.handoff, self.filter, self.groups, self.views
+        self.trouble = TroubleController(self, self.questions, self.views, self.filter)
+        self._controllers = self.list, self.handoff, self.filter, self.groups, self.views, self.trouble
         for controller in self._controllers:
             for name in dir(controller):
                 if name.startswith("action_"):
@@ -165,6 +167,10 @@ class MainScreen(Screen[None]):
     def on_header_view_clicked(self, message: Header.ViewClicked) -> None:
         """Show that view."""
         self.views.action_view(message.number)
+
+    def on_header_trouble_clicked(self, message: Header.TroubleClicked) -> None:
+        """Show its flows."""
+        self.trouble.show(message.number)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Show what the text means so far."""
@@ -289,6 +295,7 @@ class MainScreen(Screen[None]):
             tabs=self.views.tabs(),
             window=self.list.rate_window,
             rows=self.chart_rows(),
+            troubles=self.trouble.found(),
         ))
         self.filter.bar.place(self.header.list_line)
 

@@ -175,6 +175,12 @@ class Questions:
         self._marks += 1
         self._choice = replace(self._choice, mark=self._marks)
 
+    def compare(self, tick: int | None) -> None:
+        """Compare with that past tick, or with none."""
+        self._choice = replace(self._choice, compare=tick)
+        if self._choice.hold is not None:
+            self._hold_again()
+
     def unmark(self) -> None:
         """Count from the flows' first packets again."""
         self._choice = replace(self._choice, mark=None)

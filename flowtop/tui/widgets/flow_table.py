@@ -146,16 +146,15 @@ class _Pane(Widget):
         self.set_lines(lines)
 
     def _styles(self, row: FlowRow, view: TableView) -> tuple[Style, ...]:
-        """Lines that stand out have one style; in others rates have the colour of their magnitude."""
+        """Lines that stand out have one style; in others rates have the colour of their magnitude, and what is out of
+        the usual that of its severity."""
         faded = _faded(row, view.linger_s)
         style = theme.FADED if faded == _ALL else theme.AGGREGATE if row.kind == Kind.AGGREGATE else theme.PLAIN
         if style is not theme.PLAIN:
             return (style,) * len(self.columns)
         if row.end_reason:
             return tuple(theme.FADED if faded and column.descending_first else style for column, _ in self.columns)
-        rates = (column.octet_rate for column, _ in self.columns)
-        return tuple(style if rate is None else theme.MAGNITUDES[units.magnitude(rate(row), view.wording.bits)]
-                     for rate in rates)
+        return tuple(_style(column, row, view.wording.bits) for column, _ in self.columns)
 
     def set_lines(self, lines: list[_Line | None]) -> None:
         """Take other lines; paints each from the pane's edge to the last cell that changed."""
@@ -322,6 +321,13 @@ class FlowTable(Widget):
         """Scroll up."""
         event.stop()
         self.post_message(self.Wheeled(-3))
+
+
+def _style(column: Column, row: FlowRow, bits: bool) -> Style:
+    """Of a cell of a line that does not stand out."""
+    if column.octet_rate is not None:
+        return theme.MAGNITUDES[units.magnitude(column.octet_rate(row), bits)]
+    return theme.PLAIN if column.severity is None else theme.SEVERITIES[column.severity(row)]
 
 
 def _segments(line: _Line, margin_left: int, width: int) -> list[Segment]:

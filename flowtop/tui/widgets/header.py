@@ -14,6 +14,7 @@ from textual.strip import Strip
 from flowtop.fields.columns import WINDOWS, Window
 from flowtop.output.records import rows_name
 from flowtop.query.query import Page
+from flowtop.query.trouble import Trouble
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.line import Part, fitting, justify
@@ -37,6 +38,7 @@ class HeaderView:
         tabs: of each view its key, its name, and whether it is on screen.
         window: of the rates that are shown.
         rows: of the chart.
+        troubles: what is probably wrong, the most alarming first.
     """
 
     page: Page | None = None
@@ -51,6 +53,7 @@ class HeaderView:
     tabs: tuple[tuple[str, str, bool], ...] = ()
     window: Window = "tick"
     rows: int = 0
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Header(SteadyLines):
@@ -65,6 +68,13 @@ class Header(SteadyLines):
 
     class ViewClicked(Message):
         """The name of a view was clicked: its number, from 1."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+    class TroubleClicked(Message):
+        """What is wrong was clicked: its number, from 0."""
 
         def __init__(self, number: int) -> None:
             super().__init__()
@@ -94,16 +104,22 @@ class Header(SteadyLines):
         """See SteadyLines."""
         view = self._view
         return [_traffic_line(view, width, self._sparks), *_chart(view, width, self._glyphs), _list_line(view, width),
-                tabs_line(view.tabs, width)]
+                tabs_line(view.tabs, width, view.troubles)]
 
     def on_click(self, event: events.Click) -> None:
-        """Show the view whose name was clicked."""
+        """Show the view whose name was clicked, or what is wrong."""
         if event.screen_y - self.region.y != self.list_line + 1:
             return
-        x = event.screen_x - self.region.x
-        for number, (start, end) in enumerate(tab_places(self._view.tabs, self.size.width), 1):
+        x, view, width = event.screen_x - self.region.x, self._view, self.size.width
+        chips = chip_texts(view.tabs, view.troubles, width)
+        at = width - 1 - _chips_width(chips)
+        for number, (start, end) in enumerate(tab_places(view.tabs, at if chips else width), 1):
             if start <= x < end:
                 self.post_message(self.ViewClicked(number))
+        for number, text in enumerate(chips):
+            if at <= x < at + len(text) and number < len(view.troubles):
+                self.post_message(self.TroubleClicked(number))
+            at += len(text) + 1
 
 
 def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
@@ -129,17 +145,59 @@ def tab_places(tabs: Sequence[tuple[str, str, bool]], width: int) -> list[tuple[
     return places
 
 
-def tabs_line(tabs: Sequence[tuple[str, str, bool]], width: int) -> Strip:
-    """The views with their keys; the one on screen stands out."""
+def tabs_line(tabs: Sequence[tuple[str, str, bool]], width: int, troubles: Sequence[Trouble] = ()) -> Strip:
+    """The views with their keys; the one on screen stands out. At the right end what is wrong, if anything is."""
+    chips = chip_texts(tabs, troubles, width)
+    left = width - 1 - _chips_width(chips) if chips else width
     segments = [Segment(" ")]
-    for (key, name, chosen), _ in zip(tabs, tab_places(tabs, width), strict=False):
+    for (key, name, chosen), _ in zip(tabs, tab_places(tabs, left), strict=False):
         text = f" {key} {name} ".replace("  ", " ")
         if chosen:
             segments.append(Segment(text, theme.CHIP))
         else:
             cap = f" {key} " if key else " "
             segments += [Segment(cap, theme.KEY_CAP), Segment(text[len(cap):], theme.LABEL)]
-    return Strip(Segment.simplify(segments)).adjust_cell_length(width)
+    strip = Strip(Segment.simplify(segments)).adjust_cell_length(left)
+    ends: list[Segment] = []
+    for number, text in enumerate(chips):
+        ends.append(Segment(text, theme.TROUBLE if number < len(troubles) else theme.LABEL))
+        ends.append(Segment(" "))
+    return Strip([*strip, *ends], width) if chips else strip
+
+
+def chip_texts(tabs: Sequence[tuple[str, str, bool]], troubles: Sequence[Trouble], width: int) -> list[str]:
+    """What is wrong, in at most MOST_CELLS: whole texts where there is room, else what it is and of whom; what has no
+    room is counted: `+1`. The first one has the key before it."""
+    if not troubles:
+        return []
+    places = tab_places(tabs, width)
+    room = min(MOST_CELLS, width - 2 - (places[-1][1] if places else 1))
+    room = room if room >= LEAST_CHIP else min(LEAST_CHIP, width - 2)
+    more = f"+{len(troubles) - 1}" if len(troubles) > 1 else ""
+    first = room - (len(more) + 1 if more else 0)
+    whole = [f"{TROUBLE_KEY} {troubles[0].text}", *(trouble.text for trouble in troubles[1:])]
+    if sum(map(len, whole)) + len(whole) - 1 <= room:
+        return whole
+    text = whole[0] if len(whole[0]) <= first else units.elide(f"{TROUBLE_KEY} {troubles[0].subject}", first)
+    chips, left = [text], room - len(text)
+    for number, trouble in enumerate(troubles[1:], 1):
+        after = f"+{len(troubles) - number - 1}" if number < len(troubles) - 1 else ""
+        needed = 1 + len(trouble.subject) + (len(after) + 1 if after else 0)
+        if needed > left:
+            return [*chips, f"+{len(troubles) - number}"]
+        chips.append(trouble.subject)
+        left -= 1 + len(trouble.subject)
+    return chips
+
+
+def _chips_width(chips: Sequence[str]) -> int:
+    return sum(len(text) + 1 for text in chips) - 1 if chips else 0
+
+
+TROUBLE_KEY = "a"
+MOST_CELLS = 60
+LEAST_CHIP = 20
+"""Cells of what is wrong: at most, and what it takes from the names of views where there is no room for both."""
 
 
 def _traffic_line(view: HeaderView, width: int, sparks: str) -> Strip:

@@ -121,7 +121,7 @@ def test_states_and_interfaces() -> None:
     def state(row: str) -> str:
         return COLUMNS["state"].text(ROWS[row], Wording(), NO_LOOKUPS)
 
-    assert [state(row) for row in ("tcp", "closing", "ended", "duplicate")] == ["·", "fin", "end", "dup"]
+    assert [state(row) for row in ("tcp", "closing", "ended", "duplicate")] == ["·", "FIN", "end", "dup"]
     interface = COLUMNS["interface"].text
     assert interface(ROWS["tcp"], Wording(), INTERFACES) == "eth0"
     assert interface(ROWS["hostile interface"], Wording(), INTERFACES) == "evil"

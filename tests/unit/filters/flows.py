@@ -33,6 +33,7 @@ class Source:
     now_ns: int = NOW_NS
     unix_offset_ns: int = UNIX_OFFSET_NS
     dedupes: bool = True
+    then_ns: int | None = None
 
     def __post_init__(self) -> None:
         self.visible = np.ones(len(self.columns), np.bool_)

@@ -88,6 +88,7 @@ def test_a_cells_term_is_passed_by_its_row_and_not_by_its_opposite(column: Colum
         flows.columns[name] = int(per_s)
     flows.columns["first_ns"] = 0
     flows.columns["last_ns"] = int(row.age_s * 1e9)
+    flows.now_ns = int((row.age_s + row.idle_s) * 1e9)
     assert compile_filter(text).mask(flows, interfaces).all(), text
     if row.kind == 0:  # of an aggregate too little is known to exclude it
         assert not compile_filter(f"not ({text})").mask(flows, interfaces).any(), text

@@ -40,6 +40,7 @@ class Source:
     now_ns: int = START_NS + 100 * SECOND
     unix_offset_ns: int = UNIX_OFFSET_NS
     dedupes: bool = True
+    then_ns: int | None = None
 
     def __post_init__(self) -> None:
         if not len(self.visible):
