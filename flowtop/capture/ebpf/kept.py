@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MOST_FILES = 32
+MOST_FILES = 64
 """Each capture filter is a program of its own; the oldest go first."""
 
 _FORMAT = 1
