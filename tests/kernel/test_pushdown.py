@@ -238,7 +238,8 @@ def test_later_fragments_share_their_firsts_fate() -> None:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("whole", [False, True], ids=["flows", "owners and names"])
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.types)],
+                         ids=["flows", "owners and names"])
 def test_the_largest_filter_that_is_pushed_down_loads(whole: bool) -> None:
     hosts = " or ".join(f"host 2001:db8::{number:x}" for number in range(32))
     with closing(filtered(hosts, whole=whole)) as program:

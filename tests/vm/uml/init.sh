@@ -23,7 +23,7 @@ ip link set lo up
 modprobe -a tun ipv6
 . /media/environment
 mapfile -t arguments </media/arguments
-export TMPDIR=/mnt HOME=/mnt TERM=dumb PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/mnt/hypothesis
+export FLOWTOP_PROGRAM_CACHE=/mnt/programs TMPDIR=/mnt HOME=/mnt TERM=dumb PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/mnt/hypothesis
 cd "$FLOWTOP_REPOSITORY" || poweroff -f
 uname -r >/media/release
 "$FLOWTOP_PYTHON" -m pytest -p no:cacheprovider --junitxml=/media/junit.xml "${arguments[@]}" >/media/output 2>&1
