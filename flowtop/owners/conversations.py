@@ -57,6 +57,20 @@ def conversations_of(keys: npt.NDArray[np.void]) -> tuple[Words, Mask]:
     return words, turned
 
 
+def ends_of(words: Words, turned: Mask, *, source: bool) -> Words:
+    """The address of one end of flows, and its port, protocol and IP version, as u64 words, shape (n, 3).
+
+    Args:
+        words, turned: conversations_of(keys).
+        source: the end that sends; else the one that receives.
+    """
+    second = turned if source else ~turned
+    ends = np.where(second[:, None], words[:, 2:5], words[:, [0, 1, 4]])
+    last = words[:, 4]
+    ends[:, 2] = last >> _PROTOCOL << _PROTOCOL | np.where(second, last >> _PORT, last) & _PORT_MASK
+    return ends
+
+
 class Conversations:
     """Remembers values by conversation. When there are more than `most`, those that were not seen for the longest time
     are forgotten.
