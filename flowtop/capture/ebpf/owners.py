@@ -250,14 +250,14 @@ class Apart:
             return None
         some = np.flatnonzero((keys["kind"] == np.uint8(Kind.FLOW)) & (
             sent | (owners == NO_OWNER) | (owners == FORWARDED)))
-        words, turned = conversations_of(keys[some])
+        words, turned = conversations_of(keys, some)
         told = sent[some] & are_processes(owners[some])
         self._senders.note(words[told], turned[told], owners[some][told])
         if len(self._senders) or receives:
             self._name(owners, some[~told], words[~told], turned[~told], table if receives else None)
         if not len(self._sides):
             return None
-        made, places = self._sides.before(keys[some], words, turned)
+        made, places = self._sides.before(words_of(keys).take(some, axis=0), words, turned)
         if not len(places):
             return None
         before = words_of(keys).copy()
@@ -538,7 +538,7 @@ class FlowOwners:
         some = some[self._veths.are(keys["ifindex"][some])] if len(some) else some
         if not len(some):
             return
-        words, turned = conversations_of(keys[some[:_MOST_SOUGHT]])
+        words, turned = conversations_of(keys, some[:_MOST_SOUGHT])
         now_s, new = self._clock(), False
         for end in set(map(tuple, ends_of(words, turned, source=False).tolist())):
             if now_s - self._sought.get(end, -math.inf) >= _SOUGHT_AGAIN_S:
