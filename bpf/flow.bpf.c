@@ -538,14 +538,15 @@ FLOW_INLINE void take_back(struct __sk_buff *skb, struct packet *packet, struct 
 #endif
 
 /*
- * Count a packet in its flow, or as filtered if the capture filter is active and does not match. Returns whether it may
- * tell a name: it is among the first of its entry, or DNS.
+ * Count a packet in its flow, or as filtered if the capture filter is active and does not match. Returns how
+ * many packets its entry had before, 0 for a new one; NOT_COUNTED: it is in none.
  */
-FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
+#define NOT_COUNTED (~(u64)0)
+FLOW_INLINE u64 account(struct __sk_buff *skb, u32 side, const u32 direction, struct flow_key *key,
 			struct packet *packet, u64 now, u32 everything, struct flow_totals *books)
 {
 	struct flow_counters *counters;
-	int tells = 0, wanted;
+	int wanted;
 
 	if (packet->fragment)
 		join_fragment(key, packet, now, books);
@@ -562,7 +563,7 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 	    turns_out_decrypted(skb, key, packet, &spi, books)) {
 		take_back(skb, packet, books);
 		add_decrypted(skb, side, key, packet, spi, now, everything, books);
-		return 0;
+		return NOT_COUNTED;
 	}
 #endif
 	if (!wanted) {
@@ -570,15 +571,8 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 		books->filtered_octets += packet->octets;
 		if (key->kind == FLOW_KIND_FRAGMENT)
 			books->unjoined_fragments -= packet->packets;
-#ifdef FLOW_NAMES
-		return is_dns_datagram(key);    /* it names other flows, which may be counted */
-#else
-		return 0;
-#endif
+		return NOT_COUNTED;
 	}
-#ifdef FLOW_NAMES
-	tells = !counters || counters->packets < NAMES_FIRST_PACKETS || is_dns_datagram(key);
-#endif
 	if (!counters)
 		counters = open_flow(skb, side, direction, key, packet, now, books);
 #ifdef FLOW_OWNERS
@@ -587,27 +581,33 @@ FLOW_INLINE int account(struct __sk_buff *skb, u32 side, const u32 direction, st
 #endif
 	if (counters)
 		add_packet(skb, direction, counters, packet, now);
-	return tells;
+	return counters ? counters->packets - packet->packets : 0;
 }
 
 #ifdef FLOW_NAMES
-/* Call the program that copies packets that tell a name. It does not return; nor does it need to: this packet is counted. */
-FLOW_INLINE void hand_over(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, u64 now)
+/* Call the program that copies packets that tell a name. It does not return; nor does it need to: this packet is counted.
+ *
+ * What it looks at is read back from the map: of that the verifier knows nothing. Of the packet it knows much, and would
+ * walk through the whole program once for each kind of header, as it makes a difference here. */
+FLOW_INLINE void hand_over(struct __sk_buff *skb, struct flow_key *key, struct packet *packet, u64 now, u64 before)
 {
-	u64 offset = packet->ip_offset + packet->header_octets, end = packet->ip_offset + packet->ip_octets;
 	struct handed *handed;
 	u32 zero = 0;
 
-	if (!packet->transport_offset || packet->fragment || offset + NAMES_HEAD > end || !may_tell_name(key))
-		return;
 	handed = handed_over.lookup(&zero);
 	if (!handed)
 		return;
 	__builtin_memcpy(&handed->key, key, sizeof(*key));
 	handed->now = now;
-	handed->offset = offset;
-	handed->end = end;
-	names_programs.call(skb, 0);
+	handed->offset = packet->ip_offset + packet->header_octets;
+	handed->end = packet->ip_offset + packet->ip_octets;
+	handed->before = before;
+	handed->transport_offset = packet->transport_offset;
+	handed->fragment = packet->fragment;
+	asm volatile("" ::: "memory");
+	if (handed->transport_offset && !handed->fragment && handed->offset + NAMES_HEAD <= handed->end &&
+	    may_tell_name(&handed->key, handed->before))
+		names_programs.call(skb, 0);
 }
 #endif
 
@@ -618,7 +618,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	struct flow_key *key;
 	struct packet *packet;
 	int parsed;
-	u64 now;
+	u64 now, before;
 #if defined(FLOW_DECAP) || defined(FLOW_FILTER)
 	struct work *work = works.lookup(&zero);
 
@@ -687,11 +687,12 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 		add_parent(skb, side, work, now, control_word & FLOW_CONTROL_EVERYTHING, books);
 	}
 #endif
-	if (account(skb, side, direction, key, packet, now, control_word & FLOW_CONTROL_EVERYTHING, books)) {
+	before = account(skb, side, direction, key, packet, now, control_word & FLOW_CONTROL_EVERYTHING, books);
+	(void)before;
 #ifdef FLOW_NAMES
-		hand_over(skb, key, packet, now);
+	if (before < NAMES_FIRST_PACKETS || has_dns_port(key))
+		hand_over(skb, key, packet, now, before);
 #endif
-	}
 	return VERDICT_NEXT;
 }
 

@@ -47,6 +47,9 @@ struct handed {
 	u64 now;
 	u64 offset;                   /* of the payload in the frame */
 	u64 end;
+	u64 before;                   /* packets of its flow's entry before it; NOT_COUNTED: it is in none */
+	u32 transport_offset;         /* 0: there is no transport header */
+	u32 fragment;
 };
 
 FLOW_INLINE int is_dns_datagram(struct flow_key *key)
@@ -54,15 +57,23 @@ FLOW_INLINE int is_dns_datagram(struct flow_key *key)
 	return key->protocol == PROTOCOL_UDP && (key->source_port == PORT_DNS || key->destination_port == PORT_DNS);
 }
 
-/* Whether packets of this flow may tell a name at all; of `fresh` ones, the first of their entry, more kinds do. */
-FLOW_INLINE int may_tell_name(struct flow_key *key)
+FLOW_INLINE int has_dns_port(struct flow_key *key)
+{
+	return key->source_port == PORT_DNS || key->destination_port == PORT_DNS;
+}
+
+/* Whether packets of this flow may tell a name at all: the first ones of its entry, and every DNS datagram, which names
+ * other flows, so also one that is not counted. */
+FLOW_INLINE int may_tell_name(struct flow_key *key, u64 before)
 {
 	if (key->kind != FLOW_KIND_FLOW)
 		return 0;
-	if (key->protocol == PROTOCOL_TCP)
+	if (is_dns_datagram(key))
 		return 1;
-	return key->protocol == PROTOCOL_UDP && (key->destination_port == PORT_DNS || key->source_port == PORT_DNS ||
-						 key->destination_port == PORT_HTTPS);
+	if (before >= NAMES_FIRST_PACKETS)
+		return 0;
+	return key->protocol == PROTOCOL_TCP ||
+	       (key->protocol == PROTOCOL_UDP && key->destination_port == PORT_HTTPS);
 }
 
 /* `head`: the first octets of the payload. */

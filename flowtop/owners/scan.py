@@ -13,14 +13,17 @@ import os
 import socket
 import struct
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from ctypes import CDLL, get_errno
 from pathlib import Path
 
 SOCKET = struct.Struct("=16s16sHHBBBBQQQ")
-"""Local and remote address (IPv4: the first 4 octets), ports, protocol, IP version (0: a packet socket), whether it is
-in this process's network namespace, whether it is the kernel's own, cookie (0: not known), inode, index of the process
-+ 1 (0: none)."""
+"""Local and remote address (IPv4: the first 4 octets), ports, protocol, IP version (0: a packet socket), where it is,
+whether it is the kernel's own, cookie (0: not known), inode, index of the process + 1 (0: none). Where: in another
+network namespace (0), in this process's (1); or RECEIVES: in another one, and receives at an address that no other one
+has; such a socket is listed a second time."""
+RECEIVES = 2
 
 _PROC = Path("/proc")
 _CLONE_NEWNET = 0x40000000
@@ -31,6 +34,14 @@ _PACKET_REQUEST = struct.Struct("=BBHIIII")
 _INET_ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")
 _PACKET_ANSWER = struct.Struct("=BBHI8s")
 _ESTABLISHED, _TIME_WAIT, _LISTEN, _NEW_SYN_RECEIVED = 1, 6, 10, 12
+_SOCK_DIAG, _ROUTE = 4, 0
+"""Families of netlink."""
+_RTM_GETADDR = 22
+_ADDRESS_MESSAGE = struct.Struct("=BBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_MOST_ADDRESSES = 64
+"""Of another namespace; one with more is no container."""
 _STATES = 0xFFFFFFFF & ~(1 << _TIME_WAIT | 1 << _NEW_SYN_RECEIVED)
 _RAW = 255
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_UDPLITE, socket.IPPROTO_SCTP, _RAW)
@@ -40,22 +51,24 @@ _WITHOUT_FILES = 0x00200004
 
 Found = tuple[bytes, bytes, int, int, int, int, int, int, int]
 """Local and remote address, ports, protocol, IP version, state, cookie, inode."""
+Address = tuple[bytes, int]
+"""16 octets (IPv4: the first 4), and the IP version."""
 Process = tuple[int, int, str, int, int]
 """Pid, start in ticks of /proc, name, user, pid of the parent."""
 
 
-def _answers(request: bytes) -> Iterator[tuple[bytes, int]]:
+def _answers(request: bytes, kind: int = _SOCK_DIAG_BY_FAMILY, family: int = _SOCK_DIAG) -> Iterator[tuple[bytes, int]]:
     """Messages that answer a dump request, each with the offset of its payload. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 4) as netlink:
-        netlink.send(_HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP, 1, 0) + request)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family) as netlink:
+        netlink.send(_HEADER.pack(_HEADER.size + len(request), kind, _DUMP, 1, 0) + request)
         while True:
             data = netlink.recv(1 << 18)
             place = 0
             while place + _HEADER.size <= len(data):
-                length, kind, _, _, _ = _HEADER.unpack_from(data, place)
-                if kind == _DONE or length < _HEADER.size:
+                length, answer, _, _, _ = _HEADER.unpack_from(data, place)
+                if answer == _DONE or length < _HEADER.size:
                     return
-                if kind == _ERROR:
+                if answer == _ERROR:
                     (number,) = struct.unpack_from("=i", data, place + _HEADER.size)
                     raise OSError(-number, os.strerror(-number))
                 yield data, place + _HEADER.size
@@ -117,6 +130,30 @@ def table_sockets(directory: Path) -> Iterator[Found]:
             (local, own, local_port), (remote, _, remote_port) = ends
             if int(words[3], 16) not in (_TIME_WAIT, _NEW_SYN_RECEIVED):
                 yield local, remote, local_port, remote_port, protocol, own, int(words[3], 16), 0, int(words[9])
+
+
+def addresses() -> set[Address]:
+    """The addresses of the current network namespace that others may send to."""
+    found: set[Address] = set()
+    try:
+        answers = list(_answers(_ADDRESS_MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0), _RTM_GETADDR, _ROUTE))
+    except OSError:
+        return found
+    for data, at in answers:
+        (length,) = struct.unpack_from("=I", data, at - _HEADER.size)
+        end, place, values = at - _HEADER.size + length, at + _ADDRESS_MESSAGE.size, {}
+        while place + _ATTRIBUTE.size <= end:
+            size, kind = _ATTRIBUTE.unpack_from(data, place)
+            if size < _ATTRIBUTE.size:
+                break
+            values[kind] = data[place + _ATTRIBUTE.size:place + size]
+            place += size + 3 & ~3
+        address = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS, b"")
+        if len(address) == 4 and address[0] != 127:
+            found.add((address + bytes(12), _V4))
+        elif len(address) == 16 and address != bytes(15) + b"\1" and not address.startswith(b"\xfe\x80"):
+            found.add((address, _V6))
+    return found
 
 
 def _pids() -> list[int]:
@@ -195,8 +232,8 @@ def _here() -> tuple[list[Found], list[int]]:
     return found, listed
 
 
-def _elsewhere() -> Iterator[tuple[list[Found], bool]]:
-    """Sockets of each other network namespace that processes are in, and whether they are all there."""
+def _elsewhere() -> Iterator[tuple[list[Found], bool, set[Address]]]:
+    """Sockets of each other network namespace that processes are in, whether they are all there, and its addresses."""
     own = _namespace(_PROC / "self/ns/net")
     seen = {own, 0}
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -211,7 +248,7 @@ def _elsewhere() -> Iterator[tuple[list[Found], bool]]:
         except FileNotFoundError:
             continue
         except OSError:
-            yield list(table_sockets(_PROC / str(pid) / "net")), False
+            yield list(table_sockets(_PROC / str(pid) / "net")), False, set()
             continue
         try:
             if setns(entered, _CLONE_NEWNET) == 0:
@@ -221,13 +258,39 @@ def _elsewhere() -> Iterator[tuple[list[Found], bool]]:
                     listed.append(0)
                 except OSError:
                     pass
-                yield found, len(listed) > len(_PROTOCOLS)
+                yield found, len(listed) > len(_PROTOCOLS), addresses()
                 if setns(home, _CLONE_NEWNET) != 0:
                     raise OSError(get_errno(), "setns")
             else:
-                yield list(table_sockets(_PROC / str(pid) / "net")), False
+                yield list(table_sockets(_PROC / str(pid) / "net")), False, set()
         finally:
             os.close(entered)
+
+
+def _receiving(apart: Sequence[tuple[list[Found], bool, set[Address]]], own: set[Address]) -> Iterator[Found]:
+    """The sockets of other network namespaces that anybody may send to, once for each address that they receive at.
+    Only addresses that no other namespace has: who is behind others cannot be told. As a namespace that cannot be
+    entered may have any address, there are none then.
+
+    Args:
+        own: addresses of this namespace.
+    """
+    if not all(whole for _, whole, _ in apart):
+        return
+    counts = Counter(own)
+    for _, _, theirs in apart:
+        counts.update(theirs)
+    for found, _, theirs in apart:
+        alone = {address for address in theirs if counts[address] == 1} if len(theirs) <= _MOST_ADDRESSES else set()
+        bound = [one for one in found if alone and one[2] and not one[3] and one[5] and (
+            one[4] != socket.IPPROTO_TCP or one[6] == _LISTEN)]
+        taken = {(one[5], one[2], one[4]) for one in bound}
+        for one in bound:
+            local, remote, port, _, protocol, version, state, cookie, inode = one
+            for address, its in alone:
+                of_any = not any(local) and (its == version or (version == _V6 and (its, port, protocol) not in taken))
+                if of_any or (address, its) == (local, version):
+                    yield address, remote, port, 0, protocol, its, state, cookie, inode
 
 
 def scan() -> tuple[dict[str, object], bytes]:
@@ -244,8 +307,10 @@ def scan() -> tuple[dict[str, object], bytes]:
         listed.append(0)
     except OSError:
         pass
+    ours = addresses()
     apart = list(_elsewhere())
-    groups = [(1, mine), *((0, found) for found, _ in apart)]
+    groups = [(1, mine), *((0, found) for found, _, _ in apart)]
+    groups.append((RECEIVES, list(_receiving(apart, ours))))
     processes, having, denied = holders()
     packed = []
     for own, found in groups:
@@ -258,7 +323,7 @@ def scan() -> tuple[dict[str, object], bytes]:
             packed.append(SOCKET.pack(local, remote, local_port, remote_port, protocol, version, own, of_kernel, cookie,
                                       inode, holder + 1))
     return {"processes": processes, "listed": listed, "denied": denied,
-            "partly": sum(not whole for _, whole in apart)}, b"".join(packed)
+            "partly": sum(not whole for _, whole, _ in apart)}, b"".join(packed)
 
 
 def _holder(indexes: Sequence[int], processes: list[Process], *, shared: bool) -> int:

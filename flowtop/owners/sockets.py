@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from flowtop.model.kinds import ICMP_ECHO, Direction, IpVersion, Protocol
 from flowtop.model.owners import KERNEL, NO_OWNER, Ids, owner_id
+from flowtop.owners.conversations import Words
 from flowtop.owners.proc import OFFSET_TICKS, TICK_NS
+from flowtop.owners.scan import RECEIVES
 
 SOCKET_DTYPE = np.dtype([
     ("local_address", "V16"),
@@ -42,6 +44,10 @@ _LOOPBACK_V4, _LOOPBACK_V6 = 127, bytes(15) + b"\x01"
 _RAW_SOCKETS, _PACKET_SOCKETS = 255, 0
 _OWN_LISTS = (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE, Protocol.SCTP)
 """Protocols whose sockets are listed apart."""
+_OWN = 1
+_PROTOCOL, _VERSION = np.uint64(32), np.uint64(40)
+"""Bits before protocol and IP version in the last word of an end."""
+_MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 _SIZE = struct.Struct("=Q")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -118,12 +124,17 @@ class SocketTable:
             ids[index + 1] = owner_id(holder.pid, holder.start_ticks * TICK_NS) if found is None else found
             self.holders[int(ids[index + 1])] = holder
         owners = np.where(sockets["of_kernel"] != 0, np.uint64(KERNEL), ids[sockets["holder"]])
-        own = sockets["own"] != 0
+        own = sockets["own"] == _OWN
         self._cookies, self._of_cookie = _unique(sockets["cookie"], owners)
         names = _names(sockets)
         self._names, self._of_name = _unique(names[own], owners[own])
-        distant = ~own & _distinct(sockets)
+        distant = (sockets["own"] == 0) & _distinct(sockets)
         self._distant, self._of_distant = _unique(names[distant], owners[distant])
+        some = sockets["own"] == RECEIVES
+        ends = _ends(sockets["local_address"][some], sockets["local_port"][some], sockets["protocol"][some],
+                     sockets["ip_version"][some])
+        self._ends, self._of_end = _unique(_rows(ends), owners[some])
+        self._mixed = np.unique(_mix(ends))
 
     def of_cookies(self, cookies: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
         """Owners of sockets by cookie, NO_OWNER where it is not known, and whether there was such a socket."""
@@ -161,6 +172,25 @@ class SocketTable:
         _fill(owners, self._names, self._of_name, _packed(names))
         return owners
 
+    @property
+    def receives(self) -> bool:
+        """Whether there are sockets in other network namespaces that `of_ends` knows."""
+        return len(self._ends) > 0
+
+    def of_ends(self, ends: Words) -> Ids:
+        """Owners of the sockets in other network namespaces that receive at these ends of flows; NO_OWNER: none.
+
+        Args:
+            ends: address, port, protocol and IP version as conversations.ends_of gives them, shape (n, 3).
+        """
+        owners = np.zeros(len(ends), np.uint64)
+        mixed = _mix(ends)  # of most flows no end is in a container: that is seen without comparing texts
+        places = np.searchsorted(self._mixed, mixed).clip(max=len(self._mixed) - 1)
+        some = np.flatnonzero(self._mixed[places] == mixed)
+        if len(some):
+            owners[some] = _look_up(self._ends, self._of_end, _rows(ends[some]))[0]
+        return owners
+
     def lists(self, keys: npt.NDArray[np.void], apart: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Which flows could only have been sent by a listed socket, or by the kernel: not DCCP's, nor echo requests, as
         the kernel does not list the sockets of ping.
@@ -189,6 +219,28 @@ def _names_of_flows(keys: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
             names[f"remote_{what}"][here] = keys[f"{other}_{what}"][here]
     names["protocol"], names["ip_version"] = keys["protocol"], keys["ip_version"]
     return names
+
+
+def _ends(addresses: npt.NDArray[np.void], ports: npt.NDArray[np.uint16], protocols: npt.NDArray[np.uint8],
+          versions: npt.NDArray[np.uint8]) -> Words:
+    """As conversations.ends_of gives them, shape (n, 3)."""
+    ends = np.zeros((len(addresses), 3), np.uint64)
+    ends[:, :2] = np.ascontiguousarray(addresses).view(np.uint64).reshape(-1, 2)
+    ends[:, 2] = ports.astype(np.uint64) | protocols.astype(np.uint64) << _PROTOCOL | (
+        versions.astype(np.uint64) << _VERSION)
+    return ends
+
+
+def _rows(ends: Words) -> npt.NDArray[Any]:
+    """Each row as one byte string: that numpy ignores zeros at their end makes no difference."""
+    rows: npt.NDArray[Any] = np.ascontiguousarray(ends).view(f"S{ends.itemsize * 3}").reshape(-1)
+    return rows
+
+
+def _mix(ends: Words) -> Words:
+    """A number of each end; ends that differ may have the same."""
+    mixed: Words = (ends[:, 0] * _MIX[0] + ends[:, 1] * _MIX[1] + ends[:, 2]) * _MIX[0]
+    return mixed
 
 
 def _unique(values: npt.NDArray[Any], owners: Ids) -> tuple[npt.NDArray[Any], Ids]:

@@ -2,7 +2,8 @@
 
 Arguments: directory of the control group, name. Each line of standard input is a task; each is answered by a line:
 `serve PORT` (TCP, answers 100 octets to 100), `talk HOST PORT TIMES` (the client of such a server), `send HOST PORT`
-(a datagram), `answer PORT` (datagrams, by a child that ends after one), `ping HOST`. Answers: the local port, or 0.
+(a datagram), `receive PORT` (datagrams, without an answer), `answer PORT` (datagrams, by a child that ends after one),
+`ping HOST`. Answers: the local port, or 0.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ def serve(server: socket.socket) -> None:
         with connection:
             while exactly(connection):
                 connection.sendall(bytes(SIZE))
+
+
+def receive(receiver: socket.socket) -> None:
+    while receiver.recv(SIZE) is not None:
+        pass
 
 
 def talk(host: str, port: str, times: str) -> int:
@@ -70,6 +76,10 @@ def main() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
                 sender.sendto(bytes(SIZE), (words[0], int(words[1])))
                 port = sender.getsockname()[1]
+        elif task == "receive":
+            receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            receiver.bind(("0.0.0.0", int(words[0])))
+            threading.Thread(target=receive, args=(receiver,), daemon=True).start()
         elif task == "ping":
             subprocess.run(["ping", "-c", "1", words[0]], stdout=subprocess.DEVNULL, check=True)
         print(port, flush=True)

@@ -251,6 +251,65 @@ def test_a_published_port_is_the_servers_in_the_container(lab: Lab) -> None:
     check_owned(recording, flows_of(recording, Protocol.TCP), place.containers[0], IDS[0])
 
 
+@pytest.mark.parametrize("published", [False, True], ids=["routed", "published"])
+def test_a_container_that_only_receives_is_named(lab: Lab, *, published: bool) -> None:
+    """Datagrams from outside to a service that was there before flowtop, and to one that comes after it."""
+    with site(lab, translate=published) as place:
+        container, other = place.containers
+        if published:
+            place.host.call(lambda: nat.publish(UPLINK, container.address))
+        container.do("receive 8080")
+        target = "10.77.0.1" if published else container.address
+        with recorder(place) as recording:
+            assert isinstance(recording.capture, MarkingCapture)
+            capture = recording.capture
+            passed = {(UPLINK, Direction.INGRESS), (BRIDGE, Direction.EGRESS), ("c0", Direction.EGRESS)}
+
+            def named(port: int) -> bool:
+                place.outside.call(lambda: _send(target, port))
+                if recording.books.batch is None:
+                    return False
+                flows = [flow for flow in capture.seen() if flow.destination_port == port]
+                return points_of(recording, flows) == passed and {(flow.process, flow.pid) for flow in flows} == {
+                    (container.name, container.pid)}
+
+            eventually(lambda: named(8080), "the older service has its flows")
+            if not published:
+                other.do("receive 8081")
+                container.do("receive 8081")
+                eventually(lambda: named(8081), "the newer service has its flows, and not the one of the other")
+    for flow in flows_of(recording, Protocol.UDP):
+        assert flow.container == IDS[0][:12]
+
+
+def test_who_is_behind_an_address_of_two_containers_is_not_guessed(lab: Lab) -> None:
+    """A service receives in one of them, the packets go to the other one."""
+    with site(lab, translate=False) as place:
+        first, second = place.containers
+        second.namespace.ip(f"addr add {first.address}/32 dev lo")
+        second.do("receive 8080")
+        with recorder(place) as recording:
+            assert isinstance(recording.capture, MarkingCapture)
+            capture = recording.capture
+
+            def listed() -> bool:
+                place.outside.call(lambda: _send(first.address, 8080))
+                place.outside.call(lambda: _send(second.address, 8080))
+                return hasattr(capture, "texts") and any(
+                    second.address in flow.hosts and flow.pid == second.pid for flow in capture.seen())
+
+            eventually(listed, "sockets are listed")
+    flows = [flow for flow in flows_of(recording, Protocol.UDP) if first.address in flow.hosts]
+    assert flows and {flow.process for flow in flows} <= {"forwarded", ""}
+
+
+def _send(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("0.0.0.0", 30_000))
+        sender.sendto(bytes(container_actor.SIZE), (host, port))
+    time.sleep(0.05)
+
+
 def test_connections_that_are_older_than_flowtop_are_named(lab: Lab) -> None:
     with site(lab) as place, outside_server(place, 7000):
         container = place.containers[0]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
+from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.capture.ebpf.start import begin
 from flowtop.capture.files.capture import FileCapture, FileConfig
 from flowtop.metering.flows import TableConfig
@@ -27,6 +28,7 @@ from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, ru
 from tests.unit.names_seen.initials import VERSION_1
 from tests.unit.names_seen.messages import AAAA, CNAME, QUESTION, address_record, answer, encoded, query, record
 
+needs_tcx = pytest.mark.skipif(kernel_release() < (6, 6), reason="TCX links need Linux 6.6")
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
 SERVER_V6 = "2001:db8:77::2"
 CONFIG = TableConfig(idle_timeout_s=3600, active_timeout_s=3600, end_timeout_s=3600, dedupe="off")
@@ -276,7 +278,7 @@ def test_a_port_that_is_used_again_and_again_is_still_read(lab: Lab) -> None:
     assert statistics.answers == 100
 
 
-@pytest.mark.parametrize("attach", ["tcx", "clsact"])
+@pytest.mark.parametrize("attach", [pytest.param("tcx", marks=needs_tcx), "clsact"])
 def test_with_a_capture_filter_lookups_are_still_read(lab: Lab, attach: str) -> None:
     """DNS is not in the table; what it names is."""
     from flowtop.filters.filter import compile_filter

@@ -6,12 +6,13 @@ and all of them on a kernel that refuses the hooks, are found by `flowtop.owners
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,9 @@ from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.addresses import LocalAddresses
 from flowtop.capture.ebpf.compiler import FlowProgram
 from flowtop.capture.ebpf.conntrack import Translations
+from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import OWNER_PROGRAMS
-from flowtop.capture.ebpf.netlink import RouteSocket
+from flowtop.capture.ebpf.netlink import DumpInterruptedError, RouteSocket
 from flowtop.capture.ebpf.packet_owners import PacketOwners
 from flowtop.model.kinds import Direction, Kind, Tunnel
 from flowtop.model.owners import (
@@ -43,7 +45,7 @@ from flowtop.model.translations import TRANSLATIONS, TranslationTexts
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
 from flowtop.owners.containers import ContainerNames
-from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, words_of
+from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
 from flowtop.owners.proc import TICK_NS
 from flowtop.owners.sockets import Scan, SocketTable
 
@@ -63,6 +65,9 @@ _POLL_S = 0.02
 _SCAN_PAUSE_S, _SCAN_REST = 2.0, 20
 """Minimum pause between two scans of sockets, in seconds, and in units of the time that the last one took."""
 _MOST_COOKIES = 65_536
+_TO_ELSEWHERE = ("veth", "netkit")
+_MOST_SOUGHT, _SOUGHT_AGAIN_S = 4_096, 60.0
+"""Ends in containers for which sockets were listed, and after what time that is done again."""
 _U32 = struct.Struct("=I")
 
 
@@ -221,13 +226,15 @@ class Apart:
         """Why translations are not known; "": they are."""
         return "" if self._translations is None else self._translations.refused
 
-    def join(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_]) -> Words | None:
+    def join(self, keys: npt.NDArray[np.void], owners: Ids, sent: npt.NDArray[np.bool_],
+             table: SocketTable | None = None) -> Words | None:
         """Write the owners of flows that are part of a conversation of a container, here or in an earlier batch.
 
         Args:
             keys: FLOW_KEY_DTYPE, shape (n,).
             owners: of their local sockets; those of `sent` are the senders.
             sent: which flows came in from a socket in another network namespace.
+            table: sockets, also those that receive there; None: they are not known yet.
 
         Returns:
             Flow Keys, shape (n, 7), in which the ends of translated flows are those before the translation; None: no
@@ -238,30 +245,39 @@ class Apart:
             new = self._translations.take_new()
             if new:
                 self._sides.note(new)
-        if not (sent.any() or len(self._senders) or len(self._sides)):
+        receives = table is not None and table.receives
+        if not (sent.any() or len(self._senders) or len(self._sides) or receives):
             return None
         some = np.flatnonzero((keys["kind"] == np.uint8(Kind.FLOW)) & (
             sent | (owners == NO_OWNER) | (owners == FORWARDED)))
-        words, turned = conversations_of(keys[some])
+        words, turned = conversations_of(keys, some)
         told = sent[some] & are_processes(owners[some])
         self._senders.note(words[told], turned[told], owners[some][told])
-        if len(self._senders):
-            self._name(owners, some[~told], words[~told], turned[~told])
+        if len(self._senders) or receives:
+            self._name(owners, some[~told], words[~told], turned[~told], table if receives else None)
         if not len(self._sides):
             return None
-        made, places = self._sides.before(keys[some], words, turned)
+        made, places = self._sides.before(words_of(keys).take(some, axis=0), words, turned)
         if not len(places):
             return None
         before = words_of(keys).copy()
         before[some[places]] = made
         return before
 
-    def _name(self, owners: Ids, places: npt.NDArray[np.int64], words: Words, turned: npt.NDArray[np.bool_]) -> None:
+    def _name(self, owners: Ids, places: npt.NDArray[np.int64], words: Words, turned: npt.NDArray[np.bool_],
+              table: SocketTable | None) -> None:
+        """Name flows by who sends in their conversation, on this or the other side of its translation; else by a socket
+        that receives there."""
         found = self._senders.find(words, turned)
+        rest = np.flatnonzero(found == NO_OWNER)
         if len(self._sides):
-            rest = np.flatnonzero(found == NO_OWNER)
             others, ways, translated = self._sides.other(words[rest], turned[rest])
-            found[rest[translated]] = self._senders.find(others[translated], ways[translated])
+            others, ways, elsewhere = others[translated], ways[translated], rest[translated]
+            found[elsewhere] = self._senders.find(others, ways)
+        if table is not None:
+            _fill_ends(table, found, rest, words[rest], turned[rest])
+            if len(self._sides):
+                _fill_ends(table, found, elsewhere, others, ways)
         known = found != NO_OWNER
         owners[places[known]] = found[known]
 
@@ -274,6 +290,38 @@ class Apart:
         """Close what is open."""
         if self._translations is not None:
             self._translations.close()
+
+
+def _fill_ends(table: SocketTable, owners: Ids, rows: npt.NDArray[np.int64], words: Words,
+               turned: npt.NDArray[np.bool_]) -> None:
+    """Write the owners of the socket that one of the ends of these flows has, where there is no owner yet."""
+    for source in (False, True):
+        left = np.flatnonzero(owners[rows] == NO_OWNER)
+        found = table.of_ends(ends_of(words[left], turned[left], source=source))
+        owners[rows[left]] = np.where(are_processes(found), found | np.uint64(LISTED_BIT), found)
+
+
+class Veths:
+    """Which devices lead to other network namespaces. Asked again, at most once a second, for one not known.
+
+    Args:
+        links: of the capture's network namespace.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, links: Links, clock: Callable[[], float]) -> None:
+        self._links = links
+        self._clock = clock
+        self._read_s = -1.0
+        self._known: dict[int, bool] = {}
+
+    def are(self, ifindexes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+        """For each of these devices, shape (n,)."""
+        if not self._known.keys() >= set(np.unique(ifindexes).tolist()) and self._clock() - self._read_s >= 1.0:
+            self._read_s = self._clock()
+            with suppress(OSError, DumpInterruptedError):  # the ones known before stay
+                self._known = {one.index: one.kind in _TO_ELSEWHERE for one in self._links.list()}
+        return np.isin(ifindexes, np.array([ifindex for ifindex, is_one in self._known.items() if is_one], np.uint32))
 
 
 class BegunScan(NamedTuple):
@@ -387,6 +435,8 @@ class FlowOwners:
         root = root or cgroup2_root()
         self._clock = clock
         self._addresses = LocalAddresses(route, clock)
+        self._veths = Veths(Links(route), clock)
+        self._sought: dict[tuple[int, ...], float] = {}
         self._containers = ContainerNames(clock=clock)
         self._book = OwnerBook(CgroupPaths(root), clock=clock, containers=self._containers)
         self._apart = Apart(clock, Translations(clock) if nat else None)
@@ -449,7 +499,10 @@ class FlowOwners:
         if sent.any():
             self._prefer_receivers(keys, owners, sent)
         passing = sent.any() or (owners == FORWARDED).any() or len(self._apart)
-        conversations = self._apart.join(keys, owners, sent) if passing else None
+        table = None if self._scans.last is None else self._scans.last.table
+        conversations = self._apart.join(keys, owners, sent, table) if passing else None
+        if passing and table is not None:
+            self._seek_receivers(keys, owners)
         counters["owner"] = owners
         self.of_packets.note(keys, owners)
         self._drained_s = self._clock()
@@ -479,6 +532,23 @@ class FlowOwners:
         ours = are_processes(found)
         owners[some[ours]] = found[ours] | np.uint64(LISTED_BIT)
         sent[some[ours]] = False
+
+    def _seek_receivers(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
+        """List the sockets again for what is sent into a container that nobody sends from."""
+        some = np.flatnonzero((owners == FORWARDED) & (keys["direction"] == np.uint8(Direction.EGRESS)))
+        some = some[self._veths.are(keys["ifindex"][some])] if len(some) else some
+        if not len(some):
+            return
+        words, turned = conversations_of(keys, some[:_MOST_SOUGHT])
+        now_s, new = self._clock(), False
+        for end in set(map(tuple, ends_of(words, turned, source=False).tolist())):
+            if now_s - self._sought.get(end, -math.inf) >= _SOUGHT_AGAIN_S:
+                self._sought[end] = now_s
+                new = True
+        if new:
+            self._scans.ask()
+        while len(self._sought) > _MOST_SOUGHT:
+            del self._sought[next(iter(self._sought))]
 
     def _check_addresses(self, keys: npt.NDArray[np.void], owners: Ids) -> None:
         """A socket for any address receives only what is for this host."""

@@ -141,7 +141,7 @@ def test_keys_before_the_translation(before: Flow, after: Flow) -> None:
     sides = Sides(np.random.default_rng(1), lambda: 0.0)
     sides.note([Translation.of(before, after)])
     seen = keys(after, after.turned(), before, before.turned())
-    made, places = sides.before(seen, *conversations_of(seen))
+    made, places = sides.before(words_of(seen), *conversations_of(seen))
     assert places.tolist() == [0, 1]
     assert made.tolist() == words_of(keys(before, before.turned())).tolist()
 
@@ -152,7 +152,7 @@ def test_keys_of_a_ping_before_the_translation_keep_their_types() -> None:
     request, reply = (flow("192.0.2.1", 0, "198.51.100.7", 8 << 8, Protocol.ICMP),
                       flow("198.51.100.7", 0, "192.0.2.1", 0, Protocol.ICMP))
     seen = keys(request, reply)
-    made, places = sides.before(seen, *conversations_of(seen))
+    made, places = sides.before(words_of(seen), *conversations_of(seen))
     assert places.tolist() == [0, 1]
     assert made.tolist() == words_of(keys(flow("10.88.0.2", 0, "198.51.100.7", 8 << 8, Protocol.ICMP),
                                           flow("198.51.100.7", 0, "10.88.0.2", 0, Protocol.ICMP))).tolist()
