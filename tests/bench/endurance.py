@@ -71,7 +71,8 @@ def living(interfaces: str, figures: dict[str, Any], *, flows: int, rate: int, l
         if not last:
             return
         life.rounds(2)
-        command.end(signal.SIGTERM)
+        command.process.send_signal(signal.SIGTERM)
+        command.process.wait(300)
         totals = command.rounds()[-1]["totals"]
         figures |= {name: totals[name] for name in (
             "observedPackets", "lostPackets", "interfacePackets", "unseenPackets", "excessIngressPackets",
