@@ -58,6 +58,8 @@ class Alarm:
             self._close()
 
 
+OUT_OF_TIME = "the time limit for the end was over"
+"""Why records were not sent, if nothing else has failed."""
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
@@ -288,6 +290,7 @@ class Exporter:
                 except _PausedError:
                     self._take_back()
                 except Abandoned:
+                    self._counters.last_error = self._counters.last_error or OUT_OF_TIME
                     break
                 except (OSError, FlowtopError) as error:
                     if self._fail(in_words(error)):

@@ -95,6 +95,7 @@ def test_a_transport_that_hangs_does_not_hold_up_the_stop_and_its_records_are_sp
     assert transport.received == []
     assert figures.spooled_records == 20_000
     assert figures.not_sent_records == 0
+    assert figures.last_error == exporter_module.OUT_OF_TIME
 
 
 def test_what_is_encoded_slowly_after_the_limit_is_spooled_too(tmp_path: Path) -> None:
