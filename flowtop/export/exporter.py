@@ -58,6 +58,8 @@ class Alarm:
             self._close()
 
 
+OUT_OF_TIME = "the time limit for the end was over"
+"""Why records were not sent, if nothing else has failed."""
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
@@ -104,6 +106,7 @@ class Exporter:
         self._stop_by: float | None = None
         self._retry_by = math.inf
         self._alarm = Alarm()
+        self._cpu_clock: int | None = None
         # A daemon thread, so that a hanging disk or resolver does not keep flowtop from ending after the time limit.
         self._thread = threading.Thread(target=self._run, name=f"export {url}", daemon=True)
 
@@ -185,8 +188,8 @@ class Exporter:
         if self._thread.ident is None:  # Never started: it may still send or spool its records.
             self._thread.start()
         before = None
-        while self._thread.is_alive() and before != (before := self.statistics()):
-            # The limit may be shortened meanwhile. After it, spooling may continue as long as it makes progress.
+        while self._thread.is_alive() and before != (before := self._progress()):
+            # The limit may be shortened meanwhile. After it, work may continue that makes progress: encoding, spooling.
             while self._thread.is_alive() and self._stop_by is not None and self._monotonic() < self._stop_by:
                 self._thread.join(min(_POLL_S, self._stop_by - self._monotonic()))
             self._thread.join(_JOIN_GRACE_S)
@@ -195,6 +198,15 @@ class Exporter:
         else:
             self._alarm.close()
         return self.statistics()
+
+    def _progress(self) -> tuple[ExportStatistics, int]:
+        """What changes while the exporter's thread does something: also its processor time, as on a busy machine a
+        chunk may take longer than a grace period."""
+        used_ns = 0
+        if self._cpu_clock is not None:
+            with suppress(OSError):  # the thread has ended
+                used_ns = time.clock_gettime_ns(self._cpu_clock)
+        return self.statistics(), used_ns
 
     def statistics(self) -> ExportStatistics:
         """The current figures."""
@@ -274,6 +286,7 @@ class Exporter:
     # ---- the exporter's thread
 
     def _run(self) -> None:
+        self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
             while True:
                 try:
@@ -282,6 +295,7 @@ class Exporter:
                 except _PausedError:
                     self._take_back()
                 except Abandoned:
+                    self._counters.last_error = self._counters.last_error or OUT_OF_TIME
                     break
                 except (OSError, FlowtopError) as error:
                     if self._fail(in_words(error)):

@@ -71,7 +71,8 @@ def living(interfaces: str, figures: dict[str, Any], *, flows: int, rate: int, l
         if not last:
             return
         life.rounds(2)
-        command.end(signal.SIGTERM)
+        command.process.send_signal(signal.SIGTERM)
+        command.process.wait(300)
         totals = command.rounds()[-1]["totals"]
         figures |= {name: totals[name] for name in (
             "observedPackets", "lostPackets", "interfacePackets", "unseenPackets", "excessIngressPackets",
@@ -176,10 +177,10 @@ def faults(seconds: float) -> dict[str, Any]:
 
         def exports(near: Namespace) -> list[str]:
             collectors.update((fault, FaultyCollector(near, fault)) for fault in FAULTS)
-            return ["--active-timeout", "1s", "--export-timeout", "20s", "-e", f"jsonl:{recorded}", *(
+            return ["--active-timeout", "1s", "--export-timeout", "200s", "-e", f"jsonl:{recorded}", *(
                 word for collector in collectors.values() for word in ("-e", collector.url))]
 
-        with living("-i veth0", figures, flows=2_000, rate=20_000, exports=exports) as life:
+        with living("-i veth0", figures, flows=1_000, rate=20_000, exports=exports) as life:
             time.sleep(seconds)
             life.rounds(2)
             for collector in collectors.values():

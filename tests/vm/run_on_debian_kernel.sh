@@ -60,6 +60,9 @@ fetch_kernel() {
     rm -rf "${cache:?}/$package"
     mv "$partial/unpacked" "$cache/$package"
     rm -rf "$partial"
+    # Newer Debians have the image beside its modules.
+    [ -e "$cache/$package/lib" ] || ln -s usr/lib "$cache/$package/lib"
+    [ -e "$image" ] || { mkdir -p "${image%/*}" && ln -s "../lib/modules/${package#linux-image-}/vmlinuz" "$image"; }
 }
 
 mkdir -p "$cache"

@@ -7,16 +7,19 @@ import resource
 import shutil
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flowtop.export import exporter as exporter_module
 from flowtop.export.backlog import SPILL_S, QueueBounds, RecordQueue
 from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
 from flowtop.export.spool import Spool
 from flowtop.export.statistics import ExportState, ExportStatistics
+from flowtop.model.record import FlowRecords
 from tests.unit.export.flows import RecordingTransport, flows, until
 
 
@@ -92,6 +95,26 @@ def test_a_transport_that_hangs_does_not_hold_up_the_stop_and_its_records_are_sp
     assert transport.received == []
     assert figures.spooled_records == 20_000
     assert figures.not_sent_records == 0
+    assert figures.last_error == exporter_module.OUT_OF_TIME
+
+
+def test_what_is_encoded_slowly_after_the_limit_is_spooled_too(tmp_path: Path) -> None:
+    """On a busy machine a chunk may take seconds, in which no figure changes; a thread that hangs uses no processor."""
+    class Slow(RecordingTransport):
+        def send(self, records: FlowRecords, context: object) -> None:
+            self._unsent = records
+            while not done.is_set():
+                sum(range(10_000))
+            raise OSError(104, "Connection reset by peer")
+
+    done = threading.Event()
+    exporter = Exporter("test:", Slow(), spool(tmp_path / "s"))
+    exporter.start()
+    exporter.consume(flows(20_000))
+    threading.Timer(3 * exporter_module._JOIN_GRACE_S, done.set).start()
+    figures = exporter.stop(0.0)
+    assert done.is_set()
+    assert (figures.spooled_records, figures.not_sent_records) == (20_000, 0)
 
 
 def test_a_collector_that_is_away_costs_disk_not_memory_and_gets_everything_later(tmp_path: Path) -> None:
