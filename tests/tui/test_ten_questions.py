@@ -20,8 +20,8 @@ from textual.pilot import Pilot
 
 from flowtop.capture.files.capture import FileCapture, FileConfig
 from flowtop.metering.flows import TableConfig
-from flowtop.networks.networks import NetworkDatabases
 from flowtop.networks.here import HostAddresses
+from flowtop.networks.networks import NetworkDatabases
 from flowtop.pipeline.drive import PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
 from flowtop.query.trouble import DEFAULTS
@@ -259,7 +259,7 @@ async def test_what_changed(recording: Path) -> None:
 
 
 async def test_how_is_it_by_subnet(recording: Path) -> None:
-    came, went = octets(PACKETS, LAST)
+    came, _ = octets(PACKETS, LAST)
     async with start_screen(recording) as pilot:
         menu = await answer(pilot, "g")
         letter = next(line.strip("│ •").split()[0] for line in menu if " subnet " in line)
