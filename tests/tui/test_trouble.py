@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from flowtop.query.trouble import Trouble
+from flowtop.cli.sources import choose_source
+from flowtop.errors import FlowtopError
+from flowtop.pipeline.drive import PipelineConfig
+from flowtop.query.trouble import DEFAULTS, Trouble
 from flowtop.query.views import VIEWS
 from flowtop.tui import theme
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.header import LEAST_CHIP, MOST_CELLS, chip_texts, tabs_line
 from tests.tui.fake_source import FakeSource, flow
 from tests.tui.screen import line, running, terminal_lines
+from tests.unit.cli.command_line import options
 
 SCAN = Trouble("scan", "scan? 203.0.113.66", "1,620 ports", "flows", "src host 203.0.113.66")
 FLOOD = Trouble("flood", "SYN flood? 2001:db8:1111:2222:3333:4444:5555:6666", "30,000 half-open to port 443", "flows",
@@ -106,3 +112,29 @@ async def test_it_is_of_now_while_the_display_is_paused() -> None:
         source.tick()
         await pilot.pause()
         assert any("a scan?" in text for text in terminal_lines(pilot.app))
+
+
+def pipeline_config(tmp_path: Path, text: str) -> PipelineConfig:
+    """What the settings file makes of the screen's pipeline."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return choose_source(options("--config", str(path))).pipeline_config()
+
+
+def test_the_settings_file_has_thresholds(tmp_path: Path) -> None:
+    limits = pipeline_config(tmp_path, '[trouble]\nscan = 7\ntalker = "8Mbit"\nflood = 0\n').trouble
+    assert limits is not None
+    assert (limits["scan"], limits["talker"], limits["flood"]) == (7, 1_000_000, 0)
+    assert limits["unanswered"] == DEFAULTS["unanswered"]
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("[trouble]\nscans = 7", "scans"), ('[trouble]\nscan = "lots"', "scan"), ("[trouble]\nscan = [1]", "thresholds"),
+    ("trouble = 3", "thresholds"), ("[trouble]\nscan = true", "thresholds")])
+def test_what_is_wrong_with_thresholds_is_said_before_anything_begins(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(FlowtopError, match=words):
+        pipeline_config(tmp_path, text)
+
+
+def test_batch_output_looks_for_no_trouble() -> None:
+    assert choose_source(options("-b")).pipeline_config().trouble is None
