@@ -159,7 +159,7 @@ def _pages() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "keys": lambda: _keys(keys.KEYS, mouse=keys.MOUSE),
     "filter-keys": lambda: _keys(beside=keys.FILTER_KEYS),
-    "group-keys": lambda: _keys(keys.GROUP_KEYS),
+    "group-keys": lambda: _keys(keys.GROUP_KEYS, beside=[("letter", "Group by the field that it stands before")]),
     "sort-keys": lambda: _keys(keys.SORT_KEYS, beside=[("letter", "Sort by the column that it stands before")]),
     "column-keys": lambda: _keys(keys.COLUMN_KEYS),
     "detail-keys": lambda: _keys(keys.DETAIL_KEYS),

@@ -36,7 +36,8 @@ def _rates(source: FlowSource) -> tuple[Array, Array]:
 def _change(source: FlowSource) -> Array:
     """Octets/s, rounded; negative: it shrank."""
     now, before = _rates(source)
-    return np.rint(now - before).astype(np.int64)
+    difference: Array = np.rint(now - before).astype(np.int64)
+    return difference
 
 
 def _trend(source: FlowSource) -> Array:
@@ -59,8 +60,8 @@ def _signed(octets_per_s: int, bits: bool) -> str:
     return f"{'+' if octets_per_s > 0 else '−'}{units.rate_cell(abs(octets_per_s), bits).strip()}"
 
 
-_CHANGE_DOC = ("What changed: the rate over 10 s less that over 60 s; while comparing (d), less that of then. Sorted by "
-               "how much, either way.")
+_CHANGE_DOC = ("What changed: the rate over 10 s less that over 60 s; while comparing (d), less that of then. Sorted "
+               "by how much, either way.")
 
 
 def _change_field() -> Field:
@@ -76,13 +77,14 @@ def _change_field() -> Field:
         made.column, text=text, sort=(lambda columns: np.abs(columns["change"]),), on_request=True,
         term=terms.about("change", lambda row: abs(row.more.get("change", 0)), "B/s"))
     key = FilterKey(
-        "change", "Difference of the rate over 10 s from that over 60 s, either way; while comparing, from that of then.",
+        "change",
+        "Difference of the rate over 10 s from that over 60 s, either way; while comparing, from that of then.",
         "change > 1Mbit", "a rate such as 1Mbit, 500k, 10MB/s", quantities.rate,
         lambda source: np.abs(_change(source)), of_aggregates=True)
     return made.but(column=column, biflow_columns=(unfiltered(column),), group_column=unfiltered(column), key=key,
                     members=(),  # the rates of other rounds say it better
-                    detail=Detail("change", lambda row, formatter: _signed(
-                        int(row.more.get("change", 0)), formatter.wording.bits), optional=True, rank=2))
+                    detail=Detail("change", lambda row, formatter: " ".join(_signed(
+                        int(row.more.get("change", 0)), formatter.wording.bits).split()), optional=True, rank=2))
 
 
 _TREND_DOC = ("What changed, in words: appeared (began within 60 s), gone (nothing for 10 s), grew, shrank; while "

@@ -45,6 +45,8 @@ REMOTE_IS_SOURCE = f"{_PART}remote is source"
 PASSING = f"{_PART}passing"
 """Column of NetworkColumns: no end is an address of this host, or reaches all hosts of a link."""
 
+_OFTEN = "kind"
+
 Words = tuple[Array, Array]
 
 
@@ -67,7 +69,11 @@ class NetworkColumns:
 
     def __getitem__(self, name: str) -> Array:
         if not name.startswith(_PART):
-            return self._columns[name]
+            if name != _OFTEN:
+                return self._columns[name]
+            if name not in self._made:  # keys are far apart in memory: read once, it is asked for again and again
+                self._made[name] = np.ascontiguousarray(self._columns[name])
+            return self._made[name]
         if name not in self._made:
             field_id = name.removeprefix(_PART)
             if name in (REMOTE_IS_SOURCE, PASSING):

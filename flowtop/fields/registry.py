@@ -99,7 +99,8 @@ _RESERVED: dict[str, frozenset[str]] = {
 
 
 REGISTRY = Registry((*points.FIELDS, *headers.PATH, *ends.FIELDS, *owners.PROCESS, *names.FIELDS, *headers.CONTENT,
-                     *volume.FIELDS, *change.FIELDS, *tcp.FIELDS, *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
+                     *volume.FIELDS, *change.FIELDS, *tcp.FIELDS,
+                     *headers.HOPS, *life.FIELDS, *owners.MORE, *reported.FIELDS,
                      *icmp.FIELDS, *identity.FIELDS, *networks.FIELDS))
 
 

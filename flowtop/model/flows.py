@@ -67,7 +67,8 @@ combined columns; or no combined value."""
 
 TOGETHER: dict[str, Together] = {
     **dict.fromkeys(("packet_delta", "octet_delta", "packet_total", "octet_total", "octets_10s", "octets_60s",
-                     "packets_10s", "packets_60s", "octets_then", "retransmitted", "out_of_order", "flow_count", "fragments"), "sum"),
+                     "packets_10s", "packets_60s", "octets_then", "retransmitted", "out_of_order", "flow_count",
+                     "fragments"), "sum"),
     **dict.fromkeys(("last_ns", "reported_ns", "octet_rate_peak", "rtt_us", "congestion_window"), "max"),
     **dict.fromkeys(("first_ns", "end_reason", "duplicate"), "min"),
 }

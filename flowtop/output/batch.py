@@ -327,13 +327,15 @@ class _Table:
 
 def _summary(number: int, page: Page) -> list[str]:
     books: Books = page.books
-    counted = str(page.flows) if page.query.filter is None else f"{page.matched_flows} of {page.flows}"
+    some = page.query.filter is not None
+    flows = "flow" if page.flows == 1 else "flows"
+    counted = f"{page.matched_flows} of {page.flows} {flows}" if some else f"{page.flows} {flows}"
     out, into = rate(page.egress.octet_rate, bits=True), rate(page.ingress.octet_rate, bits=True)
     if rows_name(page.query) != "flows":
         counted = f"{page.matched} {rows_name(page.query)} of {counted}"
     first = (
         f"flowtop  round {number}  {iso_time(page.unix_ms)}  up {duration(page.uptime_s)}  "
-        f"{counted} flows  out {out.strip()}  in {into.strip()}  "
+        f"{counted}  out {out.strip()}  in {into.strip()}  "
         f"by {order_text(page.query)}"
     )
     second = (

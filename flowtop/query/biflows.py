@@ -34,7 +34,7 @@ from flowtop.model.kinds import (
 )
 from flowtop.query.grouping import DerivedColumns
 from flowtop.query.labels import Labels, label, pieces
-from flowtop.query.measures import about_addresses, together
+from flowtop.query.measures import about_addresses, columns_at, together
 
 _INITIATOR, _RESPONDER = np.uint32(RecordBits.INITIATOR), np.uint32(RecordBits.RESPONDER)
 _UFUNCS: dict[Together, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
@@ -45,6 +45,8 @@ def _combined(name: str) -> np.ufunc | None:
     return np.bitwise_or if name == "tcp_control_bits" else _UFUNCS.get(together(name))
 
 
+_ALIKE = frozenset({"kind", "protocol", "ip_version"})
+"""What all flows of a biflow have in common: which of them is the initiator's need not be known."""
 _TCP = np.uint8(Protocol.TCP)
 _HAVE_PORTS = np.isin(np.arange(256), list(PORT_PROTOCOLS))
 """By protocol."""
@@ -192,7 +194,9 @@ class Biflows:
         return differ
 
     def _both(self, members: Slots, labels: Labels) -> _Both:
-        flows = Subset(self._table.columns, self._slots[members])
+        every = len(members) == len(self._slots)
+        flows = (Subset(self._table.columns, self._slots) if every
+                 else columns_at(self._table, self._slots[members]))
         return _Both(self._table, flows, labels, self._back[members], self._request[members])
 
 
@@ -328,6 +332,10 @@ class _Both:
             return MEASURES[name].values(self.source)
         if name not in FLOW_COLUMN_DTYPES and name not in MEASURES:
             raise KeyError(name)
+        if name in _ALIKE:
+            one = np.zeros(self._labels.count, np.int64)
+            one[self._labels.of] = np.arange(len(self._labels.of))
+            return self._flows[name][one]
         return self._flows[name][self._of_one_way("earliest", np.False_)]
 
     def _of_one_way(self, name: str, turned: npt.NDArray[np.bool_] | np.bool_) -> Array:

@@ -26,7 +26,7 @@ from flowtop.model.flows import (
     all_visible,
 )
 from flowtop.query.labels import Labels, conversation_keys, label
-from flowtop.query.measures import together
+from flowtop.query.measures import columns_at, together
 from flowtop.text.lookups import Lookups
 
 Mask = npt.NDArray[np.bool_]
@@ -176,7 +176,7 @@ class Groups:
         members = np.flatnonzero(of >= 0)
         keys = {name: key[self._labels.one[chosen]] for name, key in self._keys.items()}
         labels = Labels(of[members], np.arange(len(chosen)), self._labels.ids[chosen])
-        flows = (ColumnsAt if len(self._twice) else Subset)(self._table.columns, self._members[members])
+        flows = columns_at(self._table, self._members[members], ascending=not len(self._twice))
         return self._source(flows, labels, self._counts[members], self._inward[members], keys)
 
     def _source(self, flows: FlowColumns, labels: Labels, counts: npt.NDArray[np.bool_],

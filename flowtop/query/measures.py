@@ -11,6 +11,7 @@ from flowtop.model.flows import (
     FlowColumns,
     FlowSource,
     Slots,
+    Subset,
     Together,
     reports,
     with_columns,
@@ -52,6 +53,16 @@ def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
     there = networked(ColumnsAt(columns.source.columns, slots), networks, here)
     some = with_columns(columns.source, there, source.visible[slots])
     return {name: MEASURES[name].values(some) for name in names}
+
+
+def columns_at(source: FlowSource, slots: Slots, *, ascending: bool = True) -> FlowColumns:
+    """The columns at these slots; `ascending`: in order, each once. Of a `measured` source, measures are computed for these alone: the
+    columns of the whole source would compute them for all of its flows."""
+    columns, make = source.columns, Subset if ascending else ColumnsAt
+    if not isinstance(columns, _Measured):
+        return make(columns, slots)
+    there = networked(make(columns.source.columns, slots), columns.networks, columns.here)
+    return _Measured(with_columns(columns.source, there, source.visible[slots]), columns.networks, columns.here, None)
 
 
 def about_addresses(columns: FlowColumns) -> tuple[Networks | None, Here | None]:

@@ -80,7 +80,7 @@ class Looked:
         """Flows that began with a SYN, within the last minute."""
         columns, now_ns = self.columns, self.source.now_ns
         found = np.flatnonzero(self.source.visible & columns["opening"] & (columns["first_ns"] > now_ns - RECENT_NS))
-        return found[(columns["kind"][found] == _FLOW) & ~columns["duplicate"][found]]
+        return _once(columns, found)
 
     @cached_property
     def unanswered(self) -> Slots:
@@ -88,7 +88,13 @@ class Looked:
         columns = self.columns
         bits = columns["tcp_control_bits"]
         found = np.flatnonzero(self.source.visible & (bits & _OPENING == _SYN))
-        return found[(columns["kind"][found] == _FLOW) & ~columns["duplicate"][found]]
+        return _once(columns, found)
+
+
+def _once(columns: FlowColumns, slots: Slots) -> Slots:
+    """Those with ports, each packet once."""
+    once: Slots = slots[(columns["kind"][slots] == _FLOW) & ~columns["duplicate"][slots]]
+    return once
 
 
 def _words(columns: FlowColumns, name: str, slots: Slots) -> tuple[Array, Array]:

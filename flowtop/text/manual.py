@@ -11,7 +11,8 @@ from importlib.resources import files
 from flowtop.errors import EXIT_USAGE, FlowtopError
 from flowtop.text.suggestions import nearest
 
-ORDER = ("quick-start", "keys", "filters", "options", "columns", "json", "processes", "names", "trouble", "export", "counting",
+ORDER = ("quick-start", "keys", "filters", "options", "columns", "json", "processes", "names", "trouble", "export",
+         "counting",
          "tunnels", "files", "packets", "collector", "networks", "benchmarks", "design", "library", "adding-a-field",
          "changes")
 """Topics as a reader needs them. A page that is not listed here comes after these; one that is missing is left out."""

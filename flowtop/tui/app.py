@@ -150,6 +150,22 @@ def load_main() -> type[MainScreen]:
     return MainScreen
 
 
+def commands(main: MainScreen) -> Iterable[SystemCommand]:
+    """Things to do that have no key of their own: one for each view, order, group and column."""
+    for number, view in enumerate(main.views.views, 1):
+        yield SystemCommand(f"View {view.name}", view.doc, partial(main.views.action_view, number))
+    for column_id, column in main.list.sortable().items():
+        yield SystemCommand(f"Sort by {column.header}", column.doc, partial(main.list.sort_by, column_id))
+    for field_id, doc in main.groups.offered().items():
+        yield SystemCommand(f"Group by {field_id}", doc, partial(main.groups.group_by, (field_id,)))
+    for column, shown in main.handoff.offered():
+        yield SystemCommand(f"{'Hide' if shown else 'Show'} column {column.header}", column.doc,
+                            partial(main.handoff.show_column, column.id, shown=not shown))
+    yield SystemCommand("Record to file", "The exports: Enter there records to a new file", main.handoff.action_exports)
+    yield SystemCommand("Record packets to file", "pcapng of the flows that pass the filter",
+                        main.handoff.action_packets)
+
+
 def load_parser() -> None:
     """Make the parser of filters. Takes some 100 ms; called in a thread."""
     from flowtop.filters.grammar import parser
@@ -230,8 +246,9 @@ class FlowtopApp(ThemedApp, inherit_bindings=False):
         return self._main
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The command palette offers what the keys do, and each theme."""
+        """The command palette offers what the keys do, views, orders, groups, columns and themes: things to do."""
         del screen
+        yield from commands(self.main)
         for key in KEYS:
             if key.action != "app.command_palette":
                 yield SystemCommand(key.doc, key.caps, partial(self.run_action, key.action, self.main))

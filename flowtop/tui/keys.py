@@ -33,12 +33,15 @@ class Key:
 KEYS: tuple[Key, ...] = (
     Key(("up", "k"), "↑ k", "move(-1)", "Cursor up one flow; the first press places it", "Move"),
     Key(("down", "j"), "↓ j", "move(1)", "Cursor down one flow; the first press places it", "Move"),
-    Key(("pageup",), "PgUp", "page_up", "One screen up", "Move"),
-    Key(("pagedown",), "PgDn", "page_down", "One screen down", "Move"),
+    Key(("pageup", "ctrl+b"), "PgUp Ctrl-B", "page_up", "One screen up", "Move"),
+    Key(("pagedown", "ctrl+f"), "PgDn Ctrl-F", "page_down", "One screen down", "Move"),
+    Key(("ctrl+u",), "Ctrl-U", "half_page(-1)", "Half a screen up", "Move"),
+    Key(("ctrl+d",), "Ctrl-D", "half_page(1)", "Half a screen down", "Move"),
     Key(("home",), "Home", "first", "First flow of the list", "Move"),
-    Key(("end",), "End", "last", "Last flow of the list", "Move"),
+    Key(("end", "G"), "End G", "last", "Last flow of the list", "Move"),
     Key(("escape",), "Esc", "clear_cursor", "Remove the cursor", "Move"),
-    Key(("slash",), "/", "edit_filter", "Filter: the list changes as you type; Enter keeps the filter, Esc discards it",
+    Key(("slash", "f3", "f4"), "/ F3 F4", "edit_filter",
+        "Filter: the list changes as you type; Enter keeps the filter, Esc discards it",
         "Filter", "filter"),
     Key(("1",), "1", "view(1)", "Flows: every flow by itself", "Views"),
     Key(("2",), "2", "view(2)", "Hosts: the remote ends, with what comes from each and what goes there", "Views"),
@@ -58,7 +61,8 @@ KEYS: tuple[Key, ...] = (
         "Filter"),
     Key(("f",), "f", "filter_conversation", "Only this conversation: both directions of the cursor's flow", "Filter"),
     Key(("backslash",), "\\", "clear_filter", "Clear filter", "Filter"),
-    Key(("s",), "s", "sort_menu", "Sort: choose the column from a list, by its letter or with ↓ ↑", "Order", "sort"),
+    Key(("s", "f6"), "s F6", "sort_menu",
+        "Sort: choose the column from a list, by its letter or with ↓ ↑", "Order", "sort"),
     Key(("greater_than_sign",), ">", "sort_next", "Sort by the next column to the right", "Order"),
     Key(("less_than_sign",), "<", "sort_previous", "Sort by the next column to the left", "Order"),
     Key(("S", "r"), "S r", "reverse", "Reverse the order", "Order", "reverse"),
@@ -85,6 +89,7 @@ KEYS: tuple[Key, ...] = (
         "Difference: compare with the mark, or two minutes ago: appeared, gone, grew, shrank; again: off", "Show"),
     Key(("t",), "t", "next_window", "Rates over the last tick, 10 seconds, 60 seconds; the order follows", "Show"),
     Key(("H",), "H", "chart", "Chart of in and out over five minutes: a row more, up to 8; then none", "Show"),
+    Key(("A",), "A", "books", "Accuracy: the counters behind the sign ✓, or the sign alone", "Show"),
     Key(("b",), "b", "bits", "Rates in bits or bytes", "Show", "bits/bytes"),
     Key(("n",), "n", "hosts", "Host names (reverse DNS of the addresses in view), or addresses", "Show"),
     Key(("p",), "p", "services", "Service names (/etc/services), or port numbers", "Show"),
@@ -124,7 +129,7 @@ GROUP_KEYS: tuple[Key, ...] = (
     Key(("backspace", "delete"), "Backspace", "erase", "Erase a digit of a prefix length"),
     Key(("escape", "q", "f10"), "Esc q F10", "close", "Close, change nothing", hint="close"),
 )
-"""Keys of the group chooser, besides digits and /, which are a prefix length."""
+"""Keys of the group chooser, besides the letter of each field, and digits and /, which are a prefix length."""
 
 SORT_KEYS: tuple[Key, ...] = (
     Key(("down",), "↓", "move(1)", "Next column", hint="next"),

@@ -29,10 +29,11 @@ _WRITE = 'umask 077 && mkdir -p -- "$1" && cat >"$1/.view.$$" && mv -f -- "$1/.v
 
 @dataclass(frozen=True, slots=True)
 class SavedView:
-    """What is saved: one of THEMES, and the arrangement of columns."""
+    """What is saved: one of THEMES, the arrangement of columns, and whether the hint of the first run was dismissed."""
 
     theme: str = THEMES[0]
     columns: Arrangement = AUTOMATIC
+    greeted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def view_text(view: SavedView) -> str:
     columns = view.columns
     lists = (("order", columns.order), ("hidden", sorted(columns.hidden)), ("shown", sorted(columns.shown)))
     lines = [f'theme = "{view.theme}"']
+    lines += ["greeted = true"] if view.greeted else []
     for name, ids in lists:
         words = ", ".join(f'"{column_id}"' for column_id in ids)
         lines.append(f"{name} = [{words}]")
@@ -136,7 +138,8 @@ def parse_view(text: str) -> SavedView:
     cells = widths.items() if isinstance(widths, dict) else ()
     return SavedView(theme if theme in THEMES else THEMES[0], Arrangement(
         _ids(entries.get("order")), frozenset(_ids(entries.get("hidden"))), frozenset(_ids(entries.get("shown"))),
-        tuple((name, width) for name, width in cells if isinstance(width, int) and 0 < width <= WIDEST)))
+        tuple((name, width) for name, width in cells if isinstance(width, int) and 0 < width <= WIDEST)),
+        entries.get("greeted") is True)
 
 
 def _ids(value: object) -> tuple[str, ...]:
@@ -156,6 +159,7 @@ class Looks:
         columns: of the list.
         keep: saves theme and columns for the next run; blocks, raises FlowtopError. None: they are not saved.
         complaint: what is wrong with the saved view, "" when nothing is.
+        greet: show what to try, as on the first run.
     """
 
     hosts: bool = False
@@ -164,6 +168,7 @@ class Looks:
     columns: Arrangement = AUTOMATIC
     keep: Callable[[SavedView], None] | None = None
     complaint: str = ""
+    greet: bool = False
 
 
 DEFAULT_LOOKS = Looks()
@@ -183,4 +188,5 @@ def opening_looks(environment: Mapping[str, str], user: int, *, hosts: bool, ser
         kept = kept if file is None else file.read()
     except FlowtopError as error:
         complaint = f"{error.message}; {error.hint}"
-    return Looks(hosts, services, theme or kept.theme, kept.columns, None if file is None else file.write, complaint)
+    return Looks(hosts, services, theme or kept.theme, kept.columns, None if file is None else file.write, complaint,
+                 greet=file is not None and not kept.greeted and not complaint)

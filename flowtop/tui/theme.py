@@ -18,6 +18,8 @@ HEADING = Style(bold=True)
 SORTED = Style(bold=True, color="cyan")
 """Header of the sorted column; its arrow says it without colour."""
 CURSOR = Style(reverse=True)
+SELECTED = Style(underline=True)
+"""What names the row that keys act on while there is no cursor: the first one, whichever it is."""
 HINT = Style(color="cyan")
 """Words that Tab offers; distinct from the flows around them."""
 CELL = Style(bold=True, underline=True)

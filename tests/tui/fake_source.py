@@ -17,6 +17,7 @@ from flowtop.model.rows import FlowRow
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import NO_HISTORY, Books, Page, Query, SelfUsage, Traffic
+from flowtop.query.trouble import Trouble
 from flowtop.text.lookups import Here, Lookups, Networks
 from flowtop.tui.source import PageListener
 from tests.tui.row_table import SECOND_NS, RowTable
@@ -119,6 +120,7 @@ class FakeSource:
         self.collecting: CollectingStatistics | None = None
         self.devices: dict[int, DeviceView] = {}
         self.history = NO_HISTORY
+        self.troubles: tuple[Trouble, ...] = ()
         self.networks: Networks | None = None
         self.here: Here | None = None
         self.egress = _traffic(51_500_000.0, (9, 21, 40, 52, 63, 55, 38, 30, 24, 18, 29, 51))
@@ -189,7 +191,7 @@ class FakeSource:
             tick_s=1.0, rows=(), matched=0, flows=0, active_flows=0, anchor_rank=None, linger_s=self.linger_s,
             tunnels=any(row.tunnel for row in self.flows), capture_filter=self.capture_filter, source=self.source,
             collecting=self.collecting, books=self.books, ingress=self.ingress, egress=self.egress,
-            history=self.history,
+            history=self.history, troubles=self.troubles,
             lookups=Lookups(self.interfaces, networks=self.networks, here=self.here, devices=self.devices),
             attached=tuple(self.attached), unobserved=self.unobserved,
             usage=SelfUsage(cpu=0.013, resident_octets=84_000_000))

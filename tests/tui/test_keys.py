@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from flowtop.fields.registry import COLUMNS, FIELDS
 from flowtop.model.exporters import CollectingStatistics
 from flowtop.model.rows import FlowRow
+from flowtop.query.trouble import Trouble
 from flowtop.query.views import VIEWS
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import KEYS
@@ -79,6 +80,45 @@ async def check_last(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert shown(pilot.app) == BY_RATE[-LINES:]
     await pilot.press("up", key)
     assert cursor_line(pilot.app) == LINES - 1
+
+
+def check_half_page(halves: int) -> Check:
+    async def check(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+        await pilot.press("pagedown", "pagedown", key)
+        top = 2 * (LINES - 1) + halves * (LINES // 2)
+        assert shown(pilot.app) == BY_RATE[top:top + LINES]
+        await pilot.press("down", key)
+        assert cursor_line(pilot.app) == (LINES - 1 if halves > 0 else 0)
+
+    return check
+
+
+async def check_trouble(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    await pilot.press(key)
+    assert "nothing looks wrong" in line(pilot.app, -1)
+    source.troubles = (Trouble("scan", "scan? 192.0.2.1", "200 ports", "flows", "port 443"),)
+    source.tick()
+    await pilot.pause()
+    await pilot.press(key)
+    assert "filter port 443" in line(pilot.app, 1)
+
+
+async def check_compare(pilot: Pilot[None], source: FakeSource, key: str) -> None:
+    for _ in range(3):
+        source.tick()
+        await pilot.pause()
+    await pilot.press(key)
+    assert "AGAINST" in line(pilot.app, 1) and "TREND" in line(pilot.app, 2) and "Δ↓" in line(pilot.app, 2)
+    await pilot.press(key)
+    assert "AGAINST" not in line(pilot.app, 1) and "RATE↓" in line(pilot.app, 2)
+
+
+async def check_books(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+    assert "✓ every packet counted" in line(pilot.app, -2) and "seen" not in line(pilot.app, -2)
+    await pilot.press(key)
+    assert "exact 100.000 %" in line(pilot.app, -2) and "seen" in line(pilot.app, -2)
+    await pilot.press(key)
+    assert "✓ every packet counted" in line(pilot.app, -2)
 
 
 async def check_clear_cursor(pilot: Pilot[None], _: FakeSource, key: str) -> None:
@@ -513,6 +553,11 @@ CHECKS: dict[str, Check] = {
     "page_down": check_page_down,
     "first": check_first,
     "last": check_last,
+    "half_page(-1)": check_half_page(-1),
+    "half_page(1)": check_half_page(1),
+    "trouble": check_trouble,
+    "compare": check_compare,
+    "books": check_books,
     "clear_cursor": check_clear_cursor,
     "edit_filter": check_edit_filter,
     "choose_cell(-1)": check_choose_cell_left,

@@ -21,46 +21,66 @@ from textual.pilot import Pilot
 from flowtop.capture.files.capture import FileCapture, FileConfig
 from flowtop.metering.flows import TableConfig
 from flowtop.networks.here import HostAddresses
+from flowtop.networks.networks import NetworkDatabases
 from flowtop.pipeline.drive import PipelineConfig
 from flowtop.pipeline.pipeline import Pipeline
+from flowtop.query.trouble import DEFAULTS
 from flowtop.text import units
 from flowtop.tui.app import FlowtopApp
 from tests.kernel import frames as f
-from tests.tui.screen import terminal_lines
+from tests.tui.fake_packets import FakePackets
+from tests.tui.fake_source import FakeSource, flow
+from tests.tui.screen import running, terminal_lines
 from tests.unit.capture.files import writers as w
+from tests.unit.networks.databases import asn, write
 
 T = 1_700_000_000 * w.SECOND
 SERVER, SCANNER, BACKUP, RESOLVER = "198.51.100.10", "203.0.113.66", "203.0.113.200", "203.0.113.53"
 CLIENTS = [f"203.0.113.{number}" for number in range(1, 5)]
+LOSSY = CLIENTS[1]
+"""Every fourth segment to this client is sent twice."""
 SECONDS = 140
 BACKUP_FROM_S = 100
 """Before that there is no backup: what it looked like two minutes ago is another picture."""
 MOST_KEYS = 3
 
-Packet = tuple[int, str, str, int, int, int]
-"""Second, source, destination, ports, octets of payload (TCP; UDP to and from port 53)."""
+Packet = tuple[int, str, str, int, int, int, int]
+"""Second, source, destination, ports, octets of payload (TCP; UDP to and from port 53), place in the stream."""
 
 
 def mix() -> Iterator[Packet]:
+    sent: Counter[tuple[str, int, str, int]] = Counter()
+
+    def packet(second: int, source: str, destination: str, ports: tuple[int, int], size: int, again: int = 0) -> Packet:
+        stream = source, ports[0], destination, ports[1]
+        at = sent[stream] - again
+        sent[stream] += size - again
+        return second, source, destination, *ports, size, at
+
     for second in range(SECONDS):
         for number, client in enumerate(CLIENTS):
-            yield second, client, SERVER, 40_000 + number, 443, 100
+            yield packet(second, client, SERVER, (40_000 + number, 443), 100)
             for _ in range(number + 1):
-                yield second, SERVER, client, 443, 40_000 + number, 1_200
-        yield second, SERVER, RESOLVER, 35_000, 53, 40
-        yield second, RESOLVER, SERVER, 53, 35_000, 200
+                yield packet(second, SERVER, client, (443, 40_000 + number), 1_200)
+            if client == LOSSY and second % 2:
+                yield packet(second, SERVER, client, (443, 40_000 + number), 1_200, 1_200)
+        yield packet(second, SERVER, RESOLVER, (35_000, 53), 40)
+        yield packet(second, RESOLVER, SERVER, (53, 35_000), 200)
         for port in range(3):
-            yield second, SCANNER, SERVER, 55_555, 1 + 3 * second + port, 0
+            yield packet(second, SCANNER, SERVER, (55_555, 1_001 + 3 * second + port), 0)
         if second >= BACKUP_FROM_S:
             for _ in range(12):
-                yield second, SERVER, BACKUP, 873, 41_000, 1_400
+                yield packet(second, SERVER, BACKUP, (873, 41_000), 1_400)
 
 
 def frame(packet: Packet) -> bytes:
-    _, source, destination, source_port, destination_port, size = packet
+    _, source, destination, source_port, destination_port, size, at = packet
     udp = 53 in (source_port, destination_port)
-    inner = f.udp(source_port, destination_port, bytes(size)) if udp else f.tcp(
-        source_port, destination_port, f.ACK if size else f.SYN, bytes(size))
+    if udp:
+        inner = f.udp(source_port, destination_port, bytes(size))
+    else:
+        inner = f.tcp(source_port, destination_port, f.ACK if size else f.SYN, bytes(size))
+        inner = inner[:4] + (1_000 + at).to_bytes(4, "big") + inner[8:]
     return f.ethernet(f.IPV4, f.ipv4(inner, f.UDP if udp else f.TCP, source=source, destination=destination))
 
 
@@ -93,13 +113,14 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def start_screen(recording: Path, width: int = 80, height: int = 24) -> AsyncIterator[Pilot[None]]:
+async def start_screen(recording: Path, width: int = 80, height: int = 24, *, networks: NetworkDatabases | None = None,
+                       ) -> AsyncIterator[Pilot[None]]:
     """The screen at the end of the recording, as it is before any key."""
     own = ipaddress.ip_address(SERVER).packed
     config = PipelineConfig(own_time=True, stay=True, past_s=300.0, by_remote_end=True,
-                            table=TableConfig(linger_s=1e9, idle_timeout_s=1e4))
+                            table=TableConfig(linger_s=1e9, idle_timeout_s=1e4), trouble=DEFAULTS)
     app = FlowtopApp(lambda: Pipeline(config, FileCapture(FileConfig(str(recording), 1.0)),
-                                      here=HostAddresses(lambda: ([own], ()))))
+                                      here=HostAddresses(lambda: ([own], ())), networks=networks))
     async with app.run_test(size=(width, height)) as pilot:
         async with asyncio.timeout(120):
             while not any("END OF FILE" in line for line in terminal_lines(app)):
@@ -197,3 +218,77 @@ async def test_how_much_of_all_is_what_i_filter_for(recording: Path) -> None:
         share = 100 * (came + went)[BACKUP] / (came + went).total()
         assert any(f"out {' '.join(units.rate(went[BACKUP], bits=True).split())}  {share:.0f} %" in line
                    for line in screen)
+
+
+async def test_am_i_being_scanned(recording: Path) -> None:
+    ports = {packet[4] for packet in PACKETS if packet[1] == SCANNER}
+    async with start_screen(recording) as pilot:
+        assert any(f"scan? {SCANNER}" in line for line in terminal_lines(pilot.app)), "before any key"
+        screen = await answer(pilot, "a")
+        assert any(f"scan? {SCANNER}: {len(ports)} ports" in line for line in screen)
+        rows = [line for line in screen if ":443" not in line and SERVER.split(".")[0] + "." in line]
+        assert sum("55555" in line for line in rows) >= 15, "its probes are listed"
+
+
+async def test_what_is_retransmitting(recording: Path) -> None:
+    data = [packet for packet in PACKETS if packet[2] == LOSSY]
+    again = len(data) - len({packet[6] for packet in data})
+    assert again == SECONDS // 2
+    async with start_screen(recording) as pilot:
+        menu = await answer(pilot, "s", "pagedown")
+        letter = next(line.strip("│ ").split()[0] for line in menu if " RETR " in line)
+        screen = await answer(pilot, letter)
+        head = next(line for line in screen if "RETR↓" in line and "SOURCE" in line)
+        first = screen[screen.index(head) + 1]
+        assert f"{LOSSY[-2:]}:40001 " in first
+        assert first[:head.index("RETR↓") + len("RETR↓")].split()[-1] == str(again)
+
+
+async def test_what_changed(recording: Path) -> None:
+    """The backup is new, the scan's first probes are gone."""
+    gone = {packet[4] for packet in PACKETS if packet[1] == SCANNER and packet[0] <= SECONDS - 119}
+    rate_10s = sum(len(frame(packet)) - 14 for packet in PACKETS if packet[2] == BACKUP
+                   and packet[0] >= SECONDS - 10) / 10
+    async with start_screen(recording) as pilot:
+        screen = await answer(pilot, "d")
+        assert any("AGAINST" in line for line in screen)
+        rows = [line for line in screen if ":" in line and line.rstrip("│ ").endswith((" appeared", " gone"))]
+        assert "200:41000 " in rows[0] and "appeared" in rows[0] and f"+{rate(rate_10s)}" in " ".join(rows[0].split())
+        listed = {int(line.split(":")[-1].split()[0]) for line in rows if " gone" in line}
+        assert listed and listed <= gone
+
+
+async def test_how_is_it_by_subnet(recording: Path) -> None:
+    came, _ = octets(PACKETS, LAST)
+    async with start_screen(recording) as pilot:
+        menu = await answer(pilot, "g")
+        letter = next(line.strip("│ •").split()[0] for line in menu if " subnet " in line)
+        screen = await answer(pilot, letter)
+        row = " ".join(next(line for line in screen if "203.0.113.0/24" in line).split())
+        assert rate(came.total()) in row, "what comes from there"
+        assert any("198.51.100.0/24" in line for line in screen)
+
+
+async def test_how_is_it_by_as(recording: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "asn.mmdb", {"203.0.113.0/25": asn(64_500, "Clients Inc"),
+                                         "203.0.113.128/25": asn(64_501, "Backups Ltd")})
+    _, went = octets(PACKETS, LAST)
+    async with start_screen(recording, 120, 60, networks=NetworkDatabases([path])) as pilot:
+        menu = await answer(pilot, "g")
+        letter = next(line.strip("│ •").split()[0] for line in menu if " as_name " in line)
+        row = " ".join(next(line for line in await answer(pilot, letter) if "Backups Ltd" in line).split())
+        assert rate(went[BACKUP]) in row
+
+
+async def test_a_capture_of_exactly_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first flow: `f` lists its conversation, `W` and Enter write that. A file that has been read has no more
+    packets, so this is live."""
+    monkeypatch.chdir(tmp_path)
+    packets = FakePackets()
+    flows = [flow(1, SERVER, BACKUP, (873, 41_000), rate=9e6), flow(2, SERVER, CLIENTS[0], (443, 40_000), rate=8e6)]
+    async with running(FakeSource(flows), packets=packets) as pilot:
+        await pilot.press("f", "W", "enter")
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        [(_, filters, _)] = packets.asked
+        assert len(filters) == 1 and all(word in filters[0] for word in (BACKUP, SERVER, "873", "41000"))

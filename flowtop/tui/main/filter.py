@@ -155,7 +155,7 @@ class FilterController:
 
     def action_filter_conversation(self) -> None:
         """Only flows of the cursor's conversation, in both directions; of a group only its flows."""
-        row, page, current = self._viewport.cursor_row, self._view.page, self._questions.filter
+        row, page, current = self._viewport.take_selected(), self._view.page, self._questions.filter
         if row is None or page is None:
             self._view.say("no flow under the cursor: put it on one, then f lists only its conversation")
             return

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from flowtop.fields.columns import Wording
 from flowtop.fields.groups import drill_term, group_text
+from flowtop.fields.registry import GROUPS
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import Details, Page, Query
@@ -123,7 +124,26 @@ class GroupsController:
         own, choice = None if self.home is None else self.home().query, self._questions.choice
         return own is not None and (own.group, own.scope) == (choice.group, choice.scope)
 
+    @property
+    def leads_back(self) -> bool:
+        """Whether Backspace leads anywhere."""
+        return bool(self._steps) or not self._at_home
+
     # ---- groups
+
+    def offered(self) -> dict[str, str]:
+        """Fields to group by here, and what each means."""
+        page = self._view.page
+        collecting = page is not None and page.collecting is not None
+        networks = page is not None and page.lookups.networks is not None
+        return {id_: field.doc for id_, field in GROUPS.items()
+                if (collecting or not field.of_exporters) and (networks or not field.of_networks)}
+
+    def group_by(self, group: tuple[str, ...]) -> None:
+        """Group flows by these fields."""
+        self._remember()
+        self._questions.show_list(group, self._questions.choice.scope)
+        self._view.changed()
 
     def action_group(self) -> None:
         """Choose what to group by."""
@@ -135,9 +155,7 @@ class GroupsController:
             if group in ((), (BIFLOWS,)):
                 self._show_rows(biflow=group == (BIFLOWS,))
                 return
-            self._remember()
-            self._questions.show_list(group, self._questions.choice.scope)
-            self._view.changed()
+            self.group_by(group)
 
         page = self._view.page
         offered = GroupsScreen((BIFLOWS,) if choice.biflow else choice.group,
@@ -162,8 +180,8 @@ class GroupsController:
         self._view.changed()
 
     def action_open(self) -> None:
-        """Open the cursor's group, or the details of its flow."""
-        page, row = self._view.page, self._viewport.cursor_row
+        """Open the cursor's group, or the details of its flow; without a cursor those of the first row."""
+        page, row = self._view.page, self._viewport.take_selected()
         if page is None or row is None:
             self._viewport.move(1)
             self._view.changed()

@@ -7,13 +7,14 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from flowtop.errors import FlowtopError
 from flowtop.export.exports import Export
 from flowtop.fields.arrangement import Arrangement
+from flowtop.fields.columns import Column
 from flowtop.fields.groups import drill_term
 from flowtop.files import recording_owner
 from flowtop.filters.filter import Filter, all_of_texts
@@ -62,6 +63,7 @@ class HandOffController:
 
     Attributes:
         arrangement: of the columns.
+        greets: shows what to try, as on the first run.
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, table: FlowTable, *,
@@ -75,6 +77,7 @@ class HandOffController:
         self._looks = looks
         self._clock = clock
         self.arrangement = looks.columns
+        self.greets = looks.greet
         self._keeping = asyncio.Lock()
         self._pace = Pace(clock.monotonic)
         self._export_urls: list[str] = []
@@ -85,7 +88,7 @@ class HandOffController:
 
     def action_copy(self) -> None:
         """Choose a format, then copy the cursor's flow."""
-        row, page = self._viewport.cursor_row, self._view.page
+        row, page = self._viewport.take_selected(), self._view.page
         if row is None or page is None:
             self._view.say("no flow to copy: put the cursor on one first")
             return
@@ -229,10 +232,35 @@ class HandOffController:
             if self.arrangement != before:
                 self._keep()
 
+        self._view.app.push_screen(
+            ColumnsScreen(self.arrangement, self._columns(), self._table.widths, self._arrange), closed)
+
+    def _columns(self) -> Mapping[str, Column]:
+        """Those that can be arranged."""
         of_rows = Query(biflow=self._questions.choice.biflow)  # of groups: those of flows
         page = self._questions.newest or self._view.page
-        ids = columns_of(of_rows) if page is None else offered_columns(replace(page, query=of_rows))
-        self._view.app.push_screen(ColumnsScreen(self.arrangement, ids, self._table.widths, self._arrange), closed)
+        return columns_of(of_rows) if page is None else offered_columns(replace(page, query=of_rows))
+
+    def offered(self) -> Iterator[tuple[Column, bool]]:
+        """Those, and whether each is on view."""
+        there = self._table.widths()
+        for column in self._columns().values():
+            yield column, column.id in there
+
+    def show_column(self, column_id: str, *, shown: bool) -> None:
+        """Show a column always, or never; saved as the chooser does."""
+        chosen, one = self.arrangement, frozenset({column_id})
+        self._arrange(replace(chosen, shown=chosen.shown | one if shown else chosen.shown - one,
+                              hidden=chosen.hidden - one if shown else chosen.hidden | one))
+        self._keep()
+
+    def dismiss_welcome(self) -> bool:
+        """Show no longer, in no run, what to try; False when it is not shown."""
+        shown, self.greets = self.greets, False
+        if shown:
+            self._keep()
+            self._view.paint()
+        return shown
 
     def _arrange(self, arrangement: Arrangement) -> None:
         self.arrangement = arrangement
@@ -262,7 +290,7 @@ class HandOffController:
             theme = app.palette if isinstance(app, ThemedApp) else self._looks.theme
             try:
                 if keep is not None:
-                    await asyncio.to_thread(keep, SavedView(theme, self.arrangement))
+                    await asyncio.to_thread(keep, SavedView(theme, self.arrangement, not self.greets))
             except FlowtopError as error:
                 self._view.say(error.message)
 

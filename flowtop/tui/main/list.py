@@ -84,6 +84,7 @@ class ListController:
             top=viewport.top,
             total=page.matched,
             cursor=viewport.cursor,
+            selected=viewport.selected,
             cell=viewport.cell,
             lookups=page.lookups,
             attached=page.attached,
@@ -123,9 +124,18 @@ class ListController:
         self._viewport.move_to_end(last=True)
         self._view.changed()
 
-    def action_clear_cursor(self) -> None:
+    def clear_cursor(self) -> None:
         """No cursor."""
         self._viewport.clear_cursor()
+        self._view.changed()
+
+    def action_half_page(self, halves: int) -> None:
+        """Half a screen down, or up when negative."""
+        lines = max(1, self._viewport.height // 2) * halves
+        if self._viewport.cursor is None:
+            self._viewport.scroll(lines)
+        else:
+            self._viewport.move(lines)
         self._view.changed()
 
     def action_follow(self) -> None:
@@ -158,7 +168,7 @@ class ListController:
                 self.sort_or_reverse(column_id)
 
         questions = self._questions
-        screen = SortScreen(tuple(self._sortable().values()), questions.sort, descending=questions.descending)
+        screen = SortScreen(tuple(self.sortable().values()), questions.sort, descending=questions.descending)
         self._view.app.push_screen(screen, chosen)
 
     def action_sort_next(self) -> None:
@@ -184,13 +194,17 @@ class ListController:
         if column_id == self._questions.sort:
             self.action_reverse()
         else:
-            self._sort_by(column_id)
+            self.sort_by(column_id)
 
     def _sort_by_neighbour(self, step: int) -> None:
-        ids = list(self._sortable())
-        self._sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
+        there = self.sortable()
+        page = self._view.page
+        shown = () if page is None else self._view.columns(page)
+        ids = [column.id for column in shown if column.id in there]  # as they stand on screen, also those without room
+        ids += [column_id for column_id in there if column_id not in ids]
+        self.sort_by(ids[(ids.index(self._questions.sort) + step) % len(ids)])
 
-    def _sortable(self) -> dict[str, Column]:
+    def sortable(self) -> dict[str, Column]:
         """Columns to sort by, also those without room now: the sorted column gets some."""
         newest, choice = self._questions.newest, self._questions.choice
         columns = columns_of(choice)
@@ -199,7 +213,8 @@ class ListController:
         offered = offered_columns(replace(newest, query=choice))
         return {id_: column for id_, column in columns.items() if id_ in offered or id_ == self._questions.sort}
 
-    def _sort_by(self, column_id: str) -> None:
+    def sort_by(self, column_id: str) -> None:
+        """Sort by the column with this id, in its usual direction."""
         column = columns_of(self._questions.choice).get(column_id)
         if column is not None:
             self._questions.order_by(column_id, descending=column.descending_first)

@@ -13,8 +13,8 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.timer import Timer
 
-from flowtop.fields.columns import Wording
-from flowtop.query.layout import order_text
+from flowtop.fields.columns import Column, Wording
+from flowtop.query.layout import arrangement_of, order_text
 from flowtop.query.query import Page, Query
 from flowtop.query.views import VIEWS, ListView
 from flowtop.text import units
@@ -37,6 +37,7 @@ from flowtop.tui.widgets.chart import glyphs_for
 from flowtop.tui.widgets.filter_bar import FilterBar
 from flowtop.tui.widgets.flow_table import FlowTable
 from flowtop.tui.widgets.header import Header, HeaderView
+from flowtop.tui.widgets.hints import Hints, Situation
 from flowtop.tui.widgets.status import StatusLine
 
 TALL = 30
@@ -44,6 +45,9 @@ TALL = 30
 USUAL_CHART, HIGHEST_CHART = 4, 8
 LEAST_LIST = 12
 """Lines of the terminal that a chart leaves to everything else."""
+WELCOME: Hints = (("New here?", "try"), ("Esc", "hides this for good"), ("2", "hosts"), ("/", "filter"),
+                  ("Enter", "opens"), ("d", "what changed"), ("H", "chart"), ("?", "help"))
+"""Instead of the hints, on the first run."""
 MESSAGE_S = 4.0
 """How long a message about what was just done takes the place of the key hints."""
 
@@ -105,6 +109,7 @@ class MainScreen(Screen[None]):
                     setattr(self, name, getattr(controller, name))
         self._complaint = looks.complaint
         self._chart_rows: int | None = None
+        self._books = False
         self._source: Callable[[Query], None] | None = None
         self.alarm = ""
         self.notice = ""
@@ -135,6 +140,11 @@ class MainScreen(Screen[None]):
         if action == "edit_filter" and self.filter.bar.editing:
             return False
         return super().check_action(action, parameters)
+
+    def action_clear_cursor(self) -> None:
+        """No cursor; before that, no hint of the first run."""
+        if not self.handoff.dismiss_welcome():
+            self.list.clear_cursor()
 
     def action_help(self) -> None:
         """Keys and words."""
@@ -171,6 +181,10 @@ class MainScreen(Screen[None]):
     def on_header_trouble_clicked(self, message: Header.TroubleClicked) -> None:
         """Show its flows."""
         self.trouble.show(message.number)
+
+    async def on_status_line_key_clicked(self, message: StatusLine.KeyClicked) -> None:
+        """Act as the key does."""
+        await self.app.run_action(message.action, self)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         """Show what the text means so far."""
@@ -274,7 +288,24 @@ class MainScreen(Screen[None]):
         """Paint the bottom lines: always of the newest page."""
         exports = tuple(export.statistics for export in self.handoff.export_statistics())
         self.status.show(self.questions.newest or self.page, exports, self.notice or self._message,
-                         self.filter.hints(), self.handoff.packet_statistics(), of_now=self.questions.paused)
+                         self.filter.hints() or self._welcome(), self.handoff.packet_statistics(),
+                         of_now=self.questions.paused, books=self._books, situation=self._situation())
+
+    def _situation(self) -> Situation:
+        """What the keys of the list would act on."""
+        page, rows = self.page, self.viewport.rows
+        if page is None:
+            return Situation()
+        cursor = self.viewport.cursor_row
+        row = cursor or (rows[0] if rows else None)
+        return Situation(
+            row="" if row is None else "group" if row.group else "flow", inside=self.groups.leads_back,
+            filtered=self.questions.filter is not None, past=self.questions.paused,
+            compared=self.questions.choice.compare is not None, trouble=bool(self.trouble.found()))
+
+    def _welcome(self) -> Hints:
+        """What to try on the first run, until Escape dismisses it for good."""
+        return WELCOME if self.handoff.greets else ()
 
     def wording(self) -> Wording:
         """Units and names of cells."""
@@ -306,6 +337,16 @@ class MainScreen(Screen[None]):
         if rows is None:
             rows = USUAL_CHART if height >= TALL else 0
         return max(0, min(rows, height - LEAST_LIST))
+
+    def action_books(self) -> None:
+        """The counters behind the sign of accuracy, or the sign alone."""
+        self._books = not self._books
+        self.paint_status()
+
+    def columns(self, page: Page) -> Sequence[Column]:
+        """The columns of a page's rows, from left to right, also those without room."""
+        chosen = self.handoff.arrangement
+        return arrangement_of(page.query, chosen).ordered(self.views.columns(page, self.list.rate_window, chosen))
 
     def action_chart(self) -> None:
         """One row more for the chart; past the highest: none."""

@@ -44,8 +44,8 @@ class TroubleController:
             self._view.say("nothing looks wrong: no rule of trouble applies (flowtop help trouble)")
             return
         rules = [trouble.rule for trouble in found]
-        after = rules.index(self._shown) + 1 if self._shown in rules and self._of(found[rules.index(self._shown)]) else 0
-        self.show(after % len(found))
+        at = rules.index(self._shown) if self._shown in rules else -1
+        self.show((at + 1) % len(found) if at >= 0 and self._lists(found[at]) else 0)
 
     def show(self, number: int) -> None:
         """Show the flows of one, from 0."""
@@ -63,7 +63,7 @@ class TroubleController:
         self._view.say(f"{trouble.text}; \\ clears the filter")
         self._view.changed()
 
-    def _of(self, trouble: Trouble) -> bool:
+    def _lists(self, trouble: Trouble) -> bool:
         """Whether its flows are the ones that are listed."""
         shown = self._questions.filter
         return shown is not None and shown.text == compile_filter(trouble.filter).text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from textual.app import App
 from textual.message import Message
 
-from flowtop.fields.columns import Wording
+from flowtop.fields.columns import Column, Wording
 from flowtop.query.query import Page, Query
 
 
@@ -38,6 +39,9 @@ class View(Protocol):
 
     def wording(self) -> Wording:
         """Units and names of cells."""
+
+    def columns(self, page: Page) -> Sequence[Column]:
+        """The columns of a page's rows, from left to right, also those without room."""
 
     def send(self, query: Query) -> bool:
         """Hand a query to the source; False when there is none."""

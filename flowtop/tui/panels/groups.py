@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
@@ -24,7 +26,7 @@ FLOWS, BIFLOWS = "flow", "biflow"
 """No grouping."""
 _ROWS = {FLOWS: "No grouping: one row per flow.", BIFLOWS: "No grouping: both directions of a conversation in one row."}
 _HINTS = tuple((key.caps.split()[0], key.hint) for key in GROUP_KEYS if key.hint)
-_BEFORE_DOC = len("+ ") + 26
+_BEFORE_DOC = len("+x ") + 25
 _LONGEST_LENGTH = len("32/128")
 
 
@@ -47,6 +49,7 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         self._ids = [*_ROWS, *(id_ for id_, field in GROUPS.items()
                               if ((collecting or not field.of_exporters) and (networks or not field.of_networks))
                               or id_ in current)]
+        self._letters = letters(self._ids, {name for key in GROUP_KEYS for name in key.names})
         self._marked = current if len(current) > 1 else []
         self._current = current
         self._at = self._ids.index(current[0])
@@ -116,9 +119,13 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
             self.dismiss(None)
 
     def on_key(self, event: events.Key) -> None:
-        """Digits and / are a prefix length, at a field that has one."""
+        """The letter of a field applies it; digits and / are a prefix length, at a field that has one."""
         field = self._ids[self._at]
         character = event.character or ""
+        if character in self._letters and character.strip():
+            self._at, self._marked = self._letters.index(character), []
+            self.action_take()
+            return
         if not character or character not in "0123456789/":
             return
         if field in _ROWS or GROUPS[field].choose is None:
@@ -172,7 +179,8 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
         for at, field in enumerate(self._ids[first:first + room], first):
             mark = "+" if field in self._marked else "•" if field in self._current else " "
             style = theme.CURSOR if at == self._at else theme.SORTED if mark != " " else theme.PLAIN
-            text = f"{mark} {self._with_length(field).replace(':', ' /'):<25} {_doc(field)}"
+            name = self._with_length(field).replace(":", " /")
+            text = f"{mark}{self._letters[at]} {name:<24} {_doc(field)}"
             text = text if len(text) <= width - 2 else text[:width - 3] + theme.ELLIPSIS
             lines.append(justify([Part(text.ljust(width - 2), style)], [], width))
         return lines
@@ -180,12 +188,23 @@ class GroupsScreen(ModalScreen[tuple[str, ...] | None]):
     def _hint_line(self, width: int) -> list[Strip]:
         if self._fault:
             return [justify([Part(self._fault, theme.ALARM)], [], width)]
-        hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
+        hints = [Part("applies", label="a letter ", label_style=theme.KEY_CAP, style=theme.LABEL, rank=len(_HINTS) + 1)]
+        hints += [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL,
                       rank=0 if hint == "close" else index + 1) for index, (cap, hint) in enumerate(_HINTS)]
         field = self._ids[self._at]
         if field not in _ROWS and GROUPS[field].choose is not None:
             hints.insert(0, Part("prefix length", label="0–9 / ", label_style=theme.KEY_CAP, style=theme.LABEL))
         return [justify(hints, [], width)]
+
+
+def letters(names: Sequence[str], taken: set[str]) -> list[str]:
+    """A letter for each name, all different: of the name where one is free; none of `taken`, which are keys."""
+    found: list[str] = []
+    for name in names:
+        own = [letter for letter in name if letter in string.ascii_lowercase]
+        choices = [*own, *(letter.upper() for letter in own), *string.ascii_letters]
+        found.append(next((letter for letter in choices if letter not in taken and letter not in found), " "))
+    return found
 
 
 def _doc(field: str) -> str:

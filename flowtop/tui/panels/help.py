@@ -127,6 +127,7 @@ def _line(caps: str, words: str, widest: int) -> Text:
 
 
 ACCURACY: tuple[tuple[str, str], ...] = (
+    ("✓", "every packet seen is in a flow or in a counter; A shows the counters"),
     ("exact", "share of the observed packets that are in a flow or in a counter on this line"),
     ("coverage", "observed packets, compared with the interfaces' own counters"),
     ("ignored", "not IP (ARP, LLC, other) or malformed: counted, in no flow"),

@@ -91,6 +91,20 @@ class Viewport:
         rows = () if self.page is None else self.page.rows
         return next((row for row in rows if row.flow_id == self.cursor), None)
 
+    @property
+    def selected(self) -> int | None:
+        """flow_id of the row that keys act on while there is no cursor: the first in view, whichever it is."""
+        if self.cursor is not None or self._goal_rank is not None or self._turn is not None or self.follow:
+            return None
+        rows = self.rows
+        return rows[0].flow_id if rows and self._absent is None else None
+
+    def take_selected(self) -> FlowRow | None:
+        """The row that keys act on, with the cursor on it from now on; None: there is none."""
+        if self.selected is not None:
+            self.go(self.top)
+        return self.cursor_row
+
     def hand_cursor_on(self) -> None:
         """The next filter hides the cursor's flow: the flow that takes its place gets the cursor."""
         self._hand_on = True

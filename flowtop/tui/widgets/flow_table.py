@@ -29,6 +29,7 @@ from flowtop.text import units
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.tui import theme
 
+IDENTITY = "identity"
 MARGIN = 1
 """Blank cells at the left edge."""
 
@@ -41,6 +42,7 @@ class TableView:
         rows: flows in view, in order; no more than the table has lines.
         top: rank of the first of them in the list of `total`.
         cursor: flow_id of the cursor's flow, or None.
+        selected: flow_id of the row that keys act on while there is no cursor, or None; what names it is underlined.
         cell: id of the column whose cell of that flow is chosen; "" when none is.
         lookups: names of interfaces, and the like.
         attached: names of the interfaces observed now; their column is made for the longest.
@@ -58,6 +60,7 @@ class TableView:
     top: int = 0
     total: int = 0
     cursor: int | None = None
+    selected: int | None = None
     cell: str = ""
     lookups: Lookups = NO_LOOKUPS
     attached: tuple[str, ...] = ()
@@ -141,7 +144,10 @@ class _Pane(Widget):
                 cells = tuple(column.cell(row, view.wording, view.lookups, width) for column, width in self.columns)
                 known = row, cells, self._styles(row, view)
             cells_by_id[row.flow_id] = known
-            lines.append(_Line(known[1], cursor if row.flow_id == view.cursor else known[2]))
+            styles = cursor if row.flow_id == view.cursor else known[2]
+            if row.flow_id == view.selected and self.id == IDENTITY:
+                styles = tuple(style + theme.SELECTED for style in styles)
+            lines.append(_Line(known[1], styles))
         self._cells = cells_by_id
         self.set_lines(lines)
 
@@ -237,7 +243,7 @@ class FlowTable(Widget):
 
     def __init__(self, notice: str) -> None:
         super().__init__()
-        self._identity = _Pane(id="identity")
+        self._identity = _Pane(id=IDENTITY)
         self._identity.notice = notice
         self._measures = _Pane(id="measures")
         self._scroll = _Pane(id="scroll")

@@ -178,7 +178,10 @@ def chip_texts(tabs: Sequence[tuple[str, str, bool]], troubles: Sequence[Trouble
     whole = [f"{TROUBLE_KEY} {troubles[0].text}", *(trouble.text for trouble in troubles[1:])]
     if sum(map(len, whole)) + len(whole) - 1 <= room:
         return whole
-    text = whole[0] if len(whole[0]) <= first else units.elide(f"{TROUBLE_KEY} {troubles[0].subject}", first)
+    subject = f"{TROUBLE_KEY} {troubles[0].subject}"
+    if len(subject) > first:  # who it is matters more than that there are others
+        return [units.elide(subject, room)]
+    text = whole[0] if len(whole[0]) <= first else subject
     chips, left = [text], room - len(text)
     for number, trouble in enumerate(troubles[1:], 1):
         after = f"+{len(troubles) - number - 1}" if number < len(troubles) - 1 else ""

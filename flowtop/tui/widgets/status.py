@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from textual import events
+from textual.message import Message
 from textual.strip import Strip
 
 from flowtop.export.statistics import ExportStatistics
@@ -14,7 +16,7 @@ from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.line import Part, justify
 from flowtop.tui.state.exports import accuracy_parts
-from flowtop.tui.widgets.hints import Hints, key_hints
+from flowtop.tui.widgets.hints import NOTHING, Hints, Situation, hint_at, key_hints
 from flowtop.tui.widgets.lines import SteadyLines
 
 
@@ -31,9 +33,26 @@ class StatusLine(SteadyLines):
         self._hints: Hints = ()
         self._packets: RecordingStatistics | None = None
         self._of_now = False
+        self.books = True
+        self._situation = Situation()
+
+    class KeyClicked(Message):
+        """The hint of a key was clicked: its action."""
+
+        def __init__(self, action: str) -> None:
+            super().__init__()
+            self.action = action
+
+    def on_click(self, event: events.Click) -> None:
+        """Act as the key does whose hint was clicked."""
+        if event.screen_y - self.region.y == 1 and not self._notice:
+            action = hint_at(event.screen_x - self.region.x, self.size.width, self._hints, self._situation)
+            if action:
+                self.post_message(self.KeyClicked(action))
 
     def show(self, page: Page | None, exports: tuple[ExportStatistics, ...] = (), notice: str = "",
-             hints: Hints = (), packets: RecordingStatistics | None = None, *, of_now: bool = False) -> None:
+             hints: Hints = (), packets: RecordingStatistics | None = None, *, of_now: bool = False,
+             books: bool = True, situation: Situation = NOTHING) -> None:
         """Paint what differs.
 
         Args:
@@ -43,7 +62,10 @@ class StatusLine(SteadyLines):
             hints: keys that act now, and what they do; none: those of the list.
             packets: figures of the packets that are written.
             of_now: the list is of another time than the counters; say that these are of now.
+            books: the counters, also while all is well.
+            situation: what the keys of the list act on.
         """
+        self.books, self._situation = books, situation
         self._of_now = of_now
         self._page, self._exports, self._notice, self._hints = page, exports, notice, hints
         self._packets = packets
@@ -51,14 +73,16 @@ class StatusLine(SteadyLines):
 
     def make(self, width: int) -> list[Strip]:
         """See SteadyLines."""
-        keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(width, self._hints)
-        return [accuracy_line(self._page, width, self._exports, self._packets, of_now=self._of_now), keys]
+        keys = justify([Part(self._notice, theme.CHIP)], [], width) if self._notice else key_hints(
+            width, self._hints, self._situation)
+        return [accuracy_line(self._page, width, self._exports, self._packets, of_now=self._of_now,
+                              books=self.books), keys]
 
 
 def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics, ...] = (),
-                  packets: RecordingStatistics | None = None, *, of_now: bool = False) -> Strip:
+                  packets: RecordingStatistics | None = None, *, of_now: bool = False, books: bool = True) -> Strip:
     """The counters in one line, with `now:` before them where the list is of another time; at its right end exports,
-    packets written, and flowtop's own cost."""
+    packets written, and flowtop's own cost. Without `books`, one sign for those that say that all is well."""
     if page is None:
         return Strip.blank(width)
     usage = page.usage
@@ -67,7 +91,8 @@ def accuracy_line(page: Page | None, width: int, exports: tuple[ExportStatistics
         Part(f"{usage.resident_octets / 1e6:.0f} MB", rank=5),
     ]
     now = [Part("now:", theme.WARNING, rank=1)] if of_now else []
-    return justify([*now, *_accounts(page)], [*_exports(exports), *_packets(packets), *cost], width)
+    left = _accounts(page) if books else _sign(page)
+    return justify([*now, *left], [*_exports(exports), *_packets(packets), *cost], width)
 
 
 def _exports(exports: tuple[ExportStatistics, ...]) -> list[Part]:
@@ -86,16 +111,21 @@ def _packets(figures: RecordingStatistics | None) -> list[Part]:
     return [*parts, *([Part(units.count(figures.capped), label="capped ", rank=2)] if figures.capped else [])]
 
 
+EVERY_PACKET = "✓ every packet counted"
+
+
+def _sign(page: Page) -> list[Part]:
+    """One sign while all is well, beside what is unusual; all counters where something is not, or where they are those
+    of exporters."""
+    parts = _accounts(page)
+    if page.collecting is not None or any(part.style is theme.ALARM for part in parts):
+        return parts
+    usual = {part.label for part in _usual(page)}
+    return [Part(EVERY_PACKET, theme.GOOD), *(part for part in parts[1:] if part.label not in usual)]
+
+
 def _accounts(page: Page) -> list[Part]:
-    books = page.books
-    parts = [_balance(books, page.collecting), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
-    parts.append(Part(f"{books.observed_packets:,}", rank=2, label="seen "))
-    parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
-    if books.lost_packets:
-        parts.append(Part(f"lost {books.lost_packets:,}", theme.ALARM))
-    else:
-        parts.append(Part("0", rank=1, label="lost "))
-    parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
+    parts, books = _usual(page), page.books
     optional = (("filtered ", books.filtered_packets), ("aggregated ", books.aggregated_packets),
                 ("fragments ", books.unjoined_fragments), ("length lies ", books.lying_lengths),
                 ("decrypted ", books.decrypted_packets), ("evicted ", books.evicted_flows),
@@ -111,6 +141,20 @@ def _accounts(page: Page) -> list[Part]:
     if networks is not None and networks.faults:
         parts.append(Part(f"AS/country: {len(networks.faults)} bad", theme.ALARM, rank=2))
     return parts if page.collecting is None else [*parts, *_collecting(page.collecting)]
+
+
+def _usual(page: Page) -> list[Part]:
+    """The counters that are always there."""
+    books = page.books
+    parts = [_balance(books, page.collecting), *_coverage(books, page.ingress.packet_rate + page.egress.packet_rate)]
+    parts.append(Part(f"{books.observed_packets:,}", rank=2, label="seen "))
+    parts.append(Part(units.count(books.ignored_packets), rank=3, label="ignored "))
+    if books.lost_packets:
+        parts.append(Part(f"lost {books.lost_packets:,}", theme.ALARM))
+    else:
+        parts.append(Part("0", rank=1, label="lost "))
+    parts.append(Part(units.count(books.duplicate_packets), rank=4, label="dup "))
+    return parts
 
 
 def _collecting(statistics: CollectingStatistics) -> list[Part]:

@@ -37,7 +37,8 @@ def test_every_option_of_the_command_is_an_attribute() -> None:
     named = {parameter.name for parameter in command.params} - {"version"}  # answers by itself: no run sees it
     attributes = {field.name for field in dataclasses.fields(RunOptions)}
     assert named <= attributes
-    assert attributes - named == {"one_round", "views", "trouble"}, "what follows from others, and what only the settings file has"
+    assert attributes - named == {"one_round", "views", "trouble"}, (
+        "what follows from others, and what only the settings file has")
 
 
 def test_options_cannot_be_changed() -> None:

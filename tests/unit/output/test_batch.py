@@ -103,6 +103,11 @@ def test_a_table_says_by_what_it_is_sorted(query: Query, order: str) -> None:
     assert written("table", replace(page(), query=query)).splitlines()[0].endswith(f"  by {order}")
 
 
+def test_a_table_counts_one_flow_as_one() -> None:
+    assert "  1 flow  out" in written("table", replace(page(row()), flows=1))
+    assert "  2 flows  out" in written("table", replace(page(row()), flows=2))
+
+
 def test_json_totals_hold_the_books() -> None:
     totals = json.loads(written("json", page(row())))["totals"]
     assert totals["observedPackets"] == 41
