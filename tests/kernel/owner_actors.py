@@ -66,7 +66,7 @@ def talk(connection: socket.socket) -> None:
         time.sleep(PAUSE_S)
         connection.sendall(bytes(5000))
         connection.recv(1)
-    say(socket.IPPROTO_TCP, connection.getsockname()[1], connection.getpeername()[1])
+    say(socket.IPPROTO_TCP, connection.getsockname()[1], connection.getpeername()[1], 10_000)
 
 
 def answer(connection: socket.socket) -> None:
@@ -76,7 +76,7 @@ def answer(connection: socket.socket) -> None:
         left -= len(connection.recv(min(left, 5000)))
         if left in (5000, 0):
             connection.sendall(b"x")
-    say(socket.IPPROTO_TCP, connection.getsockname()[1], connection.getpeername()[1])
+    say(socket.IPPROTO_TCP, connection.getsockname()[1], connection.getpeername()[1], 2)
 
 
 def tcp(address: str, port: str, count: str = "1") -> None:

@@ -34,6 +34,7 @@ from flowtop.model.kinds import Direction, IpVersion, Protocol
 from flowtop.model.owners import COMMANDS, CONTAINERS, PARENTS, PROCESSES, USERS, pid_of
 from flowtop.model.record import FlowBatch
 from flowtop.owners.cgroups import cgroup2_root
+from tests.kernel.device_setup import STEPS
 from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
 
 BRIEF = scaled(1000)
@@ -254,6 +255,22 @@ def test_octets_of_a_connection_are_its_processes(play: Play) -> None:
         assert whole // 2 > 10_000
 
 
+@pytest.mark.parametrize("actor", ["server", "server ::1", "prefork", "threaded", "passed", "activated", "forking"])
+def test_octets_of_connections_are_what_the_process_sent_and_received(play: Play, actor: str) -> None:
+    """By its own count, and the headers of each packet: IP, and TCP with timestamps; a SYN's has 8 octets more."""
+    claims = {(claim["port"], claim["peer"]): claim for claim in play.claims[actor]
+              if claim["protocol"] == Protocol.TCP}
+    headers, syn = (72 if "::1" in actor else 52), 8
+    assert claims
+    for (port, peer), claim in claims.items():
+        payload = {Direction.EGRESS: claim["payload"], Direction.INGRESS: claims[peer, port]["payload"]}
+        assert sorted(payload.values()) == [2, 10_000]
+        for direction, octets in payload.items():
+            flows = [flow for flow in _of_claim(play.flows, claim) if flow.direction == direction
+                     and flow.process == claim["name"] and (actor == "forking" or flow.pid == claim["pid"])]
+            assert sum(flow.octets for flow in flows) == octets + syn + headers * sum(flow.packets for flow in flows)
+
+
 def test_command_lines_and_parents_are_known_after_the_end(play: Play) -> None:
     flow = next(flow for flow in play.flows if flow.process == "a-udp" and flow.ip_version == IpVersion.V4)
     assert flow.command.endswith("-m tests.kernel.owner_actors udp")
@@ -265,6 +282,61 @@ def test_answers_of_the_kernel_say_so(play: Play) -> None:
     answers = {flow.process for flow in play.flows if flow.protocol == Protocol.ICMP
                and flow.direction == Direction.EGRESS}
     assert answers == {"kernel"}
+
+
+def test_what_the_kernel_sends_itself_says_so(lab: Lab) -> None:
+    """It resets connections to ports that nobody has, and answers echo requests, which are of `ping`."""
+    stage = lab.namespace()
+    with recorder(stage, "lo") as recording:
+        def sent(protocol: Protocol) -> list[Seen]:
+            return [flow for flow in flows_of(recording) if flow.protocol == protocol
+                    and flow.direction == Direction.EGRESS] if recording.books.batch is not None else []
+
+        def named() -> bool:
+            stage.run("sh", "-c", "ping -c 1 127.0.0.1; exit 0")
+            stage.call(_refused)
+            replies = [flow for flow in sent(Protocol.ICMP) if not flow.destination_port >> 8]
+            resets = [flow for flow in sent(Protocol.TCP) if flow.source_port == CLOSED_PORT]
+            return bool(replies and resets) and {flow.process for flow in (*replies, *resets)} == {"kernel"}
+
+        eventually(named, "answers are the kernel's")
+        requests = [flow.process for flow in sent(Protocol.ICMP) if flow.destination_port >> 8 == 8]
+        assert requests and set(requests) == {"ping"}
+
+
+def test_a_tunnel_of_the_kernel_is_the_kernels(lab: Lab) -> None:
+    """WireGuard: inside the tunnel is the process, and outside of it the kernel."""
+    near, far = lab.pair()
+    if "Unknown device type" in run("sh", "-c", f"ip -n {near.name} link add wg0 type wireguard 2>&1", check=False):
+        pytest.skip("this kernel has no WireGuard")
+    far.ip("link add wg0 type wireguard")
+    for namespace, number, other in ((near, "1", "10.77.0.2"), (far, "2", "10.77.0.1")):
+        STEPS["wireguard"](namespace, "wg0", number, other)
+        namespace.ip(f"addr add 10.99.0.{number}/24 dev wg0")
+        namespace.ip("link set wg0 up")
+    with recorder(near, "veth0", "wg0") as recording:
+        def named() -> bool:
+            near.run("ping", "-c", "1", "10.99.0.2")
+            if recording.books.batch is None:
+                return False
+            flows = flows_of(recording)
+            outside = {flow.process for flow in flows if flow.protocol == Protocol.UDP
+                       and flow.direction == Direction.EGRESS}
+            inside = {flow.process for flow in flows if flow.protocol == Protocol.ICMP}
+            return (outside, inside) == ({"kernel"}, {"ping"})
+
+        eventually(named, "the tunnel has an owner")
+
+
+CLOSED_PORT = 7999
+
+
+def _refused() -> None:
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 30_000))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(ConnectionRefusedError):
+            connection.connect(("127.0.0.1", CLOSED_PORT))
 
 
 # ---- sockets that were there before

@@ -328,10 +328,11 @@ async def test_everything_known_of_an_export_is_said() -> None:
 async def test_refused_datagrams_and_aggregates_are_counted() -> None:
     exports = FakeExports([statistics(
         "ipfix://192.0.2.9", ExportState.BLOCKED, refused_messages=1_234, refusal="port unreachable",
-        unmarked_records=56, last_error="port unreachable")])
+        unmarked_records=56, cut_owners=7_890, last_error="port unreachable")])
     async with panel(exports) as pilot:
         assert "1,234 datagrams: port unreachable" in text(pilot)
         assert "56 aggregates" in text(pilot)
+        assert "7,890 lack texts about their process" in " ".join(text(pilot).split())
 
 
 async def test_a_recordings_file_is_seen_to_grow() -> None:

@@ -124,6 +124,24 @@ def test_what_was_written_is_read_and_written_again(tmp_path: Path) -> None:
     assert written.comments((tmp_path / "two.pcapng").read_bytes()) == [written.COMMENTS[written.NGINX], ""]
 
 
+def test_a_round_of_json_has_the_figures_of_exports(tmp_path: Path) -> None:
+    """An export of what was read back: the command line that a comment does not have is not missed."""
+    made = written.recording(tmp_path / "one.pcapng")
+    made.write(written.batch(written.NGINX, 0, written.BACKUP))
+    made.finish()
+    url = f"file:{tmp_path}/flows.ipfix?owners=on"
+    done = subprocess.run([sys.executable, "-m", "flowtop", "-b", "-o", "json", "-r", str(tmp_path / "one.pcapng"),
+                           "-e", url], capture_output=True, text=True, timeout=300, check=True)
+    [export] = json.loads(done.stdout)["exports"]
+    assert export["url"] == url
+    assert export["sentRecords"] + export["queuedRecords"] <= 3
+    assert (export["notSentRecords"], export["cutOwnerRecords"], export["lastError"]) == (0, 0, "")
+    assert "3 flow records sent" in done.stderr and "lack" not in done.stderr
+    again = flows(tmp_path / "flows.ipfix")
+    assert owner(again[1]) == {"processName": "nginx", "processId": 1234, "userName": "www-data",
+                               "systemdUnit": "nginx.service"}
+
+
 def test_listed_names_are_names_of_addresses(tmp_path: Path) -> None:
     """Of both versions of IP, in both orders, in a section of each; the first name of several counts."""
     blocks = []
