@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 _MATRIX = "5.10", "6.1", "6.12", "7.2"
 """Of tests/vm/matrix.sh."""
-_EMULATED = "6.1", "6.12"
+_EMULATED = "6.1", "6.12", "7.2"
 """Of its emulated machine: User Mode Linux lacks those kinds."""
 _EVERYWHERE = "5.10", "6.1", "6.12", "6.18", "7.2"
 _KEYS = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) 0x" + "0b" * 32

@@ -346,11 +346,15 @@ def test_a_filter_that_ends_classification_and_comes_later_is_passed(lab: Lab, u
 
 
 @pytest.mark.devices
-def test_a_filter_that_cannot_be_passed_is_said(lab: Lab, udp_flood: Path) -> None:
+def test_a_filter_that_cannot_be_passed_is_said(
+        lab: Lab, udp_flood: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A priority belongs to one protocol: there is no place before one of pref 1 for IPv4 alone."""
     near, _ = lab.pair()
     add_ending_filter(near, "egress pref 1 protocol ip handle 1")
     theirs = filters(near)
+    monkeypatch.setenv(ATTACH_VARIABLE, "clsact")
+    checked = near.call(check_interfaces)
+    assert "egress of veth0: what bpf filter of pref 1 ends is not observed" in checked.detail, "--check agrees"
     with Recorder(near, "veth0", attach="clsact") as recorder:
         near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
         eventually(lambda: "egress of veth0 is not all observed: packets end at bpf filter of pref 1, which "

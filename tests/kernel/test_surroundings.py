@@ -153,12 +153,12 @@ SOCKETPAIR, MEMFD_CREATE, BPF = {"x86_64": ("53", "319", "321"), "aarch64": ("19
 
 @pytest.mark.parametrize(("prefix", "before", "remedy"), [
     ((), files(8), "ulimit -n"), ((), files(12), "ulimit -n"), ((), files(16), "ulimit -n"),
-    ((), files(20), "ulimit -n"), ((), files(80), None),
+    ((), files(20), "ulimit -n"), ((), files(32), "ulimit -n"), ((), files(80), None),
     ((), lambda: resource.setrlimit(resource.RLIMIT_AS, (200_000 << 10, 200_000 << 10)), "ulimit -v"),
     ((*REFUSED, SOCKETPAIR), None, "flowtop --check"), ((*REFUSED, MEMFD_CREATE), None, "flowtop --check"),
     ((*REFUSED, BPF), None, "CAP_BPF"), (HIDDEN, None, "mount -t proc"),
-], ids=["8 files", "12 files", "16 files", "20 files", "80 files", "memory", "socketpair", "memfd", "bpf",
-        "no proc"])
+], ids=["8 files", "12 files", "16 files", "20 files", "32 files", "80 files", "memory", "socketpair",
+        "memfd", "bpf", "no proc"])
 def test_a_capture_works_as_check_says_or_says_in_two_lines_what_to_do(
         prefix: tuple[str, ...], before: Callable[[], None] | None, remedy: str | None) -> None:
     live, check = (subprocess.run([*prefix, str(FLOWTOP), *words], capture_output=True, text=True, check=False,

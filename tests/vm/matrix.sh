@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of device kinds, hooks and what is left behind on several kernels of Debian, one after another: device
-# kinds in User Mode Linux, the rest and the kinds that it lacks in an emulated machine.
+# Runs the tests of device kinds, hooks and what is left behind on several kernels of Debian, one after another: in User
+# Mode Linux, and the kinds of devices that it lacks in an emulated machine.
 #
 #   tests/vm/matrix.sh [SERIES...]     default: 5.10 6.1 6.12 newest ("newest": that of Debian unstable)
 #
@@ -13,10 +13,12 @@ mkdir -p "$logs"
 [ $# -gt 0 ] || set -- 5.10 6.1 6.12 newest
 lacking="xfrm wireguard netkit l2tp"
 
-on_uml() { "$here/run_on_uml.sh" tests/kernel/test_devices.py -m devices -q; }
+on_uml() {
+    "$here/run_on_uml.sh" tests/kernel/test_devices.py tests/kernel/test_attach.py tests/kernel/test_copies.py \
+        -m "core or devices" -q
+}
 on_emulator() {
-    FLOWTOP_VM_ONLY="veth $lacking" FLOWTOP_VM_TIMEOUT=${FLOWTOP_VM_TIMEOUT:-3600} "$here/run_on_debian_kernel.sh" \
-        tests/kernel/test_devices.py tests/kernel/test_attach.py tests/kernel/test_copies.py -m "core or devices" -q
+    FLOWTOP_VM_ONLY="veth $lacking" "$here/run_on_debian_kernel.sh" tests/kernel/test_devices.py -m devices -q
 }
 
 failed=0

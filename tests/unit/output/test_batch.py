@@ -116,6 +116,16 @@ def test_json_totals_hold_the_books() -> None:
     assert totals["flows"] == 1
 
 
+def test_less_and_more_than_the_interfaces_have_counted_is_in_json_and_table() -> None:
+    """Neither hides the other."""
+    off = page(books=replace(page().books, coverage=0.77, unseen_packets=300, excess_ingress_packets=1_000,
+                             excess_egress_packets=5))
+    totals = json.loads(written("json", off))["totals"]
+    assert [totals[f"{name}Packets"] for name in ("unseen", "excessIngress", "excessEgress")] == [300, 1_000, 5]
+    assert written("table", off).splitlines()[1].endswith("  unseen 300  excess in 1000  excess out 5")
+    assert not {"unseen", "excess"} & set(written("table", page()).split())
+
+
 @pytest.mark.parametrize(("protocol", "version", "key"), [(1, 4, "icmpTypeCodeIPv4"), (58, 6, "icmpTypeCodeIPv6")])
 def test_json_icmp_has_type_and_code_and_no_port(protocol: int, version: int, key: str) -> None:
     [flow] = json.loads(written("json", page(row(protocol=protocol, ip_version=version, source_port=0,
