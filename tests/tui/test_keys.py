@@ -88,7 +88,7 @@ def check_half_page(halves: int) -> Check:
         top = 2 * (LINES - 1) + halves * (LINES // 2)
         assert shown(pilot.app) == BY_RATE[top:top + LINES]
         await pilot.press("down", key)
-        assert cursor_line(pilot.app) == (LINES - 1 if halves > 0 else 0)
+        assert cursor_line(pilot.app) == (LINES // 2 if halves > 0 else 0)
 
     return check
 
