@@ -27,6 +27,8 @@ PICTURES = {
     "narrow": Picture("main", 80, 24),
     "wide": Picture("main", 200, 60),
     "hosts": Picture("hosts"),
+    "trouble": Picture("trouble"),
+    "compared": Picture("compared"),
     "filter": Picture("filter"),
     "filter-error": Picture("filter-error", 80, 24),
     "filter-completion": Picture("filter-completion"),

@@ -28,6 +28,7 @@ class Distinctions:
         reported: ids of columns of exporters' reports (Column.of_reports) that had a value.
         interfaces: there were flows at more than one interface.
         filled: ids of columns that had a text in some row; None: it is not known which.
+        endpoint: cells of the longest source or destination, as far as that decides anything; 0: not known.
     """
 
     tunnels: bool = False
@@ -38,16 +39,23 @@ class Distinctions:
     reported: frozenset[str] = frozenset()
     interfaces: bool = False
     filled: frozenset[str] | None = None
+    endpoint: int = 0
 
     def with_texts(self, rows: Sequence[FlowRow], columns: Iterable[Column], wording: Wording,
                    lookups: Lookups) -> Distinctions:
-        """A new value that includes which columns have texts in the first of these rows."""
+        """A new value that includes which columns have texts in the first of these rows, and how long endpoints are."""
         if not rows:
             return self
-        known = self.filled or frozenset()
+        known, columns = self.filled or frozenset(), tuple(columns)
+        longest = self.endpoint
+        if longest < _USUAL_ENDPOINT:
+            longest = max(longest, max((len(column.text(row, wording, lookups)) for column in columns
+                                        if column.flexible for row in rows[:_LOOKED_AT]), default=0))
         found = {column.id for column in columns if column.id not in known
                  and any(column.text(row, wording, lookups).strip() for row in rows[:_LOOKED_AT])}
-        return self if found <= known and self.filled is not None else replace(self, filled=known | found)
+        if found <= known and self.filled is not None and longest == self.endpoint:
+            return self
+        return replace(self, filled=known | found, endpoint=longest)
 
     def with_rows(self, rows: Iterable[FlowRow], *, tunnels: bool) -> Distinctions:
         """A new value that includes these rows.
@@ -66,7 +74,7 @@ class Distinctions:
             self.kinds or (tunnels and _alike(rows, lambda row: (row.tunnel_id, *_vlan(row)), _tunnel)),
             self.reported | _reported(rows, self.reported),
             self.interfaces or len({row.ifindex for row in rows}) > 1,
-            self.filled)
+            self.filled, self.endpoint)
 
 
 def _reported(rows: Sequence[FlowRow], known: frozenset[str]) -> frozenset[str]:
@@ -154,9 +162,10 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
     chosen = _chosen(every, flexible, priorities, least, width, gap)
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
     if "process" in distinctions.reported:  # who it is matters more than these
-        chosen = _narrowed(chosen, width - len(flexible) * _USUAL_ENDPOINT, fixed, gap, stay, distinctions,
-                           _LEAVE_FOR_PROCESS)
-    chosen = _narrowed(chosen, width - len(flexible) * _SHORT_ENDPOINT, fixed, gap, stay, distinctions)
+        usual = min(_USUAL_ENDPOINT, distinctions.endpoint or _USUAL_ENDPOINT)  # no more than these rows need
+        chosen = _narrowed(chosen, width - len(flexible) * usual, fixed, gap, stay, distinctions, _LEAVE_FOR_PROCESS)
+    short = min(_SHORT_ENDPOINT, distinctions.endpoint or _SHORT_ENDPOINT)
+    chosen = _narrowed(chosen, width - len(flexible) * short, fixed, gap, stay, distinctions)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
     left = max(0, width - sum(widths.values()) - gap * (len(chosen) - 1))
     if "interface" in widths and "interface" not in set_widths:

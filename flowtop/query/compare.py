@@ -28,13 +28,12 @@ def compared(now: FlowSource, then: FlowSource) -> FlowsAtRest:
     """
     ids_now, ids_then = now.columns["flow_id"], then.columns["flow_id"]
     there = np.flatnonzero(then.visible)
+    there = there[np.argsort(ids_then[there])]  # the few: the past keeps no more of a tick
     at = np.full(len(there), -1, np.int64)
-    slots = np.flatnonzero(now.visible)
-    if len(slots):
-        order = slots[np.argsort(ids_now[slots])]
-        found = np.minimum(np.searchsorted(ids_now[order], ids_then[there]), len(order) - 1)
-        same = ids_now[order[found]] == ids_then[there]
-        at[same] = order[found[same]]
+    if len(there):
+        found = np.minimum(np.searchsorted(ids_then[there], ids_now), len(there) - 1)
+        slots = np.flatnonzero((ids_then[there[found]] == ids_now) & now.visible)
+        at[found[slots]] = slots
     octets = np.zeros(len(ids_now) + int(np.count_nonzero(at < 0)), np.uint64)
     # In octets of the window of now, so that both divide by the same time.
     scaled = np.rint(then.columns["octets_10s"][there] * (now.window_10s_s / then.window_10s_s)).astype(np.uint64)

@@ -133,6 +133,22 @@ def _most(hashes: Array, weights: Array | None = None) -> npt.NDArray[np.bool_] 
     return same
 
 
+SAMPLE = 16_384
+
+
+def _commonest(*parts: Array) -> npt.NDArray[np.bool_] | None:
+    """Which rows are equal to the commonest row; None: there are none. Of many rows, a sample finds which it is."""
+    step = max(1, len(parts[0]) // SAMPLE)
+    among = _most(_hashed(*(part[::step] for part in parts)))
+    if among is None:
+        return None
+    one = step * int(among.argmax())
+    same = np.ones(len(parts[0]), np.bool_)
+    for part in parts:
+        same &= part == part[one]
+    return same
+
+
 def _address(columns: FlowColumns, name: str, slot: int) -> str:
     return units.address(bytes(columns[name][slot]).ljust(16, b"\0"), int(columns["ip_version"][slot]))
 
@@ -142,7 +158,7 @@ def _scan(seen: Looked, threshold: float) -> Trouble | None:
     slots, columns = seen.unanswered, seen.columns
     if len(slots) < threshold:
         return None
-    same = _most(_hashed(*_words(columns, "source_address", slots)))
+    same = _commonest(*_words(columns, "source_address", slots))
     if same is None or np.count_nonzero(same) < threshold:
         return None
     slots = slots[same]
@@ -161,7 +177,7 @@ def _flood(seen: Looked, threshold: float) -> Trouble | None:
     slots, columns = seen.unanswered, seen.columns
     if len(slots) < threshold:
         return None
-    same = _most(_hashed(*_words(columns, "destination_address", slots), columns["destination_port"][slots]))
+    same = _commonest(*_words(columns, "destination_address", slots), columns["destination_port"][slots])
     if same is None or np.count_nonzero(same) < threshold:
         return None
     slots = slots[same]

@@ -21,6 +21,7 @@ from flowtop.model.kinds import EndReason, Kind, Tunnel
 from flowtop.model.record import SourceState
 from flowtop.model.rows import FlowRow
 from flowtop.query.query import TrafficHistory
+from flowtop.query.trouble import Trouble
 from flowtop.recording.recording import RecordingStatistics
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.widgets.filter_bar import GATHER_S
@@ -133,6 +134,8 @@ def five_minutes(until_s: int) -> TrafficHistory:
         tuple(4e7 * wave for wave in waves))
 
 
+TROUBLES = (Trouble("scan", "scan? 203.0.113.66", "1,620 ports", "flows", "src host 203.0.113.66"),
+            Trouble("retransmits", "retransmits 12 %", "641 of 5,330 segments in 10 s", "flows", "retransmits"))
 LONG_FILTER = "tcp and port 443 or tcp port 22 or udp port 53 or tcp port 80 or port 70000"
 """Wrong in its last number."""
 BACK = (*["left_curly_bracket"] * 4, *["left_square_bracket"] * 5)
@@ -142,6 +145,8 @@ SCENES: dict[str, Scene] = {
     "main": Scene(("down", "down", "down")),
     "held": Scene(("down", "o", "F", "E", "space"), ticks=3),
     "hosts": Scene(("2", "down", "down"), told={"here": OwnNetworks()}),
+    "trouble": Scene(("2", "down"), told={"here": OwnNetworks(), "troubles": TROUBLES}),
+    "compared": Scene(("d",), ticks=75),
     "filter": Scene(("slash", "tcp and port 443", "enter", "down", "down", "right")),
     "filter-error": Scene(("slash", *"tcp and port 443 and prot")),
     "filter-too-large": Scene(("slash", LONG_FILTER[:-1], LONG_FILTER[-1], "enter")),

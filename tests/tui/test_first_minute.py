@@ -1,4 +1,4 @@
-"""The first minute: the first row is selected, hints fit what is looked at, the palette does things."""
+"""The first minute: a row is selected at once, hints fit what one looks at and can be clicked, the palette does things."""
 
 from __future__ import annotations
 

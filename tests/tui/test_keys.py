@@ -88,7 +88,7 @@ def check_half_page(halves: int) -> Check:
         top = 2 * (LINES - 1) + halves * (LINES // 2)
         assert shown(pilot.app) == BY_RATE[top:top + LINES]
         await pilot.press("down", key)
-        assert cursor_line(pilot.app) == (LINES - 1 if halves > 0 else 0)
+        assert cursor_line(pilot.app) == (LINES // 2 if halves > 0 else 0)
 
     return check
 
@@ -452,7 +452,7 @@ async def check_biflow(pilot: Pilot[None], source: FakeSource, key: str) -> None
 
 
 async def check_open(pilot: Pilot[None], _: FakeSource, key: str) -> None:
-    await pilot.press("g", "g", "g", "enter", key, "down", key)  # the first Enter places the cursor
+    await pilot.press("g", "g", "g", "enter", "down", "down", key)
     second = sums_by(source_text)[1][0]
     assert f" all › {second} " in line(pilot.app, 1)
     assert set(shown(pilot.app)) == {row.flow_id for row in FLOWS if source_text(row) == second}
@@ -623,8 +623,9 @@ def test_no_key_is_bound_twice() -> None:
 async def test_every_action_of_the_main_screen_is_one_controllers() -> None:
     async with running(FakeSource(FLOWS)) as pilot:
         main = pilot.app.main
-        own = [name for controller in (main.list, main.filter, main.groups, main.handoff, main.views)
+        own = [name for controller in (main.list, main.filter, main.groups, main.handoff, main.views,
+                                      main.trouble)
                for name in dir(controller) if name.startswith("action_")]
     assert len(own) == len(set(own))
     actions = {f"action_{key.action.partition('(')[0]}" for key in KEYS if not key.action.startswith("app.")}
-    assert actions == {*own, "action_help", "action_chart"}
+    assert actions == {*own, "action_help", "action_chart", "action_books", "action_clear_cursor"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -227,6 +228,21 @@ def test_a_process_has_room_at_80_columns_where_processes_are_known() -> None:
     assert chosen["process"] >= len("PROCESS")
     assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.7:51514")
     assert "process" not in widths(78, names=["eth0"])
+
+
+def test_short_addresses_keep_no_room_that_others_need() -> None:
+    short = replace(PROCESSES, endpoint=len("10.0.0.5:443"))
+    assert not {"bytes", "state"} & set(widths(78, names=["eth0"], distinctions=PROCESSES))
+    chosen = widths(78, names=["eth0"], distinctions=short)
+    assert {"process", "bytes", "state"} <= set(chosen)
+    assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.5:443")
+
+
+def test_endpoints_are_measured_in_the_rows_as_they_are_shown() -> None:
+    rows = [flow(1, "10.0.0.5", "10.0.0.66", (443, 51514)), flow(2, "10.0.0.7", "10.0.0.5", (80, 1))]
+    seen = Distinctions().with_texts(rows, COLUMNS.values(), Wording(), NO_LOOKUPS)
+    assert seen.endpoint == len("10.0.0.66:51514")
+    assert seen.with_texts(rows[1:], COLUMNS.values(), Wording(), NO_LOOKUPS) == seen, "it only grows"
 
 
 def test_the_interface_stays_beside_a_tunnels_id_where_rows_are_of_several() -> None:
