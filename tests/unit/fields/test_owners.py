@@ -26,6 +26,7 @@ from flowtop.model.owners import (
     NAMESPACES,
     PODS,
     PROCESSES,
+    STARTS,
     UNITS,
     USERS,
     owner_id,
@@ -103,6 +104,15 @@ def test_json_has_what_is_known() -> None:
     assert [found[4].get(name) for name in names] == ["pid 400", 400, None, None, None]
     assert [found[6].get(name) for name in names] == ["forwarded", None, None, None, None]
     assert [found[7].get(name) for name in names] == [None] * 5
+
+
+def test_the_start_is_in_json_and_details() -> None:
+    started = "2026-11-30T10:00:00.12Z"
+    lookups = Lookups(texts={**LOOKUPS.texts, STARTS: {NGINX: started}})
+    formatter: Any = SimpleNamespace(lookups=lookups)
+    found = {row.source_port: row for row in rows(Query())}
+    assert [record(found[port], Query(), lookups).get("processStart") for port in (1, 2, 7)] == [started, None, None]
+    assert [DETAILS["started"].text(found[port], formatter) for port in (1, 2, 7)] == [started, "", ""]
 
 
 def test_the_column_is_shown_once_a_flow_has_a_process() -> None:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from flowtop.model.owners import CGROUPS, COMMANDS, EXECUTABLES, PARENTS, PROCESSES, UNITS, USERS, owner_id, pid_of
+from flowtop.model.owners import (
+    CGROUPS,
+    COMMANDS,
+    EXECUTABLES,
+    PARENTS,
+    PROCESSES,
+    STARTS,
+    UNITS,
+    USERS,
+    owner_id,
+    pid_of,
+)
 from flowtop.owners.book import Owner, OwnerBook
 from flowtop.owners.cgroups import CgroupPaths
 from flowtop.owners.proc import TICK_NS, program_name, read_life, read_stat
@@ -50,6 +63,18 @@ def test_what_proc_says_is_kept_after_the_end(child: subprocess.Popen[bytes]) ->
     assert texts[PARENTS][number].split(" < ")[0] == f"{read_stat(os.getpid()).comm} ({os.getpid()})"  # type: ignore[union-attr]
     name = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     assert texts[USERS][number] == name
+
+
+def test_the_start_is_when_it_was_started() -> None:
+    """Rounded down to the ticks of /proc."""
+    owners, before_s = book(), time.time()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        after_s = time.time()
+        number, owner = living(process.pid)
+        process.kill()
+    owners.note([(number, owner)])
+    started_s = datetime.fromisoformat(owners.texts()[STARTS][number]).timestamp()
+    assert before_s - 0.03 <= started_s <= after_s + 0.01
 
 
 def test_another_process_with_the_pid_is_not_taken_for_it(child: subprocess.Popen[bytes]) -> None:
