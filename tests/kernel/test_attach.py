@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -206,6 +207,34 @@ def test_a_failed_open_leaves_nothing_attached(lab: Lab, method: str, monkeypatc
         assert tcx_programs(near, "veth0") == 0
     assert filters(near) == ""
     assert not has_clsact(near)
+
+
+@pytest.mark.parametrize("method", [pytest.param("tcx", marks=needs_tcx), "clsact"])
+def test_a_hook_that_the_kernel_refuses_is_said(lab: Lab, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are observed; where there are none, it is an error."""
+    from flowtop.capture.ebpf.attach import TcxAttacher
+    from flowtop.capture.ebpf.clsact import ClsactAttacher
+
+    near, _ = lab.pair()
+    attacher = TcxAttacher if method == "tcx" else ClsactAttacher
+    attach, refused = attacher.attach, int(near.run("cat", "/sys/class/net/veth0/ifindex"))
+
+    def refuse(self: object, ifindex: int, direction: Direction, program_fd: int) -> object:
+        if ifindex == refused:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return attach(self, ifindex, direction, program_fd)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attacher, "attach", refuse)
+    text = "veth0 is not observed: cannot attach: Operation not supported"
+    with Recorder(near, "veth0", "lo", attach=method, must_observe=True) as recorder:
+        near.run("ping", "-q", "-c", "1", "127.0.0.1")
+        eventually(lambda: text in recorder.texts, "in every batch")
+    assert text in recorder.said
+    assert recorder.books.points["lo", Direction.INGRESS].flow_packets == 2
+    with pytest.raises(FlowtopError) as caught, Recorder(near, "veth0", attach=method, must_observe=True):
+        pass
+    assert (caught.value.exit_code, caught.value.message) == (EXIT_UNAVAILABLE, f"nothing to observe: {text}")
+    assert filters(near) == "" and not has_clsact(near)
 
 
 def test_an_unknown_interface_is_refused_with_a_near_name(lab: Lab) -> None:

@@ -39,6 +39,7 @@ def test_options_are_read_with_their_units() -> None:
     assert (url.ca, url.cert, url.key) == (Path("/a"), Path("/b"), Path("/c"))
     url = parse_export_url("ipfix://c?refresh=10&refresh-packets=20")
     assert (url.refresh_s, url.refresh_packets) == (10.0, 20)
+    assert parse_export_url("file:x?rotate-size=4k").rotate_octets == 4_000
     url = parse_export_url("file:x?rotate-size=2Mi&rotate-time=1h&compress=gzip")
     assert (url.rotate_octets, url.rotate_s, url.compress) == (2 * 1024 * 1024, 3600.0, "gzip")
     assert not parse_export_url("ipfix://c?duplicates=drop").duplicates and parse_export_url("csv:-").duplicates
@@ -67,7 +68,8 @@ def test_what_is_not_said_has_the_standards_defaults() -> None:
     ("ipfix+tcp://c?reconnect=soon", "90s"), ("ipfix+tcp://c?reconnect=", "reconnect=VALUE"),
     ("ipfix+tls://c?key=/x", "cert="), ("ipfix://c?domain=0", "1 to 4294967295"),
     ("ipfix://c?domain=1&domain=2", "once"), ("file:", "file:flows"), ("file:-", "jsonl:-"),
-    ("file:x?rotate-size=1k", "at least 4k"), ("file:x?compress=lzma", "compress=gzip"),
+    ("file:x?rotate-size=1k", "at least 4k"), ("file:x?rotate-size=3999", "at least 4k"),
+    ("file:x?compress=lzma", "compress=gzip"),
     ("jsonl:-?rotate-time=1h", "use a file"),
     ("jsonl:-?compress=zstd", "use a file"), ("csv:x?duplicates=no", "duplicates=drop"),
     ("jsonl+tcp://", "jsonl+tcp://collector:5170"), ("jsonl+udp://c/path", "jsonl+udp://collector:5170?option=value"),
