@@ -412,7 +412,7 @@ async def test_left_and_right_choose_a_cell_and_it_is_seen() -> None:
         assert cell_text(pilot) == "EST"
         await pilot.press("escape")
         assert cursor_line(pilot.app) is None
-        assert "10.0.0.2:40000" in cell_text(pilot) and cell_text(pilot) != "10.0.0.2:40000", "no cell, but the first row"
+        assert "10.0.0.2:40000" in cell_text(pilot) and cell_text(pilot) != "10.0.0.2:40000", "the first row"
 
 
 async def test_a_cell_adds_to_a_filter_that_has_an_or() -> None:

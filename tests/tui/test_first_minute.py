@@ -1,4 +1,4 @@
-"""The first minute: a row is selected at once, hints fit what one looks at and can be clicked, the palette does things."""
+"""The first minute: a row is selected, hints fit what one looks at and can be clicked, the palette has things to do."""
 
 from __future__ import annotations
 

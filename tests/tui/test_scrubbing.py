@@ -127,6 +127,7 @@ async def test_the_accuracy_line_is_of_now() -> None:
         await pass_ticks(pilot, source, 9)
         await pilot.press(FAR_BACK)
         await pass_ticks(pilot, source, 1)
+        await pilot.press("A")
         assert f"seen {12_345_678 + 11 * 1_000:,}" in line(pilot.app, -2)
 
 
