@@ -535,6 +535,62 @@ def test_where_cgroups_are_not_mounted_sockets_are_found_in_proc(lab: Lab) -> No
     assert line["owners"]["hooksRefused"] == "cgroup v2 is not mounted"
 
 
+NO_RIGHTS = "-sys_ptrace,-dac_override,-dac_read_search"
+SOMEBODY = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups")
+
+
+def test_without_rights_to_the_processes_of_others_the_hooks_name_them(lab: Lab) -> None:
+    """Who sends by address after flowtop's start, also from an older socket. It is said how many processes cannot be
+    read; `--check` says it too."""
+    stage = lab.namespace()
+    words = _flowtop(stage, "udp dst port 7001 or udp dst port 7002")
+    without = ["setpriv", "--bounding-set", NO_RIGHTS, "--inh-caps", NO_RIGHTS, *words[2:]]
+    sender = SENDER.replace('open("/proc/self/comm", "w").write("a-sender")', "")
+    older = ["nsenter", f"--net=/run/netns/{stage.name}", *SOMEBODY, sys.executable, "-c",
+             sender.replace("7001", "7002")]
+    with process(*older) as before, process(*words[:2], *without, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        json.loads(child.stdout.readline())
+        with process("nsenter", f"--net=/run/netns/{stage.name}", *SOMEBODY, sys.executable, "-c", sender) as later:
+            line: dict[str, Any] = {}
+            while not any(flow.get("processId") == later.pid for flow in line.get("flows", ())) or not line["owners"][
+                    "unreadableProcesses"]:
+                line = json.loads(child.stdout.readline())
+        named = {flow["destinationTransportPort"]: flow.get("processId") for flow in line["flows"]
+                 if flow["flowDirection"] == Direction.EGRESS}
+        assert named == {7001: later.pid, 7002: before.pid}
+        assert not line["owners"]["hooksRefused"]
+        said = run(*without[:without.index(sys.executable)], sys.executable, "-m", "flowtop", "--check", check=False)
+    assert re.search(r"processes +the open files of .* cannot be read; root, or CAP_SYS_PTRACE, may", said), said
+
+
+@pytest.mark.parametrize("hide", ["hidepid", "pid namespace"])
+def test_where_proc_shows_only_some_processes_the_hooks_name_them(lab: Lab, hide: str) -> None:
+    """As in a container without the host's /proc: the name is the kernel's, without a command line."""
+    stage = lab.namespace()
+    words = _flowtop(stage, "udp dst port 7001")
+    if hide == "hidepid":
+        prefix = ["unshare", "-m", "sh", "-c",
+                  'mount -t proc -o hidepid=invisible,gid=54322 proc /proc && exec "$@"', "sh",
+                  "setpriv", "--bounding-set", NO_RIGHTS, "--inh-caps", NO_RIGHTS]
+        expected = "those of other users are hidden (hidepid)"
+    else:
+        prefix = ["unshare", "--pid", "--fork", "--mount-proc"]
+        expected = "only those of this PID namespace are known"
+    with process(*words[:2], *prefix, *words[2:], stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        json.loads(child.stdout.readline())
+        with process("nsenter", f"--net=/run/netns/{stage.name}", *SOMEBODY, sys.executable, "-c",
+                     SENDER.replace('open("/proc/self/comm", "w").write("a-sender")', "")) as sender:
+            flows: list[dict[str, Any]] = []
+            while not any("processId" in flow for flow in flows):
+                flows = [flow for flow in json.loads(child.stdout.readline())["flows"]
+                         if flow["flowDirection"] == Direction.EGRESS]
+            assert {flow["processId"] for flow in flows} == {sender.pid}
+        child.terminate()
+    assert expected in run(*prefix, sys.executable, "-m", "flowtop", "--check", check=False)
+
+
 @pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool")
 def test_without_owners_nothing_is_attached_to_cgroups(lab: Lab) -> None:
     stage = lab.namespace()
