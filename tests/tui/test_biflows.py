@@ -187,7 +187,7 @@ async def test_the_group_chooser_offers_flows_and_biflows() -> None:
         await pilot.press("g", "g", "enter")
         assert (source.asked[-1].group, source.asked[-1].biflow) == ((), True)
         await pilot.press("g")
-        assert any("• biflow " in text for text in lines(pilot.app)), "it begins at what there is"
+        assert any("•b biflow " in text for text in lines(pilot.app)), "it begins at what there is"
         await pilot.press("space", "g", "enter")
         assert (source.asked[-1].group, source.asked[-1].biflow) == (("source",), False), "groups are of flows"
         await pilot.press("g", "up", "up", "enter")

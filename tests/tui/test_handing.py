@@ -21,7 +21,7 @@ from flowtop.tui.keys import COPY_KEYS
 from flowtop.tui.panels.copying import LONGEST, CopyScreen
 from flowtop.tui.panels.writing import WriteScreen
 from tests.tui.fake_source import ICMP, OUT, FakeSource, flow, random_flows
-from tests.tui.screen import line, lines, running, shown
+from tests.tui.screen import flow_lines, line, lines, running, shown
 
 FLOWS = [
     flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=9e6, octets=90_000, ifindex=2),
@@ -74,8 +74,14 @@ async def test_nothing_is_copied_when_the_reader_thinks_better_of_it(name: str) 
         assert pilot.app.clipboard == "" and pilot.app.return_code is None
 
 
-async def test_without_a_cursor_there_is_nothing_to_copy_and_it_says_so() -> None:
+async def test_without_a_cursor_the_first_row_is_copied_and_without_rows_it_says_so() -> None:
     async with running(FakeSource(FLOWS)) as pilot:
+        first = flow_lines(pilot.app)[0].split()[3].partition(":")[0]
+        await pilot.press("c")
+        assert isinstance(pilot.app.screen, CopyScreen)
+        await pilot.press("f")
+        assert first in pilot.app.clipboard
+    async with running(FakeSource()) as pilot:
         await pilot.press("c")
         assert not isinstance(pilot.app.screen, CopyScreen)
         assert "put the cursor on one" in line(pilot.app, -1)
