@@ -49,9 +49,9 @@ def run(*words: str, check: bool = True) -> str:
     return result.stdout
 
 
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait until `holds`; fails after PATIENCE_S."""
-    deadline = time.monotonic() + PATIENCE_S
+def eventually(holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait until `holds`; fails after this time."""
+    deadline = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < deadline, f"did not happen: {what}"
         time.sleep(0.02)

@@ -35,7 +35,7 @@ from flowtop.model.owners import COMMANDS, CONTAINERS, PARENTS, PROCESSES, USERS
 from flowtop.model.record import FlowBatch
 from flowtop.owners.cgroups import cgroup2_root
 from tests.kernel.device_setup import STEPS
-from tests.kernel.netns import Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
+from tests.kernel.netns import PATIENCE_S, Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
 
 BRIEF = scaled(1000)
 SENDER = """
@@ -284,6 +284,11 @@ def test_answers_of_the_kernel_say_so(play: Play) -> None:
     assert answers == {"kernel"}
 
 
+AS_LISTS_ARE_MADE_S = 10 * PATIENCE_S
+"""That a socket is the kernel's own shows when a list without it is complete. The pause between two lists is 20 times
+as long as one takes: in an emulated machine minutes."""
+
+
 def test_what_the_kernel_sends_itself_says_so(lab: Lab) -> None:
     """It resets connections to ports that nobody has, and answers echo requests, which are of `ping`."""
     stage = lab.namespace()
@@ -299,7 +304,7 @@ def test_what_the_kernel_sends_itself_says_so(lab: Lab) -> None:
             resets = [flow for flow in sent(Protocol.TCP) if flow.source_port == CLOSED_PORT]
             return bool(replies and resets) and {flow.process for flow in (*replies, *resets)} == {"kernel"}
 
-        eventually(named, "answers are the kernel's")
+        eventually(named, "answers are the kernel's", AS_LISTS_ARE_MADE_S)
         requests = [flow.process for flow in sent(Protocol.ICMP) if flow.destination_port >> 8 == 8]
         assert requests and set(requests) == {"ping"}
 
@@ -325,7 +330,7 @@ def test_a_tunnel_of_the_kernel_is_the_kernels(lab: Lab) -> None:
             inside = {flow.process for flow in flows if flow.protocol == Protocol.ICMP}
             return (outside, inside) == ({"kernel"}, {"ping"})
 
-        eventually(named, "the tunnel has an owner")
+        eventually(named, "the tunnel has an owner", AS_LISTS_ARE_MADE_S)
 
 
 CLOSED_PORT = 7999
