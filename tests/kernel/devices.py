@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 _MATRIX = "5.10", "6.1", "6.12", "7.2"
 """Of tests/vm/matrix.sh."""
-_EMULATED = "6.1", "6.12", "7.2"
-"""Of its emulated machine: User Mode Linux lacks those kinds."""
 _EVERYWHERE = "5.10", "6.1", "6.12", "6.18", "7.2"
 _KEYS = "enc cbc(aes) 0x000102030405060708090a0b0c0d0e0f auth hmac(sha256) 0x" + "0b" * 32
 
@@ -231,7 +229,7 @@ DEVICES = (
            + "link add {dev} type vti6 local {here6} remote {there6} key 6\naddr add {near6}/64 dev {dev} nodad\n"
            "link set {dev} up\n", inside="fd99:{n}::2"),
     Device("xfrm", "link add {dev} type xfrm dev {under} if_id 9\n" + _ipsec("{here}", "{there}", _ANY, "if_id 9")
-           + _POINT_TO_POINT, compared=_EMULATED),
+           + _POINT_TO_POINT),
     Device("macsec", "link add link {under} {dev} type macsec encrypt on\n"
            f"macsec add {{dev}} tx sa 0 pn 1 on {_MACSEC_KEY}\n"
            "macsec add {dev} rx port 1 address {other_mac}\n"
@@ -239,12 +237,12 @@ DEVICES = (
            "addr add {near}/24 dev {dev}\nlink set {dev} up\n", older=((6, 1), -14, 32)),
     Device("l2tp", "l2tp add tunnel tunnel_id 3{n} peer_tunnel_id 3{n} encap udp local {here} remote {there} "
            "udp_sport 1701 udp_dport 1701\nl2tp add session name {dev} tunnel_id 3{n} session_id 7 peer_session_id 7\n"
-           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", received=12, compared=_EMULATED,
+           "addr add {near}/24 dev {dev}\nlink set {dev} up\n", received=12,
            probe=_HAS_L2TP),
-    _ethernet("wireguard", "type wireguard\nwireguard {dev} {end} {there}", own_packets=True, compared=_EMULATED,
+    _ethernet("wireguard", "type wireguard\nwireguard {dev} {end} {there}", own_packets=True,
               received=32, sent=32),
     Device("netkit", observe="{under}", inside="10.77.{n}.2", pair="netkit", since=(6, 7),
-           compared=_EMULATED[1:]),
+           compared=_MATRIX[2:]),
     Device("tun", relayed="tun", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=_EVERYWHERE),
     Device("tap", relayed="tap", make="addr add {near}/24 dev {dev}\nlink set {dev} up\n", compared=_EVERYWHERE),
     _ethernet("dummy", "type dummy", answers=False),
