@@ -56,11 +56,8 @@ def measures_at(source: FlowSource, slots: Slots) -> dict[str, Array]:
 
 
 def columns_at(source: FlowSource, slots: Slots, *, ascending: bool = True) -> FlowColumns:
-    """The columns at these slots; `ascending`: in order, each once.
-
-    Of a `measured` source, measures are computed for these alone: the columns of the whole source would compute them
-    for all of its flows.
-    """
+    """The columns at these slots; `ascending`: in order, each once. Of a `measured` source, measures are computed for
+    these alone: the columns of the whole source would compute them for all of its flows."""
     columns, make = source.columns, Subset if ascending else ColumnsAt
     if not isinstance(columns, _Measured):
         return make(columns, slots)
