@@ -34,7 +34,6 @@ from flowtop.model.kinds import Direction, IpVersion, Protocol
 from flowtop.model.owners import COMMANDS, CONTAINERS, PARENTS, PROCESSES, USERS, pid_of
 from flowtop.model.record import FlowBatch
 from flowtop.owners.cgroups import cgroup2_root
-from tests.kernel.device_setup import STEPS
 from tests.kernel.netns import PATIENCE_S, Lab, Namespace, Recorder, compile_c, eventually, process, run, scaled
 
 BRIEF = scaled(1000)
@@ -307,30 +306,6 @@ def test_what_the_kernel_sends_itself_says_so(lab: Lab) -> None:
         eventually(named, "answers are the kernel's", AS_LISTS_ARE_MADE_S)
         requests = [flow.process for flow in sent(Protocol.ICMP) if flow.destination_port >> 8 == 8]
         assert requests and set(requests) == {"ping"}
-
-
-def test_a_tunnel_of_the_kernel_is_the_kernels(lab: Lab) -> None:
-    """WireGuard: inside the tunnel is the process, and outside of it the kernel."""
-    near, far = lab.pair()
-    if "Unknown device type" in run("sh", "-c", f"ip -n {near.name} link add wg0 type wireguard 2>&1", check=False):
-        pytest.skip("this kernel has no WireGuard")
-    far.ip("link add wg0 type wireguard")
-    for namespace, number, other in ((near, "1", "10.77.0.2"), (far, "2", "10.77.0.1")):
-        STEPS["wireguard"](namespace, "wg0", number, other)
-        namespace.ip(f"addr add 10.99.0.{number}/24 dev wg0")
-        namespace.ip("link set wg0 up")
-    with recorder(near, "veth0", "wg0") as recording:
-        def named() -> bool:
-            near.run("ping", "-c", "1", "10.99.0.2")
-            if recording.books.batch is None:
-                return False
-            flows = flows_of(recording)
-            outside = {flow.process for flow in flows if flow.protocol == Protocol.UDP
-                       and flow.direction == Direction.EGRESS}
-            inside = {flow.process for flow in flows if flow.protocol == Protocol.ICMP}
-            return (outside, inside) == ({"kernel"}, {"ping"})
-
-        eventually(named, "the tunnel has an owner", AS_LISTS_ARE_MADE_S)
 
 
 CLOSED_PORT = 7999
