@@ -63,6 +63,8 @@ OUT_OF_TIME = "the time limit for the end was over"
 _GETS_ON = (ExportState.STARTING, ExportState.CONNECTING, ExportState.EXPORTING)
 _JOIN_GRACE_S = 2.0
 _POLL_S = 0.25
+_WORKING_NS = 20_000_000
+"""Processor time that a thread which only waits and polls does not take within a grace period."""
 PAUSE_S = 1.0
 """How long a pause waits for a blocked collector; then the connection is closed, and its records are kept."""
 
@@ -206,7 +208,7 @@ class Exporter:
         if self._cpu_clock is not None:
             with suppress(OSError):  # the thread has ended
                 used_ns = time.clock_gettime_ns(self._cpu_clock)
-        return self.statistics(), used_ns
+        return self.statistics(), used_ns // _WORKING_NS
 
     def statistics(self) -> ExportStatistics:
         """The current figures."""
