@@ -122,6 +122,7 @@ class Listener:
                     continue
                 for message in self._dtls.take(octets, source):
                     process.receive(message, session, now_s)
+                self._end_sessions(self._dtls)  # before the new session of the same port is heard
         if self._dtls is not None:
             self._settle_dtls()
         return number
@@ -140,8 +141,11 @@ class Listener:
         for _ in range(self._dtls.strange - self._strange):
             self._process.refuse("version")
         self._failed, self._strange = self._dtls.failed, self._dtls.strange
-        while self._dtls.ended:
-            self._process.end(self._session(self._dtls.ended.pop()))
+        self._end_sessions(self._dtls)
+
+    def _end_sessions(self, dtls: DtlsServer) -> None:
+        while dtls.ended:
+            self._process.end(self._session(dtls.ended.pop()))
 
     # ---- streams
 
