@@ -36,9 +36,12 @@ _MAP_DELETE_ELEM = 3
 _PROG_LOAD = 5
 _PROG_GET_FD_BY_ID = 13
 _OBJ_GET_INFO_BY_FD = 15
+_BTF_LOAD = 18
 _PROG_QUERY = 16
 _MAP_LOOKUP_AND_DELETE_BATCH = 25
 _LINK_CREATE = 28
+_NAME_OCTETS = 16
+"""BPF_OBJ_NAME_LEN, the final 0 included."""
 
 _MEMBARRIER_CMD_QUERY = 0
 _MEMBARRIER_CMD_GLOBAL = 1
@@ -84,9 +87,25 @@ def _bpf(command: int, attributes: bytes) -> int:
     return result
 
 
-def map_create(map_type: int, key_size: int, value_size: int, max_entries: int, inner_map_fd: int = 0) -> int:
-    """Create a map and return its file descriptor."""
-    return _bpf(_MAP_CREATE, struct.pack("=6I", map_type, key_size, value_size, max_entries, 0, inner_map_fd))
+def map_create(map_type: int, key_size: int, value_size: int, max_entries: int, inner_map_fd: int = 0, *,
+               flags: int = 0, name: str = "", types: tuple[int, int, int] = (0, 0, 0)) -> int:
+    """Create a map and return its file descriptor.
+
+    Args:
+        types: descriptor of type information (see `load_types`), and the numbers of the key's and value's types in it.
+    """
+    return _bpf(_MAP_CREATE, struct.pack("=6I4x16s4x3I", map_type, key_size, value_size, max_entries, flags,
+                                         inner_map_fd, _object_name(name), *types))
+
+
+def _object_name(name: str) -> bytes:
+    return name.encode()[:_NAME_OCTETS - 1]
+
+
+def load_types(octets: bytes) -> int:
+    """Load type information (BTF); returns its descriptor."""
+    buffer = ctypes.create_string_buffer(octets, len(octets))
+    return _bpf(_BTF_LOAD, struct.pack("=QQII", ctypes.addressof(buffer), 0, len(buffer), 0))
 
 
 def map_lookup(map_fd: int, key: bytes, value_address: int) -> bool:
@@ -192,13 +211,13 @@ def xfrm_supported() -> bool:
     return True
 
 
-def load_program(code: bytes) -> int:
-    """Load a tc program of these instructions, of 8 octets each; returns its descriptor."""
+def load_program(code: bytes, kind: int = PROG_TYPE_SCHED_CLS, *, name: str = "", attach_type: int = 0) -> int:
+    """Load a program of these instructions, of 8 octets each; returns its descriptor."""
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     return _bpf(_PROG_LOAD, struct.pack(
-        "=IIQQ", PROG_TYPE_SCHED_CLS, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
-        + bytes(24))
+        "=IIQQ24x16s4xI", kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence),
+        _object_name(name), attach_type))
 
 
 def link_create_tcx(program_fd: int, ifindex: int, attach_type: int) -> int:

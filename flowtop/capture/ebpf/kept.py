@@ -34,13 +34,8 @@ _OF_A_MAP = 1
 """BPF_PSEUDO_MAP_FD: the constant is a map's file descriptor."""
 _SOCKET_STORAGE = 24
 """BPF_MAP_TYPE_SK_STORAGE, which needs types of its key and value."""
-_MAP_CREATE, _PROG_LOAD, _BTF_LOAD = 0, 5, 18
-_NAME_OCTETS = 16
 _MAP_FACTS = ("map_type", "key_size", "value_size", "max_entries", "map_flags")
 """As the kernel names them in /proc/self/fdinfo."""
-
-_BPF_CALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "s390x": 351, "ppc64le": 361,
-              "armv7l": 386, "i686": 357}
 
 
 def place(directory: str, source: Path, cflags: Iterable[str], headers: Path | None, bcc: Path | None) -> Path | None:
@@ -53,7 +48,7 @@ def place(directory: str, source: Path, cflags: Iterable[str], headers: Path | N
         headers: see loader.load_programs.
         bcc: the package's __init__.py; its time and size stand for its version.
     """
-    if not directory or os.geteuid() != 0 or os.uname().machine not in _BPF_CALLS:
+    if not directory or os.geteuid() != 0:
         return None
     folder = Path(directory)
     try:
@@ -83,10 +78,11 @@ def _is_roots(facts: os.stat_result) -> bool:
     return facts.st_uid == 0 and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def load(file: Path, programs: Iterable[str], maps: Iterable[str]) -> dict[str, dict[str, int]] | None:
+def load(bpf: ModuleType, file: Path, programs: Iterable[str], maps: Iterable[str]) -> dict[str, dict[str, int]] | None:
     """Make the maps of a kept file and load its programs.
 
     Args:
+        bpf: the module of that name.
         file: result of `place`.
         programs, maps: names of those to return.
 
@@ -97,20 +93,16 @@ def load(file: Path, programs: Iterable[str], maps: Iterable[str]) -> dict[str, 
     if image is None:
         return None
     with suppress(OSError, LookupError, ValueError, TypeError, struct.error), ExitStack() as undo:
-        types = None
         descriptors: dict[str, int] = {}
         for name, facts in image["maps"].items():
-            if facts["map_type"] == _SOCKET_STORAGE:
-                types = _types(facts["value_size"])
-                undo.callback(os.close, types)
-            descriptors[name] = _make_map(name, facts, types)
+            descriptors[name] = _make_map(bpf, name, facts)
             undo.callback(os.close, descriptors[name])
         numbers = [*descriptors.values()]
         loaded = {}
         for name in programs:
             kept = image["programs"][name]
             code = _with_descriptors(bytes.fromhex(kept["code"]), numbers)
-            loaded[name] = _load_program(name, kept["type"], kept["attach"], code)
+            loaded[name] = bpf.load_program(code, kept["type"], name=name, attach_type=max(kept["attach"], 0))
             undo.callback(os.close, loaded[name])
         found = {"programs": loaded, "maps": {name: descriptors[name] for name in maps}}
         undo.pop_all()
@@ -225,51 +217,34 @@ def _write(file: Path, image: Mapping[str, Any]) -> None:
         old.unlink(missing_ok=True)
 
 
-# ---- bpf(2)
+# ---- the kernel
 
-def _call(command: int, attributes: bytes) -> int:
-    """Raises OSError."""
-    function = ctypes.CDLL(None, use_errno=True).syscall
-    function.restype = ctypes.c_long
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result: int = function(ctypes.c_long(_BPF_CALLS[os.uname().machine]), ctypes.c_long(command), buffer,
-                           ctypes.c_long(len(attributes)))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
+def _make_map(bpf: ModuleType, name: str, facts: Mapping[str, int]) -> int:
+    """Raises OSError, ValueError."""
+    def make(types: tuple[int, int, int] = (0, 0, 0)) -> int:
+        made: int = bpf.map_create(*(facts[fact] for fact in _MAP_FACTS[:4]), flags=facts["map_flags"], name=name,
+                                   types=types)
+        return made
 
-
-def _name(name: str) -> bytes:
-    return name.encode()[:_NAME_OCTETS - 1].ljust(_NAME_OCTETS, b"\0")
-
-
-def _make_map(name: str, facts: Mapping[str, int], types: int | None) -> int:
-    attributes = struct.pack("=5I8x", *(facts[fact] for fact in _MAP_FACTS)) + _name(name)
     if facts["map_type"] == _SOCKET_STORAGE:
-        attributes += struct.pack("=4xIII", types or 0, 1, 2)
+        types = bpf.load_types(_types(facts["value_size"]))
+        try:
+            return make((types, 1, 2))
+        finally:
+            os.close(types)
     try:
-        return _call(_MAP_CREATE, attributes)
+        return make()
     except PermissionError:  # before Linux 5.11 maps are locked memory, whose limit is low; bcc lifts it too
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        return _call(_MAP_CREATE, attributes)
+        return make()
 
 
-def _types(value_octets: int) -> int:
+def _types(value_octets: int) -> bytes:
     """Type information for a map of sockets: [1] int, [2] as many of them as the value has room for."""
     if value_octets % 4:
         raise ValueError("a value that is no multiple of an int")
     names = b"\0int\0"
-    integer = struct.pack("=III", 1, 1 << 24, 4) + struct.pack("=I", 1 << 24 | 32)  # signed, 32 bits
-    array = struct.pack("=III", 0, 3 << 24, 0) + struct.pack("=III", 1, 1, value_octets // 4)
+    integer = struct.pack("=IIII", 1, 1 << 24, 4, 1 << 24 | 32)  # signed, 32 bits
+    array = struct.pack("=IIIIII", 0, 3 << 24, 0, 1, 1, value_octets // 4)
     section = integer + array
-    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(section), len(section), len(names))
-    buffer = ctypes.create_string_buffer(header + section + names, len(header) + len(section) + len(names))
-    return _call(_BTF_LOAD, struct.pack("=QQII", ctypes.addressof(buffer), 0, len(buffer), 0))
-
-
-def _load_program(name: str, kind: int, attach_type: int, code: bytes) -> int:
-    instructions = ctypes.create_string_buffer(code, len(code))
-    licence = ctypes.create_string_buffer(b"GPL")
-    attributes = struct.pack("=IIQQIIQII", kind, len(code) // _INSTRUCTION_OCTETS, ctypes.addressof(instructions),
-                             ctypes.addressof(licence), 0, 0, 0, 0, 0) + _name(name)
-    return _call(_PROG_LOAD, attributes + struct.pack("=II", 0, max(attach_type, 0)))
+    return struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(section), len(section), len(names)) + section + names

@@ -185,7 +185,7 @@ def load_programs(sources: Sources, cflags: list[str], program_names: Iterable[s
     kept = _beside("kept")
     place = kept.place(sources.kept, sources.source, cflags, sources.headers, _bcc_file())
     if place is not None:
-        again: dict[str, dict[str, int]] | None = kept.load(place, program_names, map_names)
+        again: dict[str, dict[str, int]] | None = kept.load(_beside("bpf"), place, program_names, map_names)
         if again is not None:
             return again
     bcc = find_bcc()
@@ -227,6 +227,7 @@ def _beside(name: str) -> ModuleType:
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # dataclasses look there
     specification.loader.exec_module(module)
     return module
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,38 @@ def test_an_exporter_that_starts_again_at_the_same_port_is_a_new_session(pki: Pa
             write(process, octets)
             found = statistics_when(capture, lambda found, n=messages: found.messages == n)  # type: ignore[misc]
             end(process)
+        assert found.records == 0 and found.waiting_sets + found.dropped_sets == 1
+
+
+class EachHelloBegins:
+    """DTLS without its cryptography: `hello` begins a new connection of that peer, all else is a message."""
+
+    failed = strange = 0
+
+    def __init__(self, *_: object) -> None:
+        self.ended: list[tuple[str, int]] = []
+
+    def take(self, datagram: bytes, peer: tuple[str, int]) -> Iterator[bytes]:
+        if datagram == b"hello":
+            self.ended.append(peer)
+        else:
+            yield datagram
+
+    def repeat(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_the_session_before_has_ended_when_what_follows_waits_beside_the_new_ones_hello(
+        pki: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtop.capture.collector.sockets.DtlsServer", EachHelloBegins)
+    with listening(url_of(pki)) as capture, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
+        exporter.connect(("127.0.0.1", port_of(capture)))
+        exporter.send(ANNOUNCED)
+        statistics_when(capture, lambda found: found.messages == 1)
+        exporter.send(b"hello")
+        exporter.send(data(0))
+        found = statistics_when(capture, lambda found: found.messages == 2)
         assert found.records == 0 and found.waiting_sets + found.dropped_sets == 1
 
 
