@@ -94,8 +94,12 @@ def _by_key(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.ND
     """Return an order that groups rows by key and keeps their order within a key, and each group's start in it."""
     hashes = (words * _MULTIPLIERS).sum(axis=1, dtype=np.uint64)
     order = np.argsort(hashes, kind="stable")
+    different = np.count_nonzero(_changes(hashes[order, None]))
+    if different == len(words):  # every row is a key of its own, as most often: the order of arrival groups them
+        order = np.arange(len(words))
+        return order, order
     starts = np.flatnonzero(_changes(words[order]))
-    if len(starts) != np.count_nonzero(_changes(hashes[order, None])):  # two keys with one hash
+    if len(starts) != different:  # two keys with one hash
         order = np.lexsort(words.T)
         starts = np.flatnonzero(_changes(words[order]))
     return order, starts
