@@ -14,6 +14,7 @@ import pytest
 from flowtop.capture.ebpf import compiler
 from flowtop.capture.ebpf.loader import MAPS, PROGRAMS
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
+from tests.descriptors import open_descriptors
 
 LOADER = Path(compiler.__file__).with_name("loader.py")
 
@@ -71,13 +72,8 @@ class TestFindBcc:
         assert "dnf install python3-bcc" in caught.value.hint
 
 
-def open_descriptors() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
-
-
 class TestCompile:
     def test_nothing_of_this_process_changes(self, capfd: pytest.CaptureFixture[str]) -> None:
-        gc.collect()  # what other tests left open goes when it is found, which must not be in between
         before = Path.cwd(), dict(os.environ), open_descriptors()
         loaded = compiler.compile_program(map_entries=64, coarse_clock=False)
         assert set(loaded.programs) == set(PROGRAMS)

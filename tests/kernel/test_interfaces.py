@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import socket
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.model.kinds import Direction
+from tests.descriptors import open_descriptors
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, hooks, process, scaled
 
 
@@ -258,9 +257,7 @@ def test_a_bridge_port_leaving_its_bridge_stays_observed(lab: Lab) -> None:
 
 def test_events_do_not_leak_descriptors(lab: Lab) -> None:
     near, _ = lab.pair()
-    gc.collect()  # what earlier tests left is not counted, whenever it goes
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     with Recorder(near, "veth0"):
         pass
-    gc.collect()
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert not open_descriptors() - before
