@@ -61,13 +61,6 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRA
 BPF_TABLE("lru_hash", struct decrypting_key, u32, decrypting, DECRYPTING_ENTRIES);
 #endif
 
-/* The last clock reading of this CPU. */
-struct reading {
-	u64 jiffies;
-	u64 ns;
-};
-
-BPF_TABLE("percpu_array", u32, struct reading, readings, 1);
 #if defined(FLOW_FILTER) && !defined(FLOW_DECAP)
 /* State of one packet. Not on the stack: what the verifier knows of values there differs from one way through the headers
  * to the next, and that of an old kernel then walks through a long filter for each. */
@@ -165,24 +158,20 @@ FLOW_INLINE struct flow_totals *find_totals(u32 side, u32 ifindex, const u32 dir
 
 /*
  * Monotonic time with the resolution of a tick. The coarse clock changes with jiffies, and the kernel inlines reading
- * jiffies to one load, so the helper is called once per tick and CPU, not per packet.
+ * jiffies to one load, so the helper is called once per tick, CPU and Observation Point, not per packet.
  */
-FLOW_INLINE u64 now_ns(void)
+FLOW_INLINE u64 now_ns(struct flow_totals *books)
 {
 #ifdef FLOW_FINE_CLOCK
 	return monotonic_ns();
 #else
-	u32 zero = 0;
-	struct reading *last = readings.lookup(&zero);
 	u64 tick = jiffies();
 
-	if (!last)
-		return monotonic_ns();
-	if (last->jiffies != tick) {
-		last->ns = monotonic_ns();
-		last->jiffies = tick;
+	if (__builtin_expect(books->tick != tick, 0)) {
+		books->tick_ns = monotonic_ns();
+		books->tick = tick;
 	}
-	return last->ns;
+	return books->tick_ns;
 #endif
 }
 
@@ -676,7 +665,7 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	count_wire(skb, direction, packet);
 	books->packets += packet->packets;
 	books->octets += packet->octets;
-	now = now_ns();
+	now = now_ns(books);
 #ifdef FLOW_DECAP
 	if (work->carried) {
 		u64 around = packet->packets * (work->outer.ip_octets - packet->ip_octets);

@@ -129,6 +129,8 @@ struct flow_totals {
 	flow_u32 ifindex;                 /* interface of this slot; 0: interfaces without a slot */
 	flow_u16 layer;                   /* enum flow_layer */
 	flow_u16 decrypts;                /* IPsec has come by: packets that it has decrypted may pass this hook once more */
+	flow_u64 tick;                    /* when tick_ns was read from the clock, in jiffies */
+	flow_u64 tick_ns;
 	flow_u64 frames;                  /* skbs: the unit of a software device's own counters */
 	flow_u64 frame_octets;            /* their lengths with link header, as seen by the hook */
 	flow_u64 vlan_stripped_frames;    /* of these, frames whose outer tag was in metadata and is not in frame_octets */
@@ -164,7 +166,7 @@ struct flow_totals_key {
 #ifndef __cplusplus
 _Static_assert(sizeof(struct flow_key) == 56, "flow_key is 56 bytes without holes");
 _Static_assert(sizeof(struct flow_counters) == 128, "flow_counters is 128 bytes without holes");
-_Static_assert(sizeof(struct flow_totals) == 200, "flow_totals is 200 bytes without holes");
+_Static_assert(sizeof(struct flow_totals) == 216, "flow_totals is 216 bytes without holes");
 _Static_assert(sizeof(struct flow_totals_key) == 16, "flow_totals_key is 16 bytes without holes");
 #endif
 

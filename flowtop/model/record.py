@@ -133,6 +133,8 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("ifindex", "u4"),
     ("layer", "u2"),
     ("decrypts", "u2"),
+    ("tick", "u8"),
+    ("tick_ns", "u8"),
     ("frames", "u8"),
     ("frame_octets", "u8"),
     ("vlan_stripped_frames", "u8"),
@@ -152,11 +154,15 @@ FLOW_TOTALS_DTYPE = np.dtype([
     ("decrypted_packets", "u8"),
     ("decrypted_octets", "u8"),
 ])
-"""struct flow_totals, 200 bytes."""
+"""struct flow_totals, 216 bytes."""
+_TOTALS_HEAD = ("ifindex", "layer", "decrypts", "tick", "tick_ns")
+FLOW_TOTALS_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in _TOTALS_HEAD)
+"""Fields of FLOW_TOTALS_DTYPE that are sums, which follow one another to its end."""
 
 OBSERVATION_DTYPE = np.dtype([
     ("direction", "u1"),
-    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_DTYPE.names or () if name not in ("layer", "decrypts")],
+    ("ifindex", "u4"),
+    *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_SUMS],
     ("interface_packets", "u8"),
     ("interface_octets", "u8"),
 ])

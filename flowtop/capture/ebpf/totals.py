@@ -16,17 +16,16 @@ from flowtop.capture.ebpf import bpf
 from flowtop.capture.ebpf.interfaces import Counters
 from flowtop.capture.ebpf.maps import SIDES
 from flowtop.model.kinds import Direction, Layer
-from flowtop.model.record import FLOW_TOTALS_DTYPE, OBSERVATION_DTYPE
+from flowtop.model.record import FLOW_TOTALS_DTYPE, FLOW_TOTALS_SUMS, OBSERVATION_DTYPE
 
 SLOTS = 512
 """Number of interfaces with a slot in the totals array; further ones use totals_overflow."""
 
-_SUMS = tuple(name for name in FLOW_TOTALS_DTYPE.names or () if name not in ("ifindex", "layer", "decrypts"))
-_FRAMES, _PACKETS = _SUMS.index("frames"), _SUMS.index("packets")
+_FRAMES, _PACKETS = FLOW_TOTALS_SUMS.index("frames"), FLOW_TOTALS_SUMS.index("packets")
 _FEW = 16
 """Packets too few to ask why they were not seen."""
-_WORDS = FLOW_TOTALS_DTYPE.itemsize // 8 - 1
-"""Number of 64-bit sums in struct flow_totals, after ifindex, layer and decrypts."""
+_WORDS = sum(FLOW_TOTALS_DTYPE[name].itemsize for name in FLOW_TOTALS_SUMS) // 8
+"""Number of 64-bit sums at the end of struct flow_totals."""
 _KEPT_VANISHED = 1024
 """Number of removed interfaces whose totals are kept; older ones are added to ifindex 0, which bounds memory."""
 UNASSIGNED = 0
@@ -248,7 +247,7 @@ class Totals:
         if len(self._scratch) < 2 * len(readable):
             self._scratch = np.zeros((4 * len(readable), self._cpus), FLOW_TOTALS_DTYPE)
         rows = [row for number, point in enumerate(readable) for row in self._lookup(point, side, 2 * number)]
-        words = self._scratch[:len(rows)].view("u8").reshape(len(rows), self._cpus, -1)[:, :, 1:]
+        words = self._scratch[:len(rows)].view("u8").reshape(len(rows), self._cpus, -1)[:, :, -_WORDS:]
         now = words.sum(axis=1, dtype="u8")
         gained: npt.NDArray[np.uint64] = now - self._last[side, rows]
         self._sums[rows] += gained
@@ -299,8 +298,8 @@ class Totals:
             return observations
         totals = np.zeros(len(observations), FLOW_TOTALS_DTYPE)
         rows = [row for point in points for row in (point.row, point.row + 1)]
-        totals.view("u8").reshape(len(observations), -1)[:, 1:] = self._sums[rows]
-        for name in _SUMS:
+        totals.view("u8").reshape(len(observations), -1)[:, -_WORDS:] = self._sums[rows]
+        for name in FLOW_TOTALS_SUMS:
             observations[name] = totals[name]
         observations["ifindex"] = np.repeat([point.ifindex for point in points], 2)
         observations["direction"] = np.tile([int(direction) for direction in Direction], len(points))
@@ -311,7 +310,8 @@ class Totals:
 
 def _as_device(words: npt.NDArray[np.uint64], direction: int) -> npt.NDArray[np.uint64]:
     """(frames, octets) as the device counts them: received frames with the VLAN tags it has stripped."""
-    frames, octets, stripped = (words[_SUMS.index(name)] for name in ("frames", "frame_octets", "vlan_stripped_frames"))
+    frames, octets, stripped = (words[FLOW_TOTALS_SUMS.index(name)]
+                                for name in ("frames", "frame_octets", "vlan_stripped_frames"))
     return np.array([frames, octets + 4 * stripped * (direction == Direction.INGRESS)], "u8")
 
 
