@@ -61,17 +61,16 @@ BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, FRA
 BPF_TABLE("lru_hash", struct decrypting_key, u32, decrypting, DECRYPTING_ENTRIES);
 #endif
 
-#if defined(FLOW_FILTER) && !defined(FLOW_DECAP)
+#ifndef FLOW_DECAP
 /* State of one packet. Not on the stack: what the verifier knows of values there differs from one way through the headers
- * to the next, and that of an old kernel then walks through a long filter for each. */
+ * to the next, and it walks through all that follows for each; five times as long. The key is here only where it is read
+ * more than it is looked up: by a long filter, or in tunnels. */
 struct work {
 	struct flow_key key;
 	struct packet packet;
 };
 #endif
-#if defined(FLOW_DECAP) || defined(FLOW_FILTER)
 BPF_TABLE("percpu_array", u32, struct work, works, 1);
-#endif
 #ifdef FLOW_OWNERS
 BPF_F_TABLE("sk_storage", int, struct socket_owner, socket_owners, 0, STORAGE_FLAGS);
 BPF_F_TABLE("hash", u64, struct process, processes, PROCESS_ENTRIES, 1 /* BPF_F_NO_PREALLOC */);
@@ -608,24 +607,22 @@ FLOW_INLINE int observe(struct __sk_buff *skb, const u32 direction)
 	struct packet *packet;
 	int parsed;
 	u64 now, before;
-#if defined(FLOW_DECAP) || defined(FLOW_FILTER)
 	struct work *work = works.lookup(&zero);
 
 	if (!work)
 		return VERDICT_NEXT;
-	__builtin_memset(&work->key, 0, sizeof(work->key));
-	__builtin_memset(&work->packet, 0, sizeof(work->packet));
-#ifdef FLOW_DECAP
-	work->carried = 0;
-#endif
-	key = &work->key;
 	packet = &work->packet;
+	__builtin_memset(packet, 0, sizeof(*packet));
+#if defined(FLOW_DECAP) || defined(FLOW_FILTER)
+	key = &work->key;
+	__builtin_memset(key, 0, sizeof(*key));
 #else
 	struct flow_key own_key = {};
-	struct packet own_packet = {};
 
 	key = &own_key;
-	packet = &own_packet;
+#endif
+#ifdef FLOW_DECAP
+	work->carried = 0;
 #endif
 	key->ifindex = skb->ifindex;
 	key->direction = direction;
