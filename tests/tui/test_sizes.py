@@ -69,7 +69,7 @@ async def test_every_text_of_help_is_there_whole_at_any_width(width: int) -> Non
     ("g", [field.doc for field in GROUPS.values() if not field.of_exporters and not field.of_networks]),
     ("s", LIVE), ("C", LIVE),
 ])
-@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (120, 40)])
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (120, 40)])
 async def test_a_chooser_shows_the_whole_text_of_its_line(key: str, docs: list[str], width: int, height: int) -> None:
     async with running(FakeSource(FLOWS), width, height) as pilot:
         await pilot.press(key)

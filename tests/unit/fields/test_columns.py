@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import unicodedata
 from typing import Any
 
@@ -13,7 +14,6 @@ from flowtop.fields.columns import Column, Wording
 from flowtop.fields.registry import COLUMNS, MEASURES
 from flowtop.model.flows import FLOW_COLUMN_DTYPES
 from flowtop.model.kinds import Kind, Tunnel
-from flowtop.model.rows import FlowRow
 from flowtop.query.measures import measured
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 from flowtop.text.names import Names, ServiceNames
@@ -45,7 +45,6 @@ ROWS = {
     "interface gone": flow_row(ifindex=4_000_000_000),
 }
 every_column = pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
-every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 
 @every_column
@@ -59,16 +58,16 @@ def test_a_column_is_whole(column: Column) -> None:
 
 
 @every_column
-@every_row
-@pytest.mark.parametrize("bits", [True, False])
-def test_text_is_of_printable_single_cells_and_fits(column: Column, row: FlowRow, bits: bool) -> None:
-    wording = Wording(bits=bits)
-    text = column.text(row, wording, INTERFACES)
-    assert all(unicodedata.category(c)[0] not in "CM" and unicodedata.east_asian_width(c) not in "WF" for c in text)
-    if not column.flexible and column.id not in ("interface", "community"):  # these grow
-        assert len(text) <= column.width
-    for width in (column.width, column.width + 30):
-        assert len(column.cell(row, wording, INTERFACES, width)) == width
+def test_text_is_of_printable_single_cells_and_fits(column: Column) -> None:
+    for (name, row), bits in itertools.product(ROWS.items(), (True, False)):
+        wording = Wording(bits=bits)
+        text = column.text(row, wording, INTERFACES)
+        assert all(unicodedata.category(c)[0] not in "CM" and unicodedata.east_asian_width(c) not in "WF"
+                   for c in text), name
+        if not column.flexible and column.id not in ("interface", "community"):  # these grow
+            assert len(text) <= column.width, name
+        for width in (column.width, column.width + 30):
+            assert len(column.cell(row, wording, INTERFACES, width)) == width, name
 
 
 @every_column

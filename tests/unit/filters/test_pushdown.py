@@ -60,14 +60,14 @@ def test_too_many_tests_stay_in_the_flow_table() -> None:
     assert split(compile_filter(text), observation_points=True).kernel == ""
 
 
-@pytest.mark.parametrize("text", MEANINGS)
 @pytest.mark.parametrize("points", [True, False])
-def test_every_flow_that_passes_the_filter_passes_its_kernel_part(text: str, points: bool) -> None:
-    kernel = split(compile_filter(text), observation_points=points).kernel
-    if kernel:
-        flows = table(list(FLOWS.values()))
-        passes = compile_filter(text).mask(flows, INTERFACES)
-        assert compile_filter(kernel).mask(flows, INTERFACES)[passes].all()
+def test_every_flow_that_passes_the_filter_passes_its_kernel_part(points: bool) -> None:
+    flows = table(list(FLOWS.values()))
+    for text in MEANINGS:
+        kernel = split(compile_filter(text), observation_points=points).kernel
+        if kernel:
+            passes = compile_filter(text).mask(flows, INTERFACES)
+            assert compile_filter(kernel).mask(flows, INTERFACES)[passes].all(), text
 
 
 WORDS = st.sampled_from([*token_types(), "(", ")", "or", "and", "not", "!=", "80", "10.0.0.1", "10/8", "eth0",
