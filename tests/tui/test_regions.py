@@ -1,5 +1,5 @@
 """What each scene says, where, on terminals of three sizes: the top, the banner, the list, the accuracy line, the keys,
-a panel. A scene is played once; then the terminal grows, as terminals do."""
+a panel. A scene is played once; then the terminal grows, and shrinks, as terminals do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.tui.scenes import SCENES, showing
 from tests.tui.screen import lines, terminal_height, terminal_lines
 
 SIZES = ((80, 24), (120, 40), (200, 60))
+SMALL = ((40, 10), (46, 12), (60, 20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,11 @@ async def test_every_region_says_what_the_scene_is_about_at_every_size(scene: st
             _check_lines(says, screen)
             if width > 80:
                 assert not [words for words in says.wide if not any(words in text for text in screen)]
+        for width, height in SMALL:
+            await _resized(pilot, width, height)
+            screen = terminal_lines(pilot.app)
+            assert len(screen) == terminal_height(height)
+            assert {cell_len(text) for text in screen} == {width}, "nothing runs over the edge"
 
 
 async def _resized(pilot: Pilot[None], width: int, height: int) -> None:

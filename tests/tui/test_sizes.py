@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from rich.cells import cell_len
 
 from flowtop.fields.columns import Wording
 from flowtop.fields.registry import COLUMNS, GROUPS, OF_COLUMNS
@@ -15,25 +14,13 @@ from flowtop.tui.keys import GROUP_KEYS, HELP_KEYS, KEYS
 from flowtop.tui.panels.help import PAGES
 from tests.tui.fake_source import IN, OUT, FakeSource, flow, random_flows
 from tests.tui.regions import panel
-from tests.tui.scenes import SCENES, showing
-from tests.tui.screen import flow_lines, line, lines, running, terminal_height, terminal_lines
-from tests.tui.test_regions import _resized as resized
+from tests.tui.screen import flow_lines, line, lines, running
+from tests.tui.test_regions import SMALL
 
-SMALL = ((40, 10), (46, 12), (60, 20))
 FLOWS = random_flows(40)
 LIVE = [column.doc for id_, column in COLUMNS.items() if "live" in OF_COLUMNS[id_].known and not (
     column.of_exporters or column.of_tunnels or column.of_networks)]
 """Of the columns that a live capture without tunnels and databases has."""
-
-
-@pytest.mark.parametrize("scene", SCENES)
-async def test_nothing_runs_over_the_edge_of_a_small_terminal(scene: str) -> None:
-    async with showing(SCENES[scene], 80, 24) as pilot:
-        for width, height in SMALL:
-            await resized(pilot, width, height)
-            screen = terminal_lines(pilot.app)
-            assert len(screen) == terminal_height(height)
-            assert {cell_len(text) for text in screen} == {width}
 
 
 @pytest.mark.parametrize(("width", "height"), [*SMALL, (80, 24)])
