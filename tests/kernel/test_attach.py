@@ -24,6 +24,7 @@ from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, SHARED_BLOCK
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction
+from flowtop.query.books import comparison
 from flowtop.recording.recorder import Recorder as PacketRecorder
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled, tcx_programs
 from tests.unit.packets import EVERYTHING
@@ -290,6 +291,21 @@ def test_beside_an_ingress_qdisc_nothing_is_counted_twice(lab: Lab, udp_flood: P
     assert left.flow_packets == left["packets"] == left["interface_packets"] == 0
     assert filters(near) == ""
     assert "ingress" in near.run("tc", "qdisc", "show", "dev", "veth0"), "somebody else's stays"
+
+
+@pytest.mark.parametrize("qdisc", ["tbf rate 100kbit burst 2k latency 10ms", "blackhole", "pfifo limit 1000"])
+def test_what_a_queue_drops_is_seen_and_not_sent(lab: Lab, udp_flood: Path, qdisc: str) -> None:
+    """It drops after the hook; also where it drops everything, so that the interface counts nothing."""
+    near, _ = lab.pair()
+    tc(near, f"qdisc replace dev veth0 root {qdisc}")
+    with Recorder(near, "veth0") as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "10", "300", "18")
+        (queue,) = json.loads(near.run("tc", "-s", "-j", "qdisc", "show", "dev", "veth0", "root"))
+        eventually(lambda: near.link_statistics("veth0")["tx"]["packets"] == 300 - queue["drops"], "the queue is empty")
+    assert (queue["drops"] > 0) == (not qdisc.startswith("pfifo"))
+    assert recorder.books.points["veth0", Direction.EGRESS].flow_packets == 300
+    assert recorder.books.batch is not None
+    assert comparison(recorder.books.batch.observations)[1:] == (0, 0, queue["drops"])
 
 
 @pytest.mark.core

@@ -84,7 +84,7 @@ class ObservationPoints:
         self._observed: dict[int, _Observed] = {}
         self._names: dict[int, str] = {}
         self._refused: dict[int, Unobserved] = {}
-        self._full: set[int] = set()  # of the refused: those without room for a program
+        self._full: set[int] = set()  # of the refused: those without room for a program, or for its link
         self._moves: Counter[int] = Counter()
         self._missing_since: dict[int, int] = {}
         self._postponed = LinkChanges()
@@ -239,6 +239,8 @@ class ObservationPoints:
                                    hint=start.HINT, exit_code=EXIT_NO_PERMISSION) from error
             if error.errno != errno.ENODEV:
                 self._refused[interface.index] = Unobserved(interface.name, f"cannot attach: {error.strerror}")
+            if error.errno == errno.EMFILE:  # there is room when another interface goes
+                self._full.add(interface.index)
 
     def _observe_direction(self, interface: Interface, direction: Direction, observed: _Observed) -> None:
         """Begin to count the packets of one direction, or note why that is not possible. Raises OSError."""
