@@ -409,6 +409,21 @@ def test_a_filter_that_cannot_be_passed_is_said(
     assert filters(near) == theirs
 
 
+@pytest.mark.devices
+@pytest.mark.parametrize(("priorities", "what"), [
+    ((1,), "u32 filter of pref 1, which runs"), ((1, 2), "u32 filter of pref 1, u32 filter of pref 2, which run")])
+def test_a_filter_of_several_parts_is_named_once(
+        lab: Lab, udp_flood: Path, priorities: tuple[int, ...], what: str) -> None:
+    near, _ = lab.pair()
+    tc(near, "qdisc add dev veth0 clsact")
+    for priority in priorities:
+        tc(near, f"filter add dev veth0 egress pref {priority} protocol ip u32 match u32 0 0 flowid 1:1")
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
+        eventually(lambda: bool(recorder.texts), "said")
+    assert set(recorder.texts) == {f"egress of veth0 is not all observed: packets end at {what} before flowtop's"}
+
+
 @needs_tcx
 def test_a_tcx_program_put_in_front_later_is_passed(lab: Lab, udp_flood: Path) -> None:
     near, _ = lab.pair()

@@ -19,7 +19,7 @@ import numpy as np
 from flowtop.capture.ebpf import bpf, btf, start
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
-from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, bcc_found, kernel_release
 from flowtop.capture.ebpf.conntrack import TRACKING, dump_translations, tracked_connections
 from flowtop.capture.ebpf.interfaces import Links
 from flowtop.capture.ebpf.loader import TASK_MEMBERS
@@ -118,12 +118,13 @@ def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
 
 
 def check_bcc() -> Finding:
-    """Check the bcc package and its library."""
+    """Check the bcc package and its library, in a process like the compiler's."""
     try:
-        bcc = import_bcc()
+        return Finding("bcc", True, bcc_found())
     except FlowtopError as error:
         return Finding("bcc", False, error.message, error.hint)
-    return Finding("bcc", True, f"{getattr(bcc, '__version__', 'unknown version')} in {Path(bcc.__path__[0]).parent}")
+    except OSError as error:
+        return Finding("bcc", False, (error.strerror or str(error)).lower(), limit_hint(str(error)))
 
 
 def check_jit(path: Path = _JIT) -> Finding:
@@ -320,8 +321,8 @@ def check_interfaces() -> Finding:
                 else:
                     gaps += unobserved(interface.name, clsact.unseen(interface.index))
                     beside += [
-                        f"{direction.name.lower()} of {interface.name}: what {', '.join(ahead)} ends is not observed"
-                        for direction, ahead in clsact.foremost(interface.index).items() if ahead]
+                        f"{direction.name.lower()} of {interface.name}: what {', '.join(dict.fromkeys(ahead))} ends is "
+                        "not observed" for direction, ahead in clsact.foremost(interface.index).items() if ahead]
     except OSError as error:
         return Finding("interfaces", False, (error.strerror or str(error)).lower(), start.HINT)
     if clsact is None:

@@ -307,7 +307,8 @@ class ObservationPoints:
             if not ahead.programs:
                 found.hidden.pop(direction, None)
                 continue
-            reason = f"packets end at {', '.join(ahead.programs[:3])}"
+            programs = tuple(dict.fromkeys(ahead.programs))  # a u32 filter is several
+            reason, runs = f"packets end at {', '.join(programs[:3])}", "runs" if len(programs) == 1 else "run"
             if ahead.passable and self._moves[ifindex] < _MOST_MOVES:
                 self._moves[ifindex] += 1
                 interface = next((one for one in self._listed() if one.index == ifindex), None)
@@ -318,7 +319,7 @@ class ObservationPoints:
                 if (moved := self._observed.get(ifindex)) is not None:
                     moved.hidden[direction] = f"{reason}, which ran first until now"
             else:
-                found.hidden[direction] = f"{reason}, which runs before flowtop's"
+                found.hidden[direction] = f"{reason}, which {runs} before flowtop's"
 
     def _listed(self) -> list[Interface]:
         try:
