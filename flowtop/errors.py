@@ -52,8 +52,8 @@ _LIMITS = {errno.EMFILE: _OPEN_FILES, errno.ENFILE: "raise fs.file-max", errno.E
            errno.ENOMEM: _MEMORY}
 _OF_LIMITS = (("too many open files", _OPEN_FILES), ("cannot allocate memory", _MEMORY),
               ("failed to map segment", _MEMORY), ("cannot map zero-fill pages", _MEMORY),
-              ("memoryerror", _MEMORY), ("can't start new thread", _PROCESSES),
-              ("resource temporarily unavailable", _PROCESSES))
+              ("memoryerror", _MEMORY), ("bad_alloc", _MEMORY), ("out of memory", _MEMORY),
+              ("can't start new thread", _PROCESSES), ("resource temporarily unavailable", _PROCESSES))
 """In what libraries say, where they keep the error number for themselves."""
 
 

@@ -6,8 +6,12 @@ import signal
 import socket
 from collections.abc import Callable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
-"""Signals whose default action would end this process and leave the terminal as the screen has made it."""
+SIGNALS: tuple[int, ...] = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+    signal.SIGXCPU, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
+"""Signals whose default action would end this process and leave the terminal as the screen has made it: all but those
+that say that a process went wrong, and those that Python ignores. SIGXCPU comes with `ulimit -t`."""
 
 
 def stop_on_signals(stop: Callable[[], None], hurry: Callable[[], None]) -> list[int]:

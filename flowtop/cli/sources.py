@@ -90,7 +90,8 @@ class LiveSource:
         options = self.options
         with closing(begin(options.map_entries, kernel_filter.expression, decap=options.decap,
                            tunnel_ports=options.tunnel_port, owners=options.owners,
-                           names=not options.no_names_seen)) as compilation:
+                           names=not options.no_names_seen, packets=options.write is not None,
+                           exports=len(options.export))) as compilation:
             def open_capture() -> Capture:
                 from flowtop.capture.ebpf.capture import EbpfCapture, EbpfConfig
 

@@ -165,8 +165,10 @@ OBSERVATION_DTYPE = np.dtype([
     *[(name, FLOW_TOTALS_DTYPE[name]) for name in FLOW_TOTALS_SUMS],
     ("interface_packets", "u8"),
     ("interface_octets", "u8"),
+    ("compared", "u1"),
 ])
-"""One Observation Point since it was attached (cumulative): the kernel's totals and the interface's own counters."""
+"""One Observation Point since it was attached (cumulative): the kernel's totals, the interface's own counters, and
+whether the interface has some that count what is seen there."""
 
 
 @dataclass(frozen=True, slots=True)

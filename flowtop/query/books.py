@@ -13,8 +13,6 @@ from flowtop.model.devices import DeviceView
 from flowtop.model.kinds import Direction
 from flowtop.query.query import Books
 
-UNASSIGNED = 0
-"""The ifindex of totals of packets whose interface has none of its own; its counters are not known."""
 _COMPARED = ("coverage", "unseen_packets", "excess_ingress_packets", "excess_egress_packets")
 _SUMS = tuple(field.name for field in fields(Books) if field.name not in _COMPARED)
 
@@ -64,9 +62,8 @@ def comparison(observations: npt.NDArray[np.void]) -> Comparison:
     """
     counted, seen = _compared(observations)
     total = int(counted.sum())
-    if not total:
-        return Comparison()
     unseen = int(np.maximum(counted - seen, 0).sum())
-    excess = np.where(observations["ifindex"] == UNASSIGNED, 0, np.maximum(seen - counted, 0))
+    excess = np.where(observations["compared"], np.maximum(seen - counted, 0), 0)
     ingress = observations["direction"] == int(Direction.INGRESS)
-    return Comparison((total - unseen) / total, unseen, int(excess[ingress].sum()), int(excess[~ingress].sum()))
+    return Comparison((total - unseen) / total if total else None, unseen, int(excess[ingress].sum()),
+                      int(excess[~ingress].sum()))

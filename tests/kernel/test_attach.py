@@ -24,6 +24,7 @@ from flowtop.capture.ebpf.clsact import EGRESS_UNSEEN, SHARED_BLOCK
 from flowtop.capture.ebpf.compiler import kernel_release
 from flowtop.errors import EXIT_NO_INPUT, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError
 from flowtop.model.kinds import Direction
+from flowtop.query.books import comparison
 from flowtop.recording.recorder import Recorder as PacketRecorder
 from tests.kernel.netns import Lab, Namespace, Recorder, eventually, process, scaled, tcx_programs
 from tests.unit.packets import EVERYTHING
@@ -292,6 +293,21 @@ def test_beside_an_ingress_qdisc_nothing_is_counted_twice(lab: Lab, udp_flood: P
     assert "ingress" in near.run("tc", "qdisc", "show", "dev", "veth0"), "somebody else's stays"
 
 
+@pytest.mark.parametrize("qdisc", ["tbf rate 100kbit burst 2k latency 10ms", "blackhole", "pfifo limit 1000"])
+def test_what_a_queue_drops_is_seen_and_not_sent(lab: Lab, udp_flood: Path, qdisc: str) -> None:
+    """It drops after the hook; also where it drops everything, so that the interface counts nothing."""
+    near, _ = lab.pair()
+    tc(near, f"qdisc replace dev veth0 root {qdisc}")
+    with Recorder(near, "veth0") as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "10", "300", "18")
+        (queue,) = json.loads(near.run("tc", "-s", "-j", "qdisc", "show", "dev", "veth0", "root"))
+        eventually(lambda: near.link_statistics("veth0")["tx"]["packets"] == 300 - queue["drops"], "the queue is empty")
+    assert (queue["drops"] > 0) == (not qdisc.startswith("pfifo"))
+    assert recorder.books.points["veth0", Direction.EGRESS].flow_packets == 300
+    assert recorder.books.batch is not None
+    assert comparison(recorder.books.batch.observations)[1:] == (0, 0, queue["drops"])
+
+
 @pytest.mark.core
 def test_filters_of_a_killed_run_go_from_an_ingress_qdisc_too(lab: Lab) -> None:
     near, _ = lab.pair()
@@ -391,6 +407,21 @@ def test_a_filter_that_cannot_be_passed_is_said(
     point = recorder.books.points["veth0", Direction.EGRESS]
     assert (point.flow_packets, point["interface_packets"]) == (0, 100)
     assert filters(near) == theirs
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize(("priorities", "what"), [
+    ((1,), "u32 filter of pref 1, which runs"), ((1, 2), "u32 filter of pref 1, u32 filter of pref 2, which run")])
+def test_a_filter_of_several_parts_is_named_once(
+        lab: Lab, udp_flood: Path, priorities: tuple[int, ...], what: str) -> None:
+    near, _ = lab.pair()
+    tc(near, "qdisc add dev veth0 clsact")
+    for priority in priorities:
+        tc(near, f"filter add dev veth0 egress pref {priority} protocol ip u32 match u32 0 0 flowid 1:1")
+    with Recorder(near, "veth0", attach="clsact") as recorder:
+        near.run(str(udp_flood), "198.18.0.1", "10", "100", "18")
+        eventually(lambda: bool(recorder.texts), "said")
+    assert set(recorder.texts) == {f"egress of veth0 is not all observed: packets end at {what} before flowtop's"}
 
 
 @needs_tcx

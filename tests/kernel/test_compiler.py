@@ -72,6 +72,27 @@ class TestFindBcc:
         assert "dnf install python3-bcc" in caught.value.hint
 
 
+class TestBccFound:
+    """What --check says of bcc: it is looked for as the compiler's process does."""
+
+    def test_where_it_is(self) -> None:
+        version, _, directory = compiler.bcc_found().partition(" in ")
+        assert (Path(directory) / "bcc/__init__.py").is_file()
+        assert version[0].isdigit()
+
+    def test_without_memory_for_it_the_limit_is_named(self, tmp_path: Path) -> None:
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nexec prlimit --as=120000000 {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        with pytest.raises(FlowtopError) as caught:
+            compiler.bcc_found(str(python))
+        assert "ulimit -v" in caught.value.hint
+
+    def test_a_process_that_dies_is_told(self) -> None:
+        with pytest.raises(FlowtopError, match="the process that looks for it ended with 1"):
+            compiler.bcc_found("/bin/false")
+
+
 class TestCompile:
     def test_nothing_of_this_process_changes(self, capfd: pytest.CaptureFixture[str]) -> None:
         before = Path.cwd(), dict(os.environ), open_descriptors()
@@ -92,6 +113,16 @@ class TestCompile:
         assert (caught.value.message, caught.value.exit_code) == (
             "the compiler was killed (out of memory?)", EXIT_FAILURE)
         assert "150 MB" in caught.value.hint
+
+    def test_one_without_memory_says_which_limit_to_raise(self, tmp_path: Path) -> None:
+        """As clang ends then."""
+        python = tmp_path / "python"
+        python.write_text("#!/bin/sh\nulimit -c 0\necho \"  what():  std::bad_alloc\" >&2\nkill -6 $$\n")
+        python.chmod(0o755)
+        with pytest.raises(FlowtopError) as caught:
+            compiler.compile_program(map_entries=64, coarse_clock=False, python=str(python))
+        assert caught.value.message == "cannot load the eBPF programs: no memory"
+        assert "ulimit -v" in caught.value.hint
 
     def test_it_needs_no_place_for_temporary_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tempfile._candidate_tempdir_list", list)

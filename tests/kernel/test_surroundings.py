@@ -9,6 +9,7 @@ import platform
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from flowtop.capture.ebpf.compiler import KEPT_VARIABLE
-from tests.kernel.netns import PATIENCE_S
+from flowtop.capture.ebpf.compiler import KEPT_VARIABLE, kernel_release
+from tests.kernel.netns import PATIENCE_S, Lab, eventually
+from tests.kernel.test_command import Command
 from tests.unit.cli import refused
 
 FLOWTOP = Path(sys.executable).with_name("flowtop")
@@ -171,6 +173,71 @@ def test_a_capture_works_as_check_says_or_says_in_two_lines_what_to_do(
     message, hint = live.stderr.splitlines()
     assert message.startswith("flowtop: cannot ") and hint.startswith("hint: ") and remedy in hint, live.stderr
     assert "MISS" in check.stdout and check.stderr == ""
+
+
+def soft_files(count: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, 4096))
+
+
+def test_check_agrees_with_a_capture_at_the_least_limit_of_open_files(tmp_path: Path) -> None:
+    """In a namespace with one interface. There the capture has all that it has without a limit."""
+    def run(before: Callable[[], None], *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", str(FLOWTOP),
+                               *words], preexec_fn=before, capture_output=True, text=True, check=False,
+                              timeout=PATIENCE_S)
+
+    too_low, enough = 32, 160
+    while enough - too_low > 1:
+        middle = (too_low + enough) // 2
+        if run(files(middle), "--check").returncode:
+            too_low = middle
+        else:
+            enough = middle
+    words = ("-b", "-o", "json", "-c", "1", "-d", "0.1", "-i", "lo")
+    refused = run(files(too_low), *words)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == ("flowtop: cannot capture: too many open files\n"
+                              "hint: raise the limit of open files: ulimit -n 1024\n")
+    captured = run(files(enough), *words)
+    assert (captured.returncode, captured.stderr) == (0, "")
+    told = json.loads(captured.stdout)
+    assert told["owners"]["hooksRefused"] == "" and "notObserved" not in told
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(tmp_path: Path) -> None:
+    """TCX takes two links an interface: 1,024 are not enough for 500 containers."""
+    done = subprocess.run([str(FLOWTOP), "-b", "-o", "json", "-c", "1", "-d", "0.1", "-i", "lo"], capture_output=True,
+                          text=True, check=False, timeout=PATIENCE_S, preexec_fn=soft_files(20))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["owners"]["hooksRefused"] == ""
+
+
+@pytest.mark.skipif(kernel_release() < (6, 6), reason="filters need no open files")
+def test_interfaces_beyond_the_limit_of_open_files_are_said_and_observed_when_there_is_room(tmp_path: Path) -> None:
+    """And the rest goes on, and is exact."""
+    with Lab() as lab:
+        near = lab.namespace()
+        names = {f"{end}{number}" for number in range(5) for end in "vp"}
+        for number in range(5):
+            near.ip(f"link add v{number} type veth peer name p{number}")
+        for name in names:
+            near.ip(f"link set {name} up")
+        command = Command(near, tmp_path, "-b", "-o", "json", "-d", "0.1", prefix=("prlimit", "--nofile=62"))
+        try:
+            command.await_rounds(2)
+            gaps = {one["interface"]: one["reason"] for one in command.rounds()[-1]["notObserved"]}
+            assert 0 < len(gaps) < len(names) and set(gaps.values()) == {"cannot attach: Too many open files"}
+            near.ip("link del v0")
+            eventually(lambda: len(command.rounds()[-1].get("notObserved", ())) < len(gaps), "others are observed")
+            near.run("ping", "-q", "-c", "3", "-i", "0.1", "127.0.0.1")
+            status = command.end(signal.SIGTERM)
+        finally:
+            command.process.kill()
+            command.process.wait()
+        last = command.rounds()[-1]
+        assert (status, last["totals"]["lostPackets"]) == (0, 0)
+        echoes = [flow for flow in last["flows"] if flow.get("protocolIdentifier") == socket.IPPROTO_ICMP]
+        assert sum(flow["packetTotalCount"] for flow in echoes) == 12, "twice on loopback, there and back"
 
 
 @pytest.mark.parametrize("stream", [0, 1, 2])

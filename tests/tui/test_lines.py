@@ -107,6 +107,12 @@ def test_coverage_is_silent_before_the_counters_moved() -> None:
     assert "coverage" not in words(page_with(coverage=None))
 
 
+def test_what_is_seen_and_not_counted_is_shown_also_where_nothing_is_counted() -> None:
+    text = words(page_with(coverage=None, interface_packets=0, excess_ingress_packets=500_000,
+                           excess_egress_packets=700_000))
+    assert "in excess 500,000" in text and "not sent 700,000" in text
+
+
 def test_rare_counters_show_only_when_they_count() -> None:
     assert not any(word in words(page_with()) for word in ("aggregated", "fragments", "length lies", "evicted"))
     page = page_with(aggregated_packets=5, unjoined_fragments=6, lying_lengths=8, evicted_flows=7)

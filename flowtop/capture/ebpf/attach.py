@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
-from flowtop.capture.ebpf import bpf
+from flowtop.capture.ebpf import bpf, start
 from flowtop.capture.ebpf.loader import PACKET_PROGRAMS, PROGRAMS
 from flowtop.model.kinds import Direction
 from flowtop.model.record import Unobserved
@@ -89,6 +89,8 @@ class TcxAttacher:
     def attach(self, ifindex: int, direction: Direction, program_fd: int) -> Attachment:
         """See Attacher. Takes an RCU grace period (about 10 ms)."""
         kind = attach_type(direction)
+        if not start.spare_files(1):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             return _TcxAttachment(bpf.link_create_tcx(program_fd, ifindex, kind), ifindex, kind)
         except OSError as error:
@@ -98,7 +100,8 @@ class TcxAttacher:
 
     def has_room(self, ifindex: int, direction: Direction) -> bool:
         """See Attacher: nobody is told when a program goes."""
-        return len(bpf.tcx_programs(ifindex, attach_type(direction))) < bpf.TCX_MOST
+        return (start.spare_files(start.HOOKS)
+                and len(bpf.tcx_programs(ifindex, attach_type(direction))) < bpf.TCX_MOST)
 
 
 def attach_type(direction: Direction) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import socket
 import struct
 from collections.abc import Callable
@@ -18,10 +19,10 @@ import numpy as np
 from flowtop.capture.ebpf import bpf, btf, start
 from flowtop.capture.ebpf.attach import ATTACH_VARIABLE, NO_ROOM, attach_type, unobserved
 from flowtop.capture.ebpf.clsact import SHARED_BLOCK, ClsactAttacher, this_process
-from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, import_bcc, kernel_release
+from flowtop.capture.ebpf.compiler import MINIMUM_KERNEL, NAMES_OCTETS, OWNERS_KERNEL, bcc_found, kernel_release
 from flowtop.capture.ebpf.conntrack import TRACKING, dump_translations, tracked_connections
 from flowtop.capture.ebpf.interfaces import Links
-from flowtop.capture.ebpf.loader import MAPS, NAME_MAPS, OWNER_MAPS, OWNER_PROGRAMS, PROGRAMS, TASK_MEMBERS
+from flowtop.capture.ebpf.loader import TASK_MEMBERS
 from flowtop.capture.ebpf.netlink import RouteSocket
 from flowtop.capture.ebpf.owners import other_programs
 from flowtop.errors import FlowtopError, host_fault, limit_hint
@@ -36,8 +37,7 @@ _TCX_KERNEL = (6, 6)
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
-_DESCRIPTORS = len(PROGRAMS) + len(MAPS) + 2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) + len(NAME_MAPS) + 7
-"""Files that a capture has open at least: programs, maps, the links of those for owners, two hooks, and others."""
+_FILES = start.most_files(owners=True, names=True)
 _MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
@@ -63,7 +63,7 @@ class Finding:
 def check_host() -> tuple[Finding, ...]:
     """Check everything capture needs or can use, in the order of use. Attaches nothing, changes nothing."""
     release = kernel_release()
-    with start.memory_lock_raised(release):  # as a capture has it
+    with start.limits_raised(release):  # as a capture has it
         return (
             check_kernel(release),
             check_privileges(),
@@ -71,6 +71,7 @@ def check_host() -> tuple[Finding, ...]:
             check_proc(),
             check_bcc(),
             check_jit(),
+            _tried("open files", _open_files, ""),
             _tried("compiler", _compiler, ""),
             _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
             _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
@@ -117,12 +118,13 @@ def check_lockdown(path: Path = _LOCKDOWN) -> Finding:
 
 
 def check_bcc() -> Finding:
-    """Check the bcc package and its library."""
+    """Check the bcc package and its library, in a process like the compiler's."""
     try:
-        bcc = import_bcc()
+        return Finding("bcc", True, bcc_found())
     except FlowtopError as error:
         return Finding("bcc", False, error.message, error.hint)
-    return Finding("bcc", True, f"{getattr(bcc, '__version__', 'unknown version')} in {Path(bcc.__path__[0]).parent}")
+    except OSError as error:
+        return Finding("bcc", False, (error.strerror or str(error)).lower(), limit_hint(str(error)))
 
 
 def check_jit(path: Path = _JIT) -> Finding:
@@ -294,9 +296,13 @@ def _compiler() -> str:
             opened.enter_context(end)
         opened.callback(os.close, os.memfd_create("flowtop-check"))
         opened.callback(os.close, os.eventfd(0))
-        for _ in range(_DESCRIPTORS - 1):
-            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     return "can be started"
+
+
+def _open_files() -> str:
+    """The limit of open files. Raises OSError: it is too low."""
+    start.try_files(_FILES)
+    return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} at once"
 
 
 def check_interfaces() -> Finding:
@@ -315,10 +321,16 @@ def check_interfaces() -> Finding:
                 else:
                     gaps += unobserved(interface.name, clsact.unseen(interface.index))
                     beside += [
-                        f"{direction.name.lower()} of {interface.name}: what {', '.join(ahead)} ends is not observed"
-                        for direction, ahead in clsact.foremost(interface.index).items() if ahead]
+                        f"{direction.name.lower()} of {interface.name}: what {', '.join(dict.fromkeys(ahead))} ends is "
+                        "not observed" for direction, ahead in clsact.foremost(interface.index).items() if ahead]
     except OSError as error:
         return Finding("interfaces", False, (error.strerror or str(error)).lower(), start.HINT)
+    if clsact is None:
+        try:
+            start.try_files(_FILES + start.HOOKS * (len(up) - 1))
+        except OSError as error:
+            return Finding("interfaces", False, f"{len(up)} up: {(error.strerror or str(error)).lower()}",
+                           limit_hint(str(error)))
     texts = [*(gap.text for gap in gaps), *beside]
     detail = "; ".join(texts) if texts else f"{len(up)} up, all can be observed"
     if not gaps:

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from flowtop.capture.ebpf import bpf
-from flowtop.capture.ebpf.loader import MAPS, PROGRAMS, BccMissingError, find_bcc
+from flowtop.capture.ebpf.loader import FIND, MAPS, PROGRAMS, BccMissingError, find_bcc
 from flowtop.errors import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, FlowtopError, host_fault, limit_hint
 from flowtop.model.tunnel_ports import TunnelPorts
 
@@ -70,6 +70,24 @@ def import_bcc() -> ModuleType:
         return find_bcc()
     except BccMissingError as error:
         raise bcc_missing(str(error)) from error
+
+
+def bcc_found(python: str = sys.executable) -> str:
+    """Version and place of the bcc that the compiler's process uses, which has more memory left than this one.
+
+    Raises:
+        FlowtopError: as import_bcc.
+    """
+    done = subprocess.run([python, "-I", str(Path(__file__).with_name("loader.py")), FIND], cwd=source_directory(),
+                          env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                          check=False)
+    if done.returncode or not done.stdout:
+        lines = done.stderr.strip().splitlines() or [f"the process that looks for it ended with {done.returncode}"]
+        raise bcc_missing(lines[-1])
+    found = json.loads(done.stdout)
+    if "cause" in found:
+        raise bcc_missing(found["cause"])
+    return f"{found['version']} in {found['directory']}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +298,7 @@ class _Child:
         if not message:
             if status == -signal.SIGKILL:
                 return {"stage": "killed", "message": "", "errno": 0}, [], text
-            failure = f"the compiler process ended with status {status}"
+            failure = "no memory" if limit_hint(text) else f"the compiler process ended with status {status}"
             return {"stage": "compile", "message": failure, "errno": 0}, [], text
         return json.loads(message), list(descriptors), text
 

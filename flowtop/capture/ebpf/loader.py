@@ -13,6 +13,7 @@ import ctypes
 import importlib
 import importlib.util
 import json
+import mmap
 import os
 import socket
 import sys
@@ -294,6 +295,27 @@ def load_with_names(sources: Sources, cflags: list[str], program_names: Iterable
     raise AssertionError("the last attempt returns or raises")
 
 
+FIND = "find"
+_COMPILING_OCTETS = 40 << 20
+"""Address space that clang takes once bcc is loaded."""
+
+
+def _found() -> dict[str, str]:
+    """Version and directory of bcc, or the cause why it cannot be used."""
+    with suppress(OSError, ValueError):  # as before compiling: it takes memory
+        _task_offsets()
+    for name in ("kept", "bpf"):
+        _beside(name)
+    try:
+        bcc = find_bcc()
+        mmap.mmap(-1, _COMPILING_OCTETS).close()
+    except BccMissingError as error:
+        return {"cause": str(error)}
+    except OSError as error:  # a limit of memory
+        return {"cause": f"{error.strerror}: compiling needs {_COMPILING_OCTETS >> 20} MiB more"}
+    return {"version": getattr(bcc, "__version__", "unknown version"), "directory": str(Path(bcc.__path__[0]).parent)}
+
+
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The answer to the parent, and the descriptors to send, in the order of the names in the answer."""
     sources = Sources(Path(request["source"]), Path(request["headers"]) if request["headers"] else None,
@@ -311,7 +333,13 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
 
 
 def main() -> None:
-    """Run the child: argv[1] is the descriptor of a socket to the parent, argv[2] the request as JSON."""
+    """Run the child: argv[1] is the descriptor of a socket to the parent, argv[2] the request as JSON.
+
+    With FIND instead it says on standard output which bcc it would use, or why none, and then in JSON.
+    """
+    if sys.argv[1:] == [FIND]:
+        print(json.dumps(_found()), flush=True)
+        os._exit(0)
     with socket.socket(fileno=int(sys.argv[1])) as parent:
         answer, descriptors = _answer(json.loads(sys.argv[2]))
         sys.stderr.flush()

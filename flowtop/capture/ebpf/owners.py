@@ -390,9 +390,10 @@ class SocketScans:
                     continue
             if self._ending.is_set():
                 self._current.stop()
-            output = self._current.result()
-            if output is not None and not self._ending.is_set():
-                self._take(output, began_s)
+            with suppress(OSError, MemoryError, ImportError):  # likewise, as with an ulimit -v
+                output = self._current.result()
+                if output is not None and not self._ending.is_set():
+                    self._take(output, began_s)
             rest_s = 0.0 if first is not None else _SCAN_REST * (self._clock() - began_s)
             self._ending.wait(max(_SCAN_PAUSE_S, rest_s))
             self._asked.wait()

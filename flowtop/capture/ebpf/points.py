@@ -84,7 +84,7 @@ class ObservationPoints:
         self._observed: dict[int, _Observed] = {}
         self._names: dict[int, str] = {}
         self._refused: dict[int, Unobserved] = {}
-        self._full: set[int] = set()  # of the refused: those without room for a program
+        self._full: set[int] = set()  # of the refused: those without room for a program, or for its link
         self._moves: Counter[int] = Counter()
         self._missing_since: dict[int, int] = {}
         self._postponed = LinkChanges()
@@ -239,6 +239,8 @@ class ObservationPoints:
                                    hint=start.HINT, exit_code=EXIT_NO_PERMISSION) from error
             if error.errno != errno.ENODEV:
                 self._refused[interface.index] = Unobserved(interface.name, f"cannot attach: {error.strerror}")
+            if error.errno == errno.EMFILE:  # there is room when another interface goes
+                self._full.add(interface.index)
 
     def _observe_direction(self, interface: Interface, direction: Direction, observed: _Observed) -> None:
         """Begin to count the packets of one direction, or note why that is not possible. Raises OSError."""
@@ -305,7 +307,8 @@ class ObservationPoints:
             if not ahead.programs:
                 found.hidden.pop(direction, None)
                 continue
-            reason = f"packets end at {', '.join(ahead.programs[:3])}"
+            programs = tuple(dict.fromkeys(ahead.programs))  # a u32 filter is several
+            reason, runs = f"packets end at {', '.join(programs[:3])}", "runs" if len(programs) == 1 else "run"
             if ahead.passable and self._moves[ifindex] < _MOST_MOVES:
                 self._moves[ifindex] += 1
                 interface = next((one for one in self._listed() if one.index == ifindex), None)
@@ -316,7 +319,7 @@ class ObservationPoints:
                 if (moved := self._observed.get(ifindex)) is not None:
                     moved.hidden[direction] = f"{reason}, which ran first until now"
             else:
-                found.hidden[direction] = f"{reason}, which runs before flowtop's"
+                found.hidden[direction] = f"{reason}, which {runs} before flowtop's"
 
     def _listed(self) -> list[Interface]:
         try:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from flowtop.capture.ebpf.compiler import COARSE_CLOCK_KERNEL, Compilation, kernel_release
-from flowtop.errors import EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError
+from flowtop.capture.ebpf.loader import (
+    MAPS,
+    NAME_MAPS,
+    OWNER_MAPS,
+    OWNER_PROGRAMS,
+    PACKET_PROGRAMS,
+    PROGRAMS,
+)
+from flowtop.errors import EXIT_NO_PERMISSION, EXIT_USAGE, FlowtopError, host_fault
 from flowtop.model.tunnel_ports import TunnelPorts
 
 HINT = ("run with sudo, or give python CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; "
@@ -81,16 +90,70 @@ def raise_memory_lock(release: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+def raise_open_files() -> None:
+    """Raise RLIMIT_NOFILE as far as this process may: TCX takes two links an interface, and 1,024 is a usual limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open, which was lowered since
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 @contextmanager
-def memory_lock_raised(release: tuple[int, int]) -> Iterator[None]:
-    """A context in which RLIMIT_MEMLOCK is as in a capture; afterwards it is as before."""
-    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+def limits_raised(release: tuple[int, int]) -> Iterator[None]:
+    """A context in which resource limits are as in a capture; afterwards they are as before."""
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_NOFILE)}
     raise_memory_lock(release)
+    raise_open_files()
     try:
         yield
     finally:
-        if resource.getrlimit(resource.RLIMIT_MEMLOCK) != before:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, before)
+        for kind, limits in before.items():
+            if resource.getrlimit(kind) != limits:
+                resource.setrlimit(kind, limits)
+
+
+SPARE_FILES = 10
+"""Files that are open for a moment while flowtop runs: of /proc, pipes to a child, netlink, an export's connection."""
+_OTHER_FILES = 8
+"""Two sockets of netlink, one eventfd, two maps to wait with, the pipe from a list of sockets, and mappings of a ring
+buffer."""
+_PACKET_FILES = 8
+"""Maps, mappings of the ring buffer, and what is written."""
+_EXPORT_FILES = 3
+"""What is written, its lock, and the spool."""
+HOOKS = 2
+"""Links of one interface: those of TCX."""
+
+
+def most_files(*, owners: bool, names: bool, packets: bool = False, exports: int = 0) -> int:
+    """How many more files a capture of one interface has open at most.
+
+    Args:
+        owners, names, packets, exports: as for `begin`.
+    """
+    return (len(PROGRAMS) + len(MAPS) + HOOKS + _OTHER_FILES + SPARE_FILES
+            + (2 * len(OWNER_PROGRAMS) + len(OWNER_MAPS) if owners else 0)
+            + (1 + len(NAME_MAPS) if names else 0)
+            + (len(PACKET_PROGRAMS) + _PACKET_FILES + HOOKS if packets else 0)
+            + _EXPORT_FILES * exports)
+
+
+def try_files(count: int) -> None:
+    """Open so many files, and close them again. Raises OSError: the limit is lower."""
+    with ExitStack() as opened:
+        try:
+            for _ in range(count):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:  # it is not about that file
+            raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+
+
+def spare_files(count: int) -> bool:
+    """Whether so many more files may stay open. SPARE_FILES are left for what is opened for a moment."""
+    try:
+        try_files(count + SPARE_FILES)
+    except OSError:
+        return False
+    return True
 
 
 MIN_MAP_ENTRIES, MAX_MAP_ENTRIES = 1024, 16_777_216
@@ -108,16 +171,27 @@ def check_map_entries(map_entries: int) -> None:
 
 
 def begin(map_entries: int, expression: str = "", *, decap: bool = False,
-          tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False) -> Compilation:
+          tunnel_ports: TunnelPorts | None = None, owners: bool = False, names: bool = False,
+          packets: bool = False, exports: int = 0) -> Compilation:
     """Start compiling with the capture filter `expression`, `decap`, `tunnel_ports`, `owners` and `names` (see
     Compilation). The caller has to close it.
 
+    Args:
+        packets: some are written from the start.
+        exports: how many begin with the capture.
+
     Raises:
-        FlowtopError: no permission to capture (EXIT_NO_PERMISSION), or invalid capacity (EXIT_USAGE).
+        FlowtopError: no permission to capture (EXIT_NO_PERMISSION), invalid capacity (EXIT_USAGE), or too low a limit
+            of open files.
     """
     check_map_entries(map_entries)
     require()
     release = kernel_release()
     raise_memory_lock(release)  # the child inherits it
+    raise_open_files()
+    try:  # now: later it would be a matter of chance who of several threads meets the limit
+        try_files(most_files(owners=owners, names=names, packets=packets, exports=exports))
+    except OSError as error:
+        raise host_fault("cannot capture", error) or error from error
     return Compilation(map_entries=map_entries, coarse_clock=release >= COARSE_CLOCK_KERNEL, expression=expression,
                        decap=decap, tunnel_ports=tunnel_ports, owners=owners, names=names)

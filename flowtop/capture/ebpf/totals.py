@@ -305,6 +305,7 @@ class Totals:
         observations["direction"] = np.tile([int(direction) for direction in Direction], len(points))
         gained = np.array([direction for point in points for direction in point.gained], "u8")
         observations["interface_packets"], observations["interface_octets"] = gained[:, 0], gained[:, 1]
+        observations["compared"] = [direction in point.compared for point in points for direction in Direction]
         return observations
 
 

@@ -191,12 +191,19 @@ class _Pipe:
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
         self._capacity = fcntl.fcntl(raw, fcntl.F_GETPIPE_SZ)
-        self._parts: deque[tuple[FlowRecords, npt.NDArray[np.int64]]] = deque()  # records, start and ends
+        self._parts: deque[tuple[FlowRecords, npt.NDArray[np.int64]]] = deque()  # records, where each begins and ends
         self.written = 0
 
     def add(self, records: FlowRecords, lines: list[bytes]) -> None:
         """Keep records that are going to be written, one for each line."""
-        self._parts.append((records, np.cumsum([0, *map(len, lines)]) + self.written))
+        self._keep(records, np.cumsum([0, *map(len, lines)]) + self.written)
+
+    def add_together(self, records: FlowRecords, start: int, end: int) -> None:
+        """Keep records that are in these octets, nobody knows where: read when all of them are."""
+        self._keep(records, np.array([start, end]))
+
+    def _keep(self, records: FlowRecords, bounds: npt.NDArray[np.int64]) -> None:
+        self._parts.append((records, bounds))
         while self._parts and self._parts[0][1][-1] <= self.written - self._capacity:
             self._parts.popleft()
 
@@ -208,16 +215,20 @@ class _Pipe:
             raise BrokenPipeError(errno.EPIPE, "its reader closed it")
 
     def unread(self) -> tuple[FlowRecords, int]:
-        """The records that no reader has or will have in full, and how many of them were read in part."""
+        """The records that no reader has or will have in full, and how many of them were, or may have been, read."""
         read = self.written
         with suppress(OSError):
             try:
                 self.check()
             except BrokenPipeError:
                 read -= int.from_bytes(fcntl.ioctl(self._raw, termios.FIONREAD, bytes(4)), sys.byteorder)
-        parts = [records[bounds[1:] > read] for records, bounds in self._parts]
-        begun = any(bounds[0] < read < bounds[-1] and read not in bounds for _, bounds in self._parts)
-        return joined(parts) if parts else np.empty(0, FLOW_RECORD_DTYPE), int(begun)
+        left, begun = [], 0
+        for records, bounds in self._parts:
+            together = len(bounds) <= len(records)
+            left.append(records[np.repeat(bounds[-1:] > read, len(records)) if together else bounds[1:] > read])
+            if bounds[0] < read < bounds[-1] and read not in bounds:
+                begun += len(records) if together else 1
+        return joined(left) if left else np.empty(0, FLOW_RECORD_DTYPE), begun
 
 
 class FileTransport:
@@ -259,8 +270,8 @@ class FileTransport:
     def open(self, context: ExportContext) -> None:
         """Begin a file. Raises OSError."""
         self._raw, self._regular = self._begin_file(context)
-        piped = stat.S_ISFIFO(os.fstat(self._raw.fileno()).st_mode) and not self._url.compress
-        self._pipe = _Pipe(self._raw) if piped and self._url.kind in ("jsonl", "csv") else None
+        self._pipe = _Pipe(self._raw) if stat.S_ISFIFO(os.fstat(self._raw.fileno()).st_mode) else None
+        self._piped = 0  # octets that were in the pipe at the last flush
         if self._url.compress:
             self._whole = WholeWriter(partial(self._write_raw, context=context))
             self._compressor = compressor(self._url.compress, self._whole, context.wall())
@@ -277,8 +288,11 @@ class FileTransport:
             self._rotate(context)
             part = records[start:start + _PART_RECORDS]
             encoded = self._format.records(part, context)
-            if self._pipe is not None:
-                self._pipe.add(part, encoded)
+            if self._pipe is not None and self._compressor is None:
+                if self._url.kind == "file":  # messages, each with some of the records
+                    self._pipe.add_together(part, self._pipe.written, self._pipe.written + sum(map(len, encoded)))
+                else:
+                    self._pipe.add(part, encoded)
                 self._unsent = None if start + len(part) == len(records) else records[start + len(part):]
             self._write(encoded, context)
             if self._compressor is not None:
@@ -303,6 +317,7 @@ class FileTransport:
     def finish(self, context: ExportContext) -> None:
         """Write the last reports and sync the file to disk. Raises OSError."""
         self._write([*self._format.end(context), *self._format.reports(context)], context)
+        self._flush(context)
         if self._pipe is not None and len(self._pipe.unread()[0]):
             self._pipe.check()
         self._end_file()
@@ -381,6 +396,10 @@ class FileTransport:
             self._flushed()
 
     def _flushed(self) -> None:
+        if self._pipe is not None:
+            if self._unflushed:
+                self._pipe.add_together(joined(self._unflushed), self._piped, self._pipe.written)
+            self._piped = self._pipe.written
         self._unflushed = []
         if self._regular and self._raw is not None:
             self._flushed_end = self._raw.tell()

@@ -186,12 +186,12 @@ def _coverage(books: Books, packet_rate: float) -> list[Part]:
 
     More at egress than an interface has sent is a queue's drops, and no alarm.
     """
-    if books.coverage is None:
-        return []
     on_their_way = packet_rate * IN_FLIGHT_S
-    thousandths = math.floor(books.coverage * 100_000)
-    short = thousandths < SHORT_OF and books.interface_packets * (1 - books.coverage) > on_their_way
-    parts = [Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage ")]
+    parts = []
+    if books.coverage is not None:
+        thousandths = math.floor(books.coverage * 100_000)
+        short = thousandths < SHORT_OF and books.interface_packets * (1 - books.coverage) > on_their_way
+        parts.append(Part(percent(thousandths), theme.ALARM if short else theme.PLAIN, 2 if short else 6, "coverage "))
     slack = max(on_their_way, books.interface_packets * (100_000 - SHORT_OF) / 100_000)
     if books.excess_ingress_packets > slack:
         parts.append(Part(f"in excess {books.excess_ingress_packets:,}", theme.ALARM, 2))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from flowtop.export.exporter import Exporter
 from flowtop.export.opening import open_exporter
@@ -54,3 +60,31 @@ def test_what_a_collector_has_read_long_ago_is_not_sent_again_when_it_closes(tmp
 
     figures = sent_long_ago(tmp_path, read_and_close)
     assert (figures.sent_records, figures.spooled_records, figures.repeated_records) == (5, 0, 0)
+
+
+@pytest.mark.parametrize("url", ["file:{0}", "file:{0}?compress=gzip", "jsonl:{0}?compress=gzip", "csv:{0}",
+                                 "jsonl:{0}"])
+@pytest.mark.parametrize("read", ["an octet", "all"])
+def test_records_that_stay_in_a_named_pipe_are_not_sent_whatever_they_are_in(
+        tmp_path: Path, url: str, read: str) -> None:
+    """They fit in the pipe; its reader takes some and leaves."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    exporter = open_exporter(url.format(path), tmp_path)
+    exporter.start()
+    exporter.consume(flows(60))
+    until(lambda: exporter.statistics().sent_records == 60, exporter.statistics)
+    until(lambda: ticks_on(exporter), exporter.statistics)
+    until(lambda: waiting(reader) > 600, exporter.statistics)  # what was compressed is flushed after a second
+    os.read(reader, 1 if read == "an octet" else waiting(reader))
+    os.close(reader)
+    until(lambda: exporter.statistics().last_error != "", exporter.statistics)
+    figures = exporter.stop(0.0)
+    sent = 0 if read == "an octet" else 60
+    assert (figures.sent_records, figures.not_sent_records) == (sent, 60 - sent)
+
+
+def waiting(reader: int) -> int:
+    """Octets in a pipe."""
+    return int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -14,7 +14,7 @@ def observations(*points: tuple[int, int, int]) -> np.ndarray:
     """(wire packets, frames, interface packets) of each point."""
     found = np.zeros(len(points), OBSERVATION_DTYPE)
     for row, (packets, frames, counted) in zip(found, points, strict=True):
-        row["ifindex"] = 3
+        row["ifindex"], row["compared"] = 3, True
         row["packets"], row["frames"], row["interface_packets"] = packets, frames, counted
     return found
 
@@ -44,7 +44,14 @@ def test_what_is_seen_twice_hides_nothing_that_is_not_seen() -> None:
     assert compared[1:] == (300, 1_000, 5)
 
 
-def test_packets_of_no_known_interface_are_no_excess() -> None:
+def test_what_has_no_counters_is_no_excess() -> None:
     found = observations((10, 10, 0), (5, 5, 5))
-    found["ifindex"][0] = 0
+    found["compared"][0] = False
     assert comparison(found) == (1.0, 0, 0, 0)
+
+
+def test_where_nothing_is_counted_all_that_is_seen_is_excess() -> None:
+    """A queue that drops everything, or a device whose counters stand still."""
+    found = observations((10, 10, 0), (7, 7, 0))
+    found["direction"] = [int(Direction.EGRESS), int(Direction.INGRESS)]
+    assert comparison(found) == (None, 0, 7, 10)
