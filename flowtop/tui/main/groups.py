@@ -73,7 +73,7 @@ class GroupsController:
         viewport: the cursor.
         questions: the query.
         exports: whose states the details show; None: there are none.
-        copy: offers to copy the cursor's flow.
+        hand_off: offers to hand off the cursor's flow.
         sparks: characters of the sparklines, from low to high.
         clock: for times of day.
 
@@ -82,12 +82,12 @@ class GroupsController:
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, exports: ExportControl | None,
-                 copy: Callable[[], None], *, sparks: str = theme.SPARKS, clock: Clock) -> None:
+                 hand_off: Callable[[], None], *, sparks: str = theme.SPARKS, clock: Clock) -> None:
         self._view = view
         self._viewport = viewport
         self._questions = questions
         self._exports = exports
-        self._copy = copy
+        self._hand_off = hand_off
         self._sparks = sparks
         self._clock = clock
         self.home: Callable[[], Home] | None = None
@@ -223,7 +223,7 @@ class GroupsController:
             self._questions.watch(None)
             self._view.changed()
 
-        self._details = DetailsScreen(self._step, self._copy)
+        self._details = DetailsScreen(self._step, self._hand_off)
         self._view.app.push_screen(self._details, closed)
         self._show_details(page, row)
 

@@ -95,8 +95,9 @@ class MainScreen(Screen[None]):
         self.list = ListController(self, self.viewport, self.questions, bits=bits, clock=clock)
         self.filter = FilterController(self, self.viewport, self.questions, self.table, looks)
         self.handoff = HandOffController(self, self.viewport, self.questions, self.table, exports=exports,
+                                         picture=self.picture,
                                          packets=packets, looks=looks, clock=clock)
-        self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_copy,
+        self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_hand_off,
                                        sparks=sparks, clock=clock)
         if packets is not None:
             packets.names = self.filter.known_hosts
@@ -329,6 +330,10 @@ class MainScreen(Screen[None]):
             troubles=self.trouble.found(),
         ))
         self.filter.bar.place(self.header.list_line)
+
+    def picture(self) -> str:
+        """The text that is on screen, without panels over it."""
+        return "\n".join(strip.text.rstrip() for strip in self._compositor.render_strips()) + "\n"
 
     def chart_rows(self) -> int:
         """Rows of the chart: as many as were chosen, while the list keeps enough."""

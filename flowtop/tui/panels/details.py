@@ -313,17 +313,17 @@ class DetailsScreen(ModalScreen[None]):
 
     Args:
         step: moves the cursor of the list down by a number of lines, and shows that flow.
-        copy: offers to copy the flow.
+        hand_off: offers to hand off the flow.
     """
 
     AUTO_FOCUS = None
     CSS = scrolling_frame("DetailsScreen", 100)
     BINDINGS: ClassVar[list[BindingType]] = bindings(DETAIL_KEYS)
 
-    def __init__(self, step: Callable[[int], None], copy: Callable[[], None]) -> None:
+    def __init__(self, step: Callable[[int], None], hand_off: Callable[[], None]) -> None:
         super().__init__()
         self._step = step
-        self._copy = copy
+        self._hand_off = hand_off
         self._shown: tuple[Details, DetailsContext] | None = None
         self._lines = Lines(self._make)
 
@@ -355,9 +355,9 @@ class DetailsScreen(ModalScreen[None]):
         for box in self.query(VerticalScroll):
             box.scroll_relative(y=pages * (box.size.height - 1), animate=False)
 
-    def action_copy(self) -> None:
-        """Copy the flow."""
-        self._copy()
+    def action_hand_off(self) -> None:
+        """Hand off the flow."""
+        self._hand_off()
 
     def action_close(self) -> None:
         """Back to the list, once."""
