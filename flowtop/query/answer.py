@@ -161,6 +161,9 @@ COMPARED = ("compared",)
 """That of flows beside those of a past moment, whose slots change with each query, too."""
 
 
+_NO_WAYS: tuple[Slots, Slots] = (np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The part of a Page that depends on the flows; fields as in Page."""
@@ -176,6 +179,8 @@ class Answer:
     anchor_row: int | None = None
     listed: Listed | None = None
     own_hidden: int = 0
+    ways: tuple[Slots, Slots] = _NO_WAYS
+    """Slots of the flows that are listed, each packet once: which came in, and which went out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +283,8 @@ class Answerer:
             rank = _anchor_rank(anchor, ranking, columns, lead, rest)
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
-                      None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)))
+                      None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)),
+                      sums.ways)
 
     def _in_order(self, column: Column, lookups: Lookups) -> Column:
         """`in_text_order`; the order of names of AS, which may be thousands and never change, is kept."""
@@ -386,6 +392,7 @@ class _Sums(NamedTuple):
 
     into: tuple[int, ...]
     out_of: tuple[int, ...]
+    ways: tuple[Slots, Slots] = _NO_WAYS
 
     @property
     def totals(self) -> Totals:
@@ -412,7 +419,8 @@ def _sums(source: FlowSource, flows: npt.NDArray[np.bool_]) -> _Sums:
     columns, counted = source.columns, _counted(source, flows)
     inward = columns[REMOTE_IS_SOURCE]
     ways = np.flatnonzero(counted & inward), np.flatnonzero(counted & ~inward)
-    return _Sums(*(tuple(int(columns[name].take(slots).sum()) for name in _SUMMED) for slots in ways))
+    into, out_of = (tuple(int(columns[name].take(slots).sum()) for name in _SUMMED) for slots in ways)
+    return _Sums(into, out_of, ways)
 
 
 def _octets(source: FlowSource, flows: npt.NDArray[np.bool_]) -> Totals:
@@ -435,7 +443,7 @@ def both_ways(source: FlowSource, lookups: Lookups, ends: RemoteEnds) -> Sides:
 def _sides(sums: _Sums, source: FlowSource) -> Sides:
     spans = source.tick_s, source.window_10s_s, source.window_60s_s, source.tick_s
     return Sides(*(Volume._make((*(value / span for value, span in zip(ways, spans, strict=False)), *ways[4:]))
-                   for ways in sums))
+                   for ways in (sums.into, sums.out_of)))
 
 
 def _listed(sums: _Sums, everything: Totals, source: FlowSource) -> Listed:

@@ -87,7 +87,8 @@ class MainScreen(Screen[None]):
                  looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK,
                  more_views: Sequence[ListView] = (), charts: tuple[str, str] = ("", "utf-8")) -> None:
         super().__init__()
-        self.header = Header(sparks, glyphs_for(*charts))
+        glyphs = glyphs_for(*charts)
+        self.header = Header(sparks, glyphs)
         self.table = FlowTable(STARTING)
         self.status = StatusLine()
         self.viewport = Viewport()
@@ -98,7 +99,7 @@ class MainScreen(Screen[None]):
                                          picture=self.picture,
                                          packets=packets, looks=looks, clock=clock)
         self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_hand_off,
-                                       sparks=sparks, clock=clock)
+                                       sparks=sparks, glyphs=glyphs, clock=clock)
         if packets is not None:
             packets.names = self.filter.known_hosts
         self.views = ViewsController(self, self.viewport, self.questions, self.groups, (*VIEWS, *more_views))
