@@ -26,7 +26,7 @@ from flowtop.errors import (
 )
 from flowtop.export.exports import Exports, default_state_directory
 from flowtop.export.statistics import ExportStatistics
-from flowtop.filters.filter import compile_filter
+from flowtop.filters.filter import Filter, compile_filter
 from flowtop.filters.kernel import Narrowing
 from flowtop.model.packets import WHOLE_PACKET
 from flowtop.model.tunnel_ports import replaced_ports
@@ -36,7 +36,6 @@ from flowtop.recording.recorder import Recorder, RecordingLimits, recording
 
 if TYPE_CHECKING:
     from flowtop.capture.protocol import Capture
-    from flowtop.export.exports import Keep
     from flowtop.pipeline.pipeline import Pipeline
     from flowtop.query.views import ListView
     from flowtop.tui.saved import Looks
@@ -194,8 +193,8 @@ def first_query(options: RunOptions) -> Query:
     return replace(query, sort=column.id, descending=column.descending_first != options.reverse)
 
 
-def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
-    """The URL of each export and the mask of its records (None: all). Opens nothing.
+def planned_exports(options: RunOptions) -> list[tuple[str, Filter | None]]:
+    """The URL of each export and the filter of its records (None: all). Opens nothing.
 
     Raises FlowtopError (EXIT_USAGE): a URL or filter is not valid, or a file is the one that -r reads.
     """
@@ -204,10 +203,10 @@ def planned_exports(options: RunOptions) -> list[tuple[str, Keep | None]]:
     from flowtop.export.url import parse_export_url
 
     paths = [parse_export_url(url).path for url in options.export]
-    keeps = [None if text is None else compile_filter(text, "records").record_mask for text in options.export_filter]
+    filters = [None if text is None else compile_filter(text, "records") for text in options.export_filter]
     for url, path in zip(options.export, paths, strict=True):
         _require_another_file(options, f"-e {url}", path)
-    return list(zip(options.export, keeps, strict=True))
+    return list(zip(options.export, filters, strict=True))
 
 
 def _require_unexported(options: RunOptions, path: str) -> None:
@@ -243,13 +242,13 @@ def _require_another_file(options: RunOptions, option: str, path: str) -> None:
         raise FlowtopError(f"{option}: this is the file that -r reads", hint="name another file", exit_code=EXIT_USAGE)
 
 
-def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: Callable[[Exports], int],
+def exporting(exports: Exports, begin: Iterable[tuple[str, Filter | None]], run: Callable[[Exports], int],
               narrate: Narrate) -> int:
     """Open exports, call `run`, flush the exports and print a line about each, as tcpdump does.
 
     Args:
         exports: stopped when this returns.
-        begin: the exports to open: URL and mask of records (None: all).
+        begin: the exports to open: URL and filter of records (None: all).
         run: returns an exit status.
         narrate: called with a line about each export; after a failed run only about those that had records.
 
@@ -260,8 +259,11 @@ def exporting(exports: Exports, begin: Iterable[tuple[str, Keep | None]], run: C
     """
     failed = True
     try:
-        for url, keep in begin:
-            exports.add(url, keep)
+        for url, chosen in begin:
+            if chosen is None:
+                exports.add(url)
+            else:
+                exports.add(url, chosen.record_mask, filter=chosen.text)
         status = run(exports)
         failed = False
     finally:

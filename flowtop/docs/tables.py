@@ -164,7 +164,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "column-keys": lambda: _keys(keys.COLUMN_KEYS),
     "detail-keys": lambda: _keys(keys.DETAIL_KEYS),
     "interface-keys": lambda: _keys(keys.INTERFACE_KEYS),
-    "copy-keys": lambda: _keys(keys.COPY_KEYS),
+    "hand-off-keys": lambda: _keys(keys.HAND_OFF_KEYS),
     "help-keys": lambda: _keys(keys.HELP_KEYS),
     "manual-keys": lambda: _keys(keys.MANUAL_KEYS),
     "export-keys": lambda: _keys(keys.EXPORT_KEYS, beside=keys.TYPING_KEYS),

@@ -61,12 +61,14 @@ class Export:
         statistics: its figures and its state.
         keep: selects the records it takes; None: all.
         duplicates: whether it takes flows that are duplicates of another Observation Point's flow.
+        filter: text of the filter that selects its records, "" for none of its own.
     """
 
     number: int
     statistics: ExportStatistics
     keep: Keep | None = None
     duplicates: bool = True
+    filter: str = ""
 
     def takes(self, record: FlowRecords, lookups: Lookups) -> bool:
         """Whether it takes this record (FLOW_RECORD_DTYPE, shape (1,)), by its filter and `duplicates`."""
@@ -81,6 +83,7 @@ class _Running:
     keep: Keep | None
     file: Path | None
     duplicates: bool
+    filter: str = ""
     ended: bool = False
 
 
@@ -117,7 +120,7 @@ class Exports:
         """Default time limit of `stop` for collectors."""
         return self._flush_s
 
-    def add(self, url: str, keep: Keep | None = None) -> int:
+    def add(self, url: str, keep: Keep | None = None, *, filter: str = "") -> int:  # noqa: A002 - the word of the screen
         """Open and start an export, which gets the records from now on. Returns its number.
 
         May wait for a disk (certificates, a spool), but not for a collector or a resolver.
@@ -125,6 +128,7 @@ class Exports:
         Args:
             url: see `export.url`.
             keep: selects its records; None: the run's `scope` decides, by default all records.
+            filter: what `keep` is made from, to show.
 
         Raises:
             FlowtopError: as for `opening.open_exporter`; another export of this run writes the file; standard output
@@ -150,7 +154,7 @@ class Exports:
             keep = self._scope() if keep is None else keep
             with self._lock:
                 exporter.update(self._facts)
-                self._running.append(_Running(exporter, keep, file, parsed.duplicates))
+                self._running.append(_Running(exporter, keep, file, parsed.duplicates, filter))
                 number = len(self._running)
                 if self._stopped:  # In the meantime: it will get no records.
                     exporter.request_stop(0.0)
@@ -204,7 +208,7 @@ class Exports:
         """All exports with their figures, in order of number."""
         with self._lock:
             running = tuple(self._running)
-        return tuple(Export(number, export.exporter.statistics(), export.keep, export.duplicates)
+        return tuple(Export(number, export.exporter.statistics(), export.keep, export.duplicates, export.filter)
                      for number, export in enumerate(running, 1))
 
     def pause(self, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from flowtop.fields import cell_terms
@@ -151,6 +152,19 @@ def flow_as_tcpdump(row: FlowRow) -> str:
         return _whatever_tags(packets)
     tags = [f"vlan {vlan}" for vlan in (row.vlan_id, row.customer_vlan_id) if vlan]  # first: it moves the headers
     return " and ".join([*tags, f"({packets})"]) if tags and " or " in packets else " and ".join([*tags, packets])
+
+
+_SAME_WORDS = re.compile(
+    r"(tcp|udp|sctp|icmp|icmp6|ip|ip6|((src|dst) )?(host [0-9a-f.:]+|net [0-9a-f.:]+/[0-9]+|port [0-9]+))")
+"""Terms that pcap-filter(7) writes as we do."""
+
+
+def words_as_tcpdump(text: str) -> str:
+    """A filter as a pcap-filter(7) expression; "" where it tests what tcpdump does not know, such as processes."""
+    if not text.strip():
+        return ""
+    terms = _texts(compile_filter(text).tree)
+    return " and ".join(terms) if all(_SAME_WORDS.fullmatch(term) for term in terms) else ""
 
 
 def _whatever_tags(packets: str) -> str:

@@ -186,6 +186,25 @@ class Rates:
             buckets.append((length_ns, int(store.bucket_octets[slot])))
         return buckets
 
+    def history_of(self, slots: Slots) -> list[tuple[int, int]]:
+        """Traffic of the flows in these slots together, as `history`; it begins with the first of them."""
+        store, buckets = self._store, []
+        if not len(slots):
+            return []
+        members = np.zeros(store.top, np.bool_)
+        members[slots] = True
+        born = store.born_bucket
+        first = int(born[slots].min())
+        for bucket in (*self._past, *self._in_60s):
+            if bucket.number >= first:
+                its = members[bucket.slots]
+                its &= born[bucket.slots] <= bucket.number
+                buckets.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[its].sum(dtype=np.uint64))))
+        if self._now_ns > self._bucket_start_ns:
+            length_ns = max(self._now_ns - self._bucket_start_ns, self._least_ns)
+            buckets.append((length_ns, int(store.bucket_octets[slots].sum())))
+        return buckets
+
     def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:
         """Subtract a bucket from the sums of flows that existed then; a later flow in the slot is unaffected."""
         slots = bucket.slots.astype(np.int64)  # numpy indexes faster with its own integer type

@@ -183,6 +183,10 @@ class FlowTable:
         """Traffic of the flow in that slot: (length in ns, octets) per second, oldest first; see Rates.history."""
         return self._rates.history(slot)
 
+    def history_of(self, slots: Slots) -> list[tuple[int, int]]:
+        """Traffic of the flows in these slots together, as `history`; see Rates.history_of."""
+        return self._rates.history_of(slots)
+
     def flags(self, slot: int) -> list[tuple[int, int]]:
         """TCP flags of the flow in that slot: (time in ns when noticed, TCP control bits), as far as known."""
         return self._flows.flags.of(int(self._store.flow_id[slot]))

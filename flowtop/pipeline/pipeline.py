@@ -25,9 +25,9 @@ from flowtop.model.record import FlowRecords, Steps
 from flowtop.model.rows import Sides, Volume
 from flowtop.pipeline.drive import Driving, Handover
 from flowtop.pipeline.drive import PipelineConfig as PipelineConfig
-from flowtop.pipeline.traffic import TrafficLog
 from flowtop.query.answer import both_ways
 from flowtop.query.books import close_books, with_coverage
+from flowtop.query.history import TrafficLog
 from flowtop.query.pager import Pager
 from flowtop.query.past import Past
 from flowtop.query.query import Page, Query, SelfUsage

@@ -13,16 +13,14 @@ import numpy.typing as npt
 
 from flowtop.fields.columns import Column
 from flowtop.fields.networks import REMOTE_IS_SOURCE, RemoteEnds, networked
-from flowtop.filters.tree import Compare, Match, Tree, leaves
-from flowtop.filters.words import DESTINATION_PORT, SOURCE_PORT
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
-from flowtop.model.owners import pids_of
 from flowtop.model.rows import FlowRow, Sides, Volume
 from flowtop.query.biflows import Biflows, Pairing
 from flowtop.query.grouping import Groups, counted_once
 from flowtop.query.layout import row_fields, sorted_column
 from flowtop.query.measures import measured
+from flowtop.query.own_dns import own_dns
 from flowtop.query.query import Listed, Query
 from flowtop.query.ranking import Ranking
 from flowtop.query.rows import Totals, biflow_rows, flow_rows, group_rows
@@ -161,6 +159,9 @@ COMPARED = ("compared",)
 """That of flows beside those of a past moment, whose slots change with each query, too."""
 
 
+_NO_WAYS: tuple[Slots, Slots] = (np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The part of a Page that depends on the flows; fields as in Page."""
@@ -176,6 +177,8 @@ class Answer:
     anchor_row: int | None = None
     listed: Listed | None = None
     own_hidden: int = 0
+    ways: tuple[Slots, Slots] = _NO_WAYS
+    """Slots of the flows that are listed, each packet once: which came in, and which went out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +254,7 @@ class Answerer:
         source = with_columns(source, columns_of_flows, source.visible)
         visible = source.visible
         passing = visible & self._passes(query, source, lookups)
-        own = passing & _own_dns(query, source.columns)
+        own = passing & own_dns(query, source)
         passing = passing & ~own
         ended = visible & (source.columns["end_reason"] != 0)
         hidden, matching = 0, passing
@@ -278,7 +281,8 @@ class Answerer:
             rank = _anchor_rank(anchor, ranking, columns, lead, rest)
         return Answer(rows.take(chosen), len(lead) + len(rest), int(np.count_nonzero(passing)), flows,
                       flows - int(np.count_nonzero(ended)), rank, hidden, 0 if query.hold is None else len(rest),
-                      None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)))
+                      None if rank is None else anchor, _listed(sums, everything, source), int(np.count_nonzero(own)),
+                      sums.ways)
 
     def _in_order(self, column: Column, lookups: Lookups) -> Column:
         """`in_text_order`; the order of names of AS, which may be thousands and never change, is kept."""
@@ -386,6 +390,7 @@ class _Sums(NamedTuple):
 
     into: tuple[int, ...]
     out_of: tuple[int, ...]
+    ways: tuple[Slots, Slots] = _NO_WAYS
 
     @property
     def totals(self) -> Totals:
@@ -412,7 +417,8 @@ def _sums(source: FlowSource, flows: npt.NDArray[np.bool_]) -> _Sums:
     columns, counted = source.columns, _counted(source, flows)
     inward = columns[REMOTE_IS_SOURCE]
     ways = np.flatnonzero(counted & inward), np.flatnonzero(counted & ~inward)
-    return _Sums(*(tuple(int(columns[name].take(slots).sum()) for name in _SUMMED) for slots in ways))
+    into, out_of = (tuple(int(columns[name].take(slots).sum()) for name in _SUMMED) for slots in ways)
+    return _Sums(into, out_of, ways)
 
 
 def _octets(source: FlowSource, flows: npt.NDArray[np.bool_]) -> Totals:
@@ -435,36 +441,12 @@ def both_ways(source: FlowSource, lookups: Lookups, ends: RemoteEnds) -> Sides:
 def _sides(sums: _Sums, source: FlowSource) -> Sides:
     spans = source.tick_s, source.window_10s_s, source.window_60s_s, source.tick_s
     return Sides(*(Volume._make((*(value / span for value, span in zip(ways, spans, strict=False)), *ways[4:]))
-                   for ways in sums))
+                   for ways in (sums.into, sums.out_of)))
 
 
 def _listed(sums: _Sums, everything: Totals, source: FlowSource) -> Listed:
     shares = [part / whole if whole else 0.0 for part, whole in zip(sums.totals, everything, strict=True)]
     return Listed(_sides(sums, source), (shares[0], shares[1], shares[2]))
-
-
-_DNS = 53
-_OF_OWN = frozenset({"process", "pid"})
-"""Words of filters that ask for a process."""
-
-
-def _own_dns(query: Query, columns: FlowColumns) -> npt.NDArray[np.bool_] | np.bool_:
-    """Which flows are DNS traffic of `query.own`, if the query does not ask for such flows."""
-    if not query.own or any(_asks_for_dns(condition.tree) for condition in (query.filter, query.scope)
-                            if condition is not None):
-        return np.False_
-    mine = pids_of(columns["owner"]) == np.uint32(query.own)
-    if not mine.any():
-        return np.False_
-    found: npt.NDArray[np.bool_] = mine & (
-        (columns["source_port"] == np.uint16(_DNS)) | (columns["destination_port"] == np.uint16(_DNS)))
-    return found
-
-
-def _asks_for_dns(tree: Tree) -> bool:
-    return any(isinstance(test, Compare | Match) and (
-        test.key.word in _OF_OWN or (test.key in (SOURCE_PORT, DESTINATION_PORT) and test == Compare(
-            test.key, "=", _DNS))) for test in leaves(tree))
 
 
 def _sums_of(source: FlowSource, passing: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

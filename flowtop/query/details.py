@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from flowtop.fields.networks import REMOTE_IS_SOURCE, networked
 from flowtop.model.flows import (
     FLOW_COLUMN_DTYPES,
     ColumnsAt,
@@ -21,8 +22,9 @@ from flowtop.model.flows import (
 from flowtop.model.kinds import ICMP_ANSWERS, EndReason, Kind
 from flowtop.model.record import FLOW_RECORD_DTYPE, REPORTED_RECORD_DTYPE, FlowRecords
 from flowtop.model.reported import OPPOSITE
+from flowtop.query.history import HistorySource, flows_history
 from flowtop.query.measures import measured
-from flowtop.query.query import Details
+from flowtop.query.query import Details, TrafficHistory
 from flowtop.query.rows import flow_rows
 from flowtop.text.lookups import NO_LOOKUPS, Lookups
 
@@ -34,7 +36,7 @@ _ICMP_REPLIES = {protocol: answers | {answer: request for request, answer in ans
 _TIMES = {"start": "first_ns", "end": "last_ns"}
 
 
-class DetailSource(FlowSource, Protocol):
+class DetailSource(HistorySource, Protocol):
     """A flow table that also has recent history."""
 
     def keep(self, flow_ids: frozenset[int]) -> None:
@@ -131,6 +133,7 @@ def _details(slot: int, source: DetailSource, lookups: Lookups) -> Details:
     return replace(
         _with_others(slot, source, lookups),
         rates=tuple(octets / max(length_ns, 1) * 1e9 for length_ns, octets in history),
+        history=_history(slot, source, lookups),
         rates_s=sum(length_ns for length_ns, _ in history) / 1e9,
         flags=tuple(((at_ns + offset_ns) // 1_000_000, bits) for at_ns, bits in source.flags(slot)),
         records=reporting.records,
@@ -139,6 +142,15 @@ def _details(slot: int, source: DetailSource, lookups: Lookups) -> Details:
         due_ms=None if reporting.due_ns is None else (reporting.due_ns + offset_ns) // 1_000_000,
         record=_record(slot, source, reporting),
     )
+
+
+def _history(slot: int, source: DetailSource, lookups: Lookups) -> TrafficHistory:
+    """What came in and went out, of the flow and its reverse flow."""
+    columns, reverse = source.columns, _reverse(source.columns, slot, source)
+    one = np.array([slot])
+    comes_in = bool(networked(ColumnsAt(columns, one), lookups.networks, lookups.here)[REMOTE_IS_SOURCE][0])
+    other = one[:0] if reverse is None else np.array([reverse])
+    return flows_history(source, *((one, other) if comes_in else (other, one)))
 
 
 def _record(slot: int, source: DetailSource, reporting: Reporting) -> FlowRecords | None:

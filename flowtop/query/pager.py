@@ -10,8 +10,9 @@ from flowtop.model.flows import FLOW_COLUMN_DTYPES, FlowSource, kept_column, wit
 from flowtop.query.answer import Answer, Answerer
 from flowtop.query.compare import compared
 from flowtop.query.details import DetailSource, Watch
+from flowtop.query.history import GroupLog
 from flowtop.query.past import Past
-from flowtop.query.query import Kept, Page, Query
+from flowtop.query.query import NO_HISTORY, Kept, Page, Query
 
 SLOTS = 262_144
 """Larger tables (this is about 50 MB) are not copied when frozen; the past's copy of the tick is used."""
@@ -78,6 +79,7 @@ class Pager:
         self._answerer = Answerer(np.random.default_rng(entropy))
         self._answerer_of_past = Answerer(np.random.default_rng(entropy))  # held orders are slots, which differ there
         self._watch = Watch()
+        self._group = GroupLog()
         self._marked: tuple[int, float] | None = None
 
     def remember(self, table: DetailSource, now: Page) -> None:
@@ -113,8 +115,10 @@ class Pager:
             now = replace(now, compared_ms=before[0].unix_ms)
         if moment is None:
             answer = self._answerer.answer(query, table if then is None else compared(table, then), now.lookups)
-            return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now)), query,
-                           answer)
+            group = NO_HISTORY if then is not None else self._group.tick(query, table, answer.ways, answer.listed,
+                                                                         now.tick)
+            return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now),
+                                   group_history=group), query, answer)
         page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept),
                        compared_ms=now.compared_ms)
         if then is not None:

@@ -85,6 +85,7 @@ class Details:
             None if unknown, as it had several.
         rates: octets/s of each second or so, oldest first; up to two minutes.
         rates_s: time covered by rates, in s.
+        history: what came in and went out with the flow and its reverse flow, over the same time; None: not known.
         reverse: the reverse flow; None if none was seen.
         points: flows of the same packets at other Observation Points.
         other_ifindex: the exporter's interface on the other side, 0 if not reported.
@@ -101,6 +102,7 @@ class Details:
     row: FlowRow
     rates: tuple[float, ...] = ()
     rates_s: float = 0.0
+    history: TrafficHistory | None = None
     reverse: FlowRow | None = None
     points: tuple[FlowRow, ...] = ()
     flags: tuple[tuple[int, int], ...] = ()
@@ -282,6 +284,8 @@ class Page:
         tunnels: whether there have been flows in tunnels.
         listed: sums of what is listed.
         history: traffic of the last minutes; of a past page none, `present` has it.
+        group_history: that of the group that is open, of its flows in the table and of those that left it since it was
+            opened; none when none is open, and of a past page.
     """
 
     query: Query
@@ -324,6 +328,7 @@ class Page:
     anchor_row: int | None = None
     listed: Listed | None = None
     history: TrafficHistory = NO_HISTORY
+    group_history: TrafficHistory = NO_HISTORY
 
     @property
     def past(self) -> bool:

@@ -96,7 +96,9 @@ KEYS: tuple[Key, ...] = (
     Key(("C",), "C", "columns", "Columns: choose, move, resize; saved for the next run", "Show"),
     Key(("T",), "T", "next_theme", "Next theme: the terminal's colours, dark, light, high contrast", "Show"),
     Key(("e",), "e", "exports", "Exports: record to a file, send to a collector; pause, stop", "More", "exports"),
-    Key(("c",), "c", "copy", "Copy the cursor's flow: as a filter, tcpdump expression or JSON (OSC 52)", "More"),
+    Key(("x", "c"), "x c", "hand_off",
+        "Hand off exactly this row: its filter, tcpdump expression, JSON; packets, an export, a bundle", "More",
+        "hand off"),
     Key(("w",), "w", "write", "Write the list to a file: CSV or JSON, in the order on screen", "More"),
     Key(("W",), "W", "packets", "Write packets of matching flows to a pcapng file; again: stop", "More"),
     Key(("question_mark", "h", "f1"), "? h F1", "help", "This help", "More", "help"),
@@ -148,7 +150,7 @@ DETAIL_KEYS: tuple[Key, ...] = (
     Key(("down", "j"), "↓ j", "step(1)", "The flow below in the list", hint="next"),
     Key(("pageup",), "PgUp", "scroll(-1)", "Scroll up"),
     Key(("pagedown",), "PgDn", "scroll(1)", "Scroll down"),
-    Key(("c",), "c", "copy", "Copy the flow", hint="copy"),
+    Key(("x", "c"), "x c", "hand_off", "Hand off the flow", hint="hand off"),
     Key(("escape", "enter", "backspace", "q", "f10"), "Esc Enter Backspace q F10", "close", "Back to the list",
         hint="close"),
 )
@@ -189,13 +191,17 @@ COLUMN_KEYS: tuple[Key, ...] = (
 )
 """Keys of the column chooser."""
 
-COPY_KEYS: tuple[Key, ...] = (
-    Key(("f", "enter"), "f Enter", "copy(0)", "As a flowtop filter"),
-    Key(("t",), "t", "copy(1)", "As a tcpdump expression"),
-    Key(("j",), "j", "copy(2)", "As JSON, with IANA element names"),
-    Key(("escape", "q", "c"), "Esc q c", "close", "Cancel"),
+HAND_OFF_KEYS: tuple[Key, ...] = (
+    Key(("f", "enter"), "f Enter", "copy(0)", "Copy it as a flowtop filter"),
+    Key(("t",), "t", "copy(1)", "Copy it as a tcpdump expression"),
+    Key(("j",), "j", "copy(2)", "Copy it as JSON, with IANA element names"),
+    Key(("p", "W"), "p W", "make('packets')", "Its packets from now on, to a pcapng file; W stops", hint="packets"),
+    Key(("e",), "e", "make('export')", "Its flow records to a file (IPFIX, JSON lines, CSV) or a collector",
+        hint="export"),
+    Key(("b",), "b", "make('bundle')", "A directory for a ticket: packets, flows, screen, --check", hint="bundle"),
+    Key(("escape", "q", "x", "c", "f10"), "Esc q x c F10", "close", "Cancel"),
 )
-"""Keys of the copy panel."""
+"""Keys of the hand-off; the last one closes it."""
 
 HELP_KEYS: tuple[Key, ...] = (
     Key(("tab", "right"), "Tab →", "turn(1)", "Next page of help"),

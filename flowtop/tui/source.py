@@ -13,7 +13,7 @@ from flowtop.errors import FlowtopError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowtop.export.exports import Export
+    from flowtop.export.exports import Export, Keep
     from flowtop.filters.filter import Filter
     from flowtop.query.query import Page, Query
     from flowtop.recording.recording import RecordingStatistics
@@ -53,8 +53,13 @@ class PageSource(Protocol):
 class ExportControl(Protocol):
     """What the screen needs of the exports of this run. Any thread; only `add` and `stop` may take long."""
 
-    def add(self, url: str) -> int:
+    def add(self, url: str, keep: Keep | None = None, *, filter: str = "") -> int:  # noqa: A002 - the word of the screen
         """Open an export and start it; gives its number.
+
+        Args:
+            url: see `export.url`.
+            keep: selects its records; None: all of the run.
+            filter: what that is made from, to show.
 
         Raises:
             FlowtopError: it cannot be opened.

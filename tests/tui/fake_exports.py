@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowtop.errors import FlowtopError
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState, ExportStatistics
 from flowtop.tui.clock import Clock
+
+if TYPE_CHECKING:
+    from flowtop.export.exports import Keep
 
 NOW_S = 1_767_268_800.0
 """2026-01-01 12:00:00 UTC."""
@@ -49,25 +52,29 @@ class FakeExports:
 
     def __init__(self, exports: Iterable[ExportStatistics] = ()) -> None:
         self.exports = list(exports)
+        self.filters: dict[int, str] = {}
         self.refuse: FlowtopError | None = None
         self.slow: threading.Event | None = None
         self.asked: list[tuple[str, object]] = []
 
-    def add(self, url: str) -> int:
+    def add(self, url: str, keep: Keep | None = None, *, filter: str = "") -> int:  # noqa: A002 - as Exports has it
         """A new one, or an error."""
         assert threading.current_thread() is not threading.main_thread(), "it reads files and certificates"
-        self.asked.append(("add", url))
+        self.asked.append(("add", (url, filter) if filter else url))
+        assert (keep is None) == (not filter)
         if self.slow is not None:
             assert self.slow.wait(60)
         if self.refuse is not None:
             error, self.refuse = self.refuse, None
             raise error
         self.exports.append(statistics(url, since_unix_s=NOW_S))
+        self.filters[len(self.exports)] = filter
         return len(self.exports)
 
     def statistics(self) -> tuple[Export, ...]:
         """All of them."""
-        return tuple(Export(number, export) for number, export in enumerate(self.exports, 1))
+        return tuple(Export(number, export, filter=self.filters.get(number, ""))
+                     for number, export in enumerate(self.exports, 1))
 
     def change(self, number: int, **figures: Any) -> None:
         """Let one stand otherwise."""

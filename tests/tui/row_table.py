@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flowtop.model.flows import FLOW_COLUMN_DTYPES
+from flowtop.model.flows import FLOW_COLUMN_DTYPES, Slots
 from flowtop.model.rows import FlowRow
 
 SECOND_NS = 1_000_000_000
@@ -109,6 +109,11 @@ class RowTable:
         """Two minutes of a rate that goes up and down."""
         rate = int(self.columns["octet_delta"][slot])
         return [(SECOND_NS, int(rate * (1 + 0.6 * math.sin(second / 7)))) for second in range(120)]
+
+    def history_of(self, slots: Slots) -> Sequence[tuple[int, int]]:
+        """Their sum."""
+        ways = [self.history(int(slot)) for slot in slots]
+        return [(SECOND_NS, sum(octets for _, octets in spans)) for spans in zip(*ways, strict=True)]
 
     def flags(self, slot: int) -> Sequence[tuple[int, int]]:
         """A TCP flow's handshake a minute ago, data two seconds later, what ended it now."""

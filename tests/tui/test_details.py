@@ -22,7 +22,6 @@ from flowtop.model.record import FLOW_RECORD_DTYPE
 from flowtop.query.query import Books, Details, Page, Query, Traffic
 from flowtop.text.lookups import Lookups
 from flowtop.tui.keys import DETAIL_KEYS
-from flowtop.tui.panels.copying import CopyScreen
 from flowtop.tui.panels.details import (
     ENDINGS,
     REASONS,
@@ -33,6 +32,7 @@ from flowtop.tui.panels.details import (
     flag_marks,
     flags_over_time,
 )
+from flowtop.tui.panels.handing import HandOffScreen
 from tests.tui.fake_exports import statistics
 from tests.tui.fake_source import OUT, FakeSource, flow, random_flows
 from tests.tui.screen import cursor_line, flow_lines, lines, running
@@ -87,10 +87,10 @@ async def check_scroll_down(pilot: Pilot[None], _: FakeSource, key: str) -> None
     assert "Esc close" in text(pilot)
 
 
-async def check_copy(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+async def check_hand_off(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press(key)
     await pilot.app.workers.wait_for_complete()
-    assert isinstance(pilot.app.screen, CopyScreen)
+    assert isinstance(pilot.app.screen, HandOffScreen)
 
 
 async def check_close(pilot: Pilot[None], source: FakeSource, key: str) -> None:
@@ -102,7 +102,7 @@ async def check_close(pilot: Pilot[None], source: FakeSource, key: str) -> None:
 
 
 CHECKS: dict[str, Check] = {"step(-1)": check_above, "step(1)": check_below, "scroll(-1)": check_scroll_up,
-                            "scroll(1)": check_scroll_down, "copy": check_copy, "close": check_close}
+                            "scroll(1)": check_scroll_down, "hand_off": check_hand_off, "close": check_close}
 
 
 @pytest.mark.parametrize(("name", "action"), [(name, key.action) for key in DETAIL_KEYS for name in key.names])

@@ -6,7 +6,9 @@ import asyncio
 import csv
 import json
 import os
+import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,18 @@ from textual.pilot import Pilot
 
 from flowtop.errors import FlowtopError
 from flowtop.fields.records import flow_names
+from flowtop.filters.terms import words_as_tcpdump
+from flowtop.output import bundle
 from flowtop.output.row_files import write_rows
 from flowtop.query.query import Query
 from flowtop.tui.app import FlowtopApp
-from flowtop.tui.keys import COPY_KEYS
-from flowtop.tui.panels.copying import LONGEST, CopyScreen
+from flowtop.tui.keys import HAND_OFF_KEYS
+from flowtop.tui.panels.handing import LONGEST, HandOffScreen
 from flowtop.tui.panels.writing import WriteScreen
+from tests.tui.fake_exports import FakeExports
+from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import ICMP, OUT, FakeSource, flow, random_flows
-from tests.tui.screen import flow_lines, line, lines, running, shown
+from tests.tui.screen import flow_lines, line, lines, running, shown, terminal_lines
 
 FLOWS = [
     flow(1, "198.51.100.7", "10.0.0.5", (443, 51514), rate=9e6, octets=90_000, ifindex=2),
@@ -66,11 +72,11 @@ async def test_numbers_are_copied_where_names_are_shown() -> None:
         assert "host 198.51.100.7 and src port 443" in pilot.app.clipboard and "name" not in pilot.app.clipboard
 
 
-@pytest.mark.parametrize("name", [name for key in COPY_KEYS if key.action == "close" for name in key.names])
+@pytest.mark.parametrize("name", [name for key in HAND_OFF_KEYS if key.action == "close" for name in key.names])
 async def test_nothing_is_copied_when_the_reader_thinks_better_of_it(name: str) -> None:
     async with running(FakeSource(FLOWS)) as pilot:
         await pilot.press("down", "c", name)
-        assert not isinstance(pilot.app.screen, CopyScreen)
+        assert not isinstance(pilot.app.screen, HandOffScreen)
         assert pilot.app.clipboard == "" and pilot.app.return_code is None
 
 
@@ -78,12 +84,12 @@ async def test_without_a_cursor_the_first_row_is_copied_and_without_rows_it_says
     async with running(FakeSource(FLOWS)) as pilot:
         first = flow_lines(pilot.app)[0].split()[3].partition(":")[0]
         await pilot.press("c")
-        assert isinstance(pilot.app.screen, CopyScreen)
+        assert isinstance(pilot.app.screen, HandOffScreen)
         await pilot.press("f")
         assert first in pilot.app.clipboard
     async with running(FakeSource()) as pilot:
         await pilot.press("c")
-        assert not isinstance(pilot.app.screen, CopyScreen)
+        assert not isinstance(pilot.app.screen, HandOffScreen)
         assert "put the cursor on one" in line(pilot.app, -1)
 
 
@@ -234,3 +240,104 @@ def test_behind_sudo_the_file_belongs_to_who_typed_it(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.csv", page, (65534, 65534))
     found = (tmp_path / "x.csv").stat()
     assert (found.st_uid, found.st_gid) == (65534, 65534)
+
+
+# ---- exactly this: packets, an export, a bundle
+
+async def settle(pilot: Pilot[None]) -> None:
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+@pytest.mark.parametrize(("keys", "expected"), [
+    (("x",), "tcp and 198.51.100.7:443 and 10.0.0.5:51514"),
+    (("B", "x"), "tcp and 198.51.100.7:443 and 10.0.0.5:51514"),
+    (("3", "x"), "tcp and port 443"),
+    (("slash", *"net 198.51.100.0/24", "enter", "3", "x"), "(net 198.51.100.0/24) and (tcp and port 443)"),
+    (("5", "x"), "if eth0"),
+])
+async def test_packets_and_exports_are_of_exactly_the_row(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...], expected: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    packets, exports = FakePackets(), FakeExports()
+    async with running(FakeSource(FLOWS), packets=packets, exports=exports) as pilot:
+        await pilot.press(*keys, "p", "enter")
+        await settle(pilot)
+        assert [filters for _, filters, _ in packets.asked] == [[expected]]
+        await pilot.press("x", "e", "enter")
+        await settle(pilot)
+        [(what, (url, text))] = exports.asked
+        assert (what, text) == ("add", expected) and url.startswith("file:flowtop-")
+        assert any(expected in line for line in lines(pilot.app)), "the panel shows what it is of"
+
+
+async def test_a_filter_of_an_export_that_is_none_is_said_in_one_line() -> None:
+    exports = FakeExports()
+    async with running(FakeSource(FLOWS), exports=exports) as pilot:
+        await pilot.press("e", "down", *"port ninety", "enter")
+        await settle(pilot)
+        assert not exports.asked
+        assert sum("filter: " in text for text in lines(pilot.app)) == 1
+        await pilot.press("ctrl+u", *"port 90", "up", *"csv:x.csv", "enter")
+        await settle(pilot)
+        assert exports.asked == [("add", ("csv:x.csv", "port 90"))]
+
+
+@pytest.mark.parametrize(("view", "expected"), [("2", "host 10.0.0.5"), ("3", "tcp and port 443"), ("5", "")])
+async def test_groups_have_a_tcpdump_expression_where_there_is_one(view: str, expected: str) -> None:
+    async with running(FakeSource(FLOWS)) as pilot:
+        await pilot.press(view, "x", "t")
+        assert pilot.app.clipboard == expected
+
+
+def test_expressions_of_groups_are_those_of_tcpdump() -> None:
+    for text in ("host 2001:db8::1", "tcp and port 443", "src net 2001:db8::/32 and icmp6", "net 2001:db8::/32"):
+        assert words_as_tcpdump(text) == text
+        subprocess.run(["tcpdump", "-d", text], check=True, capture_output=True)
+    assert not words_as_tcpdump("process nginx and port 80")
+    assert not words_as_tcpdump("port 80 or port 81")
+
+
+async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle, "check_text", lambda: "ok    kernel\n")
+    monkeypatch.setattr("flowtop.tui.main.bundle.PACKETS_S", 0.2)
+    packets = FakePackets()
+    async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
+        before = "\n".join(terminal_lines(pilot.app))
+        await pilot.press("x", "b", "enter")
+        await settle(pilot)
+        [made] = tmp_path.iterdir()
+        assert f"bundle in {made.name}: 1 flow, 0 packets, screen, check" in line(pilot.app, -1)
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        [(path, filters, new)] = packets.asked
+        assert (Path(path), filters, new) == (made / "packets.pcapng", ["tcp and 198.51.100.7:443 and 10.0.0.5:51514"],
+                                              True)
+        assert not packets.running, "it ends by itself"
+        assert (made / "check.txt").read_text() == "ok    kernel\n"
+        screen = (made / "screen.txt").read_text()
+        assert screen.splitlines()[3:8] == [text.rstrip() for text in before.splitlines()[3:8]]
+        assert "hand off this flow" not in screen
+        [row] = csv.DictReader((made / "flows.csv").read_text().splitlines())
+        assert row["sourceTransportPort"] == "443"
+        assert {stat.S_IMODE(file.stat().st_mode) for file in made.iterdir()} == {0o600}
+
+
+async def test_a_bundle_says_why_it_has_no_packets_and_never_writes_into_what_is_there(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle, "check_text", lambda: "")
+    (tmp_path / "there").mkdir()
+    async with running(FakeSource(FLOWS), 120, 24) as pilot:
+        await pilot.press("x", "b", "ctrl+u", *"there", "enter")
+        await settle(pilot)
+        assert any("exists already" in text for text in lines(pilot.app)) and not [*(tmp_path / "there").iterdir()]
+        await pilot.press(*"2", "enter")
+        await settle(pilot)
+        assert "no packets (none come here)" in line(pilot.app, -1)
+        assert {file.name for file in (tmp_path / "there2").iterdir()} == {"screen.txt", "flows.csv", "check.txt"}
+
+
+def test_the_check_of_a_bundle_is_what_the_command_prints() -> None:
+    assert re.search(r"(?m)^(ok  |MISS)  kernel", bundle.check_text())

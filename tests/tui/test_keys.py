@@ -17,9 +17,9 @@ from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import KEYS
 from flowtop.tui.palettes import THEMES
 from flowtop.tui.panels.columns import ColumnsScreen
-from flowtop.tui.panels.copying import CopyScreen
 from flowtop.tui.panels.exports import ExportsScreen
 from flowtop.tui.panels.groups import GroupsScreen
+from flowtop.tui.panels.handing import HandOffScreen
 from flowtop.tui.panels.help import HelpScreen
 from flowtop.tui.panels.interfaces import InterfacesScreen
 from flowtop.tui.panels.sorting import SortScreen
@@ -478,9 +478,9 @@ async def check_columns(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     assert "VLAN" in line(pilot.app, 2)
 
 
-async def check_copy(pilot: Pilot[None], _: FakeSource, key: str) -> None:
+async def check_hand_off(pilot: Pilot[None], _: FakeSource, key: str) -> None:
     await pilot.press("down", key)
-    assert isinstance(pilot.app.screen, CopyScreen)
+    assert isinstance(pilot.app.screen, HandOffScreen)
     await pilot.press("f")
     first = next(row for row in FLOWS if row.flow_id == BY_RATE[0])
     assert str(address(first.source_address[:4])) in pilot.app.clipboard
@@ -596,7 +596,7 @@ CHECKS: dict[str, Check] = {
     "open": check_open,
     "back": check_back,
     "columns": check_columns,
-    "copy": check_copy,
+    "hand_off": check_hand_off,
     "write": check_write,
     "packets": check_packets,
     "help": check_help,

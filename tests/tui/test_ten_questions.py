@@ -281,6 +281,27 @@ async def test_how_is_it_by_as(recording: Path, tmp_path: Path) -> None:
         assert rate(went[BACKUP]) in row
 
 
+async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path) -> None:
+    """The chart of the host that is opened, and of its flow: octets of each second, from the first packet on."""
+    by_second = [octets(PACKETS, second)[1][BACKUP] for second in range(BACKUP_FROM_S, SECONDS)]
+    async with start_screen(recording, 120, 48) as pilot:
+        screen = await answer(pilot, "2", "down", "enter")
+        assert any("its out" in line for line in screen)
+        app = pilot.app
+        assert isinstance(app, FlowtopApp) and app.main.page is not None
+        history = app.main.page.group_history
+        assert sum(history.into) == 0
+        volumes = [rate * length for rate, length in zip(history.out_of, history.lengths_s, strict=True)]
+        assert sum(volumes) == pytest.approx(sum(by_second))
+        assert max(history.out_of) == pytest.approx(max(by_second), rel=0.02)
+        screen = await answer(pilot, "enter")
+        details = app.main.page.details
+        assert details is not None and details.history is not None
+        volumes = [rate * length for rate, length in zip(details.history.out_of, details.history.lengths_s, strict=True)]
+        assert sum(volumes) == pytest.approx(sum(by_second))
+        assert any("-1m" in line and "│" in line for line in screen), "in the box of the details"
+
+
 async def test_a_capture_of_exactly_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the first flow: `f` lists its conversation, `W` and Enter write that. A file that has been read has no more
     packets, so this is live."""

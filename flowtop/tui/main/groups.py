@@ -21,6 +21,7 @@ from flowtop.tui.panels.groups import BIFLOWS, GroupsScreen
 from flowtop.tui.source import ExportControl
 from flowtop.tui.state.questions import Questions
 from flowtop.tui.state.viewport import START, Place, Viewport
+from flowtop.tui.widgets.chart import BRAILLE, Glyphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,9 @@ class GroupsController:
         viewport: the cursor.
         questions: the query.
         exports: whose states the details show; None: there are none.
-        copy: offers to copy the cursor's flow.
+        hand_off: offers to hand off the cursor's flow.
         sparks: characters of the sparklines, from low to high.
+        glyphs: what charts are painted with.
         clock: for times of day.
 
     Attributes:
@@ -82,13 +84,15 @@ class GroupsController:
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, exports: ExportControl | None,
-                 copy: Callable[[], None], *, sparks: str = theme.SPARKS, clock: Clock) -> None:
+                 hand_off: Callable[[], None], *, sparks: str = theme.SPARKS, glyphs: Glyphs = BRAILLE,
+                 clock: Clock) -> None:
         self._view = view
         self._viewport = viewport
         self._questions = questions
         self._exports = exports
-        self._copy = copy
+        self._hand_off = hand_off
         self._sparks = sparks
+        self._glyphs = glyphs
         self._clock = clock
         self.home: Callable[[], Home] | None = None
         self._steps: list[Step] = []
@@ -223,7 +227,7 @@ class GroupsController:
             self._questions.watch(None)
             self._view.changed()
 
-        self._details = DetailsScreen(self._step, self._copy)
+        self._details = DetailsScreen(self._step, self._hand_off)
         self._view.app.push_screen(self._details, closed)
         self._show_details(page, row)
 
@@ -255,7 +259,8 @@ class GroupsController:
         exports = () if self._exports is None else self._exports.statistics()
         shown = self._view.page
         list_ms = shown.unix_ms if shown is not None and self._questions.paused else None
-        context = DetailsContext(page, self._view.wording(), self._clock.local, self._sparks, exports, list_ms)
+        context = DetailsContext(page, self._view.wording(), self._clock.local, self._sparks, self._glyphs,
+                                 exports, list_ms)
         self._details.show(details, context)
 
 

@@ -4,10 +4,9 @@ colours kept for the next run."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,28 +14,28 @@ from flowtop.errors import FlowtopError
 from flowtop.export.exports import Export
 from flowtop.fields.arrangement import Arrangement
 from flowtop.fields.columns import Column
-from flowtop.fields.groups import drill_term
 from flowtop.files import recording_owner
-from flowtop.filters.filter import Filter, all_of_texts
-from flowtop.filters.terms import flow_as_filter, flow_as_tcpdump
-from flowtop.output.records import page_record, rows_name
+from flowtop.filters.filter import Filter, all_of_texts, compile_filter
+from flowtop.output.records import rows_name
 from flowtop.output.row_files import write_rows
-from flowtop.query.layout import columns_of, offered_columns
+from flowtop.query.layout import columns_of, offered_columns, sorted_column
 from flowtop.query.query import Page, Query
 from flowtop.recording.recorder import closing_line
 from flowtop.recording.recording import RecordingStatistics
 from flowtop.text import units
 from flowtop.tui.clock import Clock
+from flowtop.tui.main.bundle import BundleMaker
 from flowtop.tui.main.view import View
 from flowtop.tui.palettes import ThemedApp
 from flowtop.tui.panels.columns import ColumnsScreen
-from flowtop.tui.panels.copying import LONGEST, CopyScreen
 from flowtop.tui.panels.exports import ExportsScreen
+from flowtop.tui.panels.handing import LONGEST, HandOffScreen
 from flowtop.tui.panels.writing import WriteScreen
 from flowtop.tui.saved import Looks, SavedView
 from flowtop.tui.source import ExportControl, PacketControl
 from flowtop.tui.state.exports import Pace
 from flowtop.tui.state.questions import Questions
+from flowtop.tui.state.subject import Subject, subject_of
 from flowtop.tui.state.viewport import Viewport
 from flowtop.tui.widgets.flow_table import FlowTable
 
@@ -58,6 +57,7 @@ class HandOffController:
         table: for the columns on view.
         exports: the exports of this run; None: it has none, and none can be added.
         packets: what writes packets; None: nothing does.
+        picture: gives the text that is on screen.
         looks: columns and theme to begin with, and what keeps them.
         clock: times of exports and of file names.
 
@@ -67,13 +67,16 @@ class HandOffController:
     """
 
     def __init__(self, view: View, viewport: Viewport, questions: Questions, table: FlowTable, *,
-                 exports: ExportControl | None, packets: PacketControl | None, looks: Looks, clock: Clock) -> None:
+                 exports: ExportControl | None, packets: PacketControl | None, picture: Callable[[], str],
+                 looks: Looks, clock: Clock) -> None:
         self._view = view
         self._viewport = viewport
         self._questions = questions
         self._table = table
         self._exports = exports
         self._packets = packets
+        self._picture = picture
+        self._bundles = BundleMaker(view, packets, self._flows_of, lambda: self._file_has_ended)
         self._looks = looks
         self._clock = clock
         self.arrangement = looks.columns
@@ -84,23 +87,48 @@ class HandOffController:
         self._awaited: tuple[Query, asyncio.Future[Page]] | None = None
         self._beginning = False  # packets: the hooks that copy them are compiled
 
-    # ---- the clipboard
+    # ---- one row
 
-    def action_copy(self) -> None:
-        """Choose a format, then copy the cursor's flow."""
+    def action_hand_off(self) -> None:
+        """Choose how the cursor's row is handed off."""
         row, page = self._viewport.take_selected(), self._view.page
         if row is None or page is None:
-            self._view.say("no flow to copy: put the cursor on one first")
+            self._view.say("no flow to hand off: put the cursor on one first")
             return
-        if row.group:
-            as_filter, as_tcpdump = drill_term(page.query.group, row, page.lookups), ""
-        else:
-            as_filter, as_tcpdump = flow_as_filter(row, page.lookups), flow_as_tcpdump(row)
-        self._view.app.push_screen(CopyScreen((
-            ("filter", as_filter),
-            ("tcpdump", as_tcpdump),
-            ("JSON", json.dumps(page_record(row, page))),
-        ), self.copy, rows_name(page.query).removesuffix("s")))
+        self._view.app.push_screen(HandOffScreen(subject_of(row, page), self.copy, {
+            "packets": self._packets_of, "export": self._export_of, "bundle": self._bundle_of}))
+
+    def _known(self, subject: Subject) -> bool:
+        """Whether the flows of the subject can be told from others; if not, it is said."""
+        if not subject.whole:
+            self._view.say("the kernel's table was full: only the sum of these flows is known")
+        return bool(subject.whole)
+
+    def _packets_of(self, subject: Subject) -> None:
+        if self._known(subject):
+            self._start_packets((compile_filter(subject.whole),), f"this {subject.what}: {subject.whole}")
+
+    def _export_of(self, subject: Subject) -> None:
+        if self._exports is None:
+            self._view.say("there are no exports here")
+        elif self._known(subject):
+            self._open_exports(subject.whole)
+
+    def _bundle_of(self, subject: Subject) -> None:
+        if self._bundles.busy:
+            self._view.say(f"one bundle at a time: {self._bundles.busy} is being filled")
+        elif self._known(subject):
+            picture, name = self._picture(), self._file_name("")
+
+            async def begin(path: Path) -> str:
+                return await self._bundles.begin(path, subject, picture)
+
+            self._view.app.push_screen(WriteScreen(
+                name, begin, self._view.say, title=f"a bundle of this {subject.what}, in a new directory", suffixes=(),
+                verb="start"))
+
+    def _file_name(self, suffix: str) -> str:
+        return time.strftime("flowtop-%Y%m%d-%H%M%S", self._clock.local(self._clock.wall())) + suffix
 
     def copy(self, what: str, text: str) -> None:
         """Hand a text to the terminal's clipboard (OSC 52)."""
@@ -114,11 +142,10 @@ class HandOffController:
 
     def action_write(self) -> None:
         """Ask for a file name, then write the list."""
-        name = time.strftime("flowtop-%Y%m%d-%H%M%S.csv", self._clock.local(self._clock.wall()))
-        self._view.app.push_screen(WriteScreen(name, self._write, self._view.say))
+        self._view.app.push_screen(WriteScreen(self._file_name(".csv"), self._write, self._view.say))
 
     async def _write(self, path: Path) -> str:
-        page = await self._all_rows()
+        page = await self._all_rows(lambda listed: listed)
         await asyncio.to_thread(write_rows, path, page, recording_owner(os.environ, os.geteuid()))
         rows, matched = len(page.rows), page.matched
         part = "" if rows >= matched else f", the first of {matched:,}"
@@ -127,12 +154,21 @@ class HandOffController:
         written = units.things(rows, rows_name(page.query).removesuffix("s"))
         return f"{written}{part} written to {units.printable(str(path.absolute()), 200)}"
 
-    async def _all_rows(self) -> Page:
-        """The list as it is now, in the order on view, beyond what is in view."""
+    async def _flows_of(self, chosen: Filter) -> Page:
+        """All flows that pass a filter, whatever the list shows."""
+        def flows(listed: Query) -> Query:
+            query = replace(listed, group=(), biflow=False, filter=chosen, scope=None, hold=None, compare=None,
+                            details=None, own=0)
+            return replace(query, sort=sorted_column(query).id)
+
+        return await self._all_rows(flows)
+
+    async def _all_rows(self, of: Callable[[Query], Query]) -> Page:
+        """All rows of a query, made from that of the list as it is now: the order on view, beyond what is in view."""
         asked = self._questions.asked
         if asked is None:
             raise FlowtopError("no flows yet", hint="wait for the first ones")
-        query = replace(asked, offset=0, limit=MOST_ROWS, anchor=None)
+        query = of(replace(asked, offset=0, limit=MOST_ROWS, anchor=None))
         answer: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
         self._awaited = query, answer
         try:
@@ -158,19 +194,23 @@ class HandOffController:
 
     def action_packets(self) -> None:
         """Ask for a file name, then write packets; or stop writing them."""
+        if self._packets is not None and self._packets.running and not self._beginning:
+            self._view.app.run_worker(self._end_packets(), exclusive=True, group="packets")
+            return
+        filters, texts = self._filters()
+        self._start_packets(filters, f"flows that match {texts}" if texts else "all flows")
+
+    def _start_packets(self, filters: Sequence[Filter], which: str) -> None:
+        """Ask for a file name, then write packets of the flows that pass these filters."""
         if self._packets is None:
             self._view.say("packets cannot be written here")
         elif self._beginning:
             self._view.say("packets: starting …")
         elif self._packets.running:
-            self._view.app.run_worker(self._end_packets(), exclusive=True, group="packets")
+            self._view.say("packets are being written already: W stops that")
         elif self._file_has_ended:
             self._view.say("the whole file has been read: start again with -r FILE -w OTHER.pcapng")
         else:
-            name = time.strftime("flowtop-%Y%m%d-%H%M%S.pcapng", self._clock.local(self._clock.wall()))
-            filters, texts = self._filters()
-            which = f"flows that match {texts}" if texts else "all flows"
-
             async def begin(path: Path) -> str:
                 self._beginning = True
                 try:
@@ -182,8 +222,8 @@ class HandOffController:
                 return f"writing packets to {units.printable(str(path.absolute()), 200)}: W stops"
 
             self._view.app.push_screen(WriteScreen(
-                name, begin, self._view.say, title=f"write packets of {which}", suffixes=(".pcapng",),
-                verb="start"))
+                self._file_name(".pcapng"), begin, self._view.say, title=f"write packets of {which}",
+                suffixes=(".pcapng",), verb="start"))
 
     @property
     def _file_has_ended(self) -> bool:
@@ -212,9 +252,12 @@ class HandOffController:
 
     def action_exports(self) -> None:
         """Open the exports panel."""
+        self._open_exports("")
+
+    def _open_exports(self, filter_text: str) -> None:
         if self._exports is not None:
-            self._view.app.push_screen(
-                ExportsScreen(self._exports, self._pace, self._export_urls, self._view.show_alarm, self._clock))
+            self._view.app.push_screen(ExportsScreen(
+                self._exports, self._pace, self._export_urls, self._view.show_alarm, self._clock, filter_text))
 
     def export_statistics(self) -> tuple[Export, ...]:
         """The exports as they are now; their rates are measured by the calls."""

@@ -87,7 +87,8 @@ class MainScreen(Screen[None]):
                  looks: Looks = DEFAULT_LOOKS, clock: Clock = SYSTEM_CLOCK,
                  more_views: Sequence[ListView] = (), charts: tuple[str, str] = ("", "utf-8")) -> None:
         super().__init__()
-        self.header = Header(sparks, glyphs_for(*charts))
+        glyphs = glyphs_for(*charts)
+        self.header = Header(sparks, glyphs)
         self.table = FlowTable(STARTING)
         self.status = StatusLine()
         self.viewport = Viewport()
@@ -95,9 +96,10 @@ class MainScreen(Screen[None]):
         self.list = ListController(self, self.viewport, self.questions, bits=bits, clock=clock)
         self.filter = FilterController(self, self.viewport, self.questions, self.table, looks)
         self.handoff = HandOffController(self, self.viewport, self.questions, self.table, exports=exports,
+                                         picture=self.picture,
                                          packets=packets, looks=looks, clock=clock)
-        self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_copy,
-                                       sparks=sparks, clock=clock)
+        self.groups = GroupsController(self, self.viewport, self.questions, exports, self.handoff.action_hand_off,
+                                       sparks=sparks, glyphs=glyphs, clock=clock)
         if packets is not None:
             packets.names = self.filter.known_hosts
         self.views = ViewsController(self, self.viewport, self.questions, self.groups, (*VIEWS, *more_views))
@@ -329,6 +331,10 @@ class MainScreen(Screen[None]):
             troubles=self.trouble.found(),
         ))
         self.filter.bar.place(self.header.list_line)
+
+    def picture(self) -> str:
+        """The text that is on screen, without panels over it."""
+        return "\n".join(strip.text.rstrip() for strip in self._compositor.render_strips()) + "\n"
 
     def chart_rows(self) -> int:
         """Rows of the chart: as many as were chosen, while the list keeps enough."""

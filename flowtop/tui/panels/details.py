@@ -31,6 +31,7 @@ from flowtop.tui.keys import DETAIL_KEYS, bindings
 from flowtop.tui.line import Part, justify
 from flowtop.tui.panels.frame import scrolling_frame, wrapped
 from flowtop.tui.state.exports import STATES
+from flowtop.tui.widgets.chart import BRAILLE, Glyphs, chart_lines
 from flowtop.tui.widgets.header import sparkline
 from flowtop.tui.widgets.lines import Lines
 
@@ -86,19 +87,24 @@ REASONS: dict[int, str] = {
 """Why a record was made."""
 MOST_EXPORTS = 8
 """Exports with a line each."""
+CHART_ROWS, CHART_S = 4, 120.0
+"""As far as the table remembers a flow's rates."""
+CHART_FROM = 36
+"""Lines of a terminal from which on the chart has room below all the others."""
 _LABEL = 14
 _WAY = 31
 
 
 @dataclass(frozen=True, slots=True)
 class DetailsContext:
-    """What the details are shown with: their page, the wording of cells, local time, characters of sparklines, and the
-    exports of this run."""
+    """What the details are shown with: their page, the wording of cells, local time, characters of sparklines and
+    charts, and the exports of this run."""
 
     page: Page
     wording: Wording
     local: Callable[[float], time.struct_time]
     sparks: str = theme.SPARKS
+    glyphs: Glyphs = BRAILLE
     exports: tuple[Export, ...] = ()
     list_ms: int | None = None
     """The time of the list when it is paused; details stay live."""
@@ -187,6 +193,15 @@ def _over_time(details: Details, context: DetailsContext, room: int) -> Iterator
     yield "", f"last {units.duration(details.rates_s)}  peak of these {context.rate(high)}"
     if not marks:
         yield "", ""
+
+
+def history_lines(details: Details, context: DetailsContext, width: int) -> list[Strip]:
+    """What came in and went out with the flow and its answers; nothing where that is not known."""
+    if details.history is None or not details.history.ends_ms:
+        return []
+    chart = chart_lines(details.history, width, CHART_ROWS, now_ms=context.page.unix_ms, bits=context.wording.bits,
+                        glyphs=context.glyphs, span_s=CHART_S)
+    return [Strip.blank(width), *chart, Strip.blank(width)]
 
 
 def _state(details: Details) -> str:
@@ -313,17 +328,17 @@ class DetailsScreen(ModalScreen[None]):
 
     Args:
         step: moves the cursor of the list down by a number of lines, and shows that flow.
-        copy: offers to copy the flow.
+        hand_off: offers to hand off the flow.
     """
 
     AUTO_FOCUS = None
     CSS = scrolling_frame("DetailsScreen", 100)
     BINDINGS: ClassVar[list[BindingType]] = bindings(DETAIL_KEYS)
 
-    def __init__(self, step: Callable[[int], None], copy: Callable[[], None]) -> None:
+    def __init__(self, step: Callable[[int], None], hand_off: Callable[[], None]) -> None:
         super().__init__()
         self._step = step
-        self._copy = copy
+        self._hand_off = hand_off
         self._shown: tuple[Details, DetailsContext] | None = None
         self._lines = Lines(self._make)
 
@@ -355,9 +370,9 @@ class DetailsScreen(ModalScreen[None]):
         for box in self.query(VerticalScroll):
             box.scroll_relative(y=pages * (box.size.height - 1), animate=False)
 
-    def action_copy(self) -> None:
-        """Copy the flow."""
-        self._copy()
+    def action_hand_off(self) -> None:
+        """Hand off the flow."""
+        self._hand_off()
 
     def action_close(self) -> None:
         """Back to the list, once."""
@@ -367,4 +382,5 @@ class DetailsScreen(ModalScreen[None]):
     def _make(self, width: int) -> list[Strip]:
         hints = [Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL) for cap, hint in _HINTS]
         lines = [] if self._shown is None else detail_lines(*self._shown, width)
-        return [*lines, justify(hints, [], width)]
+        chart = () if self._shown is None or self.app.size.height < CHART_FROM else history_lines(*self._shown, width)
+        return [*lines, *chart, justify(hints, [], width)]

@@ -19,11 +19,14 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Input, Label
+from textual.widgets import Label
 
 from flowtop.errors import FlowtopError
 from flowtop.export.exports import Export
 from flowtop.export.statistics import ExportState
+from flowtop.filters.completion import complete
+from flowtop.filters.errors import FilterError
+from flowtop.filters.filter import compile_filter
 from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.clock import Clock
@@ -38,7 +41,7 @@ STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30
 EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines or CSV), or send them over the",
          "network to a collector. An export gets every flow that is counted, whatever",
-         "the list shows.")
+         "the list shows, or those that pass a filter of its own: ↓ there.")
 
 
 class ExportList(Widget):
@@ -154,7 +157,8 @@ REFRESH_S = 0.5
 SCHEMES = ("file:", "ipfix+tcp://", "ipfix+tls://", "ipfix+udp://", "ipfix://", "jsonl:", "csv:", "jsonl+tcp://", "jsonl+udp://")
 """URL schemes that Tab offers, in this order; a test compares them with the transports."""
 HINTS = tuple((key.caps.split()[0], key.hint) for key in EXPORT_KEYS if key.hint)
-TYPING_HINTS = (("Enter", "start"), ("Tab", "complete"), ("↑", "history"), ("Esc", "cancel"))
+TYPING_HINTS = (("Enter", "start"), ("Tab", "complete"), ("↑", "history"), ("↓", "filter"), ("Esc", "cancel"))
+FILTER_HINTS = (("Enter", "start"), ("Tab", "complete"), ("↑", "back"), ("Esc", "cancel"))
 DETAIL_LINES = 3
 """Lines of a long URL or error, at most."""
 
@@ -168,6 +172,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         history: URLs that were typed before; added to.
         alarm: called with the error of an export that could not be added, if the panel is closed by then.
         clock: for times of day.
+        filter_text: of the export that is to be added; "": none, and typing begins when there is no export yet.
     """
 
     AUTO_FOCUS = None
@@ -182,14 +187,14 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
     BINDINGS: ClassVar[list[BindingType]] = bindings(EXPORT_KEYS)
 
     def __init__(self, exports: ExportControl, pace: Pace, history: list[str], alarm: Callable[[str], None],
-                 clock: Clock) -> None:
+                 clock: Clock, filter_text: str = "") -> None:
         super().__init__()
         self._exports = exports
         self._pace = pace
         self._history = history
         self._alarm = alarm
         self._clock = clock
-        self._typing = not exports.statistics()
+        self._typing = bool(filter_text) or not exports.statistics()
         self._ahead = ""
         self._ready = False
         self._opening = ""
@@ -198,6 +203,11 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         self._list = ExportList(pace)
         self._details = Lines(self._detail_lines, id="details")
         self._input = LineInput(self._completions, history)
+        self._filter = LineInput(_filter_completions, ())
+        self._filter.value = filter_text
+        self._filter.placeholder = "every flow that is counted"
+        self._input.below = lambda: self.set_focus(self._filter)
+        self._filter.above = lambda: self.set_focus(self._input)
         self._message = Lines(self._message_lines)
         self._hints = Lines(self._hint_lines)
 
@@ -210,6 +220,9 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             with Horizontal():
                 yield Label("add ", markup=False)
                 yield self._input
+            with Horizontal():
+                yield Label(" of ", markup=False)
+                yield self._filter
             yield self._message
             yield self._hints
 
@@ -255,7 +268,7 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         return strips + [Strip.blank(width)] * (2 - len(strips))
 
     def _hint_lines(self, width: int) -> list[Strip]:
-        hints = TYPING_HINTS if self._typing else HINTS
+        hints = HINTS if not self._typing else FILTER_HINTS if self._filter.has_focus else TYPING_HINTS
         return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
                          for cap, hint in hints], [], width)]
 
@@ -305,9 +318,9 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
         if self._message_parts:
             self._say()
 
-    def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Start the export that was typed."""
-        self._begin(message.value)
+    def on_input_submitted(self) -> None:
+        """Start the export that was typed, from either line."""
+        self._begin(self._input.value)
 
     def _begin(self, typed: str) -> None:
         """Open it, in a thread: certificates, files and spools are read."""
@@ -317,8 +330,9 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             self.app.run_worker(self._add(self._opening))
 
     async def _add(self, url: str) -> None:
+        text = self._filter.value.strip()
         try:
-            number = await asyncio.to_thread(self._exports.add, url)
+            number = await asyncio.to_thread(self._open, url, text)
         except FlowtopError as error:
             self._opening = ""
             self._refused(error)
@@ -332,13 +346,21 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             self._list.choose(number)
             self._again()
 
+    def _open(self, url: str, text: str) -> int:
+        """In a thread."""
+        if not text:
+            return self._exports.add(url)
+        return self._exports.add(url, compile_filter(text, "records").record_mask, filter=text)
+
     def _stop_typing(self) -> None:
         self._typing = False
         self._input.clear()
+        self._filter.clear()
         self.set_focus(None)
 
     def _refused(self, error: FlowtopError) -> None:
-        message = units.printable(error.message, 1_000)
+        words = f"filter: {error.problem}" if isinstance(error, FilterError) else error.message
+        message = units.printable(words, 1_000)
         if self.is_attached:
             hint = units.printable(error.hint, 1_000)
             self._say(Part(message, theme.ALARM), *([Part(f"hint: {hint}")] if hint else []))
@@ -410,6 +432,11 @@ class ExportsScreen(ModalScreen[None], TakesTyping):
             self._say()
         elif self.is_current:
             self.dismiss()
+
+
+def _filter_completions(text: str) -> list[str]:
+    found = complete(text, len(text))
+    return [text[:found.start] + candidate for candidate in found.candidates]
 
 
 def _question(number: int, exports: tuple[Export, ...]) -> tuple[Part, ...]:

@@ -21,11 +21,11 @@ from flowtop.text import units
 from flowtop.tui import theme
 from flowtop.tui.keys import (
     COLUMN_KEYS,
-    COPY_KEYS,
     DETAIL_KEYS,
     EXPORT_KEYS,
     FILTER_KEYS,
     GROUP_KEYS,
+    HAND_OFF_KEYS,
     HELP_KEYS,
     KEYS,
     MANUAL_KEYS,
@@ -72,7 +72,7 @@ TOGETHER: dict[tuple[str, ...], str] = {
     ("trouble",): "What is wrong: its flows",
     ("compare",): "What changed since then",
     ("columns",): "Choose columns",
-    ("copy",): "Copy the flow",
+    ("hand_off",): "Hand off this row",
     ("write", "packets"): "Write the list; packets",
     ("next_theme",): "Next theme",
     ("app.command_palette",): "Search commands",
@@ -243,7 +243,7 @@ def help_sections() -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
     yield "Accuracy line", ACCURACY
     yield "Mouse", MOUSE
     yield "Exports panel", [*((key.caps, key.doc) for key in EXPORT_KEYS), *TYPING_KEYS]
-    yield "Copying a flow", [(key.caps, key.doc) for key in COPY_KEYS]
+    yield "Handing off a row", [(key.caps, key.doc) for key in HAND_OFF_KEYS]
     yield "Details of a flow", [(key.caps, key.doc) for key in DETAIL_KEYS]
     yield "Help and the manual", [(key.caps, key.doc) for key in (*HELP_KEYS, *MANUAL_KEYS)]
     yield "Sorting", [("a letter", "Sort by the column that it stands before"),

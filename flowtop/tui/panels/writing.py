@@ -134,6 +134,7 @@ class WriteScreen(ModalScreen[None], TakesTyping):
 
     def _hint_lines(self, width: int) -> list[Strip]:
         formats = ", ".join(suffix[1:] for suffix in self._suffixes)
-        hints = (("Enter", self._verb), ("Tab", formats), ("Esc", "cancel"))
+        offered = (("Tab", formats),) if formats else ()
+        hints = (("Enter", self._verb), *offered, ("Esc", "cancel"))
         return [justify([Part(hint, label=f"{cap} ", label_style=theme.KEY_CAP, style=theme.LABEL, gap=3)
                          for cap, hint in hints], [], width)]

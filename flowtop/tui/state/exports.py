@@ -191,6 +191,7 @@ def details(export: Export, pace: Pace, clock: Clock) -> list[Part]:
     words = STATES[statistics.state]
     lines = [
         Part(units.printable(statistics.url, 1_000), label=_label("to")),
+        Part(units.printable(export.filter, 1_000) or "every flow that is counted", label=_label("of")),
         Part(f"{words.glyph} {words.word} since {_ago(statistics.since_unix_s, clock)}", words.style,
              label=_label("state")),
         Part(_sent(export, pace), label=_label("sent")),

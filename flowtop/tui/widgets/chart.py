@@ -77,10 +77,10 @@ def nice_scale(octets_per_s: float, bits: bool) -> float:
 
 
 def binned(ends_ms: Sequence[int], lengths_s: Sequence[float], rates: Sequence[float], bins: int,
-           now_ms: int) -> list[float]:
-    """The highest rate of each bin of the last SPAN_S, oldest first. Bins keep their place in time, so that only the
+           now_ms: int, span_s: float = SPAN_S) -> list[float]:
+    """The highest rate of each bin of the last `span_s`, oldest first. Bins keep their place in time, so that only the
     last one changes with most ticks."""
-    bin_ms = SPAN_S * 1_000 / bins
+    bin_ms = span_s * 1_000 / bins
     last = now_ms // bin_ms
     highest = [0.0] * bins
     for end_ms, length_s, rate in zip(ends_ms, lengths_s, rates, strict=True):
@@ -104,26 +104,29 @@ def plot(values: Sequence[float], scale: float, rows: int, glyphs: Glyphs) -> li
 
 
 def chart_lines(history: TrafficHistory, width: int, rows: int, *, now_ms: int, bits: bool, glyphs: Glyphs,
-                at_ms: int | None = None) -> list[Strip]:
+                at_ms: int | None = None, names: tuple[str, str] = ("in", "out"),
+                span_s: float = SPAN_S) -> list[Strip]:
     """What came in at the left, what went out at the right, each with its scale.
 
     Args:
         width, rows: of all, in cells.
         now_ms: time at the right end, ms since 1970 UTC.
         at_ms: the time one looks at, if it is not now: marked by a cursor.
+        names: of both sides.
+        span_s: time from end to end, whole minutes.
     """
     half = (width - 2) // 2
-    sides = [_side(name, rates, history, half, rows, now_ms, bits, glyphs, at_ms)
-             for name, rates in (("in", history.into), ("out", history.out_of))]
+    sides = [_side(name, rates, history, half, rows, now_ms, bits, glyphs, at_ms, span_s)
+             for name, rates in zip(names, (history.into, history.out_of), strict=True)]
     return [Strip([Segment(" "), *left, Segment(" "), *right]).adjust_cell_length(width)
             for left, right in zip(*sides, strict=True)]
 
 
 def _side(name: str, rates: Sequence[float], history: TrafficHistory, width: int, rows: int, now_ms: int, bits: bool,
-          glyphs: Glyphs, at_ms: int | None) -> list[list[Segment]]:
+          glyphs: Glyphs, at_ms: int | None, span_s: float) -> list[list[Segment]]:
     cells = max(8, width - _LABEL - 1)
     bins = cells * glyphs.columns
-    values = binned(history.ends_ms, history.lengths_s, rates, bins, now_ms)
+    values = binned(history.ends_ms, history.lengths_s, rates, bins, now_ms, span_s)
     scale = nice_scale(max(values, default=0.0), bits)
     area = rows - 1 if rows >= _AXIS_FROM else rows
     labels = [""] * area
@@ -131,17 +134,17 @@ def _side(name: str, rates: Sequence[float], history: TrafficHistory, width: int
     if area > 1:
         labels[0] = " ".join(units.rate(scale, bits).split())
         labels[-1] = f"{name} 0"
-    cursor = None if at_ms is None else _cell_of(at_ms, now_ms, bins, glyphs.columns)
+    cursor = None if at_ms is None else _cell_of(at_ms, now_ms, bins, glyphs.columns, span_s)
     lines = []
     for label, text in zip(labels, plot(values, scale, area, glyphs), strict=True):
         lines.append([Segment(f"{label:>{_LABEL}} ", theme.LABEL), *_with_cursor(text, cursor)])
     if rows >= _AXIS_FROM:
-        lines.append([Segment(" " * (_LABEL + 1)), *_with_cursor(_axis(cells), cursor, theme.LABEL)])
+        lines.append([Segment(" " * (_LABEL + 1)), *_with_cursor(_axis(cells, span_s), cursor, theme.LABEL)])
     return lines
 
 
-def _cell_of(at_ms: int, now_ms: int, bins: int, columns: int) -> int | None:
-    bin_ms = SPAN_S * 1_000 / bins
+def _cell_of(at_ms: int, now_ms: int, bins: int, columns: int, span_s: float) -> int | None:
+    bin_ms = span_s * 1_000 / bins
     place = int(bins - 1 - (now_ms // bin_ms - at_ms // bin_ms))
     return place // columns if 0 <= place < bins else None
 
@@ -152,13 +155,13 @@ def _with_cursor(text: str, cell: int | None, style: Style = theme.PLAIN) -> lis
     return [Segment(text[:cell], style), Segment(text[cell], theme.CURSOR), Segment(text[cell + 1:], style)]
 
 
-def _axis(cells: int) -> str:
+def _axis(cells: int, span_s: float = SPAN_S) -> str:
     """The times below a plot: `-5m` at the left end, `now` at the right, and minutes between them where there is
     room."""
     line = [" "] * cells
-    for minutes in range(int(SPAN_S // 60) + 1):
+    for minutes in range(int(span_s // 60) + 1):
         text = f"-{minutes}m" if minutes else "now"
-        end = round(cells * (1 - minutes * 60 / SPAN_S))
+        end = round(cells * (1 - minutes * 60 / span_s))
         start = max(0, end if end == 0 else end - len(text) if not minutes else end - len(text) // 2)
         if all(character == " " for character in line[max(0, start - 1):start + len(text) + 1]):
             line[start:start + len(text)] = text

@@ -129,6 +129,9 @@ def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
     if page is None:
         return [Strip.blank(width)] * view.rows
     now = page.present or page
+    if page.group_history.ends_ms:
+        return chart_lines(page.group_history, width, view.rows, now_ms=now.unix_ms, bits=view.bits, glyphs=glyphs,
+                           names=("its in", "its out"))
     return chart_lines(now.history, width, view.rows, now_ms=now.unix_ms, bits=view.bits, glyphs=glyphs,
                        at_ms=page.unix_ms if page.past else None)
 

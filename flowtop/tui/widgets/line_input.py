@@ -38,6 +38,7 @@ class LineInput(Input):
 
     Attributes:
         locked: the text stays as it is; keys are for others.
+        above, below: called for ↑ and ↓ where the history has no more; None: nothing is there.
     """
 
     DEFAULT_CSS = """
@@ -60,6 +61,8 @@ class LineInput(Input):
         super().__init__(compact=True, select_on_focus=False, max_length=LONGEST)
         self.cursor_blink = False  # it would send octets to the terminal all the time
         self.locked = False
+        self.above: Callable[[], object] | None = None
+        self.below: Callable[[], object] | None = None
         self._complete = complete
         self._history = history
         self._draft = ""
@@ -110,6 +113,12 @@ class LineInput(Input):
 
     def action_recall(self, step: int) -> None:
         """An earlier text of the history, or back to what was being typed."""
+        if step > 0 and self._back == 0 and self.below is not None:
+            self.below()
+            return
+        if step < 0 and self._back == len(self._history) and self.above is not None:
+            self.above()
+            return
         if self._back == 0:
             self._draft = self.value
         self._back = max(0, min(self._back - step, len(self._history)))
