@@ -297,7 +297,8 @@ async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path
         screen = await answer(pilot, "enter")
         details = app.main.page.details
         assert details is not None and details.history is not None
-        volumes = [rate * length for rate, length in zip(details.history.out_of, details.history.lengths_s, strict=True)]
+        history = details.history
+        volumes = [rate * length for rate, length in zip(history.out_of, history.lengths_s, strict=True)]
         assert sum(volumes) == pytest.approx(sum(by_second))
         assert any("-1m" in line and "│" in line for line in screen), "in the box of the details"
 
