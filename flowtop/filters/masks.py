@@ -125,6 +125,17 @@ class _Subject:
             found = self._kept[key.word] = self._numbers(key)
         return found
 
+    def distinct(self, key: FilterKey) -> list[int]:
+        """The different ones of these numbers. All texts of a process have one column, so it is looked through once."""
+        numbers = self.numbers(key)
+        if not numbers.any():
+            return [0] * bool(len(numbers))
+        place = numbers.__array_interface__["data"], numbers.dtype.str, numbers.strides
+        found = self._kept.get(place)
+        if found is None:
+            found = self._kept[place] = np.unique(numbers)
+        return found.tolist()  # type: ignore[no-any-return]
+
     def words(self, side: str, dtype: str) -> Array:
         """Addresses of that side in network byte order, as words: for "u2" and "u4" the first word, shape (n,); for
         "u8" both, shape (n, 2)."""
@@ -240,7 +251,7 @@ def _test(test: Test, subject: _Subject) -> Mask:
     if isinstance(test, Match) and test.key.kind == "address":
         found = _in_network(numbers, operands.network(test.pattern))
     elif isinstance(test, Match):
-        codes = matching_codes(test, np.unique(numbers).tolist(), subject.lookups)
+        codes = matching_codes(test, subject.distinct(test.key), subject.lookups)
         found = np.isin(numbers, np.array(codes, numbers.dtype))
     elif test.key.kind == "bits":
         found = _has_bits(numbers, int(test.value))
