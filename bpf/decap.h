@@ -39,7 +39,15 @@
 #define VXLAN_FLAG_VNI 0x08
 #define VNI_HEADER 8
 
-/* State of one packet during decapsulation. */
+/* The content of a tunnel. */
+struct carried {
+	u64 offset;                   /* in the frame */
+	u32 type;                     /* EtherType; ETHERTYPE_BRIDGED: an Ethernet frame; 0: nothing that is read */
+	u32 tunnel;                   /* enum flow_tunnel */
+	u32 tunnel_id;
+};
+
+/* State of one packet during decapsulation. In a map: see flow.bpf.c. */
 struct work {
 	struct flow_key key;
 	struct packet packet;
@@ -48,14 +56,7 @@ struct work {
 	struct flow_key parent;       /* key of the outermost packet, as FLOW_KIND_PARENT */
 	struct packet outer;
 	u64 carried;                  /* whether there is an outermost packet */
-};
-
-/* The content of a tunnel. */
-struct carried {
-	u64 offset;                   /* in the frame */
-	u32 type;                     /* EtherType; ETHERTYPE_BRIDGED: an Ethernet frame; 0: nothing that is read */
-	u32 tunnel;                   /* enum flow_tunnel */
-	u32 tunnel_id;
+	struct carried inside;        /* the packet that is looked into */
 };
 
 /*
@@ -284,31 +285,32 @@ FLOW_INLINE void decapsulate(struct __sk_buff *skb, struct work *work)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < TUNNELS_MAX; i++) {
-		struct carried inside = {};
+		struct carried *inside = &work->inside;
 
+		__builtin_memset(inside, 0, sizeof(*inside));
 		if (!work->packet.transport_offset || work->packet.fragment)
 			return;
-		look_inside(skb, &work->key, &work->packet, &inside);
-		if (!inside.type)
+		look_inside(skb, &work->key, &work->packet, inside);
+		if (!inside->type)
 			return;
 		__builtin_memset(&work->inner_key, 0, sizeof(work->inner_key));
 		__builtin_memset(&work->inner, 0, sizeof(work->inner));
 		work->inner.carried = 1;
-		if (parse_inside(skb, &inside, work->packet.ip_offset + work->packet.ip_octets, work) != PARSED_IP)
+		if (parse_inside(skb, inside, work->packet.ip_offset + work->packet.ip_octets, work) != PARSED_IP)
 			return;
 		if (!work->carried) {
 			work->carried = 1;
 			work->parent = work->key;
 			work->parent.kind = FLOW_KIND_PARENT;
-			work->parent.tunnel = inside.tunnel;
-			work->parent.tunnel_id = inside.tunnel_id;
+			work->parent.tunnel = inside->tunnel;
+			work->parent.tunnel_id = inside->tunnel_id;
 			work->outer = work->packet;
 		}
 		work->inner_key.ifindex = work->key.ifindex;
 		work->inner_key.direction = work->key.direction;
 		if (!work->inner_key.tunnel) {   /* else a label or a session inside */
-			work->inner_key.tunnel = inside.tunnel;
-			work->inner_key.tunnel_id = inside.tunnel_id;
+			work->inner_key.tunnel = inside->tunnel;
+			work->inner_key.tunnel_id = inside->tunnel_id;
 		}
 		work->key = work->inner_key;
 		work->packet = work->inner;

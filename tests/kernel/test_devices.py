@@ -66,6 +66,8 @@ TALKING = [number for number, device in enumerate(HERE) if not device.refused]
 def make(near: Namespace, far: Namespace, relays: Relays) -> None:
     """All devices, each on a veth pair of its own. In batches: a process is slow in a machine that is emulated."""
     namespaces = {1: near, 2: far}
+    for namespace in namespaces.values():  # else the device below answers ARP for that above, perhaps first
+        namespace.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")
     if any(device.early for device in HERE):
         run("modprobe", "esp4_offload")  # what is configured before goes on without
     for ipv6 in (False, True):  # only where it is needed: it speaks by itself

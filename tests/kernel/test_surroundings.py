@@ -85,13 +85,12 @@ def test_no_header_of_the_working_directory_is_compiled(asked_for: set[str], tmp
     assert_captured(capture_once(tmp_path, cwd=planted, environment={"TMPDIR": str(planted), "HOME": str(planted)}))
 
 
-@pytest.mark.parametrize("variable", FOLDER_VARIABLES)
-def test_no_header_of_a_folder_in_the_environment_is_compiled(
-        asked_for: set[str], variable: str, tmp_path: Path) -> None:
-    """One variable at a time: a folder that stands twice on clang's path is looked into at the later place only."""
-    planted = tmp_path / "planted"
-    plant(planted, asked_for)
-    assert_captured(capture_once(tmp_path, environment={variable: str(planted)}))
+def test_no_header_of_a_folder_in_the_environment_is_compiled(asked_for: set[str], tmp_path: Path) -> None:
+    """A folder for each variable: one that stands twice on clang's path is looked into at the later place only."""
+    planted = {variable: tmp_path / "planted" / variable for variable in FOLDER_VARIABLES}
+    for folder in planted.values():
+        plant(folder, asked_for)
+    assert_captured(capture_once(tmp_path, environment={variable: str(path) for variable, path in planted.items()}))
 
 
 def test_a_python_package_that_the_environment_names_is_not_loaded_by_the_compiler(tmp_path: Path) -> None:
