@@ -157,8 +157,8 @@ def clock(seconds: float) -> dict[str, Any]:
 
 
 def soak(seconds: float) -> dict[str, Any]:
-    """10,000 flows at 50,000 packets a second. Memory: early, in the middle and at the end: it is level from the time on
-    when flows have ended for the first time."""
+    """10,000 flows at 50,000 packets a second. Memory: early, in the middle and at the end; it is level from the second
+    minute on."""
     figures: dict[str, Any] = {}
     with living("-i veth0", figures, flows=10_000, rate=50_000) as life:
         time.sleep(min(30, seconds / 3))
