@@ -8,6 +8,7 @@ import re
 import resource
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 RING_OCTETS = 16 << 20
 """Of the ring buffer that packets are written from."""
 _FILES = start.most_files(owners=True, names=True)
+_TASKS = 5
+"""Threads of metering, of the capture, of the owners and of the list of sockets, and the process that makes it."""
 _MOST_NAMES = 3
 _MEMORY_LOCK_REMEDY = "ulimit -l unlimited, or run with sudo"
 _JIT = Path("/proc/sys/net/core/bpf_jit_enable")
@@ -72,6 +75,7 @@ def check_host() -> tuple[Finding, ...]:
             check_bcc(),
             check_jit(),
             _tried("open files", _open_files, ""),
+            _tried("threads", try_threads, ""),
             _tried("compiler", _compiler, ""),
             _tried("map batches", try_batches, "Linux 5.6 or later is needed"),
             _tried("hooks", _hooks, "a kernel with CONFIG_NET_CLS_ACT and CONFIG_NET_CLS_BPF is needed"),
@@ -296,6 +300,24 @@ def _compiler() -> str:
             opened.enter_context(end)
         opened.callback(os.close, os.memfd_create("flowtop-check"))
         opened.callback(os.close, os.eventfd(0))
+    return "can be started"
+
+
+def try_threads() -> str:
+    """Start as many threads as a capture has threads and child processes at once. Raises OSError: a limit is lower."""
+    over = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(_TASKS):
+            thread = threading.Thread(target=over.wait, name="check")
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
     return "can be started"
 
 

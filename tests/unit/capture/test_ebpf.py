@@ -6,6 +6,7 @@ import errno
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +254,23 @@ class TestCheck:
         check.check_host()
         assert set(tried) == {(-1, -1)}, "RLIM_INFINITY, for packets and for names"
         assert limit == [(65_536, 65_536)], "nothing is changed"
+
+    @pytest.mark.parametrize(("most", "works"), [(0, False), (4, False), (5, True)])
+    def test_a_limit_of_threads_that_a_capture_would_meet_is_found(
+            self, monkeypatch: pytest.MonkeyPatch, most: int, works: bool) -> None:
+        """A capture of owners has four threads and a child process at once: `pids.max` of 6."""
+        begin, alive = threading.Thread.start, []
+
+        def start_thread(thread: threading.Thread) -> None:
+            if len(alive) == most:
+                raise RuntimeError("can't start new thread")
+            alive.append(thread)
+            begin(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_thread)
+        found = check._tried("threads", check.try_threads, "")
+        assert (found.ok, "ulimit -u" in found.remedy) == (works, not works)
+        assert not any(thread.is_alive() for thread in alive)
 
     def test_where_the_limit_stays_the_remedy_is_to_raise_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse() -> None:
