@@ -13,16 +13,14 @@ import numpy.typing as npt
 
 from flowtop.fields.columns import Column
 from flowtop.fields.networks import REMOTE_IS_SOURCE, RemoteEnds, networked
-from flowtop.filters.tree import Compare, Match, Tree, leaves
-from flowtop.filters.words import DESTINATION_PORT, SOURCE_PORT
 from flowtop.model.flows import Array, FlowColumns, FlowSource, Slots, with_columns
 from flowtop.model.kinds import Kind
-from flowtop.model.owners import pids_of
 from flowtop.model.rows import FlowRow, Sides, Volume
 from flowtop.query.biflows import Biflows, Pairing
 from flowtop.query.grouping import Groups, counted_once
 from flowtop.query.layout import row_fields, sorted_column
 from flowtop.query.measures import measured
+from flowtop.query.own_dns import own_dns
 from flowtop.query.query import Listed, Query
 from flowtop.query.ranking import Ranking
 from flowtop.query.rows import Totals, biflow_rows, flow_rows, group_rows
@@ -256,7 +254,7 @@ class Answerer:
         source = with_columns(source, columns_of_flows, source.visible)
         visible = source.visible
         passing = visible & self._passes(query, source, lookups)
-        own = passing & _own_dns(query, source.columns)
+        own = passing & own_dns(query, source)
         passing = passing & ~own
         ended = visible & (source.columns["end_reason"] != 0)
         hidden, matching = 0, passing
@@ -449,30 +447,6 @@ def _sides(sums: _Sums, source: FlowSource) -> Sides:
 def _listed(sums: _Sums, everything: Totals, source: FlowSource) -> Listed:
     shares = [part / whole if whole else 0.0 for part, whole in zip(sums.totals, everything, strict=True)]
     return Listed(_sides(sums, source), (shares[0], shares[1], shares[2]))
-
-
-_DNS = 53
-_OF_OWN = frozenset({"process", "pid"})
-"""Words of filters that ask for a process."""
-
-
-def _own_dns(query: Query, columns: FlowColumns) -> npt.NDArray[np.bool_] | np.bool_:
-    """Which flows are DNS traffic of `query.own`, if the query does not ask for such flows."""
-    if not query.own or any(_asks_for_dns(condition.tree) for condition in (query.filter, query.scope)
-                            if condition is not None):
-        return np.False_
-    mine = pids_of(columns["owner"]) == np.uint32(query.own)
-    if not mine.any():
-        return np.False_
-    found: npt.NDArray[np.bool_] = mine & (
-        (columns["source_port"] == np.uint16(_DNS)) | (columns["destination_port"] == np.uint16(_DNS)))
-    return found
-
-
-def _asks_for_dns(tree: Tree) -> bool:
-    return any(isinstance(test, Compare | Match) and (
-        test.key.word in _OF_OWN or (test.key in (SOURCE_PORT, DESTINATION_PORT) and test == Compare(
-            test.key, "=", _DNS))) for test in leaves(tree))
 
 
 def _sums_of(source: FlowSource, passing: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -344,3 +344,45 @@ def test_dns_of_the_monitor_itself_is_left_out_and_counted_unless_it_is_asked_fo
     answer = Answerer().answer(Query(**query), source(5, **OWN))
     assert sorted(row.flow_id for row in answer.rows) == listed
     assert (answer.matched, answer.own_hidden) == (len(listed), hidden)
+
+
+RESOLVER, SECOND_NS = 53_053, 1_000_000_000
+STUB, CLIENT, UPSTREAM = b"\x7f\0\0\x35", b"\x7f\0\0\x01", b"\xc0\0\2\x35"
+
+
+def upstream_flows(*, others: tuple[int, int] | None = None, answered: bool = True) -> dict[str, list[Any]]:
+    """At lo: our question (2 s) and its answer (4 s), each at both hooks, with each end as its owner. Upstream: the
+    resolver's question at 3 s and its answer, its question for nobody at 6 s; somebody else's own at 3 s.
+
+    Args:
+        others: when another client of the resolver asked, and was answered.
+    """
+    rows = [(ME, CLIENT, 40_000, STUB, 53, 2, 2, 0), (RESOLVER, CLIENT, 40_000, STUB, 53, 2, 2, 0),
+            (RESOLVER, CLIENT, 50_000, UPSTREAM, 53, 3, 3, 2), (RESOLVER, UPSTREAM, 53, CLIENT, 50_000, 3, 3, 3),
+            (RESOLVER, CLIENT, 50_001, UPSTREAM, 53, 6, 6, 4), (12, CLIENT, 50_002, UPSTREAM, 53, 3, 3, 5)]
+    if answered:
+        rows += [(RESOLVER, STUB, 53, CLIENT, 40_000, 4, 4, 6), (ME, STUB, 53, CLIENT, 40_000, 4, 4, 6)]
+    if others:
+        rows += [(77, CLIENT, 40_009, STUB, 53, others[0], others[0], len(rows)),
+                 (77, STUB, 53, CLIENT, 40_009, others[1], others[1], len(rows) + 1)]
+    names = "owner", "source_address", "source_port", "destination_address", "destination_port", "first_ns", "last_ns"
+    columns: dict[str, list[Any]] = {
+        name: [row[at] for row in rows] for at, name in enumerate((*names, "conversation"))}
+    columns["owner"] = [owner_id(pid, START_NS) for pid in columns["owner"]]
+    for name in ("first_ns", "last_ns"):
+        columns[name] = [START_NS + seconds * SECOND_NS for seconds in columns[name]]
+    return {**columns, "protocol": [17] * len(rows), "ip_version": [4] * len(rows)}
+
+
+@pytest.mark.parametrize(("flows", "listed"), [
+    (upstream_flows(), [5, 6]),
+    (upstream_flows(answered=False), [6]),  # we still wait: what it asks since is for us
+    (upstream_flows(others=(1, 2)), [5, 6, 9, 10]),
+    (upstream_flows(others=(2, 5)), [3, 4, 5, 6, 9, 10]),  # two wait for it: for whom it asks cannot be known
+])
+def test_what_a_local_resolver_asks_for_us_alone_is_ours(flows: dict[str, list[Any]], listed: list[int]) -> None:
+    table = source(len(flows["owner"]), **flows)
+    table.now_ns = START_NS + 9 * SECOND_NS
+    answer = Answerer().answer(Query(own=ME), table)
+    assert sorted(row.flow_id for row in answer.rows) == listed
+    assert answer.own_hidden == len(flows["owner"]) - len(listed)
