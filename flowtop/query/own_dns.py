@@ -61,6 +61,8 @@ def _asked_upstream(own: Slots, pids: Array, source: FlowSource) -> Slots:
     packets[heads[heads >= 0]] = True
     conversation = columns["conversation"]
     theirs = np.flatnonzero(packets[conversation] & (conversation >= 0) & (pids != 0) & (pids != pids[own[0]]))
+    for name in ("source_port", "destination_port"):  # past ticks do not keep all heads
+        theirs = theirs[columns[name][theirs] == columns[name][conversation[theirs]]]
     if not len(theirs):
         return theirs
     asks, answers = (columns[f"{end}_port"] == np.uint16(_DNS) for end in ("destination", "source"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ from flowtop.text import quantities, units
 
 HOLD_S = 30.0
 """How long trouble is shown after it was found last."""
+AGO_S = 10
+"""In longer steps than ticks, so that nothing blinks."""
 RECENT_NS = 60_000_000_000
 """Flows that began before do not count as attempts."""
 PATIENCE_NS = 3_000_000_000
@@ -47,6 +49,7 @@ class Trouble:
         subject: what it is, and of whom: `scan? 203.0.113.66`.
         figure: how much: `1,620 ports`.
         view: id of the view that shows it; filter: which flows; sort: by which column, "" for the view's.
+        within_s: it was found so many seconds ago at most, in steps of AGO_S, and is not found now; 0: it is now.
     """
 
     rule: str
@@ -55,11 +58,17 @@ class Trouble:
     view: str
     filter: str
     sort: str = ""
+    within_s: int = 0
 
     @property
     def text(self) -> str:
-        """Both."""
-        return f"{self.subject}: {self.figure}"
+        """Both; and how long ago that was, when it is over."""
+        return f"{self.subject}: {self.figure}{f', < {self.within_s} s ago' if self.within_s else ''}"
+
+    @property
+    def short(self) -> str:
+        """Where there is little room."""
+        return f"{self.subject}{' (over)' if self.within_s else ''}"
 
 
 class Looked:
@@ -386,4 +395,9 @@ class TroubleWatch:
                 self._held[rule.id] = source.now_ns, found
             elif rule.id in self._held and self._held[rule.id][0] < source.now_ns - HOLD_S * 1e9:
                 del self._held[rule.id]
-        return tuple(self._held[rule.id][1] for rule in RULES if rule.id in self._held)
+        return tuple(replace(trouble, within_s=_within_s(source.now_ns - at_ns)) for at_ns, trouble in (
+            self._held[rule.id] for rule in RULES if rule.id in self._held))
+
+
+def _within_s(ago_ns: int) -> int:
+    return -(-ago_ns // (AGO_S * 1_000_000_000)) * AGO_S

@@ -32,7 +32,7 @@ from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import FakeSource, flow
 from tests.tui.screen import running, terminal_lines
 from tests.unit.capture.files import writers as w
-from tests.unit.networks.databases import asn, write
+from tests.unit.networks.databases import asn, country, write
 
 T = 1_700_000_000 * w.SECOND
 SERVER, SCANNER, BACKUP, RESOLVER = "198.51.100.10", "203.0.113.66", "203.0.113.200", "203.0.113.53"
@@ -281,6 +281,49 @@ async def test_how_is_it_by_as(recording: Path, tmp_path: Path) -> None:
         assert rate(went[BACKUP]) in row
 
 
+async def test_how_is_it_by_country(recording: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "country.mmdb", {"203.0.113.0/25": country("NL"), "203.0.113.128/25": country("JP")},
+                 kind="GeoLite2-Country")
+    _, went = octets(PACKETS, LAST)
+    async with start_screen(recording, 120, 60, networks=NetworkDatabases([path])) as pilot:
+        menu = await answer(pilot, "g")
+        letter = next(line.strip("│ •").split()[0] for line in menu if " country " in line)
+        screen = await answer(pilot, letter)
+        row = next(line for line in screen if line.split()[:1] == ["JP"]).split()
+        assert rate(went[BACKUP]) in " ".join(row)
+        clients = sum(went[client] for client in CLIENTS) + went[SCANNER] + went[RESOLVER]
+        assert rate(clients) in " ".join(next(line for line in screen if line.split()[:1] == ["NL"]).split())
+
+
+ROUND_TRIPS_MS = {CLIENTS[0]: 20, CLIENTS[1]: 250, CLIENTS[2]: 45}
+
+
+async def test_what_is_slow(tmp_path: Path) -> None:
+    """Sorted by round-trip time: from the SYN to its answer, as seen where it was recorded."""
+    frames = []
+    for client, round_trip_ms in ROUND_TRIPS_MS.items():
+        for at_ms, way, bits, size in ((0, 0, f.SYN, 0), (round_trip_ms, 1, f.SYN | f.ACK, 0),
+                                       *((1_000 * second, 1, f.ACK, 1_000) for second in range(1, 5))):
+            ends = [(client, 40_000), (SERVER, 443)]
+            (source, port), (destination, to_port) = reversed(ends) if way else ends
+            inner = f.tcp(port, to_port, bits, bytes(size))
+            frames.append((T + at_ms * w.SECOND // 1_000, f.ethernet(f.IPV4, f.ipv4(
+                inner, f.TCP, source=source, destination=destination))))
+    path = tmp_path / "slow.pcap"
+    path.write_bytes(w.pcap(sorted(frames), nano=True))
+    async with start_screen(path, 120, 40) as pilot:
+        menu = await answer(pilot, "s")
+        letter = next(line.strip("│ ").split()[0] for line in menu if " RTT " in line)
+        screen = await answer(pilot, letter)
+        head = next(line for line in screen if "RTT↓" in line and "SOURCE" in line)
+        end = head.index("RTT↓") + len("RTT↓")
+        rows = screen[screen.index(head) + 1:][:2 * len(ROUND_TRIPS_MS)]
+        assert [line[:end].split()[-2:] for line in rows] == [
+            [f"{round_trip_ms}.0" if round_trip_ms < 100 else str(round_trip_ms), "ms"]
+            for round_trip_ms in sorted(ROUND_TRIPS_MS.values(), reverse=True) for _ in range(2)]
+        assert all(CLIENTS[1].split(".")[-1] + ":40000" in line for line in rows[:2])
+
+
 async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path) -> None:
     """The chart of the host that is opened, and of its flow: octets of each second, from the first packet on."""
     by_second = [octets(PACKETS, second)[1][BACKUP] for second in range(BACKUP_FROM_S, SECONDS)]
@@ -297,8 +340,8 @@ async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path
         screen = await answer(pilot, "enter")
         details = app.main.page.details
         assert details is not None and details.history is not None
-        history = details.history
-        volumes = [rate * length for rate, length in zip(history.out_of, history.lengths_s, strict=True)]
+        its = details.history
+        volumes = [rate * length for rate, length in zip(its.out_of, its.lengths_s, strict=True)]
         assert sum(volumes) == pytest.approx(sum(by_second))
         assert any("-1m" in line and "│" in line for line in screen), "in the box of the details"
 

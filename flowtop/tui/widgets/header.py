@@ -181,18 +181,18 @@ def chip_texts(tabs: Sequence[tuple[str, str, bool]], troubles: Sequence[Trouble
     whole = [f"{TROUBLE_KEY} {troubles[0].text}", *(trouble.text for trouble in troubles[1:])]
     if sum(map(len, whole)) + len(whole) - 1 <= room:
         return whole
-    subject = f"{TROUBLE_KEY} {troubles[0].subject}"
+    subject = f"{TROUBLE_KEY} {troubles[0].short}"
     if len(subject) > first:  # who it is matters more than that there are others
         return [units.elide(subject, room)]
     text = whole[0] if len(whole[0]) <= first else subject
     chips, left = [text], room - len(text)
     for number, trouble in enumerate(troubles[1:], 1):
         after = f"+{len(troubles) - number - 1}" if number < len(troubles) - 1 else ""
-        needed = 1 + len(trouble.subject) + (len(after) + 1 if after else 0)
+        needed = 1 + len(trouble.short) + (len(after) + 1 if after else 0)
         if needed > left:
             return [*chips, f"+{len(troubles) - number}"]
-        chips.append(trouble.subject)
-        left -= 1 + len(trouble.subject)
+        chips.append(trouble.short)
+        left -= 1 + len(trouble.short)
     return chips
 
 

@@ -157,7 +157,11 @@ def test_what_was_found_stays_for_a_while_in_the_order_of_the_rules() -> None:
     assert [trouble.rule for trouble in found] == ["retransmits"]
     found = scene.tick([scene.syn(PEER, HERE, (55_555, port)) for port in range(1, 200)])
     assert [trouble.rule for trouble in found] == ["scan", "retransmits"]
-    assert [trouble.rule for trouble in scene.tick(seconds=int(HOLD_S) - 2)] == ["scan", "retransmits"]
+    assert [trouble.within_s for trouble in found] == [0, 0]
+    found = scene.tick(seconds=int(HOLD_S) - 2)
+    assert [(trouble.rule, trouble.within_s) for trouble in found] == [("scan", 0), ("retransmits", 30)]
+    assert found[0].text.endswith("199 ports") and found[1].text.endswith(" in 10 s, < 30 s ago")
+    assert (found[0].short, found[1].short) == (found[0].subject, f"{found[1].subject} (over)")
     assert [trouble.rule for trouble in scene.tick(seconds=12)] == ["scan"], "its flows are still there"
 
 
