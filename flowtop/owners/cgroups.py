@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 _UNIT = re.compile(r"\.(service|scope|socket|mount|swap)$")
@@ -28,6 +30,30 @@ def cgroup2_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path | None:
             if (directory / "cgroup.procs").exists():
                 return directory
     return None
+
+
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+"""Numbers of system calls, the same on all machines."""
+_CLOEXEC, _CREATE, _READ_ONLY = 1, 6, 1
+
+
+@cache
+def detached_root() -> Path | None:
+    """The root of cgroup v2 by a mount of this process' own that has no place in the file system, for where none can be
+    seen: `ip netns exec` mounts another /sys. None: that is not allowed, or Linux is older than 5.2.
+
+    The mount, which is the same hierarchy, goes with the process.
+    """
+    call = ctypes.CDLL(None).syscall
+    context = call(_FSOPEN, b"cgroup2", _CLOEXEC)
+    if context < 0:
+        return None
+    try:
+        made = call(_FSCONFIG, context, _CREATE, None, None, 0) == 0
+        mount = call(_FSMOUNT, context, _CLOEXEC, _READ_ONLY) if made else -1
+    finally:
+        os.close(context)
+    return Path(f"/proc/self/fd/{mount}") if mount >= 0 else None
 
 
 def unit_of(path: str) -> str:

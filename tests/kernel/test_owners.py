@@ -500,11 +500,35 @@ def test_hooks_are_gone_after_sigkill(lab: Lab) -> None:
     eventually(lambda: not _on_root() & hooks, "the hooks are gone")
 
 
-def test_where_cgroups_are_not_mounted_sockets_are_found_in_proc(lab: Lab) -> None:
-    """`ip netns exec` hides the mounts below /sys: it is said, and processes that live a while are named."""
+ONE_DATAGRAM = SENDER.split("while", maxsplit=1)[0].replace("a-sender", "brief") + """
+sender.sendto(b"x", ("127.0.0.1", 7001))
+"""
+
+
+def test_where_the_mount_of_cgroups_is_hidden_short_processes_are_known_all_the_same(lab: Lab) -> None:
+    """`ip netns exec` hides the mounts below /sys."""
+    stage = lab.namespace()
+    words = _flowtop(stage, "process brief")[2:]
+    assert "cgroup" not in stage.run("cat", "/proc/self/mountinfo"), "else this test proves nothing"
+    with process(*stage.command(*words), stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        json.loads(child.stdout.readline())
+        with process(*stage.command(sys.executable, "-c", ONE_DATAGRAM)) as sender:
+            sender.wait()
+        flows: list[dict[str, Any]] = []
+        while not flows:
+            line = json.loads(child.stdout.readline())
+            flows = line["flows"]
+    assert {(flow["processName"], flow["processId"]) for flow in flows} == {("brief", sender.pid)}
+    assert line["owners"]["hooksRefused"] == ""
+
+
+def test_where_cgroups_cannot_be_mounted_sockets_are_found_in_proc(lab: Lab) -> None:
+    """It is said, and processes that live a while are named."""
     stage = lab.namespace()
     words = _flowtop(stage, "process a-sender")[2:]
-    with process(*stage.command(*words), stdout=subprocess.PIPE) as child, \
+    without = "setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"
+    with process(*stage.command(*without, *words), stdout=subprocess.PIPE) as child, \
             process(*stage.command(sys.executable, "-c", SENDER)) as sender:
         assert child.stdout
         flows: list[dict[str, Any]] = []
@@ -512,7 +536,7 @@ def test_where_cgroups_are_not_mounted_sockets_are_found_in_proc(lab: Lab) -> No
             line = json.loads(child.stdout.readline())
             flows = line["flows"]
     assert {(flow["processName"], flow["processId"]) for flow in flows} == {("a-sender", sender.pid)}
-    assert line["owners"]["hooksRefused"] == "cgroup v2 is not mounted"
+    assert line["owners"]["hooksRefused"] == "cgroup v2 is not mounted, and cannot be"
 
 
 NO_RIGHTS = "-sys_ptrace,-dac_override,-dac_read_search"

@@ -29,7 +29,7 @@ from flowtop.capture.ebpf.owners import other_programs
 from flowtop.errors import FlowtopError, host_fault, limit_hint
 from flowtop.model.kinds import Direction
 from flowtop.model.record import Unobserved
-from flowtop.owners.cgroups import cgroup2_root
+from flowtop.owners.cgroups import cgroup2_root, detached_root
 from flowtop.owners.containers import runtimes
 from flowtop.owners.proc import PROC, in_first_namespace, unreadable
 from flowtop.text.units import printable
@@ -198,9 +198,10 @@ def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLIN
         btf.member_offsets("task_struct", TASK_MEMBERS, types)
     except (OSError, ValueError) as error:
         return Finding("owners", True, f"{without}the kernel has no type information ({error})")
-    root = cgroup2_root(mountinfo)
+    mounted = cgroup2_root(mountinfo)
+    root = mounted or detached_root()
     if root is None:
-        return Finding("owners", True, f"{without}cgroup v2 is not mounted")
+        return Finding("owners", True, f"{without}cgroup v2 is not mounted, and cannot be")
     try:
         beside, exclusive = other_programs(root)
     except OSError:  # for lack of rights, which is said above
@@ -208,7 +209,8 @@ def check_owners(release: tuple[int, int] | None = None, types: Path = btf.VMLIN
     if exclusive:
         return Finding("owners", True, f"{without}{', '.join(exclusive)} at {root} allows no other program")
     shared = f", beside {', '.join(beside)}" if beside else ""
-    return Finding("owners", True, f"hooks of cgroups at {root}{shared}")
+    place = "by a mount of flowtop's own" if mounted is None else f"at {root}"
+    return Finding("owners", True, f"hooks of cgroups {place}{shared}")
 
 
 def check_processes(proc: Path = PROC) -> Finding:

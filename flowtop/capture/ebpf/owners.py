@@ -43,7 +43,7 @@ from flowtop.model.owners import (
 from flowtop.model.record import CONVERSATION_BYTES, FLOW_KEY_DTYPE
 from flowtop.model.translations import TRANSLATIONS, TranslationTexts
 from flowtop.owners.book import Owner, OwnerBook
-from flowtop.owners.cgroups import CgroupPaths, cgroup2_root
+from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root
 from flowtop.owners.containers import ContainerNames
 from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
 from flowtop.owners.proc import TICK_NS
@@ -422,7 +422,7 @@ class FlowOwners:
         route: rtnetlink in the capture's network namespace.
         nat: join the two sides of connections with address translation.
         clock: seconds, monotonic.
-        root: where cgroup v2 is mounted; None: where /proc says.
+        root: where cgroup v2 is mounted; None: where /proc says, else by a mount of its own.
         first: a scan of sockets that runs already.
 
     Attributes:
@@ -433,7 +433,7 @@ class FlowOwners:
     def __init__(self, program: FlowProgram, route: RouteSocket, *, nat: bool = True,
                  clock: Callable[[], float] = time.monotonic, root: Path | None = None,
                  first: BegunScan | None = None) -> None:
-        root = root or cgroup2_root()
+        root = root or cgroup2_root() or detached_root()
         self._clock = clock
         self._addresses = LocalAddresses(route, clock)
         self._veths = Veths(Links(route), clock)
@@ -457,7 +457,7 @@ class FlowOwners:
     def _attach(self, program: FlowProgram, root: Path | None) -> None:
         self._notes = ProcessNotes(program.maps)
         if root is None:
-            self.refused = "cgroup v2 is not mounted"
+            self.refused = "cgroup v2 is not mounted, and cannot be"
             return
         try:
             self._hooks = OwnerHooks(program.programs, root)
