@@ -14,10 +14,10 @@ from click.core import ParameterSource
 from flowtop.cli.candidates import fields_to_group_by, sort_columns, words_of_filters
 from flowtop.cli.quantities import Count, Duration, Factor, Size
 from flowtop.errors import EXIT_USAGE, FlowtopError
-from flowtop.model.tunnel_ports import TunnelPorts, added_ports
 
 if TYPE_CHECKING:
     from flowtop.cli.settings import Kind, Limits, Views
+    from flowtop.model.tunnel_ports import TunnelPorts
     from flowtop.output.batch import OutputFormat
 
 COLLECTOR_IDLE_TIMEOUT_S = 90.0
@@ -386,6 +386,8 @@ def _settle_source(values: dict[str, Any], given: set[str]) -> None:
 
 def _settle_tunnels(values: dict[str, Any], given: set[str]) -> None:
     """Ports of tunnels."""
+    from flowtop.model.tunnel_ports import added_ports
+
     pairs = [str(text).partition("=") for text in values["tunnel_port"]]
     for name, sign, _ in pairs:
         if not sign:

@@ -18,7 +18,7 @@ _SCALES = {"": 1, **{prefix: 1000 ** (n + 1) for n, prefix in enumerate("kmgtpe"
 _LONGEST_SHOWN = 40
 """Characters of a text that a message repeats."""
 _PREFIX = "(?:[kKmMgGtTpPE][iI]?)?"
-_SCALED = re.compile(rf"({_NUMBER})\s*({_PREFIX})(.*)", re.S)
+_SCALED = rf"(?s:({_NUMBER})\s*({_PREFIX})(.*))"
 _BITS = ("b", "bit", "bits")
 _OCTETS = ("B", "byte", "bytes", "Byte", "Bytes")
 _SECONDS = {
@@ -29,12 +29,12 @@ _SECONDS = {
 
 _LONGEST_FIRST = "|".join(sorted(_SECONDS, key=len, reverse=True))
 _TIME = rf"{_NUMBER}(?:{_LONGEST_FIRST})"
-_TIME_PART = re.compile(rf"\s*({_NUMBER})\s*({_LONGEST_FIRST})(?![^\W\d])")
-_PLAIN = re.compile(_NUMBER)
-_UNFINISHED = re.compile(rf"(?:{_TIME})*{_NUMBER}")
-_TIMES = re.compile(rf"(?:{_TIME})+")
-_NEXT_TIME = re.compile(rf"{_NUMBER}(?:{_LONGEST_FIRST})?")
-_UNIT = re.compile(rf"{_LONGEST_FIRST}|(?!$){_PREFIX}(?:{'|'.join(_BITS + _OCTETS)})?(?:/s|ps)?")
+_TIME_PART = rf"\s*({_NUMBER})\s*({_LONGEST_FIRST})(?![^\W\d])"
+_UNFINISHED = rf"(?:{_TIME})*{_NUMBER}"
+_TIMES = rf"(?:{_TIME})+"
+_NEXT_TIME = rf"{_NUMBER}(?:{_LONGEST_FIRST})?"
+_UNIT = rf"{_LONGEST_FIRST}|(?!$){_PREFIX}(?:{'|'.join(_BITS + _OCTETS)})?(?:/s|ps)?"
+"""Compiled when they are first used, and kept by `re`: `--help` needs none."""
 
 
 class QuantityError(ValueError):
@@ -67,7 +67,7 @@ def _scaled(text: str) -> tuple[float, str] | None:
     Raises:
         QuantityError: no counter could hold it.
     """
-    match = _SCALED.fullmatch(text.strip())
+    match = re.fullmatch(_SCALED, text.strip())
     if match is None:
         return None
     scale = _SCALES[match[2].lower()]
@@ -115,11 +115,11 @@ def seconds(text: str) -> float:
 
     Raises QuantityError.
     """
-    plain = text.strip()
+    plain, part = text.strip(), re.compile(_TIME_PART)
     total, position = 0.0, 0
-    if _PLAIN.fullmatch(plain):
+    if re.fullmatch(_NUMBER, plain):
         total, position = float(plain), len(plain)
-    while match := _TIME_PART.match(plain, position):
+    while match := part.match(plain, position):
         total += float(match[1]) * _SECONDS[match[2]]
         position = match.end()
     if not position or position != len(plain):
@@ -132,16 +132,16 @@ def seconds(text: str) -> float:
 def milliseconds(text: str) -> float:
     """As `seconds`, but a number without a unit is milliseconds. Raises QuantityError."""
     found = seconds(text)
-    return found / 1e3 if _PLAIN.fullmatch(text.strip()) else found
+    return found / 1e3 if re.fullmatch(_NUMBER, text.strip()) else found
 
 
 def begins(word: str) -> bool:
     """Whether more words may belong to the quantity that this word begins: `50` (us), `1h` (30m)."""
-    return bool(_UNFINISHED.fullmatch(word) or _TIMES.fullmatch(word))
+    return bool(re.fullmatch(_UNFINISHED, word) or re.fullmatch(_TIMES, word))
 
 
 def continues(text: str, word: str) -> bool:
     """Whether `word` belongs to the quantity that `text` begins, as `us` to `50`, and `30m` to `1h`."""
-    if _UNFINISHED.fullmatch(text):
-        return bool(_UNIT.fullmatch(word))
-    return bool(_TIMES.fullmatch(text) and _NEXT_TIME.fullmatch(word))
+    if re.fullmatch(_UNFINISHED, text):
+        return bool(re.fullmatch(_UNIT, word))
+    return bool(re.fullmatch(_TIMES, text) and re.fullmatch(_NEXT_TIME, word))
