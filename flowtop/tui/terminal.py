@@ -110,11 +110,31 @@ class TerminalDriver(LinuxDriver):
         assert terminal is not None, "the command has checked that standard output is a terminal"
         charset = character_set(os.environ, utf8_mode=bool(sys.flags.utf8_mode))
         self._file: Any = _Output(terminal, self._on_gone, charset)
+        self._drawing = False
+
+    def start_application_mode(self) -> None:
+        """Take the terminal."""
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+        self._drawing = True
 
     def stop_application_mode(self) -> None:
         """Leave nothing on the alternate screen: tmux copies it into the shell's when it was resized."""
+        self._drawing = False
         self.write("\x1b[2J")
         super().stop_application_mode()
+
+    def _sigcont_application(self, *_: object) -> None:
+        """Go on after a stop.
+
+        After one that came unannounced (SIGSTOP) the terminal may be as a shell has made it. textual would take it for
+        the second time: two threads read the keys, and it is given back as the screen had it.
+        """
+        if self._must_signal_resume:
+            super()._sigcont_application()
+        elif self._drawing and self._auto_restart:
+            self.suspend_application_mode()
+            self._must_signal_resume = True
+            self.resume_application_mode()
 
     def run_input_thread(self) -> None:
         """Read keys until the driver stops or the terminal is gone."""

@@ -201,6 +201,10 @@ def seen() -> Iterator[Seen]:
             for recorder in (one, two):
                 eventually(lambda recorder=recorder: {names[number] for number in TALKING}  # type: ignore[misc]
                            <= set(recorder.attached()), "all are observed")
+            if waiting:  # where the kernel tells no owners, the list of sockets does, of what comes after it
+                eventually(lambda: all(recorder.capture._owners is not None
+                                       and recorder.capture._owners._scans.last is not None
+                                       for recorder in (one, two)), "the sockets are listed")
             before = statistics(ends)
             for number in TALKING:
                 if HERE[number].ipsec:

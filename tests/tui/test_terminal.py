@@ -207,6 +207,29 @@ def test_ctrl_z_stops_it_with_the_terminal_given_back_and_it_goes_on_when_told(t
         os.close(master)
 
 
+@pytest.mark.parametrize("numbers", [
+    (signal.SIGCONT,), (signal.SIGSTOP, signal.SIGCONT),
+    (signal.SIGCONT, signal.SIGCONT, signal.SIGSTOP, signal.SIGCONT)], ids=["cont", "stop-cont", "several"])
+def test_it_goes_on_after_a_stop_that_was_not_announced(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    """With one reader of keys, and with the terminal's own settings in the end."""
+    note = tmp_path / "note"
+    with child(note) as (pid, master):
+        threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
+        for number in numbers:
+            os.kill(pid, number)
+            if number == signal.SIGSTOP:
+                assert os.waitid(os.P_PID, pid, os.WSTOPPED)
+            else:
+                read_until(master, b"of 300")
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) == threads
+        os.write(master, b"q")
+        read_until(master, b"\x1b[?1049l")
+        assert exit_status(pid, master) == 0
+        assert note.read_text() == "stopped 1"
+        assert termios.tcgetattr(master)[3] & (termios.ICANON | termios.ECHO) == termios.ICANON | termios.ECHO
+        os.close(master)
+
+
 def test_first_frame_needs_neither_numpy_nor_bcc_nor_netlink() -> None:
     code = """
 import sys
