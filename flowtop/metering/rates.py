@@ -189,17 +189,20 @@ class Rates:
     def history_of(self, slots: Slots) -> list[tuple[int, int]]:
         """Traffic of the flows in these slots together, as `history`; it begins with the first of them."""
         store, buckets = self._store, []
-        if not len(slots):
-            return []
+        if len(slots) <= 1:
+            return self.history(int(slots[0])) if len(slots) else []
         members = np.zeros(store.top, np.bool_)
         members[slots] = True
         born = store.born_bucket
-        first = int(born[slots].min())
+        first, last = int(born[slots].min()), int(born[slots].max())
         for bucket in (*self._past, *self._in_60s):
-            if bucket.number >= first:
-                its = members[bucket.slots]
-                its &= born[bucket.slots] <= bucket.number
-                buckets.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[its].sum(dtype=np.uint64))))
+            if bucket.number < first:
+                continue
+            few = len(slots) * 8 < len(bucket.slots) and _ascending(bucket.slots)
+            its = _places(bucket.slots, slots) if few else np.flatnonzero(members[bucket.slots])
+            if last > bucket.number:
+                its = its[born[bucket.slots[its]] <= bucket.number]
+            buckets.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[its].sum(dtype=np.uint64))))
         if self._now_ns > self._bucket_start_ns:
             length_ns = max(self._now_ns - self._bucket_start_ns, self._least_ns)
             buckets.append((length_ns, int(store.bucket_octets[slots].sum())))
@@ -215,6 +218,18 @@ class Rates:
         else:
             packets[slots[same]] -= bucket.packets[same]
             octets[slots[same]] -= bucket.octets[same]
+
+
+def _ascending(slots: npt.NDArray[np.int32]) -> bool:
+    """Those of one tick are."""
+    return bool((slots[1:] > slots[:-1]).all())
+
+
+def _places(among: npt.NDArray[np.int32], slots: Slots) -> Slots:
+    """Where these slots are among ascending ones, as far as they are."""
+    places = np.minimum(np.searchsorted(among, slots), len(among) - 1)
+    found: Slots = places[among[places] == slots]
+    return found
 
 
 def _compact(sums: U8) -> npt.NDArray[np.unsignedinteger[npt.NBitBase]]:

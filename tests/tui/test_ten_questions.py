@@ -28,6 +28,7 @@ from flowtop.query.trouble import DEFAULTS
 from flowtop.text import units
 from flowtop.tui.app import FlowtopApp
 from tests.kernel import frames as f
+from tests.tui.fake_exports import FakeExports
 from tests.tui.fake_packets import FakePackets
 from tests.tui.fake_source import FakeSource, flow
 from tests.tui.screen import running, terminal_lines
@@ -346,15 +347,26 @@ async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path
         assert any("-1m" in line and "│" in line for line in screen), "in the box of the details"
 
 
-async def test_a_capture_of_exactly_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the first flow: `f` lists its conversation, `W` and Enter write that. A file that has been read has no more
-    packets, so this is live."""
+@pytest.mark.parametrize("keys", [("f", "W", "enter"), ("x", "p", "enter")])
+async def test_a_capture_of_exactly_this(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]) -> None:
+    """Of the first flow: `x`, or `f` lists its conversation, and `W` and Enter write that. A file that has been read
+    has no more packets, so this is live."""
     monkeypatch.chdir(tmp_path)
     packets = FakePackets()
     flows = [flow(1, SERVER, BACKUP, (873, 41_000), rate=9e6), flow(2, SERVER, CLIENTS[0], (443, 40_000), rate=8e6)]
     async with running(FakeSource(flows), packets=packets) as pilot:
-        await pilot.press("f", "W", "enter")
+        await pilot.press(*keys)
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
         [(_, filters, _)] = packets.asked
         assert len(filters) == 1 and all(word in filters[0] for word in (BACKUP, SERVER, "873", "41000"))
+
+
+async def test_an_export_of_exactly_this() -> None:
+    exports = FakeExports()
+    async with running(FakeSource([flow(1, SERVER, BACKUP, (873, 41_000), rate=9e6)]), exports=exports) as pilot:
+        await pilot.press("x", "e", "enter")
+        await pilot.app.workers.wait_for_complete()
+        [(_, (_, text))] = exports.asked
+        assert all(word in text for word in (BACKUP, SERVER, "873", "41000"))

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
@@ -55,7 +56,8 @@ class HandOffScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lines of each text and thing."""
         with Vertical() as box:
-            box.border_title = f"hand off this {self._subject.what}"
+            name = units.printable(self._subject.name)
+            box.border_title = Text(f"hand off this {self._subject.what}{f': {name}' if name else ''}")
             yield Lines(self._lines)
 
     def action_copy(self, which: int) -> None:

@@ -11,7 +11,6 @@ from flowtop.filters.terms import conversation_as_filter, flow_as_filter, flow_a
 from flowtop.model.rows import FlowRow
 from flowtop.output.records import page_record, rows_name
 from flowtop.query.query import Page
-from flowtop.text import units
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Subject:
 
     Attributes:
         what: `flow`, `group`, ...
-        name: of it, short, as words of a file name can be made from.
+        name: of a group, as its cells show it; "" for a flow.
         filter: which finds it again; of a flow, its direction alone; "" when it cannot be told apart.
         whole: the filter of its packets and records: of a flow, both directions.
         tcpdump: an expression for pcap-filter(7), "" where there is none.
@@ -42,8 +41,7 @@ def subject_of(row: FlowRow, page: Page) -> Subject:
     if not row.group:
         one = flow_as_filter(row, page.lookups)
         whole = conversation_as_filter(row if row.ways is None else row.ways.forward, page.lookups) or one
-        name = f"{units.protocol(row.protocol)} {units.address(row.destination_address, row.ip_version)}"
-        return Subject(what, name, one, whole, flow_as_tcpdump(row), record)
+        return Subject(what, "", one, whole, flow_as_tcpdump(row), record)
     term = drill_term(query.group, row, page.lookups)
     listed = [one.text for one in (query.filter, query.scope) if one is not None]
     text = all_of_texts([*listed, term]) if term else ""

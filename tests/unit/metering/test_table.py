@@ -478,3 +478,26 @@ def test_a_flow_that_is_kept_stays_visible_after_its_end_until_another_one_is() 
     assert len(flows.columns["source_port"][flows.visible]) == 4
     flows.update(batch([], now + SECOND))
     assert flows.live_flows == 4
+
+
+@pytest.mark.parametrize("step_ms", [1_000, 300])
+@pytest.mark.parametrize("members", [{3}, {3, 4}, set(range(1, 61)), {70}])
+def test_the_history_of_several_flows_is_what_they_had_by_each_time(step_ms: int, members: set[int]) -> None:
+    """Ports 1 to 60 talk in turn, 70 begins late; a bucket of ticks of 300 ms has several ticks."""
+    table, sent = FlowTable(TableConfig(idle_timeout_s=1e4)), list[tuple[int, int, int]]()
+    now_ns = START_NS
+    for tick in range(24):
+        now_ns += step_ms * 1_000_000
+        ports = [port for port in [*range(1, 61), *([70] if tick > 12 else [])] if (tick + port) % 3]
+        sent += [(now_ns, port, 100 + tick * port) for port in ports]
+        table.update(batch([(key(source_port=port), counters(1, 100 + tick * port, now_ns - step_ms * 500_000))
+                            for port in ports], now_ns))
+    slots = np.flatnonzero(table.visible & np.isin(table.columns["source_port"], list(members)))
+    assert len(slots) == len(members)
+    history = table.history_of(slots)
+    end_ns = now_ns
+    for length_ns, octets in reversed(history):
+        assert octets == sum(size for at_ns, port, size in sent
+                             if end_ns - length_ns < at_ns <= end_ns and port in members)
+        end_ns -= length_ns
+    assert sum(octets for _, octets in history) == sum(size for _, port, size in sent if port in members)
