@@ -303,6 +303,9 @@ async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bundle, "check_text", lambda: "ok    kernel\n")
     monkeypatch.setattr("flowtop.tui.main.bundle.PACKETS_S", 0.2)
+    monkeypatch.setenv("SUDO_UID", "65534")
+    monkeypatch.setenv("SUDO_GID", "65533")
+    caller = (65_534, 65_533) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     packets = FakePackets()
     async with running(FakeSource(FLOWS), 120, 24, packets=packets) as pilot:
         before = "\n".join(terminal_lines(pilot.app))
@@ -322,6 +325,7 @@ async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
         [row] = csv.DictReader((made / "flows.csv").read_text().splitlines())
         assert row["sourceTransportPort"] == "443"
         assert {stat.S_IMODE(file.stat().st_mode) for file in made.iterdir()} == {0o600}
+        assert {(file.stat().st_uid, file.stat().st_gid) for file in (made, *made.iterdir())} == {caller}
 
 
 async def test_a_bundle_says_why_it_has_no_packets_and_never_writes_into_what_is_there(

@@ -85,7 +85,8 @@ class HandOffScreen(ModalScreen[None]):
             copied = key.action.startswith("copy")
             if copied:
                 name, text = self._texts[int(key.action[5])]
-                text = text or "none: tcpdump has no words for this"
+                text = text or ("none: tcpdump has no words for this" if self._subject.whole else
+                                "none: the kernel's table was full, only the sum of these flows is known")
             else:
                 name, text = key.hint, key.doc
             label, style = Part(f"{name:<{_NAME}}", theme.LABEL), theme.PLAIN if copied else theme.LABEL

@@ -51,6 +51,8 @@ class Situation:
             yield "a", "trouble", 4
         yield "d", "end comparison" if self.compared else "what changed", 3 if self.compared else 7
         yield "Space", "now" if self.past else "pause", 2 if self.past else 5
+        if opens:
+            yield "x", "hand off", 8
         yield "e", "exports", 6
         yield "?", "help", 0
         yield "q", "quit", 0
