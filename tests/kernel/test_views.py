@@ -103,7 +103,7 @@ def test_both_ways_of_every_biflow_add_up_to_what_the_interface_counted(
     def look(_: int, terminal: int) -> None:
         assert gone.wait(PATIENCE_S)
         time.sleep(3 * TICK_S)  # all of it is in the list then
-        for shown in (b"BYTES", b" biflows"):  # flows have that column here; both keys at once would change nothing
+        for shown in (b"BYTES", b" biflows"):  # without PROCESS, flows have that column here
             os.write(terminal, b"B")
             seen.append(read_until(terminal, shown))
         os.write(terminal, b"w\x15" + os.fsencode(path) + b"\r")
@@ -113,7 +113,7 @@ def test_both_ways_of_every_biflow_add_up_to_what_the_interface_counted(
     seen: list[bytes] = []
     sender = threading.Thread(target=traffic)
     sender.start()
-    status, painted = in_a_terminal(near, "-B", "-i", "veth0", "-d", str(TICK_S), act=look)
+    status, painted = in_a_terminal(near, "-B", "-i", "veth0", "-d", str(TICK_S), "--owners", "off", act=look)
     sender.join()
     after = near.link_statistics("veth0")
     screen = b"".join([painted, *seen]).decode(errors="replace")
