@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -177,7 +177,7 @@ class Answer:
     anchor_row: int | None = None
     listed: Listed | None = None
     own_hidden: int = 0
-    ways: tuple[Slots, Slots] = _NO_WAYS
+    ways: tuple[Slots, Slots] = field(default=_NO_WAYS, compare=False)
     """Slots of the flows that are listed, each packet once: which came in, and which went out."""
 
 

@@ -310,7 +310,7 @@ async def test_details_are_of_both_ways_and_go_from_biflow_to_biflow() -> None:
 async def test_a_biflow_is_copied_as_words_for_both_ways_and_as_json() -> None:
     async with running(conversing(PAIR), 200, 24, BIFLOWS) as pilot:
         await pilot.press("down", "c")
-        assert any("copy this biflow as" in text for text in lines(pilot.app))
+        assert any("hand off this biflow" in text for text in lines(pilot.app))
         await pilot.press("f")
         assert pilot.app.clipboard == "tcp and 10.0.0.5:51514 and 198.51.100.7:443"
         await pilot.press("c", "t")

@@ -107,7 +107,7 @@ async def press(count: int, seed: int, directory: Path) -> tuple[int, int]:
 async def test_random_keys_break_nothing_and_lose_no_record(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(bundle, "check_text", lambda: "")
-    count = int(os.environ.get("FLOWTOP_TEST_KEYS", "200"))
+    count = int(os.environ.get("FLOWTOP_TEST_KEYS", "80"))
     with chdir(tmp_path):
         delivered, exported = await press(count, seed, tmp_path)
     assert delivered == exported > 0

@@ -22,7 +22,7 @@ import flowtop.tui.app, flowtop.tui.runtime
 print(sorted({"numpy", "lark"} & sys.modules.keys()))
 flowtop.tui.app.load_main()
 before = set(sys.modules)
-from flowtop.tui.panels import columns, copying, details, exports, groups, help, writing
+from flowtop.tui.panels import columns, details, exports, groups, handing, help, writing
 from flowtop.filters import completion, terms
 from flowtop.output import row_files
 print(sorted(set(sys.modules) - before))
