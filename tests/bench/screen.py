@@ -40,7 +40,7 @@ AIM_OCTETS = 6_000
 
 SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "details": (b"\r", "first packet", b"\x1b"),
-    "copy": (b"c", "copy this flow", b"\x1b"),
+    "copy": (b"c", "hand off this flow", b"\x1b"),
     "write": (b"w", "jsonl", b"\x1b"),
     "help": (b"?", "Ctrl-Z", b"\x1b"),
     "columns": (b"C", "narrower", b"\x1b"),
