@@ -50,7 +50,7 @@ SHOWN: dict[str, tuple[bytes, str, bytes]] = {
     "freeze": (b"o", "ORDER FROZEN", b"o"),
     "follow": (b"F", "FOLLOW", b"F"),
     "ended": (b"E", "ENDED HIDDEN", b"E"),
-    "window": (b"2", "10 s↓", b"1"),
+    "window": (b"t", "10 s↓", b"tt"),
     "ports": (b"p", ":https", b"p"),
     "biflows": (b"B", "biflows", b"B"),
 }
