@@ -406,3 +406,13 @@ def test_ports_are_found_by_a_part_of_their_services_names() -> None:
     mask = compile_filter("dst port ~ HTTP").mask(flows, NO_LOOKUPS)
     assert set((np.flatnonzero(mask) + 1).tolist()) == {port for port in ports if port < 32768}
     assert np.array_equal(compile_filter("dst port !~ http").mask(flows, NO_LOOKUPS), ~mask)
+
+
+def test_texts_of_two_columns_are_looked_up_in_their_own() -> None:
+    """Each column has its own different values, however alike they are kept."""
+    vrfs = Lookups({}, texts={"vrfs": {1: "red", 2: "blue", 3: "green"}})
+    flows = table([dict(ingress_vrf=1, egress_vrf=2), dict(ingress_vrf=2, egress_vrf=1), dict(ingress_vrf=3)])
+    for text, expected in (("in_vrf red and out_vrf blue", [True, False, False]),
+                           ("in_vrf green or out_vrf red", [False, True, True]),
+                           ("text red", [True, True, False]), ("text green", [False, False, True])):
+        assert compile_filter(text).mask(flows, vrfs).tolist() == expected, text
