@@ -64,18 +64,16 @@ class TrafficLog:
 class HistorySource(FlowSource, Protocol):
     """A flow table that also has recent history."""
 
-    def history_of(self, slots: Slots) -> Sequence[tuple[int, int]]:
-        """Traffic of the flows in these slots together: (length in ns, octets) of each second or so, oldest first; it
-        begins with the first of them."""
+    def histories(self, groups: Sequence[Slots]) -> Sequence[tuple[int, Sequence[int]]]:
+        """Traffic of groups of flows: (length in ns, octets of each group) of each second or so, oldest first; it
+        begins with the first flow of them all. No flow is in two groups."""
 
 
 def flows_history(source: HistorySource, into: Slots, out_of: Slots) -> TrafficHistory:
     """What these flows had, which came in and which went out, as far as the table remembers."""
     now_ms = (source.now_ns + source.unix_offset_ns) // 1_000_000
-    ways = [source.history_of(slots) for slots in (into, out_of)]
-    spans = max(ways, key=len)
-    rates = [[0.0] * (len(spans) - len(way)) + [octets / max(length_ns, 1) * 1e9 for length_ns, octets in way]
-             for way in ways]
+    spans = source.histories((into, out_of))
+    rates = [[octets[way] / max(length_ns, 1) * 1e9 for length_ns, octets in spans] for way in range(2)]
     ends_ns, end_ns = [], 0
     for length_ns, _ in reversed(spans):
         ends_ns.append(end_ns)
