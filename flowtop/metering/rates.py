@@ -232,7 +232,7 @@ class _Members:
         self._ends = np.cumsum([len(slots) for slots in groups])
         self._codes = np.repeat(np.arange(len(groups), dtype=np.uint8), [len(slots) for slots in groups])
         self.first, self._last = int(self._born.min()), int(self._born.max())
-        self._group_of: npt.NDArray[np.uint8] | None = None  # by slot, of flows that are born: few groups are this large
+        self._group_of: npt.NDArray[np.uint8] | None = None  # by slot, of flows that are born; small groups need none
         self._size = len(born_bucket)
         self._joined = self.first - 1
         self._among: npt.NDArray[np.int32] | None = None

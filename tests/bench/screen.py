@@ -135,7 +135,8 @@ def latencies(terminal: Terminal, flows: int, presses: int, dice: random.Random)
 
 def first_line(number: int) -> str:
     """What the first line of flows begins with when it shows this one of the made-up flows."""
-    return rf"\x1b\[{ABOVE + 1};1H(?:\x1b\[[0-9;]*m)*[^\x1b]*10\.20\.{number >> 8 & 0xFF}\.{number & 0xFF}:{1024 + number % 60_000} "
+    address = rf"10\.20\.{number >> 8 & 0xFF}\.{number & 0xFF}:{1024 + number % 60_000} "
+    return rf"\x1b\[{ABOVE + 1};1H(?:\x1b\[[0-9;]*m)*[^\x1b]*{address}"
 
 
 def timed(terminal: Terminal, key: bytes, pattern: str, dice: random.Random) -> float:
