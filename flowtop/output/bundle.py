@@ -46,7 +46,7 @@ class BundleDirectory:
             reason = getattr(error, "strerror", None) or str(error)
             raise FlowtopError(f"cannot make {path}: {reason.lower()}", hint="type another place") from error
         found = os.fstat(self.descriptor)
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or os.listdir(self.descriptor):
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
             os.close(self.descriptor)
             raise FlowtopError(f"{path} was replaced by another directory", hint="type another place")
 
