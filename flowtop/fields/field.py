@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -201,6 +202,7 @@ class Member:
         of_reports: only flows of exporters have it: it is not looked at as long as Lookups.texts is empty.
         of_networks: comes from databases of networks: it is not looked at without Lookups.networks.
         rank: position among the columns of CSV.
+        holds: type of its values; None: that of the Information Element, or text.
     """
 
     name: str
@@ -212,6 +214,7 @@ class Member:
     of_groups: bool = False
     both_ways: bool = False
     rank: int = 900
+    holds: type[str | int | bool | datetime] | None = None
 
 
 class DetailFormatter(Protocol):
