@@ -91,6 +91,10 @@ class GroupLog:
         self._log = TrafficLog()
         self._tick = -1
 
+    def needs(self, query: Query, number: int) -> bool:
+        """Whether `tick` would look at its flows: those of a group, and not yet at the tick of that number."""
+        return query.scope is not None and (_list_of(query) != self._of or number != self._tick)
+
     def tick(self, query: Query, source: HistorySource, ways: tuple[Slots, Slots], listed: Listed | None,
              number: int) -> TrafficHistory:
         """The history of what a query of now lists.
@@ -102,7 +106,7 @@ class GroupLog:
         if query.scope is None or listed is None:
             self._of = None
             return NO_HISTORY
-        of = Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended)
+        of = _list_of(query)
         now_ms = (source.now_ns + source.unix_offset_ns) // 1_000_000
         if of != self._of or number - self._tick > 1:  # another group, or one has looked at the past meanwhile
             self._of, self._log = of, TrafficLog()
@@ -114,3 +118,13 @@ class GroupLog:
             self._log.add((listed.sides.into.octet_rate, listed.sides.out_of.octet_rate), now_ms, source.tick_s)
         self._tick = number
         return self._log.history
+
+    @property
+    def history(self) -> TrafficHistory:
+        """What the last `tick` gave."""
+        return NO_HISTORY if self._of is None else self._log.history
+
+
+def _list_of(query: Query) -> Query:
+    """What decides which flows are in the group."""
+    return Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended)
