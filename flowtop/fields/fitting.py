@@ -161,9 +161,10 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         priorities["process"] = 1
     chosen = _chosen(every, flexible, priorities, least, width, gap)
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
-    if "process" in distinctions.reported:  # who it is matters more than these
+    if "process" in distinctions.reported:  # who it is matters more than these, but not more than how much it is
         usual = min(_USUAL_ENDPOINT, distinctions.endpoint or _USUAL_ENDPOINT)  # no more than these rows need
-        chosen = _narrowed(chosen, width - len(flexible) * usual, fixed, gap, stay, distinctions, _LEAVE_FOR_PROCESS)
+        chosen = _narrowed(chosen, width - len(flexible) * usual, fixed, gap, stay, distinctions,
+                           _leave_for_process(distinctions, fixed))
     short = min(_SHORT_ENDPOINT, distinctions.endpoint or _SHORT_ENDPOINT)
     chosen = _narrowed(chosen, width - len(flexible) * short, fixed, gap, stay, distinctions)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
@@ -201,9 +202,10 @@ def _least_widths(every: Sequence[Column], distinctions: Distinctions, set_width
 def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, stay: set[str] | frozenset[str],
               distinctions: Distinctions, leave: Sequence[str] = ()) -> list[Column]:
     """The columns that remain after leaving out enough for the widths in `fixed` and the gaps to fit `room` cells."""
-    # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs that distinguish no rows
-    # are the least useful.
-    first = ("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
+    # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs and an interface that
+    # distinguish no rows are the least useful.
+    first = (("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
+             + ("interface",) * (not distinctions.interfaces and "process" in distinctions.reported))
     leaving = sorted(leave or _LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
     for column_id in leaving:
         if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
@@ -211,6 +213,13 @@ def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, 
         chosen = [column for column in chosen if column.id != column_id or column.id in stay
                   or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # columns of group fields stay
     return chosen
+
+
+def _leave_for_process(distinctions: Distinctions, fixed: dict[str, int]) -> tuple[str, ...]:
+    """Columns that give way to who it is: an interface that is the same in all rows, the state, and bytes where the
+    rates in and out say how much it is."""
+    alike = () if distinctions.interfaces else ("interface",)
+    return (*alike, "state", *(("bytes",) if "rate" + WAYS[0] in fixed else ()))
 
 
 def _tag_widths(distinctions: Distinctions) -> dict[str, int]:
@@ -256,8 +265,7 @@ def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dic
     return [column for column in every if column.id in chosen]
 
 
-_LEAVE_FOR_PROCESS = ("state", "bytes")
-_LEAVE_WHEN_NARROW = ("state", "bytes", "process", "interface", "protocol", "tunnel", "vlan", "vni")
+_LEAVE_WHEN_NARROW = ("state", "process", "bytes", "interface", "protocol", "tunnel", "vlan", "vni")
 """Columns to leave out, first to last, when addresses would become illegible."""
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
