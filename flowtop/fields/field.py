@@ -169,7 +169,7 @@ class GroupField:
         return Column(self.id, self.header, self.width, self.doc, text,
                       tuple(_key_part(position, part) for part in range(self.parts)), 1,
                       lambda row, lookups: self.term(row.group[position], lookups), flexible=self.flexible,
-                      texts=self.texts, shortened=self._shortened(position),
+                      texts=self.texts, shortened=self._shortened(position), longest=_LONGEST_KEY if self.texts else 0,
                       wider=lambda row, lookups: self.wider(row.group[position], lookups))
 
     def _shortened(self, position: int) -> Callable[[FlowRow, Names, int], str] | None:
@@ -177,6 +177,10 @@ class GroupField:
         if shorten is None:
             return None
         return lambda row, names, width: shorten(row.group[position], names, width)
+
+
+_LONGEST_KEY = 24
+"""Cells of a text that groups have in common, where there is room: `systemd-resolved.service`."""
 
 
 def key_name(position: int, part: int) -> str:

@@ -159,7 +159,8 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         priorities["vlan"] = min(priorities["vlan"], 2)
     if "process" in distinctions.reported and "process" in priorities:
         priorities["process"] = 1
-    chosen = _chosen(every, flexible, priorities, least, width, gap)
+    whole = {column.id: _USUAL_PROCESS for column in every if column.id == "process" and column.id not in set_widths}
+    chosen = _chosen(every, flexible, priorities, least | whole, width, gap)  # others come when it is not cut
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
     if "process" in distinctions.reported:  # who it is matters more than these, but not more than how much it is
         usual = min(_USUAL_ENDPOINT, distinctions.endpoint or _USUAL_ENDPOINT)  # no more than these rows need
@@ -203,15 +204,18 @@ def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, 
               distinctions: Distinctions, leave: Sequence[str] = ()) -> list[Column]:
     """The columns that remain after leaving out enough for the widths in `fixed` and the gaps to fit `room` cells."""
     # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs and an interface that
-    # distinguish no rows are the least useful.
+    # distinguish no rows are the least useful, and the rates of each way where one asks what changed.
     first = (("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
              + ("interface",) * (not distinctions.interfaces and "process" in distinctions.reported))
-    leaving = sorted(leave or _LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
+    narrow = (*_LEAVE_WHEN_NARROW, *(("rate" + way for way in WAYS) if "change" in stay else ()))
+    leaving = sorted(leave or narrow, key=lambda column_id: column_id not in first)
+    ways = {"rate" + way for way in WAYS}
     for column_id in leaving:
         if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
             break
-        chosen = [column for column in chosen if column.id != column_id or column.id in stay
-                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # columns of group fields stay
+        leaves = ways if column_id in ways else {column_id}  # not one way alone
+        chosen = [column for column in chosen if column.id not in leaves or column.id in stay  # those of groups stay
+                  or column not in (COLUMNS.get(column.id), BIFLOW_COLUMNS.get(column.id))]
     return chosen
 
 
@@ -270,6 +274,7 @@ _LEAVE_WHEN_NARROW = ("state", "process", "bytes", "interface", "protocol", "tun
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
+_USUAL_PROCESS = 10
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ without the terminating zero."""
 _USUAL_ENDPOINT = len("198.51.100.7:51514")

@@ -68,7 +68,8 @@ def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example:
         name, header, doc, json=json, texts=texts, codes=codes, records=records, width=width, priority=priority,
         example=example, expected=expected, known=known))
     assert made.column
-    column = replace(made.column, on_request=on_request, width=least or made.column.width, longest=width)
+    column = replace(made.column, on_request=on_request, width=least or made.column.width,
+                     longest=_LONGEST_NAME if least else 0)
     group = made.group and replace(made.group, keys=lambda columns: (records(columns),)) if grouped else None
 
     def detail(row: FlowRow, formatter: DetailFormatter) -> str:
@@ -174,6 +175,9 @@ def _translation() -> Field:
         detail=Detail("nat", lambda row, formatter: _other_side(row, formatter.lookups), of_way=False, optional=True,
                       rank=3), known=("live",))
 
+
+_LONGEST_NAME = 15
+"""TASK_COMM_LEN without the terminating zero."""
 
 PROCESS = (
     _text("process", "PROCESS", "Process of the local socket; `kernel`, `forwarded`: none.",

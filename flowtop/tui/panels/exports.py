@@ -39,9 +39,9 @@ from flowtop.tui.widgets.lines import Lines
 
 STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30
-EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines or CSV), or send them over the",
-         "network to a collector. An export gets every flow that is counted, whatever",
-         "the list shows, or those that pass a filter of its own: ↓ there.")
+EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines, CSV or Parquet), or send them to a",
+         "collector. An export gets every flow that is counted, whatever the list",
+         "shows, or those that pass a filter of its own: ↓ there.")
 
 
 class ExportList(Widget):

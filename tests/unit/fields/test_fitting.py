@@ -249,6 +249,13 @@ def test_how_much_never_gives_way_to_who(endpoint: int, interfaces: bool) -> Non
         assert interfaces or "bytes" in chosen or "interface" not in chosen or width < 60, width
 
 
+def test_addresses_of_biflows_are_legible_at_80_columns_also_while_one_compares() -> None:
+    chosen = widths(78, names=["eth0"], columns=BIFLOW_COLUMNS.values(), distinctions=PROCESSES, keep="change",
+                    needed=frozenset({"change", "trend"}))
+    assert {"rate", "change", "trend"} <= set(chosen) and not {"rate_in", "rate_out"} & set(chosen)
+    assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.7:51514")
+
+
 def test_endpoints_are_measured_in_the_rows_as_they_are_shown() -> None:
     rows = [flow(1, "10.0.0.5", "10.0.0.66", (443, 51514)), flow(2, "10.0.0.7", "10.0.0.5", (80, 1))]
     seen = Distinctions().with_texts(rows, COLUMNS.values(), Wording(), NO_LOOKUPS)
