@@ -67,7 +67,7 @@ PARAMETERS: tuple[click.Parameter, ...] = (
     click.Option(
         ["-e", "--export"], multiple=True, metavar="URL",
         help="Export flows while watching: ipfix://HOST, ipfix+tcp://HOST, ipfix+tls://HOST, file:flows.ipfix, "
-             "jsonl:flows.jsonl, csv:flows.csv or jsonl+tcp://HOST:PORT; repeatable."),
+             "jsonl:flows.jsonl, csv:flows.csv, parquet:flows.parquet or jsonl+tcp://HOST:PORT; repeatable."),
     click.Option(
         ["--export-filter"], multiple=True, metavar="EXPR", allow_from_autoenv=False,
         help="Export only the flows that match; applies to the -e before it. Default: all flows, whatever is listed."),

@@ -113,8 +113,9 @@ def _elements() -> str:
     return table(("key", "IE", "what it holds"), [(code(name), number, doc) for name, number, doc in key_table()])
 
 
-_KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv", "jsonl+tcp", "jsonl+udp"): "all",
-          ("udp", "tcp", "tls", "file"): "IPFIX", ("file", "jsonl", "csv"): "files",
+_KINDS = {("udp", "tcp", "tls", "file", "jsonl", "csv", "parquet", "jsonl+tcp", "jsonl+udp"): "all",
+          ("udp", "tcp", "tls", "file"): "IPFIX", ("file", "jsonl", "csv", "parquet"): "files",
+          ("file", "jsonl", "csv"): "files but Parquet",
           ("tcp", "tls", "jsonl+tcp"): "TCP, TLS", ("tls",): "TLS", ("udp",): "UDP"}
 """Short names for the transports that have an option."""
 

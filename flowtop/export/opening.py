@@ -19,6 +19,7 @@ from flowtop.export.owners import OwnerTexts
 from flowtop.export.pairing import Hold
 from flowtop.export.spool import MAX_OCTETS, Spool, SpoolInUse
 from flowtop.export.transports.files import FileTransport
+from flowtop.export.transports.parquet import ParquetTransport, check_parquet
 from flowtop.export.transports.tcp import TcpTransport
 from flowtop.export.transports.udp import UdpTransport
 from flowtop.export.url import ExportUrl, parse_export_url
@@ -56,6 +57,10 @@ def open_exporter(text: str, state_directory: Path | None, *, bounds: QueueBound
         spool.owners = owners
     elif url.kind == "jsonl+tcp":
         transport = TcpTransport(url)  # no spool: its files of IPFIX lack some of what lines have
+    elif url.kind == "parquet":
+        check_parquet()
+        _check_writable(url)
+        transport = ParquetTransport(url, recording_owner(os.environ, os.geteuid()))
     else:
         check_compression(url.compress)
         _check_writable(url)

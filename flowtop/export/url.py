@@ -17,7 +17,7 @@ from flowtop.text.quantities import QuantityError
 from flowtop.text.suggestions import nearest
 from flowtop.wire.flow_templates import PROFILES, Profile
 
-Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv", "jsonl+tcp", "jsonl+udp"]
+Kind = Literal["udp", "tcp", "tls", "file", "jsonl", "csv", "parquet", "jsonl+tcp", "jsonl+udp"]
 
 IPFIX_PORT = 4739
 IPFIX_TLS_PORT = 4740
@@ -29,12 +29,14 @@ TEMPLATE_REFRESH_S = 60.0
 TEMPLATE_REFRESH_PACKETS = 1_000
 
 _SCHEMES: dict[str, Kind] = {"ipfix": "udp", "ipfix+udp": "udp", "ipfix+tcp": "tcp", "ipfix+tls": "tls",
-                             "file": "file", "jsonl": "jsonl", "csv": "csv",
+                             "file": "file", "jsonl": "jsonl", "csv": "csv", "parquet": "parquet",
                              "jsonl+tcp": "jsonl+tcp", "jsonl+udp": "jsonl+udp"}
 _COLLECTORS: tuple[Kind, ...] = ("udp", "tcp", "tls")
 _FILES: tuple[Kind, ...] = ("file", "jsonl", "csv")
 _LINES: tuple[Kind, ...] = ("jsonl+tcp", "jsonl+udp")
 """Collectors of JSON Lines."""
+PARQUET_ROTATE_S = 600.0
+"""A Parquet file is complete, and can be read, after this time by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class UrlOption:
 OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
     UrlOption("profile", (*_COLLECTORS, "file"), "default", "Templates for a specific collector, see below."),
     UrlOption("domain", (*_COLLECTORS, "file"), "1", "Observation Domain ID."),
-    UrlOption("duplicates", (*_COLLECTORS, *_FILES, *_LINES), "keep",
+    UrlOption("duplicates", (*_COLLECTORS, *_FILES, "parquet", *_LINES), "keep",
               "`drop` omits flows already counted at another interface: each packet is exported once."),
     UrlOption("reconnect", ("tcp", "tls", "jsonl+tcp"), "60s",
               "Time between attempts to connect (RFC 7011: once a minute)."),
@@ -68,7 +70,8 @@ OPTIONS: dict[str, UrlOption] = {option.name: option for option in (
     UrlOption("refresh", ("udp",), "60s", "Time after which Templates are sent again."),
     UrlOption("refresh-packets", ("udp",), "1000", "Number of datagrams after which Templates are sent again."),
     UrlOption("rotate-size", _FILES, "never", "Start a new file at this size (`100M`, `1.5Gi`), before compression."),
-    UrlOption("rotate-time", _FILES, "never", "Start a new file after this time (`10m`, `1h30m`)."),
+    UrlOption("rotate-time", (*_FILES, "parquet"), "never, Parquet 10m",
+              "Start a new file after this time (`10m`, `1h30m`)."),
     UrlOption("compress", _FILES, "by suffix", "`gzip`, `zstd` or `none`; or by suffix: `.gz`, `.zst`."),
     UrlOption("biflow", (*_COLLECTORS, "file"), "off",
               "`on` exports both directions of a conversation as one record (RFC 5103)."),
@@ -150,17 +153,18 @@ def parse_export_url(text: str) -> ExportUrl:
     if not path:
         raise _usage(f"export {text!r} has no file", f"add one, for example {scheme}:flows")
     options = _options(text, kind, query)
-    if path == "-" and kind == "file":
-        raise _usage("IPFIX cannot be written to standard output", "use a file, or jsonl:- or csv:-")
+    if path == "-" and kind in ("file", "parquet"):
+        what = {"file": "IPFIX", "parquet": "Parquet"}[kind]
+        raise _usage(f"{what} cannot be written to standard output", "use a file, or jsonl:- or csv:-")
     if path == "-" and (options.keys() - {"compress", "duplicates"}
                         or options.get("compress", "none") != "none"):
         raise _usage("standard output cannot be rotated or compressed", f"use a file, for example {scheme}:flows")
     return ExportUrl(
         text, kind, path=path, profile=_profile(options, text), domain=_domain(options),
         rotate_octets=_size(options, "rotate-size"),
-        rotate_s=_duration(options, "rotate-time", 0.0) or None,
-        compress=_compress(options, path), duplicates=_duplicates(options), biflow=_switch(options, "biflow"),
-        owners=_owners(options))
+        rotate_s=_duration(options, "rotate-time", PARQUET_ROTATE_S if kind == "parquet" else 0.0) or None,
+        compress="" if kind == "parquet" else _compress(options, path),
+        duplicates=_duplicates(options), biflow=_switch(options, "biflow"), owners=_owners(options))
 
 
 def _collector(text: str, kind: Kind) -> ExportUrl:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -168,7 +169,7 @@ class GroupField:
         return Column(self.id, self.header, self.width, self.doc, text,
                       tuple(_key_part(position, part) for part in range(self.parts)), 1,
                       lambda row, lookups: self.term(row.group[position], lookups), flexible=self.flexible,
-                      texts=self.texts, shortened=self._shortened(position),
+                      texts=self.texts, shortened=self._shortened(position), longest=_LONGEST_KEY if self.texts else 0,
                       wider=lambda row, lookups: self.wider(row.group[position], lookups))
 
     def _shortened(self, position: int) -> Callable[[FlowRow, Names, int], str] | None:
@@ -176,6 +177,10 @@ class GroupField:
         if shorten is None:
             return None
         return lambda row, names, width: shorten(row.group[position], names, width)
+
+
+_LONGEST_KEY = 24
+"""Cells of a text that groups have in common, where there is room: `systemd-resolved.service`."""
 
 
 def key_name(position: int, part: int) -> str:
@@ -201,6 +206,7 @@ class Member:
         of_reports: only flows of exporters have it: it is not looked at as long as Lookups.texts is empty.
         of_networks: comes from databases of networks: it is not looked at without Lookups.networks.
         rank: position among the columns of CSV.
+        holds: type of its values; None: that of the Information Element, or text.
     """
 
     name: str
@@ -212,6 +218,7 @@ class Member:
     of_groups: bool = False
     both_ways: bool = False
     rank: int = 900
+    holds: type[str | int | bool | datetime] | None = None
 
 
 class DetailFormatter(Protocol):

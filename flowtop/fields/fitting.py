@@ -159,11 +159,13 @@ def fit(width: int, window: Window = "tick", names: Iterable[str] = (), keep: st
         priorities["vlan"] = min(priorities["vlan"], 2)
     if "process" in distinctions.reported and "process" in priorities:
         priorities["process"] = 1
-    chosen = _chosen(every, flexible, priorities, least, width, gap)
+    whole = {column.id: _USUAL_PROCESS for column in every if column.id == "process" and column.id not in set_widths}
+    chosen = _chosen(every, flexible, priorities, least | whole, width, gap)  # others come when it is not cut
     fixed = {column.id: 0 if column in flexible else least[column.id] for column in every}
-    if "process" in distinctions.reported:  # who it is matters more than these
+    if "process" in distinctions.reported:  # who it is matters more than these, but not more than how much it is
         usual = min(_USUAL_ENDPOINT, distinctions.endpoint or _USUAL_ENDPOINT)  # no more than these rows need
-        chosen = _narrowed(chosen, width - len(flexible) * usual, fixed, gap, stay, distinctions, _LEAVE_FOR_PROCESS)
+        chosen = _narrowed(chosen, width - len(flexible) * usual, fixed, gap, stay, distinctions,
+                           _leave_for_process(distinctions, fixed))
     short = min(_SHORT_ENDPOINT, distinctions.endpoint or _SHORT_ENDPOINT)
     chosen = _narrowed(chosen, width - len(flexible) * short, fixed, gap, stay, distinctions)
     widths = {column.id: least[column.id] for column in chosen if column not in flexible}
@@ -201,16 +203,27 @@ def _least_widths(every: Sequence[Column], distinctions: Distinctions, set_width
 def _narrowed(chosen: list[Column], room: int, fixed: dict[str, int], gap: int, stay: set[str] | frozenset[str],
               distinctions: Distinctions, leave: Sequence[str] = ()) -> list[Column]:
     """The columns that remain after leaving out enough for the widths in `fixed` and the gaps to fit `room` cells."""
-    # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs that distinguish no rows
-    # are the least useful.
-    first = ("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
-    leaving = sorted(leave or _LEAVE_WHEN_NARROW, key=lambda column_id: column_id not in first)
+    # Biflows show three rates, so their bytes are less useful than state and protocol. VLANs and an interface that
+    # distinguish no rows are the least useful, and the rates of each way where one asks what changed.
+    first = (("vlan",) * (not distinctions.vlans) + ("bytes",) * ("rate" + WAYS[0] in fixed)
+             + ("interface",) * (not distinctions.interfaces and "process" in distinctions.reported))
+    narrow = (*_LEAVE_WHEN_NARROW, *(("rate" + way for way in WAYS) if "change" in stay else ()))
+    leaving = sorted(leave or narrow, key=lambda column_id: column_id not in first)
+    ways = {"rate" + way for way in WAYS}
     for column_id in leaving:
         if sum(fixed[column.id] for column in chosen) + gap * (len(chosen) - 1) <= room:
             break
-        chosen = [column for column in chosen if column.id != column_id or column.id in stay
-                  or column not in (COLUMNS[column_id], BIFLOW_COLUMNS.get(column_id))]  # columns of group fields stay
+        leaves = ways if column_id in ways else {column_id}  # not one way alone
+        chosen = [column for column in chosen if column.id not in leaves or column.id in stay  # those of groups stay
+                  or column not in (COLUMNS.get(column.id), BIFLOW_COLUMNS.get(column.id))]
     return chosen
+
+
+def _leave_for_process(distinctions: Distinctions, fixed: dict[str, int]) -> tuple[str, ...]:
+    """Columns that give way to who it is: an interface that is the same in all rows, the state, and bytes where the
+    rates in and out say how much it is."""
+    alike = () if distinctions.interfaces else ("interface",)
+    return (*alike, "state", *(("bytes",) if "rate" + WAYS[0] in fixed else ()))
 
 
 def _tag_widths(distinctions: Distinctions) -> dict[str, int]:
@@ -256,12 +269,12 @@ def _chosen(every: Sequence[Column], flexible: Sequence[Column], priorities: dic
     return [column for column in every if column.id in chosen]
 
 
-_LEAVE_FOR_PROCESS = ("state", "bytes")
-_LEAVE_WHEN_NARROW = ("state", "bytes", "process", "interface", "protocol", "tunnel", "vlan", "vni")
+_LEAVE_WHEN_NARROW = ("state", "process", "bytes", "interface", "protocol", "tunnel", "vlan", "vni")
 """Columns to leave out, first to last, when addresses would become illegible."""
 _ONE_TAG = len("4094")
 _LEAST_ID = len("VNI")
 _USUAL_INTERFACE = len("enp0s3")
+_USUAL_PROCESS = 10
 _LONGEST_INTERFACE = 15
 """IFNAMSIZ without the terminating zero."""
 _USUAL_ENDPOINT = len("198.51.100.7:51514")

@@ -75,9 +75,9 @@ VLAN = Field(
     detail=Detail("protocol", lambda row, _: f"vlan {vlan_text(row) or '-'}", of_way=False, rank=4))
 
 
-def _of_tunnel(name: str, doc: str, rank: int) -> Member:
+def _of_tunnel(name: str, doc: str, rank: int, holds: type[str | int] | None = None) -> Member:
     return Member(name, lambda flow, _: tunnel_values(flow.tunnel, flow.tunnel_id).get(name) if flow.tunnel else None,
-                  doc, rank=rank)
+                  doc, rank=rank, holds=holds)
 
 
 _TUNNEL_COLUMN = Column("tunnel", "TUNNEL", 6,
@@ -123,7 +123,7 @@ TUNNEL_ID = Field(
         "a number such as 42", operands.ReadInteger(0, 2**32 - 1), *stored("tunnel_id"), packet="tunnel_id",
         optional=True),
     members=(_of_tunnel("layer2SegmentId", "", 31),
-             _of_tunnel("tunnelId", "Id of that tunnel: VNI, GRE key, MPLS label, ERSPAN or PPPoE session.", 51)))
+             _of_tunnel("tunnelId", "Id of that tunnel: VNI, GRE key, MPLS label, ERSPAN or PPPoE session.", 51, int)))
 
 # ---- IP
 

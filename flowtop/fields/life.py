@@ -123,7 +123,8 @@ DUPLICATE = Field(
     key=FilterKey("duplicate", "Already counted at another Observation Point (dup).", "not duplicate", "0 or 1",
                   operands.ReadInteger(0, 1), *stored("duplicate"), optional=True, of_aggregates=True, rank=6),
     members=(Member("duplicate", lambda flow, _: True if flow.duplicate else None,
-                    "True: a flow of another Observation Point counts its packets; otherwise absent.", rank=52),))
+                    "True: a flow of another Observation Point counts its packets; otherwise absent.", rank=52,
+                    holds=bool),))
 _PARENT_DOC = "In no sum: with --decap a tunnel, counted in the flows it carries; what IPsec decrypted."
 PARENT = Field(
     "parent", _PARENT_DOC,
@@ -132,7 +133,7 @@ PARENT = Field(
                   optional=True, of_aggregates=True, rank=6),
     members=(Member("parent", lambda flow, _: True if flow.kind == Kind.PARENT else None,
                     "True: its packets count in other flows (a tunnel, or decrypted by IPsec); otherwise absent.",
-                    rank=53),))
+                    rank=53, holds=bool),))
 FLOW_ID = Field("flow_id", "The flow's unique number.",
                 members=(Member("flowId", lambda flow, _: flow.flow_id, rank=1),))
 

@@ -98,7 +98,8 @@ def numeric(field_id: str, header: str, doc: str, *, json: str, values: Callable
                       None if records is None else lambda columns: compared(records(columns)),
                       of_aggregates=of_aggregates),
         group=by_value if group else None,
-        members=(Member(json, member, doc, of_packets=not of_aggregates, of_groups=summed, both_ways=True),),
+        members=(Member(json, member, doc, of_packets=not of_aggregates, of_groups=summed, both_ways=True,
+                        holds=int),),
         detail=Detail(detail or word, lambda row, _: shown(number(row))),
         measure=Measure(values, together, records), known=known)
 

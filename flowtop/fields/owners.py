@@ -61,14 +61,15 @@ def _with_unknown(made: Field) -> Field:
 
 def _text(name: str, header: str, doc: str, json: str, texts: Texts, *, example: str, expected: str, width: int = 8,
           priority: int = _PRIORITY, line: str = "", rank: int = 3, on_request: bool = False,
-          grouped: bool = True,
+          grouped: bool = True, least: int = 0,
           codes: Callable[[FlowSource], Array] = _of_flows, records: Callable[[FlowColumns], Array] = _of_records,
           known: tuple[Known, ...] = EVERYWHERE) -> Field:
     made = _with_unknown(make.text(
         name, header, doc, json=json, texts=texts, codes=codes, records=records, width=width, priority=priority,
         example=example, expected=expected, known=known))
     assert made.column
-    column = replace(made.column, on_request=on_request)
+    column = replace(made.column, on_request=on_request, width=least or made.column.width,
+                     longest=_LONGEST_NAME if least else 0)
     group = made.group and replace(made.group, keys=lambda columns: (records(columns),)) if grouped else None
 
     def detail(row: FlowRow, formatter: DetailFormatter) -> str:
@@ -175,10 +176,13 @@ def _translation() -> Field:
                       rank=3), known=("live",))
 
 
+_LONGEST_NAME = 15
+"""TASK_COMM_LEN without the terminating zero."""
+
 PROCESS = (
     _text("process", "PROCESS", "Process of the local socket; `kernel`, `forwarded`: none.",
           "processName", Texts(_names, _missing), example="process nginx", width=10, priority=_PROCESS_PRIORITY,
-          expected="a process's name, such as nginx or python*"),
+          expected="a process's name, such as nginx or python*", least=len("PROCESS")),
 )
 """What is beside the addresses on screen."""
 

@@ -33,6 +33,16 @@ def flow_names() -> tuple[str, ...]:
     return (*MEMBERS, _FLOWS)
 
 
+def flow_types() -> dict[str, type]:
+    """What each key of `flow_names` holds: int, str, bool, or datetime (milliseconds since 1970 UTC)."""
+    return {name: (MEMBERS[name].holds if name in MEMBERS else None) or _type_of_element(name) for name in flow_names()}
+
+
+def _type_of_element(name: str) -> type:
+    kind = ELEMENTS[name].type if name in ELEMENTS else "string"
+    return datetime if kind == "dateTimeMilliseconds" else int if kind.startswith("unsigned") else str
+
+
 def group_names() -> tuple[str, ...]:
     """Keys of a group, after the members of its group fields."""
     return (_FLOWS, *(name for name, member in MEMBERS.items() if member.of_groups))

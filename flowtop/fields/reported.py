@@ -266,7 +266,7 @@ def _mpls_label() -> Field:
         group=replace(made.group, keys=lambda columns: (_label_and_one(columns),),
                       term=lambda key, _: f"mpls_label {key[0] - 1}" if key[0] else "not mpls_label >= 0",
                       values=lambda key, _: {"mplsTopLabel": key[0] - 1} if key[0] else {}),
-        members=(Member("mplsTopLabel", label, doc, of_packets=True),)),
+        members=(Member("mplsTopLabel", label, doc, of_packets=True, holds=int),)),
         lambda row, _: f"mpls_label {row.more['mpls_label'] - 1}" if row.more.get("mpls_label") else "")
 
 

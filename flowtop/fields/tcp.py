@@ -6,6 +6,7 @@ ICMP echoes have a round-trip time too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from flowtop.fields import cell_terms as terms
 from flowtop.fields.columns import Column, plain, unfiltered
@@ -24,9 +25,11 @@ MANY_RETRANSMITS, BAD_RETRANSMITS = 0.01, 0.05
 FEW_SEGMENTS = 3
 
 
-def _member(name: str, doc: str, value: Callable[[FlowValues], int], rank: int) -> Member:
+def _member(name: str, doc: str, value: Callable[[FlowValues], int], rank: int,
+            holds: type[int | datetime] = int) -> Member:
     """A JSON member that is omitted when the value is 0, which means not known."""
-    return Member(name, lambda flow, _: value(flow) or None, doc, of_packets=True, both_ways=True, rank=rank)
+    return Member(name, lambda flow, _: value(flow) or None, doc, of_packets=True, both_ways=True, rank=rank,
+                  holds=holds)
 
 
 def _detail(text: Callable[[FlowRow], str], rank: int) -> Detail:
@@ -129,7 +132,7 @@ _CWND = Field(
 def _first(name: str, member: str, doc: str, at_ms: Callable[[FlowRow | FlowValues], int], rank: int) -> Field:
     """The time of the first packet with a TCP control bit."""
     return Field(
-        name, doc, known=("live", "file"), members=(_member(member, doc, at_ms, rank),),
+        name, doc, known=("live", "file"), members=(_member(member, doc, at_ms, rank, datetime),),
         detail=Detail(name, lambda row, formatter: formatter.at(at_ms(row)) if at_ms(row) else "", optional=True,
                       rank=12))
 

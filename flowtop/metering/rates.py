@@ -10,6 +10,7 @@ to the rate of all traffic.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +39,8 @@ class _Bucket:
     slots: npt.NDArray[np.int32]
     packets: npt.NDArray[np.unsignedinteger[npt.NBitBase]]
     octets: npt.NDArray[np.unsignedinteger[npt.NBitBase]]
+    ascending: bool = False
+    """Slots are, as those of one tick."""
 
     @property
     def nbytes(self) -> int:
@@ -152,12 +155,13 @@ class Rates:
     def _close_bucket(self) -> None:
         store = self._store
         slots = np.concatenate(self._listed) if self._listed else np.empty(0, np.int64)
-        self._listed.clear()
         bucket = _Bucket(self.bucket_number, self._bucket_start_ns, self._now_ns, slots.astype(np.int32),
-                         _compact(store.bucket_packets[slots]), _compact(store.bucket_octets[slots]))
+                         _compact(store.bucket_packets[slots]), _compact(store.bucket_octets[slots]),
+                         sum(map(bool, map(len, self._listed))) <= 1)
         store.bucket_packets[slots] = 0
         store.bucket_octets[slots] = 0
         store.bucket_listed[slots] = False
+        self._listed.clear()
         self._in_10s.append(bucket)
         self._in_60s.append(bucket)
         self._bucket_start_ns = self._now_ns
@@ -176,36 +180,26 @@ class Rates:
         It begins with the flow, and covers at most HISTORY_NS, but at least the windows' length. The last item is the
         time since the last bucket, at least the minimum for rates.
         """
-        store, buckets = self._store, []
-        for bucket in (*self._past, *self._in_60s):
-            if bucket.number >= store.born_bucket[slot]:
-                at = np.flatnonzero(bucket.slots == slot)
-                buckets.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[at[0]]) if len(at) else 0))
-        if self._now_ns > self._bucket_start_ns:
-            length_ns = max(self._now_ns - self._bucket_start_ns, self._least_ns)
-            buckets.append((length_ns, int(store.bucket_octets[slot])))
-        return buckets
+        return [(length_ns, octets) for length_ns, [octets] in self.histories((np.array([slot]),))]
 
-    def history_of(self, slots: Slots) -> list[tuple[int, int]]:
-        """Traffic of the flows in these slots together, as `history`; it begins with the first of them."""
-        store, buckets = self._store, []
-        if len(slots) <= 1:
-            return self.history(int(slots[0])) if len(slots) else []
-        members = np.zeros(store.top, np.bool_)
-        members[slots] = True
-        born = store.born_bucket
-        first, last = int(born[slots].min()), int(born[slots].max())
+    def histories(self, groups: Sequence[Slots]) -> list[tuple[int, list[int]]]:
+        """Traffic of groups of flows, of each group together: (length in ns, octets of each) per bucket, as `history`;
+        it begins with the first flow of them all.
+
+        Args:
+            groups: slots; none in two groups.
+        """
+        store, buckets = self._store, list[tuple[int, list[int]]]()
+        if not sum(map(len, groups)):
+            return []
+        members = _Members(groups, store.born_bucket)
         for bucket in (*self._past, *self._in_60s):
-            if bucket.number < first:
-                continue
-            few = len(slots) * 8 < len(bucket.slots) and _ascending(bucket.slots)
-            its = _places(bucket.slots, slots) if few else np.flatnonzero(members[bucket.slots])
-            if last > bucket.number:
-                its = its[born[bucket.slots[its]] <= bucket.number]
-            buckets.append((bucket.end_ns - bucket.start_ns, int(bucket.octets[its].sum(dtype=np.uint64))))
+            if bucket.number >= members.first:
+                buckets.append((bucket.end_ns - bucket.start_ns, [
+                    int(bucket.octets.take(at, mode="clip").sum(dtype=np.uint64)) for at in members.places(bucket)]))
         if self._now_ns > self._bucket_start_ns:
             length_ns = max(self._now_ns - self._bucket_start_ns, self._least_ns)
-            buckets.append((length_ns, int(store.bucket_octets[slots].sum())))
+            buckets.append((length_ns, [int(store.bucket_octets[slots].sum()) for slots in groups]))
         return buckets
 
     def _leave(self, bucket: _Bucket, packets: U8, octets: U8) -> None:
@@ -220,16 +214,58 @@ class Rates:
             octets[slots[same]] -= bucket.octets[same]
 
 
-def _ascending(slots: npt.NDArray[np.int32]) -> bool:
-    """Those of one tick are."""
-    return bool((slots[1:] > slots[:-1]).all())
+class _Members:
+    """Finds groups of flows in one bucket after another, in order of their numbers.
 
+    Args:
+        groups: their slots; none in two groups.
+        born_bucket: of each slot.
 
-def _places(among: npt.NDArray[np.int32], slots: Slots) -> Slots:
-    """Where these slots are among ascending ones, as far as they are."""
-    places = np.minimum(np.searchsorted(among, slots), len(among) - 1)
-    found: Slots = places[among[places] == slots]
-    return found
+    Attributes:
+        first: number of the first bucket that has traffic of one of them.
+    """
+
+    def __init__(self, groups: Sequence[Slots], born_bucket: npt.NDArray[np.int32]) -> None:
+        self._groups = groups
+        self._slots = np.concatenate(groups)
+        self._born = born_bucket[self._slots]
+        self._ends = np.cumsum([len(slots) for slots in groups])
+        self._codes = np.repeat(np.arange(len(groups), dtype=np.uint8), [len(slots) for slots in groups])
+        self.first, self._last = int(self._born.min()), int(self._born.max())
+        self._group_of: npt.NDArray[np.uint8] | None = None  # by slot, of flows that are born; small groups need none
+        self._size = len(born_bucket)
+        self._joined = self.first - 1
+        self._among: npt.NDArray[np.int32] | None = None
+        self._places: list[Slots] = []
+
+    def places(self, bucket: _Bucket) -> list[Slots]:
+        """Where each group's flows are in the bucket."""
+        few = len(self._slots) * 8 < len(bucket.slots)
+        return self._by_search(bucket) if few and bucket.ascending else self._by_slot(bucket)
+
+    def _by_search(self, bucket: _Bucket) -> list[Slots]:
+        there = np.minimum(np.searchsorted(bucket.slots, self._slots.astype(np.int32)), len(bucket.slots) - 1)
+        found = (bucket.slots[there] == self._slots) & (self._born <= bucket.number)
+        bounds = zip((0, *self._ends), self._ends, strict=False)
+        return [there[start:end][found[start:end]] for start, end in bounds]
+
+    def _by_slot(self, bucket: _Bucket) -> list[Slots]:
+        same = self._among is not None and np.array_equal(self._among, bucket.slots)  # many flows talk all the time
+        if self._joined < self._last:
+            born = (self._born > self._joined) & (self._born <= bucket.number)
+            self._joined = bucket.number
+            same = same and not born.any()
+            self._put(born)
+        if not same:
+            assert self._group_of is not None
+            of = self._group_of.take(bucket.slots, mode="clip")
+            self._among, self._places = bucket.slots, [np.flatnonzero(of == code) for code in range(len(self._groups))]
+        return self._places
+
+    def _put(self, born: npt.NDArray[np.bool_]) -> None:
+        if self._group_of is None:
+            self._group_of = np.full(self._size, len(self._groups), np.uint8)
+        self._group_of[self._slots[born]] = self._codes[born]
 
 
 def _compact(sums: U8) -> npt.NDArray[np.unsignedinteger[npt.NBitBase]]:

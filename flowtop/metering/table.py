@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -183,9 +184,9 @@ class FlowTable:
         """Traffic of the flow in that slot: (length in ns, octets) per second, oldest first; see Rates.history."""
         return self._rates.history(slot)
 
-    def history_of(self, slots: Slots) -> list[tuple[int, int]]:
-        """Traffic of the flows in these slots together, as `history`; see Rates.history_of."""
-        return self._rates.history_of(slots)
+    def histories(self, groups: Sequence[Slots]) -> list[tuple[int, list[int]]]:
+        """Traffic of groups of flows, of each together, as `history`; see Rates.histories."""
+        return self._rates.histories(groups)
 
     def flags(self, slot: int) -> list[tuple[int, int]]:
         """TCP flags of the flow in that slot: (time in ns when noticed, TCP control bits), as far as known."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import flowtop
 from flowtop.errors import FlowtopError
-from flowtop.output.row_files import MODE
+from flowtop.output.row_files import MODE, write_rows
+from flowtop.query.query import Page
 
 DIRECTORY_MODE = 0o700
 """Only the owner may look: flows are private."""
@@ -18,36 +21,66 @@ CHECK_S = 60.0
 SCREEN, FLOWS, CHECK, PACKETS = "screen.txt", "flows.csv", "check.txt", "packets.pcapng"
 
 
-def make_directory(path: Path, owner: tuple[int, int] | None) -> None:
-    """Make a directory that must not exist yet.
+class BundleDirectory:
+    """A directory that must not exist yet, held open: what is written goes there, whatever its name leads to by then.
+
+    Until it is closed it belongs to this process; then it is given to its owner, who may change it from then on.
 
     Args:
-        owner: user and group; None: those of the process.
+        path: its name.
+        owner: user and group of it and its files; None: those of the process.
 
     Raises:
         FlowtopError: it exists, or cannot be made.
     """
-    try:
-        path.mkdir(DIRECTORY_MODE)
-        if owner is not None:
-            os.chown(path, *owner, follow_symlinks=False)
-    except FileExistsError:
-        raise FlowtopError(f"{path} exists already", hint="use another name") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FlowtopError(f"cannot make {path}: {reason.lower()}", hint="type another place") from error
 
+    def __init__(self, path: Path, owner: tuple[int, int] | None) -> None:
+        self._name = path
+        self._owner = owner
+        try:
+            path.mkdir(DIRECTORY_MODE)
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileExistsError:
+            raise FlowtopError(f"{path} exists already", hint="use another name") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise FlowtopError(f"cannot make {path}: {reason.lower()}", hint="type another place") from error
+        found = os.fstat(self.descriptor)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or any(self.place.iterdir()):
+            os.close(self.descriptor)
+            raise FlowtopError(f"{path} was replaced by another directory", hint="type another place")
 
-def write_text(path: Path, text: str, owner: tuple[int, int] | None) -> None:
-    """Write a text to a file that must not exist yet. Raises FlowtopError: it exists, or cannot be written."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            file.write(text)
-    except OSError as error:
-        raise FlowtopError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+    @property
+    def place(self) -> Path:
+        """A path that leads to the open directory."""
+        return Path("/proc/self/fd", str(self.descriptor))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text to a new file in it. Raises FlowtopError: it exists, or cannot be written."""
+        try:
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE,
+                                 dir_fd=self.descriptor)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                if self._owner is not None:
+                    os.fchown(descriptor, *self._owner)
+                file.write(text)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise FlowtopError(f"cannot write {self._name / name}: {reason}") from error
+
+    def write_rows(self, name: str, page: Page) -> None:
+        """Write rows to a new file in it; see row_files.write_rows."""
+        try:
+            write_rows(self.place / name, page, self._owner)
+        except FlowtopError as error:
+            raise FlowtopError(error.message.replace(str(self.place), str(self._name))) from error
+
+    def close(self) -> None:
+        """Give it to its owner. Once."""
+        with suppress(OSError):  # a file system without owners: it is readable as it is
+            if self._owner is not None:
+                os.fchown(self.descriptor, *self._owner)
+        os.close(self.descriptor)
 
 
 def check_text() -> str:

@@ -64,18 +64,16 @@ class TrafficLog:
 class HistorySource(FlowSource, Protocol):
     """A flow table that also has recent history."""
 
-    def history_of(self, slots: Slots) -> Sequence[tuple[int, int]]:
-        """Traffic of the flows in these slots together: (length in ns, octets) of each second or so, oldest first; it
-        begins with the first of them."""
+    def histories(self, groups: Sequence[Slots]) -> Sequence[tuple[int, Sequence[int]]]:
+        """Traffic of groups of flows: (length in ns, octets of each group) of each second or so, oldest first; it
+        begins with the first flow of them all. No flow is in two groups."""
 
 
 def flows_history(source: HistorySource, into: Slots, out_of: Slots) -> TrafficHistory:
     """What these flows had, which came in and which went out, as far as the table remembers."""
     now_ms = (source.now_ns + source.unix_offset_ns) // 1_000_000
-    ways = [source.history_of(slots) for slots in (into, out_of)]
-    spans = max(ways, key=len)
-    rates = [[0.0] * (len(spans) - len(way)) + [octets / max(length_ns, 1) * 1e9 for length_ns, octets in way]
-             for way in ways]
+    spans = source.histories((into, out_of))
+    rates = [[octets[way] / max(length_ns, 1) * 1e9 for length_ns, octets in spans] for way in range(2)]
     ends_ns, end_ns = [], 0
     for length_ns, _ in reversed(spans):
         ends_ns.append(end_ns)
@@ -93,6 +91,10 @@ class GroupLog:
         self._log = TrafficLog()
         self._tick = -1
 
+    def needs(self, query: Query, number: int) -> bool:
+        """Whether `tick` would look at its flows: those of a group, and not yet at the tick of that number."""
+        return query.scope is not None and (_list_of(query) != self._of or number != self._tick)
+
     def tick(self, query: Query, source: HistorySource, ways: tuple[Slots, Slots], listed: Listed | None,
              number: int) -> TrafficHistory:
         """The history of what a query of now lists.
@@ -104,7 +106,7 @@ class GroupLog:
         if query.scope is None or listed is None:
             self._of = None
             return NO_HISTORY
-        of = Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended)
+        of = _list_of(query)
         now_ms = (source.now_ns + source.unix_offset_ns) // 1_000_000
         if of != self._of or number - self._tick > 1:  # another group, or one has looked at the past meanwhile
             self._of, self._log = of, TrafficLog()
@@ -116,3 +118,13 @@ class GroupLog:
             self._log.add((listed.sides.into.octet_rate, listed.sides.out_of.octet_rate), now_ms, source.tick_s)
         self._tick = number
         return self._log.history
+
+    @property
+    def history(self) -> TrafficHistory:
+        """What the last `tick` gave."""
+        return NO_HISTORY if self._of is None else self._log.history
+
+
+def _list_of(query: Query) -> Query:
+    """What decides which flows are in the group."""
+    return Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended)

@@ -12,7 +12,7 @@ from flowtop.query.compare import compared
 from flowtop.query.details import DetailSource, Watch
 from flowtop.query.history import GroupLog
 from flowtop.query.past import Past
-from flowtop.query.query import NO_HISTORY, Kept, Page, Query
+from flowtop.query.query import Kept, Page, Query, TrafficHistory
 
 SLOTS = 262_144
 """Larger tables (this is about 50 MB) are not copied when frozen; the past's copy of the tick is used."""
@@ -78,6 +78,7 @@ class Pager:
         entropy = np.random.SeedSequence(seed).entropy  # the same for both: a group keeps its id in the past
         self._answerer = Answerer(np.random.default_rng(entropy))
         self._answerer_of_past = Answerer(np.random.default_rng(entropy))  # held orders are slots, which differ there
+        self._answerer_of_sums = Answerer(np.random.default_rng(entropy))
         self._watch = Watch()
         self._group = GroupLog()
         self._marked: tuple[int, float] | None = None
@@ -115,12 +116,12 @@ class Pager:
             now = replace(now, compared_ms=before[0].unix_ms)
         if moment is None:
             answer = self._answerer.answer(query, table if then is None else compared(table, then), now.lookups)
-            group = NO_HISTORY if then is not None else self._group.tick(query, table, answer.ways, answer.listed,
-                                                                         now.tick)
+            group = self._history_of_now(query, table, now) if then is not None else self._group.tick(
+                query, table, answer.ways, answer.listed, now.tick)
             return _filled(replace(now, details=details, kept=kept, marked_s=self._marked_s(query.mark, now),
                                    group_history=group), query, answer)
         page = replace(moment.page, details=details, kept=kept, present=replace(now, kept=kept),
-                       compared_ms=now.compared_ms)
+                       compared_ms=now.compared_ms, group_history=self._history_of_now(query, table, now))
         if then is not None:
             moment = replace(moment, source=compared(moment.source, then))
         if moment.whole:
@@ -130,6 +131,14 @@ class Pager:
         answer = self._answerer_of_past.answer(replace(query, hold=None, mark=None), moment.source, page.lookups)
         return _filled(replace(page, flows_kept=answer.flows), query,
                        replace(answer, flows=page.flows, active_flows=page.active_flows))
+
+    def _history_of_now(self, query: Query, table: DetailSource, now: Page) -> TrafficHistory:
+        """That of the group that is open, while one looks at another moment or compares with one."""
+        if self._group.needs(query, now.tick):
+            sums = Query(scope=query.scope, filter=query.filter, names=query.names, ended=query.ended, limit=0)
+            answer = self._answerer_of_sums.answer(sums, table, now.lookups)
+            self._group.tick(query, table, answer.ways, answer.listed, now.tick)
+        return self._group.history
 
     def _moment(self, query: Query, table: DetailSource, now: Page) -> Moment | None:
         """The moment to answer from; None for now."""

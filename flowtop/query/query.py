@@ -285,7 +285,7 @@ class Page:
         listed: sums of what is listed.
         history: traffic of the last minutes; of a past page none, `present` has it.
         group_history: that of the group that is open, of its flows in the table and of those that left it since it was
-            opened; none when none is open, and of a past page.
+            opened; none when none is open. That of a past page is of now, as far as `present` is.
     """
 
     query: Query

@@ -44,6 +44,7 @@ class PacketFile:
         snap: maximum octets per frame.
         owner: user and group that a new file is given to; None: unchanged.
         new: fail if the file exists; otherwise an existing file is renamed.
+        directory: descriptor of the path's directory, open as long as the file is; None: it is found by its name.
         wall: clock, seconds since 1970 UTC.
 
     Attributes:
@@ -55,8 +56,9 @@ class PacketFile:
     """
 
     def __init__(self, path: str, snap: int, owner: tuple[int, int] | None = None, *, new: bool = False,
-                 wall: Callable[[], float] = time.time) -> None:
+                 directory: int | None = None, wall: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._place = Path(path) if directory is None else Path("/proc/self/fd", str(directory), Path(path).name)
         self._snap = snap
         self._owner = owner
         self._wall = wall
@@ -86,7 +88,7 @@ class PacketFile:
     def _open(self, new: bool) -> int:
         if self._path == "-":
             return os.dup(1)
-        self._output = open_output(Path(self._path), self._wall, self._owner, new=new)
+        self._output = open_output(self._place, self._wall, self._owner, new=new)
         return self._output.descriptor
 
     def begin(self) -> None:
@@ -182,7 +184,7 @@ class PacketFile:
         """Close the file and undo its creation: nothing was recorded."""
         self.close()
         if self._output is not None:
-            undo_output(self._output, self._identity, Path(self._path))
+            undo_output(self._output, self._identity, self._place)
 
     def hurry(self, seconds: float) -> None:
         """Limit waiting for a blocked reader to `seconds` from now. Thread-safe, and for signal handlers."""

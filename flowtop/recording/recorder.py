@@ -78,12 +78,13 @@ class Recorder:
         self._selection: PacketSelection | None = None
         self._request: PacketRequest | None = None
 
-    def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
+    def begin(self, path: str, filters: Sequence[Filter], *, new: bool, directory: int | None = None) -> None:
         """Start writing packets of flows that pass all filters. Takes up to a second, to compile kernel programs.
 
         Args:
             path: path of the file, or "-" for standard output.
             new: fail if the file exists; otherwise an existing file is renamed.
+            directory: descriptor of the path's directory; None: it is found by its name.
 
         Raises FlowtopError: the file cannot be written, there are no packets, or a recording is running already.
         """
@@ -96,7 +97,8 @@ class Recorder:
             if self.running:
                 raise FlowtopError("packets are being written already", hint="end it first", exit_code=EXIT_USAGE)
             selection = PacketSelection(filters)
-            file = PacketFile(path, limits.snap, recording_owner(os.environ, os.geteuid()), new=new)
+            file = PacketFile(path, limits.snap, recording_owner(os.environ, os.geteuid()), new=new,
+                              directory=directory)
             recording = PacketRecording(path, file, selection, selection.text, per_flow=limits.per_flow,
                                         most_octets=limits.most_octets)
             try:

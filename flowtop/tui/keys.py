@@ -196,7 +196,7 @@ HAND_OFF_KEYS: tuple[Key, ...] = (
     Key(("t",), "t", "copy(1)", "Copy it as a tcpdump expression"),
     Key(("j",), "j", "copy(2)", "Copy it as JSON, with IANA element names"),
     Key(("p", "W"), "p W", "make('packets')", "Its packets from now on, to a pcapng file; W stops", hint="packets"),
-    Key(("e",), "e", "make('export')", "Its flow records: IPFIX, JSON lines, CSV; or to a collector",
+    Key(("e",), "e", "make('export')", "Its flow records: IPFIX, JSON lines, CSV, Parquet; or to a collector",
         hint="export"),
     Key(("b",), "b", "make('bundle')", "A directory for a ticket: packets, flows, screen, --check", hint="bundle"),
     Key(("escape", "q", "x", "c", "f10"), "Esc q x c F10", "close", "Cancel"),

@@ -97,8 +97,11 @@ class PacketControl(Protocol):
 
     names: Callable[[], KnownNames]
 
-    def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
+    def begin(self, path: str, filters: Sequence[Filter], *, new: bool, directory: int | None = None) -> None:
         """Write packets of flows that pass all the filters to a file, which must not be there yet when it is `new`.
+
+        Args:
+            directory: descriptor of the path's directory; None: it is found by its name.
 
         Raises:
             FlowtopError: the file cannot be written.

@@ -28,7 +28,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 COLUMNS, LINES = 160, 50
-FLOW_LINES = LINES - 5
+ABOVE = 8
+"""Lines above the flows: the header with its chart, what is listed, the views, the names of columns."""
+FLOW_LINES = LINES - ABOVE - 2
 SIZES = (1_000, 10_000, 100_000)
 MOST = 1_000_000
 """Flows of a run in which filters are typed and nothing else is timed."""
@@ -127,13 +129,14 @@ def latencies(terminal: Terminal, flows: int, presses: int, dice: random.Random)
         found["page"].append(timed(terminal, b"\x1b[5~", f"1–{FLOW_LINES} of", dice))
         found["sort"].append(timed(terminal, b"r", first_line(flows - 1), dice))
         found["sort"].append(timed(terminal, b"r", first_line(0), dice))
-    below = [rf"\x1b\[{line + 4};1H\x1b\[7m" for line in range(min(presses, FLOW_LINES))]
+    below = [rf"\x1b\[{ABOVE + 1 + line};1H\x1b\[7m" for line in range(min(presses, FLOW_LINES))]
     return found | {"cursor": [timed(terminal, b"j", pattern, dice) for pattern in below]}
 
 
 def first_line(number: int) -> str:
     """What the first line of flows begins with when it shows this one of the made-up flows."""
-    return rf"\x1b\[4;1H[^\x1b]*10\.20\.{number >> 8 & 0xFF}\.{number & 0xFF}:{1024 + number % 60_000} "
+    address = rf"10\.20\.{number >> 8 & 0xFF}\.{number & 0xFF}:{1024 + number % 60_000} "
+    return rf"\x1b\[{ABOVE + 1};1H(?:\x1b\[[0-9;]*m)*[^\x1b]*{address}"
 
 
 def timed(terminal: Terminal, key: bytes, pattern: str, dice: random.Random) -> float:

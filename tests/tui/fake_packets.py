@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flowtop.errors import FlowtopError
@@ -18,18 +19,21 @@ class FakePackets:
     Attributes:
         refuse: raised by the next `begin`.
         ready: `begin` waits for it, as it does for the compiler.
+        directory: where the open directory of the last `begin` is.
         asked: (path, texts of filters, new) of each `begin`.
     """
 
     def __init__(self, figures: RecordingStatistics | None = None) -> None:
         self.figures = figures
+        self.directory: str | None = None
         self.refuse: FlowtopError | None = None
         self.asked: list[tuple[str, list[str], bool]] = []
         self.ready = threading.Event()
         self.ready.set()
 
-    def begin(self, path: str, filters: Sequence[Filter], *, new: bool) -> None:
+    def begin(self, path: str, filters: Sequence[Filter], *, new: bool, directory: int | None = None) -> None:
         """As told, or an error."""
+        self.directory = None if directory is None else str(Path(f"/proc/self/fd/{directory}").readlink())
         assert threading.current_thread() is not threading.main_thread(), "it compiles, and opens files"
         assert self.ready.wait(60)
         if self.refuse is not None:

@@ -110,10 +110,11 @@ class RowTable:
         rate = int(self.columns["octet_delta"][slot])
         return [(SECOND_NS, int(rate * (1 + 0.6 * math.sin(second / 7)))) for second in range(120)]
 
-    def history_of(self, slots: Slots) -> Sequence[tuple[int, int]]:
-        """Their sum."""
-        ways = [self.history(int(slot)) for slot in slots]
-        return [(SECOND_NS, sum(octets for _, octets in spans)) for spans in zip(*ways, strict=True)]
+    def histories(self, groups: Sequence[Slots]) -> Sequence[tuple[int, Sequence[int]]]:
+        """The sum of each group's."""
+        sums = [[sum(self.history(int(slot))[second][1] for slot in slots) for slots in groups]
+                for second in range(120)]
+        return [(SECOND_NS, octets) for octets in sums] if sum(map(len, groups)) else []
 
     def flags(self, slot: int) -> Sequence[tuple[int, int]]:
         """A TCP flow's handshake a minute ago, data two seconds later, what ended it now."""

@@ -20,6 +20,7 @@ from flowtop.filters.terms import words_as_tcpdump
 from flowtop.output import bundle
 from flowtop.output.row_files import write_rows
 from flowtop.query.query import Query
+from flowtop.recording.packet_file import PacketFile
 from flowtop.tui.app import FlowtopApp
 from flowtop.tui.keys import HAND_OFF_KEYS
 from flowtop.tui.panels.handing import LONGEST, HandOffScreen
@@ -317,6 +318,7 @@ async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
         [(path, filters, new)] = packets.asked
         assert (Path(path), filters, new) == (made / "packets.pcapng", ["tcp and 198.51.100.7:443 and 10.0.0.5:51514"],
                                               True)
+        assert packets.directory == str(made), "not found by its name, which may lead elsewhere by then"
         assert not packets.running, "it ends by itself"
         assert (made / "check.txt").read_text() == "ok    kernel\n"
         screen = (made / "screen.txt").read_text()
@@ -326,6 +328,29 @@ async def test_a_bundle_is_one_directory_with_packets_flows_screen_and_check(
         assert row["sourceTransportPort"] == "443"
         assert {stat.S_IMODE(file.stat().st_mode) for file in made.iterdir()} == {0o600}
         assert {(file.stat().st_uid, file.stat().st_gid) for file in (made, *made.iterdir())} == {caller}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_a_bundle_whose_directory_is_swapped_is_written_to_the_one_it_made(tmp_path: Path) -> None:
+    """Who may write in the directory above may rename it, and put a link to any place there."""
+    page = FakeSource(FLOWS).page(Query(limit=None))
+    (tmp_path / "etc").mkdir()
+    made = bundle.BundleDirectory(tmp_path / "b", (65_534, 65_533))
+    (tmp_path / "b").rename(tmp_path / "moved")
+    (tmp_path / "b").symlink_to(tmp_path / "etc")
+    made.write_text("screen.txt", "x")
+    made.write_rows("flows.csv", page)
+    PacketFile(str(tmp_path / "b" / "packets.pcapng"), 100, directory=made.descriptor).close()
+    assert (tmp_path / "moved").stat().st_uid == 0, "nobody else writes there yet"
+    with pytest.raises(FlowtopError, match=f"cannot write {tmp_path}/b/screen.txt: file exists"):
+        made.write_text("screen.txt", "x")
+    with pytest.raises(FlowtopError, match=f"^{tmp_path}/b/flows.csv exists already$"):
+        made.write_rows("flows.csv", page)
+    made.close()
+    assert not [*(tmp_path / "etc").iterdir()]
+    assert {file.name for file in (tmp_path / "moved").iterdir()} == {"screen.txt", "flows.csv", "packets.pcapng"}
+    assert ((tmp_path / "moved").stat().st_uid, (tmp_path / "moved").stat().st_gid) == (65_534, 65_533)
+    assert (tmp_path / "etc").stat().st_uid == 0
 
 
 async def test_a_bundle_says_why_it_has_no_packets_and_never_writes_into_what_is_there(

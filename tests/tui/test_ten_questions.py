@@ -126,9 +126,11 @@ async def start_screen(recording: Path, width: int = 80, height: int = 24, *, ne
         async with asyncio.timeout(120):
             while not any("END OF FILE" in line for line in terminal_lines(app)):
                 await pilot.pause(0.05)
-        yield pilot
-        await pilot.press("q")
-        await pilot.pause()
+        try:
+            yield pilot
+        finally:  # also with a panel open, where q closes that: its threads must not outlive the test
+            app.request_quit()
+            await pilot.pause()
 
 
 async def answer(pilot: Pilot[None], *keys: str) -> list[str]:
@@ -338,6 +340,12 @@ async def test_how_has_it_been_over_time_of_a_host_and_of_a_flow(recording: Path
         volumes = [rate * length for rate, length in zip(history.out_of, history.lengths_s, strict=True)]
         assert sum(volumes) == pytest.approx(sum(by_second))
         assert max(history.out_of) == pytest.approx(max(by_second), rel=0.02)
+        for keys in (["left_square_bracket"], ["d"], ["d", "space"]):  # the past, compared; now
+            screen = await answer(pilot, *keys)
+            assert app.main.page.group_history == history and any("its out" in line for line in screen)
+            at = [segment for strip in app.screen._compositor.render_strips()[2:5] for segment in strip
+                  if segment.style is not None and segment.style.reverse]
+            assert len(at) == (0 if "space" in keys else 6), "a cursor in each row of both sides"
         screen = await answer(pilot, "enter")
         details = app.main.page.details
         assert details is not None and details.history is not None

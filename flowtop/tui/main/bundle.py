@@ -11,7 +11,6 @@ from flowtop.errors import FlowtopError
 from flowtop.files import recording_owner
 from flowtop.filters.filter import Filter, compile_filter
 from flowtop.output import bundle
-from flowtop.output.row_files import write_rows
 from flowtop.query.query import Page
 from flowtop.text import units
 from flowtop.tui.main.view import View
@@ -56,26 +55,31 @@ class BundleMaker:
         shown = units.printable(str(path), 200)  # as it was typed: what came of it has room beside it
         path = path.absolute()
         page = await self._rows(chosen)
-        await asyncio.to_thread(bundle.make_directory, path, owner)
-        await asyncio.to_thread(bundle.write_text, path / bundle.SCREEN, picture, owner)
-        await asyncio.to_thread(write_rows, path / bundle.FLOWS, page, owner)
+        directory = await asyncio.to_thread(bundle.BundleDirectory, path, owner)
+        try:
+            await asyncio.to_thread(directory.write_text, bundle.SCREEN, picture)
+            await asyncio.to_thread(directory.write_rows, bundle.FLOWS, page)
+        except BaseException:
+            directory.close()
+            raise
         self._busy = shown
-        self._view.app.run_worker(self._fill(path, chosen, len(page.rows), owner))
+        self._view.app.run_worker(self._fill(directory, path, chosen, len(page.rows)))
         return f"bundle in {shown}: packets for {PACKETS_S:.0f} s …"
 
-    async def _fill(self, path: Path, chosen: Filter, flows: int, owner: tuple[int, int] | None) -> None:
+    async def _fill(self, directory: bundle.BundleDirectory, path: Path, chosen: Filter, flows: int) -> None:
         shown = self._busy
         try:
-            words = await self._write_packets(path / bundle.PACKETS, chosen)
+            words = await self._write_packets(path / bundle.PACKETS, chosen, directory.descriptor)
             text = await asyncio.to_thread(bundle.check_text)
-            await asyncio.to_thread(bundle.write_text, path / bundle.CHECK, text, owner)
+            await asyncio.to_thread(directory.write_text, bundle.CHECK, text)
             self._view.say(f"bundle in {shown}: {units.things(flows, 'flow')}, {words}, screen, check")
         except FlowtopError as error:
             self._view.say(f"bundle in {shown} is not complete: {error.message}")
         finally:
+            directory.close()
             self._busy = ""
 
-    async def _write_packets(self, path: Path, chosen: Filter) -> str:
+    async def _write_packets(self, path: Path, chosen: Filter, directory: int) -> str:
         """Packets for a while, where there are any; gives what came of it."""
         packets = self._packets
         if packets is None or self._file_ended():
@@ -83,7 +87,7 @@ class BundleMaker:
         if packets.running:
             return "no packets (they are being written to another file)"
         try:
-            await asyncio.to_thread(packets.begin, str(path), (chosen,), new=True)
+            await asyncio.to_thread(packets.begin, str(path), (chosen,), new=True, directory=directory)
         except FlowtopError as error:
             return f"no packets ({error.message})"
         self._view.paint()

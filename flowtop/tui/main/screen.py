@@ -116,6 +116,7 @@ class MainScreen(Screen[None]):
         self.alarm = ""
         self.notice = ""
         self._message = ""
+        self._message_about: Query | None = None
         self._message_timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -240,7 +241,7 @@ class MainScreen(Screen[None]):
 
     def say(self, text: str) -> None:
         """Show a message for MESSAGE_S in the place of the key hints."""
-        self._message = units.printable(text, 500)
+        self._message, self._message_about = units.printable(text, 500), _list_of(self.questions)
         if self._message_timer is not None:
             self._message_timer.stop()
         self._message_timer = self.set_timer(MESSAGE_S, self._clear_message)
@@ -269,6 +270,8 @@ class MainScreen(Screen[None]):
 
     def changed(self) -> None:
         """Ask for what is missing in view, then paint: after a change of any choice."""
+        if self._message and self._message_about != _list_of(self.questions):
+            self._message = ""  # it is about another list
         self.ask()
         self.paint()
 
@@ -359,3 +362,10 @@ class MainScreen(Screen[None]):
         self._chart_rows = (self.chart_rows() + 1) % (HIGHEST_CHART + 1)
         self.say(f"chart: {self._chart_rows} rows" if self._chart_rows else "chart: off")
         self.paint()
+
+
+def _list_of(questions: Questions) -> Query:
+    """What is listed, as far as keys choose it."""
+    choice = questions.choice
+    return Query(filter=choice.filter, scope=choice.scope, group=choice.group, biflow=choice.biflow,
+                 compare=choice.compare)

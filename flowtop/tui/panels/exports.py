@@ -39,9 +39,9 @@ from flowtop.tui.widgets.lines import Lines
 
 STATE_WIDTH = 12
 LEAST_URL_WIDTH = 30
-EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines or CSV), or send them over the",
-         "network to a collector. An export gets every flow that is counted, whatever",
-         "the list shows, or those that pass a filter of its own: ↓ there.")
+EMPTY = ("No exports yet.", "", "Record flows to a file (IPFIX, JSON lines, CSV or Parquet), or send them to a",
+         "collector. An export gets every flow that is counted, whatever the list",
+         "shows, or those that pass a filter of its own: ↓ there.")
 
 
 class ExportList(Widget):
@@ -154,7 +154,8 @@ def _line(cells: Sequence[tuple[str, Style]], width: int, *, cursor: bool = Fals
 
 
 REFRESH_S = 0.5
-SCHEMES = ("file:", "ipfix+tcp://", "ipfix+tls://", "ipfix+udp://", "ipfix://", "jsonl:", "csv:", "jsonl+tcp://", "jsonl+udp://")
+SCHEMES = ("file:", "ipfix+tcp://", "ipfix+tls://", "ipfix+udp://", "ipfix://", "jsonl:", "csv:", "parquet:",
+           "jsonl+tcp://", "jsonl+udp://")
 """URL schemes that Tab offers, in this order; a test compares them with the transports."""
 HINTS = tuple((key.caps.split()[0], key.hint) for key in EXPORT_KEYS if key.hint)
 TYPING_HINTS = (("Enter", "start"), ("Tab", "complete"), ("↑", "history"), ("↓", "filter"), ("Esc", "cancel"))

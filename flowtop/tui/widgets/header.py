@@ -128,12 +128,10 @@ def _chart(view: HeaderView, width: int, glyphs: Glyphs) -> list[Strip]:
         return []
     if page is None:
         return [Strip.blank(width)] * view.rows
-    now = page.present or page
-    if page.group_history.ends_ms:
-        return chart_lines(page.group_history, width, view.rows, now_ms=now.unix_ms, bits=view.bits, glyphs=glyphs,
-                           names=("its in", "its out"))
-    return chart_lines(now.history, width, view.rows, now_ms=now.unix_ms, bits=view.bits, glyphs=glyphs,
-                       at_ms=page.unix_ms if page.past else None)
+    now, of_group = page.present or page, bool(page.group_history.ends_ms)
+    return chart_lines(page.group_history if of_group else now.history, width, view.rows, now_ms=now.unix_ms,
+                       bits=view.bits, glyphs=glyphs, at_ms=page.unix_ms if page.past else None,
+                       names=("its in", "its out") if of_group else ("in", "out"))
 
 
 def tab_places(tabs: Sequence[tuple[str, str, bool]], width: int) -> list[tuple[int, int]]:

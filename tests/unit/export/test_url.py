@@ -27,6 +27,7 @@ def test_a_collector_is_a_transport_a_host_and_a_port(text: str, kind: str, host
 @pytest.mark.parametrize(("text", "kind", "path"), [
     ("file:flows.ipfix", "file", "flows.ipfix"), ("file:///var/log/a%20b", "file", "/var/log/a b"),
     ("jsonl:-", "jsonl", "-"), ("csv:/tmp/x.csv", "csv", "/tmp/x.csv"),
+    ("parquet:x.parquet?rotate-time=1m", "parquet", "x.parquet"),
 ])
 def test_a_file_is_a_path(text: str, kind: str, path: str) -> None:
     url = parse_export_url(text)

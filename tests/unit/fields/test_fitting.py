@@ -226,16 +226,34 @@ PROCESSES = Distinctions(reported=frozenset({"process"}), filled=frozenset(COLUM
 def test_a_process_has_room_at_80_columns_where_processes_are_known() -> None:
     chosen = widths(78, names=["eth0"], distinctions=PROCESSES)
     assert chosen["process"] >= len("PROCESS")
+    assert {"rate", "bytes", "state"} <= set(chosen) and "interface" not in chosen, "it is the same in all rows"
     assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.7:51514")
     assert "process" not in widths(78, names=["eth0"])
 
 
 def test_short_addresses_keep_no_room_that_others_need() -> None:
     short = replace(PROCESSES, endpoint=len("10.0.0.5:443"))
-    assert not {"bytes", "state"} & set(widths(78, names=["eth0"], distinctions=PROCESSES))
+    assert "interface" not in widths(78, names=["eth0"], distinctions=PROCESSES)
     chosen = widths(78, names=["eth0"], distinctions=short)
-    assert {"process", "bytes", "state"} <= set(chosen)
+    assert {"process", "bytes", "state", "interface"} <= set(chosen)
     assert min(chosen["source"], chosen["destination"]) >= len("10.0.0.5:443")
+
+
+@pytest.mark.parametrize("interfaces", [False, True])
+@pytest.mark.parametrize("endpoint", [12, 16, 18, 21, 39])
+def test_how_much_never_gives_way_to_who(endpoint: int, interfaces: bool) -> None:
+    seen = replace(PROCESSES, endpoint=endpoint, interfaces=interfaces)
+    for width in range(40, 121):
+        chosen = widths(width, names=["eth0", "lo"], distinctions=seen)
+        assert "rate" in chosen and ("bytes" in chosen or "process" not in chosen), width
+        assert interfaces or "bytes" in chosen or "interface" not in chosen or width < 60, width
+
+
+def test_addresses_of_biflows_are_legible_at_80_columns_also_while_one_compares() -> None:
+    chosen = widths(78, names=["eth0"], columns=BIFLOW_COLUMNS.values(), distinctions=PROCESSES, keep="change",
+                    needed=frozenset({"change", "trend"}))
+    assert {"rate", "change", "trend"} <= set(chosen) and not {"rate_in", "rate_out"} & set(chosen)
+    assert min(chosen["source"], chosen["destination"]) >= len("198.51.100.7:51514")
 
 
 def test_endpoints_are_measured_in_the_rows_as_they_are_shown() -> None:

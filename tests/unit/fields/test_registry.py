@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from flowtop.fields import make
 from flowtop.fields.columns import Wording
 from flowtop.fields.field import Field
 from flowtop.fields.fitting import fit
+from flowtop.fields.records import flow_types
 from flowtop.fields.registry import BIFLOW_COLUMNS, COLUMNS, FIELDS, GROUPS, register, unregister
 from flowtop.fields.seen import seen_texts
 from flowtop.filters.completion import complete
@@ -237,6 +239,11 @@ def test_exported_lines_say_what_json_output_says_of_the_same_flows(table: Table
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["hopCount"], row["zoneName"]) for row in rows] == [
         ("4", "web-10"), ("0", "web-9"), ("14", "db"), ("1", "web-9"), ("3", "5")]
+    kinds = flow_types()
+    assert (kinds["hopCount"], kinds["zoneName"]) == (int, str)
+    for line in lines:  # times are numbers in JSON, and timestamps where there are types
+        assert {name: int if kinds[name] is datetime else kinds[name] for name in line} == {
+            name: type(value) for name, value in line.items()}
 
 
 def test_details_have_its_line(table: Table) -> None:

@@ -26,11 +26,10 @@ class Table:
         self.octets = octets
         self.now_ns, self.unix_offset_ns, self.tick_s = 100 * SECOND, 0, 1.0
 
-    def history_of(self, slots: Slots) -> Sequence[tuple[int, int]]:
-        spans = [self.octets[int(slot)] for slot in slots]
-        longest = max(map(len, spans), default=0)
-        return [(SECOND, sum(span[len(span) - back] for span in spans if back <= len(span)))
-                for back in range(longest, 0, -1)]
+    def histories(self, groups: Sequence[Slots]) -> Sequence[tuple[int, Sequence[int]]]:
+        longest = max(len(self.octets[int(slot)]) for slots in groups for slot in slots)
+        return [(SECOND, [sum(self.octets[int(slot)][-back] for slot in slots if back <= len(self.octets[int(slot)]))
+                          for slots in groups]) for back in range(longest, 0, -1)]
 
 
 def ways(into: list[int], out_of: list[int]) -> tuple[Slots, Slots]:
@@ -74,4 +73,4 @@ def test_another_group_or_a_return_from_the_past_begins_with_what_the_table_has(
 
 
 def test_no_group_has_no_history() -> None:
-    assert GroupLog().tick(Query(), SimpleNamespace(), ways([0], []), listed(1, 1), 1) is NO_HISTORY  # type: ignore[arg-type]
+    assert GroupLog().tick(Query(), SimpleNamespace(), ways([0], []), listed(1, 1), 1) is NO_HISTORY
