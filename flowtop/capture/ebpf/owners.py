@@ -47,6 +47,7 @@ from flowtop.owners.cgroups import CgroupPaths, cgroup2_root, detached_root
 from flowtop.owners.containers import ContainerNames
 from flowtop.owners.conversations import Senders, Sides, Words, conversations_of, ends_of, words_of
 from flowtop.owners.proc import TICK_NS
+from flowtop.owners.socket_list import SocketList
 from flowtop.owners.sockets import Scan, SocketTable
 
 PROCESS_DTYPE = np.dtype([
@@ -399,7 +400,7 @@ class SocketScans:
             self._asked.wait()
 
     def _take(self, output: bytes, began_s: float) -> None:
-        table = SocketTable(output, self._book.known_as)
+        table = SocketTable(SocketList.of(output), self._book.known_as)
         self._book.note((owner_id, Owner(holder.pid, holder.start_ticks * TICK_NS, holder.comm, holder.uid,
                                          parent_pid=holder.parent_pid))
                         for owner_id, holder in table.holders.items() if self._book.owner(owner_id) is None)
