@@ -288,37 +288,6 @@ AS_LISTS_ARE_MADE_S = 10 * PATIENCE_S
 as long as one takes: in an emulated machine minutes."""
 
 
-def test_what_the_kernel_sends_itself_says_so(lab: Lab) -> None:
-    """It resets connections to ports that nobody has, and answers echo requests, which are of `ping`."""
-    stage = lab.namespace()
-    with recorder(stage, "lo") as recording:
-        def sent(protocol: Protocol) -> list[Seen]:
-            return [flow for flow in flows_of(recording) if flow.protocol == protocol
-                    and flow.direction == Direction.EGRESS] if recording.books.batch is not None else []
-
-        def named() -> bool:
-            stage.run("sh", "-c", "ping -c 1 127.0.0.1; exit 0")
-            stage.call(_refused)
-            replies = [flow for flow in sent(Protocol.ICMP) if not flow.destination_port >> 8]
-            resets = [flow for flow in sent(Protocol.TCP) if flow.source_port == CLOSED_PORT]
-            return bool(replies and resets) and {flow.process for flow in (*replies, *resets)} == {"kernel"}
-
-        eventually(named, "answers are the kernel's", AS_LISTS_ARE_MADE_S)
-        requests = [flow.process for flow in sent(Protocol.ICMP) if flow.destination_port >> 8 == 8]
-        assert requests and set(requests) == {"ping"}
-
-
-CLOSED_PORT = 7999
-
-
-def _refused() -> None:
-    with socket.socket() as connection:
-        connection.bind(("127.0.0.1", 30_000))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with pytest.raises(ConnectionRefusedError):
-            connection.connect(("127.0.0.1", CLOSED_PORT))
-
-
 # ---- sockets that were there before
 
 
