@@ -155,7 +155,7 @@ ACTORS: dict[str, tuple[str, ...]] = {
 NAMES = {
     "udp": {"a-udp"}, "udp ::1": {"a-udp"}, "udp_connected": {"a-connected"}, "server": {"a-server", "a-client"},
     "server ::1": {"a-server", "a-client"}, "prefork": {"a-worker-1", "a-worker-2", "a-client"},
-    "threaded": {"a-threaded", "a-client"}, "reuseport": {"a-first", "a-second", "a-many"},
+    "threaded": {"a-threaded", "a-client"}, "reuseport": {"a-first", "a-second", "a-many", "a-client"},
     "passed": {"a-taker", "a-client"}, "activated": {"a-service", "a-client"}, "executing": {"a-service"},
     "forking": {"a-forking", "a-peer"}, "renamed": {"a-new-name"}}
 """Names of the processes that the actors use sockets in; not among them: a-master, a-giver, a-manager, a-before."""
@@ -227,18 +227,30 @@ def test_flows_have_the_process_that_uses_the_socket(play: Play, actor: str) -> 
             assert flow.user == "root"
 
 
-@pytest.mark.parametrize("actor", [actor for actor in ACTORS if actor.startswith(("udp", "executing", "renamed"))])
+@pytest.mark.parametrize("actor", [actor for actor in ACTORS if actor.startswith((
+    "udp", "executing", "renamed", "passed", "reuseport"))])
 def test_octets_of_datagrams_are_those_that_the_process_sent(play: Play, actor: str) -> None:
-    pids = {claim["pid"] for claim in play.claims[actor]}
+    claims = [claim for claim in play.claims[actor] if claim["protocol"] == Protocol.UDP]
+    pids = {claim["pid"] for claim in claims}
     sent = [flow for flow in play.flows if flow.direction == Direction.EGRESS and flow.protocol == Protocol.UDP
             and flow.pid in pids]
     version = IpVersion.V6 if "::1" in actor else IpVersion.V4
-    payload = sum(claim["payload"] for claim in play.claims[actor])
-    datagrams = sum(claim["datagrams"] for claim in play.claims[actor])
+    payload = sum(claim["payload"] for claim in claims)
+    datagrams = sum(claim["datagrams"] for claim in claims)
     if actor == "renamed":
         payload, datagrams = payload + 100, datagrams + 1  # sent under the old name, by the same process
     assert sum(flow.octets for flow in sent) == payload + datagrams * IP_UDP[version]
     assert sum(flow.packets for flow in sent) == datagrams
+
+
+def test_octets_of_datagrams_are_those_that_the_process_received(play: Play) -> None:
+    """Of two processes with one port each has what it got, by its own count; and of a connected socket's peer."""
+    for actor, payload, names in (("reuseport", 10, {"a-first", "a-second"}), ("udp_connected", 200, {"a-connected"})):
+        claims = [claim for claim in play.claims[actor] if claim["protocol"] == Protocol.UDP and claim["name"] in names]
+        for pid in {claim["pid"] for claim in claims}:
+            got = sum(claim["pid"] == pid for claim in claims) if actor == "reuseport" else claims[0]["datagrams"]
+            assert sum(flow.octets for flow in play.flows if flow.direction == Direction.INGRESS and flow.pid == pid
+                       and flow.protocol == Protocol.UDP) == got * (payload + IP_UDP[IpVersion.V4])
 
 
 def test_octets_of_a_connection_are_its_processes(play: Play) -> None:
@@ -254,7 +266,8 @@ def test_octets_of_a_connection_are_its_processes(play: Play) -> None:
         assert whole // 2 > 10_000
 
 
-@pytest.mark.parametrize("actor", ["server", "server ::1", "prefork", "threaded", "passed", "activated", "forking"])
+@pytest.mark.parametrize("actor", ["server", "server ::1", "prefork", "threaded", "passed", "activated", "forking",
+                                   "reuseport"])
 def test_octets_of_connections_are_what_the_process_sent_and_received(play: Play, actor: str) -> None:
     """By its own count, and the headers of each packet: IP, and TCP with timestamps; a SYN's has 8 octets more."""
     claims = {(claim["port"], claim["peer"]): claim for claim in play.claims[actor]

@@ -185,7 +185,8 @@ ENDLESS = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
     b"", b"SQLite format 3\0" + bytes(4000), b"no database" * 500, (PODMAN_SCHEMA,),
     (f"CREATE VIEW ContainerConfig AS {ENDLESS};",), (
         "CREATE TABLE ContainerConfig(ID TEXT, Name, JSON);", "CREATE TABLE PodConfig(ID TEXT, Name);",
-        f"INSERT INTO ContainerConfig VALUES ('{ID}', x'00ff', 7);", f"INSERT INTO PodConfig VALUES ('{OTHER}', NULL);"),
+        f"INSERT INTO ContainerConfig VALUES ('{ID}', x'00ff', 7);",
+        f"INSERT INTO PodConfig VALUES ('{OTHER}', NULL);"),
     ], ids=["empty", "zeros", "text", "no rows", "endless", "types"])
 def test_a_hostile_database_of_podman_names_nothing(tmp_path: Path, content: bytes | tuple[str, ...]) -> None:
     path = tmp_path / "var/lib/containers/storage/db.sql"
