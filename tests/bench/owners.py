@@ -116,17 +116,17 @@ def flowtop(near: Namespace, directory: Path) -> Iterator[Callable[[], Report]]:
         drain.join()
     for line in path.read_text().splitlines():
         flow = json.loads(line)
-        if flow.get("flowDirection") == 1 and flow.get("sourceTransportPort"):
-            kind = {6: "tcp", 17: "udp"}.get(flow["protocolIdentifier"], "")
-            place, pid = (kind, flow["sourceTransportPort"]), flow.get("processId", 0)
-            if pid or place not in report.flows:  # what comes after the end of a process has none
-                report.flows[place] = pid, flow.get("processName", "")
-            report.octets.setdefault(place, Counter())[pid] += flow["octetDeltaCount"]
-            WEIGHTS[place] += flow["octetDeltaCount"]
+        sent, kind = flow.get("flowDirection") == 1, {6: "tcp", 17: "udp"}.get(flow["protocolIdentifier"], "")
+        place = kind, flow.get("sourceTransportPort" if sent else "destinationTransportPort", 0)
+        pid = flow.get("processId", 0)
+        if sent and (pid or place not in report.flows):  # what comes after the end of a process has none
+            report.flows[place] = pid, flow.get("processName", "")
+        report.octets.setdefault(place, Counter())[pid] += flow["octetDeltaCount"]
+        WEIGHTS[place] += flow["octetDeltaCount"]
 
 
 WEIGHTS: Counter[Flow] = Counter()
-"""True octets of each flow, as flowtop's books, which are equal to the interface's counters, have them."""
+"""True octets of each flow, both ways, as flowtop's books, which are equal to the interface's counters, have them."""
 
 
 @contextmanager

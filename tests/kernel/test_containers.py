@@ -384,11 +384,12 @@ with socket.create_connection((sys.argv[1], 8080)) as connection:
 """
 
 
-def test_a_process_that_has_ended_keeps_its_connection_to_a_container(lab: Lab) -> None:
-    """The container closes ticks later, when no socket here is there to receive that."""
+@pytest.mark.parametrize("tick_s", [0.1, 60.0])
+def test_a_process_that_has_ended_keeps_its_connection_to_a_container(lab: Lab, tick_s: float) -> None:
+    """The container closes when no socket here is there to receive that: ticks later, or in the same one."""
     near, far = lab.pair()
     with far.call(lambda: socket.create_server(("10.77.0.2", 8080))) as server:
-        recording = Recorder(near, "veth0", capture=OwningCapture, owners=True)
+        recording = Recorder(near, "veth0", delay_s=tick_s, capture=OwningCapture, owners=True)
         with recording:
             with process(*near.command(sys.executable, "-c", BRIEF_CLIENT, "10.77.0.2"),
                          stdout=subprocess.PIPE) as client, server.accept()[0] as connection:
